@@ -1,0 +1,236 @@
+//! Errors as users read them: a stable code, what failed, where, what was seen, why, what to do next.
+//!
+//! Every boundary error of the installer becomes a [`Diagnosis`]; the command line alone renders it.
+
+use crate::name::{NodeName, StepId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How the process ends. The worst of several wins; the order is the declaration's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitCode {
+    /// 0: done, verified.
+    Done,
+    /// 12: `plan --exit-code` found changes pending.
+    ChangesPending,
+    /// 10: verify found faults.
+    VerifyFaults,
+    /// 2: wrong use of the command line.
+    Usage,
+    /// 3: spec or inventory invalid.
+    SpecInvalid,
+    /// 5: bundle invalid, wrong signature or missing image.
+    BundleInvalid,
+    /// 6: a node was unreachable, or its host key or login was refused.
+    Unreachable,
+    /// 11: another run holds the lease.
+    Locked,
+    /// 4: preflight refused; nodes are unchanged.
+    PreflightRefused,
+    /// 130: interrupted.
+    Interrupted,
+    /// 7: failed, kept as it is; running again continues.
+    FailedKept,
+    /// 8: failed and rolled back, no residue.
+    FailedRolledBack,
+    /// 9: rollback or uninstall left residue, which is listed.
+    Residue,
+    /// 1: internal error.
+    Internal,
+}
+
+impl ExitCode {
+    /// Returns the process's exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Internal => 1,
+            Self::Usage => 2,
+            Self::SpecInvalid => 3,
+            Self::PreflightRefused => 4,
+            Self::BundleInvalid => 5,
+            Self::Unreachable => 6,
+            Self::FailedKept => 7,
+            Self::FailedRolledBack => 8,
+            Self::Residue => 9,
+            Self::VerifyFaults => 10,
+            Self::Locked => 11,
+            Self::ChangesPending => 12,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal => $exit:ident,)*) => {
+        /// Stable code of an error or finding, `LF` and four digits; never reused for another meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)*];
+            /// Returns the code as users see it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text,)* }
+            }
+            /// Returns the exit code that a run ends with because of this error.
+            pub fn exit_code(self) -> ExitCode {
+                match self { $(Code::$name => ExitCode::$exit,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Internal error: landfall's own fault.
+    Internal = "LF0001" => Internal,
+    /// Another run holds the lease of a node.
+    Locked = "LF0002" => Locked,
+    /// The run was interrupted by the user.
+    Interrupted = "LF0003" => Interrupted,
+    /// Wrong use of a command.
+    Usage = "LF0004" => Usage,
+    /// A file the user named cannot be read.
+    FileUnreadable = "LF0101" => SpecInvalid,
+    /// The spec or inventory cannot be parsed.
+    SpecSyntax = "LF0102" => SpecInvalid,
+    /// A value in the spec or inventory is not valid.
+    SpecValue = "LF0103" => SpecInvalid,
+    /// The set of nodes and roles makes no cluster.
+    SpecTopology = "LF0104" => SpecInvalid,
+    /// A node cannot be reached over the network.
+    Unreachable = "LF0201" => Unreachable,
+    /// A node's host key is not known.
+    HostKeyUnknown = "LF0202" => Unreachable,
+    /// A node's host key differs from the known one.
+    HostKeyMismatch = "LF0203" => Unreachable,
+    /// The login was refused.
+    LoginRefused = "LF0204" => Unreachable,
+    /// The sudo password is wrong or missing, or sudo refused.
+    SudoRefused = "LF0205" => Unreachable,
+    /// The connection to a node broke.
+    ConnectionLost = "LF0206" => FailedKept,
+    /// The agent could not be put on the node or started there.
+    AgentStart = "LF0207" => Unreachable,
+    /// The two sides speak different protocol versions.
+    Protocol = "LF0208" => Unreachable,
+    /// A preflight check refused; the finding's own id says which.
+    Preflight = "LF0301" => PreflightRefused,
+    /// The bundle's format is not valid.
+    BundleFormat = "LF0401" => BundleInvalid,
+    /// A blob of the bundle does not have its digest.
+    BundleDigest = "LF0402" => BundleInvalid,
+    /// The bundle lacks an image or program that is needed.
+    BundleMissing = "LF0403" => BundleInvalid,
+    /// Building the bundle failed.
+    BundleBuild = "LF0404" => BundleInvalid,
+    /// A step failed.
+    StepFailed = "LF0501" => FailedKept,
+    /// A step did not end within its deadline.
+    StepDeadline = "LF0502" => FailedKept,
+    /// A step met something on the node that is not ours.
+    ForeignState = "LF0503" => FailedKept,
+    /// The journal of a node cannot be read or written.
+    Journal = "LF0504" => FailedKept,
+    /// The cluster's API did not answer or refused.
+    ClusterApi = "LF0505" => FailedKept,
+    /// Something could not be undone.
+    Residue = "LF0601" => Residue,
+    /// Verify found a path into the cluster that is not as expected.
+    VerifyFault = "LF0701" => VerifyFaults,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One error, ready for a person: always in the order what · where · saw · why · next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// Stable code.
+    pub code: Code,
+    /// What failed: a lower-case fragment without final period.
+    pub what: String,
+    /// The node, when one is concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The step, when one was running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepId>,
+    /// What was seen: last lines of output, observed values; redacted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saw: Vec<String>,
+    /// The chain of causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What to do next: commands to paste, or advice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+}
+
+impl Diagnosis {
+    /// Starts a diagnosis.
+    pub fn new(code: Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), node: None, step: None, saw: vec![], causes: vec![], next: vec![] }
+    }
+    /// Names the node.
+    pub fn on(mut self, node: &NodeName) -> Self {
+        self.node = Some(node.clone());
+        self
+    }
+    /// Names the step.
+    pub fn at(mut self, step: &StepId) -> Self {
+        self.step = Some(step.clone());
+        self
+    }
+    /// Adds one line of evidence.
+    pub fn saw(mut self, line: impl Into<String>) -> Self {
+        self.saw.push(line.into());
+        self
+    }
+    /// Adds one next action.
+    pub fn next(mut self, line: impl Into<String>) -> Self {
+        self.next.push(line.into());
+        self
+    }
+    /// Adds an error and its whole chain of sources as causes.
+    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = at {
+            self.causes.push(error.to_string());
+            at = error.source();
+        }
+        self
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+impl std::error::Error for Diagnosis {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_of_one_shape() {
+        let texts: BTreeSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(texts.len(), Code::ALL.len());
+        assert!(texts.iter().all(|t| t.len() == 6 && t.starts_with("LF")));
+    }
+
+    #[test]
+    fn worst_exit_code_wins() {
+        use ExitCode::*;
+        assert!(Residue > FailedRolledBack && FailedRolledBack > FailedKept && FailedKept > VerifyFaults);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the cluster shall be: the types of `cluster.yaml`. Parsing is in [`parse`], rules in [`validate`].
+
+pub mod parse;
+pub mod validate;
+
+use crate::inventory::Inventory;
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What the user wants: validated and immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The cluster.
+    pub spec: ClusterSpec,
+    /// The machines.
+    pub inventory: Inventory,
+}
+
+/// An IPv4 network in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cidr {
+    /// Network address, host bits zero.
+    pub address: std::net::Ipv4Addr,
+    /// Prefix length, 0 to 32.
+    pub prefix: u8,
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+impl From<Cidr> for String {
+    fn from(cidr: Cidr) -> String {
+        cidr.to_string()
+    }
+}
+impl TryFrom<String> for Cidr {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+impl std::str::FromStr for Cidr {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let why = || format!("{text:?} is no IPv4 network such as 10.244.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(why)?;
+        let address: std::net::Ipv4Addr = address.parse().map_err(|_| why())?;
+        let prefix: u8 = prefix.parse().ok().filter(|p| *p <= 32).ok_or_else(why)?;
+        let cidr = Self { address, prefix };
+        if u32::from(address) & !cidr.mask() != 0 {
+            return Err(format!("{text:?} has host bits set; the network is {}", cidr.network()));
+        }
+        Ok(cidr)
+    }
+}
+impl Cidr {
+    fn mask(&self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
+    }
+    fn network(&self) -> Self {
+        Self { address: (u32::from(self.address) & self.mask()).into(), prefix: self.prefix }
+    }
+    /// Says whether the two networks share an address.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let mask = self.mask() & other.mask();
+        u32::from(self.address) & mask == u32::from(other.address) & mask
+    }
+    /// Says whether the address lies in the network.
+    pub fn contains(&self, address: std::net::Ipv4Addr) -> bool {
+        self.overlaps(&Self { address, prefix: 32 })
+    }
+    /// Returns the `n`th address of the network, for instance 10 for kubeadm's DNS Service.
+    pub fn nth(&self, n: u32) -> std::net::Ipv4Addr {
+        (u32::from(self.address).wrapping_add(n)).into()
+    }
+}
+
+/// Settings that differ between a real machine and the lab's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Real machines: defaults of a careful administrator.
+    #[default]
+    Standard,
+    /// Containers that stand in for machines (README of `manifests` lists each exception).
+    Lab,
+}
+
+/// The wanted cluster. Every field has a default; the defaults are the scenario's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClusterSpec {
+    /// Name of the cluster; uninstall asks for it.
+    pub name: String,
+    /// Lab or real machines.
+    pub profile: Profile,
+    /// Network of pods, kubeadm's `podSubnet`.
+    pub pod_network_cidr: Cidr,
+    /// Network of Services, kubeadm's `serviceSubnet`.
+    pub service_cidr: Cidr,
+    /// DNS domain of the cluster.
+    pub cluster_domain: String,
+    /// Cluster name of the API endpoint, resolved by every node's hosts file to the local balancer.
+    pub control_plane_endpoint: String,
+    /// Mode of kube-proxy.
+    pub proxy_mode: ProxyMode,
+    /// DNS servers for names outside the cluster; empty means: the nodes' own, where they work from every node.
+    pub upstream_dns: Vec<IpAddr>,
+    /// More names or addresses for the API server's certificate.
+    pub api_server_cert_sans: Vec<String>,
+    /// The ingress proxy.
+    pub ingress: IngressSpec,
+    /// Whether the sample (nginx behind `test.nginx.com`) is deployed.
+    pub sample: bool,
+    /// Host name of the sample's Ingress.
+    pub sample_host: String,
+    /// Limits that preflight enforces.
+    pub limits: Limits,
+}
+
+/// How kube-proxy programs the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// nftables, the default.
+    #[default]
+    Nftables,
+    /// iptables.
+    Iptables,
+}
+
+/// Settings of the ingress proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct IngressSpec {
+    /// Whether it is deployed.
+    pub enabled: bool,
+    /// Port for HTTP traffic on every node.
+    pub http_port: u16,
+    /// Port of the status page on every node.
+    pub dashboard_port: u16,
+    /// Host name of the status page's Ingress.
+    pub dashboard_host: String,
+}
+
+/// Least resources of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Least memory of a control plane node, in MiB (kubeadm asks 1700).
+    pub control_plane_memory_mib: u64,
+    /// Least memory of a worker, in MiB.
+    pub worker_memory_mib: u64,
+    /// Least free disk under /var/lib, in MiB.
+    pub disk_mib: u64,
+    /// Largest clock difference to the fleet's median, in seconds.
+    pub clock_skew_s: u64,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            name: "landfall".to_owned(),
+            profile: Profile::Standard,
+            pod_network_cidr: Cidr { address: [10, 244, 0, 0].into(), prefix: 16 },
+            service_cidr: Cidr { address: [10, 96, 0, 0].into(), prefix: 12 },
+            cluster_domain: "cluster.local".to_owned(),
+            control_plane_endpoint: "api.landfall.internal".to_owned(),
+            proxy_mode: ProxyMode::Nftables,
+            upstream_dns: vec![],
+            api_server_cert_sans: vec![],
+            ingress: IngressSpec::default(),
+            sample: true,
+            sample_host: "test.nginx.com".to_owned(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for IngressSpec {
+    fn default() -> Self {
+        Self { enabled: true, http_port: 80, dashboard_port: 8080, dashboard_host: "ui.landfall.local".to_owned() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { control_plane_memory_mib: 1700, worker_memory_mib: 900, disk_mib: 8 * 1024, clock_skew_s: 30 }
+    }
+}
+
+/// Values that go with the spec but must never be printed.
+pub type Secrets = BTreeMap<String, Secret>;

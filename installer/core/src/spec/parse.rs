@@ -1,0 +1,1 @@
+//! Reads `cluster.yaml`.
