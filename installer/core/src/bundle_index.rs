@@ -122,7 +122,10 @@ pub struct BlobEntry {
 impl BundleIndex {
     /// Returns the version of a component, if the bundle has it.
     pub fn component_version(&self, name: &str) -> Option<&str> {
-        self.components.iter().find(|c| c.name == name).map(|c| c.version.as_str())
+        self.components
+            .iter()
+            .find(|c| c.name == name)
+            .map(|c| c.version.as_str())
     }
 
     /// Returns the image whose repository ends in `/name`, if there is one.
@@ -141,7 +144,11 @@ impl BundleIndex {
     /// Returns the digests that a node with `role` needs, binaries and images.
     pub fn blobs_for(&self, role: BundleRole) -> BTreeSet<Digest> {
         let binaries = self.binaries.iter().filter(|b| b.roles.contains(&role)).map(|b| b.blob);
-        let images = self.images.iter().filter(|i| i.roles.contains(&role)).flat_map(|i| i.blobs.iter().copied());
+        let images = self
+            .images
+            .iter()
+            .filter(|i| i.roles.contains(&role))
+            .flat_map(|i| i.blobs.iter().copied());
         binaries.chain(images).collect()
     }
 }

@@ -176,7 +176,15 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Starts a diagnosis.
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), node: None, step: None, saw: vec![], causes: vec![], next: vec![] }
+        Self {
+            code,
+            what: what.into(),
+            node: None,
+            step: None,
+            saw: vec![],
+            causes: vec![],
+            next: vec![],
+        }
     }
     /// Names the node.
     pub fn on(mut self, node: &NodeName) -> Self {

@@ -1,9 +1,16 @@
 //! The pure heart of landfall: types, rules and decisions, without clock, files, sockets or randomness.
 
+pub mod action;
 pub mod bundle_index;
+pub mod event;
 pub mod explain;
+pub mod facts;
 pub mod inventory;
+pub mod journal;
 pub mod name;
+pub mod plan;
 pub mod secret;
 pub mod spec;
 pub mod transport;
+pub mod verify;
+pub mod wire;

@@ -89,32 +89,66 @@ fn check_node_name(text: &str) -> Result<(), NameError> {
         && text.len() <= 63
         && text.split('.').all(|label| {
             !label.is_empty()
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         });
     let why = "must be an RFC 1123 name: lower-case letters, digits, '-' and '.', at most 63 characters";
-    if ok { Ok(()) } else { Err(NameError { what: "node name", value: text.to_owned(), why }) }
+    if ok {
+        Ok(())
+    } else {
+        Err(NameError {
+            what: "node name",
+            value: text.to_owned(),
+            why,
+        })
+    }
 }
 
 fn check_step_id(text: &str) -> Result<(), NameError> {
     let ok = !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-/.".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-/.".contains(&b));
     let why = "must be lower-case letters, digits, '-', '.' and '/'";
-    if ok { Ok(()) } else { Err(NameError { what: "identifier", value: text.to_owned(), why }) }
+    if ok {
+        Ok(())
+    } else {
+        Err(NameError {
+            what: "identifier",
+            value: text.to_owned(),
+            why,
+        })
+    }
 }
 
 fn check_token(text: &str) -> Result<(), NameError> {
     let ok = !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let why = "must be 1 to 64 letters, digits and '-'";
-    if ok { Ok(()) } else { Err(NameError { what: "run id", value: text.to_owned(), why }) }
+    if ok {
+        Ok(())
+    } else {
+        Err(NameError {
+            what: "run id",
+            value: text.to_owned(),
+            why,
+        })
+    }
 }
 
 fn check_image(text: &str) -> Result<(), NameError> {
     let tag = text.rsplit_once(':').map(|(repo, tag)| (repo, tag, tag.contains('/')));
     match tag {
-        Some((repo, tag, false)) if !repo.is_empty() && !tag.is_empty() && !text.contains(char::is_whitespace) => Ok(()),
-        _ => Err(NameError { what: "image reference", value: text.to_owned(), why: "must be repository:tag" }),
+        Some((repo, tag, false)) if !repo.is_empty() && !tag.is_empty() && !text.contains(char::is_whitespace) => {
+            Ok(())
+        }
+        _ => Err(NameError {
+            what: "image reference",
+            value: text.to_owned(),
+            why: "must be repository:tag",
+        }),
     }
 }
 

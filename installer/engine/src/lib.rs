@@ -1,1 +1,6 @@
-//! (module to come)
+//! Runs plans over a fleet: threads, deadlines, distribution of blobs, the Kubernetes API, verify.
+//!
+//! Entry points are the functions in [`run`]; they never print, never read the command line and never exit: everything a user
+//! sees goes through the [`landfall_core::event::EventSink`] and the returned [`run::Outcome`].
+
+pub mod run;

@@ -63,7 +63,10 @@ impl Cidr {
         u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
     }
     fn network(&self) -> Self {
-        Self { address: (u32::from(self.address) & self.mask()).into(), prefix: self.prefix }
+        Self {
+            address: (u32::from(self.address) & self.mask()).into(),
+            prefix: self.prefix,
+        }
     }
     /// Says whether the two networks share an address.
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -167,8 +170,14 @@ impl Default for ClusterSpec {
         Self {
             name: "landfall".to_owned(),
             profile: Profile::Standard,
-            pod_network_cidr: Cidr { address: [10, 244, 0, 0].into(), prefix: 16 },
-            service_cidr: Cidr { address: [10, 96, 0, 0].into(), prefix: 12 },
+            pod_network_cidr: Cidr {
+                address: [10, 244, 0, 0].into(),
+                prefix: 16,
+            },
+            service_cidr: Cidr {
+                address: [10, 96, 0, 0].into(),
+                prefix: 12,
+            },
             cluster_domain: "cluster.local".to_owned(),
             control_plane_endpoint: "api.landfall.internal".to_owned(),
             proxy_mode: ProxyMode::Nftables,
@@ -184,13 +193,23 @@ impl Default for ClusterSpec {
 
 impl Default for IngressSpec {
     fn default() -> Self {
-        Self { enabled: true, http_port: 80, dashboard_port: 8080, dashboard_host: "ui.landfall.local".to_owned() }
+        Self {
+            enabled: true,
+            http_port: 80,
+            dashboard_port: 8080,
+            dashboard_host: "ui.landfall.local".to_owned(),
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { control_plane_memory_mib: 1700, worker_memory_mib: 900, disk_mib: 8 * 1024, clock_skew_s: 30 }
+        Self {
+            control_plane_memory_mib: 1700,
+            worker_memory_mib: 900,
+            disk_mib: 8 * 1024,
+            clock_skew_s: 30,
+        }
     }
 }
 

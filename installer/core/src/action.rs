@@ -1,0 +1,403 @@
+//! What can be done to a node or the cluster, and how each thing is undone. Closed enums without behaviour: the agent
+//! (or `engine::cluster` for [`Action::Apply`] and [`Action::Await`]) interprets them.
+
+use crate::bundle_index::Image;
+use crate::name::{Digest, NodeName, SecretId};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One change (or wait), fully described.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Declares what the opaque daemons (kubelet, containerd, kube-proxy, flannel, CNI plugins) will make on this node. Applying
+    /// changes nothing; its undo removes every claim that was absent before.
+    Claim {
+        /// What they are known to make.
+        claims: Claims,
+    },
+    /// A directory.
+    Directory {
+        /// Absolute path.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A file with known content; parent directories must exist or be of an earlier step.
+    File {
+        /// Absolute path.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// What is in it.
+        content: Content,
+    },
+    /// A program from the bundle.
+    Binary {
+        /// Absolute path.
+        path: PathBuf,
+        /// The zstd-compressed blob in the node's blob store.
+        blob: Digest,
+        /// Digest of the program itself.
+        digest: Digest,
+        /// Size of the program itself, in bytes.
+        size_bytes: u64,
+    },
+    /// Lines that must stand in `/etc/hosts`; all other lines stay.
+    HostsLines {
+        /// Whole lines without newline.
+        lines: Vec<String>,
+    },
+    /// Kernel settings.
+    Sysctls {
+        /// Name in dotted form and wanted value.
+        settings: Vec<(String, String)>,
+    },
+    /// Kernel features: each is looked up by what it is (`probe` path under /proc or /sys exists, or a line of
+    /// /proc/filesystems) and its module is loaded only when it is absent.
+    KernelFeatures {
+        /// Feature list.
+        features: Vec<KernelFeature>,
+    },
+    /// A systemd unit whose file is there already: enabled, and started or restarted.
+    Unit {
+        /// Unit name with suffix.
+        name: String,
+        /// Whether it is started now, or only enabled.
+        start: bool,
+        /// Digest of everything that asks for a restart when it changes (unit file, configuration, program).
+        restart_on: Digest,
+    },
+    /// Container images imported into containerd's `k8s.io` namespace and pinned.
+    Images {
+        /// The images; their blobs are in the node's blob store.
+        images: Vec<Image>,
+    },
+    /// An opaque program, usually a kubeadm phase. Satisfied when an earlier run of the step is recorded as done and
+    /// everything in `creates` is there.
+    Run {
+        /// Program and arguments; never a secret.
+        argv: Vec<String>,
+        /// Environment, in addition to PATH and HOME.
+        env: Vec<(String, String)>,
+        /// Paths that it makes.
+        creates: Vec<PathBuf>,
+        /// What it and the daemons it starts make, to be removed when it is undone.
+        claims: Claims,
+        /// Things it makes off the node.
+        effects: Vec<ClusterEffect>,
+        /// Where its standard output goes as a secret file (mode 0600), if it is wanted.
+        stdout: Option<PathBuf>,
+    },
+    /// Removes a file of ours that has served its purpose.
+    RemoveFile {
+        /// Absolute path.
+        path: PathBuf,
+    },
+    /// Waits until something on the node answers. Changes nothing and is not journalled.
+    AwaitNode {
+        /// What is awaited.
+        probe: NodeProbe,
+    },
+    /// Kubernetes objects by server-side apply. Runs on the operator, journalled on the first control plane.
+    Apply {
+        /// Whole objects, in order.
+        objects: Vec<serde_json::Value>,
+    },
+    /// Waits for a state of the cluster. Changes nothing and is not journalled.
+    Await {
+        /// What is awaited.
+        condition: ClusterCondition,
+    },
+}
+
+/// What a file contains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Plain text, no secret in it.
+    Text(String),
+    /// Text in which the agent replaces `${random:BYTES}` by that many random bytes in base64; a file that this step made
+    /// before is kept as it is.
+    Generated(String),
+    /// The value of a secret, which travels beside the plan.
+    Secret(SecretId),
+}
+
+/// A kernel feature and the module that may carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelFeature {
+    /// Module name for modprobe, for instance `br_netfilter`.
+    pub module: String,
+    /// What shows that the feature is there.
+    pub evidence: FeatureEvidence,
+}
+
+/// What shows that a kernel feature is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeatureEvidence {
+    /// A path exists.
+    Path(PathBuf),
+    /// A filesystem type is listed in /proc/filesystems.
+    Filesystem(String),
+}
+
+/// Something awaited on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeProbe {
+    /// An HTTPS GET that answers 200; the certificate is not checked (loopback health endpoints only).
+    HttpsOk {
+        /// For instance `https://127.0.0.1:6443/livez`.
+        url: String,
+    },
+    /// A Unix socket accepts.
+    UnixSocket {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A TCP port accepts.
+    Tcp {
+        /// `address:port`.
+        address: String,
+    },
+    /// The etcd member on this node answers that it is a started voter and every member is healthy.
+    EtcdHealthy,
+}
+
+/// Something awaited from the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterCondition {
+    /// These Nodes exist and are Ready.
+    NodesReady(Vec<NodeName>),
+    /// A Deployment or DaemonSet has all its pods updated and ready.
+    RolledOut {
+        /// `Deployment` or `DaemonSet`.
+        kind: String,
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+}
+
+/// What an opaque tool makes on the host. At undo the daemons named in `units` are stopped first, then claims are removed and
+/// nothing else, never across a mount. The agent drops from the recorded claims whatever was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claims {
+    /// Units that must be stopped before anything is removed.
+    pub units: Vec<String>,
+    /// Directories of containers' cgroups, relative to each hierarchy's root, for instance `kubepods`; their processes are killed.
+    pub cgroups: Vec<String>,
+    /// Programs (absolute paths) whose remaining processes are killed, for instance the containerd shim.
+    pub programs: Vec<PathBuf>,
+    /// Files and directory trees.
+    pub paths: Vec<PathBuf>,
+    /// Directories under which mounts are taken away.
+    pub mounts_under: Vec<PathBuf>,
+    /// Network links by name.
+    pub links: Vec<String>,
+    /// nftables tables, `family name`, for instance `ip kube-proxy`.
+    pub nft_tables: Vec<String>,
+    /// Prefixes of iptables chains in any table, for instance `KUBE-`; jumps to them go too, and base tables that were absent
+    /// before and end empty.
+    pub iptables_chains: Vec<String>,
+    /// Kernel settings that they write; the recorded undo holds the prior values.
+    pub sysctls: Vec<String>,
+    /// Modules that they load; the recorded undo holds those that were absent.
+    pub modules: Vec<String>,
+}
+
+/// Something a step makes off the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterEffect {
+    /// A member of the etcd cluster.
+    EtcdMember {
+        /// Member name, the node's.
+        name: String,
+        /// Its peer URL.
+        peer_url: String,
+    },
+    /// A Node object.
+    Node {
+        /// Its name.
+        name: NodeName,
+    },
+}
+
+/// How one step is taken back. Recorded before the step acts; idempotent, and right after a partial step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// Nothing to undo on the node.
+    Nothing,
+    /// Puts a path back to what it was.
+    RestorePath {
+        /// The path.
+        path: PathBuf,
+        /// What was there.
+        prior: Prior,
+    },
+    /// Removes a directory that was absent, if it is empty.
+    RemoveDirectory {
+        /// The directory and the parents that were absent too, deepest first.
+        paths: Vec<PathBuf>,
+    },
+    /// Removes lines of ours from /etc/hosts.
+    RemoveHostsLines {
+        /// The lines that were absent.
+        lines: Vec<String>,
+    },
+    /// Writes prior kernel settings.
+    RestoreSysctls {
+        /// Name and prior value.
+        settings: Vec<(String, String)>,
+    },
+    /// Unloads modules that were absent.
+    UnloadModules {
+        /// Module names.
+        modules: Vec<String>,
+    },
+    /// Puts a unit back: disabled and stopped when it was so.
+    RestoreUnit {
+        /// Unit name.
+        name: String,
+        /// Was it enabled?
+        was_enabled: bool,
+        /// Was it active?
+        was_active: bool,
+    },
+    /// Removes images that were absent from containerd (skipped when containerd itself goes).
+    RemoveImages {
+        /// References.
+        references: Vec<String>,
+    },
+    /// Stops daemons and removes claims.
+    RemoveClaims {
+        /// Only what was absent before.
+        claims: Claims,
+        /// Kernel settings and their prior values.
+        sysctls: Vec<(String, String)>,
+        /// nftables base tables of iptables that were absent before, `family name`.
+        absent_base_tables: Vec<String>,
+        /// Things off the node; the engine asks the cluster what became of them.
+        effects: Vec<ClusterEffect>,
+    },
+    /// Restores Kubernetes objects; the engine does it, and skips it when the cluster goes.
+    RestoreObjects {
+        /// Prior bodies of objects that were there.
+        prior: Vec<serde_json::Value>,
+        /// Objects that were absent (apiVersion, kind, namespace, name only).
+        absent: Vec<serde_json::Value>,
+    },
+}
+
+/// What was at a path before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prior {
+    /// Nothing.
+    Absent,
+    /// A file; its content is in the agent's store of prior contents by digest.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Digest of its content.
+        content: Digest,
+    },
+    /// A symbolic link.
+    Link {
+        /// Its target.
+        target: PathBuf,
+    },
+}
+
+impl Action {
+    /// Says whether the step leaves anything behind: waits do not, and are neither journalled nor counted as changes.
+    pub fn changes_something(&self) -> bool {
+        !matches!(self, Self::AwaitNode { .. } | Self::Await { .. })
+    }
+
+    /// Says whether the operator runs the action through the cluster's API.
+    pub fn runs_in_cluster(&self) -> bool {
+        matches!(self, Self::Apply { .. } | Self::Await { .. })
+    }
+
+    /// Returns the digest that identifies exactly this action; recorded, and compared by the next run.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).expect("actions have string keys only, so they always serialise"))
+    }
+
+    /// Returns one line for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Claim { .. } => "record what the daemons will make".to_owned(),
+            Self::Directory { path, mode } => format!("directory {} ({mode:04o})", path.display()),
+            Self::File { path, mode, .. } => format!("file {} ({mode:04o})", path.display()),
+            Self::Binary { path, size_bytes, .. } => format!("program {} ({size_bytes} bytes)", path.display()),
+            Self::HostsLines { lines } => format!("{} line(s) in /etc/hosts", lines.len()),
+            Self::Sysctls { settings } => {
+                let names: Vec<_> = settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
+                format!("kernel settings {}", names.join(" "))
+            }
+            Self::KernelFeatures { features } => {
+                let names: Vec<_> = features.iter().map(|f| f.module.as_str()).collect();
+                format!("kernel features {}", names.join(" "))
+            }
+            Self::Unit { name, start: true, .. } => format!("enable and start {name}"),
+            Self::Unit { name, start: false, .. } => format!("enable {name}"),
+            Self::Images { images } => format!("import and pin {} images", images.len()),
+            Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
+            Self::RemoveFile { path } => format!("remove {}", path.display()),
+            Self::AwaitNode { probe } => match probe {
+                NodeProbe::HttpsOk { url } => format!("wait for {url}"),
+                NodeProbe::UnixSocket { path } => format!("wait for {}", path.display()),
+                NodeProbe::Tcp { address } => format!("wait for {address}"),
+                NodeProbe::EtcdHealthy => "wait for etcd's members".to_owned(),
+            },
+            Self::Apply { objects } => format!("apply {} objects", objects.len()),
+            Self::Await { condition } => match condition {
+                ClusterCondition::NodesReady(nodes) => format!("wait for {} nodes to be Ready", nodes.len()),
+                ClusterCondition::RolledOut { kind, name, .. } => format!("wait for {kind} {name}"),
+            },
+        }
+    }
+}
+
+impl Undo {
+    /// Returns one line for people: what taking the step back would do.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Nothing => "nothing to undo".to_owned(),
+            Self::RestorePath {
+                path,
+                prior: Prior::Absent,
+            } => format!("remove {}", path.display()),
+            Self::RestorePath { path, .. } => format!("restore {}", path.display()),
+            Self::RemoveDirectory { paths } => format!("remove {} empty director(ies)", paths.len()),
+            Self::RemoveHostsLines { lines } => format!("remove {} line(s) from /etc/hosts", lines.len()),
+            Self::RestoreSysctls { settings } => format!("restore {} kernel settings", settings.len()),
+            Self::UnloadModules { modules } => format!("unload {}", modules.join(" ")),
+            Self::RestoreUnit { name, .. } => format!("stop and disable {name}"),
+            Self::RemoveImages { references } => format!("remove {} images", references.len()),
+            Self::RemoveClaims { claims, .. } => {
+                format!(
+                    "stop {} and remove {} claimed paths",
+                    claims.units.join(" "),
+                    claims.paths.len()
+                )
+            }
+            Self::RestoreObjects { prior, absent } => {
+                format!("restore {} and delete {} objects", prior.len(), absent.len())
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What happened on a node: the record format and [`replay`], the checked state machine that turns records into ownership.
+//!
+//! ```text
+//!            Intent            Done
+//!  (nothing) ──────► intended ──────► owned
+//!                      │  │ Failed       │ UndoStarted
+//!                      │  └──► intended  ▼
+//!                      └─ UndoStarted ► undoing ──Undone──► (gone)
+//!                                          └──UndoFailed──► residue ──UndoStarted──► undoing
+//! ```
+//! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
+
+use crate::action::Undo;
+use crate::name::{Digest, RunId, StepId};
+use serde::{Deserialize, Serialize};
+
+/// Version of the journal's lines; a reader refuses a larger one.
+pub const JOURNAL_VERSION: u32 = 1;
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// A run changes something on this node for the first time. Written lazily: a run without changes leaves no record.
+    RunStarted {
+        /// The run.
+        run: RunId,
+        /// `install`, `rollback` or `uninstall`.
+        command: String,
+        /// Milliseconds since the epoch, for people.
+        at_ms: u64,
+        /// Name of the cluster.
+        cluster: String,
+    },
+    /// A step is about to act.
+    Intent {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// Digest of its action.
+        action: Digest,
+        /// How it is taken back.
+        undo: Undo,
+    },
+    /// The step acted and was checked again.
+    Done {
+        /// The step.
+        step: StepId,
+        /// Proof for quick checks later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stamp: Option<FileStamp>,
+    },
+    /// The step failed; its intent stands.
+    Failed {
+        /// The step.
+        step: StepId,
+        /// One line, redacted.
+        why: String,
+    },
+    /// The undo of the newest entry of this step begins.
+    UndoStarted {
+        /// The step.
+        step: StepId,
+    },
+    /// It is gone.
+    Undone {
+        /// The step.
+        step: StepId,
+    },
+    /// It could not be undone.
+    UndoFailed {
+        /// The step.
+        step: StepId,
+        /// What is left.
+        why: String,
+    },
+    /// The run ended.
+    RunFinished {
+        /// The run.
+        run: RunId,
+        /// `done`, `failed`, `rolled-back`, …
+        outcome: String,
+    },
+}
+
+/// Identity of a file's state, so that a later check need not hash it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Change time in nanoseconds since the epoch; cannot be set by programs.
+    pub ctime_ns: i128,
+}
+
+/// State of one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryState {
+    /// Intent without done: it may have acted partly.
+    Intended,
+    /// Done.
+    Owned,
+    /// Undo began and did not end.
+    Undoing,
+    /// Undo failed.
+    Residue,
+}
+
+/// One thing that is ours on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The run that made it.
+    pub run: RunId,
+    /// The step.
+    pub step: StepId,
+    /// Digest of the action.
+    pub action: Digest,
+    /// How it is taken back.
+    pub undo: Undo,
+    /// Where it stands.
+    pub state: EntryState,
+    /// Proof for quick checks.
+    pub stamp: Option<FileStamp>,
+}
+
+/// What is ours on a node, oldest first. Undo goes from the end to the front.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ownership {
+    /// Entries; a step may stand more than once when a later run replaced what an earlier one made.
+    pub entries: Vec<Entry>,
+    /// The run that has not finished, if any.
+    pub open_run: Option<RunId>,
+    /// The cluster's name, from the newest run.
+    pub cluster: Option<String>,
+    /// Newest run that changed something, finished or not.
+    pub last_run: Option<RunId>,
+}
+
+impl Ownership {
+    /// Returns the newest entry of a step.
+    pub fn newest(&self, step: &StepId) -> Option<&Entry> {
+        self.entries.iter().rev().find(|e| &e.step == step)
+    }
+    /// Says whether nothing is ours.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Why records are no legal history.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// A record about a step that has no fitting entry.
+    #[error("record {index} says {what} of step {step}, which was not in a state for it")]
+    Illegal {
+        /// Zero-based record number.
+        index: usize,
+        /// Kind of record.
+        what: &'static str,
+        /// The step.
+        step: StepId,
+    },
+    /// A line does not have its checksum, and it is not the last one.
+    #[error("line {line} of the journal is damaged")]
+    Damaged {
+        /// One-based line number.
+        line: usize,
+    },
+    /// A newer landfall wrote the journal.
+    #[error("the journal has version {found}, this landfall reads up to {JOURNAL_VERSION}")]
+    Version {
+        /// Version found.
+        found: u32,
+    },
+}
+
+/// Turns records into what is ours; an illegal transition is an error, never a guess.
+pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
+    let mut own = Ownership::default();
+    for (index, record) in records.iter().enumerate() {
+        let illegal = |what, step: &StepId| JournalError::Illegal {
+            index,
+            what,
+            step: step.clone(),
+        };
+        match record {
+            Record::RunStarted { run, cluster, .. } => {
+                own.open_run = Some(run.clone());
+                own.cluster = Some(cluster.clone());
+            }
+            Record::RunFinished { run, .. } => {
+                if own.open_run.as_ref() == Some(run) {
+                    own.open_run = None;
+                }
+            }
+            Record::Intent {
+                run,
+                step,
+                action,
+                undo,
+            } => {
+                if own.newest(step).is_some_and(|e| e.state != EntryState::Owned) {
+                    return Err(illegal("intent", step));
+                }
+                own.last_run = Some(run.clone());
+                own.entries.push(Entry {
+                    run: run.clone(),
+                    step: step.clone(),
+                    action: *action,
+                    undo: undo.clone(),
+                    state: EntryState::Intended,
+                    stamp: None,
+                });
+            }
+            Record::Done { step, stamp } => {
+                let entry =
+                    newest(&mut own.entries, step, &[EntryState::Intended]).ok_or_else(|| illegal("done", step))?;
+                entry.state = EntryState::Owned;
+                entry.stamp = stamp.clone();
+            }
+            Record::Failed { step, .. } => {
+                newest(&mut own.entries, step, &[EntryState::Intended]).ok_or_else(|| illegal("failed", step))?;
+            }
+            Record::UndoStarted { step } => {
+                use EntryState::*;
+                let entry = newest(&mut own.entries, step, &[Intended, Owned, Undoing, Residue])
+                    .ok_or_else(|| illegal("undo started", step))?;
+                entry.state = Undoing;
+            }
+            Record::UndoFailed { step, .. } => {
+                let entry = newest(&mut own.entries, step, &[EntryState::Undoing])
+                    .ok_or_else(|| illegal("undo failed", step))?;
+                entry.state = EntryState::Residue;
+            }
+            Record::Undone { step } => {
+                newest(&mut own.entries, step, &[EntryState::Undoing]).ok_or_else(|| illegal("undone", step))?;
+                let at = own
+                    .entries
+                    .iter()
+                    .rposition(|e| &e.step == step)
+                    .ok_or_else(|| illegal("undone", step))?;
+                own.entries.remove(at);
+            }
+        }
+    }
+    Ok(own)
+}
+
+fn newest<'a>(entries: &'a mut [Entry], step: &StepId, allowed: &[EntryState]) -> Option<&'a mut Entry> {
+    entries
+        .iter_mut()
+        .rev()
+        .find(|e| &e.step == step)
+        .filter(|e| allowed.contains(&e.state))
+}
+
+/// Renders a record as one journal line: checksum, space, JSON, newline.
+pub fn render_line(record: &Record) -> String {
+    let json = serde_json::to_string(record).expect("records have string keys only, so they always serialise");
+    format!(
+        "{} {JOURNAL_VERSION} {json}\n",
+        &Digest::of(json.as_bytes()).hex()[..16]
+    )
+}
+
+/// Parses a whole journal. A torn last line (a crash while writing) is dropped; any other damage is an error.
+pub fn parse_journal(text: &[u8]) -> Result<Vec<Record>, JournalError> {
+    let mut records = Vec::new();
+    let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
+    let count = lines.len();
+    for (index, line) in lines.into_iter().enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        match parse_line(line) {
+            Ok(record) => records.push(record),
+            // Only the piece after the last newline can be torn: every whole line ends in one.
+            Err(None) if index + 1 == count => {}
+            Err(None) => return Err(JournalError::Damaged { line: index + 1 }),
+            Err(Some(found)) => return Err(JournalError::Version { found }),
+        }
+    }
+    Ok(records)
+}
+
+fn parse_line(line: &[u8]) -> Result<Record, Option<u32>> {
+    let text = std::str::from_utf8(line).map_err(|_| None)?;
+    let mut parts = text.splitn(3, ' ');
+    let (sum, version, json) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(sum), Some(version), Some(json)) => (sum, version, json),
+        _ => return Err(None),
+    };
+    if Digest::of(json.as_bytes()).hex()[..16] != *sum {
+        return Err(None);
+    }
+    let version: u32 = version.parse().map_err(|_| None)?;
+    if version > JOURNAL_VERSION {
+        return Err(Some(version));
+    }
+    serde_json::from_str(json).map_err(|_| None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(n: u8) -> StepId {
+        format!("step-{n}").parse().unwrap()
+    }
+    fn intent(n: u8) -> Record {
+        Record::Intent {
+            run: "r1".parse().unwrap(),
+            step: id(n),
+            action: Digest::of(&[n]),
+            undo: Undo::Nothing,
+        }
+    }
+
+    #[test]
+    fn an_intent_without_done_stays_intended() {
+        let own = replay(&[
+            intent(1),
+            Record::Done {
+                step: id(1),
+                stamp: None,
+            },
+            intent(2),
+        ])
+        .unwrap();
+        assert_eq!(own.newest(&id(1)).unwrap().state, EntryState::Owned);
+        assert_eq!(own.newest(&id(2)).unwrap().state, EntryState::Intended);
+    }
+
+    #[test]
+    fn done_without_intent_is_illegal() {
+        assert!(
+            replay(&[Record::Done {
+                step: id(1),
+                stamp: None
+            }])
+            .is_err()
+        );
+        assert!(replay(&[intent(1), intent(1)]).is_err());
+    }
+
+    #[test]
+    fn undone_entries_go_and_uncover_the_earlier_one() {
+        let done = |n| Record::Done {
+            step: id(n),
+            stamp: None,
+        };
+        let mut history = vec![intent(1), done(1), intent(1), done(1)];
+        history.extend([Record::UndoStarted { step: id(1) }, Record::Undone { step: id(1) }]);
+        let own = replay(&history).unwrap();
+        assert_eq!(own.entries.len(), 1);
+        assert_eq!(own.entries[0].state, EntryState::Owned);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_dropped_and_other_damage_is_an_error() {
+        let mut text = render_line(&intent(1)).into_bytes();
+        text.extend(render_line(&intent(2)).into_bytes());
+        let whole = parse_journal(&text).unwrap();
+        assert_eq!(whole.len(), 2);
+        for cut in render_line(&intent(1)).len()..text.len() - 1 {
+            assert_eq!(parse_journal(&text[..cut]).unwrap().len(), 1, "cut at {cut}");
+        }
+        text[20] ^= 1;
+        assert_eq!(parse_journal(&text), Err(JournalError::Damaged { line: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_prefix_of_a_legal_history_is_legal(ops in proptest::collection::vec((0u8..4, 0u8..6), 0..60)) {
+            let mut history: Vec<Record> = Vec::new();
+            for (n, op) in ops {
+                let record = match op {
+                    0 => intent(n),
+                    1 => Record::Done { step: id(n), stamp: None },
+                    2 => Record::Failed { step: id(n), why: "x".into() },
+                    3 => Record::UndoStarted { step: id(n) },
+                    4 => Record::Undone { step: id(n) },
+                    _ => Record::UndoFailed { step: id(n), why: "x".into() },
+                };
+                history.push(record);
+                if replay(&history).is_err() {
+                    history.pop();
+                }
+            }
+            for cut in 0..=history.len() {
+                prop_assert!(replay(&history[..cut]).is_ok());
+                let text: String = history[..cut].iter().map(render_line).collect();
+                prop_assert_eq!(parse_journal(text.as_bytes()).unwrap(), history[..cut].to_vec());
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_journal(&bytes);
+        }
+    }
+}

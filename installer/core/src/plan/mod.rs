@@ -1,0 +1,200 @@
+//! The plan: ordered by `needs` alone, serialisable, made by pure planners from what is wanted and what was seen.
+
+pub mod install;
+
+use crate::action::Action;
+use crate::name::{NodeName, SecretId, StepId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Everything a run will do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Plan {
+    /// Steps; any order in which every step comes after its needs is right.
+    pub steps: Vec<Step>,
+    /// Where secrets that steps name come from: read from that node's file once its step is done.
+    pub secrets: BTreeMap<SecretId, SecretSource>,
+}
+
+/// Where a secret is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretSource {
+    /// The node that has it.
+    pub node: NodeName,
+    /// The file that holds it.
+    pub path: PathBuf,
+}
+
+/// One unit of work with its own undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Stable name.
+    pub id: StepId,
+    /// Label for people; orders nothing.
+    pub stage: Stage,
+    /// The node it runs on; cluster actions are journalled there.
+    pub node: NodeName,
+    /// Steps that must be done first.
+    pub needs: Vec<StepId>,
+    /// Seconds after which the step counts as hung.
+    pub deadline_s: u64,
+    /// What to do.
+    pub action: Action,
+}
+
+/// Label of a group of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Files, kernel settings, programs, units.
+    Prepare,
+    /// Image import.
+    Images,
+    /// The first control plane.
+    FirstControlPlane,
+    /// Further control planes.
+    JoinControlPlanes,
+    /// Workers.
+    JoinWorkers,
+    /// Pod network and cluster DNS.
+    Network,
+    /// Ingress proxy.
+    Ingress,
+    /// Sample and probe.
+    Sample,
+}
+
+impl Stage {
+    /// Returns the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Images => "images",
+            Self::FirstControlPlane => "first-control-plane",
+            Self::JoinControlPlanes => "join-control-planes",
+            Self::JoinWorkers => "join-workers",
+            Self::Network => "network",
+            Self::Ingress => "ingress",
+            Self::Sample => "sample",
+        }
+    }
+}
+
+/// Why a list of steps is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two steps have one name.
+    #[error("step {0} is there twice")]
+    Duplicate(StepId),
+    /// A step needs one that is not there.
+    #[error("step {step} needs {need}, which is not in the plan")]
+    MissingNeed {
+        /// The step.
+        step: StepId,
+        /// What it needs.
+        need: StepId,
+    },
+    /// Steps wait for each other.
+    #[error("steps wait for each other: {}", .0.iter().map(StepId::as_str).collect::<Vec<_>>().join(", "))]
+    Cycle(Vec<StepId>),
+    /// The bundle lacks something that the plan needs.
+    #[error("the bundle has no {0}")]
+    MissingFromBundle(String),
+    /// A configuration could not be rendered.
+    #[error("{what} cannot be rendered: {why}")]
+    Render {
+        /// Which file.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Plan {
+    /// Checks that names are unique, needs exist and no steps wait for each other.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let mut ids = BTreeSet::new();
+        for step in &self.steps {
+            if !ids.insert(&step.id) {
+                return Err(PlanError::Duplicate(step.id.clone()));
+            }
+        }
+        for step in &self.steps {
+            if let Some(need) = step.needs.iter().find(|n| !ids.contains(n)) {
+                return Err(PlanError::MissingNeed {
+                    step: step.id.clone(),
+                    need: need.clone(),
+                });
+            }
+        }
+        let mut done: BTreeSet<&StepId> = BTreeSet::new();
+        loop {
+            let ready: Vec<_> = self
+                .steps
+                .iter()
+                .filter(|s| !done.contains(&s.id) && s.needs.iter().all(|n| done.contains(n)))
+                .map(|s| &s.id)
+                .collect();
+            if ready.is_empty() {
+                break;
+            }
+            done.extend(ready);
+        }
+        if done.len() == self.steps.len() {
+            return Ok(());
+        }
+        Err(PlanError::Cycle(
+            self.steps
+                .iter()
+                .filter(|s| !done.contains(&s.id))
+                .map(|s| s.id.clone())
+                .collect(),
+        ))
+    }
+
+    /// Returns the steps of one node, in plan order.
+    pub fn steps_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Step> {
+        self.steps.iter().filter(move |s| &s.node == node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(id: &str, needs: &[&str]) -> Step {
+        Step {
+            id: id.parse().unwrap(),
+            stage: Stage::Prepare,
+            node: "cp-1".parse().unwrap(),
+            needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
+            deadline_s: 10,
+            action: Action::Directory {
+                path: "/opt/x".into(),
+                mode: 0o755,
+            },
+        }
+    }
+
+    #[test]
+    fn cycles_duplicates_and_missing_needs_are_refused() {
+        let plan = |steps| Plan {
+            steps,
+            ..Plan::default()
+        };
+        assert!(plan(vec![step("a", &[]), step("b", &["a"])]).check().is_ok());
+        assert!(matches!(
+            plan(vec![step("a", &["b"]), step("b", &["a"])]).check(),
+            Err(PlanError::Cycle(_))
+        ));
+        assert!(matches!(
+            plan(vec![step("a", &[]), step("a", &[])]).check(),
+            Err(PlanError::Duplicate(_))
+        ));
+        assert!(matches!(
+            plan(vec![step("a", &["x"])]).check(),
+            Err(PlanError::MissingNeed { .. })
+        ));
+    }
+}

@@ -1,0 +1,115 @@
+//! What verify tries and what came of it: probes, cells and the report. Probing itself is done by whoever stands there.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing to try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "probe", rename_all = "kebab-case")]
+pub enum ProbeSpec {
+    /// GET over plain HTTP/1.1.
+    Http {
+        /// `address:port` or `name:port`; a name is resolved by the vantage's own resolver file.
+        address: String,
+        /// Host header.
+        host: String,
+        /// Path.
+        path: String,
+        /// Whole time allowed, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// A DNS question for A records, asked of the servers in the vantage's /etc/resolv.conf, or of `server`.
+    Dns {
+        /// Name asked; search lists of the resolver file are applied as resolvers do (ndots).
+        name: String,
+        /// Server to ask instead, `address:port`.
+        server: Option<String>,
+        /// Over TCP instead of UDP.
+        tcp: bool,
+        /// Whole time allowed, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum ProbeResult {
+    /// An HTTP answer.
+    Http {
+        /// Status code.
+        status: u16,
+        /// First 4 KiB of the body, as text.
+        body: String,
+        /// Milliseconds until it was complete.
+        took_ms: u64,
+    },
+    /// A DNS answer.
+    Dns {
+        /// Response code as text, for instance `NOERROR`.
+        rcode: String,
+        /// Addresses.
+        addresses: Vec<String>,
+        /// Milliseconds until it was there.
+        took_ms: u64,
+    },
+    /// No answer.
+    Failed {
+        /// `refused`, `timeout`, `unreachable`, `reset`, `no-name`, `other`.
+        kind: String,
+        /// What the system said.
+        text: String,
+        /// Milliseconds until it failed.
+        took_ms: u64,
+    },
+}
+
+/// How a cell came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CellOutcome {
+    /// As expected.
+    Pass,
+    /// Not as expected.
+    Fail,
+    /// Not tried; the reason is in `saw`.
+    Skip,
+}
+
+/// One vantage looking at one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// From where: `pod/cp-1`, `node/cp-1`, `operator`, `outside/pc-1`.
+    pub vantage: String,
+    /// To what: `pod-ip/10.244.1.3`, `cluster-ip`, `node-port/cp-1`, `ingress/cp-1/test.nginx.com`, `dns/…`.
+    pub target: String,
+    /// What is expected, in words.
+    pub expected: String,
+    /// How it came out.
+    pub outcome: CellOutcome,
+    /// What was seen.
+    pub saw: String,
+    /// Likely cause, for a red cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Everything verify saw.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Version of this format.
+    pub version: u32,
+    /// All cells, in a stable order.
+    pub cells: Vec<Cell>,
+    /// Route lines that are missing on outside machines, ready to paste.
+    pub missing_routes: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Counts cells of one outcome.
+    pub fn count(&self, outcome: CellOutcome) -> usize {
+        self.cells.iter().filter(|c| c.outcome == outcome).count()
+    }
+}

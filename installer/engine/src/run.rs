@@ -1,0 +1,200 @@
+//! The commands as functions: what they take and what comes of them.
+
+use landfall_bundle::BundleFile;
+use landfall_core::event::EventSink;
+use landfall_core::explain::{Diagnosis, ExitCode};
+use landfall_core::facts::NodeFacts;
+use landfall_core::inventory::Node;
+use landfall_core::name::{NodeName, RunId};
+use landfall_core::plan::Plan;
+use landfall_core::spec::Desired;
+use landfall_core::transport::Transport;
+use landfall_core::verify::{ProbeResult, ProbeSpec, VerifyReport};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Makes connections; implemented over SSH by the command line, by fakes in tests.
+pub trait Connector: Send + Sync {
+    /// Logs in to a machine. Blocks, with a time-out of its own.
+    fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis>;
+}
+
+/// Set by ^C; every wait in the engine looks at it.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks the run to stop handing out steps.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    /// Says whether that was asked.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What to do when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Leave everything; running again continues.
+    Keep,
+    /// Take back what this run changed.
+    Rollback,
+}
+
+/// How far `install` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Stop after the plan (`--dry-run`, `landfall plan`).
+    Plan,
+    /// Do it, and verify.
+    Verified,
+}
+
+/// How far back `undo` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// To where the last run that changed something started.
+    LastRun,
+    /// To where landfall was never there.
+    Everything,
+}
+
+/// Tries probes on the operator's own machine.
+pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
+
+/// Everything a run needs from its surroundings.
+pub struct Surroundings {
+    /// Makes connections.
+    pub connector: Arc<dyn Connector>,
+    /// Takes events.
+    pub sink: Arc<dyn EventSink>,
+    /// Set by ^C.
+    pub cancel: CancelToken,
+    /// The program put on nodes as agent: the running executable.
+    pub agent_program: PathBuf,
+    /// Probes from here.
+    pub local_prober: LocalProber,
+    /// Who runs this: `user@host`, shown when a lease is refused.
+    pub owner: String,
+    /// Fresh id for this run.
+    pub run: RunId,
+    /// Where logs of failed nodes go (made when needed).
+    pub report_dir: Option<PathBuf>,
+}
+
+/// What came of a command.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Errors, each ready for a person. Empty means it worked.
+    pub errors: Vec<Diagnosis>,
+    /// Remarks that do not fail the run.
+    pub warnings: Vec<String>,
+    /// What was planned: only steps that change something.
+    pub plan: Option<Plan>,
+    /// How many steps changed something.
+    pub changes: usize,
+    /// What verify saw.
+    pub verify: Option<VerifyReport>,
+    /// What could not be undone.
+    pub residue: Vec<String>,
+    /// Whether everything this run did was taken back.
+    pub rolled_back: bool,
+    /// The run id that was used (a resumed run keeps its id).
+    pub run: Option<RunId>,
+    /// State of each node, for `status`.
+    pub nodes: BTreeMap<NodeName, NodeStatus>,
+    /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
+    pub kubeconfig: Option<landfall_core::secret::Secret>,
+    /// Whether ^C ended it.
+    pub interrupted: bool,
+    /// Bytes sent to each node.
+    pub bytes_sent: BTreeMap<NodeName, u64>,
+}
+
+/// What `status` shows of a node.
+#[derive(Debug, Default, Clone)]
+pub struct NodeStatus {
+    /// Facts, when the node was reached.
+    pub facts: Option<NodeFacts>,
+    /// How many things are ours there.
+    pub owned: usize,
+    /// A run that was interrupted.
+    pub open_run: Option<RunId>,
+    /// Whether the Node is Ready, with kubelet's version, if the API answered.
+    pub ready: Option<(bool, String)>,
+    /// Health of the etcd member, on control planes.
+    pub etcd: Option<String>,
+    /// Certificate file and days left.
+    pub certificates: Vec<(String, i64)>,
+    /// Why the node could not be looked at.
+    pub error: Option<Diagnosis>,
+}
+
+impl Outcome {
+    /// Returns how the process ends: the worst of all that happened.
+    pub fn exit_code(&self) -> ExitCode {
+        let mut worst = self
+            .errors
+            .iter()
+            .map(|e| e.code.exit_code())
+            .max()
+            .unwrap_or(ExitCode::Done);
+        if self.rolled_back && worst == ExitCode::FailedKept {
+            worst = ExitCode::FailedRolledBack;
+        }
+        if self.interrupted {
+            worst = worst.max(ExitCode::Interrupted);
+        }
+        if self
+            .verify
+            .as_ref()
+            .is_some_and(|v| v.count(landfall_core::verify::CellOutcome::Fail) > 0)
+        {
+            worst = worst.max(ExitCode::VerifyFaults);
+        }
+        if !self.residue.is_empty() {
+            worst = worst.max(ExitCode::Residue);
+        }
+        worst
+    }
+}
+
+/// Installs, or only plans. `bundle` was opened and holds every image that is needed.
+pub fn install(
+    desired: &Desired,
+    bundle: &BundleFile,
+    until: Until,
+    on_failure: OnFailure,
+    around: &Surroundings,
+) -> Outcome {
+    let _ = (desired, bundle, until, on_failure, around);
+    Outcome::default()
+}
+
+/// Verifies every path into the cluster.
+pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
+    let _ = (desired, around);
+    Outcome::default()
+}
+
+/// Rolls back or uninstalls. Works from the nodes' journals; `cluster` must be the name recorded there, when it is given.
+pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
+    let _ = (desired, back, around);
+    Outcome::default()
+}
+
+/// Looks at what is installed.
+pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
+    let _ = (desired, around);
+    Outcome::default()
+}
+
+/// Fetches an admin kubeconfig that works from here.
+pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
+    let _ = (desired, around);
+    Outcome::default()
+}
