@@ -7,6 +7,7 @@ pub mod explain;
 pub mod facts;
 pub mod inventory;
 pub mod journal;
+pub mod layout;
 pub mod name;
 pub mod plan;
 pub mod secret;

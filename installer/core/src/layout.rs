@@ -1,0 +1,38 @@
+//! Where things lie on a node: one place for every path that more than one crate names.
+
+/// landfall's state: agent, journal, blobs.
+pub const STATE_DIR: &str = "/var/lib/landfall";
+/// Volatile state: lease, CNI addresses.
+pub const RUN_DIR: &str = "/run/landfall";
+/// Configuration files of landfall's own.
+pub const CONFIG_DIR: &str = "/etc/landfall";
+/// Programs on the administrators' path.
+pub const BIN_DIR: &str = "/usr/local/bin";
+/// CNI plugins.
+pub const CNI_BIN_DIR: &str = "/opt/landfall/cni/bin";
+/// Generated CNI configuration.
+pub const CNI_CONF_DIR: &str = "/etc/landfall/cni/net.d";
+/// Template that containerd turns into the CNI configuration once the node has its podCIDR.
+pub const CNI_TEMPLATE: &str = "/etc/landfall/cni/conf.template";
+/// containerd's configuration.
+pub const CONTAINERD_CONFIG: &str = "/etc/landfall/containerd.toml";
+/// Resolver file that the kubelet gives to pods with `dnsPolicy: Default` and CoreDNS.
+pub const RESOLV_CONF: &str = "/etc/landfall/resolv.conf";
+/// kubeadm's configuration of this node.
+pub const KUBEADM_CONFIG: &str = "/etc/landfall/kubeadm.yaml";
+/// Kernel settings that must hold after a reboot.
+pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-landfall.conf";
+/// Modules that must be loaded after a reboot.
+pub const MODULES_FILE: &str = "/etc/modules-load.d/landfall.conf";
+/// Unit files.
+pub const UNIT_DIR: &str = "/etc/systemd/system";
+/// kubeadm's directory.
+pub const KUBERNETES_DIR: &str = "/etc/kubernetes";
+/// Audit policy and encryption configuration, mounted into the API server.
+pub const API_SERVER_DIR: &str = "/etc/kubernetes/landfall";
+/// Kubeconfig with a short-lived client certificate by which a node joins.
+pub const JOIN_KUBECONFIG: &str = "/etc/kubernetes/landfall-join.conf";
+/// Port of the API server on control planes.
+pub const API_SERVER_PORT: u16 = 6443;
+/// Port of the node-local balancer, on 127.0.0.1.
+pub const API_BALANCER_PORT: u16 = 7443;
