@@ -3,4 +3,15 @@
 //! Entry points are the functions in [`run`]; they never print, never read the command line and never exit: everything a user
 //! sees goes through the [`landfall_core::event::EventSink`] and the returned [`run::Outcome`].
 
+pub mod cluster;
+pub mod distribute;
+pub mod execute;
+pub mod fleet;
+pub mod forward;
 pub mod run;
+pub mod session;
+pub mod undo;
+pub mod verify;
+
+mod inspect;
+mod install;

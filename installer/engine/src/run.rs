@@ -163,38 +163,27 @@ impl Outcome {
     }
 }
 
-/// Installs, or only plans. `bundle` was opened and holds every image that is needed.
-pub fn install(
-    desired: &Desired,
-    bundle: &BundleFile,
-    until: Until,
-    on_failure: OnFailure,
-    around: &Surroundings,
-) -> Outcome {
-    let _ = (desired, bundle, until, on_failure, around);
-    Outcome::default()
+/// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
+pub fn install(desired: &Desired, bundle: &BundleFile, until: Until, on_failure: OnFailure, around: &Surroundings) -> Outcome {
+    crate::install::install(desired, bundle, until, on_failure, around)
 }
 
-/// Verifies every path into the cluster.
+/// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.
 pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
-    let _ = (desired, around);
-    Outcome::default()
+    crate::inspect::verify(desired, around)
 }
 
-/// Rolls back or uninstalls. Works from the nodes' journals; `cluster` must be the name recorded there, when it is given.
+/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster.
 pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
-    let _ = (desired, back, around);
-    Outcome::default()
+    crate::undo::undo(desired, back, around)
 }
 
-/// Looks at what is installed.
+/// Looks at what is installed; changes nothing.
 pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
-    let _ = (desired, around);
-    Outcome::default()
+    crate::inspect::status(desired, around)
 }
 
-/// Fetches an admin kubeconfig that works from here.
+/// Fetches an admin kubeconfig that works from here, when a control plane's API port can be reached from here.
 pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
-    let _ = (desired, around);
-    Outcome::default()
+    crate::inspect::kubeconfig(desired, around)
 }

@@ -68,6 +68,10 @@ impl Cidr {
             prefix: self.prefix,
         }
     }
+    /// Returns the network mask in dotted form.
+    pub fn netmask(&self) -> std::net::Ipv4Addr {
+        self.mask().into()
+    }
     /// Says whether the two networks share an address.
     pub fn overlaps(&self, other: &Self) -> bool {
         let mask = self.mask() & other.mask();

@@ -1,0 +1,230 @@
+//! Runs a plan: hands out every step whose needs are done and whose blobs have arrived, on as many nodes at once as there are.
+
+use crate::cluster::Cluster;
+use crate::distribute::{Arrival, blobs_of, push};
+use crate::fleet::{Sessions, Voice};
+use crate::run::CancelToken;
+use landfall_bundle::BundleFile;
+use landfall_core::action::{Action, ClusterEffect, Content};
+use landfall_core::event::EventKind;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::{EntryState, Ownership};
+use landfall_core::name::{Digest, NodeName, SecretId, StepId};
+use landfall_core::plan::{Plan, Step};
+use landfall_core::secret::Secret;
+use landfall_core::wire::{Request, StepOutcome};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Steps that run side by side on one node: enough to overlap waiting with work, few enough for a two-core node.
+const STEPS_PER_NODE: usize = 4;
+
+/// Everything a plan runs on.
+pub struct Executor<'a> {
+    /// The nodes.
+    pub sessions: &'a Sessions,
+    /// What is ours on each node, as read before.
+    pub owned: &'a BTreeMap<NodeName, Ownership>,
+    /// The bundle.
+    pub bundle: &'a BundleFile,
+    /// The way to the API, opened when it is first needed.
+    pub cluster: &'a Cluster,
+    /// Set by ^C.
+    pub cancel: &'a CancelToken,
+    /// Events.
+    pub voice: &'a Voice,
+}
+
+/// What came of running a plan.
+#[derive(Debug, Default)]
+pub struct Executed {
+    /// Steps that changed something.
+    pub changes: usize,
+    /// What went wrong.
+    pub errors: Vec<Diagnosis>,
+    /// Bytes sent to each node.
+    pub bytes_sent: BTreeMap<NodeName, u64>,
+}
+
+#[derive(Default)]
+struct Progress {
+    done: BTreeSet<StepId>,
+    started: BTreeSet<StepId>,
+    running: BTreeMap<NodeName, usize>,
+    arrived: BTreeMap<NodeName, BTreeSet<Digest>>,
+    secrets_on: BTreeSet<(NodeName, SecretId)>,
+    changes: usize,
+    errors: Vec<Diagnosis>,
+}
+
+struct Shared {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+}
+
+impl Arrival for Shared {
+    fn arrived(&self, node: &NodeName, digest: Digest) {
+        self.update(|p| {
+            p.arrived.entry(node.clone()).or_default().insert(digest);
+        });
+    }
+    fn failed(&self, _node: &NodeName, diagnosis: Diagnosis) {
+        self.update(|p| p.errors.push(diagnosis));
+    }
+}
+
+impl Executor<'_> {
+    /// Runs `plan`. `satisfied` steps of the whole plan count as done. After the first failure no new step is handed out;
+    /// running ones end. Blocks until all is over.
+    pub fn run(&self, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Executed {
+        let shared = Shared { progress: Mutex::new(Progress::default()), changed: Condvar::new() };
+        shared.lock().done = satisfied.clone();
+        let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
+        let mut by_node: BTreeMap<NodeName, Vec<Step>> = BTreeMap::new();
+        for step in &todo {
+            by_node.entry(step.node.clone()).or_default().push((*step).clone());
+        }
+        let bytes_sent = thread::scope(|scope| {
+            let pusher = scope.spawn(|| push(self.bundle, self.sessions, &by_node, &shared, self.cancel, self.voice));
+            self.hand_out(scope, plan, &todo, &shared);
+            pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let progress = std::mem::take(&mut *shared.lock());
+        Executed { changes: progress.changes, errors: progress.errors, bytes_sent }
+    }
+
+    fn hand_out<'scope, 'env>(
+        &'scope self,
+        scope: &'scope thread::Scope<'scope, 'env>,
+        plan: &'scope Plan,
+        todo: &[&'scope Step],
+        shared: &'scope Shared,
+    ) {
+        loop {
+            let mut progress = shared.lock();
+            let stop = !progress.errors.is_empty() || self.cancel.is_cancelled();
+            let running: usize = progress.running.values().sum();
+            let left = todo.iter().filter(|s| !progress.started.contains(&s.id)).count();
+            if running == 0 && (left == 0 || stop) {
+                return;
+            }
+            let ready = if stop { None } else { todo.iter().find(|s| is_ready(s, &progress)).copied() };
+            let Some(step) = ready else {
+                // The time-out only serves ^C, which has no way to notify.
+                let wait = self.changed_or(&shared.changed, progress);
+                drop(wait);
+                continue;
+            };
+            progress.started.insert(step.id.clone());
+            *progress.running.entry(step.node.clone()).or_default() += 1;
+            drop(progress);
+            scope.spawn(move || {
+                let result = self.run_step(plan, step, shared);
+                shared.update(|p| {
+                    *p.running.entry(step.node.clone()).or_default() -= 1;
+                    match result {
+                        Ok(changed) => {
+                            p.done.insert(step.id.clone());
+                            p.changes += usize::from(changed);
+                        }
+                        Err(diagnosis) => p.errors.push(diagnosis),
+                    }
+                });
+            });
+        }
+    }
+
+    fn changed_or<'a>(&self, changed: &Condvar, guard: MutexGuard<'a, Progress>) -> MutexGuard<'a, Progress> {
+        changed
+            .wait_timeout(guard, Duration::from_millis(200))
+            .map(|(guard, _)| guard)
+            .unwrap_or_else(|poison| poison.into_inner().0)
+    }
+
+    fn run_step(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<bool, Diagnosis> {
+        let start = Instant::now();
+        let (id, stage, node) = (step.id.clone(), step.stage, Some(&step.node));
+        self.voice.say(node, EventKind::StepStarted { step: id.clone(), stage, text: step.action.text() });
+        let result = self.act(plan, step, shared).map_err(|d| if d.step.is_none() { d.at(&step.id) } else { d });
+        let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match &result {
+            Ok(changed) => {
+                let changed = *changed;
+                self.voice.say(node, EventKind::StepFinished { step: id, stage, changed, took_ms });
+            }
+            Err(diagnosis) => {
+                let diagnosis = diagnosis.clone();
+                self.voice.say(node, EventKind::StepFailed { step: id, stage, diagnosis });
+            }
+        }
+        result
+    }
+
+    fn act(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<bool, Diagnosis> {
+        let session = self.sessions.get(&step.node).ok_or_else(|| {
+            Diagnosis::new(Code::Internal, "a step names a node that is not connected").on(&step.node)
+        })?;
+        if step.action.runs_in_cluster() {
+            return self.cluster.run(session, step, self.cancel, self.voice);
+        }
+        if let Action::File { content: Content::Secret(id), .. } = &step.action {
+            self.bring_secret(plan, id, &step.node, shared)?;
+        }
+        if let Action::Run { effects, .. } = &step.action {
+            self.settle_interrupted(step, effects)?;
+        }
+        let outcome: StepOutcome = session.ask_with(&Request::RunStep { step: step.clone() }, None, &mut |event| {
+            self.voice.say(Some(&step.node), event);
+        })?;
+        Ok(outcome.changed)
+    }
+
+    /// Copies a secret from the node that has it to the node that needs it, through memory only.
+    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName, shared: &Shared) -> Result<(), Diagnosis> {
+        if !shared.lock().secrets_on.insert((to.clone(), id.clone())) {
+            return Ok(());
+        }
+        let unknown = || Diagnosis::new(Code::Internal, format!("secret {id} has no source"));
+        let source = plan.secrets.get(id).ok_or_else(unknown)?;
+        let from = self.sessions.get(&source.node).ok_or_else(unknown)?;
+        let path = source.path.to_string_lossy().into_owned();
+        let secret = Secret::new(from.ask_bytes(&Request::ReadSecret { path })?);
+        let session = self.sessions.get(to).ok_or_else(unknown)?;
+        let size_bytes = secret.expose().len() as u64;
+        let request = Request::PutSecret { id: id.clone(), size_bytes };
+        session.ask_with(&request, Some(&mut secret.expose()), &mut |_| {})
+    }
+
+    /// A step that was interrupted may have left a member or a Node behind. They go before the agent undoes and repeats the step.
+    fn settle_interrupted(&self, step: &Step, effects: &[ClusterEffect]) -> Result<(), Diagnosis> {
+        let interrupted = self
+            .owned
+            .get(&step.node)
+            .and_then(|own| own.newest(&step.id))
+            .is_some_and(|entry| entry.state != EntryState::Owned);
+        if interrupted { self.cluster.remove_effects(self.sessions, &step.node, effects, self.voice) } else { Ok(()) }
+    }
+}
+
+fn is_ready(step: &Step, progress: &Progress) -> bool {
+    if progress.started.contains(&step.id) || !step.needs.iter().all(|n| progress.done.contains(n)) {
+        return false;
+    }
+    if !step.action.runs_in_cluster() && progress.running.get(&step.node).copied().unwrap_or(0) >= STEPS_PER_NODE {
+        return false;
+    }
+    let here = progress.arrived.get(&step.node);
+    blobs_of(step).iter().all(|digest| here.is_some_and(|set| set.contains(digest)))
+}

@@ -1,0 +1,148 @@
+//! All nodes of a run: connected side by side, asked side by side.
+
+use crate::run::Surroundings;
+use crate::session::{AgentPlace, AgentProgram, NodeSession};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::inventory::Node;
+use landfall_core::name::{NodeName, RunId};
+use landfall_core::wire::{PROTOCOL_VERSION, Request, Welcome};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+/// A clock and a sink: stamps events with the time since the run began.
+#[derive(Clone)]
+pub struct Voice {
+    began: Instant,
+    sink: Arc<dyn landfall_core::event::EventSink>,
+}
+
+impl Voice {
+    /// Starts the run's clock.
+    pub fn new(around: &Surroundings) -> Self {
+        Self { began: Instant::now(), sink: Arc::clone(&around.sink) }
+    }
+
+    /// Says something about a node or the whole run.
+    pub fn say(&self, node: Option<&NodeName>, kind: EventKind) {
+        let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.sink.emit(Event { at_ms, node: node.cloned(), kind });
+    }
+
+    /// Runs `work` as a named phase.
+    pub fn phase<T>(&self, phase: &str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        self.say(None, EventKind::PhaseStarted { phase: phase.to_owned() });
+        let result = work();
+        let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.say(None, EventKind::PhaseFinished { phase: phase.to_owned(), took_ms });
+        result
+    }
+}
+
+/// Sessions by node name.
+pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
+
+/// Connects to all machines at once. Returns the sessions that stand and what went wrong with the others.
+pub fn connect(nodes: &[&Node], place: AgentPlace, around: &Surroundings, voice: &Voice) -> (Sessions, Vec<Diagnosis>) {
+    let program = match AgentProgram::read(&around.agent_program) {
+        Ok(program) => program,
+        Err(diagnosis) => return (Sessions::new(), vec![diagnosis]),
+    };
+    let results = each(nodes, |node| {
+        let transport = around.connector.connect(node).map_err(|d| d.on(&node.name))?;
+        let session = NodeSession::start(node, transport, &program, place)?;
+        voice.say(Some(&node.name), EventKind::Connected);
+        Ok(session)
+    });
+    let mut sessions = Sessions::new();
+    let mut errors = Vec::new();
+    for (node, result) in nodes.iter().zip(results) {
+        match result {
+            Ok(session) => {
+                sessions.insert(node.name.clone(), session);
+            }
+            Err(diagnosis) => errors.push(diagnosis),
+        }
+    }
+    (sessions, errors)
+}
+
+/// Runs `work` for every item on a thread of its own and returns the results in order.
+pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let work = &work;
+        let handles: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// Takes the lease of every node. Returns the run id to use: that of an interrupted run, when there is one.
+pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroundings) -> Result<RunId, Vec<Diagnosis>> {
+    let take = |run: &RunId| {
+        let list: Vec<_> = sessions.values().collect();
+        each(&list, |session| {
+            let request = Request::Lease {
+                run: run.clone(),
+                owner: around.owner.clone(),
+                command: command.to_owned(),
+                cluster: cluster.to_owned(),
+            };
+            let welcome: Welcome = session.ask(&request)?;
+            if welcome.protocol != PROTOCOL_VERSION {
+                return Err(Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
+                    .on(session.name())
+                    .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol)));
+            }
+            Ok(welcome)
+        })
+    };
+    let mut errors = Vec::new();
+    let mut run = around.run.clone();
+    // Run ids begin with their time, so the smallest open one is the run that was interrupted first.
+    for result in take(&around.run) {
+        match result {
+            Ok(welcome) if welcome.run != around.run => {
+                run = if run == around.run { welcome.run } else { run.min(welcome.run) };
+            }
+            Ok(_) => {}
+            Err(diagnosis) => errors.push(diagnosis),
+        }
+    }
+    if errors.is_empty() && run != around.run {
+        errors.extend(take(&run).into_iter().filter_map(Result::err));
+    }
+    if errors.is_empty() { Ok(run) } else { Err(errors) }
+}
+
+/// Asks every node the same and returns the answers by name, or all errors.
+pub fn ask_all<T: serde::de::DeserializeOwned + Send>(
+    sessions: &Sessions,
+    request: impl Fn(&NodeName) -> Request + Sync,
+) -> Result<BTreeMap<NodeName, T>, Vec<Diagnosis>> {
+    let list: Vec<_> = sessions.values().collect();
+    let results = each(&list, |session| session.ask::<T>(&request(session.name())));
+    let mut answers = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (session, result) in list.iter().zip(results) {
+        match result {
+            Ok(answer) => {
+                answers.insert(session.name().clone(), answer);
+            }
+            Err(diagnosis) => errors.push(diagnosis),
+        }
+    }
+    if errors.is_empty() { Ok(answers) } else { Err(errors) }
+}
+
+/// Ends all sessions.
+pub fn close(sessions: &Sessions) {
+    for session in sessions.values() {
+        session.close();
+    }
+}

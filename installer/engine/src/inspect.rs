@@ -1,0 +1,192 @@
+//! The commands that only look: verify, status, kubeconfig.
+
+use crate::cluster::{Cluster, is_node_ready};
+use crate::fleet::{self, Sessions, Voice};
+use crate::run::{NodeStatus, Outcome, Surroundings};
+use crate::session::AgentPlace;
+use k8s_openapi::api::core::v1::Node as KubeNode;
+use kube::api::{Api, ListParams};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::facts::{FactsQuery, NodeFacts};
+use landfall_core::inventory::{Node, Role};
+use landfall_core::journal::Ownership;
+use landfall_core::layout;
+use landfall_core::name::NodeName;
+use landfall_core::secret::Secret;
+use landfall_core::spec::Desired;
+use landfall_core::wire::{CommandOutput, Request};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// See [`crate::run::verify`].
+pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
+    let voice = Voice::new(around);
+    let mut outcome = Outcome::default();
+    let members: Vec<&Node> = desired.inventory.members().collect();
+    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    if sessions.is_empty() {
+        outcome.errors = errors;
+        return outcome;
+    }
+    verify_over(desired, &sessions, errors, around, &voice, &mut outcome);
+    fleet::close(&sessions);
+    outcome
+}
+
+/// Verifies over sessions that stand already; connects to the outside machines for as long as it takes.
+pub fn verify_over(
+    desired: &Desired,
+    sessions: &Sessions,
+    member_errors: Vec<Diagnosis>,
+    around: &Surroundings,
+    voice: &Voice,
+    outcome: &mut Outcome,
+) {
+    let machines: Vec<&Node> = desired.inventory.outside().collect();
+    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, voice);
+    let named = |prefix: &'static str| {
+        move |d: Diagnosis| (format!("{prefix}/{}", d.node.as_ref().map_or("unknown", NodeName::as_str)), d)
+    };
+    let mut unreachable: Vec<_> = member_errors.into_iter().map(named("node")).collect();
+    unreachable.extend(outside_errors.into_iter().map(named("outside")));
+    match crate::verify::verify(desired, sessions, &outside, &unreachable, around, voice) {
+        Ok(report) => outcome.verify = Some(report),
+        Err(diagnosis) => {
+            outcome.errors.extend(unreachable.into_iter().map(|(_, d)| d));
+            outcome.errors.push(diagnosis);
+        }
+    }
+    fleet::close(&outside);
+}
+
+/// See [`crate::run::status`].
+pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
+    let voice = Voice::new(around);
+    let mut outcome = Outcome::default();
+    let members: Vec<&Node> = desired.inventory.members().collect();
+    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    for error in errors {
+        if let Some(name) = error.node.clone() {
+            outcome.nodes.insert(name, NodeStatus { error: Some(error.clone()), ..NodeStatus::default() });
+        }
+        outcome.errors.push(error);
+    }
+    let list: Vec<_> = sessions.values().collect();
+    let looked = fleet::each(&list, |session| {
+        let look = || -> Result<NodeStatus, Diagnosis> {
+            let own: Ownership = session.ask(&Request::Ownership)?;
+            let facts: NodeFacts = session.ask(&Request::Facts(FactsQuery::default()))?;
+            Ok(NodeStatus { facts: Some(facts), owned: own.entries.len(), open_run: own.open_run, ..NodeStatus::default() })
+        };
+        look().unwrap_or_else(|error| NodeStatus { error: Some(error), ..NodeStatus::default() })
+    });
+    for (session, status) in list.iter().zip(looked) {
+        outcome.nodes.insert(session.name().clone(), status);
+    }
+    if outcome.nodes.values().any(|n| n.owned > 0) {
+        add_cluster_health(desired, &sessions, &mut outcome);
+    }
+    fleet::close(&sessions);
+    outcome
+}
+
+fn add_cluster_health(desired: &Desired, sessions: &Sessions, outcome: &mut Outcome) {
+    for node in desired.inventory.control_planes() {
+        let Some(session) = sessions.get(&node.name) else { continue };
+        let args = ["endpoint", "health"].map(str::to_owned).to_vec();
+        let etcd = match session.ask::<CommandOutput>(&Request::Etcdctl { args }) {
+            Ok(output) if output.status == Some(0) => "healthy".to_owned(),
+            Ok(output) => output.stderr.lines().last().unwrap_or("no answer").to_owned(),
+            Err(error) => error.what,
+        };
+        if let Some(status) = outcome.nodes.get_mut(&node.name) {
+            status.etcd = Some(etcd);
+        }
+    }
+    match kube_nodes(desired, sessions) {
+        Ok(ready) => {
+            for (name, state) in ready {
+                if let Some(status) = outcome.nodes.get_mut(&name) {
+                    status.ready = Some(state);
+                }
+            }
+        }
+        Err(error) => outcome.errors.push(error),
+    }
+}
+
+fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeName, (bool, String)>, Diagnosis> {
+    let cluster = Cluster::default();
+    let mut last = Diagnosis::new(Code::ClusterApi, "no control plane node is connected");
+    for node in desired.inventory.control_planes() {
+        let Some(session) = sessions.get(&node.name) else { continue };
+        let listed = cluster.with_client(session, |client| async move {
+            let nodes = Api::<KubeNode>::all(client).list(&ListParams::default()).await;
+            nodes.map_err(|e| Diagnosis::new(Code::ClusterApi, "the API does not answer").because(&e))
+        });
+        match listed {
+            Ok(nodes) => {
+                let state = |n: &KubeNode| {
+                    let version = n.status.as_ref()?.node_info.as_ref()?.kubelet_version.clone();
+                    Some((n.metadata.name.as_ref()?.parse().ok()?, (is_node_ready(n), version)))
+                };
+                return Ok(nodes.items.iter().filter_map(state).collect());
+            }
+            Err(error) => last = error.on(&node.name),
+        }
+    }
+    Err(last)
+}
+
+/// See [`crate::run::kubeconfig`].
+pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
+    let voice = Voice::new(around);
+    let mut outcome = Outcome::default();
+    let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
+    let (sessions, errors) = voice.phase("connect", || fleet::connect(&control_planes, AgentPlace::Member, around, &voice));
+    for node in &control_planes {
+        let Some(session) = sessions.get(&node.name) else { continue };
+        let path = format!("{}/admin.conf", layout::KUBERNETES_DIR);
+        match session.ask_bytes(&Request::ReadSecret { path }) {
+            Ok(bytes) => {
+                let (text, reachable) = pointed_at(&String::from_utf8_lossy(&bytes), node);
+                if !reachable {
+                    outcome.warnings.push(format!(
+                        "port {port} of {host} cannot be reached from here; forward it first: \
+                         ssh -N -L {port}:127.0.0.1:{port} -p {ssh} {user}@{host}, and set server to https://127.0.0.1:{port}",
+                        port = layout::API_SERVER_PORT,
+                        host = node.connect.host,
+                        ssh = node.connect.port,
+                        user = node.connect.user
+                    ));
+                }
+                outcome.kubeconfig = Some(Secret::new(text));
+                break;
+            }
+            Err(error) => outcome.errors.push(error),
+        }
+    }
+    if outcome.kubeconfig.is_some() {
+        outcome.errors.clear();
+    } else {
+        outcome.errors.extend(errors);
+    }
+    fleet::close(&sessions);
+    outcome
+}
+
+/// Replaces the node-local balancer's name by the control plane's address, and says whether that can be reached from here.
+fn pointed_at(kubeconfig: &str, node: &Node) -> (String, bool) {
+    let address = node.access_ip.or(node.ip).map_or_else(|| node.connect.host.clone(), |ip| ip.to_string());
+    let server = format!("https://{address}:{}", layout::API_SERVER_PORT);
+    let lines = kubeconfig.lines().map(|line| match line.split_once("server:") {
+        Some((indent, _)) => format!("{indent}server: {server}\n"),
+        None => format!("{line}\n"),
+    });
+    let reachable = format!("{address}:{}", layout::API_SERVER_PORT)
+        .parse::<SocketAddr>()
+        .is_ok_and(|at| TcpStream::connect_timeout(&at, Duration::from_secs(2)).is_ok());
+    debug_assert!(node.role == Role::ControlPlane);
+    (lines.collect(), reachable)
+}

@@ -1,0 +1,215 @@
+//! The story of an install, top to bottom.
+
+use crate::cluster::Cluster;
+use crate::execute::Executor;
+use crate::fleet::{self, Sessions, Voice};
+use crate::run::{Back, OnFailure, Outcome, Surroundings, Until};
+use crate::session::AgentPlace;
+use crate::{inspect, render, undo};
+use landfall_bundle::BundleFile;
+use landfall_core::event::EventKind;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::facts::NodeFacts;
+use landfall_core::inventory::Node;
+use landfall_core::journal::Ownership;
+use landfall_core::name::{NodeName, StepId};
+use landfall_core::plan::install::plan_install;
+use landfall_core::plan::{Plan, Step};
+use landfall_core::preflight::{self, Severity};
+use landfall_core::spec::Desired;
+use landfall_core::wire::{NodeLogs, Request};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// See [`crate::run::install`].
+pub fn install(desired: &Desired, bundle: &BundleFile, until: Until, on_failure: OnFailure, around: &Surroundings) -> Outcome {
+    let voice = Voice::new(around);
+    let mut outcome = Outcome::default();
+    let members: Vec<&Node> = desired.inventory.members().collect();
+    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    outcome.errors = errors;
+    if outcome.errors.is_empty() {
+        on_sessions(desired, bundle, until, on_failure, around, &voice, &sessions, &mut outcome);
+    } else {
+        leave_nothing(&sessions);
+    }
+    fleet::close(&sessions);
+    outcome
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, in the one place that has all of it")]
+fn on_sessions(
+    desired: &Desired,
+    bundle: &BundleFile,
+    until: Until,
+    on_failure: OnFailure,
+    around: &Surroundings,
+    voice: &Voice,
+    sessions: &Sessions,
+    outcome: &mut Outcome,
+) {
+    match fleet::lease(sessions, "install", &desired.spec.name, around) {
+        Ok(run) => outcome.run = Some(run),
+        // Nodes whose lease was refused belong to another run: nothing is tidied there.
+        Err(errors) => return outcome.errors.extend(errors),
+    }
+    let cluster = Cluster::default();
+    let prepared = prepare(desired, bundle, voice, sessions, &cluster, outcome);
+    let Prepared { plan, satisfied, owned } = match prepared {
+        Ok(prepared) => prepared,
+        Err(errors) => {
+            outcome.errors.extend(errors);
+            return leave_nothing(sessions);
+        }
+    };
+    outcome.plan = Some(pending(&plan, &satisfied));
+    if until == Until::Plan {
+        return leave_nothing(sessions);
+    }
+    let executor =
+        Executor { sessions, owned: &owned, bundle, cluster: &cluster, cancel: &around.cancel, voice };
+    let executed = voice.phase("execute", || executor.run(&plan, &satisfied));
+    outcome.changes = executed.changes;
+    outcome.bytes_sent = executed.bytes_sent;
+    outcome.interrupted = around.cancel.is_cancelled();
+    outcome.errors.extend(executed.errors);
+    if !outcome.errors.is_empty() || outcome.interrupted {
+        return failed(on_failure, around, voice, sessions, outcome);
+    }
+    finish(sessions, "done", outcome);
+    inspect::verify_over(desired, sessions, vec![], around, voice, outcome);
+}
+
+struct Prepared {
+    plan: Plan,
+    satisfied: BTreeSet<StepId>,
+    owned: BTreeMap<NodeName, Ownership>,
+}
+
+/// Everything before the first change: facts, preflight, plan, and which of its steps are satisfied.
+fn prepare(
+    desired: &Desired,
+    bundle: &BundleFile,
+    voice: &Voice,
+    sessions: &Sessions,
+    cluster: &Cluster,
+    outcome: &mut Outcome,
+) -> Result<Prepared, Vec<Diagnosis>> {
+    let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
+    let facts: BTreeMap<NodeName, NodeFacts> = voice.phase("facts", || {
+        fleet::ask_all(sessions, |name| {
+            let node = desired.inventory.node(name).expect("sessions are made from the inventory's nodes");
+            Request::Facts(preflight::query(desired, node))
+        })
+    })?;
+    let findings = voice.phase("preflight", || preflight::check(desired, &facts, &owned));
+    let (refused, warned): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.severity == Severity::Refuse);
+    outcome.warnings.extend(warned.into_iter().map(|f| f.to_string()));
+    if !refused.is_empty() {
+        return Err(refused.into_iter().map(Diagnosis::from).collect());
+    }
+    voice.phase("plan", || {
+        let input = render::render(desired, bundle.index(), &facts)?;
+        let plan = plan_install(&input)
+            .map_err(|error| vec![Diagnosis::new(Code::BundleMissing, "no plan can be made").because(&error)])?;
+        let satisfied = satisfied(&plan, &owned, sessions, cluster)?;
+        Ok(Prepared { plan, satisfied, owned })
+    })
+}
+
+/// Asks every node, and the cluster, which steps are satisfied. Waits count as satisfied when all that they wait behind is.
+fn satisfied(
+    plan: &Plan,
+    owned: &BTreeMap<NodeName, Ownership>,
+    sessions: &Sessions,
+    cluster: &Cluster,
+) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
+    let node_steps = |name: &NodeName| -> Vec<Step> {
+        plan.steps_on(name).filter(|s| s.action.changes_something() && !s.action.runs_in_cluster()).cloned().collect()
+    };
+    let answers: BTreeMap<NodeName, BTreeSet<StepId>> =
+        fleet::ask_all(sessions, |name| Request::Check { steps: node_steps(name) })?;
+    let mut satisfied: BTreeSet<StepId> = answers.into_values().flatten().collect();
+    let applies: Vec<&Step> = plan
+        .steps
+        .iter()
+        .filter(|s| s.action.changes_something() && s.action.runs_in_cluster())
+        .filter(|s| s.needs.iter().all(|need| satisfied.contains(need)))
+        .collect();
+    let same = fleet::each(&applies, |step| {
+        let (Some(session), Some(own)) = (sessions.get(&step.node), owned.get(&step.node)) else { return false };
+        cluster.is_satisfied(session, step, own)
+    });
+    satisfied.extend(applies.iter().zip(same).filter(|(_, same)| *same).map(|(step, _)| step.id.clone()));
+    // A wait behind nothing new has nothing to wait for; verify looks at the cluster's health anyway.
+    let waits: Vec<_> = plan
+        .steps
+        .iter()
+        .filter(|s| !s.action.changes_something() && s.needs.iter().all(|need| satisfied.contains(need)))
+        .map(|s| s.id.clone())
+        .collect();
+    satisfied.extend(waits);
+    Ok(satisfied)
+}
+
+/// The part of the plan that changes something, for people.
+fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
+    let steps = plan.steps.iter().filter(|s| s.action.changes_something() && !satisfied.contains(&s.id));
+    Plan { steps: steps.cloned().collect(), secrets: BTreeMap::new() }
+}
+
+/// Takes landfall's state away again from nodes where nothing is ours.
+fn leave_nothing(sessions: &Sessions) {
+    let list: Vec<_> = sessions.values().collect();
+    // A node that is lost by now keeps its state directory: the next run finds and reports it.
+    fleet::each(&list, |session| {
+        let _: Result<(), Diagnosis> = session.ask(&Request::Tidy);
+    });
+}
+
+fn finish(sessions: &Sessions, how: &str, outcome: &mut Outcome) {
+    let list: Vec<_> = sessions.values().collect();
+    let results = fleet::each(&list, |session| {
+        let () = session.ask(&Request::FinishRun { outcome: how.to_owned() })?;
+        session.ask::<()>(&Request::Tidy)
+    });
+    outcome.errors.extend(results.into_iter().filter_map(Result::err));
+}
+
+fn failed(on_failure: OnFailure, around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome: &mut Outcome) {
+    save_logs(around, voice, sessions, outcome);
+    if on_failure == OnFailure::Keep {
+        return;
+    }
+    let owned = match fleet::ask_all::<Ownership>(sessions, |_| Request::Ownership) {
+        Ok(owned) => owned,
+        Err(errors) => return outcome.errors.extend(errors),
+    };
+    let changes = outcome.changes;
+    let errors_before = outcome.errors.len();
+    undo::take_back(sessions, &owned, Back::LastRun, voice, outcome);
+    outcome.changes = changes;
+    outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
+}
+
+/// Saves the ends of kubeadm's, kubelet's and containerd's logs of the nodes that failed, beside the report.
+fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome: &Outcome) {
+    let Some(directory) = &around.report_dir else { return };
+    let nodes: BTreeSet<&NodeName> = outcome.errors.iter().filter_map(|e| e.node.as_ref()).collect();
+    for node in nodes {
+        let Some(session) = sessions.get(node) else { continue };
+        let saved = session.ask::<NodeLogs>(&Request::Logs).and_then(|logs| {
+            let directory = directory.join("logs").join(node.as_str());
+            let write = || -> std::io::Result<()> {
+                std::fs::create_dir_all(&directory)?;
+                logs.files.iter().try_for_each(|(name, text)| std::fs::write(directory.join(name.replace('/', "_")), text))
+            };
+            write().map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;
+            Ok(directory)
+        });
+        let text = match saved {
+            Ok(directory) => format!("logs of {node} are in {}", directory.display()),
+            Err(error) => format!("logs of {node} could not be saved: {error}"),
+        };
+        voice.say(Some(node), EventKind::Note { text });
+    }
+}

@@ -1,0 +1,177 @@
+//! Proves the ways into the cluster: every vantage looks at every target, and each look is one cell.
+//!
+//! [`targets`] reads from the API what there is to look at, [`judge`] turns a probe's result into a cell.
+
+mod judge;
+mod targets;
+
+use crate::cluster::Cluster;
+use crate::fleet::{self, Sessions, Voice};
+use crate::run::Surroundings;
+use crate::session::NodeSession;
+use judge::{judge, unprobed};
+use landfall_core::explain::Diagnosis;
+use landfall_core::name::NodeName;
+use landfall_core::spec::Desired;
+use landfall_core::verify::{Cell, ProbeResult, ProbeSpec, VerifyReport};
+use landfall_core::wire::Request;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use targets::{Targets, look_up};
+
+/// Version of the report's format.
+const REPORT_VERSION: u32 = 1;
+
+/// From where something is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VantageKind {
+    /// Inside a pod of the probe DaemonSet.
+    Pod,
+    /// On a member, host network.
+    Node,
+    /// Where landfall runs.
+    Operator,
+    /// A machine that is no member.
+    Outside,
+}
+
+/// What kind of way in a target is; decides what is expected from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetKind {
+    /// A pod's own address.
+    PodIp,
+    /// The Service's address.
+    ClusterIp,
+    /// The Service's port on a node.
+    NodePort,
+    /// A host of the ingress proxy on a node.
+    Ingress,
+    /// A name of the cluster's DNS.
+    Dns,
+}
+
+/// What must come of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    /// This status, and this text in the body.
+    Http { status: u16, contains: String },
+    /// This address among the answers.
+    Resolves(String),
+    /// The name does not exist, and that is said within the milliseconds.
+    NoSuchName { within_ms: u64 },
+}
+
+/// One thing to look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub kind: TargetKind,
+    pub name: String,
+    pub probe: ProbeSpec,
+    pub expect: Expectation,
+}
+
+/// Looks from everywhere at everything. `unreachable` members and outside machines become red cells of their own.
+pub fn verify(
+    desired: &Desired,
+    members: &Sessions,
+    outside: &Sessions,
+    unreachable: &[(String, Diagnosis)],
+    around: &Surroundings,
+    voice: &Voice,
+) -> Result<VerifyReport, Diagnosis> {
+    voice.phase("verify", || {
+        let cluster = Cluster::default();
+        let found = look_up(desired, &cluster, members)?;
+        let views = views(members, outside, &found);
+        let mut cells: Vec<Cell> = fleet::each(&views, |view| look(view, &found, desired, around)).into_iter().flatten().collect();
+        for name in found.members_without_probe(desired) {
+            cells.push(unprobed(&format!("pod/{name}"), "no probe pod is running on this node", &found));
+        }
+        for (vantage, diagnosis) in unreachable {
+            cells.push(unprobed(vantage, &diagnosis.what, &found));
+        }
+        let missing_routes = missing_routes(&cells, desired, &found);
+        Ok(VerifyReport { version: REPORT_VERSION, cells, missing_routes })
+    })
+}
+
+struct View {
+    kind: VantageKind,
+    name: String,
+    eye: Eye,
+}
+
+enum Eye {
+    Local,
+    Agent(Arc<NodeSession>),
+    Container(Arc<NodeSession>, String),
+}
+
+fn views(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec<View> {
+    let mut views = Vec::new();
+    for (node, container) in &found.probe_containers {
+        if let Some(session) = members.get(node) {
+            let eye = Eye::Container(Arc::clone(session), container.clone());
+            views.push(View { kind: VantageKind::Pod, name: format!("pod/{node}"), eye });
+        }
+    }
+    for (node, session) in members {
+        views.push(View { kind: VantageKind::Node, name: format!("node/{node}"), eye: Eye::Agent(Arc::clone(session)) });
+    }
+    views.push(View { kind: VantageKind::Operator, name: "operator".to_owned(), eye: Eye::Local });
+    for (node, session) in outside {
+        let eye = Eye::Agent(Arc::clone(session));
+        views.push(View { kind: VantageKind::Outside, name: format!("outside/{node}"), eye });
+    }
+    views
+}
+
+fn look(view: &View, found: &Targets, desired: &Desired, around: &Surroundings) -> Vec<Cell> {
+    let targets = found.seen_from(view.kind, desired);
+    let probes: Vec<ProbeSpec> = targets.iter().map(|t| t.probe.clone()).collect();
+    let results: Result<Vec<ProbeResult>, Diagnosis> = match &view.eye {
+        Eye::Local => Ok((around.local_prober)(&probes)),
+        Eye::Agent(session) => session.ask(&Request::Probe { probes }),
+        Eye::Container(session, container) => {
+            session.ask(&Request::ProbeInContainer { container: container.clone(), probes })
+        }
+    };
+    match results {
+        Ok(results) => targets.iter().zip(&results).map(|(target, result)| judge(view.kind, &view.name, target, result)).collect(),
+        Err(diagnosis) => {
+            let why = diagnosis.saw.first().map_or(diagnosis.what.clone(), |saw| format!("{}: {saw}", diagnosis.what));
+            vec![unprobed(&view.name, &why, found)]
+        }
+    }
+}
+
+/// Lines for outside machines that reach nodes but neither pods nor Services.
+fn missing_routes(cells: &[Cell], desired: &Desired, found: &Targets) -> Vec<String> {
+    let failed = |vantage: &str, prefix: &str| {
+        cells.iter().any(|c| {
+            c.vantage == vantage && c.target.starts_with(prefix) && c.outcome == landfall_core::verify::CellOutcome::Fail
+        })
+    };
+    let mut by_machine: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let Some(gateway) = found.gateway() else { return vec![] };
+    for cell in cells.iter().filter(|c| c.vantage.starts_with("outside/")) {
+        by_machine.entry(cell.vantage.as_str()).or_default();
+    }
+    for (vantage, lines) in &mut by_machine {
+        let machine = vantage.trim_start_matches("outside/");
+        for (prefix, cidr) in [("pod-ip/", desired.spec.pod_network_cidr), ("cluster-ip", desired.spec.service_cidr)] {
+            if failed(vantage, prefix) {
+                lines.push(format!("{machine} (Linux):   ip route add {cidr} via {gateway}"));
+                lines.push(format!("{machine} (Windows): route add {} MASK {} {gateway}", cidr.address, cidr.netmask()));
+            }
+        }
+    }
+    by_machine.into_values().flatten().collect()
+}
+
+impl Targets {
+    fn members_without_probe(&self, desired: &Desired) -> Vec<NodeName> {
+        let there = |name: &NodeName| self.probe_containers.contains_key(name);
+        desired.inventory.members().map(|n| n.name.clone()).filter(|n| !there(n)).collect()
+    }
+}
