@@ -181,6 +181,15 @@ pub enum JournalError {
 pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
     let mut own = Ownership::default();
     for (index, record) in records.iter().enumerate() {
+        own.take(index, record)?;
+    }
+    Ok(own)
+}
+
+impl Ownership {
+    /// Takes in one more record, the `index`th of its journal. An illegal one is an error and changes nothing.
+    pub fn take(&mut self, index: usize, record: &Record) -> Result<(), JournalError> {
+        use EntryState::*;
         let illegal = |what, step: &StepId| JournalError::Illegal {
             index,
             what,
@@ -188,12 +197,12 @@ pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
         };
         match record {
             Record::RunStarted { run, cluster, .. } => {
-                own.open_run = Some(run.clone());
-                own.cluster = Some(cluster.clone());
+                self.open_run = Some(run.clone());
+                self.cluster = Some(cluster.clone());
             }
             Record::RunFinished { run, .. } => {
-                if own.open_run.as_ref() == Some(run) {
-                    own.open_run = None;
+                if self.open_run.as_ref() == Some(run) {
+                    self.open_run = None;
                 }
             }
             Record::Intent {
@@ -202,51 +211,49 @@ pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
                 action,
                 undo,
             } => {
-                if own.newest(step).is_some_and(|e| e.state != EntryState::Owned) {
+                if self.newest(step).is_some_and(|e| e.state != Owned) {
                     return Err(illegal("intent", step));
                 }
-                own.last_run = Some(run.clone());
-                own.entries.push(Entry {
+                self.last_run = Some(run.clone());
+                self.entries.push(Entry {
                     run: run.clone(),
                     step: step.clone(),
                     action: *action,
                     undo: undo.clone(),
-                    state: EntryState::Intended,
+                    state: Intended,
                     stamp: None,
                 });
             }
             Record::Done { step, stamp } => {
-                let entry =
-                    newest(&mut own.entries, step, &[EntryState::Intended]).ok_or_else(|| illegal("done", step))?;
-                entry.state = EntryState::Owned;
+                let entry = newest(&mut self.entries, step, &[Intended]).ok_or_else(|| illegal("done", step))?;
+                entry.state = Owned;
                 entry.stamp = stamp.clone();
             }
             Record::Failed { step, .. } => {
-                newest(&mut own.entries, step, &[EntryState::Intended]).ok_or_else(|| illegal("failed", step))?;
+                newest(&mut self.entries, step, &[Intended]).ok_or_else(|| illegal("failed", step))?;
             }
             Record::UndoStarted { step } => {
-                use EntryState::*;
-                let entry = newest(&mut own.entries, step, &[Intended, Owned, Undoing, Residue])
+                let entry = newest(&mut self.entries, step, &[Intended, Owned, Undoing, Residue])
                     .ok_or_else(|| illegal("undo started", step))?;
                 entry.state = Undoing;
             }
             Record::UndoFailed { step, .. } => {
-                let entry = newest(&mut own.entries, step, &[EntryState::Undoing])
-                    .ok_or_else(|| illegal("undo failed", step))?;
-                entry.state = EntryState::Residue;
+                let entry =
+                    newest(&mut self.entries, step, &[Undoing]).ok_or_else(|| illegal("undo failed", step))?;
+                entry.state = Residue;
             }
             Record::Undone { step } => {
-                newest(&mut own.entries, step, &[EntryState::Undoing]).ok_or_else(|| illegal("undone", step))?;
-                let at = own
+                newest(&mut self.entries, step, &[Undoing]).ok_or_else(|| illegal("undone", step))?;
+                let at = self
                     .entries
                     .iter()
                     .rposition(|e| &e.step == step)
                     .ok_or_else(|| illegal("undone", step))?;
-                own.entries.remove(at);
+                self.entries.remove(at);
             }
         }
+        Ok(())
     }
-    Ok(own)
 }
 
 fn newest<'a>(entries: &'a mut [Entry], step: &StepId, allowed: &[EntryState]) -> Option<&'a mut Entry> {

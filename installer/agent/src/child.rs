@@ -1,0 +1,369 @@
+//! Programs that the agent runs: each in a process group of its own, with a deadline, its output kept and redacted, and a mark in its
+//! environment by which a later agent finds what a killed one left running.
+
+use crate::error::{AgentError, Result};
+use crate::files;
+use crate::host::Host;
+use crate::redact::Redactor;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Environment variable that marks our children and everything they start themselves.
+const MARK: &str = "LANDFALL_CHILD";
+/// How often a wait looks whether the session ends.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Output that is still under way after the program ended has so long to arrive; a daemon that kept the pipe open never ends it.
+const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+/// Lines kept of each program's output.
+const TAIL_LINES: usize = 40;
+/// Most standard output that is kept whole; what we ask for is far smaller.
+const MAX_STDOUT: usize = 16 * 1024 * 1024;
+
+/// Children that run now, so that the end of the session ends them.
+#[derive(Debug, Default)]
+pub struct Children {
+    groups: Mutex<BTreeSet<i32>>,
+    stopping: AtomicBool,
+}
+
+/// What a child reads.
+pub enum Input<'a> {
+    /// Nothing.
+    Nothing,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// Whatever this function writes.
+    Feed(Box<dyn FnOnce(ChildStdin) -> Result<()> + Send + 'a>),
+}
+
+/// A program to run.
+pub struct Job<'a> {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Additional environment.
+    pub env: &'a [(String, String)],
+    /// When it is killed.
+    pub deadline: Instant,
+    /// What it reads.
+    pub input: Input<'a>,
+    /// Takes every line of output, redacted, while it runs.
+    pub on_line: Option<&'a dyn Fn(&str)>,
+    /// Whether standard output is a secret: then it is kept out of lines and tail.
+    pub secret_stdout: bool,
+}
+
+impl<'a> Job<'a> {
+    /// A quiet program without input that has `seconds` to end.
+    pub fn quick(argv: &[&str], seconds: u64) -> Job<'a> {
+        Job {
+            argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+            env: &[],
+            deadline: Instant::now() + Duration::from_secs(seconds),
+            input: Input::Nothing,
+            on_line: None,
+            secret_stdout: false,
+        }
+    }
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// Whole standard output.
+    pub stdout: Vec<u8>,
+    /// Whole standard error, redacted.
+    pub stderr: String,
+    /// Last lines of both, redacted.
+    pub tail: Vec<String>,
+}
+
+impl Output {
+    /// Returns standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+enum News {
+    Line { from_stdout: bool, text: String },
+    Stdout(Vec<u8>),
+    Closed,
+    Exit(std::io::Result<ExitStatus>),
+}
+
+impl Children {
+    /// Ends all children and refuses new ones.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for group in self.groups.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            kill_group(*group);
+        }
+    }
+
+    /// Says whether the session ends.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Waits, and says at once when the session ends.
+    pub fn sleep(&self, duration: Duration) -> Result<()> {
+        let until = Instant::now() + duration;
+        loop {
+            if self.is_stopping() {
+                return Err(AgentError::Stopped);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Runs a program; a status other than 0 is an error that holds the end of its output. Blocks until its deadline at most.
+    pub fn run(&self, host: &Host, job: Job) -> Result<Output> {
+        let program = job.argv.join(" ");
+        let output = self.run_any(host, job)?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let status = match (output.status.code(), output.status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "no status".to_owned(),
+        };
+        Err(AgentError::Program { program, status, tail: output.tail })
+    }
+
+    /// Runs a program and returns how it ended, whatever that was. Blocks until its deadline at most.
+    pub fn run_any(&self, host: &Host, job: Job) -> Result<Output> {
+        let name = job.argv.first().cloned().unwrap_or_default();
+        let path = host.program(&name)?;
+        let mut command = Command::new(&path);
+        command
+            .args(&job.argv[1..])
+            .env_clear()
+            .env("PATH", host.search_path())
+            .env("HOME", "/root")
+            .env("LC_ALL", "C.UTF-8")
+            .env(MARK, std::process::id().to_string())
+            .envs(job.env.iter().map(|(k, v)| (k, v)))
+            .current_dir("/")
+            .process_group(0)
+            .stdin(if matches!(job.input, Input::Nothing) { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = {
+            // Held over the spawn, so that `stop` either sees the child or keeps it from starting.
+            let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.is_stopping() {
+                return Err(AgentError::Stopped);
+            }
+            let child = command.spawn().map_err(|source| AgentError::Io { what: "starting", path, source })?;
+            groups.insert(child.id() as i32);
+            child
+        };
+        let group = child.id() as i32;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (tell, news) = channel();
+        if let Some(stdout) = stdout {
+            read_lines(stdout, true, tell.clone());
+        }
+        if let Some(stderr) = stderr {
+            read_lines(stderr, false, tell.clone());
+        }
+        thread::spawn(move || {
+            let status = child.wait();
+            // The receiver is gone when the deadline passed.
+            let _ = tell.send(News::Exit(status));
+        });
+        let result = thread::scope(|scope| {
+            let feeder = stdin.map(|stdin| {
+                let input = job.input;
+                scope.spawn(move || match input {
+                    Input::Nothing => Ok(()),
+                    Input::Bytes(bytes) => {
+                        // A program that does not read its input ends early; its status says what that means.
+                        let _ = std::io::Write::write_all(&mut { stdin }, bytes);
+                        Ok(())
+                    }
+                    Input::Feed(feed) => feed(stdin),
+                })
+            });
+            let result = self.follow(&news, group, &job.argv, job.deadline, job.on_line, job.secret_stdout);
+            if result.is_err() {
+                kill_group(group);
+            }
+            let fed = feeder.map(|f| f.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            match (result, fed) {
+                // A program that ended badly broke its input; its own words are the better error.
+                (Ok(output), Some(Err(error))) if output.status.success() => Err(error),
+                (result, _) => result,
+            }
+        });
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+        result
+    }
+
+    fn follow(
+        &self,
+        news: &Receiver<News>,
+        group: i32,
+        argv: &[String],
+        deadline: Instant,
+        on_line: Option<&dyn Fn(&str)>,
+        secret_stdout: bool,
+    ) -> Result<Output> {
+        let began = Instant::now();
+        let (mut redact_out, mut redact_err) = (Redactor::default(), Redactor::default());
+        let mut tail: VecDeque<String> = VecDeque::new();
+        let (mut stdout, mut stderr) = (Vec::new(), String::new());
+        let (mut open, mut ended): (usize, Option<(ExitStatus, Instant)>) = (2, None);
+        loop {
+            if let Some((status, at)) = ended
+                && (open == 0 || at.elapsed() > OUTPUT_GRACE)
+            {
+                if open > 0 {
+                    kill_group(group);
+                }
+                return Ok(Output { status, stdout, stderr, tail: tail.into() });
+            }
+            match news.recv_timeout(LOOK_EVERY) {
+                Ok(News::Line { from_stdout, text }) => {
+                    if from_stdout && secret_stdout {
+                        continue;
+                    }
+                    let redactor = if from_stdout { &mut redact_out } else { &mut redact_err };
+                    let Some(text) = redactor.line(&text) else { continue };
+                    if !from_stdout && stderr.len() < MAX_STDOUT {
+                        stderr.push_str(&text);
+                        stderr.push('\n');
+                    }
+                    if let Some(on_line) = on_line {
+                        on_line(&text);
+                    }
+                    if tail.len() == TAIL_LINES {
+                        tail.pop_front();
+                    }
+                    tail.push_back(text);
+                }
+                Ok(News::Stdout(bytes)) => stdout = bytes,
+                Ok(News::Closed) => open -= 1,
+                Ok(News::Exit(status)) => {
+                    let status = status
+                        .map_err(|source| AgentError::Kernel { what: format!("waiting for {}", argv[0]), source })?;
+                    ended = Some((status, Instant::now()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
+            }
+            if self.is_stopping() {
+                return Err(AgentError::Stopped);
+            }
+            if ended.is_none() && Instant::now() >= deadline {
+                let what = format!("the end of {}", argv.join(" "));
+                return Err(AgentError::Deadline { what, seconds: began.elapsed().as_secs(), seen: tail.into() });
+            }
+        }
+    }
+}
+
+fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<News>) {
+    thread::spawn(move || {
+        let mut reader = BufReader::with_capacity(32 * 1024, pipe);
+        let mut whole = Vec::new();
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+            if from_stdout && whole.len() < MAX_STDOUT {
+                whole.extend_from_slice(&line);
+            }
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if tell.send(News::Line { from_stdout, text }).is_err() {
+                return;
+            }
+        }
+        if from_stdout {
+            let _ = tell.send(News::Stdout(whole));
+        }
+        let _ = tell.send(News::Closed);
+    });
+}
+
+fn kill_group(group: i32) {
+    if let Some(pid) = Pid::from_raw(group) {
+        // Gone already is what is wanted.
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// Returns the ids of all processes.
+pub fn all_pids() -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Kills a process.
+pub fn kill(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // Gone already is what is wanted.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Ends what an agent that was killed left running: every process that carries the mark of an agent that is no more.
+pub fn end_orphans() {
+    let me = std::process::id().to_string();
+    for pid in all_pids() {
+        let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).unwrap_or_default();
+        let mark = environment.split(|b| *b == 0).find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+        let Some(agent) = mark.map(|m| String::from_utf8_lossy(m).into_owned()) else { continue };
+        let agent_lives = files::text(format!("/proc/{agent}/comm")).trim() == files::text("/proc/self/comm").trim();
+        if agent != me && !agent_lives {
+            kill(pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_kept_and_redacted() {
+        let children = Children::default();
+        let script = "echo visible; echo token: hidden >&2; exit 3";
+        let output = children.run_any(&Host::real(), Job::quick(&["sh", "-c", script], 10)).unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(output.text(), "visible\n");
+        assert!(output.tail.iter().any(|l| l == "token: <redacted>"), "{:?}", output.tail);
+    }
+
+    #[test]
+    fn a_deadline_ends_the_whole_group() {
+        let children = Children::default();
+        let began = Instant::now();
+        let error = children.run(&Host::real(), Job::quick(&["sh", "-c", "sleep 60 & sleep 60"], 1)).unwrap_err();
+        assert!(matches!(error, AgentError::Deadline { .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn input_is_fed_while_output_is_read() {
+        let children = Children::default();
+        let bytes = vec![b'x'; 3 * 1024 * 1024];
+        let job = Job { input: Input::Bytes(&bytes), ..Job::quick(&["wc", "-c"], 20) };
+        assert_eq!(children.run(&Host::real(), job).unwrap().text().trim(), bytes.len().to_string());
+    }
+}

@@ -1,0 +1,187 @@
+//! Writing files so that a reader, or a power cut, sees the old content or the new, never half of it.
+
+use crate::error::{AgentError, Result, errno_at, if_there, io_at};
+use landfall_core::action::Prior;
+use landfall_core::journal::FileStamp;
+use landfall_core::name::Digest;
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// Permission bits and, when it must be another than root, the owner.
+#[derive(Debug, Clone, Copy)]
+pub struct Meta {
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Meta {
+    /// Root's file with these bits.
+    pub fn mode(mode: u32) -> Self {
+        Self { mode, owner: None }
+    }
+}
+
+/// Returns the name under which a file is prepared; fixed, so that undo finds what a crash left.
+pub fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.landfall-part"))
+}
+
+/// Writes a file by temporary file, fsync and rename. Where the path is a mount point of its own (`/etc/hosts` in a container) a rename
+/// cannot work, and the content is written in place.
+pub fn write(path: &Path, meta: Meta, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let part = part_of(path);
+    remove_file(&part)?;
+    let made = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&part)
+            .map_err(io_at("creating", &part))?;
+        fill(&mut file)?;
+        if let Some((uid, gid)) = meta.owner {
+            chown(&part, Some(uid), Some(gid)).map_err(io_at("setting the owner of", &part))?;
+        }
+        file.set_permissions(Permissions::from_mode(meta.mode)).map_err(io_at("setting the mode of", &part))?;
+        file.sync_all().map_err(io_at("writing to disk", &part))?;
+        match rustix::fs::rename(&part, path) {
+            Ok(()) => Ok(()),
+            Err(Errno::BUSY | Errno::XDEV) => write_in_place(&part, path),
+            Err(errno) => Err(errno_at("putting in place", path)(errno)),
+        }
+    })();
+    if made.is_err() {
+        // The error that led here says more than one about the rest of it.
+        let _ = std::fs::remove_file(&part);
+    }
+    made
+}
+
+fn write_in_place(part: &Path, path: &Path) -> Result<()> {
+    let mut from = File::open(part).map_err(io_at("reading", part))?;
+    let mut to = OpenOptions::new().write(true).open(path).map_err(io_at("opening", path))?;
+    let length = io::copy(&mut from, &mut to).map_err(io_at("writing", path))?;
+    to.set_len(length).map_err(io_at("writing", path))?;
+    to.sync_all().map_err(io_at("writing to disk", path))?;
+    remove_file(part)
+}
+
+/// Writes bytes; see [`write`].
+pub fn write_bytes(path: &Path, meta: Meta, bytes: &[u8]) -> Result<()> {
+    write(path, meta, |file| file.write_all(bytes).map_err(io_at("writing", path)))
+}
+
+/// Removes a file or link; one that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<()> {
+    if_there(std::fs::remove_file(path)).map(|_| ()).map_err(io_at("removing", path))
+}
+
+/// Reads a whole file; `None` when it is not there.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    if_there(std::fs::read(path)).map_err(io_at("reading", path))
+}
+
+/// Reads a text file; empty when it is not there or cannot be read. For /proc and /sys, where absence is an answer.
+pub fn text(path: impl AsRef<Path>) -> String {
+    std::fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+}
+
+/// Returns the digest of a file's content.
+pub fn digest(path: &Path) -> Result<Digest> {
+    let mut file = File::open(path).map_err(io_at("opening", path))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = file.read(&mut buffer).map_err(io_at("reading", path))?;
+        if read == 0 {
+            return Ok(Digest::from_bytes(hash.finalize().into()));
+        }
+        hash.update(&buffer[..read]);
+    }
+}
+
+/// Returns the identity of a file's state; `None` when it is not there or no plain file.
+pub fn stamp(path: &Path) -> Option<FileStamp> {
+    let meta = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    Some(FileStamp {
+        inode: meta.ino(),
+        size_bytes: meta.size(),
+        ctime_ns: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
+    })
+}
+
+/// Says whether a plain file has these permission bits.
+pub fn has_mode(path: &Path, mode: u32) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == mode)
+}
+
+/// Looks at what is at a path and keeps a file's content in `store`, so that it can be put back.
+pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result<Prior> {
+    let Some(meta) = if_there(std::fs::symlink_metadata(path)).map_err(io_at("looking at", path))? else {
+        return Ok(Prior::Absent);
+    };
+    if meta.is_symlink() {
+        let target = std::fs::read_link(path).map_err(io_at("reading", path))?;
+        return Ok(Prior::Link { target });
+    }
+    if !meta.is_file() {
+        let found = if meta.is_dir() { "a directory" } else { "a special file" };
+        return Err(AgentError::Foreign { path: path.to_owned(), found });
+    }
+    let content = digest(path)?;
+    let kept = store(&content);
+    if !kept.exists() {
+        if let Some(parent) = kept.parent() {
+            make_private_dir(parent)?;
+        }
+        write(&kept, Meta::mode(0o600), |to| {
+            let mut from = File::open(path).map_err(io_at("reading", path))?;
+            io::copy(&mut from, to).map(|_| ()).map_err(io_at("keeping the prior content of", path))
+        })?;
+    }
+    Ok(Prior::File { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), content })
+}
+
+/// Puts a path back to what it was. Right after nothing, half or all of the change happened.
+pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBuf) -> Result<()> {
+    remove_file(&part_of(path))?;
+    match prior {
+        Prior::Absent => match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => Err(AgentError::Foreign { path: path.to_owned(), found: "a directory" }),
+            _ => remove_file(path),
+        },
+        Prior::Link { target } => {
+            if std::fs::read_link(path).is_ok_and(|now| &now == target) {
+                return Ok(());
+            }
+            remove_file(path)?;
+            std::os::unix::fs::symlink(target, path).map_err(io_at("restoring", path))
+        }
+        Prior::File { mode, uid, gid, content } => {
+            let unchanged = std::fs::symlink_metadata(path).is_ok_and(|m| {
+                m.is_file() && m.mode() & 0o7777 == *mode && m.uid() == *uid && m.gid() == *gid
+            }) && digest(path)? == *content;
+            if unchanged {
+                return Ok(());
+            }
+            let kept = store(content);
+            let mut from = File::open(&kept).map_err(io_at("reading", &kept))?;
+            write(path, Meta { mode: *mode, owner: Some((*uid, *gid)) }, |to| {
+                io::copy(&mut from, to).map(|_| ()).map_err(io_at("restoring", path))
+            })
+        }
+    }
+}
+
+/// Makes a directory that only root may enter, with its parents.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_at("creating", path))
+}

@@ -1,0 +1,77 @@
+//! Where the machine's files and programs are. A real machine has the root `/`; a directory can stand in for one, and then there is no
+//! kernel behind it: nothing outside that directory is touched.
+
+use crate::error::{AgentError, Result};
+use landfall_core::layout;
+use std::path::{Path, PathBuf};
+
+/// Directories searched for programs, ours first: a distribution's own `kubeadm` or `ctr` must not be taken for ours.
+const PROGRAM_DIRS: [&str; 6] = ["/usr/local/bin", "/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The machine that the agent works on.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The machine itself.
+    pub fn real() -> Self {
+        Self { root: PathBuf::from("/") }
+    }
+
+    /// A directory that stands in for a machine; it has files and programs and no kernel.
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Says whether there is a kernel: processes, mounts, links, rules, cgroups.
+    pub fn has_kernel(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Returns where a path of the machine really is.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Returns a path in landfall's state directory.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.at(layout::STATE_DIR).join(name)
+    }
+
+    /// Returns the path of a blob in the store.
+    pub fn blob(&self, digest: &landfall_core::name::Digest) -> PathBuf {
+        self.state("blobs").join(digest.hex())
+    }
+
+    /// Returns where the prior content of a file is kept.
+    pub fn prior(&self, digest: &landfall_core::name::Digest) -> PathBuf {
+        self.state("prior").join(digest.hex())
+    }
+
+    /// Finds a program by name or absolute path.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        if name.starts_with('/') {
+            return Some(self.at(name)).filter(|p| is_program(p));
+        }
+        PROGRAM_DIRS.iter().map(|dir| self.at(dir).join(name)).find(|p| is_program(p))
+    }
+
+    /// Finds a program, or says that it is missing.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        self.find_program(name).ok_or_else(|| AgentError::MissingProgram(name.to_owned()))
+    }
+
+    /// Returns the search path given to children.
+    pub fn search_path(&self) -> String {
+        let dirs: Vec<_> = PROGRAM_DIRS.iter().map(|dir| self.at(dir).to_string_lossy().into_owned()).collect();
+        dirs.join(":")
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
