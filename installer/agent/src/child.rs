@@ -327,7 +327,8 @@ pub fn end_orphans() {
     let me = std::process::id().to_string();
     for pid in all_pids() {
         let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).unwrap_or_default();
-        let mark = environment.split(|b| *b == 0).find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+        let mark =
+            environment.split(|b| *b == 0).find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
         let Some(agent) = mark.map(|m| String::from_utf8_lossy(m).into_owned()) else { continue };
         let agent_lives = files::text(format!("/proc/{agent}/comm")).trim() == files::text("/proc/self/comm").trim();
         if agent != me && !agent_lives {

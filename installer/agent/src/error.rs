@@ -87,6 +87,14 @@ pub enum AgentError {
     /// Another run holds the lease.
     #[error("this node is held by another run")]
     Locked(String),
+    /// The node belongs to another cluster.
+    #[error("this node belongs to the cluster {found}, not to {ours}")]
+    OtherCluster {
+        /// The cluster that was asked for.
+        ours: String,
+        /// The cluster in the journal.
+        found: String,
+    },
     /// A request that needs the lease came without one, or asks for something not allowed.
     #[error("{0}")]
     Refused(String),
@@ -108,6 +116,7 @@ impl AgentError {
             Self::Locked(_) => Code::Locked,
             Self::Residue(_) => Code::Residue,
             Self::Refused(_) => Code::Protocol,
+            Self::OtherCluster { .. } => Code::Preflight,
             Self::Stopped => Code::ConnectionLost,
             _ => Code::StepFailed,
         };
@@ -118,7 +127,14 @@ impl AgentError {
             }
             Self::Locked(holder) => {
                 diagnosis.saw.push(holder.clone());
-                diagnosis.next.push("wait until that run ends; a lease ends with its run, also when the run is killed".to_owned());
+                diagnosis.next.push(
+                    "wait until that run ends; a lease ends with its run, also when the run is killed".to_owned(),
+                );
+            }
+            Self::OtherCluster { found, .. } => {
+                diagnosis
+                    .next
+                    .push(format!("take the node out of the inventory, or uninstall the cluster {found} first"));
             }
             Self::Bundle(inner) => {
                 diagnosis.saw.push(inner.what.clone());

@@ -165,9 +165,9 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
             std::os::unix::fs::symlink(target, path).map_err(io_at("restoring", path))
         }
         Prior::File { mode, uid, gid, content } => {
-            let unchanged = std::fs::symlink_metadata(path).is_ok_and(|m| {
-                m.is_file() && m.mode() & 0o7777 == *mode && m.uid() == *uid && m.gid() == *gid
-            }) && digest(path)? == *content;
+            let unchanged = std::fs::symlink_metadata(path)
+                .is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == *mode && m.uid() == *uid && m.gid() == *gid)
+                && digest(path)? == *content;
             if unchanged {
                 return Ok(());
             }

@@ -1,1 +1,36 @@
-//! (module to come)
+//! The agent: the only part of landfall that touches a node. It runs as root on the node for the length of a session, takes typed
+//! requests over its standard input and output, interprets actions with an undo recorded before each, and takes them back.
+//!
+//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`service_route::run`], [`probe::run`] and
+//! [`signal::wait_for_end`].
+
+pub mod agent;
+pub mod api_balancer;
+pub mod blobs;
+pub mod child;
+pub mod claims;
+pub mod containers;
+pub mod dns;
+pub mod error;
+pub mod etcd;
+pub mod facts;
+pub mod files;
+pub mod host;
+pub mod https;
+pub mod interpret;
+pub mod journal_store;
+pub mod lease;
+pub mod logs;
+pub mod mounts;
+pub mod netlink;
+pub mod probe;
+pub mod redact;
+pub mod request;
+pub mod safe_delete;
+pub mod service_route;
+pub mod session;
+pub mod signal;
+pub mod undo;
+
+mod cgroups;
+mod processes;

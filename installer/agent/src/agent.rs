@@ -1,0 +1,155 @@
+//! What all requests of one session share: the machine, the journal, the lease, secrets in memory, running children.
+
+use crate::child::Children;
+use crate::error::{AgentError, Result};
+use crate::host::Host;
+use crate::journal_store::{Durability, JournalStore};
+use crate::lease::Lease;
+use landfall_core::event::EventKind;
+use landfall_core::journal::{Ownership, Record};
+use landfall_core::name::{Digest, RunId, SecretId};
+use landfall_core::secret::Secret;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Takes events while something runs.
+pub type Say<'a> = &'a (dyn Fn(EventKind) + Sync);
+
+/// Who holds the lease in this session.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The run.
+    pub run: RunId,
+    /// `install`, `uninstall`, …
+    pub command: String,
+    /// Name of the cluster.
+    pub cluster: String,
+}
+
+/// The agent of one session.
+#[derive(Debug)]
+pub struct Agent {
+    /// The machine.
+    pub host: Host,
+    /// Running programs.
+    pub children: Children,
+    journal: Mutex<Option<JournalStore>>,
+    lease: Mutex<Option<(Lease, Holder)>>,
+    secrets: Mutex<BTreeMap<SecretId, Secret>>,
+    consumed: Mutex<BTreeSet<Digest>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Agent {
+    /// Makes an agent for a machine. Touches nothing.
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            children: Children::default(),
+            journal: Mutex::default(),
+            lease: Mutex::default(),
+            secrets: Mutex::default(),
+            consumed: Mutex::default(),
+        }
+    }
+
+    /// Works on the journal, which is read when it is first needed.
+    pub fn journal<T>(&self, work: impl FnOnce(&mut JournalStore) -> Result<T>) -> Result<T> {
+        let mut slot = lock(&self.journal);
+        let store = match slot.as_mut() {
+            Some(store) => store,
+            None => slot.insert(JournalStore::load(self.host.state("journal.jsonl"))?),
+        };
+        work(store)
+    }
+
+    /// Reads the journal again when it is next needed: another session may have written it before this one got the lease.
+    pub fn forget_journal(&self) {
+        *lock(&self.journal) = None;
+    }
+
+    /// Returns what is ours.
+    pub fn ownership(&self) -> Result<Ownership> {
+        self.journal(|journal| Ok(journal.own().clone()))
+    }
+
+    /// Appends a record that allows an act or ends one. The first of a run brings its own start with it.
+    pub fn record(&self, record: Record, durability: Durability) -> Result<()> {
+        self.journal(|journal| journal.append(&[record], durability))
+    }
+
+    /// Appends an intent; when it is the run's first change here, the run's start goes before it.
+    pub fn record_intent(&self, make: impl FnOnce(RunId) -> Record) -> Result<()> {
+        let holder = self.holder()?;
+        self.journal(|journal| {
+            let mut records = Vec::new();
+            if journal.own().open_run.as_ref() != Some(&holder.run) {
+                records.push(Record::RunStarted {
+                    run: holder.run.clone(),
+                    command: holder.command.clone(),
+                    at_ms: now_ms(),
+                    cluster: holder.cluster.clone(),
+                });
+            }
+            records.push(make(holder.run.clone()));
+            journal.append(&records, Durability::OnDisk)
+        })
+    }
+
+    /// Takes the lease, or changes whom it speaks for when this session has it already.
+    pub fn take_lease(&self, owner: &str, holder: Holder) -> Result<()> {
+        let mut slot = lock(&self.lease);
+        let lease = match slot.take() {
+            Some((lease, _)) => lease,
+            None => {
+                let lease = Lease::take(&self.host, owner, &holder)?;
+                self.forget_journal();
+                lease
+            }
+        };
+        *slot = Some((lease, holder));
+        Ok(())
+    }
+
+    /// Returns who holds the lease in this session, or refuses.
+    pub fn holder(&self) -> Result<Holder> {
+        let slot = lock(&self.lease);
+        let holder = slot.as_ref().map(|(_, holder)| holder.clone());
+        holder.ok_or_else(|| AgentError::Refused("this request needs the node's lease first".to_owned()))
+    }
+
+    /// Gives the lease back.
+    pub fn release_lease(&self) {
+        *lock(&self.lease) = None;
+    }
+
+    /// Keeps a secret for later steps, in memory only.
+    pub fn keep_secret(&self, id: SecretId, secret: Secret) {
+        lock(&self.secrets).insert(id, secret);
+    }
+
+    /// Returns a secret that was brought.
+    pub fn secret(&self, id: &SecretId) -> Option<Secret> {
+        lock(&self.secrets).get(id).cloned()
+    }
+
+    /// Remembers blobs that no later step needs.
+    pub fn consume(&self, blobs: impl IntoIterator<Item = Digest>) {
+        lock(&self.consumed).extend(blobs);
+    }
+
+    /// Returns the blobs that no later step needs.
+    pub fn consumed(&self) -> BTreeSet<Digest> {
+        lock(&self.consumed).clone()
+    }
+}
+
+/// The clock, for people and comparisons between machines; never for deadlines.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

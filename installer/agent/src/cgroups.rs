@@ -1,0 +1,76 @@
+//! Control groups of containers, in every hierarchy of version 1 and 2.
+
+use crate::child::Children;
+use crate::{files, mounts};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Directories of one group in all hierarchies, those that are there.
+fn directories(name: &str) -> Vec<PathBuf> {
+    mounts::all()
+        .into_iter()
+        .filter(|m| matches!(m.kind.as_str(), "cgroup" | "cgroup2"))
+        .map(|m| m.point.join(name))
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// Says whether a group is there in any hierarchy.
+pub fn exists(name: &str) -> bool {
+    !directories(name).is_empty()
+}
+
+/// Returns all processes in these groups and the groups below them.
+pub fn processes(names: &[&str]) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for directory in names.iter().flat_map(|n| directories(n)) {
+        // Version 2 can end a whole tree in one go; where it cannot, the loop that calls this kills one by one.
+        let _ = std::fs::write(directory.join("cgroup.kill"), "1");
+        for group in tree(&directory) {
+            pids.extend(files::text(group.join("cgroup.procs")).lines().filter_map(|l| l.parse::<i32>().ok()));
+        }
+    }
+    pids
+}
+
+/// Removes groups and those below them. Returns a line for each that stays.
+pub fn remove(names: &[String], children: &Children) -> Vec<String> {
+    let mut residue = Vec::new();
+    for directory in names.iter().flat_map(|n| directories(n)) {
+        for group in tree(&directory) {
+            if let Err(errno) = remove_group(&group, children) {
+                residue.push(format!("the cgroup {} stays: {errno}", group.display()));
+            }
+        }
+    }
+    residue
+}
+
+fn remove_group(group: &Path, children: &Children) -> Result<(), Errno> {
+    // Dead processes leave their group a little later than they die.
+    for _ in 0..40 {
+        match rustix::fs::rmdir(group) {
+            Err(Errno::BUSY) => {
+                if children.sleep(Duration::from_millis(25)).is_err() {
+                    return Err(Errno::BUSY);
+                }
+            }
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// A group and all below it, deepest first.
+fn tree(directory: &Path) -> Vec<PathBuf> {
+    let mut list = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            list.extend(tree(&entry.path()));
+        }
+    }
+    list.push(directory.to_owned());
+    list
+}

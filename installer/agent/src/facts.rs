@@ -1,0 +1,224 @@
+//! Looking at the machine. Reads only: netlink, /proc, /sys, and what systemd says.
+
+use crate::agent::{Agent, now_ms};
+use crate::child::{Job, all_pids};
+use crate::dns::{self, ResolverFile};
+use crate::error::{AgentError, Result};
+use crate::files;
+use crate::host::Host;
+use crate::interpret::system::{ModuleIndex, has_feature};
+use crate::interpret::unit;
+use crate::netlink::route;
+use landfall_core::action::FeatureEvidence;
+use landfall_core::facts::{FactsQuery, NodeFacts};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A DNS server that takes longer is no use to a cluster.
+const DNS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Gathers facts. Blocks about 2 s when DNS is asked and does not answer, else some milliseconds.
+pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
+    let host = &agent.host;
+    let text = |path: &str| files::text(host.at(path));
+    let uname = rustix::system::uname();
+    let kernel = |what: &str| {
+        let what = what.to_owned();
+        move |source| AgentError::Kernel { what, source }
+    };
+    let dns_servers = dns_servers(host);
+    let asked_servers = dns_servers.clone();
+    let dns_thread = query.ask_dns.then(|| thread::spawn(move || dns_works(&asked_servers)));
+    let mut peer_routes = BTreeMap::new();
+    for peer in &query.peers {
+        if let Some(route) = route::route_to(*peer).map_err(kernel("asking for a route"))? {
+            peer_routes.insert(*peer, route);
+        }
+    }
+    let os = text("/etc/os-release");
+    let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or_default().trim_matches('"').to_owned();
+    let memory_kib = meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0);
+    let storage = nearest_existing(host, Path::new(landfall_core::layout::STATE_DIR));
+    let space = rustix::fs::statvfs(&storage)
+        .map_err(|errno| AgentError::Kernel { what: "asking for free disk space".to_owned(), source: errno.into() })?;
+    let mut facts = NodeFacts {
+        hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
+        machine_id: text("/etc/machine-id").trim().to_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        os,
+        systemd: systemd_version(agent),
+        cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_mib: memory_kib / 1024,
+        disk_free_mib: space.f_bfree.saturating_mul(space.f_frsize) / (1024 * 1024),
+        clock_ms: 0,
+        addresses: route::addresses().map_err(kernel("listing addresses"))?,
+        routes: route::routes().map_err(kernel("listing routes"))?,
+        peer_routes,
+        ports_taken: ports_taken(host, &query.tcp_ports, &query.udp_ports),
+        programs: query.programs.iter().filter(|p| host.find_program(p).is_some()).cloned().collect(),
+        paths: query.paths.iter().filter(|p| std::fs::symlink_metadata(host.at(p)).is_ok()).cloned().collect(),
+        units: unit_states(agent, &query.units),
+        features: available_features(host, query),
+        swaps: text("/proc/swaps")
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split_whitespace().next().map(str::to_owned))
+            .collect(),
+        cgroup_version: if host.at("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
+        selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
+        dns_servers,
+        dns_works: None,
+        exec_allowed: !space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC),
+    };
+    facts.dns_works = dns_thread.map(|t| t.join().unwrap_or(false));
+    // Last, so that the comparison with the operator's clock counts no waiting of ours.
+    facts.clock_ms = now_ms();
+    Ok(facts)
+}
+
+fn meminfo(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn nearest_existing(host: &Host, path: &Path) -> std::path::PathBuf {
+    path.ancestors().map(|p| host.at(p)).find(|p| p.exists()).unwrap_or_else(|| host.at("/"))
+}
+
+fn systemd_version(agent: &Agent) -> Option<u32> {
+    if !agent.host.at("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let text = agent.children.run(&agent.host, Job::quick(&["systemctl", "--version"], 10)).ok()?.text();
+    // "systemd 252 (252.39-1~deb12u1)"; the number alone counts.
+    text.split_whitespace().nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn unit_states(agent: &Agent, names: &[String]) -> BTreeMap<String, String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let states = unit::states(&agent.children, &agent.host, &names).unwrap_or_default();
+    states
+        .into_iter()
+        .filter(|(_, s)| !matches!(s.load.as_str(), "not-found" | ""))
+        .map(|(name, s)| (name, s.active))
+        .collect()
+}
+
+fn available_features(host: &Host, query: &FactsQuery) -> BTreeSet<String> {
+    let index = ModuleIndex::read(host);
+    let there = |evidence: &FeatureEvidence, module: &str| has_feature(host, evidence) || index.has(module);
+    query.features.iter().filter(|f| there(&f.evidence, &f.module)).map(|f| f.module.clone()).collect()
+}
+
+/// The node's own servers: behind systemd-resolved's local stub are the real ones.
+fn dns_servers(host: &Host) -> Vec<IpAddr> {
+    let servers = |path: &str| ResolverFile::parse(&files::text(host.at(path))).servers;
+    let own = servers("/etc/resolv.conf");
+    let stub = own.iter().any(|s| matches!(s, IpAddr::V4(v4) if v4.octets() == [127, 0, 0, 53]));
+    let behind = if stub { servers("/run/systemd/resolve/resolv.conf") } else { vec![] };
+    if behind.is_empty() { own } else { behind }
+}
+
+/// Every server must answer over both protocols: CoreDNS will use either.
+fn dns_works(servers: &[IpAddr]) -> bool {
+    let deadline = Instant::now() + DNS_LIMIT;
+    let answers = |server: IpAddr, tcp| {
+        dns::ask((server, 53).into(), ".", dns::TYPE_NS, tcp, deadline).is_ok_and(|a| a.rcode == 0)
+    };
+    thread::scope(|scope| {
+        let answers = &answers;
+        let all: Vec<_> =
+            servers.iter().flat_map(|s| [false, true].map(|tcp| scope.spawn(move || answers(*s, tcp)))).collect();
+        !all.is_empty() && all.into_iter().all(|t| t.join().unwrap_or(false))
+    })
+}
+
+fn ports_taken(host: &Host, tcp: &[u16], udp: &[u16]) -> BTreeMap<String, String> {
+    let mut taken: BTreeMap<String, u64> = BTreeMap::new();
+    for (protocol, files, wanted, state) in [
+        ("tcp", ["/proc/net/tcp", "/proc/net/tcp6"], tcp, Some("0A")),
+        ("udp", ["/proc/net/udp", "/proc/net/udp6"], udp, None),
+    ] {
+        for file in files {
+            for (port, inode) in sockets(&files::text(host.at(file)), state) {
+                if wanted.contains(&port) {
+                    taken.insert(format!("{protocol}/{port}"), inode);
+                }
+            }
+        }
+    }
+    if taken.is_empty() {
+        return BTreeMap::new();
+    }
+    let owners = socket_owners(&taken.values().copied().collect());
+    taken
+        .into_iter()
+        .map(|(name, inode)| (name, owners.get(&inode).cloned().unwrap_or_else(|| "unknown".to_owned())))
+        .collect()
+}
+
+/// Reads local ports and inodes of a socket table of /proc/net.
+fn sockets(text: &str, state: Option<&str>) -> Vec<(u16, u64)> {
+    text.lines()
+        .skip(1)
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if state.is_some_and(|s| words.get(3) != Some(&s)) {
+                return None;
+            }
+            let port = u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok()?;
+            Some((port, words.get(9)?.parse().ok()?))
+        })
+        .collect()
+}
+
+fn socket_owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, String> {
+    let mut owners = BTreeMap::new();
+    for pid in all_pids() {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+            let target = target.to_string_lossy();
+            let inode = target.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode.filter(|i| inodes.contains(i)) {
+                let program = files::text(format!("/proc/{pid}/comm")).trim().to_owned();
+                owners.insert(inode, format!("{program} (process {pid})"));
+            }
+        }
+    }
+    owners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn this_machine_is_seen() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let agent = Agent::new(Host::real());
+        let query = FactsQuery {
+            peers: vec![Ipv4Addr::LOCALHOST.into()],
+            tcp_ports: vec![port],
+            programs: vec!["sh".into(), "no-such-program".into()],
+            paths: vec!["/proc".into(), "/no/such/path".into()],
+            ..FactsQuery::default()
+        };
+        let facts = gather(&agent, &query).unwrap();
+        assert!(
+            facts.ports_taken[&format!("tcp/{port}")].contains(&std::process::id().to_string()),
+            "{:?}",
+            facts.ports_taken
+        );
+        assert_eq!(facts.programs.into_iter().collect::<Vec<_>>(), ["sh"]);
+        assert_eq!(facts.paths.into_iter().collect::<Vec<_>>(), ["/proc"]);
+        assert!(facts.addresses.iter().any(|a| a.address == Ipv4Addr::LOCALHOST && a.interface == "lo"));
+        assert_eq!(facts.peer_routes[&IpAddr::from(Ipv4Addr::LOCALHOST)].interface, "lo");
+        assert!(facts.memory_mib > 0 && facts.cpus > 0 && facts.clock_ms > 0 && !facts.kernel.is_empty());
+    }
+}

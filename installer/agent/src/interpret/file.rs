@@ -1,0 +1,158 @@
+//! Directories, files and programs.
+
+use super::Work;
+use crate::error::{AgentError, Result, if_there, io_at};
+use crate::files::{self, Meta};
+use crate::host::Host;
+use base64::Engine;
+use landfall_core::action::{Content, Undo};
+use landfall_core::name::Digest;
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Returns `path` and those of its parents that are absent, deepest first.
+pub fn absent_directories(host: &Host, path: &Path) -> Result<Vec<PathBuf>> {
+    let mut absent = Vec::new();
+    for at in path.ancestors() {
+        let real = host.at(at);
+        match if_there(std::fs::metadata(&real)).map_err(io_at("looking at", &real))? {
+            Some(meta) if meta.is_dir() => break,
+            Some(_) => {
+                return Err(AgentError::Foreign { path: at.to_owned(), found: "a file where a directory is wanted" });
+            }
+            None => absent.push(at.to_owned()),
+        }
+    }
+    Ok(absent)
+}
+
+/// Makes a directory; parents that are absent get the usual mode.
+pub fn make_directory(host: &Host, path: &Path, mode: u32) -> Result<()> {
+    for at in absent_directories(host, path)?.iter().rev() {
+        let real = host.at(at);
+        match std::fs::create_dir(&real) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(io_at("creating", &real)(error));
+            }
+            _ => {}
+        }
+        let mode = if at == path { mode } else { 0o755 };
+        std::fs::set_permissions(&real, Permissions::from_mode(mode)).map_err(io_at("setting the mode of", &real))?;
+    }
+    Ok(())
+}
+
+/// Returns the recipe that puts a path back to what it is now.
+pub fn restore_of(host: &Host, path: &Path) -> Result<Undo> {
+    let prior = files::keep_prior(&host.at(path), |digest| host.prior(digest))?;
+    Ok(Undo::RestorePath { path: path.to_owned(), prior })
+}
+
+/// Says whether a file is as wanted.
+pub fn is_written(work: &Work, path: &Path, mode: u32, content: &Content) -> Result<bool> {
+    let real = work.agent.host.at(path);
+    if !files::has_mode(&real, mode) {
+        return Ok(false);
+    }
+    let unchanged = || work.same().is_some_and(|e| e.stamp.is_some() && e.stamp == files::stamp(&real));
+    Ok(match content {
+        Content::Text(text) => files::read(&real)?.is_some_and(|found| found == text.as_bytes()),
+        // What was generated once is kept: another run cannot know it.
+        Content::Generated(_) => work.owned.is_some(),
+        Content::Secret(id) => match work.agent.secret(id) {
+            Some(secret) => files::read(&real)?.is_some_and(|found| found == secret.expose()),
+            None => unchanged(),
+        },
+    })
+}
+
+/// Writes a file.
+pub fn write_content(work: &Work, path: &Path, mode: u32, content: &Content) -> Result<()> {
+    let real = work.agent.host.at(path);
+    let meta = Meta::mode(mode);
+    match content {
+        Content::Text(text) => files::write_bytes(&real, meta, text.as_bytes()),
+        Content::Generated(template) => files::write_bytes(&real, meta, generate(template)?.as_bytes()),
+        Content::Secret(id) => {
+            let secret = work.agent.secret(id);
+            let secret =
+                secret.ok_or_else(|| AgentError::Refused(format!("the secret {id} was not brought to this node")))?;
+            files::write_bytes(&real, meta, secret.expose())
+        }
+    }
+}
+
+/// Replaces every `${random:BYTES}` by so many random bytes in base64.
+fn generate(template: &str) -> Result<String> {
+    const OPEN: &str = "${random:";
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some(at) = rest.find(OPEN) {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at + OPEN.len()..];
+        let wrong = || AgentError::Refused("a ${random:BYTES} place holder is not well formed".to_owned());
+        let end = tail.find('}').ok_or_else(wrong)?;
+        let count: usize = tail[..end].parse().ok().filter(|n| (1..=256).contains(n)).ok_or_else(wrong)?;
+        let mut bytes = vec![0u8; count];
+        let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| AgentError::Kernel { what: "asking for random bytes".to_owned(), source: errno.into() })?;
+        if filled != count {
+            return Err(AgentError::Refused("the kernel gave fewer random bytes than asked for".to_owned()));
+        }
+        out.push_str(&base64::engine::general_purpose::STANDARD.encode(&bytes));
+        rest = &tail[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Says whether a program is in place. The stamp of the last run's check saves hashing a hundred megabytes.
+pub fn is_installed(work: &Work, path: &Path, digest: &Digest) -> Result<bool> {
+    let real = work.agent.host.at(path);
+    let Some(now) = files::stamp(&real) else { return Ok(false) };
+    if !files::has_mode(&real, 0o755) {
+        return Ok(false);
+    }
+    if work.same().is_some_and(|e| e.stamp.as_ref() == Some(&now)) {
+        return Ok(true);
+    }
+    Ok(files::digest(&real)? == *digest)
+}
+
+/// Unpacks a program from the blob store into place; it is renamed there only when its digest is right.
+pub fn install(host: &Host, path: &Path, blob: &Digest, digest: &Digest, size_bytes: u64) -> Result<()> {
+    let stored = host.blob(blob);
+    let from =
+        if_there(File::open(&stored)).map_err(io_at("opening", &stored))?.ok_or(AgentError::BlobMissing(*blob))?;
+    let real = host.at(path);
+    files::write(&real, Meta::mode(0o755), |file| {
+        let mut to = BufWriter::with_capacity(256 * 1024, file);
+        let found = landfall_bundle::decompress_binary(from, &mut to).map_err(AgentError::Bundle)?;
+        to.flush().map_err(io_at("writing", path))?;
+        let length = to.get_ref().metadata().map_err(io_at("looking at", path))?.len();
+        if found != *digest || length != size_bytes {
+            // A blob that was right when it came and is not now: the next run brings it again.
+            let _ = std::fs::remove_file(&stored);
+            return Err(AgentError::WrongDigest { what: format!("the program {}", path.display()), digest: *digest });
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_holders_become_random_bytes() {
+        let text = generate("a ${random:32} b ${random:1}").unwrap();
+        let words: Vec<_> = text.split(' ').collect();
+        assert_eq!((words[0], words[2], words[1].len(), words[3].len()), ("a", "b", 44, 4));
+        assert_ne!(text, generate("a ${random:32} b ${random:1}").unwrap());
+        for bad in ["${random:", "${random:x}", "${random:0}", "${random:999}"] {
+            assert!(generate(bad).is_err(), "{bad}");
+        }
+    }
+}

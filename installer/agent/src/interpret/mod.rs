@@ -1,0 +1,213 @@
+//! The one interpreter of actions: look, record how to take it back, act, look again, record that it is done.
+//!
+//! ```text
+//! entry intended, undoing or residue? ── undo it first
+//! recorded as ours with this very action, and as wanted? ── nothing to do, no record
+//! wanted state is there though not ours? ── nothing to do, no record (it is not ours to remove later)
+//! else ── Intent (fsync) ── act ── look again ── Done        a failure adds Failed; an interruption adds nothing
+//! ```
+
+pub mod file;
+pub mod images;
+pub mod run;
+pub mod system;
+pub mod unit;
+pub mod wait;
+
+use crate::agent::{Agent, Say};
+use crate::claims;
+use crate::error::{AgentError, Result};
+use crate::journal_store::Durability;
+use crate::undo;
+use landfall_core::action::{Action, Undo};
+use landfall_core::explain::Diagnosis;
+use landfall_core::journal::{Entry, EntryState, FileStamp, Record};
+use landfall_core::plan::Step;
+use landfall_core::wire::StepOutcome;
+use std::time::{Duration, Instant};
+
+/// A step that is being looked at or run.
+pub struct Work<'a> {
+    /// The agent.
+    pub agent: &'a Agent,
+    /// The step.
+    pub step: &'a Step,
+    /// The newest entry of the step, when it is done.
+    pub owned: Option<&'a Entry>,
+    /// When it must be over.
+    pub deadline: Instant,
+    /// Takes events.
+    pub say: Say<'a>,
+}
+
+impl Work<'_> {
+    /// Returns the entry when it records exactly this action as done.
+    fn same(&self) -> Option<&Entry> {
+        self.owned.filter(|entry| entry.action == self.step.action.digest())
+    }
+}
+
+/// Says whether a step has nothing to do. Reads only.
+pub fn is_satisfied(agent: &Agent, step: &Step) -> Result<bool> {
+    let entry = agent.journal(|journal| Ok(journal.own().newest(&step.id).cloned()))?;
+    let owned = match &entry {
+        Some(entry) if entry.state != EntryState::Owned => return Ok(false),
+        entry => entry.as_ref(),
+    };
+    let deadline = Instant::now() + Duration::from_secs(step.deadline_s.min(60));
+    check(&Work { agent, step, owned, deadline, say: &|_| {} })
+}
+
+/// Runs one step. Blocks until its deadline at most.
+pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<StepOutcome, Diagnosis> {
+    perform(agent, step, say).map(|changed| StepOutcome { changed }).map_err(|error| error.diagnosis().at(&step.id))
+}
+
+fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
+    agent.holder()?;
+    let deadline = Instant::now() + Duration::from_secs(step.deadline_s);
+    if let Action::AwaitNode { probe } = &step.action {
+        let work = Work { agent, step, owned: None, deadline, say };
+        return wait::until(&work, probe).map(|()| false);
+    }
+    let mut entry = newest(agent, step)?;
+    if entry.as_ref().is_some_and(|e| e.state != EntryState::Owned) {
+        let undone = undo::undo_newest(agent, &step.id, say)?;
+        if !undone.residue.is_empty() {
+            return Err(AgentError::Residue(undone.residue));
+        }
+        entry = newest(agent, step)?;
+    }
+    let work = Work { agent, step, owned: entry.as_ref(), deadline, say };
+    if check(&work)? {
+        consume_blobs(agent, &step.action);
+        return Ok(false);
+    }
+    let undo = undo_for(&work)?;
+    let action = step.action.digest();
+    agent.record_intent(|run| Record::Intent { run, step: step.id.clone(), action, undo })?;
+    let acted = apply(&work).and_then(|()| {
+        let there = holds_after(&work)?;
+        there.then_some(()).ok_or_else(|| {
+            AgentError::NotSatisfied(format!("the step ran, but its result is not there: {}", step.action.text()))
+        })
+    });
+    match acted {
+        Ok(()) => {
+            let record = Record::Done { step: step.id.clone(), stamp: stamp(&work) };
+            agent.record(record, durability_of_done(&step.action))?;
+            consume_blobs(agent, &step.action);
+            Ok(true)
+        }
+        // The intent stands alone: that says that the step was interrupted.
+        Err(AgentError::Stopped) => Err(AgentError::Stopped),
+        Err(error) => {
+            let why = crate::redact::Redactor::text(&error.to_string());
+            agent.record(Record::Failed { step: step.id.clone(), why }, Durability::Buffered)?;
+            Err(error)
+        }
+    }
+}
+
+fn newest(agent: &Agent, step: &Step) -> Result<Option<Entry>> {
+    agent.journal(|journal| Ok(journal.own().newest(&step.id).cloned()))
+}
+
+/// Losing the record of a quick step costs repeating it; of a slow one, minutes.
+fn durability_of_done(action: &Action) -> Durability {
+    match action {
+        Action::Run { .. } | Action::Images { .. } | Action::Unit { .. } | Action::Claim { .. } => Durability::OnDisk,
+        _ => Durability::Buffered,
+    }
+}
+
+fn consume_blobs(agent: &Agent, action: &Action) {
+    match action {
+        Action::Binary { blob, .. } => agent.consume([*blob]),
+        Action::Images { images } => agent.consume(images.iter().flat_map(|i| i.blobs.iter().copied())),
+        _ => {}
+    }
+}
+
+fn check(work: &Work) -> Result<bool> {
+    let host = &work.agent.host;
+    Ok(match &work.step.action {
+        Action::Claim { .. } => work.same().is_some(),
+        Action::Directory { path, .. } => host.at(path).is_dir(),
+        Action::File { path, mode, content } => file::is_written(work, path, *mode, content)?,
+        Action::Binary { path, digest, .. } => file::is_installed(work, path, digest)?,
+        Action::HostsLines { lines } => system::missing_hosts_lines(host, lines)?.is_empty(),
+        Action::Sysctls { settings } => system::differing_sysctls(host, settings).is_empty(),
+        Action::KernelFeatures { features } => features.iter().all(|f| system::has_feature(host, &f.evidence)),
+        Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
+        Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
+        Action::Run { creates, .. } => work.same().is_some() && creates.iter().all(|p| host.at(p).exists()),
+        Action::RemoveFile { path } => crate::safe_delete::kind_at(&host.at(path)).is_none(),
+        Action::AwaitNode { probe } => wait::answers(work, probe).is_ok(),
+        Action::Apply { .. } | Action::Await { .. } => false,
+    })
+}
+
+fn undo_for(work: &Work) -> Result<Undo> {
+    let (agent, host) = (work.agent, &work.agent.host);
+    Ok(match &work.step.action {
+        Action::Claim { claims } => claims::undo_for(agent, claims, &[])?,
+        Action::Run { claims, effects, .. } => claims::undo_for(agent, claims, effects)?,
+        Action::Directory { path, .. } => Undo::RemoveDirectory { paths: file::absent_directories(host, path)? },
+        Action::File { path, .. } | Action::Binary { path, .. } => file::restore_of(host, path)?,
+        Action::HostsLines { lines } => system::undo_for_hosts(host, lines)?,
+        Action::Sysctls { settings } => Undo::RestoreSysctls { settings: system::prior_sysctls(host, settings) },
+        Action::KernelFeatures { features } => Undo::UnloadModules { modules: system::absent_modules(host, features) },
+        Action::Unit { name, .. } => unit::undo_for(agent, name)?,
+        Action::Images { images } => {
+            let references = images::missing(agent, images)?.iter().map(|i| i.reference.to_string()).collect();
+            Undo::RemoveImages { references }
+        }
+        Action::RemoveFile { .. } | Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => {
+            Undo::Nothing
+        }
+    })
+}
+
+fn apply(work: &Work) -> Result<()> {
+    let host = &work.agent.host;
+    match &work.step.action {
+        Action::Claim { .. } => Ok(()),
+        Action::Directory { path, mode } => file::make_directory(host, path, *mode),
+        Action::File { path, mode, content } => file::write_content(work, path, *mode, content),
+        Action::Binary { path, blob, digest, size_bytes } => file::install(host, path, blob, digest, *size_bytes),
+        Action::HostsLines { lines } => system::add_hosts_lines(host, lines),
+        Action::Sysctls { settings } => system::write_sysctls(host, settings),
+        Action::KernelFeatures { features } => system::load_features(work.agent, features),
+        Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
+        Action::Images { images } => images::import(work, images),
+        Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
+        Action::RemoveFile { path } => crate::files::remove_file(&host.at(path)),
+        Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => {
+            Err(AgentError::Refused("this step is not one that a node carries out".to_owned()))
+        }
+    }
+}
+
+/// The second look. For what is judged by its record, the record is only written after this: there the result itself is looked at.
+fn holds_after(work: &Work) -> Result<bool> {
+    let host = &work.agent.host;
+    match &work.step.action {
+        Action::Claim { .. } => Ok(true),
+        Action::Run { creates, .. } => Ok(creates.iter().all(|p| host.at(p).exists())),
+        Action::Unit { name, start, .. } => unit::is_up(work.agent, name, *start),
+        // The digest was compared while it was written; what remains to be seen is that it is there.
+        Action::Binary { path, size_bytes, .. } => {
+            Ok(crate::files::stamp(&host.at(path)).is_some_and(|s| s.size_bytes == *size_bytes))
+        }
+        Action::File { path, mode, .. } => Ok(crate::files::has_mode(&host.at(path), *mode)),
+        _ => check(work),
+    }
+}
+
+fn stamp(work: &Work) -> Option<FileStamp> {
+    match &work.step.action {
+        Action::File { path, .. } | Action::Binary { path, .. } => crate::files::stamp(&work.agent.host.at(path)),
+        _ => None,
+    }
+}

@@ -1,0 +1,278 @@
+//! The hosts file, kernel settings and kernel features.
+
+use crate::agent::Agent;
+use crate::child::Job;
+use crate::error::{AgentError, Result, io_at};
+use crate::files::{self, Meta};
+use crate::host::Host;
+use landfall_core::action::{FeatureEvidence, KernelFeature, Prior, Undo};
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+const HOSTS: &str = "/etc/hosts";
+
+/// Returns the lines that do not stand in the hosts file.
+pub fn missing_hosts_lines(host: &Host, lines: &[String]) -> Result<Vec<String>> {
+    let text = String::from_utf8_lossy(&files::read(&host.at(HOSTS))?.unwrap_or_default()).into_owned();
+    Ok(lines.iter().filter(|line| !text.lines().any(|l| l == line.as_str())).cloned().collect())
+}
+
+/// Returns how the hosts file is put back.
+pub fn undo_for_hosts(host: &Host, lines: &[String]) -> Result<Undo> {
+    if !host.at(HOSTS).exists() {
+        return Ok(Undo::RestorePath { path: HOSTS.into(), prior: Prior::Absent });
+    }
+    Ok(Undo::RemoveHostsLines { lines: missing_hosts_lines(host, lines)? })
+}
+
+/// Adds lines. They go to the end; when the last line has no newline they go to the front, so that removing them restores every byte.
+pub fn add_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
+    let path = host.at(HOSTS);
+    let old = files::read(&path)?.unwrap_or_default();
+    let new: String = missing_hosts_lines(host, lines)?.iter().map(|line| format!("{line}\n")).collect();
+    let text = match old.last() {
+        None | Some(b'\n') => [&old, new.as_bytes()].concat(),
+        Some(_) => [new.as_bytes(), &old].concat(),
+    };
+    rewrite_hosts(host, &text)
+}
+
+/// Removes lines; ones that are gone are fine.
+pub fn remove_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
+    let path = host.at(HOSTS);
+    files::remove_file(&files::part_of(&path))?;
+    let Some(old) = files::read(&path)? else { return Ok(()) };
+    let ours = |line: &[u8]| line.strip_suffix(b"\n").is_some_and(|l| lines.iter().any(|o| o.as_bytes() == l));
+    let new: Vec<u8> = old.split_inclusive(|b| *b == b'\n').filter(|line| !ours(line)).flatten().copied().collect();
+    if new == old { Ok(()) } else { rewrite_hosts(host, &new) }
+}
+
+fn rewrite_hosts(host: &Host, text: &[u8]) -> Result<()> {
+    let path = host.at(HOSTS);
+    let meta = match std::fs::metadata(&path) {
+        Ok(meta) => Meta { mode: meta.mode() & 0o7777, owner: Some((meta.uid(), meta.gid())) },
+        Err(_) => Meta::mode(0o644),
+    };
+    files::write_bytes(&path, meta, text)
+}
+
+/// Returns the file of a kernel setting. A name may use `/` where an interface's name has a dot.
+fn sysctl_path(host: &Host, name: &str) -> PathBuf {
+    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    host.at("/proc/sys").join(relative)
+}
+
+/// Reads a kernel setting; `None` when the kernel has no such one. Words are set apart by one blank.
+pub fn read_sysctl(host: &Host, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(sysctl_path(host, name)).ok()?;
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Returns those settings that are not as wanted.
+pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(String, String)> {
+    settings.iter().filter(|(name, value)| read_sysctl(host, name).as_ref() != Some(value)).cloned().collect()
+}
+
+/// Returns the present values of those settings that are not as wanted.
+pub fn prior_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(String, String)> {
+    let differing = differing_sysctls(host, settings);
+    differing.into_iter().filter_map(|(name, _)| read_sysctl(host, &name).map(|value| (name, value))).collect()
+}
+
+/// Writes those settings that differ.
+pub fn write_sysctls(host: &Host, settings: &[(String, String)]) -> Result<()> {
+    for (name, value) in differing_sysctls(host, settings) {
+        // Turning forwarding on or off makes the kernel set this one too, which nobody asked for.
+        const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
+        let redirects = (name == "net.ipv4.ip_forward").then(|| read_sysctl(host, REDIRECTS)).flatten();
+        write_sysctl(host, &name, &value)?;
+        if let Some(redirects) = redirects
+            && read_sysctl(host, REDIRECTS).as_ref() != Some(&redirects)
+        {
+            write_sysctl(host, REDIRECTS, &redirects)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
+    let path = sysctl_path(host, name);
+    std::fs::write(&path, value).map_err(io_at("setting", &path))
+}
+
+/// Puts settings back; one that is gone with its module is fine.
+pub fn restore_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<String> {
+    let mut residue = Vec::new();
+    for (name, value) in settings.iter().filter(|(name, _)| read_sysctl(host, name).is_some()) {
+        if let Err(error) = write_sysctls(host, &[(name.clone(), value.clone())]) {
+            residue.push(format!("{name} is not {value} again: {error}"));
+        }
+    }
+    residue
+}
+
+/// Says whether a kernel feature is there.
+pub fn has_feature(host: &Host, evidence: &FeatureEvidence) -> bool {
+    match evidence {
+        FeatureEvidence::Path(path) => host.at(path).exists(),
+        FeatureEvidence::Filesystem(kind) => {
+            files::text(host.at("/proc/filesystems")).lines().any(|l| l.split_whitespace().next_back() == Some(kind))
+        }
+    }
+}
+
+/// Returns the names of loaded modules.
+pub fn loaded_modules(host: &Host) -> BTreeSet<String> {
+    let text = files::text(host.at("/proc/modules"));
+    text.lines().filter_map(|l| l.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// The kernel's own list of modules and what each needs.
+pub struct ModuleIndex {
+    files: Vec<(String, Vec<String>)>,
+}
+
+impl ModuleIndex {
+    /// Reads the list of the running kernel; empty when it has no modules.
+    pub fn read(host: &Host) -> Self {
+        let release = files::text(host.at("/proc/sys/kernel/osrelease"));
+        let path = host.at("/lib/modules").join(release.trim()).join("modules.dep");
+        let files = files::text(path)
+            .lines()
+            .filter_map(|line| {
+                let (file, needs) = line.split_once(':')?;
+                Some((module_name(file), needs.split_whitespace().map(module_name).collect()))
+            })
+            .collect();
+        Self { files }
+    }
+
+    /// Says whether a module could be loaded.
+    pub fn has(&self, module: &str) -> bool {
+        self.files.iter().any(|(name, _)| name == module)
+    }
+
+    /// Returns a module and everything that is loaded with it.
+    pub fn closure(&self, module: &str) -> Vec<String> {
+        let needs =
+            self.files.iter().find(|(name, _)| name == module).map(|(_, needs)| needs.clone()).unwrap_or_default();
+        std::iter::once(module.to_owned()).chain(needs).collect()
+    }
+}
+
+fn module_name(file: &str) -> String {
+    let base = file.rsplit('/').next().unwrap_or(file);
+    base.split('.').next().unwrap_or(base).replace('-', "_")
+}
+
+/// Returns the modules that loading the missing features would load, and that are not there.
+pub fn absent_modules(host: &Host, features: &[KernelFeature]) -> Vec<String> {
+    let (loaded, index) = (loaded_modules(host), ModuleIndex::read(host));
+    let missing = features.iter().filter(|f| !has_feature(host, &f.evidence));
+    let all: BTreeSet<String> = missing.flat_map(|f| index.closure(&f.module)).collect();
+    all.into_iter().filter(|m| !loaded.contains(m)).collect()
+}
+
+/// Loads the modules of missing features.
+pub fn load_features(agent: &Agent, features: &[KernelFeature]) -> Result<()> {
+    for feature in features.iter().filter(|f| !has_feature(&agent.host, &f.evidence)) {
+        agent.children.run(&agent.host, Job::quick(&["modprobe", "--", &feature.module], 30))?;
+        if !has_feature(&agent.host, &feature.evidence) {
+            let text = format!("the module {} was loaded, but the kernel feature is not there", feature.module);
+            return Err(AgentError::NotSatisfied(text));
+        }
+    }
+    Ok(())
+}
+
+/// Unloads modules as far as nothing uses them; what something else uses by now is not ours to take away.
+pub fn unload_modules(host: &Host, modules: &[String]) {
+    if !host.has_kernel() {
+        return;
+    }
+    // Users of a module must go before it; each round frees others, and a round that frees none is the last.
+    loop {
+        let loaded = loaded_modules(host);
+        let freed = modules.iter().filter(|m| loaded.contains(*m)).filter(|module| {
+            let name = std::ffi::CString::new(module.as_str());
+            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+            name.is_ok_and(|name| rustix::system::delete_module(&name, nonblocking).is_ok())
+        });
+        if freed.count() == 0 {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(hosts: &str) -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::under(root.path());
+        std::fs::create_dir_all(host.at("/etc")).unwrap();
+        std::fs::write(host.at(HOSTS), hosts).unwrap();
+        (root, host)
+    }
+
+    #[test]
+    fn hosts_lines_come_and_go_and_leave_every_byte() {
+        let lines = vec!["10.0.0.1 a".to_owned(), "10.0.0.2 b".to_owned()];
+        for before in ["", "127.0.0.1 localhost\n", "no newline at end", "10.0.0.1 a\nx\n"] {
+            let (_root, host) = machine(before);
+            let Undo::RemoveHostsLines { lines: added } = undo_for_hosts(&host, &lines).unwrap() else { panic!() };
+            add_hosts_lines(&host, &lines).unwrap();
+            assert!(missing_hosts_lines(&host, &lines).unwrap().is_empty());
+            remove_hosts_lines(&host, &added).unwrap();
+            remove_hosts_lines(&host, &added).unwrap();
+            assert_eq!(std::fs::read_to_string(host.at(HOSTS)).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn lines_that_others_add_later_stay() {
+        let (_root, host) = machine("first\n");
+        add_hosts_lines(&host, &["ours".to_owned()]).unwrap();
+        let now = std::fs::read_to_string(host.at(HOSTS)).unwrap();
+        std::fs::write(host.at(HOSTS), format!("{now}theirs\n")).unwrap();
+        remove_hosts_lines(&host, &["ours".to_owned()]).unwrap();
+        assert_eq!(std::fs::read_to_string(host.at(HOSTS)).unwrap(), "first\ntheirs\n");
+    }
+
+    #[test]
+    fn settings_are_written_and_restored() {
+        let (_root, host) = machine("");
+        std::fs::create_dir_all(host.at("/proc/sys/vm")).unwrap();
+        std::fs::write(host.at("/proc/sys/vm/overcommit_memory"), "0\n").unwrap();
+        let wanted = vec![("vm.overcommit_memory".to_owned(), "1".to_owned())];
+        let prior = prior_sysctls(&host, &wanted);
+        assert_eq!(prior, [("vm.overcommit_memory".to_owned(), "0".to_owned())]);
+        write_sysctls(&host, &wanted).unwrap();
+        assert!(differing_sysctls(&host, &wanted).is_empty());
+        assert_eq!(restore_sysctls(&host, &prior), Vec::<String>::new());
+        assert_eq!(read_sysctl(&host, "vm.overcommit_memory").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn modules_are_known_with_what_they_need() {
+        let (_root, host) = machine("");
+        for (path, text) in [
+            ("/proc/sys/kernel/osrelease", "6.1.0\n"),
+            ("/proc/modules", "llc 16384 1 stp, Live 0x0\n"),
+            (
+                "/lib/modules/6.1.0/modules.dep",
+                "kernel/net/bridge/br_netfilter.ko: kernel/net/bridge/bridge.ko.xz kernel/net/802/stp.ko kernel/net/llc/llc.ko\n",
+            ),
+        ] {
+            std::fs::create_dir_all(host.at(path).parent().unwrap()).unwrap();
+            std::fs::write(host.at(path), text).unwrap();
+        }
+        let feature = KernelFeature {
+            module: "br_netfilter".into(),
+            evidence: FeatureEvidence::Path("/proc/sys/net/bridge".into()),
+        };
+        assert_eq!(absent_modules(&host, &[feature]), ["br_netfilter", "bridge", "stp"]);
+    }
+}

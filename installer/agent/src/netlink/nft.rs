@@ -1,0 +1,236 @@
+//! nftables without the `nft` program: lists tables, chains and the jumps in rules; deletes tables, and chains by prefix.
+//! iptables-nft keeps its chains in tables of fixed names ([`IPTABLES_TABLES`]), so this is also how iptables chains go.
+
+use super::{Body, Message, Netlink, Subsystem, attribute, attributes, text_of};
+use std::collections::BTreeSet;
+use std::io;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const DELETE_TABLE: u16 = SUBSYSTEM | 2;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const DELETE_RULE: u16 = SUBSYSTEM | 8;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// Size of the fixed part of every message.
+const FIXED: usize = 4;
+
+/// Tables that iptables-nft makes for itself.
+pub const IPTABLES_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// A table's full name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// `ip`, `ip6`, `inet`, `arp`, `bridge` or `netdev`.
+    pub family: &'static str,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The table it is in.
+    pub table: Table,
+    /// Its name.
+    pub name: String,
+    /// Whether the kernel calls it by itself (it has a hook).
+    pub is_base: bool,
+    /// Whether it lets pass what no rule decides; only base chains have another policy.
+    pub accepts: bool,
+}
+
+/// A rule, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The table it is in.
+    pub table: Table,
+    /// The chain it is in.
+    pub chain: String,
+    /// The kernel's number for it.
+    handle: [u8; 8],
+    /// Chains that it jumps or goes to.
+    pub jumps_to: Vec<String>,
+}
+
+/// Everything there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// All tables.
+    pub tables: BTreeSet<Table>,
+    /// All chains.
+    pub chains: Vec<Chain>,
+    /// All rules.
+    pub rules: Vec<Rule>,
+}
+
+fn family_name(number: u8) -> Option<&'static str> {
+    Some(match number {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => return None,
+    })
+}
+
+fn family_number(name: &str) -> u8 {
+    [1u8, 2, 3, 5, 7, 10].into_iter().find(|n| family_name(*n) == Some(name)).unwrap_or(0)
+}
+
+fn split(message: &Message) -> Option<(&'static str, &[u8])> {
+    Some((family_name(*message.body.first()?)?, message.body.get(FIXED..)?))
+}
+
+fn dump(netlink: &mut Netlink, kind: u16) -> io::Result<Vec<Message>> {
+    let mut attempts = 0;
+    loop {
+        match netlink.dump(kind, &Body::new(&[0; FIXED])) {
+            // EINTR says that the ruleset changed during the walk: the list may have holes.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < 10 => attempts += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Reads all tables, chains and rules. A kernel without nftables has none.
+pub fn read() -> io::Result<Ruleset> {
+    let mut netlink = Netlink::open(Subsystem::Netfilter)?;
+    let mut all = Ruleset::default();
+    let tables = match dump(&mut netlink, GET_TABLE) {
+        Ok(tables) => tables,
+        // What the kernel says when it has no nftables at all.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            return Ok(all);
+        }
+        Err(error) => return Err(error),
+    };
+    all.tables = tables
+        .iter()
+        .filter_map(|m| {
+            let (family, attributes) = split(m)?;
+            Some(Table { family, name: text_of(attributes, 1)? })
+        })
+        .collect();
+    if all.tables.is_empty() {
+        return Ok(all);
+    }
+    all.chains = dump(&mut netlink, GET_CHAIN)?.iter().filter_map(chain_of).collect();
+    all.rules = dump(&mut netlink, GET_RULE)?.iter().filter_map(rule_of).collect();
+    Ok(all)
+}
+
+fn chain_of(message: &Message) -> Option<Chain> {
+    let (family, attributes) = split(message)?;
+    let policy = attribute(attributes, 5).and_then(|v| Some(u32::from_be_bytes(v.try_into().ok()?)));
+    Some(Chain {
+        table: Table { family, name: text_of(attributes, 1)? },
+        name: text_of(attributes, 3)?,
+        is_base: attribute(attributes, 4).is_some(),
+        accepts: policy.unwrap_or(1) == 1,
+    })
+}
+
+fn rule_of(message: &Message) -> Option<Rule> {
+    let (family, body) = split(message)?;
+    let expressions = attribute(body, 4).unwrap_or_default();
+    Some(Rule {
+        table: Table { family, name: text_of(body, 1)? },
+        chain: text_of(body, 2)?,
+        handle: attribute(body, 3)?.try_into().ok()?,
+        jumps_to: attributes(expressions).filter_map(|(_, expression)| jump_of(expression)).collect(),
+    })
+}
+
+/// A jump is an "immediate" expression that loads a verdict with a chain's name.
+fn jump_of(expression: &[u8]) -> Option<String> {
+    if text_of(expression, 1)? != "immediate" {
+        return None;
+    }
+    let data = attribute(attribute(expression, 2)?, 2)?;
+    text_of(attribute(data, 2)?, 2)
+}
+
+impl Ruleset {
+    /// Says whether a table stands, named as `family name`.
+    pub fn has_table(&self, full_name: &str) -> bool {
+        self.tables.iter().any(|t| t.to_string() == full_name)
+    }
+
+    /// Says whether any chain's name begins with `prefix`.
+    pub fn has_chain_with(&self, prefix: &str) -> bool {
+        self.chains.iter().any(|c| c.name.starts_with(prefix))
+    }
+
+    /// Returns which of iptables-nft's own tables are absent, as `family name`.
+    pub fn absent_iptables_tables(&self) -> Vec<String> {
+        let all =
+            ["ip", "ip6"].iter().flat_map(|family| IPTABLES_TABLES.iter().map(move |name| format!("{family} {name}")));
+        all.filter(|name| !self.has_table(name)).collect()
+    }
+
+    /// Returns those of `candidates` (`family name`) that hold nothing anybody wants: no rule, base chains only, all accepting.
+    pub fn idle_tables(&self, candidates: &[String]) -> Vec<Table> {
+        let idle = |table: &Table| {
+            candidates.contains(&table.to_string())
+                && !self.rules.iter().any(|r| &r.table == table)
+                && self.chains.iter().filter(|c| &c.table == table).all(|c| c.is_base && c.accepts)
+        };
+        self.tables.iter().filter(|t| idle(t)).cloned().collect()
+    }
+}
+
+fn fixed(family: &str) -> Body {
+    Body::new(&[family_number(family), 0, 0, 0])
+}
+
+fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    // The marks carry the subsystem's number in network byte order where other messages have zero.
+    let mark = Body::new(&[0, 0, 0, 10]);
+    Netlink::open(Subsystem::Netfilter)?.transaction((BATCH_BEGIN, &mark), messages, (BATCH_END, &mark))
+}
+
+/// Deletes whole tables with everything in them; ones that are gone meanwhile are an error, so that the caller reads again.
+pub fn delete_tables<'a>(tables: impl IntoIterator<Item = &'a Table>) -> io::Result<()> {
+    let messages: Vec<_> =
+        tables.into_iter().map(|t| (DELETE_TABLE, 0, fixed(t.family).with_text(1, &t.name))).collect();
+    transaction(&messages)
+}
+
+/// Deletes all chains whose names begin with one of `prefixes`, in every table, with the rules that lead to them, and nothing else.
+pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
+    let ours = |name: &str| prefixes.iter().any(|p| name.starts_with(p.as_str()));
+    let doomed: Vec<_> = all.chains.iter().filter(|c| !c.is_base && ours(&c.name)).collect();
+    let is_doomed = |table: &Table, name: &str| doomed.iter().any(|c| &c.table == table && c.name == name);
+    let mut messages = Vec::new();
+    for rule in &all.rules {
+        let leads = rule.jumps_to.iter().any(|to| is_doomed(&rule.table, to));
+        if leads && !is_doomed(&rule.table, &rule.chain) {
+            let body = fixed(rule.table.family).with_text(1, &rule.table.name).with_text(2, &rule.chain);
+            messages.push((DELETE_RULE, 0, body.with(3, &rule.handle)));
+        }
+    }
+    // All are emptied before any is deleted: they jump to each other.
+    for chain in &doomed {
+        let body = fixed(chain.table.family).with_text(1, &chain.table.name).with_text(2, &chain.name);
+        messages.push((DELETE_RULE, 0, body));
+    }
+    for chain in &doomed {
+        let body = fixed(chain.table.family).with_text(1, &chain.table.name).with_text(3, &chain.name);
+        messages.push((DELETE_CHAIN, 0, body));
+    }
+    transaction(&messages)
+}

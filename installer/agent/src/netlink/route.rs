@@ -1,0 +1,202 @@
+//! Links, addresses and routes of this network namespace.
+
+use super::{Body, NLM_F_CREATE, NLM_F_EXCL, Netlink, Subsystem, attribute, text_of, u32_at};
+use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
+use landfall_core::spec::Cidr;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const TABLE_MAIN: u8 = 254;
+const PROTOCOL_STATIC: u8 = 4;
+const SCOPE_LINK: u8 = 253;
+const TYPE_UNICAST: u8 = 1;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+
+/// A network link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The bridge it belongs to.
+    pub master: Option<u32>,
+}
+
+/// Lists all links.
+pub fn links() -> io::Result<Vec<Link>> {
+    let mut netlink = Netlink::open(Subsystem::Route)?;
+    let list = netlink.dump(RTM_GETLINK, &Body::new(&[0; LINK_HEADER]))?;
+    let links = list.iter().filter(|m| m.kind == RTM_NEWLINK).filter_map(|message| {
+        let attributes = message.body.get(LINK_HEADER..)?;
+        Some(Link {
+            index: u32_at(&message.body, 4)?,
+            name: text_of(attributes, IFLA_IFNAME)?,
+            master: attribute(attributes, IFLA_MASTER).and_then(|v| u32_at(v, 0)),
+        })
+    });
+    Ok(links.collect())
+}
+
+/// Deletes a link by number; one that is gone is fine.
+pub fn delete_link(index: u32) -> io::Result<()> {
+    let mut fixed = [0u8; LINK_HEADER];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut netlink = Netlink::open(Subsystem::Route)?;
+    match netlink.request(RTM_DELLINK, 0, &Body::new(&fixed)) {
+        Err(error) if error.raw_os_error() != Some(Errno::NODEV.raw_os_error()) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn names() -> io::Result<BTreeMap<u32, String>> {
+    Ok(links()?.into_iter().map(|l| (l.index, l.name)).collect())
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
+}
+
+/// Lists IPv4 addresses.
+pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
+    let names = names()?;
+    let mut fixed = [0u8; ADDRESS_HEADER];
+    fixed[0] = AF_INET;
+    let list = Netlink::open(Subsystem::Route)?.dump(RTM_GETADDR, &Body::new(&fixed))?;
+    let addresses = list.iter().filter_map(|message| {
+        let attributes = message.body.get(ADDRESS_HEADER..)?;
+        let address = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
+        Some(InterfaceAddress {
+            interface: names.get(&u32_at(&message.body, 4)?)?.clone(),
+            address: ipv4(address)?,
+            prefix: *message.body.get(1)?,
+        })
+    });
+    Ok(addresses.collect())
+}
+
+struct RawRoute {
+    route: Route,
+    protocol: u8,
+    scope: u8,
+    has_gateway: bool,
+}
+
+fn raw_routes() -> io::Result<Vec<RawRoute>> {
+    let names = names()?;
+    let mut fixed = [0u8; ROUTE_HEADER];
+    fixed[0] = AF_INET;
+    let list = Netlink::open(Subsystem::Route)?.dump(RTM_GETROUTE, &Body::new(&fixed))?;
+    let routes = list.iter().filter_map(|message| {
+        let (head, attributes) = message.body.split_at_checked(ROUTE_HEADER)?;
+        let table = attribute(attributes, RTA_TABLE).and_then(|v| u32_at(v, 0)).unwrap_or(u32::from(head[4]));
+        if table != u32::from(TABLE_MAIN) || head[7] != TYPE_UNICAST {
+            return None;
+        }
+        let address = match attribute(attributes, RTA_DST) {
+            Some(bytes) => ipv4(bytes)?,
+            None => Ipv4Addr::UNSPECIFIED,
+        };
+        let interface = attribute(attributes, RTA_OIF).and_then(|v| u32_at(v, 0));
+        let interface = interface.and_then(|index| names.get(&index).cloned()).unwrap_or_default();
+        Some(RawRoute {
+            route: Route { destination: Cidr { address, prefix: head[1] }, interface },
+            protocol: head[5],
+            scope: head[6],
+            has_gateway: attribute(attributes, RTA_GATEWAY).is_some(),
+        })
+    });
+    Ok(routes.collect())
+}
+
+/// Lists the IPv4 routes of the main table.
+pub fn routes() -> io::Result<Vec<Route>> {
+    Ok(raw_routes()?.into_iter().map(|r| r.route).collect())
+}
+
+/// Returns how the kernel would reach an address; `None` when it could not.
+pub fn route_to(peer: IpAddr) -> io::Result<Option<PeerRoute>> {
+    let (family, bytes) = match peer {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
+    };
+    let mut fixed = [0u8; ROUTE_HEADER];
+    fixed[0] = family;
+    fixed[1] = (bytes.len() * 8) as u8;
+    let answer = Netlink::open(Subsystem::Route)?.request(RTM_GETROUTE, 0, &Body::new(&fixed).with(RTA_DST, &bytes));
+    let Ok(Some(message)) = answer else { return Ok(None) };
+    let attributes = message.body.get(ROUTE_HEADER..).unwrap_or_default();
+    let source = attribute(attributes, RTA_PREFSRC).and_then(|v| match v.len() {
+        4 => ipv4(v).map(IpAddr::V4),
+        _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(v).ok()?))),
+    });
+    let index = attribute(attributes, RTA_OIF).and_then(|v| u32_at(v, 0));
+    let (Some(source), Some(index)) = (source, index) else { return Ok(None) };
+    let interface = names()?.remove(&index).unwrap_or_default();
+    Ok(Some(PeerRoute { source, interface }))
+}
+
+/// Says whether our route stands exactly as [`add_link_route`] makes it.
+pub fn has_link_route(network: &Cidr, interface: &str) -> io::Result<bool> {
+    Ok(raw_routes()?.iter().any(|r| {
+        r.route.destination == *network
+            && r.route.interface == interface
+            && r.scope == SCOPE_LINK
+            && r.protocol == PROTOCOL_STATIC
+            && !r.has_gateway
+    }))
+}
+
+fn link_route(network: &Cidr, index: u32) -> Body {
+    let fixed = [AF_INET, network.prefix, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, SCOPE_LINK, TYPE_UNICAST, 0, 0, 0, 0];
+    Body::new(&fixed).with(RTA_DST, &network.address.octets()).with(RTA_OIF, &index.to_ne_bytes())
+}
+
+fn index_of(interface: &str) -> io::Result<u32> {
+    let link = links()?.into_iter().find(|l| l.name == interface);
+    link.map(|l| l.index)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no link {interface}")))
+}
+
+/// Adds a route for `network` straight out of `interface`; one that stands already is fine, another one to the same network an error.
+pub fn add_link_route(network: &Cidr, interface: &str) -> io::Result<()> {
+    if has_link_route(network, interface)? {
+        return Ok(());
+    }
+    let body = link_route(network, index_of(interface)?);
+    Netlink::open(Subsystem::Route)?.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body).map(|_| ())
+}
+
+/// Removes the route that [`add_link_route`] made, and no other; one that is gone is fine.
+pub fn remove_link_route(network: &Cidr, interface: &str) -> io::Result<()> {
+    if !has_link_route(network, interface)? {
+        return Ok(());
+    }
+    let body = link_route(network, index_of(interface)?);
+    match Netlink::open(Subsystem::Route)?.request(RTM_DELROUTE, 0, &body) {
+        Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,304 @@
+//! Trying paths into the cluster: plain HTTP and DNS, written out by hand so that a probe behaves the same on the operator's machine, on
+//! nodes and in containers of a few megabytes.
+
+use crate::dns::{self, ResolverFile};
+use landfall_core::verify::{ProbeResult, ProbeSpec};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes of a body that are reported.
+const BODY_BYTES: usize = 4096;
+/// Bytes of an answer that are read at most; our targets answer with a few hundred.
+const MAX_ANSWER: u64 = 1024 * 1024;
+/// Probes side by side: enough to hide time-outs, few enough for a small machine.
+const SIDE_BY_SIDE: usize = 32;
+
+/// Tries all, side by side, and returns the results in order. Blocks until the longest time-out at most (times groups of 32).
+pub fn run(probes: &[ProbeSpec]) -> Vec<ProbeResult> {
+    let mut results = Vec::with_capacity(probes.len());
+    for group in probes.chunks(SIDE_BY_SIDE) {
+        thread::scope(|scope| {
+            let handles: Vec<_> = group.iter().map(|probe| scope.spawn(move || try_one(probe))).collect();
+            results
+                .extend(handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+        });
+    }
+    results
+}
+
+fn took(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn try_one(probe: &ProbeSpec) -> ProbeResult {
+    let began = Instant::now();
+    let result = match probe {
+        ProbeSpec::Http { address, host, path, timeout_ms } => {
+            let deadline = began + Duration::from_millis(*timeout_ms);
+            http(address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
+                status,
+                body,
+                took_ms: took(began),
+            })
+        }
+        ProbeSpec::Dns { name, server, tcp, timeout_ms } => {
+            let deadline = began + Duration::from_millis(*timeout_ms);
+            look_up(name, server.as_deref(), *tcp, deadline).map(|answer| ProbeResult::Dns {
+                rcode: dns::rcode_name(answer.rcode),
+                addresses: answer.addresses.iter().map(ToString::to_string).collect(),
+                took_ms: took(began),
+            })
+        }
+    };
+    result.unwrap_or_else(|error| ProbeResult::Failed {
+        kind: kind_of(&error).to_owned(),
+        text: error.to_string(),
+        took_ms: took(began),
+    })
+}
+
+fn kind_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timeout",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown => {
+            "unreachable"
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => "reset",
+        io::ErrorKind::NotFound => "no-name",
+        _ => "other",
+    }
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// Reads with whatever time is left until the deadline, so that an answer in drops cannot take longer than one in a gush.
+struct Until {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Until {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left(self.deadline)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+fn http(address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
+    if [host, path].iter().any(|text| text.bytes().any(|b| b.is_ascii_control() || b == b' ')) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the host or path holds blanks or control characters"));
+    }
+    let address = resolve(address, deadline)?;
+    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: landfall-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let result = Until { stream, deadline }.take(MAX_ANSWER).read_to_end(&mut answer);
+    parse_http(&answer, result.err())
+}
+
+/// Reads an answer that ended with the connection, or with an error after its body was complete.
+fn parse_http(answer: &[u8], error: Option<io::Error>) -> io::Result<(u16, String)> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1.1");
+    let Some(split) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return Err(
+            error.unwrap_or_else(|| if answer.is_empty() { io::ErrorKind::UnexpectedEof.into() } else { malformed() })
+        );
+    };
+    let head = String::from_utf8_lossy(&answer[..split]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status_line = lines.next().filter(|l| l.starts_with("HTTP/1.")).ok_or_else(malformed)?;
+    let status: u16 = status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(malformed)?;
+    let header = |name: &str| {
+        let find = |line: &str| {
+            line.split_once(':').filter(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
+        };
+        head.split("\r\n").skip(1).find_map(find)
+    };
+    let raw = &answer[split + 4..];
+    let (body, complete) = if header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
+        dechunk(raw)
+    } else if let Some(length) = header("content-length").and_then(|v| v.parse::<usize>().ok()) {
+        (raw[..raw.len().min(length)].to_vec(), raw.len() >= length)
+    } else {
+        (raw.to_vec(), error.is_none())
+    };
+    if !complete {
+        return Err(error.unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended too early")));
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(BODY_BYTES)]).into_owned();
+    Ok((status, text))
+}
+
+fn dechunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else { return (body, false) };
+        let line = String::from_utf8_lossy(&raw[..end]).into_owned();
+        let size = line.split(';').next().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        match size {
+            Some(0) => return (body, true),
+            Some(size) if raw.len() >= end + 2 + size + 2 => {
+                body.extend(&raw[end + 2..end + 2 + size]);
+                raw = &raw[end + 4 + size..];
+            }
+            _ => return (body, false),
+        }
+    }
+}
+
+fn no_name(name: &str, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("the name {name} has no address: {why}"))
+}
+
+/// Turns `address:port` or `name:port` into an address: the hosts file first, then the servers of the resolver file.
+fn resolve(text: &str, deadline: Instant) -> io::Result<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{text} is neither address:port nor name:port"));
+    let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let hosts = crate::files::text("/etc/hosts");
+    let in_hosts = hosts.lines().find_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let address: IpAddr = words.next()?.parse().ok()?;
+        words.any(|w| w.eq_ignore_ascii_case(name)).then_some(address)
+    });
+    if let Some(address) = in_hosts {
+        return Ok((address, port).into());
+    }
+    let answer = look_up(name, None, false, deadline)?;
+    match answer.addresses.first() {
+        Some(address) => Ok((*address, port).into()),
+        None => Err(no_name(name, &dns::rcode_name(answer.rcode))),
+    }
+}
+
+/// Asks for a name's addresses as resolvers do: search list by dots, servers in order. A question to `server` is asked as it is.
+fn look_up(name: &str, server: Option<&str>, tcp: bool, deadline: Instant) -> io::Result<dns::Answer> {
+    let file = ResolverFile::parse(&crate::files::text("/etc/resolv.conf"));
+    let (servers, names) = match server {
+        Some(text) => {
+            let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text} is no address:port"));
+            (vec![text.parse::<SocketAddr>().map_err(wrong)?], vec![name.trim_end_matches('.').to_owned()])
+        }
+        None => (file.servers.iter().map(|s| (*s, 53).into()).collect(), file.candidates(name)),
+    };
+    if servers.is_empty() {
+        return Err(no_name(name, "/etc/resolv.conf names no server"));
+    }
+    let mut last = None;
+    for name in names {
+        let answer = ask_servers(&servers, &name, tcp, deadline)?;
+        if answer.rcode == 0 && !answer.addresses.is_empty() {
+            return Ok(answer);
+        }
+        // SERVFAIL and its like say nothing about the other names of the list; the first answer of that kind is still the one to tell.
+        if last.as_ref().is_none_or(|l: &dns::Answer| l.rcode == 3) {
+            last = Some(answer);
+        }
+    }
+    last.ok_or_else(|| no_name(name, "there is no name to ask for"))
+}
+
+fn ask_servers(servers: &[SocketAddr], name: &str, tcp: bool, deadline: Instant) -> io::Result<dns::Answer> {
+    let mut failure = io::Error::from(io::ErrorKind::TimedOut);
+    for (at, server) in servers.iter().enumerate() {
+        // Each server gets its share of the time that is left.
+        let share = left(deadline)? / (servers.len() - at) as u32;
+        match dns::ask(*server, name, dns::TYPE_A, tcp, Instant::now() + share) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+    fn serve_once(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0u8; 4096];
+            let _ = stream.read(&mut buffer);
+            stream.write_all(answer).unwrap();
+        });
+        address
+    }
+
+    fn get(address: String, timeout_ms: u64) -> ProbeResult {
+        let spec = ProbeSpec::Http { address, host: "test.nginx.com".into(), path: "/".into(), timeout_ms };
+        run(&[spec]).remove(0)
+    }
+
+    #[test]
+    fn answers_of_every_framing_are_read() {
+        for answer in [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"[..],
+            b"HTTP/1.1 200 OK\r\n\r\nhello",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n",
+        ] {
+            let result = get(serve_once(answer), 2000);
+            assert!(matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn failures_say_their_kind() {
+        let kind = |result: ProbeResult| match result {
+            ProbeResult::Failed { kind, .. } => kind,
+            other => panic!("{other:?}"),
+        };
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+        assert_eq!(kind(get(closed, 1000)), "refused");
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert_eq!(kind(get(silent.local_addr().unwrap().to_string(), 200)), "timeout");
+        assert_eq!(kind(get(serve_once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"), 1000)), "reset");
+        assert_eq!(kind(get("nonsense".into(), 1000)), "other");
+    }
+
+    #[test]
+    fn a_dns_server_is_asked_over_both_protocols() {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(address).unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0u8; 512];
+            let (length, from) = udp.recv_from(&mut buffer).unwrap();
+            udp.send_to(&dns::tests::reply(&buffer[..length], 0, &[Ipv4Addr::new(10, 0, 0, 1)]), from).unwrap();
+        });
+        thread::spawn(move || {
+            let (mut stream, _) = tcp.accept().unwrap();
+            let mut size = [0u8; 2];
+            stream.read_exact(&mut size).unwrap();
+            let mut question = vec![0u8; usize::from(u16::from_be_bytes(size))];
+            stream.read_exact(&mut question).unwrap();
+            let reply = dns::tests::reply(&question, 3, &[]);
+            stream.write_all(&(reply.len() as u16).to_be_bytes()).unwrap();
+            stream.write_all(&reply).unwrap();
+        });
+        let ask = |tcp| ProbeSpec::Dns { name: "a.b".into(), server: Some(address.to_string()), tcp, timeout_ms: 2000 };
+        let results = run(&[ask(false), ask(true)]);
+        assert!(
+            matches!(&results[0], ProbeResult::Dns { rcode, addresses, .. } if rcode == "NOERROR" && addresses == &["10.0.0.1"])
+        );
+        assert!(
+            matches!(&results[1], ProbeResult::Dns { rcode, addresses, .. } if rcode == "NXDOMAIN" && addresses.is_empty())
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! Finding processes by their program and ending them.
+
+use crate::child::{all_pids, kill};
+use crate::files;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A killed process is gone within milliseconds, unless a disk or network file system holds it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Returns the processes that run one of these programs, also when its file was replaced or removed since.
+pub fn running(programs: &[PathBuf]) -> Vec<i32> {
+    if programs.is_empty() {
+        return vec![];
+    }
+    all_pids()
+        .into_iter()
+        .filter(|pid| {
+            let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+            let text = program.to_string_lossy();
+            let text = text.strip_suffix(" (deleted)").unwrap_or(&text);
+            programs.iter().any(|p| p == Path::new(text))
+        })
+        .collect()
+}
+
+/// Kills what `find` finds, again and again until it finds nothing. Returns a line for each process that does not go.
+pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
+    let me = std::process::id() as i32;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let pids: BTreeSet<i32> = find().into_iter().filter(|pid| *pid != me && !is_zombie(*pid)).collect();
+        if pids.is_empty() {
+            return vec![];
+        }
+        if Instant::now() >= deadline {
+            return pids
+                .iter()
+                .map(|pid| {
+                    format!("the process {pid} ({}) does not end", files::text(format!("/proc/{pid}/comm")).trim())
+                })
+                .collect();
+        }
+        for pid in pids {
+            kill(pid);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A zombie holds nothing any more; its parent has to collect it.
+fn is_zombie(pid: i32) -> bool {
+    let stat = files::text(format!("/proc/{pid}/stat"));
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}

@@ -1,0 +1,268 @@
+//! Answers one request on its stream.
+
+use crate::agent::{Agent, Holder};
+use crate::child::end_orphans;
+use crate::error::{AgentError, Result, io_at};
+use crate::journal_store::Durability;
+use crate::{blobs, containers, etcd, facts, interpret, logs, probe, undo};
+use landfall_core::event::EventKind;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::Record;
+use landfall_core::layout;
+use landfall_core::name::StepId;
+use landfall_core::plan::Step;
+use landfall_core::secret::Secret;
+use landfall_core::verify::{ProbeResult, ProbeSpec};
+use landfall_core::wire::mux::{Stream, write_json_line};
+use landfall_core::wire::{FileSize, PROTOCOL_VERSION, Reply, Request, Welcome};
+use serde::Serialize;
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Secrets are keys and small files.
+const MAX_SECRET: u64 = 1024 * 1024;
+/// How long a tunnel may take to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers a request. Returns when the answer is out, or the other side is gone.
+pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
+    let request = match serde_json::from_slice::<Request>(header) {
+        Ok(request) => request,
+        Err(error) => {
+            let diagnosis = Diagnosis::new(Code::Protocol, "the agent does not understand the request").because(&error);
+            send(&mut stream, &Reply::Failed { diagnosis });
+            return;
+        }
+    };
+    if let Request::Tunnel { address } = &request {
+        return tunnel(stream, address);
+    }
+    let stream = Mutex::new(stream);
+    let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
+    let say = |event: EventKind| send(&mut lock(), &Reply::Event { event });
+    let result = match &request {
+        Request::PutBlob { digest, size_bytes } => value(blobs::put(agent, digest, *size_bytes, &mut *lock())),
+        Request::PutSecret { id, size_bytes } => {
+            value(take_secret(agent, *size_bytes, &mut *lock()).map(|secret| agent.keep_secret(id.clone(), secret)))
+        }
+        Request::ReadSecret { path } => return read_secret(agent, path, &mut lock()),
+        Request::RunStep { step } => interpret::run_step(agent, step, &say).map(to_value),
+        Request::Undo { run } => value(undo::undo_run(agent, run.as_ref(), &say)),
+        Request::UndoStep { step } => value(undo::undo_newest(agent, step, &say)),
+        quiet => answer_quiet(agent, quiet),
+    };
+    let reply = match result {
+        Ok(value) => Reply::Ok { value },
+        Err(diagnosis) => Reply::Failed { diagnosis },
+    };
+    let mut stream = lock();
+    send(&mut stream, &reply);
+    end(&mut stream, matches!(reply, Reply::Ok { .. }));
+}
+
+/// Requests that have neither events nor bytes of their own.
+fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, Diagnosis> {
+    match request {
+        Request::Lease { run, owner, command, cluster } => {
+            value(lease(agent, owner, Holder { run: run.clone(), command: command.clone(), cluster: cluster.clone() }))
+        }
+        Request::Facts(query) => value(facts::gather(agent, query)),
+        Request::Ownership => value(agent.ownership()),
+        Request::Check { steps } => value(check(agent, steps)),
+        Request::HaveBlobs { digests } => Ok(to_value(blobs::have(agent, digests))),
+        Request::Intent { step, action, undo } => {
+            value(undo::record_cluster_intent(agent, step, *action, undo.clone()))
+        }
+        Request::Done { step } => {
+            let record = Record::Done { step: step.clone(), stamp: None };
+            value(agent.holder().and_then(|_| agent.record(record, Durability::OnDisk)))
+        }
+        Request::FinishRun { outcome } => value(finish_run(agent, outcome)),
+        Request::Tidy => value(tidy(agent)),
+        Request::Probe { probes } => Ok(to_value(probe::run(probes))),
+        Request::ProbeInContainer { container, probes } => value(probe_in_container(agent, container, probes)),
+        Request::Etcdctl { args } => {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            value(etcd::etcdctl(agent, &args))
+        }
+        Request::Logs => Ok(to_value(logs::collect(agent))),
+        _ => Err(Diagnosis::new(Code::Internal, "the request was taken for another kind")),
+    }
+}
+
+fn to_value(value: impl Serialize) -> Value {
+    serde_json::to_value(value).expect("answers have string keys only, so they always serialise")
+}
+
+fn value(result: Result<impl Serialize>) -> std::result::Result<Value, Diagnosis> {
+    result.map(to_value).map_err(|error| error.diagnosis())
+}
+
+fn send(stream: &mut Stream, reply: &Reply) {
+    // Nobody to tell it to: the session's own end follows.
+    let _ = write_json_line(stream, reply);
+}
+
+/// Ends a stream. After a good answer the other side's end is awaited, because dropping a stream that is open there cuts off what is
+/// still on its way.
+fn end(stream: &mut Stream, await_peer: bool) {
+    let _ = stream.finish();
+    let mut rest = [0u8; 4096];
+    while await_peer && matches!(stream.read(&mut rest), Ok(read) if read > 0) {}
+}
+
+fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
+    let run = holder.run.clone();
+    let cluster = holder.cluster.clone();
+    agent.take_lease(owner, holder)?;
+    let own = agent.ownership()?;
+    if let Some(other) = own.cluster.as_ref().filter(|c| **c != cluster && !own.is_empty()) {
+        agent.release_lease();
+        return Err(AgentError::OtherCluster { ours: cluster, found: other.clone() });
+    }
+    end_orphans();
+    Ok(Welcome {
+        protocol: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        run: own.open_run.unwrap_or(run),
+    })
+}
+
+fn check(agent: &Agent, steps: &[Step]) -> Result<Vec<StepId>> {
+    let mut satisfied = Vec::new();
+    for step in steps {
+        if interpret::is_satisfied(agent, step)? {
+            satisfied.push(step.id.clone());
+        }
+    }
+    Ok(satisfied)
+}
+
+fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
+    let holder = agent.holder()?;
+    agent.journal(|journal| match journal.own().open_run.clone() {
+        Some(run) if run == holder.run => {
+            journal.append(&[Record::RunFinished { run, outcome: outcome.to_owned() }], Durability::OnDisk)
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Without a lease of our own nobody else may hold one either: tidying under another run would take its blobs.
+fn tidy(agent: &Agent) -> Result<()> {
+    if agent.holder().is_ok() {
+        return blobs::tidy(agent);
+    }
+    let run = "tidy".parse().expect("a plain word is a valid run id");
+    let holder = Holder { run, command: "tidy".to_owned(), cluster: String::new() };
+    match agent.take_lease("the agent", holder) {
+        Ok(()) => {}
+        Err(AgentError::Locked(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let result = blobs::tidy(agent);
+    agent.release_lease();
+    result
+}
+
+fn take_secret(agent: &Agent, size_bytes: u64, from: &mut impl Read) -> Result<Secret> {
+    agent.holder()?;
+    let mut bytes = Vec::new();
+    let read = from.take(size_bytes.min(MAX_SECRET)).read_to_end(&mut bytes);
+    match read {
+        Ok(read) if read as u64 == size_bytes => Ok(Secret::new(bytes)),
+        _ => Err(AgentError::Refused("the secret did not arrive whole".to_owned())),
+    }
+}
+
+fn read_secret(agent: &Agent, path: &str, stream: &mut Stream) {
+    let read = || -> Result<Vec<u8>> {
+        let refused = || AgentError::Refused(format!("{path} is not a file that may be read"));
+        let directory = agent.host.at(layout::KUBERNETES_DIR);
+        let real = agent.host.at(Path::new(path)).canonicalize().map_err(io_at("reading", Path::new(path)))?;
+        let inside = directory.canonicalize().is_ok_and(|d| real.starts_with(d));
+        if !inside || !real.is_file() || std::fs::metadata(&real).map_err(io_at("reading", &real))?.len() > MAX_SECRET {
+            return Err(refused());
+        }
+        std::fs::read(&real).map_err(io_at("reading", &real))
+    };
+    match read() {
+        Ok(bytes) => {
+            let value = to_value(FileSize { size_bytes: bytes.len() as u64 });
+            send(stream, &Reply::Ok { value });
+            let _ = stream.write_all(&bytes);
+            end(stream, true);
+        }
+        Err(error) => {
+            send(stream, &Reply::Failed { diagnosis: error.diagnosis() });
+            end(stream, false);
+        }
+    }
+}
+
+fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> Result<Vec<ProbeResult>> {
+    let longest = probes.iter().map(|p| match p {
+        ProbeSpec::Http { timeout_ms, .. } | ProbeSpec::Dns { timeout_ms, .. } => *timeout_ms,
+    });
+    let groups = probes.len().div_ceil(32) as u64;
+    let limit = Duration::from_millis(longest.max().unwrap_or(0) * groups) + Duration::from_secs(10);
+    let input = serde_json::to_vec(probes).expect("probes have string keys only, so they always serialise");
+    let argv = ["/usr/local/bin/landfall", "agent", "probe"];
+    let output = containers::exec(agent, container, &argv, &input, limit)?;
+    serde_json::from_slice(&output.stdout).map_err(|_| AgentError::Program {
+        program: format!("the probe in container {container}"),
+        status: format!("{}", output.status),
+        tail: output.tail,
+    })
+}
+
+fn tunnel(mut stream: Stream, address: &str) {
+    let failed = |what: String, error: Option<std::io::Error>| {
+        let diagnosis = Diagnosis::new(Code::Unreachable, what);
+        Reply::Failed { diagnosis: error.into_iter().fold(diagnosis, |d, e| d.because(&e)) }
+    };
+    let Ok(target) = address.parse::<SocketAddr>() else {
+        return send(&mut stream, &failed(format!("{address} is no address:port"), None));
+    };
+    let tcp = match TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) {
+        Ok(tcp) => tcp,
+        Err(error) => return send(&mut stream, &failed(format!("the node cannot connect to {address}"), Some(error))),
+    };
+    let Ok(to_target) = tcp.try_clone() else { return };
+    let _ = tcp.set_nodelay(true);
+    send(&mut stream, &Reply::Ok { value: Value::Null });
+    let mut from_operator = stream.reader();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut to_target, mut buffer) = (to_target, vec![0u8; 64 * 1024]);
+            loop {
+                match from_operator.read(&mut buffer) {
+                    Ok(0) => {
+                        let _ = to_target.shutdown(Shutdown::Write);
+                        return;
+                    }
+                    Ok(read) if to_target.write_all(&buffer[..read]).is_ok() => {}
+                    // Nobody listens any more on one of the sides: wake the other direction.
+                    _ => {
+                        let _ = to_target.shutdown(Shutdown::Both);
+                        return;
+                    }
+                }
+            }
+        });
+        let (mut from_target, mut buffer) = (tcp, vec![0u8; 64 * 1024]);
+        loop {
+            match from_target.read(&mut buffer) {
+                Ok(read) if read > 0 && stream.write_all(&buffer[..read]).is_ok() => {}
+                _ => break,
+            }
+        }
+        let _ = from_target.shutdown(Shutdown::Both);
+        let _ = stream.finish();
+    });
+}
