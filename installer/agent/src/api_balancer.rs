@@ -84,11 +84,17 @@ pub fn run(listen: SocketAddr, backends: &[SocketAddr]) -> io::Result<()> {
 pub fn serve(listener: &TcpListener, backends: &[SocketAddr]) -> io::Result<()> {
     let backends: Arc<[Backend]> = backends
         .iter()
-        .map(|address| Backend { address: *address, healthy: AtomicBool::new(false), connections: Mutex::default() })
+        .map(|address| Backend {
+            address: *address,
+            healthy: AtomicBool::new(false),
+            connections: Mutex::default(),
+        })
         .collect();
     for at in 0..backends.len() {
         let backends = Arc::clone(&backends);
-        thread::Builder::new().stack_size(STACK).spawn(move || backends[at].watch())?;
+        thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(move || backends[at].watch())?;
     }
     let numbers = Arc::new(AtomicU64::new(0));
     loop {
@@ -112,9 +118,12 @@ fn connect(backends: &[Backend]) -> Option<(&Backend, TcpStream)> {
     let healthy = |b: &&Backend| b.healthy.load(Ordering::SeqCst);
     let first = backends.iter().filter(healthy);
     let rest = backends.iter().filter(|b| !healthy(b));
-    first
-        .chain(rest)
-        .find_map(|backend| Some((backend, TcpStream::connect_timeout(&backend.address, CONNECT_TIMEOUT).ok()?)))
+    first.chain(rest).find_map(|backend| {
+        Some((
+            backend,
+            TcpStream::connect_timeout(&backend.address, CONNECT_TIMEOUT).ok()?,
+        ))
+    })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -128,17 +137,26 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 }
 
 fn pass(client: TcpStream, backends: &[Backend], number: u64) {
-    let Some((backend, server)) = connect(backends) else { return };
+    let Some((backend, server)) = connect(backends) else {
+        return;
+    };
     // Closing both is all that can be done about an error here, and happens by dropping them.
-    let Ok(()) = tune(&client).and_then(|()| tune(&server)) else { return };
-    let (Ok(client2), Ok(server2), Ok(client3), Ok(server3)) =
-        (client.try_clone(), server.try_clone(), client.try_clone(), server.try_clone())
-    else {
+    let Ok(()) = tune(&client).and_then(|()| tune(&server)) else {
+        return;
+    };
+    let (Ok(client2), Ok(server2), Ok(client3), Ok(server3)) = (
+        client.try_clone(),
+        server.try_clone(),
+        client.try_clone(),
+        server.try_clone(),
+    ) else {
         return;
     };
     backend.lock().insert(number, (client3, server3));
     thread::scope(|scope| {
-        let upward = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || copy(client2, server2));
+        let upward = thread::Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(scope, move || copy(client2, server2));
         match upward {
             Ok(_) => copy(server, client),
             Err(_) => {

@@ -13,7 +13,11 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// Returns which of these blobs are there.
 pub fn have(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeSet<Digest> {
-    digests.iter().filter(|d| agent.host.blob(d).is_file()).copied().collect()
+    digests
+        .iter()
+        .filter(|d| agent.host.blob(d).is_file())
+        .copied()
+        .collect()
 }
 
 /// Takes a blob in: part file, hash on the way, fsync, rename. Blocks until `size_bytes` have come or the stream ends.
@@ -44,7 +48,10 @@ pub fn put(agent: &Agent, digest: &Digest, size_bytes: u64, from: &mut impl Read
             left -= read as u64;
         }
         if left > 0 || Digest::from_bytes(hash.finalize().into()) != *digest {
-            return Err(AgentError::WrongDigest { what: "a blob that was sent".to_owned(), digest: *digest });
+            return Err(AgentError::WrongDigest {
+                what: "a blob that was sent".to_owned(),
+                digest: *digest,
+            });
         }
         file.sync_data().map_err(io_at("writing to disk", &part))?;
         std::fs::rename(&part, &path).map_err(io_at("putting in place", &path))
@@ -73,7 +80,10 @@ pub fn tidy(agent: &Agent) -> Result<()> {
         .entries
         .iter()
         .filter_map(|e| match &e.undo {
-            Undo::RestorePath { prior: Prior::File { content, .. }, .. } => Some(content.hex()),
+            Undo::RestorePath {
+                prior: Prior::File { content, .. },
+                ..
+            } => Some(content.hex()),
             _ => None,
         })
         .collect();
@@ -101,5 +111,9 @@ fn remove_state(agent: &Agent) -> Result<()> {
 
 fn remove_dir(agent: &Agent, name: &str) -> Result<()> {
     let residue = crate::safe_delete::remove_tree(&agent.host.state(name));
-    if residue.is_empty() { Ok(()) } else { Err(AgentError::Residue(residue)) }
+    if residue.is_empty() {
+        Ok(())
+    } else {
+        Err(AgentError::Residue(residue))
+    }
 }

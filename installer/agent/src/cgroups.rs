@@ -28,7 +28,11 @@ pub fn processes(names: &[&str]) -> Vec<i32> {
         // Version 2 can end a whole tree in one go; where it cannot, the loop that calls this kills one by one.
         let _ = std::fs::write(directory.join("cgroup.kill"), "1");
         for group in tree(&directory) {
-            pids.extend(files::text(group.join("cgroup.procs")).lines().filter_map(|l| l.parse::<i32>().ok()));
+            pids.extend(
+                files::text(group.join("cgroup.procs"))
+                    .lines()
+                    .filter_map(|l| l.parse::<i32>().ok()),
+            );
         }
     }
     pids

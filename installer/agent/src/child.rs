@@ -143,7 +143,11 @@ impl Children {
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "no status".to_owned(),
         };
-        Err(AgentError::Program { program, status, tail: output.tail })
+        Err(AgentError::Program {
+            program,
+            status,
+            tail: output.tail,
+        })
     }
 
     /// Runs a program and returns how it ended, whatever that was. Blocks until its deadline at most.
@@ -161,7 +165,11 @@ impl Children {
             .envs(job.env.iter().map(|(k, v)| (k, v)))
             .current_dir("/")
             .process_group(0)
-            .stdin(if matches!(job.input, Input::Nothing) { Stdio::null() } else { Stdio::piped() })
+            .stdin(if matches!(job.input, Input::Nothing) {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = {
@@ -170,7 +178,11 @@ impl Children {
             if self.is_stopping() {
                 return Err(AgentError::Stopped);
             }
-            let child = command.spawn().map_err(|source| AgentError::Io { what: "starting", path, source })?;
+            let child = command.spawn().map_err(|source| AgentError::Io {
+                what: "starting",
+                path,
+                source,
+            })?;
             groups.insert(child.id() as i32);
             child
         };
@@ -212,7 +224,10 @@ impl Children {
                 (result, _) => result,
             }
         });
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+        self.groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&group);
         result
     }
 
@@ -237,7 +252,12 @@ impl Children {
                 if open > 0 {
                     kill_group(group);
                 }
-                return Ok(Output { status, stdout, stderr, tail: tail.into() });
+                return Ok(Output {
+                    status,
+                    stdout,
+                    stderr,
+                    tail: tail.into(),
+                });
             }
             match news.recv_timeout(LOOK_EVERY) {
                 Ok(News::Line { from_stdout, text }) => {
@@ -261,8 +281,10 @@ impl Children {
                 Ok(News::Stdout(bytes)) => stdout = bytes,
                 Ok(News::Closed) => open -= 1,
                 Ok(News::Exit(status)) => {
-                    let status = status
-                        .map_err(|source| AgentError::Kernel { what: format!("waiting for {}", argv[0]), source })?;
+                    let status = status.map_err(|source| AgentError::Kernel {
+                        what: format!("waiting for {}", argv[0]),
+                        source,
+                    })?;
                     ended = Some((status, Instant::now()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -273,7 +295,11 @@ impl Children {
             }
             if ended.is_none() && Instant::now() >= deadline {
                 let what = format!("the end of {}", argv.join(" "));
-                return Err(AgentError::Deadline { what, seconds: began.elapsed().as_secs(), seen: tail.into() });
+                return Err(AgentError::Deadline {
+                    what,
+                    seconds: began.elapsed().as_secs(),
+                    seen: tail.into(),
+                });
             }
         }
     }
@@ -310,8 +336,13 @@ fn kill_group(group: i32) {
 
 /// Returns the ids of all processes.
 pub fn all_pids() -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
-    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return vec![];
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Kills a process.
@@ -327,9 +358,12 @@ pub fn end_orphans() {
     let me = std::process::id().to_string();
     for pid in all_pids() {
         let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).unwrap_or_default();
-        let mark =
-            environment.split(|b| *b == 0).find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
-        let Some(agent) = mark.map(|m| String::from_utf8_lossy(m).into_owned()) else { continue };
+        let mark = environment
+            .split(|b| *b == 0)
+            .find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+        let Some(agent) = mark.map(|m| String::from_utf8_lossy(m).into_owned()) else {
+            continue;
+        };
         let agent_lives = files::text(format!("/proc/{agent}/comm")).trim() == files::text("/proc/self/comm").trim();
         if agent != me && !agent_lives {
             kill(pid);
@@ -345,17 +379,25 @@ mod tests {
     fn output_is_kept_and_redacted() {
         let children = Children::default();
         let script = "echo visible; echo token: hidden >&2; exit 3";
-        let output = children.run_any(&Host::real(), Job::quick(&["sh", "-c", script], 10)).unwrap();
+        let output = children
+            .run_any(&Host::real(), Job::quick(&["sh", "-c", script], 10))
+            .unwrap();
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(output.text(), "visible\n");
-        assert!(output.tail.iter().any(|l| l == "token: <redacted>"), "{:?}", output.tail);
+        assert!(
+            output.tail.iter().any(|l| l == "token: <redacted>"),
+            "{:?}",
+            output.tail
+        );
     }
 
     #[test]
     fn a_deadline_ends_the_whole_group() {
         let children = Children::default();
         let began = Instant::now();
-        let error = children.run(&Host::real(), Job::quick(&["sh", "-c", "sleep 60 & sleep 60"], 1)).unwrap_err();
+        let error = children
+            .run(&Host::real(), Job::quick(&["sh", "-c", "sleep 60 & sleep 60"], 1))
+            .unwrap_err();
         assert!(matches!(error, AgentError::Deadline { .. }), "{error}");
         assert!(began.elapsed() < Duration::from_secs(10));
     }
@@ -364,7 +406,13 @@ mod tests {
     fn input_is_fed_while_output_is_read() {
         let children = Children::default();
         let bytes = vec![b'x'; 3 * 1024 * 1024];
-        let job = Job { input: Input::Bytes(&bytes), ..Job::quick(&["wc", "-c"], 20) };
-        assert_eq!(children.run(&Host::real(), job).unwrap().text().trim(), bytes.len().to_string());
+        let job = Job {
+            input: Input::Bytes(&bytes),
+            ..Job::quick(&["wc", "-c"], 20)
+        };
+        assert_eq!(
+            children.run(&Host::real(), job).unwrap().text().trim(),
+            bytes.len().to_string()
+        );
     }
 }

@@ -26,20 +26,31 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
     let mut ours = claims.clone();
     // First, because reading nftables may itself load modules.
     let loaded = system::loaded_modules(host);
-    ours.modules.retain(|m| !loaded.contains(m) && !host.at("/sys/module").join(m).exists());
-    let sysctls = claims.sysctls.iter().filter_map(|n| Some((n.clone(), system::read_sysctl(host, n)?))).collect();
+    ours.modules
+        .retain(|m| !loaded.contains(m) && !host.at("/sys/module").join(m).exists());
+    let sysctls = claims
+        .sysctls
+        .iter()
+        .filter_map(|n| Some((n.clone(), system::read_sysctl(host, n)?)))
+        .collect();
     let units: Vec<&str> = claims.units.iter().map(String::as_str).collect();
     if !units.is_empty() {
         let states = unit::states(&agent.children, host, &units)?;
-        ours.units.retain(|u| !states.get(u).is_some_and(unit::UnitState::is_active));
+        ours.units
+            .retain(|u| !states.get(u).is_some_and(unit::UnitState::is_active));
     }
     let shared_netns = claims.paths.iter().any(|p| p == Path::new(NETNS_DIR)) && host.at(NETNS_DIR).exists();
-    ours.paths = claims.paths.iter().filter_map(|path| absent_part(&host.at(path), path)).collect();
+    ours.paths = claims
+        .paths
+        .iter()
+        .filter_map(|path| absent_part(&host.at(path), path))
+        .collect();
     let mut absent_base_tables = Vec::new();
     if host.has_kernel() {
         ours.mounts_under.retain(|dir| mounts::below(dir).is_empty());
         ours.cgroups.retain(|name| !cgroups::exists(name));
-        ours.programs.retain(|program| processes::running(std::slice::from_ref(program)).is_empty());
+        ours.programs
+            .retain(|program| processes::running(std::slice::from_ref(program)).is_empty());
         if !claims.links.is_empty() {
             let links = route::links().map_err(kernel("listing links"))?;
             ours.links.retain(|name| !links.iter().any(|l| &l.name == name));
@@ -56,11 +67,19 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
     if shared_netns {
         ours.paths.push(POD_NETNS.into());
     }
-    Ok(Undo::RemoveClaims { claims: ours, sysctls, absent_base_tables, effects: effects.to_vec() })
+    Ok(Undo::RemoveClaims {
+        claims: ours,
+        sysctls,
+        absent_base_tables,
+        effects: effects.to_vec(),
+    })
 }
 
 fn kernel(what: &str) -> impl FnOnce(std::io::Error) -> AgentError + '_ {
-    move |source| AgentError::Kernel { what: what.to_owned(), source }
+    move |source| AgentError::Kernel {
+        what: what.to_owned(),
+        source,
+    }
 }
 
 /// Returns what is absent of a claimed path: all of it; its content, when it is an empty directory (a disk mounted for it, for
@@ -93,7 +112,11 @@ pub fn quiesce(agent: &Agent, all: &[&Claims]) -> Vec<String> {
     if !units.is_empty()
         && let Err(error) = unit::stop(agent, &units, StopHow::AtOnce)
     {
-        residue.push(format!("{} could not be stopped: {}", units.join(" "), describe(&error)));
+        residue.push(format!(
+            "{} could not be stopped: {}",
+            units.join(" "),
+            describe(&error)
+        ));
     }
     if agent.host.has_kernel() {
         let programs: Vec<PathBuf> = all.iter().flat_map(|c| c.programs.iter().cloned()).collect();
@@ -142,7 +165,11 @@ fn attempt(what: &str, work: impl Fn() -> std::io::Result<()>) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    work().err().map(|error| format!("{what} could not be taken away: {error}")).into_iter().collect()
+    work()
+        .err()
+        .map(|error| format!("{what} could not be taken away: {error}"))
+        .into_iter()
+        .collect()
 }
 
 fn describe(error: &AgentError) -> String {
@@ -171,8 +198,12 @@ fn remove_links(claims: &Claims) -> std::io::Result<()> {
         return Ok(());
     }
     let links = route::links()?;
-    let bridge =
-        claims.links.iter().any(|n| n == POD_BRIDGE).then(|| links.iter().find(|l| l.name == POD_BRIDGE)).flatten();
+    let bridge = claims
+        .links
+        .iter()
+        .any(|n| n == POD_BRIDGE)
+        .then(|| links.iter().find(|l| l.name == POD_BRIDGE))
+        .flatten();
     for link in &links {
         let port = link.name.starts_with("veth") && bridge.is_some_and(|b| link.master == Some(b.index));
         if port || claims.links.contains(&link.name) {
@@ -198,15 +229,19 @@ fn remove_rules(claims: &Claims, absent_base_tables: &[String]) -> std::io::Resu
 /// Chains of the old iptables can only be reached through its own program, and exist only where that is installed.
 fn remove_legacy_chains(agent: &Agent, claims: &Claims) -> Vec<String> {
     let mut residue = Vec::new();
-    for (program, names) in
-        [("iptables-legacy", "/proc/net/ip_tables_names"), ("ip6tables-legacy", "/proc/net/ip6_tables_names")]
-    {
+    for (program, names) in [
+        ("iptables-legacy", "/proc/net/ip_tables_names"),
+        ("ip6tables-legacy", "/proc/net/ip6_tables_names"),
+    ] {
         if claims.iptables_chains.is_empty() || agent.host.find_program(program).is_none() {
             continue;
         }
         for table in files::text(names).lines() {
             if let Err(error) = remove_legacy_table_chains(agent, program, table, &claims.iptables_chains) {
-                residue.push(format!("chains in {program}'s table {table} stay: {}", describe(&error)));
+                residue.push(format!(
+                    "chains in {program}'s table {table} stay: {}",
+                    describe(&error)
+                ));
             }
         }
     }
@@ -215,12 +250,20 @@ fn remove_legacy_chains(agent: &Agent, claims: &Claims) -> Vec<String> {
 
 fn remove_legacy_table_chains(agent: &Agent, program: &str, table: &str, prefixes: &[String]) -> Result<()> {
     let run = |args: &[&str]| {
-        let argv: Vec<&str> = [program, "--wait", "5", "--table", table].iter().chain(args).copied().collect();
+        let argv: Vec<&str> = [program, "--wait", "5", "--table", table]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
         agent.children.run(&agent.host, Job::quick(&argv, 15))
     };
     let ours = |name: &str| prefixes.iter().any(|p| name.starts_with(p.as_str()));
     let listing = run(&["--list-rules"])?.text();
-    let chains: Vec<&str> = listing.lines().filter_map(|l| l.strip_prefix("-N ")).filter(|name| ours(name)).collect();
+    let chains: Vec<&str> = listing
+        .lines()
+        .filter_map(|l| l.strip_prefix("-N "))
+        .filter(|name| ours(name))
+        .collect();
     for line in listing.lines().filter_map(|l| l.strip_prefix("-A ")) {
         let words = shell_words(line);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -269,14 +312,25 @@ fn shell_words(line: &str) -> Vec<String> {
 
 /// Removes a claimed path; a last part that ends in `*` stands for every name that begins so.
 fn remove_path(agent: &Agent, path: &Path) -> Vec<String> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(prefix) = name.strip_suffix('*') else { return safe_delete::remove_tree(&agent.host.at(path)) };
-    let Some(parent) = path.parent().map(|p| agent.host.at(p)) else { return vec![] };
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let Some(prefix) = name.strip_suffix('*') else {
+        return safe_delete::remove_tree(&agent.host.at(path));
+    };
+    let Some(parent) = path.parent().map(|p| agent.host.at(p)) else {
+        return vec![];
+    };
     if prefix.is_empty() {
         return safe_delete::remove_content(&parent);
     }
-    let Ok(entries) = std::fs::read_dir(&parent) else { return vec![] };
-    let ours = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
+    let Ok(entries) = std::fs::read_dir(&parent) else {
+        return vec![];
+    };
+    let ours = entries
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
     ours.flat_map(|e| safe_delete::remove_tree(&e.path())).collect()
 }
 
@@ -297,12 +351,22 @@ mod tests {
         fs::write(at("/etc/foreign/conf"), "theirs").unwrap();
         fs::write(at("/proc/sys/vm/x"), "1\n").unwrap();
         let claims = Claims {
-            paths: ["/etc/foreign", "/var/lib/kubelet", "/var/lib/etcd"].map(PathBuf::from).to_vec(),
+            paths: ["/etc/foreign", "/var/lib/kubelet", "/var/lib/etcd"]
+                .map(PathBuf::from)
+                .to_vec(),
             sysctls: vec!["vm.x".into(), "vm.absent".into()],
             ..Claims::default()
         };
         let undo = undo_for(&agent, &claims, &[]).unwrap();
-        let Undo::RemoveClaims { claims: ours, sysctls, absent_base_tables, .. } = undo else { panic!() };
+        let Undo::RemoveClaims {
+            claims: ours,
+            sysctls,
+            absent_base_tables,
+            ..
+        } = undo
+        else {
+            panic!()
+        };
         assert_eq!(ours.paths, ["/var/lib/kubelet/*", "/var/lib/etcd"].map(PathBuf::from));
         assert_eq!(sysctls, [("vm.x".to_owned(), "1".to_owned())]);
 
@@ -310,7 +374,10 @@ mod tests {
         fs::create_dir_all(at("/var/lib/etcd/member")).unwrap();
         fs::write(at("/proc/sys/vm/x"), "2\n").unwrap();
         for _ in 0..2 {
-            assert_eq!(remove(&agent, &ours, &sysctls, &absent_base_tables), Vec::<String>::new());
+            assert_eq!(
+                remove(&agent, &ours, &sysctls, &absent_base_tables),
+                Vec::<String>::new()
+            );
             assert!(at("/etc/foreign/conf").exists() && at("/var/lib/kubelet/lost+found").exists());
             assert!(!at("/var/lib/kubelet/pods").exists() && !at("/var/lib/etcd").exists());
             assert_eq!(system::read_sysctl(&agent.host, "vm.x").as_deref(), Some("1"));
@@ -320,6 +387,17 @@ mod tests {
     #[test]
     fn rules_are_split_as_iptables_writes_them() {
         let words = shell_words(r#"INPUT -m comment --comment "kubernetes \"x\" y" -j KUBE-FIREWALL"#);
-        assert_eq!(words, ["INPUT", "-m", "comment", "--comment", "kubernetes \"x\" y", "-j", "KUBE-FIREWALL"]);
+        assert_eq!(
+            words,
+            [
+                "INPUT",
+                "-m",
+                "comment",
+                "--comment",
+                "kubernetes \"x\" y",
+                "-j",
+                "KUBE-FIREWALL"
+            ]
+        );
     }
 }

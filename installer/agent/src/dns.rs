@@ -47,7 +47,11 @@ pub struct ResolverFile {
 impl ResolverFile {
     /// Reads the text of a resolver file; unknown words are passed over.
     pub fn parse(text: &str) -> Self {
-        let mut file = Self { servers: vec![], search: vec![], ndots: 1 };
+        let mut file = Self {
+            servers: vec![],
+            search: vec![],
+            ndots: 1,
+        };
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
@@ -68,7 +72,10 @@ impl ResolverFile {
         if let Some(absolute) = name.strip_suffix('.') {
             return vec![absolute.to_owned()];
         }
-        let searched = self.search.iter().map(|domain| format!("{name}.{}", domain.trim_end_matches('.')));
+        let searched = self
+            .search
+            .iter()
+            .map(|domain| format!("{name}.{}", domain.trim_end_matches('.')));
         if name.matches('.').count() >= self.ndots {
             std::iter::once(name.to_owned()).chain(searched).collect()
         } else {
@@ -86,12 +93,20 @@ pub fn ask(server: SocketAddr, name: &str, kind: u16, tcp: bool, deadline: Insta
         return ask_tcp(server, &question, deadline);
     }
     let answer = ask_udp(server, &question, deadline)?;
-    if answer.truncated { ask_tcp(server, &question, deadline) } else { Ok(answer) }
+    if answer.truncated {
+        ask_tcp(server, &question, deadline)
+    } else {
+        Ok(answer)
+    }
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
 }
 
 fn ask_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Answer> {
@@ -190,7 +205,11 @@ fn decode(question: &[u8], bytes: &[u8]) -> Option<Answer> {
         }
         at = head + 10 + length;
     }
-    Some(Answer { rcode: (flags & 15) as u8, addresses, truncated: flags & 0x0200 != 0 })
+    Some(Answer {
+        rcode: (flags & 15) as u8,
+        addresses,
+        truncated: flags & 0x0200 != 0,
+    })
 }
 
 #[cfg(test)]
@@ -218,8 +237,15 @@ pub(crate) mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(decode(&question, &bytes[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(decode(&question, &reply(&encode(8, "a.example", TYPE_A).unwrap(), 0, &[])), None, "another id");
-        assert_eq!(rcode_name(decode(&question, &reply(&question, 3, &[])).unwrap().rcode), "NXDOMAIN");
+        assert_eq!(
+            decode(&question, &reply(&encode(8, "a.example", TYPE_A).unwrap(), 0, &[])),
+            None,
+            "another id"
+        );
+        assert_eq!(
+            rcode_name(decode(&question, &reply(&question, 3, &[])).unwrap().rcode),
+            "NXDOMAIN"
+        );
         assert!(encode(1, &"x".repeat(64), TYPE_A).is_err());
     }
 

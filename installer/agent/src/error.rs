@@ -132,9 +132,9 @@ impl AgentError {
                 );
             }
             Self::OtherCluster { found, .. } => {
-                diagnosis
-                    .next
-                    .push(format!("take the node out of the inventory, or uninstall the cluster {found} first"));
+                diagnosis.next.push(format!(
+                    "take the node out of the inventory, or uninstall the cluster {found} first"
+                ));
             }
             Self::Bundle(inner) => {
                 diagnosis.saw.push(inner.what.clone());
@@ -155,12 +155,20 @@ impl AgentError {
 
 /// Names the file operation that failed.
 pub fn io_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> AgentError + 'a {
-    move |source| AgentError::Io { what, path: path.to_owned(), source }
+    move |source| AgentError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Like [`io_at`], for calls whose error is the kernel's number alone.
 pub fn errno_at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(rustix::io::Errno) -> AgentError + 'a {
-    move |errno| AgentError::Io { what, path: path.to_owned(), source: errno.into() }
+    move |errno| AgentError::Io {
+        what,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
 }
 
 /// Turns "it is not there" into `None`.

@@ -21,7 +21,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn etcdctl(agent: &Agent, args: &[&str]) -> Result<CommandOutput> {
     let container = containers::running_named(agent, "etcd")?;
     let output = containers::exec(agent, &container, &[&FLAGS, args].concat(), &[], LIMIT)?;
-    Ok(CommandOutput { status: output.status.code(), stdout: output.text(), stderr: output.stderr })
+    Ok(CommandOutput {
+        status: output.status.code(),
+        stdout: output.text(),
+        stderr: output.stderr,
+    })
 }
 
 /// Says whether the member here answers, no member is a learner or unstarted, and all are healthy; the error says what was seen.

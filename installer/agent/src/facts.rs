@@ -39,11 +39,18 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         }
     }
     let os = text("/etc/os-release");
-    let os = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or_default().trim_matches('"').to_owned();
+    let os = os
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .unwrap_or_default()
+        .trim_matches('"')
+        .to_owned();
     let memory_kib = meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0);
     let storage = nearest_existing(host, Path::new(landfall_core::layout::STATE_DIR));
-    let space = rustix::fs::statvfs(&storage)
-        .map_err(|errno| AgentError::Kernel { what: "asking for free disk space".to_owned(), source: errno.into() })?;
+    let space = rustix::fs::statvfs(&storage).map_err(|errno| AgentError::Kernel {
+        what: "asking for free disk space".to_owned(),
+        source: errno.into(),
+    })?;
     let mut facts = NodeFacts {
         hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
         machine_id: text("/etc/machine-id").trim().to_owned(),
@@ -59,8 +66,18 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         routes: route::routes().map_err(kernel("listing routes"))?,
         peer_routes,
         ports_taken: ports_taken(host, &query.tcp_ports, &query.udp_ports),
-        programs: query.programs.iter().filter(|p| host.find_program(p).is_some()).cloned().collect(),
-        paths: query.paths.iter().filter(|p| std::fs::symlink_metadata(host.at(p)).is_ok()).cloned().collect(),
+        programs: query
+            .programs
+            .iter()
+            .filter(|p| host.find_program(p).is_some())
+            .cloned()
+            .collect(),
+        paths: query
+            .paths
+            .iter()
+            .filter(|p| std::fs::symlink_metadata(host.at(p)).is_ok())
+            .cloned()
+            .collect(),
         units: unit_states(agent, &query.units),
         features: available_features(host, query),
         swaps: text("/proc/swaps")
@@ -68,7 +85,11 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
             .skip(1)
             .filter_map(|l| l.split_whitespace().next().map(str::to_owned))
             .collect(),
-        cgroup_version: if host.at("/sys/fs/cgroup/cgroup.controllers").exists() { 2 } else { 1 },
+        cgroup_version: if host.at("/sys/fs/cgroup/cgroup.controllers").exists() {
+            2
+        } else {
+            1
+        },
         selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
         dns_servers,
         dns_works: None,
@@ -86,16 +107,28 @@ fn meminfo(text: &str, key: &str) -> Option<u64> {
 }
 
 fn nearest_existing(host: &Host, path: &Path) -> std::path::PathBuf {
-    path.ancestors().map(|p| host.at(p)).find(|p| p.exists()).unwrap_or_else(|| host.at("/"))
+    path.ancestors()
+        .map(|p| host.at(p))
+        .find(|p| p.exists())
+        .unwrap_or_else(|| host.at("/"))
 }
 
 fn systemd_version(agent: &Agent) -> Option<u32> {
     if !agent.host.at("/run/systemd/system").is_dir() {
         return None;
     }
-    let text = agent.children.run(&agent.host, Job::quick(&["systemctl", "--version"], 10)).ok()?.text();
+    let text = agent
+        .children
+        .run(&agent.host, Job::quick(&["systemctl", "--version"], 10))
+        .ok()?
+        .text();
     // "systemd 252 (252.39-1~deb12u1)"; the number alone counts.
-    text.split_whitespace().nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    text.split_whitespace()
+        .nth(1)?
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn unit_states(agent: &Agent, names: &[String]) -> BTreeMap<String, String> {
@@ -111,15 +144,26 @@ fn unit_states(agent: &Agent, names: &[String]) -> BTreeMap<String, String> {
 fn available_features(host: &Host, query: &FactsQuery) -> BTreeSet<String> {
     let index = ModuleIndex::read(host);
     let there = |evidence: &FeatureEvidence, module: &str| has_feature(host, evidence) || index.has(module);
-    query.features.iter().filter(|f| there(&f.evidence, &f.module)).map(|f| f.module.clone()).collect()
+    query
+        .features
+        .iter()
+        .filter(|f| there(&f.evidence, &f.module))
+        .map(|f| f.module.clone())
+        .collect()
 }
 
 /// The node's own servers: behind systemd-resolved's local stub are the real ones.
 fn dns_servers(host: &Host) -> Vec<IpAddr> {
     let servers = |path: &str| ResolverFile::parse(&files::text(host.at(path))).servers;
     let own = servers("/etc/resolv.conf");
-    let stub = own.iter().any(|s| matches!(s, IpAddr::V4(v4) if v4.octets() == [127, 0, 0, 53]));
-    let behind = if stub { servers("/run/systemd/resolve/resolv.conf") } else { vec![] };
+    let stub = own
+        .iter()
+        .any(|s| matches!(s, IpAddr::V4(v4) if v4.octets() == [127, 0, 0, 53]));
+    let behind = if stub {
+        servers("/run/systemd/resolve/resolv.conf")
+    } else {
+        vec![]
+    };
     if behind.is_empty() { own } else { behind }
 }
 
@@ -131,8 +175,10 @@ fn dns_works(servers: &[IpAddr]) -> bool {
     };
     thread::scope(|scope| {
         let answers = &answers;
-        let all: Vec<_> =
-            servers.iter().flat_map(|s| [false, true].map(|tcp| scope.spawn(move || answers(*s, tcp)))).collect();
+        let all: Vec<_> = servers
+            .iter()
+            .flat_map(|s| [false, true].map(|tcp| scope.spawn(move || answers(*s, tcp))))
+            .collect();
         !all.is_empty() && all.into_iter().all(|t| t.join().unwrap_or(false))
     })
 }
@@ -157,7 +203,12 @@ fn ports_taken(host: &Host, tcp: &[u16], udp: &[u16]) -> BTreeMap<String, String
     let owners = socket_owners(&taken.values().copied().collect());
     taken
         .into_iter()
-        .map(|(name, inode)| (name, owners.get(&inode).cloned().unwrap_or_else(|| "unknown".to_owned())))
+        .map(|(name, inode)| {
+            (
+                name,
+                owners.get(&inode).cloned().unwrap_or_else(|| "unknown".to_owned()),
+            )
+        })
         .collect()
 }
 
@@ -179,10 +230,18 @@ fn sockets(text: &str, state: Option<&str>) -> Vec<(u16, u64)> {
 fn socket_owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, String> {
     let mut owners = BTreeMap::new();
     for pid in all_pids() {
-        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(target) = std::fs::read_link(entry.path()) else {
+                continue;
+            };
             let target = target.to_string_lossy();
-            let inode = target.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']')?.parse().ok());
+            let inode = target
+                .strip_prefix("socket:[")
+                .and_then(|t| t.strip_suffix(']')?.parse().ok());
             if let Some(inode) = inode.filter(|i| inodes.contains(i)) {
                 let program = files::text(format!("/proc/{pid}/comm")).trim().to_owned();
                 owners.insert(inode, format!("{program} (process {pid})"));
@@ -217,7 +276,12 @@ mod tests {
         );
         assert_eq!(facts.programs.into_iter().collect::<Vec<_>>(), ["sh"]);
         assert_eq!(facts.paths.into_iter().collect::<Vec<_>>(), ["/proc"]);
-        assert!(facts.addresses.iter().any(|a| a.address == Ipv4Addr::LOCALHOST && a.interface == "lo"));
+        assert!(
+            facts
+                .addresses
+                .iter()
+                .any(|a| a.address == Ipv4Addr::LOCALHOST && a.interface == "lo")
+        );
         assert_eq!(facts.peer_routes[&IpAddr::from(Ipv4Addr::LOCALHOST)].interface, "lo");
         assert!(facts.memory_mib > 0 && facts.cpus > 0 && facts.clock_ms > 0 && !facts.kernel.is_empty());
     }

@@ -29,7 +29,10 @@ impl Meta {
 
 /// Returns the name under which a file is prepared; fixed, so that undo finds what a crash left.
 pub fn part_of(path: &Path) -> PathBuf {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     path.with_file_name(format!(".{name}.landfall-part"))
 }
 
@@ -49,7 +52,8 @@ pub fn write(path: &Path, meta: Meta, fill: impl FnOnce(&mut File) -> Result<()>
         if let Some((uid, gid)) = meta.owner {
             chown(&part, Some(uid), Some(gid)).map_err(io_at("setting the owner of", &part))?;
         }
-        file.set_permissions(Permissions::from_mode(meta.mode)).map_err(io_at("setting the mode of", &part))?;
+        file.set_permissions(Permissions::from_mode(meta.mode))
+            .map_err(io_at("setting the mode of", &part))?;
         file.sync_all().map_err(io_at("writing to disk", &part))?;
         match rustix::fs::rename(&part, path) {
             Ok(()) => Ok(()),
@@ -66,7 +70,10 @@ pub fn write(path: &Path, meta: Meta, fill: impl FnOnce(&mut File) -> Result<()>
 
 fn write_in_place(part: &Path, path: &Path) -> Result<()> {
     let mut from = File::open(part).map_err(io_at("reading", part))?;
-    let mut to = OpenOptions::new().write(true).open(path).map_err(io_at("opening", path))?;
+    let mut to = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(io_at("opening", path))?;
     let length = io::copy(&mut from, &mut to).map_err(io_at("writing", path))?;
     to.set_len(length).map_err(io_at("writing", path))?;
     to.sync_all().map_err(io_at("writing to disk", path))?;
@@ -80,7 +87,9 @@ pub fn write_bytes(path: &Path, meta: Meta, bytes: &[u8]) -> Result<()> {
 
 /// Removes a file or link; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<()> {
-    if_there(std::fs::remove_file(path)).map(|_| ()).map_err(io_at("removing", path))
+    if_there(std::fs::remove_file(path))
+        .map(|_| ())
+        .map_err(io_at("removing", path))
 }
 
 /// Reads a whole file; `None` when it is not there.
@@ -90,7 +99,9 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// Reads a text file; empty when it is not there or cannot be read. For /proc and /sys, where absence is an answer.
 pub fn text(path: impl AsRef<Path>) -> String {
-    std::fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    std::fs::read(path)
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .unwrap_or_default()
 }
 
 /// Returns the digest of a file's content.
@@ -109,11 +120,13 @@ pub fn digest(path: &Path) -> Result<Digest> {
 
 /// Returns the identity of a file's state; `None` when it is not there or no plain file.
 pub fn stamp(path: &Path) -> Option<FileStamp> {
-    let meta = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let meta = std::fs::symlink_metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_file)?;
     Some(FileStamp {
         inode: meta.ino(),
         size_bytes: meta.size(),
-        ctime_ns: i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()),
+        ctime_ns: meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()),
     })
 }
 
@@ -133,7 +146,10 @@ pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result
     }
     if !meta.is_file() {
         let found = if meta.is_dir() { "a directory" } else { "a special file" };
-        return Err(AgentError::Foreign { path: path.to_owned(), found });
+        return Err(AgentError::Foreign {
+            path: path.to_owned(),
+            found,
+        });
     }
     let content = digest(path)?;
     let kept = store(&content);
@@ -143,10 +159,17 @@ pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result
         }
         write(&kept, Meta::mode(0o600), |to| {
             let mut from = File::open(path).map_err(io_at("reading", path))?;
-            io::copy(&mut from, to).map(|_| ()).map_err(io_at("keeping the prior content of", path))
+            io::copy(&mut from, to)
+                .map(|_| ())
+                .map_err(io_at("keeping the prior content of", path))
         })?;
     }
-    Ok(Prior::File { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), content })
+    Ok(Prior::File {
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        content,
+    })
 }
 
 /// Puts a path back to what it was. Right after nothing, half or all of the change happened.
@@ -154,7 +177,10 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
     remove_file(&part_of(path))?;
     match prior {
         Prior::Absent => match std::fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_dir() => Err(AgentError::Foreign { path: path.to_owned(), found: "a directory" }),
+            Ok(meta) if meta.is_dir() => Err(AgentError::Foreign {
+                path: path.to_owned(),
+                found: "a directory",
+            }),
             _ => remove_file(path),
         },
         Prior::Link { target } => {
@@ -164,7 +190,12 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
             remove_file(path)?;
             std::os::unix::fs::symlink(target, path).map_err(io_at("restoring", path))
         }
-        Prior::File { mode, uid, gid, content } => {
+        Prior::File {
+            mode,
+            uid,
+            gid,
+            content,
+        } => {
             let unchanged = std::fs::symlink_metadata(path)
                 .is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == *mode && m.uid() == *uid && m.gid() == *gid)
                 && digest(path)? == *content;
@@ -173,9 +204,14 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
             }
             let kept = store(content);
             let mut from = File::open(&kept).map_err(io_at("reading", &kept))?;
-            write(path, Meta { mode: *mode, owner: Some((*uid, *gid)) }, |to| {
-                io::copy(&mut from, to).map(|_| ()).map_err(io_at("restoring", path))
-            })
+            write(
+                path,
+                Meta {
+                    mode: *mode,
+                    owner: Some((*uid, *gid)),
+                },
+                |to| io::copy(&mut from, to).map(|_| ()).map_err(io_at("restoring", path)),
+            )
         }
     }
 }
@@ -183,5 +219,9 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
 /// Makes a directory that only root may enter, with its parents.
 pub fn make_private_dir(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_at("creating", path))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io_at("creating", path))
 }

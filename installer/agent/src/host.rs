@@ -6,7 +6,14 @@ use landfall_core::layout;
 use std::path::{Path, PathBuf};
 
 /// Directories searched for programs, ours first: a distribution's own `kubeadm` or `ctr` must not be taken for ours.
-const PROGRAM_DIRS: [&str; 6] = ["/usr/local/bin", "/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PROGRAM_DIRS: [&str; 6] = [
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// The machine that the agent works on.
 #[derive(Debug, Clone)]
@@ -17,7 +24,9 @@ pub struct Host {
 impl Host {
     /// The machine itself.
     pub fn real() -> Self {
-        Self { root: PathBuf::from("/") }
+        Self {
+            root: PathBuf::from("/"),
+        }
     }
 
     /// A directory that stands in for a machine; it has files and programs and no kernel.
@@ -56,17 +65,24 @@ impl Host {
         if name.starts_with('/') {
             return Some(self.at(name)).filter(|p| is_program(p));
         }
-        PROGRAM_DIRS.iter().map(|dir| self.at(dir).join(name)).find(|p| is_program(p))
+        PROGRAM_DIRS
+            .iter()
+            .map(|dir| self.at(dir).join(name))
+            .find(|p| is_program(p))
     }
 
     /// Finds a program, or says that it is missing.
     pub fn program(&self, name: &str) -> Result<PathBuf> {
-        self.find_program(name).ok_or_else(|| AgentError::MissingProgram(name.to_owned()))
+        self.find_program(name)
+            .ok_or_else(|| AgentError::MissingProgram(name.to_owned()))
     }
 
     /// Returns the search path given to children.
     pub fn search_path(&self) -> String {
-        let dirs: Vec<_> = PROGRAM_DIRS.iter().map(|dir| self.at(dir).to_string_lossy().into_owned()).collect();
+        let dirs: Vec<_> = PROGRAM_DIRS
+            .iter()
+            .map(|dir| self.at(dir).to_string_lossy().into_owned())
+            .collect();
         dirs.join(":")
     }
 }

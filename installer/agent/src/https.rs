@@ -48,7 +48,12 @@ impl ServerCertVerifier for Unchecked {
 /// Asks for `https://ADDRESS:PORT/PATH` and returns the status. Only loopback addresses are asked. Blocks up to about `timeout` for each
 /// of connecting, writing and reading.
 pub fn status(url: &str, timeout: Duration) -> io::Result<u16> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not an https URL of a loopback address and port");
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not an https URL of a loopback address and port",
+        )
+    };
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address: SocketAddr = authority.parse().map_err(|_| wrong())?;
@@ -69,7 +74,10 @@ pub fn status(url: &str, timeout: Duration) -> io::Result<u16> {
     let name = ServerName::IpAddress(address.ip().into());
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let mut tls = StreamOwned::new(connection, tcp);
-    write!(tls, "GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        tls,
+        "GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut head = [0u8; 12];
     tls.read_exact(&mut head)?;
     let text = String::from_utf8_lossy(&head);

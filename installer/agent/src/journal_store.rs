@@ -35,7 +35,12 @@ impl JournalStore {
         let text = files::read(&path)?.unwrap_or_default();
         let records = parse_journal(&text)?;
         let own = replay(&records)?;
-        let mut store = Self { path, file: None, own, records: records.len() };
+        let mut store = Self {
+            path,
+            file: None,
+            own,
+            records: records.len(),
+        };
         let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         if whole < text.len() {
             let tail_is_a_record = parse_journal(&text[..whole])?.len() < records.len();
@@ -91,13 +96,23 @@ impl JournalStore {
         if let Some(parent) = self.path.parent() {
             files::make_private_dir(parent)?;
         }
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).map_err(io_at("opening", &self.path))
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(io_at("opening", &self.path))
     }
 
     /// Removes the file; only when nothing is ours.
     pub fn remove(&mut self) -> Result<()> {
         if let Some(entry) = self.own.entries.first() {
-            return Err(JournalError::Illegal { index: self.records, what: "removal", step: entry.step.clone() }.into());
+            return Err(JournalError::Illegal {
+                index: self.records,
+                what: "removal",
+                step: entry.step.clone(),
+            }
+            .into());
         }
         self.file = None;
         self.own = Ownership::default();

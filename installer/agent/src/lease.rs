@@ -26,7 +26,13 @@ impl Lease {
         let path = directory.join("lease");
         loop {
             crate::files::make_private_dir(&directory)?;
-            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path);
             let mut file = match opened {
                 Ok(file) => file,
                 // The last holder removed the directory between the two calls.
@@ -53,7 +59,9 @@ impl Lease {
                 holder.cluster,
                 utc(now_ms() / 1000)
             );
-            file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(io_at("writing", &path))?;
+            file.set_len(0)
+                .and_then(|()| file.write_all(text.as_bytes()))
+                .map_err(io_at("writing", &path))?;
             return Ok(Self { path, _file: file });
         }
     }
@@ -79,9 +87,18 @@ fn utc(seconds: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]
@@ -89,7 +106,11 @@ mod tests {
     use super::*;
 
     fn holder() -> Holder {
-        Holder { run: "r1".parse().unwrap(), command: "install".into(), cluster: "c".into() }
+        Holder {
+            run: "r1".parse().unwrap(),
+            command: "install".into(),
+            cluster: "c".into(),
+        }
     }
 
     #[test]
@@ -98,7 +119,10 @@ mod tests {
         let host = Host::under(root.path());
         let lease = Lease::take(&host, "ann@desk", &holder()).unwrap();
         let error = Lease::take(&host, "bob@desk", &holder()).unwrap_err();
-        assert!(matches!(&error, AgentError::Locked(who) if who.starts_with("ann@desk runs `install`")), "{error:?}");
+        assert!(
+            matches!(&error, AgentError::Locked(who) if who.starts_with("ann@desk runs `install`")),
+            "{error:?}"
+        );
         drop(lease);
         assert!(!host.at(layout::RUN_DIR).exists(), "nothing is left in /run");
         Lease::take(&host, "bob@desk", &holder()).unwrap();

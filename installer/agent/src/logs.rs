@@ -16,7 +16,14 @@ const MAX_POD_LOGS: usize = 24;
 pub fn collect(agent: &Agent) -> NodeLogs {
     let mut files = Vec::new();
     for unit in ["kubelet", "containerd"] {
-        let argv = ["journalctl", "--no-pager", "--output=short-iso", "--lines=400", "--unit", unit];
+        let argv = [
+            "journalctl",
+            "--no-pager",
+            "--output=short-iso",
+            "--lines=400",
+            "--unit",
+            unit,
+        ];
         let text = match agent.children.run(&agent.host, Job::quick(&argv, 20)) {
             Ok(output) => output.text(),
             Err(error) => error.to_string(),
@@ -27,8 +34,9 @@ pub fn collect(agent: &Agent) -> NodeLogs {
         files.push((name, Redactor::text(&tail(&path))));
     }
     let mut pods = Vec::new();
-    for (pod, directory) in
-        list(&agent.host.at("/var/log/pods")).into_iter().filter(|(name, _)| name.starts_with("kube-system_"))
+    for (pod, directory) in list(&agent.host.at("/var/log/pods"))
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("kube-system_"))
     {
         for (container, directory) in list(&directory) {
             for (file, path) in list(&directory) {

@@ -22,8 +22,10 @@ impl Mount {
     /// Says whether its files are on another machine: detaching such a mount would hide it from whoever must end it.
     pub fn is_remote(&self) -> bool {
         let kind = self.kind.as_str();
-        matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs" | "lustre" | "9p" | "afs" | "beegfs")
-            || kind.starts_with("fuse")
+        matches!(
+            kind,
+            "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs" | "lustre" | "9p" | "afs" | "beegfs"
+        ) || kind.starts_with("fuse")
     }
 }
 
@@ -51,7 +53,9 @@ fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let code = tail.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        let code = tail
+            .get(..3)
+            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
         match (first, code) {
             (b'\\', Some(code)) => {
                 bytes.push(code);
@@ -68,7 +72,10 @@ fn unescape(text: &str) -> String {
 
 /// Returns the mounts below `directory` (not the one at it), in the order in which they were made.
 pub fn below(directory: &Path) -> Vec<Mount> {
-    all().into_iter().filter(|m| m.point != directory && m.point.starts_with(directory)).collect()
+    all()
+        .into_iter()
+        .filter(|m| m.point != directory && m.point.starts_with(directory))
+        .collect()
 }
 
 /// Says whether something is mounted at `path` itself.
@@ -82,7 +89,11 @@ pub fn take_away(wanted: impl Fn(&Mount) -> bool, children: &Children) -> Vec<St
     // The newest first: a mount on top of another must go before it.
     for mount in all().into_iter().rev().filter(|m| wanted(m)) {
         if let Err(errno) = unmount_patiently(&mount, children) {
-            residue.push(format!("the mount {} ({}) stays: {errno}", mount.point.display(), mount.kind));
+            residue.push(format!(
+                "the mount {} ({}) stays: {errno}",
+                mount.point.display(),
+                mount.kind
+            ));
         }
     }
     residue
@@ -118,6 +129,9 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].point, Path::new("/mnt/with blank"));
-        assert_eq!((mounts[1].kind.as_str(), mounts[1].options.as_str()), ("cgroup", "rw,pids"));
+        assert_eq!(
+            (mounts[1].kind.as_str(), mounts[1].options.as_str()),
+            ("cgroup", "rw,pids")
+        );
     }
 }

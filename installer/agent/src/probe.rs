@@ -21,8 +21,11 @@ pub fn run(probes: &[ProbeSpec]) -> Vec<ProbeResult> {
     for group in probes.chunks(SIDE_BY_SIDE) {
         thread::scope(|scope| {
             let handles: Vec<_> = group.iter().map(|probe| scope.spawn(move || try_one(probe))).collect();
-            results
-                .extend(handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+            results.extend(
+                handles
+                    .into_iter()
+                    .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+            );
         });
     }
     results
@@ -35,7 +38,12 @@ fn took(began: Instant) -> u64 {
 fn try_one(probe: &ProbeSpec) -> ProbeResult {
     let began = Instant::now();
     let result = match probe {
-        ProbeSpec::Http { address, host, path, timeout_ms } => {
+        ProbeSpec::Http {
+            address,
+            host,
+            path,
+            timeout_ms,
+        } => {
             let deadline = began + Duration::from_millis(*timeout_ms);
             http(address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
                 status,
@@ -43,7 +51,12 @@ fn try_one(probe: &ProbeSpec) -> ProbeResult {
                 took_ms: took(began),
             })
         }
-        ProbeSpec::Dns { name, server, tcp, timeout_ms } => {
+        ProbeSpec::Dns {
+            name,
+            server,
+            tcp,
+            timeout_ms,
+        } => {
             let deadline = began + Duration::from_millis(*timeout_ms);
             look_up(name, server.as_deref(), *tcp, deadline).map(|answer| ProbeResult::Dns {
                 rcode: dns::rcode_name(answer.rcode),
@@ -74,7 +87,11 @@ fn kind_of(error: &io::Error) -> &'static str {
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
 }
 
 /// Reads with whatever time is left until the deadline, so that an answer in drops cannot take longer than one in a gush.
@@ -91,8 +108,14 @@ impl Read for Until {
 }
 
 fn http(address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
-    if [host, path].iter().any(|text| text.bytes().any(|b| b.is_ascii_control() || b == b' ')) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the host or path holds blanks or control characters"));
+    if [host, path]
+        .iter()
+        .any(|text| text.bytes().any(|b| b.is_ascii_control() || b == b' '))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the host or path holds blanks or control characters",
+        ));
     }
     let address = resolve(address, deadline)?;
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
@@ -110,17 +133,30 @@ fn http(address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<
 fn parse_http(answer: &[u8], error: Option<io::Error>) -> io::Result<(u16, String)> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1.1");
     let Some(split) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
-        return Err(
-            error.unwrap_or_else(|| if answer.is_empty() { io::ErrorKind::UnexpectedEof.into() } else { malformed() })
-        );
+        return Err(error.unwrap_or_else(|| {
+            if answer.is_empty() {
+                io::ErrorKind::UnexpectedEof.into()
+            } else {
+                malformed()
+            }
+        }));
     };
     let head = String::from_utf8_lossy(&answer[..split]).into_owned();
     let mut lines = head.split("\r\n");
-    let status_line = lines.next().filter(|l| l.starts_with("HTTP/1.")).ok_or_else(malformed)?;
-    let status: u16 = status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(malformed)?;
+    let status_line = lines
+        .next()
+        .filter(|l| l.starts_with("HTTP/1."))
+        .ok_or_else(malformed)?;
+    let status: u16 = status_line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(malformed)?;
     let header = |name: &str| {
         let find = |line: &str| {
-            line.split_once(':').filter(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
+            line.split_once(':')
+                .filter(|(k, _)| k.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.trim().to_owned())
         };
         head.split("\r\n").skip(1).find_map(find)
     };
@@ -142,9 +178,14 @@ fn parse_http(answer: &[u8], error: Option<io::Error>) -> io::Result<(u16, Strin
 fn dechunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
-        let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else { return (body, false) };
+        let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else {
+            return (body, false);
+        };
         let line = String::from_utf8_lossy(&raw[..end]).into_owned();
-        let size = line.split(';').next().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        let size = line
+            .split(';')
+            .next()
+            .and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
         match size {
             Some(0) => return (body, true),
             Some(size) if raw.len() >= end + 2 + size + 2 => {
@@ -157,7 +198,10 @@ fn dechunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
 }
 
 fn no_name(name: &str, why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("the name {name} has no address: {why}"))
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("the name {name} has no address: {why}"),
+    )
 }
 
 /// Turns `address:port` or `name:port` into an address: the hosts file first, then the servers of the resolver file.
@@ -165,7 +209,12 @@ fn resolve(text: &str, deadline: Instant) -> io::Result<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{text} is neither address:port nor name:port"));
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{text} is neither address:port nor name:port"),
+        )
+    };
     let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_| wrong())?;
     let hosts = crate::files::text("/etc/hosts");
@@ -190,9 +239,15 @@ fn look_up(name: &str, server: Option<&str>, tcp: bool, deadline: Instant) -> io
     let (servers, names) = match server {
         Some(text) => {
             let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text} is no address:port"));
-            (vec![text.parse::<SocketAddr>().map_err(wrong)?], vec![name.trim_end_matches('.').to_owned()])
+            (
+                vec![text.parse::<SocketAddr>().map_err(wrong)?],
+                vec![name.trim_end_matches('.').to_owned()],
+            )
         }
-        None => (file.servers.iter().map(|s| (*s, 53).into()).collect(), file.candidates(name)),
+        None => (
+            file.servers.iter().map(|s| (*s, 53).into()).collect(),
+            file.candidates(name),
+        ),
     };
     if servers.is_empty() {
         return Err(no_name(name, "/etc/resolv.conf names no server"));
@@ -242,7 +297,12 @@ mod tests {
     }
 
     fn get(address: String, timeout_ms: u64) -> ProbeResult {
-        let spec = ProbeSpec::Http { address, host: "test.nginx.com".into(), path: "/".into(), timeout_ms };
+        let spec = ProbeSpec::Http {
+            address,
+            host: "test.nginx.com".into(),
+            path: "/".into(),
+            timeout_ms,
+        };
         run(&[spec]).remove(0)
     }
 
@@ -254,7 +314,10 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n",
         ] {
             let result = get(serve_once(answer), 2000);
-            assert!(matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"), "{result:?}");
+            assert!(
+                matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"),
+                "{result:?}"
+            );
         }
     }
 
@@ -264,11 +327,21 @@ mod tests {
             ProbeResult::Failed { kind, .. } => kind,
             other => panic!("{other:?}"),
         };
-        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
         assert_eq!(kind(get(closed, 1000)), "refused");
         let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         assert_eq!(kind(get(silent.local_addr().unwrap().to_string(), 200)), "timeout");
-        assert_eq!(kind(get(serve_once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"), 1000)), "reset");
+        assert_eq!(
+            kind(get(
+                serve_once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"),
+                1000
+            )),
+            "reset"
+        );
         assert_eq!(kind(get("nonsense".into(), 1000)), "other");
     }
 
@@ -280,7 +353,11 @@ mod tests {
         thread::spawn(move || {
             let mut buffer = [0u8; 512];
             let (length, from) = udp.recv_from(&mut buffer).unwrap();
-            udp.send_to(&dns::tests::reply(&buffer[..length], 0, &[Ipv4Addr::new(10, 0, 0, 1)]), from).unwrap();
+            udp.send_to(
+                &dns::tests::reply(&buffer[..length], 0, &[Ipv4Addr::new(10, 0, 0, 1)]),
+                from,
+            )
+            .unwrap();
         });
         thread::spawn(move || {
             let (mut stream, _) = tcp.accept().unwrap();
@@ -292,7 +369,12 @@ mod tests {
             stream.write_all(&(reply.len() as u16).to_be_bytes()).unwrap();
             stream.write_all(&reply).unwrap();
         });
-        let ask = |tcp| ProbeSpec::Dns { name: "a.b".into(), server: Some(address.to_string()), tcp, timeout_ms: 2000 };
+        let ask = |tcp| ProbeSpec::Dns {
+            name: "a.b".into(),
+            server: Some(address.to_string()),
+            tcp,
+            timeout_ms: 2000,
+        };
         let results = run(&[ask(false), ask(true)]);
         assert!(
             matches!(&results[0], ProbeResult::Dns { rcode, addresses, .. } if rcode == "NOERROR" && addresses == &["10.0.0.1"])

@@ -17,7 +17,9 @@ pub fn running(programs: &[PathBuf]) -> Vec<i32> {
     all_pids()
         .into_iter()
         .filter(|pid| {
-            let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+            let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else {
+                return false;
+            };
             let text = program.to_string_lossy();
             let text = text.strip_suffix(" (deleted)").unwrap_or(&text);
             programs.iter().any(|p| p == Path::new(text))
@@ -30,7 +32,10 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
     let me = std::process::id() as i32;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let pids: BTreeSet<i32> = find().into_iter().filter(|pid| *pid != me && !is_zombie(*pid)).collect();
+        let pids: BTreeSet<i32> = find()
+            .into_iter()
+            .filter(|pid| *pid != me && !is_zombie(*pid))
+            .collect();
         if pids.is_empty() {
             return vec![];
         }
@@ -38,7 +43,10 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
             return pids
                 .iter()
                 .map(|pid| {
-                    format!("the process {pid} ({}) does not end", files::text(format!("/proc/{pid}/comm")).trim())
+                    format!(
+                        "the process {pid} ({}) does not end",
+                        files::text(format!("/proc/{pid}/comm")).trim()
+                    )
                 })
                 .collect();
         }

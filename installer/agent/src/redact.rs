@@ -81,7 +81,8 @@ fn names_secret(key: &str) -> bool {
 /// kubeadm's form: six characters, a dot, sixteen characters.
 fn is_bootstrap_token(word: &str) -> bool {
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    word.split_once('.').is_some_and(|(id, key)| id.len() == 6 && key.len() == 16 && plain(id) && plain(key))
+    word.split_once('.')
+        .is_some_and(|(id, key)| id.len() == 6 && key.len() == 16 && plain(id) && plain(key))
 }
 
 #[cfg(test)]

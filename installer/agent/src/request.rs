@@ -68,9 +68,20 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
 /// Requests that have neither events nor bytes of their own.
 fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, Diagnosis> {
     match request {
-        Request::Lease { run, owner, command, cluster } => {
-            value(lease(agent, owner, Holder { run: run.clone(), command: command.clone(), cluster: cluster.clone() }))
-        }
+        Request::Lease {
+            run,
+            owner,
+            command,
+            cluster,
+        } => value(lease(
+            agent,
+            owner,
+            Holder {
+                run: run.clone(),
+                command: command.clone(),
+                cluster: cluster.clone(),
+            },
+        )),
         Request::Facts(query) => value(facts::gather(agent, query)),
         Request::Ownership => value(agent.ownership()),
         Request::Check { steps } => value(check(agent, steps)),
@@ -79,7 +90,10 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
             value(undo::record_cluster_intent(agent, step, *action, undo.clone()))
         }
         Request::Done { step } => {
-            let record = Record::Done { step: step.clone(), stamp: None };
+            let record = Record::Done {
+                step: step.clone(),
+                stamp: None,
+            };
             value(agent.holder().and_then(|_| agent.record(record, Durability::OnDisk)))
         }
         Request::FinishRun { outcome } => value(finish_run(agent, outcome)),
@@ -123,7 +137,10 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
     let own = agent.ownership()?;
     if let Some(other) = own.cluster.as_ref().filter(|c| **c != cluster && !own.is_empty()) {
         agent.release_lease();
-        return Err(AgentError::OtherCluster { ours: cluster, found: other.clone() });
+        return Err(AgentError::OtherCluster {
+            ours: cluster,
+            found: other.clone(),
+        });
     }
     end_orphans();
     Ok(Welcome {
@@ -146,9 +163,13 @@ fn check(agent: &Agent, steps: &[Step]) -> Result<Vec<StepId>> {
 fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
     let holder = agent.holder()?;
     agent.journal(|journal| match journal.own().open_run.clone() {
-        Some(run) if run == holder.run => {
-            journal.append(&[Record::RunFinished { run, outcome: outcome.to_owned() }], Durability::OnDisk)
-        }
+        Some(run) if run == holder.run => journal.append(
+            &[Record::RunFinished {
+                run,
+                outcome: outcome.to_owned(),
+            }],
+            Durability::OnDisk,
+        ),
         _ => Ok(()),
     })
 }
@@ -159,7 +180,11 @@ fn tidy(agent: &Agent) -> Result<()> {
         return blobs::tidy(agent);
     }
     let run = "tidy".parse().expect("a plain word is a valid run id");
-    let holder = Holder { run, command: "tidy".to_owned(), cluster: String::new() };
+    let holder = Holder {
+        run,
+        command: "tidy".to_owned(),
+        cluster: String::new(),
+    };
     match agent.take_lease("the agent", holder) {
         Ok(()) => {}
         Err(AgentError::Locked(_)) => return Ok(()),
@@ -184,7 +209,11 @@ fn read_secret(agent: &Agent, path: &str, stream: &mut Stream) {
     let read = || -> Result<Vec<u8>> {
         let refused = || AgentError::Refused(format!("{path} is not a file that may be read"));
         let directory = agent.host.at(layout::KUBERNETES_DIR);
-        let real = agent.host.at(Path::new(path)).canonicalize().map_err(io_at("reading", Path::new(path)))?;
+        let real = agent
+            .host
+            .at(Path::new(path))
+            .canonicalize()
+            .map_err(io_at("reading", Path::new(path)))?;
         let inside = directory.canonicalize().is_ok_and(|d| real.starts_with(d));
         if !inside || !real.is_file() || std::fs::metadata(&real).map_err(io_at("reading", &real))?.len() > MAX_SECRET {
             return Err(refused());
@@ -193,13 +222,20 @@ fn read_secret(agent: &Agent, path: &str, stream: &mut Stream) {
     };
     match read() {
         Ok(bytes) => {
-            let value = to_value(FileSize { size_bytes: bytes.len() as u64 });
+            let value = to_value(FileSize {
+                size_bytes: bytes.len() as u64,
+            });
             send(stream, &Reply::Ok { value });
             let _ = stream.write_all(&bytes);
             end(stream, true);
         }
         Err(error) => {
-            send(stream, &Reply::Failed { diagnosis: error.diagnosis() });
+            send(
+                stream,
+                &Reply::Failed {
+                    diagnosis: error.diagnosis(),
+                },
+            );
             end(stream, false);
         }
     }
@@ -224,14 +260,21 @@ fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> R
 fn tunnel(mut stream: Stream, address: &str) {
     let failed = |what: String, error: Option<std::io::Error>| {
         let diagnosis = Diagnosis::new(Code::Unreachable, what);
-        Reply::Failed { diagnosis: error.into_iter().fold(diagnosis, |d, e| d.because(&e)) }
+        Reply::Failed {
+            diagnosis: error.into_iter().fold(diagnosis, |d, e| d.because(&e)),
+        }
     };
     let Ok(target) = address.parse::<SocketAddr>() else {
         return send(&mut stream, &failed(format!("{address} is no address:port"), None));
     };
     let tcp = match TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) {
         Ok(tcp) => tcp,
-        Err(error) => return send(&mut stream, &failed(format!("the node cannot connect to {address}"), Some(error))),
+        Err(error) => {
+            return send(
+                &mut stream,
+                &failed(format!("the node cannot connect to {address}"), Some(error)),
+            );
+        }
     };
     let Ok(to_target) = tcp.try_clone() else { return };
     let _ = tcp.set_nodelay(true);

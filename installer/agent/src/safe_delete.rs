@@ -12,11 +12,19 @@ use std::path::{Path, PathBuf};
 
 /// Removes `path` and everything below it, except what mounts keep. Returns a line for each thing that stays; nothing there is fine.
 pub fn remove_tree(path: &Path) -> Vec<String> {
-    let mut walk = Walk { mount_points: mount_points(path), residue: Vec::new() };
+    let mut walk = Walk {
+        mount_points: mount_points(path),
+        residue: Vec::new(),
+    };
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return vec![format!("{} is no path that can be removed", path.display())];
     };
-    match openat(CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty()) {
+    match openat(
+        CWD,
+        parent,
+        OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY,
+        Mode::empty(),
+    ) {
         Ok(directory) => walk.remove(&directory, name, path),
         Err(Errno::NOENT | Errno::NOTDIR) => {}
         Err(errno) => walk.stays(path, errno),
@@ -26,15 +34,27 @@ pub fn remove_tree(path: &Path) -> Vec<String> {
 
 /// Removes what is in a directory and keeps the directory and its `lost+found`.
 pub fn remove_content(path: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(path) else { return vec![] };
-    entries.flatten().filter(|e| e.file_name() != "lost+found").flat_map(|e| remove_tree(&e.path())).collect()
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return vec![];
+    };
+    entries
+        .flatten()
+        .filter(|e| e.file_name() != "lost+found")
+        .flat_map(|e| remove_tree(&e.path()))
+        .collect()
 }
 
 fn mount_points(path: &Path) -> BTreeSet<PathBuf> {
     // mountinfo has resolved paths; the tree may have been named through a link further up.
-    let real = path.parent().and_then(|p| p.canonicalize().ok()).zip(path.file_name()).map(|(p, n)| p.join(n));
+    let real = path
+        .parent()
+        .and_then(|p| p.canonicalize().ok())
+        .zip(path.file_name())
+        .map(|(p, n)| p.join(n));
     let Some(real) = real else { return BTreeSet::new() };
-    let below = mounts::all().into_iter().filter_map(|m| m.point.strip_prefix(&real).map(|rest| path.join(rest)).ok());
+    let below = mounts::all()
+        .into_iter()
+        .filter_map(|m| m.point.strip_prefix(&real).map(|rest| path.join(rest)).ok());
     // Joining an empty rest leaves a trailing slash, which does not matter to comparisons of components.
     below.collect()
 }
@@ -54,7 +74,8 @@ impl Walk {
 
     fn remove(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) {
         if self.mount_points.contains(path) {
-            self.residue.push(format!("{} stays: something is mounted there", path.display()));
+            self.residue
+                .push(format!("{} stays: something is mounted there", path.display()));
             return;
         }
         match unlinkat(parent, name, AtFlags::empty()) {
@@ -103,7 +124,9 @@ impl Walk {
 
 /// Says what kind of thing is at a path without following it; `None` when nothing is.
 pub fn kind_at(path: &Path) -> Option<FileType> {
-    statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode))
+    statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .ok()
+        .map(|s| FileType::from_raw_mode(s.st_mode))
 }
 
 #[cfg(test)]

@@ -39,7 +39,11 @@ impl Running {
             if left.is_zero() {
                 return;
             }
-            count = self.changed.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+            count = self
+                .changed
+                .wait_timeout(count, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -57,7 +61,11 @@ pub fn serve_on(
     silence: Duration,
 ) -> u8 {
     let banner = format!("{AGENT_BANNER} {}\n", env!("CARGO_PKG_VERSION"));
-    if output.write_all(banner.as_bytes()).and_then(|()| output.flush()).is_err() {
+    if output
+        .write_all(banner.as_bytes())
+        .and_then(|()| output.flush())
+        .is_err()
+    {
         return 1;
     }
     let agent = Arc::new(Agent::new(host));
@@ -73,8 +81,9 @@ pub fn serve_on(
         let name = format!("request-{}", numbers.fetch_add(1, Ordering::Relaxed));
         let work = move || {
             // A panic in one request is our fault and must not keep the end waiting.
-            let caught =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| request::answer(&agent, &header, stream)));
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                request::answer(&agent, &header, stream)
+            }));
             counted.add(-1);
             if let Err(panic) = caught {
                 std::panic::resume_unwind(panic);

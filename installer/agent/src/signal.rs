@@ -15,7 +15,9 @@ pub fn wait_for_end() -> io::Result<()> {
 
 /// Tells systemd that the service is up, when it is a `Type=notify` unit.
 pub fn notify_ready() {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let Ok(socket) = UnixDatagram::unbound() else { return };
     let text = path.to_string_lossy().into_owned();
     let address = match text.strip_prefix('@') {

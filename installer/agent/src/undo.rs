@@ -28,14 +28,22 @@ pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome
 /// Takes back all entries, or those of one run.
 pub fn undo_run(agent: &Agent, run: Option<&RunId>, say: Say) -> Result<UndoOutcome> {
     let own = agent.ownership()?;
-    let entries = own.entries.into_iter().rev().filter(|e| run.is_none_or(|run| &e.run == run)).collect();
+    let entries = own
+        .entries
+        .into_iter()
+        .rev()
+        .filter(|e| run.is_none_or(|run| &e.run == run))
+        .collect();
     undo_entries(agent, entries, say)
 }
 
 /// Takes back entries in the order given, which is newest first.
 fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutcome> {
     agent.holder()?;
-    let mut outcome = UndoOutcome { undone: 0, residue: vec![] };
+    let mut outcome = UndoOutcome {
+        undone: 0,
+        residue: vec![],
+    };
     start(agent, &entries)?;
     // All daemons stop before anything is removed: one that runs on would make again what an earlier entry's undo took away.
     // What does not stop shows as residue of the entry that claims it.
@@ -43,7 +51,9 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
     if all.len() > 1 {
         claims::quiesce(agent, &all);
     }
-    let containerd_goes = all.iter().any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd")));
+    let containerd_goes = all
+        .iter()
+        .any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd")));
     let mut failed: BTreeSet<&StepId> = BTreeSet::new();
     let mut started: BTreeSet<&StepId> = entries.iter().map(|e| &e.step).collect();
     let mut unit_files = Vec::new();
@@ -56,7 +66,12 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
         }
         // The older of two entries of one step: its turn has come.
         if !started.remove(&entry.step) {
-            agent.record(Record::UndoStarted { step: entry.step.clone() }, Durability::OnDisk)?;
+            agent.record(
+                Record::UndoStarted {
+                    step: entry.step.clone(),
+                },
+                Durability::OnDisk,
+            )?;
         }
         let began = Instant::now();
         let residue = match take_back(agent, &entry.undo, containerd_goes, say) {
@@ -64,7 +79,11 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
             Err(AgentError::Stopped) => return Err(AgentError::Stopped),
             Err(error) => {
                 let diagnosis = error.diagnosis();
-                vec![[vec![diagnosis.what], diagnosis.causes, diagnosis.saw].concat().join(": ")]
+                vec![
+                    [vec![diagnosis.what], diagnosis.causes, diagnosis.saw]
+                        .concat()
+                        .join(": "),
+                ]
             }
         };
         unit_files.extend(unit_file(&entry.undo));
@@ -77,9 +96,20 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
         } else {
             failed.insert(&entry.step);
             let why = residue.join("; ");
-            agent.record(Record::UndoFailed { step: step.clone(), why: why.clone() }, Durability::Buffered)?;
-            say(EventKind::Residue { step: step.clone(), text: why });
-            outcome.residue.extend(residue.into_iter().map(|line| format!("{step}: {line}")));
+            agent.record(
+                Record::UndoFailed {
+                    step: step.clone(),
+                    why: why.clone(),
+                },
+                Durability::Buffered,
+            )?;
+            say(EventKind::Residue {
+                step: step.clone(),
+                text: why,
+            });
+            outcome
+                .residue
+                .extend(residue.into_iter().map(|line| format!("{step}: {line}")));
         }
     }
     agent.journal(|journal| journal.append(&[], Durability::OnDisk))?;
@@ -92,9 +122,16 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
 /// Journals the start of all undos with one write to disk. Losing the end of one later only repeats it.
 fn start(agent: &Agent, entries: &[Entry]) -> Result<()> {
     let mut seen = BTreeSet::new();
-    let records: Vec<Record> =
-        entries.iter().filter(|e| seen.insert(&e.step)).map(|e| Record::UndoStarted { step: e.step.clone() }).collect();
-    if records.is_empty() { Ok(()) } else { agent.journal(|journal| journal.append(&records, Durability::OnDisk)) }
+    let records: Vec<Record> = entries
+        .iter()
+        .filter(|e| seen.insert(&e.step))
+        .map(|e| Record::UndoStarted { step: e.step.clone() })
+        .collect();
+    if records.is_empty() {
+        Ok(())
+    } else {
+        agent.journal(|journal| journal.append(&records, Durability::OnDisk))
+    }
 }
 
 fn claims_of(undo: &Undo) -> Option<&Claims> {
@@ -113,7 +150,9 @@ fn unit_file(undo: &Undo) -> Option<&str> {
 
 /// systemd remembers units whose files went.
 fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
-    agent.children.run(&agent.host, Job::quick(&["systemctl", "daemon-reload"], 60))?;
+    agent
+        .children
+        .run(&agent.host, Job::quick(&["systemctl", "daemon-reload"], 60))?;
     let argv = [&["systemctl", "reset-failed", "--"], names].concat();
     // Names that systemd has forgotten already make it complain, which is what is wanted.
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
@@ -129,13 +168,22 @@ fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, say: Say) -> Res
         Undo::RemoveHostsLines { lines } => system::remove_hosts_lines(host, lines)?,
         Undo::RestoreSysctls { settings } => return Ok(system::restore_sysctls(host, settings)),
         Undo::UnloadModules { modules } => system::unload_modules(host, modules),
-        Undo::RestoreUnit { name, was_enabled, was_active } => unit::restore(agent, name, *was_enabled, *was_active)?,
+        Undo::RestoreUnit {
+            name,
+            was_enabled,
+            was_active,
+        } => unit::restore(agent, name, *was_enabled, *was_active)?,
         Undo::RemoveImages { references } => {
             if !containerd_goes {
                 images::remove(agent, references)?;
             }
         }
-        Undo::RemoveClaims { claims, sysctls, absent_base_tables, .. } => {
+        Undo::RemoveClaims {
+            claims,
+            sysctls,
+            absent_base_tables,
+            ..
+        } => {
             return Ok(claims::remove(agent, claims, sysctls, absent_base_tables));
         }
     }
@@ -149,7 +197,10 @@ fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> 
         match rustix::fs::rmdir(real) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                let text = format!("the directory {} stays: it holds what landfall did not make", path.display());
+                let text = format!(
+                    "the directory {} stays: it holds what landfall did not make",
+                    path.display()
+                );
                 say(EventKind::Note { text });
                 return Ok(());
             }
@@ -161,21 +212,37 @@ fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> 
 
 /// Joins the recipe of an apply that was interrupted with that of its repetition: what was there before the first attempt counts.
 pub fn merge_objects(older: &Undo, newer: &Undo) -> Undo {
-    let (Undo::RestoreObjects { prior, absent }, Undo::RestoreObjects { prior: new_prior, absent: new_absent }) =
-        (older, newer)
+    let (
+        Undo::RestoreObjects { prior, absent },
+        Undo::RestoreObjects {
+            prior: new_prior,
+            absent: new_absent,
+        },
+    ) = (older, newer)
     else {
         return newer.clone();
     };
     let place = |object: &serde_json::Value| {
         let metadata = &object["metadata"];
-        [&object["apiVersion"], &object["kind"], &metadata["namespace"], &metadata["name"]]
-            .map(|v| v.as_str().map(str::to_owned))
+        [
+            &object["apiVersion"],
+            &object["kind"],
+            &metadata["namespace"],
+            &metadata["name"],
+        ]
+        .map(|v| v.as_str().map(str::to_owned))
     };
     let known: Vec<_> = prior.iter().chain(absent).map(place).collect();
     let add = |list: &[serde_json::Value], new: &[serde_json::Value]| {
-        list.iter().chain(new.iter().filter(|o| !known.contains(&place(o)))).cloned().collect()
+        list.iter()
+            .chain(new.iter().filter(|o| !known.contains(&place(o))))
+            .cloned()
+            .collect()
     };
-    Undo::RestoreObjects { prior: add(prior, new_prior), absent: add(absent, new_absent) }
+    Undo::RestoreObjects {
+        prior: add(prior, new_prior),
+        absent: add(absent, new_absent),
+    }
 }
 
 /// Journals the intent of a step that the operator carries out.
@@ -199,5 +266,10 @@ pub fn record_cluster_intent(
         }
         _ => undo,
     };
-    agent.record_intent(|run| Record::Intent { run, step: step.clone(), action, undo })
+    agent.record_intent(|run| Record::Intent {
+        run,
+        step: step.clone(),
+        action,
+        undo,
+    })
 }

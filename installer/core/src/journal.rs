@@ -91,8 +91,9 @@ pub struct FileStamp {
     pub inode: u64,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Change time in nanoseconds since the epoch; cannot be set by programs.
-    pub ctime_ns: i128,
+    /// Change time in nanoseconds since the epoch; cannot be set by programs. (64 bits: serde cannot read wider numbers back from a
+    /// tagged record; they last until 2262.)
+    pub ctime_ns: i64,
 }
 
 /// State of one entry.
@@ -387,7 +388,10 @@ mod tests {
             for (n, op) in ops {
                 let record = match op {
                     0 => intent(n),
-                    1 => Record::Done { step: id(n), stamp: None },
+                    1 => {
+                        let stamp = FileStamp { inode: u64::MAX, size_bytes: 1, ctime_ns: i64::MAX };
+                        Record::Done { step: id(n), stamp: Some(stamp) }
+                    }
                     2 => Record::Failed { step: id(n), why: "x".into() },
                     3 => Record::UndoStarted { step: id(n) },
                     4 => Record::Undone { step: id(n) },

@@ -20,7 +20,10 @@ pub fn absent_directories(host: &Host, path: &Path) -> Result<Vec<PathBuf>> {
         match if_there(std::fs::metadata(&real)).map_err(io_at("looking at", &real))? {
             Some(meta) if meta.is_dir() => break,
             Some(_) => {
-                return Err(AgentError::Foreign { path: at.to_owned(), found: "a file where a directory is wanted" });
+                return Err(AgentError::Foreign {
+                    path: at.to_owned(),
+                    found: "a file where a directory is wanted",
+                });
             }
             None => absent.push(at.to_owned()),
         }
@@ -47,7 +50,10 @@ pub fn make_directory(host: &Host, path: &Path, mode: u32) -> Result<()> {
 /// Returns the recipe that puts a path back to what it is now.
 pub fn restore_of(host: &Host, path: &Path) -> Result<Undo> {
     let prior = files::keep_prior(&host.at(path), |digest| host.prior(digest))?;
-    Ok(Undo::RestorePath { path: path.to_owned(), prior })
+    Ok(Undo::RestorePath {
+        path: path.to_owned(),
+        prior,
+    })
 }
 
 /// Says whether a file is as wanted.
@@ -56,7 +62,10 @@ pub fn is_written(work: &Work, path: &Path, mode: u32, content: &Content) -> Res
     if !files::has_mode(&real, mode) {
         return Ok(false);
     }
-    let unchanged = || work.same().is_some_and(|e| e.stamp.is_some() && e.stamp == files::stamp(&real));
+    let unchanged = || {
+        work.same()
+            .is_some_and(|e| e.stamp.is_some() && e.stamp == files::stamp(&real))
+    };
     Ok(match content {
         Content::Text(text) => files::read(&real)?.is_some_and(|found| found == text.as_bytes()),
         // What was generated once is kept: another run cannot know it.
@@ -94,12 +103,23 @@ fn generate(template: &str) -> Result<String> {
         let tail = &rest[at + OPEN.len()..];
         let wrong = || AgentError::Refused("a ${random:BYTES} place holder is not well formed".to_owned());
         let end = tail.find('}').ok_or_else(wrong)?;
-        let count: usize = tail[..end].parse().ok().filter(|n| (1..=256).contains(n)).ok_or_else(wrong)?;
+        let count: usize = tail[..end]
+            .parse()
+            .ok()
+            .filter(|n| (1..=256).contains(n))
+            .ok_or_else(wrong)?;
         let mut bytes = vec![0u8; count];
-        let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| AgentError::Kernel { what: "asking for random bytes".to_owned(), source: errno.into() })?;
+        let filled =
+            rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).map_err(|errno| {
+                AgentError::Kernel {
+                    what: "asking for random bytes".to_owned(),
+                    source: errno.into(),
+                }
+            })?;
         if filled != count {
-            return Err(AgentError::Refused("the kernel gave fewer random bytes than asked for".to_owned()));
+            return Err(AgentError::Refused(
+                "the kernel gave fewer random bytes than asked for".to_owned(),
+            ));
         }
         out.push_str(&base64::engine::general_purpose::STANDARD.encode(&bytes));
         rest = &tail[end + 1..];
@@ -111,7 +131,9 @@ fn generate(template: &str) -> Result<String> {
 /// Says whether a program is in place. The stamp of the last run's check saves hashing a hundred megabytes.
 pub fn is_installed(work: &Work, path: &Path, digest: &Digest) -> Result<bool> {
     let real = work.agent.host.at(path);
-    let Some(now) = files::stamp(&real) else { return Ok(false) };
+    let Some(now) = files::stamp(&real) else {
+        return Ok(false);
+    };
     if !files::has_mode(&real, 0o755) {
         return Ok(false);
     }
@@ -124,8 +146,9 @@ pub fn is_installed(work: &Work, path: &Path, digest: &Digest) -> Result<bool> {
 /// Unpacks a program from the blob store into place; it is renamed there only when its digest is right.
 pub fn install(host: &Host, path: &Path, blob: &Digest, digest: &Digest, size_bytes: u64) -> Result<()> {
     let stored = host.blob(blob);
-    let from =
-        if_there(File::open(&stored)).map_err(io_at("opening", &stored))?.ok_or(AgentError::BlobMissing(*blob))?;
+    let from = if_there(File::open(&stored))
+        .map_err(io_at("opening", &stored))?
+        .ok_or(AgentError::BlobMissing(*blob))?;
     let real = host.at(path);
     files::write(&real, Meta::mode(0o755), |file| {
         let mut to = BufWriter::with_capacity(256 * 1024, file);
@@ -135,7 +158,10 @@ pub fn install(host: &Host, path: &Path, blob: &Digest, digest: &Digest, size_by
         if found != *digest || length != size_bytes {
             // A blob that was right when it came and is not now: the next run brings it again.
             let _ = std::fs::remove_file(&stored);
-            return Err(AgentError::WrongDigest { what: format!("the program {}", path.display()), digest: *digest });
+            return Err(AgentError::WrongDigest {
+                what: format!("the program {}", path.display()),
+                digest: *digest,
+            });
         }
         Ok(())
     })

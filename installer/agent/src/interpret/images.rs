@@ -28,13 +28,22 @@ pub fn missing(agent: &Agent, images: &[Image]) -> Result<Vec<Image>> {
     }
     let filters: Vec<String> = images
         .iter()
-        .map(|i| format!("name=={},target.digest=={},labels.\"{key}\"=={value}", i.reference, i.manifest))
+        .map(|i| {
+            format!(
+                "name=={},target.digest=={},labels.\"{key}\"=={value}",
+                i.reference, i.manifest
+            )
+        })
         .collect();
     let mut argv = ctr(&["images", "list", "--quiet"]);
     argv.extend(filters.iter().map(String::as_str));
     let text = agent.children.run(&agent.host, Job::quick(&argv, 60))?.text();
     let there: BTreeSet<&str> = text.lines().map(str::trim).collect();
-    Ok(images.iter().filter(|i| !there.contains(i.reference.as_str())).cloned().collect())
+    Ok(images
+        .iter()
+        .filter(|i| !there.contains(i.reference.as_str()))
+        .cloned()
+        .collect())
 }
 
 /// Imports the missing images as one archive that is made on the way. Blocks until the step's deadline at most.
@@ -52,7 +61,11 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
     };
     // `--local`: through containerd's transfer service the same import costs half as much CPU again.
     let argv = ctr(&["images", "import", "--local", "--label", PINNED, "-"]);
-    let job = Job { deadline: work.deadline, input: Input::Feed(Box::new(feed)), ..Job::quick(&argv, 0) };
+    let job = Job {
+        deadline: work.deadline,
+        input: Input::Feed(Box::new(feed)),
+        ..Job::quick(&argv, 0)
+    };
     work.agent.children.run(host, job).map(|_| ())
 }
 

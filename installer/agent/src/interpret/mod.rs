@@ -55,19 +55,33 @@ pub fn is_satisfied(agent: &Agent, step: &Step) -> Result<bool> {
         entry => entry.as_ref(),
     };
     let deadline = Instant::now() + Duration::from_secs(step.deadline_s.min(60));
-    check(&Work { agent, step, owned, deadline, say: &|_| {} })
+    check(&Work {
+        agent,
+        step,
+        owned,
+        deadline,
+        say: &|_| {},
+    })
 }
 
 /// Runs one step. Blocks until its deadline at most.
 pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<StepOutcome, Diagnosis> {
-    perform(agent, step, say).map(|changed| StepOutcome { changed }).map_err(|error| error.diagnosis().at(&step.id))
+    perform(agent, step, say)
+        .map(|changed| StepOutcome { changed })
+        .map_err(|error| error.diagnosis().at(&step.id))
 }
 
 fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
     agent.holder()?;
     let deadline = Instant::now() + Duration::from_secs(step.deadline_s);
     if let Action::AwaitNode { probe } = &step.action {
-        let work = Work { agent, step, owned: None, deadline, say };
+        let work = Work {
+            agent,
+            step,
+            owned: None,
+            deadline,
+            say,
+        };
         return wait::until(&work, probe).map(|()| false);
     }
     let mut entry = newest(agent, step)?;
@@ -78,23 +92,40 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         }
         entry = newest(agent, step)?;
     }
-    let work = Work { agent, step, owned: entry.as_ref(), deadline, say };
+    let work = Work {
+        agent,
+        step,
+        owned: entry.as_ref(),
+        deadline,
+        say,
+    };
     if check(&work)? {
         consume_blobs(agent, &step.action);
         return Ok(false);
     }
     let undo = undo_for(&work)?;
     let action = step.action.digest();
-    agent.record_intent(|run| Record::Intent { run, step: step.id.clone(), action, undo })?;
+    agent.record_intent(|run| Record::Intent {
+        run,
+        step: step.id.clone(),
+        action,
+        undo,
+    })?;
     let acted = apply(&work).and_then(|()| {
         let there = holds_after(&work)?;
         there.then_some(()).ok_or_else(|| {
-            AgentError::NotSatisfied(format!("the step ran, but its result is not there: {}", step.action.text()))
+            AgentError::NotSatisfied(format!(
+                "the step ran, but its result is not there: {}",
+                step.action.text()
+            ))
         })
     });
     match acted {
         Ok(()) => {
-            let record = Record::Done { step: step.id.clone(), stamp: stamp(&work) };
+            let record = Record::Done {
+                step: step.id.clone(),
+                stamp: stamp(&work),
+            };
             agent.record(record, durability_of_done(&step.action))?;
             consume_blobs(agent, &step.action);
             Ok(true)
@@ -103,7 +134,13 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         Err(AgentError::Stopped) => Err(AgentError::Stopped),
         Err(error) => {
             let why = crate::redact::Redactor::text(&error.to_string());
-            agent.record(Record::Failed { step: step.id.clone(), why }, Durability::Buffered)?;
+            agent.record(
+                Record::Failed {
+                    step: step.id.clone(),
+                    why,
+                },
+                Durability::Buffered,
+            )?;
             Err(error)
         }
     }
@@ -153,14 +190,23 @@ fn undo_for(work: &Work) -> Result<Undo> {
     Ok(match &work.step.action {
         Action::Claim { claims } => claims::undo_for(agent, claims, &[])?,
         Action::Run { claims, effects, .. } => claims::undo_for(agent, claims, effects)?,
-        Action::Directory { path, .. } => Undo::RemoveDirectory { paths: file::absent_directories(host, path)? },
+        Action::Directory { path, .. } => Undo::RemoveDirectory {
+            paths: file::absent_directories(host, path)?,
+        },
         Action::File { path, .. } | Action::Binary { path, .. } => file::restore_of(host, path)?,
         Action::HostsLines { lines } => system::undo_for_hosts(host, lines)?,
-        Action::Sysctls { settings } => Undo::RestoreSysctls { settings: system::prior_sysctls(host, settings) },
-        Action::KernelFeatures { features } => Undo::UnloadModules { modules: system::absent_modules(host, features) },
+        Action::Sysctls { settings } => Undo::RestoreSysctls {
+            settings: system::prior_sysctls(host, settings),
+        },
+        Action::KernelFeatures { features } => Undo::UnloadModules {
+            modules: system::absent_modules(host, features),
+        },
         Action::Unit { name, .. } => unit::undo_for(agent, name)?,
         Action::Images { images } => {
-            let references = images::missing(agent, images)?.iter().map(|i| i.reference.to_string()).collect();
+            let references = images::missing(agent, images)?
+                .iter()
+                .map(|i| i.reference.to_string())
+                .collect();
             Undo::RemoveImages { references }
         }
         Action::RemoveFile { .. } | Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => {
@@ -175,7 +221,12 @@ fn apply(work: &Work) -> Result<()> {
         Action::Claim { .. } => Ok(()),
         Action::Directory { path, mode } => file::make_directory(host, path, *mode),
         Action::File { path, mode, content } => file::write_content(work, path, *mode, content),
-        Action::Binary { path, blob, digest, size_bytes } => file::install(host, path, blob, digest, *size_bytes),
+        Action::Binary {
+            path,
+            blob,
+            digest,
+            size_bytes,
+        } => file::install(host, path, blob, digest, *size_bytes),
         Action::HostsLines { lines } => system::add_hosts_lines(host, lines),
         Action::Sysctls { settings } => system::write_sysctls(host, settings),
         Action::KernelFeatures { features } => system::load_features(work.agent, features),
@@ -183,9 +234,9 @@ fn apply(work: &Work) -> Result<()> {
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
         Action::RemoveFile { path } => crate::files::remove_file(&host.at(path)),
-        Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => {
-            Err(AgentError::Refused("this step is not one that a node carries out".to_owned()))
-        }
+        Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
+            "this step is not one that a node carries out".to_owned(),
+        )),
     }
 }
 

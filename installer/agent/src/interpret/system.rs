@@ -15,22 +15,34 @@ const HOSTS: &str = "/etc/hosts";
 /// Returns the lines that do not stand in the hosts file.
 pub fn missing_hosts_lines(host: &Host, lines: &[String]) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&files::read(&host.at(HOSTS))?.unwrap_or_default()).into_owned();
-    Ok(lines.iter().filter(|line| !text.lines().any(|l| l == line.as_str())).cloned().collect())
+    Ok(lines
+        .iter()
+        .filter(|line| !text.lines().any(|l| l == line.as_str()))
+        .cloned()
+        .collect())
 }
 
 /// Returns how the hosts file is put back.
 pub fn undo_for_hosts(host: &Host, lines: &[String]) -> Result<Undo> {
     if !host.at(HOSTS).exists() {
-        return Ok(Undo::RestorePath { path: HOSTS.into(), prior: Prior::Absent });
+        return Ok(Undo::RestorePath {
+            path: HOSTS.into(),
+            prior: Prior::Absent,
+        });
     }
-    Ok(Undo::RemoveHostsLines { lines: missing_hosts_lines(host, lines)? })
+    Ok(Undo::RemoveHostsLines {
+        lines: missing_hosts_lines(host, lines)?,
+    })
 }
 
 /// Adds lines. They go to the end; when the last line has no newline they go to the front, so that removing them restores every byte.
 pub fn add_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
     let path = host.at(HOSTS);
     let old = files::read(&path)?.unwrap_or_default();
-    let new: String = missing_hosts_lines(host, lines)?.iter().map(|line| format!("{line}\n")).collect();
+    let new: String = missing_hosts_lines(host, lines)?
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
     let text = match old.last() {
         None | Some(b'\n') => [&old, new.as_bytes()].concat(),
         Some(_) => [new.as_bytes(), &old].concat(),
@@ -43,15 +55,26 @@ pub fn remove_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
     let path = host.at(HOSTS);
     files::remove_file(&files::part_of(&path))?;
     let Some(old) = files::read(&path)? else { return Ok(()) };
-    let ours = |line: &[u8]| line.strip_suffix(b"\n").is_some_and(|l| lines.iter().any(|o| o.as_bytes() == l));
-    let new: Vec<u8> = old.split_inclusive(|b| *b == b'\n').filter(|line| !ours(line)).flatten().copied().collect();
+    let ours = |line: &[u8]| {
+        line.strip_suffix(b"\n")
+            .is_some_and(|l| lines.iter().any(|o| o.as_bytes() == l))
+    };
+    let new: Vec<u8> = old
+        .split_inclusive(|b| *b == b'\n')
+        .filter(|line| !ours(line))
+        .flatten()
+        .copied()
+        .collect();
     if new == old { Ok(()) } else { rewrite_hosts(host, &new) }
 }
 
 fn rewrite_hosts(host: &Host, text: &[u8]) -> Result<()> {
     let path = host.at(HOSTS);
     let meta = match std::fs::metadata(&path) {
-        Ok(meta) => Meta { mode: meta.mode() & 0o7777, owner: Some((meta.uid(), meta.gid())) },
+        Ok(meta) => Meta {
+            mode: meta.mode() & 0o7777,
+            owner: Some((meta.uid(), meta.gid())),
+        },
         Err(_) => Meta::mode(0o644),
     };
     files::write_bytes(&path, meta, text)
@@ -59,7 +82,11 @@ fn rewrite_hosts(host: &Host, text: &[u8]) -> Result<()> {
 
 /// Returns the file of a kernel setting. A name may use `/` where an interface's name has a dot.
 fn sysctl_path(host: &Host, name: &str) -> PathBuf {
-    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let relative = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
     host.at("/proc/sys").join(relative)
 }
 
@@ -71,13 +98,20 @@ pub fn read_sysctl(host: &Host, name: &str) -> Option<String> {
 
 /// Returns those settings that are not as wanted.
 pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(String, String)> {
-    settings.iter().filter(|(name, value)| read_sysctl(host, name).as_ref() != Some(value)).cloned().collect()
+    settings
+        .iter()
+        .filter(|(name, value)| read_sysctl(host, name).as_ref() != Some(value))
+        .cloned()
+        .collect()
 }
 
 /// Returns the present values of those settings that are not as wanted.
 pub fn prior_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(String, String)> {
     let differing = differing_sysctls(host, settings);
-    differing.into_iter().filter_map(|(name, _)| read_sysctl(host, &name).map(|value| (name, value))).collect()
+    differing
+        .into_iter()
+        .filter_map(|(name, _)| read_sysctl(host, &name).map(|value| (name, value)))
+        .collect()
 }
 
 /// Writes those settings that differ.
@@ -85,7 +119,9 @@ pub fn write_sysctls(host: &Host, settings: &[(String, String)]) -> Result<()> {
     for (name, value) in differing_sysctls(host, settings) {
         // Turning forwarding on or off makes the kernel set this one too, which nobody asked for.
         const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
-        let redirects = (name == "net.ipv4.ip_forward").then(|| read_sysctl(host, REDIRECTS)).flatten();
+        let redirects = (name == "net.ipv4.ip_forward")
+            .then(|| read_sysctl(host, REDIRECTS))
+            .flatten();
         write_sysctl(host, &name, &value)?;
         if let Some(redirects) = redirects
             && read_sysctl(host, REDIRECTS).as_ref() != Some(&redirects)
@@ -116,16 +152,18 @@ pub fn restore_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<String
 pub fn has_feature(host: &Host, evidence: &FeatureEvidence) -> bool {
     match evidence {
         FeatureEvidence::Path(path) => host.at(path).exists(),
-        FeatureEvidence::Filesystem(kind) => {
-            files::text(host.at("/proc/filesystems")).lines().any(|l| l.split_whitespace().next_back() == Some(kind))
-        }
+        FeatureEvidence::Filesystem(kind) => files::text(host.at("/proc/filesystems"))
+            .lines()
+            .any(|l| l.split_whitespace().next_back() == Some(kind)),
     }
 }
 
 /// Returns the names of loaded modules.
 pub fn loaded_modules(host: &Host) -> BTreeSet<String> {
     let text = files::text(host.at("/proc/modules"));
-    text.lines().filter_map(|l| l.split(' ').next().map(str::to_owned)).collect()
+    text.lines()
+        .filter_map(|l| l.split(' ').next().map(str::to_owned))
+        .collect()
 }
 
 /// The kernel's own list of modules and what each needs.
@@ -155,8 +193,12 @@ impl ModuleIndex {
 
     /// Returns a module and everything that is loaded with it.
     pub fn closure(&self, module: &str) -> Vec<String> {
-        let needs =
-            self.files.iter().find(|(name, _)| name == module).map(|(_, needs)| needs.clone()).unwrap_or_default();
+        let needs = self
+            .files
+            .iter()
+            .find(|(name, _)| name == module)
+            .map(|(_, needs)| needs.clone())
+            .unwrap_or_default();
         std::iter::once(module.to_owned()).chain(needs).collect()
     }
 }
@@ -177,9 +219,14 @@ pub fn absent_modules(host: &Host, features: &[KernelFeature]) -> Vec<String> {
 /// Loads the modules of missing features.
 pub fn load_features(agent: &Agent, features: &[KernelFeature]) -> Result<()> {
     for feature in features.iter().filter(|f| !has_feature(&agent.host, &f.evidence)) {
-        agent.children.run(&agent.host, Job::quick(&["modprobe", "--", &feature.module], 30))?;
+        agent
+            .children
+            .run(&agent.host, Job::quick(&["modprobe", "--", &feature.module], 30))?;
         if !has_feature(&agent.host, &feature.evidence) {
-            let text = format!("the module {} was loaded, but the kernel feature is not there", feature.module);
+            let text = format!(
+                "the module {} was loaded, but the kernel feature is not there",
+                feature.module
+            );
             return Err(AgentError::NotSatisfied(text));
         }
     }
@@ -222,7 +269,9 @@ mod tests {
         let lines = vec!["10.0.0.1 a".to_owned(), "10.0.0.2 b".to_owned()];
         for before in ["", "127.0.0.1 localhost\n", "no newline at end", "10.0.0.1 a\nx\n"] {
             let (_root, host) = machine(before);
-            let Undo::RemoveHostsLines { lines: added } = undo_for_hosts(&host, &lines).unwrap() else { panic!() };
+            let Undo::RemoveHostsLines { lines: added } = undo_for_hosts(&host, &lines).unwrap() else {
+                panic!()
+            };
             add_hosts_lines(&host, &lines).unwrap();
             assert!(missing_hosts_lines(&host, &lines).unwrap().is_empty());
             remove_hosts_lines(&host, &added).unwrap();

@@ -40,8 +40,12 @@ pub fn states(children: &Children, host: &Host, names: &[&str]) -> Result<BTreeM
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut argv =
-        vec!["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload", "--"];
+    let mut argv = vec![
+        "systemctl",
+        "show",
+        "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload",
+        "--",
+    ];
     argv.extend(names);
     let text = children.run(host, Job::quick(&argv, 30))?.text();
     // systemd answers one block per name asked, in order; an alias answers with another Id.
@@ -62,7 +66,9 @@ pub fn states(children: &Children, host: &Host, names: &[&str]) -> Result<BTreeM
 }
 
 fn state(agent: &Agent, name: &str) -> Result<UnitState> {
-    Ok(states(&agent.children, &agent.host, &[name])?.remove(name).unwrap_or_default())
+    Ok(states(&agent.children, &agent.host, &[name])?
+        .remove(name)
+        .unwrap_or_default())
 }
 
 /// Says whether a unit is enabled and, if wanted, active.
@@ -74,14 +80,21 @@ pub fn is_up(agent: &Agent, name: &str, start: bool) -> Result<bool> {
 /// Returns how a unit is put back.
 pub fn undo_for(agent: &Agent, name: &str) -> Result<Undo> {
     let state = state(agent, name)?;
-    Ok(Undo::RestoreUnit { name: name.to_owned(), was_enabled: state.is_enabled(), was_active: state.is_active() })
+    Ok(Undo::RestoreUnit {
+        name: name.to_owned(),
+        was_enabled: state.is_enabled(),
+        was_active: state.is_active(),
+    })
 }
 
 /// Enables a unit and, if wanted, starts it; one that runs already is restarted, because something it reads has changed.
 /// Blocks until systemd says that it is up.
 pub fn bring_up(work: &Work, name: &str, start: bool) -> Result<()> {
     let run = |argv: &[&str]| {
-        let job = Job { deadline: work.deadline, ..Job::quick(argv, 0) };
+        let job = Job {
+            deadline: work.deadline,
+            ..Job::quick(argv, 0)
+        };
         work.agent.children.run(&work.agent.host, job)
     };
     let before = state(work.agent, name)?;
@@ -93,16 +106,26 @@ pub fn bring_up(work: &Work, name: &str, start: bool) -> Result<()> {
     }
     if start {
         let started = run(&["systemctl", "restart", "--", name]);
-        return started.map(|_| ()).map_err(|error| explain_failed_start(work.agent, name, error));
+        return started
+            .map(|_| ())
+            .map_err(|error| explain_failed_start(work.agent, name, error));
     }
     Ok(())
 }
 
 fn explain_failed_start(agent: &Agent, name: &str, error: AgentError) -> AgentError {
     let journal = ["journalctl", "--no-pager", "--output=cat", "--lines=15", "--unit", name];
-    let lines = agent.children.run(&agent.host, Job::quick(&journal, 10)).map(|o| o.tail).unwrap_or_default();
+    let lines = agent
+        .children
+        .run(&agent.host, Job::quick(&journal, 10))
+        .map(|o| o.tail)
+        .unwrap_or_default();
     match error {
-        AgentError::Program { program, status, mut tail } => {
+        AgentError::Program {
+            program,
+            status,
+            mut tail,
+        } => {
             tail.extend(lines);
             AgentError::Program { program, status, tail }
         }
@@ -122,13 +145,28 @@ pub enum StopHow {
 /// Stops units and waits until nothing of them is left. Ones that do not exist are fine. Blocks some seconds at most.
 pub fn stop(agent: &Agent, names: &[&str], how: StopHow) -> Result<()> {
     let states = states(&agent.children, &agent.host, names)?;
-    let there: Vec<&str> =
-        names.iter().copied().filter(|n| states.get(*n).is_some_and(|s| s.load != "not-found")).collect();
-    let running: Vec<&str> =
-        there.iter().copied().filter(|n| states.get(*n).is_some_and(|s| s.active != "inactive")).collect();
+    let there: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|n| states.get(*n).is_some_and(|s| s.load != "not-found"))
+        .collect();
+    let running: Vec<&str> = there
+        .iter()
+        .copied()
+        .filter(|n| states.get(*n).is_some_and(|s| s.active != "inactive"))
+        .collect();
     let systemctl = |verb: &[&str], units: &[&str], seconds: u64| {
-        let argv: Vec<&str> = ["systemctl"].iter().chain(verb).chain(&["--"]).chain(units).copied().collect();
-        agent.children.run_any(&agent.host, Job::quick(&argv, seconds)).map(|_| ())
+        let argv: Vec<&str> = ["systemctl"]
+            .iter()
+            .chain(verb)
+            .chain(&["--"])
+            .chain(units)
+            .copied()
+            .collect();
+        agent
+            .children
+            .run_any(&agent.host, Job::quick(&argv, seconds))
+            .map(|_| ())
     };
     if !running.is_empty() {
         // The stop job comes first: a unit that is merely killed would be restarted.
@@ -142,12 +180,18 @@ pub fn stop(agent: &Agent, names: &[&str], how: StopHow) -> Result<()> {
             systemctl(&["stop"], &running, 20)?;
         }
     }
-    if there.is_empty() { Ok(()) } else { systemctl(&["reset-failed"], &there, 10) }
+    if there.is_empty() {
+        Ok(())
+    } else {
+        systemctl(&["reset-failed"], &there, 10)
+    }
 }
 
 fn any_active(agent: &Agent, names: &[&str]) -> Result<bool> {
     let states = states(&agent.children, &agent.host, names)?;
-    Ok(states.values().any(|s| !matches!(s.active.as_str(), "inactive" | "failed")))
+    Ok(states
+        .values()
+        .any(|s| !matches!(s.active.as_str(), "inactive" | "failed")))
 }
 
 /// Puts a unit back. A unit whose file is gone has nothing to put back but its links.
@@ -157,10 +201,15 @@ pub fn restore(agent: &Agent, name: &str, was_enabled: bool, was_active: bool) -
     }
     let now = state(agent, name)?;
     if !was_enabled && now.file != "disabled" && now.load != "not-found" {
-        agent.children.run(&agent.host, Job::quick(&["systemctl", "--quiet", "disable", "--", name], 30))?;
+        agent.children.run(
+            &agent.host,
+            Job::quick(&["systemctl", "--quiet", "disable", "--", name], 30),
+        )?;
     }
     if was_active && !now.is_active() && now.load == "loaded" {
-        agent.children.run(&agent.host, Job::quick(&["systemctl", "start", "--", name], 60))?;
+        agent
+            .children
+            .run(&agent.host, Job::quick(&["systemctl", "start", "--", name], 60))?;
     }
     Ok(())
 }

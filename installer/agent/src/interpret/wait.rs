@@ -24,12 +24,14 @@ pub fn answers(work: &Work, probe: &NodeProbe) -> std::result::Result<(), String
             Ok(status) => Err(format!("{url} answers {status}")),
             Err(error) => Err(format!("{url}: {error}")),
         },
-        NodeProbe::UnixSocket { path } => {
-            UnixStream::connect(work.agent.host.at(path)).map(|_| ()).map_err(|e| format!("{}: {e}", path.display()))
-        }
+        NodeProbe::UnixSocket { path } => UnixStream::connect(work.agent.host.at(path))
+            .map(|_| ())
+            .map_err(|e| format!("{}: {e}", path.display())),
         NodeProbe::Tcp { address } => {
             let parsed: SocketAddr = address.parse().map_err(|_| format!("{address} is no address:port"))?;
-            TcpStream::connect_timeout(&parsed, LOOK_TIMEOUT).map(|_| ()).map_err(|e| format!("{address}: {e}"))
+            TcpStream::connect_timeout(&parsed, LOOK_TIMEOUT)
+                .map(|_| ())
+                .map_err(|e| format!("{address}: {e}"))
         }
         NodeProbe::EtcdHealthy => etcd::all_healthy(work.agent),
     }
@@ -43,13 +45,20 @@ pub fn until(work: &Work, probe: &NodeProbe) -> Result<()> {
         let Err(seen) = answers(work, probe) else { return Ok(()) };
         if Instant::now() >= work.deadline {
             let what = Action::AwaitNode { probe: probe.clone() }.text();
-            return Err(AgentError::Deadline { what, seconds: began.elapsed().as_secs(), seen: vec![seen] });
+            return Err(AgentError::Deadline {
+                what,
+                seconds: began.elapsed().as_secs(),
+                seen: vec![seen],
+            });
         }
         if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
             said = Some(Instant::now());
             let left = work.deadline.saturating_duration_since(Instant::now()).as_secs();
             let text = format!("{seen} ({left} s left)");
-            (work.say)(EventKind::StepWaiting { step: work.step.id.clone(), text });
+            (work.say)(EventKind::StepWaiting {
+                step: work.step.id.clone(),
+                text,
+            });
         }
         work.agent.children.sleep(LOOK_EVERY)?;
     }

@@ -61,7 +61,11 @@ impl Netlink {
     /// Sends one request that changes or asks for one thing; returns the answer, if there is one beside the acknowledgement.
     pub fn request(&mut self, kind: u16, flags: u16, body: &Body) -> io::Result<Option<Message>> {
         self.sequence += 1;
-        send(&self.socket, &frame(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, body), SendFlags::empty())?;
+        send(
+            &self.socket,
+            &frame(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, body),
+            SendFlags::empty(),
+        )?;
         let mut answer = None;
         loop {
             for (sequence, message) in self.receive()? {
@@ -79,7 +83,11 @@ impl Netlink {
     /// Asks for a list.
     pub fn dump(&mut self, kind: u16, body: &Body) -> io::Result<Vec<Message>> {
         self.sequence += 1;
-        send(&self.socket, &frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, body), SendFlags::empty())?;
+        send(
+            &self.socket,
+            &frame(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, body),
+            SendFlags::empty(),
+        )?;
         let mut list = Vec::new();
         loop {
             for (sequence, message) in self.receive()? {
@@ -127,18 +135,30 @@ impl Netlink {
         let mut buffer = vec![0u8; 128 * 1024];
         let (_, length) = recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC)?;
         if length > buffer.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a kernel message is longer than expected"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a kernel message is longer than expected",
+            ));
         }
         let mut rest = &buffer[..length];
         let mut messages = Vec::new();
         while rest.len() >= HEADER {
             let size = u32_at(rest, 0).unwrap_or(0) as usize;
             if size < HEADER || size > rest.len() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a kernel message has a wrong length"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a kernel message has a wrong length",
+                ));
             }
             let kind = u16::from_ne_bytes([rest[4], rest[5]]);
             let sequence = u32_at(rest, 8).unwrap_or(0);
-            messages.push((sequence, Message { kind, body: rest[HEADER..size].to_vec() }));
+            messages.push((
+                sequence,
+                Message {
+                    kind,
+                    body: rest[HEADER..size].to_vec(),
+                },
+            ));
             rest = &rest[align(size).min(rest.len())..];
         }
         Ok(messages)
@@ -238,8 +258,10 @@ mod tests {
 
     #[test]
     fn attributes_round_trip_and_damage_ends_the_walk() {
-        let body =
-            Body::new(&[1, 2, 3]).with_text(1, "eth0").with(2, &[9; 5]).with_nested(3, Body::default().with(7, &[1]));
+        let body = Body::new(&[1, 2, 3])
+            .with_text(1, "eth0")
+            .with(2, &[9; 5])
+            .with_nested(3, Body::default().with(7, &[1]));
         let bytes = &body.0[4..];
         assert_eq!(text_of(bytes, 1).as_deref(), Some("eth0"));
         assert_eq!(attribute(bytes, 2), Some(&[9u8; 5][..]));

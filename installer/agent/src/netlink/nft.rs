@@ -85,7 +85,10 @@ fn family_name(number: u8) -> Option<&'static str> {
 }
 
 fn family_number(name: &str) -> u8 {
-    [1u8, 2, 3, 5, 7, 10].into_iter().find(|n| family_name(*n) == Some(name)).unwrap_or(0)
+    [1u8, 2, 3, 5, 7, 10]
+        .into_iter()
+        .find(|n| family_name(*n) == Some(name))
+        .unwrap_or(0)
 }
 
 fn split(message: &Message) -> Option<(&'static str, &[u8])> {
@@ -119,7 +122,10 @@ pub fn read() -> io::Result<Ruleset> {
         .iter()
         .filter_map(|m| {
             let (family, attributes) = split(m)?;
-            Some(Table { family, name: text_of(attributes, 1)? })
+            Some(Table {
+                family,
+                name: text_of(attributes, 1)?,
+            })
         })
         .collect();
     if all.tables.is_empty() {
@@ -134,7 +140,10 @@ fn chain_of(message: &Message) -> Option<Chain> {
     let (family, attributes) = split(message)?;
     let policy = attribute(attributes, 5).and_then(|v| Some(u32::from_be_bytes(v.try_into().ok()?)));
     Some(Chain {
-        table: Table { family, name: text_of(attributes, 1)? },
+        table: Table {
+            family,
+            name: text_of(attributes, 1)?,
+        },
         name: text_of(attributes, 3)?,
         is_base: attribute(attributes, 4).is_some(),
         accepts: policy.unwrap_or(1) == 1,
@@ -145,10 +154,15 @@ fn rule_of(message: &Message) -> Option<Rule> {
     let (family, body) = split(message)?;
     let expressions = attribute(body, 4).unwrap_or_default();
     Some(Rule {
-        table: Table { family, name: text_of(body, 1)? },
+        table: Table {
+            family,
+            name: text_of(body, 1)?,
+        },
         chain: text_of(body, 2)?,
         handle: attribute(body, 3)?.try_into().ok()?,
-        jumps_to: attributes(expressions).filter_map(|(_, expression)| jump_of(expression)).collect(),
+        jumps_to: attributes(expressions)
+            .filter_map(|(_, expression)| jump_of(expression))
+            .collect(),
     })
 }
 
@@ -174,8 +188,9 @@ impl Ruleset {
 
     /// Returns which of iptables-nft's own tables are absent, as `family name`.
     pub fn absent_iptables_tables(&self) -> Vec<String> {
-        let all =
-            ["ip", "ip6"].iter().flat_map(|family| IPTABLES_TABLES.iter().map(move |name| format!("{family} {name}")));
+        let all = ["ip", "ip6"]
+            .iter()
+            .flat_map(|family| IPTABLES_TABLES.iter().map(move |name| format!("{family} {name}")));
         all.filter(|name| !self.has_table(name)).collect()
     }
 
@@ -184,7 +199,11 @@ impl Ruleset {
         let idle = |table: &Table| {
             candidates.contains(&table.to_string())
                 && !self.rules.iter().any(|r| &r.table == table)
-                && self.chains.iter().filter(|c| &c.table == table).all(|c| c.is_base && c.accepts)
+                && self
+                    .chains
+                    .iter()
+                    .filter(|c| &c.table == table)
+                    .all(|c| c.is_base && c.accepts)
         };
         self.tables.iter().filter(|t| idle(t)).cloned().collect()
     }
@@ -205,8 +224,10 @@ fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
 
 /// Deletes whole tables with everything in them; ones that are gone meanwhile are an error, so that the caller reads again.
 pub fn delete_tables<'a>(tables: impl IntoIterator<Item = &'a Table>) -> io::Result<()> {
-    let messages: Vec<_> =
-        tables.into_iter().map(|t| (DELETE_TABLE, 0, fixed(t.family).with_text(1, &t.name))).collect();
+    let messages: Vec<_> = tables
+        .into_iter()
+        .map(|t| (DELETE_TABLE, 0, fixed(t.family).with_text(1, &t.name)))
+        .collect();
     transaction(&messages)
 }
 
@@ -219,18 +240,182 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
     for rule in &all.rules {
         let leads = rule.jumps_to.iter().any(|to| is_doomed(&rule.table, to));
         if leads && !is_doomed(&rule.table, &rule.chain) {
-            let body = fixed(rule.table.family).with_text(1, &rule.table.name).with_text(2, &rule.chain);
+            let body = fixed(rule.table.family)
+                .with_text(1, &rule.table.name)
+                .with_text(2, &rule.chain);
             messages.push((DELETE_RULE, 0, body.with(3, &rule.handle)));
         }
     }
     // All are emptied before any is deleted: they jump to each other.
     for chain in &doomed {
-        let body = fixed(chain.table.family).with_text(1, &chain.table.name).with_text(2, &chain.name);
+        let body = fixed(chain.table.family)
+            .with_text(1, &chain.table.name)
+            .with_text(2, &chain.name);
         messages.push((DELETE_RULE, 0, body));
     }
     for chain in &doomed {
-        let body = fixed(chain.table.family).with_text(1, &chain.table.name).with_text(3, &chain.name);
+        let body = fixed(chain.table.family)
+            .with_text(1, &chain.table.name)
+            .with_text(3, &chain.name);
         messages.push((DELETE_CHAIN, 0, body));
     }
     transaction(&messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::NLM_F_CREATE;
+
+    const NEW_TABLE: u16 = SUBSYSTEM;
+    const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+    const NEW_RULE: u16 = SUBSYSTEM | 6;
+
+    fn table(family: &str, name: &str) -> (u16, u16, Body) {
+        (NEW_TABLE, NLM_F_CREATE, fixed(family).with_text(1, name))
+    }
+
+    fn chain(table: &str, name: &str, is_base: bool) -> (u16, u16, Body) {
+        let body = fixed("ip").with_text(1, table).with_text(3, name);
+        let hook = Body::default()
+            .with(1, &1u32.to_be_bytes())
+            .with(2, &0u32.to_be_bytes());
+        let body = if is_base {
+            body.with_nested(4, hook).with_text(7, "filter")
+        } else {
+            body
+        };
+        (NEW_CHAIN, NLM_F_CREATE, body)
+    }
+
+    fn jump(table: &str, from: &str, to: &str) -> (u16, u16, Body) {
+        let verdict = Body::default().with(1, &(-3i32).to_be_bytes()).with_text(2, to);
+        let data = Body::default()
+            .with(1, &0u32.to_be_bytes())
+            .with_nested(2, Body::default().with_nested(2, verdict));
+        let expression = Body::default().with_text(1, "immediate").with_nested(2, data);
+        let body = fixed("ip").with_text(1, table).with_text(2, from);
+        // 0x800 appends behind the rules that are there.
+        (
+            NEW_RULE,
+            NLM_F_CREATE | 0x800,
+            body.with_nested(4, Body::default().with_nested(1, expression)),
+        )
+    }
+
+    /// Gives this thread a network namespace of its own, which ends with it.
+    #[expect(
+        deprecated,
+        reason = "only this thread's own network namespace is left, and no descriptor is shared"
+    )]
+    fn own_namespace() {
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("these tests need root");
+    }
+
+    #[test]
+    fn chains_go_with_the_jumps_to_them_and_foreign_rules_stay() {
+        own_namespace();
+        assert_eq!(read().unwrap(), Ruleset::default());
+        let made = [
+            table("ip", "filter"),
+            table("ip", "nat"),
+            table("inet", "foreign"),
+            table("ip6", "kube-proxy"),
+            chain("filter", "INPUT", true),
+            chain("nat", "OUTPUT", true),
+            chain("filter", "KUBE-FIREWALL", false),
+            chain("filter", "KUBE-B", false),
+            chain("nat", "KUBE-SERVICES", false),
+            chain("filter", "MINE", false),
+            jump("filter", "INPUT", "MINE"),
+            jump("filter", "INPUT", "KUBE-FIREWALL"),
+            jump("filter", "KUBE-FIREWALL", "KUBE-B"),
+            jump("filter", "KUBE-FIREWALL", "MINE"),
+            jump("nat", "OUTPUT", "KUBE-SERVICES"),
+        ];
+        transaction(&made).unwrap();
+        let all = read().unwrap();
+        assert_eq!((all.tables.len(), all.chains.len(), all.rules.len()), (4, 6, 5));
+        assert!(all.has_table("ip6 kube-proxy") && all.has_chain_with("KUBE-"));
+        assert_eq!(all.absent_iptables_tables().len(), 8);
+
+        delete_tables(all.tables.iter().filter(|t| t.name == "kube-proxy")).unwrap();
+        delete_chains(&all, &["KUBE-".to_owned()]).unwrap();
+        let left = read().unwrap();
+        assert!(!left.has_chain_with("KUBE-"));
+        let jumps: Vec<_> = left
+            .rules
+            .iter()
+            .map(|r| (r.chain.as_str(), r.jumps_to.as_slice()))
+            .collect();
+        assert_eq!(jumps, [("INPUT", &["MINE".to_owned()][..])]);
+
+        let absent = ["ip filter", "ip nat", "inet foreign"].map(str::to_owned);
+        let idle = left.idle_tables(&absent);
+        assert_eq!(
+            idle.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["inet foreign", "ip nat"]
+        );
+        delete_tables(idle.iter().filter(|t| t.name == "nat")).unwrap();
+        let left = read().unwrap();
+        let names: Vec<_> = left.tables.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["inet foreign", "ip filter"]);
+        assert!(delete_tables(&idle).is_err(), "one of them is gone already");
+        assert_eq!(read().unwrap(), left, "a transaction that fails changes nothing");
+    }
+
+    #[test]
+    fn links_and_routes_come_and_go() {
+        use crate::netlink::route;
+        own_namespace();
+        let run = |args: &[&str]| {
+            assert!(
+                std::process::Command::new("ip").args(args).status().unwrap().success(),
+                "ip {args:?}"
+            );
+        };
+        run(&["link", "set", "lo", "up"]);
+        run(&["link", "add", "cni0", "type", "bridge"]);
+        run(&["link", "add", "vethx", "type", "veth", "peer", "name", "vethy"]);
+        run(&["link", "set", "vethx", "master", "cni0"]);
+        run(&["addr", "add", "10.9.0.1/24", "dev", "cni0"]);
+        run(&["link", "set", "cni0", "up"]);
+        let network = "10.96.0.0/12".parse().unwrap();
+        assert!(route::add_link_route(&network, "absent").is_err());
+        for _ in 0..2 {
+            route::add_link_route(&network, "cni0").unwrap();
+            assert!(route::has_link_route(&network, "cni0").unwrap());
+        }
+        let routes = route::routes().unwrap();
+        assert!(
+            routes.iter().any(|r| r.destination == network && r.interface == "cni0"),
+            "{routes:?}"
+        );
+        let peer = route::route_to("10.9.0.7".parse().unwrap()).unwrap().unwrap();
+        assert_eq!(
+            (peer.source.to_string().as_str(), peer.interface.as_str()),
+            ("10.9.0.1", "cni0")
+        );
+        assert_eq!(route::route_to("192.0.2.1".parse().unwrap()).unwrap(), None);
+        assert!(
+            route::addresses()
+                .unwrap()
+                .iter()
+                .any(|a| a.address.to_string() == "10.9.0.1" && a.prefix == 24)
+        );
+        for _ in 0..2 {
+            route::remove_link_route(&network, "cni0").unwrap();
+        }
+        assert!(!route::has_link_route(&network, "cni0").unwrap());
+        let links = route::links().unwrap();
+        let bridge = links.iter().find(|l| l.name == "cni0").unwrap();
+        assert!(
+            links
+                .iter()
+                .any(|l| l.name == "vethx" && l.master == Some(bridge.index))
+        );
+        route::delete_link(bridge.index).unwrap();
+        route::delete_link(bridge.index).unwrap();
+        assert!(!route::links().unwrap().iter().any(|l| l.name == "cni0"));
+    }
 }

@@ -111,7 +111,9 @@ fn raw_routes() -> io::Result<Vec<RawRoute>> {
     let list = Netlink::open(Subsystem::Route)?.dump(RTM_GETROUTE, &Body::new(&fixed))?;
     let routes = list.iter().filter_map(|message| {
         let (head, attributes) = message.body.split_at_checked(ROUTE_HEADER)?;
-        let table = attribute(attributes, RTA_TABLE).and_then(|v| u32_at(v, 0)).unwrap_or(u32::from(head[4]));
+        let table = attribute(attributes, RTA_TABLE)
+            .and_then(|v| u32_at(v, 0))
+            .unwrap_or(u32::from(head[4]));
         if table != u32::from(TABLE_MAIN) || head[7] != TYPE_UNICAST {
             return None;
         }
@@ -120,9 +122,17 @@ fn raw_routes() -> io::Result<Vec<RawRoute>> {
             None => Ipv4Addr::UNSPECIFIED,
         };
         let interface = attribute(attributes, RTA_OIF).and_then(|v| u32_at(v, 0));
-        let interface = interface.and_then(|index| names.get(&index).cloned()).unwrap_or_default();
+        let interface = interface
+            .and_then(|index| names.get(&index).cloned())
+            .unwrap_or_default();
         Some(RawRoute {
-            route: Route { destination: Cidr { address, prefix: head[1] }, interface },
+            route: Route {
+                destination: Cidr {
+                    address,
+                    prefix: head[1],
+                },
+                interface,
+            },
             protocol: head[5],
             scope: head[6],
             has_gateway: attribute(attributes, RTA_GATEWAY).is_some(),
@@ -153,7 +163,9 @@ pub fn route_to(peer: IpAddr) -> io::Result<Option<PeerRoute>> {
         _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(v).ok()?))),
     });
     let index = attribute(attributes, RTA_OIF).and_then(|v| u32_at(v, 0));
-    let (Some(source), Some(index)) = (source, index) else { return Ok(None) };
+    let (Some(source), Some(index)) = (source, index) else {
+        return Ok(None);
+    };
     let interface = names()?.remove(&index).unwrap_or_default();
     Ok(Some(PeerRoute { source, interface }))
 }
@@ -170,8 +182,23 @@ pub fn has_link_route(network: &Cidr, interface: &str) -> io::Result<bool> {
 }
 
 fn link_route(network: &Cidr, index: u32) -> Body {
-    let fixed = [AF_INET, network.prefix, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, SCOPE_LINK, TYPE_UNICAST, 0, 0, 0, 0];
-    Body::new(&fixed).with(RTA_DST, &network.address.octets()).with(RTA_OIF, &index.to_ne_bytes())
+    let fixed = [
+        AF_INET,
+        network.prefix,
+        0,
+        0,
+        TABLE_MAIN,
+        PROTOCOL_STATIC,
+        SCOPE_LINK,
+        TYPE_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    Body::new(&fixed)
+        .with(RTA_DST, &network.address.octets())
+        .with(RTA_OIF, &index.to_ne_bytes())
 }
 
 fn index_of(interface: &str) -> io::Result<u32> {
@@ -186,7 +213,9 @@ pub fn add_link_route(network: &Cidr, interface: &str) -> io::Result<()> {
         return Ok(());
     }
     let body = link_route(network, index_of(interface)?);
-    Netlink::open(Subsystem::Route)?.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body).map(|_| ())
+    Netlink::open(Subsystem::Route)?
+        .request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body)
+        .map(|_| ())
 }
 
 /// Removes the route that [`add_link_route`] made, and no other; one that is gone is fine.

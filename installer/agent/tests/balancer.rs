@@ -1,0 +1,165 @@
+//! The API balancer on loopback: failover, and closing what hangs on a dead backend.
+
+use landfall_agent::api_balancer::serve;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A server that names itself and then echoes; `stop` ends it and its connections.
+fn backend(name: &'static str, address: Option<SocketAddr>) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind(address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            if stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            thread::spawn(move || {
+                let _ = stream.write_all(name.as_bytes());
+                let mut buffer = [0u8; 1024];
+                while let Ok(read) = stream.read(&mut buffer) {
+                    if read == 0 || stream.write_all(&buffer[..read]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, stop)
+}
+
+fn end(address: SocketAddr, stop: &AtomicBool) {
+    stop.store(true, Ordering::SeqCst);
+    let _ = TcpStream::connect(address);
+}
+
+fn balancer(backends: Vec<SocketAddr>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || serve(&listener, &backends));
+    address
+}
+
+/// Connects and reads the name of whoever answers; empty when nobody does.
+fn who(balancer: SocketAddr) -> (String, TcpStream) {
+    let mut stream = TcpStream::connect(balancer).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0u8; 16];
+    let read = stream.read(&mut buffer).unwrap_or(0);
+    (String::from_utf8_lossy(&buffer[..read]).into_owned(), stream)
+}
+
+fn wait_for(what: &str, limit: Duration, mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !there() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_first_healthy_backend_serves_and_connections_to_a_dead_one_are_closed() {
+    let (first, stop) = backend("first", None);
+    let (second, _) = backend("second", None);
+    let balancer = balancer(vec![first, second]);
+    let (name, mut held) = who(balancer);
+    assert_eq!(name, "first");
+    held.write_all(b"ping").unwrap();
+    let mut buffer = [0u8; 4];
+    held.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+
+    // The listener goes; its open connection stays, as if its process hung: only the health check can know.
+    end(first, &stop);
+    let began = Instant::now();
+    assert_eq!(
+        who(balancer).0,
+        "second",
+        "a refused connection goes to the next at once"
+    );
+    assert_eq!(held.read(&mut buffer).unwrap_or(0), 0, "the held connection is closed");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+
+    let (_, _again) = backend("first", Some(first));
+    wait_for("the return of the first", Duration::from_secs(5), || {
+        who(balancer).0 == "first"
+    });
+}
+
+#[test]
+fn a_silent_backend_is_passed_over_and_its_connections_die_within_five_seconds() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = silent.local_addr().unwrap();
+    let (second, _) = backend("second", None);
+    let balancer = balancer(vec![address, second]);
+    // The second names itself at once: a connection on which nothing comes leads to the silent one.
+    let mut held = loop {
+        let mut held = TcpStream::connect(balancer).unwrap();
+        held.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        match held.read(&mut [0u8; 16]) {
+            Ok(_) => thread::sleep(Duration::from_millis(20)),
+            Err(_) => break held,
+        }
+    };
+    // A full accept queue drops further connection requests, as a machine without power does.
+    rustix::net::listen(&silent, 0).unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        fill.push(stream);
+        assert!(fill.len() < 100, "the accept queue does not fill");
+    }
+    let began = Instant::now();
+    assert_eq!(who(balancer).0, "second");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "a new request took {:?}",
+        began.elapsed()
+    );
+    held.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    assert_eq!(held.read(&mut [0u8; 4]).unwrap_or(9), 0, "closed, not timed out");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "the held connection took {:?}",
+        began.elapsed()
+    );
+    let again = Instant::now();
+    assert_eq!(who(balancer).0, "second");
+    assert!(
+        again.elapsed() < Duration::from_millis(500),
+        "once known as dead it costs no time"
+    );
+}
+
+#[test]
+fn large_answers_arrive_whole_and_half_closed_connections_work() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let target = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if stream.read_to_end(&mut bytes).is_ok() {
+                    let _ = stream.write_all(&bytes);
+                }
+            });
+        }
+    });
+    let balancer = balancer(vec![target]);
+    let sent: Vec<u8> = (0..8_000_000u32).map(|n| (n / 3) as u8).collect();
+    let mut stream = TcpStream::connect(balancer).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let mut back = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        stream.read_to_end(&mut back).unwrap();
+    });
+    assert!(back == sent);
+}

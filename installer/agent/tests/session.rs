@@ -1,0 +1,395 @@
+//! A whole session over a socket pair: frames, lease, steps, blobs, secrets, the end.
+
+use landfall_agent::host::Host;
+use landfall_agent::session::serve_on;
+use landfall_core::action::{Action, Claims, Content};
+use landfall_core::event::EventKind;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::{EntryState, Ownership};
+use landfall_core::name::Digest;
+use landfall_core::plan::{Stage, Step};
+use landfall_core::wire::mux::{Mux, read_json_line};
+use landfall_core::wire::{AGENT_BANNER, Reply, Request, StepOutcome, UndoOutcome, Welcome};
+use serde::de::DeserializeOwned;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+struct Operator {
+    mux: Arc<Mux>,
+    socket: UnixStream,
+    agent: JoinHandle<u8>,
+}
+
+impl Operator {
+    fn connect(root: &Path, silence: Duration) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let host = Host::under(root);
+        let output = theirs.try_clone().unwrap();
+        let agent = thread::spawn(move || serve_on(host, theirs, output, silence));
+        let mut reader = BufReader::new(ours.try_clone().unwrap());
+        let mut banner = String::new();
+        reader.read_line(&mut banner).unwrap();
+        assert!(banner.starts_with(AGENT_BANNER), "{banner}");
+        let mux = Mux::new(Box::new(ours.try_clone().unwrap()));
+        let pump = Arc::clone(&mux);
+        thread::spawn(move || pump.pump(reader));
+        Self {
+            mux,
+            socket: ours,
+            agent,
+        }
+    }
+
+    fn ask_with<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        body: &[u8],
+        on_event: &mut dyn FnMut(EventKind),
+    ) -> Result<(T, Vec<u8>), Diagnosis> {
+        let mut stream = self.mux.open(&serde_json::to_vec(request).unwrap()).unwrap();
+        let _ = stream.write_all(body);
+        let _ = stream.finish();
+        let mut reader = BufReader::new(stream.reader());
+        loop {
+            match read_json_line::<Reply>(&mut reader).unwrap().expect("an answer") {
+                Reply::Event { event } => on_event(event),
+                Reply::Ok { value } => {
+                    let mut rest = Vec::new();
+                    reader.read_to_end(&mut rest).unwrap();
+                    return Ok((serde_json::from_value(value).unwrap(), rest));
+                }
+                Reply::Failed { diagnosis } => return Err(diagnosis),
+            }
+        }
+    }
+
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Diagnosis> {
+        self.ask_with(request, &[], &mut |_| {}).map(|(value, _)| value)
+    }
+
+    fn lease(&self, run: &str) -> Result<Welcome, Diagnosis> {
+        self.ask(&Request::Lease {
+            run: run.parse().unwrap(),
+            owner: "ann@desk".into(),
+            command: "install".into(),
+            cluster: "ship".into(),
+        })
+    }
+
+    fn run(&self, step: &Step) -> Result<StepOutcome, Diagnosis> {
+        self.ask(&Request::RunStep { step: step.clone() })
+    }
+
+    fn hang_up(self) -> u8 {
+        self.socket.shutdown(Shutdown::Both).unwrap();
+        self.agent.join().unwrap()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn machine() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("bin")).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", root.path().join("bin/sh")).unwrap();
+    root
+}
+
+fn step(id: &str, action: Action) -> Step {
+    Step {
+        id: id.parse().unwrap(),
+        stage: Stage::Prepare,
+        node: "cp-1".parse().unwrap(),
+        needs: vec![],
+        deadline_s: 30,
+        action,
+    }
+}
+
+fn shell(id: &str, root: &Path, script: &str, creates: &str) -> Step {
+    step(
+        id,
+        Action::Run {
+            argv: vec!["sh".into(), "-c".into(), script.replace("ROOT", root.to_str().unwrap())],
+            env: vec![],
+            creates: vec![creates.into()],
+            claims: Claims {
+                paths: vec![creates.into()],
+                ..Claims::default()
+            },
+            effects: vec![],
+            stdout: None,
+        },
+    )
+}
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !there() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_second_operator_is_told_who_holds_the_lease() {
+    let root = machine();
+    let first = Operator::connect(root.path(), LONG);
+    assert_eq!(first.lease("run-1").unwrap().run.as_str(), "run-1");
+    assert_eq!(
+        first.lease("run-0").unwrap().run.as_str(),
+        "run-0",
+        "a session may change its run"
+    );
+    let second = Operator::connect(root.path(), LONG);
+    let refused = second.lease("run-2").unwrap_err();
+    assert_eq!(refused.code, Code::Locked);
+    assert!(refused.saw[0].contains("ann@desk"), "{refused:?}");
+    let refused = second
+        .run(&step(
+            "dir",
+            Action::Directory {
+                path: "/etc/x".into(),
+                mode: 0o755,
+            },
+        ))
+        .unwrap_err();
+    assert_eq!(refused.code, Code::Protocol, "no step without the lease");
+    assert_eq!(first.hang_up(), 0);
+    wait_for("the lease's return", || second.lease("run-2").is_ok());
+    assert_eq!(second.hang_up(), 0);
+    assert!(!root.path().join("run/landfall").exists());
+    assert!(
+        !root.path().join("var/lib/landfall").exists(),
+        "nothing was changed, so nothing is left"
+    );
+}
+
+#[test]
+fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_anew() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-1").unwrap();
+    let script = "echo $$ > ROOT/pid; mkdir ROOT/half; exec sleep 100";
+    let slow = shell(
+        "slow",
+        root.path(),
+        &script.replace("mkdir", "/bin/mkdir").replace("sleep", "/bin/sleep"),
+        "/half",
+    );
+    let header = serde_json::to_vec(&Request::RunStep { step: slow.clone() }).unwrap();
+    let stream = operator.mux.open(&header).unwrap();
+    let pid_file = root.path().join("pid");
+    wait_for("the child's start", || root.path().join("half").exists());
+    let pid = std::fs::read_to_string(pid_file).unwrap().trim().to_owned();
+    let began = Instant::now();
+    assert_eq!(operator.hang_up(), 0);
+    drop(stream);
+    assert!(began.elapsed() < Duration::from_secs(6));
+    wait_for("the child's end", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z")
+    });
+
+    let operator = Operator::connect(root.path(), LONG);
+    let own: Ownership = operator.ask(&Request::Ownership).unwrap();
+    assert_eq!(
+        own.entries[0].state,
+        EntryState::Intended,
+        "an interrupted step has an intent and nothing else"
+    );
+    assert_eq!(
+        operator.lease("run-2").unwrap().run.as_str(),
+        "run-1",
+        "the interrupted run goes on"
+    );
+    operator.lease("run-1").unwrap();
+    assert!(
+        !operator
+            .ask::<Vec<String>>(&Request::Check {
+                steps: vec![slow.clone()]
+            })
+            .unwrap()
+            .contains(&"slow".into())
+    );
+    // It fails unless the half-made directory was taken back first.
+    let quick = shell("slow", root.path(), "/bin/mkdir ROOT/half", "/half");
+    assert!(operator.run(&quick).unwrap().changed);
+    assert!(!operator.run(&quick).unwrap().changed);
+    let own: Ownership = operator.ask(&Request::Ownership).unwrap();
+    assert_eq!((own.entries.len(), own.entries[0].state), (1, EntryState::Owned));
+    operator
+        .ask::<()>(&Request::FinishRun { outcome: "done".into() })
+        .unwrap();
+    let undone: UndoOutcome = operator.ask(&Request::Undo { run: None }).unwrap();
+    assert_eq!((undone.undone, undone.residue.len()), (1, 0));
+    assert!(!root.path().join("half").exists());
+    operator.ask::<()>(&Request::Tidy).unwrap();
+    assert_eq!(operator.hang_up(), 0);
+    assert!(
+        !root.path().join("var/lib/landfall").exists(),
+        "the whole state is gone"
+    );
+}
+
+#[test]
+fn silence_ends_the_session() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), Duration::from_millis(300));
+    operator.lease("run-1").unwrap();
+    let began = Instant::now();
+    assert_eq!(operator.agent.join().unwrap(), 0);
+    assert!(began.elapsed() < Duration::from_secs(8));
+    assert!(!root.path().join("run/landfall").exists());
+}
+
+#[test]
+fn blobs_are_checked_on_the_way_in() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-1").unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    let digest = Digest::of(&bytes);
+    let put = Request::PutBlob {
+        digest,
+        size_bytes: bytes.len() as u64,
+    };
+    let mut wrong = bytes.clone();
+    wrong[1_000_000] ^= 1;
+    for body in [&wrong[..], &bytes[..2_000_000]] {
+        let refused = operator.ask_with::<()>(&put, body, &mut |_| {}).unwrap_err();
+        assert_eq!(refused.code, Code::BundleDigest);
+        let blobs = root.path().join("var/lib/landfall/blobs");
+        assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0, "nothing unchecked stays");
+    }
+    let ask = Request::HaveBlobs {
+        digests: [digest].into(),
+    };
+    assert!(operator.ask::<Vec<Digest>>(&ask).unwrap().is_empty());
+    operator.ask_with::<()>(&put, &bytes, &mut |_| {}).unwrap();
+    assert_eq!(operator.ask::<Vec<Digest>>(&ask).unwrap(), [digest]);
+    operator.ask::<()>(&Request::Tidy).unwrap();
+    assert!(!root.path().join("var/lib/landfall").exists());
+    operator.hang_up();
+}
+
+#[test]
+fn secrets_travel_and_are_read_from_one_place_only() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-1").unwrap();
+    let secret = b"-----BEGIN KEY-----";
+    let id: landfall_core::name::SecretId = "pki/ca.key".parse().unwrap();
+    let file = |path: &str| Action::File {
+        path: path.into(),
+        mode: 0o600,
+        content: Content::Secret(id.clone()),
+    };
+    let dir = step(
+        "dir",
+        Action::Directory {
+            path: "/etc/kubernetes/pki".into(),
+            mode: 0o755,
+        },
+    );
+    operator.run(&dir).unwrap();
+    let write = step("key", file("/etc/kubernetes/pki/ca.key"));
+    assert!(operator.run(&write).is_err(), "the secret was not brought");
+    let put = Request::PutSecret {
+        id: id.clone(),
+        size_bytes: secret.len() as u64,
+    };
+    operator.ask_with::<()>(&put, secret, &mut |_| {}).unwrap();
+    assert!(operator.run(&write).unwrap().changed);
+    assert!(!operator.run(&write).unwrap().changed);
+    let read = |path: &str| {
+        operator.ask_with::<serde_json::Value>(&Request::ReadSecret { path: path.into() }, &[], &mut |_| {})
+    };
+    assert_eq!(read("/etc/kubernetes/pki/ca.key").unwrap().1, secret);
+    std::fs::write(root.path().join("etc/shadow"), "x").unwrap();
+    std::os::unix::fs::symlink("../shadow", root.path().join("etc/kubernetes/link")).unwrap();
+    for path in [
+        "/etc/shadow",
+        "/etc/kubernetes/../shadow",
+        "/etc/kubernetes/link",
+        "/etc/kubernetes",
+        "/etc/kubernetes/none",
+    ] {
+        assert!(read(path).is_err(), "{path}");
+    }
+    let journal = std::fs::read_to_string(root.path().join("var/lib/landfall/journal.jsonl")).unwrap();
+    assert!(!journal.contains("BEGIN KEY"), "no secret in the journal");
+    operator.hang_up();
+}
+
+#[test]
+fn a_tunnel_carries_bytes_both_ways_and_ends_with_either_side() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    let sent: Vec<u8> = (0..5_000_000u32).map(|n| (n / 7) as u8).collect();
+    let mut stream = operator
+        .mux
+        .open(&serde_json::to_vec(&Request::Tunnel { address }).unwrap())
+        .unwrap();
+    let mut reader = BufReader::new(stream.reader());
+    assert!(matches!(
+        read_json_line::<Reply>(&mut reader).unwrap(),
+        Some(Reply::Ok { .. })
+    ));
+    let mut back = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            stream.write_all(&sent).unwrap();
+            stream.finish().unwrap();
+        });
+        reader.read_to_end(&mut back).unwrap();
+    });
+    echo.join().unwrap();
+    assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+    let refused: Result<(), _> = operator.ask(&Request::Tunnel {
+        address: "127.0.0.1:1".into(),
+    });
+    assert_eq!(refused.unwrap_err().code, Code::Unreachable);
+    operator.hang_up();
+}
+
+#[test]
+fn a_node_of_another_cluster_refuses() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-1").unwrap();
+    operator
+        .run(&step(
+            "dir",
+            Action::Directory {
+                path: "/etc/x".into(),
+                mode: 0o755,
+            },
+        ))
+        .unwrap();
+    operator.hang_up();
+    let operator = Operator::connect(root.path(), LONG);
+    let lease = Request::Lease {
+        run: "run-2".parse().unwrap(),
+        owner: "bob@desk".into(),
+        command: "install".into(),
+        cluster: "other".into(),
+    };
+    let refused = operator.ask::<Welcome>(&lease).unwrap_err();
+    assert_eq!(refused.code, Code::Preflight);
+    assert!(refused.what.contains("ship"), "{refused:?}");
+    operator.hang_up();
+}

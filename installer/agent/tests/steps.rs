@@ -1,0 +1,491 @@
+//! Every action that is about files: look, act, look again, take back; and taking back after nothing, half or all of it happened.
+
+use landfall_agent::agent::{Agent, Holder};
+use landfall_agent::host::Host;
+use landfall_agent::{interpret, undo};
+use landfall_core::action::{Action, Claims, Content, FeatureEvidence, KernelFeature};
+use landfall_core::journal::{EntryState, JournalError, Record, parse_journal};
+use landfall_core::name::Digest;
+use landfall_core::plan::{Stage, Step};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A machine with some files of its own.
+struct Machine {
+    root: tempfile::TempDir,
+    agent: Agent,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path.trim_start_matches('/'));
+        for dir in [
+            "/etc/landfall-not-ours",
+            "/usr/local/bin",
+            "/bin",
+            "/proc/sys/net/ipv4",
+            "/proc/sys/vm",
+        ] {
+            fs::create_dir_all(at(dir)).unwrap();
+        }
+        std::os::unix::fs::symlink("/bin/sh", at("/bin/sh")).unwrap();
+        for (path, text, mode) in [
+            ("/etc/hosts", "127.0.0.1 localhost\n", 0o644),
+            ("/etc/foreign.conf", "theirs\n", 0o640),
+            ("/etc/landfall-not-ours/first", "theirs\n", 0o644),
+            ("/usr/local/bin/kubectl", "an older kubectl\n", 0o700),
+            ("/proc/sys/net/ipv4/ip_forward", "0\n", 0o644),
+            ("/proc/sys/vm/overcommit_memory", "0\n", 0o644),
+            ("/proc/filesystems", "nodev\tsysfs\nnodev\toverlay\n", 0o444),
+        ] {
+            fs::write(at(path), text).unwrap();
+            fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let machine = Self {
+            agent: Agent::new(Host::under(root.path())),
+            root,
+        };
+        machine.lease("run-1");
+        machine
+    }
+
+    fn lease(&self, run: &str) {
+        let holder = Holder {
+            run: run.parse().unwrap(),
+            command: "install".into(),
+            cluster: "ship".into(),
+        };
+        self.agent.take_lease("ann@desk", holder).unwrap();
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.path().join(path.trim_start_matches('/'))
+    }
+
+    fn blob(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        fs::create_dir_all(self.at("/var/lib/landfall/blobs")).unwrap();
+        fs::write(self.agent.host.blob(&digest), bytes).unwrap();
+        digest
+    }
+
+    /// Everything on the machine outside landfall's own state: path, mode, content. Kernel settings without the final newline.
+    fn fingerprint(&self) -> BTreeMap<PathBuf, (u32, String)> {
+        fn walk(root: &Path, dir: &Path, all: &mut BTreeMap<PathBuf, (u32, String)>) {
+            for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+                let (path, meta) = (entry.path(), entry.path().symlink_metadata().unwrap());
+                let name = path.strip_prefix(root).unwrap().to_owned();
+                if name == Path::new("var") || name.starts_with("run") {
+                    continue;
+                }
+                let content = if meta.is_file() {
+                    fs::read_to_string(&path).unwrap().trim_end().to_owned()
+                } else {
+                    String::new()
+                };
+                all.insert(name, (meta.permissions().mode(), content));
+                if meta.is_dir() {
+                    walk(root, &path, all);
+                }
+            }
+        }
+        let mut all = BTreeMap::new();
+        walk(self.root.path(), self.root.path(), &mut all);
+        all
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let text = fs::read(self.at("/var/lib/landfall/journal.jsonl")).unwrap_or_default();
+        parse_journal(&text).unwrap()
+    }
+
+    fn run(&self, step: &Step) -> bool {
+        interpret::run_step(&self.agent, step, &|_| {}).unwrap().changed
+    }
+
+    fn undo_all(&self) {
+        let outcome = undo::undo_run(&self.agent, None, &|_| {}).unwrap();
+        assert_eq!(outcome.residue, Vec::<String>::new());
+    }
+}
+
+fn step(id: &str, action: Action) -> Step {
+    Step {
+        id: id.parse().unwrap(),
+        stage: Stage::Prepare,
+        node: "cp-1".parse().unwrap(),
+        needs: vec![],
+        deadline_s: 30,
+        action,
+    }
+}
+
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    // One raw zstd block: enough of the format for a test without a compressor.
+    assert!(bytes.len() < 256);
+    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, bytes.len() as u8];
+    let header = ((bytes.len() as u32) << 3) | 1;
+    out.extend(&header.to_le_bytes()[..3]);
+    out.extend(bytes);
+    out
+}
+
+fn steps(machine: &Machine) -> Vec<Step> {
+    let program = b"#!/bin/sh\nnew kubectl\n";
+    let blob = machine.blob(&compressed(program));
+    let text = |t: &str| Content::Text(t.to_owned());
+    vec![
+        step(
+            "claim",
+            Action::Claim {
+                claims: Claims {
+                    paths: vec!["/opt/made-by-daemons".into(), "/etc/landfall-not-ours".into()],
+                    sysctls: vec!["vm.overcommit_memory".into()],
+                    ..Claims::default()
+                },
+            },
+        ),
+        step(
+            "dir",
+            Action::Directory {
+                path: "/opt/landfall/cni/bin".into(),
+                mode: 0o750,
+            },
+        ),
+        step(
+            "new-file",
+            Action::File {
+                path: "/opt/landfall/cni/new".into(),
+                mode: 0o640,
+                content: text("ours\n"),
+            },
+        ),
+        step(
+            "old-file",
+            Action::File {
+                path: "/etc/foreign.conf".into(),
+                mode: 0o600,
+                content: text("ours\n"),
+            },
+        ),
+        step(
+            "generated",
+            Action::File {
+                path: "/opt/landfall/key".into(),
+                mode: 0o600,
+                content: Content::Generated("k: ${random:32}\n".into()),
+            },
+        ),
+        step(
+            "binary",
+            Action::Binary {
+                path: "/usr/local/bin/kubectl".into(),
+                blob,
+                digest: Digest::of(program),
+                size_bytes: program.len() as u64,
+            },
+        ),
+        step(
+            "hosts",
+            Action::HostsLines {
+                lines: vec!["10.0.0.1 api.ship".into(), "10.0.0.2 cp-2".into()],
+            },
+        ),
+        step(
+            "sysctls",
+            Action::Sysctls {
+                settings: vec![("net.ipv4.ip_forward".into(), "1".into())],
+            },
+        ),
+        step(
+            "features",
+            Action::KernelFeatures {
+                features: vec![KernelFeature {
+                    module: "overlay".into(),
+                    evidence: FeatureEvidence::Filesystem("overlay".into()),
+                }],
+            },
+        ),
+        step(
+            "run",
+            Action::Run {
+                argv: vec![
+                    "sh".into(),
+                    "-c".into(),
+                    format!("echo credential; echo made > {}", machine.at("/etc/made").display()),
+                ],
+                env: vec![],
+                creates: vec!["/etc/made".into(), "/etc/credential".into()],
+                claims: Claims {
+                    paths: vec!["/etc/made".into(), "/etc/credential".into()],
+                    ..Claims::default()
+                },
+                effects: vec![],
+                stdout: Some("/etc/credential".into()),
+            },
+        ),
+        step(
+            "remove",
+            Action::RemoveFile {
+                path: "/opt/landfall/cni/new".into(),
+            },
+        ),
+    ]
+}
+
+#[test]
+fn every_step_is_done_once_and_taken_back_without_a_trace() {
+    let machine = Machine::new();
+    let before = machine.fingerprint();
+    let steps = steps(&machine);
+    for step in &steps[..10] {
+        let expected = step.id.as_str() != "features";
+        assert_eq!(machine.run(step), expected, "{}", step.id);
+        assert!(interpret::is_satisfied(&machine.agent, step).unwrap(), "{}", step.id);
+    }
+    assert_eq!(fs::read_to_string(machine.at("/etc/foreign.conf")).unwrap(), "ours\n");
+    assert_eq!(
+        fs::read_to_string(machine.at("/usr/local/bin/kubectl")).unwrap(),
+        "#!/bin/sh\nnew kubectl\n"
+    );
+    assert_eq!(
+        fs::read_to_string(machine.at("/etc/credential")).unwrap(),
+        "credential\n"
+    );
+    assert_eq!(
+        fs::metadata(machine.at("/etc/credential"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    let key = fs::read_to_string(machine.at("/opt/landfall/key")).unwrap();
+
+    let (records, made) = (machine.records(), machine.fingerprint());
+    machine.lease("run-2");
+    for step in &steps[..10] {
+        assert!(!machine.run(step), "{} again", step.id);
+    }
+    assert_eq!(machine.records(), records, "a run without changes adds no record");
+    assert_eq!(machine.fingerprint(), made);
+    assert_eq!(
+        fs::read_to_string(machine.at("/opt/landfall/key")).unwrap(),
+        key,
+        "generated once"
+    );
+    assert!(machine.run(&steps[10]) && !machine.at("/opt/landfall/cni/new").exists());
+
+    // What daemons make after their claim was recorded.
+    fs::create_dir_all(machine.at("/opt/made-by-daemons/deep")).unwrap();
+    fs::write(machine.at("/proc/sys/vm/overcommit_memory"), "1\n").unwrap();
+    fs::write(machine.at("/etc/landfall-not-ours/kept"), "x").unwrap();
+    machine.undo_all();
+    fs::remove_file(machine.at("/etc/landfall-not-ours/kept")).expect("a directory that was there keeps what is in it");
+    assert_eq!(machine.fingerprint(), before);
+    assert!(machine.agent.ownership().unwrap().is_empty());
+}
+
+/// Cuts the journal after each record in turn, as a crash does: once with nothing of the next act done, once with all of it.
+#[test]
+fn a_crash_after_any_record_leaves_a_machine_that_can_go_on_or_back() {
+    let count = {
+        let machine = Machine::new();
+        for step in &steps(&machine)[..10] {
+            machine.run(step);
+        }
+        machine.records().len()
+    };
+    for cut in 1..=count {
+        for go_on in [false, true] {
+            let machine = Machine::new();
+            let before = machine.fingerprint();
+            let steps = steps(&machine);
+            let journal = machine.at("/var/lib/landfall/journal.jsonl");
+            // Everything up to the record happened, and the act behind it too, but nothing more was written.
+            for step in &steps[..10] {
+                machine.run(step);
+                if machine.records().len() >= cut {
+                    break;
+                }
+            }
+            let text = fs::read(&journal).unwrap();
+            let kept: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').take(cut).collect();
+            fs::write(&journal, kept.concat()).unwrap();
+            machine.agent.forget_journal();
+            if go_on {
+                for step in &steps[..10] {
+                    machine.run(step);
+                }
+                for step in &steps[..10] {
+                    assert!(!machine.run(step), "cut at {cut}: {} is not settled", step.id);
+                }
+                let own = machine.agent.ownership().unwrap();
+                assert!(own.entries.iter().all(|e| e.state == EntryState::Owned), "cut at {cut}");
+            }
+            machine.undo_all();
+            assert_eq!(machine.fingerprint(), before, "cut at {cut}, go on: {go_on}");
+        }
+    }
+}
+
+#[test]
+fn an_undo_that_was_interrupted_is_finished_by_the_next() {
+    let machine = Machine::new();
+    let before = machine.fingerprint();
+    let steps = steps(&machine);
+    for step in &steps[..10] {
+        machine.run(step);
+    }
+    let journal = machine.at("/var/lib/landfall/journal.jsonl");
+    let done = fs::read(&journal).unwrap();
+    machine.undo_all();
+    let undone = fs::read(&journal).unwrap();
+    let lines: Vec<&[u8]> = undone.split_inclusive(|b| *b == b'\n').collect();
+    let first = done.iter().filter(|b| **b == b'\n').count();
+    for cut in first..lines.len() {
+        // The machine is as after the whole undo; the journal says that less of it happened.
+        fs::write(&journal, lines[..cut].concat()).unwrap();
+        machine.agent.forget_journal();
+        machine.undo_all();
+        assert_eq!(machine.fingerprint(), before, "cut at {cut}");
+    }
+}
+
+#[test]
+fn rollback_takes_back_the_last_run_alone() {
+    let machine = Machine::new();
+    let file = |text: &str| Action::File {
+        path: "/etc/x".into(),
+        mode: 0o644,
+        content: Content::Text(text.into()),
+    };
+    machine.run(&step("x", file("one")));
+    machine.lease("run-2");
+    machine.run(&step("x", file("two")));
+    machine.run(&step(
+        "y",
+        Action::Directory {
+            path: "/etc/y".into(),
+            mode: 0o755,
+        },
+    ));
+    let run = "run-2".parse().unwrap();
+    let outcome = undo::undo_run(&machine.agent, Some(&run), &|_| {}).unwrap();
+    assert_eq!(outcome.undone, 2);
+    assert_eq!(fs::read_to_string(machine.at("/etc/x")).unwrap(), "one");
+    assert!(!machine.at("/etc/y").exists());
+    machine.undo_all();
+    assert!(!machine.at("/etc/x").exists());
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_named_and_the_rest_goes_on() {
+    let machine = Machine::new();
+    machine.run(&step(
+        "a",
+        Action::Directory {
+            path: "/etc/a".into(),
+            mode: 0o755,
+        },
+    ));
+    machine.run(&step(
+        "f",
+        Action::File {
+            path: "/etc/f".into(),
+            mode: 0o644,
+            content: Content::Text("x".into()),
+        },
+    ));
+    fs::remove_file(machine.at("/etc/f")).unwrap();
+    fs::create_dir(machine.at("/etc/f")).unwrap();
+    let outcome = undo::undo_run(&machine.agent, None, &|_| {}).unwrap();
+    assert_eq!((outcome.undone, outcome.residue.len()), (1, 1), "{:?}", outcome.residue);
+    assert!(!machine.at("/etc/a").exists());
+    let own = machine.agent.ownership().unwrap();
+    assert_eq!(own.entries[0].state, EntryState::Residue);
+    fs::remove_dir(machine.at("/etc/f")).unwrap();
+    machine.undo_all();
+    assert!(machine.agent.ownership().unwrap().is_empty());
+}
+
+#[test]
+fn a_damaged_blob_installs_nothing_and_is_brought_again() {
+    let machine = Machine::new();
+    let before = machine.fingerprint();
+    let blob = machine.blob(&compressed(b"something else"));
+    let wanted = Digest::of(b"the program");
+    let step = step(
+        "binary",
+        Action::Binary {
+            path: "/usr/local/bin/x".into(),
+            blob,
+            digest: wanted,
+            size_bytes: 11,
+        },
+    );
+    let error = interpret::run_step(&machine.agent, &step, &|_| {}).unwrap_err();
+    assert_eq!(error.code, landfall_core::explain::Code::BundleDigest);
+    assert_eq!(machine.fingerprint(), before);
+    assert!(!machine.agent.host.blob(&blob).exists());
+    machine.undo_all();
+}
+
+#[test]
+fn a_damaged_journal_stops_everything() {
+    let machine = Machine::new();
+    machine.run(&step(
+        "y",
+        Action::Directory {
+            path: "/etc/y".into(),
+            mode: 0o755,
+        },
+    ));
+    let journal = machine.at("/var/lib/landfall/journal.jsonl");
+    let mut text = fs::read(&journal).unwrap();
+    text[30] ^= 1;
+    let mut file = fs::File::create(&journal).unwrap();
+    file.write_all(&text).unwrap();
+    machine.agent.forget_journal();
+    let error = machine.agent.ownership().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            landfall_agent::error::AgentError::Journal(JournalError::Damaged { line: 1 })
+        ),
+        "{error:?}"
+    );
+    assert!(machine.at("/etc/y").exists());
+}
+
+#[test]
+fn a_cluster_step_that_was_interrupted_keeps_what_was_there_first() {
+    use landfall_core::action::Undo;
+    let machine = Machine::new();
+    let object =
+        |name: &str| serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
+    let id = "apply-x".parse().unwrap();
+    let first = Undo::RestoreObjects {
+        prior: vec![],
+        absent: vec![object("a")],
+    };
+    undo::record_cluster_intent(&machine.agent, &id, Digest::of(b"1"), first.clone()).unwrap();
+    // The first attempt made the object: the second one sees it, and must not take it for what was there before.
+    let second = Undo::RestoreObjects {
+        prior: vec![object("a")],
+        absent: vec![object("b")],
+    };
+    undo::record_cluster_intent(&machine.agent, &id, Digest::of(b"1"), second.clone()).unwrap();
+    assert_eq!(machine.agent.ownership().unwrap().newest(&id).unwrap().undo, first);
+    undo::record_cluster_intent(&machine.agent, &id, Digest::of(b"2"), second).unwrap();
+    let merged = Undo::RestoreObjects {
+        prior: vec![],
+        absent: vec![object("a"), object("b")],
+    };
+    assert_eq!(machine.agent.ownership().unwrap().newest(&id).unwrap().undo, merged);
+    assert_eq!(machine.agent.ownership().unwrap().entries.len(), 1);
+}
