@@ -1,0 +1,62 @@
+//! What can be wrong with a bundle.
+
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::name::Digest;
+use std::path::PathBuf;
+
+/// Why a bundle cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// Reading or writing failed.
+    #[error("{path} cannot be {verb}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        verb: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no bundle.
+    #[error("{path} is no bundle: {why}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The index does not fit what is in the file.
+    #[error("blob {digest} of the index is {what}")]
+    Blob {
+        /// The blob.
+        digest: Digest,
+        /// `missing`, or of another size.
+        what: String,
+    },
+    /// A blob's bytes do not have its digest.
+    #[error("{name} has digest {found}")]
+    Digest {
+        /// Name inside the file.
+        name: String,
+        /// Digest of the bytes that are there.
+        found: Digest,
+    },
+    /// A stream failed.
+    #[error("a blob could not be processed")]
+    Stream(#[source] std::io::Error),
+}
+
+impl From<BundleError> for Diagnosis {
+    fn from(error: BundleError) -> Self {
+        let code = match error {
+            BundleError::Io { .. } => Code::FileUnreadable,
+            BundleError::Format { .. } | BundleError::Stream(_) => Code::BundleFormat,
+            BundleError::Blob { .. } => Code::BundleMissing,
+            BundleError::Digest { .. } => Code::BundleDigest,
+        };
+        Diagnosis::new(code, "the bundle is not usable")
+            .because(&error)
+            .next("copy the bundle again from where it was built")
+    }
+}
