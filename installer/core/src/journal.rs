@@ -239,8 +239,7 @@ impl Ownership {
                 entry.state = Undoing;
             }
             Record::UndoFailed { step, .. } => {
-                let entry =
-                    newest(&mut self.entries, step, &[Undoing]).ok_or_else(|| illegal("undo failed", step))?;
+                let entry = newest(&mut self.entries, step, &[Undoing]).ok_or_else(|| illegal("undo failed", step))?;
                 entry.state = Residue;
             }
             Record::Undone { step } => {

@@ -48,7 +48,9 @@ struct Place {
 impl Cluster {
     /// Remembers admin credentials that were read from a control plane.
     pub fn with_admin(kubeconfig: Secret) -> Self {
-        Self { kubeconfig: Mutex::new(Some(kubeconfig)) }
+        Self {
+            kubeconfig: Mutex::new(Some(kubeconfig)),
+        }
     }
 
     /// Runs one cluster step, journalled through `session`. Returns whether it changed anything.
@@ -63,27 +65,51 @@ impl Cluster {
             Action::Apply { objects } => self.apply(session, step, objects),
             Action::Await { condition } => {
                 let mut say = |text: String| {
-                    voice.say(Some(&step.node), EventKind::StepWaiting { step: step.id.clone(), text });
+                    voice.say(
+                        Some(&step.node),
+                        EventKind::StepWaiting {
+                            step: step.id.clone(),
+                            text,
+                        },
+                    );
                 };
-                self.await_condition(session, condition, Duration::from_secs(step.deadline_s), cancel, &mut say)?;
+                self.await_condition(
+                    session,
+                    condition,
+                    Duration::from_secs(step.deadline_s),
+                    cancel,
+                    &mut say,
+                )?;
                 Ok(false)
             }
-            _ => Err(Diagnosis::new(Code::Internal, "a node's action was given to the cluster")),
+            _ => Err(Diagnosis::new(
+                Code::Internal,
+                "a node's action was given to the cluster",
+            )),
         }
     }
 
     /// Says whether an apply step is journalled as done and would change nothing.
     pub fn is_satisfied(&self, session: &Arc<NodeSession>, step: &Step, owned: &Ownership) -> bool {
-        let Action::Apply { objects } = &step.action else { return false };
+        let Action::Apply { objects } = &step.action else {
+            return false;
+        };
         let recorded = owned
             .newest(&step.id)
             .is_some_and(|e| e.state == EntryState::Owned && e.action == step.action.digest());
-        recorded && self.with_client(session, |client| async move { unchanged(&client, objects).await }).unwrap_or(false)
+        recorded
+            && self
+                .with_client(session, |client| async move { unchanged(&client, objects).await })
+                .unwrap_or(false)
     }
 
     fn apply(&self, session: &Arc<NodeSession>, step: &Step, objects: &[Value]) -> Result<bool, Diagnosis> {
         let undo = self.with_client(session, |client| async move { prior_of(&client, objects).await })?;
-        let () = session.ask(&Request::Intent { step: step.id.clone(), action: step.action.digest(), undo })?;
+        let () = session.ask(&Request::Intent {
+            step: step.id.clone(),
+            action: step.action.digest(),
+            undo,
+        })?;
         self.with_client(session, |client| async move {
             for object in objects {
                 apply_one(&client, object).await?;
@@ -137,11 +163,14 @@ impl Cluster {
                     return Err(Diagnosis::new(Code::Interrupted, "the wait was interrupted").saw(seen));
                 }
                 if began.elapsed() >= deadline {
-                    return Err(Diagnosis::new(Code::StepDeadline, "the cluster did not become what is wanted in time")
-                        .saw(seen)
-                        .saw(format!("waited {} s", deadline.as_secs()))
-                        .next("landfall status")
-                        .next("then run the same `landfall install` again: it continues at this step"));
+                    return Err(Diagnosis::new(
+                        Code::StepDeadline,
+                        "the cluster did not become what is wanted in time",
+                    )
+                    .saw(seen)
+                    .saw(format!("waited {} s", deadline.as_secs()))
+                    .next("landfall status")
+                    .next("then run the same `landfall install` again: it continues at this step"));
                 }
                 if seen != last {
                     let left = deadline.saturating_sub(began.elapsed()).as_secs();
@@ -183,7 +212,10 @@ impl Cluster {
 
     fn remove_node(&self, session: &Arc<NodeSession>, name: &NodeName) -> Result<Option<String>, Absent> {
         let result = self.with_client(session, |client| async move {
-            match Api::<Node>::all(client).delete(name.as_str(), &Default::default()).await {
+            match Api::<Node>::all(client)
+                .delete(name.as_str(), &Default::default())
+                .await
+            {
                 Ok(_) => Ok(Some(format!("removed the Node object {name} of the interrupted join"))),
                 Err(error) if is_not_found(&error) => Ok(None),
                 Err(error) => Err(api_error("the Node object could not be removed", &error)),
@@ -214,7 +246,10 @@ impl Cluster {
 
     /// Returns the admin kubeconfig, read from the node once.
     pub fn admin(&self, session: &NodeSession) -> Result<Secret, Diagnosis> {
-        let mut cached = self.kubeconfig.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut cached = self
+            .kubeconfig
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(secret) = cached.as_ref() {
             return Ok(secret.clone());
         }
@@ -236,7 +271,9 @@ async fn client(admin: &Secret, forward: &Forward) -> Result<Client, Diagnosis> 
     };
     let text = String::from_utf8_lossy(admin.expose());
     let kubeconfig = Kubeconfig::from_yaml(&text).map_err(|e| bad(&e))?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|e| bad(&e))?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|e| bad(&e))?;
     config.cluster_url = format!("https://{}", forward.address()).parse().map_err(|e| bad(&e))?;
     config.tls_server_name = Some("127.0.0.1".to_owned());
     config.connect_timeout = Some(Duration::from_secs(5));
@@ -262,7 +299,11 @@ fn place_of(object: &Value) -> Result<Place, Diagnosis> {
     let kind = object["kind"].as_str().ok_or_else(malformed)?;
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let name = object["metadata"]["name"].as_str().ok_or_else(malformed)?.to_owned();
-    Ok(Place { resource, namespace: object["metadata"]["namespace"].as_str().map(str::to_owned), name })
+    Ok(Place {
+        resource,
+        namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
+        name,
+    })
 }
 
 fn api(client: &Client, place: &Place) -> Api<DynamicObject> {
@@ -277,10 +318,15 @@ async fn apply_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
     let began = Instant::now();
     loop {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api(client, &place).patch(&place.name, &params, &Patch::Apply(object)).await {
+        match api(client, &place)
+            .patch(&place.name, &params, &Patch::Apply(object))
+            .await
+        {
             Ok(_) => return Ok(()),
             // Right after init the server may not have its namespaces, priority classes or leader yet.
-            Err(error) if began.elapsed() < APPLY_PATIENCE && is_passing(&error) => tokio::time::sleep(POLL_EVERY).await,
+            Err(error) if began.elapsed() < APPLY_PATIENCE && is_passing(&error) => {
+                tokio::time::sleep(POLL_EVERY).await
+            }
             Err(error) => {
                 let what = format!("{} {} could not be applied", place.resource.kind, place.name);
                 return Err(api_error(&what, &error).next("landfall status"));
@@ -302,7 +348,10 @@ async fn prior_of(client: &Client, objects: &[Value]) -> Result<Undo, Diagnosis>
     let (mut prior, mut absent) = (Vec::new(), Vec::new());
     for object in objects {
         let place = place_of(object)?;
-        let found = api(client, &place).get_opt(&place.name).await.map_err(|e| api_error("an object could not be read", &e))?;
+        let found = api(client, &place)
+            .get_opt(&place.name)
+            .await
+            .map_err(|e| api_error("an object could not be read", &e))?;
         match found {
             Some(found) => prior.push(comparable(&found)),
             None => absent.push(serde_json::json!({
@@ -319,8 +368,14 @@ async fn unchanged(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis
     for object in objects {
         let place = place_of(object)?;
         let api = api(client, &place);
-        let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
-        let (there, would_be) = (api.get_opt(&place.name).await, api.patch(&place.name, &params, &Patch::Apply(object)).await);
+        let params = PatchParams {
+            dry_run: true,
+            ..PatchParams::apply(FIELD_MANAGER).force()
+        };
+        let (there, would_be) = (
+            api.get_opt(&place.name).await,
+            api.patch(&place.name, &params, &Patch::Apply(object)).await,
+        );
         match (there, would_be) {
             (Ok(Some(there)), Ok(would_be)) if comparable(&there) == comparable(&would_be) => {}
             (Ok(_), Ok(_)) => return Ok(false),
@@ -334,7 +389,13 @@ async fn unchanged(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis
 fn comparable(object: &DynamicObject) -> Value {
     let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        for key in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
+        for key in [
+            "managedFields",
+            "resourceVersion",
+            "generation",
+            "uid",
+            "creationTimestamp",
+        ] {
             metadata.remove(key);
         }
     }
@@ -347,10 +408,17 @@ fn comparable(object: &DynamicObject) -> Value {
 async fn nodes_not_ready(client: &Client, names: &[NodeName]) -> Result<Option<String>, kube::Error> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let ready = |name: &NodeName| {
-        nodes.items.iter().any(|n| n.metadata.name.as_deref() == Some(name.as_str()) && is_node_ready(n))
+        nodes
+            .items
+            .iter()
+            .any(|n| n.metadata.name.as_deref() == Some(name.as_str()) && is_node_ready(n))
     };
     let missing: Vec<_> = names.iter().filter(|n| !ready(n)).map(NodeName::as_str).collect();
-    Ok(if missing.is_empty() { None } else { Some(format!("not Ready yet: {}", missing.join(", "))) })
+    Ok(if missing.is_empty() {
+        None
+    } else {
+        Some(format!("not Ready yet: {}", missing.join(", ")))
+    })
 }
 
 /// Says whether a Node's Ready condition is true.
@@ -359,9 +427,16 @@ pub fn is_node_ready(node: &Node) -> bool {
     conditions.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
-async fn not_rolled_out(client: &Client, kind: &str, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
+async fn not_rolled_out(
+    client: &Client,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<String>, kube::Error> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
-    let object = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource).get(name).await?;
+    let object = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource)
+        .get(name)
+        .await?;
     let status = &object.data["status"];
     let number = |value: &Value| value.as_i64().unwrap_or(0);
     let observed = number(&status["observedGeneration"]) >= object.metadata.generation.unwrap_or(0);
@@ -371,7 +446,11 @@ async fn not_rolled_out(client: &Client, kind: &str, namespace: &str, name: &str
             number(&status["updatedNumberScheduled"]),
             number(&status["numberReady"]),
         ),
-        _ => (number(&object.data["spec"]["replicas"]), number(&status["updatedReplicas"]), number(&status["readyReplicas"])),
+        _ => (
+            number(&object.data["spec"]["replicas"]),
+            number(&status["updatedReplicas"]),
+            number(&status["readyReplicas"]),
+        ),
     };
     if observed && wanted > 0 && updated >= wanted && ready >= wanted {
         return Ok(None);
@@ -383,26 +462,44 @@ async fn not_rolled_out(client: &Client, kind: &str, namespace: &str, name: &str
 fn remove_member(session: &Arc<NodeSession>, name: &str, peer_url: &str) -> Result<Option<String>, Absent> {
     let etcdctl = |args: &[&str]| -> Result<CommandOutput, Absent> {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        session.ask(&Request::Etcdctl { args }).map_err(|_| Absent::NoClusterHere)
+        session
+            .ask(&Request::Etcdctl { args })
+            .map_err(|_| Absent::NoClusterHere)
     };
     let failed = |what: String, saw: String| {
         Absent::Failed(Box::new(
-            Diagnosis::new(Code::ClusterApi, what).on(session.name()).saw(saw).next("landfall status"),
+            Diagnosis::new(Code::ClusterApi, what)
+                .on(session.name())
+                .saw(saw)
+                .next("landfall status"),
         ))
     };
     let list = etcdctl(&["member", "list", "-w", "json"])?;
-    let members: Value = serde_json::from_str(&list.stdout)
-        .map_err(|_| failed("etcd's members could not be listed".to_owned(), list.stderr.trim().to_owned()))?;
+    let members: Value = serde_json::from_str(&list.stdout).map_err(|_| {
+        failed(
+            "etcd's members could not be listed".to_owned(),
+            list.stderr.trim().to_owned(),
+        )
+    })?;
     let members = members["members"].as_array().cloned().unwrap_or_default();
     let is_it = |m: &Value| {
         m["name"].as_str() == Some(name)
-            || m["peerURLs"].as_array().is_some_and(|urls| urls.iter().any(|u| u.as_str() == Some(peer_url)))
+            || m["peerURLs"]
+                .as_array()
+                .is_some_and(|urls| urls.iter().any(|u| u.as_str() == Some(peer_url)))
     };
-    let Some(member) = members.iter().find(|m| is_it(m)) else { return Ok(None) };
+    let Some(member) = members.iter().find(|m| is_it(m)) else {
+        return Ok(None);
+    };
     let id = member["ID"].as_u64().map(|id| format!("{id:x}")).unwrap_or_default();
     let removed = etcdctl(&["member", "remove", &id])?;
     if removed.status == Some(0) {
-        return Ok(Some(format!("removed the etcd member {name} ({id}) of the interrupted join")));
+        return Ok(Some(format!(
+            "removed the etcd member {name} ({id}) of the interrupted join"
+        )));
     }
-    Err(failed(format!("etcd refused to give up the half-joined member {name}"), removed.stderr.trim().to_owned()))
+    Err(failed(
+        format!("etcd refused to give up the half-joined member {name}"),
+        removed.stderr.trim().to_owned(),
+    ))
 }

@@ -44,7 +44,10 @@ pub fn push(
     cancel: &CancelToken,
     voice: &Voice,
 ) -> BTreeMap<NodeName, u64> {
-    let nodes: Vec<_> = steps.iter().filter_map(|(name, steps)| Some((sessions.get(name)?, steps))).collect();
+    let nodes: Vec<_> = steps
+        .iter()
+        .filter_map(|(name, steps)| Some((sessions.get(name)?, steps)))
+        .collect();
     let sent = crate::fleet::each(&nodes, |(session, steps)| {
         let sent = AtomicU64::new(0);
         if let Err(diagnosis) = push_to(bundle, session, steps, arrival, cancel, voice, &sent) {
@@ -94,10 +97,22 @@ fn push_to(
                 return Ok(());
             }
             let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-            let Some((digest, size_bytes)) = next else { return Ok(()) };
+            let Some((digest, size_bytes)) = next else {
+                return Ok(());
+            };
             let blob = bundle.blob(&digest)?;
-            let mut counted = Counted { inner: blob, session, voice, sent, unreported: 0 };
-            let () = session.ask_with(&Request::PutBlob { digest, size_bytes }, Some(&mut counted), &mut |_| {})?;
+            let mut counted = Counted {
+                inner: blob,
+                session,
+                voice,
+                sent,
+                unreported: 0,
+            };
+            let () = session.ask_with(
+                &Request::PutBlob { digest, size_bytes },
+                Some(&mut counted),
+                &mut |_| {},
+            )?;
             counted.report();
             arrival.arrived(session.name(), digest);
         }
@@ -117,7 +132,12 @@ struct Counted<'a, R> {
 impl<R> Counted<'_, R> {
     fn report(&mut self) {
         self.unreported = 0;
-        self.voice.say(Some(self.session.name()), EventKind::PushProgress { bytes: self.sent.load(Ordering::Relaxed) });
+        self.voice.say(
+            Some(self.session.name()),
+            EventKind::PushProgress {
+                bytes: self.sent.load(Ordering::Relaxed),
+            },
+        );
     }
 }
 

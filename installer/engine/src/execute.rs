@@ -89,7 +89,10 @@ impl Executor<'_> {
     /// Runs `plan`. `satisfied` steps of the whole plan count as done. After the first failure no new step is handed out;
     /// running ones end. Blocks until all is over.
     pub fn run(&self, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Executed {
-        let shared = Shared { progress: Mutex::new(Progress::default()), changed: Condvar::new() };
+        let shared = Shared {
+            progress: Mutex::new(Progress::default()),
+            changed: Condvar::new(),
+        };
         shared.lock().done = satisfied.clone();
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
         let mut by_node: BTreeMap<NodeName, Vec<Step>> = BTreeMap::new();
@@ -102,7 +105,11 @@ impl Executor<'_> {
             pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         let progress = std::mem::take(&mut *shared.lock());
-        Executed { changes: progress.changes, errors: progress.errors, bytes_sent }
+        Executed {
+            changes: progress.changes,
+            errors: progress.errors,
+            bytes_sent,
+        }
     }
 
     fn hand_out<'scope, 'env>(
@@ -120,7 +127,11 @@ impl Executor<'_> {
             if running == 0 && (left == 0 || stop) {
                 return;
             }
-            let ready = if stop { None } else { todo.iter().find(|s| is_ready(s, &progress)).copied() };
+            let ready = if stop {
+                None
+            } else {
+                todo.iter().find(|s| is_ready(s, &progress)).copied()
+            };
             let Some(step) = ready else {
                 // The time-out only serves ^C, which has no way to notify.
                 let wait = self.changed_or(&shared.changed, progress);
@@ -156,17 +167,41 @@ impl Executor<'_> {
     fn run_step(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<bool, Diagnosis> {
         let start = Instant::now();
         let (id, stage, node) = (step.id.clone(), step.stage, Some(&step.node));
-        self.voice.say(node, EventKind::StepStarted { step: id.clone(), stage, text: step.action.text() });
-        let result = self.act(plan, step, shared).map_err(|d| if d.step.is_none() { d.at(&step.id) } else { d });
+        self.voice.say(
+            node,
+            EventKind::StepStarted {
+                step: id.clone(),
+                stage,
+                text: step.action.text(),
+            },
+        );
+        let result = self
+            .act(plan, step, shared)
+            .map_err(|d| if d.step.is_none() { d.at(&step.id) } else { d });
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &result {
             Ok(changed) => {
                 let changed = *changed;
-                self.voice.say(node, EventKind::StepFinished { step: id, stage, changed, took_ms });
+                self.voice.say(
+                    node,
+                    EventKind::StepFinished {
+                        step: id,
+                        stage,
+                        changed,
+                        took_ms,
+                    },
+                );
             }
             Err(diagnosis) => {
                 let diagnosis = diagnosis.clone();
-                self.voice.say(node, EventKind::StepFailed { step: id, stage, diagnosis });
+                self.voice.say(
+                    node,
+                    EventKind::StepFailed {
+                        step: id,
+                        stage,
+                        diagnosis,
+                    },
+                );
             }
         }
         result
@@ -179,7 +214,11 @@ impl Executor<'_> {
         if step.action.runs_in_cluster() {
             return self.cluster.run(session, step, self.cancel, self.voice);
         }
-        if let Action::File { content: Content::Secret(id), .. } = &step.action {
+        if let Action::File {
+            content: Content::Secret(id),
+            ..
+        } = &step.action
+        {
             self.bring_secret(plan, id, &step.node, shared)?;
         }
         if let Action::Run { effects, .. } = &step.action {
@@ -203,7 +242,10 @@ impl Executor<'_> {
         let secret = Secret::new(from.ask_bytes(&Request::ReadSecret { path })?);
         let session = self.sessions.get(to).ok_or_else(unknown)?;
         let size_bytes = secret.expose().len() as u64;
-        let request = Request::PutSecret { id: id.clone(), size_bytes };
+        let request = Request::PutSecret {
+            id: id.clone(),
+            size_bytes,
+        };
         session.ask_with(&request, Some(&mut secret.expose()), &mut |_| {})
     }
 
@@ -214,7 +256,12 @@ impl Executor<'_> {
             .get(&step.node)
             .and_then(|own| own.newest(&step.id))
             .is_some_and(|entry| entry.state != EntryState::Owned);
-        if interrupted { self.cluster.remove_effects(self.sessions, &step.node, effects, self.voice) } else { Ok(()) }
+        if interrupted {
+            self.cluster
+                .remove_effects(self.sessions, &step.node, effects, self.voice)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -226,5 +273,7 @@ fn is_ready(step: &Step, progress: &Progress) -> bool {
         return false;
     }
     let here = progress.arrived.get(&step.node);
-    blobs_of(step).iter().all(|digest| here.is_some_and(|set| set.contains(digest)))
+    blobs_of(step)
+        .iter()
+        .all(|digest| here.is_some_and(|set| set.contains(digest)))
 }

@@ -22,22 +22,40 @@ pub struct Voice {
 impl Voice {
     /// Starts the run's clock.
     pub fn new(around: &Surroundings) -> Self {
-        Self { began: Instant::now(), sink: Arc::clone(&around.sink) }
+        Self {
+            began: Instant::now(),
+            sink: Arc::clone(&around.sink),
+        }
     }
 
     /// Says something about a node or the whole run.
     pub fn say(&self, node: Option<&NodeName>, kind: EventKind) {
         let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.sink.emit(Event { at_ms, node: node.cloned(), kind });
+        self.sink.emit(Event {
+            at_ms,
+            node: node.cloned(),
+            kind,
+        });
     }
 
     /// Runs `work` as a named phase.
     pub fn phase<T>(&self, phase: &str, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
-        self.say(None, EventKind::PhaseStarted { phase: phase.to_owned() });
+        self.say(
+            None,
+            EventKind::PhaseStarted {
+                phase: phase.to_owned(),
+            },
+        );
         let result = work();
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.say(None, EventKind::PhaseFinished { phase: phase.to_owned(), took_ms });
+        self.say(
+            None,
+            EventKind::PhaseFinished {
+                phase: phase.to_owned(),
+                took_ms,
+            },
+        );
         result
     }
 }
@@ -83,7 +101,12 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
 }
 
 /// Takes the lease of every node. Returns the run id to use: that of an interrupted run, when there is one.
-pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroundings) -> Result<RunId, Vec<Diagnosis>> {
+pub fn lease(
+    sessions: &Sessions,
+    command: &str,
+    cluster: &str,
+    around: &Surroundings,
+) -> Result<RunId, Vec<Diagnosis>> {
     let take = |run: &RunId| {
         let list: Vec<_> = sessions.values().collect();
         each(&list, |session| {
@@ -95,9 +118,11 @@ pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroun
             };
             let welcome: Welcome = session.ask(&request)?;
             if welcome.protocol != PROTOCOL_VERSION {
-                return Err(Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
-                    .on(session.name())
-                    .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol)));
+                return Err(
+                    Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
+                        .on(session.name())
+                        .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol)),
+                );
             }
             Ok(welcome)
         })
@@ -108,7 +133,11 @@ pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroun
     for result in take(&around.run) {
         match result {
             Ok(welcome) if welcome.run != around.run => {
-                run = if run == around.run { welcome.run } else { run.min(welcome.run) };
+                run = if run == around.run {
+                    welcome.run
+                } else {
+                    run.min(welcome.run)
+                };
             }
             Ok(_) => {}
             Err(diagnosis) => errors.push(diagnosis),

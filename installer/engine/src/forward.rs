@@ -57,7 +57,9 @@ impl Drop for Forward {
 }
 
 fn relay(connection: TcpStream, mut stream: Stream, mut reader: impl Read + Send) {
-    let Ok(mut from_client) = connection.try_clone() else { return };
+    let Ok(mut from_client) = connection.try_clone() else {
+        return;
+    };
     let mut to_client = connection;
     thread::scope(|scope| {
         scope.spawn(move || {

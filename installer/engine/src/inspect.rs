@@ -24,7 +24,9 @@ pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    let (sessions, errors) = voice.phase("connect", || {
+        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    });
     if sessions.is_empty() {
         outcome.errors = errors;
         return outcome;
@@ -46,7 +48,12 @@ pub fn verify_over(
     let machines: Vec<&Node> = desired.inventory.outside().collect();
     let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, voice);
     let named = |prefix: &'static str| {
-        move |d: Diagnosis| (format!("{prefix}/{}", d.node.as_ref().map_or("unknown", NodeName::as_str)), d)
+        move |d: Diagnosis| {
+            (
+                format!("{prefix}/{}", d.node.as_ref().map_or("unknown", NodeName::as_str)),
+                d,
+            )
+        }
     };
     let mut unreachable: Vec<_> = member_errors.into_iter().map(named("node")).collect();
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
@@ -65,10 +72,18 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    let (sessions, errors) = voice.phase("connect", || {
+        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    });
     for error in errors {
         if let Some(name) = error.node.clone() {
-            outcome.nodes.insert(name, NodeStatus { error: Some(error.clone()), ..NodeStatus::default() });
+            outcome.nodes.insert(
+                name,
+                NodeStatus {
+                    error: Some(error.clone()),
+                    ..NodeStatus::default()
+                },
+            );
         }
         outcome.errors.push(error);
     }
@@ -77,9 +92,17 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
         let look = || -> Result<NodeStatus, Diagnosis> {
             let own: Ownership = session.ask(&Request::Ownership)?;
             let facts: NodeFacts = session.ask(&Request::Facts(FactsQuery::default()))?;
-            Ok(NodeStatus { facts: Some(facts), owned: own.entries.len(), open_run: own.open_run, ..NodeStatus::default() })
+            Ok(NodeStatus {
+                facts: Some(facts),
+                owned: own.entries.len(),
+                open_run: own.open_run,
+                ..NodeStatus::default()
+            })
         };
-        look().unwrap_or_else(|error| NodeStatus { error: Some(error), ..NodeStatus::default() })
+        look().unwrap_or_else(|error| NodeStatus {
+            error: Some(error),
+            ..NodeStatus::default()
+        })
     });
     for (session, status) in list.iter().zip(looked) {
         outcome.nodes.insert(session.name().clone(), status);
@@ -93,7 +116,9 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
 
 fn add_cluster_health(desired: &Desired, sessions: &Sessions, outcome: &mut Outcome) {
     for node in desired.inventory.control_planes() {
-        let Some(session) = sessions.get(&node.name) else { continue };
+        let Some(session) = sessions.get(&node.name) else {
+            continue;
+        };
         let args = ["endpoint", "health"].map(str::to_owned).to_vec();
         let etcd = match session.ask::<CommandOutput>(&Request::Etcdctl { args }) {
             Ok(output) if output.status == Some(0) => "healthy".to_owned(),
@@ -120,7 +145,9 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
     let cluster = Cluster::default();
     let mut last = Diagnosis::new(Code::ClusterApi, "no control plane node is connected");
     for node in desired.inventory.control_planes() {
-        let Some(session) = sessions.get(&node.name) else { continue };
+        let Some(session) = sessions.get(&node.name) else {
+            continue;
+        };
         let listed = cluster.with_client(session, |client| async move {
             let nodes = Api::<KubeNode>::all(client).list(&ListParams::default()).await;
             nodes.map_err(|e| Diagnosis::new(Code::ClusterApi, "the API does not answer").because(&e))
@@ -144,9 +171,13 @@ pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
-    let (sessions, errors) = voice.phase("connect", || fleet::connect(&control_planes, AgentPlace::Member, around, &voice));
+    let (sessions, errors) = voice.phase("connect", || {
+        fleet::connect(&control_planes, AgentPlace::Member, around, &voice)
+    });
     for node in &control_planes {
-        let Some(session) = sessions.get(&node.name) else { continue };
+        let Some(session) = sessions.get(&node.name) else {
+            continue;
+        };
         let path = format!("{}/admin.conf", layout::KUBERNETES_DIR);
         match session.ask_bytes(&Request::ReadSecret { path }) {
             Ok(bytes) => {
@@ -178,7 +209,10 @@ pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
 
 /// Replaces the node-local balancer's name by the control plane's address, and says whether that can be reached from here.
 fn pointed_at(kubeconfig: &str, node: &Node) -> (String, bool) {
-    let address = node.access_ip.or(node.ip).map_or_else(|| node.connect.host.clone(), |ip| ip.to_string());
+    let address = node
+        .access_ip
+        .or(node.ip)
+        .map_or_else(|| node.connect.host.clone(), |ip| ip.to_string());
     let server = format!("https://{address}:{}", layout::API_SERVER_PORT);
     let lines = kubeconfig.lines().map(|line| match line.split_once("server:") {
         Some((indent, _)) => format!("{indent}server: {server}\n"),

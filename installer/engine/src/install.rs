@@ -21,14 +21,31 @@ use landfall_core::wire::{NodeLogs, Request};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See [`crate::run::install`].
-pub fn install(desired: &Desired, bundle: &BundleFile, until: Until, on_failure: OnFailure, around: &Surroundings) -> Outcome {
+pub fn install(
+    desired: &Desired,
+    bundle: &BundleFile,
+    until: Until,
+    on_failure: OnFailure,
+    around: &Surroundings,
+) -> Outcome {
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    let (sessions, errors) = voice.phase("connect", || {
+        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    });
     outcome.errors = errors;
     if outcome.errors.is_empty() {
-        on_sessions(desired, bundle, until, on_failure, around, &voice, &sessions, &mut outcome);
+        on_sessions(
+            desired,
+            bundle,
+            until,
+            on_failure,
+            around,
+            &voice,
+            &sessions,
+            &mut outcome,
+        );
     } else {
         leave_nothing(&sessions);
     }
@@ -65,8 +82,14 @@ fn on_sessions(
     if until == Until::Plan {
         return leave_nothing(sessions);
     }
-    let executor =
-        Executor { sessions, owned: &owned, bundle, cluster: &cluster, cancel: &around.cancel, voice };
+    let executor = Executor {
+        sessions,
+        owned: &owned,
+        bundle,
+        cluster: &cluster,
+        cancel: &around.cancel,
+        voice,
+    };
     let executed = voice.phase("execute", || executor.run(&plan, &satisfied));
     outcome.changes = executed.changes;
     outcome.bytes_sent = executed.bytes_sent;
@@ -97,7 +120,10 @@ fn prepare(
     let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
     let facts: BTreeMap<NodeName, NodeFacts> = voice.phase("facts", || {
         fleet::ask_all(sessions, |name| {
-            let node = desired.inventory.node(name).expect("sessions are made from the inventory's nodes");
+            let node = desired
+                .inventory
+                .node(name)
+                .expect("sessions are made from the inventory's nodes");
             Request::Facts(preflight::query(desired, node))
         })
     })?;
@@ -124,10 +150,14 @@ fn satisfied(
     cluster: &Cluster,
 ) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
     let node_steps = |name: &NodeName| -> Vec<Step> {
-        plan.steps_on(name).filter(|s| s.action.changes_something() && !s.action.runs_in_cluster()).cloned().collect()
+        plan.steps_on(name)
+            .filter(|s| s.action.changes_something() && !s.action.runs_in_cluster())
+            .cloned()
+            .collect()
     };
-    let answers: BTreeMap<NodeName, BTreeSet<StepId>> =
-        fleet::ask_all(sessions, |name| Request::Check { steps: node_steps(name) })?;
+    let answers: BTreeMap<NodeName, BTreeSet<StepId>> = fleet::ask_all(sessions, |name| Request::Check {
+        steps: node_steps(name),
+    })?;
     let mut satisfied: BTreeSet<StepId> = answers.into_values().flatten().collect();
     let applies: Vec<&Step> = plan
         .steps
@@ -136,10 +166,18 @@ fn satisfied(
         .filter(|s| s.needs.iter().all(|need| satisfied.contains(need)))
         .collect();
     let same = fleet::each(&applies, |step| {
-        let (Some(session), Some(own)) = (sessions.get(&step.node), owned.get(&step.node)) else { return false };
+        let (Some(session), Some(own)) = (sessions.get(&step.node), owned.get(&step.node)) else {
+            return false;
+        };
         cluster.is_satisfied(session, step, own)
     });
-    satisfied.extend(applies.iter().zip(same).filter(|(_, same)| *same).map(|(step, _)| step.id.clone()));
+    satisfied.extend(
+        applies
+            .iter()
+            .zip(same)
+            .filter(|(_, same)| *same)
+            .map(|(step, _)| step.id.clone()),
+    );
     // A wait behind nothing new has nothing to wait for; verify looks at the cluster's health anyway.
     let waits: Vec<_> = plan
         .steps
@@ -153,8 +191,14 @@ fn satisfied(
 
 /// The part of the plan that changes something, for people.
 fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
-    let steps = plan.steps.iter().filter(|s| s.action.changes_something() && !satisfied.contains(&s.id));
-    Plan { steps: steps.cloned().collect(), secrets: BTreeMap::new() }
+    let steps = plan
+        .steps
+        .iter()
+        .filter(|s| s.action.changes_something() && !satisfied.contains(&s.id));
+    Plan {
+        steps: steps.cloned().collect(),
+        secrets: BTreeMap::new(),
+    }
 }
 
 /// Takes landfall's state away again from nodes where nothing is ours.
@@ -169,7 +213,9 @@ fn leave_nothing(sessions: &Sessions) {
 fn finish(sessions: &Sessions, how: &str, outcome: &mut Outcome) {
     let list: Vec<_> = sessions.values().collect();
     let results = fleet::each(&list, |session| {
-        let () = session.ask(&Request::FinishRun { outcome: how.to_owned() })?;
+        let () = session.ask(&Request::FinishRun {
+            outcome: how.to_owned(),
+        })?;
         session.ask::<()>(&Request::Tidy)
     });
     outcome.errors.extend(results.into_iter().filter_map(Result::err));
@@ -201,9 +247,12 @@ fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome:
             let directory = directory.join("logs").join(node.as_str());
             let write = || -> std::io::Result<()> {
                 std::fs::create_dir_all(&directory)?;
-                logs.files.iter().try_for_each(|(name, text)| std::fs::write(directory.join(name.replace('/', "_")), text))
+                logs.files
+                    .iter()
+                    .try_for_each(|(name, text)| std::fs::write(directory.join(name.replace('/', "_")), text))
             };
-            write().map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;
+            write()
+                .map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;
             Ok(directory)
         });
         let text = match saved {

@@ -164,7 +164,13 @@ impl Outcome {
 }
 
 /// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
-pub fn install(desired: &Desired, bundle: &BundleFile, until: Until, on_failure: OnFailure, around: &Surroundings) -> Outcome {
+pub fn install(
+    desired: &Desired,
+    bundle: &BundleFile,
+    until: Until,
+    on_failure: OnFailure,
+    around: &Surroundings,
+) -> Outcome {
     crate::install::install(desired, bundle, until, on_failure, around)
 }
 

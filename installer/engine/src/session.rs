@@ -31,7 +31,11 @@ impl AgentProgram {
     /// Reads the program. Blocks on disk.
     pub fn read(path: &Path) -> Result<Self, Diagnosis> {
         let bytes = std::fs::read(path).map_err(|error| {
-            Diagnosis::new(Code::FileUnreadable, format!("the agent program {} cannot be read", path.display())).because(&error)
+            Diagnosis::new(
+                Code::FileUnreadable,
+                format!("the agent program {} cannot be read", path.display()),
+            )
+            .because(&error)
         })?;
         let digest = Digest::of(&bytes);
         Ok(Self { bytes, digest })
@@ -84,23 +88,38 @@ impl NodeSession {
     }
 
     fn over(name: NodeName, child: RemoteChild, transport: Box<dyn Transport>) -> Result<Arc<Self>, Diagnosis> {
-        let RemoteChild { stdin, stdout, stderr, exit: _ } = child;
+        let RemoteChild {
+            stdin,
+            stdout,
+            stderr,
+            exit: _,
+        } = child;
         let errors = Arc::new(Mutex::new(VecDeque::new()));
         keep_last_lines(stderr, Arc::clone(&errors));
         let mut stdout = BufReader::with_capacity(256 * 1024, stdout);
         if let Err(seen) = await_banner(&mut stdout) {
-            let mut diagnosis = Diagnosis::new(Code::AgentStart, "the agent did not start").on(&name).saw(seen);
+            let mut diagnosis = Diagnosis::new(Code::AgentStart, "the agent did not start")
+                .on(&name)
+                .saw(seen);
             thread::sleep(Duration::from_millis(100));
             for line in lines_of(&errors) {
                 diagnosis = diagnosis.saw(line);
             }
-            return Err(diagnosis.next(format!("log in to the node and look whether {} may hold programs", layout::STATE_DIR)));
+            return Err(diagnosis.next(format!(
+                "log in to the node and look whether {} may hold programs",
+                layout::STATE_DIR
+            )));
         }
         let mux = Mux::new(stdin);
         let pump = Arc::clone(&mux);
         thread::spawn(move || pump.pump(stdout));
         heartbeat(Arc::clone(&mux));
-        Ok(Arc::new(Self { name, mux, errors, transport: Mutex::new(Some(transport)) }))
+        Ok(Arc::new(Self {
+            name,
+            mux,
+            errors,
+            transport: Mutex::new(Some(transport)),
+        }))
     }
 
     /// Returns the node's name.
@@ -116,7 +135,10 @@ impl NodeSession {
     /// Ends the session: the agent sees end of file and exits.
     pub fn close(&self) {
         self.mux.close("the operator is done");
-        self.transport.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.transport
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
     }
 
     /// Asks and waits for the answer.
@@ -155,7 +177,9 @@ impl NodeSession {
 
     /// Opens a TCP connection from the node; returns the stream for writing and a reader.
     pub fn tunnel(&self, address: &str) -> Result<(Stream, impl Read + Send + 'static), Diagnosis> {
-        let stream = self.open(&Request::Tunnel { address: address.to_owned() })?;
+        let stream = self.open(&Request::Tunnel {
+            address: address.to_owned(),
+        })?;
         let mut reader = BufReader::new(stream.reader());
         self.await_reply(&mut reader, &mut |_| {})?;
         Ok((stream, reader))
@@ -166,7 +190,11 @@ impl NodeSession {
         self.mux.open(&header).map_err(|error| self.lost(&error))
     }
 
-    fn await_reply(&self, reader: &mut impl BufRead, on_event: &mut dyn FnMut(EventKind)) -> Result<serde_json::Value, Diagnosis> {
+    fn await_reply(
+        &self,
+        reader: &mut impl BufRead,
+        on_event: &mut dyn FnMut(EventKind),
+    ) -> Result<serde_json::Value, Diagnosis> {
         loop {
             match read_json_line::<Reply>(reader).map_err(|error| self.lost(&error))? {
                 Some(Reply::Event { event }) => on_event(event),
@@ -181,13 +209,17 @@ impl NodeSession {
     }
 
     fn decode<T: DeserializeOwned>(&self, value: serde_json::Value) -> Result<T, Diagnosis> {
-        serde_json::from_value(value)
-            .map_err(|error| Diagnosis::new(Code::Protocol, "the agent's answer is not understood").on(&self.name).because(&error))
+        serde_json::from_value(value).map_err(|error| {
+            Diagnosis::new(Code::Protocol, "the agent's answer is not understood")
+                .on(&self.name)
+                .because(&error)
+        })
     }
 
     fn lost(&self, error: &std::io::Error) -> Diagnosis {
-        let mut diagnosis =
-            Diagnosis::new(Code::ConnectionLost, "the connection to the agent is lost").on(&self.name).because(error);
+        let mut diagnosis = Diagnosis::new(Code::ConnectionLost, "the connection to the agent is lost")
+            .on(&self.name)
+            .because(error);
         for line in lines_of(&self.errors) {
             diagnosis = diagnosis.saw(line);
         }
@@ -237,7 +269,12 @@ fn keep_last_lines(stderr: Box<dyn Read + Send>, lines: Arc<Mutex<VecDeque<Strin
 }
 
 fn lines_of(lines: &Mutex<VecDeque<String>>) -> Vec<String> {
-    lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect()
+    lines
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .iter()
+        .cloned()
+        .collect()
 }
 
 /// Skips what the login shell says until the agent's own first line. A shell that says more than 64 KiB first is not normal.
@@ -256,17 +293,21 @@ fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
         }
         seen.push_str(&line);
     }
-    Err(if seen.is_empty() { "no output".to_owned() } else { seen.trim_end().to_owned() })
+    Err(if seen.is_empty() {
+        "no output".to_owned()
+    } else {
+        seen.trim_end().to_owned()
+    })
 }
 
 /// Runs a shell line, feeds it `input`, and returns its standard output when it ends with status 0.
-fn shell(
-    node: &Node,
-    what: &str,
-    child: Result<RemoteChild, Diagnosis>,
-    input: &[u8],
-) -> Result<String, Diagnosis> {
-    let RemoteChild { mut stdin, mut stdout, mut stderr, mut exit } = child.map_err(|d| d.on(&node.name))?;
+fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: &[u8]) -> Result<String, Diagnosis> {
+    let RemoteChild {
+        mut stdin,
+        mut stdout,
+        mut stderr,
+        mut exit,
+    } = child.map_err(|d| d.on(&node.name))?;
     let errors = thread::spawn(move || {
         let mut text = String::new();
         let _ = stderr.read_to_string(&mut text);
@@ -282,14 +323,22 @@ fn shell(
     if status == Some(0) {
         return Ok(text);
     }
-    Err(Diagnosis::new(Code::AgentStart, what).on(&node.name).saw(format!("exit status {status:?}")).saw(errors.trim().to_owned()))
+    Err(Diagnosis::new(Code::AgentStart, what)
+        .on(&node.name)
+        .saw(format!("exit status {status:?}"))
+        .saw(errors.trim().to_owned()))
 }
 
 fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<(), Diagnosis> {
     let path = format!("{}/bin/landfall", layout::STATE_DIR);
     let sum = program.digest.hex();
     let ask = format!("sha256sum {path} 2>/dev/null || echo absent");
-    let found = shell(node, "the node cannot be asked for the agent", transport.spawn_root(&ask), &[])?;
+    let found = shell(
+        node,
+        "the node cannot be asked for the agent",
+        transport.spawn_root(&ask),
+        &[],
+    )?;
     if found.contains(&sum) {
         return Ok(());
     }
@@ -299,7 +348,12 @@ fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgra
          printf '%s  %s\\n' {sum} {path}.part | sha256sum -c - >/dev/null && chmod 700 {path}.part && mv -f {path}.part {path}",
         state = layout::STATE_DIR
     );
-    shell(node, "the agent could not be put on the node", transport.spawn_root(&put), &program.bytes)?;
+    shell(
+        node,
+        "the agent could not be put on the node",
+        transport.spawn_root(&put),
+        &program.bytes,
+    )?;
     Ok(())
 }
 
@@ -309,11 +363,23 @@ fn put_visitor(node: &Node, transport: &mut dyn Transport, program: &AgentProgra
         "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/landfall.XXXXXX\") && cat > \"$d/landfall\" && \
          printf '%s  %s\\n' {sum} \"$d/landfall\" | sha256sum -c - >/dev/null && chmod 700 \"$d/landfall\" && echo \"$d\""
     );
-    let directory = shell(node, "the temporary agent could not be put on the machine", transport.spawn(&put), &program.bytes)?;
+    let directory = shell(
+        node,
+        "the temporary agent could not be put on the machine",
+        transport.spawn(&put),
+        &program.bytes,
+    )?;
     let directory = directory.lines().last().unwrap_or_default().trim().to_owned();
-    let plain = directory.starts_with('/') && directory.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+    let plain = directory.starts_with('/')
+        && directory
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
     if plain {
         return Ok(directory);
     }
-    Err(Diagnosis::new(Code::AgentStart, "the machine made no usable temporary directory").on(&node.name).saw(directory))
+    Err(
+        Diagnosis::new(Code::AgentStart, "the machine made no usable temporary directory")
+            .on(&node.name)
+            .saw(directory),
+    )
 }

@@ -18,7 +18,9 @@ pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || fleet::connect(&members, AgentPlace::Member, around, &voice));
+    let (sessions, errors) = voice.phase("connect", || {
+        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    });
     outcome.errors = errors;
     if sessions.is_empty() || (!outcome.errors.is_empty() && back == Back::LastRun) {
         // A rollback on some nodes only would leave a cluster of two minds; uninstall of the reachable rest is wanted.
@@ -59,7 +61,11 @@ pub fn take_back(
         },
     };
     let in_run = |entry_run: &RunId| run.as_ref().is_none_or(|run| run == entry_run);
-    let stays = owned.values().any(|own| own.entries.iter().any(|e| !in_run(&e.run) && e.step.as_str().starts_with("init/")));
+    let stays = owned.values().any(|own| {
+        own.entries
+            .iter()
+            .any(|e| !in_run(&e.run) && e.step.as_str().starts_with("init/"))
+    });
     if stays && let Err(diagnosis) = undo_in_cluster(sessions, owned, &in_run, voice) {
         outcome.errors.push(diagnosis);
         return;
@@ -69,7 +75,9 @@ pub fn take_back(
         fleet::each(&list, |session| {
             let mut events = |event| voice.say(Some(session.name()), event);
             let undone: UndoOutcome = session.ask_with(&Request::Undo { run: run.clone() }, None, &mut events)?;
-            let () = session.ask(&Request::FinishRun { outcome: "undone".to_owned() })?;
+            let () = session.ask(&Request::FinishRun {
+                outcome: "undone".to_owned(),
+            })?;
             let () = session.ask(&Request::Tidy)?;
             Ok(undone)
         })
@@ -78,15 +86,20 @@ pub fn take_back(
         match result {
             Ok(undone) => {
                 outcome.changes += undone.undone;
-                outcome.residue.extend(undone.residue.iter().map(|line| format!("{}: {line}", session.name())));
+                outcome
+                    .residue
+                    .extend(undone.residue.iter().map(|line| format!("{}: {line}", session.name())));
             }
             Err(diagnosis) => outcome.errors.push(diagnosis),
         }
     }
     if !outcome.residue.is_empty() {
         outcome.errors.push(
-            Diagnosis::new(Code::Residue, format!("{} thing(s) could not be undone", outcome.residue.len()))
-                .next("remove what is listed by hand, then run the same command again"),
+            Diagnosis::new(
+                Code::Residue,
+                format!("{} thing(s) could not be undone", outcome.residue.len()),
+            )
+            .next("remove what is listed by hand, then run the same command again"),
         );
     }
 }

@@ -152,7 +152,7 @@ pub fn install(host: &Host, path: &Path, blob: &Digest, digest: &Digest, size_by
     let real = host.at(path);
     files::write(&real, Meta::mode(0o755), |file| {
         let mut to = BufWriter::with_capacity(256 * 1024, file);
-        let found = landfall_bundle::decompress_binary(from, &mut to).map_err(AgentError::Bundle)?;
+        let found = landfall_bundle::decompress_binary(from, &mut to).map_err(|error| AgentError::Bundle(error.into()))?;
         to.flush().map_err(io_at("writing", path))?;
         let length = to.get_ref().metadata().map_err(io_at("looking at", path))?.len();
         if found != *digest || length != size_bytes {

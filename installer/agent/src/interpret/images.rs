@@ -57,7 +57,7 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
     let feed = |mut stdin: std::process::ChildStdin| {
         // The usual 64 KiB make the two sides wait for each other ten thousand times.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdin, 1024 * 1024);
-        landfall_bundle::write_oci_archive(&wanted, &blobs, &mut stdin).map_err(AgentError::Bundle)
+        landfall_bundle::write_oci_archive(&wanted, &blobs, &mut stdin).map_err(|error| AgentError::Bundle(error.into()))
     };
     // `--local`: through containerd's transfer service the same import costs half as much CPU again.
     let argv = ctr(&["images", "import", "--local", "--label", PINNED, "-"]);

@@ -96,8 +96,15 @@ const KUBEADM_S: u64 = 600;
 
 /// Plans every step. Satisfied ones are taken out later, by what the nodes say.
 pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
-    let first = input.members.first().ok_or_else(|| PlanError::MissingFromBundle("control plane node".to_owned()))?;
-    let mut planner = Planner { input, first: &first.name, plan: Plan::default() };
+    let first = input
+        .members
+        .first()
+        .ok_or_else(|| PlanError::MissingFromBundle("control plane node".to_owned()))?;
+    let mut planner = Planner {
+        input,
+        first: &first.name,
+        plan: Plan::default(),
+    };
     for member in &input.members {
         planner.prepare(member)?;
     }
@@ -115,7 +122,8 @@ struct Planner<'a> {
 }
 
 fn id(text: String) -> StepId {
-    text.parse().expect("step names are made of fixed words and node names, which are valid")
+    text.parse()
+        .expect("step names are made of fixed words and node names, which are valid")
 }
 
 fn secret_id(text: &str) -> SecretId {
@@ -123,7 +131,15 @@ fn secret_id(text: &str) -> SecretId {
 }
 
 impl Planner<'_> {
-    fn add(&mut self, what: &str, member: &Member, stage: Stage, needs: &[StepId], deadline_s: u64, action: Action) -> StepId {
+    fn add(
+        &mut self,
+        what: &str,
+        member: &Member,
+        stage: Stage,
+        needs: &[StepId],
+        deadline_s: u64,
+        action: Action,
+    ) -> StepId {
         let id = id(format!("{what}/{}", member.name));
         self.plan.steps.push(Step {
             id: id.clone(),
@@ -136,38 +152,90 @@ impl Planner<'_> {
         id
     }
 
-    fn file(&mut self, what: &str, member: &Member, path: impl Into<PathBuf>, content: Content, needs: &[StepId]) -> StepId {
-        let mode = if matches!(content, Content::Text(_)) { 0o644 } else { 0o600 };
-        let action = Action::File { path: path.into(), mode, content };
+    fn file(
+        &mut self,
+        what: &str,
+        member: &Member,
+        path: impl Into<PathBuf>,
+        content: Content,
+        needs: &[StepId],
+    ) -> StepId {
+        let mode = if matches!(content, Content::Text(_)) {
+            0o644
+        } else {
+            0o600
+        };
+        let action = Action::File {
+            path: path.into(),
+            mode,
+            content,
+        };
         self.add(what, member, Stage::Prepare, needs, QUICK_S, action)
     }
 
     /// Steps that every member needs before kubeadm runs; ends in `ready/<node>`-like needs by name.
     fn prepare(&mut self, member: &Member) -> Result<(), PlanError> {
-        let claim = self.add("claim", member, Stage::Prepare, &[], QUICK_S, Action::Claim { claims: daemon_claims() });
+        let claim = self.add(
+            "claim",
+            member,
+            Stage::Prepare,
+            &[],
+            QUICK_S,
+            Action::Claim {
+                claims: daemon_claims(),
+            },
+        );
         let features = self.add(
             "kernel-features",
             member,
             Stage::Prepare,
             std::slice::from_ref(&claim),
             QUICK_S,
-            Action::KernelFeatures { features: kernel_features() },
+            Action::KernelFeatures {
+                features: kernel_features(),
+            },
         );
         let after_claim = std::slice::from_ref(&claim);
         let modules: String = kernel_features().iter().map(|f| format!("{}\n", f.module)).collect();
-        self.file("modules-file", member, layout::MODULES_FILE, Content::Text(modules), after_claim);
-        let settings: String = self.input.sysctls.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
-        self.file("sysctl-file", member, layout::SYSCTL_FILE, Content::Text(settings), after_claim);
+        self.file(
+            "modules-file",
+            member,
+            layout::MODULES_FILE,
+            Content::Text(modules),
+            after_claim,
+        );
+        let settings: String = self
+            .input
+            .sysctls
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect();
+        self.file(
+            "sysctl-file",
+            member,
+            layout::SYSCTL_FILE,
+            Content::Text(settings),
+            after_claim,
+        );
         let sysctls = self.add(
             "sysctls",
             member,
             Stage::Prepare,
             &[features],
             QUICK_S,
-            Action::Sysctls { settings: self.input.sysctls.clone() },
+            Action::Sysctls {
+                settings: self.input.sysctls.clone(),
+            },
         );
         let hosts_lines = self.input.hosts_lines.clone();
-        self.add("hosts", member, Stage::Prepare, after_claim, QUICK_S, Action::HostsLines { lines: hosts_lines });
+        self.add(
+            "hosts",
+            member,
+            Stage::Prepare,
+            after_claim,
+            QUICK_S,
+            Action::HostsLines { lines: hosts_lines },
+        );
 
         let mut configured = vec![claim.clone(), sysctls];
         for (what, path) in [
@@ -176,11 +244,18 @@ impl Planner<'_> {
             ("dir-cni-bin", layout::CNI_BIN_DIR),
             ("dir-kubernetes", layout::KUBERNETES_DIR),
         ] {
-            let action = Action::Directory { path: path.into(), mode: 0o755 };
+            let action = Action::Directory {
+                path: path.into(),
+                mode: 0o755,
+            };
             configured.push(self.add(what, member, Stage::Prepare, after_claim, QUICK_S, action));
         }
         let texts = [
-            ("containerd-config", layout::CONTAINERD_CONFIG, &member.containerd_config),
+            (
+                "containerd-config",
+                layout::CONTAINERD_CONFIG,
+                &member.containerd_config,
+            ),
             ("cni-template", layout::CNI_TEMPLATE, &member.cni_template),
             ("resolv-conf", layout::RESOLV_CONF, &member.resolv_conf),
             ("kubeadm-config", layout::KUBEADM_CONFIG, &member.kubeadm_config),
@@ -191,7 +266,13 @@ impl Planner<'_> {
         }
         for (name, text) in &member.units {
             let path = Path::new(layout::UNIT_DIR).join(name);
-            configured.push(self.file(&format!("unit-file/{}", unit_word(name)), member, path, Content::Text(text.clone()), after_claim));
+            configured.push(self.file(
+                &format!("unit-file/{}", unit_word(name)),
+                member,
+                path,
+                Content::Text(text.clone()),
+                after_claim,
+            ));
         }
         self.binaries(member, &directories)?;
         self.units(member, &configured)
@@ -210,10 +291,31 @@ impl Planner<'_> {
                 digest: binary.digest,
                 size_bytes: binary.size_bytes,
             };
-            self.add(&binary_step(&binary.name), member, Stage::Prepare, needs, BULK_S, action);
+            self.add(
+                &binary_step(&binary.name),
+                member,
+                Stage::Prepare,
+                needs,
+                BULK_S,
+                action,
+            );
         }
-        for program in ["kubeadm", "kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "landfall"] {
-            if !self.input.index.binaries.iter().any(|b| b.name == program && b.roles.contains(&role)) {
+        for program in [
+            "kubeadm",
+            "kubelet",
+            "containerd",
+            "containerd-shim-runc-v2",
+            "ctr",
+            "runc",
+            "landfall",
+        ] {
+            if !self
+                .input
+                .index
+                .binaries
+                .iter()
+                .any(|b| b.name == program && b.roles.contains(&role))
+            {
                 return Err(PlanError::MissingFromBundle(format!("program {program}")));
             }
         }
@@ -229,17 +331,43 @@ impl Planner<'_> {
                 "kubelet" => vec!["kubelet"],
                 _ => vec!["landfall"],
             };
-            needs.extend(program.iter().map(|p| id(format!("{}/{}", binary_step(p), member.name))));
-            let configuration = if word == "containerd" { member.containerd_config.as_str() } else { "" };
+            needs.extend(
+                program
+                    .iter()
+                    .map(|p| id(format!("{}/{}", binary_step(p), member.name))),
+            );
+            let configuration = if word == "containerd" {
+                member.containerd_config.as_str()
+            } else {
+                ""
+            };
             let start = word != "kubelet";
             let restart_on = Digest::of(format!("{text}\n{configuration}").as_bytes());
-            let action = Action::Unit { name: name.clone(), start, restart_on };
+            let action = Action::Unit {
+                name: name.clone(),
+                start,
+                restart_on,
+            };
             self.add(&format!("unit/{word}"), member, Stage::Prepare, &needs, QUICK_S, action);
         }
         let role = bundle_role(member.role);
-        let images: Vec<_> = self.input.index.images.iter().filter(|i| i.roles.contains(&role)).cloned().collect();
+        let images: Vec<_> = self
+            .input
+            .index
+            .images
+            .iter()
+            .filter(|i| i.roles.contains(&role))
+            .cloned()
+            .collect();
         let containerd = id(format!("unit/containerd/{}", member.name));
-        self.add("images", member, Stage::Images, &[containerd], BULK_S, Action::Images { images });
+        self.add(
+            "images",
+            member,
+            Stage::Images,
+            &[containerd],
+            BULK_S,
+            Action::Images { images },
+        );
         Ok(())
     }
 
@@ -249,7 +377,12 @@ impl Planner<'_> {
             .iter()
             .map(|what| id(format!("{what}/{}", member.name)))
             .collect();
-        needs.extend(member.units.iter().map(|(name, _)| id(format!("unit/{}/{}", unit_word(name), member.name))));
+        needs.extend(
+            member
+                .units
+                .iter()
+                .map(|(name, _)| id(format!("unit/{}/{}", unit_word(name), member.name))),
+        );
         needs.extend(
             self.input
                 .index
@@ -277,13 +410,19 @@ impl Planner<'_> {
                 argv: kubeadm(&["init", "phase", "certs", "all", "--config", layout::KUBEADM_CONFIG]),
                 env: vec![],
                 creates: SHARED_PKI.iter().map(|name| pki.join(name)).collect(),
-                claims: Claims { paths: vec![pki.clone()], ..Claims::default() },
+                claims: Claims {
+                    paths: vec![pki.clone()],
+                    ..Claims::default()
+                },
                 effects: vec![],
                 stdout: None,
             },
         );
         for name in SHARED_PKI {
-            let source = SecretSource { node: first.name.clone(), path: pki.join(name) };
+            let source = SecretSource {
+                node: first.name.clone(),
+                path: pki.join(name),
+            };
             self.plan.secrets.insert(secret_id(&format!("pki/{name}")), source);
         }
         // One hour outlasts any run; the credential lets a node ask for its own kubelet certificate and nothing else.
@@ -308,12 +447,18 @@ impl Planner<'_> {
                 ]),
                 env: vec![],
                 creates: vec![layout::JOIN_KUBECONFIG.into()],
-                claims: Claims { paths: vec![layout::JOIN_KUBECONFIG.into()], ..Claims::default() },
+                claims: Claims {
+                    paths: vec![layout::JOIN_KUBECONFIG.into()],
+                    ..Claims::default()
+                },
                 effects: vec![],
                 stdout: Some(layout::JOIN_KUBECONFIG.into()),
             },
         );
-        let source = SecretSource { node: first.name.clone(), path: layout::JOIN_KUBECONFIG.into() };
+        let source = SecretSource {
+            node: first.name.clone(),
+            path: layout::JOIN_KUBECONFIG.into(),
+        };
         self.plan.secrets.insert(secret_id("join-kubeconfig"), source);
 
         let mut needs = self.ready_for_kubeadm(first);
@@ -337,9 +482,15 @@ impl Planner<'_> {
                     "--skip-token-print",
                 ]),
                 env: vec![],
-                creates: vec![kubernetes("admin.conf"), kubernetes("kubelet.conf"), kubernetes("manifests/kube-apiserver.yaml")],
+                creates: vec![
+                    kubernetes("admin.conf"),
+                    kubernetes("kubelet.conf"),
+                    kubernetes("manifests/kube-apiserver.yaml"),
+                ],
                 claims,
-                effects: vec![ClusterEffect::Node { name: first.name.clone() }],
+                effects: vec![ClusterEffect::Node {
+                    name: first.name.clone(),
+                }],
                 stdout: None,
             },
         );
@@ -348,23 +499,38 @@ impl Planner<'_> {
 
     /// Audit policy and encryption configuration; the key is made on the first control plane and shared.
     fn api_server_files(&mut self, member: &Member) -> Vec<StepId> {
-        let directory = Action::Directory { path: layout::API_SERVER_DIR.into(), mode: 0o700 };
+        let directory = Action::Directory {
+            path: layout::API_SERVER_DIR.into(),
+            mode: 0o700,
+        };
         let parent = id(format!("dir-kubernetes/{}", member.name));
         let directory = self.add("dir-api-server", member, Stage::Prepare, &[parent], QUICK_S, directory);
         let policy = Content::Text(self.input.audit_policy.clone());
         let policy_path = Path::new(layout::API_SERVER_DIR).join("audit-policy.yaml");
-        let policy = self.file("audit-policy", member, policy_path, policy, std::slice::from_ref(&directory));
+        let policy = self.file(
+            "audit-policy",
+            member,
+            policy_path,
+            policy,
+            std::slice::from_ref(&directory),
+        );
         let encryption_path = Path::new(layout::API_SERVER_DIR).join("encryption.yaml");
         let mut needs = vec![directory];
         let content = if &member.name == self.first {
-            let source = SecretSource { node: member.name.clone(), path: encryption_path.clone() };
+            let source = SecretSource {
+                node: member.name.clone(),
+                path: encryption_path.clone(),
+            };
             self.plan.secrets.insert(secret_id("encryption-config"), source);
             Content::Generated(self.input.encryption_config.clone())
         } else {
             needs.push(id(format!("encryption-config/{}", self.first)));
             Content::Secret(secret_id("encryption-config"))
         };
-        vec![policy, self.file("encryption-config", member, encryption_path, content, &needs)]
+        vec![
+            policy,
+            self.file("encryption-config", member, encryption_path, content, &needs),
+        ]
     }
 
     fn join_all(&mut self) -> Result<(), PlanError> {
@@ -374,8 +540,13 @@ impl Planner<'_> {
             let credential = id(format!("join-credential/{}", self.first));
             let directory = id(format!("dir-kubernetes/{}", member.name));
             let kubeconfig = Content::Secret(secret_id("join-kubeconfig"));
-            let kubeconfig =
-                self.file("join-kubeconfig", member, layout::JOIN_KUBECONFIG, kubeconfig, &[credential, directory]);
+            let kubeconfig = self.file(
+                "join-kubeconfig",
+                member,
+                layout::JOIN_KUBECONFIG,
+                kubeconfig,
+                &[credential, directory],
+            );
             let mut needs = self.ready_for_kubeadm(member);
             needs.push(kubeconfig);
             let control_plane = member.role == Role::ControlPlane;
@@ -387,15 +558,31 @@ impl Planner<'_> {
             } else {
                 needs.push(id(format!("init/{}", self.first)));
             }
-            let mut effects = vec![ClusterEffect::Node { name: member.name.clone() }];
+            let mut effects = vec![ClusterEffect::Node {
+                name: member.name.clone(),
+            }];
             let mut creates = vec![kubernetes("kubelet.conf")];
             if control_plane {
                 let peer_url = format!("https://{}:2380", member.address);
-                effects.insert(0, ClusterEffect::EtcdMember { name: member.name.to_string(), peer_url });
+                effects.insert(
+                    0,
+                    ClusterEffect::EtcdMember {
+                        name: member.name.to_string(),
+                        peer_url,
+                    },
+                );
                 creates.push(kubernetes("manifests/kube-apiserver.yaml"));
             }
-            let stage = if control_plane { Stage::JoinControlPlanes } else { Stage::JoinWorkers };
-            let what = if control_plane { "join-control-plane" } else { "join-worker" };
+            let stage = if control_plane {
+                Stage::JoinControlPlanes
+            } else {
+                Stage::JoinWorkers
+            };
+            let what = if control_plane {
+                "join-control-plane"
+            } else {
+                "join-worker"
+            };
             let action = Action::Run {
                 argv: kubeadm(&["join", "--config", layout::KUBEADM_CONFIG, "--skip-phases", "preflight"]),
                 env: vec![],
@@ -415,14 +602,23 @@ impl Planner<'_> {
     fn shared_pki(&mut self, member: &Member) -> Vec<StepId> {
         let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
         let parent = id(format!("dir-kubernetes/{}", member.name));
-        let directory = Action::Directory { path: pki.join("etcd"), mode: 0o755 };
+        let directory = Action::Directory {
+            path: pki.join("etcd"),
+            mode: 0o755,
+        };
         let directory = self.add("dir-pki", member, Stage::Prepare, &[parent], QUICK_S, directory);
         let made = id(format!("certificates/{}", self.first));
         SHARED_PKI
             .iter()
             .map(|name| {
                 let content = Content::Secret(secret_id(&format!("pki/{name}")));
-                self.file(&format!("pki/{name}"), member, pki.join(name), content, &[directory.clone(), made.clone()])
+                self.file(
+                    &format!("pki/{name}"),
+                    member,
+                    pki.join(name),
+                    content,
+                    &[directory.clone(), made.clone()],
+                )
             })
             .collect()
     }
@@ -434,7 +630,11 @@ impl Planner<'_> {
         let joins: Vec<StepId> = input.members[1..]
             .iter()
             .map(|m| {
-                let what = if m.role == Role::ControlPlane { "join-control-plane" } else { "join-worker" };
+                let what = if m.role == Role::ControlPlane {
+                    "join-control-plane"
+                } else {
+                    "join-worker"
+                };
                 id(format!("{what}/{}", m.name))
             })
             .collect();
@@ -445,8 +645,17 @@ impl Planner<'_> {
                 ApplyWhen::FirstApiServer => vec![init.clone()],
                 ApplyWhen::AllJoined => all_joined.clone(),
             };
-            let action = Action::Apply { objects: group.objects.clone() };
-            let applied = self.add(&format!("apply-{}", group.name), first, group.stage, &needs, KUBEADM_S, action);
+            let action = Action::Apply {
+                objects: group.objects.clone(),
+            };
+            let applied = self.add(
+                &format!("apply-{}", group.name),
+                first,
+                group.stage,
+                &needs,
+                KUBEADM_S,
+                action,
+            );
             awaited.insert(applied, rollouts(&group.objects));
         }
         let ready = ClusterCondition::NodesReady(input.members.iter().map(|m| m.name.clone()).collect());
@@ -454,11 +663,20 @@ impl Planner<'_> {
         self.add("nodes-ready", first, Stage::Network, &all_joined, KUBEADM_S, ready);
         for (applied, conditions) in awaited {
             for condition in conditions {
-                let ClusterCondition::RolledOut { name, .. } = &condition else { continue };
+                let ClusterCondition::RolledOut { name, .. } = &condition else {
+                    continue;
+                };
                 let mut needs = all_joined.clone();
                 needs.push(applied.clone());
                 let what = format!("rolled-out/{name}");
-                self.add(&what, first, Stage::Sample, &needs, KUBEADM_S, Action::Await { condition });
+                self.add(
+                    &what,
+                    first,
+                    Stage::Sample,
+                    &needs,
+                    KUBEADM_S,
+                    Action::Await { condition },
+                );
             }
         }
         Ok(())
@@ -482,7 +700,10 @@ fn rollouts(objects: &[serde_json::Value]) -> Vec<ClusterCondition> {
 }
 
 fn kubeadm(args: &[&str]) -> Vec<String> {
-    std::iter::once("kubeadm").chain(args.iter().copied()).map(str::to_owned).collect()
+    std::iter::once("kubeadm")
+        .chain(args.iter().copied())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn kubernetes(name: &str) -> PathBuf {
@@ -507,7 +728,10 @@ fn bundle_role(role: Role) -> BundleRole {
 /// Kernel features that must be there before anything starts.
 pub fn kernel_features() -> Vec<KernelFeature> {
     vec![
-        KernelFeature { module: "overlay".to_owned(), evidence: FeatureEvidence::Filesystem("overlay".to_owned()) },
+        KernelFeature {
+            module: "overlay".to_owned(),
+            evidence: FeatureEvidence::Filesystem("overlay".to_owned()),
+        },
         KernelFeature {
             module: "br_netfilter".to_owned(),
             evidence: FeatureEvidence::Path("/proc/sys/net/bridge/bridge-nf-call-iptables".into()),
@@ -534,7 +758,12 @@ fn daemon_claims() -> Claims {
         units: strings(&["kubelet.service", "containerd.service"]),
         cgroups: strings(&["kubepods", "kubepods.slice"]),
         programs: paths(&["/usr/local/bin/containerd-shim-runc-v2", "/usr/local/bin/containerd"]),
-        mounts_under: paths(&["/var/lib/kubelet", "/run/containerd", "/var/lib/containerd", "/run/netns"]),
+        mounts_under: paths(&[
+            "/var/lib/kubelet",
+            "/run/containerd",
+            "/var/lib/containerd",
+            "/run/netns",
+        ]),
         paths: paths(&[
             "/var/lib/containerd",
             "/run/containerd",

@@ -28,7 +28,11 @@ pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, r
         };
     }
     let (cause, next) = likely(vantage, target, result);
-    Cell { cause: Some(cause), next: Some(next), ..cell }
+    Cell {
+        cause: Some(cause),
+        next: Some(next),
+        ..cell
+    }
 }
 
 /// The red cell of a vantage that cannot look at all.
@@ -82,7 +86,11 @@ fn seen(result: &ProbeResult) -> String {
             let first: String = body.lines().next().unwrap_or_default().chars().take(60).collect();
             format!("{status} in {took_ms} ms: {first}")
         }
-        ProbeResult::Dns { rcode, addresses, took_ms } => format!("{rcode} {} in {took_ms} ms", addresses.join(" ")),
+        ProbeResult::Dns {
+            rcode,
+            addresses,
+            took_ms,
+        } => format!("{rcode} {} in {took_ms} ms", addresses.join(" ")),
         ProbeResult::Failed { kind, text, took_ms } => format!("{kind} after {took_ms} ms: {text}"),
     }
 }
@@ -93,9 +101,14 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
         _ => "answered",
     };
     let (cause, next) = match (vantage, target.kind, failure) {
-        (VantageKind::Outside, TargetKind::PodIp | TargetKind::ClusterIp | TargetKind::Dns, "unreachable" | "timeout") => {
-            ("the machine has no route to the cluster's networks by a node", "add the route lines printed below")
-        }
+        (
+            VantageKind::Outside,
+            TargetKind::PodIp | TargetKind::ClusterIp | TargetKind::Dns,
+            "unreachable" | "timeout",
+        ) => (
+            "the machine has no route to the cluster's networks by a node",
+            "add the route lines printed below",
+        ),
         (VantageKind::Node, TargetKind::ClusterIp, "unreachable") => (
             "the node has no route that covers the Service network",
             "systemctl status landfall-service-route on the node",
@@ -104,21 +117,26 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
             "the pod network between the nodes does not carry (UDP 8472 blocked, flannel not running)",
             "kubectl -n kube-flannel get pods -o wide",
         ),
-        (_, TargetKind::ClusterIp | TargetKind::NodePort, "refused") => {
-            ("the Service has no ready endpoint, or kube-proxy has not programmed it", "kubectl get endpointslices -A")
-        }
-        (_, TargetKind::NodePort, _) => {
-            ("kube-proxy does not run on that node, or a firewall drops the port", "kubectl -n kube-system get pods -o wide")
-        }
-        (_, TargetKind::Ingress, "refused") => {
-            ("the ingress proxy does not run on that node", "kubectl -n kube-system get pods -o wide")
-        }
-        (_, TargetKind::Ingress, "answered") => {
-            ("the ingress proxy has another set of routes or no endpoint", "open the dashboard on that node")
-        }
-        (_, TargetKind::Dns, _) => {
-            ("CoreDNS does not run, or its Service cannot be reached", "kubectl -n kube-system get pods -l k8s-app=kube-dns")
-        }
+        (_, TargetKind::ClusterIp | TargetKind::NodePort, "refused") => (
+            "the Service has no ready endpoint, or kube-proxy has not programmed it",
+            "kubectl get endpointslices -A",
+        ),
+        (_, TargetKind::NodePort, _) => (
+            "kube-proxy does not run on that node, or a firewall drops the port",
+            "kubectl -n kube-system get pods -o wide",
+        ),
+        (_, TargetKind::Ingress, "refused") => (
+            "the ingress proxy does not run on that node",
+            "kubectl -n kube-system get pods -o wide",
+        ),
+        (_, TargetKind::Ingress, "answered") => (
+            "the ingress proxy has another set of routes or no endpoint",
+            "open the dashboard on that node",
+        ),
+        (_, TargetKind::Dns, _) => (
+            "CoreDNS does not run, or its Service cannot be reached",
+            "kubectl -n kube-system get pods -l k8s-app=kube-dns",
+        ),
         _ => ("the node is down or cannot be reached from here", "landfall status"),
     };
     (cause.to_owned(), next.to_owned())
@@ -130,41 +148,105 @@ mod tests {
     use landfall_core::verify::ProbeSpec;
 
     fn target(kind: TargetKind, expect: Expectation) -> Target {
-        let probe = ProbeSpec::Dns { name: "x".into(), server: None, tcp: false, timeout_ms: 1 };
-        Target { kind, name: "t".into(), probe, expect }
+        let probe = ProbeSpec::Dns {
+            name: "x".into(),
+            server: None,
+            tcp: false,
+            timeout_ms: 1,
+        };
+        Target {
+            kind,
+            name: "t".into(),
+            probe,
+            expect,
+        }
     }
     fn http(status: u16, body: &str) -> ProbeResult {
-        ProbeResult::Http { status, body: body.into(), took_ms: 1 }
+        ProbeResult::Http {
+            status,
+            body: body.into(),
+            took_ms: 1,
+        }
     }
     fn failed(kind: &str) -> ProbeResult {
-        ProbeResult::Failed { kind: kind.into(), text: "x".into(), took_ms: 1 }
+        ProbeResult::Failed {
+            kind: kind.into(),
+            text: "x".into(),
+            took_ms: 1,
+        }
     }
 
     #[test]
     fn a_right_status_with_a_wrong_body_is_red() {
-        let sample = target(TargetKind::NodePort, Expectation::Http { status: 200, contains: "Welcome".into() });
-        assert_eq!(judge(VantageKind::Node, "node/a", &sample, &http(200, "Welcome!")).outcome, CellOutcome::Pass);
-        assert_eq!(judge(VantageKind::Node, "node/a", &sample, &http(200, "other")).outcome, CellOutcome::Fail);
-        assert_eq!(judge(VantageKind::Node, "node/a", &sample, &http(503, "Welcome!")).outcome, CellOutcome::Fail);
+        let sample = target(
+            TargetKind::NodePort,
+            Expectation::Http {
+                status: 200,
+                contains: "Welcome".into(),
+            },
+        );
+        assert_eq!(
+            judge(VantageKind::Node, "node/a", &sample, &http(200, "Welcome!")).outcome,
+            CellOutcome::Pass
+        );
+        assert_eq!(
+            judge(VantageKind::Node, "node/a", &sample, &http(200, "other")).outcome,
+            CellOutcome::Fail
+        );
+        assert_eq!(
+            judge(VantageKind::Node, "node/a", &sample, &http(503, "Welcome!")).outcome,
+            CellOutcome::Fail
+        );
     }
 
     #[test]
     fn only_the_operator_may_lack_routes_to_pods() {
-        let pod = target(TargetKind::PodIp, Expectation::Http { status: 200, contains: String::new() });
-        assert_eq!(judge(VantageKind::Operator, "operator", &pod, &failed("unreachable")).outcome, CellOutcome::Skip);
-        assert_eq!(judge(VantageKind::Operator, "operator", &pod, &http(500, "")).outcome, CellOutcome::Fail);
+        let pod = target(
+            TargetKind::PodIp,
+            Expectation::Http {
+                status: 200,
+                contains: String::new(),
+            },
+        );
+        assert_eq!(
+            judge(VantageKind::Operator, "operator", &pod, &failed("unreachable")).outcome,
+            CellOutcome::Skip
+        );
+        assert_eq!(
+            judge(VantageKind::Operator, "operator", &pod, &http(500, "")).outcome,
+            CellOutcome::Fail
+        );
         let outside = judge(VantageKind::Outside, "outside/pc", &pod, &failed("unreachable"));
         assert_eq!(outside.outcome, CellOutcome::Fail);
         assert!(outside.cause.unwrap().contains("no route"));
-        let port = target(TargetKind::NodePort, Expectation::Http { status: 200, contains: String::new() });
-        assert_eq!(judge(VantageKind::Operator, "operator", &port, &failed("timeout")).outcome, CellOutcome::Fail);
+        let port = target(
+            TargetKind::NodePort,
+            Expectation::Http {
+                status: 200,
+                contains: String::new(),
+            },
+        );
+        assert_eq!(
+            judge(VantageKind::Operator, "operator", &port, &failed("timeout")).outcome,
+            CellOutcome::Fail
+        );
     }
 
     #[test]
     fn a_late_negative_answer_is_red() {
         let name = target(TargetKind::Dns, Expectation::NoSuchName { within_ms: 1000 });
-        let answer = |took_ms| ProbeResult::Dns { rcode: "NXDOMAIN".into(), addresses: vec![], took_ms };
-        assert_eq!(judge(VantageKind::Pod, "pod/a", &name, &answer(5)).outcome, CellOutcome::Pass);
-        assert_eq!(judge(VantageKind::Pod, "pod/a", &name, &answer(4000)).outcome, CellOutcome::Fail);
+        let answer = |took_ms| ProbeResult::Dns {
+            rcode: "NXDOMAIN".into(),
+            addresses: vec![],
+            took_ms,
+        };
+        assert_eq!(
+            judge(VantageKind::Pod, "pod/a", &name, &answer(5)).outcome,
+            CellOutcome::Pass
+        );
+        assert_eq!(
+            judge(VantageKind::Pod, "pod/a", &name, &answer(4000)).outcome,
+            CellOutcome::Fail
+        );
     }
 }

@@ -83,15 +83,26 @@ pub fn verify(
         let cluster = Cluster::default();
         let found = look_up(desired, &cluster, members)?;
         let views = views(members, outside, &found);
-        let mut cells: Vec<Cell> = fleet::each(&views, |view| look(view, &found, desired, around)).into_iter().flatten().collect();
+        let mut cells: Vec<Cell> = fleet::each(&views, |view| look(view, &found, desired, around))
+            .into_iter()
+            .flatten()
+            .collect();
         for name in found.members_without_probe(desired) {
-            cells.push(unprobed(&format!("pod/{name}"), "no probe pod is running on this node", &found));
+            cells.push(unprobed(
+                &format!("pod/{name}"),
+                "no probe pod is running on this node",
+                &found,
+            ));
         }
         for (vantage, diagnosis) in unreachable {
             cells.push(unprobed(vantage, &diagnosis.what, &found));
         }
         let missing_routes = missing_routes(&cells, desired, &found);
-        Ok(VerifyReport { version: REPORT_VERSION, cells, missing_routes })
+        Ok(VerifyReport {
+            version: REPORT_VERSION,
+            cells,
+            missing_routes,
+        })
     })
 }
 
@@ -112,16 +123,32 @@ fn views(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec<View> {
     for (node, container) in &found.probe_containers {
         if let Some(session) = members.get(node) {
             let eye = Eye::Container(Arc::clone(session), container.clone());
-            views.push(View { kind: VantageKind::Pod, name: format!("pod/{node}"), eye });
+            views.push(View {
+                kind: VantageKind::Pod,
+                name: format!("pod/{node}"),
+                eye,
+            });
         }
     }
     for (node, session) in members {
-        views.push(View { kind: VantageKind::Node, name: format!("node/{node}"), eye: Eye::Agent(Arc::clone(session)) });
+        views.push(View {
+            kind: VantageKind::Node,
+            name: format!("node/{node}"),
+            eye: Eye::Agent(Arc::clone(session)),
+        });
     }
-    views.push(View { kind: VantageKind::Operator, name: "operator".to_owned(), eye: Eye::Local });
+    views.push(View {
+        kind: VantageKind::Operator,
+        name: "operator".to_owned(),
+        eye: Eye::Local,
+    });
     for (node, session) in outside {
         let eye = Eye::Agent(Arc::clone(session));
-        views.push(View { kind: VantageKind::Outside, name: format!("outside/{node}"), eye });
+        views.push(View {
+            kind: VantageKind::Outside,
+            name: format!("outside/{node}"),
+            eye,
+        });
     }
     views
 }
@@ -132,14 +159,22 @@ fn look(view: &View, found: &Targets, desired: &Desired, around: &Surroundings) 
     let results: Result<Vec<ProbeResult>, Diagnosis> = match &view.eye {
         Eye::Local => Ok((around.local_prober)(&probes)),
         Eye::Agent(session) => session.ask(&Request::Probe { probes }),
-        Eye::Container(session, container) => {
-            session.ask(&Request::ProbeInContainer { container: container.clone(), probes })
-        }
+        Eye::Container(session, container) => session.ask(&Request::ProbeInContainer {
+            container: container.clone(),
+            probes,
+        }),
     };
     match results {
-        Ok(results) => targets.iter().zip(&results).map(|(target, result)| judge(view.kind, &view.name, target, result)).collect(),
+        Ok(results) => targets
+            .iter()
+            .zip(&results)
+            .map(|(target, result)| judge(view.kind, &view.name, target, result))
+            .collect(),
         Err(diagnosis) => {
-            let why = diagnosis.saw.first().map_or(diagnosis.what.clone(), |saw| format!("{}: {saw}", diagnosis.what));
+            let why = diagnosis
+                .saw
+                .first()
+                .map_or(diagnosis.what.clone(), |saw| format!("{}: {saw}", diagnosis.what));
             vec![unprobed(&view.name, &why, found)]
         }
     }
@@ -149,7 +184,9 @@ fn look(view: &View, found: &Targets, desired: &Desired, around: &Surroundings) 
 fn missing_routes(cells: &[Cell], desired: &Desired, found: &Targets) -> Vec<String> {
     let failed = |vantage: &str, prefix: &str| {
         cells.iter().any(|c| {
-            c.vantage == vantage && c.target.starts_with(prefix) && c.outcome == landfall_core::verify::CellOutcome::Fail
+            c.vantage == vantage
+                && c.target.starts_with(prefix)
+                && c.outcome == landfall_core::verify::CellOutcome::Fail
         })
     };
     let mut by_machine: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -159,10 +196,17 @@ fn missing_routes(cells: &[Cell], desired: &Desired, found: &Targets) -> Vec<Str
     }
     for (vantage, lines) in &mut by_machine {
         let machine = vantage.trim_start_matches("outside/");
-        for (prefix, cidr) in [("pod-ip/", desired.spec.pod_network_cidr), ("cluster-ip", desired.spec.service_cidr)] {
+        for (prefix, cidr) in [
+            ("pod-ip/", desired.spec.pod_network_cidr),
+            ("cluster-ip", desired.spec.service_cidr),
+        ] {
             if failed(vantage, prefix) {
                 lines.push(format!("{machine} (Linux):   ip route add {cidr} via {gateway}"));
-                lines.push(format!("{machine} (Windows): route add {} MASK {} {gateway}", cidr.address, cidr.netmask()));
+                lines.push(format!(
+                    "{machine} (Windows): route add {} MASK {} {gateway}",
+                    cidr.address,
+                    cidr.netmask()
+                ));
             }
         }
     }
@@ -172,6 +216,11 @@ fn missing_routes(cells: &[Cell], desired: &Desired, found: &Targets) -> Vec<Str
 impl Targets {
     fn members_without_probe(&self, desired: &Desired) -> Vec<NodeName> {
         let there = |name: &NodeName| self.probe_containers.contains_key(name);
-        desired.inventory.members().map(|n| n.name.clone()).filter(|n| !there(n)).collect()
+        desired
+            .inventory
+            .members()
+            .map(|n| n.name.clone())
+            .filter(|n| !there(n))
+            .collect()
     }
 }

@@ -40,10 +40,15 @@ pub(crate) struct Targets {
 
 /// Asks the API, through the first member that has a way to it.
 pub(crate) fn look_up(desired: &Desired, cluster: &Cluster, members: &Sessions) -> Result<Targets, Diagnosis> {
-    let mut last = Diagnosis::new(Code::ClusterApi, "no control plane node is connected, so the cluster cannot be asked")
-        .next("landfall status");
+    let mut last = Diagnosis::new(
+        Code::ClusterApi,
+        "no control plane node is connected, so the cluster cannot be asked",
+    )
+    .next("landfall status");
     for node in desired.inventory.control_planes() {
-        let Some(session) = members.get(&node.name) else { continue };
+        let Some(session) = members.get(&node.name) else {
+            continue;
+        };
         let read = cluster.with_client(session, |client| async move {
             read(desired, client).await.map_err(|error| {
                 Diagnosis::new(Code::ClusterApi, "the cluster cannot be asked what there is to verify").because(&error)
@@ -61,28 +66,46 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let address_of = |node: &Node| {
         let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        addresses.iter().find(|a| a.type_ == "InternalIP").map(|a| a.address.clone())
+        addresses
+            .iter()
+            .find(|a| a.type_ == "InternalIP")
+            .map(|a| a.address.clone())
     };
-    let node_addresses =
-        nodes.items.iter().filter_map(|n| Some((n.metadata.name.clone()?, address_of(n)?))).collect::<Vec<_>>();
+    let node_addresses = nodes
+        .items
+        .iter()
+        .filter_map(|n| Some((n.metadata.name.clone()?, address_of(n)?)))
+        .collect::<Vec<_>>();
     let (mut cluster_ip, mut node_port, mut pods) = (None, None, Vec::new());
     if desired.spec.sample {
-        let service = Api::<Service>::namespaced(client.clone(), "default").get("nginx").await?;
+        let service = Api::<Service>::namespaced(client.clone(), "default")
+            .get("nginx")
+            .await?;
         let spec = service.spec.unwrap_or_default();
         node_port = spec.ports.iter().flatten().find_map(|p| p.node_port);
         cluster_ip = spec.cluster_ip;
         let slices = ListParams::default().labels("kubernetes.io/service-name=nginx");
-        let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default").list(&slices).await?;
+        let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default")
+            .list(&slices)
+            .await?;
         let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
             e.conditions.as_ref().is_none_or(|c| c.ready.unwrap_or(true))
         };
-        let endpoints = slices.items.iter().flat_map(|s| s.endpoints.iter()).filter(|e| ready(e));
+        let endpoints = slices
+            .items
+            .iter()
+            .flat_map(|s| s.endpoints.iter())
+            .filter(|e| ready(e));
         pods = endpoints.filter_map(|e| e.addresses.first().cloned()).collect();
         pods.sort();
         pods.dedup();
     }
-    let probes = Api::<Pod>::namespaced(client.clone(), "landfall-system").list(&ListParams::default()).await?;
-    let config = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client, "kube-system").get("coredns").await?;
+    let probes = Api::<Pod>::namespaced(client.clone(), "landfall-system")
+        .list(&ListParams::default())
+        .await?;
+    let config = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client, "kube-system")
+        .get("coredns")
+        .await?;
     let corefile = config.data.and_then(|d| d.get("Corefile").cloned()).unwrap_or_default();
     Ok(Targets {
         probe_containers: probes.items.iter().filter_map(probe_container).collect(),
@@ -98,7 +121,13 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
 /// The node and the container id of a running probe pod.
 fn probe_container(pod: &Pod) -> Option<(NodeName, String)> {
     let node = pod.spec.as_ref()?.node_name.as_ref()?.parse().ok()?;
-    let status = pod.status.as_ref()?.container_statuses.as_ref()?.iter().find(|s| s.ready)?;
+    let status = pod
+        .status
+        .as_ref()?
+        .container_statuses
+        .as_ref()?
+        .iter()
+        .find(|s| s.ready)?;
     let id = status.container_id.as_ref()?.strip_prefix("containerd://")?;
     Some((node, id.to_owned()))
 }
@@ -114,25 +143,57 @@ impl Targets {
         let http = |kind, name: String, address: String, host: &str, status, contains: &str| Target {
             kind,
             name,
-            probe: ProbeSpec::Http { address, host: host.to_owned(), path: "/".to_owned(), timeout_ms: PROBE_MS },
-            expect: Expectation::Http { status, contains: contains.to_owned() },
+            probe: ProbeSpec::Http {
+                address,
+                host: host.to_owned(),
+                path: "/".to_owned(),
+                timeout_ms: PROBE_MS,
+            },
+            expect: Expectation::Http {
+                status,
+                contains: contains.to_owned(),
+            },
         };
         let spec = &desired.spec;
         let mut targets = Vec::new();
         for pod in &self.pods {
-            targets.push(http(TargetKind::PodIp, format!("pod-ip/{pod}"), format!("{pod}:80"), pod, 200, SAMPLE_TEXT));
+            targets.push(http(
+                TargetKind::PodIp,
+                format!("pod-ip/{pod}"),
+                format!("{pod}:80"),
+                pod,
+                200,
+                SAMPLE_TEXT,
+            ));
         }
         if let Some(ip) = &self.cluster_ip {
-            targets.push(http(TargetKind::ClusterIp, "cluster-ip".to_owned(), format!("{ip}:80"), ip, 200, SAMPLE_TEXT));
+            targets.push(http(
+                TargetKind::ClusterIp,
+                "cluster-ip".to_owned(),
+                format!("{ip}:80"),
+                ip,
+                200,
+                SAMPLE_TEXT,
+            ));
         }
         for (node, address) in &self.node_addresses {
             if let Some(port) = self.node_port {
                 let at = format!("{address}:{port}");
-                targets.push(http(TargetKind::NodePort, format!("node-port/{node}"), at, address, 200, SAMPLE_TEXT));
+                targets.push(http(
+                    TargetKind::NodePort,
+                    format!("node-port/{node}"),
+                    at,
+                    address,
+                    200,
+                    SAMPLE_TEXT,
+                ));
             }
             if spec.ingress.enabled {
                 let at = format!("{address}:{}", spec.ingress.http_port);
-                let mut hosts = vec![(spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT), (WRONG_HOST, 404, "")];
+                let mut hosts = vec![
+                    (spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT),
+                    (WRONG_HOST, 404, ""),
+                ];
                 if spec.sample {
                     hosts.insert(0, (spec.sample_host.as_str(), 200, SAMPLE_TEXT));
                 }
@@ -153,7 +214,12 @@ impl Targets {
         let dns = |name: &str, tcp, expect| Target {
             kind: TargetKind::Dns,
             name: format!("dns/{}/{name}", if tcp { "tcp" } else { "udp" }),
-            probe: ProbeSpec::Dns { name: name.to_owned(), server: server.clone(), tcp, timeout_ms: PROBE_MS },
+            probe: ProbeSpec::Dns {
+                name: name.to_owned(),
+                server: server.clone(),
+                tcp,
+                timeout_ms: PROBE_MS,
+            },
             expect,
         };
         let api = desired.spec.service_cidr.nth(1).to_string();
@@ -167,7 +233,11 @@ impl Targets {
             targets.push(dns("kubernetes.default", true, Expectation::Resolves(api)));
         }
         if self.closed_dns {
-            targets.push(dns(WRONG_NAME, false, Expectation::NoSuchName { within_ms: NEGATIVE_MS }));
+            targets.push(dns(
+                WRONG_NAME,
+                false,
+                Expectation::NoSuchName { within_ms: NEGATIVE_MS },
+            ));
         }
         targets
     }
