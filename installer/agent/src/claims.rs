@@ -5,6 +5,7 @@
 use crate::agent::Agent;
 use crate::child::Job;
 use crate::error::{AgentError, Result};
+use crate::interpret::file::absent_directories;
 use crate::interpret::system;
 use crate::interpret::unit::{self, StopHow};
 use crate::netlink::{nft, route};
@@ -39,6 +40,12 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
         ours.units
             .retain(|u| !states.get(u).is_some_and(unit::UnitState::is_active));
     }
+    let mut absent_parents: Vec<PathBuf> = Vec::new();
+    for parent in claims.paths.iter().filter_map(|p| p.parent()) {
+        absent_parents.extend(absent_directories(host, parent)?);
+    }
+    absent_parents.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
+    absent_parents.dedup();
     let shared_netns = claims.paths.iter().any(|p| p == Path::new(NETNS_DIR)) && host.at(NETNS_DIR).exists();
     ours.paths = claims
         .paths
@@ -71,6 +78,7 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
         claims: ours,
         sysctls,
         absent_base_tables,
+        absent_parents,
         effects: effects.to_vec(),
     })
 }
@@ -112,11 +120,7 @@ pub fn quiesce(agent: &Agent, all: &[&Claims]) -> Vec<String> {
     if !units.is_empty()
         && let Err(error) = unit::stop(agent, &units, StopHow::AtOnce)
     {
-        residue.push(format!(
-            "{} could not be stopped: {}",
-            units.join(" "),
-            describe(&error)
-        ));
+        residue.push(format!("{} could not be stopped: {}", units.join(" "), error.line()));
     }
     if agent.host.has_kernel() {
         let programs: Vec<PathBuf> = all.iter().flat_map(|c| c.programs.iter().cloned()).collect();
@@ -170,11 +174,6 @@ fn attempt(what: &str, work: impl Fn() -> std::io::Result<()>) -> Vec<String> {
         .map(|error| format!("{what} could not be taken away: {error}"))
         .into_iter()
         .collect()
-}
-
-fn describe(error: &AgentError) -> String {
-    let diagnosis = error.diagnosis();
-    [vec![diagnosis.what], diagnosis.causes].concat().join(": ")
 }
 
 fn unmount(agent: &Agent, claims: &Claims) -> Vec<String> {
@@ -238,10 +237,7 @@ fn remove_legacy_chains(agent: &Agent, claims: &Claims) -> Vec<String> {
         }
         for table in files::text(names).lines() {
             if let Err(error) = remove_legacy_table_chains(agent, program, table, &claims.iptables_chains) {
-                residue.push(format!(
-                    "chains in {program}'s table {table} stay: {}",
-                    describe(&error)
-                ));
+                residue.push(format!("chains in {program}'s table {table} stay: {}", error.line()));
             }
         }
     }

@@ -74,7 +74,7 @@ pub enum AgentError {
     BlobMissing(Digest),
     /// The bundle's helper failed.
     #[error("the bundle's content cannot be used")]
-    Bundle(#[source] Diagnosis),
+    Bundle(#[from] landfall_bundle::BundleError),
     /// The journal is damaged or its history is not legal.
     #[error("the journal of this node cannot be used")]
     Journal(#[from] JournalError),
@@ -110,7 +110,7 @@ impl AgentError {
             Self::Foreign { .. } => Code::ForeignState,
             Self::WrongDigest { .. } => Code::BundleDigest,
             Self::BlobMissing(_) => Code::BundleMissing,
-            Self::Bundle(inner) => inner.code,
+            Self::Bundle(_) => Code::BundleFormat,
             Self::Journal(_) => Code::Journal,
             Self::Deadline { .. } => Code::StepDeadline,
             Self::Locked(_) => Code::Locked,
@@ -136,20 +136,22 @@ impl AgentError {
                     "take the node out of the inventory, or uninstall the cluster {found} first"
                 ));
             }
-            Self::Bundle(inner) => {
-                diagnosis.saw.push(inner.what.clone());
-                diagnosis.saw.extend(inner.saw.iter().cloned());
-                diagnosis.causes.extend(inner.causes.iter().cloned());
-            }
             _ => {}
         }
-        let mut source = std::error::Error::source(self);
-        if let Some(first) = source.take()
-            && !matches!(self, Self::Bundle(_))
-        {
-            diagnosis = diagnosis.because(first);
+        if let Some(source) = std::error::Error::source(self) {
+            diagnosis = diagnosis.because(source);
         }
         diagnosis
+    }
+}
+
+impl AgentError {
+    /// Makes the error one line: what failed, why, and what was seen.
+    pub fn line(&self) -> String {
+        let diagnosis = self.diagnosis();
+        [vec![diagnosis.what], diagnosis.causes, diagnosis.saw]
+            .concat()
+            .join(": ")
     }
 }
 

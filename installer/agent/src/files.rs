@@ -126,7 +126,10 @@ pub fn stamp(path: &Path) -> Option<FileStamp> {
     Some(FileStamp {
         inode: meta.ino(),
         size_bytes: meta.size(),
-        ctime_ns: meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()),
+        ctime_ns: meta
+            .ctime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.ctime_nsec()),
     })
 }
 

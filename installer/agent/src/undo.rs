@@ -40,10 +40,6 @@ pub fn undo_run(agent: &Agent, run: Option<&RunId>, say: Say) -> Result<UndoOutc
 /// Takes back entries in the order given, which is newest first.
 fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutcome> {
     agent.holder()?;
-    let mut outcome = UndoOutcome {
-        undone: 0,
-        residue: vec![],
-    };
     start(agent, &entries)?;
     // All daemons stop before anything is removed: one that runs on would make again what an earlier entry's undo took away.
     // What does not stop shows as residue of the entry that claims it.
@@ -51,72 +47,121 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
     if all.len() > 1 {
         claims::quiesce(agent, &all);
     }
-    let containerd_goes = all
-        .iter()
-        .any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd")));
-    let mut failed: BTreeSet<&StepId> = BTreeSet::new();
-    let mut started: BTreeSet<&StepId> = entries.iter().map(|e| &e.step).collect();
-    let mut unit_files = Vec::new();
+    let mut way = WayBack {
+        agent,
+        say,
+        containerd_goes: all
+            .iter()
+            .any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd"))),
+        passed_over: BTreeSet::new(),
+        failed: BTreeSet::new(),
+        outcome: UndoOutcome {
+            undone: 0,
+            residue: vec![],
+        },
+    };
+    let mut later = Vec::new();
     for entry in &entries {
-        if agent.children.is_stopping() {
-            return Err(AgentError::Stopped);
-        }
-        if failed.contains(&entry.step) {
-            continue;
-        }
-        // The older of two entries of one step: its turn has come.
-        if !started.remove(&entry.step) {
-            agent.record(
-                Record::UndoStarted {
-                    step: entry.step.clone(),
-                },
-                Durability::OnDisk,
-            )?;
-        }
-        let began = Instant::now();
-        let residue = match take_back(agent, &entry.undo, containerd_goes, say) {
-            Ok(residue) => residue,
-            Err(AgentError::Stopped) => return Err(AgentError::Stopped),
-            Err(error) => {
-                let diagnosis = error.diagnosis();
-                vec![
-                    [vec![diagnosis.what], diagnosis.causes, diagnosis.saw]
-                        .concat()
-                        .join(": "),
-                ]
-            }
-        };
-        unit_files.extend(unit_file(&entry.undo));
-        let step = entry.step.clone();
-        if residue.is_empty() {
-            agent.record(Record::Undone { step: step.clone() }, Durability::Buffered)?;
-            outcome.undone += 1;
-            let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            say(EventKind::Undone { step, took_ms });
-        } else {
-            failed.insert(&entry.step);
-            let why = residue.join("; ");
-            agent.record(
-                Record::UndoFailed {
-                    step: step.clone(),
-                    why: why.clone(),
-                },
-                Durability::Buffered,
-            )?;
-            say(EventKind::Residue {
-                step: step.clone(),
-                text: why,
-            });
-            outcome
-                .residue
-                .extend(residue.into_iter().map(|line| format!("{step}: {line}")));
+        if way.one(entry, Turn::First)? == Taken::Later {
+            later.push(entry);
         }
     }
+    // Directories that held what an older entry has taken away meanwhile.
+    way.passed_over.clear();
+    for entry in later {
+        way.one(entry, Turn::Last)?;
+    }
     agent.journal(|journal| journal.append(&[], Durability::OnDisk))?;
+    let unit_files: Vec<&str> = entries.iter().filter_map(|e| unit_file(&e.undo)).collect();
     if !unit_files.is_empty() {
         forget_units(agent, &unit_files)?;
     }
-    Ok(outcome)
+    Ok(way.outcome)
+}
+
+/// Whether an entry may still be put off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Last,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Taken {
+    /// It is gone.
+    Gone,
+    /// Something else has to go first.
+    Later,
+    /// This stays.
+    Stays(Vec<String>),
+}
+
+/// One undo of several entries.
+struct WayBack<'a> {
+    agent: &'a Agent,
+    say: Say<'a>,
+    containerd_goes: bool,
+    /// Steps whose newer entry is still there, so that the older ones have to wait.
+    passed_over: BTreeSet<StepId>,
+    /// Steps of which something stays.
+    failed: BTreeSet<StepId>,
+    outcome: UndoOutcome,
+}
+
+impl WayBack<'_> {
+    fn one(&mut self, entry: &Entry, turn: Turn) -> Result<Taken> {
+        let (agent, step) = (self.agent, entry.step.clone());
+        if agent.children.is_stopping() {
+            return Err(AgentError::Stopped);
+        }
+        if self.failed.contains(&step) || self.passed_over.contains(&step) {
+            return Ok(Taken::Later);
+        }
+        // The older of two entries of one step: its turn has come.
+        let newest = agent.journal(|journal| Ok(journal.own().newest(&step).map(|e| e.state)))?;
+        if newest != Some(EntryState::Undoing) {
+            agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
+        }
+        let began = Instant::now();
+        let taken = match take_back(agent, &entry.undo, self.containerd_goes, turn, self.say) {
+            Err(AgentError::Stopped) => return Err(AgentError::Stopped),
+            Err(error) => Taken::Stays(vec![error.line()]),
+            // Half of it was left undone because the session ends: that is no residue.
+            Ok(Taken::Stays(_)) if agent.children.is_stopping() => return Err(AgentError::Stopped),
+            Ok(taken) => taken,
+        };
+        match &taken {
+            Taken::Gone => {
+                agent.record(Record::Undone { step: step.clone() }, Durability::Buffered)?;
+                self.outcome.undone += 1;
+                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                (self.say)(EventKind::Undone { step, took_ms });
+            }
+            Taken::Later => {
+                self.passed_over.insert(step);
+            }
+            Taken::Stays(residue) => {
+                let why = residue.join("; ");
+                agent.record(
+                    Record::UndoFailed {
+                        step: step.clone(),
+                        why: why.clone(),
+                    },
+                    Durability::Buffered,
+                )?;
+                (self.say)(EventKind::Residue {
+                    step: step.clone(),
+                    text: why,
+                });
+                self.outcome
+                    .residue
+                    .extend(residue.iter().map(|line| format!("{step}: {line}")));
+                self.failed.insert(step);
+            }
+        }
+        Ok(taken)
+    }
 }
 
 /// Journals the start of all undos with one write to disk. Losing the end of one later only repeats it.
@@ -158,56 +203,81 @@ fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
 }
 
-fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, say: Say) -> Result<Vec<String>> {
+fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say: Say) -> Result<Taken> {
     let host = &agent.host;
-    match undo {
+    let residue = match undo {
         // Objects and effects are off the node: the engine takes them back.
-        Undo::Nothing | Undo::RestoreObjects { .. } => {}
-        Undo::RestorePath { path, prior } => files::restore(&host.at(path), prior, |digest| host.prior(digest))?,
-        Undo::RemoveDirectory { paths } => remove_directories(agent, paths, say)?,
-        Undo::RemoveHostsLines { lines } => system::remove_hosts_lines(host, lines)?,
-        Undo::RestoreSysctls { settings } => return Ok(system::restore_sysctls(host, settings)),
-        Undo::UnloadModules { modules } => system::unload_modules(host, modules),
+        Undo::Nothing | Undo::RestoreObjects { .. } => vec![],
+        Undo::RestorePath { path, prior } => {
+            files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
+            vec![]
+        }
+        Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, say),
+        Undo::RemoveHostsLines { lines } => {
+            system::remove_hosts_lines(host, lines)?;
+            vec![]
+        }
+        Undo::RestoreSysctls { settings } => system::restore_sysctls(host, settings),
+        Undo::UnloadModules { modules } => {
+            system::unload_modules(host, modules);
+            vec![]
+        }
         Undo::RestoreUnit {
             name,
             was_enabled,
             was_active,
-        } => unit::restore(agent, name, *was_enabled, *was_active)?,
+        } => {
+            unit::restore(agent, name, *was_enabled, *was_active)?;
+            vec![]
+        }
         Undo::RemoveImages { references } => {
             if !containerd_goes {
                 images::remove(agent, references)?;
             }
+            vec![]
         }
         Undo::RemoveClaims {
             claims,
             sysctls,
             absent_base_tables,
+            absent_parents,
             ..
         } => {
-            return Ok(claims::remove(agent, claims, sysctls, absent_base_tables));
+            let residue = claims::remove(agent, claims, sysctls, absent_base_tables);
+            for parent in absent_parents {
+                // Not empty: it holds what others put there, or what an older entry made.
+                let _ = std::fs::remove_dir(host.at(parent));
+            }
+            residue
         }
-    }
-    Ok(vec![])
+    };
+    Ok(if residue.is_empty() {
+        Taken::Gone
+    } else {
+        Taken::Stays(residue)
+    })
 }
 
-/// Removes directories that are empty. One that is not holds something that landfall did not make, which stays with it.
-fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> {
+/// Removes directories that are empty. One that holds something when its last turn has come holds what landfall did not make, and stays
+/// with it.
+fn remove_directories(agent: &Agent, paths: &[PathBuf], turn: Turn, say: Say) -> Result<Taken> {
     for path in paths {
         let real: &Path = &agent.host.at(path);
         match rustix::fs::rmdir(real) {
             Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) if turn == Turn::First => return Ok(Taken::Later),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let text = format!(
                     "the directory {} stays: it holds what landfall did not make",
                     path.display()
                 );
                 say(EventKind::Note { text });
-                return Ok(());
+                return Ok(Taken::Gone);
             }
             Err(errno) => return Err(io_at("removing", real)(errno.into())),
         }
     }
-    Ok(())
+    Ok(Taken::Gone)
 }
 
 /// Joins the recipe of an apply that was interrupted with that of its repetition: what was there before the first attempt counts.

@@ -1,5 +1,7 @@
 //! A whole session over a socket pair: frames, lease, steps, blobs, secrets, the end.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use landfall_agent::host::Host;
 use landfall_agent::session::serve_on;
 use landfall_core::action::{Action, Claims, Content};

@@ -284,6 +284,9 @@ pub enum Undo {
         sysctls: Vec<(String, String)>,
         /// nftables base tables of iptables that were absent before, `family name`.
         absent_base_tables: Vec<String>,
+        /// Directories above claimed paths that were absent before, deepest first; removed when they end empty.
+        #[serde(default)]
+        absent_parents: Vec<PathBuf>,
         /// Things off the node; the engine asks the cluster what became of them.
         effects: Vec<ClusterEffect>,
     },

@@ -150,21 +150,38 @@ pub fn install(host: &Host, path: &Path, blob: &Digest, digest: &Digest, size_by
         .map_err(io_at("opening", &stored))?
         .ok_or(AgentError::BlobMissing(*blob))?;
     let real = host.at(path);
-    files::write(&real, Meta::mode(0o755), |file| {
+    let installed = files::write(&real, Meta::mode(0o755), |file| {
         let mut to = BufWriter::with_capacity(256 * 1024, file);
-        let found = landfall_bundle::decompress_binary(from, &mut to).map_err(|error| AgentError::Bundle(error.into()))?;
+        let found = landfall_bundle::decompress_binary(from, &mut to)?;
         to.flush().map_err(io_at("writing", path))?;
         let length = to.get_ref().metadata().map_err(io_at("looking at", path))?.len();
         if found != *digest || length != size_bytes {
-            // A blob that was right when it came and is not now: the next run brings it again.
-            let _ = std::fs::remove_file(&stored);
             return Err(AgentError::WrongDigest {
                 what: format!("the program {}", path.display()),
                 digest: *digest,
             });
         }
         Ok(())
-    })
+    });
+    if installed.is_err() {
+        forget_damaged(host, [blob])?;
+    }
+    installed
+}
+
+/// Removes stored blobs that are not what they were when they came, so that the next run brings them again.
+pub fn forget_damaged<'a>(host: &Host, blobs: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+    for blob in blobs {
+        let stored = host.blob(blob);
+        if stored.exists() && files::digest(&stored)? != *blob {
+            files::remove_file(&stored)?;
+            return Err(AgentError::WrongDigest {
+                what: "a blob in the node's store".to_owned(),
+                digest: *blob,
+            });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

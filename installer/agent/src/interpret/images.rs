@@ -3,12 +3,17 @@
 use super::Work;
 use crate::agent::Agent;
 use crate::child::{Input, Job};
-use crate::error::{AgentError, Result};
+use crate::error::{AgentError, Result, io_at};
+use crate::interpret::file::forget_damaged;
 use landfall_core::bundle_index::Image;
 use std::collections::BTreeSet;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 /// The label that keeps the kubelet from collecting an image as garbage, and its value.
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
+/// Bytes under way between the archive's writer and containerd's client.
+const PIPE: usize = 1024 * 1024;
 /// Where containerd listens.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -54,10 +59,12 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
         return Err(AgentError::BlobMissing(*digest));
     }
     let blobs = host.state("blobs");
-    let feed = |mut stdin: std::process::ChildStdin| {
+    let feed = |stdin: std::process::ChildStdin| {
         // The usual 64 KiB make the two sides wait for each other ten thousand times.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, 1024 * 1024);
-        landfall_bundle::write_oci_archive(&wanted, &blobs, &mut stdin).map_err(|error| AgentError::Bundle(error.into()))
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
+        let mut to = BufWriter::with_capacity(PIPE, stdin);
+        landfall_bundle::write_oci_archive(&wanted, &blobs, &mut to)?;
+        to.flush().map_err(io_at("writing to", Path::new("ctr")))
     };
     // `--local`: through containerd's transfer service the same import costs half as much CPU again.
     let argv = ctr(&["images", "import", "--local", "--label", PINNED, "-"]);
@@ -66,7 +73,11 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
         input: Input::Feed(Box::new(feed)),
         ..Job::quick(&argv, 0)
     };
-    work.agent.children.run(host, job).map(|_| ())
+    let imported = work.agent.children.run(host, job).map(|_| ());
+    if imported.is_err() && !work.agent.children.is_stopping() {
+        forget_damaged(host, wanted.iter().flat_map(|i| &i.blobs))?;
+    }
+    imported
 }
 
 /// Removes images; ones that are gone are fine, and so is a containerd that is gone.
