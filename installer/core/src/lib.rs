@@ -10,6 +10,7 @@ pub mod journal;
 pub mod layout;
 pub mod name;
 pub mod plan;
+pub mod preflight;
 pub mod secret;
 pub mod spec;
 pub mod transport;

@@ -1,0 +1,196 @@
+//! Pure checks before the first change: what was seen on the machines against what a cluster needs.
+//!
+//! [`query`] says what a node's agent shall look at, [`check`] compares, [`choose_address`] picks the address a node joins with.
+
+mod fleet;
+mod host;
+
+use crate::explain::{Code, Diagnosis};
+use crate::facts::{FactsQuery, NodeFacts};
+use crate::inventory::{Node, Role};
+use crate::journal::Ownership;
+use crate::layout;
+use crate::name::NodeName;
+use crate::plan::install::kernel_features;
+use crate::spec::Desired;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Whether a finding stops the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The run stops before the first change.
+    Refuse,
+    /// The user is told.
+    Warn,
+}
+
+/// One result of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable, kebab-case name of the check.
+    pub id: &'static str,
+    /// Whether it stops the run.
+    pub severity: Severity,
+    /// The nodes concerned.
+    pub nodes: Vec<NodeName>,
+    /// What is wrong.
+    pub what: String,
+    /// What was seen.
+    pub saw: String,
+    /// What to do about it.
+    pub next: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<_> = self.nodes.iter().map(NodeName::as_str).collect();
+        write!(f, "{} ({}): {}; saw {}", self.id, nodes.join(", "), self.what, self.saw)
+    }
+}
+
+impl From<Finding> for Diagnosis {
+    fn from(finding: Finding) -> Self {
+        let mut diagnosis = Diagnosis::new(Code::Preflight, format!("preflight {}: {}", finding.id, finding.what));
+        diagnosis.node = if finding.nodes.len() == 1 {
+            finding.nodes.first().cloned()
+        } else {
+            None
+        };
+        if finding.nodes.len() > 1 {
+            let nodes: Vec<_> = finding.nodes.iter().map(NodeName::as_str).collect();
+            diagnosis = diagnosis.saw(format!("on {}", nodes.join(", ")));
+        }
+        diagnosis.saw(finding.saw).next(finding.next)
+    }
+}
+
+/// Programs that kubeadm 1.37 insists on (cmd/kubeadm/app/preflight/checks.go) and that are not in the bundle.
+const HOST_PROGRAMS: [&str; 2] = ["mount", "cp"];
+/// Paths whose presence means another Kubernetes or containerd.
+const FOREIGN_PATHS: [&str; 6] = [
+    "/etc/kubernetes",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/var/lib/containerd",
+    "/usr/local/bin/kubelet",
+    "/usr/bin/kubelet",
+];
+/// Units whose activity means another container runtime, Kubernetes or firewall.
+const FOREIGN_UNITS: [&str; 7] = [
+    "kubelet.service",
+    "containerd.service",
+    "docker.service",
+    "crio.service",
+    "k3s.service",
+    "firewalld.service",
+    "ufw.service",
+];
+/// UDP port of flannel's VXLAN on Linux.
+const VXLAN_PORT: u16 = 8472;
+
+/// Returns what to look at on a node.
+pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
+    let mut tcp_ports = vec![10250, 10248, 10249, 10256, layout::API_BALANCER_PORT];
+    if node.role == Role::ControlPlane {
+        tcp_ports.extend([layout::API_SERVER_PORT, 2379, 2380, 2381, 10257, 10259]);
+    }
+    if desired.spec.ingress.enabled {
+        tcp_ports.extend([desired.spec.ingress.http_port, desired.spec.ingress.dashboard_port]);
+    }
+    let others = desired.inventory.members().filter(|other| other.name != node.name);
+    FactsQuery {
+        peers: others
+            .filter_map(|other| other.access_ip.or(other.ip).or_else(|| other.connect.host.parse().ok()))
+            .collect(),
+        tcp_ports,
+        udp_ports: vec![VXLAN_PORT],
+        programs: HOST_PROGRAMS.iter().map(|p| (*p).to_owned()).collect(),
+        paths: FOREIGN_PATHS.iter().map(|p| (*p).to_owned()).collect(),
+        units: FOREIGN_UNITS.iter().map(|u| (*u).to_owned()).collect(),
+        features: kernel_features(),
+        ask_dns: desired.spec.upstream_dns.is_empty(),
+    }
+}
+
+/// Compares everything; an empty list of refusals means the install may begin.
+pub fn check(
+    desired: &Desired,
+    facts: &BTreeMap<NodeName, NodeFacts>,
+    owned: &BTreeMap<NodeName, Ownership>,
+) -> Vec<Finding> {
+    let mut findings = fleet::check(desired, facts, owned);
+    for node in desired.inventory.members() {
+        if let Some(seen) = facts.get(&node.name) {
+            let ours = owned.get(&node.name).is_some_and(|own| !own.is_empty());
+            findings.extend(host::check(desired, node, seen, ours));
+        }
+    }
+    findings
+}
+
+/// Picks the address and interface that a node joins with: `ip`, else the source of the route to its peers, else the address it was
+/// reached at, else its only address.
+pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
+    let refuse = |what: &str, saw: String| Finding {
+        id: "node-address",
+        severity: Severity::Refuse,
+        nodes: vec![node.name.clone()],
+        what: what.to_owned(),
+        saw,
+        next: "set `ip` for the node in the inventory to the address its peers reach".to_owned(),
+    };
+    let seen = || {
+        facts
+            .addresses
+            .iter()
+            .map(|a| format!("{} on {}", a.address, a.interface))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if let Some(ip) = node.ip {
+        let interface = facts.interface_of(ip);
+        let interface =
+            interface.ok_or_else(|| refuse(&format!("no interface carries {ip}, the node's `ip`"), seen()))?;
+        return Ok((ip, interface.to_owned()));
+    }
+    let mut sources: Vec<_> = facts
+        .peer_routes
+        .values()
+        .map(|r| (r.source, r.interface.clone()))
+        .collect();
+    sources.sort();
+    sources.dedup();
+    let reached_at = node
+        .connect
+        .host
+        .parse()
+        .ok()
+        .and_then(|ip| Some((ip, facts.interface_of(ip)?.to_owned())));
+    match (sources.as_slice(), reached_at) {
+        ([one], _) => Ok(one.clone()),
+        ([], Some(reached)) => Ok(reached),
+        ([], None) => {
+            let outward: Vec<_> = facts.addresses.iter().filter(|a| !a.address.is_loopback()).collect();
+            match outward.as_slice() {
+                [only] => Ok((IpAddr::V4(only.address), only.interface.clone())),
+                _ => Err(refuse("the node's own address is not clear", seen())),
+            }
+        }
+        (many, _) => {
+            let saw = many
+                .iter()
+                .map(|(ip, interface)| format!("{ip} on {interface}"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            Err(refuse(
+                "the routes to the other nodes start from several addresses",
+                saw,
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
+
+use crate::dag;
+use anyhow::Result;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+/// Passed, failed and skipped checks.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Count {
+    fn of(ok: bool) -> Self {
+        Self { passed: usize::from(ok), failed: usize::from(!ok), skipped: 0 }
+    }
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs everything. The exit code is a failure when anything failed.
+pub fn run() -> Result<ExitCode> {
+    let mut total = Count::default();
+    section("format", &mut total, || Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?)));
+    section("clippy", &mut total, || {
+        Ok(Count::of(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?))
+    });
+    section("dependency rules", &mut total, || {
+        let faults = dag::check()?;
+        for fault in &faults {
+            println!("{fault}");
+        }
+        Ok(Count::of(faults.is_empty()))
+    });
+    section("tests", &mut total, tests);
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn section(name: &str, total: &mut Count, work: impl FnOnce() -> Result<Count>) {
+    println!("== {name}");
+    let start = Instant::now();
+    let count = work().unwrap_or_else(|error| {
+        println!("{name}: {error:#}");
+        Count::of(false)
+    });
+    println!("== {name}: {} passed, {} failed in {:.0} s", count.passed, count.failed, start.elapsed().as_secs_f32());
+    total.add(count);
+}
+
+fn cargo(args: &[&str]) -> Result<bool> {
+    Ok(Command::new("cargo").args(args).stdin(Stdio::null()).status()?.success())
+}
+
+/// Runs all test programs and adds up their own result lines. A run that breaks off without one counts as failed.
+fn tests() -> Result<Count> {
+    let mut child = Command::new("cargo")
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            if let Some(result) = parse_result(&line) {
+                count.add(result);
+            }
+        }
+    }
+    if !child.wait()?.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// Reads `test result: ok. 7 passed; 0 failed; 1 ignored; …`.
+fn parse_result(line: &str) -> Option<Count> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |word: &str| {
+        let before = &rest[..rest.find(word)?];
+        before.trim_end().rsplit(' ').next()?.parse().ok()
+    };
+    Some(Count { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_counted() {
+        let line = "test result: FAILED. 17 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.34s";
+        assert_eq!(parse_result(line), Some(Count { passed: 17, failed: 2, skipped: 1 }));
+        assert_eq!(parse_result("running 3 tests"), None);
+    }
+}
