@@ -1,1 +1,97 @@
-//! (module to come)
+//! Renders every Kubernetes object and every configuration file of a node, and says which images they need.
+//!
+//! Pure: spec, bundle index and layout in, text and JSON values out.
+
+#![forbid(unsafe_code)]
+
+mod dns;
+mod images;
+mod ingress;
+mod kubeadm;
+mod network;
+mod node_files;
+mod sample;
+
+pub use dns::dns_objects;
+pub use images::{images_of, required_images};
+pub use ingress::ingress_objects;
+pub use kubeadm::{audit_policy, encryption_config, kubeadm_init, kubeadm_join};
+pub use network::{cni_template, flannel_objects};
+pub use node_files::{containerd_config, hosts_lines, kernel_settings, resolv_conf, units};
+pub use sample::{probe_objects, sample_objects};
+
+use landfall_core::bundle_index::BundleIndex;
+use landfall_core::name::NodeName;
+use std::net::IpAddr;
+
+/// Where names outside the cluster are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DnsPolicy {
+    /// Nowhere: they do not exist, and that is said at once.
+    Closed,
+    /// By these servers.
+    Forward(Vec<IpAddr>),
+}
+
+/// One member as the files see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberLayout {
+    /// Node name.
+    pub name: NodeName,
+    /// Whether it is a control plane.
+    pub control_plane: bool,
+    /// Whether workloads may run on it.
+    pub schedulable: bool,
+    /// Address that peers use.
+    pub address: IpAddr,
+    /// Interface that carries it.
+    pub interface: String,
+    /// Whether a route covers the Service network already.
+    pub reaches_services: bool,
+}
+
+/// Every member and what they share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterLayout {
+    /// Members: control planes first.
+    pub members: Vec<MemberLayout>,
+    /// Names outside the cluster.
+    pub dns: DnsPolicy,
+}
+
+/// Why something cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The bundle lacks an image.
+    #[error("the bundle has no image {0}")]
+    MissingImage(String),
+    /// A value does not serialise.
+    #[error("a value cannot be written as YAML: {0}")]
+    Yaml(String),
+}
+
+/// Returns the full reference of the image whose repository ends in `name`.
+fn image(index: &BundleIndex, name: &str) -> Result<String, RenderError> {
+    let found = index
+        .image_named(name)
+        .ok_or_else(|| RenderError::MissingImage(name.to_owned()))?;
+    Ok(found.reference.to_string())
+}
+
+/// Returns the tag of that image.
+fn tag(index: &BundleIndex, name: &str) -> Result<String, RenderError> {
+    let reference = image(index, name)?;
+    Ok(reference
+        .rsplit_once(':')
+        .map(|(_, tag)| tag.to_owned())
+        .unwrap_or_default())
+}
+
+/// Writes several documents as one YAML text.
+fn documents(values: &[serde_json::Value]) -> Result<String, RenderError> {
+    let texts: Result<Vec<_>, _> = values.iter().map(serde_yaml::to_string).collect();
+    Ok(texts.map_err(|e| RenderError::Yaml(e.to_string()))?.join("---\n"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,3 +15,4 @@ pub mod verify;
 
 mod inspect;
 mod install;
+mod render;

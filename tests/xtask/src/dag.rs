@@ -13,7 +13,10 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-ansible", &["landfall-core"]),
     ("landfall-ssh", &["landfall-core"]),
     ("landfall-agent", &["landfall-core", "landfall-bundle"]),
-    ("landfall-engine", &["landfall-core", "landfall-bundle", "landfall-manifests"]),
+    (
+        "landfall-engine",
+        &["landfall-core", "landfall-bundle", "landfall-manifests"],
+    ),
     (
         "landfall",
         &[
@@ -40,29 +43,53 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
 /// Returns every broken rule as a readable line.
 pub fn check() -> Result<Vec<String>> {
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .output()?;
-    anyhow::ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     faults(&serde_json::from_slice(&output.stdout).context("cargo metadata")?)
 }
 
 fn faults(metadata: &Value) -> Result<Vec<String>> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let names: BTreeMap<String, String> =
-        list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+    let names: BTreeMap<String, String> = list(&metadata["packages"])
+        .iter()
+        .map(|p| (text(&p["id"]), text(&p["name"])))
+        .collect();
     let members: BTreeSet<String> = list(&metadata["workspace_members"]).iter().map(&text).collect();
     let mut normal: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for node in list(&metadata["resolve"]["nodes"]) {
         let is_normal = |d: &&Value| list(&d["dep_kinds"]).iter().any(|k| k["kind"].is_null());
-        let dependencies = list(&node["deps"]).iter().filter(is_normal).map(|d| text(&d["pkg"])).collect();
+        let dependencies = list(&node["deps"])
+            .iter()
+            .filter(is_normal)
+            .map(|d| text(&d["pkg"]))
+            .collect();
         normal.insert(text(&node["id"]), dependencies);
     }
     let mut faults = Vec::new();
     for member in &members {
         let name = names.get(member).context("a member without a package")?;
-        let Some((_, allowed)) = MAY_SEE.iter().find(|(rule, _)| rule == name) else { continue };
-        for dependency in normal.get(member).into_iter().flatten().filter(|d| members.contains(*d)) {
+        let Some((_, allowed)) = MAY_SEE.iter().find(|(rule, _)| rule == name) else {
+            continue;
+        };
+        for dependency in normal
+            .get(member)
+            .into_iter()
+            .flatten()
+            .filter(|d| members.contains(*d))
+        {
             if !allowed.contains(&names[dependency].as_str()) {
                 faults.push(format!("{name} must not depend on {}", names[dependency]));
             }
@@ -118,6 +145,9 @@ mod tests {
         let wrong = metadata(&[("landfall-core", "landfall-agent"), ("landfall-engine", "landfall-ssh")]);
         assert_eq!(faults(&wrong).unwrap().len(), 2);
         let deep = metadata(&[("landfall-bundle", "x"), ("x", "tokio")]);
-        assert_eq!(faults(&deep).unwrap(), vec!["tokio must not show up under landfall-bundle"]);
+        assert_eq!(
+            faults(&deep).unwrap(),
+            vec!["tokio must not show up under landfall-bundle"]
+        );
     }
 }

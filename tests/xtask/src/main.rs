@@ -31,7 +31,11 @@ fn main() -> Result<ExitCode> {
             for fault in &faults {
                 println!("{fault}");
             }
-            Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if faults.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
     }
 }

@@ -16,7 +16,11 @@ struct Count {
 
 impl Count {
     fn of(ok: bool) -> Self {
-        Self { passed: usize::from(ok), failed: usize::from(!ok), skipped: 0 }
+        Self {
+            passed: usize::from(ok),
+            failed: usize::from(!ok),
+            skipped: 0,
+        }
     }
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -28,9 +32,19 @@ impl Count {
 /// Runs everything. The exit code is a failure when anything failed.
 pub fn run() -> Result<ExitCode> {
     let mut total = Count::default();
-    section("format", &mut total, || Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?)));
+    section("format", &mut total, || {
+        Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?))
+    });
     section("clippy", &mut total, || {
-        Ok(Count::of(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?))
+        Ok(Count::of(cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])?))
     });
     section("dependency rules", &mut total, || {
         let faults = dag::check()?;
@@ -40,8 +54,15 @@ pub fn run() -> Result<ExitCode> {
         Ok(Count::of(faults.is_empty()))
     });
     section("tests", &mut total, tests);
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn section(name: &str, total: &mut Count, work: impl FnOnce() -> Result<Count>) {
@@ -51,12 +72,21 @@ fn section(name: &str, total: &mut Count, work: impl FnOnce() -> Result<Count>) 
         println!("{name}: {error:#}");
         Count::of(false)
     });
-    println!("== {name}: {} passed, {} failed in {:.0} s", count.passed, count.failed, start.elapsed().as_secs_f32());
+    println!(
+        "== {name}: {} passed, {} failed in {:.0} s",
+        count.passed,
+        count.failed,
+        start.elapsed().as_secs_f32()
+    );
     total.add(count);
 }
 
 fn cargo(args: &[&str]) -> Result<bool> {
-    Ok(Command::new("cargo").args(args).stdin(Stdio::null()).status()?.success())
+    Ok(Command::new("cargo")
+        .args(args)
+        .stdin(Stdio::null())
+        .status()?
+        .success())
 }
 
 /// Runs all test programs and adds up their own result lines. A run that breaks off without one counts as failed.
@@ -89,7 +119,11 @@ fn parse_result(line: &str) -> Option<Count> {
         let before = &rest[..rest.find(word)?];
         before.trim_end().rsplit(' ').next()?.parse().ok()
     };
-    Some(Count { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+    Some(Count {
+        passed: number("passed")?,
+        failed: number("failed")?,
+        skipped: number("ignored")?,
+    })
 }
 
 #[cfg(test)]
@@ -99,7 +133,14 @@ mod tests {
     #[test]
     fn result_lines_are_counted() {
         let line = "test result: FAILED. 17 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.34s";
-        assert_eq!(parse_result(line), Some(Count { passed: 17, failed: 2, skipped: 1 }));
+        assert_eq!(
+            parse_result(line),
+            Some(Count {
+                passed: 17,
+                failed: 2,
+                skipped: 1
+            })
+        );
         assert_eq!(parse_result("running 3 tests"), None);
     }
 }

@@ -1,0 +1,222 @@
+//! kubeadm's configuration (kubeadm.k8s.io/v1beta4) with the defaults of a careful administrator, and what the API server mounts.
+
+use crate::{ClusterLayout, MemberLayout, RenderError, documents, tag};
+use landfall_core::bundle_index::BundleIndex;
+use landfall_core::layout;
+use landfall_core::spec::{ClusterSpec, Profile, ProxyMode};
+use serde_json::{Value, json};
+
+/// Where API server audit logs lie on a control plane.
+const AUDIT_LOG_DIR: &str = "/var/log/kubernetes";
+
+/// Configuration for `kubeadm init` on the first control plane.
+pub fn kubeadm_init(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    cluster: &ClusterLayout,
+    node: &MemberLayout,
+) -> Result<String, RenderError> {
+    let init = json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "InitConfiguration",
+        // kubeadm makes a bootstrap token in any case; nobody uses it, so it lives as short as it can.
+        "bootstrapTokens": [{ "ttl": "1m0s" }],
+        "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
+        "nodeRegistration": registration(spec, node),
+    });
+    let cluster = cluster_configuration(spec, index, cluster)?;
+    documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
+}
+
+/// Configuration for `kubeadm join`: discovery by a kubeconfig file that carries the joining identity.
+pub fn kubeadm_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, RenderError> {
+    let mut join = json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "JoinConfiguration",
+        "discovery": { "file": { "kubeConfigPath": layout::JOIN_KUBECONFIG } },
+        "nodeRegistration": registration(spec, node),
+    });
+    if node.control_plane {
+        join["controlPlane"] = json!({
+            "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
+        });
+    }
+    documents(&[join])
+}
+
+fn registration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
+    let mut registration = json!({
+        "name": node.name,
+        "criSocket": "unix:///run/containerd/containerd.sock",
+        "imagePullPolicy": "Never",
+        "kubeletExtraArgs": [{ "name": "node-ip", "value": node.address.to_string() }],
+    });
+    if node.control_plane && node.schedulable {
+        registration["taints"] = json!([]);
+    }
+    if spec.profile == Profile::Lab {
+        registration["ignorePreflightErrors"] = json!([
+            "SystemVerification",
+            "NumCPU",
+            "Swap",
+            "FileContent--proc-sys-net-bridge-bridge-nf-call-iptables"
+        ]);
+    }
+    registration
+}
+
+fn arguments(list: &[(&str, &str)]) -> Value {
+    list.iter()
+        .map(|(name, value)| json!({ "name": name, "value": value }))
+        .collect()
+}
+
+fn cluster_configuration(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    cluster: &ClusterLayout,
+) -> Result<Value, RenderError> {
+    let mut names = vec![spec.control_plane_endpoint.clone(), "127.0.0.1".to_owned()];
+    names.extend(
+        cluster
+            .members
+            .iter()
+            .filter(|m| m.control_plane)
+            .map(|m| m.address.to_string()),
+    );
+    names.extend(spec.api_server_cert_sans.iter().cloned());
+    let audit_log = format!("{AUDIT_LOG_DIR}/audit.log");
+    let policy = format!("{}/audit-policy.yaml", layout::API_SERVER_DIR);
+    let encryption = format!("{}/encryption.yaml", layout::API_SERVER_DIR);
+    // Rotation bounds the audit log at 1 GB: CIS 1.2.17 to 1.2.19 ask for at least 30 days, 10 files, 100 MB.
+    let api_server = [
+        ("profiling", "false"),
+        ("tls-min-version", "VersionTLS12"),
+        ("audit-policy-file", policy.as_str()),
+        ("audit-log-path", audit_log.as_str()),
+        ("audit-log-maxage", "30"),
+        ("audit-log-maxbackup", "10"),
+        ("audit-log-maxsize", "100"),
+        ("encryption-provider-config", encryption.as_str()),
+    ];
+    let mut etcd = json!({ "imageRepository": index.image_repository, "imageTag": tag(index, "etcd")? });
+    if spec.profile == Profile::Lab {
+        // Five nodes share one disk and two processors; etcd's tuning guide asks for an election time-out of ten heartbeats.
+        etcd["extraArgs"] = arguments(&[("heartbeat-interval", "500"), ("election-timeout", "5000")]);
+    }
+    Ok(json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "clusterName": spec.name,
+        "kubernetesVersion": index.kubernetes_version,
+        "controlPlaneEndpoint": format!("{}:{}", spec.control_plane_endpoint, layout::API_BALANCER_PORT),
+        "imageRepository": index.image_repository,
+        "networking": {
+            "podSubnet": spec.pod_network_cidr,
+            "serviceSubnet": spec.service_cidr,
+            "dnsDomain": spec.cluster_domain,
+        },
+        "apiServer": {
+            "certSANs": names,
+            "extraArgs": arguments(&api_server),
+            "extraVolumes": [
+                { "name": "landfall", "hostPath": layout::API_SERVER_DIR, "mountPath": layout::API_SERVER_DIR,
+                  "readOnly": true, "pathType": "Directory" },
+                { "name": "audit-log", "hostPath": AUDIT_LOG_DIR, "mountPath": AUDIT_LOG_DIR,
+                  "pathType": "DirectoryOrCreate" },
+            ],
+        },
+        "controllerManager": { "extraArgs": arguments(&[
+            ("profiling", "false"),
+            ("flex-volume-plugin-dir", "/var/lib/kubelet/volumeplugins"),
+        ]) },
+        "scheduler": { "extraArgs": arguments(&[("profiling", "false")]) },
+        "etcd": { "local": etcd },
+        "dns": { "disabled": true },
+    }))
+}
+
+fn kubelet(spec: &ClusterSpec) -> Value {
+    let mut kubelet = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "clusterDomain": spec.cluster_domain,
+        "clusterDNS": [spec.service_cidr.nth(10)],
+        "resolvConf": layout::RESOLV_CONF,
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+        "readOnlyPort": 0,
+        "rotateCertificates": true,
+        "seccompDefault": true,
+        "protectKernelDefaults": true,
+        "tlsMinVersion": "VersionTLS12",
+        "cgroupDriver": "systemd",
+    });
+    if spec.profile == Profile::Lab {
+        // Each exception and why a container needs it is in the README's table.
+        let lab = json!({
+            "failCgroupV1": false,
+            "cgroupDriver": "cgroupfs",
+            "failSwapOn": false,
+            "oomScoreAdj": 0,
+            "imageGCHighThresholdPercent": 100,
+            "evictionHard": { "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%" },
+            "localStorageCapacityIsolation": false,
+            "enforceNodeAllocatable": ["pods"],
+            "protectKernelDefaults": false,
+        });
+        if let (Some(kubelet), Some(lab)) = (kubelet.as_object_mut(), lab.as_object()) {
+            kubelet.extend(lab.clone());
+        }
+    }
+    kubelet
+}
+
+fn kube_proxy(spec: &ClusterSpec) -> Value {
+    let mode = match spec.proxy_mode {
+        ProxyMode::Nftables => "nftables",
+        ProxyMode::Iptables => "iptables",
+    };
+    let mut proxy = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": mode,
+        // Without it, traffic from outside with static routes is not masqueraded and answers go astray (kubeadm#102).
+        "clusterCIDR": spec.pod_network_cidr,
+    });
+    if spec.profile == Profile::Lab {
+        proxy["oomScoreAdj"] = json!(0);
+        proxy["conntrack"] =
+            json!({ "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" });
+    }
+    proxy
+}
+
+/// Audit policy: who did what to which object; bodies never, because they hold secrets.
+pub fn audit_policy() -> Result<String, RenderError> {
+    documents(&[json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "None", "users": ["system:kube-proxy"], "verbs": ["watch"] },
+            { "level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version"] },
+            { "level": "None", "resources": [{ "group": "coordination.k8s.io", "resources": ["leases"] }] },
+            { "level": "Metadata" },
+        ],
+    })])
+}
+
+/// Encryption of Secrets at rest; the agent of the first control plane fills in the key.
+pub fn encryption_config() -> Result<String, RenderError> {
+    documents(&[json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{
+            "resources": ["secrets"],
+            "providers": [
+                { "secretbox": { "keys": [{ "name": "landfall-1", "secret": "${random:32}" }] } },
+                { "identity": {} },
+            ],
+        }],
+    })])
+}

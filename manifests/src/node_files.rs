@@ -1,0 +1,125 @@
+//! Files of a node that are not Kubernetes objects: containerd's configuration, units, resolver file, hosts lines, kernel settings.
+
+use crate::{ClusterLayout, DnsPolicy, MemberLayout, RenderError, image};
+use landfall_core::bundle_index::BundleIndex;
+use landfall_core::layout;
+use landfall_core::spec::{ClusterSpec, Profile};
+
+/// containerd's configuration, version 3, with CNI directories of landfall's own.
+pub fn containerd_config(spec: &ClusterSpec, index: &BundleIndex) -> Result<String, RenderError> {
+    let pause = image(index, "pause")?;
+    let lab = spec.profile == Profile::Lab;
+    Ok(format!(
+        "version = 3\n\
+         [plugins.'io.containerd.cri.v1.images'.pinned_images]\n  sandbox = '{pause}'\n\
+         [plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = {lab}\n\
+         [plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dirs = ['{bin}']\n  conf_dir = '{conf}'\n  \
+         conf_template = '{template}'\n\
+         [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\n  runtime_type = 'io.containerd.runc.v2'\n\
+         [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  SystemdCgroup = {systemd}\n  \
+         BinaryName = '{runc}/runc'\n",
+        bin = layout::CNI_BIN_DIR,
+        conf = layout::CNI_CONF_DIR,
+        template = layout::CNI_TEMPLATE,
+        runc = layout::BIN_DIR,
+        systemd = !lab,
+    ))
+}
+
+/// Units of a node by name; the kubelet is last.
+pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -> Vec<(String, String)> {
+    let bin = layout::BIN_DIR;
+    let mut units = vec![("containerd.service".to_owned(), containerd_unit())];
+    let mut control_planes: Vec<_> = cluster.members.iter().filter(|m| m.control_plane).collect();
+    // A control plane's own API server is asked first; it is the one that lives and dies with the node.
+    control_planes.sort_by_key(|m| m.name != node.name);
+    let backends: String = control_planes
+        .iter()
+        .map(|m| format!(" --backend {}:{}", m.address, layout::API_SERVER_PORT))
+        .collect();
+    units.push((
+        "landfall-api-balancer.service".to_owned(),
+        service(
+            "Balances this node's API requests over all control planes",
+            "Before=kubelet.service",
+            &format!(
+                "{bin}/landfall agent api-balancer --listen 127.0.0.1:{}{backends}",
+                layout::API_BALANCER_PORT
+            ),
+        ),
+    ));
+    if !node.reaches_services {
+        units.push((
+            "landfall-service-route.service".to_owned(),
+            service(
+                "Keeps a route for the Service network on a node without a default route",
+                "Before=kubelet.service\nWants=network-online.target\nAfter=network-online.target",
+                &format!(
+                    "{bin}/landfall agent service-route --cidr {} --interface {}",
+                    spec.service_cidr, node.interface
+                ),
+            ),
+        ));
+    }
+    units.push(("kubelet.service".to_owned(), kubelet_unit()));
+    units
+}
+
+fn service(description: &str, order: &str, command: &str) -> String {
+    format!(
+        "[Unit]\nDescription={description}\n{order}\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={command}\nRestart=always\n\
+         RestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+fn containerd_unit() -> String {
+    format!(
+        "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\n[Service]\n\
+         ExecStart={}/containerd --config {}\nType=notify\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=2\n\
+         LimitNPROC=infinity\nLimitCORE=infinity\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n",
+        layout::BIN_DIR,
+        layout::CONTAINERD_CONFIG
+    )
+}
+
+fn kubelet_unit() -> String {
+    format!(
+        "[Unit]\nDescription=kubelet, put here by landfall\nAfter=containerd.service\nStartLimitIntervalSec=0\n\n[Service]\n\
+         Environment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
+         --kubeconfig=/etc/kubernetes/kubelet.conf\"\n\
+         Environment=KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml\n\
+         EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n\
+         ExecStart={}/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS\n\
+         Restart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
+        layout::BIN_DIR
+    )
+}
+
+/// Resolver file for pods: no search domain of the node's; without resolvers a loopback address that refuses at once.
+pub fn resolv_conf(cluster: &ClusterLayout) -> String {
+    match &cluster.dns {
+        DnsPolicy::Forward(servers) => servers.iter().map(|s| format!("nameserver {s}\n")).collect(),
+        DnsPolicy::Closed => "nameserver 127.0.0.1\n".to_owned(),
+    }
+}
+
+/// Lines for the hosts file: the API endpoint's name leads to the node's own balancer.
+pub fn hosts_lines(spec: &ClusterSpec) -> Vec<String> {
+    vec![format!("127.0.0.1 {}", spec.control_plane_endpoint)]
+}
+
+/// Kernel settings: forwarding, and what a kubelet with `protectKernelDefaults` wants to find (pkg/kubelet/cm, 1.37).
+pub fn kernel_settings() -> Vec<(String, String)> {
+    [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.bridge.bridge-nf-call-iptables", "1"),
+        ("vm.overcommit_memory", "1"),
+        ("vm.panic_on_oom", "0"),
+        ("kernel.panic", "10"),
+        ("kernel.panic_on_oops", "1"),
+        ("kernel.keys.root_maxkeys", "1000000"),
+        ("kernel.keys.root_maxbytes", "25000000"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}

@@ -1,0 +1,87 @@
+//! The sample (nginx behind a Service and an Ingress) and the probe pods that verify looks from.
+
+use crate::dns::spread;
+use crate::ingress::rule;
+use crate::{ClusterLayout, RenderError, image};
+use landfall_core::bundle_index::BundleIndex;
+use landfall_core::spec::ClusterSpec;
+use serde_json::{Value, json};
+
+/// NodePort of the sample, the one of the scenario.
+const SAMPLE_NODE_PORT: u16 = 30080;
+
+/// nginx with two replicas on two nodes, its Service of type NodePort, its Ingress.
+pub fn sample_objects(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    cluster: &ClusterLayout,
+) -> Result<Vec<Value>, RenderError> {
+    let labels = json!({ "app.kubernetes.io/name": "nginx" });
+    let meta = json!({ "name": "nginx", "namespace": "default", "labels": labels });
+    let schedulable = cluster
+        .members
+        .iter()
+        .filter(|m| !m.control_plane || m.schedulable)
+        .count();
+    let mut objects = vec![
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta,
+            "spec": {
+                "replicas": schedulable.clamp(1, 2),
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": {
+                        "topologySpreadConstraints": [spread(&labels)],
+                        "containers": [{
+                            "name": "nginx", "image": image(index, "nginx")?, "imagePullPolicy": "Never",
+                            "ports": [{ "containerPort": 80, "name": "http" }],
+                            "readinessProbe": { "httpGet": { "path": "/", "port": 80 }, "periodSeconds": 1 },
+                            "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
+                        }],
+                    },
+                },
+            } }),
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
+            "spec": { "type": "NodePort", "selector": labels,
+                "ports": [{ "name": "http", "port": 80, "targetPort": 80, "nodePort": SAMPLE_NODE_PORT }] } }),
+    ];
+    if spec.ingress.enabled {
+        objects.push(rule(
+            "nginx",
+            "default",
+            &spec.sample_host,
+            "nginx",
+            json!({ "name": "http" }),
+        ));
+    }
+    Ok(objects)
+}
+
+/// One idle pod on every node, from inside which verify looks.
+pub fn probe_objects(index: &BundleIndex) -> Result<Vec<Value>, RenderError> {
+    let labels = json!({ "app.kubernetes.io/name": "landfall-probe" });
+    Ok(vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "landfall-system" } }),
+        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": { "name": "landfall-probe", "namespace": "landfall-system", "labels": labels },
+            "spec": {
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": {
+                        "automountServiceAccountToken": false,
+                        "tolerations": [{ "operator": "Exists" }],
+                        "terminationGracePeriodSeconds": 1,
+                        "containers": [{
+                            "name": "probe", "image": image(index, "landfall-probe")?, "imagePullPolicy": "Never",
+                            "resources": { "requests": { "cpu": "1m", "memory": "8Mi" } },
+                            "securityContext": {
+                                "runAsUser": 65534, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                                "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" },
+                            },
+                        }],
+                    },
+                },
+            } }),
+    ])
+}

@@ -1,0 +1,150 @@
+use super::*;
+use landfall_core::bundle_index::{INDEX_VERSION, Image};
+use landfall_core::name::Digest;
+use landfall_core::spec::{ClusterSpec, Profile};
+
+const NAMES: [&str; 11] = [
+    "kube-apiserver:v1.37.2",
+    "kube-controller-manager:v1.37.2",
+    "kube-scheduler:v1.37.2",
+    "kube-proxy:v1.37.2",
+    "etcd:3.7.3",
+    "pause:3.10.2",
+    "coredns:v1.15.0",
+    "flannel:v0.28.4",
+    "nginx:1.22.1",
+    "landfall-ingress:0.1.0",
+    "landfall-probe:0.1.0",
+];
+
+fn index(names: &[&str]) -> BundleIndex {
+    let image = |name: &&str| Image {
+        reference: format!("registry.landfall.internal/{name}").parse().unwrap(),
+        manifest: Digest::of(name.as_bytes()),
+        manifest_size_bytes: 1,
+        blobs: vec![],
+        roles: Default::default(),
+    };
+    BundleIndex {
+        version: INDEX_VERSION,
+        recipe: "source".into(),
+        architecture: "amd64".into(),
+        kubernetes_version: "v1.37.2".into(),
+        image_repository: "registry.landfall.internal".into(),
+        binaries: vec![],
+        images: names.iter().map(image).collect(),
+        components: vec![],
+        packages: vec![],
+        blobs: vec![],
+    }
+}
+
+fn cluster(dns: DnsPolicy) -> ClusterLayout {
+    let member = |n: u8, control_plane| MemberLayout {
+        name: format!("node-{n}").parse().unwrap(),
+        control_plane,
+        schedulable: !control_plane,
+        address: [10, 90, 0, n].into(),
+        interface: "eth0".into(),
+        reaches_services: n == 5,
+    };
+    let members = vec![
+        member(1, true),
+        member(2, true),
+        member(3, true),
+        member(4, false),
+        member(5, false),
+    ];
+    ClusterLayout { members, dns }
+}
+
+#[test]
+fn every_image_is_asked_for_and_a_missing_one_is_named() {
+    let spec = ClusterSpec::default();
+    let all = required_images(&spec, &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    assert_eq!(all.len(), NAMES.len());
+    for (n, name) in NAMES.iter().enumerate() {
+        let mut fewer = NAMES.to_vec();
+        fewer.remove(n);
+        let error = required_images(&spec, &index(&fewer), &cluster(DnsPolicy::Closed)).unwrap_err();
+        let missing = name.split(':').next().unwrap().to_owned();
+        assert_eq!(error, RenderError::MissingImage(missing));
+    }
+}
+
+#[test]
+fn closed_dns_answers_other_names_in_a_block_of_its_own() {
+    let corefile = |dns| {
+        let objects = dns_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(dns)).unwrap();
+        objects.iter().find(|o| o["kind"] == "ConfigMap").unwrap()["data"]["Corefile"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let closed = corefile(DnsPolicy::Closed);
+    let (first, second) = closed.split_once("\n.:53").unwrap();
+    assert!(first.contains("kubernetes cluster.local") && !first.contains("template"));
+    assert!(second.contains("rcode NXDOMAIN") && !closed.contains("forward"));
+    let forwarded = corefile(DnsPolicy::Forward(vec![[192, 0, 2, 1].into()]));
+    assert!(forwarded.contains("forward . 192.0.2.1") && !forwarded.contains("NXDOMAIN"));
+}
+
+#[test]
+fn lab_exceptions_stay_in_the_lab() {
+    let render = |profile| {
+        let spec = ClusterSpec {
+            profile,
+            ..ClusterSpec::default()
+        };
+        let cluster = cluster(DnsPolicy::Closed);
+        kubeadm_init(&spec, &index(&NAMES), &cluster, &cluster.members[0]).unwrap()
+    };
+    let (standard, lab) = (render(Profile::Standard), render(Profile::Lab));
+    for exception in [
+        "failCgroupV1",
+        "cgroupfs",
+        "ignorePreflightErrors",
+        "oomScoreAdj",
+        "election-timeout",
+    ] {
+        assert!(lab.contains(exception) && !standard.contains(exception), "{exception}");
+    }
+    assert!(standard.contains("protectKernelDefaults: true") && standard.contains("audit-log-maxage"));
+    assert!(
+        standard.contains("imageTag: 3.7.3") && standard.contains("controlPlaneEndpoint: api.landfall.internal:7443")
+    );
+}
+
+#[test]
+fn a_node_balances_over_all_control_planes_with_its_own_first() {
+    let cluster = cluster(DnsPolicy::Closed);
+    let units = units(&ClusterSpec::default(), &cluster, &cluster.members[1]);
+    let balancer = &units.iter().find(|(name, _)| name.contains("balancer")).unwrap().1;
+    let order = "--backend 10.90.0.2:6443 --backend 10.90.0.1:6443 --backend 10.90.0.3:6443";
+    assert!(balancer.contains(order), "{balancer}");
+    let routes = |n: usize| super::units(&ClusterSpec::default(), &cluster, &cluster.members[n]);
+    assert!(routes(0).iter().any(|(name, _)| name.contains("service-route")));
+    assert!(!routes(4).iter().any(|(name, _)| name.contains("service-route")));
+}
+
+#[test]
+fn join_names_no_secret() {
+    let cluster = cluster(DnsPolicy::Closed);
+    let worker = kubeadm_join(&ClusterSpec::default(), &cluster.members[3]).unwrap();
+    assert!(worker.contains("landfall-join.conf") && !worker.contains("controlPlane") && !worker.contains("token"));
+    assert!(
+        kubeadm_join(&ClusterSpec::default(), &cluster.members[1])
+            .unwrap()
+            .contains("advertiseAddress: 10.90.0.2")
+    );
+}
+
+#[test]
+fn the_cni_template_becomes_json() {
+    let text = cni_template();
+    let start = text.find("{{range").unwrap();
+    let end = text.find("{{end}}]\n").unwrap() + "{{end}}".len();
+    let filled = format!("{}[{{\"subnet\": \"10.244.1.0/24\"}}]{}", &text[..start], &text[end..]);
+    let parsed: serde_json::Value = serde_json::from_str(&filled).unwrap();
+    assert_eq!(parsed["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.1.0/24");
+}
