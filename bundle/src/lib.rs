@@ -23,3 +23,6 @@ pub(crate) const INDEX_NAME: &str = "bundle.json";
 pub(crate) const BLOB_FOLDER: &str = "blobs/sha256/";
 /// Content of `oci-layout` (OCI image-spec 1.1, image-layout.md).
 pub(crate) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+#[cfg(test)]
+mod tests;

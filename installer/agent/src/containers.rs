@@ -52,12 +52,20 @@ pub fn exec(agent: &Agent, container: &str, argv: &[&str], input: &[u8], limit: 
     } else {
         Input::Bytes(input)
     };
-    agent.children.run_any(
-        &agent.host,
-        Job {
-            deadline: Instant::now() + limit,
-            input,
-            ..Job::quick(&full, 0)
-        },
-    )
+    let job = Job {
+        deadline: Instant::now() + limit,
+        input,
+        ..Job::quick(&full, 0)
+    };
+    let mut output = agent.children.run_any(&agent.host, job)?;
+    // containerd's client adds remarks of its own, for instance about an old cgroup version.
+    let is_remark = |line: &str| line.starts_with("time=\"") && line.contains(" level=warning ");
+    output.stderr = output
+        .stderr
+        .lines()
+        .filter(|l| !is_remark(l))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    output.tail.retain(|line| !is_remark(line));
+    Ok(output)
 }

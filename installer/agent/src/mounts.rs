@@ -31,7 +31,8 @@ impl Mount {
 
 /// Lists all mounts in the order in which they were made.
 pub fn all() -> Vec<Mount> {
-    parse(&files::text("/proc/self/mountinfo"))
+    // This thread's view, which is the process's unless a test has given the thread a namespace of its own.
+    parse(&files::text("/proc/thread-self/mountinfo"))
 }
 
 fn parse(text: &str) -> Vec<Mount> {

@@ -31,6 +31,15 @@ pub fn run(probes: &[ProbeSpec]) -> Vec<ProbeResult> {
     results
 }
 
+/// Reads a JSON list of probes, tries them, and writes the JSON list of results: what `landfall agent probe` does in a container.
+pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
+    let mut text = Vec::new();
+    input.read_to_end(&mut text)?;
+    let probes: Vec<ProbeSpec> = serde_json::from_slice(&text)?;
+    serde_json::to_writer(&mut output, &run(&probes))?;
+    output.flush()
+}
+
 fn took(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -263,7 +263,7 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::netlink::NLM_F_CREATE;
 
@@ -271,11 +271,15 @@ mod tests {
     const NEW_CHAIN: u16 = SUBSYSTEM | 3;
     const NEW_RULE: u16 = SUBSYSTEM | 6;
 
-    fn table(family: &str, name: &str) -> (u16, u16, Body) {
+    pub(crate) fn make(messages: &[(u16, u16, Body)]) -> io::Result<()> {
+        transaction(messages)
+    }
+
+    pub(crate) fn table(family: &str, name: &str) -> (u16, u16, Body) {
         (NEW_TABLE, NLM_F_CREATE, fixed(family).with_text(1, name))
     }
 
-    fn chain(table: &str, name: &str, is_base: bool) -> (u16, u16, Body) {
+    pub(crate) fn chain(table: &str, name: &str, is_base: bool) -> (u16, u16, Body) {
         let body = fixed("ip").with_text(1, table).with_text(3, name);
         let hook = Body::default()
             .with(1, &1u32.to_be_bytes())
@@ -288,7 +292,7 @@ mod tests {
         (NEW_CHAIN, NLM_F_CREATE, body)
     }
 
-    fn jump(table: &str, from: &str, to: &str) -> (u16, u16, Body) {
+    pub(crate) fn jump(table: &str, from: &str, to: &str) -> (u16, u16, Body) {
         let verdict = Body::default().with(1, &(-3i32).to_be_bytes()).with_text(2, to);
         let data = Body::default()
             .with(1, &0u32.to_be_bytes())
@@ -308,7 +312,7 @@ mod tests {
         deprecated,
         reason = "only this thread's own network namespace is left, and no descriptor is shared"
     )]
-    fn own_namespace() {
+    pub(crate) fn own_namespace() {
         rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("these tests need root");
     }
 

@@ -844,7 +844,6 @@ fn daemon_claims() -> Claims {
             "xt_comment",
             "nf_conntrack_netlink",
         ]),
-        ..Claims::default()
     }
 }
 

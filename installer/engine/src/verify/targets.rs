@@ -94,7 +94,7 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
         let endpoints = slices
             .items
             .iter()
-            .flat_map(|s| s.endpoints.iter())
+            .flat_map(|s| s.endpoints.iter().flatten())
             .filter(|e| ready(e));
         pods = endpoints.filter_map(|e| e.addresses.first().cloned()).collect();
         pods.sort();

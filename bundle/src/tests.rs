@@ -1,6 +1,4 @@
-//! The file format: round trip, damage named by file, same inputs same bytes.
-
-use landfall_bundle::{BundleFile, BundleWriter, chunk_digests, decompress_binary, write_oci_archive};
+use crate::{BundleFile, BundleWriter, chunk_digests, decompress_binary, write_oci_archive};
 use landfall_core::bundle_index::{BundleIndex, INDEX_VERSION, Image};
 use landfall_core::explain::Code;
 use landfall_core::name::Digest;
