@@ -1,16 +1,25 @@
 //! The node-local way to the API: a TCP pass-through on loopback to all API servers.
 //!
-//! Every connection goes to the first healthy backend in the order given; on a control plane that is its own API server when it is named
-//! first, and workers get rotated orders, so that load spreads. When no backend is known to be healthy all are tried. A backend is taken out
-//! at once when it refuses, and after two time-outs in a row when it is silent (a power cut: 3 s at most); then every connection to
-//! it is closed, so that clients come back and reach another. INVARIANT: bytes are passed on as they are; nothing is ever sent twice.
+//! Every connection goes to the first backend, in the order given, that says it is ready; else to the first that is there; as the last
+//! resort all are tried. On a control plane its own API server is named first; workers get rotated orders, so that load spreads.
+//!
+//! ```text
+//!            answers /readyz with 200 (or refuses to tell strangers: 401, 403)
+//!   Down ─────────────────────────────────────────────────────────────────────► Ready
+//!    ▲ │ accepts, but does not answer, or with another status                     │ ▲
+//!    │ └──────────────────────────────► Unready ◄─────────────────────────────────┘ │
+//!    └── refuses, or is silent twice ─────┘ └───────────────────────────────────────┘
+//! ```
+//! A backend that goes down (a power cut shows after 3 s at most) has all its connections closed, so that clients come back and
+//! reach another; one that is merely not ready keeps them. INVARIANT: bytes are passed on as they are; nothing is ever sent twice.
 
+use crate::https::Endpoint;
 use crate::signal;
 use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +28,8 @@ use std::time::Duration;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A server on the same network accepts within milliseconds; one lost packet costs a second before the kernel sends it again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// What an API server says about itself.
+const READY_PATH: &str = "/readyz";
 /// Sent bytes that nobody acknowledges for so long end a connection, in milliseconds.
 const UNACKNOWLEDGED_MS: u32 = 4000;
 /// Each direction's buffer; an API answer of many megabytes gains nothing from a larger one on a 1500-byte network.
@@ -26,15 +37,32 @@ const BUFFER: usize = 16 * 1024;
 /// Stack of a connection's threads, which call nothing deep.
 const STACK: usize = 64 * 1024;
 
+/// What is known of a backend; the order is that of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    Ready = 0,
+    Unready = 1,
+    Down = 2,
+}
+
 struct Backend {
     address: SocketAddr,
-    healthy: AtomicBool,
+    health: AtomicU8,
     connections: Mutex<BTreeMap<u64, (TcpStream, TcpStream)>>,
 }
 
 impl Backend {
-    fn mark(&self, healthy: bool) {
-        if self.healthy.swap(healthy, Ordering::SeqCst) && !healthy {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            health: AtomicU8::new(Health::Down as u8),
+            connections: Mutex::default(),
+        }
+    }
+
+    fn mark(&self, health: Health) {
+        let before = self.health.swap(health as u8, Ordering::SeqCst);
+        if health == Health::Down && before != Health::Down as u8 {
             for (client, server) in self.lock().values() {
                 let _ = client.shutdown(Shutdown::Both);
                 let _ = server.shutdown(Shutdown::Both);
@@ -46,30 +74,56 @@ impl Backend {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self) {
-        let mut silent = 0;
+    /// Looks for ever.
+    fn watch(&self) -> io::Result<()> {
+        let mut endpoint = Endpoint::new(self.address)?;
+        let mut silences = 0;
         loop {
-            match TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT) {
-                Ok(_) => {
-                    silent = 0;
-                    self.mark(true);
-                    thread::sleep(CHECK_EVERY);
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
-                    // The next look follows at once: this one waited already.
-                    silent += 1;
-                    if silent >= 2 {
-                        self.mark(false);
-                    }
-                }
-                Err(_) => {
-                    silent = 0;
-                    self.mark(false);
-                    // Its process is gone, its machine is there: it may be back any moment.
-                    thread::sleep(CHECK_EVERY / 4);
-                }
-            }
+            let (health, pause) = look(&mut endpoint, &mut silences);
+            self.mark(health);
+            thread::sleep(pause);
         }
+    }
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+/// Looks once, on the connection that is open or a new one, and says when to look again.
+fn look(endpoint: &mut Endpoint, silences: &mut u32) -> (Health, Duration) {
+    if endpoint.is_connected() {
+        match endpoint.get(READY_PATH) {
+            Ok(status) => return (health_of(status, silences), CHECK_EVERY),
+            Err(error) if is_silence(&error) => *silences += 1,
+            // The server closed an idle connection: a new one will tell.
+            Err(_) => {}
+        }
+    }
+    match endpoint.connect(CONNECT_TIMEOUT) {
+        Ok(()) => match endpoint.get(READY_PATH) {
+            Ok(status) => (health_of(status, silences), CHECK_EVERY),
+            Err(_) => (Health::Unready, CHECK_EVERY),
+        },
+        // No pause: this look has waited already. One lost packet alone condemns nobody.
+        Err(error) if is_silence(&error) => {
+            *silences += 1;
+            (
+                if *silences >= 2 { Health::Down } else { Health::Unready },
+                Duration::ZERO,
+            )
+        }
+        // Its process is gone, or its machine: it may be back any moment.
+        Err(_) => (Health::Down, CHECK_EVERY / 4),
+    }
+}
+
+fn health_of(status: u16, silences: &mut u32) -> Health {
+    *silences = 0;
+    if matches!(status, 200 | 401 | 403) {
+        Health::Ready
+    } else {
+        Health::Unready
     }
 }
 
@@ -82,19 +136,11 @@ pub fn run(listen: SocketAddr, backends: &[SocketAddr]) -> io::Result<()> {
 
 /// Balances what arrives at a listener.
 pub fn serve(listener: &TcpListener, backends: &[SocketAddr]) -> io::Result<()> {
-    let backends: Arc<[Backend]> = backends
-        .iter()
-        .map(|address| Backend {
-            address: *address,
-            healthy: AtomicBool::new(false),
-            connections: Mutex::default(),
-        })
-        .collect();
+    let backends: Arc<[Backend]> = backends.iter().copied().map(Backend::new).collect();
     for at in 0..backends.len() {
         let backends = Arc::clone(&backends);
-        thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(move || backends[at].watch())?;
+        // Without TLS at hand nothing is ever ready, and connections still go to whoever takes them.
+        thread::Builder::new().spawn(move || backends[at].watch())?;
     }
     let numbers = Arc::new(AtomicU64::new(0));
     loop {
@@ -113,12 +159,12 @@ pub fn serve(listener: &TcpListener, backends: &[SocketAddr]) -> io::Result<()> 
     }
 }
 
-/// Connects to the first backend that takes the connection: healthy ones first.
+/// Connects to the best backend that takes the connection.
 fn connect(backends: &[Backend]) -> Option<(&Backend, TcpStream)> {
-    let healthy = |b: &&Backend| b.healthy.load(Ordering::SeqCst);
-    let first = backends.iter().filter(healthy);
-    let rest = backends.iter().filter(|b| !healthy(b));
-    first.chain(rest).find_map(|backend| {
+    let mut order: Vec<&Backend> = backends.iter().collect();
+    // Stable: among equals the order given decides.
+    order.sort_by_key(|b| b.health.load(Ordering::SeqCst));
+    order.into_iter().find_map(|backend| {
         Some((
             backend,
             TcpStream::connect_timeout(&backend.address, CONNECT_TIMEOUT).ok()?,

@@ -9,7 +9,6 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -161,7 +160,7 @@ impl Children {
             .env("PATH", host.search_path())
             .env("HOME", "/root")
             .env("LC_ALL", "C.UTF-8")
-            .env(MARK, std::process::id().to_string())
+            .env(MARK, mark_of(&std::process::id().to_string()).unwrap_or_default())
             .envs(job.env.iter().map(|(k, v)| (k, v)))
             .current_dir("/")
             .process_group(0)
@@ -353,22 +352,29 @@ pub fn kill(pid: i32) {
     }
 }
 
-/// Ends what an agent that was killed left running: every process that carries the mark of an agent that is no more.
-pub fn end_orphans() {
-    let me = std::process::id().to_string();
-    for pid in all_pids() {
-        let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).unwrap_or_default();
-        let mark = environment
-            .split(|b| *b == 0)
-            .find_map(|pair| pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
-        let Some(agent) = mark.map(|m| String::from_utf8_lossy(m).into_owned()) else {
-            continue;
+/// Names a process for good: its number may be given to another, its start not.
+fn mark_of(pid: &str) -> Option<String> {
+    let stat = files::text(format!("/proc/{pid}/stat"));
+    // The second field is the program's name in brackets, which may itself hold blanks; the start is the 22nd.
+    let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned();
+    Some(format!("{pid}-{start}"))
+}
+
+/// Ends what agents that are no more left running, and waits for it. Returns a line for each process that does not go.
+pub fn end_orphans() -> Vec<String> {
+    crate::processes::end(|| {
+        let is_orphan = |pid: &i32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let value = |pair: &[u8]| Some(pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?.to_vec());
+            let Some(mark) = environment.split(|b| *b == 0).find_map(value) else {
+                return false;
+            };
+            let mark = String::from_utf8_lossy(&mark).into_owned();
+            mark.split_once('-')
+                .is_none_or(|(agent, _)| mark_of(agent).as_ref() != Some(&mark))
         };
-        let agent_lives = files::text(format!("/proc/{agent}/comm")).trim() == files::text("/proc/self/comm").trim();
-        if agent != me && !agent_lives {
-            kill(pid);
-        }
-    }
+        all_pids().into_iter().filter(is_orphan).collect()
+    })
 }
 
 #[cfg(test)]

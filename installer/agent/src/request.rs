@@ -142,7 +142,11 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
             found: other.clone(),
         });
     }
-    end_orphans();
+    let orphans = end_orphans();
+    if !orphans.is_empty() {
+        agent.release_lease();
+        return Err(AgentError::Residue(orphans));
+    }
     Ok(Welcome {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),

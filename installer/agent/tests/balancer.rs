@@ -6,7 +6,7 @@ use landfall_agent::api_balancer::serve;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -166,4 +166,121 @@ fn large_answers_arrive_whole_and_half_closed_connections_work() {
         stream.read_to_end(&mut back).unwrap();
     });
     assert!(back == sent);
+}
+
+/// An API server of which only readiness is real; says its name to whoever asks for anything else.
+fn api_server(name: &'static str) -> (SocketAddr, Arc<AtomicU16>) {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificate = CertificateDer::from(include_bytes!("data/test-only-certificate.der").to_vec());
+    let key = PrivateKeyDer::Pkcs8(include_bytes!("data/test-only-key.der").to_vec().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let status = Arc::new(AtomicU16::new(200));
+    let ready = Arc::clone(&status);
+    thread::spawn(move || {
+        while let Ok((tcp, _)) = listener.accept() {
+            let (config, ready) = (Arc::clone(&config), Arc::clone(&ready));
+            thread::spawn(move || {
+                let mut tls = rustls::StreamOwned::new(rustls::ServerConnection::new(config).unwrap(), tcp);
+                let mut buffer = [0u8; 1024];
+                while let Ok(read) = tls.read(&mut buffer) {
+                    if read == 0 {
+                        return;
+                    }
+                    let is_health = buffer[..read].starts_with(b"GET /readyz ");
+                    let status = if is_health { ready.load(Ordering::SeqCst) } else { 299 };
+                    let _ = write!(tls, "HTTP/1.1 {status} {name}\r\nContent-Length: 2\r\n\r\nok");
+                }
+            });
+        }
+    });
+    (address, status)
+}
+
+/// Asks through the balancer and returns the name of the server that answered.
+fn served_by(balancer: SocketAddr) -> String {
+    use rustls::client::danger::ServerCertVerifier;
+    #[derive(Debug)]
+    struct Any;
+    impl ServerCertVerifier for Any {
+        fn verify_server_cert(
+            &self,
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &[rustls::pki_types::CertificateDer<'_>],
+            _: &rustls::pki_types::ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            rustls::crypto::ring::default_provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any))
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(balancer).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let name = rustls::pki_types::ServerName::IpAddress(balancer.ip().into());
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut tls = rustls::StreamOwned::new(connection, tcp);
+    tls.write_all(b"GET /who HTTP/1.1\r\n\r\n").unwrap();
+    let mut buffer = [0u8; 256];
+    let read = tls.read(&mut buffer).unwrap();
+    let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+    text.lines().next().unwrap().split(' ').nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn a_server_that_is_not_ready_is_passed_over_until_it_is() {
+    let (first, first_status) = api_server("first");
+    let (second, _) = api_server("second");
+    first_status.store(500, Ordering::SeqCst);
+    let balancer = balancer(vec![first, second]);
+    wait_for("the choice of the ready one", Duration::from_secs(5), || {
+        served_by(balancer) == "second"
+    });
+    first_status.store(403, Ordering::SeqCst);
+    wait_for("the return of the first", Duration::from_secs(5), || {
+        served_by(balancer) == "first"
+    });
+    let url = format!("https://{first}/readyz");
+    assert_eq!(
+        landfall_agent::https::status(&url, Duration::from_secs(2)).unwrap(),
+        403
+    );
+    assert!(
+        landfall_agent::https::status("https://192.0.2.1:1/", Duration::from_secs(2)).is_err(),
+        "loopback only"
+    );
 }
