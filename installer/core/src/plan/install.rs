@@ -478,7 +478,7 @@ impl Planner<'_> {
                     "--config",
                     layout::KUBEADM_CONFIG,
                     "--skip-phases",
-                    "preflight,certs,upload-certs,addon/coredns",
+                    "preflight,certs,upload-certs,addon/coredns,show-join-command",
                     "--skip-token-print",
                 ]),
                 env: vec![],
