@@ -95,11 +95,12 @@ impl Endpoint {
     /// [`Endpoint::connect`] for each piece that is sent or received.
     pub fn get(&mut self, path: &str) -> io::Result<u16> {
         let mut stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
-        write!(
-            stream,
+        // One record, one packet.
+        let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: landfall-health\r\n\r\n",
             self.address
-        )?;
+        );
+        stream.write_all(request.as_bytes())?;
         stream.flush()?;
         let (status, reusable) = read_answer(&mut stream)?;
         if reusable {

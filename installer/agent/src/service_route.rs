@@ -53,3 +53,40 @@ pub fn remove(network: &Cidr, interface: &str) -> io::Result<()> {
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NetworkDown) || error.raw_os_error() == Some(19)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::nft::tests::own_namespace;
+    use std::time::Instant;
+
+    #[test]
+    fn the_route_comes_back_when_it_vanishes_and_goes_with_the_service() {
+        own_namespace();
+        let network: Cidr = "10.96.0.0/12".parse().unwrap();
+        let stands = || route::has_link_route(&network, "lf0").unwrap();
+        let wait_for = |what: &str, there: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !there() {
+                assert!(Instant::now() < deadline, "{what} did not happen");
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let ip = |args: &str| {
+            let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+            assert!(done.success(), "ip {args}");
+        };
+        // A thread begins in the network namespace of the one that starts it.
+        let service = thread::spawn(move || run(&network, "lf0"));
+        ip("link add lf0 type bridge");
+        ip("link set lf0 up");
+        wait_for("the route", &stands);
+        ip("route del 10.96.0.0/12");
+        wait_for("the route's return", &stands);
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        service.join().unwrap().unwrap();
+        assert!(!stands());
+        remove(&network, "lf0").unwrap();
+        remove(&network, "absent").unwrap();
+    }
+}

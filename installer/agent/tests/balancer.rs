@@ -197,7 +197,8 @@ fn api_server(name: &'static str) -> (SocketAddr, Arc<AtomicU16>) {
                     }
                     let is_health = buffer[..read].starts_with(b"GET /readyz ");
                     let status = if is_health { ready.load(Ordering::SeqCst) } else { 299 };
-                    let _ = write!(tls, "HTTP/1.1 {status} {name}\r\nContent-Length: 2\r\n\r\nok");
+                    let answer = format!("HTTP/1.1 {status} {name}\r\nContent-Length: 2\r\n\r\nok");
+                    let _ = tls.write_all(answer.as_bytes());
                 }
             });
         }
