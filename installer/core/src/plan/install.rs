@@ -783,7 +783,6 @@ fn daemon_claims() -> Claims {
             "/var/log/kubernetes",
             "/usr/libexec/kubernetes",
             "/etc/ssl/certs",
-            "/etc/cni",
             "/etc/kubernetes",
         ]),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
