@@ -1,13 +1,14 @@
 //! The bundle file: one uncompressed tar that holds an OCI image layout, programs as zstd blobs, and an index of both.
 //!
 //! [`BundleFile`] opens one on the operator, [`BundleWriter`] makes one; [`write_oci_archive`] and [`decompress_binary`] are the
-//! node's side. Nothing here starts a program or opens a socket.
+//! node's side. [`source`] alone starts programs; the rest opens no socket and starts nothing.
 
 #![forbid(unsafe_code)]
 
 mod error;
 mod node;
 mod reader;
+pub mod source;
 mod writer;
 
 pub use error::BundleError;

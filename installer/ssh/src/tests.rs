@@ -57,6 +57,8 @@ impl Server {
         let sshd = Command::new("/usr/sbin/sshd")
             .args(["-D", "-e", "-f"])
             .arg(at("config"))
+            // Were it inherited, a test that dies would leave its output open and whoever reads it waiting.
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("openssh-server is installed by the test command");

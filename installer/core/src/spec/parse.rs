@@ -1,1 +1,227 @@
-//! Reads `cluster.yaml`.
+//! Reads `cluster.yaml`: fields of [`ClusterSpec`] at the top, machines under `nodes`. All problems at once.
+
+use super::{ClusterSpec, Desired, validate};
+use crate::explain::{Code, Diagnosis};
+use crate::inventory::{Connect, Inventory, Node, Role};
+use crate::secret::Secret;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Collects problems of one file.
+#[derive(Debug)]
+pub struct Problems {
+    file: String,
+    found: Vec<Diagnosis>,
+}
+
+impl Problems {
+    /// Starts with none; `file` is named in each.
+    pub fn new(file: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            found: vec![],
+        }
+    }
+
+    /// Adds a wrong value: where it stands, and why it is wrong. Values are not repeated here: they may be secret.
+    pub fn value(&mut self, place: &str, why: impl std::fmt::Display) {
+        let text = format!("{}: {place}: {why}", self.file);
+        self.found.push(Diagnosis::new(Code::SpecValue, text));
+    }
+
+    /// Adds a finished problem.
+    pub fn push(&mut self, diagnosis: Diagnosis) {
+        self.found.push(diagnosis);
+    }
+
+    /// Hands out `value`, or all problems.
+    pub fn or<T>(self, value: T) -> Result<T, Vec<Diagnosis>> {
+        if self.found.is_empty() {
+            Ok(value)
+        } else {
+            Err(self.found)
+        }
+    }
+}
+
+/// Parses the text of a YAML file to a JSON value; the error says the line.
+pub fn yaml(text: &str, file: &str) -> Result<Value, Diagnosis> {
+    serde_yaml::from_str(text)
+        .map_err(|error| Diagnosis::new(Code::SpecSyntax, format!("{file} is no valid YAML")).because(&error))
+}
+
+/// Reads a `cluster.yaml`.
+pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
+    let Value::Object(mut fields) = yaml(text, file).map_err(|d| vec![d])? else {
+        let text = format!("{file} must be a mapping with `nodes` and fields of the cluster");
+        return Err(vec![Diagnosis::new(Code::SpecSyntax, text)]);
+    };
+    let mut problems = Problems::new(file);
+    let nodes = fields.remove("nodes");
+    let spec = cluster_spec(&fields, "", &mut problems);
+    let mut inventory = Inventory::default();
+    match nodes {
+        Some(Value::Array(list)) => {
+            for (i, value) in list.iter().enumerate() {
+                inventory.nodes.extend(node(value, i, &mut problems));
+            }
+        }
+        _ => problems.value("nodes", "a list of machines is needed"),
+    }
+    let any_worker = inventory.workers().next().is_some();
+    for node in &mut inventory.nodes {
+        node.schedulable |= node.role == Role::Worker || (node.role == Role::ControlPlane && !any_worker);
+    }
+    let desired = Desired { spec, inventory };
+    validate::validate(&desired, &mut problems);
+    problems.or(desired)
+}
+
+/// Reads fields of the cluster, each for itself, so that each wrong one is named.
+pub fn cluster_spec(fields: &Map<String, Value>, prefix: &str, problems: &mut Problems) -> ClusterSpec {
+    let mut good = Map::new();
+    for (key, value) in fields {
+        let one = Map::from_iter([(key.clone(), value.clone())]);
+        match serde_json::from_value::<ClusterSpec>(Value::Object(one)) {
+            Ok(_) => {
+                good.insert(key.clone(), value.clone());
+            }
+            Err(error) => problems.value(&format!("{prefix}{key}"), error),
+        }
+    }
+    serde_json::from_value(Value::Object(good)).unwrap_or_default()
+}
+
+/// A field of a machine, taken out of its mapping with its type checked.
+struct Fields<'a> {
+    map: Map<String, Value>,
+    place: String,
+    problems: &'a mut Problems,
+}
+
+impl Fields<'_> {
+    fn text(&mut self, key: &str) -> Option<String> {
+        match self.map.remove(key)? {
+            Value::String(text) => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Null => None,
+            _ => {
+                self.wrong(key, "must be text");
+                None
+            }
+        }
+    }
+    fn parsed<T: std::str::FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        let text = self.text(key)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.wrong(key, &format!("{text:?} is no {wanted}"));
+        }
+        parsed
+    }
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        match self.map.remove(key)? {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                self.wrong(key, "must be true or false");
+                None
+            }
+        }
+    }
+    fn wrong(&mut self, key: &str, why: &str) {
+        let place = format!("{}.{key}", self.place);
+        self.problems.value(&place, why);
+    }
+}
+
+fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
+    let Value::Object(map) = value else {
+        problems.value(&format!("nodes[{i}]"), "must be a mapping");
+        return None;
+    };
+    let mut fields = Fields {
+        map: map.clone(),
+        place: format!("nodes[{i}]"),
+        problems,
+    };
+    let name = match fields.text("name").map(|n| n.parse()) {
+        Some(Ok(name)) => Some(name),
+        Some(Err(error)) => {
+            fields.wrong("name", &format!("{error}"));
+            None
+        }
+        None => {
+            fields.wrong("name", "is missing");
+            None
+        }
+    };
+    let role = match fields.text("role").as_deref() {
+        Some("control-plane") => Some(Role::ControlPlane),
+        Some("worker") => Some(Role::Worker),
+        Some("outside") => Some(Role::Outside),
+        other => {
+            let seen = other.map_or("it is missing".to_owned(), |o| format!("{o:?} is not"));
+            fields.wrong("role", &format!("control-plane, worker and outside are known; {seen}"));
+            None
+        }
+    };
+    let ip = fields.parsed("ip", "IP address");
+    let access_ip = fields.parsed("accessIp", "IP address");
+    let user = fields.text("user").unwrap_or_else(|| "root".to_owned());
+    let become_root = fields.flag("become").unwrap_or(user != "root");
+    let password = secret(&mut fields, "password");
+    let become_password = secret(&mut fields, "becomePassword");
+    let host = fields
+        .text("host")
+        .or_else(|| ip.map(|i: std::net::IpAddr| i.to_string()));
+    let connect = Connect {
+        host: host.unwrap_or_else(|| name.as_ref().map(ToString::to_string).unwrap_or_default()),
+        port: fields.parsed("port", "port").unwrap_or(22),
+        private_key: fields.text("privateKey").map(|p| expand_home(&p)),
+        password,
+        become_root,
+        become_password,
+        user,
+    };
+    let schedulable = fields.flag("schedulable").unwrap_or(false);
+    let unknown: Vec<String> = fields.map.keys().cloned().collect();
+    for key in unknown {
+        fields.wrong(
+            &key,
+            "is unknown; known: name, role, ip, accessIp, host, port, user, privateKey, password, passwordFile, become, \
+             becomePassword, becomePasswordFile, schedulable",
+        );
+    }
+    Some(Node {
+        name: name?,
+        role: role?,
+        schedulable,
+        ip,
+        access_ip,
+        connect,
+    })
+}
+
+/// A secret given as text, or by a file that holds it.
+fn secret(fields: &mut Fields<'_>, key: &str) -> Option<Secret> {
+    if let Some(text) = fields.text(key) {
+        return Some(Secret::new(text));
+    }
+    let key = format!("{key}File");
+    let path = expand_home(&fields.text(&key)?);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(Secret::new(text.trim_end_matches('\n'))),
+        Err(error) => {
+            fields.wrong(&key, &format!("{} cannot be read: {error}", path.display()));
+            None
+        }
+    }
+}
+
+/// Replaces a leading `~/` by the user's home directory.
+pub fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}

@@ -1,1 +1,144 @@
-//! Rules that a spec and inventory must obey; every problem is reported at once.
+//! Rules that span fields and machines.
+
+use super::Desired;
+use super::parse::Problems;
+use crate::explain::{Code, Diagnosis};
+use std::collections::BTreeMap;
+
+/// Adds every broken rule to `problems`.
+pub fn validate(desired: &Desired, problems: &mut Problems) {
+    let spec = &desired.spec;
+    let mut topology = |text: String, next: &str| {
+        problems.push(Diagnosis::new(Code::SpecTopology, text).next(next));
+    };
+    let control_planes = desired.inventory.control_planes().count();
+    if ![1, 3, 5].contains(&control_planes) {
+        topology(
+            format!("{control_planes} control planes are named; 1, 3 or 5 can be"),
+            "etcd needs an odd number of members to outlive a lost one: add or remove a control plane",
+        );
+    }
+    let mut names = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    for node in &desired.inventory.nodes {
+        *names.entry(node.name.clone()).or_insert(0) += 1;
+        *places
+            .entry((node.connect.host.clone(), node.connect.port))
+            .or_insert(0) += 1;
+    }
+    for (name, _) in names.iter().filter(|(_, n)| **n > 1) {
+        topology(
+            format!("the machine {name} is named more than once"),
+            "give each machine one name and one role",
+        );
+    }
+    for ((host, port), _) in places.iter().filter(|(_, n)| **n > 1) {
+        topology(
+            format!("more than one machine is reached at {host} port {port}"),
+            "give each machine its own host",
+        );
+    }
+    if spec.pod_network_cidr.overlaps(&spec.service_cidr) {
+        topology(
+            format!(
+                "the pod network {} and the Service network {} overlap",
+                spec.pod_network_cidr, spec.service_cidr
+            ),
+            "choose two networks that share no address",
+        );
+    }
+    for node in &desired.inventory.nodes {
+        let addresses = node.ip.iter().chain(&node.access_ip);
+        for address in addresses {
+            if let std::net::IpAddr::V4(v4) = address {
+                for (what, cidr) in [("pod", spec.pod_network_cidr), ("Service", spec.service_cidr)] {
+                    if cidr.contains(*v4) {
+                        topology(
+                            format!("{address} of {} lies in the {what} network {cidr}", node.name),
+                            "choose a network that no machine uses",
+                        );
+                    }
+                }
+            }
+        }
+    }
+    if spec.pod_network_cidr.prefix > 22 {
+        topology(
+            format!("the pod network {} is too small", spec.pod_network_cidr),
+            "every node takes a /24 of it: choose /22 or larger",
+        );
+    }
+    if spec.ingress.enabled && spec.ingress.http_port == spec.ingress.dashboard_port {
+        topology(
+            format!("the ingress proxy has port {} twice", spec.ingress.http_port),
+            "give httpPort and dashboardPort different values",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::explain::Code;
+    use crate::inventory::Role;
+    use crate::spec::Profile;
+    use crate::spec::parse::cluster_yaml;
+
+    const GOOD: &str = "name: ship\nprofile: lab\nnodes:\n  - {name: cp-1, role: control-plane, host: 10.9.0.1, user: admin, becomePassword: x}\n  \
+                        - {name: w-1, role: worker, ip: 10.9.0.2}\n  - {name: pc, role: outside, host: 10.9.0.3, port: 2222}\n";
+
+    #[test]
+    fn a_good_file_is_read_whole() {
+        let desired = cluster_yaml(GOOD, "c.yaml").unwrap();
+        assert_eq!(desired.spec.name, "ship");
+        assert_eq!(desired.spec.profile, Profile::Lab);
+        assert_eq!(desired.spec.service_cidr.to_string(), "10.96.0.0/12");
+        let nodes = &desired.inventory.nodes;
+        assert!(nodes[0].connect.become_root && !nodes[0].schedulable);
+        assert_eq!(nodes[0].connect.become_password.as_ref().unwrap().expose(), b"x");
+        assert_eq!(
+            (nodes[1].connect.host.as_str(), nodes[1].schedulable),
+            ("10.9.0.2", true)
+        );
+        assert_eq!((nodes[2].role, nodes[2].connect.port), (Role::Outside, 2222));
+    }
+
+    #[test]
+    fn all_problems_come_at_once_and_secrets_stay_out() {
+        let bad = "podNetworkCidr: 10.96.1.0/99\nproxyMode: ipvs\ncolour: red\nnodes:\n  - {name: UPPER_, role: boss, port: x}\n  \
+                   - {name: a, role: control-plane, host: h, password: [hush]}\n  - {name: a, role: control-plane, host: h, shoe: 1}\n";
+        let problems = cluster_yaml(bad, "c.yaml").unwrap_err();
+        let text = problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>().join("\n");
+        for wanted in [
+            "podNetworkCidr",
+            "proxyMode",
+            "colour",
+            "nodes[0].name",
+            "nodes[0].role",
+            "nodes[0].port",
+            "nodes[1].password",
+            "nodes[2].shoe",
+            "machine a is named more than once",
+            "at h port 22",
+            "2 control planes",
+        ] {
+            assert!(text.contains(wanted), "{wanted} is not named in:\n{text}");
+        }
+        assert!(!text.contains("hush"));
+        assert!(problems.iter().any(|p| p.code == Code::SpecTopology));
+    }
+
+    #[test]
+    fn networks_that_overlap_are_refused() {
+        let text = format!("podNetworkCidr: 10.100.0.0/16\n{GOOD}");
+        let problems = cluster_yaml(&text, "c.yaml").unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].what.contains("overlap"));
+    }
+
+    #[test]
+    fn no_yaml_is_said_with_its_line() {
+        let problems = cluster_yaml("a: b\nc: [", "c.yaml").unwrap_err();
+        assert_eq!(problems[0].code, Code::SpecSyntax);
+        assert!(problems[0].causes[0].contains("line"));
+    }
+}

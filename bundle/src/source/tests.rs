@@ -1,0 +1,87 @@
+use super::layer::LayerBuilder;
+use super::oci::{ImageSettings, Store};
+use super::{both, tag_of};
+use landfall_core::name::Digest;
+use std::io::Read;
+
+#[test]
+fn a_layer_is_the_same_in_any_order_and_names_its_content() {
+    let mut one = LayerBuilder::default();
+    one.file("/usr/bin/a", 0o755, "a");
+    one.link("/bin/a", "../usr/bin/a");
+    let mut other = LayerBuilder::default();
+    other.link("/bin/a", "../usr/bin/a");
+    other.file("/usr/bin/a", 0o755, "a");
+    assert_eq!(one.key(), other.key());
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::open(cache.path()).unwrap();
+    let layer = store.layer(&one).unwrap();
+    let bytes = std::fs::read(&layer.path).unwrap();
+    assert_eq!(Digest::of(&bytes), layer.blob);
+    let mut tar = Vec::new();
+    zstd::Decoder::new(bytes.as_slice())
+        .unwrap()
+        .read_to_end(&mut tar)
+        .unwrap();
+    assert_eq!(Digest::of(&tar), layer.diff_id);
+    let names: Vec<_> = tar::Archive::new(tar.as_slice())
+        .entries()
+        .unwrap()
+        .map(|e| e.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(names, ["bin", "bin/a", "usr", "usr/bin", "usr/bin/a"]);
+    other.file("/usr/bin/a", 0o755, "b");
+    assert_ne!(one.key(), other.key());
+}
+
+#[test]
+fn packages_lose_their_documentation_and_keep_hard_links() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let add = |tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]| {
+        let mut header = crate::writer::header(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    add(&mut tar, "./usr/share/doc/x/copyright", b"words");
+    add(&mut tar, "./usr/bin/x", b"program");
+    let mut header = crate::writer::header(0);
+    header.set_entry_type(tar::EntryType::Link);
+    tar.append_link(&mut header, "./usr/bin/y", "./usr/bin/x").unwrap();
+    let tar = tar.into_inner().unwrap();
+    let mut layer = LayerBuilder::default();
+    layer.unpack(tar.as_slice()).unwrap();
+    let mut wanted = LayerBuilder::default();
+    wanted.file("/usr/bin/x", 0o644, "program");
+    wanted.file("/usr/bin/y", 0o644, "program");
+    assert_eq!(layer.key(), wanted.key());
+}
+
+#[test]
+fn an_image_hands_over_every_blob_it_names() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::open(cache.path()).unwrap();
+    let mut layer = LayerBuilder::default();
+    layer.file("/x", 0o755, "x");
+    let layer = store.layer(&layer).unwrap();
+    let mut added = std::collections::BTreeMap::new();
+    let image = store
+        .image(
+            "registry.landfall.internal/x:1".parse().unwrap(),
+            &[layer],
+            &ImageSettings::program("/x"),
+            both(),
+            &mut |digest, path| {
+                added.insert(digest, path);
+            },
+        )
+        .unwrap();
+    assert_eq!(image.blobs.len(), 3);
+    for digest in &image.blobs {
+        assert_eq!(Digest::of(&std::fs::read(&added[digest]).unwrap()), *digest);
+    }
+}
+
+#[test]
+fn debian_versions_become_tags() {
+    assert_eq!(tag_of("1.22.1-9+deb12u3"), "1.22.1-9-deb12u3");
+    assert_eq!(tag_of("2:1.0~rc1"), "2-1.0-rc1");
+}
