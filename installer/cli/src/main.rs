@@ -1,2 +1,39 @@
-//! (to come)
-fn main() {}
+//! The `landfall` program: arguments, surroundings, rendering. What it does lives in the other crates.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod commands;
+mod load;
+mod remote;
+mod render;
+mod report;
+
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output and are no error; clap knows which is which.
+            let status = if error.use_stderr() { 2 } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(status),
+                Err(_) => ExitCode::from(1),
+            };
+        }
+    };
+    match args.command {
+        args::Command::Agent(command) => ExitCode::from(agent::run(&command)),
+        command => ExitCode::from(commands::run(command).status()),
+    }
+}
+
+/// Writes to standard output; a reader that went away (`landfall plan | head`) is no error worth words.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,93 @@
+//! `install` and `plan`.
+
+use super::{Done, close, complain};
+use crate::args::{Common, Install, OnFailure, Output, Plan};
+use crate::report::{Recorder, write_whole};
+use crate::{load, remote, render, say};
+use landfall_bundle::BundleFile;
+use landfall_core::explain::ExitCode;
+use landfall_core::verify::CellOutcome;
+use landfall_engine::run::{self, Outcome, Until};
+use serde_json::json;
+use std::path::Path;
+
+/// Installs, or with `--dry-run` shows the plan.
+pub fn install(args: &Install) -> Done {
+    let desired = load::desired(&args.common.inventory)?;
+    let bundle = open(&args.bundle, &args.common)?;
+    let recorder = Recorder::new(render::sink(args.common.output));
+    let around =
+        remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let until = if args.dry_run { Until::Plan } else { Until::Verified };
+    let on_failure = match args.on_failure {
+        OnFailure::Keep => run::OnFailure::Keep,
+        OnFailure::Rollback => run::OnFailure::Rollback,
+    };
+    let outcome = run::install(&desired, &bundle, until, on_failure, &around);
+    drop(around);
+    if args.dry_run {
+        return Ok(show_plan(&args.common, &outcome));
+    }
+    if args.common.output == Output::Human {
+        if let Some(report) = &outcome.verify {
+            say(&render::verify(report, false));
+        }
+        say(&format!("{} changes\n", outcome.changes));
+    }
+    let exit = close(&args.common, &outcome);
+    if let Some(folder) = &args.report {
+        let index = bundle.index();
+        let about = json!({
+            "path": bundle.path(),
+            "indexDigest": bundle.index_digest().to_string(),
+            "kubernetes": index.kubernetes_version,
+            "recipe": index.recipe,
+        });
+        let report = recorder.install_report(&outcome, &about, exit);
+        write_whole(&folder.join("install.json"), format!("{report:#}\n").as_bytes(), 0o644).map_err(|d| vec![d])?;
+    }
+    super::verify::write_reports(&outcome, args.report.as_deref(), args.junit.as_deref())?;
+    if args.common.output == Output::Human && exit == ExitCode::Done {
+        let cells = outcome.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Pass));
+        say(&format!(
+            "the cluster {} is up; {cells} paths into it were tried and work\n",
+            desired.spec.name
+        ));
+    }
+    Ok(exit)
+}
+
+/// Shows the plan.
+pub fn plan(args: &Plan) -> Done {
+    let desired = load::desired(&args.common.inventory)?;
+    let bundle = open(&args.bundle, &args.common)?;
+    let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
+    let outcome = run::install(&desired, &bundle, Until::Plan, run::OnFailure::Keep, &around);
+    drop(around);
+    let exit = show_plan(&args.common, &outcome);
+    let pending = outcome.plan.as_ref().is_some_and(|p| !p.steps.is_empty());
+    Ok(if exit == ExitCode::Done && pending && args.exit_code {
+        ExitCode::ChangesPending
+    } else {
+        exit
+    })
+}
+
+fn show_plan(common: &Common, outcome: &Outcome) -> ExitCode {
+    if let Some(plan) = &outcome.plan {
+        if common.output == Output::Json {
+            say(&format!("{}\n", json!({ "event": "plan", "plan": plan })));
+        } else {
+            say(&render::plan(plan, &outcome.bytes_sent));
+        }
+    }
+    close(common, outcome)
+}
+
+fn open(path: &Path, common: &Common) -> Result<BundleFile, Vec<landfall_core::explain::Diagnosis>> {
+    let bundle = BundleFile::open(path).map_err(|d| vec![d])?;
+    if common.output == Output::Human {
+        complain("warning: the bundle is not signed; its digests protect against damage, not against forgery\n");
+    }
+    Ok(bundle)
+}

@@ -1,0 +1,59 @@
+//! `status`.
+
+use super::{Done, close};
+use crate::args::{Common, Output};
+use crate::{load, remote, render, say};
+use landfall_engine::run::{self, NodeStatus};
+use serde_json::{Value, json};
+
+/// Shows each node: what is ours, whether it is Ready, etcd, certificates.
+pub fn status(common: &Common) -> Done {
+    let desired = load::desired(&common.inventory)?;
+    let around = remote::surroundings(common, render::sink(common.output), None).map_err(|d| vec![d])?;
+    let outcome = run::status(&desired, &around);
+    drop(around);
+    if common.output == Output::Json {
+        let nodes: serde_json::Map<String, Value> = outcome
+            .nodes
+            .iter()
+            .map(|(name, status)| (name.to_string(), machine(status)))
+            .collect();
+        say(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
+    } else {
+        for (name, status) in &outcome.nodes {
+            say(&format!("{name}\n{}", human(status)));
+        }
+    }
+    Ok(close(common, &outcome))
+}
+
+fn machine(status: &NodeStatus) -> Value {
+    json!({
+        "owned": status.owned,
+        "openRun": status.open_run,
+        "ready": status.ready.as_ref().map(|(ready, _)| ready),
+        "kubelet": status.ready.as_ref().map(|(_, version)| version),
+        "etcd": status.etcd,
+        "certificates": status.certificates.iter().map(|(file, days)| json!({ "file": file, "daysLeft": days })).collect::<Vec<_>>(),
+        "error": status.error,
+    })
+}
+
+fn human(status: &NodeStatus) -> String {
+    if let Some(error) = &status.error {
+        return format!("  cannot be looked at: {error}\n");
+    }
+    let mut lines = vec![match (&status.ready, status.owned) {
+        (Some((true, version)), _) => format!("Ready, kubelet {version}"),
+        (Some((false, version)), _) => format!("NOT READY, kubelet {version}"),
+        (None, 0) => "nothing is installed".to_owned(),
+        (None, _) => "the Kubernetes API does not know it, or does not answer".to_owned(),
+    }];
+    lines.push(format!("{} things here are landfall's", status.owned));
+    lines.extend(status.open_run.as_ref().map(|run| format!("run {run} was interrupted: install again, or roll back")));
+    lines.extend(status.etcd.as_ref().map(|etcd| format!("etcd: {etcd}")));
+    if let Some((file, days)) = status.certificates.iter().min_by_key(|(_, days)| *days) {
+        lines.push(format!("first certificate to expire: {file}, in {days} days"));
+    }
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}

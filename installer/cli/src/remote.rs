@@ -1,0 +1,101 @@
+//! SSH for the engine, and what else a run needs from this machine.
+
+use crate::args::Common;
+use crate::render;
+use landfall_core::event::EventSink;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::inventory::Node;
+use landfall_core::name::RunId;
+use landfall_core::spec::parse::expand_home;
+use landfall_core::transport::Transport;
+use landfall_engine::run::{CancelToken, Connector, Surroundings};
+use landfall_ssh::{SshOptions, SshTransport};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+struct SshConnector {
+    options: SshOptions,
+}
+
+impl Connector for SshConnector {
+    fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
+        Ok(Box::new(SshTransport::connect(&node.connect, &self.options)?))
+    }
+}
+
+/// Collects everything a run needs, and lets ^C end it.
+pub fn surroundings(
+    common: &Common,
+    sink: Arc<dyn EventSink>,
+    report: Option<PathBuf>,
+) -> Result<Surroundings, Diagnosis> {
+    let internal = |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
+    let known_hosts = expand_home(&common.known_hosts);
+    let keys = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| expand_home(&format!("~/.ssh/{name}")));
+    let options = SshOptions {
+        accept_new: common.accept_new_host_keys.then(|| known_hosts.clone()),
+        known_hosts: vec![known_hosts, PathBuf::from("/etc/ssh/ssh_known_hosts")],
+        use_agent: std::env::var_os("SSH_AUTH_SOCK").is_some(),
+        default_keys: keys.into_iter().filter(|k| k.is_file()).collect(),
+        timeout: Duration::from_secs(common.connect_timeout.max(1)),
+    };
+    let cancel = CancelToken::default();
+    on_interrupt(cancel.clone(), Arc::clone(&sink)).map_err(internal("signals cannot be caught"))?;
+    Ok(Surroundings {
+        connector: Arc::new(SshConnector { options }),
+        sink,
+        cancel,
+        agent_program: std::env::current_exe().map_err(internal("the running program cannot be found"))?,
+        local_prober: landfall_agent::probe::run,
+        owner: owner(),
+        run: new_run_id().map_err(internal("no run id can be made"))?,
+        report_dir: report,
+    })
+}
+
+/// The first ^C asks the run to stop after the steps in flight; the third ends the process at once.
+fn on_interrupt(cancel: CancelToken, sink: Arc<dyn EventSink>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            cancel.cancel();
+            let text = match count {
+                0 => "stopping after the steps in flight; nothing is lost, running again continues",
+                1 => "still waiting for the steps in flight; once more ends landfall at once",
+                _ => {
+                    // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
+                    let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
+                    return;
+                }
+            };
+            sink.emit(render::note(text));
+        }
+    });
+    Ok(())
+}
+
+fn owner() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let host = Command::new("uname").arg("-n").output().ok();
+    let host = host.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    format!(
+        "{}@{}",
+        user.unwrap_or_else(|_| "someone".to_owned()),
+        host.filter(|h| !h.is_empty()).unwrap_or_else(|| "somewhere".to_owned())
+    )
+}
+
+/// A run id that sorts by time and does not collide: seconds since 1970 and four random bytes.
+fn new_run_id() -> std::io::Result<RunId> {
+    let mut random = [0; 4];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(std::io::Error::other)?
+        .as_secs();
+    let random: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{seconds}-{random}").parse().map_err(std::io::Error::other)
+}
