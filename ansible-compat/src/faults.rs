@@ -1,0 +1,56 @@
+//! Problems of one inventory, which may stand in several files, and the places they stand at.
+
+use landfall_core::explain::Diagnosis;
+use landfall_core::spec::parse::Problems;
+use std::rc::Rc;
+
+/// Where something stands: a file, and a line or a path of keys in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the user knows it.
+    pub file: Rc<str>,
+    /// Line or path of keys, for instance `line 4` or `all.vars.landfall`.
+    pub at: String,
+}
+
+impl Place {
+    /// Names a place.
+    pub fn new(file: &Rc<str>, at: impl Into<String>) -> Self {
+        Self {
+            file: Rc::clone(file),
+            at: at.into(),
+        }
+    }
+}
+
+/// Collects problems; the same problem seen from several machines is kept once.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Diagnosis>);
+
+impl Faults {
+    /// Adds a wrong value. `why` must not repeat a value that may be secret.
+    pub fn value(&mut self, place: &Place, why: impl std::fmt::Display) {
+        let mut problems = Problems::new(&place.file);
+        problems.value(&place.at, why);
+        self.take(problems);
+    }
+
+    /// Adds a finished problem.
+    pub fn push(&mut self, diagnosis: Diagnosis) {
+        if !self.0.contains(&diagnosis) {
+            self.0.push(diagnosis);
+        }
+    }
+
+    /// Adds what was collected for one file.
+    pub fn take(&mut self, problems: Problems) {
+        for diagnosis in problems.or(()).err().into_iter().flatten() {
+            self.push(diagnosis);
+        }
+    }
+
+    /// Hands out all problems.
+    pub fn into_list(self) -> Vec<Diagnosis> {
+        self.0
+    }
+}

@@ -1,0 +1,293 @@
+//! Whole inventories: from text and files to what the installer wants.
+
+use crate::tree::{Disk, Files};
+use crate::{faults::Faults, read, read_from, source, vars::Resolver};
+use landfall_core::explain::Code;
+use landfall_core::inventory::{Node, Role};
+use landfall_core::spec::{Desired, Profile, parse::expand_home};
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures/inventories")
+        .join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+fn desired(name: &str) -> Desired {
+    let (path, text) = fixture(name);
+    read(&text, &path).unwrap()
+}
+
+/// Reads an inventory with no files beside it; the local user is `me`.
+fn text(path: &str, text: &str) -> Result<Desired, String> {
+    read_from(&Files::default(), "me", text, Path::new(path))
+        .map_err(|list| list.iter().map(|d| format!("{} {}\n", d.code, d.what)).collect())
+}
+
+/// Reads a cluster of one node whose host line has `vars`.
+fn one(vars: &str) -> Result<Node, String> {
+    text("h.ini", &format!("[masters]\ncp {vars}\n")).map(|mut d| d.inventory.nodes.remove(0))
+}
+
+fn password(node: &Node) -> Option<&[u8]> {
+    node.connect.password.as_ref().map(|p| p.expose())
+}
+
+#[test]
+fn the_scenario_is_read_from_ini_and_yaml_alike() {
+    let ini = desired("seed.ini");
+    assert_eq!(ini, desired("seed.yml"));
+    assert_eq!(ini.spec.name, "seed");
+    assert_eq!(ini.inventory.control_planes().count(), 3);
+    for (node, address) in ini
+        .inventory
+        .nodes
+        .iter()
+        .zip(["192.168.0.169", "192.168.0.170", "192.168.0.171"])
+    {
+        assert!(node.schedulable && !node.connect.become_root, "{}", node.name);
+        assert_eq!(node.connect.host, address);
+        assert_eq!(node.ip.unwrap().to_string(), address);
+        assert_eq!(node.connect.private_key, Some(expand_home("~/.ssh/id_ed25519")));
+    }
+}
+
+#[test]
+fn three_control_planes_two_workers_and_one_outside_are_read_with_their_files() {
+    let desired = desired("three-plus-two/hosts.ini");
+    let nodes = &desired.inventory.nodes;
+    let names: Vec<_> = nodes.iter().map(|n| (n.name.as_str(), n.role, n.schedulable)).collect();
+    use Role::{ControlPlane, Outside, Worker};
+    let wanted = [
+        ("cp-1", ControlPlane, false),
+        ("cp-2", ControlPlane, false),
+        ("cp-3", ControlPlane, false),
+        ("w-01", Worker, true),
+        ("w-02", Worker, true),
+        ("pc", Outside, false),
+    ];
+    assert_eq!(names, wanted);
+    assert_eq!(
+        (desired.spec.profile, desired.spec.ingress.http_port),
+        (Profile::Lab, 8081)
+    );
+    let (cp, worker, pc) = (&nodes[0], &nodes[3], &nodes[5]);
+    assert_eq!((cp.connect.user.as_str(), cp.connect.port), ("admin", 22));
+    assert_eq!(
+        cp.connect.become_password.as_ref().unwrap().expose(),
+        b"not-a-real-password"
+    );
+    assert_eq!(
+        (cp.ip.unwrap().to_string(), cp.access_ip.unwrap().to_string()),
+        ("10.20.1.11".into(), "10.20.0.11".into())
+    );
+    assert_eq!(
+        (worker.connect.host.as_str(), worker.connect.port),
+        ("10.20.0.21", 2222)
+    );
+    assert_eq!(worker.connect.private_key, Some("keys/workers".into()));
+    assert_eq!((pc.connect.user.as_str(), pc.connect.become_root), ("ops", false));
+    assert!(pc.connect.become_password.is_none());
+}
+
+#[test]
+fn variables_are_those_that_ansible_prints() {
+    for name in ["seed.ini", "seed.yml", "three-plus-two/hosts.ini", "tricky/hosts.ini"] {
+        let (path, text) = fixture(name);
+        let (_, recorded) = fixture(&format!("{name}.ansible.json"));
+        let recorded: serde_json::Value = serde_json::from_str(&recorded).unwrap();
+        let mut faults = Faults::default();
+        let groups = source::parse(&text, &path, &mut faults).unwrap();
+        let mut vars = Resolver::new(&groups, &Disk, path.parent().unwrap());
+        let hosts = recorded["_meta"]["hostvars"].as_object().unwrap();
+        assert!(hosts.len() >= 3);
+        for (host, wanted) in hosts {
+            let mut found = vars.of(host, &mut faults);
+            found.remove("ansible_group_priority");
+            let found: serde_json::Map<_, _> = found.into_iter().map(|(key, var)| (key, var.value)).collect();
+            assert_eq!(&serde_json::Value::Object(found), wanted, "{host} of {name}");
+        }
+        assert!(faults.into_list().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn three_errors_are_all_named_and_no_secret_is() {
+    let (path, text) = fixture("three-errors.ini");
+    let problems = read(&text, &path).unwrap_err();
+    let all = problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>().join("\n");
+    assert_eq!(problems.len(), 3, "{all}");
+    for wanted in [
+        "three-errors.ini: line 2, ansible_port: \"ssh\" is no port",
+        "three-errors.ini: line 3, ip: \"10.20.0.300\" is no IP address",
+        "three-errors.ini: line 4, ansible_connection: \"winrm\" is not supported",
+    ] {
+        assert!(all.contains(wanted), "{wanted} is not named in:\n{all}");
+    }
+    assert!(!all.contains("hush"));
+    assert!(problems.iter().all(|p| p.code == Code::SpecValue));
+}
+
+#[test]
+fn a_problem_of_a_group_is_named_once_and_those_of_other_files_with_them() {
+    let files = Files::of(&[
+        (
+            "i/group_vars/all.yml",
+            "ansible_port: 0\nlandfall: {name: [x], colour: red, nodes: []}\n",
+        ),
+        ("i/group_vars/masters.yml", "a: [\n"),
+    ]);
+    let problems = read_from(&files, "me", "[masters]\na\nb\n[oops:vars]\n", Path::new("i/h.ini")).unwrap_err();
+    let all = problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>().join("\n");
+    for wanted in [
+        "i/h.ini: line 4: the group oops",
+        "i/group_vars/all.yml: ansible_port: \"0\"",
+        "i/group_vars/masters.yml is no valid YAML",
+        "i/group_vars/all.yml: landfall.name: ",
+        "i/group_vars/all.yml: landfall.colour: ",
+        "i/group_vars/all.yml: landfall.nodes: ",
+        "2 control planes",
+    ] {
+        assert_eq!(all.matches(wanted).count(), 1, "{wanted} is not named once in:\n{all}");
+    }
+    assert_eq!(problems.len(), 7, "{all}");
+}
+
+#[test]
+fn the_example_of_the_readme_is_read() {
+    let readme = include_str!("../README.md");
+    let example = readme
+        .split("```")
+        .nth(1)
+        .and_then(|block| block.strip_prefix("ini\n"))
+        .unwrap();
+    let desired = text("h.ini", example).unwrap();
+    assert_eq!((desired.spec.name.as_str(), desired.inventory.nodes.len()), ("ship", 4));
+}
+
+#[test]
+fn workers_decide_who_takes_workloads() {
+    for (inventory, wanted) in [
+        ("[masters]\na\n", "a+"),
+        ("[masters]\na\n[workers]\nb\n", "a- b+"),
+        ("[masters]\na\n[kube_node]\na\nb\n", "a+ b+"),
+        ("[kube_control_plane]\na\nb\nc\n[kube_node]\nb\n", "a- b+ c-"),
+        ("[kube_control_plane]\na\n[masters]\nc\na\nb\n[lonely]\nz\n", "a+ c+ b+"),
+    ] {
+        let nodes = text("h.ini", inventory).unwrap().inventory.nodes;
+        let found: Vec<_> = nodes
+            .iter()
+            .map(|n| format!("{}{}", n.name, if n.schedulable { '+' } else { '-' }))
+            .collect();
+        assert_eq!(found.join(" "), wanted, "{inventory}");
+    }
+}
+
+#[test]
+fn logins_follow_ansibles_names_and_defaults() {
+    let node = one("").unwrap();
+    assert_eq!(
+        (
+            node.connect.host.as_str(),
+            node.connect.user.as_str(),
+            node.connect.port
+        ),
+        ("cp", "me", 22)
+    );
+    assert!(node.connect.become_root, "root is needed, and me is not root");
+    let node =
+        one("ansible_user=root ansible_become=yes ansible_password=a ansible_ssh_pass=b ansible_become_pass=123")
+            .unwrap();
+    assert!(node.connect.become_root);
+    assert_eq!(password(&node), Some(&b"b"[..]));
+    assert_eq!(node.connect.become_password.unwrap().expose(), b"123");
+    let node = one("ansible_password=a ansible_ssh_pass=None ansible_become=0 ansible_become_method=su").unwrap();
+    assert_eq!((password(&node), node.connect.become_root), (Some(&b"a"[..]), false));
+    assert!(one("ansible_ssh_common_args='-C -o StrictHostKeyChecking=no -oConnectTimeout=5'").is_ok());
+    let yaml = "masters: {hosts: {cp: {ansible_password: !unsafe 'x{{y', ansible_become: off}}}\n";
+    let node = text("h.yml", yaml).unwrap().inventory.nodes.remove(0);
+    assert_eq!((password(&node), node.connect.become_root), (Some(&b"x{{y"[..]), false));
+}
+
+#[test]
+fn what_ansible_could_do_and_landfall_cannot_is_refused() {
+    for (vars, wanted) in [
+        ("ansible_connection=local", "line 2, ansible_connection"),
+        ("ansible_become_method=su", "line 2, ansible_become_method"),
+        ("ansible_become_user=admin", "line 2, ansible_become_user"),
+        ("ansible_become_exe=/x", "line 2, ansible_become_exe"),
+        ("ansible_become_flags=-i", "line 2, ansible_become_flags"),
+        ("ansible_become=hush", "line 2, ansible_become: must be true or false"),
+        ("ansible_ssh_private_key=hush", "line 2, ansible_ssh_private_key"),
+        (
+            "ansible_ssh_common_args='-o ProxyCommand=hush'",
+            "the ssh option ProxyCommand",
+        ),
+        ("ansible_ssh_extra_args='-J hush'", "line 2, ansible_ssh_extra_args"),
+        (
+            "ansible_password='{{ hush }}'",
+            "line 2, ansible_password: holds a Jinja expression",
+        ),
+        (
+            "ansible_password=1.5",
+            "line 2, ansible_password: is a number with a fraction",
+        ),
+        ("ansible_password=\"['hush']\"", "line 2, ansible_password: is a list"),
+        ("landfall=hush", "line 2, landfall: must be a mapping"),
+        (
+            "landfall=\"{'name': '{{ hush }}'}\"",
+            "line 2, landfall.name: holds a Jinja expression",
+        ),
+    ] {
+        let problems = one(vars).unwrap_err();
+        assert!(problems.contains(wanted), "{vars}: {wanted} is not in {problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+        assert!(!problems.contains("hush"), "{problems}");
+    }
+    let yaml = "masters: {hosts: {cp: {ip: 10.0.0.1, ansible_password: !vault hush}}}\n";
+    let problems = text("h.yml", yaml).unwrap_err();
+    assert!(
+        problems.contains("masters.hosts.cp.ansible_password: is encrypted"),
+        "{problems}"
+    );
+    assert!(!problems.contains("hush"));
+}
+
+#[test]
+fn what_other_roles_use_is_ignored() {
+    let inventory =
+        "[masters]\na\n[web]\nB_ad ansible_connection=winrm\n[all:vars]\nother={{ x }}\nvaulted=$ANSIBLE_VAULT\n";
+    assert_eq!(text("h.ini", inventory).unwrap().inventory.nodes.len(), 1);
+}
+
+#[test]
+fn roles_that_clash_and_clusters_that_differ_are_refused() {
+    let inventory = "[masters]\nA_b\nb landfall=\"{'name': 'x'}\"\n[outside]\nb\nc landfall=\"{'name': 'y'}\"\n";
+    let problems = text("h.ini", inventory).unwrap_err();
+    for wanted in [
+        "line 2: node name",
+        "line 3: b is outside",
+        "line 6, landfall: differs from h.ini: line 3, landfall",
+    ] {
+        assert!(problems.contains(wanted), "{wanted} is not in {problems}");
+    }
+    let problems = text("h.ini", "[web]\na\n").unwrap_err();
+    assert!(
+        problems.contains("kube_control_plane, control_plane, masters"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn bytes_that_make_no_sense_never_panic() {
+    let (_, ini) = fixture("tricky/hosts.ini");
+    let (_, yaml) = fixture("seed.yml");
+    for (path, whole) in [("h.ini", &ini), ("h.yml", &yaml)] {
+        for end in (0..whole.len()).filter(|i| whole.is_char_boundary(*i)) {
+            let _ = text(path, &whole[..end]);
+            let _ = text(path, &whole[end..]);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Where variable files are read: the disk, or a map in tests.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file with its text.
+    File(String),
+    /// A directory with the names of its entries, in no order.
+    Directory(Vec<String>),
+}
+
+/// A read-only view of files.
+pub trait FileTree {
+    /// Returns what stands at `path`, or nothing where nothing does.
+    fn entry(&self, path: &Path) -> io::Result<Option<Entry>>;
+}
+
+/// The real files.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk;
+
+impl FileTree for Disk {
+    fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
+        let entry = if path.is_dir() {
+            std::fs::read_dir(path)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect::<io::Result<_>>()
+                .map(Entry::Directory)
+        } else {
+            std::fs::read_to_string(path).map(Entry::File)
+        };
+        match entry {
+            Ok(entry) => Ok(Some(entry)),
+            // A file in place of a parent directory is no variable file either.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Files that a test made up, by path.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Files(pub std::collections::BTreeMap<std::path::PathBuf, String>);
+
+#[cfg(test)]
+impl Files {
+    /// Takes pairs of path and text.
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
+        Self(files.iter().map(|(p, t)| (p.into(), (*t).to_owned())).collect())
+    }
+}
+
+#[cfg(test)]
+impl FileTree for Files {
+    fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
+        if let Some(text) = self.0.get(path) {
+            return Ok(Some(Entry::File(text.clone())));
+        }
+        let names: std::collections::BTreeSet<String> = self
+            .0
+            .keys()
+            .filter_map(|p| p.strip_prefix(path).ok()?.iter().next())
+            .map(|n| n.to_string_lossy().into_owned())
+            .collect();
+        Ok((!names.is_empty()).then(|| Entry::Directory(names.into_iter().rev().collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_tells_files_directories_and_nothing_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "x").unwrap();
+        assert_eq!(
+            Disk.entry(&dir.path().join("a")).unwrap(),
+            Some(Entry::File("x".into()))
+        );
+        assert_eq!(
+            Disk.entry(dir.path()).unwrap(),
+            Some(Entry::Directory(vec!["a".into()]))
+        );
+        assert_eq!(Disk.entry(&dir.path().join("b")).unwrap(), None);
+        assert_eq!(Disk.entry(&dir.path().join("a/b")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), [0xff, 0xfe]).unwrap();
+        assert!(Disk.entry(&dir.path().join("a")).is_err());
+    }
+}
