@@ -1,10 +1,14 @@
 //! `cargo xtask`: the one entry for developers and CI.
 
+mod artifacts;
 mod dag;
+mod demo;
+mod machines;
 mod suite;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Developer commands of landfall.
@@ -21,11 +25,26 @@ enum Command {
     Test,
     /// Checks which crate may depend on which.
     Dag,
+    /// Machines to work on by hand, without a cluster.
+    #[command(subcommand)]
+    Lab(machines::Machines),
+    /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
+    Demo {
+        /// Remove all of it again.
+        #[arg(long)]
+        down: bool,
+        /// Folder for install.json and verify.json.
+        #[arg(long, value_name = "DIR")]
+        report: Option<PathBuf>,
+    },
 }
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Test => suite::run(),
+        Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
+        Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Dag => {
             let faults = dag::check()?;
             for fault in &faults {

@@ -1,0 +1,1 @@
+//! The baseline of the install benchmark: what a careful administrator's shell script does.

@@ -1,0 +1,144 @@
+//! State that others put on the nodes, before landfall comes and while it is there. It must outlive everything.
+
+use crate::host::{root, run};
+use crate::lab::{Lab, Machine};
+use anyhow::{Context, Result, ensure};
+
+/// Nodes that carry foreign state; the others stay as they are, so that tables which landfall's daemons make must go whole.
+const CARRIERS: [&str; 3] = ["cp-2", "cp-3", "w-1"];
+
+/// One piece of foreign state: how it is planted, seen and taken away. Lines run in the node's network namespace with the host's
+/// tools, or on the node.
+struct Piece {
+    plant: &'static str,
+    seen: &'static str,
+    take: &'static str,
+    on_node: bool,
+}
+
+const BEFORE: [Piece; 6] = [
+    Piece {
+        plant: "mkdir -p /etc/cni/net.d && echo '{\"cniVersion\":\"1.0.0\",\"name\":\"foreign\",\"plugins\":[{\"type\":\"loopback\"}]}' > /etc/cni/net.d/00-foreign.conflist",
+        seen: "grep -q foreign /etc/cni/net.d/00-foreign.conflist",
+        take: "",
+        on_node: true,
+    },
+    Piece {
+        plant: "nft add table inet foreign && nft add chain inet foreign kept",
+        seen: "nft list chain inet foreign kept",
+        take: "",
+        on_node: false,
+    },
+    Piece {
+        plant: "iptables -N FOREIGN && iptables -A FOREIGN -s 192.0.2.7 -j RETURN",
+        seen: "iptables -S FOREIGN | grep -q 192.0.2.7",
+        take: "",
+        on_node: false,
+    },
+    Piece {
+        plant: "iptables -A INPUT -s 192.0.2.8 -j FOREIGN",
+        seen: "iptables -C INPUT -s 192.0.2.8 -j FOREIGN",
+        take: "",
+        on_node: false,
+    },
+    Piece {
+        plant: "sysctl -qw net.ipv4.tcp_fin_timeout=37",
+        seen: "test $(sysctl -n net.ipv4.tcp_fin_timeout) = 37",
+        take: "",
+        on_node: true,
+    },
+    Piece {
+        plant: "echo '192.0.2.9 foreign.example' >> /etc/hosts",
+        seen: "grep -q foreign.example /etc/hosts",
+        take: "",
+        on_node: true,
+    },
+];
+
+const AFTER: [Piece; 6] = [
+    Piece {
+        plant: "echo '{\"cniVersion\":\"1.0.0\",\"name\":\"later\",\"plugins\":[{\"type\":\"loopback\"}]}' > /etc/cni/net.d/00-later.conflist",
+        seen: "grep -q later /etc/cni/net.d/00-later.conflist",
+        take: "rm /etc/cni/net.d/00-later.conflist",
+        on_node: true,
+    },
+    Piece {
+        plant: "nft add table inet later && nft add chain inet later kept",
+        seen: "nft list chain inet later kept",
+        take: "nft delete table inet later",
+        on_node: false,
+    },
+    Piece {
+        plant: "iptables -N LATER && iptables -A LATER -s 192.0.2.17 -j RETURN",
+        seen: "iptables -S LATER | grep -q 192.0.2.17",
+        take: "iptables -D INPUT -s 192.0.2.18 -j LATER; iptables -F LATER && iptables -X LATER",
+        on_node: false,
+    },
+    Piece {
+        plant: "iptables -A INPUT -s 192.0.2.18 -j LATER",
+        seen: "iptables -C INPUT -s 192.0.2.18 -j LATER",
+        take: "",
+        on_node: false,
+    },
+    Piece {
+        plant: "sysctl -qw net.ipv4.tcp_keepalive_time=1234",
+        seen: "test $(sysctl -n net.ipv4.tcp_keepalive_time) = 1234",
+        take: "sysctl -qw net.ipv4.tcp_keepalive_time=7200",
+        on_node: true,
+    },
+    // The hosts file is a mount in a container: it is written in place.
+    Piece {
+        plant: "echo '192.0.2.19 later.example' >> /etc/hosts",
+        seen: "grep -q later.example /etc/hosts",
+        take: "grep -v later.example /etc/hosts > /tmp/hosts && cat /tmp/hosts > /etc/hosts && rm /tmp/hosts",
+        on_node: true,
+    },
+];
+
+fn on_carriers(lab: &Lab, pieces: &[Piece], line: fn(&Piece) -> &'static str) -> Result<()> {
+    for name in CARRIERS {
+        let machine = lab.machine(name)?;
+        for piece in pieces {
+            let line = line(piece);
+            if !line.is_empty() {
+                apply(lab, machine, piece, line).with_context(|| format!("{name}: {line}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn apply(lab: &Lab, machine: &Machine, piece: &Piece, line: &str) -> Result<()> {
+    if piece.on_node {
+        return lab.shell(machine, line).map(drop);
+    }
+    let pid = lab.pid(machine)?.to_string();
+    run(root("nsenter").args(["-t", &pid, "-n", "sh", "-c", line])).map(drop)
+}
+
+/// Plants what is there before the install.
+pub fn plant_before(lab: &Lab) -> Result<()> {
+    on_carriers(lab, &BEFORE, |piece| piece.plant)
+}
+
+/// Plants what comes while the cluster runs.
+pub fn plant_after(lab: &Lab) -> Result<()> {
+    on_carriers(lab, &AFTER, |piece| piece.plant)
+}
+
+/// Fails unless all that was planted before is there.
+pub fn expect_before(lab: &Lab) -> Result<()> {
+    on_carriers(lab, &BEFORE, |piece| piece.seen)
+}
+
+/// Fails unless all that was planted later is still there; then takes it away, so that the fingerprints can be compared.
+pub fn expect_and_take_after(lab: &Lab) -> Result<()> {
+    on_carriers(lab, &AFTER, |piece| piece.seen)?;
+    on_carriers(lab, &AFTER, |piece| piece.take)?;
+    let left = on_carriers(lab, &AFTER[1..2], |piece| piece.seen);
+    ensure!(
+        left.is_err(),
+        "the later table is still there after it was taken away by hand"
+    );
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Points 2, 4, 5, 6 on the seed's own case of three machines, from an Ansible inventory: killed during the push and rolled back,
+//! killed in the middle of an etcd join and resumed, repeated, and taken away.
+
+use super::{Broken, Checks, Stage, expect_green, foreign};
+use crate::fingerprint::{Fingerprint, differences};
+use crate::operator::BUNDLE;
+use anyhow::{Result, ensure};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const INVENTORY: &str = "three.ini";
+const INSTALL: [&str; 4] = ["install", "-i", INVENTORY, BUNDLE];
+const PUSH_LIMIT: Duration = Duration::from_secs(120);
+const JOIN_LIMIT: Duration = Duration::from_secs(300);
+
+/// Shows all of it.
+pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
+    checks.check("killed during the push and rolled back: as before", || {
+        killed_in_push(stage)
+    });
+    checks.needed(
+        "killed in the middle of an etcd join: installing again completes it",
+        || killed_in_join(stage),
+    )?;
+    checks.check(
+        "a second install: 0 changes, no journal record, nothing written",
+        || again(stage),
+    );
+    checks.check("status and kubeconfig say what there is", || status(stage));
+    checks.needed("uninstall takes everything away and leaves what others planted", || {
+        foreign::expect_before(stage.lab)?;
+        foreign::plant_after(stage.lab)?;
+        let ended = stage
+            .operator
+            .landfall(&["uninstall", "-i", INVENTORY, "--yes"])?
+            .expect(0)?;
+        println!("lab: uninstall took {:.1} s", ended.took.as_secs_f32());
+        foreign::expect_and_take_after(stage.lab)?;
+        stage.expect_unchanged()
+    })
+}
+
+fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
+    stage.operator.write_ansible(INVENTORY)?;
+    // No workers: the section of workers goes.
+    let text = stage.operator.read(INVENTORY)?;
+    let kept: Vec<_> = text.lines().filter(|line| !line.starts_with("w-")).collect();
+    stage.operator.write(INVENTORY, &(kept.join("\n") + "\n"))?;
+    let running = stage.operator.start(&INSTALL)?;
+    running.until(PUSH_LIMIT, |event| {
+        event["event"] == "push-progress" && event["bytes"].as_u64().is_some_and(|bytes| bytes > 20_000_000)
+    })?;
+    stage.operator.kill(running)?;
+    stage
+        .operator
+        .landfall(&["rollback", "-i", INVENTORY, "--yes"])?
+        .expect(0)?;
+    stage.expect_unchanged()
+}
+
+fn killed_in_join(stage: &Stage<'_>) -> Result<()> {
+    let running = stage.operator.start(&INSTALL)?;
+    running.until(JOIN_LIMIT, |event| {
+        event["event"] == "step-started" && event["step"] == "join-control-plane/cp-2"
+    })?;
+    // kubeadm writes this file after it has added the member, and waits for the API server after that.
+    let pid = stage.lab.pid(stage.lab.machine("cp-2")?)?;
+    let path = format!("/proc/{pid}/root/etc/kubernetes/manifests/etcd.yaml");
+    let end = Instant::now() + JOIN_LIMIT;
+    while crate::host::sudo("test", &["-e", &path]).is_err() {
+        ensure!(Instant::now() < end, "kubeadm did not come to etcd's manifest");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stage.operator.kill(running)?;
+    let args = [&INSTALL[..], &["--report", "report", "--junit", "verify.xml"]].concat();
+    stage.operator.landfall(&args)?.expect(0)?;
+    expect_green(&stage.operator.read_json("report/verify.json")?)?;
+    ensure!(
+        stage.operator.read("verify.xml")?.contains("<testsuite "),
+        "the JUnit file holds no suite"
+    );
+    ensure!(
+        stage.operator.read_json("report/install.json")?["exitCode"] == 0,
+        "install.json says something else"
+    );
+    Ok(())
+}
+
+/// What a run that changes nothing may not touch; the cluster itself goes on writing elsewhere.
+const STILL: [&str; 8] = [
+    "file /etc",
+    "content /etc",
+    "file /opt",
+    "content /opt",
+    "file /usr",
+    "content /usr",
+    "unit-file ",
+    "setting ",
+];
+
+fn again(stage: &Stage<'_>) -> Result<()> {
+    let journals = |stage: &Stage<'_>| -> Result<String> {
+        let nodes = stage.lab.members().into_iter().filter(|m| m.name.starts_with("cp-"));
+        nodes
+            .map(|m| {
+                stage.lab.shell(
+                    m,
+                    "find /var/lib/landfall -name '*journal*' -type f -exec sha256sum {} +",
+                )
+            })
+            .collect()
+    };
+    let (before, journal) = (Fingerprint::take_all(stage.lab)?, journals(stage)?);
+    ensure!(journal.contains("journal"), "no journal is found on the nodes");
+    let ended = stage.operator.landfall(&INSTALL)?.expect(0)?;
+    println!("lab: a second run took {:.1} s", ended.took.as_secs_f32());
+    ensure!(
+        ended.stdout.lines().any(|line| line == "0 changes"),
+        "it does not say \"0 changes\":\n{}",
+        ended.stdout
+    );
+    ensure!(journals(stage)? == journal, "a journal has grown");
+    let lines = differences(&before, &Fingerprint::take_all(stage.lab)?);
+    let moved: Vec<_> = lines
+        .into_iter()
+        .filter(|line| STILL.iter().any(|s| line.contains(&format!(" {s}"))))
+        .collect();
+    ensure!(moved.is_empty(), "something was written:\n{}", moved.join("\n"));
+    Ok(())
+}
+
+fn status(stage: &Stage<'_>) -> Result<()> {
+    let ended = stage.operator.landfall(&["status", "-i", INVENTORY])?.expect(0)?;
+    for wanted in ["Ready, kubelet v1.37.2", "etcd: healthy", "first certificate to expire"] {
+        ensure!(ended.stdout.contains(wanted), "{wanted} is not said:\n{}", ended.stdout);
+    }
+    stage
+        .operator
+        .landfall(&["kubeconfig", "-i", INVENTORY, "-w", "kubeconfig"])?
+        .expect(0)?;
+    let config = stage.operator.run(&["stat", "-c", "%a", "kubeconfig"])?;
+    ensure!(
+        config.stdout.trim() == "600",
+        "the kubeconfig has mode {}",
+        config.stdout.trim()
+    );
+    // The operator has no kubectl: a node's, with the operator's file.
+    let text = stage.operator.read("kubeconfig")?;
+    let script = "umask 077; cat > /tmp/config; kubectl --kubeconfig /tmp/config get nodes --no-headers; status=$?; rm -r /tmp/config /root/.kube; exit $status";
+    let nodes = stage
+        .lab
+        .feed(stage.lab.machine("cp-2")?, &["sh", "-c", script], text.as_bytes())?;
+    ensure!(
+        nodes.lines().filter(|line| line.contains(" Ready ")).count() == 3,
+        "not three nodes are Ready:\n{nodes}"
+    );
+    debug_assert!(Path::new(BUNDLE).is_absolute());
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What the lab must show on real nodes: two installations, one killed twice and taken away, one whole; and what must survive them.
+
+mod foreign;
+mod interrupted;
+mod power;
+mod whole;
+mod wrong_input;
+
+use crate::fingerprint::{self, Fingerprint};
+use crate::lab::{Lab, Size};
+use crate::operator::{Ended, Operator};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// The test's network is 10.90.2.0/24.
+const NET: u8 = 2;
+
+/// One thing that was to be shown.
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// Why it did not show.
+    pub failure: Option<String>,
+}
+
+/// A check that later ones build upon did not hold.
+#[derive(Debug, Clone, Copy)]
+struct Broken;
+
+/// Runs checks in turn and keeps what came of them.
+struct Checks {
+    done: Vec<Check>,
+}
+
+impl Checks {
+    /// Runs one check that nothing else depends on.
+    fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        let _: Option<()> = self.value(name, work);
+    }
+
+    /// Runs one check whose result later ones need.
+    fn needed<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T, Broken> {
+        self.value(name, work).ok_or(Broken)
+    }
+
+    fn value<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        let start = Instant::now();
+        let (value, failure) = match work() {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        let word = if failure.is_none() { "ok" } else { "FAILED" };
+        println!("lab: {name} ... {word} ({:.1} s)", start.elapsed().as_secs_f32());
+        if let Some(text) = &failure {
+            println!("{text}");
+        }
+        self.done.push(Check {
+            name: name.to_owned(),
+            failure,
+        });
+        value
+    }
+}
+
+/// Everything that the scenario works with.
+struct Stage<'a> {
+    lab: &'a Lab,
+    operator: Operator<'a>,
+    /// What the nodes were like before landfall came.
+    before: BTreeMap<String, Fingerprint>,
+}
+
+impl Stage<'_> {
+    /// Fails with every difference to how the nodes were.
+    fn expect_unchanged(&self) -> Result<()> {
+        let lines = fingerprint::differences(&self.before, &Fingerprint::take_all(self.lab)?);
+        let shown: Vec<_> = lines.iter().take(60).map(String::as_str).collect();
+        ensure!(lines.is_empty(), "{} differences:\n{}", lines.len(), shown.join("\n"));
+        Ok(())
+    }
+}
+
+/// Starts a lab, shows everything, and removes the lab, also when something failed. A part that was not reached is a failure.
+pub fn run(program: &Path, bundle: &Path, cache: &Path) -> Result<Vec<Check>> {
+    let size = Size {
+        control_planes: 3,
+        workers: 2,
+    };
+    let lab = Lab::new("test", NET, size, cache);
+    let mut checks = Checks { done: Vec::new() };
+    let shown = on_machines(&lab, program, bundle, &mut checks);
+    lab.down()?;
+    if let Err(Broken) = shown {
+        let failure = Some("a check before it failed".to_owned());
+        checks.done.push(Check {
+            name: "the rest of the scenario is reached".to_owned(),
+            failure,
+        });
+    }
+    Ok(checks.done)
+}
+
+fn on_machines(lab: &Lab, program: &Path, bundle: &Path, checks: &mut Checks) -> Result<(), Broken> {
+    let stage = checks.needed("machines start, and foreign state is planted", || {
+        lab.up(program, bundle)?;
+        foreign::plant_before(lab)?;
+        let operator = Operator::of(lab)?;
+        operator.write_cluster(|_| {})?;
+        let before = Fingerprint::take_all(lab)?;
+        Ok(Stage { lab, operator, before })
+    })?;
+    wrong_input::show(&stage, checks);
+    interrupted::show(&stage, checks)?;
+    whole::show(&stage, checks)?;
+    power::show(&stage, checks);
+    whole::take_away(&stage, checks);
+    Ok(())
+}
+
+/// Fails unless a report of verify has cells, all of them as expected.
+fn expect_green(report: &Value) -> Result<()> {
+    let cells = report["cells"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let red: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell["outcome"] == "fail")
+        .map(ToString::to_string)
+        .collect();
+    ensure!(red.is_empty(), "red cells:\n{}", red.join("\n"));
+    let vantages = |prefix: &str| {
+        cells
+            .iter()
+            .any(|c| c["vantage"].as_str().is_some_and(|v| v.starts_with(prefix)))
+    };
+    for vantage in ["pod/", "node/", "operator", "outside/"] {
+        ensure!(vantages(vantage), "no cell looks from {vantage}");
+    }
+    Ok(())
+}
+
+/// Fails unless the command ended with `status` and named `code`.
+fn expect_refusal(ended: Ended, status: i32, code: &str) -> Result<Ended> {
+    let ended = ended.expect(status)?;
+    ensure!(
+        ended.stderr.contains(&format!("[{code}]")),
+        "{} does not name {code}:\n{}",
+        ended.command,
+        ended.stderr
+    );
+    ensure!(
+        !ended.stderr.contains("panicked"),
+        "{}:\n{}",
+        ended.command,
+        ended.stderr
+    );
+    Ok(ended)
+}

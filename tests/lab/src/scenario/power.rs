@@ -1,0 +1,152 @@
+//! Point 3: the power of each control plane is cut in turn.
+
+use super::{Checks, Stage};
+use crate::host::{root, run};
+use crate::lab::{Lab, Machine};
+use crate::operator::CLUSTER;
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+
+/// How long after the cut the paths are watched.
+const WATCH: Duration = Duration::from_secs(15);
+/// A new API request must succeed within this time.
+const API_LIMIT: Duration = Duration::from_secs(5);
+/// NodePort must answer again within this time.
+const NODE_PORT_LIMIT: Duration = Duration::from_secs(60);
+/// The node must be back within this time.
+const BACK_LIMIT: Duration = Duration::from_secs(240);
+
+/// Cuts each of the three.
+pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
+    for name in ["cp-1", "cp-2", "cp-3"] {
+        checks.check(
+            &format!("the power of {name} is cut: API, ingress and NodePort go on"),
+            || cut(stage, name),
+        );
+        checks.check(&format!("{name} comes back by itself"), || back(stage, name));
+    }
+}
+
+fn cut(stage: &Stage<'_>, name: &str) -> Result<()> {
+    let lab = stage.lab;
+    let others: Vec<&Machine> = lab.members().into_iter().filter(|m| m.name != name).collect();
+    lab.cut_power(lab.machine(name)?)?;
+    std::thread::scope(|scope| {
+        let watches = others.iter().flat_map(|machine| {
+            [
+                scope.spawn(|| api(lab, machine).with_context(|| format!("the API by {}", machine.name))),
+                scope.spawn(|| ingress(machine).with_context(|| format!("the ingress by {}", machine.name))),
+                scope.spawn(|| node_port(machine).with_context(|| format!("NodePort of {}", machine.name))),
+            ]
+        });
+        let watches: Vec<_> = watches.collect();
+        let results = watches
+            .into_iter()
+            .map(|watch| watch.join().unwrap_or_else(|_| anyhow::bail!("a watch broke off")));
+        let problems: Vec<_> = results.filter_map(|r| r.err().map(|e| format!("{e:#}"))).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
+        Ok(())
+    })
+}
+
+/// A new connection through the node's own balancer: first success within the limit, then no failure.
+fn api(lab: &Lab, machine: &Machine) -> Result<()> {
+    let pid = lab.pid(machine)?.to_string();
+    let ask = || {
+        let url = "https://127.0.0.1:7443/readyz";
+        let curl = [
+            "-t",
+            &pid,
+            "-n",
+            "curl",
+            "--silent",
+            "--insecure",
+            "--fail",
+            "--max-time",
+            "2",
+            url,
+        ];
+        run(root("nsenter").args(curl)).is_ok_and(|text| text == "ok")
+    };
+    let start = Instant::now();
+    while !ask() {
+        ensure!(
+            start.elapsed() < API_LIMIT,
+            "no answer within {} s",
+            API_LIMIT.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    while start.elapsed() < WATCH {
+        ensure!(
+            ask(),
+            "an answer failed {:.1} s after the cut",
+            start.elapsed().as_secs_f32()
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    Ok(())
+}
+
+fn page(url: &str, host: &str) -> Result<String> {
+    run(std::process::Command::new("curl").args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "2",
+        "--header",
+        &format!("Host: {host}"),
+        url,
+    ]))
+}
+
+/// Every request answers, from the moment of the cut.
+fn ingress(machine: &Machine) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < WATCH {
+        let text = page(&format!("http://{}/", machine.address), "test.nginx.com");
+        let text = text.with_context(|| format!("{:.1} s after the cut", start.elapsed().as_secs_f32()))?;
+        ensure!(text.contains("Welcome to nginx!"), "another page: {text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn node_port(machine: &Machine) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let answered = page(&format!("http://{}:30080/", machine.address), "node");
+        if answered.is_ok_and(|text| text.contains("Welcome to nginx!")) {
+            return Ok(());
+        }
+        ensure!(
+            start.elapsed() < NODE_PORT_LIMIT,
+            "no answer within {} s",
+            NODE_PORT_LIMIT.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+fn back(stage: &Stage<'_>, name: &str) -> Result<()> {
+    stage.lab.power_on(stage.lab.machine(name)?)?;
+    let start = Instant::now();
+    loop {
+        let ended = stage.operator.landfall(&["verify", "-i", CLUSTER])?;
+        let status = stage.operator.landfall(&["status", "-i", CLUSTER])?;
+        let healthy = status.status == Some(0)
+            && !status.stdout.contains("NOT READY")
+            && status.stdout.matches("etcd: healthy").count() == 3;
+        if ended.status == Some(0) && healthy {
+            println!("lab: {name} was back after {:.1} s", start.elapsed().as_secs_f32());
+            return Ok(());
+        }
+        let text = format!("{}\n{}\n{}", ended.stdout, ended.stderr, status.stdout);
+        ensure!(
+            start.elapsed() < BACK_LIMIT,
+            "not back after {} s:\n{text}",
+            BACK_LIMIT.as_secs()
+        );
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
