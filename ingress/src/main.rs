@@ -1,10 +1,15 @@
 //! landfall's ingress proxy: follows Ingress objects and sends HTTP requests to the pods behind them.
 //!
-//! Data flows one way: [`watch`] turns API objects into a [`route::Snapshot`], [`proxy`] serves requests from whichever is newest.
+//! Data flows one way: [`watch`] turns API objects into a [`route::Snapshot`], [`state`] holds the newest, [`proxy`] serves requests from
+//! it. [`admin`] shows it, [`status`] tells the API where it is served.
 
 #![forbid(unsafe_code)]
 
 mod admin;
+mod body;
+mod lease;
+mod limits;
+mod metrics;
 mod pool;
 mod proxy;
 mod route;
@@ -13,6 +18,7 @@ mod status;
 mod watch;
 
 use clap::Parser;
+use limits::Limits;
 use state::State;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -20,10 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch::channel;
-
-/// Longest wait for requests in flight at the end; the pod has 30 s.
-const DRAIN: Duration = Duration::from_secs(20);
+use tokio::sync::watch::{Sender, channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// HTTP proxy for Kubernetes Ingress objects.
 #[derive(Parser)]
@@ -50,6 +55,19 @@ struct Args {
     /// Node that this pod runs on; shown on the status page.
     #[arg(long, env = "NODE_NAME", default_value = "")]
     node_name: String,
+    #[command(flatten)]
+    stopping: Stopping,
+}
+
+/// Bounds of the end. The pod has 30 s (`terminationGracePeriodSeconds`); both together stay below.
+#[derive(clap::Args)]
+struct Stopping {
+    /// Milliseconds after SIGTERM in which requests are still taken, each answered with Connection: close.
+    #[arg(long, default_value_t = 2000)]
+    stop_delay_ms: u64,
+    /// Seconds after that in which requests in flight may end.
+    #[arg(long, default_value_t = 20)]
+    drain_seconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -89,43 +107,73 @@ async fn client() -> Result<kube::Client, String> {
 }
 
 async fn run(args: Args) -> Result<(), String> {
-    let listen = |address: SocketAddr| async move {
-        let bound = TcpListener::bind(address).await;
-        bound.map_err(|error| format!("cannot listen on {address}: {error}"))
-    };
     let admin = listen(args.admin_address).await?;
     let http = listen(args.http_address).await?;
     let port = |listener: &TcpListener| listener.local_addr().map_or(0, |address| address.port());
     log(&format!("listening http={} admin={}", port(&http), port(&admin)));
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("signals: {error}"))?;
+
     let client = client().await?;
     let state = Arc::new(State::new(&args.node_name, &args.dashboard_host));
     let (stop, stopping) = channel(false);
-    let tasks = [
-        tokio::spawn(watch::follow(client.clone(), args.ingress_class, Arc::clone(&state))),
-        tokio::spawn(status::lead(
-            client,
-            args.pod_name,
-            args.pod_namespace,
-            Arc::clone(&state),
-        )),
-    ];
+    let watching = tokio::spawn(watch::follow(client.clone(), args.ingress_class, Arc::clone(&state)));
+    let place = status::Place {
+        pod: args.pod_name,
+        namespace: args.pod_namespace,
+    };
+    // Outside a cluster there is no pod, so no one whose address could be written.
+    let leading = (!place.pod.is_empty())
+        .then(|| tokio::spawn(status::lead(client, place, Arc::clone(&state), stopping.clone())));
     let admin = tokio::spawn(admin::serve(admin, Arc::clone(&state)));
-    let proxy = tokio::spawn(proxy::serve(http, Arc::clone(&state), stopping));
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("signals: {e}"))?;
+    let proxy = tokio::spawn(proxy::serve(http, Arc::clone(&state), Limits::default(), stopping));
+
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    // Not ready first, so that whoever asks goes elsewhere; then no new connections, and those in flight end.
-    state.stop();
-    let _ = stop.send(true);
-    if tokio::time::timeout(DRAIN, proxy).await.is_err() {
-        log("some requests did not end in time and are cut off");
+    let drained = drain(&state, &stop, proxy, leading, &args.stopping);
+    tokio::select! {
+        () = drained => {}
+        _ = interrupt.recv() => log("interrupted again: leaving now"),
     }
+    watching.abort();
     admin.abort();
-    for task in tasks {
-        task.abort();
-    }
     Ok(())
+}
+
+/// Not ready first, while requests are still taken, so that whoever asks goes elsewhere; then no new connections, and those in flight
+/// end.
+async fn drain(
+    state: &State,
+    stop: &Sender<bool>,
+    proxy: JoinHandle<()>,
+    leading: Option<JoinHandle<()>>,
+    bounds: &Stopping,
+) {
+    state.stop();
+    tokio::time::sleep(Duration::from_millis(bounds.stop_delay_ms)).await;
+    // The receivers are tasks that may have ended.
+    let _ = stop.send(true);
+    let everything = async {
+        let _ = proxy.await;
+        if let Some(leading) = leading {
+            let _ = leading.await;
+        }
+    };
+    if timeout(Duration::from_secs(bounds.drain_seconds), everything)
+        .await
+        .is_err()
+    {
+        let left = state.counters.requests.value();
+        log(&format!(
+            "{left} requests did not end in {} s and are cut off",
+            bounds.drain_seconds
+        ));
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| format!("cannot listen on {address}: {error}"))
 }

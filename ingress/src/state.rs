@@ -1,36 +1,25 @@
 //! What all tasks share: the newest snapshot, counters, readiness.
 
+use crate::metrics::Counters;
 use crate::route::Snapshot;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Shared state; every method is short and never waits for I/O.
+#[derive(Debug)]
 pub struct State {
     snapshot: RwLock<Arc<Snapshot>>,
     synced: AtomicBool,
     stopping: AtomicBool,
+    leading: AtomicBool,
+    started: Instant,
     /// Counters for /metrics.
     pub counters: Counters,
     /// Node that this proxy runs on.
     pub node: String,
     /// Host of the status page.
     pub dashboard_host: String,
-    /// When this proxy started.
-    pub started: Instant,
-}
-
-/// What /metrics counts.
-#[derive(Default)]
-pub struct Counters {
-    /// Answers by hundreds of their status: index 2 counts 200 to 299.
-    pub answers: [AtomicU64; 6],
-    /// Connections to endpoints that failed and were tried elsewhere.
-    pub failovers: AtomicU64,
-    /// Requests being served now.
-    pub in_flight: AtomicU64,
-    /// Snapshots taken over.
-    pub snapshots: AtomicU64,
 }
 
 impl State {
@@ -40,10 +29,11 @@ impl State {
             snapshot: RwLock::default(),
             synced: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            leading: AtomicBool::new(false),
+            started: Instant::now(),
             counters: Counters::default(),
             node: node.to_owned(),
             dashboard_host: dashboard_host.to_owned(),
-            started: Instant::now(),
         }
     }
 
@@ -54,7 +44,10 @@ impl State {
 
     /// Puts a new snapshot in place, whole. From the first on the proxy is ready.
     pub fn replace(&self, snapshot: Snapshot) {
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        let new = Arc::new(snapshot);
+        let old = std::mem::replace(&mut *self.snapshot.write().unwrap_or_else(PoisonError::into_inner), new);
+        // A large table takes a while to free: not under the lock.
+        drop(old);
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.synced.store(true, Ordering::SeqCst);
     }
@@ -64,8 +57,28 @@ impl State {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
+    /// The end is near: connections are not kept.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     /// Ready: all lists were read once, and the end is not near.
     pub fn ready(&self) -> bool {
-        self.synced.load(Ordering::SeqCst) && !self.stopping.load(Ordering::SeqCst)
+        self.synced.load(Ordering::SeqCst) && !self.stopping()
+    }
+
+    /// Says whether this proxy writes status.
+    pub fn set_leading(&self, leading: bool) {
+        self.leading.store(leading, Ordering::SeqCst);
+    }
+
+    /// This proxy writes status.
+    pub fn leading(&self) -> bool {
+        self.leading.load(Ordering::SeqCst)
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 }

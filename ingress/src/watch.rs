@@ -1,7 +1,10 @@
 //! Follows the API: four lists, kept current, rebuilt into a snapshot when any of them changed.
+//!
+//! INVARIANT: no snapshot before all four lists were read whole; afterwards a lost watch, or a list that is read again, leaves the last
+//! one in place until the new list is whole.
 
 use crate::log;
-use crate::route::{Objects, Snapshot};
+use crate::route::{CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Snapshot};
 use crate::state::State;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -9,64 +12,108 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::Api;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Changes that come together, as in a rollout, make one snapshot.
-const GATHER: Duration = Duration::from_millis(50);
+/// Changes that come together, as in a rollout, make one snapshot. Short, for an endpoint that went away fails requests until then.
+const GATHER: Duration = Duration::from_millis(10);
+/// First and longest pause before a failed watch is tried again. The API balancer on this node finds another server within seconds.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// A watch that lasted so long counts as well again; one that fails again sooner waits longer each time.
+const RETRY_FORGET: Duration = Duration::from_secs(30);
 
-/// Runs for ever. The first snapshot is made when all four lists were read whole; a lost watch keeps the last one.
+/// Runs for ever.
 pub async fn follow(client: Client, class: String, state: Arc<State>) {
     let changed = Arc::new(Notify::new());
-    let ingresses = list::<Ingress>(&client, &changed);
-    let classes = list::<IngressClass>(&client, &changed);
-    let services = list::<Service>(&client, &changed);
-    let slices = list::<EndpointSlice>(&client, &changed);
-    // These end only when the writing task is gone, which ends with the process.
+    let ingresses = list::<Ingress>(&client, &changed, &state);
+    let classes = list::<IngressClass>(&client, &changed, &state);
+    let services = list::<Service>(&client, &changed, &state);
+    let slices = list::<EndpointSlice>(&client, &changed, &state);
+    // These fail only when the writing task is gone, which ends with the process.
     let _ = ingresses.wait_until_ready().await;
     let _ = classes.wait_until_ready().await;
     let _ = services.wait_until_ready().await;
     let _ = slices.wait_until_ready().await;
     loop {
         let objects = Objects {
-            ingresses: all(&ingresses),
-            classes: all(&classes),
-            services: all(&services),
-            slices: all(&slices),
+            ingresses: ingresses.state(),
+            classes: classes.state(),
+            services: services.state(),
+            slices: slices.state(),
         };
-        state.replace(Snapshot::build(&objects, &class));
+        let class = class.clone();
+        // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
+        match tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class)).await {
+            Ok(snapshot) => state.replace(snapshot),
+            Err(error) => log(&format!("the route table could not be built: {error}")),
+        }
         changed.notified().await;
         tokio::time::sleep(GATHER).await;
     }
 }
 
-fn all<K>(store: &Store<K>) -> Vec<K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    store.state().iter().map(|object| K::clone(object)).collect()
-}
-
-fn list<K>(client: &Client, changed: &Arc<Notify>) -> Store<K>
+fn list<K>(client: &Client, changed: &Arc<Notify>, state: &Arc<State>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let changed = Arc::clone(changed);
+    let (changed, state) = (Arc::clone(changed), Arc::clone(state));
     let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
+        .backoff(ResetTimerBackoff::new(Retry(RETRY_FIRST), RETRY_FORGET))
+        .modify(slim)
         .reflect(writer);
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
             match event {
-                Ok(_) => changed.notify_one(),
-                Err(error) => log(&format!("watching {}: {error}", K::plural(&()))),
+                // Objects of a list that is read again show when it is whole.
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => changed.notify_one(),
+                Err(error) => {
+                    state.counters.watch_errors.fetch_add(1, Ordering::Relaxed);
+                    log(&format!("watching {}: {}", K::plural(&()), chain(&error)));
+                }
             }
         }
     });
     store
+}
+
+/// Pauses that double.
+struct Retry(Duration);
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(RETRY_LONGEST);
+        Some(pause)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        self.0 = RETRY_FIRST;
+    }
+}
+
+/// Drops what is never read: managedFields alone are two thirds of a small object.
+fn slim<K: Resource>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    let read = [DEFAULT_CLASS, CLASS_ANNOTATION];
+    object.annotations_mut().retain(|name, _| read.contains(&name.as_str()));
+}
+
+/// An error with its causes: the outermost alone says "failed to perform initial object list".
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

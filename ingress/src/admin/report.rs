@@ -1,0 +1,34 @@
+//! What the status page shows, as JSON for programs.
+
+use crate::route::Backend;
+use crate::state::State;
+use serde_json::{Value, json};
+
+/// Version of the report's form; it goes up when a field changes its meaning or goes away.
+const VERSION: u32 = 1;
+
+/// Renders the newest snapshot whole.
+pub(super) fn render(state: &State) -> String {
+    let snapshot = state.snapshot();
+    let routes: Vec<Value> = snapshot
+        .routes()
+        .map(|(host, route)| {
+            json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": route.ingress,
+                "service": route.backend.name, "endpoints": route.backend.endpoints })
+        })
+        .collect();
+    let default = |b: &Backend| json!({ "service": b.name, "endpoints": b.endpoints });
+    let report = json!({
+        "version": VERSION,
+        "node": state.node,
+        "ready": state.ready(),
+        "leader": state.leading(),
+        "uptime_seconds": state.uptime().as_secs(),
+        "requests_in_flight": state.counters.requests.value(),
+        "connections": state.counters.connections.value(),
+        "routes": routes,
+        "default_backend": snapshot.default_backend().map(default),
+        "remarks": snapshot.remarks,
+    });
+    format!("{report}\n")
+}

@@ -1,0 +1,187 @@
+//! Counters and their Prometheus text. No label comes from a request or an object, so the number of series is fixed.
+
+use hyper::StatusCode;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why the proxy answered by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The request makes no sense.
+    BadRequest,
+    /// A method that is not forwarded.
+    BadMethod,
+    /// No Ingress has this host and path.
+    NoRoute,
+    /// The Service is missing or has no usable endpoint.
+    NoEndpoint,
+    /// No endpoint took a connection.
+    Unreachable,
+    /// An endpoint took the request and broke off.
+    Broken,
+    /// An endpoint took the request and did not answer in time.
+    Late,
+}
+
+impl Reason {
+    const ALL: [Self; 7] = [
+        Self::BadRequest,
+        Self::BadMethod,
+        Self::NoRoute,
+        Self::NoEndpoint,
+        Self::Unreachable,
+        Self::Broken,
+        Self::Late,
+    ];
+
+    /// Status and text of the answer.
+    pub fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest => (
+                StatusCode::BAD_REQUEST,
+                "400: a valid target and exactly one valid Host are needed\n",
+            ),
+            Self::BadMethod => (StatusCode::METHOD_NOT_ALLOWED, "405: this method is not forwarded\n"),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "404: no Ingress has this host and path\n"),
+            Self::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "503: the Service has no endpoint\n"),
+            Self::Unreachable => (
+                StatusCode::BAD_GATEWAY,
+                "502: no endpoint of the Service can be reached\n",
+            ),
+            Self::Broken => (StatusCode::BAD_GATEWAY, "502: the endpoint broke off\n"),
+            Self::Late => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "504: the endpoint did not answer in time\n",
+            ),
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::BadMethod => "bad_method",
+            Self::NoRoute => "no_route",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Answers by hundreds of their status: index 2 counts 200 to 299.
+    answers: [AtomicU64; 6],
+    own: [AtomicU64; Reason::ALL.len()],
+    /// Endpoints that could not be reached, so that another was tried.
+    pub failovers: AtomicU64,
+    /// Snapshots taken over.
+    pub snapshots: AtomicU64,
+    /// Watches that ended in an error.
+    pub watch_errors: AtomicU64,
+    /// Requests whose answer is not yet sent in full.
+    pub requests: Gauge,
+    /// Connections of clients.
+    pub connections: Gauge,
+}
+
+impl Counters {
+    /// Counts an answer by its status.
+    pub fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).min(self.answers.len() - 1);
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer of our own.
+    pub fn own(&self, reason: Reason) {
+        self.own[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes all series in Prometheus text format 0.0.4; `gauges` are values that are kept elsewhere.
+    pub fn render(&self, gauges: &[(&str, &str, u64)]) -> String {
+        let mut text = Text::default();
+        let classes = (1..self.answers.len()).map(|c| (format!("{{class=\"{c}xx\"}}"), read(&self.answers[c])));
+        text.series("responses_total", "counter", "Answers by class of status.", classes);
+        let own = Reason::ALL.map(|r| (format!("{{reason=\"{}\"}}", r.label()), read(&self.own[r as usize])));
+        text.series(
+            "own_responses_total",
+            "counter",
+            "Answers that no endpoint gave, by reason.",
+            own,
+        );
+        let counters = [
+            (
+                "failovers_total",
+                "Endpoints that could not be reached.",
+                &self.failovers,
+            ),
+            ("snapshots_total", "Route tables taken over.", &self.snapshots),
+            (
+                "watch_errors_total",
+                "Watches of the API that ended in an error.",
+                &self.watch_errors,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            text.series(name, "counter", help, [(String::new(), read(counter))]);
+        }
+        let own_gauges = [
+            ("requests_in_flight", "Requests being served.", self.requests.value()),
+            ("connections", "Open connections of clients.", self.connections.value()),
+        ];
+        for (name, help, value) in own_gauges.iter().chain(gauges) {
+            text.series(name, "gauge", help, [(String::new(), *value)]);
+        }
+        text.0
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn series(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            self.0,
+            "# HELP landfall_ingress_{name} {help}\n# TYPE landfall_ingress_{name} {kind}"
+        );
+        for (labels, value) in values {
+            let _ = writeln!(self.0, "landfall_ingress_{name}{labels} {value}");
+        }
+    }
+}
+
+/// A number of things that are there now.
+#[derive(Debug, Default, Clone)]
+pub struct Gauge(Arc<AtomicU64>);
+
+impl Gauge {
+    /// Counts one more until the guard is dropped, however that comes about.
+    pub fn one(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.0))
+    }
+
+    /// How many there are.
+    pub fn value(&self) -> u64 {
+        read(&self.0)
+    }
+}
+
+/// One thing that is there; see [`Gauge::one`].
+#[derive(Debug)]
+pub struct Counted(Arc<AtomicU64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
