@@ -158,11 +158,21 @@ impl BundleFile {
 
     /// Reads and hashes every blob; names each that does not have its digest. Blocks on disk; says `(done, total)` in bytes.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Vec<Diagnosis>> {
-        let total = self.places.values().map(|(_, size)| size).sum();
+        self.verify_blobs(self.places.keys(), progress)
+    }
+
+    /// Like [`BundleFile::verify`], for some of the blobs.
+    pub fn verify_blobs<'a>(
+        &self,
+        digests: impl Iterator<Item = &'a Digest> + Clone,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Vec<Diagnosis>> {
+        let size = |digest| self.places.get(digest).map_or(0, |(_, size)| *size);
+        let total = digests.clone().map(size).sum();
         let mut done = 0;
         let mut faults = Vec::new();
         let mut buffer = vec![0; 1024 * 1024];
-        for digest in self.places.keys() {
+        for digest in digests {
             let name = format!("{BLOB_FOLDER}{}", digest.hex());
             let mut reader = match self.blob(digest) {
                 Ok(reader) => reader,

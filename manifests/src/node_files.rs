@@ -53,7 +53,7 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             "landfall-service-route.service".to_owned(),
             service(
                 "Keeps a route for the Service network on a node without a default route",
-                "Before=kubelet.service\nWants=network-online.target\nAfter=network-online.target",
+                "Before=kubelet.service",
                 &format!(
                     "{bin}/landfall agent service-route --cidr {} --interface {}",
                     spec.service_cidr, node.interface

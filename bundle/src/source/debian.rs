@@ -66,8 +66,7 @@ pub(super) fn unpack(
 ) -> Result<Vec<DebianPackage>, Diagnosis> {
     let apt = Apt::open(suite, cache)?;
     let mut found = Vec::new();
-    for name in packages {
-        let path = apt.fetch(name)?;
+    for (name, path) in packages.iter().zip(apt.fetch(packages)?) {
         let bytes = std::fs::read(&path).map_err(io("read", &path))?;
         let version = run(
             Command::new("dpkg-deb").arg("--field").arg(&path).arg("Version"),
@@ -196,23 +195,32 @@ impl Apt {
         command
     }
 
-    /// Downloads the newest version of the suite; returns its file.
-    fn fetch(&self, name: &str) -> Result<PathBuf, Diagnosis> {
+    /// Downloads the newest versions of the suite; returns their files in the order of the names.
+    fn fetch(&self, names: &[&str]) -> Result<Vec<PathBuf>, Diagnosis> {
         let sources = self.root.join("sources.list");
-        let doing = format!("fetching the package {name}");
+        let doing = "fetching Debian packages";
         let mut print = self.command(&sources);
-        let line = run(print.args(["--print-uris", "download", name]), &doing)?;
-        let line = String::from_utf8_lossy(&line);
+        // apt prints nothing for a file that lies in its folder already.
+        print.current_dir(self.root.join("empty"));
+        let lines = run(print.args(["--print-uris", "download"]).args(names), doing)?;
+        let lines = String::from_utf8_lossy(&lines);
         // 'URI' file size SHA256:…
-        let file = line
-            .split_whitespace()
-            .nth(1)
-            .ok_or_else(|| failed(format!("{doing}: apt names no file")))?;
-        let path = self.downloads.join(file);
-        if !path.exists() {
-            run(self.command(&sources).args(["download", name]), &doing)?;
+        let files: Vec<&str> = lines.lines().filter_map(|l| l.split_whitespace().nth(1)).collect();
+        let mut paths = Vec::new();
+        let mut absent = Vec::new();
+        for name in names {
+            let file = files.iter().find(|f| f.split('_').next() == Some(name));
+            let file = file.ok_or_else(|| failed(format!("{doing}: apt names no file for {name}")))?;
+            let path = self.downloads.join(file);
+            if !path.exists() {
+                absent.push(*name);
+            }
+            paths.push(path);
         }
-        Ok(path)
+        if !absent.is_empty() {
+            run(self.command(&sources).arg("download").args(absent), doing)?;
+        }
+        Ok(paths)
     }
 }
 

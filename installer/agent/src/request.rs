@@ -252,7 +252,7 @@ fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> R
     let groups = probes.len().div_ceil(32) as u64;
     let limit = Duration::from_millis(longest.max().unwrap_or(0) * groups) + Duration::from_secs(10);
     let input = serde_json::to_vec(probes).expect("probes have string keys only, so they always serialise");
-    let argv = ["/usr/local/bin/landfall", "agent", "probe"];
+    let argv = [layout::PROBE_PROGRAM, "agent", "probe"];
     let output = containers::exec(agent, container, &argv, &input, limit)?;
     serde_json::from_slice(&output.stdout).map_err(|_| AgentError::Program {
         program: format!("the probe in container {container}"),

@@ -36,3 +36,5 @@ pub const JOIN_KUBECONFIG: &str = "/etc/kubernetes/landfall-join.conf";
 pub const API_SERVER_PORT: u16 = 6443;
 /// Port of the node-local balancer, on 127.0.0.1.
 pub const API_BALANCER_PORT: u16 = 7443;
+/// The `landfall` program inside the probe image.
+pub const PROBE_PROGRAM: &str = "/landfall";

@@ -1,6 +1,7 @@
 //! The story of an install, top to bottom.
 
 use crate::cluster::Cluster;
+use crate::distribute::blobs_of;
 use crate::execute::Executor;
 use crate::fleet::{self, Sessions, Voice};
 use crate::run::{Back, OnFailure, Outcome, Surroundings, Until};
@@ -80,6 +81,10 @@ fn on_sessions(
     };
     outcome.plan = Some(pending(&plan, &satisfied));
     if until == Until::Plan {
+        return leave_nothing(sessions);
+    }
+    if let Err(errors) = voice.phase("check-bundle", || check_blobs(bundle, &plan, &satisfied)) {
+        outcome.errors.extend(errors);
         return leave_nothing(sessions);
     }
     let executor = Executor {
@@ -187,6 +192,13 @@ fn satisfied(
         .collect();
     satisfied.extend(waits);
     Ok(satisfied)
+}
+
+/// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
+fn check_blobs(bundle: &BundleFile, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Result<(), Vec<Diagnosis>> {
+    let steps = plan.steps.iter().filter(|s| !satisfied.contains(&s.id));
+    let blobs: BTreeSet<_> = steps.flat_map(blobs_of).collect();
+    bundle.verify_blobs(blobs.iter(), &mut |_, _| {})
 }
 
 /// The part of the plan that changes something, for people.

@@ -19,6 +19,10 @@ const VOLATILE: &[(&str, &str)] = &[
     ("file /var/log/btmp", "refused logins"),
     ("file /run/sudo", "sudo's time stamps of the login user"),
     ("file /var/lib/sudo", "sudo's note that it has lectured the login user"),
+    (
+        "file /home/ops/.sudo_as_admin_successful",
+        "sudo's own mark of a user's first sudo, made by any login that uses it",
+    ),
     ("file /run/motd.dynamic", "written by the first login"),
     (
         "file /var/lib/systemd/",
@@ -37,6 +41,7 @@ const VOLATILE: &[(&str, &str)] = &[
     ("setting fs.inode-nr", "a counter"),
     ("setting fs.inode-state", "a counter"),
     ("setting fs.aio-nr", "a counter"),
+    ("setting fs.quota.syncs", "a counter"),
     ("setting kernel.random.", "random by nature"),
     ("setting kernel.pty.nr", "a counter"),
     ("setting kernel.ns_last_pid", "a counter"),

@@ -231,6 +231,9 @@ fn ansible(lab: &Lab) -> Result<String> {
         let mut text = format!("[{name}]\n");
         for machine in lab.machines().iter().filter(|m| m.purpose == purpose) {
             write!(text, "{} ansible_host={}", machine.name, machine.address)?;
+            if !machine.bare && purpose != Purpose::Outside {
+                text.push_str(" ansible_user=root");
+            }
             if machine.bare {
                 write!(
                     text,

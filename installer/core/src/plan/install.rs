@@ -243,6 +243,9 @@ impl Planner<'_> {
             ("dir-cni-conf", layout::CNI_CONF_DIR),
             ("dir-cni-bin", layout::CNI_BIN_DIR),
             ("dir-kubernetes", layout::KUBERNETES_DIR),
+            // Pods mount these two; the kubelet would make them. They go again only when they are empty.
+            ("dir-modules", "/lib/modules"),
+            ("dir-certificates", "/etc/ssl/certs"),
         ] {
             let action = Action::Directory {
                 path: path.into(),
@@ -782,7 +785,7 @@ fn daemon_claims() -> Claims {
             "/var/log/containers",
             "/var/log/kubernetes",
             "/usr/libexec/kubernetes",
-            "/etc/ssl/certs",
+            "/etc/landfall/cni/net.d/10-containerd-net.conflist",
             "/etc/kubernetes",
         ]),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
