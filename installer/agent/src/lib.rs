@@ -32,5 +32,6 @@ pub mod session;
 pub mod signal;
 pub mod undo;
 
+mod certificates;
 mod cgroups;
 mod processes;

@@ -4,7 +4,7 @@ use crate::agent::{Agent, Holder};
 use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
 use crate::journal_store::Durability;
-use crate::{blobs, containers, etcd, facts, interpret, logs, probe, undo};
+use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, probe, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
@@ -104,6 +104,7 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             value(etcd::etcdctl(agent, &args))
         }
+        Request::Certificates => value(certificates::ages(agent)),
         Request::Logs => Ok(to_value(logs::collect(agent))),
         _ => Err(Diagnosis::new(Code::Internal, "the request was taken for another kind")),
     }

@@ -31,7 +31,8 @@ pub fn surroundings(
     sink: Arc<dyn EventSink>,
     report: Option<PathBuf>,
 ) -> Result<Surroundings, Diagnosis> {
-    let internal = |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
+    let internal =
+        |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
     let known_hosts = expand_home(&common.known_hosts);
     let keys = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| expand_home(&format!("~/.ssh/{name}")));
     let options = SshOptions {

@@ -14,7 +14,7 @@ use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
-use landfall_core::wire::{CommandOutput, Request};
+use landfall_core::wire::{CertificateAge, CommandOutput, Request};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -31,40 +31,39 @@ pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
         outcome.errors = errors;
         return outcome;
     }
-    verify_over(desired, &sessions, errors, around, &voice, &mut outcome);
+    let machines: Vec<&Node> = desired.inventory.outside().collect();
+    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, &voice);
+    let named = |prefix: &'static str| {
+        move |d: Diagnosis| {
+            let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
+            (format!("{prefix}/{node}"), d)
+        }
+    };
+    let mut unreachable: Vec<_> = errors.into_iter().map(named("node")).collect();
+    unreachable.extend(outside_errors.into_iter().map(named("outside")));
+    verify_over(desired, &sessions, &outside, &unreachable, around, &voice, &mut outcome);
+    fleet::close(&outside);
     fleet::close(&sessions);
     outcome
 }
 
-/// Verifies over sessions that stand already; connects to the outside machines for as long as it takes.
+/// Verifies over sessions that stand already; `unreachable` machines, by vantage, become red cells.
 pub fn verify_over(
     desired: &Desired,
     sessions: &Sessions,
-    member_errors: Vec<Diagnosis>,
+    outside: &Sessions,
+    unreachable: &[(String, Diagnosis)],
     around: &Surroundings,
     voice: &Voice,
     outcome: &mut Outcome,
 ) {
-    let machines: Vec<&Node> = desired.inventory.outside().collect();
-    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, voice);
-    let named = |prefix: &'static str| {
-        move |d: Diagnosis| {
-            (
-                format!("{prefix}/{}", d.node.as_ref().map_or("unknown", NodeName::as_str)),
-                d,
-            )
-        }
-    };
-    let mut unreachable: Vec<_> = member_errors.into_iter().map(named("node")).collect();
-    unreachable.extend(outside_errors.into_iter().map(named("outside")));
-    match crate::verify::verify(desired, sessions, &outside, &unreachable, around, voice) {
+    match crate::verify::verify(desired, sessions, outside, unreachable, around, voice) {
         Ok(report) => outcome.verify = Some(report),
         Err(diagnosis) => {
-            outcome.errors.extend(unreachable.into_iter().map(|(_, d)| d));
+            outcome.errors.extend(unreachable.iter().map(|(_, d)| d.clone()));
             outcome.errors.push(diagnosis);
         }
     }
-    fleet::close(&outside);
 }
 
 /// See [`crate::run::status`].
@@ -125,8 +124,14 @@ fn add_cluster_health(desired: &Desired, sessions: &Sessions, outcome: &mut Outc
             Ok(output) => output.stderr.lines().last().unwrap_or("no answer").to_owned(),
             Err(error) => error.what,
         };
-        if let Some(status) = outcome.nodes.get_mut(&node.name) {
-            status.etcd = Some(etcd);
+        let certificates = session.ask::<Vec<CertificateAge>>(&Request::Certificates);
+        let Some(status) = outcome.nodes.get_mut(&node.name) else {
+            continue;
+        };
+        status.etcd = Some(etcd);
+        match certificates {
+            Ok(ages) => status.certificates = ages,
+            Err(error) => outcome.errors.push(error),
         }
     }
     match kube_nodes(desired, sessions) {

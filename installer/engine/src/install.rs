@@ -18,8 +18,15 @@ use landfall_core::plan::install::plan_install;
 use landfall_core::plan::{Plan, Step};
 use landfall_core::preflight::{self, Severity};
 use landfall_core::spec::Desired;
+use landfall_core::verify::CellOutcome;
 use landfall_core::wire::{NodeLogs, Request};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long a cluster that has just come up may take until every path works: flannel's and kube-proxy's slowest retries are 30 s.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`crate::run::install`].
 pub fn install(
@@ -32,10 +39,21 @@ pub fn install(
     let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    // Machines outside are looked from at the very end; that they cannot be reached is better known now.
+    let machines: Vec<&Node> = desired.inventory.outside().collect();
+    let ((sessions, errors), (outside, outside_errors)) = voice.phase("connect", || {
+        std::thread::scope(|scope| {
+            let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::Visitor, around, &voice));
+            let members = fleet::connect(&members, AgentPlace::Member, around, &voice);
+            let outside = outside.join();
+            (
+                members,
+                outside.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            )
+        })
     });
     outcome.errors = errors;
+    outcome.errors.extend(outside_errors);
     if outcome.errors.is_empty() {
         on_sessions(
             desired,
@@ -45,11 +63,13 @@ pub fn install(
             around,
             &voice,
             &sessions,
+            &outside,
             &mut outcome,
         );
     } else {
         leave_nothing(&sessions);
     }
+    fleet::close(&outside);
     fleet::close(&sessions);
     outcome
 }
@@ -63,6 +83,7 @@ fn on_sessions(
     around: &Surroundings,
     voice: &Voice,
     sessions: &Sessions,
+    outside: &Sessions,
     outcome: &mut Outcome,
 ) {
     match fleet::lease(sessions, "install", &desired.spec.name, around) {
@@ -104,7 +125,30 @@ fn on_sessions(
         return failed(on_failure, around, voice, sessions, outcome);
     }
     finish(sessions, "done", outcome);
-    inspect::verify_over(desired, sessions, vec![], around, voice, outcome);
+    verify_settled(desired, sessions, outside, around, voice, outcome);
+}
+
+/// Verifies until all is as expected. A cluster that has just come up still spreads routes and endpoints: what is red is looked at again,
+/// for [`SETTLE`] at most.
+fn verify_settled(
+    desired: &Desired,
+    sessions: &Sessions,
+    outside: &Sessions,
+    around: &Surroundings,
+    voice: &Voice,
+    outcome: &mut Outcome,
+) {
+    let start = Instant::now();
+    loop {
+        inspect::verify_over(desired, sessions, outside, &[], around, voice, outcome);
+        let red = outcome.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Fail));
+        if red == 0 || start.elapsed() >= SETTLE || around.cancel.is_cancelled() {
+            return;
+        }
+        let text = format!("{red} paths are not as expected yet; looking again");
+        voice.say(None, EventKind::Note { text });
+        std::thread::sleep(SETTLE_PAUSE);
+    }
 }
 
 struct Prepared {

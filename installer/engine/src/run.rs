@@ -10,6 +10,7 @@ use landfall_core::plan::Plan;
 use landfall_core::spec::Desired;
 use landfall_core::transport::Transport;
 use landfall_core::verify::{ProbeResult, ProbeSpec, VerifyReport};
+use landfall_core::wire::CertificateAge;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,8 +129,8 @@ pub struct NodeStatus {
     pub ready: Option<(bool, String)>,
     /// Health of the etcd member, on control planes.
     pub etcd: Option<String>,
-    /// Certificate file and days left.
-    pub certificates: Vec<(String, i64)>,
+    /// Certificates of a control plane, with the days they last.
+    pub certificates: Vec<CertificateAge>,
     /// Why the node could not be looked at.
     pub error: Option<Diagnosis>,
 }

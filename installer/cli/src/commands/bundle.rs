@@ -25,7 +25,10 @@ pub fn run(command: Bundle) -> Done {
 fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
     let agent = std::env::current_exe()
         .map_err(|error| Diagnosis::new(Code::BundleBuild, "the running program cannot be found").because(&error))?;
-    let cache = args.cache.clone().unwrap_or_else(|| parse::expand_home("~/.cache/landfall"));
+    let cache = args
+        .cache
+        .clone()
+        .unwrap_or_else(|| parse::expand_home("~/.cache/landfall"));
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let start = Instant::now();
     let index = source::build(&BuildOptions {
@@ -90,14 +93,22 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
     }
     text.push_str("\nprograms\n");
     for binary in &index.binaries {
-        text.push_str(&format!("  {:28} {:>10}\n", binary.name, render::bytes(size(&binary.blob))));
+        text.push_str(&format!(
+            "  {:28} {:>10}\n",
+            binary.name,
+            render::bytes(size(&binary.blob))
+        ));
     }
     text.push_str("\nimages\n");
     for image in &index.images {
         let bytes = image.blobs.iter().map(&size).sum();
         let workers = image.roles.contains(&landfall_core::bundle_index::BundleRole::Worker);
         let roles = if workers { "all nodes" } else { "control planes" };
-        text.push_str(&format!("  {:64} {:>10}  {roles}\n", image.reference.to_string(), render::bytes(bytes)));
+        text.push_str(&format!(
+            "  {:64} {:>10}  {roles}\n",
+            image.reference.to_string(),
+            render::bytes(bytes)
+        ));
     }
     text.push_str("\nDebian packages in layers\n");
     for package in &index.packages {

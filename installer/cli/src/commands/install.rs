@@ -16,8 +16,7 @@ pub fn install(args: &Install) -> Done {
     let desired = load::desired(&args.common.inventory)?;
     let bundle = open(&args.bundle, &args.common)?;
     let recorder = Recorder::new(render::sink(args.common.output));
-    let around =
-        remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let around = remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Verified };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,

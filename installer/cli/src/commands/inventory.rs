@@ -44,7 +44,10 @@ fn node(node: &Node) -> Value {
         put("accessIp", json!(ip));
     }
     put("schedulable", json!(node.schedulable));
-    for (key, secret) in [("passwordFile", &connect.password), ("becomePasswordFile", &connect.become_password)] {
+    for (key, secret) in [
+        ("passwordFile", &connect.password),
+        ("becomePasswordFile", &connect.become_password),
+    ] {
         if secret.is_some() {
             put(key, json!("<a file that holds it>"));
         }

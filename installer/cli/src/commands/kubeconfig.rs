@@ -20,7 +20,10 @@ pub fn kubeconfig(args: &Kubeconfig) -> Done {
             say(&String::from_utf8_lossy(secret.expose()));
         } else {
             write_whole(&args.write, secret.expose(), 0o600).map_err(|d| vec![d])?;
-            say(&format!("written to {0}; try: kubectl --kubeconfig {0} get nodes\n", args.write.display()));
+            say(&format!(
+                "written to {0}; try: kubectl --kubeconfig {0} get nodes\n",
+                args.write.display()
+            ));
         }
     }
     Ok(exit)

@@ -30,7 +30,11 @@ pub fn run(command: Command) -> ExitCode {
     };
     result.unwrap_or_else(|errors| {
         complain(&render::errors(&errors));
-        errors.iter().map(|e| e.code.exit_code()).max().unwrap_or(ExitCode::Internal)
+        errors
+            .iter()
+            .map(|e| e.code.exit_code())
+            .max()
+            .unwrap_or(ExitCode::Internal)
     })
 }
 

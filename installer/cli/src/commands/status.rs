@@ -34,7 +34,7 @@ fn machine(status: &NodeStatus) -> Value {
         "ready": status.ready.as_ref().map(|(ready, _)| ready),
         "kubelet": status.ready.as_ref().map(|(_, version)| version),
         "etcd": status.etcd,
-        "certificates": status.certificates.iter().map(|(file, days)| json!({ "file": file, "daysLeft": days })).collect::<Vec<_>>(),
+        "certificates": status.certificates.iter().map(|c| json!({ "name": c.name, "daysLeft": c.days_left })).collect::<Vec<_>>(),
         "error": status.error,
     })
 }
@@ -50,10 +50,18 @@ fn human(status: &NodeStatus) -> String {
         (None, _) => "the Kubernetes API does not know it, or does not answer".to_owned(),
     }];
     lines.push(format!("{} things here are landfall's", status.owned));
-    lines.extend(status.open_run.as_ref().map(|run| format!("run {run} was interrupted: install again, or roll back")));
+    lines.extend(
+        status
+            .open_run
+            .as_ref()
+            .map(|run| format!("run {run} was interrupted: install again, or roll back")),
+    );
     lines.extend(status.etcd.as_ref().map(|etcd| format!("etcd: {etcd}")));
-    if let Some((file, days)) = status.certificates.iter().min_by_key(|(_, days)| *days) {
-        lines.push(format!("first certificate to expire: {file}, in {days} days"));
+    if let Some(first) = status.certificates.iter().min_by_key(|c| c.days_left) {
+        lines.push(format!(
+            "first certificate to expire: {}, in {} days",
+            first.name, first.days_left
+        ));
     }
     lines.iter().map(|line| format!("  {line}\n")).collect()
 }

@@ -14,7 +14,11 @@ pub fn rollback(args: &Undo) -> Done {
 
 /// Takes back everything.
 pub fn uninstall(args: &Undo) -> Done {
-    undo(args, Back::Everything, "take the whole cluster away, with everything stored in it")
+    undo(
+        args,
+        Back::Everything,
+        "take the whole cluster away, with everything stored in it",
+    )
 }
 
 fn undo(args: &Undo, back: Back, what: &str) -> Done {
@@ -38,7 +42,9 @@ fn confirm(name: &str, what: &str) -> Result<(), Diagnosis> {
     if !std::io::stdin().is_terminal() {
         return Err(refuse("this needs a confirmation, and standard input is no terminal"));
     }
-    complain(&format!("This will {what}. Type the cluster's name ({name}) to go on: "));
+    complain(&format!(
+        "This will {what}. Type the cluster's name ({name}) to go on: "
+    ));
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
     if read.is_ok() && line.trim() == name {

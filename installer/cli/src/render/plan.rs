@@ -24,7 +24,9 @@ pub fn plan(plan: &Plan, missing: &BTreeMap<landfall_core::name::NodeName, u64>)
     let mut text = String::new();
     for (node, lines) in &nodes {
         let bytes = missing.iter().find(|(n, _)| n.as_str() == node).map(|(_, b)| *b);
-        let bytes = bytes.map(|b| format!(", {} to send", self::bytes(b))).unwrap_or_default();
+        let bytes = bytes
+            .map(|b| format!(", {} to send", self::bytes(b)))
+            .unwrap_or_default();
         text.push_str(&format!("{node}: {} steps{bytes}\n", lines.len()));
         text.push_str(&lines.join("\n"));
         text.push('\n');

@@ -13,7 +13,11 @@ pub fn verify(report: &VerifyReport, all: bool) -> String {
         if !columns.contains(&kind) {
             columns.push(kind.clone());
         }
-        rows.entry(&cell.vantage).or_default().entry(kind).or_default().push(cell);
+        rows.entry(&cell.vantage)
+            .or_default()
+            .entry(kind)
+            .or_default()
+            .push(cell);
     }
     let first = rows.keys().map(|r| r.len()).max().unwrap_or(0).max(7);
     let mut text = format!("{:first$}", "vantage");
@@ -25,7 +29,10 @@ pub fn verify(report: &VerifyReport, all: bool) -> String {
         text.push_str(&format!("{vantage:first$}"));
         for column in &columns {
             let width = column.len().max(9);
-            text.push_str(&format!("  {:>width$}", summary(cells.get(column).map_or(&[], Vec::as_slice))));
+            text.push_str(&format!(
+                "  {:>width$}",
+                summary(cells.get(column).map_or(&[], Vec::as_slice))
+            ));
         }
         text.push('\n');
     }
@@ -94,10 +101,15 @@ pub fn junit(report: &VerifyReport) -> String {
             let (class, name, saw) = (escape(vantage), escape(&cell.target), escape(&cell.saw));
             let inner = match cell.outcome {
                 CellOutcome::Pass => String::new(),
-                CellOutcome::Fail => format!("<failure message=\"{saw}\">expected {}</failure>", escape(&cell.expected)),
+                CellOutcome::Fail => format!(
+                    "<failure message=\"{saw}\">expected {}</failure>",
+                    escape(&cell.expected)
+                ),
                 CellOutcome::Skip => format!("<skipped message=\"{saw}\"/>"),
             };
-            text.push_str(&format!("    <testcase classname=\"{class}\" name=\"{name}\">{inner}</testcase>\n"));
+            text.push_str(&format!(
+                "    <testcase classname=\"{class}\" name=\"{name}\">{inner}</testcase>\n"
+            ));
         }
         text.push_str("  </testsuite>\n");
     }
@@ -150,7 +162,12 @@ mod tests {
             missing_routes: vec!["ip route add x".into()],
         };
         let text = verify(&report, false);
-        for wanted in ["1/2 RED", "FAIL node/a -> pod-ip/10.0.0.2", "missing route: ip route add x", "1 passed, 1 failed, 1 skipped"] {
+        for wanted in [
+            "1/2 RED",
+            "FAIL node/a -> pod-ip/10.0.0.2",
+            "missing route: ip route add x",
+            "1 passed, 1 failed, 1 skipped",
+        ] {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
         assert!(!text.contains("pod-ip/10.0.0.1\n"));

@@ -126,8 +126,19 @@ pub enum Request {
         /// Arguments after the endpoint and certificate flags.
         args: Vec<String>,
     },
+    /// Asks kubeadm when this control plane's certificates end. Reply: [`CertificateAge`] of each.
+    Certificates,
     /// Collects the end of the logs of kubeadm, kubelet and containerd, redacted. Reply: [`NodeLogs`].
     Logs,
+}
+
+/// How long a certificate lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateAge {
+    /// kubeadm's name of it, for instance `apiserver`.
+    pub name: String,
+    /// Whole days left; negative when it has ended.
+    pub days_left: i64,
 }
 
 /// What the agent answers on a stream.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const INVENTORY: &str = "three.ini";
-const INSTALL: [&str; 4] = ["install", "-i", INVENTORY, BUNDLE];
+const INSTALL: [&str; 5] = ["install", "-i", INVENTORY, "--accept-new-host-keys", BUNDLE];
 const PUSH_LIMIT: Duration = Duration::from_secs(120);
 const JOIN_LIMIT: Duration = Duration::from_secs(300);
 
