@@ -41,7 +41,7 @@ pub async fn follow(client: Client, class: String, state: Arc<State>) {
     let _ = classes.wait_until_ready().await;
     let _ = services.wait_until_ready().await;
     let _ = slices.wait_until_ready().await;
-    loop {
+    for turn in 0.. {
         let objects = Objects {
             ingresses: ingresses.state(),
             classes: classes.state(),
@@ -50,7 +50,7 @@ pub async fn follow(client: Client, class: String, state: Arc<State>) {
         };
         let class = class.clone();
         // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
-        match tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class)).await {
+        match tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class, turn)).await {
             Ok(snapshot) => state.replace(snapshot),
             Err(error) => log(&format!("the route table could not be built: {error}")),
         }

@@ -64,7 +64,10 @@ impl<'a> Class<'a> {
 
 impl Snapshot {
     /// Builds the table. Order among equal paths (S4): oldest Ingress first, then namespace and name.
-    pub fn build(objects: &Objects, class: &str) -> Self {
+    ///
+    /// `turn` says which endpoint of each Service comes first. It differs from table to table: otherwise the first endpoint would get
+    /// most requests while tables follow each other quickly.
+    pub fn build(objects: &Objects, class: &str, turn: usize) -> Self {
         let mut snapshot = Self::default();
         let Some(class) = Class::find(objects, class) else {
             snapshot
@@ -86,7 +89,7 @@ impl Snapshot {
                 meta.name.clone(),
             )
         });
-        let resolver = Resolver::new(objects);
+        let resolver = Resolver::new(objects, turn);
         for ingress in ours {
             snapshot.add(ingress, &resolver);
         }

@@ -14,10 +14,11 @@ pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 pub(super) struct Resolver<'a> {
     services: BTreeMap<(&'a str, &'a str), &'a Service>,
     slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    turn: usize,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(objects: &'a Objects) -> Self {
+    pub(super) fn new(objects: &'a Objects, turn: usize) -> Self {
         let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for slice in &objects.slices {
             let service = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_LABEL));
@@ -32,6 +33,7 @@ impl<'a> Resolver<'a> {
         Self {
             services: services.collect(),
             slices,
+            turn,
         }
     }
 
@@ -62,7 +64,7 @@ impl<'a> Resolver<'a> {
         Backend {
             name,
             endpoints,
-            ..Backend::default()
+            next: self.turn.into(),
         }
     }
 

@@ -1,0 +1,109 @@
+//! Everything that is bounded, with bounds small enough to wait for.
+
+use super::ends::{ask, endpoint, get, listen, proxy_with, raw_endpoint, rest, status};
+use crate::limits::Limits;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn heads_are_bounded_in_size_and_time() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        head: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let large = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "a".repeat(70_000));
+    assert_eq!(status(&ask(proxy.address, &large).await), "431");
+    let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(200));
+    assert_eq!(status(&ask(proxy.address, &many).await), "431");
+    // A head that never ends, and a connection that never says anything: both are closed.
+    for text in ["GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", ""] {
+        let answer = ask(proxy.address, text).await;
+        assert!(answer.is_empty() || status(&answer) == "408", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn silent_endpoints_are_given_up() {
+    let limits = Limits {
+        answer: Duration::from_millis(200),
+        silence: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let (mute, _) = raw_endpoint(b"", true).await;
+    let proxy = proxy_with(&[mute], limits.clone()).await;
+    assert_eq!(status(&ask(proxy.address, &get("h")).await), "504");
+    let (half, _) = raw_endpoint(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", true).await;
+    let proxy = proxy_with(&[half], limits).await;
+    let answer = ask(proxy.address, &get("h")).await;
+    assert!(status(&answer) == "200" && answer.ends_with("half"), "{answer}");
+    assert_eq!(proxy.state.counters.requests.value(), 0);
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_no_silent_endpoint() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        answer: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.write_all(b"x").await.unwrap();
+    }
+    assert!(rest(&mut stream).await.contains("body=8"));
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_cut_off() {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
+    });
+    let limits = Limits {
+        client_stall: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[address], limits).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(get("h").as_bytes()).await.unwrap();
+    let gone = async {
+        while proxy.state.counters.connections.value() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        while proxy.state.counters.connections.value() != 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .expect("cut off");
+    assert_eq!(proxy.state.counters.requests.value(), 0);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_free_one() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let first = TcpStream::connect(proxy.address).await.unwrap();
+    let mut second = TcpStream::connect(proxy.address).await.unwrap();
+    second.write_all(get("h").as_bytes()).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(200), second.readable()).await;
+    assert!(early.is_err(), "the second was served while the first was open");
+    drop(first);
+    assert_eq!(status(&rest(&mut second).await), "200");
+}

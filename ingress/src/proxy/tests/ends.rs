@@ -1,0 +1,167 @@
+//! Both ends of a proxy under test: a client that speaks raw text, and endpoints of several tempers.
+
+use crate::limits::Limits;
+use crate::proxy::serve;
+use crate::route::{CONTROLLER, Objects, Snapshot};
+use crate::state::State;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub(super) async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An address that refuses connections.
+pub(super) async fn dead() -> SocketAddr {
+    listen().await.1
+}
+
+/// An endpoint that answers every request with its own name and the request's head; counts connections.
+pub(super) async fn endpoint(name: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let service = service_fn(move |request: Request<Incoming>| async move {
+                let head = format!("{name} {} {} {:?}", request.method(), request.uri(), request.headers());
+                let body = request
+                    .into_body()
+                    .collect()
+                    .await
+                    .map(|b| b.to_bytes().len())
+                    .unwrap_or(0);
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{head} body={body}")))))
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, connections)
+}
+
+/// An endpoint that reads once and then does as told; counts connections.
+pub(super) async fn raw_endpoint(answer: &'static [u8], keep_open: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer).await;
+                if keep_open {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) state: Arc<State>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<()>,
+}
+
+/// A proxy whose one route, host `h`, leads to `endpoints`.
+pub(super) async fn proxy(endpoints: &[SocketAddr]) -> Running {
+    proxy_with(endpoints, Limits::default()).await
+}
+
+pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Running {
+    let state = Arc::new(State::new("n", ""));
+    state.replace(Snapshot::build(&objects(endpoints), "landfall", 0));
+    let (listener, address) = listen().await;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(serve(listener, Arc::clone(&state), limits, stopping));
+    Running {
+        address,
+        state,
+        stop,
+        task,
+    }
+}
+
+pub(super) fn objects(endpoints: &[SocketAddr]) -> Objects {
+    fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+    let slice = |(i, e): (usize, &SocketAddr)| {
+        object(
+            json!({ "addressType": "IPv4", "metadata": { "name": format!("s{i}"), "namespace": "d",
+            "labels": { "kubernetes.io/service-name": "s" } },
+            "ports": [{ "name": "", "port": e.port() }], "endpoints": [{ "addresses": [e.ip()] }] }),
+        )
+    };
+    Objects {
+        classes: vec![object(
+            json!({ "metadata": { "name": "landfall" }, "spec": { "controller": CONTROLLER } }),
+        )],
+        services: vec![object(
+            json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } }),
+        )],
+        slices: endpoints.iter().enumerate().map(slice).collect(),
+        ingresses: vec![object(json!({ "metadata": { "name": "i", "namespace": "d" }, "spec": {
+            "ingressClassName": "landfall", "rules": [{ "host": "h", "http": { "paths": [{ "path": "/", "pathType": "Prefix",
+                "backend": { "service": { "name": "s", "port": { "number": 80 } } } }] } }] } }))],
+    }
+}
+
+/// Sends raw text on a fresh connection and returns all that comes until the other side closes.
+pub(super) async fn ask(address: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    rest(&mut stream).await
+}
+
+pub(super) async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset after the answer is the other side's way to refuse what it did not read.
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+        .await
+        .expect("in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads until `end` has come.
+pub(super) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(end) {
+        let mut buffer = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer))
+            .await
+            .expect("in time")
+            .unwrap();
+        assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+pub(super) fn get(host: &str) -> String {
+    format!("GET /x?q=1 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+pub(super) fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or_default()
+}

@@ -1,0 +1,131 @@
+//! Rules from a backend to its endpoints.
+
+use super::world::{check, endpoints_of, ingress, object, ours, rule, slice, world};
+use crate::route::Backend;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+#[test]
+fn s10_ports_go_by_number_or_name_and_then_by_name() {
+    let service = json!([{ "name": "metrics", "port": 9 }, { "name": "web", "port": 80 }]);
+    let slices = [
+        slice(
+            "1",
+            "m",
+            json!([{ "name": "web", "port": 8000 }, { "name": "metrics", "port": 9000 }]),
+            json!([{ "addresses": ["10.1.0.1"] }]),
+        ),
+        slice(
+            "2",
+            "m",
+            json!([{ "name": "web" }]),
+            json!([{ "addresses": ["10.1.0.7"] }]),
+        ),
+        slice(
+            "3",
+            "m",
+            json!([{ "name": "web", "port": 70000 }]),
+            json!([{ "addresses": ["10.1.0.8"] }]),
+        ),
+        slice("4", "m", Value::Null, Value::Null),
+    ];
+    for port in [json!({ "name": "web" }), json!({ "number": 80 })] {
+        assert_eq!(endpoints_of(port, service.clone(), &slices).0, ["10.1.0.1:8000"]);
+    }
+    for port in [
+        json!({ "name": "http" }),
+        json!({ "number": 81 }),
+        json!({ "number": 8000 }),
+        json!({}),
+    ] {
+        let (endpoints, remarks) = endpoints_of(port, service.clone(), &slices);
+        assert!(endpoints.is_empty() && remarks.len() == 1, "{endpoints:?} {remarks:?}");
+    }
+}
+
+#[test]
+fn s11_slices_are_joined_without_duplicates_and_only_the_first_address_counts() {
+    let port = json!([{ "name": "", "port": 1 }]);
+    let mut six = slice("2", "m", port.clone(), json!([{ "addresses": ["fd00::1"] }]));
+    six["addressType"] = json!("IPv6");
+    let mut named = slice("3", "m", port.clone(), json!([{ "addresses": ["pod.example.com"] }]));
+    named["addressType"] = json!("FQDN");
+    let slices = [
+        slice(
+            "1",
+            "m",
+            port.clone(),
+            json!([{ "addresses": ["10.1.0.2", "10.9.9.9"] }, { "addresses": ["10.1.0.1"] }, { "addresses": [] }]),
+        ),
+        six,
+        named,
+        slice("4", "m", port.clone(), json!([{ "addresses": ["10.1.0.2"] }])),
+        slice("5", "other", port, json!([{ "addresses": ["10.1.0.9"] }])),
+    ];
+    let (endpoints, _) = endpoints_of(json!({ "number": 80 }), json!([{ "port": 80 }]), &slices);
+    assert_eq!(endpoints, ["10.1.0.1:1", "10.1.0.2:1", "[fd00::1]:1"]);
+}
+
+#[test]
+fn s12_conditions_left_out_mean_ready_and_draining_endpoints_serve_when_no_other_does() {
+    let is = |ip: &str, conditions: Value| json!({ "addresses": [ip], "conditions": conditions });
+    let ready = is("10.1.0.1", json!({ "ready": true }));
+    let silent = is(
+        "10.1.0.2",
+        json!({ "ready": null, "serving": null, "terminating": null }),
+    );
+    let draining = is(
+        "10.1.0.3",
+        json!({ "ready": false, "serving": true, "terminating": true }),
+    );
+    let gone = is(
+        "10.1.0.4",
+        json!({ "ready": false, "serving": false, "terminating": true }),
+    );
+    let starting = is("10.1.0.5", json!({ "ready": false }));
+    for (endpoints, wanted) in [
+        (
+            json!([ready, silent, draining, gone, starting]),
+            vec!["10.1.0.1:1", "10.1.0.2:1"],
+        ),
+        (json!([draining, gone, starting]), vec!["10.1.0.3:1"]),
+        (json!([gone, starting]), vec![]),
+    ] {
+        let slices = [slice("1", "m", json!([{ "name": "", "port": 1 }]), endpoints)];
+        assert_eq!(
+            endpoints_of(json!({ "number": 80 }), json!([{ "port": 80 }]), &slices).0,
+            wanted
+        );
+    }
+}
+
+#[test]
+fn s13_s14_external_names_and_resources_are_refused_and_seen() {
+    let resource = json!({ "resource": { "kind": "Bucket", "name": "x" } });
+    let path = json!({ "pathType": "Prefix", "path": "/r", "backend": resource });
+    let mut spec = ours(&[rule("h", &[("Prefix", "/e", "ext")])]);
+    spec["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "host": "h", "http": { "paths": [path] } }));
+    let mut objects = world(&[ingress("i1", spec)]);
+    objects
+        .services
+        .push(object(json!({ "metadata": { "name": "ext", "namespace": "d" },
+        "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] } })));
+    let snapshot = check(&objects, &[("h", "/e", '0'), ("h", "/r", '0')]);
+    assert_eq!(snapshot.remarks.len(), 2);
+}
+
+#[test]
+fn endpoints_take_turns_and_the_others_follow_for_failover() {
+    let backend = Backend {
+        endpoints: (1..=3).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect(),
+        ..Backend::default()
+    };
+    let turns: Vec<Vec<u16>> = (0..4)
+        .map(|_| backend.candidates().map(|e| e.port()).collect())
+        .collect();
+    assert_eq!(turns, [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
+    assert_eq!(Backend::default().candidates().count(), 0);
+}
