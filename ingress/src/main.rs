@@ -117,7 +117,7 @@ async fn run(args: Args) -> Result<(), String> {
     let client = client().await?;
     let state = Arc::new(State::new(&args.node_name, &args.dashboard_host));
     let (stop, stopping) = channel(false);
-    let watching = tokio::spawn(watch::follow(client.clone(), args.ingress_class, Arc::clone(&state)));
+    let mut watching = tokio::spawn(watch::follow(client.clone(), args.ingress_class, Arc::clone(&state)));
     let place = status::Place {
         pod: args.pod_name,
         namespace: args.pod_namespace,
@@ -125,12 +125,16 @@ async fn run(args: Args) -> Result<(), String> {
     // Outside a cluster there is no pod, so no one whose address could be written.
     let leading = (!place.pod.is_empty())
         .then(|| tokio::spawn(status::lead(client, place, Arc::clone(&state), stopping.clone())));
-    let admin = tokio::spawn(admin::serve(admin, Arc::clone(&state)));
-    let proxy = tokio::spawn(proxy::serve(http, Arc::clone(&state), Limits::default(), stopping));
+    let mut admin = tokio::spawn(admin::serve(admin, Arc::clone(&state)));
+    let mut proxy = tokio::spawn(proxy::serve(http, Arc::clone(&state), Limits::default(), stopping));
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // None of these ends by itself. Half a proxy is worse than none: the kubelet starts a whole one.
+        _ = &mut watching => return Err("the API is no longer followed".to_owned()),
+        _ = &mut admin => return Err("the dashboard's port is no longer served".to_owned()),
+        _ = &mut proxy => return Err("requests are no longer served".to_owned()),
     }
     let drained = drain(&state, &stop, proxy, leading, &args.stopping);
     tokio::select! {

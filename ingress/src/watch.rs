@@ -16,10 +16,12 @@ use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// Changes that come together, as in a rollout, make one snapshot. Short, for an endpoint that went away fails requests until then.
 const GATHER: Duration = Duration::from_millis(10);
@@ -29,37 +31,66 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// A watch that lasted so long counts as well again; one that fails again sooner waits longer each time.
 const RETRY_FORGET: Duration = Duration::from_secs(30);
 
-/// Runs for ever.
+/// Runs until one of its tasks ends, which none does unless it panics: a table that is no longer kept current must not go on serving.
 pub async fn follow(client: Client, class: String, state: Arc<State>) {
     let changed = Arc::new(Notify::new());
-    let ingresses = list::<Ingress>(&client, &changed, &state);
-    let classes = list::<IngressClass>(&client, &changed, &state);
-    let services = list::<Service>(&client, &changed, &state);
-    let slices = list::<EndpointSlice>(&client, &changed, &state);
-    // These fail only when the writing task is gone, which ends with the process.
-    let _ = ingresses.wait_until_ready().await;
-    let _ = classes.wait_until_ready().await;
-    let _ = services.wait_until_ready().await;
-    let _ = slices.wait_until_ready().await;
-    for turn in 0.. {
-        let objects = Objects {
-            ingresses: ingresses.state(),
-            classes: classes.state(),
-            services: services.state(),
-            slices: slices.state(),
-        };
-        let class = class.clone();
-        // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
-        match tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class, turn)).await {
-            Ok(snapshot) => state.replace(snapshot),
-            Err(error) => log(&format!("the route table could not be built: {error}")),
+    let mut tasks = JoinSet::new();
+    let lists = Lists {
+        ingresses: list(&client, &changed, &state, &mut tasks),
+        classes: list(&client, &changed, &state, &mut tasks),
+        services: list(&client, &changed, &state, &mut tasks),
+        slices: list(&client, &changed, &state, &mut tasks),
+    };
+    tokio::select! {
+        ended = tasks.join_next() => {
+            if let Some(Err(error)) = ended {
+                log(&format!("following the API: {error}"));
+            }
         }
-        changed.notified().await;
-        tokio::time::sleep(GATHER).await;
+        result = rebuild(&lists, &class, &state, &changed) => {
+            if let Err(error) = result {
+                log(&format!("the route table: {error}"));
+            }
+        }
     }
 }
 
-fn list<K>(client: &Client, changed: &Arc<Notify>, state: &Arc<State>) -> Store<K>
+/// The four kinds, kept current by their tasks.
+struct Lists {
+    ingresses: Store<Ingress>,
+    classes: Store<IngressClass>,
+    services: Store<Service>,
+    slices: Store<EndpointSlice>,
+}
+
+/// Builds a snapshot when all lists are whole, and another after each change.
+async fn rebuild(
+    lists: &Lists,
+    class: &str,
+    state: &State,
+    changed: &Notify,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    lists.ingresses.wait_until_ready().await?;
+    lists.classes.wait_until_ready().await?;
+    lists.services.wait_until_ready().await?;
+    lists.slices.wait_until_ready().await?;
+    for turn in 0.. {
+        let objects = Objects {
+            ingresses: lists.ingresses.state(),
+            classes: lists.classes.state(),
+            services: lists.services.state(),
+            slices: lists.slices.state(),
+        };
+        let class = class.to_owned();
+        // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
+        state.replace(tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class, turn)).await?);
+        changed.notified().await;
+        tokio::time::sleep(GATHER).await;
+    }
+    Ok(())
+}
+
+fn list<K>(client: &Client, changed: &Arc<Notify>, state: &Arc<State>, tasks: &mut JoinSet<()>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
@@ -69,7 +100,7 @@ where
         .backoff(ResetTimerBackoff::new(Retry(RETRY_FIRST), RETRY_FORGET))
         .modify(slim)
         .reflect(writer);
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
             match event {
@@ -113,7 +144,12 @@ fn slim<K: Resource>(object: &mut K) {
 }
 
 /// An error with its causes: the outermost alone says "failed to perform initial object list".
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -12,11 +12,14 @@ mod target;
 mod world;
 
 use fake_api::FakeApi;
-use harness::{Proxy, class, endpoint, ingress, pod, read_all, refusing, service, slice, split, until};
+use harness::{Proxy, class, endpoint, fetch, ingress, pod, read_all, refusing, service, slice, split, until};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// Kinds that the proxy follows.
 const KINDS: [&str; 4] = ["ingresses", "ingressclasses", "services", "endpointslices"];
@@ -136,6 +139,42 @@ async fn an_endpoint_that_refuses_costs_no_request() {
         proxy.status("test.nginx.com").await == 502
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_while_endpoints_and_routes_come_and_go() {
+    let (one, two, refuses) = (endpoint("one").await, endpoint("two").await, refusing().await);
+    let api = cluster(&[one, two]).await;
+    let proxy = Arc::new(ready(&api).await);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let proxy = Arc::clone(&proxy);
+            tokio::spawn(async move {
+                for _ in 0..250 {
+                    let (status, body) = fetch(proxy.http, "test.nginx.com", "/").await;
+                    assert!(
+                        status == 200 && ["one", "two"].contains(&body.as_str()),
+                        "{status} {body}"
+                    );
+                }
+            })
+        })
+        .collect();
+    let mut round = 0;
+    while !clients.iter().all(JoinHandle::is_finished) {
+        let first = [one, two, refuses][round % 3];
+        api.put("endpointslices", slice("nginx-0", "nginx", first));
+        api.put(
+            "ingresses",
+            ingress("other", &format!("h{}.nginx.com", round % 7), "nginx"),
+        );
+        round += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert!(round > 10 && proxy.metric("failovers_total").await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
