@@ -100,6 +100,15 @@ impl Lab {
         }
     }
 
+    /// Makes every machine an ordinary one, with root's login and network tools.
+    #[must_use]
+    pub fn without_bare(mut self) -> Self {
+        for machine in &mut self.machines {
+            machine.bare = false;
+        }
+        self
+    }
+
     /// Every machine.
     pub fn machines(&self) -> &[Machine] {
         &self.machines
@@ -239,7 +248,8 @@ impl Lab {
         fs::remove_file(self.kernel_note()).context("the note of kernel settings cannot be removed")
     }
 
-    fn key(&self) -> PathBuf {
+    /// Private key by which every machine is reached.
+    pub(crate) fn key(&self) -> PathBuf {
         self.share().join("key")
     }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one entry for developers and CI.
 
 mod artifacts;
+mod bench;
 mod dag;
 mod demo;
 mod machines;
@@ -28,6 +29,9 @@ enum Command {
     /// Machines to work on by hand, without a cluster.
     #[command(subcommand)]
     Lab(machines::Machines),
+    /// Measures on machines of the lab.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
     Demo {
         /// Remove all of it again.
@@ -43,6 +47,7 @@ fn main() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Test => suite::run(),
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
         Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Dag => {
