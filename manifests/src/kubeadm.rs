@@ -28,20 +28,35 @@ pub fn kubeadm_init(
     documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
 }
 
-/// Configuration for `kubeadm join`: discovery by a kubeconfig file that carries the joining identity.
-pub fn kubeadm_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, RenderError> {
-    let mut join = json!({
+/// Configuration by which a kubelet joins, on workers and on further control planes alike: discovery by a kubeconfig file that carries
+/// the joining identity. The kubelet of a control plane bootstraps through the node's balancer: its own API server, which kubeadm would
+/// have it ask, is not there yet, and its retries cost 10 s (measured 2026-11-24).
+pub fn kubelet_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, RenderError> {
+    let mut join = join_configuration(spec, node);
+    if node.control_plane && !node.schedulable {
+        // kubeadm adds the taint when it marks the control plane; until then nothing may be scheduled here either.
+        join["nodeRegistration"]["taints"] =
+            json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
+    }
+    documents(&[join])
+}
+
+/// Configuration for the phases of `kubeadm join` that make a control plane of a node whose kubelet has joined.
+pub fn control_plane_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, RenderError> {
+    let mut join = join_configuration(spec, node);
+    join["controlPlane"] = json!({
+        "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
+    });
+    documents(&[join])
+}
+
+fn join_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
+    json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
         "discovery": { "file": { "kubeConfigPath": layout::JOIN_KUBECONFIG } },
         "nodeRegistration": registration(spec, node),
-    });
-    if node.control_plane {
-        join["controlPlane"] = json!({
-            "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
-        });
-    }
-    documents(&[join])
+    })
 }
 
 fn registration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
@@ -99,11 +114,7 @@ fn cluster_configuration(
         ("audit-log-maxsize", "100"),
         ("encryption-provider-config", encryption.as_str()),
     ];
-    let mut etcd = json!({ "imageRepository": index.image_repository, "imageTag": tag(index, "etcd")? });
-    if spec.profile == Profile::Lab {
-        // Five nodes share one disk and two processors; etcd's tuning guide asks for an election time-out of ten heartbeats.
-        etcd["extraArgs"] = arguments(&[("heartbeat-interval", "500"), ("election-timeout", "5000")]);
-    }
+    let etcd = json!({ "imageRepository": index.image_repository, "imageTag": tag(index, "etcd")? });
     Ok(json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",

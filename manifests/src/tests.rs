@@ -100,13 +100,7 @@ fn lab_exceptions_stay_in_the_lab() {
         kubeadm_init(&spec, &index(&NAMES), &cluster, &cluster.members[0]).unwrap()
     };
     let (standard, lab) = (render(Profile::Standard), render(Profile::Lab));
-    for exception in [
-        "failCgroupV1",
-        "cgroupfs",
-        "ignorePreflightErrors",
-        "oomScoreAdj",
-        "election-timeout",
-    ] {
+    for exception in ["failCgroupV1", "cgroupfs", "ignorePreflightErrors", "oomScoreAdj"] {
         assert!(lab.contains(exception) && !standard.contains(exception), "{exception}");
     }
     assert!(standard.contains("protectKernelDefaults: true") && standard.contains("audit-log-maxage"));
@@ -130,13 +124,23 @@ fn a_node_balances_over_all_control_planes_with_its_own_first() {
 #[test]
 fn join_names_no_secret() {
     let cluster = cluster(DnsPolicy::Closed);
-    let worker = kubeadm_join(&ClusterSpec::default(), &cluster.members[3]).unwrap();
-    assert!(worker.contains("landfall-join.conf") && !worker.contains("controlPlane") && !worker.contains("token"));
-    assert!(
-        kubeadm_join(&ClusterSpec::default(), &cluster.members[1])
-            .unwrap()
-            .contains("advertiseAddress: 10.90.0.2")
-    );
+    let spec = ClusterSpec::default();
+    let worker = kubelet_join(&spec, &cluster.members[3]).unwrap();
+    assert!(worker.contains("landfall-join.conf") && !worker.contains("token"));
+    let control_plane = control_plane_join(&spec, &cluster.members[1]).unwrap();
+    assert!(control_plane.contains("advertiseAddress: 10.90.0.2"));
+}
+
+#[test]
+fn the_kubelet_of_a_control_plane_joins_like_a_workers_but_tainted() {
+    let cluster = cluster(DnsPolicy::Closed);
+    let mut member = cluster.members[1].clone();
+    member.schedulable = false;
+    let text = kubelet_join(&ClusterSpec::default(), &member).unwrap();
+    assert!(!text.contains("controlPlane:") && text.contains("NoSchedule"), "{text}");
+    member.schedulable = true;
+    let text = kubelet_join(&ClusterSpec::default(), &member).unwrap();
+    assert!(text.contains("taints: []") && !text.contains("NoSchedule"), "{text}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub const CONTAINERD_CONFIG: &str = "/etc/landfall/containerd.toml";
 pub const RESOLV_CONF: &str = "/etc/landfall/resolv.conf";
 /// kubeadm's configuration of this node.
 pub const KUBEADM_CONFIG: &str = "/etc/landfall/kubeadm.yaml";
+/// kubeadm's configuration by which the kubelet of a further control plane joins.
+pub const KUBELET_JOIN_CONFIG: &str = "/etc/landfall/kubelet-join.yaml";
 /// Kernel settings that must hold after a reboot.
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-landfall.conf";
 /// Modules that must be loaded after a reboot.

@@ -4,15 +4,16 @@ use crate::cluster::Cluster;
 use crate::distribute::{Arrival, blobs_of, push};
 use crate::fleet::{Sessions, Voice};
 use crate::run::CancelToken;
+use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
-use landfall_core::action::{Action, ClusterEffect, Content};
+use landfall_core::action::{Action, Content};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::{EntryState, Ownership};
 use landfall_core::name::{Digest, NodeName, SecretId, StepId};
 use landfall_core::plan::{Plan, Step};
 use landfall_core::secret::Secret;
-use landfall_core::wire::{Request, StepOutcome};
+use landfall_core::wire::{Request, StepOutcome, UndoOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -221,9 +222,13 @@ impl Executor<'_> {
         {
             self.bring_secret(plan, id, &step.node, shared)?;
         }
-        if let Action::Run { effects, .. } = &step.action {
-            self.settle_interrupted(step, effects)?;
+        if self.was_interrupted(step) {
+            self.settle_interrupted(plan, step, session)?;
         }
+        self.run_on_node(step, session)
+    }
+
+    fn run_on_node(&self, step: &Step, session: &NodeSession) -> Result<bool, Diagnosis> {
         let outcome: StepOutcome = session.ask_with(&Request::RunStep { step: step.clone() }, None, &mut |event| {
             self.voice.say(Some(&step.node), event);
         })?;
@@ -249,19 +254,54 @@ impl Executor<'_> {
         session.ask_with(&request, Some(&mut secret.expose()), &mut |_| {})
     }
 
-    /// A step that was interrupted may have left a member or a Node behind. They go before the agent undoes and repeats the step.
-    fn settle_interrupted(&self, step: &Step, effects: &[ClusterEffect]) -> Result<(), Diagnosis> {
-        let interrupted = self
-            .owned
-            .get(&step.node)
-            .and_then(|own| own.newest(&step.id))
-            .is_some_and(|entry| entry.state != EntryState::Owned);
-        if interrupted {
-            self.cluster
-                .remove_effects(self.sessions, &step.node, effects, self.voice)
-        } else {
-            Ok(())
+    fn was_interrupted(&self, step: &Step) -> bool {
+        let newest = self.owned.get(&step.node).and_then(|own| own.newest(&step.id));
+        newest.is_some_and(|entry| entry.state != EntryState::Owned)
+    }
+
+    /// A step that was interrupted may have left a member or a Node behind: they go before the agent undoes and repeats the step. Steps
+    /// that hold what it left half-done are taken back with it, and done again.
+    fn settle_interrupted(&self, plan: &Plan, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
+        self.remove_effects(step)?;
+        if step.redo.is_empty() {
+            return Ok(());
         }
+        let again = || {
+            step.redo
+                .iter()
+                .filter_map(|id| plan.steps.iter().find(|s| &s.id == id))
+        };
+        self.take_back(step, session)?;
+        for earlier in again().rev() {
+            self.remove_effects(earlier)?;
+            self.take_back(earlier, session)?;
+        }
+        for earlier in again() {
+            self.run_on_node(earlier, session)?;
+        }
+        Ok(())
+    }
+
+    fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
+        match &step.action {
+            Action::Run { effects, .. } => self
+                .cluster
+                .remove_effects(self.sessions, &step.node, effects, self.voice),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_back(&self, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
+        let request = Request::UndoStep { step: step.id.clone() };
+        let undone: UndoOutcome = session.ask_with(&request, None, &mut |event| {
+            self.voice.say(Some(&step.node), event);
+        })?;
+        if undone.residue.is_empty() {
+            return Ok(());
+        }
+        let what = "what an interrupted step left cannot be taken back";
+        let diagnosis = Diagnosis::new(Code::ForeignState, what).on(&step.node).at(&step.id);
+        Err(undone.residue.into_iter().fold(diagnosis, Diagnosis::saw))
     }
 }
 

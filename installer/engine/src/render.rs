@@ -6,7 +6,7 @@ use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
 use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
-use landfall_core::plan::install::{ApplyWhen, InstallInput, Member, ObjectGroup};
+use landfall_core::plan::install::{ApplyWhen, InstallInput, Joins, Member, ObjectGroup};
 use landfall_core::preflight::choose_address;
 use landfall_core::spec::Desired;
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
@@ -82,19 +82,20 @@ fn render_all<'a>(
     let spec = &desired.spec;
     let mut members = Vec::new();
     for (n, node) in layout.members.iter().enumerate() {
-        let kubeadm_config = match n {
-            0 => manifests::kubeadm_init(spec, index, layout, node)?,
-            _ => manifests::kubeadm_join(spec, node)?,
+        let joins = if n == 0 {
+            Joins::First(manifests::kubeadm_init(spec, index, layout, node)?)
+        } else if node.control_plane {
+            Joins::ControlPlane {
+                kubelet: manifests::kubelet_join(spec, node)?,
+                control_plane: manifests::control_plane_join(spec, node)?,
+            }
+        } else {
+            Joins::Worker(manifests::kubelet_join(spec, node)?)
         };
         members.push(Member {
             name: node.name.clone(),
-            role: if node.control_plane {
-                Role::ControlPlane
-            } else {
-                Role::Worker
-            },
             address: node.address,
-            kubeadm_config,
+            joins,
             containerd_config: manifests::containerd_config(spec, index)?,
             cni_template: manifests::cni_template(),
             resolv_conf: manifests::resolv_conf(layout),

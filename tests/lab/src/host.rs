@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Packages that the lab needs on the machine that carries it, and what the bundle's build needs.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
+    "curl",
     "podman",
     "runc",
     "mmdebstrap",

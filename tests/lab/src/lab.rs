@@ -3,6 +3,7 @@
 use crate::host::{root, run, sudo};
 use crate::image;
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -156,6 +157,7 @@ impl Lab {
         image::build(&self.cache)?;
         self.down()?;
         self.preset_kernel()?;
+        self.note_cgroups()?;
         self.put(program, bundle)?;
         self.write_key()?;
         let network = self.network();
@@ -219,7 +221,38 @@ impl Lab {
         if sudo("podman", &["network", "exists", &self.network()]).is_ok() {
             sudo("podman", &["network", "rm", "--force", &self.network()])?;
         }
+        self.remove_cgroups()?;
         self.restore_kernel()
+    }
+
+    /// podman shows the host's own named hierarchy to every machine, and what systemd and the kubelet make there outlives them.
+    fn note_cgroups(&self) -> Result<()> {
+        fs::write(self.cgroup_note(), cgroups()?).context("the host's cgroups cannot be noted")
+    }
+
+    fn cgroup_note(&self) -> PathBuf {
+        self.cache.join(format!("cgroups-{}", self.name))
+    }
+
+    /// Removes the cgroups that came with the lab. One that is in use belongs to another lab and stays.
+    fn remove_cgroups(&self) -> Result<()> {
+        let Ok(note) = fs::read_to_string(self.cgroup_note()) else {
+            return Ok(());
+        };
+        let before: BTreeSet<&str> = note.lines().collect();
+        let now = cgroups()?;
+        let mut new: Vec<&str> = now.lines().filter(|path| !before.contains(path)).collect();
+        new.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        if !new.is_empty() {
+            let mut rmdir = root("xargs");
+            rmdir.args(["--no-run-if-empty", "rmdir", "--"]);
+            let mut child = rmdir.stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+            let mut stdin = child.stdin.take().context("xargs takes no input")?;
+            stdin.write_all(new.join("\n").as_bytes())?;
+            drop(stdin);
+            child.wait()?;
+        }
+        fs::remove_file(self.cgroup_note()).context("the note of cgroups cannot be removed")
     }
 
     fn kernel_note(&self) -> PathBuf {
@@ -399,6 +432,15 @@ impl Lab {
     pub fn power_on(&self, machine: &Machine) -> Result<()> {
         sudo("podman", &["start", &machine.container]).map(drop)
     }
+}
+
+/// The host's cgroups of systemd's named hierarchy (cgroup v1), a line each.
+fn cgroups() -> Result<String> {
+    let hierarchy = Path::new("/sys/fs/cgroup/systemd");
+    if !hierarchy.exists() {
+        return Ok(String::new());
+    }
+    sudo("find", &["/sys/fs/cgroup/systemd", "-mindepth", "1", "-type", "d"])
 }
 
 /// The last lines of what a command wrote.

@@ -1,8 +1,9 @@
 //! Plans an installation: which steps bring each node, and then the cluster, to what is wanted.
 //!
 //! The order follows what really waits for what. Certificates and the join credential are made before any image is imported;
-//! workers join as soon as the first API server answers, beside the second control plane; only etcd members join one by one.
+//! all kubelets join as soon as the first API server answers; only etcd members join one by one.
 
+use super::claims::{daemon_claims, kubeadm_claims};
 use super::{Plan, PlanError, SecretSource, Stage, Step};
 use crate::action::{Action, Claims, ClusterCondition, ClusterEffect, Content, FeatureEvidence, KernelFeature};
 use crate::bundle_index::{BinaryPlace, BundleIndex, BundleRole};
@@ -37,12 +38,10 @@ pub struct InstallInput<'a> {
 pub struct Member {
     /// Name.
     pub name: NodeName,
-    /// Control plane or worker.
-    pub role: Role,
     /// Address that peers use.
     pub address: IpAddr,
-    /// kubeadm configuration: init on the first, join on the others.
-    pub kubeadm_config: String,
+    /// How it becomes a member.
+    pub joins: Joins,
     /// containerd's configuration.
     pub containerd_config: String,
     /// CNI template.
@@ -51,6 +50,31 @@ pub struct Member {
     pub resolv_conf: String,
     /// Units by name, with text; all are enabled, and started unless they are the kubelet.
     pub units: Vec<(String, String)>,
+}
+
+/// How a node becomes a member, with kubeadm's configuration for it.
+#[derive(Debug, Clone)]
+pub enum Joins {
+    /// The first control plane: `kubeadm init`.
+    First(String),
+    /// A further control plane: its kubelet joins first, beside everybody else's; then etcd and the API server, one node after the other.
+    ControlPlane {
+        /// For the kubelet.
+        kubelet: String,
+        /// For the rest.
+        control_plane: String,
+    },
+    /// A worker.
+    Worker(String),
+}
+
+impl Member {
+    fn role(&self) -> Role {
+        match self.joins {
+            Joins::First(_) | Joins::ControlPlane { .. } => Role::ControlPlane,
+            Joins::Worker(_) => Role::Worker,
+        }
+    }
 }
 
 /// Kubernetes objects that are applied together.
@@ -71,7 +95,7 @@ pub struct ObjectGroup {
 pub enum ApplyWhen {
     /// As soon as the API answers: DaemonSets follow the nodes.
     FirstApiServer,
-    /// When all nodes have joined, so that replicas spread.
+    /// When all kubelets have joined, so that replicas spread.
     AllJoined,
 }
 
@@ -148,6 +172,7 @@ impl Planner<'_> {
             needs: needs.to_vec(),
             deadline_s,
             action,
+            redo: vec![],
         });
         id
     }
@@ -253,6 +278,10 @@ impl Planner<'_> {
             };
             configured.push(self.add(what, member, Stage::Prepare, after_claim, QUICK_S, action));
         }
+        let (kubeadm_config, kubelet_config) = match &member.joins {
+            Joins::First(config) | Joins::Worker(config) => (config, None),
+            Joins::ControlPlane { kubelet, control_plane } => (control_plane, Some(kubelet)),
+        };
         let texts = [
             (
                 "containerd-config",
@@ -261,10 +290,11 @@ impl Planner<'_> {
             ),
             ("cni-template", layout::CNI_TEMPLATE, &member.cni_template),
             ("resolv-conf", layout::RESOLV_CONF, &member.resolv_conf),
-            ("kubeadm-config", layout::KUBEADM_CONFIG, &member.kubeadm_config),
+            ("kubeadm-config", layout::KUBEADM_CONFIG, kubeadm_config),
         ];
         let directories = configured.clone();
-        for (what, path, text) in texts {
+        let kubelet_config = kubelet_config.map(|text| ("kubelet-join-config", layout::KUBELET_JOIN_CONFIG, text));
+        for (what, path, text) in texts.into_iter().chain(kubelet_config) {
             configured.push(self.file(what, member, path, Content::Text(text.clone()), &directories));
         }
         for (name, text) in &member.units {
@@ -282,7 +312,7 @@ impl Planner<'_> {
     }
 
     fn binaries(&mut self, member: &Member, needs: &[StepId]) -> Result<(), PlanError> {
-        let role = bundle_role(member.role);
+        let role = bundle_role(member.role());
         for binary in self.input.index.binaries.iter().filter(|b| b.roles.contains(&role)) {
             let directory = match binary.place {
                 BinaryPlace::Bin => layout::BIN_DIR,
@@ -353,7 +383,7 @@ impl Planner<'_> {
             };
             self.add(&format!("unit/{word}"), member, Stage::Prepare, &needs, QUICK_S, action);
         }
-        let role = bundle_role(member.role);
+        let role = bundle_role(member.role());
         let images: Vec<_> = self
             .input
             .index
@@ -391,7 +421,7 @@ impl Planner<'_> {
                 .index
                 .binaries
                 .iter()
-                .filter(|b| b.place == BinaryPlace::Cni && b.roles.contains(&bundle_role(member.role)))
+                .filter(|b| b.place == BinaryPlace::Cni && b.roles.contains(&bundle_role(member.role())))
                 .map(|b| id(format!("{}/{}", binary_step(&b.name), member.name))),
         );
         needs
@@ -467,7 +497,7 @@ impl Planner<'_> {
         let mut needs = self.ready_for_kubeadm(first);
         needs.extend([certificates, credential]);
         needs.extend(self.api_server_files(first));
-        let mut claims = kubeadm_claims(first.role);
+        let mut claims = kubeadm_claims(first.role());
         claims.paths.retain(|path| !path.starts_with(&pki));
         self.add(
             "init",
@@ -536,70 +566,100 @@ impl Planner<'_> {
         ]
     }
 
+    /// Kubelets join side by side; etcd members one by one, while control planes that have theirs are finished beside it.
     fn join_all(&mut self) -> Result<(), PlanError> {
         let input = self.input;
-        let mut last_etcd_join = id(format!("init/{}", self.first));
+        let init = id(format!("init/{}", self.first));
+        let mut last_etcd_join = init.clone();
         for member in &input.members[1..] {
             let credential = id(format!("join-credential/{}", self.first));
             let directory = id(format!("dir-kubernetes/{}", member.name));
-            let kubeconfig = Content::Secret(secret_id("join-kubeconfig"));
             let kubeconfig = self.file(
                 "join-kubeconfig",
                 member,
                 layout::JOIN_KUBECONFIG,
-                kubeconfig,
+                Content::Secret(secret_id("join-kubeconfig")),
                 &[credential, directory],
             );
             let mut needs = self.ready_for_kubeadm(member);
-            needs.push(kubeconfig);
-            let control_plane = member.role == Role::ControlPlane;
-            if control_plane {
-                needs.extend(self.shared_pki(member));
-                needs.extend(self.api_server_files(member));
-                // INVARIANT: etcd members join one at a time, each after the one before is done.
-                needs.push(last_etcd_join.clone());
-            } else {
-                needs.push(id(format!("init/{}", self.first)));
-            }
-            let mut effects = vec![ClusterEffect::Node {
-                name: member.name.clone(),
-            }];
-            let mut creates = vec![kubernetes("kubelet.conf")];
-            if control_plane {
-                let peer_url = format!("https://{}:2380", member.address);
-                effects.insert(
-                    0,
-                    ClusterEffect::EtcdMember {
-                        name: member.name.to_string(),
-                        peer_url,
-                    },
+            needs.extend([kubeconfig, init.clone()]);
+            if member.role() == Role::Worker {
+                self.join_kubelet(
+                    "join-worker",
+                    member,
+                    Stage::JoinWorkers,
+                    layout::KUBEADM_CONFIG,
+                    &needs,
                 );
-                creates.push(kubernetes("manifests/kube-apiserver.yaml"));
-            }
-            let stage = if control_plane {
-                Stage::JoinControlPlanes
             } else {
-                Stage::JoinWorkers
-            };
-            let what = if control_plane {
-                "join-control-plane"
-            } else {
-                "join-worker"
-            };
-            let action = Action::Run {
-                argv: kubeadm(&["join", "--config", layout::KUBEADM_CONFIG, "--skip-phases", "preflight"]),
-                env: vec![],
-                creates,
-                claims: kubeadm_claims(member.role),
-                effects,
-                stdout: None,
-            };
-            let join = self.add(what, member, stage, &needs, KUBEADM_S, action);
-            if control_plane {
-                last_etcd_join = join;
+                needs.extend(self.shared_pki(member));
+                let config = layout::KUBELET_JOIN_CONFIG;
+                let kubelet = self.join_kubelet("join-kubelet", member, Stage::JoinControlPlanes, config, &needs);
+                last_etcd_join = self.join_control_plane(member, kubelet, last_etcd_join);
             }
         }
         Ok(())
+    }
+
+    fn join_kubelet(&mut self, what: &str, member: &Member, stage: Stage, config: &str, needs: &[StepId]) -> StepId {
+        let action = Action::Run {
+            argv: kubeadm(&["join", "--config", config, "--skip-phases", "preflight"]),
+            env: vec![],
+            creates: vec![kubernetes("kubelet.conf")],
+            claims: kubeadm_claims(member.role()),
+            effects: vec![ClusterEffect::Node {
+                name: member.name.clone(),
+            }],
+            stdout: None,
+        };
+        self.add(what, member, stage, needs, KUBEADM_S, action)
+    }
+
+    /// Adds the steps that make a control plane of a node whose kubelet has joined; returns the one that joins etcd.
+    fn join_control_plane(&mut self, member: &Member, kubelet: StepId, last_etcd_join: StepId) -> StepId {
+        let stage = Stage::JoinControlPlanes;
+        // INVARIANT: etcd members join one at a time, each after the one before is healthy: kubeadm's check-etcd phase sees to the second.
+        let mut needs = vec![kubelet.clone(), last_etcd_join];
+        needs.extend(self.api_server_files(member));
+        let join = |skip: &str, creates: Vec<PathBuf>, effects: Vec<ClusterEffect>| Action::Run {
+            argv: kubeadm(&["join", "--config", layout::KUBEADM_CONFIG, "--skip-phases", skip]),
+            env: vec![],
+            creates,
+            // The kubelet's step claims all that the static pods make: they cannot be taken away under a running kubelet.
+            claims: Claims::default(),
+            effects,
+            stdout: None,
+        };
+        let member_of_etcd = ClusterEffect::EtcdMember {
+            name: member.name.to_string(),
+            peer_url: format!("https://{}:2380", member.address),
+        };
+        let etcd = join(
+            "preflight,kubelet-start,kubelet-wait-bootstrap,control-plane-join,wait-control-plane",
+            vec![
+                kubernetes("manifests/etcd.yaml"),
+                kubernetes("manifests/kube-apiserver.yaml"),
+            ],
+            vec![member_of_etcd],
+        );
+        let etcd = self.add("join-control-plane", member, stage, &needs, KUBEADM_S, etcd);
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.redo = vec![kubelet];
+        }
+        let finish = join(
+            "preflight,control-plane-prepare,check-etcd,kubelet-start,etcd-join,kubelet-wait-bootstrap",
+            vec![],
+            vec![],
+        );
+        self.add(
+            "finish-control-plane",
+            member,
+            stage,
+            std::slice::from_ref(&etcd),
+            KUBEADM_S,
+            finish,
+        );
+        etcd
     }
 
     fn shared_pki(&mut self, member: &Member) -> Vec<StepId> {
@@ -630,18 +690,15 @@ impl Planner<'_> {
         let input = self.input;
         let first = &input.members[0];
         let init = id(format!("init/{}", self.first));
-        let joins: Vec<StepId> = input.members[1..]
-            .iter()
-            .map(|m| {
-                let what = if m.role == Role::ControlPlane {
-                    "join-control-plane"
-                } else {
-                    "join-worker"
-                };
-                id(format!("{what}/{}", m.name))
-            })
-            .collect();
-        let all_joined: Vec<_> = std::iter::once(init.clone()).chain(joins).collect();
+        let step_of = |what: &str, member: &Member| id(format!("{what}/{}", member.name));
+        let kubelets = input.members[1..].iter().map(|m| match m.role() {
+            Role::ControlPlane => step_of("join-kubelet", m),
+            _ => step_of("join-worker", m),
+        });
+        let all_joined: Vec<_> = std::iter::once(init.clone()).chain(kubelets).collect();
+        let further = input.members[1..].iter().filter(|m| m.role() == Role::ControlPlane);
+        let mut all_finished = all_joined.clone();
+        all_finished.extend(further.map(|m| step_of("finish-control-plane", m)));
         let mut awaited: BTreeMap<StepId, Vec<ClusterCondition>> = BTreeMap::new();
         for group in &input.groups {
             let needs = match group.when {
@@ -663,13 +720,13 @@ impl Planner<'_> {
         }
         let ready = ClusterCondition::NodesReady(input.members.iter().map(|m| m.name.clone()).collect());
         let ready = Action::Await { condition: ready };
-        self.add("nodes-ready", first, Stage::Network, &all_joined, KUBEADM_S, ready);
+        self.add("nodes-ready", first, Stage::Network, &all_finished, KUBEADM_S, ready);
         for (applied, conditions) in awaited {
             for condition in conditions {
                 let ClusterCondition::RolledOut { name, .. } = &condition else {
                     continue;
                 };
-                let mut needs = all_joined.clone();
+                let mut needs = all_finished.clone();
                 needs.push(applied.clone());
                 let what = format!("rolled-out/{name}");
                 self.add(
@@ -744,149 +801,4 @@ pub fn kernel_features() -> Vec<KernelFeature> {
             evidence: FeatureEvidence::Path("/proc/sys/net/netfilter/nf_conntrack_max".into()),
         },
     ]
-}
-
-fn strings(list: &[&str]) -> Vec<String> {
-    list.iter().map(|s| (*s).to_owned()).collect()
-}
-
-fn paths(list: &[&str]) -> Vec<PathBuf> {
-    list.iter().map(PathBuf::from).collect()
-}
-
-/// What kubelet, containerd, kube-proxy, flannel and the CNI plugins make on a node while they run (README of this crate says where
-/// each is made). Checked by the whole-host fingerprint in the lab.
-fn daemon_claims() -> Claims {
-    Claims {
-        units: strings(&["kubelet.service", "containerd.service"]),
-        cgroups: strings(&["kubepods", "kubepods.slice"]),
-        programs: paths(&["/usr/local/bin/containerd-shim-runc-v2", "/usr/local/bin/containerd"]),
-        mounts_under: paths(&[
-            "/var/lib/kubelet",
-            "/run/containerd",
-            "/var/lib/containerd",
-            "/run/netns",
-        ]),
-        paths: paths(&[
-            "/var/lib/containerd",
-            "/run/containerd",
-            "/opt/containerd",
-            "/run/nri",
-            "/var/lib/nri",
-            "/run/runc",
-            "/var/lib/kubelet",
-            "/var/lib/etcd",
-            "/var/lib/cni",
-            "/run/landfall/cni",
-            "/run/flannel",
-            "/run/netns",
-            "/run/xtables.lock",
-            "/var/log/pods",
-            "/var/log/containers",
-            "/var/log/kubernetes",
-            "/usr/libexec/kubernetes",
-            "/etc/landfall/cni/net.d/10-containerd-net.conflist",
-            "/etc/kubernetes",
-        ]),
-        links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
-        nft_tables: strings(&[
-            "ip kube-proxy",
-            "ip6 kube-proxy",
-            "ip flannel-ipv4",
-            "ip6 flannel-ipv6",
-            "inet cni_hostport",
-            "ip cni_hostport",
-            "ip6 cni_hostport",
-        ]),
-        iptables_chains: strings(&["KUBE-", "CNI-", "FLANNEL-"]),
-        sysctls: strings(&[
-            "net.ipv4.conf.all.route_localnet",
-            "net.ipv4.ip_forward",
-            "net.ipv6.conf.all.forwarding",
-            "net.netfilter.nf_conntrack_max",
-            "net.netfilter.nf_conntrack_tcp_timeout_established",
-            "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
-            "net.netfilter.nf_conntrack_tcp_be_liberal",
-            "net.bridge.bridge-nf-call-iptables",
-            "net.bridge.bridge-nf-call-ip6tables",
-            "vm.overcommit_memory",
-            "vm.panic_on_oom",
-            "kernel.panic",
-            "kernel.panic_on_oops",
-            "kernel.keys.root_maxkeys",
-            "kernel.keys.root_maxbytes",
-        ]),
-        modules: strings(&[
-            "vxlan",
-            "udp_tunnel",
-            "ip6_udp_tunnel",
-            "veth",
-            "bridge",
-            "stp",
-            "llc",
-            "nf_tables",
-            "nf_conntrack",
-            "nf_nat",
-            "nft_ct",
-            "nft_masq",
-            "nft_nat",
-            "nft_chain_nat",
-            "nft_numgen",
-            "nft_compat",
-            "nft_fib",
-            "nft_fib_ipv4",
-            "nft_fib_ipv6",
-            "nft_reject",
-            "nft_reject_ipv4",
-            "nft_reject_ipv6",
-            "nft_reject_inet",
-            "nft_limit",
-            "xt_conntrack",
-            "xt_mark",
-            "xt_comment",
-            "nf_conntrack_netlink",
-        ]),
-    }
-}
-
-/// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be taken back alone.
-fn kubeadm_claims(role: Role) -> Claims {
-    let mut claims = Claims {
-        units: strings(&["kubelet.service"]),
-        cgroups: strings(&["kubepods", "kubepods.slice"]),
-        mounts_under: paths(&["/var/lib/kubelet"]),
-        paths: paths(&[
-            "/etc/kubernetes/kubelet.conf",
-            "/etc/kubernetes/bootstrap-kubelet.conf",
-            "/etc/kubernetes/manifests",
-            "/etc/kubernetes/tmp",
-            "/var/lib/kubelet",
-            "/etc/kubernetes/pki/ca.crt",
-        ]),
-        ..Claims::default()
-    };
-    if role == Role::ControlPlane {
-        claims.paths.extend(paths(&[
-            "/etc/kubernetes/admin.conf",
-            "/etc/kubernetes/super-admin.conf",
-            "/etc/kubernetes/controller-manager.conf",
-            "/etc/kubernetes/scheduler.conf",
-            "/var/lib/etcd",
-            "/etc/kubernetes/pki/apiserver.crt",
-            "/etc/kubernetes/pki/apiserver.key",
-            "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
-            "/etc/kubernetes/pki/apiserver-kubelet-client.key",
-            "/etc/kubernetes/pki/front-proxy-client.crt",
-            "/etc/kubernetes/pki/front-proxy-client.key",
-            "/etc/kubernetes/pki/apiserver-etcd-client.crt",
-            "/etc/kubernetes/pki/apiserver-etcd-client.key",
-            "/etc/kubernetes/pki/etcd/server.crt",
-            "/etc/kubernetes/pki/etcd/server.key",
-            "/etc/kubernetes/pki/etcd/peer.crt",
-            "/etc/kubernetes/pki/etcd/peer.key",
-            "/etc/kubernetes/pki/etcd/healthcheck-client.crt",
-            "/etc/kubernetes/pki/etcd/healthcheck-client.key",
-        ]));
-    }
-    claims
 }

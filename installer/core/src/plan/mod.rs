@@ -1,5 +1,6 @@
 //! The plan: ordered by `needs` alone, serialisable, made by pure planners from what is wanted and what was seen.
 
+mod claims;
 pub mod install;
 
 use crate::action::Action;
@@ -41,6 +42,10 @@ pub struct Step {
     pub deadline_s: u64,
     /// What to do.
     pub action: Action,
+    /// Steps of the same node that are taken back and done again before this one is, when this one was interrupted: what they claim
+    /// holds what this one leaves half-done. In the order in which they are done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redo: Vec<StepId>,
 }
 
 /// Label of a group of steps.
@@ -174,6 +179,7 @@ mod tests {
                 path: "/opt/x".into(),
                 mode: 0o755,
             },
+            redo: vec![],
         }
     }
 
