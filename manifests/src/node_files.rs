@@ -33,6 +33,13 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
     let mut control_planes: Vec<_> = cluster.members.iter().filter(|m| m.control_plane).collect();
     // A control plane's own API server is asked first; it is the one that lives and dies with the node.
     control_planes.sort_by_key(|m| m.name != node.name);
+    if !node.control_plane && !control_planes.is_empty() {
+        // Workers begin with different ones, so that no API server carries all of them.
+        let place = cluster.members.iter().filter(|m| !m.control_plane);
+        let place = place.take_while(|m| m.name != node.name).count();
+        let count = control_planes.len();
+        control_planes.rotate_left(place % count);
+    }
     let backends: String = control_planes
         .iter()
         .map(|m| format!(" --backend {}:{}", m.address, layout::API_SERVER_PORT))

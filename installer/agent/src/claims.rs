@@ -52,7 +52,7 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
         .iter()
         .filter_map(|path| absent_part(&host.at(path), path))
         .collect();
-    let mut absent_base_tables = Vec::new();
+    let mut absent_bases = Vec::new();
     if host.has_kernel() {
         ours.mounts_under.retain(|dir| mounts::below(dir).is_empty());
         ours.cgroups.retain(|name| !cgroups::exists(name));
@@ -67,7 +67,7 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
             ours.nft_tables.retain(|name| !rules.has_table(name));
             ours.iptables_chains.retain(|prefix| !rules.has_chain_with(prefix));
             if !claims.iptables_chains.is_empty() {
-                absent_base_tables = rules.absent_iptables_tables();
+                absent_bases = rules.absent_iptables_bases();
             }
         }
     }
@@ -77,7 +77,7 @@ pub fn undo_for(agent: &Agent, claims: &Claims, effects: &[ClusterEffect]) -> Re
     Ok(Undo::RemoveClaims {
         claims: ours,
         sysctls,
-        absent_base_tables,
+        absent_bases,
         absent_parents,
         effects: effects.to_vec(),
     })
@@ -134,18 +134,13 @@ pub fn quiesce(agent: &Agent, all: &[&Claims]) -> Vec<String> {
 }
 
 /// Takes everything away. Right when some or all of it is gone or never was. Returns a line for each thing that stays.
-pub fn remove(
-    agent: &Agent,
-    claims: &Claims,
-    sysctls: &[(String, String)],
-    absent_base_tables: &[String],
-) -> Vec<String> {
+pub fn remove(agent: &Agent, claims: &Claims, sysctls: &[(String, String)], absent_bases: &[String]) -> Vec<String> {
     let host = &agent.host;
     let mut residue = quiesce(agent, &[claims]);
     if host.has_kernel() {
         residue.extend(unmount(agent, claims));
         residue.extend(attempt("links", || remove_links(claims)));
-        residue.extend(attempt("nftables", || remove_rules(claims, absent_base_tables)));
+        residue.extend(attempt("nftables", || remove_rules(claims, absent_bases)));
         residue.extend(remove_legacy_chains(agent, claims));
         residue.extend(cgroups::remove(&claims.cgroups, &agent.children));
     }
@@ -212,8 +207,8 @@ fn remove_links(claims: &Claims) -> std::io::Result<()> {
     Ok(())
 }
 
-fn remove_rules(claims: &Claims, absent_base_tables: &[String]) -> std::io::Result<()> {
-    if claims.nft_tables.is_empty() && claims.iptables_chains.is_empty() && absent_base_tables.is_empty() {
+fn remove_rules(claims: &Claims, absent_bases: &[String]) -> std::io::Result<()> {
+    if claims.nft_tables.is_empty() && claims.iptables_chains.is_empty() && absent_bases.is_empty() {
         return Ok(());
     }
     let all = nft::read()?;
@@ -221,8 +216,9 @@ fn remove_rules(claims: &Claims, absent_base_tables: &[String]) -> std::io::Resu
     if !claims.iptables_chains.is_empty() {
         nft::delete_chains(&nft::read()?, &claims.iptables_chains)?;
     }
-    let idle = nft::read()?.idle_tables(absent_base_tables);
-    nft::delete_tables(&idle)
+    let left = nft::read()?;
+    nft::delete_tables(&left.idle_tables(absent_bases))?;
+    nft::delete_empty_chains(&left.idle_base_chains(absent_bases))
 }
 
 /// Chains of the old iptables can only be reached through its own program, and exist only where that is installed.

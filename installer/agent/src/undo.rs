@@ -239,11 +239,11 @@ fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say:
         Undo::RemoveClaims {
             claims,
             sysctls,
-            absent_base_tables,
+            absent_bases,
             absent_parents,
             ..
         } => {
-            let residue = claims::remove(agent, claims, sysctls, absent_base_tables);
+            let residue = claims::remove(agent, claims, sysctls, absent_bases);
             for parent in absent_parents {
                 // Not empty: it holds what others put there, or what an older entry made.
                 let _ = std::fs::remove_dir(host.at(parent));

@@ -56,23 +56,20 @@ pub fn surroundings(
     })
 }
 
-/// The first ^C asks the run to stop after the steps in flight; the third ends the process at once.
+/// The first ^C asks the run to stop after the steps in flight; the second ends the process at once.
 fn on_interrupt(cancel: CancelToken, sink: Arc<dyn EventSink>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
-        for (count, _) in signals.forever().enumerate() {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
             cancel.cancel();
-            let text = match count {
-                0 => "stopping after the steps in flight; nothing is lost, running again continues",
-                1 => "still waiting for the steps in flight; once more ends landfall at once",
-                _ => {
-                    // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
-                    let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
-                    return;
-                }
-            };
+            let text = "stopping after the steps in flight; nothing is lost, running again continues; once more ends landfall at once";
             sink.emit(render::note(text));
+        }
+        if signals.next().is_some() {
+            // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
+            let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
         }
     });
     Ok(())

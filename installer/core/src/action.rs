@@ -282,8 +282,9 @@ pub enum Undo {
         claims: Claims,
         /// Kernel settings and their prior values.
         sysctls: Vec<(String, String)>,
-        /// nftables base tables of iptables that were absent before, `family name`.
-        absent_base_tables: Vec<String>,
+        /// Tables of iptables in nftables that were absent before, `family name`, and base chains of those that were there,
+        /// `family table chain`.
+        absent_bases: Vec<String>,
         /// Directories above claimed paths that were absent before, deepest first; removed when they end empty.
         #[serde(default)]
         absent_parents: Vec<PathBuf>,
@@ -339,6 +340,23 @@ impl Action {
         Digest::of(&serde_json::to_vec(self).expect("actions have string keys only, so they always serialise"))
     }
 
+    /// Returns one line for people: how the change will be taken back. The recipe itself is made when the node's state is known.
+    pub fn undo_text(&self) -> &'static str {
+        match self {
+            Self::Claim { .. } => "stop the daemons; remove what they made and was not there",
+            Self::Directory { .. } => "remove it when it was not there and is empty",
+            Self::File { .. } | Self::Binary { .. } => "remove it, or put the earlier file back",
+            Self::HostsLines { .. } => "remove these lines",
+            Self::Sysctls { .. } => "set the earlier values",
+            Self::KernelFeatures { .. } => "unload what was loaded for it",
+            Self::Unit { .. } => "stop and disable it, or as it was",
+            Self::Images { .. } => "remove the images that were not there",
+            Self::Run { .. } => "remove what it made here, and its members of the cluster",
+            Self::Apply { .. } => "delete the objects, or restore the earlier ones",
+            Self::RemoveFile { .. } | Self::AwaitNode { .. } | Self::Await { .. } => "nothing to undo",
+        }
+    }
+
     /// Returns one line for people.
     pub fn text(&self) -> String {
         match self {
@@ -371,36 +389,6 @@ impl Action {
                 ClusterCondition::NodesReady(nodes) => format!("wait for {} nodes to be Ready", nodes.len()),
                 ClusterCondition::RolledOut { kind, name, .. } => format!("wait for {kind} {name}"),
             },
-        }
-    }
-}
-
-impl Undo {
-    /// Returns one line for people: what taking the step back would do.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Nothing => "nothing to undo".to_owned(),
-            Self::RestorePath {
-                path,
-                prior: Prior::Absent,
-            } => format!("remove {}", path.display()),
-            Self::RestorePath { path, .. } => format!("restore {}", path.display()),
-            Self::RemoveDirectory { paths } => format!("remove {} empty director(ies)", paths.len()),
-            Self::RemoveHostsLines { lines } => format!("remove {} line(s) from /etc/hosts", lines.len()),
-            Self::RestoreSysctls { settings } => format!("restore {} kernel settings", settings.len()),
-            Self::UnloadModules { modules } => format!("unload {}", modules.join(" ")),
-            Self::RestoreUnit { name, .. } => format!("stop and disable {name}"),
-            Self::RemoveImages { references } => format!("remove {} images", references.len()),
-            Self::RemoveClaims { claims, .. } => {
-                format!(
-                    "stop {} and remove {} claimed paths",
-                    claims.units.join(" "),
-                    claims.paths.len()
-                )
-            }
-            Self::RestoreObjects { prior, absent } => {
-                format!("restore {} and delete {} objects", prior.len(), absent.len())
-            }
         }
     }
 }

@@ -87,14 +87,14 @@ impl Arrival for Shared {
 }
 
 impl Executor<'_> {
-    /// Runs `plan`. `satisfied` steps of the whole plan count as done. After the first failure no new step is handed out;
-    /// running ones end. Blocks until all is over.
+    /// Runs `plan`. `satisfied` steps of the whole plan count as done, each once what it needs is. After the first failure no new step
+    /// is handed out; running ones end. Blocks until all is over.
     pub fn run(&self, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Executed {
         let shared = Shared {
             progress: Mutex::new(Progress::default()),
             changed: Condvar::new(),
         };
-        shared.lock().done = satisfied.clone();
+        pass_over(plan, satisfied, &mut shared.lock().done);
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
         let mut by_node: BTreeMap<NodeName, Vec<Step>> = BTreeMap::new();
         for step in &todo {
@@ -102,7 +102,7 @@ impl Executor<'_> {
         }
         let bytes_sent = thread::scope(|scope| {
             let pusher = scope.spawn(|| push(self.bundle, self.sessions, &by_node, &shared, self.cancel, self.voice));
-            self.hand_out(scope, plan, &todo, &shared);
+            self.hand_out(scope, plan, satisfied, &todo, &shared);
             pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         let progress = std::mem::take(&mut *shared.lock());
@@ -117,6 +117,7 @@ impl Executor<'_> {
         &'scope self,
         scope: &'scope thread::Scope<'scope, 'env>,
         plan: &'scope Plan,
+        satisfied: &'scope BTreeSet<StepId>,
         todo: &[&'scope Step],
         shared: &'scope Shared,
     ) {
@@ -149,6 +150,7 @@ impl Executor<'_> {
                     match result {
                         Ok(changed) => {
                             p.done.insert(step.id.clone());
+                            pass_over(plan, satisfied, &mut p.done);
                             p.changes += usize::from(changed);
                         }
                         Err(diagnosis) => p.errors.push(diagnosis),
@@ -302,6 +304,20 @@ impl Executor<'_> {
         let what = "what an interrupted step left cannot be taken back";
         let diagnosis = Diagnosis::new(Code::ForeignState, what).on(&step.node).at(&step.id);
         Err(undone.residue.into_iter().fold(diagnosis, Diagnosis::saw))
+    }
+}
+
+/// Counts satisfied steps as done whose needs are done. One that stands behind a step that is still to be done must not let those
+/// behind it overtake: what is there of it may be taken back before that step is done again.
+fn pass_over(plan: &Plan, satisfied: &BTreeSet<StepId>, done: &mut BTreeSet<StepId>) {
+    let mut before = None;
+    while before != Some(done.len()) {
+        before = Some(done.len());
+        for step in plan.steps.iter().filter(|s| satisfied.contains(&s.id)) {
+            if step.needs.iter().all(|need| done.contains(need)) {
+                done.insert(step.id.clone());
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::session::{AgentPlace, AgentProgram, NodeSession};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
+use landfall_core::journal::Ownership;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::wire::{PROTOCOL_VERSION, Request, Welcome};
 use std::collections::BTreeMap;
@@ -167,6 +168,18 @@ pub fn ask_all<T: serde::de::DeserializeOwned + Send>(
         }
     }
     if errors.is_empty() { Ok(answers) } else { Err(errors) }
+}
+
+/// Takes landfall's state away again from nodes where nothing is ours. Nodes that another run holds are left alone.
+pub fn leave_nothing(sessions: &Sessions) {
+    let list: Vec<_> = sessions.values().collect();
+    // A node that is lost by now keeps its state directory: the next run finds and reports it.
+    each(&list, |session| {
+        let own = session.ask::<Ownership>(&Request::Ownership);
+        if own.is_ok_and(|own| own.is_empty()) {
+            let _: Result<(), Diagnosis> = session.ask(&Request::Tidy);
+        }
+    });
 }
 
 /// Ends all sessions.

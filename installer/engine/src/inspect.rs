@@ -43,6 +43,7 @@ pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
     verify_over(desired, &sessions, &outside, &unreachable, around, &voice, &mut outcome);
     fleet::close(&outside);
+    fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     outcome
 }
@@ -109,6 +110,7 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
     if outcome.nodes.values().any(|n| n.owned > 0) {
         add_cluster_health(desired, &sessions, &mut outcome);
     }
+    fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     outcome
 }
@@ -208,6 +210,7 @@ pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
     } else {
         outcome.errors.extend(errors);
     }
+    fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     outcome
 }

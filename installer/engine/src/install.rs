@@ -13,7 +13,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
-use landfall_core::name::{NodeName, StepId};
+use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::plan::install::plan_install;
 use landfall_core::plan::{Plan, Step};
 use landfall_core::preflight::{self, Severity};
@@ -67,7 +67,7 @@ pub fn install(
             &mut outcome,
         );
     } else {
-        leave_nothing(&sessions);
+        fleet::leave_nothing(&sessions);
     }
     fleet::close(&outside);
     fleet::close(&sessions);
@@ -88,8 +88,10 @@ fn on_sessions(
 ) {
     match fleet::lease(sessions, "install", &desired.spec.name, around) {
         Ok(run) => outcome.run = Some(run),
-        // Nodes whose lease was refused belong to another run: nothing is tidied there.
-        Err(errors) => return outcome.errors.extend(errors),
+        Err(errors) => {
+            outcome.errors.extend(errors);
+            return fleet::leave_nothing(sessions);
+        }
     }
     let cluster = Cluster::default();
     let prepared = prepare(desired, bundle, voice, sessions, &cluster, outcome);
@@ -97,16 +99,20 @@ fn on_sessions(
         Ok(prepared) => prepared,
         Err(errors) => {
             outcome.errors.extend(errors);
-            return leave_nothing(sessions);
+            return fleet::leave_nothing(sessions);
         }
     };
     outcome.plan = Some(pending(&plan, &satisfied));
     if until == Until::Plan {
-        return leave_nothing(sessions);
+        match missing_bytes(bundle, sessions, &plan, &satisfied) {
+            Ok(bytes) => outcome.bytes_to_send = bytes,
+            Err(errors) => outcome.errors.extend(errors),
+        }
+        return fleet::leave_nothing(sessions);
     }
     if let Err(errors) = voice.phase("check-bundle", || check_blobs(bundle, &plan, &satisfied)) {
         outcome.errors.extend(errors);
-        return leave_nothing(sessions);
+        return fleet::leave_nothing(sessions);
     }
     let executor = Executor {
         sessions,
@@ -245,6 +251,27 @@ fn check_blobs(bundle: &BundleFile, plan: &Plan, satisfied: &BTreeSet<StepId>) -
     bundle.verify_blobs(blobs.iter(), &mut |_, _| {})
 }
 
+/// How many bytes each node lacks of what its steps need.
+fn missing_bytes(
+    bundle: &BundleFile,
+    sessions: &Sessions,
+    plan: &Plan,
+    satisfied: &BTreeSet<StepId>,
+) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
+    let wanted = |name: &NodeName| -> BTreeSet<_> {
+        let steps = plan.steps_on(name).filter(|s| !satisfied.contains(&s.id));
+        steps.flat_map(blobs_of).collect()
+    };
+    let there: BTreeMap<NodeName, BTreeSet<_>> =
+        fleet::ask_all(sessions, |name| Request::HaveBlobs { digests: wanted(name) })?;
+    let size = |digest: &Digest| bundle.index().blob(digest).map_or(0, |blob| blob.size_bytes);
+    let missing = |(name, there): (NodeName, BTreeSet<_>)| {
+        let bytes = wanted(&name).difference(&there).map(size).sum();
+        (name, bytes)
+    };
+    Ok(there.into_iter().map(missing).collect())
+}
+
 /// The part of the plan that changes something, for people.
 fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
     let steps = plan
@@ -255,15 +282,6 @@ fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
         steps: steps.cloned().collect(),
         secrets: BTreeMap::new(),
     }
-}
-
-/// Takes landfall's state away again from nodes where nothing is ours.
-fn leave_nothing(sessions: &Sessions) {
-    let list: Vec<_> = sessions.values().collect();
-    // A node that is lost by now keeps its state directory: the next run finds and reports it.
-    fleet::each(&list, |session| {
-        let _: Result<(), Diagnosis> = session.ask(&Request::Tidy);
-    });
 }
 
 fn finish(sessions: &Sessions, how: &str, outcome: &mut Outcome) {

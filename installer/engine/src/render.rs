@@ -39,7 +39,7 @@ fn layout(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Cl
                 name: node.name.clone(),
                 control_plane: node.role == Role::ControlPlane,
                 schedulable: node.schedulable,
-                address: node.access_ip.unwrap_or(address),
+                address,
                 interface,
                 // Our own route from an earlier run does not count: its unit must stay.
                 reaches_services: seen.has_default_route(),

@@ -114,6 +114,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Bytes sent to each node.
     pub bytes_sent: BTreeMap<NodeName, u64>,
+    /// Bytes that each node lacks, when only a plan was asked for.
+    pub bytes_to_send: BTreeMap<NodeName, u64>,
 }
 
 /// What `status` shows of a node.

@@ -24,6 +24,7 @@ pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
     outcome.errors = errors;
     if sessions.is_empty() || (!outcome.errors.is_empty() && back == Back::LastRun) {
         // A rollback on some nodes only would leave a cluster of two minds; uninstall of the reachable rest is wanted.
+        fleet::leave_nothing(&sessions);
         fleet::close(&sessions);
         return outcome;
     }
@@ -32,6 +33,7 @@ pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
         Ok(run) => outcome.run = Some(run),
         Err(errors) => {
             outcome.errors.extend(errors);
+            fleet::leave_nothing(&sessions);
             fleet::close(&sessions);
             return outcome;
         }
@@ -57,7 +59,7 @@ pub fn take_back(
         // Run ids begin with their time, so the greatest is the newest.
         Back::LastRun => match owned.values().filter_map(|own| own.last_run.clone()).max() {
             Some(run) => Some(run),
-            None => return,
+            None => return fleet::leave_nothing(sessions),
         },
     };
     let in_run = |entry_run: &RunId| run.as_ref().is_none_or(|run| run == entry_run);

@@ -75,13 +75,13 @@ fn await_ready(
             Ok(Seen::Ready) => return Ok(()),
             Ok(Seen::Prompt) if asked => {
                 return Err(refused("the sudo password is wrong")
-                    .next("give the right one with -K, or as ansible_become_password in the inventory"));
+                    .next("give the right one as becomePassword or becomePasswordFile in cluster.yaml, or as ansible_become_password in the inventory"));
             }
             Ok(Seen::Prompt) => {
                 asked = true;
                 let Some(password) = password else {
                     return Err(refused("sudo asks for a password and none was given")
-                        .next("give it with -K, or as ansible_become_password in the inventory"));
+                        .next("give it as becomePassword or becomePasswordFile in cluster.yaml, or as ansible_become_password in the inventory"));
                 };
                 let line = [password.expose(), b"\n"].concat();
                 stdin

@@ -23,7 +23,7 @@ fn what_was_there_before_is_not_claimed() {
     let Undo::RemoveClaims {
         claims: ours,
         sysctls,
-        absent_base_tables,
+        absent_bases,
         ..
     } = undo
     else {
@@ -36,10 +36,7 @@ fn what_was_there_before_is_not_claimed() {
     fs::create_dir_all(at("/var/lib/etcd/member")).unwrap();
     fs::write(at("/proc/sys/vm/x"), "2\n").unwrap();
     for _ in 0..2 {
-        assert_eq!(
-            remove(&agent, &ours, &sysctls, &absent_base_tables),
-            Vec::<String>::new()
-        );
+        assert_eq!(remove(&agent, &ours, &sysctls, &absent_bases), Vec::<String>::new());
         assert!(at("/etc/foreign/conf").exists() && at("/var/lib/kubelet/lost+found").exists());
         assert!(!at("/var/lib/kubelet/pods").exists() && !at("/var/lib/etcd").exists());
         assert_eq!(system::read_sysctl(&agent.host, "vm.x").as_deref(), Some("1"));
@@ -98,7 +95,7 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     let undo = undo_for(&agent, &claims, &[]).unwrap();
     let Undo::RemoveClaims {
         claims: ours,
-        absent_base_tables,
+        absent_bases,
         absent_parents,
         ..
     } = undo
@@ -109,7 +106,7 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     assert_eq!(ours.links, ["cni0", "flannel.1"]);
     assert_eq!(ours.nft_tables, ["ip kube-proxy"]);
     assert_eq!(absent_parents, [at("gone")]);
-    assert_eq!(absent_base_tables.len(), 10);
+    assert_eq!(absent_bases.len(), 10);
 
     // What the daemons make, and what others make beside it.
     fs::create_dir_all(at("state/pods/a")).unwrap();
@@ -146,7 +143,7 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     ];
     make(&rules).unwrap();
 
-    let residue = remove(&agent, &ours, &[], &absent_base_tables);
+    let residue = remove(&agent, &ours, &[], &absent_bases);
     let ended = [daemon.wait(), pod.wait()].map(|status| !status.unwrap().success());
     rustix::mount::unmount(at("foreign/mounted"), rustix::mount::UnmountFlags::empty()).unwrap();
     assert_eq!(residue, Vec::<String>::new());
@@ -165,7 +162,7 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     let tables: Vec<_> = nft::read().unwrap().tables.iter().map(ToString::to_string).collect();
     assert_eq!(tables, ["inet foreign"]);
     assert_eq!(
-        remove(&agent, &ours, &[], &absent_base_tables),
+        remove(&agent, &ours, &[], &absent_bases),
         Vec::<String>::new(),
         "again is fine"
     );

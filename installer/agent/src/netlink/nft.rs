@@ -20,6 +20,9 @@ const FIXED: usize = 4;
 /// Tables that iptables-nft makes for itself.
 pub const IPTABLES_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
+/// Base chains that iptables-nft makes in them.
+const IPTABLES_BASES: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
 /// A table's full name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Table {
@@ -186,12 +189,41 @@ impl Ruleset {
         self.chains.iter().any(|c| c.name.starts_with(prefix))
     }
 
-    /// Returns which of iptables-nft's own tables are absent, as `family name`.
-    pub fn absent_iptables_tables(&self) -> Vec<String> {
-        let all = ["ip", "ip6"]
-            .iter()
-            .flat_map(|family| IPTABLES_TABLES.iter().map(move |name| format!("{family} {name}")));
-        all.filter(|name| !self.has_table(name)).collect()
+    /// Returns which of iptables-nft's own tables are absent, as `family name`, and which base chains of those that are there, as
+    /// `family table chain`.
+    pub fn absent_iptables_bases(&self) -> Vec<String> {
+        let mut absent = Vec::new();
+        for family in ["ip", "ip6"] {
+            for name in IPTABLES_TABLES {
+                let table = format!("{family} {name}");
+                if !self.has_table(&table) {
+                    absent.push(table);
+                    continue;
+                }
+                let there = |base: &str| {
+                    let mut chains = self.chains.iter();
+                    chains.any(|c| c.name == base && c.table.to_string() == table)
+                };
+                absent.extend(
+                    IPTABLES_BASES
+                        .iter()
+                        .filter(|b| !there(b))
+                        .map(|b| format!("{table} {b}")),
+                );
+            }
+        }
+        absent
+    }
+
+    /// Returns those of `candidates` (`family table chain`) that are accepting base chains without a rule.
+    pub fn idle_base_chains(&self, candidates: &[String]) -> Vec<Chain> {
+        let idle = |c: &&Chain| {
+            candidates.contains(&format!("{} {}", c.table, c.name))
+                && c.is_base
+                && c.accepts
+                && !self.rules.iter().any(|r| r.table == c.table && r.chain == c.name)
+        };
+        self.chains.iter().filter(idle).cloned().collect()
     }
 
     /// Returns those of `candidates` (`family name`) that hold nothing anybody wants: no rule, base chains only, all accepting.
@@ -260,6 +292,24 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
         messages.push((DELETE_CHAIN, 0, body));
     }
     transaction(&messages)
+}
+
+/// Deletes chains that hold no rule.
+pub fn delete_empty_chains(chains: &[Chain]) -> io::Result<()> {
+    let messages: Vec<_> = chains
+        .iter()
+        .map(|chain| {
+            let body = fixed(chain.table.family)
+                .with_text(1, &chain.table.name)
+                .with_text(3, &chain.name);
+            (DELETE_CHAIN, 0, body)
+        })
+        .collect();
+    if messages.is_empty() {
+        Ok(())
+    } else {
+        transaction(&messages)
+    }
 }
 
 #[cfg(test)]
@@ -341,7 +391,9 @@ pub(crate) mod tests {
         let all = read().unwrap();
         assert_eq!((all.tables.len(), all.chains.len(), all.rules.len()), (4, 6, 5));
         assert!(all.has_table("ip6 kube-proxy") && all.has_chain_with("KUBE-"));
-        assert_eq!(all.absent_iptables_tables().len(), 8);
+        let absent = all.absent_iptables_bases();
+        let tables = absent.iter().filter(|name| name.split(' ').count() == 2);
+        assert_eq!(tables.count(), 8);
 
         delete_tables(all.tables.iter().filter(|t| t.name == "kube-proxy")).unwrap();
         delete_chains(&all, &["KUBE-".to_owned()]).unwrap();
@@ -354,6 +406,9 @@ pub(crate) mod tests {
             .collect();
         assert_eq!(jumps, [("INPUT", &["MINE".to_owned()][..])]);
 
+        let bases = ["ip nat OUTPUT", "ip filter INPUT"].map(str::to_owned);
+        let idle: Vec<_> = left.idle_base_chains(&bases).into_iter().map(|c| c.name).collect();
+        assert_eq!(idle, ["OUTPUT"], "a base chain with a rule stays");
         let absent = ["ip filter", "ip nat", "inet foreign"].map(str::to_owned);
         let idle = left.idle_tables(&absent);
         assert_eq!(

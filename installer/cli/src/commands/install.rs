@@ -75,9 +75,12 @@ pub fn plan(args: &Plan) -> Done {
 fn show_plan(common: &Common, outcome: &Outcome) -> ExitCode {
     if let Some(plan) = &outcome.plan {
         if common.output == Output::Json {
-            say(&format!("{}\n", json!({ "event": "plan", "plan": plan })));
+            say(&format!(
+                "{}\n",
+                json!({ "event": "plan", "plan": plan, "bytesToSend": outcome.bytes_to_send })
+            ));
         } else {
-            say(&render::plan(plan, &outcome.bytes_sent));
+            say(&render::plan(plan, &outcome.bytes_to_send));
         }
     }
     close(common, outcome)

@@ -31,7 +31,11 @@ fn undo(args: &Undo, back: Back, what: &str) -> Done {
     drop(around);
     let exit = close(&args.common, &outcome);
     if args.common.output == Output::Human && exit == ExitCode::Done {
-        say("done; nothing of it is left\n");
+        say(&match (back, outcome.changes) {
+            (_, 0) => "there is nothing to take back\n".to_owned(),
+            (Back::Everything, _) => "done; nothing of it is left\n".to_owned(),
+            (Back::LastRun, steps) => format!("done; {steps} steps of the last run are taken back\n"),
+        });
     }
     Ok(exit)
 }

@@ -18,7 +18,13 @@ pub fn bytes(n: u64) -> String {
 pub fn plan(plan: &Plan, missing: &BTreeMap<landfall_core::name::NodeName, u64>) -> String {
     let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for step in &plan.steps {
-        let line = format!("    [{}] {}: {}", step.stage.as_str(), step.id, step.action.text());
+        let (stage, action) = (step.stage.as_str(), &step.action);
+        let line = format!(
+            "    [{stage}] {}: {}\n        undo: {}",
+            step.id,
+            action.text(),
+            action.undo_text()
+        );
         nodes.entry(step.node.to_string()).or_default().push(line);
     }
     let mut text = String::new();

@@ -308,6 +308,10 @@ impl Planner<'_> {
             ));
         }
         self.binaries(member, &directories)?;
+        self.validate("kubeadm-config", member, layout::KUBEADM_CONFIG, kubeadm_config);
+        if let Some((what, path, text)) = kubelet_config {
+            self.validate(what, member, path, text);
+        }
         self.units(member, &configured)
     }
 
@@ -404,12 +408,47 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Has kubeadm check a configuration before it acts on it. The digest makes another configuration another action.
+    fn validate(&mut self, what: &str, member: &Member, path: &str, config: &str) {
+        let needs = [
+            format!("{what}/{}", member.name),
+            format!("binary/kubeadm/{}", member.name),
+        ]
+        .map(id);
+        let action = Action::Run {
+            argv: kubeadm(&["config", "validate", "--config", path]),
+            env: vec![(
+                "LANDFALL_CONFIG_DIGEST".to_owned(),
+                Digest::of(config.as_bytes()).to_string(),
+            )],
+            creates: vec![],
+            claims: Claims::default(),
+            effects: vec![],
+            stdout: None,
+        };
+        self.add(
+            &format!("{what}-valid"),
+            member,
+            Stage::Prepare,
+            &needs,
+            QUICK_S,
+            action,
+        );
+    }
+
     /// What kubeadm needs on a node, by name.
     fn ready_for_kubeadm(&self, member: &Member) -> Vec<StepId> {
-        let mut needs: Vec<_> = ["images", "hosts", "binary/kubeadm", "modules-file", "sysctl-file"]
-            .iter()
-            .map(|what| id(format!("{what}/{}", member.name)))
-            .collect();
+        let mut needs: Vec<_> = [
+            "kubeadm-config-valid",
+            "images",
+            "hosts",
+            "binary/kubeadm",
+            "modules-file",
+            "sysctl-file",
+        ]
+        .iter()
+        .map(|what| id(format!("{what}/{}", member.name)))
+        .collect();
         needs.extend(
             member
                 .units
@@ -428,10 +467,16 @@ impl Planner<'_> {
     }
 
     fn first_control_plane(&mut self, first: &Member) -> Result<(), PlanError> {
-        let config_ready: Vec<_> = ["kubeadm-config", "binary/kubeadm", "dir-kubernetes", "hosts"]
-            .iter()
-            .map(|what| id(format!("{what}/{}", first.name)))
-            .collect();
+        let config_ready: Vec<_> = [
+            "kubeadm-config-valid",
+            "kubeadm-config",
+            "binary/kubeadm",
+            "dir-kubernetes",
+            "hosts",
+        ]
+        .iter()
+        .map(|what| id(format!("{what}/{}", first.name)))
+        .collect();
         let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
         let certificates = self.add(
             "certificates",
@@ -593,6 +638,7 @@ impl Planner<'_> {
                 );
             } else {
                 needs.extend(self.shared_pki(member));
+                needs.push(id(format!("kubelet-join-config-valid/{}", member.name)));
                 let config = layout::KUBELET_JOIN_CONFIG;
                 let kubelet = self.join_kubelet("join-kubelet", member, Stage::JoinControlPlanes, config, &needs);
                 last_etcd_join = self.join_control_plane(member, kubelet, last_etcd_join);

@@ -144,6 +144,6 @@ fn overlap(name: &NodeName, what: &str, network: Cidr, seen: &str, interface: &s
         nodes: vec![name.clone()],
         what: format!("the {what} {network} overlaps what the node uses already"),
         saw: format!("{seen} on {interface}"),
-        next: "choose another network with --pod-network-cidr or --service-cidr".to_owned(),
+        next: "choose another network: podNetworkCidr or serviceCidr in cluster.yaml".to_owned(),
     }
 }

@@ -130,7 +130,7 @@ pub fn check(
     findings
 }
 
-/// Picks the address and interface that a node joins with: `ip`, else the source of the route to its peers, else the address it was
+/// Picks the address and interface that a node joins with: `access_ip`, else `ip`, else the source of the route to its peers, else the address it was
 /// reached at, else its only address.
 pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
     let refuse = |what: &str, saw: String| Finding {
@@ -149,10 +149,15 @@ pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String)
             .collect::<Vec<_>>()
             .join(", ")
     };
-    if let Some(ip) = node.ip {
+    // An address that peers use but the node does not carry (behind NAT) can be no etcd peer and no VXLAN endpoint.
+    if let Some((what, ip)) = node
+        .access_ip
+        .map(|ip| ("access_ip", ip))
+        .or(node.ip.map(|ip| ("ip", ip)))
+    {
         let interface = facts.interface_of(ip);
         let interface =
-            interface.ok_or_else(|| refuse(&format!("no interface carries {ip}, the node's `ip`"), seen()))?;
+            interface.ok_or_else(|| refuse(&format!("no interface carries {ip}, the node's `{what}`"), seen()))?;
         return Ok((ip, interface.to_owned()));
     }
     let mut sources: Vec<_> = facts

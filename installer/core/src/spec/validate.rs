@@ -62,6 +62,31 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
             }
         }
     }
+    let mut names = vec![
+        ("clusterDomain", &spec.cluster_domain),
+        ("controlPlaneEndpoint", &spec.control_plane_endpoint),
+        ("sampleHost", &spec.sample_host),
+        ("ingress.dashboardHost", &spec.ingress.dashboard_host),
+        ("name", &spec.name),
+    ];
+    names.retain(|(_, value)| !is_dns_name(value));
+    for (field, value) in names {
+        topology(
+            format!("{field}: {value:?} is no DNS name"),
+            "use lower-case letters, digits and hyphens, in parts divided by dots (RFC 1123)",
+        );
+    }
+    for node in &desired.inventory.nodes {
+        if let Some(v6) = node.ip.iter().chain(&node.access_ip).find(|ip| ip.is_ipv6()) {
+            topology(
+                format!(
+                    "{v6} of {} is an IPv6 address; clusters of landfall are IPv4",
+                    node.name
+                ),
+                "give an IPv4 address of the machine",
+            );
+        }
+    }
     if spec.pod_network_cidr.prefix > 22 {
         topology(
             format!("the pod network {} is too small", spec.pod_network_cidr),
@@ -74,6 +99,19 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
             "give httpPort and dashboardPort different values",
         );
     }
+}
+
+/// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
+fn is_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
 }
 
 #[cfg(test)]
@@ -125,6 +163,19 @@ mod tests {
         }
         assert!(!text.contains("hush"));
         assert!(problems.iter().any(|p| p.code == Code::SpecTopology));
+    }
+
+    #[test]
+    fn names_that_no_resolver_takes_are_refused() {
+        let text = GOOD
+            .replace("name: ship", "name: The Ship\nsampleHost: a..b\nclusterDomain: -x")
+            .replace("ip: 10.9.0.2", "ip: 'fd00::2'");
+        let problems = cluster_yaml(&text, "c.yaml").unwrap_err();
+        let text = problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>().join("\n");
+        for wanted in ["name: \"The Ship\"", "sampleHost", "clusterDomain", "fd00::2"] {
+            assert!(text.contains(wanted), "{wanted} is not named in:\n{text}");
+        }
+        assert_eq!(problems.len(), 4, "{text}");
     }
 
     #[test]
