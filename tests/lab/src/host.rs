@@ -28,7 +28,8 @@ const PACKAGES: [&str; 20] = [
     "util-linux",
 ];
 
-fn is_root() -> bool {
+/// Says whether we are root.
+pub fn is_root() -> bool {
     static ROOT: OnceLock<bool> = OnceLock::new();
     *ROOT.get_or_init(|| {
         let id = Command::new("id").arg("-u").output();

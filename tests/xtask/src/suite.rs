@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
-use crate::dag;
+use crate::{artifacts, dag};
 use anyhow::Result;
+use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -32,6 +33,9 @@ impl Count {
 /// Runs everything. The exit code is a failure when anything failed.
 pub fn run() -> Result<ExitCode> {
     let mut total = Count::default();
+    section("Debian packages", &mut total, || {
+        host::install_packages().map(|()| Count::of(true))
+    });
     section("format", &mut total, || {
         Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?))
     });
@@ -54,6 +58,7 @@ pub fn run() -> Result<ExitCode> {
         Ok(Count::of(faults.is_empty()))
     });
     section("tests", &mut total, tests);
+    section("lab", &mut total, lab);
     println!(
         "{} passed, {} failed, {} skipped",
         total.passed, total.failed, total.skipped
@@ -89,9 +94,25 @@ fn cargo(args: &[&str]) -> Result<bool> {
         .success())
 }
 
+/// Builds the bundle and shows on real nodes what it must show; every check counts.
+fn lab() -> Result<Count> {
+    let built = artifacts::build()?;
+    let checks = scenario::run(&built.program, &built.bundle, &artifacts::cache()?)?;
+    let mut count = Count::default();
+    for check in &checks {
+        count.add(Count::of(check.failure.is_none()));
+    }
+    Ok(count)
+}
+
 /// Runs all test programs and adds up their own result lines. A run that breaks off without one counts as failed.
 fn tests() -> Result<Count> {
-    let mut child = Command::new("cargo")
+    let mut cargo = Command::new("cargo");
+    if !host::is_root() {
+        // Tests of the agent make network namespaces and cgroups.
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -n -E");
+    }
+    let mut child = cargo
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
