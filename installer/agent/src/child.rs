@@ -344,6 +344,16 @@ pub fn all_pids() -> Vec<i32> {
         .collect()
 }
 
+/// Returns the ids of the machine's own processes: those of containers that hold whole machines, with agents of their own, are not among
+/// them (seen 2026-11-24: an agent beside such machines ended their agents' children).
+pub fn own_pids() -> Vec<i32> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = namespace("self");
+    let mut pids = all_pids();
+    pids.retain(|pid| namespace(&pid.to_string()) == ours);
+    pids
+}
+
 /// Kills a process.
 pub fn kill(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
@@ -373,7 +383,7 @@ pub fn end_orphans() -> Vec<String> {
             mark.split_once('-')
                 .is_none_or(|(agent, _)| mark_of(agent).as_ref() != Some(&mark))
         };
-        all_pids().into_iter().filter(is_orphan).collect()
+        own_pids().into_iter().filter(is_orphan).collect()
     })
 }
 

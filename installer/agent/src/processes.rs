@@ -1,6 +1,6 @@
 //! Finding processes by their program and ending them.
 
-use crate::child::{all_pids, kill};
+use crate::child::{kill, own_pids};
 use crate::files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn running(programs: &[PathBuf]) -> Vec<i32> {
     if programs.is_empty() {
         return vec![];
     }
-    all_pids()
+    own_pids()
         .into_iter()
         .filter(|pid| {
             let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else {

@@ -410,11 +410,12 @@ impl Planner<'_> {
 
     /// Has kubeadm check a configuration before it acts on it. The digest makes another configuration another action.
     fn validate(&mut self, what: &str, member: &Member, path: &str, config: &str) {
-        let needs = [
-            format!("{what}/{}", member.name),
-            format!("binary/kubeadm/{}", member.name),
-        ]
-        .map(id);
+        let mut needs = vec![what, "binary/kubeadm"];
+        if &member.name != self.first {
+            // A file that the configuration names must be there.
+            needs.push("join-kubeconfig");
+        }
+        let needs: Vec<_> = needs.iter().map(|what| id(format!("{what}/{}", member.name))).collect();
         let action = Action::Run {
             argv: kubeadm(&["config", "validate", "--config", path]),
             env: vec![(
