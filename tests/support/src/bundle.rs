@@ -1,0 +1,101 @@
+//! A bundle of a few kilobytes with everything that an install asks for: programs are shell scripts, images a few words each.
+
+use crate::machine::memory_dir;
+use anyhow::Result;
+use landfall_bundle::BundleWriter;
+use landfall_core::bundle_index::{
+    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, INDEX_VERSION, Image,
+};
+use landfall_core::name::Digest;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Where the images' names begin.
+const REPOSITORY: &str = "bundle.landfall.internal";
+const PROGRAMS: [&str; 8] = [
+    "kubeadm",
+    "kubelet",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "landfall",
+    "etcdctl",
+];
+const PLUGINS: [&str; 3] = ["bridge", "flannel", "portmap"];
+const CONTROL_PLANE_IMAGES: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
+const OTHER_IMAGES: [&str; 3] = ["kube-proxy", "pause", "coredns"];
+
+fn program(name: &str) -> String {
+    match name {
+        "kubeadm" => include_str!("programs/kubeadm.sh").to_owned(),
+        "ctr" => include_str!("programs/ctr.sh").to_owned(),
+        other => format!("#!/bin/sh\necho this is {other}\n"),
+    }
+}
+
+/// Writes the bundle and returns its index.
+pub fn write_tiny(output: &Path) -> Result<BundleIndex> {
+    let directory = memory_dir()?;
+    let mut writer = BundleWriter::default();
+    let mut add = |bytes: &[u8]| -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = directory.path().join(digest.hex());
+        std::fs::write(&path, bytes)?;
+        writer.add_blob(digest, path);
+        Ok(digest)
+    };
+    let everywhere = BTreeSet::from([BundleRole::ControlPlane, BundleRole::Worker]);
+    let mut binaries = Vec::new();
+    let places = PROGRAMS.iter().map(|p| (p, BinaryPlace::Bin));
+    for (name, place) in places.chain(PLUGINS.iter().map(|p| (p, BinaryPlace::Cni))) {
+        let text = program(name);
+        binaries.push(Binary {
+            name: (*name).to_owned(),
+            component: (*name).to_owned(),
+            version: "1.0.0".to_owned(),
+            blob: add(&zstd::encode_all(text.as_bytes(), 3)?)?,
+            digest: Digest::of(text.as_bytes()),
+            size_bytes: text.len() as u64,
+            roles: everywhere.clone(),
+            place,
+        });
+    }
+    let mut images = Vec::new();
+    let control_plane = BTreeSet::from([BundleRole::ControlPlane]);
+    let roles = CONTROL_PLANE_IMAGES.iter().map(|name| (name, &control_plane));
+    for (name, roles) in roles.chain(OTHER_IMAGES.iter().map(|name| (name, &everywhere))) {
+        let manifest = format!("manifest of {name}");
+        let config = add(format!("configuration of {name}").as_bytes())?;
+        // All images share a layer, as real ones do.
+        let layer = add(b"a layer")?;
+        let digest = add(manifest.as_bytes())?;
+        images.push(Image {
+            reference: format!("{REPOSITORY}/{name}:v1.37.0").parse()?,
+            manifest: digest,
+            manifest_size_bytes: manifest.len() as u64,
+            blobs: vec![digest, config, layer],
+            roles: roles.clone(),
+        });
+    }
+    let index = BundleIndex {
+        version: INDEX_VERSION,
+        recipe: "source".to_owned(),
+        architecture: "amd64".to_owned(),
+        kubernetes_version: "v1.37.0".to_owned(),
+        image_repository: REPOSITORY.to_owned(),
+        binaries,
+        images,
+        components: vec![Component {
+            name: "kubernetes".to_owned(),
+            version: "1.37.0".to_owned(),
+        }],
+        packages: vec![DebianPackage {
+            name: "base-files".to_owned(),
+            version: "12.4".to_owned(),
+            digest: Digest::of(b"base-files"),
+        }],
+        blobs: vec![],
+    };
+    Ok(writer.write(index, output)?)
+}

@@ -1,0 +1,144 @@
+//! A machine that is a directory: some files of its own, kernel settings as plain files, and systemd as a shell script. There is no
+//! kernel behind it; the agent's `Host::under` takes it as it is.
+
+use crate::tree::Tree;
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+const SYSTEMCTL: &str = include_str!("programs/systemctl.sh");
+
+/// Kernel settings before landfall comes. Without newline, because that is how the agent writes them back.
+const SETTINGS: [(&str, &str); 14] = [
+    ("net/ipv4/ip_forward", "0"),
+    ("net/ipv4/conf/all/route_localnet", "0"),
+    ("net/ipv4/conf/all/accept_redirects", "1"),
+    ("net/ipv6/conf/all/forwarding", "0"),
+    ("net/bridge/bridge-nf-call-iptables", "0"),
+    ("net/bridge/bridge-nf-call-ip6tables", "0"),
+    ("net/netfilter/nf_conntrack_max", "65536"),
+    ("vm/overcommit_memory", "0"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "0"),
+    ("kernel/panic_on_oops", "0"),
+    ("kernel/keys/root_maxkeys", "1000"),
+    ("kernel/keys/root_maxbytes", "20000"),
+    ("kernel/osrelease", "6.1.0"),
+];
+
+const DIRECTORIES: [&str; 16] = [
+    "bin",
+    "etc/modules-load.d",
+    "etc/sysctl.d",
+    "etc/systemd/system/multi-user.target.wants",
+    "opt",
+    "proc",
+    "root",
+    "run/lock",
+    "run/systemd/active",
+    "run/systemd/system",
+    "sys/module",
+    "tmp",
+    "usr/bin",
+    "usr/local/bin",
+    "var/lib",
+    "var/log",
+];
+
+/// A machine; the directory goes with it.
+#[derive(Debug)]
+pub struct Machine {
+    root: TempDir,
+}
+
+impl Machine {
+    /// Makes a machine. Its files depend on its name, and no two of them are quite alike.
+    pub fn new(name: &str) -> Result<Self> {
+        let machine = Self { root: memory_dir()? };
+        for directory in DIRECTORIES {
+            fs::create_dir_all(machine.at(directory))?;
+        }
+        for (setting, value) in SETTINGS {
+            machine.write(&format!("proc/sys/{setting}"), value, 0o644)?;
+        }
+        machine.write("proc/sys/kernel/hostname", name, 0o444)?;
+        machine.write("proc/filesystems", "nodev\toverlay\n\text4\n", 0o444)?;
+        machine.write("proc/modules", "overlay 1 0 - Live 0x0\n", 0o444)?;
+        machine.write("etc/hostname", &format!("{name}\n"), 0o644)?;
+        let id: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+        machine.write("etc/machine-id", &format!("{id:0>32}\n"), 0o444)?;
+        machine.write("etc/resolv.conf", "", 0o644)?;
+        // Every second hosts file has no newline at its end.
+        let hosts = if name.ends_with('1') {
+            "127.0.0.1 localhost"
+        } else {
+            "127.0.0.1 localhost\n# kept\n"
+        };
+        machine.write("etc/hosts", hosts, 0o664)?;
+        // A program that the bundle replaces, so that prior content is at stake.
+        machine.write("usr/local/bin/runc", "#!/bin/sh\necho old\n", 0o750)?;
+        machine.write("usr/local/bin/other", "not ours", 0o755)?;
+        machine.write("var/lib/other/data", "not ours", 0o600)?;
+        symlink(
+            "/etc/systemd/system/other.service",
+            machine.at("etc/systemd/system/multi-user.target.wants/other.service"),
+        )?;
+        machine.write(
+            "etc/systemd/system/other.service",
+            "[Service]\nExecStart=/usr/local/bin/other\n",
+            0o644,
+        )?;
+        machine.write("usr/bin/systemctl", SYSTEMCTL, 0o755)?;
+        Ok(machine)
+    }
+
+    /// Returns the directory that stands in for `/`.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Returns where a path of the machine really is.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.root().join(path.trim_start_matches('/'))
+    }
+
+    /// Returns where the journal is.
+    pub fn journal(&self) -> PathBuf {
+        self.at(landfall_core::layout::STATE_DIR).join("journal.jsonl")
+    }
+
+    /// Writes a file and the directories above it.
+    pub fn write(&self, path: &str, text: &str, mode: u32) -> Result<()> {
+        write_program(&self.at(path), text, mode)
+    }
+
+    /// Returns everything on the machine.
+    pub fn tree(&self) -> Result<Tree> {
+        Tree::read(self.root())
+    }
+}
+
+/// Writes a file with permission bits, and the directories above it.
+pub(crate) fn write_program(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let parent = path.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent)?;
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+/// Makes a temporary directory in memory, where fsync costs nothing; on disk, when programs may not be started there.
+pub fn memory_dir() -> Result<TempDir> {
+    if let Ok(directory) = tempfile::Builder::new().prefix("landfall-").tempdir_in("/dev/shm") {
+        let program = directory.path().join("probe");
+        write_program(&program, "#!/bin/sh\n", 0o755)?;
+        let starts = Command::new(&program).status().is_ok_and(|s| s.success());
+        fs::remove_file(&program)?;
+        if starts {
+            return Ok(directory);
+        }
+    }
+    Ok(tempfile::Builder::new().prefix("landfall-").tempdir()?)
+}

@@ -1,0 +1,151 @@
+//! The way to a machine that is a directory: the engine's own shell lines run for real, with the state directory's path put under the
+//! machine's root, and the agent is a process at the other end of pipes.
+
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::layout;
+use landfall_core::name::NodeName;
+use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Environment variable by which a node's agent is told how long a file may get, in bytes, before the kernel kills it.
+pub const FILE_LIMIT: &str = "LANDFALL_SIM_FILE_LIMIT";
+
+/// The way to an agent's standard input; taken away when the connection ends.
+type Line = Arc<Mutex<Option<ChildStdin>>>;
+
+/// An agent that runs.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: NodeName,
+    pub(crate) child: Child,
+    pub(crate) line: Line,
+}
+
+/// All agents that were started.
+pub(crate) type Agents = Arc<Mutex<Vec<Agent>>>;
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection to one machine. Dropping it ends the input of all that it started.
+#[derive(Debug)]
+pub struct Pipes {
+    name: NodeName,
+    root: String,
+    limit: Option<u64>,
+    agents: Agents,
+    lines: Vec<Line>,
+}
+
+impl Pipes {
+    pub(crate) fn new(name: &NodeName, root: &Path, limit: Option<u64>, agents: &Agents) -> Self {
+        Self {
+            name: name.clone(),
+            root: root.display().to_string(),
+            limit,
+            agents: Arc::clone(agents),
+            lines: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, command: &str) -> io::Result<RemoteChild> {
+        let text = command.replace(layout::STATE_DIR, &format!("{}{}", self.root, layout::STATE_DIR));
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args(["-c", &text])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(limit) = self.limit {
+            shell.env(FILE_LIMIT, limit.to_string());
+        }
+        let mut child = shell.spawn()?;
+        let missing = || io::Error::from(ErrorKind::BrokenPipe);
+        let line = Arc::new(Mutex::new(Some(child.stdin.take().ok_or_else(missing)?)));
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        self.lines.push(Arc::clone(&line));
+        let exit: Box<dyn RemoteExit> = if text.ends_with(" agent serve") {
+            lock(&self.agents).push(Agent {
+                name: self.name.clone(),
+                child,
+                line: Arc::clone(&line),
+            });
+            Box::new(Unasked)
+        } else {
+            Box::new(Ended(child))
+        };
+        Ok(RemoteChild {
+            stdin: Box::new(Input(line)),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit,
+        })
+    }
+}
+
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        for line in &self.lines {
+            lock(line).take();
+        }
+    }
+}
+
+impl Transport for Pipes {
+    fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+        self.start(command)
+            .map_err(|error| Diagnosis::new(Code::Unreachable, "the machine starts no program").because(&error))
+    }
+
+    fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+        self.spawn(command)
+    }
+}
+
+/// The writing end of a line; broken once the line is taken away, closed when it is dropped.
+struct Input(Line);
+
+impl Write for Input {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match lock(&self.0).as_mut() {
+            Some(pipe) => pipe.write(bytes),
+            None => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        lock(&self.0).take();
+    }
+}
+
+/// The end of a program that was started here.
+struct Ended(Child);
+
+impl RemoteExit for Ended {
+    fn wait(&mut self) -> Option<i32> {
+        self.0.wait().ok()?.code()
+    }
+}
+
+/// The end of an agent, which the fleet waits for and the engine never asks about.
+struct Unasked;
+
+impl RemoteExit for Unasked {
+    fn wait(&mut self) -> Option<i32> {
+        None
+    }
+}
