@@ -1,0 +1,100 @@
+//! Two operators at once.
+
+use crate::scene::{Listener, Scene, deaf};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::explain::{Code, ExitCode};
+use landfall_engine::fleet::{self, Voice};
+use landfall_engine::run::{self, Back, OnFailure, Until};
+use landfall_engine::session::AgentPlace;
+use landfall_test_support::story;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// kubeadm waits while this file is there; it goes also when the test fails, so that nobody waits for ever.
+struct Hold(PathBuf);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
+    let scene = Scene::new(1, 1);
+    let first_control_plane = scene.desired.inventory.control_planes().next().unwrap().name.clone();
+    let machine = scene.fleet.machine(&first_control_plane).unwrap();
+    // The first install is for certain half done when the second comes.
+    machine.write("hold", "", 0o644).unwrap();
+    let (tell, started) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let listener = Listener(move |event: &Event| {
+        if matches!(&event.kind, EventKind::StepStarted { step, .. } if step.as_str().starts_with("certificates/")) {
+            let _ = tell.lock().unwrap().send(());
+        }
+    });
+    let around = scene
+        .fleet
+        .surroundings("100-a", "ann@desk", Arc::new(listener))
+        .unwrap();
+    thread::scope(|scope| {
+        let hold = Hold(machine.at("hold"));
+        let first = scope.spawn(|| story::install(&scene.desired.inventory, &scene.plan, &scene.bundle, &around));
+        started.recv_timeout(Duration::from_secs(60)).unwrap();
+        let around = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
+        let second = run::install(
+            &scene.desired,
+            &scene.bundle,
+            Until::Verified,
+            OnFailure::Rollback,
+            &around,
+        );
+        let undo = run::undo(&scene.desired, Back::Everything, &around);
+        for refused in [&second, &undo] {
+            assert_eq!(refused.exit_code(), ExitCode::Locked);
+            assert_eq!((refused.changes, refused.rolled_back), (0, false));
+            assert_eq!(refused.errors.len(), 2, "every node says it");
+            for error in &refused.errors {
+                assert_eq!(error.code, Code::Locked);
+                let text = format!("{error:?}");
+                assert!(
+                    text.contains("ann@desk runs `install` (run 100-a) on cluster ship"),
+                    "{text}"
+                );
+                assert!(!text.contains("bob@laptop"), "{text}");
+            }
+        }
+        drop(hold);
+        let first = first.join().unwrap();
+        scene.must_work(&first, "the first install");
+        assert_eq!(first.run.unwrap().as_str(), "100-a");
+    });
+    scene.fleet.settle().unwrap();
+    assert_eq!(scene.install("300-c").changes, 0, "the first install is whole");
+    scene.must_work(&scene.undo("400-d", Back::Everything), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
+    let scene = Scene::new(1, 2);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
+    let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &around, &Voice::new(&around));
+    assert!(errors.is_empty(), "{errors:?}");
+    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    let others = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
+    let install = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &others);
+    let rollback = run::undo(&scene.desired, Back::LastRun, &others);
+    for refused in [install, rollback] {
+        assert_eq!((refused.exit_code(), refused.errors.len()), (ExitCode::Locked, 1));
+        assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
+    }
+    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    fleet::leave_nothing(&sessions);
+    fleet::close(&sessions);
+    scene.fleet.settle().unwrap();
+    scene.must_be_as_before("refused runs");
+}

@@ -1,0 +1,10 @@
+//! Whole runs over a fleet of simulated nodes. What this covers and what not is in the crate's README.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod crash;
+mod lease;
+mod refusal;
+mod scene;
+mod torn;
+mod whole;

@@ -1,0 +1,78 @@
+//! `install` as the command line calls it, up to where it refuses: a directory is no machine that preflight accepts.
+
+use crate::scene::{Scene, deaf};
+use landfall_core::explain::{Code, ExitCode};
+use landfall_engine::run::{self, Back, OnFailure, Until};
+
+#[test]
+fn preflight_refuses_and_leaves_no_trace() {
+    let scene = Scene::new(1, 1);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
+    scene.fleet.settle().unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::PreflightRefused, "{:#?}", outcome.errors);
+    assert!(outcome.errors.len() > 1, "all findings at once: {:#?}", outcome.errors);
+    scene.must_be_as_before("refused install");
+}
+
+#[test]
+fn an_unreachable_node_ends_the_run_before_the_others_are_touched() {
+    let scene = Scene::new(1, 2);
+    let lost = "w-2".parse().unwrap();
+    scene.fleet.set_unreachable(&lost, true);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
+    scene.fleet.settle().unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Unreachable);
+    assert_eq!(outcome.errors.len(), 1);
+    assert_eq!(
+        (outcome.errors[0].code, outcome.errors[0].node.as_ref()),
+        (Code::Unreachable, Some(&lost))
+    );
+    scene.must_be_as_before("install without a node");
+}
+
+#[test]
+fn uninstall_takes_back_the_reachable_nodes_and_names_the_lost_one() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let lost = "w-1".parse().unwrap();
+    scene.fleet.set_unreachable(&lost, true);
+    let rollback = scene.undo("200-b", Back::LastRun);
+    assert_eq!(
+        (rollback.exit_code(), rollback.changes),
+        (ExitCode::Unreachable, 0),
+        "no cluster of two minds"
+    );
+    let uninstall = scene.undo("300-c", Back::Everything);
+    assert_eq!(uninstall.exit_code(), ExitCode::Unreachable);
+    assert!(uninstall.changes > 0 && uninstall.errors[0].node.as_ref() == Some(&lost));
+    scene.fleet.set_unreachable(&lost, false);
+    scene.must_work(&scene.undo("400-d", Back::Everything), "uninstall of the rest");
+    scene.must_be_as_before("uninstall of the rest");
+}
+
+#[test]
+fn undoing_where_nothing_was_done_leaves_no_trace() {
+    let scene = Scene::new(1, 1);
+    for (run, back) in [("100-a", Back::LastRun), ("200-b", Back::Everything)] {
+        let outcome = scene.undo(run, back);
+        scene.must_work(&outcome, run);
+        assert_eq!(outcome.changes, 0);
+        scene.must_be_as_before(run);
+    }
+}
+
+#[test]
+fn looking_at_bare_machines_leaves_no_trace() {
+    let scene = Scene::new(1, 1);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    for (what, look) in [
+        ("status", run::status as fn(&_, &_) -> _),
+        ("kubeconfig", run::kubeconfig),
+    ] {
+        let _: run::Outcome = look(&scene.desired, &around);
+        scene.fleet.settle().unwrap();
+        scene.must_be_as_before(what);
+    }
+}
