@@ -1,0 +1,134 @@
+//! Finds the program and runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// Returns the program, built by cargo in the profile and place that the surroundings say; cargo itself names the file.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--package",
+                "landfall",
+                "--bin",
+                "landfall",
+            ])
+            .args(["--message-format", "json"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let messages = text
+            .lines()
+            .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        let mut executables = messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?)));
+        executables
+            .next()
+            .expect("cargo names the executable that it built or found")
+    })
+}
+
+/// What a run of the program gave.
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Fails unless the program ended with this status, and hands itself on.
+    #[track_caller]
+    pub fn ends(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// Fails unless standard error has all of these.
+    #[track_caller]
+    pub fn complains(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.err.contains(text), "{text:?} is not in:\n{}", self.err);
+        }
+        self
+    }
+
+    /// Fails when any output has one of these.
+    #[track_caller]
+    pub fn keeps_quiet_about(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(
+                !self.out.contains(text) && !self.err.contains(text),
+                "{text:?} is in the output"
+            );
+        }
+        self
+    }
+}
+
+/// A home directory with the files of one test.
+pub struct Home(tempfile::TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Runs the program here, without a terminal. It never panics, whatever it is given.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let output = Command::new(program())
+            .args(args)
+            .env_clear()
+            .env("HOME", self.0.path())
+            .env("PATH", "/usr/bin:/bin")
+            .env("USER", "tester")
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let ran = Ran {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        for text in [&ran.out, &ran.err] {
+            assert!(!text.contains("panicked"), "{args:?}: {text}");
+        }
+        ran
+    }
+
+    /// Returns the names of everything here, so that a test can say that nothing was made.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut folders = vec![self.0.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                }
+                names.push(entry.path().display().to_string());
+            }
+        }
+        names.sort();
+        names
+    }
+}

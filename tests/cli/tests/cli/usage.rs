@@ -1,0 +1,73 @@
+//! How the program is called.
+
+use crate::program::Home;
+
+const COMMANDS: [&str; 9] = [
+    "install",
+    "plan",
+    "verify",
+    "status",
+    "rollback",
+    "uninstall",
+    "kubeconfig",
+    "inventory",
+    "bundle",
+];
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let home = Home::new();
+    let version = home.run(&["--version"]).ends(0);
+    assert_eq!(version.out, format!("landfall {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.err, "");
+    let help = home.run(&["--help"]).ends(0);
+    for command in COMMANDS {
+        assert!(help.out.contains(&format!("\n  {command} ")), "{command}: {}", help.out);
+    }
+    assert!(!help.out.contains("\n  agent "), "what runs on nodes is not for users");
+    assert_eq!(home.run(&["-h"]).ends(0).err, "");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let home = Home::new();
+    for command in COMMANDS {
+        let help = home.run(&[command, "--help"]).ends(0);
+        assert!(help.out.contains(&format!("Usage: landfall {command}")), "{}", help.out);
+        if !matches!(command, "bundle") {
+            assert!(help.out.contains("--inventory <FILE>"), "{}", help.out);
+        }
+    }
+    for command in ["build", "inspect", "verify"] {
+        home.run(&["bundle", command, "--help"]).ends(0);
+    }
+}
+
+#[test]
+fn wrong_use_ends_with_2() {
+    let home = Home::new();
+    for args in [
+        &[][..],
+        &["no-such-command"],
+        &["--no-such-flag"],
+        &["install"],
+        &["install", "-i", "x.yaml"],
+        &["install", "-i", "x.yaml", "b", "--on-failure", "panic"],
+        &["verify", "-i", "x.yaml", "--output", "xml"],
+        &["status", "-i", "x.yaml", "--connect-timeout", "soon"],
+        &["uninstall", "--yes"],
+        &["bundle"],
+        &["bundle", "verify"],
+        &["bundle", "build", "--recipe", "magic", "-o", "x"],
+        &["agent", "api-balancer", "--listen", "127.0.0.1:0"],
+    ] {
+        let ran = home.run(args).ends(2);
+        assert_eq!(ran.out, "", "{args:?}");
+        assert!(
+            ran.err.contains("Usage: landfall") || ran.err.contains("error: "),
+            "{args:?}: {}",
+            ran.err
+        );
+    }
+    assert_eq!(home.names(), Vec::<String>::new(), "nothing was made");
+}
