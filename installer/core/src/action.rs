@@ -141,6 +141,8 @@ pub enum FeatureEvidence {
     Path(PathBuf),
     /// A filesystem type is listed in /proc/filesystems.
     Filesystem(String),
+    /// The kernel answers questions about nftables.
+    Nftables,
 }
 
 /// Something awaited on a node.

@@ -152,6 +152,9 @@ pub fn restore_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<String
 pub fn has_feature(host: &Host, evidence: &FeatureEvidence) -> bool {
     match evidence {
         FeatureEvidence::Path(path) => host.at(path).exists(),
+        FeatureEvidence::Nftables => {
+            host.at("/sys/module/nf_tables").exists() || (host.has_kernel() && crate::netlink::nft::read().is_ok())
+        }
         FeatureEvidence::Filesystem(kind) => files::text(host.at("/proc/filesystems"))
             .lines()
             .any(|l| l.split_whitespace().next_back() == Some(kind)),

@@ -4,6 +4,9 @@ use crate::action::Claims;
 use crate::inventory::Role;
 use std::path::PathBuf;
 
+/// What containerd makes of its template once the kubelet knows the node's podCIDR; it never makes it anew by itself.
+const CNI_CONFIG: &str = "/etc/landfall/cni/net.d/10-containerd-net.conflist";
+
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()
 }
@@ -43,7 +46,7 @@ pub(super) fn daemon_claims() -> Claims {
             "/var/log/containers",
             "/var/log/kubernetes",
             "/usr/libexec/kubernetes",
-            "/etc/landfall/cni/net.d/10-containerd-net.conflist",
+            CNI_CONFIG,
             "/etc/kubernetes",
         ]),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
@@ -120,7 +123,13 @@ pub(super) fn kubeadm_claims(role: Role) -> Claims {
             "/etc/kubernetes/tmp",
             "/var/lib/kubelet",
             "/etc/kubernetes/pki/ca.crt",
+            // A node that joins again gets another podCIDR: what was made from the first must not stay.
+            CNI_CONFIG,
+            "/run/landfall/cni",
+            "/run/flannel",
+            "/var/lib/cni",
         ]),
+        links: strings(&["cni0", "flannel.1"]),
         ..Claims::default()
     };
     if role == Role::ControlPlane {

@@ -847,5 +847,14 @@ pub fn kernel_features() -> Vec<KernelFeature> {
             module: "nf_conntrack".to_owned(),
             evidence: FeatureEvidence::Path("/proc/sys/net/netfilter/nf_conntrack_max".into()),
         },
+        KernelFeature {
+            module: "nf_tables".to_owned(),
+            evidence: FeatureEvidence::Nftables,
+        },
+        KernelFeature {
+            // Built in or loaded, it shows here, because it has parameters.
+            module: "vxlan".to_owned(),
+            evidence: FeatureEvidence::Path("/sys/module/vxlan".into()),
+        },
     ]
 }
