@@ -16,9 +16,15 @@ fn directories(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Says whether a group is there in any hierarchy.
+/// Says whether a group is there in any hierarchy that has a controller.
 pub fn exists(name: &str) -> bool {
-    !directories(name).is_empty()
+    directories(name).iter().any(|directory| !is_named(directory))
+}
+
+/// Says whether a group lies in systemd's named hierarchy (version 1), which has no controller and mirrors the others. A container that
+/// stands for a machine sees its host's there (podman mounts it so), with the groups of every machine beside it.
+fn is_named(directory: &Path) -> bool {
+    directory.starts_with("/sys/fs/cgroup/systemd")
 }
 
 /// Returns all processes in these groups and the groups below them.
@@ -41,12 +47,20 @@ pub fn processes(names: &[&str]) -> Vec<i32> {
 /// Removes groups and those below them. Returns a line for each that stays.
 pub fn remove(names: &[String], children: &Children) -> Vec<String> {
     let mut residue = Vec::new();
-    for directory in names.iter().flat_map(|n| directories(n)) {
+    let (named, real): (Vec<_>, Vec<_>) = names
+        .iter()
+        .flat_map(|n| directories(n))
+        .partition(|directory| is_named(directory));
+    for directory in real {
         for group in tree(&directory) {
             if let Err(errno) = remove_group(&group, children) {
                 residue.push(format!("the cgroup {} stays: {errno}", group.display()));
             }
         }
+    }
+    // Ours are empty by now and go; those of other machines are in use and stay.
+    for group in named.iter().flat_map(|directory| tree(directory)) {
+        let _ = rustix::fs::rmdir(&group);
     }
     residue
 }

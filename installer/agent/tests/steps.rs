@@ -123,6 +123,7 @@ fn step(id: &str, action: Action) -> Step {
         needs: vec![],
         deadline_s: 30,
         action,
+        redo: vec![],
     }
 }
 

@@ -241,7 +241,9 @@ impl Lab {
         };
         let before: BTreeSet<&str> = note.lines().collect();
         let now = cgroups()?;
-        let mut new: Vec<&str> = now.lines().filter(|path| !before.contains(path)).collect();
+        // A lab that was cut off may have left pods' groups, which the next one's nodes would take for somebody else's.
+        let stays = |path: &&str| before.contains(path) && !path.contains("/kubepods");
+        let mut new: Vec<&str> = now.lines().filter(|path| !stays(path)).collect();
         new.sort_by_key(|path| std::cmp::Reverse(path.len()));
         if !new.is_empty() {
             let mut rmdir = root("xargs");

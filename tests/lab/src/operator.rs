@@ -152,10 +152,10 @@ impl<'a> Operator<'a> {
         let (send, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Ok(event) = serde_json::from_str(&line) {
-                    if send.send(event).is_err() {
-                        return;
-                    }
+                if let Ok(event) = serde_json::from_str(&line)
+                    && send.send(event).is_err()
+                {
+                    return;
                 }
             }
         });

@@ -29,7 +29,7 @@ const SETTINGS: [(&str, &str); 14] = [
     ("kernel/osrelease", "6.1.0"),
 ];
 
-const DIRECTORIES: [&str; 16] = [
+const DIRECTORIES: [&str; 17] = [
     "bin",
     "etc/modules-load.d",
     "etc/sysctl.d",
@@ -40,7 +40,8 @@ const DIRECTORIES: [&str; 16] = [
     "run/lock",
     "run/systemd/active",
     "run/systemd/system",
-    "sys/module",
+    "sys/module/nf_tables",
+    "sys/module/vxlan",
     "tmp",
     "usr/bin",
     "usr/local/bin",
