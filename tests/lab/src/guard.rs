@@ -20,12 +20,13 @@ impl Guard {
         guard.stop()?;
         let subnet = lab.subnet();
         let table = &guard.table;
+        // The cluster's own networks are reached by way of the nodes: the machine outside sends to them across the bridge.
         let rules = format!(
-            "table inet {table} {{\n  counter left {{ }}\n  chain seen {{\n    ip daddr {subnet} return\n    \
+            "table inet {table} {{\n  counter left {{ }}\n  chain seen {{\n    \
+             ip daddr {{ {subnet}, 10.244.0.0/16, 10.96.0.0/12 }} return\n    \
              ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} return\n    meta l4proto ipv6-icmp return\n    ip6 daddr ff00::/8 return\n    \
              counter name left drop\n  }}\n  \
-             chain forward {{ type filter hook forward priority -300; iifname \"{bridge}\" jump seen; }}\n  \
-             chain input {{ type filter hook input priority -300; iifname \"{bridge}\" jump seen; }}\n}}\n"
+             chain arriving {{ type filter hook prerouting priority -300; iifname \"{bridge}\" jump seen; }}\n}}\n"
         );
         let mut nft = root("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
         nft.stdin
