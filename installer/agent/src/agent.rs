@@ -25,6 +25,8 @@ pub struct Holder {
     pub command: String,
     /// Name of the cluster.
     pub cluster: String,
+    /// What an install installs.
+    pub bundle: Option<String>,
 }
 
 /// The agent of one session.
@@ -93,6 +95,7 @@ impl Agent {
                     command: holder.command.clone(),
                     at_ms: now_ms(),
                     cluster: holder.cluster.clone(),
+                    bundle: holder.bundle.clone(),
                 });
             }
             records.push(make(holder.run.clone()));

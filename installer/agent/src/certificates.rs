@@ -25,13 +25,15 @@ fn parse(text: &[u8]) -> Option<Vec<CertificateAge>> {
     let answer: Value = serde_json::from_slice(text).ok()?;
     let lists = ["certificates", "certificateAuthorities"].map(|list| answer[list].as_array());
     let all = lists.into_iter().flatten().flatten();
-    all.map(|certificate| {
-        Some(CertificateAge {
-            name: certificate["name"].as_str()?.to_owned(),
-            days_left: certificate["residualTime"].as_i64()?.div_euclid(SECONDS_PER_DAY),
+    // kubeadm lists files that a node does not have, such as super-admin.conf on all but the first, as missing.
+    all.filter(|certificate| certificate["missing"].as_bool() != Some(true))
+        .map(|certificate| {
+            Some(CertificateAge {
+                name: certificate["name"].as_str()?.to_owned(),
+                days_left: certificate["residualTime"].as_i64()?.div_euclid(SECONDS_PER_DAY),
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 #[cfg(test)]
@@ -42,7 +44,7 @@ mod tests {
     fn seconds_become_whole_days() {
         let text =
             br#"{"kind":"CertificateExpirationInfo","certificates":[{"name":"apiserver","residualTime":31535999},
-            {"name":"old","residualTime":-1}],"certificateAuthorities":[{"name":"ca","residualTime":315359999}]}"#;
+            {"name":"old","residualTime":-1},{"name":"super-admin.conf","residualTime":0,"missing":true}],"certificateAuthorities":[{"name":"ca","residualTime":315359999}]}"#;
         let ages = parse(text).unwrap();
         let seen: Vec<_> = ages.iter().map(|a| (a.name.as_str(), a.days_left)).collect();
         assert_eq!(seen, [("apiserver", 364), ("old", -1), ("ca", 3649)]);

@@ -110,6 +110,7 @@ mod tests {
             run: "r1".parse().unwrap(),
             command: "install".into(),
             cluster: "c".into(),
+            bundle: None,
         }
     }
 

@@ -73,6 +73,7 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
             owner,
             command,
             cluster,
+            bundle,
         } => value(lease(
             agent,
             owner,
@@ -80,6 +81,7 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
                 run: run.clone(),
                 command: command.clone(),
                 cluster: cluster.clone(),
+                bundle: bundle.clone(),
             },
         )),
         Request::Facts(query) => value(facts::gather(agent, query)),
@@ -189,6 +191,7 @@ fn tidy(agent: &Agent) -> Result<()> {
         run,
         command: "tidy".to_owned(),
         cluster: String::new(),
+        bundle: None,
     };
     match agent.take_lease("the agent", holder) {
         Ok(()) => {}

@@ -80,6 +80,7 @@ impl Operator {
             owner: "ann@desk".into(),
             command: "install".into(),
             cluster: "ship".into(),
+            bundle: None,
         })
     }
 
@@ -390,6 +391,7 @@ fn a_node_of_another_cluster_refuses() {
         owner: "bob@desk".into(),
         command: "install".into(),
         cluster: "other".into(),
+        bundle: None,
     };
     let refused = operator.ask::<Welcome>(&lease).unwrap_err();
     assert_eq!(refused.code, Code::Preflight);

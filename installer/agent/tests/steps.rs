@@ -60,6 +60,7 @@ impl Machine {
             run: run.parse().unwrap(),
             command: "install".into(),
             cluster: "ship".into(),
+            bundle: None,
         };
         self.agent.take_lease("ann@desk", holder).unwrap();
     }

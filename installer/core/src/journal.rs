@@ -31,6 +31,9 @@ pub enum Record {
         at_ms: u64,
         /// Name of the cluster.
         cluster: String,
+        /// What an install installs: the version and the digest of the bundle's index.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bundle: Option<String>,
     },
     /// A step is about to act.
     Intent {
@@ -138,6 +141,9 @@ pub struct Ownership {
     pub cluster: Option<String>,
     /// Newest run that changed something, finished or not.
     pub last_run: Option<RunId>,
+    /// Version and digest of the bundle that the newest install used.
+    #[serde(default)]
+    pub bundle: Option<String>,
 }
 
 impl Ownership {
@@ -197,9 +203,14 @@ impl Ownership {
             step: step.clone(),
         };
         match record {
-            Record::RunStarted { run, cluster, .. } => {
+            Record::RunStarted {
+                run, cluster, bundle, ..
+            } => {
                 self.open_run = Some(run.clone());
                 self.cluster = Some(cluster.clone());
+                if bundle.is_some() {
+                    self.bundle.clone_from(bundle);
+                }
             }
             Record::RunFinished { run, .. } => {
                 if self.open_run.as_ref() == Some(run) {

@@ -106,6 +106,7 @@ pub fn lease(
     sessions: &Sessions,
     command: &str,
     cluster: &str,
+    bundle: Option<String>,
     around: &Surroundings,
 ) -> Result<RunId, Vec<Diagnosis>> {
     let take = |run: &RunId| {
@@ -116,6 +117,7 @@ pub fn lease(
                 owner: around.owner.clone(),
                 command: command.to_owned(),
                 cluster: cluster.to_owned(),
+                bundle: bundle.clone(),
             };
             let welcome: Welcome = session.ask(&request)?;
             if welcome.protocol != PROTOCOL_VERSION {

@@ -95,6 +95,7 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
             Ok(NodeStatus {
                 facts: Some(facts),
                 owned: own.entries.len(),
+                bundle: own.bundle,
                 open_run: own.open_run,
                 ..NodeStatus::default()
             })

@@ -86,7 +86,7 @@ fn on_sessions(
     outside: &Sessions,
     outcome: &mut Outcome,
 ) {
-    match fleet::lease(sessions, "install", &desired.spec.name, around) {
+    match fleet::lease(sessions, "install", &desired.spec.name, Some(name_of(bundle)), around) {
         Ok(run) => outcome.run = Some(run),
         Err(errors) => {
             outcome.errors.extend(errors);
@@ -214,6 +214,7 @@ fn satisfied(
         steps: node_steps(name),
     })?;
     let mut satisfied: BTreeSet<StepId> = answers.into_values().flatten().collect();
+    pass_waits(plan, &mut satisfied);
     let applies: Vec<&Step> = plan
         .steps
         .iter()
@@ -233,7 +234,12 @@ fn satisfied(
             .filter(|(_, same)| *same)
             .map(|(step, _)| step.id.clone()),
     );
-    // A wait behind nothing new has nothing to wait for; verify looks at the cluster's health anyway.
+    pass_waits(plan, &mut satisfied);
+    Ok(satisfied)
+}
+
+/// A wait behind nothing new has nothing to wait for; verify looks at the cluster's health anyway.
+fn pass_waits(plan: &Plan, satisfied: &mut BTreeSet<StepId>) {
     let waits: Vec<_> = plan
         .steps
         .iter()
@@ -241,7 +247,15 @@ fn satisfied(
         .map(|s| s.id.clone())
         .collect();
     satisfied.extend(waits);
-    Ok(satisfied)
+}
+
+/// The bundle as the journal and `status` name it.
+fn name_of(bundle: &BundleFile) -> String {
+    format!(
+        "Kubernetes {}, index {}",
+        bundle.index().kubernetes_version,
+        bundle.index_digest()
+    )
 }
 
 /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)

@@ -108,7 +108,7 @@ fn render_all<'a>(
         objects,
         when,
     };
-    use ApplyWhen::{AllJoined, FirstApiServer};
+    use ApplyWhen::{AllReady, FirstApiServer};
     let mut groups = vec![
         group(
             "flannel",
@@ -119,7 +119,7 @@ fn render_all<'a>(
         group(
             "dns",
             Stage::Network,
-            AllJoined,
+            AllReady,
             manifests::dns_objects(spec, index, layout)?,
         ),
         group("probe", Stage::Sample, FirstApiServer, manifests::probe_objects(index)?),
@@ -136,7 +136,7 @@ fn render_all<'a>(
         groups.push(group(
             "sample",
             Stage::Sample,
-            AllJoined,
+            AllReady,
             manifests::sample_objects(spec, index, layout)?,
         ));
     }

@@ -125,6 +125,8 @@ pub struct NodeStatus {
     pub facts: Option<NodeFacts>,
     /// How many things are ours there.
     pub owned: usize,
+    /// Version and digest of the bundle that was installed.
+    pub bundle: Option<String>,
     /// A run that was interrupted.
     pub open_run: Option<RunId>,
     /// Whether the Node is Ready, with kubelet's version, if the API answered.

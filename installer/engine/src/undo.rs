@@ -29,7 +29,7 @@ pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
         return outcome;
     }
     let command = if back == Back::LastRun { "rollback" } else { "uninstall" };
-    match fleet::lease(&sessions, command, &desired.spec.name, around) {
+    match fleet::lease(&sessions, command, &desired.spec.name, None, around) {
         Ok(run) => outcome.run = Some(run),
         Err(errors) => {
             outcome.errors.extend(errors);

@@ -320,8 +320,18 @@ impl Lab {
         if machine.purpose == Purpose::Operator {
             podman.args(["--volume", &share]);
         }
-        podman.args(["--network", &self.network(), "--ip", &machine.address, image]);
+        // podman would write the hosts file anew at every start; a machine's own stays as it is.
+        podman.args([
+            "--no-hosts",
+            "--network",
+            &self.network(),
+            "--ip",
+            &machine.address,
+            image,
+        ]);
         run(&mut podman)?;
+        let hosts = format!("127.0.0.1 localhost\n{} {}\n", machine.address, machine.name);
+        self.feed(machine, &["sh", "-c", "cat > /etc/hosts"], hosts.as_bytes())?;
         let public = fs::read_to_string(self.key().with_extension("pub")).context("the lab's public key")?;
         let users = ["root", "home/admin", "home/visitor", "home/ops"];
         for home in users {

@@ -119,7 +119,7 @@ fn on_sessions(
     sessions: &Sessions,
     outcome: &mut Outcome,
 ) -> Result<(), Vec<landfall_core::explain::Diagnosis>> {
-    outcome.run = Some(fleet::lease(sessions, "install", "ship", around)?);
+    outcome.run = Some(fleet::lease(sessions, "install", "ship", None, around)?);
     let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
     let answers: BTreeMap<NodeName, BTreeSet<StepId>> = fleet::ask_all(sessions, |name| Request::Check {
         steps: changing(plan, name),

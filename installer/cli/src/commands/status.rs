@@ -30,6 +30,7 @@ pub fn status(common: &Common) -> Done {
 fn machine(status: &NodeStatus) -> Value {
     json!({
         "owned": status.owned,
+        "bundle": status.bundle,
         "openRun": status.open_run,
         "ready": status.ready.as_ref().map(|(ready, _)| ready),
         "kubelet": status.ready.as_ref().map(|(_, version)| version),
@@ -50,6 +51,7 @@ fn human(status: &NodeStatus) -> String {
         (None, _) => "the Kubernetes API does not know it, or does not answer".to_owned(),
     }];
     lines.push(format!("{} things here are landfall's", status.owned));
+    lines.extend(status.bundle.iter().map(|bundle| format!("bundle: {bundle}")));
     lines.extend(
         status
             .open_run

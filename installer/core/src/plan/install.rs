@@ -95,8 +95,8 @@ pub struct ObjectGroup {
 pub enum ApplyWhen {
     /// As soon as the API answers: DaemonSets follow the nodes.
     FirstApiServer,
-    /// When all kubelets have joined, so that replicas spread.
-    AllJoined,
+    /// When all nodes are Ready, so that replicas spread: the scheduler takes no other.
+    AllReady,
 }
 
 /// Certificates and keys of the authorities that every control plane shares (kubeadm's names).
@@ -746,11 +746,14 @@ impl Planner<'_> {
         let further = input.members[1..].iter().filter(|m| m.role() == Role::ControlPlane);
         let mut all_finished = all_joined.clone();
         all_finished.extend(further.map(|m| step_of("finish-control-plane", m)));
+        let condition = ClusterCondition::NodesReady(input.members.iter().map(|m| m.name.clone()).collect());
+        let ready = Action::Await { condition };
+        let ready = self.add("nodes-ready", first, Stage::Network, &all_joined, KUBEADM_S, ready);
         let mut awaited: BTreeMap<StepId, Vec<ClusterCondition>> = BTreeMap::new();
         for group in &input.groups {
             let needs = match group.when {
                 ApplyWhen::FirstApiServer => vec![init.clone()],
-                ApplyWhen::AllJoined => all_joined.clone(),
+                ApplyWhen::AllReady => vec![ready.clone()],
             };
             let action = Action::Apply {
                 objects: group.objects.clone(),
@@ -765,9 +768,6 @@ impl Planner<'_> {
             );
             awaited.insert(applied, rollouts(&group.objects));
         }
-        let ready = ClusterCondition::NodesReady(input.members.iter().map(|m| m.name.clone()).collect());
-        let ready = Action::Await { condition: ready };
-        self.add("nodes-ready", first, Stage::Network, &all_finished, KUBEADM_S, ready);
         for (applied, conditions) in awaited {
             for condition in conditions {
                 let ClusterCondition::RolledOut { name, .. } = &condition else {

@@ -34,6 +34,8 @@ pub enum Request {
         command: String,
         /// Name of the cluster; a node that belongs to another one refuses.
         cluster: String,
+        /// What an install installs, for the journal.
+        bundle: Option<String>,
     },
     /// Gathers facts. Reply: [`NodeFacts`].
     Facts(FactsQuery),

@@ -131,7 +131,12 @@ fn again(stage: &Stage<'_>) -> Result<()> {
 
 fn status(stage: &Stage<'_>) -> Result<()> {
     let ended = stage.operator.landfall(&["status", "-i", INVENTORY])?.expect(0)?;
-    for wanted in ["Ready, kubelet v1.37.2", "etcd: healthy", "first certificate to expire"] {
+    for wanted in [
+        "Ready, kubelet v1.37.2",
+        "bundle: Kubernetes v1.37.2",
+        "etcd: healthy",
+        "first certificate to expire",
+    ] {
         ensure!(ended.stdout.contains(wanted), "{wanted} is not said:\n{}", ended.stdout);
     }
     stage

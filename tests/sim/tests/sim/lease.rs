@@ -84,7 +84,7 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
     let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
     let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &around, &Voice::new(&around));
     assert!(errors.is_empty(), "{errors:?}");
-    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    fleet::lease(&sessions, "install", "ship", None, &around).unwrap();
     let others = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
     let install = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &others);
     let rollback = run::undo(&scene.desired, Back::LastRun, &others);
@@ -92,7 +92,7 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
         assert_eq!((refused.exit_code(), refused.errors.len()), (ExitCode::Locked, 1));
         assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
     }
-    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    fleet::lease(&sessions, "install", "ship", None, &around).unwrap();
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     scene.fleet.settle().unwrap();

@@ -60,6 +60,7 @@ fn agent_on(machine: &Machine) -> Agent {
         run: "100-a".parse().unwrap(),
         command: "install".to_owned(),
         cluster: "ship".to_owned(),
+        bundle: None,
     };
     agent.take_lease("ann@desk", holder).unwrap();
     agent
