@@ -67,10 +67,11 @@ pub fn sudo(program: &str, args: &[&str]) -> Result<String> {
     run(root(program).args(args))
 }
 
-/// Installs Debian packages that are missing.
-pub fn install_packages() -> Result<()> {
+/// Installs Debian packages that are missing: those of the lab, and `more`.
+pub fn install_packages(more: &[&'static str]) -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .into_iter()
+        .chain(more.iter().copied())
         .filter(|package| {
             let status = Command::new("dpkg-query")
                 .args(["-W", "-f", "${Status}", package])

@@ -24,7 +24,7 @@ fn checkout() -> Result<PathBuf> {
 
 /// Builds both. cargo, Go's cache and the builder's own store make the second time quick.
 pub fn build() -> Result<Artifacts> {
-    landfall_lab::host::install_packages()?;
+    landfall_lab::host::install_packages(&[])?;
     let checkout = checkout()?;
     println!("building landfall");
     let mut cargo = Command::new("cargo");

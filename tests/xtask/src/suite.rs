@@ -7,6 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
+/// What tests need beside the lab's packages: those of `installer/ssh` start an sshd of their own on loopback.
+const TEST_PACKAGES: [&str; 2] = ["openssh-server", "sudo"];
+
 /// Passed, failed and skipped checks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Count {
@@ -34,7 +37,7 @@ impl Count {
 pub fn run() -> Result<ExitCode> {
     let mut total = Count::default();
     section("Debian packages", &mut total, || {
-        host::install_packages().map(|()| Count::of(true))
+        host::install_packages(&TEST_PACKAGES).map(|()| Count::of(true))
     });
     section("format", &mut total, || {
         Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?))

@@ -111,6 +111,6 @@ pub fn take_away(stage: &Stage<'_>, checks: &mut Checks) {
             .landfall(&["uninstall", "-i", CLUSTER, "--yes"])?
             .expect(0)?;
         println!("lab: uninstall took {:.1} s", ended.took.as_secs_f32());
-        stage.expect_unchanged()
+        stage.expect_unchanged_but_for_reboots()
     });
 }
