@@ -640,6 +640,13 @@ impl Planner<'_> {
             } else {
                 needs.extend(self.shared_pki(member));
                 needs.push(id(format!("kubelet-join-config-valid/{}", member.name)));
+                // The kubelet watches this folder from its start only when it is there; else it looks every 20 s (pkg/kubelet/config).
+                let manifests = Action::Directory {
+                    path: kubernetes("manifests"),
+                    mode: 0o755,
+                };
+                let parent = id(format!("dir-kubernetes/{}", member.name));
+                needs.push(self.add("dir-manifests", member, Stage::Prepare, &[parent], QUICK_S, manifests));
                 let config = layout::KUBELET_JOIN_CONFIG;
                 let kubelet = self.join_kubelet("join-kubelet", member, Stage::JoinControlPlanes, config, &needs);
                 last_etcd_join = self.join_control_plane(member, kubelet, last_etcd_join);
