@@ -16,12 +16,12 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
         expect_refusal(ended, 6, "LF0202").map(drop)
     });
     checks.check("a node that cannot be reached: exit 6", || {
-        let nobody = with_nodes(stage, |nodes| nodes[1]["host"] = json!("10.90.2.250"));
+        let nobody = with_nodes(|nodes| nodes[1]["host"] = json!("10.90.2.250"));
         refused(stage, nobody, &["--connect-timeout", "3"], 6, "LF0201")
     });
     checks.check("a wrong host key: exit 6", || wrong_host_key(stage));
     checks.check("a wrong sudo password: exit 6, and the password is not shown", || {
-        let wrong = with_nodes(stage, |nodes| nodes[2]["becomePassword"] = json!("wrong horse"));
+        let wrong = with_nodes(|nodes| nodes[2]["becomePassword"] = json!("wrong horse"));
         stage.operator.write_cluster(wrong)?;
         let ended = expect_refusal(accept(stage, &[])?, 6, "LF0205")?;
         let all = format!("{}{}", ended.stdout, ended.stderr);
@@ -55,7 +55,7 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
 }
 
 /// Changes the list of nodes.
-fn with_nodes(_: &Stage<'_>, change: impl FnOnce(&mut Vec<Value>)) -> impl FnOnce(&mut Value) {
+fn with_nodes(change: impl FnOnce(&mut Vec<Value>)) -> impl FnOnce(&mut Value) {
     move |cluster| {
         if let Some(nodes) = cluster["nodes"].as_array_mut() {
             change(nodes);
