@@ -15,17 +15,21 @@ refuse() {
     echo "[ERROR] $1" >&2
     exit 1
 }
+no_manifests() {
+    [ -z "$(ls -A "$kubernetes/manifests" 2>/dev/null)" ] || refuse "/etc/kubernetes/manifests is not empty"
+}
 fresh() {
-    for path in kubelet.conf admin.conf manifests bootstrap-kubelet.conf; do
+    for path in kubelet.conf admin.conf bootstrap-kubelet.conf; do
         [ ! -e "$kubernetes/$path" ] || refuse "/etc/kubernetes/$path already exists"
     done
+    no_manifests
     [ ! -e "$root/var/lib/etcd/member" ] || refuse "/var/lib/etcd is not empty"
     [ -s "$root/etc/landfall/kubeadm.yaml" ] || refuse "no configuration"
     [ -e "$root/run/containerd/containerd.sock" ] || refuse "containerd does not run"
     grep -q pause "$root/var/lib/containerd/images" || refuse "images are missing"
 }
 control_plane() {
-    [ ! -e "$kubernetes/manifests" ] || refuse "/etc/kubernetes/manifests already exists"
+    no_manifests
     [ ! -e "$root/var/lib/etcd/member" ] || refuse "/var/lib/etcd is not empty"
     for name in apiserver apiserver-kubelet-client front-proxy-client apiserver-etcd-client etcd/server etcd/peer; do
         put "$pki/$name.crt" "signed by $(cat "$pki/ca.key")"
