@@ -10,6 +10,7 @@ mod body;
 mod lease;
 mod limits;
 mod metrics;
+mod policy;
 mod pool;
 mod proxy;
 mod route;

@@ -24,6 +24,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,19 +37,37 @@ pub struct Proxy {
     state: Arc<State>,
     pool: Arc<Pool>,
     limits: Limits,
-    /// Port that clients see, for X-Forwarded-Port.
-    port: u16,
+}
+
+/// What is known of a connection before its first request.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The client's address, from the connection or from a PROXY header.
+    pub address: SocketAddr,
+    /// Port that the client asked, for X-Forwarded-Port.
+    pub port: u16,
+    /// Set on a connection with TLS.
+    pub tls: Option<Arc<Session>>,
+}
+
+/// What a TLS handshake settled.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Server name that the client asked for, lower case.
+    pub server_name: Option<String>,
+    /// Certificates that the client showed, DER, its own first; they were checked against their authorities.
+    pub client_certificates: Vec<Vec<u8>>,
 }
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
 pub async fn serve(listener: TcpListener, state: Arc<State>, limits: Limits, mut stopping: Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let proxy = Arc::new(Proxy {
-        port: listener.local_addr().map_or(0, |address| address.port()),
         pool: Arc::new(Pool::new(limits.clone())),
         state,
         limits,
     });
+    let port = listener.local_addr().map_or(0, |address| address.port());
     let sweeper = tokio::spawn(sweep(Arc::clone(&proxy)));
     let slots = Arc::new(Semaphore::new(proxy.limits.connections));
     loop {
@@ -56,7 +75,14 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, limits: Limits, mut
             accepted = accept(&listener, &slots) => accepted,
             () = stopped(&mut stopping) => break,
         };
-        let connection = graceful.watch(connection(Arc::clone(&proxy), stream, peer));
+        // Costs speed only when it cannot be set.
+        let _ = stream.set_nodelay(true);
+        let client = Client {
+            address: peer,
+            port,
+            tls: None,
+        };
+        let connection = graceful.watch(connection(Arc::clone(&proxy), stream, client));
         let open = proxy.state.counters.connections.one();
         tokio::spawn(async move {
             // An error here is the client's: it went away or spoke no HTTP.
@@ -94,13 +120,15 @@ async fn accept(
     }
 }
 
-fn connection(
+fn connection<S>(
     proxy: Arc<Proxy>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> impl hyper_util::server::graceful::GracefulConnection<Output = hyper::Result<()>, Error = hyper::Error> {
-    // Costs speed only when it cannot be set.
-    let _ = stream.set_nodelay(true);
+    stream: S,
+    client: Client,
+) -> impl hyper_util::server::graceful::GracefulConnection<Output = hyper::Result<()>, Error = hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = Arc::new(client);
     let stream = Unstalled::new(stream, proxy.limits.client_stall);
     let mut builder = http1::Builder::new();
     builder
@@ -108,16 +136,16 @@ fn connection(
         .header_read_timeout(proxy.limits.head)
         .max_header_size(proxy.limits.head_bytes);
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
+        let (proxy, client) = (Arc::clone(&proxy), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(proxy.answer(request, &client).await) }
     });
     builder.serve_connection(TokioIo::new(stream), service)
 }
 
 impl Proxy {
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Download> {
+    async fn answer(&self, request: Request<Incoming>, client: &Client) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
-        let mut response = match self.forward(request, peer).await {
+        let mut response = match self.forward(request, client).await {
             Ok((response, connection)) => headers::incoming(response)
                 .map(|body| Download::endpoint(body, self.limits.silence, connection, in_flight)),
             Err(reason) => {

@@ -13,8 +13,10 @@ pub use host::host_of;
 #[cfg(test)]
 pub use build::CONTROLLER;
 
+use crate::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Everything a request needs; replaced as a whole.
@@ -26,7 +28,7 @@ pub struct Snapshot {
     wildcards: BTreeMap<String, Vec<Route>>,
     /// Routes of rules without a host.
     any_host: Vec<Route>,
-    default: Option<Backend>,
+    default: Option<Arc<Backend>>,
     /// What lost against an older object, or could not be used; for people.
     pub remarks: Vec<String>,
     /// Every Ingress that is ours.
@@ -52,9 +54,11 @@ pub struct Route {
     /// The path as written.
     pub path: String,
     /// Where it leads.
-    pub backend: Backend,
+    pub backend: Arc<Backend>,
     /// `namespace/name` of the Ingress.
-    pub ingress: String,
+    pub ingress: Arc<str>,
+    /// What else its Ingress asks for.
+    pub policy: Arc<Policy>,
 }
 
 impl Route {
@@ -101,7 +105,7 @@ impl Snapshot {
         };
         let routes = self.hosts.get(host).or_else(wildcard).unwrap_or(&self.any_host);
         let route = routes.iter().find(|r| r.matches(path));
-        route.map(|r| &r.backend).or(self.default.as_ref())
+        route.map(|r| &*r.backend).or(self.default.as_deref())
     }
 
     /// Every route with its host as written, for the status page.
@@ -118,7 +122,7 @@ impl Snapshot {
 
     /// The backend for everything that no route takes.
     pub fn default_backend(&self) -> Option<&Backend> {
-        self.default.as_ref()
+        self.default.as_deref()
     }
 
     /// All routes of all hosts.

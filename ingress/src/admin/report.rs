@@ -13,7 +13,7 @@ pub(super) fn render(state: &State) -> String {
     let routes: Vec<Value> = snapshot
         .routes()
         .map(|(host, route)| {
-            json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": route.ingress,
+            json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": &*route.ingress,
                 "service": route.backend.name, "endpoints": route.backend.endpoints })
         })
         .collect();

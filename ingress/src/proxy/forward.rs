@@ -1,13 +1,12 @@
 //! One request: its backend, then one endpoint after another until one takes it.
 
-use super::{Proxy, headers};
+use super::{Client, Proxy, headers};
 use crate::body::{Connection, Upload};
 use crate::metrics::Reason;
 use crate::pool::Failure;
 use crate::route::host_of;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, Version, header};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +15,7 @@ impl Proxy {
     pub(super) async fn forward(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: &Client,
     ) -> Result<(Response<Incoming>, Connection), Reason> {
         if request.method() == Method::CONNECT {
             return Err(Reason::BadMethod);
@@ -27,7 +26,7 @@ impl Proxy {
         if backend.endpoints.is_empty() {
             return Err(Reason::NoEndpoint);
         }
-        let mut request = headers::outgoing(request, peer.ip(), self.port)
+        let mut request = headers::outgoing(request, client)
             .ok_or(Reason::BadRequest)?
             .map(Upload::new);
         for endpoint in backend.candidates().take(self.limits.tries) {

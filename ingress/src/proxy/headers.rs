@@ -1,8 +1,8 @@
 //! Heads of requests and answers, made fit for the next hop. Pure.
 
+use super::Client;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, Uri, Version};
-use std::net::IpAddr;
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -28,7 +28,7 @@ const CLAIMS: [HeaderName; 4] = [
 
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
 /// its target cannot be sent on.
-pub(super) fn outgoing<B>(request: Request<B>, peer: IpAddr, port: u16) -> Option<Request<B>> {
+pub(super) fn outgoing<B>(request: Request<B>, client: &Client) -> Option<Request<B>> {
     let (mut parts, body) = request.into_parts();
     if let Some(authority) = parts.uri.authority() {
         let value = HeaderValue::from_str(authority.as_str()).ok()?;
@@ -47,11 +47,11 @@ pub(super) fn outgoing<B>(request: Request<B>, peer: IpAddr, port: u16) -> Optio
             parts.headers.insert(name, value);
         }
     };
-    let address = peer.to_canonical().to_string();
+    let address = client.address.ip().to_canonical().to_string();
     set("x-forwarded-for", &address);
     set("x-real-ip", &address);
-    set("x-forwarded-proto", "http");
-    set("x-forwarded-port", &port.to_string());
+    set("x-forwarded-proto", if client.tls.is_some() { "https" } else { "http" });
+    set("x-forwarded-port", &client.port.to_string());
     match parts.headers.get(header::HOST).cloned() {
         Some(host) => parts.headers.insert("x-forwarded-host", host),
         None => parts.headers.remove("x-forwarded-host"),
@@ -90,7 +90,12 @@ mod tests {
         for (name, value) in fields {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        let request = outgoing(request, "::ffff:10.0.0.9".parse().unwrap(), 80).unwrap();
+        let client = Client {
+            address: "[::ffff:10.0.0.9]:50000".parse().unwrap(),
+            port: 80,
+            tls: None,
+        };
+        let request = outgoing(request, &client).unwrap();
         assert_eq!(request.uri(), "/p?q=%2F");
         request.headers().clone()
     }

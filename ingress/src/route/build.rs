@@ -115,7 +115,12 @@ impl Snapshot {
                 self.remarks
                     .push(format!("{label}: an older Ingress has the default backend"));
             } else {
-                self.default = Some(resolver.backend(&namespace, backend, &label, &mut self.remarks));
+                self.default = Some(Arc::new(resolver.backend(
+                    &namespace,
+                    backend,
+                    &label,
+                    &mut self.remarks,
+                )));
             }
         }
         for rule in spec.rules.iter().flatten() {
@@ -140,6 +145,7 @@ fn rule_routes(
     remarks: &mut Vec<String>,
 ) -> Vec<Route> {
     let paths = rule.http.iter().flat_map(|http| &http.paths);
+    let ingress: Arc<str> = label.into();
     paths
         .map(|path| Route {
             exact: path.path_type == "Exact",
@@ -148,8 +154,9 @@ fn rule_routes(
                 .clone()
                 .filter(|p| !p.is_empty())
                 .unwrap_or_else(|| "/".to_owned()),
-            backend: resolver.backend(namespace, &path.backend, label, remarks),
-            ingress: label.to_owned(),
+            backend: Arc::new(resolver.backend(namespace, &path.backend, label, remarks)),
+            ingress: Arc::clone(&ingress),
+            policy: Arc::default(),
         })
         .collect()
 }

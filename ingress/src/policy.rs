@@ -1,0 +1,393 @@
+//! What an Ingress asks for beside hosts and paths: one typed value per wish, made from its annotations when the table is built.
+//!
+//! INVARIANT: a wish that protects (authentication, allow-list, client certificate, tenant limits) and cannot be read closes its routes:
+//! [`Policy::closed`] is set and every request gets 503. All other wishes that cannot be read are left out and remarked.
+
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Everything that is done to requests of a route before and after they are forwarded. The default does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Why these routes answer 503: a protecting annotation that cannot be read.
+    pub closed: Option<String>,
+    /// Clients that may come, and those that may not.
+    pub sources: Sources,
+    /// Redirects that are answered here.
+    pub redirects: Redirects,
+    /// Requests per second and connections at once.
+    pub limits: ClientLimits,
+    /// User and password.
+    pub basic_auth: Option<BasicAuth>,
+    /// A service that is asked before each request.
+    pub external_auth: Option<ExternalAuth>,
+    /// Certificates that clients must show.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Answers to other origins.
+    pub cors: Option<Cors>,
+    /// The path that is forwarded instead.
+    pub rewrite: Option<Rewrite>,
+    /// How paths that are not canonical are treated.
+    pub paths: PathMode,
+    /// Largest request body in bytes; none is unlimited.
+    pub body_limit_bytes: Option<u64>,
+    /// Waits; what is `None` is as in [`crate::limits::Limits`].
+    pub timeouts: Timeouts,
+    /// When another endpoint is tried.
+    pub retries: Retries,
+    /// The same client to the same endpoint.
+    pub affinity: Option<Affinity>,
+    /// How endpoints are spoken to.
+    pub upstream: Upstream,
+    /// Fields set on answers.
+    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `Strict-Transport-Security` on answers over TLS.
+    pub hsts: Option<HeaderValue>,
+    /// A second service that gets a copy of each request; its answer is dropped.
+    pub mirror: Option<Mirror>,
+    /// No line in the access log.
+    pub unlogged: bool,
+}
+
+/// Clients by address. Denied first; an empty allow-list allows all.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Networks that may come.
+    pub allow: Vec<Network>,
+    /// Networks that may not.
+    pub deny: Vec<Network>,
+}
+
+impl Sources {
+    /// Whether a client may come.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let within = |list: &[Network]| list.iter().any(|network| network.contains(client));
+        !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+}
+
+/// A network in CIDR notation; bits behind the prefix are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8` or a single address. `None` when it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|p| *p <= longest)?
+            }
+            Some(_) => return None,
+            None => longest,
+        };
+        Some(Self {
+            address: masked(address, prefix),
+            prefix,
+        })
+    }
+
+    /// Whether an address lies within.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
+    }
+}
+
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+/// Redirects, in the order in which they are looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Redirects {
+    /// All requests go there.
+    pub to: Option<Redirect>,
+    /// Plain requests go to https.
+    pub https: HttpsRedirect,
+    /// From `www.` to the bare host or back, whichever has the routes.
+    pub www: bool,
+    /// `/` goes there.
+    pub app_root: Option<String>,
+}
+
+/// One redirect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// `Location`, a valid field value.
+    pub location: String,
+}
+
+/// When plain requests are sent to https with 308.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpsRedirect {
+    /// Never.
+    #[default]
+    Off,
+    /// When the host has TLS in some Ingress.
+    WhenTls,
+    /// Always: something in front speaks TLS.
+    Always,
+}
+
+/// Bounds per client address, per proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Requests per second.
+    pub requests_per_second: Option<u32>,
+    /// Requests per minute.
+    pub requests_per_minute: Option<u32>,
+    /// Times the rate that may come at once; 5 when not said, as in ingress-nginx.
+    pub burst: u32,
+    /// Requests being served at once.
+    pub connections: Option<u32>,
+}
+
+/// HTTP Basic (RFC 7617) against a htpasswd file.
+#[derive(Clone)]
+pub struct BasicAuth {
+    /// Shown to people.
+    pub realm: String,
+    /// User to hash (`$2y$`, `$apr1$`, `{SHA}`).
+    pub users: std::sync::Arc<std::collections::BTreeMap<String, String>>,
+}
+
+/// Hashes are secrets; they are never shown.
+impl std::fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BasicAuth({} users)", self.users.len())
+    }
+}
+
+/// A service that says with its status whether a request may pass: 2xx passes, 401 and 403 are the answer, all else is 502.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalAuth {
+    /// `http://host[:port]/path`.
+    pub url: String,
+    /// Method of the question; the request's own path and method go in `X-Original-*`.
+    pub method: hyper::Method,
+    /// Fields of a passing answer that are set on the request.
+    pub response_headers: Vec<HeaderName>,
+    /// Where a 401 is redirected to.
+    pub signin: Option<String>,
+}
+
+/// Client certificates (`auth-tls-*`).
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// DER certificates of the authorities.
+    pub authorities: Vec<Vec<u8>>,
+    /// Requests without one pass; a wrong one never does.
+    pub optional: bool,
+    /// The certificate goes on in `ssl-client-cert`, URL-encoded PEM.
+    pub pass: bool,
+}
+
+/// Cross-origin answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins; `*` is all, `https://*.example.com` one label.
+    pub origins: Vec<String>,
+    /// Methods, as sent.
+    pub methods: HeaderValue,
+    /// Request fields, as sent.
+    pub headers: HeaderValue,
+    /// Fields that scripts may read.
+    pub expose: Option<HeaderValue>,
+    /// Cookies go along.
+    pub credentials: bool,
+    /// How long a preflight answer may be kept.
+    pub max_age_s: u32,
+}
+
+/// A path of our own making.
+#[derive(Debug, Clone)]
+pub struct Rewrite {
+    /// The route's path as a regular expression, matched from the start; `None` when the path is a plain one.
+    pub pattern: Option<regex::Regex>,
+    /// Replacement, with `$1` to `$9`.
+    pub target: String,
+}
+
+/// What is done with a path that is not canonical (dot segments, encoded unreserved characters, doubled slashes).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathMode {
+    /// Forwarded in the canonical form that was routed.
+    #[default]
+    Canonical,
+    /// Answered with 400.
+    Reject,
+}
+
+/// Waits for endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Option<Duration>,
+    /// For the head of an answer, and silence within it.
+    pub read: Option<Duration>,
+    /// Silence within a request's body.
+    pub send: Option<Duration>,
+}
+
+/// When another endpoint is tried. A failed connection always is, within `tries`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// Also on these statuses of a safe or idempotent request without a body that left us.
+    pub statuses: RetryStatuses,
+    /// Endpoints tried in all; `None` as in the limits.
+    pub tries: Option<u8>,
+    /// Longest time for all tries.
+    pub within: Option<Duration>,
+}
+
+/// Statuses that are tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetryStatuses {
+    /// 500.
+    pub internal: bool,
+    /// 502.
+    pub bad_gateway: bool,
+    /// 503.
+    pub unavailable: bool,
+    /// 504.
+    pub timeout: bool,
+}
+
+/// A cookie that names the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affinity {
+    /// Its name.
+    pub cookie: String,
+    /// `Path`.
+    pub path: Option<String>,
+    /// `Domain`.
+    pub domain: Option<String>,
+    /// `Max-Age` in seconds; a session cookie when none.
+    pub max_age_s: Option<u64>,
+    /// `Secure` always; else only over TLS.
+    pub secure: bool,
+    /// `SameSite`.
+    pub same_site: Option<&'static str>,
+    /// A client whose endpoint failed gets a new one.
+    pub change_on_failure: bool,
+}
+
+/// How endpoints are spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// Protocol; `None` follows the Service port's `appProtocol` (S26).
+    pub protocol: Option<Protocol>,
+    /// `Host` that endpoints see.
+    pub host: Option<String>,
+    /// Name that a TLS endpoint must prove; `None` is not checked, as in ingress-nginx.
+    pub tls_name: Option<String>,
+    /// Whether an endpoint's certificate is checked against `tls_authorities`.
+    pub tls_verify: bool,
+    /// DER certificates of the authorities.
+    pub tls_authorities: Vec<Vec<u8>>,
+    /// The Service's address instead of its endpoints'.
+    pub service_address: bool,
+    /// Requests with the same key go to the same endpoint.
+    pub hash_by: Option<HashKey>,
+}
+
+/// Protocol of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    H2c,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 over TLS.
+    H2,
+}
+
+/// What `upstream-hash-by` may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// `$request_uri`.
+    Uri,
+    /// `$remote_addr` or `$binary_remote_addr`.
+    Client,
+    /// `$host`.
+    Host,
+    /// `$http_NAME`.
+    Header(HeaderName),
+    /// `$cookie_NAME`.
+    Cookie(String),
+    /// `$arg_NAME`.
+    Argument(String),
+}
+
+/// Copies of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// `http://host[:port]`; the request's own path follows when the target ends in `$request_uri`.
+    pub target: String,
+    /// The body goes too, up to 64 KiB; longer requests are not mirrored.
+    pub body: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_and_compared_by_prefix() {
+        let within = |network: &str, address: &str| Network::parse(network).unwrap().contains(address.parse().unwrap());
+        assert!(within("10.1.2.3/8", "10.255.0.1"));
+        assert!(!within("10.0.0.0/9", "10.128.0.0"));
+        assert!(within("0.0.0.0/0", "1.2.3.4"));
+        assert!(!within("0.0.0.0/0", "::1"));
+        assert!(within("fd00::/8", "fdff::1"));
+        assert!(within("1.2.3.4", "1.2.3.4") && !within("1.2.3.4", "1.2.3.5"));
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
+            "a/8",
+            "10.0.0/8",
+            "::/129",
+        ] {
+            assert_eq!(Network::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn denied_clients_are_refused_and_an_empty_list_allows_all() {
+        let networks = |list: &[&str]| list.iter().map(|n| Network::parse(n).unwrap()).collect();
+        let sources = Sources {
+            allow: networks(&["10.0.0.0/8"]),
+            deny: networks(&["10.9.0.0/16"]),
+        };
+        let admits = |address: &str| sources.admits(address.parse().unwrap());
+        assert!(admits("10.1.1.1") && admits("::ffff:10.1.1.1"));
+        assert!(!admits("10.9.1.1") && !admits("11.0.0.1"));
+        assert!(Sources::default().admits("11.0.0.1".parse().unwrap()));
+    }
+}
