@@ -20,6 +20,8 @@ pub use writer::{BundleWriter, chunk_digests};
 pub const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Name of the index inside the file.
 pub(crate) const INDEX_NAME: &str = "bundle.json";
+/// Digests of the files before it that are no blobs, in the form of `sha256sum`: a flipped byte in them is noticed too.
+pub(crate) const CHECKSUMS_NAME: &str = "checksums";
 /// Folder of blobs inside the file.
 pub(crate) const BLOB_FOLDER: &str = "blobs/sha256/";
 /// Content of `oci-layout` (OCI image-spec 1.1, image-layout.md).

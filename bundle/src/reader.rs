@@ -1,6 +1,6 @@
 //! Opens a bundle on the operator: finds every blob by the tar's own headers, without reading the blobs.
 
-use crate::{BLOB_FOLDER, BundleError, INDEX_NAME};
+use crate::{BLOB_FOLDER, BundleError, CHECKSUMS_NAME, INDEX_NAME};
 use landfall_core::bundle_index::{BundleIndex, INDEX_VERSION};
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
@@ -66,7 +66,7 @@ impl BundleFile {
         let file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut places = BTreeMap::new();
-        let mut index = None;
+        let mut small = BTreeMap::new();
         let mut archive = tar::Archive::new(&file);
         for entry in archive.entries_with_seek().map_err(|e| malformed(e.to_string()))? {
             let mut entry = entry.map_err(|e| malformed(e.to_string()))?;
@@ -75,21 +75,23 @@ impl BundleFile {
             if at.checked_add(size).is_none_or(|end| end > length) {
                 return Err(malformed(format!("it ends within {name}")));
             }
-            if name == INDEX_NAME {
-                if size > MAX_INDEX_BYTES {
-                    return Err(malformed(format!("{INDEX_NAME} has {size} bytes")));
-                }
-                let mut text = Vec::new();
-                entry.read_to_end(&mut text).map_err(|e| malformed(e.to_string()))?;
-                index = Some(text);
-            } else if let Some(hex) = name.strip_prefix(BLOB_FOLDER) {
+            if let Some(hex) = name.strip_prefix(BLOB_FOLDER) {
                 let digest = format!("sha256:{hex}")
                     .parse()
                     .map_err(|_| malformed(format!("{name} is no blob name")))?;
                 places.insert(digest, (at, size));
+            } else if size > MAX_INDEX_BYTES {
+                return Err(malformed(format!("{name} has {size} bytes")));
+            } else {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).map_err(|e| malformed(e.to_string()))?;
+                small.insert(name, bytes);
             }
         }
-        let text = index.ok_or_else(|| malformed(format!("it holds no {INDEX_NAME}")))?;
+        check_checksums(&small).map_err(malformed)?;
+        let text = small
+            .remove(INDEX_NAME)
+            .ok_or_else(|| malformed(format!("it holds no {INDEX_NAME}")))?;
         let version: VersionOnly = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
         if version.version > INDEX_VERSION {
             let why = format!(
@@ -210,6 +212,22 @@ impl BundleFile {
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
+}
+
+/// Compares the files that are no blobs with the digests that were written with them.
+fn check_checksums(small: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+    let checksums = small
+        .get(CHECKSUMS_NAME)
+        .ok_or_else(|| format!("it holds no {CHECKSUMS_NAME}"))?;
+    for line in String::from_utf8_lossy(checksums).lines() {
+        let (hex, name) = line.split_once("  ").ok_or("its checksums cannot be read")?;
+        let bytes = small.get(name).ok_or_else(|| format!("it holds no {name}"))?;
+        let found = Digest::of(bytes).hex();
+        if found != hex {
+            return Err(format!("{name} has digest {found}, {hex} was written"));
+        }
+    }
+    Ok(())
 }
 
 #[derive(serde::Deserialize)]

@@ -70,6 +70,25 @@ fn a_flipped_byte_is_named_by_file() {
 }
 
 #[test]
+fn a_flipped_byte_in_any_file_that_is_no_blob_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = bundle(directory.path(), &[b"some blob"]);
+    let whole = std::fs::read(&path).unwrap();
+    for text in ["\"recipe\"", "imageLayoutVersion", "schemaVersion", "  oci-layout"] {
+        let at = whole.windows(text.len()).position(|w| w == text.as_bytes());
+        let mut bytes = whole.clone();
+        // Another letter: what is there can still be parsed.
+        bytes[at.unwrap() + 3] ^= 0x20;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(
+            BundleFile::open(&path).err().unwrap().code,
+            Code::BundleFormat,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = bundle(directory.path(), &[b"some blob"]);

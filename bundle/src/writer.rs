@@ -1,6 +1,6 @@
 //! Writes a bundle: index first, blobs in order of their digest, so that the same inputs give the same bytes.
 
-use crate::{BLOB_FOLDER, BundleError, CHUNK_BYTES, INDEX_NAME, OCI_LAYOUT};
+use crate::{BLOB_FOLDER, BundleError, CHECKSUMS_NAME, CHUNK_BYTES, INDEX_NAME, OCI_LAYOUT};
 use landfall_core::bundle_index::{BlobEntry, BundleIndex};
 use landfall_core::name::Digest;
 use sha2::{Digest as _, Sha256};
@@ -59,9 +59,16 @@ impl BundleWriter {
 
     fn write_part(&self, index: &BundleIndex, part: &Path) -> io::Result<()> {
         let mut tar = tar::Builder::new(BufWriter::with_capacity(1024 * 1024, File::create(part)?));
-        append(&mut tar, INDEX_NAME, &serde_json::to_vec_pretty(index)?)?;
-        append(&mut tar, "oci-layout", OCI_LAYOUT)?;
-        append(&mut tar, "index.json", &crate::node::image_index(&index.images))?;
+        let mut checksums = String::new();
+        for (name, bytes) in [
+            (INDEX_NAME, serde_json::to_vec_pretty(index)?),
+            ("oci-layout", OCI_LAYOUT.to_vec()),
+            ("index.json", crate::node::image_index(&index.images)),
+        ] {
+            checksums += &format!("{}  {name}\n", Digest::of(&bytes).hex());
+            append(&mut tar, name, &bytes)?;
+        }
+        append(&mut tar, CHECKSUMS_NAME, checksums.as_bytes())?;
         for (digest, path) in &self.blobs {
             let file = File::open(path)?;
             let mut header = header(file.metadata()?.len());

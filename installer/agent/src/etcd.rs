@@ -27,26 +27,3 @@ pub fn etcdctl(agent: &Agent, args: &[&str]) -> Result<CommandOutput> {
         stderr: output.stderr,
     })
 }
-
-/// Says whether the member here answers, no member is a learner or unstarted, and all are healthy; the error says what was seen.
-pub fn all_healthy(agent: &Agent) -> std::result::Result<(), String> {
-    let ask = |args: &[&str]| {
-        let output = etcdctl(agent, args).map_err(|error| error.diagnosis().what)?;
-        match output.status {
-            Some(0) => Ok(output.stdout),
-            _ => Err(output.stderr.lines().last().unwrap_or("etcdctl failed").to_owned()),
-        }
-    };
-    let list: serde_json::Value = serde_json::from_str(&ask(&["member", "list", "--write-out=json"])?)
-        .map_err(|e| format!("etcd's member list: {e}"))?;
-    for member in list["members"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let name = member["name"].as_str().unwrap_or_default();
-        if name.is_empty() {
-            return Err(format!("the etcd member {} has not started", member["peerURLs"]));
-        }
-        if member["isLearner"].as_bool() == Some(true) {
-            return Err(format!("the etcd member {name} is still a learner"));
-        }
-    }
-    ask(&["endpoint", "health", "--cluster"]).map(|_| ())
-}

@@ -150,23 +150,3 @@ fn read_answer(stream: &mut impl Read) -> io::Result<(u16, bool)> {
     }
     Ok((status, header("connection:").as_deref() != Some("close")))
 }
-
-/// Asks for `https://ADDRESS:PORT/PATH` and returns the status. Only loopback addresses are asked. Blocks up to about `timeout` for each
-/// of connecting, writing and reading.
-pub fn status(url: &str, timeout: Duration) -> io::Result<u16> {
-    let wrong = || {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not an https URL of a loopback address and port",
-        )
-    };
-    let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address: SocketAddr = authority.parse().map_err(|_| wrong())?;
-    if !address.ip().is_loopback() {
-        return Err(wrong());
-    }
-    let mut endpoint = Endpoint::new(address)?;
-    endpoint.connect(timeout)?;
-    endpoint.get(&format!("/{path}"))
-}

@@ -276,12 +276,13 @@ fn a_server_that_is_not_ready_is_passed_over_until_it_is() {
         served_by(balancer) == "first"
     });
     let url = format!("https://{first}/readyz");
-    assert_eq!(
-        landfall_agent::https::status(&url, Duration::from_secs(2)).unwrap(),
-        403
-    );
-    assert!(
-        landfall_agent::https::status("https://192.0.2.1:1/", Duration::from_secs(2)).is_err(),
-        "loopback only"
-    );
+    assert_eq!(https_status(&url, Duration::from_secs(2)).unwrap(), 403);
+}
+
+/// Asks `https://ADDRESS/PATH` once.
+fn https_status(url: &str, timeout: Duration) -> std::io::Result<u16> {
+    let (address, path) = url.strip_prefix("https://").unwrap().split_once('/').unwrap();
+    let mut endpoint = landfall_agent::https::Endpoint::new(address.parse().unwrap())?;
+    endpoint.connect(timeout)?;
+    endpoint.get(&format!("/{path}"))
 }

@@ -89,16 +89,6 @@ pub enum Action {
         /// Where its standard output goes as a secret file (mode 0600), if it is wanted.
         stdout: Option<PathBuf>,
     },
-    /// Removes a file of ours that has served its purpose.
-    RemoveFile {
-        /// Absolute path.
-        path: PathBuf,
-    },
-    /// Waits until something on the node answers. Changes nothing and is not journalled.
-    AwaitNode {
-        /// What is awaited.
-        probe: NodeProbe,
-    },
     /// Kubernetes objects by server-side apply. Runs on the operator, journalled on the first control plane.
     Apply {
         /// Whole objects, in order.
@@ -143,29 +133,6 @@ pub enum FeatureEvidence {
     Filesystem(String),
     /// The kernel answers questions about nftables.
     Nftables,
-}
-
-/// Something awaited on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeProbe {
-    /// An HTTPS GET that answers 200; the certificate is not checked (loopback health endpoints only).
-    HttpsOk {
-        /// For instance `https://127.0.0.1:6443/livez`.
-        url: String,
-    },
-    /// A Unix socket accepts.
-    UnixSocket {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// A TCP port accepts.
-    Tcp {
-        /// `address:port`.
-        address: String,
-    },
-    /// The etcd member on this node answers that it is a started voter and every member is healthy.
-    EtcdHealthy,
 }
 
 /// Something awaited from the cluster.
@@ -329,7 +296,7 @@ pub enum Prior {
 impl Action {
     /// Says whether the step leaves anything behind: waits do not, and are neither journalled nor counted as changes.
     pub fn changes_something(&self) -> bool {
-        !matches!(self, Self::AwaitNode { .. } | Self::Await { .. })
+        !matches!(self, Self::Await { .. })
     }
 
     /// Says whether the operator runs the action through the cluster's API.
@@ -355,7 +322,7 @@ impl Action {
             Self::Images { .. } => "remove the images that were not there",
             Self::Run { .. } => "remove what it made here, and its members of the cluster",
             Self::Apply { .. } => "delete the objects, or restore the earlier ones",
-            Self::RemoveFile { .. } | Self::AwaitNode { .. } | Self::Await { .. } => "nothing to undo",
+            Self::Await { .. } => "nothing to undo",
         }
     }
 
@@ -379,13 +346,6 @@ impl Action {
             Self::Unit { name, start: false, .. } => format!("enable {name}"),
             Self::Images { images } => format!("import and pin {} images", images.len()),
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
-            Self::RemoveFile { path } => format!("remove {}", path.display()),
-            Self::AwaitNode { probe } => match probe {
-                NodeProbe::HttpsOk { url } => format!("wait for {url}"),
-                NodeProbe::UnixSocket { path } => format!("wait for {}", path.display()),
-                NodeProbe::Tcp { address } => format!("wait for {address}"),
-                NodeProbe::EtcdHealthy => "wait for etcd's members".to_owned(),
-            },
             Self::Apply { objects } => format!("apply {} objects", objects.len()),
             Self::Await { condition } => match condition {
                 ClusterCondition::NodesReady(nodes) => format!("wait for {} nodes to be Ready", nodes.len()),

@@ -12,7 +12,6 @@ pub mod images;
 pub mod run;
 pub mod system;
 pub mod unit;
-pub mod wait;
 
 use crate::agent::{Agent, Say};
 use crate::claims;
@@ -74,16 +73,6 @@ pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<Ste
 fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
     agent.holder()?;
     let deadline = Instant::now() + Duration::from_secs(step.deadline_s);
-    if let Action::AwaitNode { probe } = &step.action {
-        let work = Work {
-            agent,
-            step,
-            owned: None,
-            deadline,
-            say,
-        };
-        return wait::until(&work, probe).map(|()| false);
-    }
     let mut entry = newest(agent, step)?;
     if entry.as_ref().is_some_and(|e| e.state != EntryState::Owned) {
         let undone = undo::undo_newest(agent, &step.id, say)?;
@@ -179,8 +168,6 @@ fn check(work: &Work) -> Result<bool> {
         Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
         Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
         Action::Run { creates, .. } => work.same().is_some() && creates.iter().all(|p| host.at(p).exists()),
-        Action::RemoveFile { path } => crate::safe_delete::kind_at(&host.at(path)).is_none(),
-        Action::AwaitNode { probe } => wait::answers(work, probe).is_ok(),
         Action::Apply { .. } | Action::Await { .. } => false,
     })
 }
@@ -209,9 +196,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
                 .collect();
             Undo::RemoveImages { references }
         }
-        Action::RemoveFile { .. } | Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => {
-            Undo::Nothing
-        }
+        Action::Apply { .. } | Action::Await { .. } => Undo::Nothing,
     })
 }
 
@@ -233,8 +218,7 @@ fn apply(work: &Work) -> Result<()> {
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
-        Action::RemoveFile { path } => crate::files::remove_file(&host.at(path)),
-        Action::AwaitNode { .. } | Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
+        Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
             "this step is not one that a node carries out".to_owned(),
         )),
     }
