@@ -1,0 +1,93 @@
+//! The command line: what is served where, and the small commands beside serving.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// HTTP proxy for Kubernetes Ingress objects. Without a command it serves.
+#[derive(clap::Parser)]
+#[command(version)]
+pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What can be done beside serving.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Asks the proxy of this pod how it is; the exit status is the answer. For exec probes.
+    Probe(Probe),
+}
+
+/// One question to the proxy of the same pod.
+#[derive(clap::Args)]
+pub struct Probe {
+    /// What is asked.
+    pub question: crate::probe::Question,
+    /// The socket on which the proxy answers.
+    #[arg(long, default_value = crate::probe::SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Everything about serving.
+#[derive(clap::Args)]
+pub struct Serve {
+    /// Where requests for the cluster's Ingresses are taken.
+    #[arg(long, default_value = "0.0.0.0:80")]
+    pub http_address: SocketAddr,
+    /// Where the status page, metrics and health are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub admin_address: SocketAddr,
+    /// Name of the IngressClass that is served.
+    #[arg(long, default_value = "landfall")]
+    pub ingress_class: String,
+    /// Host under which the status page itself is reached; shown there.
+    #[arg(long, default_value = "")]
+    pub dashboard_host: String,
+    /// Name of this pod, for the election of the one that writes status.
+    #[arg(long, env = "POD_NAME", default_value = "")]
+    pub pod_name: String,
+    /// Namespace of this pod.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system")]
+    pub pod_namespace: String,
+    /// Node that this pod runs on; shown on the status page.
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    pub node_name: String,
+    /// Socket on which `landfall-ingress probe` is answered; none without it.
+    #[arg(long)]
+    pub probe_socket: Option<PathBuf>,
+    /// Bounds of the end.
+    #[command(flatten)]
+    pub stopping: Stopping,
+    /// Listeners that pass from one process to the next.
+    #[command(flatten)]
+    pub handover: Handover,
+}
+
+/// Bounds of the end. The pod has 30 s (`terminationGracePeriodSeconds`); both together stay below.
+#[derive(clap::Args)]
+pub struct Stopping {
+    /// Milliseconds after SIGTERM in which requests are still taken, each answered with Connection: close.
+    #[arg(long, default_value_t = 2000)]
+    pub stop_delay_ms: u64,
+    /// Seconds after that in which requests in flight may end.
+    #[arg(long, default_value_t = 20)]
+    pub drain_seconds: u64,
+}
+
+/// Where and how listeners are handed over.
+#[derive(clap::Args)]
+pub struct Handover {
+    /// Directory, this user's alone, in which processes of one node meet and hand their listeners on; none without it.
+    #[arg(long = "handover-directory")]
+    pub directory: Option<PathBuf>,
+    /// What this build calls itself to the other process; for tests.
+    #[arg(long = "handover-build", hide = true, default_value = env!("CARGO_PKG_VERSION"))]
+    pub build: String,
+    /// Versions of the hand-over's protocol that are spoken; for tests.
+    #[arg(long = "handover-protocol", hide = true, value_delimiter = ',', default_values_t = crate::handover::VERSIONS)]
+    pub versions: Vec<u32>,
+}
