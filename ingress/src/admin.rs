@@ -3,6 +3,7 @@
 mod page;
 mod report;
 
+use crate::handover::Door;
 use crate::state::State;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -14,7 +15,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -27,15 +27,19 @@ const CONNECTIONS: usize = 256;
 /// Pause after accept fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves for ever.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+/// Serves for ever, also when the door is closed at the end: open connections are still answered.
+pub async fn serve(mut door: Door, state: Arc<State>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let slot = Arc::clone(&slots).acquire_owned().await.ok();
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let stream = match door.accept().await {
+            Some(Ok((stream, _))) => stream,
+            Some(Err(_)) => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            None => return std::future::pending().await,
         };
         let state = Arc::clone(&state);
         let service = service_fn(move |request| {
@@ -82,6 +86,11 @@ fn metrics(state: &State) -> String {
             "leader",
             "Whether this proxy writes status.",
             u64::from(state.leading()),
+        ),
+        (
+            "handed_over",
+            "Whether another process of this node takes connections.",
+            u64::from(state.leaving() && !state.stopping()),
         ),
         ("routes", "Routes in the table.", count(snapshot.route_count())),
         ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),

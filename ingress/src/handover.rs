@@ -25,7 +25,7 @@ mod wire;
 
 pub use doors::{Door, Doors, Reserved};
 pub use give::serve;
-pub use take::Predecessor;
+pub use take::{Offer, Predecessor};
 pub use wire::{Named, VERSIONS};
 
 use crate::args;
@@ -47,9 +47,13 @@ impl Meeting {
         let Some(directory) = args.directory else {
             return Ok(None);
         };
-        let wrong = |why: &dyn std::fmt::Display| format!("{} cannot be used for the hand-over: {why}", directory.display());
+        let wrong =
+            |why: &dyn std::fmt::Display| format!("{} cannot be used for the hand-over: {why}", directory.display());
         let private = || -> io::Result<u32> {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)?;
             // The kubelet makes it with 0755.
             let owner = std::fs::symlink_metadata(&directory)?.uid();
             if owner == ourselves() {
@@ -76,7 +80,11 @@ impl Meeting {
 
     /// The largest version that both speak.
     fn version(&self, theirs: &[u32]) -> Option<u32> {
-        self.versions.iter().copied().filter(|version| theirs.contains(version)).max()
+        self.versions
+            .iter()
+            .copied()
+            .filter(|version| theirs.contains(version))
+            .max()
     }
 }
 
@@ -94,6 +102,3 @@ fn check_user(stream: &tokio::net::UnixStream) -> io::Result<()> {
     let text = format!("user {user} is at the other end");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
-
-#[cfg(test)]
-mod tests;

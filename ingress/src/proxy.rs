@@ -8,6 +8,7 @@ mod headers;
 mod stall;
 
 use crate::body::Download;
+use crate::handover::Door;
 use crate::limits::Limits;
 use crate::log;
 use crate::pool::Pool;
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -60,21 +61,22 @@ pub struct Session {
 }
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
-pub async fn serve(listener: TcpListener, state: Arc<State>, limits: Limits, mut stopping: Receiver<bool>) {
+pub async fn serve(mut door: Door, state: Arc<State>, limits: Limits, mut stopping: Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let proxy = Arc::new(Proxy {
         pool: Arc::new(Pool::new(limits.clone())),
         state,
         limits,
     });
-    let port = listener.local_addr().map_or(0, |address| address.port());
+    let port = door.address().port();
     let sweeper = tokio::spawn(sweep(Arc::clone(&proxy)));
     let slots = Arc::new(Semaphore::new(proxy.limits.connections));
     loop {
-        let (stream, peer, slot) = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
+        let accepted = tokio::select! {
+            accepted = accept(&mut door, &slots) => accepted,
             () = stopped(&mut stopping) => break,
         };
+        let Some((stream, peer, slot)) = accepted else { break };
         // Costs speed only when it cannot be set.
         let _ = stream.set_nodelay(true);
         let client = Client {
@@ -90,7 +92,9 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, limits: Limits, mut
             drop((slot, open));
         });
     }
-    drop(listener);
+    drop(door);
+    // A closed door lets nobody in; requests on open connections go on until the stop.
+    stopped(&mut stopping).await;
     graceful.shutdown().await;
     sweeper.abort();
 }
@@ -104,14 +108,14 @@ pub async fn stopped(stopping: &mut Receiver<bool>) {
 
 /// Waits for a free slot first, so that connections beyond the limit stay in the kernel's queue.
 async fn accept(
-    listener: &TcpListener,
+    door: &mut Door,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+) -> Option<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
     // The semaphore is never closed.
     let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, slot),
+        match door.accept().await? {
+            Ok((stream, peer)) => return Some((stream, peer, slot)),
             Err(error) => {
                 log(&format!("accept: {error}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -160,7 +164,7 @@ impl Proxy {
         };
         let ours = || HeaderValue::from_static("landfall-ingress");
         response.headers_mut().entry(header::SERVER).or_insert_with(ours);
-        if self.state.stopping() {
+        if self.state.leaving() {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -5,12 +5,15 @@ use crate::route::Snapshot;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::watch::Sender;
 
 /// Shared state; every method is short and never waits for I/O.
 #[derive(Debug)]
 pub struct State {
     snapshot: RwLock<Arc<Snapshot>>,
-    synced: AtomicBool,
+    built: Sender<bool>,
+    open: AtomicBool,
+    handed_over: AtomicBool,
     stopping: AtomicBool,
     leading: AtomicBool,
     started: Instant,
@@ -27,7 +30,9 @@ impl State {
     pub fn new(node: &str, dashboard_host: &str) -> Self {
         Self {
             snapshot: RwLock::default(),
-            synced: AtomicBool::new(false),
+            built: Sender::new(false),
+            open: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             leading: AtomicBool::new(false),
             started: Instant::now(),
@@ -42,14 +47,14 @@ impl State {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts a new snapshot in place, whole. From the first on the proxy is ready.
+    /// Puts a new snapshot in place, whole.
     pub fn replace(&self, snapshot: Snapshot) {
         let new = Arc::new(snapshot);
         let old = std::mem::replace(&mut *self.snapshot.write().unwrap_or_else(PoisonError::into_inner), new);
         // A large table takes a while to free: not under the lock.
         drop(old);
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
-        self.synced.store(true, Ordering::SeqCst);
+        self.built.send_replace(true);
     }
 
     /// Says that the proxy ends soon.
@@ -62,9 +67,31 @@ impl State {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Ready: all lists were read once, and the end is not near.
+    /// Waits until there is a snapshot.
+    pub async fn built(&self) {
+        // The sender lives as long as this state.
+        let _ = self.built.subscribe().wait_for(|built| *built).await;
+    }
+
+    /// Says that connections are taken.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// Ready: there is a snapshot, connections are taken, and the end is not near. One that handed over stays ready until it is told to
+    /// end: it still serves its connections, and goes on if the other one dies.
     pub fn ready(&self) -> bool {
-        self.synced.load(Ordering::SeqCst) && !self.stopping()
+        self.open.load(Ordering::SeqCst) && !self.stopping()
+    }
+
+    /// Says whether another process of this node takes connections instead.
+    pub fn set_handed_over(&self, handed_over: bool) {
+        self.handed_over.store(handed_over, Ordering::SeqCst);
+    }
+
+    /// Clients should come anew: the end is near, or another process of this node takes connections.
+    pub fn leaving(&self) -> bool {
+        self.stopping() || self.handed_over.load(Ordering::SeqCst)
     }
 
     /// Says whether this proxy writes status.

@@ -27,6 +27,9 @@ const QUIET: Duration = Duration::from_millis(10);
 /// Longest time for that; under load it is never quiet.
 const EMPTYING: Duration = Duration::from_millis(200);
 
+/// The door that stays open until the process ends, unless another has it.
+const LASTING: &str = "admin";
+
 /// What all doors do at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
@@ -40,6 +43,8 @@ enum Gate {
 #[derive(Debug)]
 pub struct Doors {
     gate: Sender<Gate>,
+    /// Held by every door that [`Doors::close`] waits for.
+    closing: Sender<()>,
     /// A second handle to each listener, from which copies are handed on.
     kept: Mutex<Vec<(Named, std::net::TcpListener)>>,
 }
@@ -48,6 +53,7 @@ impl Default for Doors {
     fn default() -> Self {
         Self {
             gate: channel(Gate::Open).0,
+            closing: channel(()).0,
             kept: Mutex::default(),
         }
     }
@@ -67,6 +73,7 @@ impl Doors {
         Ok(Door {
             listener: TcpListener::from_std(listener)?,
             gate: self.gate.subscribe(),
+            closing: (name != LASTING).then(|| self.closing.subscribe()),
             address,
         })
     }
@@ -110,7 +117,7 @@ impl Doors {
         })
     }
 
-    /// No more connections: those that are handed over are left to the other process, others are taken until their queue is empty.
+    /// No more connections, but for the dashboard's, which is asked to the end: those that are handed over are left to the other process, others are taken until their queue is empty.
     /// Waits until all doors have ended, a fifth of a second at most.
     pub async fn close(&self) {
         let end = Instant::now() + EMPTYING;
@@ -122,7 +129,7 @@ impl Doors {
             };
         });
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        if timeout(EMPTYING * 2, self.gate.closed()).await.is_err() {
+        if timeout(EMPTYING * 2, self.closing.closed()).await.is_err() {
             log("a listener is still busy");
         }
     }
@@ -133,6 +140,8 @@ impl Doors {
 pub struct Door {
     listener: TcpListener,
     gate: Receiver<Gate>,
+    /// `None` for a door that stays open to the end.
+    closing: Option<Receiver<()>>,
     address: SocketAddr,
 }
 
@@ -148,6 +157,7 @@ impl Door {
         loop {
             let gate = *self.gate.borrow_and_update();
             match gate {
+                Gate::Closing(_) if self.closing.is_none() => return Some(self.listener.accept().await),
                 Gate::Open => tokio::select! {
                     accepted = self.listener.accept() => return Some(accepted),
                     // The sender is gone only when the process ends.
@@ -217,6 +227,7 @@ impl From<TcpListener> for Door {
         Self {
             listener,
             gate,
+            closing: None,
             address,
         }
     }

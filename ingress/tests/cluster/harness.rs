@@ -13,6 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 /// Longest wait for anything; one lease renewal takes 5 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The real program.
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_landfall-ingress")
+}
+
 /// A running proxy; killed when dropped.
 pub struct Proxy {
     child: Child,
@@ -23,19 +28,29 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(api: &FakeApi, pod: &str) -> Self {
+        Self::start_with(api, pod, &["--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"])
+    }
+
+    /// Starts it with these flags and waits until it says where it listens.
+    pub fn start_with(api: &FakeApi, pod: &str, flags: &[&str]) -> Self {
+        Self::start_program(program(), api, pod, flags)
+    }
+
+    /// Starts this program, which may be another build.
+    pub fn start_program(program: &str, api: &FakeApi, pod: &str, flags: &[&str]) -> Self {
         let config = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", api.address) } }],
             "users": [{ "name": "c", "user": {} }],
             "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }] });
         let file = NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config.to_string()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_landfall-ingress"))
+        let mut child = Command::new(program)
             .args([
-                "--http-address=127.0.0.1:0",
-                "--admin-address=127.0.0.1:0",
                 "--ingress-class=landfall",
+                "--dashboard-host=ui.landfall.local",
+                "--stop-delay-ms=300",
             ])
-            .args(["--dashboard-host=ui.landfall.local", "--stop-delay-ms=300"])
+            .args(flags)
             .env_clear()
             .env("KUBECONFIG", file.path())
             .env("POD_NAME", pod)
@@ -44,8 +59,14 @@ impl Proxy {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let first = lines.next().unwrap().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let first = lines
+            .by_ref()
+            .inspect(|line| println!("{line}"))
+            .find(|line| line.contains("listening http="));
+        let first = first.expect("it says where it listens");
         let port = |name: &str| {
             let text = first.split_once(&format!("{name}=")).unwrap().1;
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
@@ -53,7 +74,7 @@ impl Proxy {
         };
         let (http, admin) = (port("http"), port("admin"));
         // What it says later is shown with a failing test.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
+        std::thread::spawn(move || lines.for_each(|line| println!("{line}")));
         Self {
             child,
             http,
@@ -88,6 +109,12 @@ impl Proxy {
             .lines()
             .find_map(|l| l.strip_prefix(&format!("landfall_ingress_{name} ")));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// Ends it without a chance to do anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn terminate(&self) {

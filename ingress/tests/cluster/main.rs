@@ -7,6 +7,7 @@
 )]
 
 mod fake_api;
+mod handover;
 mod harness;
 mod target;
 mod world;

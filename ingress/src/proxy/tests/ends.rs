@@ -93,7 +93,7 @@ pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Runn
     state.replace(Snapshot::build(&objects(endpoints), "landfall", 0));
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, Arc::clone(&state), limits, stopping));
+    let task = tokio::spawn(serve(listener.into(), Arc::clone(&state), limits, stopping));
     Running {
         address,
         state,
