@@ -9,12 +9,21 @@ pub struct Limits {
     pub head: Duration,
     /// Largest head of a request or an answer. nginx takes 32 KiB, haproxy 16 KiB; cookies have made larger ones common.
     pub head_bytes: usize,
+    /// Most fields of a head. nginx has no such bound, Apache has 100, which is also what hyper has by itself.
+    pub head_fields: usize,
     /// Longest time in which a client takes nothing of what is sent to it (nginx's `send_timeout`).
     pub client_stall: Duration,
     /// Connections of clients at once; each may need a second one to an endpoint. More wait in the kernel's queue.
     pub connections: usize,
     /// Longest wait for a connection to an endpoint. Within a cluster it takes milliseconds; a lost SYN is repeated after 1 s.
     pub connect: Duration,
+    /// Longest silence of an endpoint that is to take more of a request (nginx's `proxy_send_timeout`).
+    pub send: Duration,
+    /// A client may keep us waiting this long for its body, and one second more for each `body_rate` bytes of it (Apache's
+    /// `RequestReadTimeout body=20,MinRate=500`).
+    pub body_grace: Duration,
+    /// See `body_grace`.
+    pub body_rate: u64,
     /// Longest wait for the head of an answer since the request last moved (nginx's `proxy_read_timeout`).
     pub answer: Duration,
     /// Longest silence within an answer. Server-sent events are often silent for minutes; a node that died is silent for ever.
@@ -25,6 +34,16 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle connections kept per endpoint.
     pub pool_idle_per_endpoint: usize,
+    /// Requests at once on one HTTP/2 connection, to endpoints as from clients; nginx has 128, and hyper's clients begin with 100.
+    pub http2_streams: usize,
+    /// Bytes that a stream may be ahead of who reads it. 64 KiB are too few on long ways; 256 KiB are 20 Mbit/s at 100 ms.
+    pub http2_stream_window: u32,
+    /// The same for a whole connection.
+    pub http2_connection_window: u32,
+    /// How often the other side of an HTTP/2 connection is asked whether it is there.
+    pub http2_ping: Duration,
+    /// Longest wait for the answer to that.
+    pub http2_pong: Duration,
     /// How often connections to endpoints that are gone are closed.
     pub sweep: Duration,
 }
@@ -34,14 +53,23 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(60),
             head_bytes: 64 * 1024,
+            head_fields: 100,
             client_stall: Duration::from_secs(60),
             connections: 16_384,
             connect: Duration::from_millis(1500),
+            send: Duration::from_secs(60),
+            body_grace: Duration::from_secs(20),
+            body_rate: 500,
             answer: Duration::from_secs(60),
             silence: Duration::from_secs(600),
             tries: 3,
             pool_idle: Duration::from_secs(30),
             pool_idle_per_endpoint: 64,
+            http2_streams: 100,
+            http2_stream_window: 256 * 1024,
+            http2_connection_window: 1024 * 1024,
+            http2_ping: Duration::from_secs(30),
+            http2_pong: Duration::from_secs(20),
             sweep: Duration::from_secs(5),
         }
     }

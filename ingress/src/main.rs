@@ -13,13 +13,14 @@ mod lease;
 mod limits;
 mod metrics;
 mod policy;
-mod pool;
 mod probe;
 mod proxy;
+mod reason;
 mod route;
 mod run;
 mod state;
 mod status;
+mod upstream;
 mod watch;
 
 use args::{Args, Command};

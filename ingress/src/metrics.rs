@@ -1,81 +1,17 @@
 //! Counters and their Prometheus text. No label comes from a request or an object, so the number of series is fixed.
 
+use crate::reason::Reason;
 use hyper::StatusCode;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Why the proxy answered by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The request makes no sense.
-    BadRequest,
-    /// A method that is not forwarded.
-    BadMethod,
-    /// No Ingress has this host and path.
-    NoRoute,
-    /// The Service is missing or has no usable endpoint.
-    NoEndpoint,
-    /// No endpoint took a connection.
-    Unreachable,
-    /// An endpoint took the request and broke off.
-    Broken,
-    /// An endpoint took the request and did not answer in time.
-    Late,
-}
-
-impl Reason {
-    const ALL: [Self; 7] = [
-        Self::BadRequest,
-        Self::BadMethod,
-        Self::NoRoute,
-        Self::NoEndpoint,
-        Self::Unreachable,
-        Self::Broken,
-        Self::Late,
-    ];
-
-    /// Status and text of the answer.
-    pub fn answer(self) -> (StatusCode, &'static str) {
-        match self {
-            Self::BadRequest => (
-                StatusCode::BAD_REQUEST,
-                "400: a valid target and exactly one valid Host are needed\n",
-            ),
-            Self::BadMethod => (StatusCode::METHOD_NOT_ALLOWED, "405: this method is not forwarded\n"),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "404: no Ingress has this host and path\n"),
-            Self::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "503: the Service has no endpoint\n"),
-            Self::Unreachable => (
-                StatusCode::BAD_GATEWAY,
-                "502: no endpoint of the Service can be reached\n",
-            ),
-            Self::Broken => (StatusCode::BAD_GATEWAY, "502: the endpoint broke off\n"),
-            Self::Late => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "504: the endpoint did not answer in time\n",
-            ),
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::BadMethod => "bad_method",
-            Self::NoRoute => "no_route",
-            Self::NoEndpoint => "no_endpoint",
-            Self::Unreachable => "unreachable",
-            Self::Broken => "broken",
-            Self::Late => "late",
-        }
-    }
-}
 
 /// What is counted.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Answers by hundreds of their status: index 2 counts 200 to 299.
     answers: [AtomicU64; 6],
-    own: [AtomicU64; Reason::ALL.len()],
+    own: OwnAnswers,
     /// Endpoints that could not be reached, so that another was tried.
     pub failovers: AtomicU64,
     /// Snapshots taken over.
@@ -97,7 +33,7 @@ impl Counters {
 
     /// Counts an answer of our own.
     pub fn own(&self, reason: Reason) {
-        self.own[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.own.0[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Writes all series in Prometheus text format 0.0.4; `gauges` are values that are kept elsewhere.
@@ -105,7 +41,9 @@ impl Counters {
         let mut text = Text::default();
         let classes = (1..self.answers.len()).map(|c| (format!("{{class=\"{c}xx\"}}"), read(&self.answers[c])));
         text.series("responses_total", "counter", "Answers by class of status.", classes);
-        let own = Reason::ALL.map(|r| (format!("{{reason=\"{}\"}}", r.label()), read(&self.own[r as usize])));
+        let own = Reason::ALL
+            .iter()
+            .map(|r| (format!("{{reason=\"{}\"}}", r.label()), read(&self.own.0[*r as usize])));
         text.series(
             "own_responses_total",
             "counter",
@@ -136,6 +74,16 @@ impl Counters {
             text.series(name, "gauge", help, [(String::new(), *value)]);
         }
         text.0
+    }
+}
+
+/// One counter for each reason.
+#[derive(Debug)]
+struct OwnAnswers([AtomicU64; Reason::ALL.len()]);
+
+impl Default for OwnAnswers {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::default()))
     }
 }
 

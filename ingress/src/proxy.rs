@@ -1,54 +1,90 @@
-//! Takes connections and serves requests on them until it is told to stop.
+//! Serves requests: one path, stage by stage.
 //!
-//! A request takes one path: [`forward`] finds its backend in the newest snapshot, [`headers`] makes it fit for the next hop,
-//! [`crate::pool`] sends it, [`crate::body`] carries what follows. No lock is held while it waits.
+//! ```text
+//! listen ── connection (protocol) ── answer ─┬─ target: host, method
+//!                                            ├─ route in the newest snapshot
+//!                                            ├─ headers::outgoing
+//!                                            ├─ forward: endpoints, one after another
+//!                                            └─ headers::incoming, body::Download ── Exchange is recorded
+//! ```
+//!
+//! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
+mod exchange;
 mod forward;
 mod headers;
+mod listen;
 mod stall;
+mod target;
 
-use crate::body::Download;
-use crate::handover::Door;
+pub use exchange::Exchange;
+pub use listen::{serve, stopped};
+
+use crate::body::{Download, Upload, UploadLimits};
 use crate::limits::Limits;
-use crate::log;
-use crate::pool::Pool;
+use crate::policy::Network;
+use crate::reason::Reason;
 use crate::state::State;
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use crate::upstream::Upstream;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use stall::Unstalled;
-use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::watch::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// Pause after accept fails, which it does when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What every connection shares.
 pub struct Proxy {
     state: Arc<State>,
-    pool: Arc<Pool>,
+    upstream: Arc<Upstream>,
     limits: Limits,
+    front: Front,
+    names: Names,
 }
 
-/// What is known of a connection before its first request.
+/// What stands in front of this proxy.
+#[derive(Debug, Clone, Default)]
+pub struct Front {
+    /// Peers whose `X-Forwarded-*` and PROXY headers are believed.
+    pub trusted: Vec<Network>,
+    /// Connections of trusted peers may begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl Front {
+    /// Whether a peer is believed.
+    fn trusts(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        self.trusted.iter().any(|network| network.contains(address))
+    }
+}
+
+/// What is known of a connection before its first request; of a request, when trusted proxies in front tell more.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The client's address, from the connection or from a PROXY header.
     pub address: SocketAddr,
     /// Port that the client asked, for X-Forwarded-Port.
     pub port: u16,
+    /// TLS is spoken, here or in front.
+    pub https: bool,
+    /// What it says about others is believed.
+    pub trusted: bool,
     /// Set on a connection with TLS.
     pub tls: Option<Arc<Session>>,
+}
+
+impl Client {
+    /// A plain connection from a peer that is not trusted.
+    pub fn new(address: SocketAddr, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            https: false,
+            trusted: false,
+            tls: None,
+        }
+    }
 }
 
 /// What a TLS handshake settled.
@@ -60,125 +96,131 @@ pub struct Session {
     pub client_certificates: Vec<Vec<u8>>,
 }
 
-/// Serves until `stopping` turns true, then until the requests in flight have ended.
-pub async fn serve(mut door: Door, state: Arc<State>, limits: Limits, mut stopping: Receiver<bool>) {
-    let graceful = GracefulShutdown::new();
-    let proxy = Arc::new(Proxy {
-        pool: Arc::new(Pool::new(limits.clone())),
-        state,
-        limits,
-    });
-    let port = door.address().port();
-    let sweeper = tokio::spawn(sweep(Arc::clone(&proxy)));
-    let slots = Arc::new(Semaphore::new(proxy.limits.connections));
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&mut door, &slots) => accepted,
-            () = stopped(&mut stopping) => break,
-        };
-        let Some((stream, peer, slot)) = accepted else { break };
-        // Costs speed only when it cannot be set.
-        let _ = stream.set_nodelay(true);
-        let client = Client {
-            address: peer,
-            port,
-            tls: None,
-        };
-        let connection = graceful.watch(connection(Arc::clone(&proxy), stream, client));
-        let open = proxy.state.counters.connections.one();
-        tokio::spawn(async move {
-            // An error here is the client's: it went away or spoke no HTTP.
-            drop(connection.await);
-            drop((slot, open));
-        });
-    }
-    drop(door);
-    // A closed door lets nobody in; requests on open connections go on until the stop.
-    stopped(&mut stopping).await;
-    graceful.shutdown().await;
-    sweeper.abort();
-}
-
-/// Waits for the stop; holds no lock of the channel afterwards. Nobody left to say it means that it never comes.
-pub async fn stopped(stopping: &mut Receiver<bool>) {
-    if stopping.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Waits for a free slot first, so that connections beyond the limit stay in the kernel's queue.
-async fn accept(
-    door: &mut Door,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
-    // The semaphore is never closed.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    loop {
-        match door.accept().await? {
-            Ok((stream, peer)) => return Some((stream, peer, slot)),
-            Err(error) => {
-                log(&format!("accept: {error}"));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn connection<S>(
-    proxy: Arc<Proxy>,
-    stream: S,
-    client: Client,
-) -> impl hyper_util::server::graceful::GracefulConnection<Output = hyper::Result<()>, Error = hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let client = Arc::new(client);
-    let stream = Unstalled::new(stream, proxy.limits.client_stall);
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(proxy.limits.head)
-        .max_header_size(proxy.limits.head_bytes);
-    let service = service_fn(move |request| {
-        let (proxy, client) = (Arc::clone(&proxy), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(proxy.answer(request, &client).await) }
-    });
-    builder.serve_connection(TokioIo::new(stream), service)
-}
-
 impl Proxy {
-    async fn answer(&self, request: Request<Incoming>, client: &Client) -> Response<Download> {
+    /// Starts without connections; [`serve`] brings them.
+    pub fn new(state: Arc<State>, limits: Limits, front: Front) -> Arc<Self> {
+        Arc::new(Self {
+            upstream: Arc::new(Upstream::new(&limits)),
+            state,
+            limits,
+            front,
+            names: Names::default(),
+        })
+    }
+
+    /// Answers a request, whatever becomes of it.
+    async fn answer(&self, request: Request<Upload>, client: &Arc<Client>) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
-        let mut response = match self.forward(request, client).await {
-            Ok((response, connection)) => headers::incoming(response)
-                .map(|body| Download::endpoint(body, self.limits.silence, connection, in_flight)),
+        let mut exchange = Exchange::start(&request, client, in_flight);
+        let mut response = match self.respond(request, client, &mut exchange).await {
+            Ok(response) => response,
             Err(reason) => {
+                exchange.reason = Some(reason);
                 self.state.counters.own(reason);
-                let (status, text) = reason.answer();
-                let mut response = Response::new(Download::own(text, in_flight));
-                *response.status_mut() = status;
-                let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-                response.headers_mut().insert(header::CONTENT_TYPE, kind);
-                response
+                own(reason)
             }
         };
         let ours = || HeaderValue::from_static("landfall-ingress");
         response.headers_mut().entry(header::SERVER).or_insert_with(ours);
         if self.state.leaving() {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         self.state.counters.answered(response.status());
-        response
+        exchange.answered(&response);
+        response.map(|body| body.recorded(exchange))
+    }
+
+    /// The way of a request that makes sense. Stages that answer by themselves return early.
+    async fn respond(
+        &self,
+        mut request: Request<Upload>,
+        client: &Arc<Client>,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Download>, Reason> {
+        exchange.host = target::host(&request)?;
+        let snapshot = self.state.snapshot();
+        let path = request.uri().path();
+        let route = snapshot.find(&exchange.host, path).ok_or(Reason::NoRoute)?;
+        exchange.found(route);
+
+        let told = headers::origin(request.headers(), client, &self.front.trusted);
+        if let Some(told) = told {
+            exchange.client = Arc::new(told);
+        }
+        // Who asked, as far as it is known: what a route's policy goes by.
+        let origin = Arc::clone(&exchange.client);
+
+        self.bound_upload(&mut request, route.policy.body_limit_bytes)?;
+        exchange.uploads(request.body().progress());
+
+        let name = || self.names.next();
+        let request = headers::outgoing(request, client, &origin, name).ok_or(Reason::BadRequest)?;
+        exchange.request_id = text(request.headers(), &headers::REQUEST_ID);
+        let (response, lease) = self.forward(request, route, exchange).await?;
+        let silence = route.policy.timeouts.read.unwrap_or(self.limits.silence);
+        Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence, lease)))
+    }
+
+    /// Gives a request's body its bounds; refuses one that says itself that it is too large.
+    fn bound_upload(&self, request: &mut Request<Upload>, bytes: Option<u64>) -> Result<(), Reason> {
+        // A stream of messages may be silent for long; it is bounded by silence alone, as answers are.
+        let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc);
+        let limits = UploadLimits {
+            bytes,
+            silence: Some(self.limits.silence),
+            grace: (!is_grpc).then_some(self.limits.body_grace),
+            rate: self.limits.body_rate,
+        };
+        request.body_mut().bound(limits).then_some(()).ok_or(Reason::LargeBody)
+    }
+
+    /// Closes connections to endpoints that are not wanted any more, for ever.
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(self.limits.sweep).await;
+            self.upstream.sweep(&self.state.snapshot().endpoints());
+        }
     }
 }
 
-async fn sweep(proxy: Arc<Proxy>) {
-    loop {
-        tokio::time::sleep(proxy.limits.sweep).await;
-        let wanted = proxy.state.snapshot().endpoints();
-        proxy.pool.sweep(&wanted);
+/// An answer of our own; says in a field why.
+fn own(reason: Reason) -> Response<Download> {
+    let mut response = Response::new(Download::own(reason.text()));
+    *response.status_mut() = reason.status();
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    fields.insert(headers::REASON, HeaderValue::from_static(reason.label()));
+    response
+}
+
+fn text(headers: &HeaderMap, name: &header::HeaderName) -> String {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+fn is_grpc(kind: &HeaderValue) -> bool {
+    let kind = kind.as_bytes().strip_prefix(b"application/grpc");
+    // `application/grpc-web` is another protocol, made for HTTP/1.
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// Makes names for requests: no two alike, and none that can be guessed from another.
+#[derive(Default)]
+struct Names {
+    keys: (RandomState, RandomState),
+    next: AtomicU64,
+}
+
+impl Names {
+    fn next(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let halves = (self.keys.0.hash_one(number), self.keys.1.hash_one(number));
+        let name = format!("{:016x}{:016x}", halves.0, halves.1);
+        HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("unnamed"))
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Snapshot {
     wildcards: BTreeMap<String, Vec<Route>>,
     /// Routes of rules without a host.
     any_host: Vec<Route>,
-    default: Option<Arc<Backend>>,
+    default: Option<Route>,
     /// What lost against an older object, or could not be used; for people.
     pub remarks: Vec<String>,
     /// Every Ingress that is ours.
@@ -93,19 +93,19 @@ impl Backend {
 }
 
 impl Snapshot {
-    /// Returns the backend of a request; it may have no endpoint. `host` is normalised by [`host_of`] and empty when the request
+    /// Returns the route of a request; its backend may have no endpoint. `host` is normalised by [`host_of`] and empty when the request
     /// has none; `path` is the request's, byte by byte, without its query.
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
     /// default backend.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Backend> {
+    pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
         let wildcard = || match host.split_once('.') {
             Some((label, parent)) if !label.is_empty() => self.wildcards.get(parent),
             _ => None,
         };
         let routes = self.hosts.get(host).or_else(wildcard).unwrap_or(&self.any_host);
         let route = routes.iter().find(|r| r.matches(path));
-        route.map(|r| &*r.backend).or(self.default.as_deref())
+        route.or(self.default.as_ref())
     }
 
     /// Every route with its host as written, for the status page.
@@ -122,7 +122,7 @@ impl Snapshot {
 
     /// The backend for everything that no route takes.
     pub fn default_backend(&self) -> Option<&Backend> {
-        self.default.as_deref()
+        self.default.as_ref().map(|route| &*route.backend)
     }
 
     /// All routes of all hosts.
@@ -135,7 +135,7 @@ impl Snapshot {
     pub fn endpoints(&self) -> BTreeSet<SocketAddr> {
         let lists = self.hosts.values().chain(self.wildcards.values());
         let routes = lists.chain([&self.any_host]).flatten();
-        let backends = routes.map(|r| &r.backend).chain(&self.default);
+        let backends = routes.chain(&self.default).map(|r| &r.backend);
         backends.flat_map(|b| b.endpoints.iter().copied()).collect()
     }
 }

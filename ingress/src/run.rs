@@ -3,6 +3,7 @@
 use crate::args::{Serve, Stopping};
 use crate::handover::{self, Door, Doors, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
+use crate::proxy::{Front, Proxy};
 use crate::state::State;
 use crate::{admin, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
@@ -120,7 +121,8 @@ pub async fn run(args: Serve) -> Result<(), String> {
     if let Some(door) = admin {
         parts.spawn(serve_admin(door, Arc::clone(&state)));
     }
-    let mut proxy = tokio::spawn(proxy::serve(http, Arc::clone(&state), Limits::default(), stopping));
+    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), Front::default());
+    let mut proxy = tokio::spawn(proxy::serve(proxy, http, stopping));
     let link = match offer {
         Some(offer) => Some(offer.confirm().await),
         None => None,

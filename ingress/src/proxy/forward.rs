@@ -1,63 +1,56 @@
-//! One request: its backend, then one endpoint after another until one takes it.
+//! From a route to an answer: one endpoint after another until one takes the request.
 
-use super::{Client, Proxy, headers};
-use crate::body::{Connection, Upload};
-use crate::metrics::Reason;
-use crate::pool::Failure;
-use crate::route::host_of;
+use super::exchange::Exchange;
+use super::{Proxy, headers};
+use crate::body::{Stage, Upload};
+use crate::policy::Protocol;
+use crate::reason::Reason;
+use crate::route::Route;
+use crate::upstream::{Destination, Failure, Lease, Waits};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, Version, header};
-use std::sync::Arc;
+use hyper::{Request, Response};
 use std::sync::atomic::Ordering;
 
 impl Proxy {
-    /// Returns the endpoint's answer, or why there is none.
+    /// Returns the endpoint's answer, or why there is none. `request` is as endpoints shall see it, but for their protocol.
     pub(super) async fn forward(
         &self,
-        request: Request<Incoming>,
-        client: &Client,
-    ) -> Result<(Response<Incoming>, Connection), Reason> {
-        if request.method() == Method::CONNECT {
-            return Err(Reason::BadMethod);
-        }
-        let host = requested_host(&request).ok_or(Reason::BadRequest)?;
-        let snapshot = self.state.snapshot();
-        let backend = snapshot.find(&host, request.uri().path()).ok_or(Reason::NoRoute)?;
+        mut request: Request<Upload>,
+        route: &Route,
+        exchange: &mut Exchange,
+    ) -> Result<(Response<Incoming>, Lease), Reason> {
+        let policy = &route.policy;
+        let backend = &route.backend;
         if backend.endpoints.is_empty() {
             return Err(Reason::NoEndpoint);
         }
-        let mut request = headers::outgoing(request, client)
-            .ok_or(Reason::BadRequest)?
-            .map(Upload::new);
-        for endpoint in backend.candidates().take(self.limits.tries) {
-            match self.pool.send(endpoint, request).await {
-                Ok((response, sender)) => {
-                    let pool = Arc::clone(&self.pool);
-                    return Ok((response, Connection { endpoint, sender, pool }));
-                }
+        let protocol = policy.upstream.protocol.unwrap_or(Protocol::Http1);
+        if matches!(protocol, Protocol::H2c | Protocol::H2) {
+            headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
+        }
+        let waits = Waits::of(&policy.timeouts, &self.limits);
+        let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
+        for address in backend.candidates().take(tries) {
+            exchange.endpoint = Some(address);
+            exchange.tries += 1;
+            let to = Destination {
+                address,
+                protocol,
+                tls: None,
+            };
+            match self.upstream.send(&to, request, &waits).await {
+                Ok(answer) => return Ok(answer),
                 Err(Failure::Untouched(back)) => {
                     self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
                     request = *back;
                 }
                 Err(Failure::Broken) => return Err(Reason::Broken),
                 Err(Failure::Late) => return Err(Reason::Late),
+                Err(Failure::Request(Stage::Large)) => return Err(Reason::LargeBody),
+                Err(Failure::Request(Stage::Slow)) => return Err(Reason::SlowRequest),
+                Err(Failure::Request(_)) => return Err(Reason::BadRequest),
             }
         }
         Err(Reason::Unreachable)
-    }
-}
-
-/// S6: a target in absolute form wins over the Host field; more than one Host, or none, is a bad request (RFC 9112, 3.2). Only
-/// HTTP/1.0 may have none, which gives an empty host.
-fn requested_host(request: &Request<Incoming>) -> Option<String> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let field = hosts.next();
-    if hosts.next().is_some() || (field.is_none() && request.version() != Version::HTTP_10) {
-        return None;
-    }
-    match (request.uri().authority(), field) {
-        (Some(authority), _) => host_of(authority.as_str()),
-        (None, Some(field)) => host_of(field.to_str().ok()?),
-        (None, None) => Some(String::new()),
     }
 }

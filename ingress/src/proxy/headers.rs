@@ -1,16 +1,21 @@
 //! Heads of requests and answers, made fit for the next hop. Pure.
+//!
+//! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Names with `_` are
+//! dropped: many servers behind read `X_Forwarded_For` as `X-Forwarded-For`.
 
 use super::Client;
+use crate::policy::{Network, Protocol};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::{Authority, Scheme};
 use hyper::{Request, Response, Uri, Version};
+use std::net::IpAddr;
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -18,7 +23,17 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 /// Fields that `Connection` cannot take away: without them the request means something else.
 const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
-/// What clients could claim about where a request came from. This proxy is the edge and pods believe these fields.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Names a request in all logs on its way.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// On our own answers: [`crate::reason::Reason::label`].
+pub(super) const REASON: HeaderName = HeaderName::from_static("x-landfall-reason");
+
+/// What clients could claim about where a request came from, beside what is set anew.
 const CLAIMS: [HeaderName; 4] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-server"),
@@ -26,37 +41,158 @@ const CLAIMS: [HeaderName; 4] = [
     HeaderName::from_static("x-original-forwarded-for"),
 ];
 
+/// Longest `X-Request-ID` of a client that is passed on; longer ones are no names.
+const REQUEST_ID_LENGTH: usize = 128;
+
+/// Who asked, as trusted proxies in front tell it: the address before theirs, and whether TLS ended there. `None` when they tell
+/// nothing, or nobody in front is trusted.
+pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) -> Option<Client> {
+    if !client.trusted {
+        return None;
+    }
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
+    let mut hops = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        hops.extend(value.to_str().ok()?.split(',').map(str::trim));
+    }
+    // From the right: every hop was written by the one after it, so the first untrusted one is the last that is known.
+    let mut address = None;
+    for hop in hops.iter().rev() {
+        let Ok(hop) = hop.parse::<IpAddr>() else { break };
+        address = Some(hop.to_canonical());
+        if !is_trusted(&hop.to_canonical()) {
+            break;
+        }
+    }
+    let https = headers
+        .get(FORWARDED_PROTO)
+        .map(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    if address.is_none() && https.is_none() {
+        return None;
+    }
+    let mut origin = client.clone();
+    if let Some(address) = address {
+        origin.address.set_ip(address);
+    }
+    origin.https = https.unwrap_or(client.https);
+    Some(origin)
+}
+
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
-/// its target cannot be sent on.
-pub(super) fn outgoing<B>(request: Request<B>, client: &Client) -> Option<Request<B>> {
+/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `name` makes a request's name.
+pub(super) fn outgoing<B>(
+    request: Request<B>,
+    client: &Client,
+    origin: &Client,
+    name: impl FnOnce() -> HeaderValue,
+) -> Option<Request<B>> {
     let (mut parts, body) = request.into_parts();
     if let Some(authority) = parts.uri.authority() {
         let value = HeaderValue::from_str(authority.as_str()).ok()?;
         parts.headers.insert(header::HOST, value);
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        parts.uri = path.parse::<Uri>().ok()?;
     }
-    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    parts.uri = path.parse::<Uri>().ok()?;
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers)?;
+    }
     parts.version = Version::HTTP_11;
+    // The one thing that TE says beyond its hop: that trailers are understood. gRPC's servers insist on it.
+    let trailers = asks_for_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
-    for claim in &CLAIMS {
-        parts.headers.remove(claim);
+    drop_underscores(&mut parts.headers);
+    if trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let mut set = |name: &'static str, value: &str| {
-        // Addresses and numbers are always valid values.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            parts.headers.insert(name, value);
-        }
-    };
-    let address = client.address.ip().to_canonical().to_string();
-    set("x-forwarded-for", &address);
-    set("x-real-ip", &address);
-    set("x-forwarded-proto", if client.tls.is_some() { "https" } else { "http" });
-    set("x-forwarded-port", &client.port.to_string());
-    match parts.headers.get(header::HOST).cloned() {
-        Some(host) => parts.headers.insert("x-forwarded-host", host),
-        None => parts.headers.remove("x-forwarded-host"),
-    };
+    claim_origin(&mut parts.headers, client, origin)?;
+    let own_id = |id: &HeaderValue| (1..=REQUEST_ID_LENGTH).contains(&id.len());
+    if !parts.headers.get(&REQUEST_ID).is_some_and(own_id) {
+        parts.headers.insert(REQUEST_ID, name());
+    }
     Some(Request::from_parts(parts, body))
+}
+
+/// Sets who asked. Of a trusted peer its own words are kept, and it is added to them.
+fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Option<()> {
+    let peer = client.address.ip().to_canonical().to_string();
+    let peer = HeaderValue::from_str(&peer).ok()?;
+    if client.trusted {
+        let mut chain = Vec::new();
+        for value in headers.get_all(FORWARDED_FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(peer.as_bytes());
+        headers.insert(FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()?);
+        let asked = origin.address.ip().to_string();
+        headers.insert(REAL_IP, HeaderValue::from_str(&asked).ok()?);
+    } else {
+        for claim in &CLAIMS {
+            headers.remove(claim);
+        }
+        headers.insert(REAL_IP, peer.clone());
+        headers.insert(FORWARDED_FOR, peer);
+    }
+    let proto = if origin.https { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    if !(client.trusted && headers.contains_key(FORWARDED_PORT)) {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+    }
+    if !(client.trusted && headers.contains_key(FORWARDED_HOST)) {
+        match headers.get(header::HOST).cloned() {
+            Some(host) => headers.insert(FORWARDED_HOST, host),
+            None => headers.remove(FORWARDED_HOST),
+        };
+    }
+    Some(())
+}
+
+/// HTTP/2 clients may send each cookie in a field of its own; towards HTTP/1 they are one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(crumbs) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(&joined).ok()?);
+    }
+    Some(())
+}
+
+fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    let mut words = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|te| te.to_str().ok())
+        .flat_map(|te| te.split(','));
+    words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+}
+
+fn drop_underscores(headers: &mut HeaderMap) {
+    let has = |name: &&HeaderName| name.as_str().contains('_');
+    if headers.keys().any(|name| has(&name)) {
+        let names: Vec<HeaderName> = headers.keys().filter(has).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// A request from [`outgoing`] in HTTP/2's form: the host as `:authority`. `None` when there is no host.
+pub(super) fn for_http2<B>(request: &mut Request<B>, protocol: Protocol) -> Option<()> {
+    let host = request.headers_mut().remove(header::HOST)?;
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+    uri.scheme = Some(if protocol == Protocol::H2 {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    });
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    Some(())
 }
 
 /// The answer as the client gets it.
@@ -67,81 +203,23 @@ pub(super) fn incoming<B>(mut response: Response<B>) -> Response<B> {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| !KEPT.contains(name))
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in &named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sent(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut request = Request::new(());
-        *request.uri_mut() = "/p?q=%2F".parse().unwrap();
-        for (name, value) in fields {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
-        }
-        let client = Client {
-            address: "[::ffff:10.0.0.9]:50000".parse().unwrap(),
-            port: 80,
-            tls: None,
-        };
-        let request = outgoing(request, &client).unwrap();
-        assert_eq!(request.uri(), "/p?q=%2F");
-        request.headers().clone()
-    }
-
-    #[test]
-    fn what_the_client_claims_is_replaced() {
-        let headers = sent(&[
-            ("host", "h:80"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-for", "2.2.2.2"),
-            ("x-forwarded-host", "evil"),
-            ("forwarded", "for=1.1.1.1"),
-            ("x-real-ip", "1.1.1.1"),
-        ]);
-        let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-        assert_eq!(all, ["10.0.0.9"]);
-        assert_eq!(headers["x-forwarded-host"], "h:80");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-port"], "80");
-        assert_eq!(headers["x-real-ip"], "10.0.0.9");
-        assert!(!headers.contains_key("forwarded"));
-    }
-
-    #[test]
-    fn hop_by_hop_fields_end_here_and_host_cannot_be_named_away() {
-        let headers = sent(&[
-            ("host", "h"),
-            ("connection", "close, X-Secret , host,content-length, \"bad"),
-            ("connection", "x-forwarded-for"),
-            ("content-length", "3"),
-            ("x-secret", "1"),
-            ("te", "trailers"),
-            ("upgrade", "websocket"),
-            ("keep-alive", "timeout=5"),
-            ("accept", "*/*"),
-        ]);
-        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        let added = [
-            "x-forwarded-for",
-            "x-forwarded-host",
-            "x-forwarded-port",
-            "x-forwarded-proto",
-            "x-real-ip",
-        ];
-        let kept = ["accept", "content-length", "host"];
-        assert_eq!(names, [&kept[..], &added[..]].concat());
-    }
-}
+mod tests;

@@ -115,12 +115,13 @@ impl Snapshot {
                 self.remarks
                     .push(format!("{label}: an older Ingress has the default backend"));
             } else {
-                self.default = Some(Arc::new(resolver.backend(
-                    &namespace,
-                    backend,
-                    &label,
-                    &mut self.remarks,
-                )));
+                self.default = Some(Route {
+                    exact: false,
+                    path: "/".to_owned(),
+                    backend: Arc::new(resolver.backend(&namespace, backend, &label, &mut self.remarks)),
+                    ingress: label.as_str().into(),
+                    policy: Arc::default(),
+                });
             }
         }
         for rule in spec.rules.iter().flatten() {

@@ -1,7 +1,7 @@
 //! Both ends of a proxy under test: a client that speaks raw text, and endpoints of several tempers.
 
 use crate::limits::Limits;
-use crate::proxy::serve;
+use crate::proxy::{Front, Proxy, serve};
 use crate::route::{CONTROLLER, Objects, Snapshot};
 use crate::state::State;
 use http_body_util::{BodyExt, Full};
@@ -93,7 +93,8 @@ pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Runn
     state.replace(Snapshot::build(&objects(endpoints), "landfall", 0));
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(serve(listener.into(), Arc::clone(&state), limits, stopping));
+    let proxy = Proxy::new(Arc::clone(&state), limits, Front::default());
+    let task = tokio::spawn(serve(proxy, listener.into(), stopping));
     Running {
         address,
         state,

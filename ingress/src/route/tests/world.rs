@@ -67,7 +67,7 @@ pub(super) fn add_service(objects: &mut Objects, name: &str, ports: Value) {
 
 /// The Service letter that a request ends at; `0` without endpoints, `-` for nothing.
 pub(super) fn end(snapshot: &Snapshot, host: &str, path: &str) -> char {
-    match snapshot.find(host, path).map(|b| b.endpoints.first()) {
+    match snapshot.find(host, path).map(|r| r.backend.endpoints.first()) {
         Some(Some(SocketAddr::V4(v4))) => (b'a' + v4.ip().octets()[3] - 1) as char,
         Some(_) => '0',
         None => '-',
@@ -100,6 +100,7 @@ pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) 
     let endpoints = snapshot
         .find("h", "/")
         .unwrap()
+        .backend
         .endpoints
         .iter()
         .map(ToString::to_string)

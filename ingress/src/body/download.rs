@@ -1,0 +1,165 @@
+//! The body of an answer.
+
+use crate::proxy::Exchange;
+use crate::upstream::Lease;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
+
+/// The body of an answer, from endpoint or proxy to client.
+pub struct Download {
+    source: Source,
+    /// The request is in flight until its answer is sent; what is known of it by then is recorded when this is dropped.
+    exchange: Option<Box<Exchange>>,
+}
+
+enum Source {
+    Own(Option<Bytes>),
+    Endpoint(Box<Returning>),
+}
+
+impl Download {
+    /// A text of our own.
+    pub fn own(text: impl Into<Bytes>) -> Self {
+        let text = text.into();
+        Self {
+            source: Source::Own((!text.is_empty()).then_some(text)),
+            exchange: None,
+        }
+    }
+
+    /// What an endpoint sends; `lease` ends with it.
+    pub fn endpoint(body: Incoming, silence: Duration, lease: Lease) -> Self {
+        let mut returning = Returning {
+            body,
+            silence,
+            quiet: None,
+            lease: Some(lease),
+        };
+        // An empty body may never be polled.
+        if returning.body.is_end_stream() {
+            returning.give_back();
+        }
+        Self {
+            source: Source::Endpoint(Box::new(returning)),
+            exchange: None,
+        }
+    }
+
+    /// Ties the request's record to this body: it is complete when the body is dropped.
+    pub fn recorded(mut self, exchange: Box<Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let frame = match &mut self.source {
+            Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
+            Source::Endpoint(body) => ready!(body.poll(context)),
+        };
+        if let Some(exchange) = &mut self.exchange {
+            match &frame {
+                Some(Ok(frame)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => exchange.cut = true,
+                None => exchange.complete = true,
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(text) => text.is_none(),
+            Source::Endpoint(body) => body.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Endpoint(body) => body.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let over = self.is_end_stream();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.complete |= over;
+        }
+    }
+}
+
+struct Returning {
+    body: Incoming,
+    silence: Duration,
+    /// Runs while the endpoint is silent.
+    quiet: Option<Pin<Box<Sleep>>>,
+    lease: Option<Lease>,
+}
+
+impl Returning {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                self.quiet = None;
+                // With a known length the end shows with the last frame, and nobody asks for another.
+                if frame.is_none() || self.body.is_end_stream() {
+                    self.give_back();
+                }
+                Poll::Ready(frame.map(|f| f.map_err(DownloadError::Endpoint)))
+            }
+            Poll::Pending => {
+                let silence = self.silence;
+                let quiet = self.quiet.get_or_insert_with(|| Box::pin(sleep(silence)));
+                ready!(quiet.as_mut().poll(context));
+                Poll::Ready(Some(Err(DownloadError::Silent)))
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+/// Why an answer ended early; the client sees its connection close.
+#[derive(Debug)]
+pub enum DownloadError {
+    /// The endpoint broke off.
+    Endpoint(hyper::Error),
+    /// The endpoint sent nothing for too long.
+    Silent,
+}
+
+impl fmt::Display for DownloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Endpoint(_) => "the endpoint broke off",
+            Self::Silent => "the endpoint fell silent",
+        })
+    }
+}
+
+impl std::error::Error for DownloadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Endpoint(error) => Some(error),
+            Self::Silent => None,
+        }
+    }
+}

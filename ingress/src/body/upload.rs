@@ -1,0 +1,276 @@
+//! The body of a request.
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The body of a request, from client to endpoint.
+#[derive(Debug)]
+pub struct Upload {
+    source: Source,
+    /// Shared with whoever waits for the answer; none when there is no body.
+    progress: Option<Progress>,
+    limits: UploadLimits,
+    /// Time in which the client was waited for, before the wait that runs now.
+    waited: Duration,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Hyper(Incoming),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    over: Pin<Box<Sleep>>,
+}
+
+/// Bounds of one body.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UploadLimits {
+    /// Largest size in bytes.
+    pub bytes: Option<u64>,
+    /// Longest silence of the client.
+    pub silence: Option<Duration>,
+    /// The client may keep us waiting this long in all, and one second more for each `rate` bytes.
+    pub grace: Option<Duration>,
+    /// Bytes per second that are expected at least.
+    pub rate: u64,
+}
+
+impl Upload {
+    /// Wraps a client's body.
+    pub fn new(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self {
+            source: Source::Hyper(body),
+            progress: Some(Progress::start()),
+            limits: UploadLimits::default(),
+            waited: Duration::ZERO,
+            waiting: None,
+        }
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self {
+            source: Source::Empty,
+            progress: None,
+            limits: UploadLimits::default(),
+            waited: Duration::ZERO,
+            waiting: None,
+        }
+    }
+
+    /// Sets the bounds. Returns whether the body can be within them: its size may be known.
+    pub fn bound(&mut self, limits: UploadLimits) -> bool {
+        self.limits = limits;
+        limits.bytes.is_none_or(|most| self.size_hint().lower() <= most)
+    }
+
+    /// Tells how far this body is.
+    pub fn progress(&self) -> Option<Progress> {
+        self.progress.clone()
+    }
+
+    /// The moment at which waiting for the client is over.
+    fn patience(&self, since: Instant, bytes: u64) -> Option<Instant> {
+        let silence = self.limits.silence.map(|silence| since + silence);
+        let slow = self.limits.grace.map(|grace| {
+            let earned = Duration::from_secs(bytes.checked_div(self.limits.rate).unwrap_or(0));
+            since + (grace + earned).saturating_sub(self.waited)
+        });
+        match (silence, slow) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = &mut *self;
+        let Some(progress) = &this.progress else {
+            return Poll::Ready(None);
+        };
+        let frame = match &mut this.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Hyper(body) => Pin::new(body).poll_frame(context).map_err(|_| UploadError::Gone),
+        };
+        let Poll::Ready(frame) = frame else {
+            progress.set(Stage::Client);
+            if this.waiting.is_none() {
+                let since = Instant::now();
+                let bytes = progress.bytes();
+                if let Some(over) = this.patience(since, bytes) {
+                    let over = Box::pin(sleep_until(over));
+                    this.waiting = Some(Waiting { since, over });
+                }
+            }
+            if let Some(waiting) = &mut this.waiting
+                && waiting.over.as_mut().poll(context).is_ready()
+            {
+                this.source = Source::Empty;
+                if let Some(progress) = &this.progress {
+                    progress.set(Stage::Slow);
+                }
+                return Poll::Ready(Some(Err(UploadError::Slow)));
+            }
+            return Poll::Pending;
+        };
+        if let Some(waiting) = this.waiting.take() {
+            this.waited += waiting.since.elapsed();
+        }
+        let length = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let bytes = progress.moved(length);
+        let stage = match &frame {
+            Some(Ok(_)) if this.limits.bytes.is_some_and(|most| bytes > most) => {
+                progress.set(Stage::Large);
+                this.source = Source::Empty;
+                return Poll::Ready(Some(Err(UploadError::Large)));
+            }
+            Some(Ok(_)) if !this.source.is_end() => Stage::Endpoint,
+            Some(Err(_)) => Stage::Gone,
+            _ => Stage::Sent,
+        };
+        progress.set(stage);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Hyper(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Source {
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Hyper(body) => body.is_end_stream(),
+        }
+    }
+}
+
+/// Where the body of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// The endpoint is to take more of it; also before the first of it was asked for.
+    Endpoint,
+    /// The client is to send more of it.
+    Client,
+    /// All of it was handed over.
+    Sent,
+    /// The client went away.
+    Gone,
+    /// It is too large.
+    Large,
+    /// It comes too slowly.
+    Slow,
+}
+
+/// How far a body is, for those who wait for the answer to it.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Marks>);
+
+#[derive(Debug)]
+struct Marks {
+    start: Instant,
+    millis: AtomicU64,
+    bytes: AtomicU64,
+    stage: AtomicU8,
+}
+
+impl Progress {
+    fn start() -> Self {
+        Self(Arc::new(Marks {
+            start: Instant::now(),
+            millis: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            stage: AtomicU8::new(Stage::Endpoint as u8),
+        }))
+    }
+
+    fn moved(&self, bytes: u64) -> u64 {
+        let millis = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.millis.store(millis, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    fn set(&self, stage: Stage) {
+        self.0.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// The last moment of movement, the start when there was none.
+    pub fn last(&self) -> Instant {
+        self.0.start + Duration::from_millis(self.0.millis.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that were handed over.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Who is waited for.
+    pub fn stage(&self) -> Stage {
+        let stage = self.0.stage.load(Ordering::Acquire);
+        let all = [
+            Stage::Endpoint,
+            Stage::Client,
+            Stage::Sent,
+            Stage::Gone,
+            Stage::Large,
+            Stage::Slow,
+        ];
+        all.into_iter().find(|s| *s as u8 == stage).unwrap_or(Stage::Endpoint)
+    }
+}
+
+/// Why a request's body ended early; the endpoint sees its connection close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadError {
+    /// The client went away, or what it sent is no body.
+    Gone,
+    /// The body is larger than allowed.
+    Large,
+    /// The body comes too slowly.
+    Slow,
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "the client broke off",
+            Self::Large => "the body is too large",
+            Self::Slow => "the body comes too slowly",
+        })
+    }
+}
+
+impl std::error::Error for UploadError {}

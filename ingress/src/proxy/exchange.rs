@@ -1,0 +1,117 @@
+//! What is known of one request, gathered on its way and recorded at its end.
+
+use super::Client;
+use crate::body::Progress;
+use crate::metrics::Counted;
+use crate::reason::Reason;
+use crate::route::Route;
+use hyper::body::Body;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One request and what became of it. Complete when it is dropped: after the last byte of the answer, or when the client went away.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When its head had been read.
+    pub start: Instant,
+    /// Who asked.
+    pub client: Arc<Client>,
+    /// Its method.
+    pub method: Method,
+    /// Its target as it came.
+    pub target: Uri,
+    /// Its version.
+    pub version: Version,
+    /// Its host, normalised; empty until it was read.
+    pub host: String,
+    /// The value of `X-Request-ID` that the endpoint saw.
+    pub request_id: String,
+    /// `namespace/name` of the Ingress whose route it took.
+    pub ingress: Option<Arc<str>>,
+    /// The path of that route, as written.
+    pub route: Option<Arc<str>>,
+    /// `namespace/service:port` of its backend.
+    pub backend: Option<Arc<str>>,
+    /// The endpoint that answered, or the last that was tried.
+    pub endpoint: Option<SocketAddr>,
+    /// Endpoints tried.
+    pub tries: usize,
+    /// Until the head of the answer was there.
+    pub until_answer: Option<Duration>,
+    /// Status of the answer; none when the client went away before.
+    pub status: Option<StatusCode>,
+    /// Why the answer is ours.
+    pub reason: Option<Reason>,
+    /// Bytes of the answer's body that were handed to the connection.
+    pub sent_bytes: u64,
+    /// The answer was sent to its end.
+    pub complete: bool,
+    /// The endpoint broke off within the answer.
+    pub cut: bool,
+    /// The answer was an upgrade; what follows is a tunnel.
+    pub upgraded: bool,
+    /// No line in the access log.
+    pub unlogged: bool,
+    upload: Option<Progress>,
+    _in_flight: Counted,
+}
+
+impl Exchange {
+    /// Starts the record of a request.
+    pub(super) fn start<B>(request: &Request<B>, client: &Arc<Client>, in_flight: Counted) -> Box<Self> {
+        Box::new(Self {
+            start: Instant::now(),
+            client: Arc::clone(client),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            host: String::new(),
+            request_id: String::new(),
+            ingress: None,
+            route: None,
+            backend: None,
+            endpoint: None,
+            tries: 0,
+            until_answer: None,
+            status: None,
+            reason: None,
+            sent_bytes: 0,
+            complete: false,
+            cut: false,
+            upgraded: false,
+            unlogged: false,
+            upload: None,
+            _in_flight: in_flight,
+        })
+    }
+
+    /// The route was found.
+    pub(super) fn found(&mut self, route: &Route) {
+        self.ingress = Some(Arc::clone(&route.ingress));
+        self.unlogged = route.policy.unlogged;
+    }
+
+    /// The request's body is on its way.
+    pub(super) fn uploads(&mut self, progress: Option<Progress>) {
+        self.upload = progress;
+    }
+
+    /// The head of the answer is there.
+    pub(super) fn answered<B: Body>(&mut self, response: &Response<B>) {
+        self.until_answer = Some(self.start.elapsed());
+        self.status = Some(response.status());
+        self.complete = response.body().is_end_stream();
+    }
+
+    /// More of the answer was handed over.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+    }
+
+    /// Bytes of the request's body that were handed over.
+    pub fn received_bytes(&self) -> u64 {
+        self.upload.as_ref().map_or(0, Progress::bytes)
+    }
+}

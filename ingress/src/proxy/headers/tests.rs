@@ -1,0 +1,129 @@
+use super::*;
+
+fn client(address: &str, trusted: bool) -> Client {
+    Client {
+        trusted,
+        ..Client::new(address.parse().unwrap(), 80)
+    }
+}
+
+fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut request = Request::new(());
+    *request.version_mut() = version;
+    *request.uri_mut() = "/p?q=%2F".parse().unwrap();
+    for (name, value) in fields {
+        request.headers_mut().append(*name, HeaderValue::from_static(value));
+    }
+    let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+    let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
+    let name = || HeaderValue::from_static("made");
+    let request = outgoing(request, client, &origin, name).unwrap();
+    assert_eq!(request.uri(), "/p?q=%2F");
+    request.headers().clone()
+}
+
+fn sent(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    sent_by(&client("[::ffff:10.0.0.9]:50000", false), Version::HTTP_11, fields)
+}
+
+#[test]
+fn what_the_client_claims_is_replaced() {
+    let headers = sent(&[
+        ("host", "h:80"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "443"),
+        ("forwarded", "for=1.1.1.1"),
+        ("x-real-ip", "1.1.1.1"),
+        ("x_forwarded_for", "1.1.1.1"),
+        ("x_forwarded-proto", "https"),
+        ("any_thing", "1"),
+    ]);
+    let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    assert_eq!(all, ["10.0.0.9"]);
+    assert_eq!(headers["x-forwarded-host"], "h:80");
+    assert_eq!(headers["x-forwarded-proto"], "http");
+    assert_eq!(headers["x-forwarded-port"], "80");
+    assert_eq!(headers["x-real-ip"], "10.0.0.9");
+    assert!(!headers.contains_key("forwarded"));
+    assert!(headers.keys().all(|name| !name.as_str().contains('_')));
+}
+
+#[test]
+fn trusted_peers_are_believed_and_added_to() {
+    let peer = client("10.0.0.9:50000", true);
+    let headers = sent_by(
+        &peer,
+        Version::HTTP_11,
+        &[
+            ("host", "h"),
+            ("x-forwarded-for", "6.6.6.6, 1.1.1.1"),
+            ("x-forwarded-for", "10.0.0.8"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "outside"),
+            ("x_forwarded_for", "6.6.6.6"),
+        ],
+    );
+    let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    assert_eq!(all, ["6.6.6.6, 1.1.1.1, 10.0.0.8, 10.0.0.9"]);
+    // 6.6.6.6 is what the client itself wrote.
+    assert_eq!(headers["x-real-ip"], "1.1.1.1");
+    assert_eq!(headers["x-forwarded-proto"], "https");
+    assert_eq!(headers["x-forwarded-host"], "outside");
+    assert!(!headers.contains_key("x_forwarded_for"));
+}
+
+#[test]
+fn requests_without_a_name_get_one() {
+    assert_eq!(sent(&[("host", "h")])["x-request-id"], "made");
+    assert_eq!(sent(&[("host", "h"), ("x-request-id", "")])["x-request-id"], "made");
+    assert_eq!(sent(&[("host", "h"), ("x-request-id", "mine")])["x-request-id"], "mine");
+}
+
+#[test]
+fn cookie_crumbs_of_http2_are_joined() {
+    let fields = [("host", "h"), ("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+    let headers = sent_by(&client("1.1.1.1:1", false), Version::HTTP_2, &fields);
+    let all: Vec<_> = headers.get_all("cookie").iter().collect();
+    assert_eq!(all, ["a=1; b=2; c=3"]);
+}
+
+#[test]
+fn hop_by_hop_fields_end_here_and_host_cannot_be_named_away() {
+    let headers = sent(&[
+        ("host", "h"),
+        ("connection", "close, X-Secret , host,content-length, \"bad"),
+        ("connection", "x-forwarded-for"),
+        ("content-length", "3"),
+        ("x-secret", "1"),
+        ("te", "gzip, trailers"),
+        ("upgrade", "websocket"),
+        ("keep-alive", "timeout=5"),
+        ("accept", "*/*"),
+    ]);
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    let added = [
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+    ];
+    let kept = ["accept", "content-length", "host", "te"];
+    assert_eq!(names, [&kept[..], &added[..]].concat());
+    assert_eq!(headers["te"], "trailers");
+}
+
+#[test]
+fn http2_endpoints_get_the_host_as_authority() {
+    let mut request = Request::new(());
+    *request.uri_mut() = "/a?b".parse().unwrap();
+    request.headers_mut().insert("host", HeaderValue::from_static("h:8"));
+    for_http2(&mut request, Protocol::H2c).unwrap();
+    assert_eq!(request.uri(), "http://h:8/a?b");
+    assert!(!request.headers().contains_key("host") && request.version() == Version::HTTP_2);
+}

@@ -1,0 +1,176 @@
+//! The way to endpoints: connections by protocol, kept between requests, given up when they are idle too long.
+//!
+//! INVARIANT: a request comes back as [`Failure::Untouched`] only when no byte of it was sent, or when the endpoint said that it did
+//! not act on it, so another endpoint may have it. What an endpoint may have acted on is sent again only if it is safe by its method,
+//! has no body, and a kept connection ended before the answer began: then the other side closed it while the request was on its way
+//! (RFC 9110, 9.2.2).
+
+mod connect;
+mod http1;
+mod http2;
+
+use crate::body::{Progress, Stage, Upload};
+use crate::limits::Limits;
+use crate::policy::{Protocol, Timeouts};
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+pub use connect::Tls;
+
+/// Where a request goes and how the endpoint there is spoken to. Connections are shared by requests with equal destinations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How TLS is spoken, where the protocol has it.
+    pub tls: Option<Tls>,
+}
+
+/// Bounds of the waits for an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// For a connection, with its TLS handshake.
+    pub connect: Duration,
+    /// For the head of the answer, since the request was sent.
+    pub answer: Duration,
+    /// For the endpoint to take more of the request.
+    pub send: Duration,
+}
+
+impl Waits {
+    /// What a route says, else the limits.
+    pub fn of(timeouts: &Timeouts, limits: &Limits) -> Self {
+        Self {
+            connect: timeouts.connect.unwrap_or(limits.connect),
+            answer: timeouts.read.unwrap_or(limits.answer),
+            send: timeouts.send.unwrap_or(limits.send),
+        }
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub enum Failure {
+    /// The endpoint took nothing of the request, which comes back: another endpoint can have it.
+    Untouched(Box<Request<Upload>>),
+    /// The endpoint may have acted.
+    Broken,
+    /// No answer in time; the endpoint may have acted.
+    Late,
+    /// The request's own body was the matter: [`Stage::Gone`], [`Stage::Large`] or [`Stage::Slow`].
+    Request(Stage),
+}
+
+/// What an answer holds until its end.
+pub enum Lease {
+    /// A connection that takes one request at a time.
+    Http1(http1::Lease),
+    /// A place on a shared connection.
+    Http2(http2::Lease),
+}
+
+impl Lease {
+    /// The answer has been read to its end.
+    pub fn give_back(self) {
+        match self {
+            Self::Http1(lease) => lease.give_back(),
+            // Its place is free when it is dropped.
+            Self::Http2(_) => {}
+        }
+    }
+}
+
+/// All connections to endpoints.
+pub struct Upstream {
+    http1: Arc<http1::Idle>,
+    http2: http2::Shared,
+}
+
+impl Upstream {
+    /// Starts empty.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            http1: Arc::new(http1::Idle::new(limits.clone())),
+            http2: http2::Shared::new(limits.clone()),
+        }
+    }
+
+    /// Sends a request to one endpoint, over a kept connection when there is one, and waits for the head of the answer within `waits`.
+    pub async fn send(
+        &self,
+        to: &Destination,
+        request: Request<Upload>,
+        waits: &Waits,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        match to.protocol {
+            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits).await,
+            Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits).await,
+        }
+    }
+
+    /// Closes connections to endpoints that no route leads to any more, and those that were idle too long.
+    pub fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
+        self.http1.sweep(wanted);
+        self.http2.sweep(wanted);
+    }
+}
+
+/// Waits for the head of an answer; what the deadline is depends on who is to move.
+async fn in_time<T>(answer: impl Future<Output = T>, progress: Option<&Progress>, waits: &Waits) -> Result<T, Failure> {
+    let start = Instant::now();
+    let deadline = || match progress {
+        None => start + waits.answer,
+        Some(progress) => match progress.stage() {
+            Stage::Endpoint => progress.last() + waits.send,
+            Stage::Sent => progress.last() + waits.answer,
+            // The body itself bounds this wait; afterwards it is the endpoint's turn again.
+            Stage::Client => Instant::now() + waits.answer,
+            // The connection ends now, and with it this wait.
+            Stage::Gone | Stage::Large | Stage::Slow => progress.last() + waits.answer,
+        },
+    };
+    let mut answer = pin!(answer);
+    let mut alarm = pin!(sleep_until(deadline()));
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut answer => return Ok(result),
+            () = &mut alarm => {
+                let next = deadline();
+                if next <= Instant::now() {
+                    return Err(Failure::Late);
+                }
+                alarm.as_mut().reset(next);
+            }
+        }
+    }
+}
+
+/// What a broken exchange means: the request's body may be the cause.
+fn broken(progress: Option<&Progress>) -> Failure {
+    match progress.map(Progress::stage) {
+        Some(stage @ (Stage::Gone | Stage::Large | Stage::Slow)) => Failure::Request(stage),
+        _ => Failure::Broken,
+    }
+}
+
+/// A second copy of a request without a body.
+fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
+    if !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}

@@ -1,0 +1,154 @@
+//! HTTP/2 to endpoints: connections that many requests share.
+
+use super::connect::connect;
+use super::{Destination, Failure, Waits, broken, copy, in_time};
+use crate::body::Upload;
+use crate::limits::Limits;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::{Instant, timeout};
+
+/// Connections by destination.
+pub(super) struct Shared {
+    open: Mutex<HashMap<Destination, Vec<Open>>>,
+    limits: Limits,
+}
+
+struct Open {
+    sender: SendRequest<Upload>,
+    /// Counts one more than there are requests on this connection.
+    places: Arc<()>,
+    used: Instant,
+}
+
+/// A request's place on a connection.
+pub struct Lease {
+    _place: Arc<()>,
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            open: Mutex::default(),
+            limits,
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        to: &Destination,
+        mut request: Request<Upload>,
+        waits: &Waits,
+    ) -> Result<(Response<Incoming>, super::Lease), Failure> {
+        // A shared connection may be about to end; then the request comes back, or can be repeated.
+        while let Some((sender, lease)) = self.join(to) {
+            match exchange(sender, lease, request, waits).await {
+                Err(Failure::Untouched(back)) => {
+                    request = *back;
+                    self.forget_closed(to);
+                }
+                other => return other,
+            }
+        }
+        let Some(stream) = connect(to, waits).await else {
+            return Err(Failure::Untouched(Box::new(request)));
+        };
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(self.limits.http2_ping)
+            .keep_alive_timeout(self.limits.http2_pong)
+            .initial_stream_window_size(self.limits.http2_stream_window)
+            .initial_connection_window_size(self.limits.http2_connection_window);
+        // With prior knowledge this sends the preface and waits for nothing.
+        let Ok(Ok((sender, connection))) = timeout(waits.connect, builder.handshake(TokioIo::new(stream))).await else {
+            return Err(Failure::Untouched(Box::new(request)));
+        };
+        // Its error reaches whoever waits for an answer.
+        tokio::spawn(async move { drop(connection.await) });
+        let place = Arc::new(());
+        let lease = Lease {
+            _place: Arc::clone(&place),
+        };
+        let shared = Open {
+            sender: sender.clone(),
+            places: place,
+            used: Instant::now(),
+        };
+        self.share(to, shared);
+        exchange(sender, lease, request, waits).await
+    }
+
+    /// A place on a connection that has one free.
+    fn join(&self, to: &Destination) -> Option<(SendRequest<Upload>, Lease)> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = open.get_mut(to)?;
+        let free = |o: &&mut Open| !o.sender.is_closed() && Arc::strong_count(&o.places) <= self.limits.http2_streams;
+        let found = list.iter_mut().find(free)?;
+        found.used = Instant::now();
+        let lease = Lease {
+            _place: Arc::clone(&found.places),
+        };
+        Some((found.sender.clone(), lease))
+    }
+
+    fn share(&self, to: &Destination, connection: Open) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.entry(to.clone()).or_default().push(connection);
+    }
+
+    fn forget_closed(&self, to: &Destination) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(list) = open.get_mut(to) {
+            list.retain(|o| !o.sender.is_closed());
+        }
+    }
+
+    pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Requests that are on their way keep a connection open after it is forgotten here.
+        open.retain(|to, list| {
+            let busy = |o: &Open| Arc::strong_count(&o.places) > 1;
+            list.retain(|o| !o.sender.is_closed() && (busy(o) || o.used.elapsed() < self.limits.pool_idle));
+            wanted.contains(&to.address) && !list.is_empty()
+        });
+    }
+}
+
+async fn exchange(
+    mut sender: SendRequest<Upload>,
+    lease: Lease,
+    request: Request<Upload>,
+    waits: &Waits,
+) -> Result<(Response<Incoming>, super::Lease), Failure> {
+    let progress = request.body().progress();
+    let spare = copy(&request);
+    match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
+        Ok(response) => Ok((response, super::Lease::Http2(lease))),
+        Err(mut error) => {
+            if let Some(request) = error.take_message() {
+                return Err(Failure::Untouched(Box::new(request)));
+            }
+            Err(match spare {
+                Some(spare) if refused(error.error()) => Failure::Untouched(Box::new(spare)),
+                _ => broken(progress.as_ref()),
+            })
+        }
+    }
+}
+
+/// The endpoint says that it did not act: the stream was refused, or came after the last one that the endpoint took (RFC 9113, 8.7).
+fn refused(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        let unheard = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || unheard)
+    })
+}
