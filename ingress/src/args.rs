@@ -1,5 +1,6 @@
 //! The command line: what is served where, and the small commands beside serving.
 
+use crate::route::Options;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -41,9 +42,9 @@ pub struct Serve {
     /// Where the status page, metrics and health are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,
-    /// Name of the IngressClass that is served.
-    #[arg(long, default_value = "landfall")]
-    pub ingress_class: String,
+    /// What is ours, and what Ingresses may ask for.
+    #[command(flatten)]
+    pub routing: Options,
     /// Host under which the status page itself is reached; shown there.
     #[arg(long, default_value = "")]
     pub dashboard_host: String,

@@ -74,3 +74,8 @@ impl Default for Limits {
         }
     }
 }
+
+/// Longest regular expression in an object. The longest seen in public manifests are below 300 characters.
+pub const PATTERN_BYTES: usize = 1024;
+/// Memory of one compiled regular expression, and of its cache. With Unicode classes 64 KiB are too few for `\w+` twice.
+pub const PATTERN_MEMORY: usize = 512 * 1024;

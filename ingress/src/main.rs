@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod annotations;
 mod args;
 mod body;
 mod handover;
 mod lease;
 mod limits;
 mod metrics;
+mod path;
 mod policy;
 mod probe;
 mod proxy;

@@ -1,7 +1,11 @@
 //! What an Ingress asks for beside hosts and paths: one typed value per wish, made from its annotations when the table is built.
 //!
-//! INVARIANT: a wish that protects (authentication, allow-list, client certificate, tenant limits) and cannot be read closes its routes:
-//! [`Policy::closed`] is set and every request gets 503. All other wishes that cannot be read are left out and remarked.
+//! INVARIANT: a wish that protects (authentication, allow-list, client certificate) and cannot be read closes its routes:
+//! [`Policy::closed`] is set and every request gets 503. Other wishes that cannot be read leave the last good version of their Ingress
+//! in place, or are left out and remarked when there is none.
+
+pub use crate::annotations::target::Target;
+pub use crate::path::PathMode;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
@@ -19,6 +23,8 @@ pub struct Policy {
     pub redirects: Redirects,
     /// Requests per second and connections at once.
     pub limits: ClientLimits,
+    /// Clients that `limits` does not count.
+    pub unlimited: Vec<Network>,
     /// User and password.
     pub basic_auth: Option<BasicAuth>,
     /// A service that is asked before each request.
@@ -47,6 +53,8 @@ pub struct Policy {
     pub hsts: Option<HeaderValue>,
     /// A second service that gets a copy of each request; its answer is dropped.
     pub mirror: Option<Mirror>,
+    /// Answers with these statuses are replaced by the answer of [`crate::route::Route::fallback`].
+    pub replaced_statuses: Vec<StatusCode>,
     /// No line in the access log.
     pub unlogged: bool,
 }
@@ -124,7 +132,7 @@ pub struct Redirects {
     pub to: Option<Redirect>,
     /// Plain requests go to https.
     pub https: HttpsRedirect,
-    /// From `www.` to the bare host or back, whichever has the routes.
+    /// From `www.` to the bare host or back, whichever has no routes. The table has a route with `to` for it.
     pub www: bool,
     /// `/` goes there.
     pub app_root: Option<String>,
@@ -135,7 +143,7 @@ pub struct Redirects {
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
-    /// `Location`, a valid field value.
+    /// `Location`, a valid field value; may hold `$scheme`, `$host`, `$request_uri` and what else nginx has of this kind.
     pub location: String,
 }
 
@@ -183,8 +191,10 @@ impl std::fmt::Debug for BasicAuth {
 /// A service that says with its status whether a request may pass: 2xx passes, 401 and 403 are the answer, all else is 502.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalAuth {
-    /// `http://host[:port]/path`.
+    /// `http://host[:port]/path`, as written.
     pub url: String,
+    /// Where that is; a Service's backend is [`crate::route::Route::auth`].
+    pub target: Target,
     /// Method of the question; the request's own path and method go in `X-Original-*`.
     pub method: hyper::Method,
     /// Fields of a passing answer that are set on the request.
@@ -228,16 +238,6 @@ pub struct Rewrite {
     pub pattern: Option<regex::Regex>,
     /// Replacement, with `$1` to `$9`.
     pub target: String,
-}
-
-/// What is done with a path that is not canonical (dot segments, encoded unreserved characters, doubled slashes).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PathMode {
-    /// Forwarded in the canonical form that was routed.
-    #[default]
-    Canonical,
-    /// Answered with 400.
-    Reject,
 }
 
 /// Waits for endpoints.
@@ -346,10 +346,43 @@ pub enum HashKey {
 /// Copies of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
-    /// `http://host[:port]`; the request's own path follows when the target ends in `$request_uri`.
+    /// `http://host[:port]`, as written; the request's own path follows when it ends in `$request_uri`.
     pub target: String,
+    /// Where that is; a Service's backend is [`crate::route::Route::mirror`].
+    pub place: Target,
     /// The body goes too, up to 64 KiB; longer requests are not mirrored.
     pub body: bool,
+}
+
+/// Which requests go to an alternative (`canary-*`). The header decides first, then the cookie, then chance, as in ingress-nginx.
+#[derive(Debug, Clone, Default)]
+pub struct Canary {
+    /// A field that decides.
+    pub header: Option<CanaryHeader>,
+    /// A cookie: `always` goes there, `never` does not, all else leaves it to chance.
+    pub cookie: Option<String>,
+    /// Requests of `weight_total` that go there by chance.
+    pub weight: u32,
+    /// At least 1.
+    pub weight_total: u32,
+}
+
+/// A field that chooses an alternative.
+#[derive(Debug, Clone)]
+pub struct CanaryHeader {
+    /// Its name.
+    pub name: HeaderName,
+    /// What sends a request there. Without it `always` does, `never` does not, all else leaves it to cookie and chance.
+    pub value: Option<HeaderMatch>,
+}
+
+/// A value of a field.
+#[derive(Debug, Clone)]
+pub enum HeaderMatch {
+    /// Just this.
+    Value(String),
+    /// What this finds.
+    Pattern(regex::Regex),
 }
 
 #[cfg(test)]

@@ -22,12 +22,14 @@ pub use listen::{serve, stopped};
 
 use crate::body::{Download, Upload, UploadLimits};
 use crate::limits::Limits;
+use crate::path;
 use crate::policy::Network;
 use crate::reason::Reason;
 use crate::state::State;
 use crate::upstream::Upstream;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -140,8 +142,13 @@ impl Proxy {
     ) -> Result<Response<Download>, Reason> {
         exchange.host = target::host(&request)?;
         let snapshot = self.state.snapshot();
-        let path = request.uri().path();
-        let route = snapshot.find(&exchange.host, path).ok_or(Reason::NoRoute)?;
+        let asked = request.uri().path();
+        let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
+        let route = snapshot.find(&exchange.host, &canonical).ok_or(Reason::NoRoute)?;
+        let forwarded = path::forwarded(asked, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
+        if let Cow::Owned(path) = forwarded {
+            *request.uri_mut() = path::replaced(request.uri(), &path).ok_or(Reason::BadRequest)?;
+        }
         exchange.found(route);
 
         let told = headers::origin(request.headers(), client, &self.front.trusted);

@@ -1,38 +1,53 @@
 //! The table of routes and how a request finds its way in it. Pure; [`build`] makes the table from objects of the API.
 //!
-//! S1 to S12 are the rules of the comments in kubernetes/api networking/v1/types.go and discovery/v1/types.go; the README of this
-//! crate lists them with their tests.
+//! S1 to S30 are rules of the comments in kubernetes/api networking/v1/types.go and discovery/v1/types.go, and of experience with other
+//! proxies; the README of this crate lists them with their tests.
 
 mod build;
+mod class;
+mod compile;
 mod endpoints;
+mod explain;
 mod host;
+mod last_good;
+mod options;
+pub mod pattern;
+mod remark;
+mod table;
 
-pub use build::{CLASS_ANNOTATION, DEFAULT_CLASS, Objects};
+pub use build::{Builder, Objects};
+pub use class::{CLASS_ANNOTATION, DEFAULT_CLASS};
+pub use explain::Explanation;
 pub use host::host_of;
+pub use last_good::LastGood;
+pub use options::{CONTROLLER, Options};
+pub use remark::{Reason, Remark, Severity};
 
-#[cfg(test)]
-pub use build::CONTROLLER;
-
-use crate::policy::Policy;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::policy::{Canary, Policy, Protocol};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use table::Table;
 
 /// Everything a request needs; replaced as a whole.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Precise hosts, lower case, to routes in order of precedence.
-    hosts: BTreeMap<String, Vec<Route>>,
-    /// What stands behind `*.` to routes.
-    wildcards: BTreeMap<String, Vec<Route>>,
-    /// Routes of rules without a host.
-    any_host: Vec<Route>,
-    default: Option<Route>,
+    /// Precise hosts, lower case.
+    hosts: HashMap<Box<str>, Table>,
+    /// What stands behind `*.`.
+    wildcards: HashMap<Box<str>, Table>,
+    /// Rules without a host.
+    any_host: Option<Table>,
+    default: Option<Arc<Route>>,
     /// What lost against an older object, or could not be used; for people.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Remark>,
     /// Every Ingress that is ours.
     pub ours: Vec<Ours>,
+    /// Certificates of `spec.tls` (S18), oldest Ingress first; only for hosts that its namespace owns.
+    pub certificates: Vec<CertificateUse>,
+    /// Every Secret that an Ingress of ours names and may name, as namespace and name.
+    pub wanted: BTreeSet<(String, String)>,
 }
 
 /// An Ingress that this proxy serves, with the addresses its status names now.
@@ -42,34 +57,91 @@ pub struct Ours {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Tells it from an earlier one of the same name.
+    pub uid: String,
     /// Addresses or host names in `status.loadBalancer`.
     pub addresses: BTreeSet<String>,
 }
 
+/// One certificate that an Ingress asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateUse {
+    /// Host, lower case, as in [`Host::name`]; empty for an item without hosts, which is the default certificate.
+    pub host: String,
+    /// Namespace of the Ingress and so of the Secret.
+    pub namespace: String,
+    /// The Secret; `None` serves the default certificate.
+    pub secret: Option<String>,
+    /// Name of the Ingress.
+    pub ingress: String,
+}
+
+/// A host of the table.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// As written, lower case: `a.example.com` or `*.example.com`; empty for all hosts.
+    pub name: Box<str>,
+    /// Namespace of the oldest Ingress that names it, which owns it.
+    pub namespace: Box<str>,
+    /// Some Ingress of the owner has TLS for it (S22).
+    pub tls: bool,
+}
+
 /// A path that leads somewhere.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Route {
     /// Whole path only, or everything below too.
     pub exact: bool,
-    /// The path as written.
+    /// Set when the path is a regular expression, matched from the start.
+    pub pattern: Option<regex::Regex>,
+    /// The path in canonical form; a regular expression as written; empty for the default backend.
     pub path: String,
+    /// Its host.
+    pub host: Arc<Host>,
     /// Where it leads.
     pub backend: Arc<Backend>,
     /// `namespace/name` of the Ingress.
     pub ingress: Arc<str>,
     /// What else its Ingress asks for.
     pub policy: Arc<Policy>,
+    /// Other backends for some of the requests, oldest first (`canary-*`).
+    pub alternatives: Vec<Alternative>,
+    /// Answers when the backend has no endpoint, or one of `policy.replaced_statuses`.
+    pub fallback: Option<Arc<Backend>>,
+    /// The Service of `policy.external_auth`, when that names one.
+    pub auth: Option<Arc<Backend>>,
+    /// The Service of `policy.mirror`, when that names one.
+    pub mirror: Option<Arc<Backend>>,
+}
+
+/// Another backend of a route.
+#[derive(Debug)]
+pub struct Alternative {
+    /// `namespace/name` of the Ingress that offers it.
+    pub ingress: Arc<str>,
+    /// Where it leads.
+    pub backend: Arc<Backend>,
+    /// Which requests go there.
+    pub canary: Arc<Canary>,
 }
 
 impl Route {
     /// S1 to S3: `Exact` compares all; `Prefix` (and `ImplementationSpecific`, which is the same here) goes by elements.
-    fn matches(&self, path: &str) -> bool {
-        if self.exact {
-            return self.path == path;
+    pub fn matches(&self, path: &str) -> bool {
+        match &self.pattern {
+            Some(pattern) => pattern.is_match(path),
+            None if self.exact => self.path == path,
+            None => table::is_below(path, table::stem(&self.path)),
         }
-        let prefix = self.path.trim_end_matches('/');
-        let rest = path.strip_prefix(prefix);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Its kind, for people.
+    pub fn kind(&self) -> &'static str {
+        match (self.pattern.is_some(), self.exact) {
+            (true, _) => "Regex",
+            (false, true) => "Exact",
+            (false, false) => "Prefix",
+        }
     }
 }
 
@@ -80,6 +152,8 @@ pub struct Backend {
     pub name: String,
     /// Addresses, in stable order.
     pub endpoints: Vec<SocketAddr>,
+    /// What the Service port's `appProtocol` asks for (S26).
+    pub protocol: Option<Protocol>,
     next: AtomicUsize,
 }
 
@@ -94,48 +168,59 @@ impl Backend {
 
 impl Snapshot {
     /// Returns the route of a request; its backend may have no endpoint. `host` is normalised by [`host_of`] and empty when the request
-    /// has none; `path` is the request's, byte by byte, without its query.
+    /// has none; `path` is in the form of [`crate::path::canonical`].
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
     /// default backend.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        self.table(host)
+            .and_then(|table| table.find(path))
+            .or(self.default.as_ref())
+    }
+
+    /// Returns the entry of the table that a host falls under; for its owner and whether it has TLS.
+    pub fn host(&self, host: &str) -> Option<&Arc<Host>> {
+        self.table(host).map(|table| &table.host)
+    }
+
+    fn table(&self, host: &str) -> Option<&Table> {
         let wildcard = || match host.split_once('.') {
             Some((label, parent)) if !label.is_empty() => self.wildcards.get(parent),
             _ => None,
         };
-        let routes = self.hosts.get(host).or_else(wildcard).unwrap_or(&self.any_host);
-        let route = routes.iter().find(|r| r.matches(path));
-        route.or(self.default.as_ref())
+        self.hosts.get(host).or_else(wildcard).or(self.any_host.as_ref())
     }
 
-    /// Every route with its host as written, for the status page.
-    pub fn routes(&self) -> impl Iterator<Item = (String, &Route)> {
-        let precise = self.hosts.iter().map(|(host, routes)| (host.clone(), routes));
-        let wild = self
-            .wildcards
-            .iter()
-            .map(|(host, routes)| (format!("*.{host}"), routes));
-        let any = std::iter::once(("*".to_owned(), &self.any_host));
-        let all = precise.chain(wild).chain(any);
-        all.flat_map(|(host, routes)| routes.iter().map(move |r| (host.clone(), r)))
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.hosts.values().chain(self.wildcards.values()).chain(&self.any_host)
     }
 
-    /// The backend for everything that no route takes.
-    pub fn default_backend(&self) -> Option<&Backend> {
-        self.default.as_ref().map(|route| &*route.backend)
+    /// Every route, by host and then in order of precedence; for people.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let mut tables: Vec<&Table> = self.tables().collect();
+        // Rules without a host come last.
+        tables.sort_by_key(|table| (table.host.name.is_empty(), &table.host.name));
+        tables.into_iter().flat_map(|table| table.routes.iter())
+    }
+
+    /// The route for everything that no other takes.
+    pub fn default_route(&self) -> Option<&Arc<Route>> {
+        self.default.as_ref()
     }
 
     /// All routes of all hosts.
     pub fn route_count(&self) -> usize {
-        let lists = self.hosts.values().chain(self.wildcards.values());
-        lists.map(Vec::len).sum::<usize>() + self.any_host.len()
+        self.tables().map(|table| table.routes.len()).sum()
     }
 
     /// Every address that some route leads to.
     pub fn endpoints(&self) -> BTreeSet<SocketAddr> {
-        let lists = self.hosts.values().chain(self.wildcards.values());
-        let routes = lists.chain([&self.any_host]).flatten();
-        let backends = routes.chain(&self.default).map(|r| &r.backend);
+        let routes = self.tables().flat_map(|table| table.routes.iter()).chain(&self.default);
+        let backends = routes.flat_map(|route| {
+            let others = route.alternatives.iter().map(|a| &a.backend);
+            let extra = [&route.fallback, &route.auth, &route.mirror].into_iter().flatten();
+            std::iter::once(&route.backend).chain(others).chain(extra)
+        });
         backends.flat_map(|b| b.endpoints.iter().copied()).collect()
     }
 }

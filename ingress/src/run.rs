@@ -87,7 +87,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
 
     let client = client().await?;
     let (stop, stopping) = channel(false);
-    let follow = watch::follow(client.clone(), args.ingress_class, Arc::clone(&state));
+    let follow = watch::follow(client.clone(), args.routing, Arc::clone(&state));
     parts.spawn(async {
         follow.await;
         "the API is no longer followed"

@@ -3,8 +3,9 @@
 //! INVARIANT: no snapshot before all four lists were read whole; afterwards a lost watch, or a list that is read again, leaves the last
 //! one in place until the new list is whole.
 
+use crate::annotations::{self, NoSecrets};
 use crate::log;
-use crate::route::{CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Snapshot};
+use crate::route::{Builder, CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Options};
 use crate::state::State;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -32,7 +33,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 const RETRY_FORGET: Duration = Duration::from_secs(30);
 
 /// Runs until one of its tasks ends, which none does unless it panics: a table that is no longer kept current must not go on serving.
-pub async fn follow(client: Client, class: String, state: Arc<State>) {
+pub async fn follow(client: Client, options: Options, state: Arc<State>) {
     let changed = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     let lists = Lists {
@@ -47,7 +48,7 @@ pub async fn follow(client: Client, class: String, state: Arc<State>) {
                 log(&format!("following the API: {error}"));
             }
         }
-        result = rebuild(&lists, &class, &state, &changed) => {
+        result = rebuild(&lists, options, &state, &changed) => {
             if let Err(error) = result {
                 log(&format!("the route table: {error}"));
             }
@@ -66,7 +67,7 @@ struct Lists {
 /// Builds a snapshot when all lists are whole, and another after each change.
 async fn rebuild(
     lists: &Lists,
-    class: &str,
+    options: Options,
     state: &State,
     changed: &Notify,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -74,6 +75,7 @@ async fn rebuild(
     lists.classes.wait_until_ready().await?;
     lists.services.wait_until_ready().await?;
     lists.slices.wait_until_ready().await?;
+    let mut builder = Builder::new(options);
     for turn in 0.. {
         let objects = Objects {
             ingresses: lists.ingresses.state(),
@@ -81,9 +83,14 @@ async fn rebuild(
             services: lists.services.state(),
             slices: lists.slices.state(),
         };
-        let class = class.to_owned();
         // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
-        state.replace(tokio::task::spawn_blocking(move || Snapshot::build(&objects, &class, turn)).await?);
+        let building = tokio::task::spawn_blocking(move || {
+            let snapshot = builder.build(&objects, &NoSecrets, turn);
+            (builder, snapshot)
+        });
+        let (back, snapshot) = building.await?;
+        builder = back;
+        state.replace(snapshot);
         changed.notified().await;
         tokio::time::sleep(GATHER).await;
     }
@@ -140,7 +147,9 @@ impl Backoff for Retry {
 fn slim<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
     let read = [DEFAULT_CLASS, CLASS_ANNOTATION];
-    object.annotations_mut().retain(|name, _| read.contains(&name.as_str()));
+    object
+        .annotations_mut()
+        .retain(|name, _| read.contains(&name.as_str()) || annotations::is_read(name));
 }
 
 /// An error with its causes: the outermost alone says "failed to perform initial object list".

@@ -35,7 +35,7 @@ pub(super) fn render(state: &State) -> String {
         out.push_str("<h2>Remarks</h2><ul>");
         for remark in snapshot.remarks.iter().take(ROWS) {
             // Writing to a String does not fail, here and below.
-            let _ = write!(out, "<li>{}</li>", escape(remark));
+            let _ = write!(out, "<li>{}</li>", escape(&remark.to_string()));
         }
         out.push_str("</ul>");
     }
@@ -45,13 +45,18 @@ pub(super) fn render(state: &State) -> String {
 
 fn push_routes(out: &mut String, snapshot: &Snapshot) {
     out.push_str("<table><tr><th>Host</th><th>Path</th><th>Ingress</th><th>Service</th><th>Endpoints</th></tr>");
-    for (host, route) in snapshot.routes().take(ROWS) {
+    for route in snapshot.routes().take(ROWS) {
+        let host = if route.host.name.is_empty() {
+            "*"
+        } else {
+            &route.host.name
+        };
         let exact = if route.exact { " exact" } else { "" };
         let path = format!("<code>{}</code>{exact}", escape(&route.path));
-        push_row(out, &escape(&host), &path, &escape(&route.ingress), &route.backend);
+        push_row(out, &escape(host), &path, &escape(&route.ingress), &route.backend);
     }
-    if let Some(backend) = snapshot.default_backend() {
-        push_row(out, "everything else", "", "", backend);
+    if let Some(route) = snapshot.default_route() {
+        push_row(out, "everything else", "", &escape(&route.ingress), &route.backend);
     }
     out.push_str("</table>");
     if snapshot.route_count() > ROWS {

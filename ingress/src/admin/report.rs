@@ -12,7 +12,12 @@ pub(super) fn render(state: &State) -> String {
     let snapshot = state.snapshot();
     let routes: Vec<Value> = snapshot
         .routes()
-        .map(|(host, route)| {
+        .map(|route| {
+            let host = if route.host.name.is_empty() {
+                "*"
+            } else {
+                &*route.host.name
+            };
             json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": &*route.ingress,
                 "service": route.backend.name, "endpoints": route.backend.endpoints })
         })
@@ -27,7 +32,7 @@ pub(super) fn render(state: &State) -> String {
         "requests_in_flight": state.counters.requests.value(),
         "connections": state.counters.connections.value(),
         "routes": routes,
-        "default_backend": snapshot.default_backend().map(default),
+        "default_backend": snapshot.default_route().map(|route| default(&route.backend)),
         "remarks": snapshot.remarks,
     });
     format!("{report}\n")

@@ -24,7 +24,7 @@ impl Proxy {
         if backend.endpoints.is_empty() {
             return Err(Reason::NoEndpoint);
         }
-        let protocol = policy.upstream.protocol.unwrap_or(Protocol::Http1);
+        let protocol = policy.upstream.protocol.or(backend.protocol).unwrap_or(Protocol::Http1);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
         }

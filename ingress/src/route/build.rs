@@ -1,20 +1,22 @@
 //! Objects of the API to a [`Snapshot`]. Pure: the same objects give the same table, in whatever order they come.
+//!
+//! First each Ingress is compiled alone; then, oldest first, hosts find their owners, routes their hosts, and alternatives their routes.
 
+use super::class::Classes;
+use super::compile::{Compiled, Path};
 use super::endpoints::Resolver;
-use super::{Ours, Route, Snapshot};
+use super::last_good::{LastGood, Versions};
+use super::remark::{Reason, Remark, Severity};
+use super::table::{Table, order};
+use super::{Alternative, Backend, CertificateUse, Host, Options, Ours, Route, Snapshot};
+use crate::annotations::{NoSecrets, Secrets, named_secrets, target};
+use crate::policy::{Policy, Redirect};
+use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressRule};
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// `spec.controller` of classes that are ours.
-pub const CONTROLLER: &str = "landfall.dev/ingress";
-/// The annotation that named a class before `ingressClassName`; controllers should still honour it.
-pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
-/// Marks the class of Ingresses that name none.
-pub const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// Objects as the API has them.
 #[derive(Debug, Default)]
@@ -29,155 +31,388 @@ pub struct Objects {
     pub slices: Vec<Arc<EndpointSlice>>,
 }
 
-/// The class that is served, as the API knows it.
-struct Class<'a> {
-    name: &'a str,
-    default: bool,
+/// Makes one table after another; keeps what was compiled, and the last good version of each Ingress.
+#[derive(Debug, Default)]
+pub struct Builder {
+    options: Options,
+    versions: Versions,
 }
 
-impl<'a> Class<'a> {
-    /// `None` when there is no class of that name, or when it is for another controller: then nothing is ours.
-    fn find(objects: &'a Objects, name: &str) -> Option<Self> {
-        let class = objects
-            .classes
-            .iter()
-            .find(|c| c.metadata.name.as_deref() == Some(name))?;
-        if class.spec.as_ref()?.controller.as_deref() != Some(CONTROLLER) {
-            return None;
+impl Builder {
+    /// Starts with nothing.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            versions: Versions::default(),
         }
-        let mark = class.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CLASS));
-        Some(Self {
-            name: class.metadata.name.as_deref()?,
-            default: mark.is_some_and(|m| m == "true"),
-        })
     }
 
-    /// The field counts first, then the old annotation; without both it is ours when our class is the default. The API server
-    /// fills in the default class at creation only, so an Ingress that is older than the class has none.
-    fn has(&self, ingress: &Ingress) -> bool {
-        let named = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_deref());
-        let annotations = ingress.metadata.annotations.as_ref();
-        let class = named.or_else(|| annotations?.get(CLASS_ANNOTATION).map(String::as_str));
-        class.map_or(self.default, |class| class == self.name)
+    /// Starts with the good versions that another process kept.
+    pub fn with_last_good(mut self, last: LastGood) -> Self {
+        self.versions = Versions::with(last);
+        self
     }
-}
 
-impl Snapshot {
+    /// Returns good versions whose newest one is bad, for the next process.
+    pub fn last_good(&self) -> LastGood {
+        self.versions.last_good()
+    }
+
     /// Builds the table. Order among equal paths (S4): oldest Ingress first, then namespace and name.
     ///
     /// `turn` says which endpoint of each Service comes first. It differs from table to table: otherwise the first endpoint would get
     /// most requests while tables follow each other quickly.
-    pub fn build(objects: &Objects, class: &str, turn: usize) -> Self {
-        let mut snapshot = Self::default();
-        let Some(class) = Class::find(objects, class) else {
-            snapshot
-                .remarks
-                .push(format!("there is no IngressClass {class} with controller {CONTROLLER}"));
-            return snapshot;
-        };
-        let mut ours: Vec<&Ingress> = objects
-            .ingresses
+    pub fn build(&mut self, objects: &Objects, secrets: &dyn Secrets, turn: usize) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let classes = Classes::find(&objects.classes, &self.options, &mut snapshot.remarks);
+        let mut ours: Vec<&Arc<Ingress>> = objects.ingresses.iter().filter(|i| classes.have(i)).collect();
+        ours.sort_by(|a, b| age(a).cmp(&age(b)));
+        self.versions.keep(&ours);
+        let compiled: Vec<Arc<Compiled>> = ours
             .iter()
-            .map(|i| &**i)
-            .filter(|i| class.has(i))
+            .map(|ingress| self.versions.compile(ingress, secrets, &self.options))
             .collect();
-        ours.sort_by_key(|i| {
-            let meta = &i.metadata;
-            (
-                meta.creation_timestamp.clone(),
-                meta.namespace.clone(),
-                meta.name.clone(),
-            )
-        });
-        let resolver = Resolver::new(objects, turn);
-        for ingress in ours {
-            snapshot.add(ingress, &resolver);
+        for ingress in &ours {
+            snapshot.ours.push(Ours::of(ingress));
+            let named = named_secrets(ingress, &self.options);
+            snapshot.wanted.extend(named.into_iter().map(|s| (s.namespace, s.name)));
         }
-        let lists = snapshot.hosts.values_mut().chain(snapshot.wildcards.values_mut());
-        for routes in lists.chain([&mut snapshot.any_host]) {
-            order(routes, &mut snapshot.remarks);
+        let mut assembly = Assembly {
+            resolver: Resolver::new(objects, &self.options, turn),
+            options: &self.options,
+            owners: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            snapshot,
+        };
+        assembly.own(&compiled);
+        for ingress in &compiled {
+            assembly.add(ingress);
         }
-        snapshot
+        for ingress in &compiled {
+            assembly.attach(ingress);
+        }
+        for ingress in &compiled {
+            assembly.redirect_www(ingress);
+        }
+        assembly.finish()
     }
+}
 
-    fn add(&mut self, ingress: &Ingress, resolver: &Resolver<'_>) {
-        let namespace = ingress.metadata.namespace.clone().unwrap_or_default();
-        let name = ingress.metadata.name.clone().unwrap_or_default();
-        let label = format!("{namespace}/{name}");
-        self.ours.push(Ours {
-            namespace: namespace.clone(),
-            name,
-            addresses: addresses(ingress),
-        });
-        let Some(spec) = &ingress.spec else { return };
-        if let Some(backend) = &spec.default_backend {
-            if self.default.is_some() {
-                self.remarks
-                    .push(format!("{label}: an older Ingress has the default backend"));
-            } else {
-                self.default = Some(Route {
-                    exact: false,
-                    path: "/".to_owned(),
-                    backend: Arc::new(resolver.backend(&namespace, backend, &label, &mut self.remarks)),
-                    ingress: label.as_str().into(),
-                    policy: Arc::default(),
-                });
+impl Snapshot {
+    /// Builds one table of classes of this name, without memory of earlier ones and without Secrets.
+    pub fn build(objects: &Objects, class: &str, turn: usize) -> Self {
+        let options = Options {
+            class: Some(class.to_owned()),
+            ..Options::default()
+        };
+        Builder::new(options).build(objects, &NoSecrets, turn)
+    }
+}
+
+/// Orders Ingresses by age, then by namespace and name.
+fn age(ingress: &Ingress) -> impl Ord + '_ {
+    let meta = &ingress.metadata;
+    (
+        meta.creation_timestamp.as_ref(),
+        meta.namespace.as_deref(),
+        meta.name.as_deref(),
+    )
+}
+
+impl Ours {
+    fn of(ingress: &Ingress) -> Self {
+        let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+        let points = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
+        Self {
+            namespace: ingress.metadata.namespace.clone().unwrap_or_default(),
+            name: ingress.metadata.name.clone().unwrap_or_default(),
+            uid: ingress.metadata.uid.clone().unwrap_or_default(),
+            addresses: points.filter_map(|p| p.ip.clone().or(p.hostname.clone())).collect(),
+        }
+    }
+}
+
+/// A route before its host is known to have TLS.
+type Draft = (Route, Arc<Compiled>);
+
+struct Assembly<'a> {
+    resolver: Resolver<'a>,
+    options: &'a Options,
+    /// Host to the namespace that owns it.
+    owners: BTreeMap<String, Arc<str>>,
+    routes: BTreeMap<String, Vec<Draft>>,
+    snapshot: Snapshot,
+}
+
+impl Assembly<'_> {
+    /// Gives each host to the namespace of the oldest Ingress that names it in a rule; aliases take what is left.
+    fn own(&mut self, all: &[Arc<Compiled>]) {
+        let main = || all.iter().filter(|ingress| ingress.canary.is_none());
+        for ingress in main() {
+            for rule in &ingress.rules {
+                let owner = || Arc::clone(&ingress.namespace);
+                self.owners.entry(rule.host.clone()).or_insert_with(owner);
             }
         }
-        for rule in spec.rules.iter().flatten() {
-            let routes = rule_routes(rule, &namespace, &label, resolver, &mut self.remarks);
+        let named: BTreeSet<String> = self.owners.keys().cloned().collect();
+        for ingress in main() {
+            for alias in ingress.aliases.iter().filter(|alias| !named.contains(*alias)) {
+                let owner = || Arc::clone(&ingress.namespace);
+                self.owners.entry(alias.clone()).or_insert_with(owner);
+            }
+        }
+    }
+
+    /// Whether an Ingress may have routes for a host.
+    fn may_have(&self, ingress: &Compiled, host: &str) -> bool {
+        let owner = self.owners.get(host);
+        self.options.merge_hosts || owner.is_none_or(|owner| *owner == ingress.namespace)
+    }
+
+    fn remark(&mut self, ingress: &Compiled, severity: Severity, reason: Reason, host: &str, text: String) {
+        let remark = Remark::ingress(&ingress.namespace, &ingress.name, severity, reason, text);
+        self.snapshot.remarks.push(remark.on(host));
+    }
+
+    fn add(&mut self, ingress: &Arc<Compiled>) {
+        self.snapshot.remarks.extend(ingress.remarks.iter().cloned());
+        if ingress.canary.is_some() {
+            return;
+        }
+        self.set_default(ingress);
+        let mut lost = BTreeSet::new();
+        for rule in &ingress.rules {
+            let host = &rule.host;
+            if !self.may_have(ingress, host) {
+                lost.insert(host.clone());
+                continue;
+            }
             // A rule without paths still claims its host: its requests go to the default backend (S7).
-            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
-            match host.strip_prefix("*.") {
-                _ if host.is_empty() => &mut self.any_host,
-                Some(parent) => self.wildcards.entry(parent.to_owned()).or_default(),
-                None => self.hosts.entry(host).or_default(),
+            self.routes.entry(host.clone()).or_default();
+            for path in &rule.paths {
+                self.add_path(ingress, host, path);
             }
-            .extend(routes);
         }
+        for alias in &ingress.aliases {
+            self.add_alias(ingress, alias);
+        }
+        for host in lost {
+            let owner = self.owners.get(&host).map(ToString::to_string).unwrap_or_default();
+            let text = format!(
+                "host {} belongs to namespace {owner}, which named it first",
+                shown(&host)
+            );
+            self.remark(ingress, Severity::Refused, Reason::HostTaken, &host, text);
+        }
+        for (host, secret) in &ingress.tls {
+            if self.may_have(ingress, host) {
+                self.snapshot.certificates.push(CertificateUse {
+                    host: host.clone(),
+                    namespace: ingress.namespace.to_string(),
+                    secret: secret.clone(),
+                    ingress: ingress.name.to_string(),
+                });
+            } else if !ingress.rules.iter().any(|rule| rule.host == *host) {
+                let text = format!("tls: host {} belongs to another namespace", shown(host));
+                self.remark(ingress, Severity::Refused, Reason::HostTaken, host, text);
+            }
+        }
+    }
+
+    fn add_path(&mut self, ingress: &Arc<Compiled>, host: &str, path: &Path) {
+        let backend = self
+            .resolver
+            .backend(ingress, &path.backend, &mut self.snapshot.remarks);
+        let policy = Arc::clone(&path.policy);
+        let route = Route {
+            exact: path.exact,
+            pattern: path.pattern.clone(),
+            path: path.path.clone(),
+            ..self.route(ingress, backend, policy)
+        };
+        self.routes
+            .entry(host.to_owned())
+            .or_default()
+            .push((route, Arc::clone(ingress)));
+    }
+
+    /// Repeats the rules of an Ingress for another host that nobody names.
+    fn add_alias(&mut self, ingress: &Arc<Compiled>, alias: &str) {
+        let named = self.owners.get(alias);
+        let by_rule = self.routes.get(alias).is_some_and(|routes| {
+            routes
+                .iter()
+                .any(|(_, of)| of.rules.iter().any(|rule| rule.host == *alias))
+        });
+        if by_rule || named.is_none_or(|owner| *owner != ingress.namespace) {
+            let text = format!("server-alias: host {alias} is named by another Ingress");
+            self.remark(ingress, Severity::Refused, Reason::HostTaken, alias, text);
+            return;
+        }
+        for path in ingress.rules.iter().flat_map(|rule| &rule.paths) {
+            self.add_path(ingress, alias, path);
+        }
+    }
+
+    fn set_default(&mut self, ingress: &Arc<Compiled>) {
+        let Some(backend) = &ingress.default else { return };
+        if self.snapshot.default.is_some() {
+            let text = "an older Ingress has the default backend".to_owned();
+            let (namespace, name) = (&ingress.namespace, &ingress.name);
+            let remark = Remark::ingress(namespace, name, Severity::Refused, Reason::DefaultTaken, text);
+            self.snapshot.remarks.push(remark);
+            return;
+        }
+        let backend = self.resolver.backend(ingress, backend, &mut self.snapshot.remarks);
+        let route = self.route(ingress, backend, Arc::clone(&ingress.policy));
+        self.snapshot.default = Some(Arc::new(route));
+    }
+
+    /// What all routes of an Ingress have alike.
+    fn route(&mut self, ingress: &Arc<Compiled>, backend: Arc<Backend>, policy: Arc<Policy>) -> Route {
+        let remarks = &mut self.snapshot.remarks;
+        let fallback = ingress
+            .fallback
+            .as_ref()
+            .map(|name| self.resolver.first_port(ingress, name, remarks));
+        let auth = policy.external_auth.as_ref().map(|auth| &auth.target.place);
+        let auth = auth.and_then(|place| self.resolver.place(ingress, place, remarks));
+        let mirror = policy.mirror.as_ref().map(|mirror| &mirror.place.place);
+        let mirror = mirror.and_then(|place| self.resolver.place(ingress, place, remarks));
+        Route {
+            backend,
+            ingress: Arc::clone(&ingress.label),
+            policy,
+            fallback,
+            auth,
+            mirror,
+            ..Route::default()
+        }
+    }
+
+    /// Gives alternatives to the routes of the same host, path and namespace.
+    fn attach(&mut self, ingress: &Arc<Compiled>) {
+        let Some(canary) = &ingress.canary else { return };
+        for rule in &ingress.rules {
+            for path in &rule.paths {
+                let backend = self
+                    .resolver
+                    .backend(ingress, &path.backend, &mut self.snapshot.remarks);
+                let routes = self.routes.get_mut(&rule.host).into_iter().flatten();
+                let mut alike = routes.filter(|(route, of)| {
+                    let same = route.exact == path.exact && route.path == path.path;
+                    same && of.namespace == ingress.namespace
+                });
+                // The first is the oldest, which is the one that stays.
+                match alike.next() {
+                    Some((route, _)) => route.alternatives.push(Alternative {
+                        ingress: Arc::clone(&ingress.label),
+                        backend,
+                        canary: Arc::clone(canary),
+                    }),
+                    None => {
+                        let text = format!("canary: no other Ingress has path {} of this host", path.path);
+                        self.remark(ingress, Severity::Refused, Reason::CanaryAlone, &rule.host, text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a host of the other name, with one route that redirects, when nobody has that host.
+    fn redirect_www(&mut self, ingress: &Arc<Compiled>) {
+        if !ingress.policy.redirects.www || ingress.canary.is_some() {
+            return;
+        }
+        for rule in ingress
+            .rules
+            .iter()
+            .filter(|rule| !rule.host.is_empty() && !rule.host.starts_with("*."))
+        {
+            let host = &rule.host;
+            let other = host
+                .strip_prefix("www.")
+                .map_or_else(|| format!("www.{host}"), str::to_owned);
+            if !self.may_have(ingress, host) || self.owners.contains_key(&other) {
+                continue;
+            }
+            self.owners.insert(other.clone(), Arc::clone(&ingress.namespace));
+            let mut policy = Policy::clone(&ingress.policy);
+            policy.redirects.to = Some(Redirect {
+                status: StatusCode::PERMANENT_REDIRECT,
+                location: format!("$scheme://{host}$request_uri"),
+            });
+            let backend = Arc::new(Backend {
+                name: format!("(redirect to {host})"),
+                ..Backend::default()
+            });
+            let route = Route {
+                path: "/".to_owned(),
+                backend,
+                ingress: Arc::clone(&ingress.label),
+                policy: Arc::new(policy),
+                ..Route::default()
+            };
+            self.routes.entry(other).or_default().push((route, Arc::clone(ingress)));
+        }
+    }
+
+    fn finish(mut self) -> Snapshot {
+        let certain: BTreeSet<String> = self.snapshot.certificates.iter().map(|c| c.host.clone()).collect();
+        for (name, drafts) in std::mem::take(&mut self.routes) {
+            let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            let covered = || parent.as_ref().is_some_and(|wildcard| certain.contains(wildcard));
+            let host = Arc::new(Host {
+                name: name.as_str().into(),
+                namespace: self.owners.get(&name).map(|owner| &**owner).unwrap_or_default().into(),
+                tls: !name.is_empty() && (certain.contains(&name) || covered()),
+            });
+            let routes = self.distinct(&host, drafts);
+            let table = Table::new(host, routes);
+            match name.strip_prefix("*.") {
+                _ if name.is_empty() => self.snapshot.any_host = Some(table),
+                Some(parent) => drop(self.snapshot.wildcards.insert(parent.into(), table)),
+                None => drop(self.snapshot.hosts.insert(name.into(), table)),
+            }
+        }
+        self.snapshot
+    }
+
+    /// S4: in order of precedence; of equal paths the oldest Ingress keeps the one it named first.
+    fn distinct(&mut self, host: &Arc<Host>, drafts: Vec<Draft>) -> Vec<Arc<Route>> {
+        let mut seen: BTreeMap<(String, bool, bool), Arc<str>> = BTreeMap::new();
+        let mut routes = Vec::with_capacity(drafts.len());
+        for (mut route, ingress) in drafts {
+            let key = (route.path.clone(), route.exact, route.pattern.is_some());
+            if let Some(owner) = seen.get(&key) {
+                let text = match **owner == *ingress.label {
+                    true => format!("path {} stands twice for one host; the first counts", route.path),
+                    false => format!("path {} belongs to an older Ingress, {owner}", route.path),
+                };
+                self.remark(&ingress, Severity::Refused, Reason::PathTaken, &host.name, text);
+                continue;
+            }
+            seen.insert(key, Arc::clone(&ingress.label));
+            route.host = Arc::clone(host);
+            routes.push(Arc::new(route));
+        }
+        order(&mut routes);
+        routes
     }
 }
 
-fn rule_routes(
-    rule: &IngressRule,
-    namespace: &str,
-    label: &str,
-    resolver: &Resolver<'_>,
-    remarks: &mut Vec<String>,
-) -> Vec<Route> {
-    let paths = rule.http.iter().flat_map(|http| &http.paths);
-    let ingress: Arc<str> = label.into();
-    paths
-        .map(|path| Route {
-            exact: path.path_type == "Exact",
-            path: path
-                .path
-                .clone()
-                .filter(|p| !p.is_empty())
-                .unwrap_or_else(|| "/".to_owned()),
-            backend: Arc::new(resolver.backend(namespace, &path.backend, label, remarks)),
-            ingress: Arc::clone(&ingress),
-            policy: Arc::default(),
-        })
-        .collect()
+fn shown(host: &str) -> &str {
+    if host.is_empty() { "(all)" } else { host }
 }
 
-/// S4: longest path first, then `Exact`; the sort is stable, so that of equal paths the older Ingress stays first. `/foo` and
-/// `/foo/` match the same requests; the longer one wins (S2).
-fn order(routes: &mut Vec<Route>, remarks: &mut Vec<String>) {
-    routes.sort_by_key(|r| (Reverse(r.path.len()), !r.exact));
-    let mut seen = BTreeSet::new();
-    routes.retain(|r| {
-        let first = seen.insert((r.path.clone(), r.exact));
-        if !first {
-            remarks.push(format!("{}: path {} belongs to an older Ingress", r.ingress, r.path));
+impl Resolver<'_> {
+    /// The Service of a place that an annotation names; none for an address.
+    fn place(&self, ingress: &Compiled, place: &target::Place, remarks: &mut Vec<Remark>) -> Option<Arc<Backend>> {
+        match place {
+            target::Place::Service { namespace, name, port } => {
+                Some(self.numbered(ingress, namespace, name, *port, remarks))
+            }
+            target::Place::Address(_) | target::Place::OwnHost => None,
         }
-        first
-    });
-}
-
-fn addresses(ingress: &Ingress) -> BTreeSet<String> {
-    let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-    let points = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
-    points.filter_map(|p| p.ip.clone().or(p.hostname.clone())).collect()
+    }
 }

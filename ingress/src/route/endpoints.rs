@@ -1,25 +1,35 @@
 //! From an Ingress backend to addresses: Service port, then slices, then endpoints that may be used (S10 to S12). Pure.
 
-use super::{Backend, Objects};
+use super::compile::Compiled;
+use super::remark::{Reason, Remark, Severity};
+use super::{Backend, Objects, Options};
+use crate::policy::Protocol;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::api::networking::v1::{IngressBackend, IngressServiceBackend, ServiceBackendPort};
-use std::collections::{BTreeMap, BTreeSet};
+use k8s_openapi::api::networking::v1::{IngressBackend, ServiceBackendPort};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Label that joins slices to their Service.
 pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// Looks up Services and their ready addresses.
+/// Looks up Services and their ready addresses; each Service port makes one backend, however many routes lead to it.
 pub(super) struct Resolver<'a> {
-    services: BTreeMap<(&'a str, &'a str), &'a Service>,
-    slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    services: HashMap<(&'a str, &'a str), &'a Service>,
+    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    options: &'a Options,
     turn: usize,
+    made: RefCell<HashMap<String, Made>>,
 }
 
+/// A backend, and what is wrong with it.
+type Made = (Arc<Backend>, Option<(Reason, &'static str)>);
+
 impl<'a> Resolver<'a> {
-    pub(super) fn new(objects: &'a Objects, turn: usize) -> Self {
-        let mut slices: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    pub(super) fn new(objects: &'a Objects, options: &'a Options, turn: usize) -> Self {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for slice in &objects.slices {
             let service = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_LABEL));
             if let (Some(namespace), Some(service)) = (slice.metadata.namespace.as_deref(), service) {
@@ -33,53 +43,123 @@ impl<'a> Resolver<'a> {
         Self {
             services: services.collect(),
             slices,
+            options,
             turn,
+            made: RefCell::default(),
         }
     }
 
+    /// The backend of a path or of the default.
     pub(super) fn backend(
         &self,
-        namespace: &str,
+        ingress: &Compiled,
         backend: &IngressBackend,
-        ingress: &str,
-        remarks: &mut Vec<String>,
-    ) -> Backend {
+        remarks: &mut Vec<Remark>,
+    ) -> Arc<Backend> {
         let Some(service) = &backend.service else {
-            remarks.push(format!("{ingress}: backends that are no Service are not supported"));
-            return Backend {
+            let resource = backend.resource.as_ref().map(|r| format!("{} {}", r.kind, r.name));
+            let text = format!(
+                "backend {}: backends that are no Service are not supported",
+                resource.unwrap_or_default()
+            );
+            let (namespace, name) = (&ingress.namespace, &ingress.name);
+            remarks.push(Remark::ingress(
+                namespace,
+                name,
+                Severity::Refused,
+                Reason::Resource,
+                text,
+            ));
+            return Arc::new(Backend {
                 name: "(no Service)".to_owned(),
                 ..Backend::default()
-            };
+            });
         };
-        let port = service.port.as_ref();
-        let wanted = port.and_then(|p| p.name.clone().or(p.number.map(|n| n.to_string())));
-        let name = format!("{namespace}/{}:{}", service.name, wanted.unwrap_or_default());
-        let endpoints = match self.endpoints(namespace, service) {
-            Ok(endpoints) => endpoints,
-            Err(text) => {
-                remarks.push(format!("{ingress}: {name}: {text}"));
-                vec![]
-            }
-        };
-        Backend {
-            name,
-            endpoints,
-            next: self.turn.into(),
-        }
+        self.service(
+            ingress,
+            &ingress.namespace,
+            &service.name,
+            service.port.as_ref(),
+            remarks,
+        )
     }
 
-    /// S10 to S12: the Service's port by number or name, then the slices' port by the Service port's name.
-    fn endpoints(&self, namespace: &str, wanted: &IngressServiceBackend) -> Result<Vec<SocketAddr>, &'static str> {
+    /// The backend of a Service's port by number.
+    pub(super) fn numbered(
+        &self,
+        ingress: &Compiled,
+        namespace: &str,
+        name: &str,
+        port: u16,
+        remarks: &mut Vec<Remark>,
+    ) -> Arc<Backend> {
+        let port = ServiceBackendPort {
+            number: Some(port.into()),
+            name: None,
+        };
+        self.service(ingress, namespace, name, Some(&port), remarks)
+    }
+
+    /// The backend of a Service's first port.
+    pub(super) fn first_port(&self, ingress: &Compiled, name: &str, remarks: &mut Vec<Remark>) -> Arc<Backend> {
+        let service = self.services.get(&(&*ingress.namespace, name));
+        let ports = service.and_then(|s| s.spec.as_ref()).and_then(|s| s.ports.as_ref());
+        let number = ports.and_then(|ports| ports.first()).map(|port| port.port);
+        let port = ServiceBackendPort { number, name: None };
+        self.service(ingress, &ingress.namespace, name, Some(&port), remarks)
+    }
+
+    fn service(
+        &self,
+        ingress: &Compiled,
+        namespace: &str,
+        name: &str,
+        port: Option<&ServiceBackendPort>,
+        remarks: &mut Vec<Remark>,
+    ) -> Arc<Backend> {
+        let wanted = port.and_then(|p| p.name.clone().or(p.number.map(|n| n.to_string())));
+        let full = format!("{namespace}/{name}:{}", wanted.unwrap_or_default());
+        let mut made = self.made.borrow_mut();
+        let (backend, problem) = made.entry(full).or_insert_with_key(|full| {
+            let (found, problem) = match self.endpoints(namespace, name, port) {
+                Ok(found) => (found, None),
+                Err(problem) => ((vec![], None), Some(problem)),
+            };
+            let backend = Backend {
+                name: full.clone(),
+                endpoints: found.0,
+                protocol: found.1,
+                next: self.turn.into(),
+            };
+            (Arc::new(backend), problem)
+        });
+        if let Some((reason, text)) = problem {
+            let text = format!("{}: {text}", backend.name);
+            let (namespace, name) = (&ingress.namespace, &ingress.name);
+            remarks.push(Remark::ingress(namespace, name, Severity::Refused, *reason, text));
+        }
+        Arc::clone(backend)
+    }
+
+    fn endpoints(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: Option<&ServiceBackendPort>,
+    ) -> Result<(Vec<SocketAddr>, Option<Protocol>), (Reason, &'static str)> {
+        let missing = |text| (Reason::NoService, text);
         let service = self
             .services
-            .get(&(namespace, wanted.name.as_str()))
-            .ok_or("there is no such Service")?;
-        let spec = service.spec.as_ref().ok_or("the Service is empty")?;
+            .get(&(namespace, name))
+            .ok_or(missing("there is no such Service"))?;
+        let spec = service.spec.as_ref().ok_or(missing("the Service is empty"))?;
         if spec.type_.as_deref() == Some("ExternalName") {
-            return Err("Services of type ExternalName are not served");
+            let address = self.external(spec, port).map_err(|text| (Reason::ExternalName, text))?;
+            return Ok((vec![address], None));
         }
-        let port_name = port_name(spec, wanted.port.as_ref()).ok_or("the Service has no such port")?;
-        let slices = self.slices.get(&(namespace, wanted.name.as_str()));
+        let port = service_port(spec, port).ok_or(missing("the Service has no such port"))?;
+        let port_name = port.name.as_deref().unwrap_or_default();
+        let slices = self.slices.get(&(namespace, name));
         let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
         for slice in slices.into_iter().flatten() {
             let Some(port) = port_number(slice, port_name) else {
@@ -98,19 +178,45 @@ impl<'a> Resolver<'a> {
         }
         // As kube-proxy does: endpoints that are going away but still serve are better than none (KEP-1669).
         let chosen = if ready.is_empty() { draining } else { ready };
-        Ok(chosen.into_iter().collect())
+        Ok((chosen.into_iter().collect(), protocol_of(port)))
+    }
+
+    /// S13: off by default; on, the name must be an address, for names are not looked up here.
+    fn external(&self, spec: &ServiceSpec, port: Option<&ServiceBackendPort>) -> Result<SocketAddr, &'static str> {
+        if !self.options.allow_external_name {
+            return Err("Services of type ExternalName are not served");
+        }
+        let name = spec.external_name.as_deref().unwrap_or_default();
+        let address: IpAddr = name
+            .parse()
+            .map_err(|_| "the external name is no address, and names are not looked up")?;
+        self.options.admits(address)?;
+        // Such a Service may have no ports; a number is then taken as it is.
+        let number = service_port(spec, port).map(|p| p.port).or(port.and_then(|p| p.number));
+        let number = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
+        Ok(SocketAddr::new(address, number.ok_or("the port must be a number")?))
     }
 }
 
-/// Name of the Service port that an Ingress asks for by name or number, `""` when it has none.
-fn port_name<'a>(spec: &'a ServiceSpec, asked: Option<&ServiceBackendPort>) -> Option<&'a str> {
+/// S26: what the port's `appProtocol` asks for.
+fn protocol_of(port: &ServicePort) -> Option<Protocol> {
+    match port.app_protocol.as_deref()? {
+        "kubernetes.io/h2c" => Some(Protocol::H2c),
+        // WebSocket is an upgrade within HTTP/1.1.
+        "http" | "kubernetes.io/ws" => Some(Protocol::Http1),
+        "https" | "kubernetes.io/wss" => Some(Protocol::Https),
+        _ => None,
+    }
+}
+
+/// The Service port that an Ingress asks for by name or number.
+fn service_port<'a>(spec: &'a ServiceSpec, asked: Option<&ServiceBackendPort>) -> Option<&'a ServicePort> {
     let asked = asked?;
     let fits = |port: &&ServicePort| match &asked.name {
         Some(name) => port.name.as_ref() == Some(name),
         None => asked.number == Some(port.port),
     };
-    let port = spec.ports.iter().flatten().find(fits)?;
-    Some(port.name.as_deref().unwrap_or_default())
+    spec.ports.iter().flatten().find(fits)
 }
 
 /// A slice's port of that name; slices may leave name and port out.

@@ -6,7 +6,7 @@ mod world;
 
 use super::*;
 use serde_json::json;
-use world::{check, check_rules, ingress, ours, rule, to, world};
+use world::{check, check_rules, ingress, ours, rule, texts, to, world};
 
 #[test]
 fn s1_exact_is_the_whole_path_and_case_counts() {
@@ -87,7 +87,7 @@ fn s4_longer_paths_win_then_exact_then_the_older() {
         &world(&[ingress("i2", late.clone()), ingress("i1", one.clone())]),
         &wanted,
     );
-    assert_eq!(snapshot.remarks, ["d/i2: path / belongs to an older Ingress"]);
+    assert_eq!(texts(&snapshot), ["d/i2: path / belongs to an older Ingress, d/i1"]);
     // Of the same age: by namespace and name.
     let (mut one, mut late) = (ingress("i1", one), ingress("i2", late));
     one["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -168,7 +168,7 @@ fn s8_the_default_backend_takes_the_rest_and_the_oldest_has_it() {
         &world(&[ingress("i2", two), ingress("i1", one)]),
         &[("h", "/x", 'b'), ("h", "/y", 'a'), ("z", "/", 'a')],
     );
-    assert_eq!(snapshot.remarks, ["d/i2: an older Ingress has the default backend"]);
+    assert_eq!(texts(&snapshot), ["d/i2: an older Ingress has the default backend"]);
 }
 
 #[test]
@@ -193,5 +193,5 @@ fn s9_nothing_matches_without_default_and_a_route_without_endpoints_stays() {
             ("z", "/", '-'),
         ],
     );
-    assert_eq!(snapshot.remarks, ["d/i1: d/nope:80: there is no such Service"]);
+    assert_eq!(texts(&snapshot), ["d/i1: d/nope:80: there is no such Service"]);
 }

@@ -1,7 +1,8 @@
 //! A small world to route in. Services `a` to `f` have one endpoint each, so a letter tells where a request ends.
 
+use crate::annotations::NoSecrets;
 use crate::route::endpoints::SERVICE_LABEL;
-use crate::route::{CONTROLLER, Objects, Snapshot};
+use crate::route::{Builder, CONTROLLER, Objects, Options, Snapshot};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -67,7 +68,7 @@ pub(super) fn add_service(objects: &mut Objects, name: &str, ports: Value) {
 
 /// The Service letter that a request ends at; `0` without endpoints, `-` for nothing.
 pub(super) fn end(snapshot: &Snapshot, host: &str, path: &str) -> char {
-    match snapshot.find(host, path).map(|r| r.backend.endpoints.first()) {
+    match snapshot.find(host, path).map(|route| route.backend.endpoints.first()) {
         Some(Some(SocketAddr::V4(v4))) => (b'a' + v4.ip().octets()[3] - 1) as char,
         Some(_) => '0',
         None => '-',
@@ -105,5 +106,20 @@ pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) 
         .iter()
         .map(ToString::to_string)
         .collect();
-    (endpoints, snapshot.remarks)
+    (endpoints, texts(&snapshot))
+}
+
+/// The remarks as people read them.
+pub(super) fn texts(snapshot: &Snapshot) -> Vec<String> {
+    snapshot.remarks.iter().map(ToString::to_string).collect()
+}
+
+/// A table made with these flags, without Secrets.
+pub(super) fn built(objects: &Objects, options: Options) -> Snapshot {
+    Builder::new(options).build(objects, &NoSecrets, 0)
+}
+
+/// Sets an annotation; the name comes with its prefix.
+pub(super) fn annotate(ingress: &mut Value, name: &str, value: &str) {
+    ingress["metadata"]["annotations"][name] = json!(value);
 }

@@ -1,0 +1,96 @@
+//! Annotations of an Ingress to typed wishes. Pure; made for hostile input: every value is parsed into a type, nothing is pasted into
+//! anything, and there are no snippets.
+//!
+//! Two prefixes mean the same names: [`OWN`] and, for those who come from ingress-nginx, [`NGINX`]. Where both name one wish, ours counts.
+//! ANNOTATIONS.md has the table of names.
+
+mod auth;
+mod canary;
+mod names;
+mod requests;
+mod responses;
+mod secrets;
+mod syntax;
+pub mod target;
+mod upstream;
+mod values;
+
+pub use names::{NAMES, Support};
+pub use secrets::{NoSecrets, Secrets, Use as SecretUse, named as named_secrets};
+
+use crate::policy::{Canary, Policy};
+use crate::route::{Options, Reason, Severity};
+use std::collections::BTreeMap;
+use values::Values;
+
+/// Prefix of our own names.
+pub const OWN: &str = "ingress.landfall.dev/";
+/// Prefix of ingress-nginx's names.
+pub const NGINX: &str = "nginx.ingress.kubernetes.io/";
+
+/// Whether an annotation of this name is read at all; all others can be dropped from memory.
+pub fn is_read(name: &str) -> bool {
+    name.starts_with(OWN) || name.starts_with(NGINX)
+}
+
+/// What an Ingress's annotations ask for.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// What is done to its requests. `rewrite` has the target only; the pattern is each path's own.
+    pub policy: Policy,
+    /// Paths with characters of regular expressions are such.
+    pub regex: bool,
+    /// The Ingress offers alternatives to the routes of others.
+    pub canary: Option<Canary>,
+    /// Further hosts of all its rules, lower case.
+    pub aliases: Vec<String>,
+    /// A Service of the same namespace that answers when the route's own cannot.
+    pub fallback: Option<String>,
+    /// What could not be read, or is not served.
+    pub faults: Vec<Fault>,
+    /// Some value cannot be read that does not protect.
+    pub bad: bool,
+}
+
+/// What is wrong with one annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What it is about.
+    pub reason: Reason,
+    /// In words, with the annotation's name.
+    pub text: String,
+}
+
+/// Reads the annotations of an Ingress in `namespace`.
+pub fn read(
+    annotations: &BTreeMap<String, String>,
+    namespace: &str,
+    secrets: &dyn Secrets,
+    options: &Options,
+) -> Wishes {
+    let mut values = Values::new(annotations);
+    let mut policy = Policy::default();
+    requests::read(&mut values, &mut policy);
+    responses::read(&mut values, &mut policy);
+    auth::read(&mut values, &mut policy, namespace, secrets, options);
+    upstream::read(&mut values, &mut policy, namespace, secrets, options);
+    let canary = canary::read(&mut values);
+    let aliases = values.list("server-alias", syntax::alias).unwrap_or_default();
+    let fallback = values.parse("default-backend", syntax::object_name);
+    let regex = values.flag("use-regex").unwrap_or(false) || policy.rewrite.is_some();
+    values.finish(&mut policy);
+    Wishes {
+        policy,
+        regex,
+        canary,
+        aliases,
+        fallback,
+        faults: values.faults,
+        bad: values.bad,
+    }
+}
+
+#[cfg(test)]
+mod tests;

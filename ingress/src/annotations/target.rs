@@ -1,0 +1,142 @@
+//! Where an annotation may lead on our behalf: URLs of `auth-url` and `mirror-target`, under a policy against forged requests.
+//!
+//! There is no name look-up here (the program is static), so a host is an address, a Service of the cluster by its DNS name, or `$host`,
+//! the request's own, which is looked up in our own table.
+
+use super::syntax::object_name;
+use crate::route::{Options, host_of};
+use std::net::{IpAddr, SocketAddr};
+
+/// Longest URL that is taken.
+const LONGEST: usize = 2048;
+
+/// A parsed URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// https.
+    pub tls: bool,
+    /// Where.
+    pub place: Place,
+    /// `Host` that it sees; empty for the request's own.
+    pub authority: String,
+    /// Path and query, at least `/`; may hold nginx's variables.
+    pub path: String,
+}
+
+/// Where a URL leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// An address.
+    Address(SocketAddr),
+    /// A Service of the cluster.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its port.
+        port: u16,
+    },
+    /// The host of the request itself, through our own table.
+    OwnHost,
+}
+
+impl Target {
+    /// Reads a URL that an Ingress in `namespace` names. An error says why it is refused.
+    pub fn parse(url: &str, namespace: &str, options: &Options) -> Result<Self, &'static str> {
+        let graphic = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}#".contains(&b);
+        if url.len() > LONGEST || !url.bytes().all(graphic) {
+            return Err("no URL");
+        }
+        let (tls, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(("$scheme" | "$pass_access_scheme", rest)) => (false, rest),
+            _ => return Err("no URL of http or https"),
+        };
+        let end = rest
+            .find(['/', '?', '$'])
+            .filter(|at| !rest.starts_with('$') || *at > 0);
+        let end = if rest.starts_with('$') {
+            rest[1..].find(['/', '?', '$']).map(|at| at + 1)
+        } else {
+            end
+        };
+        let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
+        if authority.contains('@') {
+            return Err("users in URLs are refused");
+        }
+        if authority == "$host" || authority == "$http_host" {
+            return Ok(Self {
+                tls: false,
+                place: Place::OwnHost,
+                authority: String::new(),
+                path,
+            });
+        }
+        let host = host_of(authority).ok_or("no host")?;
+        let port = port_of(authority)
+            .ok_or("no port")?
+            .unwrap_or(if tls { 443 } else { 80 });
+        let place = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => {
+                options.admits(address)?;
+                Place::Address(SocketAddr::new(address, port))
+            }
+            Err(_) => service(&host, port, namespace, options)?,
+        };
+        Ok(Self {
+            tls,
+            place,
+            authority: authority.to_owned(),
+            path,
+        })
+    }
+}
+
+/// `name`, `name.namespace`, both with `.svc` and `.svc.cluster.local` behind.
+fn service(host: &str, port: u16, own: &str, options: &Options) -> Result<Place, &'static str> {
+    if host == "localhost" || host.ends_with(".localhost") {
+        return Err("loopback addresses are refused");
+    }
+    // `1`, `0x7f.1` and the like are addresses to some resolvers; a Service's name begins with a letter.
+    let short = host.strip_suffix(".cluster.local").unwrap_or(host);
+    let (name, namespace) = match (short.strip_suffix(".svc"), short.split('.').count()) {
+        (Some(place), _) => place.split_once('.').ok_or("no Service")?,
+        (None, 1) => (short, own),
+        (None, 2) => short.split_once('.').ok_or("no Service")?,
+        _ => return Err("neither an address nor a Service of the cluster: names are not looked up"),
+    };
+    let letter = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.');
+    if !letter || namespace.contains('.') || object_name(name).is_err() || object_name(namespace).is_err() {
+        return Err("no Service");
+    }
+    if (namespace, name) == ("default", "kubernetes") && !options.allow_internal_targets {
+        return Err("the API server is refused");
+    }
+    if namespace != own && !options.allow_cross_namespace {
+        return Err("Services of other namespaces are refused");
+    }
+    Ok(Place::Service {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        port,
+    })
+}
+
+/// The port behind a host; the outer `None` is a port that is none.
+fn port_of(authority: &str) -> Option<Option<u16>> {
+    let behind = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.1.strip_prefix(':'),
+        None => authority.split_once(':').map(|(_, port)| port),
+    };
+    match behind {
+        None | Some("") => Some(None),
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0).map(Some),
+    }
+}

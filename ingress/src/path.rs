@@ -1,0 +1,231 @@
+//! The one spelling of a path that is routed and forwarded. Pure; made for hostile input.
+//!
+//! Routing and the endpoint must read the same path, or what a route protects is reached by another spelling. So every path is brought
+//! to its canonical form first, the table is asked for that form, and that form is what goes on:
+//!
+//! - encoded unreserved characters (RFC 3986, 2.3: letters, digits, `-._~`) are decoded, all other encodings stay, in upper case;
+//! - characters that a path may not hold as they are get encoded;
+//! - doubled slashes become one, as in nginx, then `.` and `..` are resolved (RFC 3986, 5.2.4), never above the root;
+//! - `%2F` stays as it is: it is no separator here, and is forwarded encoded;
+//! - 400 for what endpoints read in different ways: backslashes and `%5C`, `%00`, a `%` without two hex digits, and `.;` or `..;` in
+//!   front of a path parameter, which Java servers take for a dot segment.
+//!
+//! A path that is canonical already is not copied and goes on byte by byte.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a path is answered with 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadPath {
+    /// It does not begin with a slash.
+    NotAbsolute,
+    /// A backslash, plain or encoded.
+    Backslash,
+    /// `%00`.
+    Nul,
+    /// A percent sign that no two hex digits follow.
+    Encoding,
+    /// A dot segment with a path parameter.
+    DotParameter,
+    /// Not canonical, on a route that takes only canonical paths.
+    NotCanonical,
+    /// Doubled slashes beside dot segments, on a route that keeps doubled slashes: the two readings differ.
+    Ambiguous,
+    /// `%2F` on a route that refuses it.
+    EncodedSlash,
+}
+
+impl fmt::Display for BadPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAbsolute => "the path does not begin with a slash",
+            Self::Backslash => "the path holds a backslash",
+            Self::Nul => "the path holds an encoded NUL",
+            Self::Encoding => "the path holds a percent sign without two hex digits",
+            Self::DotParameter => "the path holds a dot segment with a parameter",
+            Self::NotCanonical => "the path is not canonical, which this route asks for",
+            Self::Ambiguous => "the path holds doubled slashes beside dot segments",
+            Self::EncodedSlash => "the path holds an encoded slash, which this route refuses",
+        })
+    }
+}
+
+/// What is done with a path that is not canonical.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathMode {
+    /// Forwarded in the canonical form that was routed.
+    #[default]
+    Canonical,
+    /// As `Canonical`, but doubled slashes are forwarded as they came. Routing still sees one.
+    KeepSlashes,
+    /// Answered with 400.
+    Reject,
+    /// Answered with 400, and so is `%2F`.
+    Strict,
+}
+
+/// Returns the canonical form of a path without its query, or why there is none.
+pub fn canonical(path: &str) -> Result<Cow<'_, str>, BadPath> {
+    if is_canonical(path.as_bytes()) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let spelled = respell(path)?;
+    Ok(Cow::Owned(resolve(&spelled)))
+}
+
+/// Returns what is forwarded for a path that was routed as `canonical`, or why it is refused on this route.
+pub fn forwarded<'a>(path: &'a str, canonical: Cow<'a, str>, mode: PathMode) -> Result<Cow<'a, str>, BadPath> {
+    let changed = matches!(canonical, Cow::Owned(_));
+    match mode {
+        PathMode::Strict if canonical.contains("%2F") => Err(BadPath::EncodedSlash),
+        PathMode::Reject | PathMode::Strict if changed => Err(BadPath::NotCanonical),
+        PathMode::KeepSlashes if path.contains("//") => {
+            let spelled = respell(path)?;
+            let dots = spelled.split('/').any(|segment| segment == "." || segment == "..");
+            if dots {
+                Err(BadPath::Ambiguous)
+            } else {
+                Ok(Cow::Owned(spelled))
+            }
+        }
+        _ => Ok(canonical),
+    }
+}
+
+/// The same URI with another path; the query stays as it is.
+pub fn replaced(uri: &hyper::Uri, path: &str) -> Option<hyper::Uri> {
+    let mut parts = uri.clone().into_parts();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    parts.path_and_query = Some(format!("{path}{query}").parse().ok()?);
+    hyper::Uri::from_parts(parts).ok()
+}
+
+/// One look at each byte; nearly all paths end here. Says no when in doubt.
+fn is_canonical(path: &[u8]) -> bool {
+    if path.first() != Some(&b'/') {
+        return false;
+    }
+    let mut before = 0;
+    let mut i = 0;
+    while let Some(&byte) = path.get(i) {
+        match byte {
+            b'/' if before == b'/' => return false,
+            // A segment that begins with a dot is looked at closely.
+            b'.' if before == b'/' && !plain_dots(&path[i..]) => return false,
+            b'%' => match decoded(path, i) {
+                Some(value) if stays_encoded(value) && !has_lower_hex(path, i) => i += 2,
+                _ => return false,
+            },
+            byte if is_path_byte(byte) => {}
+            _ => return false,
+        }
+        before = byte;
+        i += 1;
+    }
+    true
+}
+
+/// Whether a segment that begins with a dot is neither a dot segment nor close to one.
+fn plain_dots(rest: &[u8]) -> bool {
+    let after = if rest.get(1) == Some(&b'.') {
+        rest.get(2)
+    } else {
+        rest.get(1)
+    };
+    !matches!(after, None | Some(b'/' | b';'))
+}
+
+/// The path with every character in its one spelling; segments are as they came.
+fn respell(path: &str) -> Result<String, BadPath> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return Err(BadPath::NotAbsolute);
+    }
+    let mut out = String::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(&byte) = bytes.get(i) {
+        match byte {
+            b'%' => {
+                let value = decoded(bytes, i).ok_or(BadPath::Encoding)?;
+                match value {
+                    0 => return Err(BadPath::Nul),
+                    b'\\' => return Err(BadPath::Backslash),
+                    _ if stays_encoded(value) => push_encoded(&mut out, value),
+                    _ => out.push(char::from(value)),
+                }
+                i += 2;
+            }
+            0 => return Err(BadPath::Nul),
+            b'\\' => return Err(BadPath::Backslash),
+            _ if is_path_byte(byte) => out.push(char::from(byte)),
+            _ => push_encoded(&mut out, byte),
+        }
+        i += 1;
+    }
+    let hidden = |segment: &str| segment.starts_with(".;") || segment.starts_with("..;");
+    if out.split('/').any(hidden) {
+        return Err(BadPath::DotParameter);
+    }
+    Ok(out)
+}
+
+/// Takes out empty segments and dot segments. A dot segment at the end leaves its slash.
+fn resolve(path: &str) -> String {
+    let mut kept: Vec<&str> = vec![];
+    let mut open = true;
+    for segment in path.split('/') {
+        open = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    for segment in &kept {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if open || kept.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// The byte that `%XX` at this place stands for.
+fn decoded(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
+    let (high, low) = (digit(bytes.get(at + 1))?, digit(bytes.get(at + 2))?);
+    u8::try_from(high * 16 + low).ok()
+}
+
+fn has_lower_hex(bytes: &[u8], at: usize) -> bool {
+    bytes[at + 1..at + 3].iter().any(u8::is_ascii_lowercase)
+}
+
+/// Everything but unreserved characters; NUL and the backslash are no part of any canonical path.
+fn stays_encoded(value: u8) -> bool {
+    value != 0 && value != b'\\' && !is_unreserved(value)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// RFC 3986, 3.3: what a path holds without encoding, and the slash.
+fn is_path_byte(byte: u8) -> bool {
+    is_unreserved(byte) || b"!$&'()*+,;=:@/".contains(&byte)
+}
+
+fn push_encoded(out: &mut String, byte: u8) {
+    let digit = |n: u8| char::from(b"0123456789ABCDEF"[usize::from(n & 15)]);
+    out.push('%');
+    out.push(digit(byte >> 4));
+    out.push(digit(byte));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! Regular expressions from objects, bounded. Matching takes linear time (crate `regex`); what is bounded here is memory.
+
+use crate::limits::{PATTERN_BYTES, PATTERN_MEMORY};
+use regex::{Regex, RegexBuilder};
+
+/// Nesting; what people write has three or four levels.
+const DEPTH: u32 = 32;
+
+/// A regular expression that is looked for anywhere.
+pub fn free(text: &str) -> Result<Regex, &'static str> {
+    build(text)
+}
+
+/// A path's: matched from the start, and like nginx's free at the end.
+pub fn path(text: &str) -> Result<Regex, &'static str> {
+    if !text.starts_with('/') {
+        return Err("it does not begin with a slash");
+    }
+    // Checked alone first: a lone bracket must not reach into what stands around it.
+    build(text)?;
+    build(&format!("^(?:{text})"))
+}
+
+/// Whether a path has characters that mean something in regular expressions. A dot alone is far more often just a dot.
+pub fn is_pattern(path: &str) -> bool {
+    path.contains(['^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\'])
+}
+
+fn build(text: &str) -> Result<Regex, &'static str> {
+    if text.len() > PATTERN_BYTES {
+        return Err("too long");
+    }
+    let built = RegexBuilder::new(text)
+        .size_limit(PATTERN_MEMORY)
+        .dfa_size_limit(PATTERN_MEMORY)
+        .nest_limit(DEPTH)
+        .build();
+    built.map_err(|_| "no regular expression, or too large a one")
+}
