@@ -4,6 +4,7 @@ use crate::args::{Serve, Stopping};
 use crate::handover::{self, Door, Doors, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
 use crate::proxy::{Front, Proxy};
+use crate::route::LastGood;
 use crate::state::State;
 use crate::{admin, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
@@ -87,7 +88,12 @@ pub async fn run(args: Serve) -> Result<(), String> {
 
     let client = client().await?;
     let (stop, stopping) = channel(false);
-    let follow = watch::follow(client.clone(), args.routing, Arc::clone(&state));
+    let follow = watch::follow(
+        client.clone(),
+        args.routing,
+        inherited(predecessor.as_ref()),
+        Arc::clone(&state),
+    );
     parts.spawn(async {
         follow.await;
         "the API is no longer followed"
@@ -149,6 +155,19 @@ pub async fn run(args: Serve) -> Result<(), String> {
     parts.abort_all();
     drop(link);
     Ok(())
+}
+
+/// What the process before kept. One that cannot be read is left: what it held is bad by its newest version, which has its own remark.
+fn inherited(predecessor: Option<&Predecessor>) -> LastGood {
+    let Some(predecessor) = predecessor else {
+        return LastGood::default();
+    };
+    serde_json::from_slice(&predecessor.state).unwrap_or_else(|error| {
+        log(&format!(
+            "hand-over: the last good versions of objects cannot be read: {error}"
+        ));
+        LastGood::default()
+    })
 }
 
 /// One listener to be: reserved for this process, or expected from the one before.

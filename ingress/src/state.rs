@@ -1,9 +1,9 @@
 //! What all tasks share: the newest snapshot, counters, readiness.
 
 use crate::metrics::Counters;
-use crate::route::Snapshot;
+use crate::route::{LastGood, Snapshot};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch::Sender;
 
@@ -12,6 +12,7 @@ use tokio::sync::watch::Sender;
 pub struct State {
     snapshot: RwLock<Arc<Snapshot>>,
     built: Sender<bool>,
+    last_good: Mutex<LastGood>,
     open: AtomicBool,
     handed_over: AtomicBool,
     stopping: AtomicBool,
@@ -31,6 +32,7 @@ impl State {
         Self {
             snapshot: RwLock::default(),
             built: Sender::new(false),
+            last_good: Mutex::default(),
             open: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -71,6 +73,17 @@ impl State {
     pub async fn built(&self) {
         // The sender lives as long as this state.
         let _ = self.built.subscribe().wait_for(|built| *built).await;
+    }
+
+    /// Keeps what the next process needs to serve what can no longer be read from the API.
+    pub fn keep_last_good(&self, last: LastGood) {
+        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+
+    /// Returns it in the form in which it travels.
+    pub fn last_good(&self) -> Vec<u8> {
+        let last = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::to_vec(&*last).expect("Ingresses came as JSON")
     }
 
     /// Says that connections are taken.

@@ -5,7 +5,7 @@
 
 use crate::annotations::{self, NoSecrets};
 use crate::log;
-use crate::route::{Builder, CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Options};
+use crate::route::{Builder, CLASS_ANNOTATION, DEFAULT_CLASS, LastGood, Objects, Options};
 use crate::state::State;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -33,7 +33,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 const RETRY_FORGET: Duration = Duration::from_secs(30);
 
 /// Runs until one of its tasks ends, which none does unless it panics: a table that is no longer kept current must not go on serving.
-pub async fn follow(client: Client, options: Options, state: Arc<State>) {
+///
+/// `inherited` are the good versions that the process before had of Ingresses whose newest one is bad.
+pub async fn follow(client: Client, options: Options, inherited: LastGood, state: Arc<State>) {
     let changed = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     let lists = Lists {
@@ -48,7 +50,7 @@ pub async fn follow(client: Client, options: Options, state: Arc<State>) {
                 log(&format!("following the API: {error}"));
             }
         }
-        result = rebuild(&lists, options, &state, &changed) => {
+        result = rebuild(&lists, Builder::new(options).with_last_good(inherited), &state, &changed) => {
             if let Err(error) = result {
                 log(&format!("the route table: {error}"));
             }
@@ -67,7 +69,7 @@ struct Lists {
 /// Builds a snapshot when all lists are whole, and another after each change.
 async fn rebuild(
     lists: &Lists,
-    options: Options,
+    mut builder: Builder,
     state: &State,
     changed: &Notify,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -75,7 +77,6 @@ async fn rebuild(
     lists.classes.wait_until_ready().await?;
     lists.services.wait_until_ready().await?;
     lists.slices.wait_until_ready().await?;
-    let mut builder = Builder::new(options);
     for turn in 0.. {
         let objects = Objects {
             ingresses: lists.ingresses.state(),
@@ -91,6 +92,7 @@ async fn rebuild(
         let (back, snapshot) = building.await?;
         builder = back;
         state.replace(snapshot);
+        state.keep_last_good(builder.last_good());
         changed.notified().await;
         tokio::time::sleep(GATHER).await;
     }

@@ -134,7 +134,7 @@ impl Giver {
             };
             return send(&mut stream, &refused).await;
         };
-        let mut state = Vec::new();
+        let mut state = self.state.last_good();
         if !state_fits(&state) {
             log("hand-over: the last good versions of objects are too large to be handed on");
             state = Vec::new();

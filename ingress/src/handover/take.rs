@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Predecessor {
     /// What it would hand over.
     pub listeners: Vec<Named>,
-    /// Last good versions of objects, as `state` packs them.
+    /// Last good versions of objects, as [`crate::state::State::last_good`] packs them.
     pub state: Vec<u8>,
     build: String,
 }
@@ -33,8 +33,6 @@ pub struct Predecessor {
 pub struct Offer {
     stream: UnixStream,
     listeners: Vec<(Named, TcpListener)>,
-    /// Last good versions of objects at this moment.
-    pub state: Vec<u8>,
 }
 
 /// The connection by which the old process knows that this one lives.
@@ -143,7 +141,7 @@ fn unexpected(message: &Message) -> Error {
 
 /// The inner error says why the other does not give them now.
 async fn ask(meeting: &Meeting) -> io::Result<Result<Offer, String>> {
-    let Some((mut stream, predecessor)) = hello(meeting).await? else {
+    let Some((mut stream, _)) = hello(meeting).await? else {
         return Ok(Err("another build is there by now".to_owned()));
     };
     send(&mut stream, &Message::Take).await?;
@@ -163,7 +161,6 @@ async fn ask(meeting: &Meeting) -> io::Result<Result<Offer, String>> {
     Ok(Ok(Offer {
         listeners: listeners.collect::<io::Result<_>>()?,
         stream,
-        state: predecessor.state,
     }))
 }
 

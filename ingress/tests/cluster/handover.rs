@@ -392,3 +392,22 @@ async fn without_a_meeting_place_nothing_is_handed_over() {
     let proxy = ready(&api).await;
     assert_eq!(proxy.body("test.nginx.com").await, "one");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_version_of_a_bad_ingress_travels_along() {
+    let node = Node::new().await;
+    let mut old = node.start_ready().await;
+    // Its newest version names a path that no Ingress may have; only the old process still knows the good one.
+    let mut bad = node.api.get("ingresses", "default", "nginx").unwrap();
+    bad["spec"]["rules"][0]["http"]["paths"][0]["path"] = json!("no-slash");
+    node.api.put("ingresses", bad);
+    until("the remark", || async {
+        old.page("/status.json").await.1.contains("last good one")
+    })
+    .await;
+    assert!(node.serves().await);
+    let new = node.start_ready().await;
+    old.terminate();
+    assert_eq!(old.exit().await.code(), Some(0));
+    assert!(node.serves().await && new.page("/status.json").await.1.contains("last good one"));
+}
