@@ -4,7 +4,9 @@
 //! come, trailers too; nothing is held back, so server-sent events and long polls are as prompt as their endpoint.
 
 mod download;
+mod stalls;
 mod upload;
 
-pub use download::Download;
-pub use upload::{Progress, Stage, Upload, UploadLimits};
+pub use download::{Download, DownloadError};
+pub use stalls::Stalls;
+pub use upload::{Progress, Stage, Upload, UploadError, UploadLimits};

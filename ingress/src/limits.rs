@@ -9,6 +9,8 @@ pub struct Limits {
     pub head: Duration,
     /// Largest head of a request or an answer. nginx takes 32 KiB, haproxy 16 KiB; cookies have made larger ones common.
     pub head_bytes: usize,
+    /// Longest target. nginx takes 8 KiB; browsers send up to 64 KiB, servers behind rarely take more than 8.
+    pub target_bytes: usize,
     /// Most fields of a head. nginx has no such bound, Apache has 100, which is also what hyper has by itself.
     pub head_fields: usize,
     /// Longest time in which a client takes nothing of what is sent to it (nginx's `send_timeout`).
@@ -34,6 +36,24 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle connections kept per endpoint.
     pub pool_idle_per_endpoint: usize,
+    /// Connections of one client address at once. High, because whole networks stand behind one; trusted peers have no such bound.
+    pub connections_per_address: usize,
+    /// Longest wait for a PROXY header, which comes with the first packet.
+    pub proxy_header: Duration,
+    /// How long a connection that is given up is still read, so that its client gets the answer (nginx's `lingering_timeout`: 5 s).
+    pub linger: Duration,
+    /// How long tunnels may go on after the stop before they are closed. Below `--drain-seconds`.
+    pub tunnel_grace: Duration,
+    /// Longest wait for the end of a tunnel that was told to close.
+    pub tunnel_close: Duration,
+    /// Streams that a client reset before anybody looked at them (rapid reset); h2's own bound.
+    pub http2_resets: usize,
+    /// Resets that a client provoked by its errors (MadeYouReset). h2 allows 1024.
+    pub http2_errors: usize,
+    /// Requests on one connection that were cancelled before their answer, when they are more than half of all.
+    pub http2_cancels: u64,
+    /// How often a connection is looked at for that, for idleness and for clients that open no window.
+    pub http2_look: Duration,
     /// Requests at once on one HTTP/2 connection, to endpoints as from clients; nginx has 128, and hyper's clients begin with 100.
     pub http2_streams: usize,
     /// Bytes that a stream may be ahead of who reads it. 64 KiB are too few on long ways; 256 KiB are 20 Mbit/s at 100 ms.
@@ -53,6 +73,7 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(60),
             head_bytes: 64 * 1024,
+            target_bytes: 16 * 1024,
             head_fields: 100,
             client_stall: Duration::from_secs(60),
             connections: 16_384,
@@ -65,6 +86,15 @@ impl Default for Limits {
             tries: 3,
             pool_idle: Duration::from_secs(30),
             pool_idle_per_endpoint: 64,
+            connections_per_address: 8192,
+            proxy_header: Duration::from_secs(5),
+            linger: Duration::from_secs(2),
+            tunnel_grace: Duration::from_secs(10),
+            tunnel_close: Duration::from_secs(2),
+            http2_resets: 20,
+            http2_errors: 128,
+            http2_cancels: 500,
+            http2_look: Duration::from_secs(5),
             http2_streams: 100,
             http2_stream_window: 256 * 1024,
             http2_connection_window: 1024 * 1024,

@@ -22,6 +22,8 @@ pub struct Counters {
     pub requests: Gauge,
     /// Connections of clients.
     pub connections: Gauge,
+    /// Connections of clients that are upgraded, mostly to WebSocket.
+    pub tunnels: Gauge,
 }
 
 impl Counters {
@@ -69,6 +71,7 @@ impl Counters {
         let own_gauges = [
             ("requests_in_flight", "Requests being served.", self.requests.value()),
             ("connections", "Open connections of clients.", self.connections.value()),
+            ("tunnels", "Upgraded connections of clients.", self.tunnels.value()),
         ];
         for (name, help, value) in own_gauges.iter().chain(gauges) {
             text.series(name, "gauge", help, [(String::new(), *value)]);

@@ -10,15 +10,23 @@
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
+mod connection;
 mod exchange;
 mod forward;
 mod headers;
+mod http1;
+mod http2;
 mod listen;
+mod proxy_header;
+mod registry;
+mod sniff;
 mod stall;
 mod target;
+mod upgrade;
 
 pub use exchange::Exchange;
 pub use listen::{serve, stopped};
+pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
 use crate::limits::Limits;
@@ -28,12 +36,14 @@ use crate::reason::Reason;
 use crate::state::State;
 use crate::upstream::Upstream;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use registry::Registry;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use upgrade::Wish;
 
 /// What every connection shares.
 pub struct Proxy {
@@ -42,6 +52,7 @@ pub struct Proxy {
     limits: Limits,
     front: Front,
     names: Names,
+    registry: Arc<Registry>,
 }
 
 /// What stands in front of this proxy.
@@ -103,6 +114,7 @@ impl Proxy {
     pub fn new(state: Arc<State>, limits: Limits, front: Front) -> Arc<Self> {
         Arc::new(Self {
             upstream: Arc::new(Upstream::new(&limits)),
+            registry: Registry::new(&limits),
             state,
             limits,
             front,
@@ -122,12 +134,27 @@ impl Proxy {
                 own(reason)
             }
         };
-        let ours = || HeaderValue::from_static("landfall-ingress");
-        response.headers_mut().entry(header::SERVER).or_insert_with(ours);
-        if self.state.leaving() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        // S25; and the end of the process is told to those who understand it.
+        response.headers_mut().entry(header::SERVER).or_insert(OURS);
+        let understood = exchange.version != Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if understood && self.state.leaving() {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
+        self.state.counters.answered(response.status());
+        exchange.answered(&response);
+        response.map(|body| body.recorded(exchange))
+    }
+
+    /// Answers what could not be read as a request.
+    fn refused(&self, reason: Reason, client: &Arc<Client>) -> Response<Download> {
+        let mut nothing = Request::new(());
+        *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        *nothing.uri_mut() = Uri::from_static("*");
+        let mut exchange = Exchange::start(&nothing, client, self.state.counters.requests.one());
+        exchange.reason = Some(reason);
+        self.state.counters.own(reason);
+        let mut response = own(reason);
+        response.headers_mut().insert(header::SERVER, OURS);
         self.state.counters.answered(response.status());
         exchange.answered(&response);
         response.map(|body| body.recorded(exchange))
@@ -140,6 +167,7 @@ impl Proxy {
         client: &Arc<Client>,
         exchange: &mut Exchange,
     ) -> Result<Response<Download>, Reason> {
+        target::check(&request, &self.limits)?;
         exchange.host = target::host(&request)?;
         let snapshot = self.state.snapshot();
         let asked = request.uri().path();
@@ -162,17 +190,27 @@ impl Proxy {
         exchange.uploads(request.body().progress());
 
         let name = || self.names.next();
-        let request = headers::outgoing(request, client, &origin, name).ok_or(Reason::BadRequest)?;
+        let wish = Wish::of(&request);
+        let mut request = headers::outgoing(request, client, &origin, name).ok_or(Reason::BadRequest)?;
         exchange.request_id = text(request.headers(), &headers::REQUEST_ID);
+        if let Some(wish) = &wish {
+            wish.tell(request.headers_mut());
+        }
         let (response, lease) = self.forward(request, route, exchange).await?;
         let silence = route.policy.timeouts.read.unwrap_or(self.limits.silence);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let agreed = wish.and_then(|wish| wish.agreed(response, silence, lease));
+            let (response, agreed) = agreed.ok_or(Reason::Broken)?;
+            exchange.upgraded = true;
+            return Ok(response.map(|()| Download::tunnel(agreed)));
+        }
         Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence, lease)))
     }
 
     /// Gives a request's body its bounds; refuses one that says itself that it is too large.
     fn bound_upload(&self, request: &mut Request<Upload>, bytes: Option<u64>) -> Result<(), Reason> {
         // A stream of messages may be silent for long; it is bounded by silence alone, as answers are.
-        let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc);
+        let is_grpc = target::is_grpc(request.headers());
         let limits = UploadLimits {
             bytes,
             silence: Some(self.limits.silence),
@@ -191,6 +229,9 @@ impl Proxy {
     }
 }
 
+const OURS: HeaderValue = HeaderValue::from_static("landfall-ingress");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// An answer of our own; says in a field why.
 fn own(reason: Reason) -> Response<Download> {
     let mut response = Response::new(Download::own(reason.text()));
@@ -201,18 +242,15 @@ fn own(reason: Reason) -> Response<Download> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     fields.insert(headers::REASON, HeaderValue::from_static(reason.label()));
+    if reason == Reason::UpgradeRequired {
+        fields.insert(header::UPGRADE, HeaderValue::from_static("HTTP/2.0"));
+    }
     response
 }
 
 fn text(headers: &HeaderMap, name: &header::HeaderName) -> String {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
-}
-
-fn is_grpc(kind: &HeaderValue) -> bool {
-    let kind = kind.as_bytes().strip_prefix(b"application/grpc");
-    // `application/grpc-web` is another protocol, made for HTTP/1.
-    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Makes names for requests: no two alike, and none that can be guessed from another.

@@ -65,7 +65,7 @@ pub enum Failure {
     Broken,
     /// No answer in time; the endpoint may have acted.
     Late,
-    /// The request's own body was the matter: [`Stage::Gone`], [`Stage::Large`] or [`Stage::Slow`].
+    /// The request's own body was the matter: a [`Stage`] after [`Stage::Sent`].
     Request(Stage),
 }
 
@@ -134,7 +134,7 @@ async fn in_time<T>(answer: impl Future<Output = T>, progress: Option<&Progress>
             // The body itself bounds this wait; afterwards it is the endpoint's turn again.
             Stage::Client => Instant::now() + waits.answer,
             // The connection ends now, and with it this wait.
-            Stage::Gone | Stage::Large | Stage::Slow => progress.last() + waits.answer,
+            Stage::Gone | Stage::Malformed | Stage::Large | Stage::Slow => progress.last() + waits.answer,
         },
     };
     let mut answer = pin!(answer);
@@ -157,7 +157,7 @@ async fn in_time<T>(answer: impl Future<Output = T>, progress: Option<&Progress>
 /// What a broken exchange means: the request's body may be the cause.
 fn broken(progress: Option<&Progress>) -> Failure {
     match progress.map(Progress::stage) {
-        Some(stage @ (Stage::Gone | Stage::Large | Stage::Slow)) => Failure::Request(stage),
+        Some(stage @ (Stage::Gone | Stage::Malformed | Stage::Large | Stage::Slow)) => Failure::Request(stage),
         _ => Failure::Broken,
     }
 }

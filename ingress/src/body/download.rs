@@ -1,10 +1,12 @@
 //! The body of an answer.
 
-use crate::proxy::Exchange;
+use super::Stalls;
+use crate::proxy::{Agreed, Exchange};
 use crate::upstream::Lease;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
@@ -14,21 +16,29 @@ pub struct Download {
     source: Source,
     /// The request is in flight until its answer is sent; what is known of it by then is recorded when this is dropped.
     exchange: Option<Box<Exchange>>,
+    watched: Option<Watched>,
+}
+
+/// A stream of HTTP/2 that this is sent on.
+struct Watched {
+    stalls: Arc<Stalls>,
+    /// Set while the client is to take what was handed over.
+    waits: Option<u64>,
+    _stream: Box<dyn Send + Sync>,
 }
 
 enum Source {
     Own(Option<Bytes>),
     Endpoint(Box<Returning>),
+    /// None: what follows the head is another protocol.
+    Tunnel(Option<Box<Agreed>>),
 }
 
 impl Download {
     /// A text of our own.
     pub fn own(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Self {
-            source: Source::Own((!text.is_empty()).then_some(text)),
-            exchange: None,
-        }
+        Self::from_source(Source::Own((!text.is_empty()).then_some(text)))
     }
 
     /// What an endpoint sends; `lease` ends with it.
@@ -43,10 +53,40 @@ impl Download {
         if returning.body.is_end_stream() {
             returning.give_back();
         }
+        Self::from_source(Source::Endpoint(Box::new(returning)))
+    }
+
+    /// After the head comes what client and endpoint agreed on.
+    pub fn tunnel(agreed: Agreed) -> Self {
+        Self::from_source(Source::Tunnel(Some(Box::new(agreed))))
+    }
+
+    fn from_source(source: Source) -> Self {
         Self {
-            source: Source::Endpoint(Box::new(returning)),
+            source,
             exchange: None,
+            watched: None,
         }
+    }
+
+    /// Takes what client and endpoint agreed on, with the record, which ends with it.
+    pub fn agreed(&mut self) -> Option<Box<Agreed>> {
+        let Source::Tunnel(agreed) = &mut self.source else {
+            return None;
+        };
+        let mut agreed = agreed.take()?;
+        agreed.exchange = self.exchange.take();
+        Some(agreed)
+    }
+
+    /// Ties this to a stream of HTTP/2, which it is told of while it waits for its client.
+    pub fn watched(mut self, (stalls, stream): (Arc<Stalls>, Box<dyn Send + Sync>)) -> Self {
+        self.watched = Some(Watched {
+            stalls,
+            waits: None,
+            _stream: stream,
+        });
+        self
     }
 
     /// Ties the request's record to this body: it is complete when the body is dropped.
@@ -64,10 +104,17 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if let Some(watched) = &mut self.watched {
+            watched.taken();
+        }
         let frame = match &mut self.source {
+            Source::Tunnel(_) => None,
             Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
             Source::Endpoint(body) => ready!(body.poll(context)),
         };
+        if let (Some(watched), Some(Ok(_))) = (&mut self.watched, &frame) {
+            watched.waits = Some(watched.stalls.wait());
+        }
         if let Some(exchange) = &mut self.exchange {
             match &frame {
                 Some(Ok(frame)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -81,6 +128,7 @@ impl Body for Download {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(text) => text.is_none(),
+            Source::Tunnel(_) => true,
             Source::Endpoint(body) => body.body.is_end_stream(),
         }
     }
@@ -88,6 +136,7 @@ impl Body for Download {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::Endpoint(body) => body.body.size_hint(),
         }
     }
@@ -99,6 +148,20 @@ impl Drop for Download {
         if let Some(exchange) = &mut self.exchange {
             exchange.complete |= over;
         }
+    }
+}
+
+impl Watched {
+    fn taken(&mut self) {
+        if let Some(number) = self.waits.take() {
+            self.stalls.taken(number);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.taken();
     }
 }
 

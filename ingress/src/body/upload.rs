@@ -21,10 +21,25 @@ pub struct Upload {
     waiting: Option<Waiting>,
 }
 
-#[derive(Debug)]
+/// A body that was read by ourselves.
+type Own = Pin<Box<dyn Body<Data = Bytes, Error = UploadError> + Send>>;
+
 enum Source {
     Empty,
+    /// From a client of HTTP/2.
     Hyper(Incoming),
+    /// From a client of HTTP/1.
+    Own(Own),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Hyper(_) => "Hyper",
+            Self::Own(_) => "Own",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -52,20 +67,23 @@ impl Upload {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self {
-            source: Source::Hyper(body),
-            progress: Some(Progress::start()),
-            limits: UploadLimits::default(),
-            waited: Duration::ZERO,
-            waiting: None,
-        }
+        Self::from_source(Source::Hyper(body), Some(Progress::start()))
+    }
+
+    /// Wraps a body that was read by ourselves and is not empty.
+    pub fn own(body: Own) -> Self {
+        Self::from_source(Source::Own(body), Some(Progress::start()))
     }
 
     /// No body.
     pub fn empty() -> Self {
+        Self::from_source(Source::Empty, None)
+    }
+
+    fn from_source(source: Source, progress: Option<Progress>) -> Self {
         Self {
-            source: Source::Empty,
-            progress: None,
+            source,
+            progress,
             limits: UploadLimits::default(),
             waited: Duration::ZERO,
             waiting: None,
@@ -112,6 +130,7 @@ impl Body for Upload {
         let frame = match &mut this.source {
             Source::Empty => Poll::Ready(None),
             Source::Hyper(body) => Pin::new(body).poll_frame(context).map_err(|_| UploadError::Gone),
+            Source::Own(body) => body.as_mut().poll_frame(context),
         };
         let Poll::Ready(frame) = frame else {
             progress.set(Stage::Client);
@@ -149,6 +168,7 @@ impl Body for Upload {
                 return Poll::Ready(Some(Err(UploadError::Large)));
             }
             Some(Ok(_)) if !this.source.is_end() => Stage::Endpoint,
+            Some(Err(UploadError::Malformed)) => Stage::Malformed,
             Some(Err(_)) => Stage::Gone,
             _ => Stage::Sent,
         };
@@ -164,6 +184,7 @@ impl Body for Upload {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Hyper(body) => body.size_hint(),
+            Source::Own(body) => body.size_hint(),
         }
     }
 }
@@ -173,6 +194,7 @@ impl Source {
         match self {
             Self::Empty => true,
             Self::Hyper(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
         }
     }
 }
@@ -189,6 +211,8 @@ pub enum Stage {
     Sent,
     /// The client went away.
     Gone,
+    /// What came is no body.
+    Malformed,
     /// It is too large.
     Large,
     /// It comes too slowly.
@@ -245,6 +269,7 @@ impl Progress {
             Stage::Client,
             Stage::Sent,
             Stage::Gone,
+            Stage::Malformed,
             Stage::Large,
             Stage::Slow,
         ];
@@ -255,8 +280,10 @@ impl Progress {
 /// Why a request's body ended early; the endpoint sees its connection close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadError {
-    /// The client went away, or what it sent is no body.
+    /// The client went away.
     Gone,
+    /// What came is no body.
+    Malformed,
     /// The body is larger than allowed.
     Large,
     /// The body comes too slowly.
@@ -267,6 +294,7 @@ impl fmt::Display for UploadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gone => "the client broke off",
+            Self::Malformed => "the body is malformed",
             Self::Large => "the body is too large",
             Self::Slow => "the body comes too slowly",
         })

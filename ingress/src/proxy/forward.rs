@@ -48,6 +48,7 @@ impl Proxy {
                 Err(Failure::Late) => return Err(Reason::Late),
                 Err(Failure::Request(Stage::Large)) => return Err(Reason::LargeBody),
                 Err(Failure::Request(Stage::Slow)) => return Err(Reason::SlowRequest),
+                Err(Failure::Request(Stage::Malformed)) => return Err(Reason::BadFraming),
                 Err(Failure::Request(_)) => return Err(Reason::BadRequest),
             }
         }

@@ -1,57 +1,46 @@
 //! Takes connections until it is told to stop, then waits for those that are open.
 
-use super::stall::Unstalled;
-use super::{Client, Proxy};
-use crate::body::Upload;
+use super::connection::{self, Spoken};
+use super::registry::{Full, Guard};
+use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::log;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pause after accept fails, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
 pub async fn serve(proxy: Arc<Proxy>, mut door: Door, mut stopping: Receiver<bool>) {
-    let graceful = GracefulShutdown::new();
     let port = door.address().port();
     let sweeper = {
         let proxy = Arc::clone(&proxy);
         tokio::spawn(async move { proxy.sweep().await })
     };
-    let slots = Arc::new(Semaphore::new(proxy.limits.connections));
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&mut door, &slots) => accepted,
+            accepted = accept(&proxy, &mut door) => accepted,
             () = stopped(&mut stopping) => break,
         };
-        let Some((stream, peer, slot)) = accepted else { break };
-        // Costs speed only when it cannot be set.
-        let _ = stream.set_nodelay(true);
+        let Some((stream, peer, guard)) = accepted else { break };
         let mut client = Client::new(peer, port);
         client.trusted = proxy.front.trusts(peer);
-        let connection = graceful.watch(connection(Arc::clone(&proxy), stream, client));
-        let open = proxy.state.counters.connections.one();
+        let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
-            // An error here is the client's: it went away or spoke no HTTP.
-            drop(connection.await);
-            drop((slot, open));
+            let open = proxy.state.counters.connections.one();
+            greet(&proxy, stream, client, &guard).await;
+            drop((open, guard));
         });
     }
     drop(door);
     // A closed door lets nobody in; requests on open connections go on until the stop.
     stopped(&mut stopping).await;
-    graceful.shutdown().await;
+    proxy.registry.close_all();
+    proxy.registry.empty().await;
     sweeper.abort();
 }
 
@@ -62,43 +51,47 @@ pub async fn stopped(stopping: &mut Receiver<bool>) {
     }
 }
 
-/// Waits for a free slot first, so that connections beyond the limit stay in the kernel's queue.
-async fn accept(
-    door: &mut Door,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
-    // The semaphore is never closed.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// The next connection that has a place. `None` when the door is closed. While one waits for a place the others stay in the kernel's
+/// queue.
+async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr, Guard)> {
     loop {
-        match door.accept().await? {
-            Ok((stream, peer)) => return Some((stream, peer, slot)),
+        let (stream, peer) = match door.accept().await? {
+            Ok(accepted) => accepted,
             Err(error) => {
                 log(&format!("accept: {error}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
+        };
+        let address = peer.ip().to_canonical();
+        let guard = loop {
+            match proxy.registry.admit(address, proxy.front.trusts(peer)) {
+                Ok(guard) => break Some(guard),
+                Err(Full::Address) => break None,
+                Err(Full::Everywhere) => proxy.registry.one_ended().await,
+            }
+        };
+        if let Some(guard) = guard {
+            // Costs speed only when it cannot be set.
+            let _ = stream.set_nodelay(true);
+            return Some((stream, peer, guard));
         }
     }
 }
 
-fn connection<S>(
-    proxy: Arc<Proxy>,
-    stream: S,
-    client: Client,
-) -> impl hyper_util::server::graceful::GracefulConnection<Output = hyper::Result<()>, Error = hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let client = Arc::new(client);
-    let stream = Unstalled::new(stream, proxy.limits.client_stall);
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(proxy.limits.head)
-        .max_headers(proxy.limits.head_fields)
-        .max_header_size(proxy.limits.head_bytes);
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (proxy, client) = (Arc::clone(&proxy), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(proxy.answer(request.map(Upload::new), &client).await) }
-    });
-    builder.serve_connection(TokioIo::new(stream), service)
+/// What comes before HTTP: a PROXY header from trusted peers.
+async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, guard: &Guard) {
+    if proxy.front.proxy_protocol && client.trusted {
+        match proxy_header::take(&stream, proxy.limits.proxy_header).await {
+            Ok(Some(told)) => {
+                client.address = told.source;
+                client.port = told.destination.port();
+                client.trusted = proxy.front.trusts(told.source);
+            }
+            Ok(None) => {}
+            // Who stands in front is broken; nothing that it would understand can be said.
+            Err(proxy_header::Malformed) => return,
+        }
+    }
+    connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
 }

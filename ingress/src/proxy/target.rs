@@ -1,8 +1,42 @@
-//! Host and method of a request: what it is for (S6). Pure.
+//! What a request is for: its method and host (S6). Pure.
 
+use crate::limits::Limits;
 use crate::reason::Reason;
 use crate::route::host_of;
-use hyper::{Method, Request, Version, header};
+use hyper::header::{self, HeaderMap};
+use hyper::{Method, Request, Version};
+
+/// Refuses what is not forwarded, whatever its host and path are.
+pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reason> {
+    // A tunnel to wherever the client likes is not what an ingress is for.
+    if request.method() == Method::CONNECT {
+        return Err(Reason::BadMethod);
+    }
+    // HTTP/1's own reader has looked at these already.
+    if request.version() == Version::HTTP_2 {
+        if request.headers().len() > limits.head_fields {
+            return Err(Reason::LargeHead);
+        }
+        if request
+            .uri()
+            .path_and_query()
+            .is_some_and(|target| target.as_str().len() > limits.target_bytes)
+        {
+            return Err(Reason::LongTarget);
+        }
+    } else if is_grpc(request.headers()) {
+        // Its status comes in trailers, which HTTP/1's clients rarely take.
+        return Err(Reason::UpgradeRequired);
+    }
+    Ok(())
+}
+
+/// gRPC, but not `application/grpc-web`, which is another protocol and made for HTTP/1.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let rest = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
 
 /// Returns the normalised host.
 ///
@@ -10,10 +44,6 @@ use hyper::{Method, Request, Version, header};
 /// bad request (RFC 9112, 3.2). Only HTTP/1.0 may have none, which gives an empty host. In HTTP/2 both may be there, and must agree then
 /// (RFC 9113, 8.3.1).
 pub(super) fn host<B>(request: &Request<B>) -> Result<String, Reason> {
-    // A tunnel to wherever the client likes is not what an ingress is for.
-    if request.method() == Method::CONNECT {
-        return Err(Reason::BadMethod);
-    }
     let version = request.version();
     let mut fields = request.headers().get_all(header::HOST).iter();
     let field = fields.next();

@@ -89,11 +89,26 @@ pub(super) async fn proxy(endpoints: &[SocketAddr]) -> Running {
 }
 
 pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Running {
+    proxy_wishing(endpoints, json!({}), limits).await
+}
+
+/// A proxy whose Ingress has annotations.
+pub(super) async fn proxy_wishing(endpoints: &[SocketAddr], annotations: Value, limits: Limits) -> Running {
+    proxy_behind(endpoints, annotations, limits, Front::default()).await
+}
+
+/// A proxy with something in front of it.
+pub(super) async fn proxy_behind(
+    endpoints: &[SocketAddr],
+    annotations: Value,
+    limits: Limits,
+    front: Front,
+) -> Running {
     let state = Arc::new(State::new("n", ""));
-    state.replace(Snapshot::build(&objects(endpoints), "landfall", 0));
+    state.replace(Snapshot::build(&objects(endpoints, annotations), "landfall", 0));
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
-    let proxy = Proxy::new(Arc::clone(&state), limits, Front::default());
+    let proxy = Proxy::new(Arc::clone(&state), limits, front);
     let task = tokio::spawn(serve(proxy, listener.into(), stopping));
     Running {
         address,
@@ -103,7 +118,7 @@ pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Runn
     }
 }
 
-pub(super) fn objects(endpoints: &[SocketAddr]) -> Objects {
+pub(super) fn objects(endpoints: &[SocketAddr], annotations: Value) -> Objects {
     fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
         Arc::new(serde_json::from_value(value).unwrap())
     }
@@ -122,9 +137,11 @@ pub(super) fn objects(endpoints: &[SocketAddr]) -> Objects {
             json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } }),
         )],
         slices: endpoints.iter().enumerate().map(slice).collect(),
-        ingresses: vec![object(json!({ "metadata": { "name": "i", "namespace": "d" }, "spec": {
+        ingresses: vec![object(
+            json!({ "metadata": { "name": "i", "namespace": "d", "annotations": annotations }, "spec": {
             "ingressClassName": "landfall", "rules": [{ "host": "h", "http": { "paths": [{ "path": "/", "pathType": "Prefix",
-                "backend": { "service": { "name": "s", "port": { "number": 80 } } } }] } }] } }))],
+                "backend": { "service": { "name": "s", "port": { "number": 80 } } } }] } }] } }),
+        )],
     }
 }
 

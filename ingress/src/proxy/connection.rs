@@ -1,0 +1,40 @@
+//! One connection of a client: which HTTP is spoken, then that.
+
+use super::registry::Place;
+use super::stall::Unstalled;
+use super::{Client, Proxy, http1, http2, sniff};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What is known of the protocol beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// Nothing: the first bytes tell, for HTTP/2 may be spoken with prior knowledge.
+    Unknown,
+    /// HTTP/1 was agreed on.
+    #[expect(dead_code, reason = "the listener with TLS says so")]
+    Http1,
+    /// HTTP/2 was agreed on.
+    #[expect(dead_code, reason = "the listener with TLS says so")]
+    Http2,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<S>(proxy: &Arc<Proxy>, stream: S, client: Client, spoken: Spoken, place: &Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = Arc::new(client);
+    let mut stream = Unstalled::new(stream, proxy.limits.client_stall);
+    let (spoken, first) = match spoken {
+        Spoken::Unknown => match sniff::first(&mut stream, &proxy.limits, place).await {
+            Some(found) => found,
+            None => return,
+        },
+        known => (known, bytes::BytesMut::new()),
+    };
+    match spoken {
+        Spoken::Http2 => http2::serve(proxy, sniff::Rewound::new(stream, first), client, place).await,
+        _ => http1::serve(proxy, stream, first, client, place).await,
+    }
+}

@@ -1,0 +1,297 @@
+//! HTTP/1 with a client: one request after another on a connection.
+//!
+//! ```text
+//! head ──> answer ──> body of the answer ──> head …
+//!   │         │ reader lent to the request's body, comes home at its end
+//!   │         └── 101: the connection becomes a tunnel
+//!   └── refused: an answer of ours, then the end
+//! ```
+//!
+//! This is not hyper's server because it has to refuse what hyper repairs (bare LF, two lengths), to answer in our own words when it
+//! refuses, and to be cheap: a request without a body takes no task, no channel and one write.
+//!
+//! INVARIANT: the next head is read only where the last body ended. When a body is not read to its end the connection is closed.
+
+mod answer;
+pub(crate) mod chunked;
+pub(crate) mod head;
+mod reader;
+
+use super::registry::Place;
+use super::{Client, Proxy, upgrade};
+use crate::body::{Download, Upload};
+use crate::limits::Limits;
+use crate::reason::Reason;
+use answer::{Form, flush};
+use bytes::BytesMut;
+use chunked::Decoder;
+use head::Head;
+use hyper::{Method, Request, Response, Version};
+use reader::{Home, RequestBody};
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+pub(crate) use reader::Reader;
+
+/// Bytes that are read ahead while an answer is on its way: requests that a client sends before it has the answer.
+const READ_AHEAD: usize = 64 * 1024;
+/// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// Serves a connection to its end; `buffer` is what was read from it already.
+pub(super) async fn serve<S>(proxy: &Proxy, stream: S, buffer: BytesMut, client: Arc<Client>, place: &Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (half, writer) = tokio::io::split(stream);
+    let mut reader = Reader { half, buffer };
+    let mut connection = Connection {
+        proxy,
+        client,
+        place,
+        writer,
+        out: BytesMut::new(),
+    };
+    loop {
+        let after = match next_head(&mut reader, &proxy.limits, place).await {
+            Next::Head(head) => connection.turn(*head, reader).await,
+            Next::Refused(reason) => connection.refuse(reason, reader).await,
+            Next::End => After::Close(None),
+        };
+        match after {
+            After::Next(back) => reader = back,
+            After::Close(back) => return connection.close(back).await,
+            After::Tunnel(back, endpoint) => {
+                return upgrade::tunnel(proxy, back, connection.writer, endpoint, place).await;
+            }
+        }
+    }
+}
+
+enum Next {
+    Head(Box<Head>),
+    Refused(Reason),
+    /// Nothing more will come, or nothing more is wanted.
+    End,
+}
+
+enum After<S> {
+    /// Ready for the next request.
+    Next(Reader<S>),
+    /// The end; with a reader when the client may still be sending.
+    Close(Option<Reader<S>>),
+    /// Another protocol from here on.
+    Tunnel(Reader<S>, Box<upgrade::Agreed>),
+}
+
+async fn next_head<S>(reader: &mut Reader<S>, limits: &Limits, place: &Place) -> Next
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut deadline = None;
+    let mut seen = 0;
+    loop {
+        // A head can only have become whole with a line's end; without this, byte by byte would be dear.
+        let fresh = &reader.buffer[seen..];
+        if !fresh.is_empty() && (seen == 0 || fresh.contains(&b'\n') || reader.buffer.len() > limits.target_bytes) {
+            match head::parse(&mut reader.buffer, limits) {
+                Ok(Some(head)) => {
+                    place.set_busy();
+                    return Next::Head(Box::new(head));
+                }
+                Ok(None) => {}
+                Err(reason) => return Next::Refused(reason),
+            }
+        }
+        seen = reader.buffer.len();
+        let begun = seen > 0;
+        if place.closing() && !begun {
+            return Next::End;
+        }
+        place.set_idle();
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
+        tokio::select! {
+            biased;
+            read = reader.more() => match read {
+                Ok(read) if read > 0 => {}
+                _ => return Next::End,
+            },
+            () = place.told_to_close(), if !begun => return Next::End,
+            () = sleep_until(deadline) => {
+                return if begun { Next::Refused(Reason::SlowRequest) } else { Next::End };
+            }
+        }
+    }
+}
+
+struct Connection<'a, S> {
+    proxy: &'a Proxy,
+    client: Arc<Client>,
+    place: &'a Place,
+    writer: WriteHalf<S>,
+    out: BytesMut,
+}
+
+impl<S> Connection<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// One request.
+    async fn turn(&mut self, head: Head, reader: Reader<S>) -> After<S> {
+        let form = Form {
+            head_only: head.parts.method == Method::HEAD,
+            old: head.parts.version == Version::HTTP_10,
+            takes_trailers: head.takes_trailers,
+        };
+        let decoder = Decoder::new(head.framing);
+        let mut lent = Lent {
+            reader: None,
+            home: None,
+            asked: None,
+            unfinished: false,
+        };
+        let upload = if decoder.is_done() {
+            lent.reader = Some(reader);
+            Upload::empty()
+        } else {
+            let (body, home, asked) = RequestBody::new(reader, decoder);
+            lent.home = Some(home);
+            lent.asked = head.expects_continue.then_some(asked);
+            Upload::own(Box::pin(body))
+        };
+        let Some(mut response) = self.answer(Request::from_parts(head.parts, upload), &mut lent).await else {
+            return After::Close(None);
+        };
+        lent.look();
+        if let Some(endpoint) = response.body_mut().agreed() {
+            let written = answer::write(&mut self.writer, &mut self.out, response, form, true, None).await;
+            return match (written, lent.reader) {
+                (Ok(_), Some(reader)) => After::Tunnel(reader, endpoint),
+                _ => After::Close(None),
+            };
+        }
+        let keep = head.keep_alive && !lent.unfinished && !self.place.closing();
+        let written = answer::write(
+            &mut self.writer,
+            &mut self.out,
+            response,
+            form,
+            keep,
+            lent.reader.as_mut(),
+        )
+        .await;
+        let Ok(keep) = written else {
+            return After::Close(None);
+        };
+        // The rest of a request that was answered early may still be on its way to the endpoint.
+        if let Some(home) = lent.home.take()
+            && let Ok(Ok(home)) = timeout(self.proxy.limits.linger, home).await
+        {
+            lent.came_home(home);
+        }
+        match lent.reader {
+            Some(reader) if keep && !lent.unfinished => After::Next(reader),
+            reader => After::Close(reader.filter(|reader| lent.unfinished || !reader.buffer.is_empty())),
+        }
+    }
+
+    /// Waits for the answer. `None` when the client went away.
+    async fn answer(&mut self, request: Request<Upload>, lent: &mut Lent<S>) -> Option<Response<Download>> {
+        let mut answer = pin!(self.proxy.answer(request, &self.client));
+        loop {
+            tokio::select! {
+                biased;
+                response = &mut answer => return Some(response),
+                asked = or_never(&mut lent.asked) => {
+                    lent.asked = None;
+                    if asked.is_ok() {
+                        self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        flush(&mut self.writer, &mut self.out).await.ok()?;
+                    }
+                }
+                home = or_never(&mut lent.home) => {
+                    lent.home = None;
+                    lent.came_home(home.ok()?);
+                }
+                read = read_ahead(&mut lent.reader) => if read == 0 {
+                    return None;
+                },
+            }
+        }
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&mut self, reason: Reason, reader: Reader<S>) -> After<S> {
+        let response = self.proxy.refused(reason, &self.client);
+        let form = Form {
+            head_only: false,
+            old: false,
+            takes_trailers: false,
+        };
+        let written = answer::write(&mut self.writer, &mut self.out, response, form, false, None).await;
+        After::Close(written.is_ok().then_some(reader))
+    }
+
+    /// Ends the connection; reads on for a moment where the client may still be sending.
+    async fn close(mut self, reader: Option<Reader<S>>) {
+        // The client may be gone already.
+        let _ = self.writer.shutdown().await;
+        let Some(mut reader) = reader else { return };
+        let rest = async {
+            let mut read = reader.buffer.len();
+            while read < LINGER_BYTES {
+                reader.buffer.clear();
+                match reader.more().await {
+                    Ok(more) if more > 0 => read += more,
+                    _ => return,
+                }
+            }
+        };
+        let _ = timeout(self.proxy.limits.linger, rest).await;
+    }
+}
+
+/// The reader while a request is served: here, or with the request's body.
+struct Lent<S> {
+    reader: Option<Reader<S>>,
+    home: Option<oneshot::Receiver<Home<S>>>,
+    asked: Option<oneshot::Receiver<()>>,
+    /// The body was given up before its end.
+    unfinished: bool,
+}
+
+impl<S> Lent<S> {
+    fn came_home(&mut self, home: Home<S>) {
+        self.unfinished |= !home.finished;
+        self.reader = Some(home.reader);
+    }
+
+    /// Takes the reader back if it has come home by now.
+    fn look(&mut self) {
+        if let Some(home) = &mut self.home
+            && let Ok(home) = home.try_recv()
+        {
+            self.home = None;
+            self.came_home(home);
+        }
+    }
+}
+
+async fn or_never<T>(channel: &mut Option<oneshot::Receiver<T>>) -> Result<T, oneshot::error::RecvError> {
+    match channel {
+        Some(channel) => channel.await,
+        None => pending().await,
+    }
+}
+
+/// Reads what the client sends while it waits for an answer; 0 when it went away.
+async fn read_ahead<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Option<Reader<S>>) -> usize {
+    match reader {
+        Some(reader) if reader.buffer.len() < READ_AHEAD => reader.more().await.unwrap_or(0),
+        _ => pending().await,
+    }
+}

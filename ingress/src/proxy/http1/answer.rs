@@ -1,0 +1,270 @@
+//! Answers in HTTP/1's form.
+
+use super::reader::Reader;
+use crate::body::Download;
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::body::{Body, Frame};
+use hyper::header::{self, HeaderMap};
+use hyper::{Response, StatusCode};
+use std::future::poll_fn;
+use std::io::Write;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::SystemTime;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
+
+/// Frames up to this size are copied behind what waits to be written; larger ones are written from where they are.
+const COPIED: usize = 8 * 1024;
+
+/// What the request said about the form of its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// The method was HEAD.
+    pub(super) head_only: bool,
+    /// HTTP/1.0, which has no chunks.
+    pub(super) old: bool,
+    /// Trailers are understood.
+    pub(super) takes_trailers: bool,
+}
+
+/// How the client finds the end of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// There is none.
+    None,
+    Known(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// The answer cannot be finished: the client has to see that by the connection's end.
+#[derive(Debug)]
+pub(super) struct Cut;
+
+/// Writes an answer; returns whether the connection can be used again, which is never more than `keep` says.
+pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    writer: &mut WriteHalf<S>,
+    out: &mut BytesMut,
+    response: Response<Download>,
+    form: Form,
+    keep: bool,
+    reader: Option<&mut Reader<S>>,
+) -> Result<bool, Cut> {
+    let length = length(&response, form);
+    let keep = keep && length != Length::UntilClose && !says_close(response.headers());
+    head(out, &response, form, length, keep);
+    let mut body = response.into_body();
+    if length == Length::None {
+        flush(writer, out).await?;
+        return Ok(keep);
+    }
+    frames(writer, out, &mut body, length, form, reader).await?;
+    flush(writer, out).await?;
+    Ok(keep)
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.get(header::CONNECTION).is_some_and(|value| value == "close")
+}
+
+fn bodiless(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn length(response: &Response<Download>, form: Form) -> Length {
+    if form.head_only || bodiless(response.status()) {
+        return Length::None;
+    }
+    match response.body().size_hint().exact() {
+        Some(length) => Length::Known(length),
+        None if form.old => Length::UntilClose,
+        None => Length::Chunked,
+    }
+}
+
+fn head(out: &mut BytesMut, response: &Response<Download>, form: Form, length: Length, keep: bool) {
+    let status = response.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    // A HEAD's or 304's length is that of the body that is not sent.
+    let kept_length = length == Length::None && !status.is_informational() && status != StatusCode::NO_CONTENT;
+    for (name, value) in response.headers() {
+        let ours = match *name {
+            header::CONNECTION => status != StatusCode::SWITCHING_PROTOCOLS,
+            header::CONTENT_LENGTH => !kept_length,
+            header::TRANSFER_ENCODING => true,
+            _ => false,
+        };
+        if !ours {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    match length {
+        Length::Known(length) => number_field(out, length),
+        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Length::None | Length::UntilClose => {}
+    }
+    if !response.headers().contains_key(header::DATE) {
+        field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    }
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        match (keep, form.old) {
+            (false, _) => out.extend_from_slice(b"connection: close\r\n"),
+            (true, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            (true, false) => {}
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number_field(out: &mut BytesMut, length: u64) {
+    let mut text = [0; 48];
+    let mut rest = &mut text[..];
+    // Twenty digits fit.
+    let _ = write!(rest, "content-length: {length}\r\n");
+    let left = rest.len();
+    out.extend_from_slice(&text[..text.len() - left]);
+}
+
+/// Writes frames as they come; what is there at once goes out together.
+async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
+    writer: &mut WriteHalf<S>,
+    out: &mut BytesMut,
+    body: &mut Download,
+    length: Length,
+    form: Form,
+    mut reader: Option<&mut Reader<S>>,
+) -> Result<(), Cut> {
+    let mut left = match length {
+        Length::Known(length) => length,
+        _ => u64::MAX,
+    };
+    loop {
+        let frame = match poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                flush(writer, out).await?;
+                next(body, &mut reader).await?
+            }
+        };
+        let frame = match frame {
+            None => break,
+            Some(frame) => frame.map_err(|_| Cut)?,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                left = left.checked_sub(data.len() as u64).ok_or(Cut)?;
+                chunk(writer, out, data, length == Length::Chunked).await?;
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+            Err(frame) if length == Length::Chunked => {
+                out.extend_from_slice(b"0\r\n");
+                trailers(out, &frame, form);
+                out.extend_from_slice(b"\r\n");
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+    }
+    match length {
+        Length::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+        Length::Known(_) if left > 0 => return Err(Cut),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn trailers(out: &mut BytesMut, frame: &Frame<Bytes>, form: Form) {
+    let fields = frame.trailers_ref().filter(|_| form.takes_trailers);
+    for (name, value) in fields.into_iter().flatten() {
+        // These would frame or route, which trailers must not (RFC 9110, 6.5.1).
+        let forbidden = [
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::HOST,
+            header::CONNECTION,
+        ];
+        if !forbidden.contains(name) {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+/// Waits for a frame, and meanwhile looks whether the client is still there.
+async fn next<S: AsyncRead + AsyncWrite + Unpin>(
+    body: &mut Download,
+    reader: &mut Option<&mut Reader<S>>,
+) -> Result<Option<Result<Frame<Bytes>, crate::body::DownloadError>>, Cut> {
+    loop {
+        let watched = reader.as_mut().filter(|reader| reader.buffer.len() < super::READ_AHEAD);
+        let Some(watched) = watched else {
+            return Ok(poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await);
+        };
+        tokio::select! {
+            biased;
+            frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)) => return Ok(frame),
+            read = watched.more() => match read {
+                Ok(read) if read > 0 => {}
+                _ => return Err(Cut),
+            },
+        }
+    }
+}
+
+async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
+    writer: &mut WriteHalf<S>,
+    out: &mut BytesMut,
+    data: Bytes,
+    chunked: bool,
+) -> Result<(), Cut> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    if chunked {
+        let mut size = [0; 20];
+        let mut rest = &mut size[..];
+        // Sixteen hex digits fit.
+        let _ = write!(rest, "{:x}\r\n", data.len());
+        let left = rest.len();
+        out.extend_from_slice(&size[..size.len() - left]);
+    }
+    let end: &[u8] = if chunked { b"\r\n" } else { b"" };
+    if data.len() <= COPIED {
+        out.extend_from_slice(&data);
+        out.extend_from_slice(end);
+        return if out.len() > 4 * COPIED {
+            flush(writer, out).await
+        } else {
+            Ok(())
+        };
+    }
+    let mut all = (&out[..]).chain(data).chain(end);
+    writer.write_all_buf(&mut all).await.map_err(|_| Cut)?;
+    out.clear();
+    Ok(())
+}
+
+/// Writes all that waits.
+pub(super) async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
+    writer: &mut WriteHalf<S>,
+    out: &mut BytesMut,
+) -> Result<(), Cut> {
+    if !out.is_empty() {
+        writer.write_all(out).await.map_err(|_| Cut)?;
+        out.clear();
+    }
+    // TLS keeps bytes until it is told.
+    writer.flush().await.map_err(|_| Cut)
+}

@@ -1,0 +1,131 @@
+//! The reading half of a client's connection. It belongs to the connection between requests and to a request's body while there is
+//! one; then it comes home.
+
+use super::chunked::{Decoder, Piece};
+use crate::body::UploadError;
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Body, Frame, SizeHint};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf};
+use tokio::sync::oneshot;
+
+/// Room for one read: most heads fit, and large bodies move in steps that the allocator likes.
+const READ: usize = 16 * 1024;
+
+/// Bytes of a client.
+pub(crate) struct Reader<S> {
+    pub(crate) half: ReadHalf<S>,
+    /// What was read and not yet used.
+    pub(crate) buffer: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
+    /// Reads more into the buffer. Nothing is lost when this is dropped.
+    pub(crate) async fn more(&mut self) -> io::Result<usize> {
+        if self.buffer.capacity() - self.buffer.len() < READ / 4 {
+            self.buffer.reserve(READ);
+        }
+        self.half.read_buf(&mut self.buffer).await
+    }
+
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        pin!(self.more()).poll(context)
+    }
+}
+
+/// A reader that a body has done with.
+pub(crate) struct Home<S> {
+    pub(crate) reader: Reader<S>,
+    /// The body was read to its end: what follows is the next request.
+    pub(crate) finished: bool,
+}
+
+/// A request's body on its way to an endpoint.
+pub(crate) struct RequestBody<S> {
+    /// Gone when the body has ended.
+    reader: Option<Reader<S>>,
+    decoder: Decoder,
+    home: Option<oneshot::Sender<Home<S>>>,
+    /// Told when the body is asked for: that is when a client that expects `100 Continue` gets it.
+    asked: Option<oneshot::Sender<()>>,
+}
+
+impl<S> RequestBody<S> {
+    /// The second value gets the reader back, the third is told when the body is asked for.
+    pub(crate) fn new(
+        reader: Reader<S>,
+        decoder: Decoder,
+    ) -> (Self, oneshot::Receiver<Home<S>>, oneshot::Receiver<()>) {
+        let (home, comes_home) = oneshot::channel();
+        let (asked, is_asked) = oneshot::channel();
+        let body = Self {
+            reader: Some(reader),
+            decoder,
+            home: Some(home),
+            asked: Some(asked),
+        };
+        (body, comes_home, is_asked)
+    }
+
+    fn go_home(&mut self, finished: bool) {
+        if let (Some(reader), Some(home)) = (self.reader.take(), self.home.take()) {
+            // Nobody waits any more when the connection ended.
+            let _ = home.send(Home { reader, finished });
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Body for RequestBody<S> {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = &mut *self;
+        if let Some(asked) = this.asked.take() {
+            let _ = asked.send(());
+        }
+        loop {
+            let Some(reader) = &mut this.reader else {
+                return Poll::Ready(None);
+            };
+            let frame = match this.decoder.next(&mut reader.buffer) {
+                Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+                Ok(Piece::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
+                Ok(Piece::End) => None,
+                Ok(Piece::More) => match ready!(reader.poll_more(context)) {
+                    Ok(read) if read > 0 => continue,
+                    _ => Some(Err(UploadError::Gone)),
+                },
+                Err(_) => Some(Err(UploadError::Malformed)),
+            };
+            match frame {
+                Some(Err(_)) => this.go_home(false),
+                _ if this.decoder.is_done() => this.go_home(true),
+                _ => {}
+            }
+            return Poll::Ready(frame);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reader.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder
+            .remaining()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl<S> Drop for RequestBody<S> {
+    fn drop(&mut self) {
+        let finished = self.decoder.is_done();
+        self.go_home(finished);
+    }
+}

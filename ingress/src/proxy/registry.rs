@@ -1,0 +1,231 @@
+//! All open connections of clients: how many there may be, in all and from one address, and how each is told to end.
+//!
+//! INVARIANT: a busy connection is never shed. When there is no room the connection that has been idle longest is closed for a new one;
+//! when all are busy new ones wait.
+
+use crate::limits::Limits;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// Value of `idle_since` while a request is served.
+const BUSY: u64 = u64::MAX;
+
+/// See the module's text.
+pub(super) struct Registry {
+    open: Mutex<Open>,
+    /// Told when a connection has ended.
+    ended: Notify,
+    start: Instant,
+    most: usize,
+    most_per_address: usize,
+}
+
+#[derive(Default)]
+struct Open {
+    places: HashMap<u64, Arc<Place>>,
+    addresses: HashMap<IpAddr, usize>,
+    next: u64,
+    closing: bool,
+}
+
+/// One connection's place.
+pub(super) struct Place {
+    /// Milliseconds since the registry's start, or [`BUSY`].
+    idle_since: AtomicU64,
+    closing: AtomicBool,
+    wake: Notify,
+    start: Instant,
+}
+
+/// Gives the place back when it is dropped.
+pub(super) struct Guard {
+    registry: Arc<Registry>,
+    number: u64,
+    address: IpAddr,
+    place: Arc<Place>,
+}
+
+/// Why there is no place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Too many from this address.
+    Address,
+    /// Too many in all, and all busy.
+    Everywhere,
+}
+
+impl Registry {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::default(),
+            ended: Notify::new(),
+            start: Instant::now(),
+            most: limits.connections,
+            most_per_address: limits.connections_per_address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from this address; may close an idle one for it. Trusted peers stand for many clients and have no
+    /// bound of their own.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, trusted: bool) -> Result<Guard, Full> {
+        let mut open = self.lock();
+        if open.places.len() >= self.most {
+            let oldest = open
+                .places
+                .values()
+                .min_by_key(|p| p.idle_since.load(Ordering::Relaxed));
+            match oldest {
+                // Those already told are on their way out: no second one is closed for the same place.
+                _ if open.places.values().any(|p| p.closing()) => return Err(Full::Everywhere),
+                Some(oldest) if oldest.idle_since.load(Ordering::Relaxed) != BUSY => oldest.close(),
+                _ => {}
+            }
+            return Err(Full::Everywhere);
+        }
+        let here = open.addresses.entry(address).or_default();
+        if !trusted && *here >= self.most_per_address {
+            return Err(Full::Address);
+        }
+        *here += 1;
+        let place = Arc::new(Place {
+            idle_since: AtomicU64::new(BUSY),
+            closing: AtomicBool::new(open.closing),
+            wake: Notify::new(),
+            start: self.start,
+        });
+        let number = open.next;
+        open.next += 1;
+        open.places.insert(number, Arc::clone(&place));
+        Ok(Guard {
+            registry: Arc::clone(self),
+            number,
+            address,
+            place,
+        })
+    }
+
+    /// Waits until a connection has ended since the last such wait.
+    pub(super) async fn one_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Tells all connections to end, also those that come later.
+    pub(super) fn close_all(&self) {
+        let mut open = self.lock();
+        open.closing = true;
+        for place in open.places.values() {
+            place.close();
+        }
+    }
+
+    /// Waits until there is no connection.
+    pub(super) async fn empty(&self) {
+        while !self.lock().places.is_empty() {
+            self.ended.notified().await;
+        }
+    }
+}
+
+impl Place {
+    pub(super) fn set_busy(&self) {
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_idle(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
+        self.idle_since.store(millis, Ordering::Relaxed);
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// This connection is to end when it can.
+    pub(super) fn closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Waits for that.
+    pub(super) async fn told_to_close(&self) {
+        while !self.closing() {
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl Guard {
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut open = self.registry.lock();
+        open.places.remove(&self.number);
+        if let Some(count) = open.addresses.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.addresses.remove(&self.address);
+            }
+        }
+        drop(open);
+        self.registry.ended.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connection_that_was_idle_longest_goes_for_a_new_one_and_busy_ones_never() {
+        let limits = Limits {
+            connections: 2,
+            connections_per_address: 2,
+            ..Limits::default()
+        };
+        let registry = Registry::new(&limits);
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let one = registry.admit(address(1), false).unwrap();
+        let two = registry.admit(address(1), false).unwrap();
+        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert!(!one.place().closing() && !two.place().closing());
+        two.place().idle_since.store(5, Ordering::Relaxed);
+        one.place().idle_since.store(9, Ordering::Relaxed);
+        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert!(two.place().closing() && !one.place().closing());
+        // Nobody else is closed for the same place.
+        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert!(!one.place().closing());
+        drop(two);
+        let three = registry.admit(address(1), false).unwrap();
+        drop(one);
+        drop(three);
+        assert!(registry.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn one_address_has_only_its_share_unless_it_is_trusted() {
+        let limits = Limits {
+            connections_per_address: 1,
+            ..Limits::default()
+        };
+        let registry = Registry::new(&limits);
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let held = registry.admit(address, false).unwrap();
+        assert_eq!(registry.admit(address, false).err(), Some(Full::Address));
+        assert!(registry.admit(address, true).is_ok());
+        drop(held);
+        assert!(registry.admit(address, false).is_ok());
+    }
+}
