@@ -125,7 +125,7 @@ async fn hosts_decide_and_bad_requests_are_refused() {
             "CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\nConnection: close\r\n\r\n",
             "405",
         ),
-        ("OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "404"),
+        ("OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "400"),
         ("\0\u{1}\u{2}\r\n\r\n", "400"),
         (
             "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
