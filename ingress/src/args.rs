@@ -21,6 +21,10 @@ pub struct Args {
 pub enum Command {
     /// Asks the proxy of this pod how it is; the exit status is the answer. For exec probes.
     Probe(Probe),
+    /// Says what becomes of each Ingress of manifests or of a cluster. Exit status: 0 supported, 1 approximated, 2 refused or unreadable.
+    Check(crate::check::Check),
+    /// Prints Roles for the Secrets that the Ingresses of manifests or of a cluster name.
+    Rbac(crate::rbac::Rbac),
 }
 
 /// One question to the proxy of the same pod.

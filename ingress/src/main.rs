@@ -9,6 +9,7 @@ mod admin;
 mod annotations;
 mod args;
 mod body;
+mod check;
 mod handover;
 mod lease;
 mod limits;
@@ -17,6 +18,7 @@ mod path;
 mod policy;
 mod probe;
 mod proxy;
+mod rbac;
 mod reason;
 mod route;
 mod run;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         Some(Command::Probe(probe)) => probe::ask(&probe.socket, probe.question),
+        Some(Command::Check(check)) => check::run(&check),
+        Some(Command::Rbac(rbac)) => rbac::run(&rbac),
         None => serve(args.serve),
     }
 }

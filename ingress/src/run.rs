@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// The service account's client; a kubeconfig only when one is named, for running outside a cluster.
 ///
 /// A static glibc program cannot look up names or users, so neither `kubernetes.default.svc` nor a home directory is asked for.
-async fn client() -> Result<kube::Client, String> {
+pub async fn client() -> Result<kube::Client, String> {
     let config = if std::env::var_os("KUBECONFIG").is_some() {
         kube::Config::infer().await.map_err(|error| error.to_string())
     } else {

@@ -1,1 +1,419 @@
-//! Values by table.
+//! Values by table, and what closes.
+
+use super::target::{Place, Target};
+use super::*;
+use crate::policy::{HashKey, HttpsRedirect, PathMode, Protocol};
+use std::time::Duration;
+
+/// Secrets by `namespace/name/key`.
+struct Given(&'static [(&'static str, &'static str)]);
+
+impl Secrets for Given {
+    fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
+        self.keys(namespace, name)?;
+        let wanted = format!("{namespace}/{name}/{key}");
+        Ok(self
+            .0
+            .iter()
+            .find(|(full, _)| *full == wanted)
+            .map(|(_, value)| value.as_bytes().to_vec()))
+    }
+
+    fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String> {
+        let start = format!("{namespace}/{name}/");
+        let keys: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|(full, _)| full.strip_prefix(&start))
+            .map(str::to_owned)
+            .collect();
+        if keys.is_empty() {
+            Err("does not exist".to_owned())
+        } else {
+            Ok(keys)
+        }
+    }
+
+    fn version(&self, _: &str, _: &str) -> String {
+        String::new()
+    }
+}
+
+const USERS: Given = Given(&[
+    ("d/users/auth", "# people\nann:{SHA}x\n\nbob:$apr1$y:comment\n"),
+    ("d/map/carl", "{SHA}z"),
+    ("d/broken/auth", "no colon"),
+    ("d/empty/auth", ""),
+    ("d/ca/ca.crt", "no PEM"),
+    ("other/users/auth", "eve:{SHA}x"),
+]);
+
+fn wishes(pairs: &[(&str, &str)]) -> Wishes {
+    let full = pairs
+        .iter()
+        .map(|(name, value)| (format!("{NGINX}{name}"), (*value).to_owned()));
+    read(&full.collect(), "d", &USERS, &Options::default())
+}
+
+fn one(name: &str, value: &str) -> Wishes {
+    wishes(&[(name, value)])
+}
+
+#[test]
+fn every_name_stands_in_the_table_for_people() {
+    let table = include_str!("../../ANNOTATIONS.md");
+    for (name, _) in NAMES {
+        assert!(table.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn our_prefix_counts_before_the_other_and_other_annotations_are_left_alone() {
+    let both = BTreeMap::from([
+        (format!("{NGINX}proxy-body-size"), "1k".to_owned()),
+        (format!("{OWN}proxy-body-size"), "2k".to_owned()),
+        ("example.com/x".to_owned(), "y".to_owned()),
+    ]);
+    let wishes = read(&both, "d", &USERS, &Options::default());
+    assert_eq!(wishes.policy.body_limit_bytes, Some(2048));
+    assert!(wishes.faults.is_empty());
+}
+
+#[test]
+fn unknown_names_and_snippets_are_remarked() {
+    let unknown = one("no-such-name", "x");
+    assert_eq!(unknown.faults[0].reason, Reason::UnknownAnnotation);
+    assert!(!unknown.bad && unknown.policy.closed.is_none());
+    // A name of ours alone is unknown under the other prefix.
+    assert_eq!(one("hsts", "max-age=1").faults[0].reason, Reason::UnknownAnnotation);
+    let harmless = one("configuration-snippet", "more_set_headers \"A: b\";");
+    assert_eq!(harmless.faults[0].severity, Severity::Refused);
+    assert!(harmless.policy.closed.is_none());
+    for protecting in ["deny all;", "auth_basic on;", "if ($x) { return 403; }"] {
+        assert!(
+            one("server-snippet", protecting).policy.closed.is_some(),
+            "{protecting}"
+        );
+    }
+}
+
+#[test]
+fn wishes_that_protect_and_cannot_be_read_close() {
+    for pairs in [
+        &[("whitelist-source-range", "10.0.0.0/8, nonsense")][..],
+        &[("whitelist-source-range", "")],
+        &[("denylist-source-range", "10.0.0.0/99")],
+        &[("allowlist-source-range", "10.0.0.0/8\n0.0.0.0/0")],
+        &[("auth-type", "digest"), ("auth-secret", "users")],
+        &[("auth-type", "basic")],
+        &[("auth-secret", "users")],
+        &[("auth-type", "basic"), ("auth-secret", "missing")],
+        &[("auth-type", "basic"), ("auth-secret", "broken")],
+        &[("auth-type", "basic"), ("auth-secret", "empty")],
+        &[("auth-type", "basic"), ("auth-secret", "other/users")],
+        &[
+            ("auth-type", "basic"),
+            ("auth-secret", "users"),
+            ("auth-secret-type", "odd"),
+        ],
+        &[("auth-type", "basic"), ("auth-secret", "users"), ("auth-realm", "a\"b")],
+        &[("auth-url", "ftp://x/")],
+        &[("auth-url", "http://127.0.0.1/")],
+        &[("auth-url", "http://auth.example.com/")],
+        &[("auth-url", "http://auth/x"), ("auth-response-headers", "a b:c")],
+        &[("auth-tls-secret", "missing")],
+        &[("auth-tls-secret", "ca")],
+        &[("auth-tls-verify-client", "on")],
+        &[("auth-tls-secret", "ca"), ("auth-tls-verify-client", "optional_no_ca")],
+        &[("satisfy", "none")],
+    ] {
+        let wishes = wishes(pairs);
+        assert!(wishes.policy.closed.is_some(), "{pairs:?}");
+        assert!(!wishes.bad, "{pairs:?}: what protects counts from the newest version");
+        assert!(wishes.faults.iter().any(|f| f.reason == Reason::Closed), "{pairs:?}");
+    }
+}
+
+#[test]
+fn passwords_come_from_files_and_maps() {
+    let file = wishes(&[
+        ("auth-type", "basic"),
+        ("auth-secret", "users"),
+        ("auth-realm", "Who are you?"),
+    ]);
+    let auth = file.policy.basic_auth.unwrap();
+    assert_eq!(auth.realm, "Who are you?");
+    let users: Vec<_> = auth
+        .users
+        .iter()
+        .map(|(user, hash)| (user.as_str(), hash.as_str()))
+        .collect();
+    assert_eq!(users, [("ann", "{SHA}x"), ("bob", "$apr1$y")]);
+    let map = wishes(&[
+        ("auth-type", "basic"),
+        ("auth-secret", "d/map"),
+        ("auth-secret-type", "auth-map"),
+    ]);
+    assert_eq!(map.policy.basic_auth.unwrap().users["carl"], "{SHA}z");
+    let none = one("auth-tls-verify-client", "off");
+    assert!(none.policy.closed.is_none() && none.policy.client_certificate.is_none());
+}
+
+#[test]
+fn other_values_that_cannot_be_read_make_the_object_bad() {
+    for (name, value) in [
+        ("proxy-body-size", "8x"),
+        ("proxy-read-timeout", "soon"),
+        ("proxy-read-timeout", "90000"),
+        ("ssl-redirect", "maybe"),
+        ("permanent-redirect", "javascript:alert(1)"),
+        ("permanent-redirect", "//evil.example"),
+        ("permanent-redirect", "https://x/\u{7}"),
+        ("permanent-redirect-code", "200"),
+        ("app-root", "https://x"),
+        ("app-root", "//x"),
+        ("rewrite-target", "x"),
+        ("rewrite-target", "/$host"),
+        ("rewrite-target", "/a;\nproxy_pass http://x"),
+        ("backend-protocol", "FCGI"),
+        ("upstream-hash-by", "$arg"),
+        ("upstream-vhost", "a b"),
+        ("affinity", "ip"),
+        ("session-cookie-name", "a=b"),
+        ("session-cookie-path", "/;x"),
+        ("session-cookie-samesite", "lax "),
+        ("canary-weight", "-1"),
+        ("canary-by-header-pattern", "("),
+        ("cors-allow-origin", "h"),
+        ("cors-allow-methods", "GET;"),
+        ("custom-http-errors", "200"),
+        ("default-backend", "A_b"),
+        ("server-alias", "~^x$"),
+        ("limit-rps", "many"),
+        ("mirror-target", "http://169.254.169.254/"),
+        ("mirror-target", "http://$host/"),
+        ("proxy-next-upstream", "http_418"),
+    ] {
+        // Trailing blanks are taken off before anything looks.
+        if value.ends_with(' ') {
+            assert!(one(name, value).bad, "{name}: case counts");
+            continue;
+        }
+        let wishes = one(name, value);
+        assert!(wishes.bad, "{name}: {value}");
+        assert!(wishes.policy.closed.is_none(), "{name}: {value}");
+    }
+    assert!(one("app-root", &format!("/{}", "x".repeat(20_000))).bad);
+}
+
+#[test]
+fn redirects_follow_ingress_nginx() {
+    assert_eq!(wishes(&[]).policy.redirects.https, HttpsRedirect::WhenTls);
+    assert_eq!(one("ssl-redirect", "false").policy.redirects.https, HttpsRedirect::Off);
+    assert_eq!(
+        one("force-ssl-redirect", "true").policy.redirects.https,
+        HttpsRedirect::Always
+    );
+    let to = |pairs: &[(&str, &str)]| {
+        wishes(pairs)
+            .policy
+            .redirects
+            .to
+            .map(|to| (to.status.as_u16(), to.location))
+    };
+    let url = "https://x/$request_uri";
+    assert_eq!(to(&[("permanent-redirect", url)]), Some((301, url.to_owned())));
+    assert_eq!(
+        to(&[("permanent-redirect", url), ("permanent-redirect-code", "308")]),
+        Some((308, url.to_owned()))
+    );
+    assert_eq!(to(&[("temporal-redirect", "/a")]), Some((302, "/a".to_owned())));
+    assert_eq!(
+        to(&[("temporal-redirect", "/a"), ("permanent-redirect", url)]),
+        Some((302, "/a".to_owned()))
+    );
+}
+
+#[test]
+fn sizes_times_and_counts_are_nginx_own() {
+    for (text, bytes) in [
+        ("0", None),
+        ("1", Some(1)),
+        ("8m", Some(8 << 20)),
+        ("1G", Some(1 << 30)),
+        ("64k", Some(65_536)),
+    ] {
+        let wishes = one("proxy-body-size", text);
+        assert!(!wishes.bad);
+        assert_eq!(wishes.policy.body_limit_bytes, bytes, "{text}");
+    }
+    for (text, seconds) in [("5", 5), ("60s", 60), ("1m30s", 90), ("2h", 7200)] {
+        let read = one("proxy-read-timeout", text).policy.timeouts.read;
+        assert_eq!(read, Some(Duration::from_secs(seconds)), "{text}");
+    }
+    let limits = wishes(&[("limit-rps", "10"), ("limit-rpm", "0"), ("limit-connections", "3")])
+        .policy
+        .limits;
+    assert_eq!(
+        (
+            limits.requests_per_second,
+            limits.requests_per_minute,
+            limits.connections
+        ),
+        (Some(10), None, Some(3))
+    );
+    assert_eq!(limits.burst, 5);
+}
+
+#[test]
+fn endpoints_are_spoken_to_and_chosen_as_asked() {
+    for (text, protocol) in [
+        ("HTTP", Protocol::Http1),
+        ("https", Protocol::Https),
+        ("GRPC", Protocol::H2c),
+        ("GRPCS", Protocol::H2),
+    ] {
+        assert_eq!(
+            one("backend-protocol", text).policy.upstream.protocol,
+            Some(protocol),
+            "{text}"
+        );
+    }
+    for (text, key) in [
+        ("$request_uri", HashKey::Uri),
+        ("$binary_remote_addr", HashKey::Client),
+        ("${host}", HashKey::Host),
+        ("$http_x_user", HashKey::Header("x-user".parse().unwrap())),
+        ("$cookie_sid", HashKey::Cookie("sid".to_owned())),
+        ("$arg_q", HashKey::Argument("q".to_owned())),
+    ] {
+        assert_eq!(
+            one("upstream-hash-by", text).policy.upstream.hash_by,
+            Some(key),
+            "{text}"
+        );
+    }
+    let next = wishes(&[
+        ("proxy-next-upstream", "error http_502 http_503"),
+        ("proxy-next-upstream-tries", "200"),
+    ]);
+    let retries = next.policy.retries;
+    assert!(retries.statuses.bad_gateway && retries.statuses.unavailable && !retries.statuses.internal);
+    assert_eq!(retries.tries, Some(10));
+    let affinity = wishes(&[("affinity", "cookie"), ("session-cookie-max-age", "60")])
+        .policy
+        .affinity
+        .unwrap();
+    assert_eq!(
+        (affinity.cookie.as_str(), affinity.max_age_s),
+        ("INGRESSCOOKIE", Some(60))
+    );
+    assert!(one("session-cookie-name", "sid").policy.affinity.is_none());
+    let canary = wishes(&[("canary", "true"), ("canary-weight", "30"), ("canary-by-cookie", "c")])
+        .canary
+        .unwrap();
+    assert_eq!(
+        (canary.weight, canary.weight_total, canary.cookie.as_deref()),
+        (30, 100, Some("c"))
+    );
+    assert!(one("canary-weight", "30").canary.is_none());
+}
+
+#[test]
+fn our_own_names_are_read() {
+    let own = |name: &str, value: &str| {
+        let all = BTreeMap::from([(format!("{OWN}{name}"), value.to_owned())]);
+        read(&all, "d", &USERS, &Options::default())
+    };
+    assert_eq!(own("paths", "strict").policy.paths, PathMode::Strict);
+    assert_eq!(
+        own("hsts", "max-age=60; preload").policy.hsts.unwrap(),
+        "max-age=60; preload"
+    );
+    assert!(own("hsts", "max-age=60; evil").bad);
+    let fields = own("response-headers", "X-A: b\n\nX-C:  d e\n").policy.response_headers;
+    let fields: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+    assert_eq!(fields, [("x-a", "b"), ("x-c", "d e")]);
+    for bad in ["no colon", "a b: c", "Transfer-Encoding: chunked", "Content-Length: 1"] {
+        assert!(own("response-headers", bad).bad, "{bad}");
+    }
+}
+
+#[test]
+fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
+    let mut options = Options {
+        api_server: vec!["10.96.0.1".parse().unwrap()],
+        ..Options::default()
+    };
+    let service = |name: &str, port| Place::Service {
+        namespace: "d".to_owned(),
+        name: name.to_owned(),
+        port,
+    };
+    for (url, place, path) in [
+        (
+            "http://10.1.2.3:8080/check?x=1",
+            Place::Address("10.1.2.3:8080".parse().unwrap()),
+            "/check?x=1",
+        ),
+        (
+            "https://[fd00::1]/a",
+            Place::Address("[fd00::1]:443".parse().unwrap()),
+            "/a",
+        ),
+        ("http://auth", service("auth", 80), "/"),
+        (
+            "http://auth.d.svc.cluster.local:4180/oauth2/auth",
+            service("auth", 4180),
+            "/oauth2/auth",
+        ),
+        (
+            "https://auth.d.svc?rd=$escaped_request_uri",
+            service("auth", 443),
+            "/?rd=$escaped_request_uri",
+        ),
+        ("http://auth.d$request_uri", service("auth", 80), "/$request_uri"),
+        ("https://$host/oauth2/auth", Place::OwnHost, "/oauth2/auth"),
+    ] {
+        let target = Target::parse(url, "d", &options).unwrap();
+        assert_eq!((target.place, target.path.as_str()), (place, path), "{url}");
+    }
+    for url in [
+        "",
+        "auth",
+        "file:///etc/passwd",
+        "http://",
+        "http://127.0.0.1/",
+        "http://127.1.2.3/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://0.0.0.0/",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[fe80::1]/",
+        "http://224.0.0.1/",
+        "http://localhost/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://10.96.0.1/api",
+        "https://kubernetes.default.svc/api",
+        "http://other.elsewhere.svc/",
+        "http://example.com.evil.org/",
+        "http://user@auth/",
+        "http://auth:99999/",
+        "http://auth:0/",
+        "http://auth /",
+        "http://auth/\r\nX: y",
+        "http://$arg_x/",
+    ] {
+        assert!(Target::parse(url, "d", &options).is_err(), "{url}");
+    }
+    options.allow_internal_targets = true;
+    options.allow_cross_namespace = true;
+    for url in [
+        "http://127.0.0.1/",
+        "http://169.254.1.1/",
+        "http://other.elsewhere.svc/",
+    ] {
+        assert!(Target::parse(url, "d", &options).is_ok(), "{url}");
+    }
+}

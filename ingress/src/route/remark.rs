@@ -50,6 +50,8 @@ pub enum Reason {
     Closed,
     /// A canary whose routes no other Ingress has.
     CanaryAlone,
+    /// An API version that is gone.
+    OldVersion,
     /// An object that cannot be used; its last good version is served.
     LastGoodKept,
 }

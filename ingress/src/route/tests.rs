@@ -2,6 +2,10 @@
 
 mod classes;
 mod endpoints;
+mod explain;
+mod hosts;
+mod paths;
+mod versions;
 mod world;
 
 use super::*;

@@ -1,7 +1,8 @@
 //! Rules from a backend to its endpoints.
 
-use super::world::{check, endpoints_of, ingress, object, ours, rule, slice, world};
-use crate::route::Backend;
+use super::world::{add_service, built, check, endpoints_of, ingress, object, ours, rule, slice, world};
+use crate::policy::Protocol;
+use crate::route::{Backend, Options};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -128,4 +129,41 @@ fn endpoints_take_turns_and_the_others_follow_for_failover() {
         .collect();
     assert_eq!(turns, [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
     assert_eq!(Backend::default().candidates().count(), 0);
+}
+
+#[test]
+fn s13_external_names_that_are_addresses_are_served_when_a_flag_says_so() {
+    let external = |name: &str| {
+        let mut objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "ext")])]))]);
+        let service = json!({ "metadata": { "name": "ext", "namespace": "d" },
+            "spec": { "type": "ExternalName", "externalName": name } });
+        objects.services.push(object(service));
+        let options = Options {
+            allow_external_name: true,
+            ..Options::default()
+        };
+        let snapshot = built(&objects, options);
+        let endpoints = snapshot.find("h", "/").unwrap().backend.endpoints.clone();
+        (endpoints, snapshot.remarks.len())
+    };
+    assert_eq!(external("192.0.2.7"), (vec!["192.0.2.7:80".parse().unwrap()], 0));
+    for refused in ["example.com", "127.0.0.1", "169.254.169.254", "::1", "localhost"] {
+        assert_eq!(external(refused), (vec![], 1), "{refused}");
+    }
+}
+
+#[test]
+fn s26_the_ports_app_protocol_goes_along() {
+    for (text, protocol) in [
+        ("kubernetes.io/h2c", Some(Protocol::H2c)),
+        ("kubernetes.io/ws", Some(Protocol::Http1)),
+        ("kubernetes.io/wss", Some(Protocol::Https)),
+        ("https", Some(Protocol::Https)),
+        ("mysql", None),
+    ] {
+        let mut objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "m")])]))]);
+        add_service(&mut objects, "m", json!([{ "port": 80, "appProtocol": text }]));
+        let snapshot = check(&objects, &[]);
+        assert_eq!(snapshot.find("h", "/").unwrap().backend.protocol, protocol, "{text}");
+    }
 }

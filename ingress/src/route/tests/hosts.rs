@@ -1,0 +1,295 @@
+//! Whose a host is, and who else may be on it.
+
+use super::world::{annotate, built, check, end, ingress, object, ours, rule, texts, world};
+use crate::route::{CertificateUse, Options, Reason, Severity, Snapshot};
+use serde_json::{Value, json};
+
+const NGINX: &str = "nginx.ingress.kubernetes.io";
+
+/// An Ingress of namespace `n`, which has no Services: its routes end at `0`.
+fn elsewhere(name: &str, rules: &[Value]) -> Value {
+    let mut ingress = ingress(name, ours(rules));
+    ingress["metadata"]["namespace"] = json!("n");
+    ingress
+}
+
+fn letters(snapshot: &Snapshot, wanted: &[(&str, &str, char)]) {
+    for (host, path, letter) in wanted {
+        assert_eq!(end(snapshot, host, path), *letter, "{host}{path}");
+    }
+}
+
+#[test]
+fn s20_services_and_secrets_are_of_the_namespace_of_the_ingress() {
+    // Service `a` is in namespace `d`; an Ingress of `n` cannot reach it by its name.
+    let snapshot = check(
+        &world(&[elsewhere("i1", &[rule("h", &[("Prefix", "/", "a")])])]),
+        &[("h", "/", '0')],
+    );
+    assert_eq!(texts(&snapshot), ["n/i1: n/a:80: there is no such Service"]);
+    let mut foreign = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
+    annotate(&mut foreign, &format!("{NGINX}/auth-tls-secret"), "n/ca");
+    let snapshot = check(&world(&[foreign]), &[("h", "/", 'a')]);
+    assert!(snapshot.find("h", "/").unwrap().policy.closed.is_some());
+    assert!(snapshot.wanted.is_empty());
+}
+
+#[test]
+fn s22_ingresses_of_one_namespace_share_a_host_and_its_tls() {
+    let one = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
+    let mut two = ingress(
+        "i2",
+        ours(&[
+            rule("h", &[("Prefix", "/two", "b")]),
+            rule("w.x.org", &[("Prefix", "/", "c")]),
+        ]),
+    );
+    two["spec"]["tls"] = json!([{ "hosts": ["h", "*.x.org"], "secretName": "cert" }]);
+    let snapshot = check(&world(&[one, two]), &[("h", "/", 'a'), ("h", "/two/x", 'b')]);
+    assert!(snapshot.remarks.is_empty(), "{:?}", snapshot.remarks);
+    for (host, path) in [("h", "/"), ("h", "/two"), ("w.x.org", "/")] {
+        assert!(snapshot.find(host, path).unwrap().host.tls, "{host}");
+        assert_eq!(&*snapshot.host(host).unwrap().namespace, "d");
+    }
+}
+
+#[test]
+fn across_namespaces_the_oldest_owns_a_host_and_the_loser_is_shown() {
+    let all = [
+        elsewhere(
+            "i3",
+            &[
+                rule("h", &[("Prefix", "/login", "a")]),
+                rule("own", &[("Prefix", "/", "a")]),
+            ],
+        ),
+        ingress(
+            "i1",
+            ours(&[rule("h", &[("Prefix", "/", "a")]), rule("", &[("Exact", "/any", "b")])]),
+        ),
+        elsewhere("i4", &[rule("", &[("Prefix", "/", "a")])]),
+        // A precise host below somebody's wildcard is another host.
+        ingress("i2", ours(&[rule("*.w", &[("Prefix", "/", "c")])])),
+        elsewhere("i5", &[rule("x.w", &[("Prefix", "/", "a")])]),
+    ];
+    let snapshot = check(
+        &world(&all),
+        &[
+            ("h", "/login", 'a'),
+            ("own", "/", '0'),
+            ("z", "/any", 'b'),
+            ("z", "/", '-'),
+            ("x.w", "/", '0'),
+            ("y.w", "/", 'c'),
+        ],
+    );
+    let lost: Vec<_> = snapshot
+        .remarks
+        .iter()
+        .filter(|r| r.reason == Reason::HostTaken)
+        .collect();
+    let shown: Vec<_> = lost
+        .iter()
+        .map(|r| (r.name.as_str(), r.host.as_deref(), r.severity))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("i3", Some("h"), Severity::Refused),
+            ("i4", Some(""), Severity::Refused)
+        ]
+    );
+    assert_eq!(lost[0].text, "host h belongs to namespace d, which named it first");
+
+    let merging = Options {
+        merge_hosts: true,
+        ..Options::default()
+    };
+    let snapshot = built(&world(&all), merging);
+    letters(
+        &snapshot,
+        &[
+            ("h", "/login", '0'),
+            ("h", "/", 'a'),
+            ("z", "/", '0'),
+            ("z", "/any", 'b'),
+        ],
+    );
+}
+
+#[test]
+fn s18_certificates_belong_to_hosts_of_their_own_namespace() {
+    let mut one = ingress("i1", ours(&[rule("H.com", &[("Prefix", "/", "a")])]));
+    one["spec"]["tls"] = json!([
+        { "hosts": ["H.com", "*.w.com"], "secretName": "cert" }, { "secretName": "fallback" }, { "hosts": ["bare"] },
+        { "hosts": ["no host"], "secretName": "x" } ]);
+    let mut two = elsewhere("i2", &[]);
+    two["spec"]["tls"] = json!([{ "hosts": ["h.com"], "secretName": "stolen" }]);
+    let snapshot = check(&world(&[one, two]), &[]);
+    let using = |host: &str, secret: Option<&str>| CertificateUse {
+        host: host.to_owned(),
+        namespace: "d".to_owned(),
+        secret: secret.map(str::to_owned),
+        ingress: "i1".to_owned(),
+    };
+    let wanted = [
+        using("h.com", Some("cert")),
+        using("*.w.com", Some("cert")),
+        using("", Some("fallback")),
+        using("bare", None),
+    ];
+    assert_eq!(snapshot.certificates, wanted);
+    let refused: Vec<_> = snapshot.remarks.iter().map(|r| (r.name.as_str(), r.reason)).collect();
+    assert_eq!(refused, [("i1", Reason::BadHost), ("i2", Reason::HostTaken)]);
+}
+
+#[test]
+fn aliases_take_what_no_rule_names() {
+    let mut one = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
+    annotate(&mut one, &format!("{NGINX}/server-alias"), "A.h, named, twice");
+    let named = ingress("i2", ours(&[rule("named", &[("Prefix", "/", "b")])]));
+    let mut thief = elsewhere("i3", &[rule("x", &[("Prefix", "/", "a")])]);
+    annotate(&mut thief, &format!("{NGINX}/server-alias"), "twice h");
+    let snapshot = check(
+        &world(&[thief, named, one]),
+        &[
+            ("a.h", "/x", 'a'),
+            ("named", "/", 'b'),
+            ("twice", "/", 'a'),
+            ("h", "/", 'a'),
+        ],
+    );
+    let lost: Vec<_> = snapshot
+        .remarks
+        .iter()
+        .filter(|r| r.reason == Reason::HostTaken)
+        .collect();
+    let shown: Vec<_> = lost
+        .iter()
+        .map(|r| (r.name.as_str(), r.host.as_deref().unwrap()))
+        .collect();
+    assert_eq!(shown, [("i1", "named"), ("i3", "twice"), ("i3", "h")]);
+}
+
+#[test]
+fn a_host_that_nobody_names_redirects() {
+    let rules = [
+        rule("a.com", &[("Prefix", "/", "a")]),
+        rule("www.b.com", &[("Prefix", "/", "b")]),
+    ];
+    let mut one = ingress("i1", ours(&rules));
+    annotate(&mut one, &format!("{NGINX}/from-to-www-redirect"), "true");
+    let other = ingress("i2", ours(&[rule("b.com", &[("Prefix", "/", "c")])]));
+    let snapshot = check(
+        &world(&[one, other]),
+        &[("a.com", "/", 'a'), ("www.a.com", "/x", '0'), ("b.com", "/", 'c')],
+    );
+    let to = snapshot
+        .find("www.a.com", "/x")
+        .unwrap()
+        .policy
+        .redirects
+        .to
+        .clone()
+        .unwrap();
+    assert_eq!(
+        (to.status.as_u16(), to.location.as_str()),
+        (308, "$scheme://a.com$request_uri")
+    );
+    assert!(snapshot.find("a.com", "/").unwrap().policy.redirects.to.is_none());
+}
+
+#[test]
+fn a_canary_gives_alternatives_and_claims_nothing() {
+    let main = ingress("i2", ours(&[rule("h", &[("Prefix", "/", "a"), ("Exact", "/x", "b")])]));
+    let mut canary = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "c"), ("Prefix", "/x", "d")])]));
+    annotate(&mut canary, &format!("{NGINX}/canary"), "true");
+    annotate(&mut canary, &format!("{NGINX}/canary-weight"), "30");
+    let mut foreign = elsewhere("i0", &[rule("h", &[("Prefix", "/", "a")])]);
+    annotate(&mut foreign, &format!("{NGINX}/canary"), "true");
+    let snapshot = check(&world(&[main, canary, foreign]), &[("h", "/", 'a'), ("h", "/x", 'b')]);
+    let route = snapshot.find("h", "/").unwrap();
+    let found: Vec<_> = route
+        .alternatives
+        .iter()
+        .map(|a| (&*a.ingress, a.backend.name.as_str(), a.canary.weight))
+        .collect();
+    assert_eq!(found, [("d/i1", "d/c:80", 30)]);
+    assert!(snapshot.find("h", "/x").unwrap().alternatives.is_empty());
+    let alone: Vec<_> = snapshot
+        .remarks
+        .iter()
+        .filter(|r| r.reason == Reason::CanaryAlone)
+        .map(|r| &*r.name)
+        .collect();
+    assert_eq!(alone, ["i0", "i1"]);
+    assert!(snapshot.endpoints().contains(&"10.0.0.3:8080".parse().unwrap()));
+}
+
+#[test]
+fn endpoints_of_annotations_are_those_of_the_named_services() {
+    let mut one = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
+    annotate(&mut one, &format!("{NGINX}/default-backend"), "b");
+    annotate(
+        &mut one,
+        &format!("{NGINX}/auth-url"),
+        "http://c.d.svc.cluster.local/check",
+    );
+    annotate(&mut one, &format!("{NGINX}/mirror-target"), "http://d$request_uri");
+    let snapshot = check(&world(&[one]), &[("h", "/", 'a')]);
+    let route = snapshot.find("h", "/").unwrap();
+    let name = |backend: &Option<std::sync::Arc<crate::route::Backend>>| backend.as_ref().unwrap().name.clone();
+    assert_eq!(
+        [name(&route.fallback), name(&route.auth), name(&route.mirror)],
+        ["d/b:80", "d/c:80", "d/d:80"]
+    );
+    assert!(
+        snapshot.remarks.is_empty() && route.policy.closed.is_none(),
+        "{:?}",
+        snapshot.remarks
+    );
+}
+
+#[test]
+fn s17_parameters_of_a_class_are_reported_and_any_class_of_our_controller_counts() {
+    let of =
+        |class: &str, host: &str| json!({ "ingressClassName": class, "rules": [rule(host, &[("Prefix", "/", "a")])] });
+    let mut objects = world(&[
+        ingress("i1", of("blue", "b")),
+        ingress("i2", of("nginx", "n")),
+        ingress("i3", of("landfall", "l")),
+    ]);
+    let class = |name: &str, controller: &str| {
+        object(
+            json!({ "metadata": { "name": name }, "spec": { "controller": controller,
+            "parameters": { "kind": "ConfigMap", "name": "x" } } }),
+        )
+    };
+    objects.classes = vec![
+        class("blue", "landfall.dev/ingress"),
+        class("nginx", "k8s.io/ingress-nginx"),
+    ];
+    let snapshot = built(&objects, Options::default());
+    letters(&snapshot, &[("b", "/", 'a'), ("n", "/", '-'), ("l", "/", '-')]);
+    assert_eq!(
+        texts(&snapshot),
+        ["IngressClass blue: spec.parameters are not read: this controller has none"]
+    );
+    // A migration: the classes of another controller.
+    let migrating = Options {
+        controller: "k8s.io/ingress-nginx".to_owned(),
+        ..Options::default()
+    };
+    letters(&built(&objects, migrating), &[("b", "/", '-'), ("n", "/", 'a')]);
+    // The old annotation counts for a class that has no object.
+    let mut old = ingress("i1", json!({ "rules": [rule("o", &[("Prefix", "/", "a")])] }));
+    annotate(&mut old, "kubernetes.io/ingress.class", "nginx");
+    let mut objects = world(&[old]);
+    objects.classes.clear();
+    let named = Options {
+        class: Some("nginx".to_owned()),
+        ..Options::default()
+    };
+    letters(&built(&objects, named), &[("o", "/", 'a')]);
+    letters(&built(&objects, Options::default()), &[("o", "/", '-')]);
+}
