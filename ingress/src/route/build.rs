@@ -81,6 +81,7 @@ impl Builder {
             resolver: Resolver::new(objects, &self.options, turn),
             options: &self.options,
             owners: BTreeMap::new(),
+            named: BTreeSet::new(),
             routes: BTreeMap::new(),
             snapshot,
         };
@@ -140,6 +141,8 @@ struct Assembly<'a> {
     options: &'a Options,
     /// Host to the namespace that owns it.
     owners: BTreeMap<String, Arc<str>>,
+    /// Hosts that a rule names; aliases do not get them.
+    named: BTreeSet<String>,
     routes: BTreeMap<String, Vec<Draft>>,
     snapshot: Snapshot,
 }
@@ -154,9 +157,9 @@ impl Assembly<'_> {
                 self.owners.entry(rule.host.clone()).or_insert_with(owner);
             }
         }
-        let named: BTreeSet<String> = self.owners.keys().cloned().collect();
+        self.named = self.owners.keys().cloned().collect();
         for ingress in main() {
-            for alias in ingress.aliases.iter().filter(|alias| !named.contains(*alias)) {
+            for alias in ingress.aliases.iter().filter(|alias| !self.named.contains(*alias)) {
                 let owner = || Arc::clone(&ingress.namespace);
                 self.owners.entry(alias.clone()).or_insert_with(owner);
             }
@@ -238,13 +241,8 @@ impl Assembly<'_> {
 
     /// Repeats the rules of an Ingress for another host that nobody names.
     fn add_alias(&mut self, ingress: &Arc<Compiled>, alias: &str) {
-        let named = self.owners.get(alias);
-        let by_rule = self.routes.get(alias).is_some_and(|routes| {
-            routes
-                .iter()
-                .any(|(_, of)| of.rules.iter().any(|rule| rule.host == *alias))
-        });
-        if by_rule || named.is_none_or(|owner| *owner != ingress.namespace) {
+        let owner = self.owners.get(alias);
+        if self.named.contains(alias) || owner.is_none_or(|owner| *owner != ingress.namespace) {
             let text = format!("server-alias: host {alias} is named by another Ingress");
             self.remark(ingress, Severity::Refused, Reason::HostTaken, alias, text);
             return;

@@ -27,7 +27,10 @@ fn s4_the_search_gives_what_looking_at_every_route_gives() {
     let mut next = numbers();
     let mut compared = 0;
     for _ in 0..3_000 {
-        let mut path = |most: usize| (0..=next(most)).map(|_| PIECES[next(PIECES.len())]).collect::<String>();
+        let mut path = |most: usize| {
+            let path: String = (0..=next(most)).map(|_| PIECES[next(PIECES.len())]).collect();
+            canonical(&path).unwrap().into_owned()
+        };
         let mut routes: Vec<Arc<Route>> = vec![];
         for i in 0..12 {
             let path = path(3);
