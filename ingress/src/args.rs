@@ -49,6 +49,9 @@ pub struct Serve {
     /// What is ours, and what Ingresses may ask for.
     #[command(flatten)]
     pub routing: Options,
+    /// What stands in front of this proxy.
+    #[command(flatten)]
+    pub front: crate::proxy::Front,
     /// Host under which the status page itself is reached; shown there.
     #[arg(long, default_value = "")]
     pub dashboard_host: String,

@@ -56,12 +56,18 @@ pub struct Proxy {
 }
 
 /// What stands in front of this proxy.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Front {
-    /// Peers whose `X-Forwarded-*` and PROXY headers are believed.
+    /// Networks of proxies in front, comma-separated: their X-Forwarded-* are believed, and their PROXY headers with --proxy-protocol.
+    #[arg(long = "trusted-cidrs", value_delimiter = ',', value_parser = parse_network)]
     pub trusted: Vec<Network>,
-    /// Connections of trusted peers may begin with a PROXY header.
+    /// Connections of trusted proxies may begin with a PROXY header, version 1 or 2.
+    #[arg(long)]
     pub proxy_protocol: bool,
+}
+
+fn parse_network(text: &str) -> Result<Network, String> {
+    Network::parse(text).ok_or_else(|| "an address or a network such as 10.0.0.0/8 is needed".to_owned())
 }
 
 impl Front {

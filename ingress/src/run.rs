@@ -3,7 +3,7 @@
 use crate::args::{Serve, Stopping};
 use crate::handover::{self, Door, Doors, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
-use crate::proxy::{Front, Proxy};
+use crate::proxy::Proxy;
 use crate::route::LastGood;
 use crate::state::State;
 use crate::{admin, log, probe, proxy, status, watch};
@@ -127,7 +127,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     if let Some(door) = admin {
         parts.spawn(serve_admin(door, Arc::clone(&state)));
     }
-    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), Front::default());
+    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front);
     let mut proxy = tokio::spawn(proxy::serve(proxy, http, stopping));
     let link = match offer {
         Some(offer) => Some(offer.confirm().await),

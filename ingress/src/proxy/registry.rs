@@ -8,11 +8,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Value of `idle_since` while a request is served.
 const BUSY: u64 = u64::MAX;
+
+/// Longest wait for a word about an end, before looking for oneself.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// See the module's text.
 pub(super) struct Registry {
@@ -112,9 +116,9 @@ impl Registry {
         })
     }
 
-    /// Waits until a connection has ended since the last such wait.
+    /// Waits for a word that a connection has ended, not for long: one that is busy may be idle by then, and go for a new one.
     pub(super) async fn one_ended(&self) {
-        self.ended.notified().await;
+        let _ = timeout(LOOK_AGAIN, self.ended.notified()).await;
     }
 
     /// Tells all connections to end, also those that come later.
@@ -129,7 +133,8 @@ impl Registry {
     /// Waits until there is no connection.
     pub(super) async fn empty(&self) {
         while !self.lock().places.is_empty() {
-            self.ended.notified().await;
+            // Several listeners may wait, and one end wakes one of them.
+            let _ = timeout(LOOK_AGAIN, self.ended.notified()).await;
         }
     }
 }

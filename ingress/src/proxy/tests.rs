@@ -1,8 +1,10 @@
 //! The data plane with a real client and real endpoints on loopback.
 
+mod answers;
 mod bounds;
 mod ends;
 mod frames;
+mod fronts;
 mod http2;
 mod smuggling;
 mod upgrades;

@@ -99,7 +99,13 @@ async fn connections_beyond_the_limit_wait_for_a_free_one() {
         ..Limits::default()
     };
     let proxy = proxy_with(&[a], limits).await;
-    let first = TcpStream::connect(proxy.address).await.unwrap();
+    let mut first = TcpStream::connect(proxy.address).await.unwrap();
+    // Busy: an idle one would be closed for the second.
+    let upload = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na";
+    first.write_all(upload).await.unwrap();
+    while proxy.state.counters.requests.value() == 0 {
+        tokio::task::yield_now().await;
+    }
     let mut second = TcpStream::connect(proxy.address).await.unwrap();
     second.write_all(get("h").as_bytes()).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(200), second.readable()).await;
