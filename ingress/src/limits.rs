@@ -66,6 +66,30 @@ pub struct Limits {
     pub http2_pong: Duration,
     /// How often connections to endpoints that are gone are closed.
     pub sweep: Duration,
+    /// Clients whose rates are kept, of all Ingresses together: 6 MiB. Those beyond share one rate per Ingress.
+    pub limited_clients: usize,
+    /// Passwords checked at once. bcrypt takes a core for 50 ms to 1 s; two leave room for everything else.
+    pub password_checks: usize,
+    /// Longest wait for a free check, then 503.
+    pub password_patience: Duration,
+    /// Users whose password need not be checked again, and for how long. Changed files count at once.
+    pub verified_passwords: usize,
+    /// See `verified_passwords`.
+    pub verified_password_kept: Duration,
+    /// Chains of client certificates that need not be checked again, and for how long: they may expire meanwhile.
+    pub verified_certificates: usize,
+    /// See `verified_certificates`.
+    pub verified_certificate_kept: Duration,
+    /// Requests of our own (authentication, mirrors, error pages) at once.
+    pub subrequests: usize,
+    /// Longest time for one of them, from waiting for its turn to the last byte. nginx waits 60 s, in which clients have left.
+    pub subrequest: Duration,
+    /// Largest answer to one of them that is passed on: error pages are small.
+    pub subrequest_bytes: usize,
+    /// Copies of requests that are being made or sent. Those beyond are not mirrored.
+    pub mirrored_requests: usize,
+    /// Largest body of a mirrored request; with `mirrored_requests` 4 MiB at most.
+    pub mirrored_bytes: usize,
 }
 
 impl Default for Limits {
@@ -101,6 +125,18 @@ impl Default for Limits {
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),
             sweep: Duration::from_secs(5),
+            limited_clients: 65_536,
+            password_checks: 2,
+            password_patience: Duration::from_secs(2),
+            verified_passwords: 1024,
+            verified_password_kept: Duration::from_secs(300),
+            verified_certificates: 1024,
+            verified_certificate_kept: Duration::from_secs(60),
+            subrequests: 256,
+            subrequest: Duration::from_secs(10),
+            subrequest_bytes: 1024 * 1024,
+            mirrored_requests: 64,
+            mirrored_bytes: 64 * 1024,
         }
     }
 }

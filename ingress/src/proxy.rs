@@ -17,6 +17,7 @@ mod headers;
 mod http1;
 mod http2;
 mod listen;
+mod policy;
 mod proxy_header;
 mod registry;
 mod sniff;
@@ -26,6 +27,7 @@ mod upgrade;
 
 pub use exchange::Exchange;
 pub use listen::{serve, stopped};
+pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
@@ -33,6 +35,7 @@ use crate::limits::Limits;
 use crate::path;
 use crate::policy::Network;
 use crate::reason::Reason;
+use crate::route::Route;
 use crate::state::State;
 use crate::upstream::Upstream;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -45,6 +48,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use upgrade::Wish;
 
+/// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
+const HTTPS_PORT: u16 = 443;
+
 /// What every connection shares.
 pub struct Proxy {
     state: Arc<State>,
@@ -53,6 +59,7 @@ pub struct Proxy {
     front: Front,
     names: Names,
     registry: Arc<Registry>,
+    policies: policy::Policies,
 }
 
 /// What stands in front of this proxy.
@@ -121,6 +128,7 @@ impl Proxy {
         Arc::new(Self {
             upstream: Arc::new(Upstream::new(&limits)),
             registry: Registry::new(&limits),
+            policies: policy::Policies::new(&limits, HTTPS_PORT),
             state,
             limits,
             front,
@@ -134,11 +142,7 @@ impl Proxy {
         let mut exchange = Exchange::start(&request, client, in_flight);
         let mut response = match self.respond(request, client, &mut exchange).await {
             Ok(response) => response,
-            Err(reason) => {
-                exchange.reason = Some(reason);
-                self.state.counters.own(reason);
-                own(reason)
-            }
+            Err(reason) => self.refuse(reason, &mut exchange),
         };
         // S25; and the end of the process is told to those who understand it.
         response.headers_mut().entry(header::SERVER).or_insert(OURS);
@@ -179,6 +183,10 @@ impl Proxy {
         let asked = request.uri().path();
         let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
         let route = snapshot.find(&exchange.host, &canonical).ok_or(Reason::NoRoute)?;
+        let routed = match &canonical {
+            Cow::Owned(path) => Some(path.clone()),
+            Cow::Borrowed(_) => None,
+        };
         let forwarded = path::forwarded(asked, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
         if let Cow::Owned(path) = forwarded {
             *request.uri_mut() = path::replaced(request.uri(), &path).ok_or(Reason::BadRequest)?;
@@ -192,17 +200,68 @@ impl Proxy {
         // Who asked, as far as it is known: what a route's policy goes by.
         let origin = Arc::clone(&exchange.client);
 
+        policy::strip_claims(request.headers_mut(), route);
+        let asked = policy::Asked {
+            route,
+            client: &origin,
+            method: request.method(),
+            headers: request.headers(),
+            host: &exchange.host,
+            authority: policy::authority(request.uri(), request.headers(), &exchange.host),
+            path: routed.as_deref().unwrap_or(request.uri().path()),
+            query: request.uri().query(),
+            secure: origin.https,
+            host_has_tls: route.host.tls,
+        };
+        let mut passage = match self.policies.before(&asked, &snapshot).await {
+            Ok(passage) => passage,
+            Err(stop) => {
+                self.count(stop.reason, exchange);
+                return Ok(labelled(stop.response.map(Download::own), stop.reason));
+            }
+        };
+        exchange.slot = passage.slot.take();
+        let mut response = match self
+            .carry(request, [client, &origin], route, &mut passage, exchange)
+            .await
+        {
+            Ok(response) => {
+                self.policies.stick(&mut passage, exchange.endpoint);
+                response
+            }
+            Err(reason) => self.refuse(reason, exchange),
+        };
+        if let Some(page) = self.policies.error_page(&passage, route, response.status()).await {
+            response = page.map(Download::own);
+        }
+        passage.dress_answer(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The way of a request that its route's policy lets pass. `clients` are the one of the connection and the one who asked.
+    async fn carry(
+        &self,
+        mut request: Request<Upload>,
+        clients: [&Client; 2],
+        route: &Route,
+        passage: &mut policy::Passage,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Download>, Reason> {
+        let [client, origin] = clients;
         self.bound_upload(&mut request, route.policy.body_limit_bytes)?;
         exchange.uploads(request.body().progress());
-
         let name = || self.names.next();
         let wish = Wish::of(&request);
-        let mut request = headers::outgoing(request, client, &origin, name).ok_or(Reason::BadRequest)?;
+        let mut request = headers::outgoing(request, client, origin, name).ok_or(Reason::BadRequest)?;
         exchange.request_id = text(request.headers(), &headers::REQUEST_ID);
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());
         }
-        let (response, lease) = self.forward(request, route, exchange).await?;
+        passage.dress_request(&mut request);
+        if let Some(copy) = passage.copy(&request) {
+            request.body_mut().mirror(copy);
+        }
+        let (response, lease) = self.forward(request, route, passage, exchange).await?;
         let silence = route.policy.timeouts.read.unwrap_or(self.limits.silence);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let agreed = wish.and_then(|wish| wish.agreed(response, silence, lease));
@@ -211,6 +270,17 @@ impl Proxy {
             return Ok(response.map(|()| Download::tunnel(agreed)));
         }
         Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence, lease)))
+    }
+
+    /// An answer of our own, counted.
+    fn refuse(&self, reason: Reason, exchange: &mut Exchange) -> Response<Download> {
+        self.count(reason, exchange);
+        own(reason)
+    }
+
+    fn count(&self, reason: Reason, exchange: &mut Exchange) {
+        exchange.reason = Some(reason);
+        self.state.counters.own(reason);
     }
 
     /// Gives a request's body its bounds; refuses one that says itself that it is too large.
@@ -247,10 +317,16 @@ fn own(reason: Reason) -> Response<Download> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    fields.insert(headers::REASON, HeaderValue::from_static(reason.label()));
     if reason == Reason::UpgradeRequired {
         fields.insert(header::UPGRADE, HeaderValue::from_static("HTTP/2.0"));
     }
+    labelled(response, reason)
+}
+
+/// Says in a field why an answer is ours.
+fn labelled(mut response: Response<Download>, reason: Reason) -> Response<Download> {
+    let label = HeaderValue::from_static(reason.label());
+    response.headers_mut().insert(headers::REASON, label);
     response
 }
 

@@ -62,6 +62,28 @@ reasons! {
     UpgradeRequired: UPGRADE_REQUIRED "upgrade_required" "426: this route needs another protocol\n";
     /// The fields are too many or too large.
     LargeHead: REQUEST_HEADER_FIELDS_TOO_LARGE "large_head" "431: the header fields are too many or too large\n";
+    /// A protecting annotation of the route cannot be read.
+    Closed: SERVICE_UNAVAILABLE "closed" "503: an annotation that protects this route cannot be read\n";
+    /// The client's address may not come.
+    Source: FORBIDDEN "source" "403: this client's address is not allowed here\n";
+    /// The route sends the request elsewhere.
+    Redirected: PERMANENT_REDIRECT "redirected" "308: see Location\n";
+    /// The client's rate or number of requests at once is beyond the route's limit.
+    TooMany: TOO_MANY_REQUESTS "too_many" "429: too many requests\n";
+    /// A CORS preflight was answered.
+    Preflight: NO_CONTENT "preflight" "204: this origin may ask\n";
+    /// A CORS preflight of an origin that is not allowed.
+    Origin: FORBIDDEN "origin" "403: this origin is not allowed here\n";
+    /// No client certificate, or one of another authority.
+    Certificate: BAD_REQUEST "certificate" "400: a valid client certificate is needed here\n";
+    /// No valid user and password, or the authentication service asks for a login.
+    Unauthorized: UNAUTHORIZED "unauthorized" "401: authentication is needed here\n";
+    /// Too many passwords are being checked.
+    AuthBusy: SERVICE_UNAVAILABLE "auth_busy" "503: too many passwords are being checked\n";
+    /// The authentication service says no.
+    AuthForbids: FORBIDDEN "auth_forbids" "403: the authentication service does not allow this\n";
+    /// The authentication service cannot be asked, or gave no answer that says something.
+    AuthBroken: BAD_GATEWAY "auth_broken" "502: the authentication service does not answer\n";
     /// The Service is missing or has no usable endpoint.
     NoEndpoint: SERVICE_UNAVAILABLE "no_endpoint" "503: the Service has no endpoint\n";
     /// No endpoint took a connection.

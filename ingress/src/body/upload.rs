@@ -1,5 +1,6 @@
 //! The body of a request.
 
+use crate::proxy::Copy;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
@@ -19,6 +20,8 @@ pub struct Upload {
     /// Time in which the client was waited for, before the wait that runs now.
     waited: Duration,
     waiting: Option<Waiting>,
+    /// Goes to a second service when the body is complete.
+    copy: Option<Box<Copy>>,
 }
 
 /// A body that was read by ourselves.
@@ -87,6 +90,30 @@ impl Upload {
             limits: UploadLimits::default(),
             waited: Duration::ZERO,
             waiting: None,
+            copy: None,
+        }
+    }
+
+    /// Has a copy made as the body goes by; without a body it is complete already.
+    pub fn mirror(&mut self, copy: Box<Copy>) {
+        if self.is_end_stream() {
+            copy.send();
+        } else {
+            self.copy = Some(copy);
+        }
+    }
+
+    fn copy(&mut self, frame: Option<&Result<Frame<Bytes>, UploadError>>, complete: bool) {
+        let Some(mut copy) = self.copy.take() else { return };
+        let fits = match frame {
+            Some(Ok(frame)) => frame.data_ref().is_none_or(|data| copy.add(data)),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        match (fits, complete) {
+            (true, true) => copy.send(),
+            (true, false) => self.copy = Some(copy),
+            (false, _) => {}
         }
     }
 
@@ -173,6 +200,7 @@ impl Body for Upload {
             _ => Stage::Sent,
         };
         progress.set(stage);
+        this.copy(frame.as_ref(), stage == Stage::Sent);
         Poll::Ready(frame)
     }
 

@@ -55,6 +55,8 @@ pub struct Exchange {
     /// No line in the access log.
     pub unlogged: bool,
     upload: Option<Progress>,
+    /// Counts for the client's limit as long as this lasts.
+    pub(super) slot: Option<super::policy::Slot>,
     _in_flight: Counted,
 }
 
@@ -83,6 +85,7 @@ impl Exchange {
             upgraded: false,
             unlogged: false,
             upload: None,
+            slot: None,
             _in_flight: in_flight,
         })
     }

@@ -1,6 +1,7 @@
 //! From a route to an answer: one endpoint after another until one takes the request.
 
 use super::exchange::Exchange;
+use super::policy::Passage;
 use super::{Proxy, headers};
 use crate::body::{Stage, Upload};
 use crate::policy::Protocol;
@@ -17,10 +18,11 @@ impl Proxy {
         &self,
         mut request: Request<Upload>,
         route: &Route,
+        passage: &Passage,
         exchange: &mut Exchange,
     ) -> Result<(Response<Incoming>, Lease), Reason> {
         let policy = &route.policy;
-        let backend = &route.backend;
+        let backend = &passage.backend;
         if backend.endpoints.is_empty() {
             return Err(Reason::NoEndpoint);
         }
@@ -30,7 +32,7 @@ impl Proxy {
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
-        for address in backend.candidates().take(tries) {
+        for address in passage.candidates().into_iter().take(tries) {
             exchange.endpoint = Some(address);
             exchange.tries += 1;
             let to = Destination {

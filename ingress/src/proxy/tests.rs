@@ -6,6 +6,7 @@ mod ends;
 mod frames;
 mod fronts;
 mod http2;
+mod policy;
 mod smuggling;
 mod upgrades;
 

@@ -78,6 +78,7 @@ pub(super) async fn raw_endpoint(answer: &'static [u8], keep_open: bool) -> (Soc
 
 pub(super) struct Running {
     pub(super) address: SocketAddr,
+    pub(super) proxy: Arc<Proxy>,
     pub(super) state: Arc<State>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) task: JoinHandle<()>,
@@ -104,14 +105,25 @@ pub(super) async fn proxy_behind(
     limits: Limits,
     front: Front,
 ) -> Running {
+    proxy_on(
+        Snapshot::build(&objects(endpoints, annotations), "landfall", 0),
+        limits,
+        front,
+    )
+    .await
+}
+
+/// A proxy with this table.
+pub(super) async fn proxy_on(snapshot: Snapshot, limits: Limits, front: Front) -> Running {
     let state = Arc::new(State::new("n", ""));
-    state.replace(Snapshot::build(&objects(endpoints, annotations), "landfall", 0));
+    state.replace(snapshot);
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
     let proxy = Proxy::new(Arc::clone(&state), limits, front);
-    let task = tokio::spawn(serve(proxy, listener.into(), stopping));
+    let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), stopping));
     Running {
         address,
+        proxy,
         state,
         stop,
         task,

@@ -1,0 +1,350 @@
+//! What routes ask for beside their backend, done to each request before and after it is forwarded.
+//!
+//! Before, in this order, after the route was found by the canonical path. The first that has an answer gives it:
+//!
+//! | step | answer |
+//! |---|---|
+//! | a protecting annotation cannot be read | 503 |
+//! | the client's address | 403 |
+//! | redirects; never on an `Exact` route of an ACME challenge (S28) | 301 to 308 |
+//! | rates and requests at once, per client and Ingress | 429 with `Retry-After` (ingress-nginx: 503 unless configured) |
+//! | CORS preflight: browsers send it without credentials | 204, or 403 for an origin that is not allowed |
+//! | client certificate | 400; 421 on a connection that was made for another host |
+//! | user and password | 401; 503 when too many passwords are being checked |
+//! | external authentication | 401, 403, 302 to the login page; 502 when nobody can say |
+//! | canary, affinity, hash key, rewrite, mirror | 400 when a rewritten path is none |
+//!
+//! Each of these fails closed: what cannot be decided is not forwarded. What clients say in fields that only we may set is taken away
+//! before the first step, and what we set is set after hop-by-hop fields are gone, so `Connection` cannot name it away.
+
+mod affinity;
+mod asked;
+mod basic;
+mod canary;
+mod certificate;
+mod claims;
+mod cookies;
+mod cors;
+mod error_page;
+mod external;
+mod fetch;
+mod hash_by;
+pub(crate) mod htpasswd;
+mod keyed;
+mod limit;
+pub(crate) mod mirror;
+mod passage;
+mod redirect;
+mod remembered;
+mod rewrite;
+
+pub(super) use asked::{Asked, authority};
+pub(super) use limit::Slot;
+pub(super) use passage::Passage;
+
+use crate::annotations::target::{Place, Target};
+use crate::limits::Limits;
+use crate::policy::ExternalAuth;
+use crate::reason::Reason;
+use crate::route::{Backend, Route, Snapshot};
+use basic::{Passwords, Verdict};
+use certificate::{Certificates, Refused};
+use external::Verdict as Answer;
+use fetch::Fetcher;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use keyed::Key;
+use limit::Limiter;
+use passage::Stop;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+/// Known to every proxy of a cluster and to no client of its services.
+const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// What all requests share.
+pub(super) struct Policies {
+    limiter: Arc<Limiter>,
+    passwords: Passwords,
+    certificates: Certificates,
+    fetcher: Arc<Fetcher>,
+    mirrors: Arc<Semaphore>,
+    /// Of cookies that name endpoints.
+    cluster: Key,
+    lots: (RandomState, AtomicU64),
+    https_port: u16,
+    limits: Limits,
+}
+
+/// Takes away what a client must not say on this route.
+pub(super) fn strip_claims(headers: &mut HeaderMap, route: &Route) {
+    let results = route
+        .policy
+        .external_auth
+        .iter()
+        .flat_map(|auth| &auth.response_headers);
+    claims::strip(headers, results);
+}
+
+impl Policies {
+    pub(super) fn new(limits: &Limits, https_port: u16) -> Self {
+        // Without random numbers TLS would not work either.
+        let own = Key::random().expect("the kernel has random numbers");
+        Self {
+            limiter: Arc::new(Limiter::new(limits.limited_clients)),
+            passwords: Passwords::new(own.clone(), limits),
+            certificates: Certificates::new(own.clone(), limits),
+            fetcher: Arc::new(Fetcher::new(limits)),
+            mirrors: Arc::new(Semaphore::new(limits.mirrored_requests)),
+            cluster: std::fs::read(CLUSTER_CA).map_or(own, |ca| Key::of(&ca)),
+            lots: (RandomState::new(), AtomicU64::new(0)),
+            https_port,
+            limits: limits.clone(),
+        }
+    }
+
+    /// All that comes before forwarding. Waits for passwords and for external authentication, within the limits.
+    pub(super) async fn before(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Result<Passage, Box<Stop>> {
+        let mut passage = Passage::new(asked);
+        match self.pass(asked, snapshot, &mut passage).await {
+            Ok(()) => Ok(passage),
+            Err(mut stop) => {
+                passage.dress_answer(stop.response.headers_mut());
+                Err(stop)
+            }
+        }
+    }
+
+    async fn pass(&self, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Result<(), Box<Stop>> {
+        let policy = &asked.route.policy;
+        let address = asked.client.address.ip().to_canonical();
+        if policy.closed.is_some() {
+            return Err(Stop::plain(Reason::Closed));
+        }
+        if !policy.sources.admits(address) {
+            return Err(Stop::plain(Reason::Source));
+        }
+        if let Some((status, location)) = redirect::answer(asked, self.https_port) {
+            return Err(Stop::redirect(status, &location));
+        }
+        if !policy.unlimited.iter().any(|network| network.contains(address)) {
+            passage.slot = self
+                .limiter
+                .admit(&policy.limits, &asked.route.ingress, address)
+                .map_err(|many| Stop::too_many(many.retry_after))?;
+        }
+        if policy.cors.is_some() && passage.is_preflight {
+            return Err(Stop::preflight(passage.origin.is_some()));
+        }
+        if let Some(wanted) = &policy.client_certificate {
+            let fields = self.certificates.check(wanted, asked.client, asked.host);
+            passage.fields.extend(fields.map_err(|refused| match refused {
+                Refused::Certificate => Stop::plain(Reason::Certificate),
+                Refused::Connection => Stop::plain(Reason::Misdirected),
+            })?);
+        }
+        if let Some(auth) = &policy.basic_auth {
+            match self.passwords.check(auth, asked.headers).await {
+                Verdict::Known => {}
+                Verdict::Unknown => return Err(Stop::unauthorized([basic::challenge(&auth.realm)])),
+                Verdict::Busy => return Err(Stop::plain(Reason::AuthBusy)),
+            }
+        }
+        if let Some(auth) = &policy.external_auth {
+            self.ask(auth, asked, snapshot, passage).await?;
+        }
+        self.choose(asked, passage);
+        if let Some(rewrite) = &policy.rewrite {
+            let uri = rewrite::rewritten(rewrite, asked.route.pattern.as_ref(), asked.path, asked.query);
+            passage.uri = Some(uri.ok_or_else(|| Stop::plain(Reason::BadRequest))?);
+        }
+        passage.mirror = self.mirror(asked, snapshot);
+        Ok(())
+    }
+
+    async fn ask(
+        &self,
+        auth: &ExternalAuth,
+        asked: &Asked<'_>,
+        snapshot: &Snapshot,
+        passage: &mut Passage,
+    ) -> Result<(), Box<Stop>> {
+        let uri = filled(asked, &auth.target.path);
+        let authority = match auth.target.authority.as_str() {
+            "" => asked.authority,
+            own => own,
+        };
+        let addresses = place(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri);
+        let answer = match (addresses, external::question(auth, asked, authority, &uri)) {
+            (Some(addresses), Some(question)) => {
+                let most = self.limits.subrequest_bytes;
+                self.fetcher.fetch(&addresses, &question, most).await
+            }
+            _ => Err(fetch::FetchError::Unreachable),
+        };
+        match external::verdict(auth, asked, answer) {
+            Answer::Passes { fields, cookies } => {
+                passage.fields.extend(fields);
+                passage.cookies.extend(cookies);
+                Ok(())
+            }
+            Answer::LogIn {
+                location,
+                challenges,
+                cookies,
+            } => {
+                passage.cookies.extend(cookies);
+                Err(match location {
+                    Some(location) => Stop::redirect(hyper::StatusCode::FOUND, &location),
+                    None => Stop::unauthorized(challenges),
+                })
+            }
+            Answer::Forbidden => Err(Stop::plain(Reason::AuthForbids)),
+            Answer::Broken => Err(Stop::plain(Reason::AuthBroken)),
+        }
+    }
+
+    /// Backend and endpoint: a cookie that names an endpoint decides over the lot of a canary, not over its field or cookie.
+    fn choose(&self, asked: &Asked<'_>, passage: &mut Passage) {
+        let route = asked.route;
+        let policy = &route.policy;
+        let stuck = |backend: &Arc<Backend>| {
+            let affinity = policy.affinity.as_ref()?;
+            let endpoints = backend.endpoints.iter().copied();
+            affinity::named(affinity, &self.cluster, &backend.name, endpoints, asked.headers)
+        };
+        let at_home = stuck(&route.backend);
+        for alternative in &route.alternatives {
+            let there = stuck(&alternative.backend);
+            let lot = match (at_home, there) {
+                (Some(_), _) => None,
+                (None, Some(_)) => Some(0),
+                (None, None) => Some(self.lot()),
+            };
+            if canary::takes(&alternative.canary, asked.headers, lot) {
+                passage.backend = Arc::clone(&alternative.backend);
+                passage.endpoint = there;
+                break;
+            }
+        }
+        if Arc::ptr_eq(&passage.backend, &route.backend) {
+            passage.endpoint = at_home;
+        }
+        if let Some(fallback) = route.fallback.as_ref().filter(|_| passage.backend.endpoints.is_empty()) {
+            passage.backend = Arc::clone(fallback);
+            passage.endpoint = None;
+        }
+        if let Some(by) = &policy.upstream.hash_by {
+            passage.hash_key = hash_by::key(by, asked);
+        }
+    }
+
+    fn lot(&self) -> u64 {
+        self.lots.0.hash_one(self.lots.1.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The cookie for the endpoint that took the request, when the client is to have another than it sent.
+    pub(super) fn stick(&self, passage: &mut Passage, endpoint: Option<SocketAddr>) {
+        let (Some(affinity), Some(endpoint)) = (&passage.policy.affinity, endpoint) else {
+            return;
+        };
+        let moved = match passage.endpoint {
+            None => true,
+            // Its own endpoint failed this time only, unless the annotations say that it is given up.
+            Some(own) => own != endpoint && affinity.change_on_failure,
+        };
+        if moved {
+            let value = affinity::value(&self.cluster, &passage.backend.name, endpoint);
+            let cookie = affinity::set_cookie(affinity, &value, &passage.cookie_path, passage.secure);
+            passage.cookies.extend(cookie);
+        }
+    }
+
+    /// A place for the copy of this request. None when it is not to be mirrored, or not now.
+    fn mirror(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
+        let mirror = asked.route.policy.mirror.as_ref()?;
+        let uri = filled(asked, &mirror.place.path);
+        let addresses = place(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri)?;
+        let slot = Arc::clone(&self.mirrors).try_acquire_owned().ok()?;
+        let most = if mirror.body { self.limits.mirrored_bytes } else { 0 };
+        let to = mirror::To {
+            addresses,
+            authority: mirror.place.authority.clone(),
+            uri: uri.parse().ok()?,
+        };
+        Some(Box::new(mirror::Copy::new(to, most, Arc::clone(&self.fetcher), slot)))
+    }
+
+    /// What the cookie of an endpoint holds.
+    #[cfg(test)]
+    pub(super) fn cookie_value(&self, backend: &str, endpoint: SocketAddr) -> String {
+        affinity::value(&self.cluster, backend, endpoint)
+    }
+
+    /// The answer of the route's other backend in place of one with a status that is to be replaced. None when there is none to be had:
+    /// then the endpoint's own answer stands.
+    pub(super) async fn error_page(
+        &self,
+        passage: &Passage,
+        route: &Route,
+        status: hyper::StatusCode,
+    ) -> Option<hyper::Response<hyper::body::Bytes>> {
+        if !route.policy.replaced_statuses.contains(&status) {
+            return None;
+        }
+        let fallback = route.fallback.as_ref()?;
+        let question = error_page::question(passage, route, status)?;
+        let addresses: Vec<SocketAddr> = fallback.candidates().take(self.limits.tries).collect();
+        let most = self.limits.subrequest_bytes;
+        let page = self.fetcher.fetch(&addresses, &question, most).await.ok()?;
+        Some(error_page::answer(page))
+    }
+}
+
+/// Path and query of a target. A path variable brings its own slash.
+fn filled(asked: &Asked<'_>, path: &str) -> String {
+    let variable = path
+        .strip_prefix('/')
+        .filter(|rest| rest.starts_with("$request_uri") || rest.starts_with("$uri"));
+    asked.expand(variable.unwrap_or(path))
+}
+
+/// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
+/// that nobody asks another's service past that one's own protection.
+fn place(
+    target: &Target,
+    service: Option<&Arc<Backend>>,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    uri: &str,
+) -> Option<Vec<SocketAddr>> {
+    const TRIES: usize = 3;
+    if target.tls {
+        // Certificates of the outside cannot be checked: this program brings no list of authorities.
+        return None;
+    }
+    match &target.place {
+        Place::Address(address) => Some(vec![*address]),
+        Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
+        Place::OwnHost => {
+            let path = uri.split('?').next().unwrap_or(uri);
+            let path = crate::path::canonical(path).ok()?;
+            let route = snapshot.find(asked.host, &path)?;
+            let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
+            (namespace(&route.ingress) == namespace(&asked.route.ingress))
+                .then(|| route.backend.candidates().take(TRIES).collect())
+        }
+    }
+}
+
+/// Sets fields, replacing what is there; several of one name stay several.
+fn set_all(headers: &mut HeaderMap, fields: &[(HeaderName, HeaderValue)]) {
+    for (name, _) in fields {
+        headers.remove(name);
+    }
+    for (name, value) in fields {
+        headers.append(name, value.clone());
+    }
+}

@@ -1,0 +1,103 @@
+//! What is asked, as policies see it: after routing, before anything is changed. With the texts that annotations build from it.
+
+use crate::proxy::Client;
+use crate::route::Route;
+use hyper::header::HeaderMap;
+use hyper::{Method, Uri};
+
+/// A request that found its route.
+pub(crate) struct Asked<'a> {
+    /// Where it leads.
+    pub(crate) route: &'a Route,
+    /// Who asks.
+    pub(crate) client: &'a Client,
+    /// Its method.
+    pub(crate) method: &'a Method,
+    /// Its fields, without what a client must not say.
+    pub(crate) headers: &'a HeaderMap,
+    /// Host, lower case, without port.
+    pub(crate) host: &'a str,
+    /// Host as asked, with the port if there was one.
+    pub(crate) authority: &'a str,
+    /// Canonical path.
+    pub(crate) path: &'a str,
+    /// Behind the question mark.
+    pub(crate) query: Option<&'a str>,
+    /// The client's connection is TLS, here or at a trusted proxy in front.
+    pub(crate) secure: bool,
+    /// Some Ingress has TLS for this host.
+    pub(crate) host_has_tls: bool,
+}
+
+impl Asked<'_> {
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// Path and query, the path in its canonical form: what a client sent to confuse does not come back.
+    pub(super) fn request_uri(&self) -> String {
+        match self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.to_owned(),
+        }
+    }
+
+    /// Replaces nginx's variables in a text from an annotation. Names that are not known stay as they are.
+    pub(super) fn expand(&self, template: &str) -> String {
+        let mut out = String::with_capacity(template.len());
+        let mut rest = template;
+        while let Some(dollar) = rest.find('$') {
+            out.push_str(&rest[..dollar]);
+            rest = &rest[dollar + 1..];
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            match self.variable(&rest[..end]) {
+                Some(value) => out.push_str(&value),
+                None => {
+                    out.push('$');
+                    out.push_str(&rest[..end]);
+                }
+            }
+            rest = &rest[end..];
+        }
+        out.push_str(rest);
+        out
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "scheme" | "pass_access_scheme" => self.scheme().to_owned(),
+            "host" => self.host.to_owned(),
+            "http_host" | "best_http_host" => self.authority.to_owned(),
+            "uri" => self.path.to_owned(),
+            "request_uri" => self.request_uri(),
+            "escaped_request_uri" => escape(self.request_uri().as_bytes()),
+            "remote_addr" => self.client.address.ip().to_canonical().to_string(),
+            _ => return None,
+        })
+    }
+}
+
+/// Host and port as the request has them: its target's in absolute form or HTTP/2, else the field.
+pub(crate) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, host: &'a str) -> &'a str {
+    let field = || headers.get(hyper::header::HOST).and_then(|value| value.to_str().ok());
+    uri.authority().map(|a| a.as_str()).or_else(field).unwrap_or(host)
+}
+
+/// Percent-encodes everything that is not unreserved (RFC 3986, 2.3), as nginx does for components.
+pub(super) fn escape(bytes: &[u8]) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    out
+}

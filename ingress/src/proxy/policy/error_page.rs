@@ -1,0 +1,43 @@
+//! Answers of another backend in place of an endpoint's errors (`custom-http-errors`). Pure.
+//!
+//! It is asked as ingress-nginx asks it: with GET, the status in `X-Code` and what else it may want to know in `X-*`. Its status is the
+//! status of the answer.
+
+use super::passage::Passage;
+use crate::proxy::headers::strip_hop_by_hop;
+use crate::route::Route;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+
+pub(super) fn question(passage: &Passage, route: &Route, status: StatusCode) -> Option<Request<Full<Bytes>>> {
+    let mut request = Request::new(Full::new(Bytes::new()));
+    let headers = request.headers_mut();
+    let (namespace, name) = route.ingress.split_once('/').unwrap_or(("", &route.ingress));
+    let service = passage.backend.name.split_once('/').map_or("", |(_, service)| service);
+    let (service, port) = service.rsplit_once(':').unwrap_or((service, ""));
+    for (field, value) in [
+        ("host", "error-page"),
+        ("x-code", status.as_str()),
+        ("x-original-uri", &passage.request_uri),
+        ("x-namespace", namespace),
+        ("x-ingress-name", name),
+        ("x-service-name", service),
+        ("x-service-port", port),
+    ] {
+        headers.insert(field, HeaderValue::from_str(value).ok()?);
+    }
+    if let Some(accept) = &passage.accept {
+        headers.insert(header::ACCEPT, accept.clone());
+        headers.insert("x-format", accept.clone());
+    }
+    Some(request)
+}
+
+/// The page as the client gets it; its length is known anew.
+pub(super) fn answer(mut page: Response<Bytes>) -> Response<Bytes> {
+    strip_hop_by_hop(page.headers_mut());
+    page.headers_mut().remove(header::CONTENT_LENGTH);
+    page
+}

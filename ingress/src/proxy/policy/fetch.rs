@@ -1,0 +1,153 @@
+//! Requests of our own to services of the cluster: authentication, mirrors, error pages. Bounded in number, time and size, apart from
+//! the requests of clients.
+
+use crate::limits::Limits;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Idle connections kept per address.
+const IDLE_PER_ADDRESS: usize = 8;
+/// Idle connections of all addresses are looked through beyond this number of addresses.
+const IDLE_ADDRESSES: usize = 256;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FetchError {
+    /// Too many such requests are under way, or this one took too long.
+    Late,
+    /// Nobody took the request.
+    Unreachable,
+    /// It was taken and not answered, or the answer is too large.
+    Broken,
+}
+
+/// A client of its own.
+pub(super) struct Fetcher {
+    idle: Mutex<HashMap<SocketAddr, Vec<(Sender, Instant)>>>,
+    slots: Semaphore,
+    total: Duration,
+    connect: Duration,
+    kept: Duration,
+    head_bytes: usize,
+}
+
+impl Fetcher {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            idle: Mutex::default(),
+            slots: Semaphore::new(limits.subrequests),
+            total: limits.subrequest,
+            connect: limits.connect,
+            kept: limits.pool_idle,
+            head_bytes: limits.head_bytes,
+        }
+    }
+
+    /// Sends a request to the first address that takes it and returns the whole answer, whose body may have `most` bytes. Waits at most
+    /// `limits.subrequest` for all of it.
+    pub(super) async fn fetch(
+        &self,
+        addresses: &[SocketAddr],
+        request: &Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let all = async {
+            // The semaphore is never closed.
+            let _slot = self.slots.acquire().await;
+            for address in addresses {
+                match self.ask(*address, request, most).await {
+                    Err(FetchError::Unreachable) => {}
+                    other => return other,
+                }
+            }
+            Err(FetchError::Unreachable)
+        };
+        timeout(self.total, all).await.unwrap_or(Err(FetchError::Late))
+    }
+
+    async fn ask(
+        &self,
+        address: SocketAddr,
+        request: &Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        // A kept connection may have been closed by the other side; whatever came of the request there, it is one that may be repeated.
+        if let Some(sender) = self.take(address)
+            && let Ok(response) = self.exchange(address, sender, request, most).await
+        {
+            return Ok(response);
+        }
+        let Ok(Ok(stream)) = timeout(self.connect, TcpStream::connect(address)).await else {
+            return Err(FetchError::Unreachable);
+        };
+        // Costs speed only when it cannot be set.
+        let _ = stream.set_nodelay(true);
+        let handshake = http1::Builder::new()
+            .max_header_size(self.head_bytes)
+            .handshake(TokioIo::new(stream));
+        let Ok((sender, connection)) = handshake.await else {
+            return Err(FetchError::Unreachable);
+        };
+        // Its error reaches whoever waits for the answer.
+        tokio::spawn(async move { drop(connection.await) });
+        self.exchange(address, sender, request, most).await
+    }
+
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        mut sender: Sender,
+        request: &Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let answer = sender.send_request(request.clone()).await;
+        let (parts, body) = answer.map_err(|_| FetchError::Broken)?.into_parts();
+        let body = Limited::new(body, most).collect().await;
+        let body = body.map_err(|_| FetchError::Broken)?.to_bytes();
+        if sender.is_ready() {
+            self.keep(address, sender);
+        }
+        Ok(Response::from_parts(parts, body))
+    }
+
+    fn take(&self, address: SocketAddr) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = idle.get_mut(&address)?;
+        while let Some((sender, since)) = list.pop() {
+            if since.elapsed() < self.kept && sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        idle.remove(&address);
+        None
+    }
+
+    fn keep(&self, address: SocketAddr, sender: Sender) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() >= IDLE_ADDRESSES {
+            idle.retain(|_, list| {
+                list.retain(|(sender, since)| since.elapsed() < self.kept && !sender.is_closed());
+                !list.is_empty()
+            });
+        }
+        if idle.len() >= IDLE_ADDRESSES && !idle.contains_key(&address) {
+            return;
+        }
+        let list = idle.entry(address).or_default();
+        if list.len() < IDLE_PER_ADDRESS {
+            list.push((sender, Instant::now()));
+        }
+    }
+}

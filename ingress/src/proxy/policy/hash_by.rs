@@ -1,0 +1,24 @@
+//! The key that requests are spread by (`upstream-hash-by`). Pure.
+
+use super::asked::Asked;
+use super::cookies;
+use crate::policy::HashKey;
+
+/// The bytes of the key; none when the request has no such thing, and then any endpoint will do.
+pub(super) fn key(by: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
+    match by {
+        HashKey::Uri => Some(asked.request_uri().into_bytes()),
+        HashKey::Client => Some(asked.client.address.ip().to_canonical().to_string().into_bytes()),
+        HashKey::Host => Some(asked.host.as_bytes().to_vec()),
+        HashKey::Header(name) => asked.headers.get(name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => cookies::find(asked.headers, name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Argument(name) => argument(asked.query?, name).map(|value| value.as_bytes().to_vec()),
+    }
+}
+
+/// As nginx's `$arg_NAME`: the first of that name, undecoded.
+fn argument<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut named = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    named.next().map(|(_, value)| value)
+}

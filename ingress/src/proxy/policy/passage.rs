@@ -1,0 +1,175 @@
+//! What policies decided about one request, kept until its answer goes out; and answers that they give by themselves.
+
+use super::asked::Asked;
+use super::keyed::Key;
+use super::mirror::Copy;
+use super::{cors, limit, set_all};
+use crate::policy::Policy;
+use crate::reason::Reason;
+use crate::route::Backend;
+use hyper::body::{Body, Bytes};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request that may go on.
+pub(crate) struct Passage {
+    pub(super) policy: Arc<Policy>,
+    /// Where it goes: the route's backend, or a canary.
+    pub(crate) backend: Arc<Backend>,
+    /// The endpoint that the client's cookie names.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// Requests with equal keys go to one endpoint.
+    pub(crate) hash_key: Option<Vec<u8>>,
+    /// What is forwarded in place of the request's own path and query.
+    pub(crate) uri: Option<Uri>,
+    /// Counts for the client as long as its answer lasts.
+    pub(crate) slot: Option<limit::Slot>,
+    /// Fields for the endpoint.
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
+    /// `Set-Cookie` for the client.
+    pub(super) cookies: Vec<HeaderValue>,
+    pub(super) origin: Option<HeaderValue>,
+    pub(super) is_preflight: bool,
+    pub(super) secure: bool,
+    pub(super) cookie_path: String,
+    /// What an error page may want to know.
+    pub(super) accept: Option<HeaderValue>,
+    pub(super) request_uri: String,
+    /// Where its copy goes.
+    pub(super) mirror: Option<Box<Copy>>,
+}
+
+impl Passage {
+    pub(super) fn new(asked: &Asked<'_>) -> Self {
+        let policy = Arc::clone(&asked.route.policy);
+        let cors = policy.cors.as_ref();
+        let plain = policy.affinity.is_some() && asked.route.pattern.is_none();
+        let pages = !policy.replaced_statuses.is_empty();
+        Self {
+            backend: Arc::clone(&asked.route.backend),
+            endpoint: None,
+            hash_key: None,
+            uri: None,
+            slot: None,
+            fields: Vec::new(),
+            cookies: Vec::new(),
+            origin: cors.and_then(|cors| cors::allowed_origin(cors, asked.headers)),
+            is_preflight: cors.is_some() && cors::is_preflight(asked.method, asked.headers),
+            secure: asked.secure,
+            cookie_path: if plain {
+                asked.route.path.clone()
+            } else {
+                "/".to_owned()
+            },
+            accept: asked.headers.get(header::ACCEPT).filter(|_| pages).cloned(),
+            request_uri: if pages { asked.request_uri() } else { String::new() },
+            mirror: None,
+            policy,
+        }
+    }
+
+    /// Endpoints in the order in which they are tried.
+    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<SocketAddr> = self.backend.candidates().collect();
+        if let Some(own) = self.endpoint {
+            all.sort_by_key(|endpoint| *endpoint != own);
+        } else if let Some(key) = &self.hash_key {
+            // Rendezvous hashing: the same for all proxies, and few keys move when an endpoint comes or goes.
+            let key = Key::of(key);
+            all.sort_by_cached_key(|endpoint| key.hash(&[endpoint.to_string().as_bytes()]));
+        }
+        all
+    }
+
+    /// Sets what the endpoint gets, on a request that is otherwise ready to go.
+    pub(crate) fn dress_request<B>(&self, request: &mut Request<B>) {
+        if let Some(rewritten) = &self.uri {
+            *request.uri_mut() = rewritten.clone();
+        }
+        let headers = request.headers_mut();
+        set_all(headers, &self.fields);
+        let mut set = |name: HeaderName, value: &Option<String>| {
+            if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        };
+        set(header::HOST, &self.policy.upstream.host);
+    }
+
+    /// The copy for the mirror, of a request that is ready to go. None when it is not mirrored.
+    pub(crate) fn copy<B: Body>(&mut self, request: &Request<B>) -> Option<Box<Copy>> {
+        self.mirror.take()?.of(request)
+    }
+
+    /// Sets what the client gets, on answers of endpoints and of our own alike.
+    pub(crate) fn dress_answer(&self, headers: &mut HeaderMap) {
+        set_all(headers, &self.policy.response_headers);
+        if let Some(cors) = &self.policy.cors {
+            cors::dress(cors, self.origin.as_ref(), self.is_preflight, headers);
+        }
+        // Over plain HTTP anyone could have said it (RFC 6797, 7.2).
+        if let Some(hsts) = self.policy.hsts.as_ref().filter(|_| self.secure) {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        for cookie in &self.cookies {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
+    }
+}
+
+/// An answer that a policy gives.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) reason: Reason,
+    pub(crate) response: Response<Bytes>,
+}
+
+impl Stop {
+    pub(super) fn plain(reason: Reason) -> Box<Self> {
+        Self::new(reason, reason.status(), reason.text())
+    }
+
+    fn new(reason: Reason, status: StatusCode, text: &'static str) -> Box<Self> {
+        let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+        *response.status_mut() = status;
+        if !text.is_empty() {
+            let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        Box::new(Self { reason, response })
+    }
+
+    pub(super) fn redirect(status: StatusCode, location: &str) -> Box<Self> {
+        let Ok(location) = HeaderValue::from_str(location) else {
+            return Self::plain(Reason::BadRequest);
+        };
+        let mut stop = Self::new(Reason::Redirected, status, "");
+        stop.response.headers_mut().insert(header::LOCATION, location);
+        stop
+    }
+
+    pub(super) fn too_many(retry_after: Duration) -> Box<Self> {
+        let mut stop = Self::plain(Reason::TooMany);
+        let seconds = HeaderValue::from(retry_after.as_millis().div_ceil(1000).max(1) as u64);
+        stop.response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        stop
+    }
+
+    pub(super) fn preflight(allowed: bool) -> Box<Self> {
+        match allowed {
+            true => Self::new(Reason::Preflight, StatusCode::NO_CONTENT, ""),
+            false => Self::plain(Reason::Origin),
+        }
+    }
+
+    pub(super) fn unauthorized(challenges: impl IntoIterator<Item = HeaderValue>) -> Box<Self> {
+        let mut stop = Self::plain(Reason::Unauthorized);
+        for challenge in challenges {
+            stop.response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+        }
+        stop
+    }
+}

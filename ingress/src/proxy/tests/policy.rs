@@ -1,0 +1,6 @@
+//! Annotations through the whole data plane: client, proxy, endpoints on loopback. Tests are named after the annotations.
+
+mod access;
+mod answers;
+mod choice;
+mod world;
