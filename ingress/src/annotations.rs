@@ -15,12 +15,12 @@ pub mod target;
 mod upstream;
 mod values;
 
-pub use names::{NAMES, Support};
-pub use secrets::{NoSecrets, Secrets, Use as SecretUse, named as named_secrets};
+pub use secrets::{NoSecrets, Secrets, named as named_secrets};
 
 use crate::policy::{Canary, Policy};
 use crate::route::{Options, Reason, Severity};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use values::Values;
 
 /// Prefix of our own names.
@@ -61,6 +61,13 @@ pub struct Fault {
     pub reason: Reason,
     /// In words, with the annotation's name.
     pub text: String,
+}
+
+/// What an Ingress without annotations of ours asks for; one for all of them, for most have none.
+pub fn nothing() -> Arc<Policy> {
+    static NOTHING: OnceLock<Arc<Policy>> = OnceLock::new();
+    let read = || Arc::new(read(&BTreeMap::new(), "", &NoSecrets, &Options::default()).policy);
+    Arc::clone(NOTHING.get_or_init(read))
 }
 
 /// Reads the annotations of an Ingress in `namespace`.

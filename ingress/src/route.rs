@@ -20,7 +20,9 @@ pub use class::{CLASS_ANNOTATION, DEFAULT_CLASS};
 pub use explain::Explanation;
 pub use host::host_of;
 pub use last_good::LastGood;
-pub use options::{CONTROLLER, Options};
+#[cfg(test)]
+pub use options::CONTROLLER;
+pub use options::Options;
 pub use remark::{Reason, Remark, Severity};
 
 use crate::policy::{Canary, Policy, Protocol};

@@ -90,7 +90,8 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let (stop, stopping) = channel(false);
     let follow = watch::follow(
         client.clone(),
-        args.routing,
+        args.routing
+            .guarding(std::env::var("KUBERNETES_SERVICE_HOST").ok().as_deref()),
         inherited(predecessor.as_ref()),
         Arc::clone(&state),
     );

@@ -1,5 +1,6 @@
 //! Values by table, and what closes.
 
+use super::names::NAMES;
 use super::target::{Place, Target};
 use super::*;
 use crate::policy::{HashKey, HttpsRedirect, PathMode, Protocol};

@@ -102,6 +102,28 @@ async fn an_endpoint_that_took_a_request_and_broke_off_is_not_asked_again() {
 }
 
 #[tokio::test]
+async fn the_path_that_was_routed_is_forwarded_and_what_can_be_read_in_two_ways_is_refused() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let asked = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    for (path, forwarded) in [
+        ("/a%2Fb;c=(d)?q=%2e%2E/../x", "GET /a%2Fb;c=(d)?q=%2e%2E/../x"),
+        ("/a/%2e%2e//b?q", "GET /b?q"),
+        ("/%61%c3%a4", "GET /a%C3%A4"),
+        ("/x/..", "GET /"),
+    ] {
+        let answer = ask(proxy.address, &asked(path)).await;
+        assert!(
+            answer.contains(&format!("{forwarded}\n")) || answer.contains(&format!("{forwarded} ")),
+            "{path}: {answer}"
+        );
+    }
+    for path in ["/a%5Cb", "/a\\b", "/%00", "/100%", "/..;/admin"] {
+        assert_eq!(status(&ask(proxy.address, &asked(path)).await), "400", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn hosts_decide_and_bad_requests_are_refused() {
     let (a, _) = endpoint("alpha").await;
     let proxy = proxy(&[a]).await;

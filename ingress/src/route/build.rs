@@ -99,6 +99,7 @@ impl Builder {
     }
 }
 
+#[cfg(test)]
 impl Snapshot {
     /// Builds one table of classes of this name, without memory of earlier ones and without Secrets.
     pub fn build(objects: &Objects, class: &str, turn: usize) -> Self {
@@ -356,8 +357,9 @@ impl Assembly<'_> {
     }
 
     fn finish(mut self) -> Snapshot {
+        let general = self.snapshot.default.as_ref().map(|route| Arc::clone(&route.backend));
         let certain: BTreeSet<String> = self.snapshot.certificates.iter().map(|c| c.host.clone()).collect();
-        for (name, drafts) in std::mem::take(&mut self.routes) {
+        for (name, mut drafts) in std::mem::take(&mut self.routes) {
             let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
             let covered = || parent.as_ref().is_some_and(|wildcard| certain.contains(wildcard));
             let host = Arc::new(Host {
@@ -365,6 +367,12 @@ impl Assembly<'_> {
                 namespace: self.owners.get(&name).map(|owner| &**owner).unwrap_or_default().into(),
                 tls: !name.is_empty() && (certain.contains(&name) || covered()),
             });
+            for (route, _) in &mut drafts {
+                // Replaced answers come from the cluster's default backend when the Ingress names none, as in ingress-nginx.
+                if route.fallback.is_none() && !route.policy.replaced_statuses.is_empty() {
+                    route.fallback.clone_from(&general);
+                }
+            }
             let routes = self.distinct(&host, drafts);
             let table = Table::new(host, routes);
             match name.strip_prefix("*.") {

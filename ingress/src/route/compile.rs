@@ -59,12 +59,9 @@ impl Compiled {
         let namespace: Arc<str> = ingress.metadata.namespace.as_deref().unwrap_or_default().into();
         let name: Arc<str> = ingress.metadata.name.as_deref().unwrap_or_default().into();
         let empty = BTreeMap::new();
-        let wishes = annotations::read(
-            ingress.metadata.annotations.as_ref().unwrap_or(&empty),
-            &namespace,
-            secrets,
-            options,
-        );
+        let annotated = ingress.metadata.annotations.as_ref().unwrap_or(&empty);
+        let wishes = annotations::read(annotated, &namespace, secrets, options);
+        let plain = !annotated.keys().any(|name| annotations::is_read(name));
         let mut compiled = Self {
             label: format!("{namespace}/{name}").into(),
             rules: vec![],
@@ -73,7 +70,11 @@ impl Compiled {
             canary: wishes.canary.map(Arc::new),
             fallback: wishes.fallback,
             tls: vec![],
-            policy: Arc::new(wishes.policy),
+            policy: if plain {
+                annotations::nothing()
+            } else {
+                Arc::new(wishes.policy)
+            },
             remarks: vec![],
             bad: wishes.bad,
             namespace,

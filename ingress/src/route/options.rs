@@ -46,6 +46,13 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Takes note of the API server's address, as `KUBERNETES_SERVICE_HOST` has it.
+    pub fn guarding(mut self, api_server: Option<&str>) -> Self {
+        self.api_server
+            .extend(api_server.and_then(|host| host.parse::<IpAddr>().ok()));
+        self
+    }
+
     /// Whether annotations may lead there.
     pub fn admits(&self, address: IpAddr) -> Result<(), &'static str> {
         let address = address.to_canonical();

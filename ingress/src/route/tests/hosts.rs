@@ -293,3 +293,17 @@ fn s17_parameters_of_a_class_are_reported_and_any_class_of_our_controller_counts
     letters(&built(&objects, named), &[("o", "/", 'a')]);
     letters(&built(&objects, Options::default()), &[("o", "/", '-')]);
 }
+
+#[test]
+fn replaced_answers_come_from_the_default_backend_when_the_ingress_names_none() {
+    let mut one = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
+    annotate(&mut one, &format!("{NGINX}/custom-http-errors"), "404,503");
+    let default = ingress(
+        "i2",
+        json!({ "ingressClassName": "landfall", "defaultBackend": super::world::to("f") }),
+    );
+    let snapshot = check(&world(&[one, default]), &[("h", "/", 'a'), ("z", "/", 'f')]);
+    let route = snapshot.find("h", "/").unwrap();
+    assert_eq!(route.fallback.as_ref().unwrap().name, "d/f:80");
+    assert_eq!(route.policy.replaced_statuses.len(), 2);
+}
