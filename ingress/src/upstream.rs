@@ -73,8 +73,11 @@ pub enum Failure {
 pub enum Lease {
     /// A connection that takes one request at a time.
     Http1(http1::Lease),
-    /// A place on a shared connection.
-    Http2(http2::Lease),
+    /// A place on a shared connection; free when it is dropped.
+    Http2 {
+        /// The place.
+        _place: http2::Lease,
+    },
 }
 
 impl Lease {
@@ -82,8 +85,7 @@ impl Lease {
     pub fn give_back(self) {
         match self {
             Self::Http1(lease) => lease.give_back(),
-            // Its place is free when it is dropped.
-            Self::Http2(_) => {}
+            Self::Http2 { .. } => {}
         }
     }
 }

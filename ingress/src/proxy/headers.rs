@@ -101,6 +101,7 @@ pub(super) fn outgoing<B>(
     let trailers = asks_for_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
     drop_underscores(&mut parts.headers);
+    strip_continue(&mut parts.headers);
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -218,6 +219,16 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// The client's own hop answers its wish for `100 Continue` (RFC 9110, 10.1.1).
+fn strip_continue(headers: &mut HeaderMap) {
+    if headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        headers.remove(header::EXPECT);
     }
 }
 

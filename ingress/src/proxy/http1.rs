@@ -215,7 +215,8 @@ where
                 }
                 home = or_never(&mut lent.home) => {
                     lent.home = None;
-                    lent.came_home(home.ok()?);
+                    let home = home.ok().filter(|home| !home.gone)?;
+                    lent.came_home(home);
                 }
                 read = read_ahead(&mut lent.reader) => if read == 0 {
                     return None;

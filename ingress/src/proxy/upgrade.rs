@@ -339,13 +339,14 @@ mod tests {
 
     #[test]
     fn frames_end_where_their_heads_say_however_they_arrive() {
-        let mut frames = Vec::new();
-        frames.push([&[0x81, 3][..], b"abc"].concat());
-        frames.push([&[0x81, 0x83, 9, 9, 9, 9][..], b"abc"].concat());
-        frames.push([&[0x82, 126, 1, 0][..], &[7; 256]].concat());
-        frames.push([&[0x82, 255, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4][..], &[7; 65537]].concat());
-        frames.push(vec![0x89, 0]);
-        frames.push(vec![0x89, 0x80, 1, 2, 3, 4]);
+        let frames = [
+            [&[0x81, 3][..], b"abc"].concat(),
+            [&[0x81, 0x83, 9, 9, 9, 9][..], b"abc"].concat(),
+            [&[0x82, 126, 1, 0][..], &[7; 256]].concat(),
+            [&[0x82, 255, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4][..], &[7; 65537]].concat(),
+            vec![0x89, 0],
+            vec![0x89, 0x80, 1, 2, 3, 4],
+        ];
         let all = frames.concat();
         for step in [1, 2, 3, 7, 1000, all.len()] {
             let mut tracker = Frames::default();

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 type Sender = SendRequest<Upload>;
 type Answered = (Response<Incoming>, super::Lease);
@@ -20,6 +20,14 @@ type Answered = (Response<Incoming>, super::Lease);
 pub(super) struct Idle {
     idle: Mutex<HashMap<Destination, Vec<(Sender, Instant)>>>,
     limits: Limits,
+}
+
+/// What [`Idle::take`] found.
+enum Taken {
+    Ready(Sender),
+    /// None is ready, but some will be.
+    Soon,
+    Nothing,
 }
 
 /// A connection and where it belongs.
@@ -44,7 +52,7 @@ impl Idle {
         waits: &Waits,
     ) -> Result<Answered, Failure> {
         // A kept connection may just have been closed by the other side; then the request comes back whole, or can be repeated.
-        while let Some(sender) = self.take(to) {
+        while let Some(sender) = self.next(to).await {
             let spare = request.method().is_safe().then(|| copy(&request)).flatten();
             match (self.exchange(to, sender, request, waits).await, spare) {
                 (Err(Failure::Untouched(back)), _) => request = *back,
@@ -57,7 +65,6 @@ impl Idle {
         };
         let handshake = http1::Builder::new()
             .max_header_size(self.limits.head_bytes)
-            .max_headers(self.limits.head_fields)
             .handshake(TokioIo::new(stream));
         let Ok((sender, connection)) = handshake.await else {
             return Err(Failure::Untouched(Box::new(request)));
@@ -91,16 +98,39 @@ impl Idle {
         }
     }
 
-    fn take(&self, to: &Destination) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = idle.get_mut(to)?;
-        while let Some((sender, since)) = list.pop() {
-            if since.elapsed() < self.limits.pool_idle && sender.is_ready() {
-                return Some(sender);
+    /// A kept connection, if there is one that can take a request.
+    async fn next(&self, to: &Destination) -> Option<Sender> {
+        match self.take(to) {
+            Taken::Ready(sender) => Some(sender),
+            Taken::Nothing => None,
+            Taken::Soon => {
+                // It was given back just now; its own task has to see the end of the answer first.
+                tokio::task::yield_now().await;
+                match self.take(to) {
+                    Taken::Ready(sender) => Some(sender),
+                    Taken::Nothing | Taken::Soon => None,
+                }
             }
         }
-        idle.remove(to);
-        None
+    }
+
+    /// Takes the connection that was given back last of those that are ready; forgets those that are of no use any more.
+    fn take(&self, to: &Destination) -> Taken {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = idle.get_mut(to) else {
+            return Taken::Nothing;
+        };
+        let mut at = list.len();
+        while at > 0 {
+            at -= 1;
+            let (sender, since) = &list[at];
+            if sender.is_closed() || since.elapsed() >= self.limits.pool_idle {
+                list.remove(at);
+            } else if sender.is_ready() {
+                return Taken::Ready(list.remove(at).0);
+            }
+        }
+        if list.is_empty() { Taken::Nothing } else { Taken::Soon }
     }
 
     fn keep(&self, to: Destination, sender: Sender) {
@@ -121,18 +151,12 @@ impl Idle {
 }
 
 impl Lease {
-    /// Keeps a connection whose answer has been read to its end, once it can take another request.
+    /// Keeps a connection whose answer has been read to its end.
     pub(super) fn give_back(self) {
-        let Self { to, mut sender, home } = self;
-        if sender.is_ready() {
+        let Self { to, sender, home } = self;
+        // Mostly it is not ready yet: the task that drives it has not seen the end, or the rest of a request is still being sent.
+        if !sender.is_closed() {
             home.keep(to, sender);
-        } else if !sender.is_closed() {
-            // The task that drives the connection has not seen the end yet, or the rest of a request is still being sent.
-            tokio::spawn(async move {
-                if let Ok(Ok(())) = timeout(home.limits.pool_idle, sender.ready()).await {
-                    home.keep(to, sender);
-                }
-            });
         }
     }
 }

@@ -131,7 +131,7 @@ async fn exchange(
     let progress = request.body().progress();
     let spare = copy(&request);
     match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
-        Ok(response) => Ok((response, super::Lease::Http2(lease))),
+        Ok(response) => Ok((response, super::Lease::Http2 { _place: lease })),
         Err(mut error) => {
             if let Some(request) = error.take_message() {
                 return Err(Failure::Untouched(Box::new(request)));

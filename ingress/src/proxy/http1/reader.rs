@@ -40,6 +40,8 @@ pub(crate) struct Home<S> {
     pub(crate) reader: Reader<S>,
     /// The body was read to its end: what follows is the next request.
     pub(crate) finished: bool,
+    /// The client broke off within it.
+    pub(crate) gone: bool,
 }
 
 /// A request's body on its way to an endpoint.
@@ -69,10 +71,10 @@ impl<S> RequestBody<S> {
         (body, comes_home, is_asked)
     }
 
-    fn go_home(&mut self, finished: bool) {
+    fn go_home(&mut self, finished: bool, gone: bool) {
         if let (Some(reader), Some(home)) = (self.reader.take(), self.home.take()) {
             // Nobody waits any more when the connection ended.
-            let _ = home.send(Home { reader, finished });
+            let _ = home.send(Home { reader, finished, gone });
         }
     }
 }
@@ -103,9 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Body for RequestBody<S> {
                 },
                 Err(_) => Some(Err(UploadError::Malformed)),
             };
-            match frame {
-                Some(Err(_)) => this.go_home(false),
-                _ if this.decoder.is_done() => this.go_home(true),
+            match &frame {
+                Some(Err(error)) => this.go_home(false, *error == UploadError::Gone),
+                _ if this.decoder.is_done() => this.go_home(true, false),
                 _ => {}
             }
             return Poll::Ready(frame);
@@ -126,6 +128,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Body for RequestBody<S> {
 impl<S> Drop for RequestBody<S> {
     fn drop(&mut self) {
         let finished = self.decoder.is_done();
-        self.go_home(finished);
+        self.go_home(finished, false);
     }
 }

@@ -147,6 +147,27 @@ async fn a_client_that_leaves_before_the_answer_ends_the_request() {
     until(&proxy, 0).await;
 }
 
+#[tokio::test]
+async fn a_client_that_leaves_within_its_body_gets_no_answer_and_the_endpoint_no_whole_request() {
+    let (listener, address) = listen().await;
+    let endpoint = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "ab").await;
+        rest(&mut stream).await
+    });
+    let proxy = proxy(&[address]).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        .await
+        .unwrap();
+    until(&proxy, 1).await;
+    drop(stream);
+    until(&proxy, 0).await;
+    let seen = endpoint.await.unwrap();
+    assert!(!seen.contains("0\r\n\r\n"), "{seen}");
+}
+
 async fn until(proxy: &Running, requests: u64) {
     let reached = async {
         while proxy.state.counters.requests.value() != requests {
