@@ -43,6 +43,15 @@ pub struct Serve {
     /// Where requests for the cluster's Ingresses are taken.
     #[arg(long, default_value = "0.0.0.0:80")]
     pub http_address: SocketAddr,
+    /// Where requests over TLS are taken.
+    #[arg(long, default_value = "0.0.0.0:443")]
+    pub https_address: SocketAddr,
+    /// How TLS is spoken with clients.
+    #[command(flatten)]
+    pub tls: crate::tls::Options,
+    /// How the Secrets that Ingresses name are followed.
+    #[arg(long, value_enum, default_value_t)]
+    pub secrets: crate::secrets::Scope,
     /// Where the status page, metrics and health are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,

@@ -145,3 +145,23 @@ impl Default for Limits {
 pub const PATTERN_BYTES: usize = 1024;
 /// Memory of one compiled regular expression, and of its cache. With Unicode classes 64 KiB are too few for `\w+` twice.
 pub const PATTERN_MEMORY: usize = 512 * 1024;
+
+/// Longest time for a TLS handshake, from the connection to its end. Over the slowest links it takes about 2 s.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// TLS handshakes at once. The oldest gives way to a new one: a client that means it is done in a few round trips.
+pub const TLS_HANDSHAKES: usize = 4096;
+/// Sets of client authorities, and configurations for endpoints, that are kept ready. Each is some KiB; those beyond are made anew.
+pub const TLS_CONFIGS: usize = 256;
+/// Certificates in one PEM text; public bundles have about 150.
+pub const PEM_CERTIFICATES: usize = 512;
+/// Secrets that are followed by name. Each takes a connection to the API server; who has more lets all be followed with one.
+pub const SECRET_WATCHES: usize = 256;
+/// First and longest pause before a Secret that could not be read is asked for again.
+pub const SECRET_RETRY_FIRST: Duration = Duration::from_millis(200);
+pub const SECRET_RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// A watch on a Secret that lasted so long counts as well again.
+pub const SECRET_RETRY_FORGET: Duration = Duration::from_secs(30);
+/// How long a new table waits for the first answer about Secrets that it names: at the start, and later. The API answers in
+/// milliseconds; a table with the wrong certificate is worse than one that is late, and none at all is worse than both.
+pub const SECRETS_SETTLE_FIRST: Duration = Duration::from_secs(10);
+pub const SECRETS_SETTLE: Duration = Duration::from_millis(300);

@@ -22,8 +22,10 @@ mod rbac;
 mod reason;
 mod route;
 mod run;
+mod secrets;
 mod state;
 mod status;
+mod tls;
 mod upstream;
 mod watch;
 

@@ -37,6 +37,7 @@ use crate::policy::Network;
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::state::State;
+use crate::tls::Session;
 use crate::upstream::Upstream;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -111,15 +112,6 @@ impl Client {
             tls: None,
         }
     }
-}
-
-/// What a TLS handshake settled.
-#[derive(Debug, Default)]
-pub struct Session {
-    /// Server name that the client asked for, lower case.
-    pub server_name: Option<String>,
-    /// Certificates that the client showed, DER, its own first; they were checked against their authorities.
-    pub client_certificates: Vec<Vec<u8>>,
 }
 
 impl Proxy {

@@ -26,6 +26,7 @@ pub use options::Options;
 pub use remark::{Reason, Remark, Severity};
 
 use crate::policy::{Canary, Policy, Protocol};
+use crate::tls::Table as TlsTable;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub ours: Vec<Ours>,
     /// Certificates of `spec.tls` (S18), oldest Ingress first; only for hosts that its namespace owns.
     pub certificates: Vec<CertificateUse>,
+    /// Certificates by host, made of `certificates` and the Secrets that are there.
+    pub tls: Arc<TlsTable>,
     /// Every Secret that an Ingress of ours names and may name, as namespace and name.
     pub wanted: BTreeSet<(String, String)>,
 }
@@ -183,6 +186,18 @@ impl Snapshot {
     /// Returns the entry of the table that a host falls under; for its owner and whether it has TLS.
     pub fn host(&self, host: &str) -> Option<&Arc<Host>> {
         self.table(host).map(|table| &table.host)
+    }
+
+    /// The namespace that a host belongs to; `None` when no rule has it.
+    pub fn owner(&self, host: &str) -> Option<&str> {
+        let host = self.host(host).filter(|host| !host.name.is_empty());
+        host.map(|host| &*host.namespace)
+    }
+
+    /// The routes among which a request for this host finds its own.
+    pub fn routes_of(&self, host: &str) -> &[Arc<Route>] {
+        let default = || self.default.as_slice();
+        self.table(host).map_or_else(default, |table| &table.routes)
     }
 
     fn table(&self, host: &str) -> Option<&Table> {

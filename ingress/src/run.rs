@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::proxy::Proxy;
 use crate::route::LastGood;
 use crate::state::State;
+use crate::tls::Acceptor;
 use crate::{admin, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,10 +71,14 @@ pub async fn run(args: Serve) -> Result<(), String> {
         Some(meeting) => Predecessor::greet(meeting).await,
         None => None,
     };
-    let [http, admin] = [("http", args.http_address), ("admin", args.admin_address)]
-        .map(|(name, address)| Entrance::new(name, address, predecessor.as_ref()));
-    let (http, admin) = (http?, admin?);
-    let ports = (http.port(), admin.port());
+    let [http, https, admin] = [
+        ("http", args.http_address),
+        ("https", args.https_address),
+        ("admin", args.admin_address),
+    ]
+    .map(|(name, address)| Entrance::new(name, address, predecessor.as_ref()));
+    let (http, https, admin) = (http?, https?, admin?);
+    let ports = (http.port(), https.port(), admin.port());
     let doors = Arc::new(Doors::default());
     // Whoever asks why this proxy is not ready wants an answer before the table is there.
     let admin = if admin.is_ours() {
@@ -83,15 +88,24 @@ pub async fn run(args: Serve) -> Result<(), String> {
         Some(admin)
     };
     if predecessor.is_none() {
-        log(&format!("listening http={} admin={}", ports.0, ports.1));
+        log(&format!(
+            "listening http={} https={} admin={}",
+            ports.0, ports.1, ports.2
+        ));
     }
 
+    let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
     let client = client().await?;
     let (stop, stopping) = channel(false);
+    let read = watch::Tls {
+        secrets: args.secrets,
+        default_certificate: args.tls.default_certificate,
+    };
     let follow = watch::follow(
         client.clone(),
         args.routing
             .guarding(std::env::var("KUBERNETES_SERVICE_HOST").ok().as_deref()),
+        read,
         inherited(predecessor.as_ref()),
         Arc::clone(&state),
     );
@@ -118,18 +132,22 @@ pub async fn run(args: Serve) -> Result<(), String> {
         _ => None,
     };
     let http = http.open(&mut offer, &doors)?;
+    let https = https.open(&mut offer, &doors)?;
     let admin = admin.map(|admin| admin.open(&mut offer, &doors)).transpose()?;
     if predecessor.is_some() {
         let admin_port = admin
             .as_ref()
             .map_or(args.admin_address.port(), |door| door.address().port());
-        log(&format!("listening http={} admin={admin_port}", http.address().port()));
+        let (http, https) = (http.address().port(), https.address().port());
+        log(&format!("listening http={http} https={https} admin={admin_port}"));
     }
     if let Some(door) = admin {
         parts.spawn(serve_admin(door, Arc::clone(&state)));
     }
     let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front);
-    let mut proxy = tokio::spawn(proxy::serve(proxy, http, stopping));
+    let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
+    let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
+    let mut proxy = tokio::spawn(async { drop(tokio::join!(plain, tls)) });
     let link = match offer {
         Some(offer) => Some(offer.confirm().await),
         None => None,

@@ -3,9 +3,11 @@
 //! INVARIANT: no snapshot before all four lists were read whole; afterwards a lost watch, or a list that is read again, leaves the last
 //! one in place until the new list is whole.
 
-use crate::annotations::{self, NoSecrets};
+use crate::annotations;
+use crate::limits::{SECRETS_SETTLE, SECRETS_SETTLE_FIRST};
 use crate::log;
 use crate::route::{Builder, CLASS_ANNOTATION, DEFAULT_CLASS, LastGood, Objects, Options};
+use crate::secrets::{Name, Scope, Secrets};
 use crate::state::State;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -35,8 +37,9 @@ const RETRY_FORGET: Duration = Duration::from_secs(30);
 /// Runs until one of its tasks ends, which none does unless it panics: a table that is no longer kept current must not go on serving.
 ///
 /// `inherited` are the good versions that the process before had of Ingresses whose newest one is bad.
-pub async fn follow(client: Client, options: Options, inherited: LastGood, state: Arc<State>) {
+pub async fn follow(client: Client, options: Options, tls: Tls, inherited: LastGood, state: Arc<State>) {
     let changed = Arc::new(Notify::new());
+    let secrets = Secrets::new(client.clone(), tls.secrets, Arc::clone(&changed));
     let mut tasks = JoinSet::new();
     let lists = Lists {
         ingresses: list(&client, &changed, &state, &mut tasks),
@@ -50,12 +53,21 @@ pub async fn follow(client: Client, options: Options, inherited: LastGood, state
                 log(&format!("following the API: {error}"));
             }
         }
-        result = rebuild(&lists, Builder::new(options).with_last_good(inherited), &state, &changed) => {
+        () = Arc::clone(&secrets).follow() => {}
+        result = rebuild(&lists, Builder::new(options).with_last_good(inherited), &tls, &secrets, &state, &changed) => {
             if let Err(error) = result {
                 log(&format!("the route table: {error}"));
             }
         }
     }
+}
+
+/// What is read for TLS beside Ingresses.
+pub struct Tls {
+    /// How Secrets are followed.
+    pub secrets: Scope,
+    /// The operator's certificate for hosts without.
+    pub default_certificate: Option<Name>,
 }
 
 /// The four kinds, kept current by their tasks.
@@ -70,6 +82,8 @@ struct Lists {
 async fn rebuild(
     lists: &Lists,
     mut builder: Builder,
+    tls: &Tls,
+    secrets: &Secrets,
     state: &State,
     changed: &Notify,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -77,7 +91,9 @@ async fn rebuild(
     lists.classes.wait_until_ready().await?;
     lists.services.wait_until_ready().await?;
     lists.slices.wait_until_ready().await?;
+    let mut waited = false;
     for turn in 0.. {
+        let (view, default) = (secrets.view(), tls.default_certificate.clone());
         let objects = Objects {
             ingresses: lists.ingresses.state(),
             classes: lists.classes.state(),
@@ -86,11 +102,24 @@ async fn rebuild(
         };
         // With 10,000 Ingresses this takes tens of milliseconds, in which no other task would run on this thread.
         let building = tokio::task::spawn_blocking(move || {
-            let snapshot = builder.build(&objects, &NoSecrets, turn);
-            (builder, snapshot)
+            let snapshot = builder.build(&objects, &view, turn);
+            (builder, snapshot.with_certificates(&view, default.as_ref()))
         });
         let (back, snapshot) = building.await?;
         builder = back;
+        // A host whose certificate, or protection, is still on its way would be served wrongly for a moment.
+        let pending = secrets.want(&snapshot.wanted_secrets(tls.default_certificate.as_ref()));
+        if pending && !waited {
+            waited = true;
+            let longest = if turn == 0 {
+                SECRETS_SETTLE_FIRST
+            } else {
+                SECRETS_SETTLE
+            };
+            secrets.settled(longest).await;
+            continue;
+        }
+        waited = false;
         state.replace(snapshot);
         state.keep_last_good(builder.last_good());
         changed.notified().await;

@@ -12,10 +12,8 @@ pub(super) enum Spoken {
     /// Nothing: the first bytes tell, for HTTP/2 may be spoken with prior knowledge.
     Unknown,
     /// HTTP/1 was agreed on.
-    #[expect(dead_code, reason = "the listener with TLS says so")]
     Http1,
     /// HTTP/2 was agreed on.
-    #[expect(dead_code, reason = "the listener with TLS says so")]
     Http2,
 }
 

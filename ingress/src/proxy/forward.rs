@@ -4,12 +4,14 @@ use super::exchange::Exchange;
 use super::policy::Passage;
 use super::{Proxy, headers};
 use crate::body::{Stage, Upload};
-use crate::policy::Protocol;
+use crate::policy::{Policy, Protocol};
 use crate::reason::Reason;
 use crate::route::Route;
-use crate::upstream::{Destination, Failure, Lease, Waits};
+use crate::tls::backend::{self, Alpn};
+use crate::upstream::{Destination, Failure, Lease, Tls, Waits};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 impl Proxy {
@@ -38,7 +40,7 @@ impl Proxy {
             let to = Destination {
                 address,
                 protocol,
-                tls: None,
+                tls: tls(policy, protocol, address)?,
             };
             match self.upstream.send(&to, request, &waits).await {
                 Ok(answer) => return Ok(answer),
@@ -56,4 +58,16 @@ impl Proxy {
         }
         Err(Reason::Unreachable)
     }
+}
+
+/// How TLS is spoken with an endpoint, where the protocol has it. A name that is none leads nowhere.
+fn tls(policy: &Policy, protocol: Protocol, endpoint: SocketAddr) -> Result<Option<Tls>, Reason> {
+    let alpn = match protocol {
+        Protocol::Http1 | Protocol::H2c => return Ok(None),
+        Protocol::Https => Alpn::Http1,
+        Protocol::H2 => Alpn::Http2,
+    };
+    let name = backend::name(&policy.upstream, endpoint.ip()).ok_or(Reason::Unreachable)?;
+    let config = backend::config(&policy.upstream, alpn);
+    Ok(Some(Tls { config, name }))
 }

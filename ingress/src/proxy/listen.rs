@@ -5,6 +5,7 @@ use super::registry::{Full, Guard};
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::log;
+use crate::tls::Acceptor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::sync::watch::Receiver;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
-pub async fn serve(proxy: Arc<Proxy>, mut door: Door, mut stopping: Receiver<bool>) {
+pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>, mut stopping: Receiver<bool>) {
     let port = door.address().port();
     let sweeper = {
         let proxy = Arc::clone(&proxy);
@@ -29,10 +30,10 @@ pub async fn serve(proxy: Arc<Proxy>, mut door: Door, mut stopping: Receiver<boo
         let Some((stream, peer, guard)) = accepted else { break };
         let mut client = Client::new(peer, port);
         client.trusted = proxy.front.trusts(peer);
-        let proxy = Arc::clone(&proxy);
+        let (proxy, tls) = (Arc::clone(&proxy), tls.clone());
         tokio::spawn(async move {
             let open = proxy.state.counters.connections.one();
-            greet(&proxy, stream, client, &guard).await;
+            greet(&proxy, stream, client, tls.as_deref(), &guard).await;
             drop((open, guard));
         });
     }
@@ -79,8 +80,8 @@ async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr
     }
 }
 
-/// What comes before HTTP: a PROXY header from trusted peers.
-async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, guard: &Guard) {
+/// What comes before HTTP: a PROXY header from trusted peers, then TLS.
+async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: Option<&Acceptor>, guard: &Guard) {
     if proxy.front.proxy_protocol && client.trusted {
         match proxy_header::take(&stream, proxy.limits.proxy_header).await {
             Ok(Some(told)) => {
@@ -93,5 +94,15 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, guard:
             Err(proxy_header::Malformed) => return,
         }
     }
-    connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
+    let Some(tls) = tls else {
+        connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
+        return;
+    };
+    // An error here is the client's: it went away, or spoke no TLS.
+    if let Ok((stream, session)) = tls.accept(stream).await {
+        let spoken = if session.http2 { Spoken::Http2 } else { Spoken::Http1 };
+        client.https = true;
+        client.tls = Some(Arc::new(session));
+        connection::serve(proxy, stream, client, spoken, guard.place()).await;
+    }
 }

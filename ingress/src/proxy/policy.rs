@@ -47,6 +47,7 @@ use crate::limits::Limits;
 use crate::policy::ExternalAuth;
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
+use crate::tls;
 use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
@@ -128,6 +129,10 @@ impl Policies {
         }
         if let Some((status, location)) = redirect::answer(asked, self.https_port) {
             return Err(Stop::redirect(status, &location));
+        }
+        // After redirects to https: a plain request is sent there, not refused.
+        if tls::client::misdirected(snapshot, asked.host, policy.client_certificate.as_ref(), asked.client) {
+            return Err(Stop::plain(Reason::Misdirected));
         }
         if !policy.unlimited.iter().any(|network| network.contains(address)) {
             passage.slot = self

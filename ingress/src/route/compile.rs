@@ -10,7 +10,7 @@ use crate::annotations::{self, Secrets};
 use crate::path;
 use crate::policy::{Canary, HttpsRedirect, Policy, Rewrite};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where cert-manager's solver is asked for its token.
@@ -98,6 +98,10 @@ impl Compiled {
             let hosts = item.hosts.as_deref().unwrap_or_default();
             if hosts.is_empty() {
                 compiled.tls.push((String::new(), secret.clone()));
+                // S18: the default certificate is for the hosts of its own Ingress first.
+                let own = compiled.rules.iter().map(|rule| rule.host.clone());
+                let own: BTreeSet<String> = own.filter(|host| !host.is_empty()).collect();
+                compiled.tls.extend(own.into_iter().map(|host| (host, secret.clone())));
             }
             for host in hosts {
                 if let Some(host) = compiled.host(host) {

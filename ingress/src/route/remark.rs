@@ -52,6 +52,8 @@ pub enum Reason {
     CanaryAlone,
     /// An API version that is gone.
     OldVersion,
+    /// A Secret gives no certificate, or not the one that is served.
+    Certificate,
     /// An object that cannot be used; its last good version is served.
     LastGoodKept,
 }

@@ -44,12 +44,18 @@ impl Proxy {
             "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }] });
         let file = NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config.to_string()).unwrap();
+        let https = Some("--https-address").into_iter();
         let mut child = Command::new(program)
             .args([
                 "--ingress-class=landfall",
                 "--dashboard-host=ui.landfall.local",
                 "--stop-delay-ms=300",
             ])
+            .args(
+                https
+                    .filter(|flag| !flags.iter().any(|f| f.starts_with(flag)))
+                    .map(|flag| format!("{flag}=127.0.0.1:0")),
+            )
             .args(flags)
             .env_clear()
             .env("KUBECONFIG", file.path())

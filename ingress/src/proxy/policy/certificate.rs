@@ -94,7 +94,7 @@ fn verify(authorities: &[Vec<u8>], chain: &[Vec<u8>]) -> Option<()> {
     for authority in authorities {
         roots.add(CertificateDer::from_slice(authority)).ok()?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = crate::tls::provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .ok()?;
@@ -198,6 +198,7 @@ mod tests {
             Arc::new(Session {
                 server_name: Some(server_name.to_owned()),
                 client_certificates,
+                ..Session::default()
             })
         });
         client

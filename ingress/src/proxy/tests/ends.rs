@@ -120,7 +120,7 @@ pub(super) async fn proxy_on(snapshot: Snapshot, limits: Limits, front: Front) -
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
     let proxy = Proxy::new(Arc::clone(&state), limits, front);
-    let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), stopping));
+    let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), None, stopping));
     Running {
         address,
         proxy,

@@ -1,0 +1,214 @@
+//! The Secrets that Ingresses name: certificates, htpasswd files, authorities. Followed by name, so that a Role with `resourceNames` is
+//! enough; [`follow`] does it.
+//!
+//! Which are wanted is said by the table's builder (`Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
+//! it as a [`View`]. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
+//! are not ours to wipe.
+
+mod follow;
+mod material;
+
+pub use follow::{Scope, Secrets};
+pub use material::Material;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest name of a Secret or namespace in Kubernetes.
+const LONGEST_NAME: usize = 253;
+
+/// Namespace and name of a Secret, fit to be sent to the API.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    namespace: String,
+    name: String,
+}
+
+impl Name {
+    /// `None` when one of the two is no name: annotations are free text, and the name goes into a field selector.
+    pub fn new(namespace: &str, name: &str) -> Option<Self> {
+        (is_name(namespace) && is_name(name)).then(|| Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Reads `namespace/name`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        Self::new(namespace, name)
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its name within the namespace.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// RFC 1123's subdomain, as the API server checks names of Secrets.
+fn is_name(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        label.bytes().all(|b| inner(b) || b == b'-')
+            && !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= LONGEST_NAME && text.split('.').all(label)
+}
+
+/// Secrets that some Ingress, or a flag, names.
+pub type Wanted = BTreeSet<Name>;
+
+/// What is known of a wanted Secret.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// The API was asked and has not answered yet.
+    Pending,
+    /// There is none.
+    Missing,
+    /// It was never read; why, as the API says it.
+    Unreadable(Arc<str>),
+    /// As it is now. When the API can no longer be asked, as it was.
+    Here(Arc<Material>),
+}
+
+impl Found {
+    /// Nothing was read yet.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Pending | Self::Unreadable(_))
+    }
+}
+
+/// All wanted Secrets at one moment; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct View(Arc<BTreeMap<Name, Found>>);
+
+impl View {
+    /// Puts a view together.
+    pub fn new(found: BTreeMap<Name, Found>) -> Self {
+        Self(Arc::new(found))
+    }
+
+    /// A Secret's content, or why there is none.
+    pub fn get(&self, name: &Name) -> Result<&Arc<Material>, Absent> {
+        match self.0.get(name) {
+            Some(Found::Here(material)) => Ok(material),
+            Some(Found::Missing) => Err(Absent::Missing),
+            Some(Found::Unreadable(why)) => Err(Absent::Unreadable(Arc::clone(why))),
+            Some(Found::Pending) | None => Err(Absent::Pending),
+        }
+    }
+
+    fn read(&self, namespace: &str, name: &str) -> Result<&Arc<Material>, String> {
+        let name = Name::new(namespace, name).ok_or("has no valid name")?;
+        self.get(&name).map_err(|absent| absent.to_string())
+    }
+
+    /// Whether every one of these was answered for, whatever the answer.
+    pub fn settles(&self, wanted: &Wanted) -> bool {
+        let open = |name| matches!(self.0.get(name), None | Some(Found::Pending));
+        !wanted.iter().any(open)
+    }
+}
+
+/// As annotations read them.
+impl crate::annotations::Secrets for View {
+    fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let material = self.read(namespace, name)?;
+        Ok(material.value(key).map(<[u8]>::to_vec))
+    }
+
+    fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String> {
+        let material = self.read(namespace, name)?;
+        Ok(material.keys().map(str::to_owned).collect())
+    }
+
+    fn version(&self, namespace: &str, name: &str) -> String {
+        match self.read(namespace, name) {
+            Ok(material) => material.version(),
+            Err(why) => why,
+        }
+    }
+}
+
+/// Why a Secret's content is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absent {
+    /// Not read yet.
+    Pending,
+    /// There is no such Secret.
+    Missing,
+    /// It may not or cannot be read.
+    Unreadable(Arc<str>),
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("was not read yet"),
+            Self::Missing => f.write_str("does not exist"),
+            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_widen_a_field_selector_are_no_names() {
+        for fine in ["a", "a-b", "tls.example.com", "0"] {
+            assert!(Name::new("default", fine).is_some(), "{fine}");
+        }
+        let long = "a".repeat(254);
+        for bad in [
+            "",
+            "a,metadata.name!=b",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a..b",
+            "a/b",
+            "a=b",
+            "ä",
+            " a",
+            long.as_str(),
+        ] {
+            assert!(Name::new("default", bad).is_none(), "{bad}");
+            assert!(Name::new(bad, "default").is_none(), "{bad}");
+        }
+        assert_eq!(Name::parse("kube-system/x").unwrap().to_string(), "kube-system/x");
+        assert_eq!(Name::parse("x"), None);
+        assert_eq!(Name::parse("a/b/c"), None);
+    }
+
+    #[test]
+    fn a_view_settles_what_was_answered_for_whatever_the_answer() {
+        let name = |n| Name::new("default", n).unwrap();
+        let view = View::new(BTreeMap::from([
+            (name("missing"), Found::Missing),
+            (name("refused"), Found::Unreadable("forbidden".into())),
+            (name("pending"), Found::Pending),
+        ]));
+        assert!(view.settles(&Wanted::from([name("missing"), name("refused")])));
+        assert!(!view.settles(&Wanted::from([name("missing"), name("pending")])));
+        assert!(!view.settles(&Wanted::from([name("unknown")])));
+        let text = view.get(&name("refused")).unwrap_err().to_string();
+        assert_eq!(text, "cannot be read: forbidden");
+    }
+}

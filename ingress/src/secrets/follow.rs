@@ -1,0 +1,348 @@
+//! Follows the wanted Secrets: one watch each, or one over the whole cluster.
+//!
+//! INVARIANT: what was read once is only replaced by something newer or by "there is none", never by "could not be asked".
+
+use super::{Found, Material, Name, View, Wanted};
+use crate::limits;
+use crate::log;
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Client, ResourceExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch as channel};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+/// Types that never hold what an Ingress names; some are large, all are better not read.
+const FOREIGN_TYPES: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+    type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=bootstrap.kubernetes.io/token";
+
+/// How Secrets are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scope {
+    /// Each by its name: needs get, list and watch on these names only.
+    #[default]
+    Named,
+    /// All with one watch: needs these rights on every Secret of the cluster.
+    Cluster,
+}
+
+/// Whether an answer is the newest there is, or may be older than what a watch said meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Newest,
+    First,
+}
+
+/// Follows Secrets while [`Secrets::follow`] runs.
+pub struct Secrets {
+    client: Client,
+    scope: Scope,
+    known: Mutex<BTreeMap<Name, Found>>,
+    wanted: channel::Sender<Arc<Wanted>>,
+    /// Said after each change, for the one who builds tables.
+    changed: Arc<Notify>,
+    /// Goes up with each change, for those who wait for the first answers.
+    answers: channel::Sender<u64>,
+}
+
+impl Secrets {
+    /// Nothing is wanted yet. `changed` is notified whenever a wanted Secret changed.
+    pub fn new(client: Client, scope: Scope, changed: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            scope,
+            known: Mutex::default(),
+            wanted: channel::channel(Arc::default()).0,
+            changed,
+            answers: channel::channel(0).0,
+        })
+    }
+
+    /// Says which Secrets are wanted from now on. Returns whether one of them was not answered for yet.
+    pub fn want(&self, wanted: &Wanted) -> bool {
+        let mut pending = false;
+        {
+            let mut known = self.known();
+            known.retain(|name, _| wanted.contains(name));
+            for name in wanted {
+                let found = known.entry(name.clone()).or_insert(Found::Pending);
+                pending |= matches!(found, Found::Pending);
+            }
+        }
+        self.wanted.send_if_modified(|before| {
+            let differs = **before != *wanted;
+            if differs {
+                *before = Arc::new(wanted.clone());
+            }
+            differs
+        });
+        pending
+    }
+
+    /// All wanted Secrets as they are now.
+    pub fn view(&self) -> View {
+        View::new(self.known().clone())
+    }
+
+    /// Waits until every wanted Secret was answered for, at most `longest`. Returns whether they were.
+    pub async fn settled(&self, longest: Duration) -> bool {
+        let mut answers = self.answers.subscribe();
+        let all = async {
+            while self.known().values().any(|found| matches!(found, Found::Pending)) {
+                // The sender lives in self.
+                let _ = answers.changed().await;
+            }
+        };
+        timeout(longest, all).await.is_ok()
+    }
+
+    /// Runs until one of its tasks ends, which none does unless it panics.
+    pub async fn follow(self: Arc<Self>) {
+        match self.scope {
+            Scope::Named => self.follow_named().await,
+            Scope::Cluster => self.follow_cluster().await,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Name, Found>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what a watch says.
+    fn set(&self, name: &Name, new: Found) {
+        self.answer(name, new, Answer::Newest);
+    }
+
+    /// Takes an answer over, unless the Secret is no longer wanted or nothing is new.
+    fn answer(&self, name: &Name, new: Found, answer: Answer) {
+        {
+            let mut known = self.known();
+            let Some(old) = known.get_mut(name) else { return };
+            if answer == Answer::First && !old.is_open() {
+                return;
+            }
+            let same = match (&*old, &new) {
+                (Found::Here(old), Found::Here(new)) => old.same_version(new),
+                (Found::Missing, Found::Missing) => true,
+                _ => false,
+            };
+            if same {
+                return;
+            }
+            *old = new;
+        }
+        self.tell();
+    }
+
+    /// Keeps what was read, and gives the reason where nothing was.
+    fn failed(&self, name: &Name, why: &str) {
+        {
+            let mut known = self.known();
+            let Some(old) = known.get_mut(name) else { return };
+            match old {
+                Found::Here(_) | Found::Missing => return,
+                Found::Unreadable(before) if **before == *why => return,
+                Found::Unreadable(_) | Found::Pending => *old = Found::Unreadable(why.into()),
+            }
+        }
+        log(&format!("Secret {name} cannot be read: {why}"));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.answers.send_modify(|answers| *answers = answers.wrapping_add(1));
+        self.changed.notify_one();
+    }
+
+    async fn follow_named(self: Arc<Self>) {
+        let mut wanted = self.wanted.subscribe();
+        let mut tasks = JoinSet::new();
+        let mut watches: BTreeMap<Name, AbortHandle> = BTreeMap::new();
+        loop {
+            let now = Arc::clone(&wanted.borrow_and_update());
+            watches.retain(|name, task| {
+                let stays = now.contains(name);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for name in now.iter() {
+                if watches.contains_key(name) {
+                    continue;
+                }
+                if watches.len() == limits::SECRET_WATCHES {
+                    self.failed(
+                        name,
+                        "more Secrets are named than are followed by name: use --secrets=cluster",
+                    );
+                    continue;
+                }
+                let task = tasks.spawn(Arc::clone(&self).follow_one(name.clone()));
+                watches.insert(name.clone(), task);
+            }
+            loop {
+                tokio::select! {
+                    // The sender lives in self.
+                    _ = wanted.changed() => break,
+                    Some(ended) = tasks.join_next() => if !ended.is_err_and(|error| error.is_cancelled()) {
+                        log("a Secret is no longer followed");
+                        return;
+                    },
+                }
+            }
+        }
+    }
+
+    async fn follow_one(self: Arc<Self>, name: Name) {
+        let api = Api::<Secret>::namespaced(self.client.clone(), name.namespace());
+        // The form that a right on one name covers.
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", name.name()));
+        let mut events = pin!(watch(api, config).backoff(backoff()));
+        let mut listed = None;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = None,
+                Ok(Event::InitApply(secret)) => listed = Some(secret),
+                Ok(Event::InitDone) => self.set(&name, found(listed.take())),
+                Ok(Event::Apply(secret)) => self.set(&name, found(Some(secret))),
+                Ok(Event::Delete(_)) => self.set(&name, Found::Missing),
+                Err(error) => self.failed(&name, &innermost(&error)),
+            }
+        }
+    }
+
+    /// One watch; of what is not wanted nothing is kept. So a Secret that becomes wanted later is read once by itself.
+    async fn follow_cluster(self: Arc<Self>) {
+        let api = Api::<Secret>::all(self.client.clone());
+        let config = watcher::Config::default().fields(FOREIGN_TYPES);
+        let mut events = pin!(watch(api, config).backoff(backoff()));
+        let mut wanted = self.wanted.subscribe();
+        let mut asked = BTreeSet::new();
+        let mut reads = JoinSet::new();
+        // Wanted when the list began: those of them that it does not have do not exist.
+        let mut listing = Arc::new(Wanted::new());
+        let mut listed = BTreeMap::new();
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(Event::Init)) => {
+                        listing = Arc::clone(&self.wanted.borrow());
+                        listed.clear();
+                    }
+                    Some(Ok(Event::InitApply(secret))) => {
+                        if let Some(name) = name_of(&secret).filter(|name| listing.contains(name)) {
+                            listed.insert(name, secret);
+                        }
+                    }
+                    Some(Ok(Event::InitDone)) => {
+                        for name in listing.iter() {
+                            self.set(name, found(listed.remove(name)));
+                        }
+                    }
+                    Some(Ok(Event::Apply(secret))) => {
+                        if let Some(name) = name_of(&secret) {
+                            self.set(&name, found(Some(secret)));
+                        }
+                    }
+                    Some(Ok(Event::Delete(secret))) => {
+                        if let Some(name) = name_of(&secret) {
+                            self.set(&name, Found::Missing);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        let why = innermost(&error);
+                        let names = Arc::clone(&self.wanted.borrow());
+                        names.iter().for_each(|name| self.failed(name, &why));
+                    }
+                    None => return,
+                },
+                _ = wanted.changed() => {
+                    let now = Arc::clone(&wanted.borrow_and_update());
+                    asked.retain(|name| now.contains(name));
+                    for name in now.iter() {
+                        if asked.insert(name.clone()) {
+                            reads.spawn(Arc::clone(&self).read_once(name.clone()));
+                        }
+                    }
+                }
+                Some(ended) = reads.join_next() => if ended.is_err() {
+                    log("a Secret could not be read: its task failed");
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Answers for a Secret for which the watch did not, and ends.
+    async fn read_once(self: Arc<Self>, name: Name) {
+        let api = Api::<Secret>::namespaced(self.client.clone(), name.namespace());
+        let mut pauses = Retry::default();
+        loop {
+            match api.get_opt(name.name()).await {
+                Ok(secret) => return self.answer(&name, found(secret), Answer::First),
+                Err(error) => self.failed(&name, &innermost(&error)),
+            }
+            let open = self.known().get(&name).is_some_and(Found::is_open);
+            let Some(pause) = pauses.next().filter(|_| open) else {
+                return;
+            };
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Pauses that double. A right that is missing is given by a person, so the last ones are long.
+struct Retry(Duration);
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self(limits::SECRET_RETRY_FIRST)
+    }
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(limits::SECRET_RETRY_LONGEST);
+        Some(pause)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The cause that says most: what the API answered, without the layers around it.
+fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}
+
+fn backoff() -> ResetTimerBackoff<Retry> {
+    ResetTimerBackoff::new(Retry::default(), limits::SECRET_RETRY_FORGET)
+}
+
+fn found(secret: Option<Secret>) -> Found {
+    secret.map_or(Found::Missing, |secret| Found::Here(Arc::new(Material::from(secret))))
+}
+
+fn name_of(secret: &Secret) -> Option<Name> {
+    Name::new(&secret.namespace()?, &secret.name_any())
+}

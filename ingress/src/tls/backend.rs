@@ -1,0 +1,160 @@
+//! TLS to endpoints: what is checked of their certificates, and the name that is asked for.
+
+use super::provider::provider;
+use crate::limits;
+use crate::policy::Upstream;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// HTTP version that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alpn {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+}
+
+/// What makes two configurations the same.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    alpn: Alpn,
+    check: Check,
+    authorities: Vec<Vec<u8>>,
+}
+
+/// What is checked of an endpoint's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Check {
+    /// Nothing, as ingress-nginx does unless told otherwise.
+    Nothing,
+    /// That an authority signed it.
+    Chain,
+    /// That an authority signed it for the name.
+    Name,
+}
+
+static CONFIGS: Mutex<BTreeMap<Key, Arc<ClientConfig>>> = Mutex::new(BTreeMap::new());
+
+/// How to speak TLS with the endpoints of a route. The same wishes give the same configuration, which remembers sessions.
+///
+/// When endpoints are to be checked and there is no usable authority, every endpoint is refused.
+pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
+    let key = Key {
+        alpn,
+        check: match (upstream.tls_verify, &upstream.tls_name) {
+            (false, _) => Check::Nothing,
+            (true, None) => Check::Chain,
+            (true, Some(_)) => Check::Name,
+        },
+        authorities: if upstream.tls_verify {
+            upstream.tls_authorities.clone()
+        } else {
+            Vec::new()
+        },
+    };
+    let mut configs = CONFIGS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(config) = configs.get(&key) {
+        return Arc::clone(config);
+    }
+    // Rarely are there many; then sessions are forgotten, nothing more.
+    if configs.len() >= limits::TLS_CONFIGS {
+        configs.clear();
+    }
+    let config = Arc::new(build(&key));
+    configs.insert(key, Arc::clone(&config));
+    config
+}
+
+/// The name that an endpoint is asked for: the one that was named, else its address, which is not sent. `None` when it is no name: then
+/// there must be no connection.
+pub fn name(upstream: &Upstream, endpoint: IpAddr) -> Option<ServerName<'static>> {
+    match &upstream.tls_name {
+        Some(name) => ServerName::try_from(name.clone()).ok(),
+        None => Some(ServerName::IpAddress(endpoint.into())),
+    }
+}
+
+fn build(key: &Key) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(key.authorities.iter().map(|der| CertificateDer::from(der.as_slice())));
+    let verifier = Verifier {
+        check: key.check,
+        roots,
+    };
+    let builder = ClientConfig::builder_with_provider(provider());
+    let mut config = builder
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![match key.alpn {
+        Alpn::Http1 => b"http/1.1".to_vec(),
+        Alpn::Http2 => b"h2".to_vec(),
+    }];
+    config
+}
+
+#[derive(Debug)]
+struct Verifier {
+    check: Check,
+    roots: RootCertStore,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.check != Check::Nothing {
+            let own = ParsedCertificate::try_from(own)?;
+            let algorithms = provider().signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&own, &self.roots, others, now, algorithms)?;
+            if self.check == Check::Name {
+                verify_server_name(&own, name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if self.check == Check::Nothing {
+            // A certificate that proves nothing may be one that cannot be parsed either.
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, own, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if self.check == Check::Nothing {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, own, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,8 @@
+//! TLS with real handshakes on loopback and certificates made for the test.
+
+mod backends;
+
+mod ends;
+mod handshakes;
+mod hosts;
+mod pki;
