@@ -46,7 +46,12 @@ impl Passage {
     pub(super) fn new(asked: &Asked<'_>) -> Self {
         let policy = Arc::clone(&asked.route.policy);
         let cors = policy.cors.as_ref();
-        let plain = policy.affinity.is_some() && asked.route.pattern.is_none();
+        let cookie_path = match (&policy.affinity, &asked.route.pattern) {
+            (None, _) => String::new(),
+            (Some(_), None) => asked.route.path.clone(),
+            // A regular expression is no path that a browser could compare.
+            (Some(_), Some(_)) => "/".to_owned(),
+        };
         let pages = !policy.replaced_statuses.is_empty();
         Self {
             backend: Arc::clone(&asked.route.backend),
@@ -59,11 +64,7 @@ impl Passage {
             origin: cors.and_then(|cors| cors::allowed_origin(cors, asked.headers)),
             is_preflight: cors.is_some() && cors::is_preflight(asked.method, asked.headers),
             secure: asked.secure,
-            cookie_path: if plain {
-                asked.route.path.clone()
-            } else {
-                "/".to_owned()
-            },
+            cookie_path,
             accept: asked.headers.get(header::ACCEPT).filter(|_| pages).cloned(),
             request_uri: if pages { asked.request_uri() } else { String::new() },
             mirror: None,

@@ -3,6 +3,7 @@
 use super::world::{World, get, plain, send, service};
 use crate::limits::Limits;
 use crate::proxy::tests::ends::{dead, read_until};
+use base64::Engine;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -359,4 +360,100 @@ async fn auth_signin_sends_there_with_the_way_back_and_a_dead_service_lets_nobod
         .await;
     assert_eq!(get(&proxy, "/", &[]).await.status, 502);
     assert!(a.asked().is_empty());
+}
+
+#[tokio::test]
+async fn auth_tls_secret_refuses_plain_connections_whatever_they_claim() {
+    let a = plain("alpha").await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let der = params.self_signed(&key).unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(der.der());
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    let world = |verify| {
+        World::new()
+            .service("a", &[a.address])
+            .secret("ca", "ca.crt", &pem)
+            .ingress(
+                &[("auth-tls-secret", "d/ca"), ("auth-tls-verify-client", verify)],
+                "h.io",
+                ROOT,
+            )
+            .trusting()
+    };
+    let claims = [
+        ("ssl-client-verify", "SUCCESS"),
+        ("ssl_client_verify", "SUCCESS"),
+        ("ssl-client-cert", "x"),
+        ("X-Forwarded-Proto", "https"),
+        ("ssl-client-subject-dn", "CN=root"),
+    ];
+    let strict = world("on").start().await;
+    let answer = get(&strict, "/", &claims).await;
+    assert_eq!(
+        (answer.status, answer.field("x-landfall-reason")),
+        (400, Some("certificate"))
+    );
+    assert!(a.asked().is_empty());
+    let optional = world("optional").start().await;
+    assert_eq!(get(&optional, "/", &claims).await.status, 200);
+    let got = a.next().await;
+    assert_eq!(
+        (got.field("ssl-client-verify"), got.field("ssl-client-cert")),
+        (Some("NONE"), None)
+    );
+    assert!(got.field("ssl-client-subject-dn").is_none() && got.field("ssl_client_verify").is_none());
+}
+
+#[tokio::test]
+async fn protection_holds_for_upgrades_absolute_targets_and_other_methods() {
+    let a = plain("alpha").await;
+    let auth = [("auth-type", "basic"), ("auth-secret", "users")];
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .secret("users", "auth", USERS)
+        .ingress(&auth, "h.io", ROOT)
+        .start()
+        .await;
+    for request in [
+        "GET /ws HTTP/1.1\r\nHost: h.io\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "GET http://h.io/ HTTP/1.1\r\nHost: h.io\r\nConnection: close\r\n\r\n",
+        "GET http://h.io/ HTTP/1.1\r\nHost: other.io\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: H.IO.:80\r\nConnection: close\r\n\r\n",
+        "BREW / HTTP/1.1\r\nHost: h.io\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: h.io\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        "HEAD / HTTP/1.1\r\nHost: h.io\r\nConnection: close, authorization\r\n\r\n",
+    ] {
+        let answer = crate::proxy::tests::ends::ask(proxy.address, request).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 401") || answer.starts_with("HTTP/1.1 400"),
+            "{request}{answer}"
+        );
+    }
+    assert!(a.asked().is_empty());
+}
+
+#[tokio::test]
+async fn limit_allowlist_is_not_counted() {
+    let a = plain("alpha").await;
+    let wishes = [
+        ("limit-rpm", "1"),
+        ("limit-burst-multiplier", "1"),
+        ("limit-allowlist", "10.0.0.0/8"),
+    ];
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .ingress(&wishes, "h.io", ROOT)
+        .trusting()
+        .start()
+        .await;
+    for _ in 0..5 {
+        assert_eq!(get(&proxy, "/", &[("X-Forwarded-For", "10.0.0.1")]).await.status, 200);
+    }
+    let mut last = 0;
+    for _ in 0..5 {
+        last = get(&proxy, "/", &[("X-Forwarded-For", "11.0.0.1")]).await.status;
+    }
+    assert_eq!(last, 429);
 }

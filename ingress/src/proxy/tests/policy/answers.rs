@@ -228,3 +228,84 @@ async fn custom_http_errors_are_answered_by_the_default_backend() {
     get(&proxy, "/other", &[]).await;
     assert_eq!(pages.next().await.uri.path(), "/other");
 }
+
+#[tokio::test]
+async fn hsts_is_sent_over_tls_alone_and_response_headers_on_every_answer() {
+    let a = service("alpha", |_, _| (200, vec![("x-frame-options", "ALLOW".to_owned())])).await;
+    let wishes = [
+        ("ingress.landfall.dev/hsts", "max-age=60"),
+        (
+            "ingress.landfall.dev/response-headers",
+            "X-Frame-Options: DENY\nX-More: 1",
+        ),
+        ("nginx.ingress.kubernetes.io/denylist-source-range", "10.0.0.0/8"),
+    ];
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .named(&wishes, "h.io", ROOT)
+        .trusting()
+        .start()
+        .await;
+    let secure = get(&proxy, "/", &[("X-Forwarded-Proto", "https")]).await;
+    assert_eq!(secure.field("strict-transport-security"), Some("max-age=60"));
+    assert_eq!(
+        (secure.all("x-frame-options"), secure.field("x-more")),
+        (vec!["DENY"], Some("1"))
+    );
+    assert_eq!(get(&proxy, "/", &[]).await.field("strict-transport-security"), None);
+    let refused = get(
+        &proxy,
+        "/",
+        &[("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "10.0.0.1")],
+    )
+    .await;
+    assert_eq!((refused.status, refused.field("x-more")), (403, Some("1")));
+    assert_eq!(refused.field("strict-transport-security"), Some("max-age=60"));
+}
+
+#[tokio::test]
+async fn enable_cors_lets_preflights_past_authentication_and_scripts_see_a_refusal() {
+    let a = plain("alpha").await;
+    let wishes = [
+        ("enable-cors", "true"),
+        ("cors-allow-origin", "https://one.io"),
+        ("auth-type", "basic"),
+        ("auth-secret", "users"),
+    ];
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .secret("users", "auth", "anna:{SHA}87u9ZqY9S/F0eUBXjsPQEDUw4h0=")
+        .ingress(&wishes, "h.io", ROOT)
+        .start()
+        .await;
+    let origin = ("Origin", "https://one.io");
+    let preflight = send(
+        &proxy,
+        "OPTIONS",
+        "h.io",
+        "/",
+        &[origin, ("Access-Control-Request-Method", "PUT")],
+    )
+    .await;
+    assert_eq!((preflight.status, preflight.body.as_str()), (204, ""));
+    let refused = get(&proxy, "/", &[origin]).await;
+    assert_eq!(
+        (refused.status, refused.field("access-control-allow-origin")),
+        (401, Some("https://one.io"))
+    );
+    // Without an origin, or with another method, it is a request like any other.
+    assert_eq!(send(&proxy, "OPTIONS", "h.io", "/", &[origin]).await.status, 401);
+    assert_eq!(
+        send(
+            &proxy,
+            "GET",
+            "h.io",
+            "/",
+            &[origin, ("Access-Control-Request-Method", "PUT")]
+        )
+        .await
+        .status,
+        401
+    );
+    assert!(a.asked().is_empty());
+}

@@ -164,20 +164,28 @@ impl World {
     }
 
     /// The same with TLS for these hosts.
-    pub(super) fn with(
+    pub(super) fn with(self, annotations: &[(&str, &str)], host: &str, path: (&str, &str, &str), tls: &[&str]) -> Self {
+        let prefixed =
+            |(name, value): &(&str, &str)| (format!("nginx.ingress.kubernetes.io/{name}"), (*value).to_owned());
+        self.add(annotations.iter().map(prefixed).collect(), host, path, tls)
+    }
+
+    /// The same with the whole names of annotations.
+    pub(super) fn named(self, annotations: &[(&str, &str)], host: &str, path: (&str, &str, &str)) -> Self {
+        let whole = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.add(annotations.iter().map(whole).collect(), host, path, &[])
+    }
+
+    fn add(
         mut self,
-        annotations: &[(&str, &str)],
+        annotations: BTreeMap<String, String>,
         host: &str,
         (kind, path, service): (&str, &str, &str),
         tls: &[&str],
     ) -> Self {
-        let named: BTreeMap<String, &str> = annotations
-            .iter()
-            .map(|(name, value)| (format!("nginx.ingress.kubernetes.io/{name}"), *value))
-            .collect();
         let name = format!("i{}", self.objects.ingresses.len());
         self.objects.ingresses.push(object(
-            json!({ "metadata": { "name": name, "namespace": "d", "annotations": named },
+            json!({ "metadata": { "name": name, "namespace": "d", "annotations": annotations },
             "spec": { "ingressClassName": "landfall", "tls": [{ "hosts": tls }], "rules": [{ "host": host, "http": { "paths": [
                 { "path": path, "pathType": kind, "backend": { "service": { "name": service, "port": { "number": 80 } } } }] } }] } }),
         ));
