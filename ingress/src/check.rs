@@ -140,6 +140,10 @@ fn judge(mut input: Input, options: &Options) -> Report {
         }
         if remark.text.contains(ABSENT) {
             remark.severity = Severity::Note;
+            remark.reason = Reason::NotInInput;
+            remark
+                .text
+                .truncate(remark.text.find(ABSENT).map_or(0, |at| at + ABSENT.len()));
         }
         let Some(judged) = all.get_mut(&(remark.namespace.clone(), remark.name.clone())) else {
             continue;

@@ -54,15 +54,10 @@ impl Target {
             Some(("$scheme" | "$pass_access_scheme", rest)) => (false, rest),
             _ => return Err("no URL of http or https"),
         };
-        let end = rest
-            .find(['/', '?', '$'])
-            .filter(|at| !rest.starts_with('$') || *at > 0);
-        let end = if rest.starts_with('$') {
-            rest[1..].find(['/', '?', '$']).map(|at| at + 1)
-        } else {
-            end
-        };
-        let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+        // A variable may be the host, and path or query may begin with one.
+        let begun = usize::from(rest.starts_with('$'));
+        let end = rest[begun..].find(['/', '?', '$']).map_or(rest.len(), |at| at + begun);
+        let (authority, path) = rest.split_at(end);
         let path = if path.starts_with('/') {
             path.to_owned()
         } else {

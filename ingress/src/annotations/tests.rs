@@ -418,3 +418,72 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
         assert!(Target::parse(url, "d", &options).is_ok(), "{url}");
     }
 }
+
+#[test]
+fn hostile_values_of_every_name_are_read_without_a_panic_and_never_open_what_protects() {
+    let long = "a".repeat(70_000);
+    let hostile = [
+        "",
+        " ",
+        ",",
+        "/",
+        "$",
+        "${",
+        "$1",
+        "://",
+        "http://",
+        "http://[",
+        "http://]:1",
+        "http://$",
+        "https://$host",
+        "-1",
+        "0",
+        "99999999999999999999",
+        "1e9",
+        "\u{0}",
+        "\r\nX: y",
+        "\u{e4}\u{1f600}",
+        "((((",
+        "[a-",
+        "(?i)",
+        "a{1000}{1000}",
+        "\\",
+        "\"",
+        "';",
+        "../..",
+        "a/b/c",
+        "::",
+        "::/0",
+        "*",
+        "*.*",
+        "~^(",
+        "max-age=",
+        ":",
+        "a:",
+        ":a",
+        "1m1",
+        "k",
+        "\u{e4}k",
+        "$http_",
+        "$cookie_\u{e4}",
+        long.as_str(),
+    ];
+    for (name, _) in NAMES {
+        for prefix in [OWN, NGINX] {
+            for value in hostile {
+                let all = BTreeMap::from([(format!("{prefix}{name}"), value.to_owned())]);
+                let wishes = read(&all, "d", &USERS, &Options::default());
+                let protects = name.ends_with("source-range") || *name == "auth-type" || *name == "auth-url";
+                let kept = !wishes.policy.sources.allow.is_empty()
+                    || !wishes.policy.sources.deny.is_empty()
+                    || wishes.policy.external_auth.is_some();
+                // An empty deny-list denies nobody, which is what it says.
+                let nothing = *name == "denylist-source-range" && value.trim().trim_matches(',').is_empty();
+                assert!(
+                    !protects || kept || nothing || wishes.policy.closed.is_some(),
+                    "{name}: {value:.50}"
+                );
+            }
+        }
+    }
+}

@@ -24,6 +24,9 @@ pub(super) struct Resolver<'a> {
     made: RefCell<HashMap<String, Made>>,
 }
 
+/// Addresses, and what the Service port's `appProtocol` asks for.
+type Found = (Vec<SocketAddr>, Option<Protocol>);
+
 /// A backend, and what is wrong with it.
 type Made = (Arc<Backend>, Option<(Reason, &'static str)>);
 
@@ -146,7 +149,7 @@ impl<'a> Resolver<'a> {
         namespace: &str,
         name: &str,
         port: Option<&ServiceBackendPort>,
-    ) -> Result<(Vec<SocketAddr>, Option<Protocol>), (Reason, &'static str)> {
+    ) -> Result<Found, (Reason, &'static str)> {
         let missing = |text| (Reason::NoService, text);
         let service = self
             .services

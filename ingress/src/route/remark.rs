@@ -50,6 +50,8 @@ pub enum Reason {
     Closed,
     /// A canary whose routes no other Ingress has.
     CanaryAlone,
+    /// A Secret that a check was not given.
+    NotInInput,
     /// An API version that is gone.
     OldVersion,
     /// A Secret gives no certificate, or not the one that is served.
