@@ -70,10 +70,12 @@ fn limits(values: &mut Values<'_>, policy: &mut Policy) {
 
 fn sources(values: &mut Values<'_>, policy: &mut Policy) {
     policy.sources.allow = networks(values, ["whitelist-source-range", "allowlist-source-range"]);
-    // A list that is there and empty admits nobody in spirit; in ingress-nginx it admits all. Neither is guessed.
-    for name in ["whitelist-source-range", "allowlist-source-range"] {
-        if values.text(name) == Some("") {
-            values.fault(name, "an empty list");
+    // A list that names nobody admits all in ingress-nginx, and nobody in spirit. Neither is guessed.
+    if policy.sources.allow.is_empty() {
+        for name in ["whitelist-source-range", "allowlist-source-range"] {
+            if values.has(name) {
+                values.fault(name, "an empty list");
+            }
         }
     }
     policy.sources.deny = values

@@ -136,6 +136,8 @@ fn s18_certificates_belong_to_hosts_of_their_own_namespace() {
         using("h.com", Some("cert")),
         using("*.w.com", Some("cert")),
         using("", Some("fallback")),
+        // An item without hosts is for those of its own rules too.
+        using("h.com", Some("fallback")),
         using("bare", None),
     ];
     assert_eq!(snapshot.certificates, wanted);
