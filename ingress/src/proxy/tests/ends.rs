@@ -115,12 +115,19 @@ pub(super) async fn proxy_behind(
 
 /// A proxy with this table.
 pub(super) async fn proxy_on(snapshot: Snapshot, limits: Limits, front: Front) -> Running {
+    proxy_over(snapshot, limits, front, false).await
+}
+
+/// A proxy with this table, for clients that speak TLS or do not.
+pub(super) async fn proxy_over(snapshot: Snapshot, limits: Limits, front: Front, tls: bool) -> Running {
     let state = Arc::new(State::new("n", ""));
     state.replace(snapshot);
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
+    let acceptor = || crate::tls::Acceptor::new(Arc::clone(&state), &crate::tls::Options::default()).unwrap();
+    let acceptor = tls.then(|| Arc::new(acceptor()));
     let proxy = Proxy::new(Arc::clone(&state), limits, front);
-    let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), None, stopping));
+    let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), acceptor, stopping));
     Running {
         address,
         proxy,

@@ -2,5 +2,6 @@
 
 mod access;
 mod answers;
+mod certificates;
 mod choice;
 mod world;

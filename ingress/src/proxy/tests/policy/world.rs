@@ -4,8 +4,9 @@ use crate::annotations::Secrets;
 use crate::limits::Limits;
 use crate::policy::Network;
 use crate::proxy::Front;
-use crate::proxy::tests::ends::{Running, ask, listen, proxy_on};
+use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
 use crate::route::{Builder, CONTROLLER, Objects, Options};
+use crate::secrets::View;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -184,9 +185,11 @@ impl World {
         tls: &[&str],
     ) -> Self {
         let name = format!("i{}", self.objects.ingresses.len());
+        // An item without hosts would be TLS for all of them.
+        let tls: Vec<Value> = tls.iter().map(|host| json!({ "hosts": [host] })).collect();
         self.objects.ingresses.push(object(
             json!({ "metadata": { "name": name, "namespace": "d", "annotations": annotations },
-            "spec": { "ingressClassName": "landfall", "tls": [{ "hosts": tls }], "rules": [{ "host": host, "http": { "paths": [
+            "spec": { "ingressClassName": "landfall", "tls": tls, "rules": [{ "host": host, "http": { "paths": [
                 { "path": path, "pathType": kind, "backend": { "service": { "name": service, "port": { "number": 80 } } } }] } }] } }),
         ));
         self
@@ -211,13 +214,23 @@ impl World {
     }
 
     pub(super) async fn start(self) -> Running {
+        self.run(false).await
+    }
+
+    /// Clients speak TLS.
+    pub(super) async fn start_tls(self) -> Running {
+        self.run(true).await
+    }
+
+    async fn run(self, tls: bool) -> Running {
         let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets, 0);
+        let snapshot = snapshot.with_certificates(&View::new(BTreeMap::new()), None);
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
         let front = Front {
             trusted: trusted.into_iter().collect(),
             ..Front::default()
         };
-        proxy_on(snapshot, self.limits.unwrap_or_default(), front).await
+        proxy_over(snapshot, self.limits.unwrap_or_default(), front, tls).await
     }
 }
 

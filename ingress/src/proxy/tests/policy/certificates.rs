@@ -1,0 +1,139 @@
+//! Client certificates over real handshakes.
+
+use super::world::{Answer, World, plain, read};
+use crate::policy::Upstream;
+use crate::proxy::tests::ends::Running;
+use crate::tls::backend::{Alpn, config};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn authority(name: &str) -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let der = params.self_signed(&key).unwrap();
+    let text = STANDARD.encode(der.der());
+    Authority {
+        pem: format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"),
+        issuer: Issuer::new(params, key),
+    }
+}
+
+impl Authority {
+    fn client(&self, name: &str) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = rustls::crypto::ring::default_provider();
+        let signing = provider.key_provider.load_private_key(private).unwrap();
+        Arc::new(CertifiedKey::new(vec![CertificateDer::from(der)], signing))
+    }
+}
+
+/// Asks over TLS; the name of the handshake and the host of the request may differ. None when the handshake or the connection fails.
+async fn ask(proxy: &Running, name: &str, host: &str, own: Option<&Arc<CertifiedKey>>, fields: &str) -> Option<Answer> {
+    let mut client = (*config(&Upstream::default(), Alpn::Http1)).clone();
+    if let Some(own) = own {
+        client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(own)));
+    }
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.ok()?;
+    let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    // The other side may end without saying so, after a handshake that it does not like.
+    let _ = stream.read_to_end(&mut answer).await;
+    (!answer.is_empty()).then(|| read(&String::from_utf8_lossy(&answer)))
+}
+
+#[tokio::test]
+async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they_are() {
+    let a = plain("alpha").await;
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let wishes = |secret| {
+        [
+            ("auth-tls-secret", secret),
+            ("auth-tls-verify-client", "on"),
+            ("auth-tls-pass-certificate-to-upstream", "true"),
+        ]
+    };
+    let root = ("Prefix", "/", "a");
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .secret("ours", "ca.crt", &ours.pem)
+        .secret("theirs", "ca.crt", &theirs.pem)
+        .with(&wishes("d/ours"), "h.io", root, &["h.io"])
+        .with(&wishes("d/theirs"), "t.io", root, &["t.io"])
+        .with(&[], "open.io", root, &["open.io"])
+        .with(
+            &[("auth-tls-secret", "d/ours"), ("auth-tls-verify-client", "optional")],
+            "o.io",
+            root,
+            &["o.io"],
+        )
+        .start_tls()
+        .await;
+    let (anna, eve) = (ours.client("anna"), theirs.client("anna"));
+    let spoof = "ssl-client-subject-dn: CN=root\r\nssl-client-verify: FAILED\r\nConnection: ssl-client-verify\r\n";
+    let answer = ask(&proxy, "h.io", "h.io", Some(&anna), spoof)
+        .await
+        .expect("an answer");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "alpha"));
+    let got = a.next().await;
+    assert_eq!(
+        (got.field("ssl-client-verify"), got.field("ssl-client-subject-dn")),
+        (Some("SUCCESS"), Some("CN=anna"))
+    );
+    assert_eq!(got.headers.get_all("ssl-client-verify").iter().count(), 1);
+    assert!(
+        got.field("ssl-client-cert")
+            .unwrap()
+            .starts_with("-----BEGIN%20CERTIFICATE-----%0A")
+    );
+    // Nobody else: no certificate, another authority's, and any of that by way of another host's handshake.
+    for (name, host, own) in [
+        ("h.io", "h.io", None),
+        ("h.io", "h.io", Some(&eve)),
+        ("t.io", "h.io", Some(&eve)),
+        ("t.io", "h.io", None),
+        ("open.io", "h.io", None),
+        ("open.io", "h.io", Some(&eve)),
+        ("open.io", "h.io", Some(&anna)),
+    ] {
+        let answer = ask(&proxy, name, host, own, spoof).await;
+        let status = answer.map_or(0, |answer| answer.status);
+        assert!(
+            [0, 400, 421].contains(&status),
+            "{name} {host} {}: {status}",
+            own.is_some()
+        );
+    }
+    assert!(a.asked().is_empty());
+    let open = ask(&proxy, "open.io", "open.io", None, spoof).await.expect("an answer");
+    assert_eq!(open.status, 200);
+    let got = a.next().await;
+    assert!(got.field("ssl-client-verify").is_none() && got.field("ssl-client-subject-dn").is_none());
+    let left_out = ask(&proxy, "o.io", "o.io", None, spoof).await.expect("an answer");
+    assert_eq!(left_out.status, 200);
+    assert_eq!(a.next().await.field("ssl-client-verify"), Some("NONE"));
+    let wrong = ask(&proxy, "o.io", "o.io", Some(&eve), spoof).await;
+    assert!(wrong.is_none_or(|answer| answer.status == 400));
+    assert!(a.asked().is_empty());
+}
