@@ -27,7 +27,7 @@ fn sent(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 #[test]
-fn what_the_client_claims_is_replaced() {
+fn s24_what_the_client_claims_is_replaced() {
     let headers = sent(&[
         ("host", "h:80"),
         ("x-forwarded-for", "1.1.1.1"),
@@ -52,7 +52,7 @@ fn what_the_client_claims_is_replaced() {
 }
 
 #[test]
-fn trusted_peers_are_believed_and_added_to() {
+fn s24_trusted_peers_are_believed_and_added_to() {
     let peer = client("10.0.0.9:50000", true);
     let headers = sent_by(
         &peer,

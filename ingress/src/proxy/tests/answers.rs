@@ -74,6 +74,13 @@ async fn answers_end_where_their_kind_says() {
             "{answer:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn s25_server_is_added_only_where_the_endpoint_sent_none() {
+    let get = &get("h");
+    let none = answered_by(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", get).await;
+    assert!(none.contains("server: landfall-ingress\r\n"), "{none}");
     let own = answered_by(
         b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: d\r\nContent-Length: 0\r\n\r\n",
         get,
@@ -292,7 +299,7 @@ async fn an_endpoint_that_takes_nothing_more_of_a_body_is_given_up() {
 }
 
 #[tokio::test]
-async fn our_own_answers_say_why() {
+async fn s23_our_own_answers_say_why() {
     let (a, _) = endpoint("alpha").await;
     let proxy = proxy(&[a]).await;
     for (text, wanted) in [

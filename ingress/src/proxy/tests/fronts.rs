@@ -1,6 +1,7 @@
 //! What stands in front: PROXY headers, trusted proxies; and how many connections there may be.
 
 use super::ends::{ask, endpoint, get, proxy_behind, proxy_with, read_until, rest, status};
+use super::frames::{self, Raw};
 use crate::limits::Limits;
 use crate::policy::Network;
 use crate::proxy::Front;
@@ -50,6 +51,19 @@ async fn proxy_headers_of_trusted_peers_name_the_client() {
     );
     let off = proxy_behind(&[a], json!({}), Limits::default(), front("127.0.0.0/8", false)).await;
     assert_eq!(status(&ask(off.address, &format!("{header}{}", get("h"))).await), "400");
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_may_follow_a_proxy_header() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy_behind(&[a], json!({}), Limits::default(), front("127.0.0.0/8", true)).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    let header = b"PROXY TCP4 9.8.7.6 1.1.1.1 1 80\r\n";
+    raw.stream.write_all(&[header, frames::PREFACE].concat()).await.unwrap();
+    raw.send(frames::SETTINGS, 0, 0, &[]).await;
+    raw.request(1, &[]).await;
+    let body = String::from_utf8_lossy(&raw.until(frames::DATA).await.body).into_owned();
+    assert!(body.contains("\"x-forwarded-for\": \"9.8.7.6\""), "{body}");
 }
 
 #[tokio::test]

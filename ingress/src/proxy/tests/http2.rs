@@ -74,7 +74,7 @@ async fn proxy_to_http2(endpoint: SocketAddr) -> Running {
 }
 
 #[tokio::test]
-async fn both_versions_are_spoken_on_one_port_whatever_arrives_first() {
+async fn s27_both_versions_are_spoken_on_one_port_whatever_arrives_first() {
     let (a, connections) = endpoint("alpha").await;
     let proxy = proxy(&[a]).await;
     let mut sender = client(&proxy).await;
@@ -112,7 +112,7 @@ async fn both_versions_are_spoken_on_one_port_whatever_arrives_first() {
 }
 
 #[tokio::test]
-async fn authority_and_host_must_agree() {
+async fn s6_authority_and_host_must_agree() {
     let (a, _) = endpoint("alpha").await;
     let proxy = proxy(&[a]).await;
     let mut sender = client(&proxy).await;
