@@ -9,7 +9,8 @@ use crate::reason::Reason;
 use crate::route::Route;
 use crate::tls::backend::{self, Alpn};
 use crate::upstream::{Destination, Failure, Lease, Tls, Waits};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,10 @@ impl Proxy {
         let protocol = policy.upstream.protocol.or(backend.protocol).unwrap_or(Protocol::Http1);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
+        } else if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+            // hyper takes it that a GET has no body unless its head says so.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);

@@ -14,6 +14,11 @@ pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reas
     }
     // HTTP/1's own reader has looked at these already.
     if request.version() == Version::HTTP_2 {
+        // Towards an endpoint of HTTP/1 these would frame. h2 takes two lengths when they are equal.
+        let two_lengths = request.headers().get_all(header::CONTENT_LENGTH).iter().count() > 1;
+        if two_lengths || request.headers().contains_key(header::TRANSFER_ENCODING) {
+            return Err(Reason::BadFraming);
+        }
         if request.headers().len() > limits.head_fields {
             return Err(Reason::LargeHead);
         }

@@ -206,6 +206,25 @@ async fn requests_that_are_sent_at_once_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn bodies_reach_the_endpoint_whatever_the_method_and_the_framing() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    for method in ["GET", "DELETE", "POST", "REPORT"] {
+        for framing in [
+            "Content-Length: 3\r\n\r\nabc",
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ] {
+            let text = format!("{method} / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{framing}");
+            let answer = ask(proxy.address, &text).await;
+            assert!(
+                answer.contains(&format!("alpha {method} /")) && answer.contains("body=3"),
+                "{answer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_are_too_large_get_413_whether_they_say_so_or_not() {
     let (a, _) = endpoint("alpha").await;
     let limit = json!({ "nginx.ingress.kubernetes.io/proxy-body-size": "10" });

@@ -138,6 +138,23 @@ async fn s6_authority_and_host_must_agree() {
 }
 
 #[tokio::test]
+async fn two_lengths_are_refused_also_when_they_are_equal() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let mut raw = Raw::greet(proxy.address).await;
+    raw.request(1, &[("content-length", "0"), ("content-length", "0")])
+        .await;
+    // Refused by us, or reset as malformed before.
+    let frame = loop {
+        match raw.next().await.expect("the connection is open") {
+            frame if frame.kind == frames::DATA || frame.kind == frames::RST_STREAM => break frame,
+            _ => {}
+        }
+    };
+    assert!(frame.kind == frames::RST_STREAM || frame.body.starts_with(b"400"));
+}
+
+#[tokio::test]
 async fn cookie_crumbs_and_bodies_reach_http1_endpoints_whole() {
     let (a, _) = endpoint("alpha").await;
     let proxy = proxy(&[a]).await;
