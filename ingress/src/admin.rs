@@ -1,18 +1,31 @@
-//! Health, metrics and the status page on the dashboard's port; read-only.
+//! The dashboard's port: health, metrics, the page and its JSON API. Read-only, and nothing secret in it.
+//!
+//! Every request but `/healthz` and `/readyz` names a host that is this proxy's own ([`guard`]), so that no page of another site can
+//! read it through a name of that site. A password, when there is one, is asked for everything but health and `/metrics`.
 
-mod page;
+mod api;
+mod auth;
+mod explain;
+mod fleet;
+mod guard;
 mod report;
 
+use crate::args::Serve;
 use crate::handover::Door;
+use crate::metrics::Text;
 use crate::state::State;
+use auth::Users;
+use fleet::Fleet;
+use guard::Names;
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -27,9 +40,37 @@ const CONNECTIONS: usize = 256;
 /// Pause after accept fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Only files of this port, no script or style within the page, no frames.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
+/// Everything that is served on the port.
+pub struct Site {
+    state: Arc<State>,
+    names: Names,
+    users: Option<Users>,
+    node_address: Option<IpAddr>,
+    /// The other proxies.
+    pub fleet: Fleet,
+}
+
+impl Site {
+    /// Reads the password file, if one is named: a dashboard that should have a password never opens without.
+    pub fn new(args: &Serve, state: Arc<State>) -> Result<Self, String> {
+        Ok(Self {
+            names: Names::new(args),
+            users: args.dashboard_auth_file.as_deref().map(Users::read).transpose()?,
+            node_address: args.node_address,
+            fleet: Fleet::new(&args.pod_namespace, args.admin_address.port()),
+            state,
+        })
+    }
+}
+
 /// Serves for ever, also when the door is closed at the end: open connections are still answered.
-pub async fn serve(mut door: Door, state: Arc<State>) {
+pub async fn serve(mut door: Door, site: Arc<Site>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    site.fleet.port(door.address().port());
     loop {
         // The semaphore is never closed.
         let slot = Arc::clone(&slots).acquire_owned().await.ok();
@@ -41,10 +82,11 @@ pub async fn serve(mut door: Door, state: Arc<State>) {
             }
             None => return std::future::pending().await,
         };
-        let state = Arc::clone(&state);
+        let site = Arc::clone(&site);
+        let local = stream.local_addr().ok().map(|address| address.ip());
         let service = service_fn(move |request| {
-            let response = answer(&request, &state);
-            async move { Ok::<_, Infallible>(response) }
+            let site = Arc::clone(&site);
+            async move { Ok::<_, Infallible>(site.answer(&request, local).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -58,49 +100,80 @@ pub async fn serve(mut door: Door, state: Arc<State>) {
     }
 }
 
-fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET and HEAD\n");
-    }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if state.ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/metrics" => respond(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics(state),
-        ),
-        "/status.json" => respond(StatusCode::OK, "application/json", report::render(state)),
-        "/" => respond(StatusCode::OK, "text/html; charset=utf-8", page::render(state)),
-        _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
+impl Site {
+    async fn answer<B: Body>(&self, request: &Request<B>, local: Option<IpAddr>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET and HEAD\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(header::ALLOW, allowed);
+            return response;
+        }
+        let path = request.uri().path();
+        match path {
+            "/healthz" => return text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.state.ready() => return text(StatusCode::OK, "ok\n"),
+            "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            _ => {}
+        }
+        if !self.names.admits(request, local, &self.fleet) {
+            let why = "421: the dashboard does not answer to this host; see --dashboard-allow-host\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, why);
+        }
+        if path == "/metrics" {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            return respond(StatusCode::OK, kind, metrics(&self.state));
+        }
+        if let Some(users) = &self.users
+            && !users.admits(request.headers()).await
+        {
+            let mut response = text(StatusCode::UNAUTHORIZED, "401: user and password are needed\n");
+            let challenge = HeaderValue::from_static("Basic realm=\"landfall ingress\", charset=\"UTF-8\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return response;
+        }
+        if let Some(name) = path.strip_prefix("/api/v1/") {
+            return self.api(name, request).await;
+        }
+        let file = |kind, text: &'static str| respond(StatusCode::OK, kind, text.to_owned());
+        match path {
+            "/" => file("text/html; charset=utf-8", include_str!("admin/page.html")),
+            "/page.css" => file("text/css; charset=utf-8", include_str!("admin/page.css")),
+            "/page.js" => file("text/javascript; charset=utf-8", include_str!("admin/page.js")),
+            "/icon.svg" => file("image/svg+xml", include_str!("admin/icon.svg")),
+            "/status.json" => respond(StatusCode::OK, "application/json", report::render(&self.state)),
+            _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
+        }
     }
 }
 
 fn metrics(state: &State) -> String {
     let snapshot = state.snapshot();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    state.counters.render(&[
-        ("ready", "Whether requests are wanted here.", u64::from(state.ready())),
-        (
-            "leader",
-            "Whether this proxy writes status.",
-            u64::from(state.leading()),
-        ),
-        (
-            "handed_over",
-            "Whether another process of this node takes connections.",
-            u64::from(state.leaving() && !state.stopping()),
-        ),
-        ("routes", "Routes in the table.", count(snapshot.route_count())),
-        ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
-        (
-            "remarks",
-            "Objects that lost or could not be used.",
-            count(snapshot.remarks.len()),
-        ),
-        ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
-    ])
+    let mut text = Text::default();
+    state.counters.render(
+        &mut text,
+        &[
+            ("ready", "Whether requests are wanted here.", u64::from(state.ready())),
+            (
+                "leader",
+                "Whether this proxy writes status.",
+                u64::from(state.leading()),
+            ),
+            ("routes", "Routes in the table.", count(snapshot.route_count())),
+            ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
+            (
+                "remarks",
+                "Objects that lost or could not be used.",
+                count(snapshot.remarks.len()),
+            ),
+            ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
+        ],
+    );
+    let dropped = [(String::new(), state.observer.log.dropped())];
+    let help = "Lines of the access log that found its queue full.";
+    text.series("access_log_dropped_total", "counter", help, dropped);
+    state.observer.traffic.render(&mut text);
+    text.finish()
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
@@ -110,12 +183,12 @@ fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
     let fields = [
         (header::CONTENT_TYPE, kind),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
     ];
     for (name, value) in fields {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

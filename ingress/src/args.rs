@@ -73,6 +73,21 @@ pub struct Serve {
     /// Node that this pod runs on; shown on the status page.
     #[arg(long, env = "NODE_NAME", default_value = "")]
     pub node_name: String,
+    /// Address of that node; one of the hosts under which the dashboard answers.
+    #[arg(long, env = "NODE_ADDRESS")]
+    pub node_address: Option<std::net::IpAddr>,
+    /// One more host name or address under which the dashboard answers; may be given more than once.
+    #[arg(long = "dashboard-allow-host", value_name = "HOST")]
+    pub dashboard_allow_hosts: Vec<String>,
+    /// htpasswd file (bcrypt or SHA-1) with users of the dashboard; everyone who reaches its port may read it without one.
+    #[arg(long, value_name = "FILE")]
+    pub dashboard_auth_file: Option<PathBuf>,
+    /// Requests that get a line of JSON on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub access_log: crate::access_log::Mode,
+    /// Routes with series of their own in /metrics; all others share one.
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub metrics_routes: usize,
     /// Socket on which `landfall-ingress probe` is answered; none without it.
     #[arg(long)]
     pub probe_socket: Option<PathBuf>,

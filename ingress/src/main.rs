@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod admin;
 mod annotations;
 mod args;
@@ -14,6 +15,7 @@ mod handover;
 mod lease;
 mod limits;
 mod metrics;
+mod observer;
 mod path;
 mod policy;
 mod probe;
@@ -26,6 +28,7 @@ mod secrets;
 mod state;
 mod status;
 mod tls;
+mod traffic;
 mod upstream;
 mod watch;
 

@@ -1,17 +1,37 @@
-//! Counters and their Prometheus text. No label comes from a request or an object, so the number of series is fixed.
+//! What is counted for the whole proxy, why it answers by itself, and the Prometheus text of both.
+//!
+//! INVARIANT: the number of series is bounded. Labels come from fixed lists, except for routes, whose number is capped
+//! ([`crate::traffic`]) with one more series for all others.
 
-use crate::reason::Reason;
+mod text;
+
+pub use crate::reason::Reason;
+pub use text::{Text, label};
+
 use hyper::StatusCode;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Cipher suites of TLS 1.3 and 1.2 that rustls with ring knows, by their IANA names as rustls writes them; the last takes what is new.
+const CIPHERS: [&str; 10] = [
+    "TLS13_AES_256_GCM_SHA384",
+    "TLS13_AES_128_GCM_SHA256",
+    "TLS13_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "other",
+];
 
 /// What is counted.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Answers by hundreds of their status: index 2 counts 200 to 299.
     answers: [AtomicU64; 6],
-    own: OwnAnswers,
+    own: [AtomicU64; Reason::ALL.len()],
     /// Endpoints that could not be reached, so that another was tried.
     pub failovers: AtomicU64,
     /// Snapshots taken over.
@@ -24,6 +44,32 @@ pub struct Counters {
     pub connections: Gauge,
     /// Connections of clients that are upgraded, mostly to WebSocket.
     pub tunnels: Gauge,
+    open: [Gauge; OpenProtocol::ALL.len()],
+    handshakes: [AtomicU64; CIPHERS.len()],
+    /// TLS handshakes that came to nothing.
+    pub handshake_failures: AtomicU64,
+}
+
+/// What is spoken on an open connection of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenProtocol {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2, with or without TLS.
+    Http2,
+}
+
+impl OpenProtocol {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
+
+    /// Its name in metrics and on the dashboard.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
 }
 
 impl Counters {
@@ -35,17 +81,33 @@ impl Counters {
 
     /// Counts an answer of our own.
     pub fn own(&self, reason: Reason) {
-        self.own.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.own[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes all series in Prometheus text format 0.0.4; `gauges` are values that are kept elsewhere.
-    pub fn render(&self, gauges: &[(&str, &str, u64)]) -> String {
-        let mut text = Text::default();
+    /// Connections on which this is spoken.
+    pub fn open(&self, protocol: OpenProtocol) -> &Gauge {
+        &self.open[protocol as usize]
+    }
+
+    /// Counts a TLS handshake by its cipher suite, named as rustls names it; the version follows from it.
+    pub fn handshake(&self, cipher: &str) {
+        let known = CIPHERS.iter().position(|name| *name == cipher);
+        self.handshakes[known.unwrap_or(CIPHERS.len() - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Open connections by what is spoken; those that were upgraded are counted once more.
+    pub fn open_by_protocol(&self) -> [(&'static str, u64); 3] {
+        let [http1, http2] = OpenProtocol::ALL.map(|protocol| (protocol.label(), self.open(protocol).value()));
+        [http1, http2, ("upgraded", self.tunnels.value())]
+    }
+
+    /// Writes all series; `gauges` are values that are kept elsewhere.
+    pub fn render(&self, text: &mut Text, gauges: &[(&str, &str, u64)]) {
         let classes = (1..self.answers.len()).map(|c| (format!("{{class=\"{c}xx\"}}"), read(&self.answers[c])));
         text.series("responses_total", "counter", "Answers by class of status.", classes);
         let own = Reason::ALL
             .iter()
-            .map(|r| (format!("{{reason=\"{}\"}}", r.label()), read(&self.own.0[*r as usize])));
+            .map(|&r| (format!("{{reason=\"{}\"}}", r.label()), read(&self.own[r as usize])));
         text.series(
             "own_responses_total",
             "counter",
@@ -64,10 +126,33 @@ impl Counters {
                 "Watches of the API that ended in an error.",
                 &self.watch_errors,
             ),
+            (
+                "tls_handshake_failures_total",
+                "TLS handshakes that came to nothing.",
+                &self.handshake_failures,
+            ),
         ];
         for (name, help, counter) in counters {
             text.series(name, "counter", help, [(String::new(), read(counter))]);
         }
+        let handshakes = CIPHERS.iter().zip(&self.handshakes).map(|(name, count)| {
+            let version = if name.starts_with("TLS13") { "1.3" } else { "1.2" };
+            let version = if *name == "other" { "other" } else { version };
+            (format!("{{version=\"{version}\",cipher=\"{name}\"}}"), read(count))
+        });
+        text.series(
+            "tls_handshakes_total",
+            "counter",
+            "TLS handshakes by version and cipher suite.",
+            handshakes,
+        );
+        let open = self.open_by_protocol().map(|(name, value)| (format!("{{protocol=\"{name}\"}}"), value));
+        text.series(
+            "open_connections",
+            "gauge",
+            "Open connections of clients by protocol.",
+            open,
+        );
         let own_gauges = [
             ("requests_in_flight", "Requests being served.", self.requests.value()),
             ("connections", "Open connections of clients.", self.connections.value()),
@@ -76,38 +161,11 @@ impl Counters {
         for (name, help, value) in own_gauges.iter().chain(gauges) {
             text.series(name, "gauge", help, [(String::new(), *value)]);
         }
-        text.0
-    }
-}
-
-/// One counter for each reason.
-#[derive(Debug)]
-struct OwnAnswers([AtomicU64; Reason::ALL.len()]);
-
-impl Default for OwnAnswers {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::default()))
     }
 }
 
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn series(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            self.0,
-            "# HELP landfall_ingress_{name} {help}\n# TYPE landfall_ingress_{name} {kind}"
-        );
-        for (labels, value) in values {
-            let _ = writeln!(self.0, "landfall_ingress_{name}{labels} {value}");
-        }
-    }
 }
 
 /// A number of things that are there now.

@@ -131,7 +131,7 @@ impl Proxy {
     /// Answers a request, whatever becomes of it.
     async fn answer(&self, request: Request<Upload>, client: &Arc<Client>) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
-        let mut exchange = Exchange::start(&request, client, in_flight);
+        let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
         let mut response = match self.respond(request, client, &mut exchange).await {
             Ok(response) => response,
             Err(reason) => self.refuse(reason, &mut exchange),
@@ -152,7 +152,7 @@ impl Proxy {
         let mut nothing = Request::new(());
         *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         *nothing.uri_mut() = Uri::from_static("*");
-        let mut exchange = Exchange::start(&nothing, client, self.state.counters.requests.one());
+        let mut exchange = Exchange::start(&nothing, client, self.state.counters.requests.one(), &self.state.observer);
         exchange.reason = Some(reason);
         self.state.counters.own(reason);
         let mut response = own(reason);

@@ -27,6 +27,7 @@ pub use remark::{Reason, Remark, Severity};
 
 use crate::policy::{Canary, Policy, Protocol};
 use crate::tls::Table as TlsTable;
+use crate::traffic::Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -117,6 +118,8 @@ pub struct Route {
     pub auth: Option<Arc<Backend>>,
     /// The Service of `policy.mirror`, when that names one.
     pub mirror: Option<Arc<Backend>>,
+    /// Where its counts are.
+    pub traffic: Slot,
 }
 
 /// Another backend of a route.

@@ -1,12 +1,15 @@
 //! The order of one life: who was here before, the lists, the listeners, serving, the end.
 
+use crate::access_log::AccessLog;
 use crate::args::{Serve, Stopping};
 use crate::handover::{self, Door, Doors, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
+use crate::observer::Observer;
 use crate::proxy::Proxy;
 use crate::route::LastGood;
 use crate::state::State;
 use crate::tls::Acceptor;
+use crate::traffic::EntryPoint;
 use crate::{admin, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,7 +58,12 @@ impl Signals {
 /// Serves until a signal, or until a part that never ends does end.
 pub async fn run(args: Serve) -> Result<(), String> {
     let mut signals = Signals::new()?;
-    let state = Arc::new(State::new(&args.node_name, &args.dashboard_host));
+    let observer = Observer::new(
+        args.metrics_routes,
+        AccessLog::start(args.access_log, std::io::stdout()),
+    );
+    let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
+    let site = Arc::new(admin::Site::new(&args, Arc::clone(&state))?);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();
     if let Some(socket) = &args.probe_socket {
@@ -82,7 +90,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let doors = Arc::new(Doors::default());
     // Whoever asks why this proxy is not ready wants an answer before the table is there.
     let admin = if admin.is_ours() {
-        parts.spawn(serve_admin(admin.open(&mut None, &doors)?, Arc::clone(&state)));
+        parts.spawn(serve_admin(admin.open(&mut None, &doors)?, Arc::clone(&site)));
         None
     } else {
         Some(admin)
@@ -96,6 +104,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
 
     let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
     let client = client().await?;
+    site.fleet.connect(client.clone());
     let (stop, stopping) = channel(false);
     let read = watch::Tls {
         secrets: args.secrets,
@@ -142,8 +151,10 @@ pub async fn run(args: Serve) -> Result<(), String> {
         log(&format!("listening http={http} https={https} admin={admin_port}"));
     }
     if let Some(door) = admin {
-        parts.spawn(serve_admin(door, Arc::clone(&state)));
+        parts.spawn(serve_admin(door, Arc::clone(&site)));
     }
+    state.observer.traffic.listens(EntryPoint::Http, http.address());
+    state.observer.traffic.listens(EntryPoint::Https, https.address());
     let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front);
     let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
     let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
@@ -231,8 +242,8 @@ impl Entrance {
     }
 }
 
-async fn serve_admin(door: Door, state: Arc<State>) -> &'static str {
-    admin::serve(door, state).await;
+async fn serve_admin(door: Door, site: Arc<admin::Site>) -> &'static str {
+    admin::serve(door, site).await;
     "the dashboard's port is no longer served"
 }
 

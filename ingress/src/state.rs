@@ -1,6 +1,7 @@
 //! What all tasks share: the newest snapshot, counters, readiness.
 
 use crate::metrics::Counters;
+use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -20,6 +21,8 @@ pub struct State {
     started: Instant,
     /// Counters for /metrics.
     pub counters: Counters,
+    /// Where requests are recorded.
+    pub observer: Arc<Observer>,
     /// Node that this proxy runs on.
     pub node: String,
     /// Host of the status page.
@@ -39,9 +42,16 @@ impl State {
             leading: AtomicBool::new(false),
             started: Instant::now(),
             counters: Counters::default(),
+            observer: Arc::default(),
             node: node.to_owned(),
             dashboard_host: dashboard_host.to_owned(),
         }
+    }
+
+    /// Records requests there.
+    pub fn observed(mut self, observer: Observer) -> Self {
+        self.observer = Arc::new(observer);
+        self
     }
 
     /// Returns the newest snapshot; a request keeps the one it began with.

@@ -3,9 +3,12 @@
 use super::Client;
 use crate::body::Progress;
 use crate::metrics::Counted;
+use crate::observer::Observer;
 use crate::reason::Reason;
 use crate::route::Route;
+use crate::traffic::RouteStats;
 use hyper::body::Body;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,11 +61,23 @@ pub struct Exchange {
     /// Counts for the client's limit as long as this lasts.
     pub(super) slot: Option<super::policy::Slot>,
     _in_flight: Counted,
+    /// `User-Agent`.
+    pub user_agent: Option<HeaderValue>,
+    /// The route that it took.
+    pub matched: Option<Arc<Route>>,
+    /// Counts of the route.
+    pub counts: Option<RouteStats>,
+    observer: Arc<Observer>,
 }
 
 impl Exchange {
     /// Starts the record of a request.
-    pub(super) fn start<B>(request: &Request<B>, client: &Arc<Client>, in_flight: Counted) -> Box<Self> {
+    pub(super) fn start<B>(
+        request: &Request<B>,
+        client: &Arc<Client>,
+        in_flight: Counted,
+        observer: &Arc<Observer>,
+    ) -> Box<Self> {
         Box::new(Self {
             start: Instant::now(),
             client: Arc::clone(client),
@@ -87,13 +102,19 @@ impl Exchange {
             upload: None,
             slot: None,
             _in_flight: in_flight,
+            user_agent: request.headers().get(header::USER_AGENT).cloned(),
+            matched: None,
+            counts: None,
+            observer: Arc::clone(observer),
         })
     }
 
     /// The route was found.
-    pub(super) fn found(&mut self, route: &Route) {
+    pub(super) fn found(&mut self, route: &Arc<Route>) {
         self.ingress = Some(Arc::clone(&route.ingress));
         self.unlogged = route.policy.unlogged;
+        self.matched = Some(Arc::clone(route));
+        self.counts = Some(self.observer.counts(route));
     }
 
     /// The request's body is on its way.
@@ -106,6 +127,7 @@ impl Exchange {
         self.until_answer = Some(self.start.elapsed());
         self.status = Some(response.status());
         self.complete = response.body().is_end_stream();
+        self.observer.answered(self);
     }
 
     /// More of the answer was handed over.
@@ -116,5 +138,12 @@ impl Exchange {
     /// Bytes of the request's body that were handed over.
     pub fn received_bytes(&self) -> u64 {
         self.upload.as_ref().map_or(0, Progress::bytes)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let observer = Arc::clone(&self.observer);
+        observer.ended(self);
     }
 }

@@ -1,0 +1,142 @@
+//! The JSON API under `/api/v1/`. Lists are searched (`q`), filtered (`state`), sorted (`sort`, `order`) and cut (`offset`, `limit`)
+//! here, so that a page over 10,000 routes stays small.
+
+mod lists;
+
+use super::{Site, explain, respond};
+use crate::traffic::{EntryPoint, Numbers};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Request, Response, StatusCode};
+use lists::Query;
+use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+/// Seconds of the history of requests per second.
+const HISTORY: u32 = 60;
+/// Longest query; a URL to be explained with some fields fits.
+const LONGEST_QUERY: usize = 16 * 1024;
+
+impl Site {
+    pub(super) async fn api<B>(&self, name: &str, request: &Request<B>) -> Response<Full<Bytes>> {
+        let text = request.uri().query().unwrap_or_default();
+        if text.len() > LONGEST_QUERY {
+            return failed(StatusCode::URI_TOO_LONG, "the query is too long");
+        }
+        let query = match Query::parse(text) {
+            Ok(query) => query,
+            Err(why) => return failed(StatusCode::BAD_REQUEST, &why),
+        };
+        let value = match name {
+            "overview" => self.overview(),
+            "entrypoints" => json!({ "items": self.entry_points() }),
+            "routes" => query.apply(self.routes()),
+            "services" => query.apply(self.services()),
+            "remarks" => query.apply(self.remarks()),
+            "fleet" => {
+                let own = self.overview();
+                self.fleet.view(&own, self.node_address, request.headers()).await
+            }
+            "explain" => {
+                let one = |name| query.first(name).unwrap_or_default();
+                let method = query.first("method").unwrap_or("GET");
+                match explain::explain(&self.state.snapshot(), method, one("url"), &query.all("header")) {
+                    Ok(value) => value,
+                    Err(why) => return failed(StatusCode::BAD_REQUEST, &why),
+                }
+            }
+            _ => return failed(StatusCode::NOT_FOUND, "there is no such list"),
+        };
+        respond(StatusCode::OK, "application/json", format!("{value}\n"))
+    }
+
+    fn overview(&self) -> Value {
+        let state = &self.state;
+        let snapshot = state.snapshot();
+        let traffic = &state.observer.traffic;
+        let word = match (state.stopping(), state.ready()) {
+            (true, _) => "stopping",
+            (false, true) => "ready",
+            (false, false) => "not ready",
+        };
+        let mut total = numbers(&traffic.total());
+        total["in_flight"] = json!(state.counters.requests.value());
+        let protocols = state.counters.open_by_protocol().into_iter();
+        let protocols: Map<String, Value> = protocols.map(|(name, open)| (name.to_owned(), json!(open))).collect();
+        let mut health = Map::new();
+        for route in self.routes() {
+            let word = route["state"].as_str().unwrap_or_default().to_owned();
+            let count = health.get(&word).and_then(Value::as_u64).unwrap_or(0);
+            health.insert(word, json!(count + 1));
+        }
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let log = &state.observer.log;
+        let mode = format!("{:?}", log.mode()).to_lowercase();
+        json!({
+            "node": state.node,
+            "address": self.node_address.map(|address| address.to_string()),
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": word,
+            "leader": state.leading(),
+            "uptime_seconds": state.uptime().as_secs(),
+            "counts": { "routes": snapshot.route_count(), "ingresses": snapshot.ours.len(), "services": self.services().len(),
+                "remarks": snapshot.remarks.len() },
+            "health": { "routes": health },
+            "traffic": total,
+            "history": traffic.history(HISTORY),
+            "entry_points": self.entry_points(),
+            "connections": { "open": state.counters.connections.value(), "protocols": protocols },
+            "table": { "taken_over": read(&state.counters.snapshots), "watch_errors": read(&state.counters.watch_errors),
+                "failovers": read(&state.counters.failovers) },
+            "access_log": { "mode": mode, "dropped": log.dropped() },
+            "dashboard": { "host": state.dashboard_host, "authentication": self.users.is_some() },
+        })
+    }
+
+    fn entry_points(&self) -> Vec<Value> {
+        let traffic = &self.state.observer.traffic;
+        let open = EntryPoint::ALL
+            .into_iter()
+            .filter(|entry| traffic.address(*entry).is_some());
+        open.map(|entry| {
+            json!({ "name": entry.label(), "address": traffic.address(entry).map(|a| a.to_string()),
+                "tls": entry == EntryPoint::Https, "traffic": numbers(&traffic.entry_numbers(entry)) })
+        })
+        .collect()
+    }
+}
+
+/// Numbers as JSON; times are in milliseconds, `null` when there was nothing to measure.
+fn numbers(n: &Numbers) -> Value {
+    let classes: Map<String, Value> = (1..6)
+        .map(|class| (format!("{class}xx"), json!(n.classes[class])))
+        .collect();
+    let reasons: Map<String, Value> = n
+        .ours
+        .iter()
+        .map(|(reason, count)| (reason.label().to_owned(), json!(count)))
+        .collect();
+    let quantile = |i: usize| n.quantiles.map(|q| q[i].as_micros() as f64 / 1000.0);
+    let last = n.since_last.and_then(|ago| SystemTime::now().checked_sub(ago));
+    let last = last.and_then(|at| k8s_openapi::jiff::Timestamp::try_from(at).ok());
+    json!({
+        "requests": n.requests,
+        "rps": n.rate,
+        "p50_ms": quantile(0),
+        "p99_ms": quantile(1),
+        "classes": classes,
+        "errors_ours": n.ours_total(),
+        "errors_upstream": n.upstream,
+        "reasons": reasons,
+        "cut": n.cut,
+        "bytes_in": n.received,
+        "bytes_out": n.sent,
+        "last_hit": last.map(|at| format!("{at:.0}")),
+        "last_hit_seconds_ago": n.since_last.as_ref().map(Duration::as_secs_f64),
+    })
+}
+
+fn failed(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    respond(status, "application/json", format!("{}\n", json!({ "error": why })))
+}
