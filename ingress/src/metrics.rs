@@ -146,7 +146,9 @@ impl Counters {
             "TLS handshakes by version and cipher suite.",
             handshakes,
         );
-        let open = self.open_by_protocol().map(|(name, value)| (format!("{{protocol=\"{name}\"}}"), value));
+        let open = self
+            .open_by_protocol()
+            .map(|(name, value)| (format!("{{protocol=\"{name}\"}}"), value));
         text.series(
             "open_connections",
             "gauge",

@@ -43,6 +43,8 @@ impl Observer {
             return;
         };
         let made = match (exchange.reason, exchange.endpoint) {
+            // Redirects and answers to preflights are what the route wants.
+            (Some(_), _) if !failed(status) => Made::Route,
             (Some(reason), _) => Made::Us(reason),
             (None, Some(_)) => Made::Endpoint,
             (None, None) => Made::Route,
@@ -60,9 +62,11 @@ impl Observer {
             cut: exchange.status.is_some() && !exchange.complete && !exchange.upgraded,
         };
         self.traffic.ended(entry_of(exchange), exchange.counts.as_deref(), &end);
-        let upstream = exchange.status.is_some_and(|status| status.is_server_error());
-        let failed = exchange.reason.is_some() || upstream || exchange.cut || exchange.status.is_none();
-        if !exchange.unlogged && self.log.wants(failed) {
+        let bad = match exchange.status {
+            None => true,
+            Some(status) => status.is_server_error() || (exchange.reason.is_some() && failed(status)) || exchange.cut,
+        };
+        if !exchange.unlogged && self.log.wants(bad) {
             self.write(exchange, &end);
         }
     }
@@ -99,6 +103,11 @@ impl Observer {
             cut: end.cut,
         });
     }
+}
+
+/// Whether a status says that a request failed.
+fn failed(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Why an answer that is not ours is no good one.

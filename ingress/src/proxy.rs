@@ -152,7 +152,12 @@ impl Proxy {
         let mut nothing = Request::new(());
         *nothing.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         *nothing.uri_mut() = Uri::from_static("*");
-        let mut exchange = Exchange::start(&nothing, client, self.state.counters.requests.one(), &self.state.observer);
+        let mut exchange = Exchange::start(
+            &nothing,
+            client,
+            self.state.counters.requests.one(),
+            &self.state.observer,
+        );
         exchange.reason = Some(reason);
         self.state.counters.own(reason);
         let mut response = own(reason);

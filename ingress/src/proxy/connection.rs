@@ -3,6 +3,7 @@
 use super::registry::Place;
 use super::stall::Unstalled;
 use super::{Client, Proxy, http1, http2, sniff};
+use crate::metrics::OpenProtocol;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -31,6 +32,11 @@ where
         },
         known => (known, bytes::BytesMut::new()),
     };
+    let open = match spoken {
+        Spoken::Http2 => OpenProtocol::Http2,
+        _ => OpenProtocol::Http1,
+    };
+    let _open = proxy.state.counters.open(open).one();
     match spoken {
         Spoken::Http2 => http2::serve(proxy, sniff::Rewound::new(stream, first), client, place).await,
         _ => http1::serve(proxy, stream, first, client, place).await,

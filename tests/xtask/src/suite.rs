@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-/// What tests need beside the lab's packages: those of `installer/ssh` start an sshd of their own on loopback.
-const TEST_PACKAGES: [&str; 2] = ["openssh-server", "sudo"];
+/// What tests need beside the lab's packages: those of `installer/ssh` start an sshd of their own on loopback, those of the ingress
+/// proxy's dashboard look at it with a browser.
+const TEST_PACKAGES: [&str; 3] = ["openssh-server", "sudo", "chromium"];
 
 /// Passed, failed and skipped checks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
