@@ -46,8 +46,8 @@ pub struct Line<'a> {
     pub entry_point: EntryPoint,
     /// HTTP version of the request.
     pub version: Version,
-    /// Version and cipher suite of TLS.
-    pub tls: Option<(&'a str, &'a str)>,
+    /// Version of TLS.
+    pub tls: Option<&'a str>,
     /// Its method.
     pub method: &'a Method,
     /// Host as asked.
@@ -90,8 +90,6 @@ struct Written<'a> {
     protocol: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_cipher: Option<&'a str>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -184,8 +182,7 @@ impl<'a> Line<'a> {
             client: self.client.to_canonical(),
             entry_point: self.entry_point.label(),
             protocol: protocol(self.version),
-            tls_version: self.tls.map(|t| t.0),
-            tls_cipher: self.tls.map(|t| t.1),
+            tls_version: self.tls,
             method: self.method.as_str(),
             host: cut(self.host, LONGEST_AGENT),
             path: cut(self.path, LONGEST_PATH),
@@ -271,7 +268,7 @@ mod tests {
             client: "::ffff:10.0.0.9".parse().unwrap(),
             entry_point: EntryPoint::Https,
             version: Version::HTTP_2,
-            tls: Some(("TLSv1.3", "TLS13_AES_128_GCM_SHA256")),
+            tls: Some("TLSv1_3"),
             method,
             host: "h",
             path,
@@ -316,7 +313,7 @@ mod tests {
             ("client", "10.0.0.9"),
             ("protocol", "HTTP/2"),
             ("entry_point", "https"),
-            ("tls_version", "TLSv1.3"),
+            ("tls_version", "TLSv1_3"),
             ("reason", "broken"),
             ("ingress", "d/i"),
             ("service", "d/s:80"),

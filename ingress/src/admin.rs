@@ -12,8 +12,9 @@ mod report;
 
 use crate::args::Serve;
 use crate::handover::Door;
-use crate::metrics::Text;
+use crate::metrics::{Text, label};
 use crate::state::State;
+use crate::tls;
 use auth::Users;
 use fleet::Fleet;
 use guard::Names;
@@ -37,6 +38,8 @@ const REQUEST_HEAD: Duration = Duration::from_secs(10);
 const CONNECTION: Duration = Duration::from_secs(300);
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
+/// Certificates with a series of their own: those that end first.
+const MOST_CERTIFICATES: usize = 100;
 /// Pause after accept fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -172,6 +175,10 @@ fn metrics(state: &State) -> String {
     let dropped = [(String::new(), state.observer.log.dropped())];
     let help = "Lines of the access log that found its queue full.";
     text.series("access_log_dropped_total", "counter", help, dropped);
+    let ends = tls::earliest(&snapshot.tls, MOST_CERTIFICATES).into_iter();
+    let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
+    let help = "End of the certificates that end first, in seconds since 1970.";
+    text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
     state.observer.traffic.render(&mut text);
     text.finish()
 }

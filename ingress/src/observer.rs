@@ -3,6 +3,7 @@
 use crate::access_log::{self, AccessLog, Line, Mode};
 use crate::proxy::Exchange;
 use crate::route::Route;
+use crate::tls::Session;
 use crate::traffic::{End, EntryPoint, Made, RouteKey, RouteStats, Traffic, shown_host};
 use hyper::StatusCode;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ impl Observer {
             client: exchange.client.address.ip(),
             entry_point: entry_of(exchange),
             version: exchange.version,
-            tls: None,
+            tls: tls_version(exchange),
             method: &exchange.method,
             host: &exchange.host,
             path: exchange.target.path(),
@@ -119,6 +120,12 @@ fn why(status: Option<StatusCode>, endpoint_broke_off: bool, cut: bool) -> Optio
         Some(status) if status.is_server_error() => Some("upstream"),
         Some(_) => None,
     }
+}
+
+/// Version of TLS, as rustls writes it.
+fn tls_version(exchange: &Exchange) -> Option<&'static str> {
+    let session: &Session = exchange.client.tls.as_deref()?;
+    session.version?.as_str()
 }
 
 fn entry_of(exchange: &Exchange) -> EntryPoint {

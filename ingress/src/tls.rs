@@ -20,7 +20,7 @@ mod table;
 
 pub use accept::{Acceptor, Refused};
 pub use certificate::{Certificate, Fault, certificates_of};
-pub use facts::{earliest, facts};
+pub use facts::{Fact, earliest, facts};
 pub use provider::provider;
 pub use table::{Held, Table};
 

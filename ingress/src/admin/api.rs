@@ -33,6 +33,7 @@ impl Site {
             "entrypoints" => json!({ "items": self.entry_points() }),
             "routes" => query.apply(self.routes()),
             "services" => query.apply(self.services()),
+            "certificates" => query.apply(self.certificates()),
             "remarks" => query.apply(self.remarks()),
             "fleet" => {
                 let own = self.overview();
@@ -80,7 +81,7 @@ impl Site {
             "state": word,
             "leader": state.leading(),
             "uptime_seconds": state.uptime().as_secs(),
-            "counts": { "routes": snapshot.route_count(), "ingresses": snapshot.ours.len(), "services": self.services().len(),
+            "counts": { "routes": snapshot.route_count(), "ingresses": snapshot.ours.len(), "services": self.services().len(), "certificates": self.certificates().len(),
                 "remarks": snapshot.remarks.len() },
             "health": { "routes": health },
             "traffic": total,

@@ -13,7 +13,7 @@ function el(name, attributes, ...children) {
     if (key === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((c) => c !== null && c !== undefined).map((c) => (c instanceof Node ? c : String(c))));
+  node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined).map((c) => (c instanceof Node ? c : String(c))));
   return node;
 }
 
@@ -75,6 +75,13 @@ const VIEWS = {
     ["Used by", "", (s) => int(s.routes) + (s.routes === 1 ? " route" : " routes")],
     ["Endpoints", "", (s) => s.endpoints.length ? s.endpoints.map((e) => el("div", {}, el("code", {}, e.address), " ", badge(e.state),
       e.in_flight ? el("span", { class: "dim" }, " " + e.in_flight + " in flight") : null)) : el("span", { class: "dim" }, "none")]] },
+  certificates: { title: "Certificates", count: (o) => o.certificates, search: true, columns: [
+    ["State", "state", (c) => badge(c.state, c.reason)],
+    ["Host", "host", (c) => el("code", {}, c.host)],
+    ["Secret", "secret", (c) => c.secret || "default"],
+    ["Ingress", "ingress", (c) => c.ingress || "–"],
+    ["Names", "", (c) => c.names.join(", ")],
+    ["Days left", "days", (c) => (c.days_left === null ? "–" : int(c.days_left)), true]] },
   remarks: { title: "Conflicts", count: (o) => o.remarks, search: true, columns: [
     ["Weight", "state", (r) => badge(r.severity)],
     ["Object", "host", (r) => r.object],

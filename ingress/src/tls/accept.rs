@@ -18,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -88,13 +89,17 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let place = self.enter();
-        tokio::select! {
+        let result = tokio::select! {
             shaken = timeout(self.longest, self.shake(stream)) => match shaken {
                 Ok(result) => result.map_err(Refused::Failed),
                 Err(_) => Err(Refused::Late),
             },
             () = place.crowded.notified() => Err(Refused::Crowded),
+        };
+        if result.is_err() {
+            self.state.counters.handshake_failures.fetch_add(1, Ordering::Relaxed);
         }
+        result
     }
 
     async fn shake<S>(&self, stream: S) -> io::Result<(TlsStream<S>, Session)>
@@ -113,6 +118,10 @@ impl Acceptor {
         };
         let stream = start.into_stream(config).await?;
         let connection = stream.get_ref().1;
+        let suite = connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str());
+        self.state.counters.handshake(suite.unwrap_or_default());
         let shown = connection.peer_certificates().unwrap_or_default();
         let session = Session {
             server_name,

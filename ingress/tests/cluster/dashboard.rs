@@ -177,7 +177,12 @@ async fn a_password_is_asked_for_everything_but_health_and_metrics() {
     let proxy = Proxy::start_with(
         &api_server,
         "",
-        &["--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0", &flag],
+        &[
+            "--http-address=127.0.0.1:0",
+            "--https-address=127.0.0.1:0",
+            "--admin-address=127.0.0.1:0",
+            &flag,
+        ],
     );
     until("ready", || proxy.ready()).await;
     for (path, status) in [
@@ -210,12 +215,17 @@ async fn the_fleet_shows_other_proxies_and_those_that_do_not_answer() {
         "a",
         &[
             "--http-address=127.0.0.1:0",
+            "--https-address=127.0.0.1:0",
             "--admin-address=127.0.0.1:0",
             "--node-address=127.0.0.1",
         ],
     );
     let admin = format!("--admin-address=127.0.0.2:{}", first.admin.port());
-    let second = Proxy::start_with(&api_server, "b", &["--http-address=127.0.0.2:0", &admin]);
+    let second = Proxy::start_with(
+        &api_server,
+        "b",
+        &["--http-address=127.0.0.2:0", "--https-address=127.0.0.2:0", &admin],
+    );
     until("both are ready", || async {
         let other = SocketAddr::from(([127, 0, 0, 2], first.admin.port()));
         first.ready().await && crate::fetch(other, "localhost", "/readyz").await.0 == 200
@@ -271,6 +281,7 @@ async fn the_page_works_in_a_browser_on_a_phone_and_on_a_desk() {
     }
     let flags = [
         "--http-address=127.0.0.1:0",
+        "--https-address=127.0.0.1:0",
         "--admin-address=127.0.0.1:0",
         "--node-address=127.0.0.1",
     ];
@@ -314,7 +325,15 @@ fn browse(address: SocketAddr) -> Value {
         (390, 844, true),
     ] {
         page.size(width, height, dark);
-        for view in ["overview", "routes", "services", "remarks", "explain", "fleet"] {
+        for view in [
+            "overview",
+            "routes",
+            "services",
+            "certificates",
+            "remarks",
+            "explain",
+            "fleet",
+        ] {
             page.eval(&format!("delete document.body.dataset.view; location.hash = '#{view}'; if (location.hash === '#{view}') dispatchEvent(new HashChangeEvent('hashchange'))"));
             page.until(&format!("document.body.dataset.view === '{view}'"));
             if view == "explain" {

@@ -3,11 +3,15 @@
 use super::super::Site;
 use super::numbers;
 use crate::route::{Backend, Remark, Route};
+use crate::tls::{self, Fact};
 use crate::traffic::{Numbers, RouteKey, shown_host, shown_kind};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
+/// Days before its end in which a certificate is shown as expiring: cert-manager renews 30 days before, Let's Encrypt warned at 20.
+const EXPIRING_DAYS: i64 = 20;
 /// Items of one answer, when nothing is said and at most.
 const USUAL: usize = 100;
 const MOST: usize = 1000;
@@ -54,6 +58,26 @@ impl Site {
             json!({ "name": name, "state": state, "reason": reason, "routes": routes, "endpoints": endpoints })
         };
         services.into_iter().map(item).collect()
+    }
+
+    pub(super) fn certificates(&self) -> Vec<Value> {
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        let item = |fact: Fact| {
+            let state = match (&fact.problem, fact.days_left) {
+                (Some(_), _) | (None, None) => "unusable",
+                (None, Some(days)) if days < EXPIRING_DAYS => "expiring",
+                (None, Some(_)) => "valid",
+            };
+            json!({ "host": fact.host, "secret": fact.secret, "ingress": fact.ingress, "not_after": fact.not_after,
+                "days_left": fact.days_left, "names": fact.names, "state": state, "reason": fact.problem })
+        };
+        tls::facts(&self.state.snapshot().tls, now)
+            .into_iter()
+            .map(item)
+            .collect()
     }
 
     pub(super) fn remarks(&self) -> Vec<Value> {
