@@ -143,7 +143,7 @@ function drawOverview(o) {
     tile("p50", "p50_ms", ms(t.p50_ms), "to the answer's head"),
     tile("p99", "p99_ms", ms(t.p99_ms), "over 1 to 2 min"),
     tile("Our errors", "errors_ours", int(t.errors_ours), "made by this proxy", { bad: t.errors_ours > 0 }),
-    tile("Upstream errors", "errors_upstream", int(t.errors_upstream), "5xx of endpoints", { bad: t.errors_upstream > 0 }),
+    tile("Upstream 5xx", "errors_upstream", int(t.errors_upstream), "given by endpoints", { bad: t.errors_upstream > 0 }),
     tile("In flight", "in_flight", int(t.in_flight), int(o.connections.open) + " connections"));
 }
 
@@ -218,9 +218,9 @@ function drawList(view, list, fresh) {
     else if (body && !fresh) body.replaceWith(holder);
     else if (body) { body.replaceWith(holder); const same = [...holder.querySelectorAll("th button")].find((b) => b.textContent === focus); if (same) same.focus(); }
     else {
-      const search = view.search ? el("input", { id: "search", type: "search", placeholder: "Search", "aria-label": "Search " + view.title, value: state.q,
+      const search = view.search ? el("input", { id: "search", name: "q", type: "search", placeholder: "Search", "aria-label": "Search " + view.title, value: state.q,
         on: { input: (e) => { state.q = e.target.value; state.offset = 0; redraw(true); } } }) : null;
-      const only = view.only ? el("select", { "aria-label": "State", on: { change: (e) => { state.only = e.target.value; state.offset = 0; redraw(true); } } },
+      const only = view.only ? el("select", { name: "state", "aria-label": "State", on: { change: (e) => { state.only = e.target.value; state.offset = 0; redraw(true); } } },
         el("option", { value: "" }, "All states"), view.only.map((o) => el("option", { value: o, selected: o === state.only }, o))) : null;
       $("view").replaceChildren(el("div", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, view.title), search, only), holder, el("div", { class: "pages", id: "pages" })));
     }
@@ -239,9 +239,9 @@ function drawList(view, list, fresh) {
 }
 
 function viewExplain() {
-  const method = el("select", { id: "x-method" }, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].map((m) => el("option", {}, m)));
-  const url = el("input", { id: "x-url", type: "text", placeholder: "http://host.example/path", autocomplete: "off", spellcheck: "false", required: true });
-  const headers = el("textarea", { id: "x-headers", placeholder: "Cookie: canary=always", spellcheck: "false" });
+  const method = el("select", { id: "x-method", name: "method", "aria-label": "Method" }, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].map((m) => el("option", {}, m)));
+  const url = el("input", { id: "x-url", name: "url", type: "text", placeholder: "http://host.example/path", autocomplete: "off", spellcheck: "false", required: true });
+  const headers = el("textarea", { id: "x-headers", name: "headers", placeholder: "Cookie: canary=always", spellcheck: "false" });
   const answer = el("div", { id: "x-answer", "aria-live": "polite" });
   const submit = async (event) => {
     event.preventDefault();
