@@ -1,7 +1,7 @@
 //! TLS with real handshakes on loopback and certificates made for the test.
 
 mod backends;
-
+mod clients;
 mod ends;
 mod handshakes;
 mod hosts;

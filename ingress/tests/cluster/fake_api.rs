@@ -85,6 +85,11 @@ impl FakeApi {
         self.change(|world| world.held.remove(plural));
     }
 
+    /// Answers 403 to this verb on this resource from now on.
+    pub fn forbid(&self, verb: &str, resource: &str) {
+        self.world().forbidden.insert((verb.to_owned(), resource.to_owned()));
+    }
+
     /// Ends all watches and forgets what happened so far: whoever watches has to list again.
     pub fn cut_and_forget(&self) {
         self.change(|world| {
@@ -123,7 +128,11 @@ impl FakeApi {
             (&Method::PATCH, ..) => "patch",
             _ => return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         };
+        let refused = self.world().forbidden.contains(&(verb.to_owned(), resource.clone()));
         self.world().requests.push((verb.to_owned(), resource));
+        if refused {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         let body = request.into_body().collect().await.unwrap().to_bytes();
         match verb {
             "watch" => self.watch(target),
@@ -153,10 +162,7 @@ impl FakeApi {
         }
         let world = self.world();
         let all = world.objects.get(&target.plural).into_iter().flatten();
-        let items: Vec<_> = all
-            .filter(|(key, _)| target.namespace.is_empty() || key.0 == target.namespace)
-            .map(|(_, o)| o)
-            .collect();
+        let items: Vec<_> = all.filter(|(key, _)| target.has(key)).map(|(_, o)| o).collect();
         success(&json!({ "metadata": { "resourceVersion": world.version.to_string() }, "items": items }))
     }
 
@@ -178,10 +184,9 @@ impl FakeApi {
                             "message": "too old resource version", "metadata": {} });
                         vec![json!({ "type": "ERROR", "object": status })]
                     } else {
-                        let new = world
-                            .log
-                            .iter()
-                            .filter(|(version, plural, _)| *version > cursor && *plural == target.plural);
+                        let new = world.log.iter().filter(|(version, plural, event)| {
+                            *version > cursor && *plural == target.plural && target.has(&key_of(&event["object"]))
+                        });
                         new.map(|(_, _, event)| event.clone()).collect()
                     }
                 };

@@ -22,6 +22,7 @@ pub fn program() -> &'static str {
 pub struct Proxy {
     child: Child,
     pub http: SocketAddr,
+    pub https: SocketAddr,
     pub admin: SocketAddr,
     _config: NamedTempFile,
 }
@@ -78,12 +79,13 @@ impl Proxy {
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
             SocketAddr::from((Ipv4Addr::LOCALHOST, digits.parse().unwrap()))
         };
-        let (http, admin) = (port("http"), port("admin"));
+        let (http, https, admin) = (port("http"), port("https"), port("admin"));
         // What it says later is shown with a failing test.
         std::thread::spawn(move || lines.for_each(|line| println!("{line}")));
         Self {
             child,
             http,
+            https,
             admin,
             _config: file,
         }

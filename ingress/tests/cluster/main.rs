@@ -11,6 +11,7 @@ mod dashboard;
 mod fake_api;
 mod handover;
 mod harness;
+mod secrets;
 mod target;
 mod world;
 

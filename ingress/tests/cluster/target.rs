@@ -11,6 +11,8 @@ pub struct Target {
     pub sub: Option<String>,
     pub watch: bool,
     pub version: u64,
+    /// `metadata.name` of a field selector.
+    pub only: Option<String>,
 }
 
 impl Target {
@@ -36,10 +38,19 @@ impl Target {
             namespace,
             name: parts.next(),
             sub: parts.next(),
+            only: value("fieldSelector")
+                .and_then(|v| v.strip_prefix("metadata.name%3D"))
+                .map(str::to_owned),
             watch: value("watch") == Some("true"),
             version: value("resourceVersion")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or_default(),
         })
+    }
+
+    /// Whether an object is asked for.
+    pub fn has(&self, key: &crate::world::Key) -> bool {
+        let here = self.namespace.is_empty() || key.0 == self.namespace;
+        here && self.only.as_ref().is_none_or(|name| key.1 == *name)
     }
 }

@@ -20,6 +20,8 @@ pub struct World {
     pub held: BTreeSet<String>,
     /// Verb and resource of every request.
     pub requests: Vec<(String, String)>,
+    /// Verbs and resources that are refused.
+    pub forbidden: BTreeSet<(String, String)>,
     /// Goes up when all watches are cut.
     pub cuts: u64,
 }
