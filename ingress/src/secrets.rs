@@ -116,12 +116,6 @@ impl View {
         let name = Name::new(namespace, name).ok_or("has no valid name")?;
         self.get(&name).map_err(|absent| absent.to_string())
     }
-
-    /// Whether every one of these was answered for, whatever the answer.
-    pub fn settles(&self, wanted: &Wanted) -> bool {
-        let open = |name| matches!(self.0.get(name), None | Some(Found::Pending));
-        !wanted.iter().any(open)
-    }
 }
 
 /// As annotations read them.
@@ -198,17 +192,19 @@ mod tests {
     }
 
     #[test]
-    fn a_view_settles_what_was_answered_for_whatever_the_answer() {
+    fn a_view_says_why_a_secret_is_not_there() {
         let name = |n| Name::new("default", n).unwrap();
         let view = View::new(BTreeMap::from([
             (name("missing"), Found::Missing),
             (name("refused"), Found::Unreadable("forbidden".into())),
             (name("pending"), Found::Pending),
         ]));
-        assert!(view.settles(&Wanted::from([name("missing"), name("refused")])));
-        assert!(!view.settles(&Wanted::from([name("missing"), name("pending")])));
-        assert!(!view.settles(&Wanted::from([name("unknown")])));
-        let text = view.get(&name("refused")).unwrap_err().to_string();
-        assert_eq!(text, "cannot be read: forbidden");
+        let why = |n| view.get(&name(n)).unwrap_err().to_string();
+        assert_eq!(why("missing"), "does not exist");
+        assert_eq!(why("refused"), "cannot be read: forbidden");
+        assert_eq!((why("pending"), why("unknown")), (why("unknown"), why("pending")));
+        use crate::annotations::Secrets;
+        assert_eq!(view.value("default", "missing", "k"), Err("does not exist".to_owned()));
+        assert_ne!(view.version("default", "missing"), view.version("default", "pending"));
     }
 }

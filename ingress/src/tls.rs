@@ -19,13 +19,13 @@ mod provider;
 mod table;
 
 pub use accept::{Acceptor, Refused};
-pub use certificate::{Certificate, Fault, certificates_of};
+pub use certificate::{Certificate, Fault};
 pub use facts::{Fact, earliest, facts};
 pub use provider::provider;
 pub use table::{Held, Table};
 
 use crate::secrets::Name;
-use rustls::{CipherSuite, ProtocolVersion};
+use rustls::CipherSuite;
 use std::sync::Arc;
 
 /// What operators choose about TLS.
@@ -71,8 +71,6 @@ pub struct Session {
     pub client_certificates: Vec<Vec<u8>>,
     /// The authorities that the client was asked to be known to; `None` when it was not asked.
     pub authorities: Option<Arc<Vec<Vec<u8>>>>,
-    /// Version of the protocol.
-    pub version: Option<ProtocolVersion>,
     /// HTTP/2 was chosen by ALPN.
     pub http2: bool,
     /// Another host's certificate is not good enough: [`Options::strict_sni`].

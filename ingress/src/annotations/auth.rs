@@ -195,6 +195,10 @@ pub(super) fn authorities(
         .value(&namespace, &name, "ca.crt")
         .map_err(|why| missing(&why))?;
     let pem = pem.ok_or_else(|| missing("has no key ca.crt"))?;
+    // Authorities without their revocations would let in who was shut out.
+    if let Ok(Some(_)) = secrets.value(&namespace, &name, "ca.crl") {
+        return Err(missing("has a ca.crl, which is not supported"));
+    }
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
         .take(MOST_AUTHORITIES + 1)
         .collect();

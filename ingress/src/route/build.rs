@@ -358,14 +358,21 @@ impl Assembly<'_> {
 
     fn finish(mut self) -> Snapshot {
         let general = self.snapshot.default.as_ref().map(|route| Arc::clone(&route.backend));
-        let certain: BTreeSet<String> = self.snapshot.certificates.iter().map(|c| c.host.clone()).collect();
+        let uses = self.snapshot.certificates.iter();
+        let certain: BTreeMap<String, String> = uses.map(|c| (c.host.clone(), c.namespace.clone())).collect();
         for (name, mut drafts) in std::mem::take(&mut self.routes) {
             let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            let covered = || parent.as_ref().is_some_and(|wildcard| certain.contains(wildcard));
+            // A wildcard's certificate is not for a host of another namespace below it.
+            let owner = self.owners.get(&name);
+            let covered = || {
+                certain
+                    .get(parent.as_ref()?)
+                    .filter(|of| owner.is_none_or(|owner| **owner == **of))
+            };
             let host = Arc::new(Host {
                 name: name.as_str().into(),
                 namespace: self.owners.get(&name).map(|owner| &**owner).unwrap_or_default().into(),
-                tls: !name.is_empty() && (certain.contains(&name) || covered()),
+                tls: !name.is_empty() && (certain.contains_key(&name) || covered().is_some()),
             });
             for (route, _) in &mut drafts {
                 // Replaced answers come from the cluster's default backend when the Ingress names none, as in ingress-nginx.

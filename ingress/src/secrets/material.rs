@@ -1,6 +1,6 @@
 //! What is kept of one Secret. Wiped when dropped; its values are never part of a text.
 
-use crate::tls::{Certificate, Fault, certificates_of};
+use crate::tls::{Certificate, Fault};
 use k8s_openapi::api::core::v1::Secret;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,6 @@ pub struct Material {
     version: (Option<String>, Option<String>),
     values: BTreeMap<String, Zeroizing<Vec<u8>>>,
     certificate: OnceLock<Result<Arc<Certificate>, Fault>>,
-    authorities: OnceLock<Result<Vec<Vec<u8>>, Fault>>,
 }
 
 impl From<Secret> for Material {
@@ -34,7 +33,6 @@ impl From<Secret> for Material {
                 .chain(texts.map(|(key, text)| (key, Zeroizing::new(text.into_bytes()))))
                 .collect(),
             certificate: OnceLock::new(),
-            authorities: OnceLock::new(),
         }
     }
 }
@@ -62,22 +60,6 @@ impl Material {
             Certificate::read(field("tls.crt")?, field("tls.key")?).map(Arc::new)
         };
         self.certificate.get_or_init(read).clone()
-    }
-
-    /// The authorities of `ca.crt`, DER, or what is wrong with them. Never empty.
-    pub fn authorities(&self) -> Result<Vec<Vec<u8>>, Fault> {
-        let read = || {
-            // Authorities without their revocations would let in who was shut out.
-            if self.values.contains_key("ca.crl") {
-                return Err(Fault::Revocations);
-            }
-            let text = self
-                .value("ca.crt")
-                .filter(|v| !v.is_empty())
-                .ok_or(Fault::Lacks("ca.crt"))?;
-            certificates_of(text, "ca.crt")
-        };
-        self.authorities.get_or_init(read).clone()
     }
 
     /// Tells versions apart, also of Secrets that were deleted and made anew.
@@ -120,15 +102,5 @@ mod tests {
         let text = format!("{material:?}");
         assert_eq!(text, "Material(kubernetes.io/tls with [\"tls.key\"])");
         assert_eq!(material.certificate().unwrap_err(), Fault::Lacks("tls.crt"));
-    }
-
-    #[test]
-    fn authorities_with_revocations_are_refused() {
-        let data = [("ca.crt", "x"), ("ca.crl", "y")].map(|(k, v)| (k.to_owned(), ByteString(v.into())));
-        let secret = Secret {
-            data: Some(data.into()),
-            ..Secret::default()
-        };
-        assert_eq!(Material::from(secret).authorities(), Err(Fault::Revocations));
     }
 }

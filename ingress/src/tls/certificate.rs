@@ -139,7 +139,7 @@ fn issuer_of(last: Option<&CertificateDer<'_>>, others: &[CertificateDer<'_>]) -
 }
 
 /// Every certificate of a PEM text, DER; at least one. `key` is the Secret's key that it stands under.
-pub fn certificates_of(pem: &[u8], key: &'static str) -> Result<Vec<Vec<u8>>, Fault> {
+fn certificates_of(pem: &[u8], key: &'static str) -> Result<Vec<Vec<u8>>, Fault> {
     let mut all = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| Fault::BadPem(key))?;
@@ -178,8 +178,6 @@ pub enum Fault {
     OtherKey,
     /// The certificate is for other names.
     OtherHost,
-    /// Revocation lists are not supported; to leave them out would be worse than to refuse.
-    Revocations,
 }
 
 impl fmt::Display for Fault {
@@ -194,7 +192,6 @@ impl fmt::Display for Fault {
             Self::UnusableKey => f.write_str("has a tls.key that is damaged, too short or of an unknown kind"),
             Self::OtherKey => f.write_str("has a tls.key that belongs to none of its certificates"),
             Self::OtherHost => f.write_str("has a certificate for other hosts"),
-            Self::Revocations => f.write_str("has a ca.crl, which is not supported"),
         }
     }
 }

@@ -241,6 +241,7 @@ impl Snapshot {
     }
 
     /// Whether some Ingress asks for TLS on this host (S22), with whatever certificate.
+    #[cfg(test)]
     pub fn has_tls(&self, host: &str) -> bool {
         self.tls.find(host, |host| self.owner(host)).is_some()
     }

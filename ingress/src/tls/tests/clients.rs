@@ -7,6 +7,7 @@ use crate::proxy::{Front, Proxy, serve};
 use crate::route::{Builder, Objects, Options as RouteOptions, Snapshot};
 use crate::state::State;
 use crate::tls::{Acceptor, Options};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,13 +79,14 @@ impl World {
     }
 
     fn snapshot(&self, authorities: &[(&str, &Authority)], demands: &[Demand<'_>]) -> Snapshot {
+        let of = |(name, authority): &(&str, &Authority)| secret(name, &[("ca.crt", &authority.pem())]);
+        self.snapshot_with(demands, authorities.iter().map(of).collect())
+    }
+
+    fn snapshot_with(&self, demands: &[Demand<'_>], mut secrets: Vec<Secret>) -> Snapshot {
         fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
             Arc::new(serde_json::from_value(value).unwrap())
         }
-        let mut secrets: Vec<_> = authorities
-            .iter()
-            .map(|(name, authority)| secret(name, &[("ca.crt", &authority.pem())]))
-            .collect();
         secrets.extend(
             demands
                 .iter()
@@ -215,6 +217,20 @@ async fn an_old_connection_or_ticket_does_not_outlive_a_new_demand() {
     assert_eq!(status(&answer), "421", "{answer}");
     let answer = world.ask(&client, "a.com", "a.com", "/").await;
     assert!(answer.is_none_or(|a| status(&a).starts_with('4')));
+}
+
+#[tokio::test]
+async fn authorities_with_a_revocation_list_close_their_routes() {
+    let ca = Authority::new("clients");
+    let world = World::start(&[("ca", &ca)], &[("a.com", Some("ca"), json!({}))]).await;
+    let snapshot = world.snapshot_with(
+        &[("a.com", Some("ca"), json!({}))],
+        vec![secret("ca", &[("ca.crt", &ca.pem()), ("ca.crl", "x")])],
+    );
+    world.state.replace(snapshot);
+    let known = Client::with_certificate(&world.server, &ca.client("alice"));
+    let answer = world.ask(&known, "a.com", "a.com", "/").await.unwrap();
+    assert_eq!(status(&answer), "503", "{answer}");
 }
 
 #[tokio::test]

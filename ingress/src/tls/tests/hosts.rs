@@ -256,6 +256,7 @@ fn s20_a_certificate_comes_only_from_the_namespace_that_the_host_belongs_to() {
         vec![foreign],
     );
     assert!(!snapshot.has_tls("a.com") && snapshot.certificate("a.com").is_none());
+    assert!(!snapshot.host("x.a.com").unwrap().tls && snapshot.host("y.a.com").unwrap().tls);
     assert!(
         !snapshot.has_tls("x.a.com"),
         "a wildcard's certificate is not for another namespace's host"
