@@ -25,7 +25,7 @@ pub use provider::provider;
 pub use table::{Held, Table};
 
 use crate::secrets::Name;
-use rustls::CipherSuite;
+use rustls::{CipherSuite, ProtocolVersion};
 use std::sync::Arc;
 
 /// What operators choose about TLS.
@@ -71,6 +71,8 @@ pub struct Session {
     pub client_certificates: Vec<Vec<u8>>,
     /// The authorities that the client was asked to be known to; `None` when it was not asked.
     pub authorities: Option<Arc<Vec<Vec<u8>>>>,
+    /// Version of the protocol.
+    pub version: Option<ProtocolVersion>,
     /// HTTP/2 was chosen by ALPN.
     pub http2: bool,
     /// Another host's certificate is not good enough: [`Options::strict_sni`].

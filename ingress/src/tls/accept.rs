@@ -127,6 +127,7 @@ impl Acceptor {
             server_name,
             client_certificates: shown.iter().map(|der| der.to_vec()).collect(),
             authorities,
+            version: connection.protocol_version(),
             http2: connection.alpn_protocol() == Some(b"h2"),
             strict: self.options.strict_sni,
         };
