@@ -20,7 +20,7 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(args: &Serve) -> Self {
         let mut known = vec!["localhost".to_owned(), SERVICE.to_owned()];
-        let address = args.node_address.map(|address| shown(address));
+        let address = args.node_address.map(shown);
         let given = [&args.dashboard_host, &args.node_name]
             .into_iter()
             .chain(&args.dashboard_allow_hosts);

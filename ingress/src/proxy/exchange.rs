@@ -33,8 +33,6 @@ pub struct Exchange {
     pub request_id: String,
     /// `namespace/name` of the Ingress whose route it took.
     pub ingress: Option<Arc<str>>,
-    /// The path of that route, as written.
-    pub route: Option<Arc<str>>,
     /// `namespace/service:port` of its backend.
     pub backend: Option<Arc<str>>,
     /// The endpoint that answered, or the last that was tried.
@@ -87,7 +85,6 @@ impl Exchange {
             host: String::new(),
             request_id: String::new(),
             ingress: None,
-            route: None,
             backend: None,
             endpoint: None,
             tries: 0,

@@ -5,6 +5,8 @@ use super::{EntryPoint, Numbers, RouteStats, Routes, Traffic};
 use crate::metrics::{Text, label};
 
 type Labelled = (String, Numbers);
+/// One of the numbers.
+type Pick = fn(&Numbers) -> u64;
 
 impl Traffic {
     /// Writes the series of entry points and routes.
@@ -93,7 +95,7 @@ fn write(text: &mut Text, of: &str, all: &[Labelled]) {
             text.sample(&name, &format!("{{{labels},by=\"{by}\"}}"), count);
         }
     }
-    let values: [(&str, &str, fn(&Numbers) -> u64); 3] = [
+    let values: [(&str, &str, Pick); 3] = [
         ("cut_total", "Answers that did not arrive whole.", |n| n.cut),
         ("received_bytes_total", "Bytes of requests' bodies.", |n| n.received),
         ("sent_bytes_total", "Bytes of answers' bodies.", |n| n.sent),

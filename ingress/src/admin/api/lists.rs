@@ -4,7 +4,7 @@ use super::super::Site;
 use super::numbers;
 use crate::route::{Backend, Remark, Route};
 use crate::tls::{self, Fact};
-use crate::traffic::{Numbers, RouteKey, shown_host, shown_kind};
+use crate::traffic::{RouteKey, shown_host, shown_kind};
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ impl Site {
         let counts = traffic
             .routes
             .numbers(&RouteKey::of(route), traffic.now())
-            .unwrap_or_else(Numbers::default);
+            .unwrap_or_default();
         let (state, reason) = match &route.policy.closed {
             Some(why) => ("closed", Some(why.clone())),
             None => health(&route.backend),
