@@ -158,7 +158,9 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front);
     let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
     let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
-    let mut proxy = tokio::spawn(async { drop(tokio::join!(plain, tls)) });
+    let mut proxy = tokio::spawn(async {
+        tokio::join!(plain, tls);
+    });
     let link = match offer {
         Some(offer) => Some(offer.confirm().await),
         None => None,
