@@ -18,7 +18,7 @@ mod facts;
 mod provider;
 mod table;
 
-pub use accept::{Acceptor, Refused};
+pub use accept::Acceptor;
 pub use certificate::{Certificate, Fault};
 pub use facts::{Fact, earliest, facts};
 pub use provider::provider;
