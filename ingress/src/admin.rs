@@ -162,6 +162,11 @@ fn metrics(state: &State) -> String {
                 "Whether this proxy writes status.",
                 u64::from(state.leading()),
             ),
+            (
+                "handed_over",
+                "Whether another process of this node takes connections.",
+                u64::from(state.handed_over()),
+            ),
             ("routes", "Routes in the table.", count(snapshot.route_count())),
             ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
             (

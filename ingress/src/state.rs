@@ -112,6 +112,11 @@ impl State {
         self.handed_over.store(handed_over, Ordering::SeqCst);
     }
 
+    /// Another process of this node takes connections.
+    pub fn handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::SeqCst)
+    }
+
     /// Clients should come anew: the end is near, or another process of this node takes connections.
     pub fn leaving(&self) -> bool {
         self.stopping() || self.handed_over.load(Ordering::SeqCst)
