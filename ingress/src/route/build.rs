@@ -9,7 +9,9 @@ use super::last_good::{LastGood, Versions};
 use super::remark::{Reason, Remark, Severity};
 use super::table::{Table, order};
 use super::{Alternative, Backend, CertificateUse, Host, Options, Ours, Route, Snapshot};
-use crate::annotations::{NoSecrets, Secrets, named_secrets, target};
+#[cfg(test)]
+use crate::annotations::NoSecrets;
+use crate::annotations::{Secrets, named_secrets, target};
 use crate::policy::{Policy, Redirect};
 use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Service;
