@@ -1,101 +1,190 @@
-//! The ingress proxy: DaemonSet on the host network with one capability, its rights, class, Service and dashboard Ingress.
+//! The ingress proxy: DaemonSet on the host network with one capability, its rights, class, Service and dashboard Ingress; for landfall's
+//! own clusters, and as a file for others.
 
 use crate::network::{api_environment, field};
-use crate::{RenderError, image};
+use crate::{RenderError, documents, image};
 use landfall_core::bundle_index::BundleIndex;
-use landfall_core::spec::ClusterSpec;
+use landfall_core::layout;
+use landfall_core::spec::{ClusterSpec, IngressSpec};
 use serde_json::{Value, json};
 
 /// Name of the proxy's objects.
 pub(crate) const NAME: &str = "landfall-ingress";
+/// The proxy's program in its image.
+const PROGRAM: &str = "/landfall-ingress";
+/// Where the kubelet's questions are answered: in the pod's own emptyDir, because a port of the node would be answered by whichever of
+/// two pods has it.
+const PROBE_DIR: &str = "/run/landfall-probe";
+/// Start of the file for other clusters.
+const STANDALONE_HEAD: &str = "\
+# landfall-ingress for a cluster that landfall did not install. Rendered by landfall-manifests; a test holds that it is current.
+# Put the image where your nodes find it and its name at `image:`, then: kubectl apply -f deploy.yaml
+# It listens on :80, :443 and :8080 of every node. It is not the default class: Ingresses name it by `ingressClassName: landfall`.
+# Secrets: none can be read. `landfall-ingress rbac` prints the Roles for those that your Ingresses name.
+";
+
+/// How the proxy is placed in a cluster.
+struct Placement<'a> {
+    ingress: &'a IngressSpec,
+    image: String,
+    pull_policy: &'static str,
+    /// How the API is reached; empty for what the kubelet says.
+    api: Vec<Value>,
+    /// Ingresses without a class are this one's.
+    default_class: bool,
+}
 
 /// Everything the ingress proxy needs.
 pub fn ingress_objects(spec: &ClusterSpec, index: &BundleIndex) -> Result<Vec<Value>, RenderError> {
-    let labels = json!({ "app.kubernetes.io/name": NAME });
-    let meta = json!({ "name": NAME, "namespace": "kube-system", "labels": labels });
-    let mut environment = api_environment();
+    Ok(objects(&Placement {
+        ingress: &spec.ingress,
+        image: image(index, NAME)?,
+        pull_policy: "Never",
+        api: api_environment(),
+        default_class: true,
+    }))
+}
+
+/// The same for a cluster that landfall did not install, as one YAML file: `ingress/deploy.yaml`.
+pub fn standalone_ingress() -> Result<String, RenderError> {
+    let objects = objects(&Placement {
+        ingress: &IngressSpec::default(),
+        image: format!("{NAME}:{}", env!("CARGO_PKG_VERSION")),
+        pull_policy: "IfNotPresent",
+        api: Vec::new(),
+        default_class: false,
+    });
+    Ok(format!("{STANDALONE_HEAD}{}", documents(&objects)?))
+}
+
+fn objects(placement: &Placement<'_>) -> Vec<Value> {
+    let ingress = placement.ingress;
+    let meta = meta();
+    let mut objects = rights();
+    let mut class = json!({ "name": "landfall" });
+    if placement.default_class {
+        class["annotations"] = json!({ "ingressclass.kubernetes.io/is-default-class": "true" });
+    }
+    objects.extend([
+        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": class,
+            "spec": { "controller": "landfall.dev/ingress" } }),
+        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta,
+            "spec": {
+                "selector": { "matchLabels": labels() },
+                // The new pod takes the old one's listeners before that one goes.
+                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+                "template": { "metadata": { "labels": labels() }, "spec": pod(placement) },
+            } }),
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
+            "spec": { "type": "NodePort", "selector": labels(), "ports": [
+                { "name": "http", "port": 80, "targetPort": ingress.http_port },
+                { "name": "https", "port": 443, "targetPort": ingress.https_port },
+                { "name": "dashboard", "port": 8080, "targetPort": ingress.dashboard_port },
+            ] } }),
+        rule(
+            "landfall-dashboard",
+            "kube-system",
+            &ingress.dashboard_host,
+            NAME,
+            json!({ "name": "dashboard" }),
+        ),
+    ]);
+    objects
+}
+
+fn labels() -> Value {
+    json!({ "app.kubernetes.io/name": NAME })
+}
+
+fn meta() -> Value {
+    json!({ "name": NAME, "namespace": "kube-system", "labels": labels() })
+}
+
+/// The account and what it may: nothing that the proxy does not do, which the proxy's own tests hold. No Secret: the sample names none.
+fn rights() -> Vec<Value> {
+    let read = |groups: &[&str], resources: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": ["get", "list", "watch"] });
+    let group = "rbac.authorization.k8s.io";
+    let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": "kube-system" }]);
+    let bound = |kind: &str| json!({ "apiGroup": group, "kind": kind, "name": NAME });
+    let version = format!("{group}/v1");
+    vec![
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta() }),
+        json!({ "apiVersion": version, "kind": "ClusterRole", "metadata": { "name": NAME },
+            "rules": [
+                read(&["networking.k8s.io"], &["ingresses", "ingressclasses"]),
+                read(&[""], &["services"]),
+                read(&["discovery.k8s.io"], &["endpointslices"]),
+                { "apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"] },
+            ] }),
+        json!({ "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": { "name": NAME },
+            "roleRef": bound("ClusterRole"), "subjects": subjects }),
+        json!({ "apiVersion": version, "kind": "Role", "metadata": meta(),
+            "rules": [
+                { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
+                { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"] },
+            ] }),
+        json!({ "apiVersion": version, "kind": "RoleBinding", "metadata": meta(), "roleRef": bound("Role"), "subjects": subjects }),
+    ]
+}
+
+fn pod(placement: &Placement<'_>) -> Value {
+    let ingress = placement.ingress;
+    let mut environment = placement.api.clone();
     environment.extend([
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         field("NODE_NAME", "spec.nodeName"),
         field("NODE_ADDRESS", "status.hostIP"),
     ]);
-    let read = |groups: &[&str], resources: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": ["get", "list", "watch"] });
-    Ok(vec![
-        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta }),
-        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": NAME },
-            "rules": [
-                read(&["networking.k8s.io"], &["ingresses", "ingressclasses"]),
-                read(&[""], &["services"]),
-                read(&["discovery.k8s.io"], &["endpointslices"]),
-                { "apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch", "update"] },
-            ] }),
-        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": NAME },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME },
-            "subjects": [{ "kind": "ServiceAccount", "name": NAME, "namespace": "kube-system" }] }),
-        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta,
-            "rules": [
-                read(&[""], &["pods"]),
-                { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"] },
-            ] }),
-        json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": meta,
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME },
-            "subjects": [{ "kind": "ServiceAccount", "name": NAME, "namespace": "kube-system" }] }),
-        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
-            "metadata": { "name": "landfall", "annotations": { "ingressclass.kubernetes.io/is-default-class": "true" } },
-            "spec": { "controller": "landfall.dev/ingress" } }),
-        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta,
-            "spec": {
-                "selector": { "matchLabels": labels },
-                "template": {
-                    "metadata": { "labels": labels },
-                    "spec": {
-                        "hostNetwork": true,
-                        "dnsPolicy": "Default",
-                        "priorityClassName": "system-node-critical",
-                        "serviceAccountName": NAME,
-                        "tolerations": [{ "operator": "Exists" }],
-                        "terminationGracePeriodSeconds": 30,
-                        "containers": [{
-                            "name": "proxy",
-                            "image": image(index, NAME)?,
-                            "imagePullPolicy": "Never",
-                            "args": [
-                                format!("--http-address=0.0.0.0:{}", spec.ingress.http_port),
-                                format!("--admin-address=0.0.0.0:{}", spec.ingress.dashboard_port),
-                                "--ingress-class=landfall",
-                                format!("--dashboard-host={}", spec.ingress.dashboard_host),
-                            ],
-                            "env": environment,
-                            "readinessProbe": { "httpGet": { "path": "/readyz", "port": spec.ingress.dashboard_port },
-                                "periodSeconds": 1 },
-                            "livenessProbe": { "httpGet": { "path": "/healthz", "port": spec.ingress.dashboard_port },
-                                "periodSeconds": 10, "failureThreshold": 3 },
-                            "resources": { "requests": { "cpu": "50m", "memory": "20Mi" } },
-                            "securityContext": {
-                                "runAsUser": 0,
-                                "allowPrivilegeEscalation": false,
-                                "readOnlyRootFilesystem": true,
-                                "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
-                                "seccompProfile": { "type": "RuntimeDefault" },
-                            },
-                        }],
-                    },
-                },
-            } }),
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
-            "spec": { "type": "NodePort", "selector": labels, "ports": [
-                { "name": "http", "port": 80, "targetPort": spec.ingress.http_port },
-                { "name": "dashboard", "port": 8080, "targetPort": spec.ingress.dashboard_port },
-            ] } }),
-        rule(
-            "landfall-dashboard",
-            "kube-system",
-            &spec.ingress.dashboard_host,
-            NAME,
-            json!({ "name": "dashboard" }),
-        ),
-    ])
+    let probe = |question: &str, period: u32, failures: u32| {
+        json!({
+        "exec": { "command": [PROGRAM, "probe", question, format!("--socket={PROBE_DIR}/probe.sock")] },
+        "periodSeconds": period, "timeoutSeconds": 3, "failureThreshold": failures })
+    };
+    json!({
+        "hostNetwork": true,
+        "dnsPolicy": "Default",
+        "priorityClassName": "system-node-critical",
+        "serviceAccountName": NAME,
+        "tolerations": [{ "operator": "Exists" }],
+        "terminationGracePeriodSeconds": 30,
+        // No ports: on the host's network they would become host ports, and keep the new pod from the node of the old one.
+        "containers": [{
+            "name": "proxy",
+            "image": placement.image,
+            "imagePullPolicy": placement.pull_policy,
+            "args": [
+                format!("--http-address=0.0.0.0:{}", ingress.http_port),
+                format!("--https-address=0.0.0.0:{}", ingress.https_port),
+                format!("--admin-address=0.0.0.0:{}", ingress.dashboard_port),
+                "--ingress-class=landfall",
+                format!("--dashboard-host={}", ingress.dashboard_host),
+                format!("--handover-directory={}", layout::INGRESS_DIR),
+                format!("--probe-socket={PROBE_DIR}/probe.sock"),
+            ],
+            "env": environment,
+            // Each question starts a process: often only until the answer is yes. The API may be away for long at a start.
+            "startupProbe": probe("ready", 1, 3600),
+            "readinessProbe": probe("ready", 5, 1),
+            "livenessProbe": probe("live", 20, 3),
+            "resources": { "requests": { "cpu": "50m", "memory": "20Mi" } },
+            "securityContext": {
+                "runAsUser": 0,
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "volumeMounts": [
+                { "name": "handover", "mountPath": layout::INGRESS_DIR },
+                { "name": "probe", "mountPath": PROBE_DIR },
+            ],
+        }],
+        "volumes": [
+            { "name": "handover", "hostPath": { "path": layout::INGRESS_DIR, "type": "DirectoryOrCreate" } },
+            { "name": "probe", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
+        ],
+    })
 }
 
 /// An Ingress with one host that leads to one Service.

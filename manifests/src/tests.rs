@@ -152,3 +152,42 @@ fn the_cni_template_becomes_json() {
     let parsed: serde_json::Value = serde_json::from_str(&filled).unwrap();
     assert_eq!(parsed["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.1.0/24");
 }
+
+#[test]
+fn a_new_ingress_pod_fits_beside_the_old_one() {
+    let objects = ingress_objects(&ClusterSpec::default(), &index(&NAMES)).unwrap();
+    let set = objects.iter().find(|o| o["kind"] == "DaemonSet").unwrap();
+    let strategy = &set["spec"]["updateStrategy"]["rollingUpdate"];
+    assert_eq!(
+        (strategy["maxSurge"].as_u64(), strategy["maxUnavailable"].as_u64()),
+        (Some(1), Some(0))
+    );
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert!(container.get("ports").is_none(), "declared ports keep the new pod away");
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert!(
+            container[probe]["exec"].is_object(),
+            "{probe} would be answered by the wrong pod"
+        );
+    }
+    let path = &pod["volumes"][0]["hostPath"]["path"];
+    assert_eq!(*path, landfall_core::layout::INGRESS_DIR);
+    let argument = format!("--handover-directory={}", landfall_core::layout::INGRESS_DIR);
+    assert!(container["args"].as_array().unwrap().contains(&argument.into()));
+}
+
+/// `LANDFALL_BLESS=1` writes the file anew.
+#[test]
+fn the_file_for_other_clusters_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../ingress/deploy.yaml");
+    let wanted = standalone_ingress().unwrap();
+    if std::env::var_os("LANDFALL_BLESS").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        found == wanted,
+        "run: LANDFALL_BLESS=1 cargo test -p landfall-manifests"
+    );
+}

@@ -48,6 +48,27 @@ impl ServerCertVerifier for Unchecked {
     }
 }
 
+/// Settings under which any certificate will do.
+fn any_certificate() -> io::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(ring::default_provider());
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unchecked(schemes)))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// TLS for a probe that asks whether a host is reached, not whether it is trusted. The handshake comes with the first bytes.
+pub fn unchecked<S: Read + Write>(host: &str, stream: S) -> io::Result<StreamOwned<ClientConnection, S>> {
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let connection = ClientConnection::new(any_certificate()?, name).map_err(io::Error::other)?;
+    Ok(StreamOwned::new(connection, stream))
+}
+
 /// A connection to one health endpoint, kept open between questions: a handshake costs the server a hundred times a question.
 pub struct Endpoint {
     address: SocketAddr,
@@ -58,17 +79,9 @@ pub struct Endpoint {
 impl Endpoint {
     /// Prepares questions to an address. Connects to nothing yet.
     pub fn new(address: SocketAddr) -> io::Result<Self> {
-        let provider = Arc::new(ring::default_provider());
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unchecked(schemes)))
-            .with_no_client_auth();
         Ok(Self {
             address,
-            config: Arc::new(config),
+            config: any_certificate()?,
             stream: None,
         })
     }

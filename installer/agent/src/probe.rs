@@ -1,8 +1,8 @@
-//! Trying paths into the cluster: plain HTTP and DNS, written out by hand so that a probe behaves the same on the operator's machine, on
+//! Trying paths into the cluster: HTTP, plain or over TLS, and DNS, written out by hand so that a probe behaves the same on the operator's machine, on
 //! nodes and in containers of a few megabytes.
 
 use crate::dns::{self, ResolverFile};
-use landfall_core::verify::{ProbeResult, ProbeSpec};
+use landfall_core::verify::{ProbeResult, ProbeSpec, Scheme};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
@@ -48,13 +48,14 @@ fn try_one(probe: &ProbeSpec) -> ProbeResult {
     let began = Instant::now();
     let result = match probe {
         ProbeSpec::Http {
+            scheme,
             address,
             host,
             path,
             timeout_ms,
         } => {
             let deadline = began + Duration::from_millis(*timeout_ms);
-            http(address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
+            http(*scheme, address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
                 status,
                 body,
                 took_ms: took(began),
@@ -109,6 +110,17 @@ struct Until {
     deadline: Instant,
 }
 
+impl Write for Until {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 impl Read for Until {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.set_read_timeout(Some(left(self.deadline)?))?;
@@ -116,7 +128,7 @@ impl Read for Until {
     }
 }
 
-fn http(address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
+fn http(scheme: Scheme, address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
     if [host, path]
         .iter()
         .any(|text| text.bytes().any(|b| b.is_ascii_control() || b == b' '))
@@ -127,14 +139,21 @@ fn http(address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<
         ));
     }
     let address = resolve(address, deadline)?;
-    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
+    let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    let stream = Until { stream, deadline };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: landfall-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
+    match scheme {
+        Scheme::Http => exchange(stream, &request),
+        Scheme::Https => exchange(crate::https::unchecked(host, stream)?, &request),
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let result = Until { stream, deadline }.take(MAX_ANSWER).read_to_end(&mut answer);
+    let result = stream.take(MAX_ANSWER).read_to_end(&mut answer);
     parse_http(&answer, result.err())
 }
 
@@ -307,6 +326,7 @@ mod tests {
 
     fn get(address: String, timeout_ms: u64) -> ProbeResult {
         let spec = ProbeSpec::Http {
+            scheme: Scheme::Http,
             address,
             host: "test.nginx.com".into(),
             path: "/".into(),

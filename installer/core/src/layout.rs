@@ -4,6 +4,8 @@
 pub const STATE_DIR: &str = "/var/lib/landfall";
 /// Volatile state: lease, CNI addresses.
 pub const RUN_DIR: &str = "/run/landfall";
+/// Where processes of the ingress proxy meet, one old and one new; the kubelet makes it.
+pub const INGRESS_DIR: &str = "/run/landfall-ingress";
 /// Configuration files of landfall's own.
 pub const CONFIG_DIR: &str = "/etc/landfall";
 /// Programs on the administrators' path.

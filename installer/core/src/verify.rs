@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "probe", rename_all = "kebab-case")]
 pub enum ProbeSpec {
-    /// GET over plain HTTP/1.1.
+    /// GET over HTTP/1.1.
     Http {
+        /// Plain, or over TLS.
+        #[serde(default)]
+        scheme: Scheme,
         /// `address:port` or `name:port`; a name is resolved by the vantage's own resolver file.
         address: String,
         /// Host header.
@@ -28,6 +31,17 @@ pub enum ProbeSpec {
         /// Whole time allowed, in milliseconds.
         timeout_ms: u64,
     },
+}
+
+/// How an HTTP probe is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// As it is.
+    #[default]
+    Http,
+    /// Over TLS with the host as server name. The certificate is not checked: a fresh cluster has a self-signed one.
+    Https,
 }
 
 /// What came of a probe.

@@ -40,6 +40,7 @@ pub(super) fn daemon_claims() -> Claims {
             "/var/lib/cni",
             "/run/landfall/cni",
             "/run/flannel",
+            crate::layout::INGRESS_DIR,
             "/run/netns",
             "/run/xtables.lock",
             "/var/log/pods",

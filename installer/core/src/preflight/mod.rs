@@ -97,7 +97,8 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
         tcp_ports.extend([layout::API_SERVER_PORT, 2379, 2380, 2381, 10257, 10259]);
     }
     if desired.spec.ingress.enabled {
-        tcp_ports.extend([desired.spec.ingress.http_port, desired.spec.ingress.dashboard_port]);
+        let ingress = &desired.spec.ingress;
+        tcp_ports.extend([ingress.http_port, ingress.https_port, ingress.dashboard_port]);
     }
     let others = desired.inventory.members().filter(|other| other.name != node.name);
     FactsQuery {

@@ -149,6 +149,8 @@ pub struct IngressSpec {
     pub enabled: bool,
     /// Port for HTTP traffic on every node.
     pub http_port: u16,
+    /// Port for HTTPS traffic on every node.
+    pub https_port: u16,
     /// Port of the status page on every node.
     pub dashboard_port: u16,
     /// Host name of the status page's Ingress.
@@ -200,6 +202,7 @@ impl Default for IngressSpec {
         Self {
             enabled: true,
             http_port: 80,
+            https_port: 443,
             dashboard_port: 8080,
             dashboard_host: "ui.landfall.local".to_owned(),
         }

@@ -93,10 +93,13 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
             "every node takes a /24 of it: choose /22 or larger",
         );
     }
-    if spec.ingress.enabled && spec.ingress.http_port == spec.ingress.dashboard_port {
+    let ingress = &spec.ingress;
+    let mut ports = [ingress.http_port, ingress.https_port, ingress.dashboard_port];
+    ports.sort_unstable();
+    if let Some([twice, _]) = ports.array_windows().find(|[one, next]| ingress.enabled && one == next) {
         topology(
-            format!("the ingress proxy has port {} twice", spec.ingress.http_port),
-            "give httpPort and dashboardPort different values",
+            format!("the ingress proxy has port {twice} twice"),
+            "give httpPort, httpsPort and dashboardPort different values",
         );
     }
 }
@@ -176,6 +179,16 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not named in:\n{text}");
         }
         assert_eq!(problems.len(), 4, "{text}");
+    }
+
+    #[test]
+    fn a_port_that_the_ingress_proxy_has_twice_is_refused() {
+        for ports in ["httpPort: 443", "httpsPort: 8080", "dashboardPort: 80"] {
+            let problems = cluster_yaml(&format!("ingress: {{{ports}}}\n{GOOD}"), "c.yaml").unwrap_err();
+            assert!(problems.len() == 1 && problems[0].what.contains("twice"), "{ports}");
+            let off = cluster_yaml(&format!("ingress: {{enabled: false, {ports}}}\n{GOOD}"), "c.yaml");
+            assert!(off.is_ok(), "{ports}");
+        }
     }
 
     #[test]

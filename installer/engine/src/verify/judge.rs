@@ -125,13 +125,17 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
             "kube-proxy does not run on that node, or a firewall drops the port",
             "kubectl -n kube-system get pods -o wide",
         ),
-        (_, TargetKind::Ingress, "refused") => (
+        (_, TargetKind::Ingress | TargetKind::IngressTls, "refused") => (
             "the ingress proxy does not run on that node",
             "kubectl -n kube-system get pods -o wide",
         ),
-        (_, TargetKind::Ingress, "answered") => (
+        (_, TargetKind::Ingress | TargetKind::IngressTls, "answered") => (
             "the ingress proxy has another set of routes or no endpoint",
             "open the dashboard on that node",
+        ),
+        (_, TargetKind::IngressTls, "other" | "reset") => (
+            "what answers on that port speaks no TLS, or no version that is still safe",
+            "kubectl -n kube-system logs -l app.kubernetes.io/name=landfall-ingress",
         ),
         (_, TargetKind::Dns, _) => (
             "CoreDNS does not run, or its Service cannot be reached",

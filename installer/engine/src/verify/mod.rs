@@ -46,6 +46,8 @@ pub(crate) enum TargetKind {
     NodePort,
     /// A host of the ingress proxy on a node.
     Ingress,
+    /// An Ingress's host over TLS, at a node.
+    IngressTls,
     /// A name of the cluster's DNS.
     Dns,
 }

@@ -10,7 +10,7 @@ use kube::{Client, Error};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
-use landfall_core::verify::ProbeSpec;
+use landfall_core::verify::{ProbeSpec, Scheme};
 use std::collections::BTreeMap;
 
 /// Text that the sample's page holds.
@@ -144,6 +144,11 @@ impl Targets {
             kind,
             name,
             probe: ProbeSpec::Http {
+                scheme: if kind == TargetKind::IngressTls {
+                    Scheme::Https
+                } else {
+                    Scheme::Http
+                },
                 address,
                 host: host.to_owned(),
                 path: "/".to_owned(),
@@ -197,10 +202,16 @@ impl Targets {
                 if spec.sample {
                     hosts.insert(0, (spec.sample_host.as_str(), 200, SAMPLE_TEXT));
                 }
+                let first = hosts[0];
                 for (host, status, text) in hosts {
                     let name = format!("ingress/{node}/{host}");
                     targets.push(http(TargetKind::Ingress, name, at.clone(), host, status, text));
                 }
+                let at = format!("{address}:{}", spec.ingress.https_port);
+                // One is enough: requests over TLS find their routes as all others do.
+                let (host, status, text) = first;
+                let name = format!("ingress-tls/{node}/{host}");
+                targets.push(http(TargetKind::IngressTls, name, at, host, status, text));
             }
         }
         targets.extend(self.names(vantage, desired));
