@@ -143,13 +143,11 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let http = http.open(&mut offer, &doors)?;
     let https = https.open(&mut offer, &doors)?;
     let admin = admin.map(|admin| admin.open(&mut offer, &doors)).transpose()?;
-    if predecessor.is_some() {
-        let admin_port = admin
-            .as_ref()
-            .map_or(args.admin_address.port(), |door| door.address().port());
-        let (http, https) = (http.address().port(), https.address().port());
-        log(&format!("listening http={http} https={https} admin={admin_port}"));
-    }
+    let admin_port = admin
+        .as_ref()
+        .map_or(args.admin_address.port(), |door| door.address().port());
+    let (http_port, https_port) = (http.address().port(), https.address().port());
+    let taken = format!("listening http={http_port} https={https_port} admin={admin_port}");
     if let Some(door) = admin {
         parts.spawn(serve_admin(door, Arc::clone(&site)));
     }
@@ -166,6 +164,9 @@ pub async fn run(args: Serve) -> Result<(), String> {
         None => None,
     };
     state.open();
+    if predecessor.is_some() {
+        log(&taken);
+    }
     if let Some(meeting) = meeting {
         let giving = handover::serve(meeting, Arc::clone(&doors), Arc::clone(&state));
         parts.spawn(async {

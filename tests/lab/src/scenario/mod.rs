@@ -3,6 +3,7 @@
 mod foreign;
 mod interrupted;
 mod power;
+mod upgrade;
 mod whole;
 mod wrong_input;
 
@@ -152,6 +153,7 @@ fn on_machines(lab: &Lab, program: &Path, bundle: &Path, checks: &mut Checks) ->
     wrong_input::show(&stage, checks);
     interrupted::show(&stage, checks)?;
     whole::show(&stage, checks)?;
+    upgrade::show(&stage, checks);
     power::show(&stage, checks);
     whole::take_away(&stage, checks);
     Ok(())
@@ -174,6 +176,8 @@ fn expect_green(report: &Value) -> Result<()> {
     for vantage in ["pod/", "node/", "operator", "outside/"] {
         ensure!(vantages(vantage), "no cell looks from {vantage}");
     }
+    let by_tls = |c: &Value| c["target"].as_str().is_some_and(|t| t.starts_with("ingress-tls/"));
+    ensure!(cells.iter().any(by_tls), "no cell looks by TLS");
     Ok(())
 }
 
