@@ -102,7 +102,7 @@ fn meta() -> Value {
 
 /// The account and what it may: nothing that the proxy does not do, which the proxy's own tests hold. No Secret: the sample names none.
 fn rights() -> Vec<Value> {
-    let read = |groups: &[&str], resources: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": ["get", "list", "watch"] });
+    let read = |groups: &[&str], resources: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": ["list", "watch"] });
     let group = "rbac.authorization.k8s.io";
     let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": "kube-system" }]);
     let bound = |kind: &str| json!({ "apiGroup": group, "kind": kind, "name": NAME });

@@ -324,9 +324,39 @@ mod tests {
         address
     }
 
+    /// The same over TLS, with a certificate that nobody vouches for.
+    fn serve_tls_once(answer: &'static [u8]) -> String {
+        let certificate = include_bytes!("../tests/data/test-only-certificate.der")
+            .to_vec()
+            .into();
+        let key =
+            rustls::pki_types::PrivateKeyDer::Pkcs8(include_bytes!("../tests/data/test-only-key.der").to_vec().into());
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let (tcp, _) = listener.accept().unwrap();
+            let connection = rustls::ServerConnection::new(config.into()).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, tcp);
+            let _ = tls.read(&mut [0u8; 4096]);
+            tls.write_all(answer).unwrap();
+        });
+        address
+    }
+
     fn get(address: String, timeout_ms: u64) -> ProbeResult {
+        get_by(Scheme::Http, address, timeout_ms)
+    }
+
+    fn get_by(scheme: Scheme, address: String, timeout_ms: u64) -> ProbeResult {
         let spec = ProbeSpec::Http {
-            scheme: Scheme::Http,
+            scheme,
             address,
             host: "test.nginx.com".into(),
             path: "/".into(),
@@ -348,6 +378,21 @@ mod tests {
                 "{result:?}"
             );
         }
+    }
+
+    #[test]
+    fn hosts_are_reached_over_tls_whatever_their_certificate() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        let result = get_by(Scheme::Https, serve_tls_once(answer), 5000);
+        assert!(
+            matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"),
+            "{result:?}"
+        );
+        let plain = get_by(Scheme::Https, serve_once(answer), 5000);
+        assert!(
+            matches!(&plain, ProbeResult::Failed { kind, .. } if kind == "other"),
+            "{plain:?}"
+        );
     }
 
     #[test]
