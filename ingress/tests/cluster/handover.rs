@@ -24,6 +24,7 @@ struct Node {
     api: FakeApi,
     directory: TempDir,
     http: SocketAddr,
+    https: SocketAddr,
     admin: SocketAddr,
     started: AtomicUsize,
 }
@@ -34,6 +35,7 @@ impl Node {
             api: cluster(&[endpoint("one").await]).await,
             directory: TempDir::new().unwrap(),
             http: free().await,
+            https: free().await,
             admin: free().await,
             started: AtomicUsize::new(0),
         }
@@ -44,6 +46,7 @@ impl Node {
         let n = self.started.fetch_add(1, Ordering::SeqCst);
         let flags = [
             format!("--http-address={}", self.http),
+            format!("--https-address={}", self.https),
             format!("--admin-address={}", self.admin),
             format!("--handover-directory={}", self.directory.path().display()),
             format!("--probe-socket={}", self.probe(n).display()),
@@ -378,7 +381,7 @@ async fn a_port_of_another_program_is_noticed() {
     let taken = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = format!("--http-address={}", taken.local_addr().unwrap());
     let output = std::process::Command::new(program())
-        .args([&address, "--admin-address=127.0.0.1:0"])
+        .args([&address, "--https-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"])
         .env("KUBECONFIG", "/nothing/here")
         .output()
         .unwrap();

@@ -21,9 +21,10 @@ const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-d
 
 /// Rolls all ingress pods while requests are sent.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
-    checks.check("all ingress pods are replaced under load without a lost request", || {
-        roll(stage.lab)
-    });
+    checks.check(
+        "all ingress pods are replaced under load without a lost request",
+        || roll(stage.lab),
+    );
 }
 
 /// What one client saw.
@@ -69,18 +70,35 @@ fn roll(lab: &Lab) -> Result<()> {
     rolled.context("the rollout does not end")?;
     let mut all = Seen::default();
     for client in seen {
-        let Ok(client) = client else { bail!("a client broke off") };
+        let Ok(client) = client else {
+            bail!("a client broke off")
+        };
         all.requests += client.requests;
         all.lost.extend(client.lost);
     }
-    println!("lab: {} requests during the rollout, {} lost", all.requests, all.lost.len());
+    println!(
+        "lab: {} requests during the rollout, {} lost",
+        all.requests,
+        all.lost.len()
+    );
     let after = pods(lab, first)?;
-    ensure!(after.len() == members.len(), "{} pods on {} nodes: {after:?}", after.len(), members.len());
+    ensure!(
+        after.len() == members.len(),
+        "{} pods on {} nodes: {after:?}",
+        after.len(),
+        members.len()
+    );
     let stayed: Vec<_> = after.iter().filter(|pod| before.contains(pod)).collect();
     ensure!(stayed.is_empty(), "not replaced: {stayed:?}");
     ensure!(all.requests > 1000, "only {} requests were sent", all.requests);
     let shown: Vec<_> = all.lost.iter().take(20).map(String::as_str).collect();
-    ensure!(all.lost.is_empty(), "{} of {} requests lost:\n{}", all.lost.len(), all.requests, shown.join("\n"));
+    ensure!(
+        all.lost.is_empty(),
+        "{} of {} requests lost:\n{}",
+        all.lost.len(),
+        all.requests,
+        shown.join("\n")
+    );
     let handed = lab.shell(
         first,
         &format!("{KUBECTL} logs -l app.kubernetes.io/name=landfall-ingress --tail=-1 --prefix | grep -c 'connections are taken here now'"),
@@ -97,7 +115,9 @@ fn roll(lab: &Lab) -> Result<()> {
 /// Names of the proxies that are not on their way out.
 fn pods(lab: &Lab, first: &Machine) -> Result<Vec<String>> {
     let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{\"\\n\"}}{{end}}{{end}}";
-    let line = format!("{KUBECTL} get pods -l app.kubernetes.io/name=landfall-ingress -o go-template='{template}'; rm -rf /tmp/kube");
+    let line = format!(
+        "{KUBECTL} get pods -l app.kubernetes.io/name=landfall-ingress -o go-template='{template}'; rm -rf /tmp/kube"
+    );
     Ok(lab.shell(first, &line)?.lines().map(str::to_owned).collect())
 }
 
@@ -143,16 +163,25 @@ fn request(machine: &Machine, kept: Option<TcpStream>, kind: Connections) -> Res
         }
         if let Some(split) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..split]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
             let length = length.context("an answer without its length")?;
             if answer.len() >= split + 4 + length {
                 break (head, length, answer.split_off(split + 4));
             }
         }
     };
-    ensure!(head.starts_with("http/1.1 200"), "{}", head.lines().next().unwrap_or_default());
+    ensure!(
+        head.starts_with("http/1.1 200"),
+        "{}",
+        head.lines().next().unwrap_or_default()
+    );
     let page = String::from_utf8_lossy(&body);
-    ensure!(body.len() == length && page.contains("Welcome to nginx!"), "another page: {page}");
+    ensure!(
+        body.len() == length && page.contains("Welcome to nginx!"),
+        "another page: {page}"
+    );
     let last = kind == Connections::OnePerRequest || head.lines().any(|line| line == "connection: close");
     Ok((!last).then_some(stream))
 }
