@@ -11,6 +11,7 @@ mod dashboard;
 mod fake_api;
 mod handover;
 mod harness;
+mod rights;
 mod secrets;
 mod target;
 mod world;
@@ -278,15 +279,10 @@ async fn one_proxy_writes_status_once_and_another_follows_it() {
     assert_rights(&api);
 }
 
-/// All that was asked for is granted by the roles in `landfall-manifests`.
+/// All that was asked for is granted by the shipped roles.
 fn assert_rights(api: &FakeApi) {
-    for (verb, resource) in api.asked() {
-        let granted: &[&str] = match resource.as_str() {
-            "ingresses" | "ingressclasses" | "services" | "endpointslices" | "pods" => &["get", "list", "watch"],
-            "ingresses/status" => &["patch", "update"],
-            "leases" => &["get", "create", "update", "patch"],
-            _ => &[],
-        };
-        assert!(granted.contains(&verb.as_str()), "{verb} {resource} is not granted");
+    let granted = rights::granted();
+    for right in api.asked() {
+        assert!(granted.contains(&right), "{right:?} is not granted");
     }
 }
