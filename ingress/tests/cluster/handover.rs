@@ -133,7 +133,7 @@ struct Load {
 impl Load {
     fn start(address: SocketAddr, clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let run = |n: usize| tokio::spawn(client(address, n % 2 == 0, Arc::clone(&stop)));
+        let run = |n: usize| tokio::spawn(client(address, n.is_multiple_of(2), Arc::clone(&stop)));
         Self {
             clients: (0..clients).map(run).collect(),
             stop,
