@@ -15,6 +15,8 @@ pub mod target;
 mod upstream;
 mod values;
 
+#[cfg(test)]
+pub use names::NAMES;
 pub use secrets::{NoSecrets, Secrets, named as named_secrets};
 
 use crate::policy::{Canary, Policy};

@@ -88,6 +88,9 @@ pub struct Serve {
     /// Routes with series of their own in /metrics; all others share one.
     #[arg(long, default_value_t = 500, value_name = "N")]
     pub metrics_routes: usize,
+    /// Threads that serve; one for each processor without it.
+    #[arg(long)]
+    pub workers: Option<std::num::NonZeroUsize>,
     /// Socket on which `landfall-ingress probe` is answered; none without it.
     #[arg(long)]
     pub probe_socket: Option<PathBuf>,

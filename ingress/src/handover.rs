@@ -26,6 +26,8 @@ mod wire;
 pub use doors::{Door, Doors, Reserved};
 pub use give::serve;
 pub use take::{Offer, Predecessor};
+#[cfg(test)]
+pub use wire::receive;
 pub use wire::{Named, VERSIONS};
 
 use crate::args;

@@ -11,6 +11,8 @@ mod annotations;
 mod args;
 mod body;
 mod check;
+#[cfg(test)]
+mod fuzz;
 mod handover;
 mod lease;
 mod limits;
@@ -47,8 +49,18 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: args::Serve) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = match runtime {
+    use tokio::runtime::Builder;
+    // One worker needs no threads that steal from each other, nor their wake-ups.
+    let mut runtime = match args.workers.map(std::num::NonZeroUsize::get) {
+        Some(1) => Builder::new_current_thread(),
+        Some(workers) => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(workers);
+            builder
+        }
+        None => Builder::new_multi_thread(),
+    };
+    let result = match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(run::run(args)),
         Err(error) => Err(format!("no runtime: {error}")),
     };

@@ -3,9 +3,9 @@
 //! Both processes are this build; `--handover-build` and `--handover-protocol` make them differ where they speak to each other. With
 //! `LANDFALL_OTHER_BUILD` set to a program of another build, every second process is that one.
 
-use crate::fake_api::FakeApi;
 use crate::harness::{Proxy, endpoint, fetch, program, until};
 use crate::{cluster, ready};
+use landfall_test_ingress::FakeApi;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};

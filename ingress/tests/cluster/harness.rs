@@ -1,6 +1,6 @@
 //! The real program against the fake API, and small HTTP ends around it. Every wait is bounded.
 
-use crate::fake_api::FakeApi;
+use landfall_test_ingress::FakeApi;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};

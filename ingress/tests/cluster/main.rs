@@ -8,16 +8,13 @@
 
 mod chromium;
 mod dashboard;
-mod fake_api;
 mod handover;
 mod harness;
 mod rights;
 mod secrets;
-mod target;
-mod world;
 
-use fake_api::FakeApi;
 use harness::{Proxy, class, endpoint, fetch, ingress, pod, read_all, refusing, service, slice, split, until};
+use landfall_test_ingress::FakeApi;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ mod figures;
 mod memory;
 
 use crate::artifacts::{self, Artifacts};
+use crate::ingress;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use figures::{HandRun, LandfallRun, Round};
@@ -18,7 +19,7 @@ use landfall_lab::host;
 use landfall_lab::operator::{BUNDLE, CLUSTER, Operator};
 use landfall_lab::{Lab, Purpose, Size};
 use std::fs;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 /// The benchmark's network is 10.90.3.0/24.
@@ -40,18 +41,26 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// The ingress proxy, next to nginx and haproxy; the last line is one JSON object.
+    Ingress(ingress::Bench),
 }
 
 /// Measures it.
-pub fn run(command: &Bench) -> Result<()> {
-    let Bench::Install { rounds, json } = command;
+pub fn run(command: &Bench) -> Result<ExitCode> {
+    match command {
+        Bench::Install { rounds, json } => install(*rounds, *json).map(|()| ExitCode::SUCCESS),
+        Bench::Ingress(command) => ingress::bench(command),
+    }
+}
+
+fn install(rounds: u8, json: bool) -> Result<()> {
     let built = artifacts::build()?;
     let kept = artifacts::cache()?.join("bench");
     fs::create_dir_all(&kept).with_context(|| format!("{} cannot be made", kept.display()))?;
     println!("taking programs and images for the script out of the bundle");
     let materials = Materials::prepare(&built.bundle, &artifacts::cache()?)?;
     let mut done = Vec::new();
-    for number in 1..=*rounds {
+    for number in 1..=rounds {
         println!("round {number} of {rounds}");
         let round = if number % 2 == 1 {
             let landfall = by_landfall(&built)?;

@@ -4,6 +4,7 @@ mod artifacts;
 mod bench;
 mod dag;
 mod demo;
+mod ingress;
 mod machines;
 mod suite;
 
@@ -23,15 +24,21 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Everything CI checks; the last line is `N passed, N failed, N skipped`.
-    Test,
+    Test {
+        /// Also what takes long: fuzzing, and a million requests through the ingress proxy.
+        #[arg(long)]
+        full: bool,
+    },
     /// Checks which crate may depend on which.
     Dag,
     /// Machines to work on by hand, without a cluster.
     #[command(subcommand)]
     Lab(machines::Machines),
-    /// Measures on machines of the lab.
+    /// Measures: an installation on machines of the lab, the ingress proxy on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Sends requests through the ingress proxy while endpoints and routes change; the last line is one JSON object.
+    Soak(ingress::Soak),
     /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
     Demo {
         /// Remove all of it again.
@@ -45,9 +52,10 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
-        Command::Test => suite::run(),
+        Command::Test { full } => suite::run(full),
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
-        Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Bench(command) => bench::run(&command),
+        Command::Soak(command) => ingress::soak(&command),
         Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
         Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Dag => {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
-use crate::{artifacts, dag};
+use crate::{artifacts, dag, ingress};
 use anyhow::Result;
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -35,10 +35,11 @@ impl Count {
 }
 
 /// Runs everything. The exit code is a failure when anything failed.
-pub fn run() -> Result<ExitCode> {
+pub fn run(full: bool) -> Result<ExitCode> {
     let mut total = Count::default();
     section("Debian packages", &mut total, || {
-        host::install_packages(&TEST_PACKAGES).map(|()| Count::of(true))
+        host::install_packages(&TEST_PACKAGES)?;
+        ingress::install_peers().map(|()| Count::of(true))
     });
     section("format", &mut total, || {
         Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?))
@@ -62,6 +63,10 @@ pub fn run() -> Result<ExitCode> {
         Ok(Count::of(faults.is_empty()))
     });
     section("tests", &mut total, tests);
+    if full {
+        section("fuzzing, long", &mut total, || Ok(Count::of(long_fuzzing()?)));
+        section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
+    }
     section("lab", &mut total, lab);
     println!(
         "{} passed, {} failed, {} skipped",
@@ -93,6 +98,17 @@ fn section(name: &str, total: &mut Count, work: impl FnOnce() -> Result<Count>) 
 fn cargo(args: &[&str]) -> Result<bool> {
     Ok(Command::new("cargo")
         .args(args)
+        .stdin(Stdio::null())
+        .status()?
+        .success())
+}
+
+/// The proxy's parsers, each for five minutes.
+fn long_fuzzing() -> Result<bool> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--locked", "--package", "landfall-ingress", "--bins", "fuzz::"]);
+    Ok(cargo
+        .env("FUZZ_SECONDS", "300")
         .stdin(Stdio::null())
         .status()?
         .success())

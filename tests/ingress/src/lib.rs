@@ -1,0 +1,15 @@
+//! Proofs of the ingress proxy from outside: the real program, a pretended API server, real endpoints and clients on loopback.
+//!
+//! [`fake_api`], [`objects`], [`program`], [`endpoint`] and [`client`] are the parts; the crate's README says which proof uses which.
+
+pub mod bench;
+pub mod client;
+pub mod endpoint;
+pub mod fake_api;
+pub mod objects;
+pub mod peers;
+pub mod program;
+pub mod soak;
+pub mod websocket;
+
+pub use fake_api::FakeApi;

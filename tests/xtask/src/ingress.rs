@@ -1,0 +1,130 @@
+//! `cargo xtask soak` and `cargo xtask bench ingress`: build the proxy and its proof for speed, and run the proof.
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use landfall_lab::host;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+/// Debian's proxies that the benchmark compares with.
+const PEERS: [&str; 2] = ["nginx", "haproxy"];
+
+/// Arguments of the benchmark that are handed on.
+#[derive(Args)]
+pub struct Bench {
+    /// How often each case is measured on each proxy.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(9..))]
+    rounds: u32,
+    /// Only these cases, with commas between them: http1_small, http1_64k, http2, tls_handshake, tls_requests, hosts_10000.
+    #[arg(long)]
+    cases: Option<String>,
+    /// A further peer: traefik, where it is installed.
+    #[arg(long)]
+    with: Option<String>,
+    /// Leave out the table before the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Requests through the real program while its world changes.
+#[derive(Args)]
+pub struct Soak {
+    /// Requests of the phase `churn`.
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: usize,
+    /// For symmetry with the other commands: the last line is one JSON object in any case.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the soak.
+pub fn soak(command: &Soak) -> Result<ExitCode> {
+    let Soak { requests, json: _ } = command;
+    proof(&["soak", "--requests", &requests.to_string()])
+}
+
+/// Runs the benchmark.
+pub fn bench(command: &Bench) -> Result<ExitCode> {
+    install_peers()?;
+    let rounds = command.rounds.to_string();
+    let mut arguments = vec!["bench", "--rounds", &rounds];
+    for (flag, value) in [("--cases", &command.cases), ("--with", &command.with)] {
+        arguments.extend(value.iter().flat_map(|value| [flag, value]));
+    }
+    if command.json {
+        arguments.push("--json");
+    }
+    proof(&arguments)
+}
+
+/// Installs nginx and haproxy, and leaves their services off: the proofs start them with configurations of their own.
+pub fn install_peers() -> Result<()> {
+    let missing = |package: &&&str| !PathBuf::from(format!("/usr/sbin/{package}")).exists();
+    if PEERS.iter().filter(missing).count() > 0 {
+        host::install_packages(&PEERS)?;
+        for service in PEERS {
+            // Fails where no systemd runs; then nothing was started either.
+            let _ = host::root("systemctl")
+                .args(["disable", "--now", "--quiet", service])
+                .status();
+        }
+    }
+    Ok(())
+}
+
+/// The full soak; says whether no request was lost and no WebSocket closed in any phase that ran.
+pub fn soak_loses_nothing() -> Result<bool> {
+    let output = build(&["soak"])?
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    let phases: Value =
+        serde_json::from_str(text.lines().next_back().unwrap_or_default()).context("the soak's last line")?;
+    let none = |phase: &Value, name: &str| phase[name] == 0 || phase.get("skipped").is_some();
+    let phases = phases.as_object().context("the soak's last line is no object")?;
+    let clean = phases
+        .values()
+        .all(|phase| none(phase, "lost") && none(phase, "websockets_closed"));
+    Ok(output.status.success() && clean)
+}
+
+fn proof(arguments: &[&str]) -> Result<ExitCode> {
+    let status = build(arguments)?.stdin(Stdio::null()).status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds for speed; returns the proof's command.
+fn build(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--locked", "--package", "landfall-ingress"]);
+    cargo.args([
+        "--package",
+        "landfall-test-ingress",
+        "--bins",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the proxy and its proofs do not build");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let programs: Vec<_> = messages
+        .filter_map(|m| m["executable"].as_str().map(PathBuf::from))
+        .collect();
+    let find = |name: &str| {
+        let found = programs
+            .iter()
+            .find(|path| path.file_name().is_some_and(|file| file == name));
+        found.with_context(|| format!("cargo names no {name}"))
+    };
+    let (proof, program) = (find("landfall-ingress-proof")?, find("landfall-ingress")?);
+    let mut command = Command::new(proof);
+    command.arg("--program").arg(program).args(arguments);
+    Ok(command)
+}
