@@ -317,8 +317,7 @@ async fn start_all(
         pem("PRIVATE KEY", &identity.key),
     );
     let mut all = vec![("landfall", Proxy::Ours(Box::new(ours)))];
-    let starts: [(&str, fn(&Task) -> Result<Peer>); 2] = [("nginx", Peer::nginx), ("haproxy", Peer::haproxy)];
-    for (name, start) in starts {
+    for name in ["nginx", "haproxy"] {
         let folder = folder.join(name);
         std::fs::create_dir(&folder)?;
         let task = Task {
@@ -327,7 +326,12 @@ async fn start_all(
             routes: &routes,
             certificate: (&certificate, &key),
         };
-        all.push((name, Proxy::Peer(start(&task)?)));
+        let peer = if name == "nginx" {
+            Peer::nginx(&task)
+        } else {
+            Peer::haproxy(&task)
+        };
+        all.push((name, Proxy::Peer(peer?)));
     }
     Ok(all)
 }

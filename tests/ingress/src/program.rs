@@ -159,7 +159,7 @@ impl Launch {
             let listening = line.split_once("listening ").map(|(_, ports)| ports.to_owned());
             keep(&log, line);
             if let Some(ports) = listening {
-                program.ports = ports.split_whitespace().filter_map(|word| named_port(word)).collect();
+                program.ports = ports.split_whitespace().filter_map(named_port).collect();
                 break;
             }
         }

@@ -50,8 +50,8 @@ impl Churn {
             fleets: SERVICES.iter().map(|name| (*name, VecDeque::new())).collect(),
             born: 0,
         };
-        for index in 0..SERVICES.len() {
-            let first = if SERVICES[index] == "lone" { 1 } else { 2 };
+        for (index, name) in SERVICES.iter().enumerate() {
+            let first = if *name == "lone" { 1 } else { 2 };
             for _ in 0..first {
                 churn.announce(index).await;
             }
