@@ -18,8 +18,9 @@ pub fn host_of(text: &str) -> Option<String> {
         },
     };
     let host = host.strip_suffix('.').unwrap_or(host);
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    (!host.is_empty() && host.len() <= 253 && host.chars().all(fine)).then(|| host.to_ascii_lowercase())
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let label = |text: &str| !text.is_empty() && text.chars().all(fine);
+    (host.len() <= 253 && host.split('.').all(label)).then(|| host.to_ascii_lowercase())
 }
 
 fn is_port(text: &str) -> bool {
