@@ -91,6 +91,12 @@ pub struct Serve {
     /// Threads that serve; one for each processor without it.
     #[arg(long)]
     pub workers: Option<std::num::NonZeroUsize>,
+    /// Zone of that node, for the hints of Services that ask to stay within it.
+    #[arg(long, env = "NODE_ZONE", default_value = "")]
+    pub node_zone: String,
+    /// Addresses or host names for the status of Ingresses, instead of those of nodes with a ready proxy; `none` alone empties it.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub publish_address: Vec<String>,
     /// Socket on which `landfall-ingress probe` is answered; none without it.
     #[arg(long)]
     pub probe_socket: Option<PathBuf>,

@@ -123,7 +123,7 @@ fn judge(mut input: Input, options: &Options) -> Report {
         all.insert((judged.namespace.clone(), judged.name.clone()), judged);
     }
     let complete = input.complete(options);
-    let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets, 0);
+    let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets);
     for ours in &snapshot.ours {
         if let Some(judged) = all.get_mut(&(ours.namespace.clone(), ours.name.clone())) {
             judged.verdict = Verdict::Supported;

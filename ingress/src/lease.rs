@@ -19,6 +19,8 @@ pub struct Election {
     pod: String,
     /// The version of another's Lease last seen, and when: clocks of two nodes are never compared.
     seen: Option<(Option<String>, Instant)>,
+    /// When the Lease was last known to be ours.
+    held: Option<Instant>,
 }
 
 impl Election {
@@ -30,11 +32,25 @@ impl Election {
             namespace,
             pod,
             seen: None,
+            held: None,
         }
     }
 
     /// Takes or renews the Lease; says whether it is ours. Two that try at once are told apart by the resource version.
     pub async fn hold(&mut self) -> Result<bool, Error> {
+        // Measured from before the question: the API counts from some moment after it.
+        let asked = Instant::now();
+        let ours = self.take().await?;
+        self.held = ours.then_some(asked);
+        Ok(ours)
+    }
+
+    /// Whether the Lease is ours for certain: nobody else takes it before its length has passed.
+    pub fn fresh(&self) -> bool {
+        self.held.is_some_and(|held| held.elapsed() < length())
+    }
+
+    async fn take(&mut self) -> Result<bool, Error> {
         let now = MicroTime(Timestamp::now());
         let Some(lease) = self.leases.get_opt(self.name).await? else {
             let lease = json!({ "metadata": { "name": self.name, "namespace": self.namespace },
@@ -82,15 +98,17 @@ impl Election {
     /// Says whether another's Lease has not changed for its whole length, measured with this node's clock alone.
     fn silent(&mut self, version: Option<String>) -> bool {
         match &self.seen {
-            Some((seen, at)) if *seen == version => {
-                at.elapsed() >= Duration::from_secs(LEASE_SECONDS.unsigned_abs().into())
-            }
+            Some((seen, at)) if *seen == version => at.elapsed() >= length(),
             _ => {
                 self.seen = Some((version, Instant::now()));
                 false
             }
         }
     }
+}
+
+fn length() -> Duration {
+    Duration::from_secs(LEASE_SECONDS.unsigned_abs().into())
 }
 
 /// A conflict means that another was faster.

@@ -30,7 +30,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Longest silence within an answer. Server-sent events are often silent for minutes; a node that died is silent for ever.
     pub silence: Duration,
-    /// Endpoints tried for one request.
+    /// Endpoints tried for one request. A refused connection costs nothing, and a table that is old (the API is away) may name many pods
+    /// that are gone; nginx tries all. Repeating what may have been acted on has a bound of its own, [`REPEATS`].
     pub tries: usize,
     /// How long connections to endpoints are kept idle: below the 75 s of nginx; Node closes after 5 s, which the pool notices.
     pub pool_idle: Duration,
@@ -107,7 +108,7 @@ impl Default for Limits {
             body_rate: 500,
             answer: Duration::from_secs(60),
             silence: Duration::from_secs(600),
-            tries: 3,
+            tries: 16,
             pool_idle: Duration::from_secs(30),
             pool_idle_per_endpoint: 64,
             connections_per_address: 8192,
@@ -165,3 +166,52 @@ pub const SECRET_RETRY_FORGET: Duration = Duration::from_secs(30);
 /// milliseconds; a table with the wrong certificate is worse than one that is late, and none at all is worse than both.
 pub const SECRETS_SETTLE_FIRST: Duration = Duration::from_secs(10);
 pub const SECRETS_SETTLE: Duration = Duration::from_millis(300);
+
+/// Failed connections in a row after which an endpoint is left out. One is a race that every rollout has; two are a pod that is gone.
+pub const EJECT_AFTER_UNREACHABLE: u32 = 2;
+/// Requests in a row that an endpoint took and did not answer (Envoy's `consecutive_gateway_failure`).
+pub const EJECT_AFTER_BROKEN: u32 = 5;
+/// First and longest time an endpoint is left out. Its readiness probe, every 10 s by default, takes over from there.
+pub const EJECT_FIRST: Duration = Duration::from_secs(2);
+/// See [`EJECT_FIRST`].
+pub const EJECT_LONGEST: Duration = Duration::from_secs(60);
+/// Retries that a hundred requests pay for (linkerd's and Envoy's budget), after which a Service that fails gets 1.2 times its load.
+pub const RETRIES_PER_HUNDRED: u32 = 20;
+/// Retries per second that need no requests, for Services with few of them.
+pub const RETRIES_PER_SECOND: u32 = 10;
+/// How often one request is repeated after an endpoint may have acted on it; failed connections do not count.
+pub const REPEATS: usize = 2;
+/// Most retries that are saved up: a second's worth at 500 requests per second.
+pub const RETRIES_SAVED: u32 = 100;
+
+/// Length of a watch; it goes on where it ended. Short, for a connection whose other end died without a word shows only then.
+pub const WATCH_SECONDS: u32 = 60;
+/// First and longest pause before a failed watch is tried again. The API balancer on this node finds another server within seconds.
+pub const WATCH_FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// See [`WATCH_FIRST_PAUSE`].
+pub const WATCH_LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A watch that lasted so long counts as well again; one that fails again sooner waits longer each time.
+pub const WATCH_FORGET: Duration = Duration::from_secs(30);
+/// Longest silence within a streamed list before pages are asked for (client-go waits 10 s too).
+pub const LIST_PATIENCE: Duration = Duration::from_secs(10);
+/// Events read ahead of those that were worked in. More would only be memory: the API server waits.
+pub const CHANGES_WAITING: usize = 256;
+/// Longest pause between two tables.
+pub const REBUILD_LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the addresses in status are looked at, and the Lease is renewed: a third of its length.
+pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// Longest time for one round, so that a Lease is not believed to be ours after its end.
+pub const STATUS_ROUND: Duration = Duration::from_secs(10);
+/// How long other addresses must last before they replace those in status. A rolling upgrade takes each node's proxy away for a moment.
+pub const STATUS_SETTLE: Duration = Duration::from_secs(10);
+/// Status writes per round, and the pause between two: 20 per second leave the API server to others, and 10,000 Ingresses take minutes.
+pub const STATUS_WRITES: usize = 80;
+/// See [`STATUS_WRITES`].
+pub const STATUS_PAUSE: Duration = Duration::from_millis(50);
+/// Events per round: 2 per second. The rest follows in the next rounds.
+pub const EVENTS_PER_ROUND: usize = 10;
+/// Remarks that become Events at all. Whoever has more reads the dashboard; etcd need not hold them.
+pub const EVENTS_KNOWN: usize = 1000;
+/// Longest text of an Event (the API's own bound is 1024 bytes).
+pub const EVENT_NOTE_BYTES: usize = 1000;

@@ -43,7 +43,7 @@ pub fn run(rbac: &Rbac) -> ExitCode {
 /// A Role and a RoleBinding for each namespace that has Secrets to read.
 fn roles(mut input: Input, account: (&str, &str), options: &Options) -> Vec<Value> {
     input.complete(options);
-    let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets, 0);
+    let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets);
     let ours: BTreeSet<(&str, &str)> = snapshot.ours.iter().map(|o| (&*o.namespace, &*o.name)).collect();
     let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for ingress in &input.objects.ingresses {

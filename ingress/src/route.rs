@@ -25,13 +25,14 @@ pub use options::CONTROLLER;
 pub use options::Options;
 pub use remark::{Reason, Remark, Severity};
 
-use crate::policy::{Canary, Policy, Protocol};
+pub use crate::balance::Backend;
+use crate::events::Note;
+use crate::policy::{Canary, Policy};
 use crate::tls::Table as TlsTable;
 use crate::traffic::Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use table::Table;
 
 /// Everything a request needs; replaced as a whole.
@@ -56,7 +57,7 @@ pub struct Snapshot {
     pub wanted: BTreeSet<(String, String)>,
 }
 
-/// An Ingress that this proxy serves, with the addresses its status names now.
+/// An Ingress that this proxy serves.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ours {
     /// Its namespace.
@@ -65,8 +66,6 @@ pub struct Ours {
     pub name: String,
     /// Tells it from an earlier one of the same name.
     pub uid: String,
-    /// Addresses or host names in `status.loadBalancer`.
-    pub addresses: BTreeSet<String>,
 }
 
 /// One certificate that an Ingress asks for.
@@ -153,27 +152,6 @@ impl Route {
     }
 }
 
-/// A Service with the addresses that may be used.
-#[derive(Debug, Default)]
-pub struct Backend {
-    /// `namespace/service:port`, for people.
-    pub name: String,
-    /// Addresses, in stable order.
-    pub endpoints: Vec<SocketAddr>,
-    /// What the Service port's `appProtocol` asks for (S26).
-    pub protocol: Option<Protocol>,
-    next: AtomicUsize,
-}
-
-impl Backend {
-    /// Returns all addresses, each time starting with the next, so that load spreads and the rest serve for failover.
-    pub fn candidates(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.endpoints.len();
-        (0..count).map(move |i| self.endpoints[start.wrapping_add(i) % count])
-    }
-}
-
 impl Snapshot {
     /// Returns the route of a request; its backend may have no endpoint. `host` is normalised by [`host_of`] and empty when the request
     /// has none; `path` is in the form of [`crate::path::canonical`].
@@ -233,6 +211,18 @@ impl Snapshot {
         self.tables().map(|table| table.routes.len()).sum()
     }
 
+    /// What people should know of their objects, for Events.
+    pub fn notes(&self) -> impl Iterator<Item = Note> {
+        self.remarks.iter().map(|remark| Note {
+            kind: remark.kind.clone(),
+            namespace: remark.namespace.clone(),
+            name: remark.name.clone(),
+            reason: format!("{:?}", remark.reason),
+            text: remark.text.clone(),
+            warning: remark.severity != Severity::Note,
+        })
+    }
+
     /// Every address that some route leads to.
     pub fn endpoints(&self) -> BTreeSet<SocketAddr> {
         let routes = self.tables().flat_map(|table| table.routes.iter()).chain(&self.default);
@@ -241,7 +231,9 @@ impl Snapshot {
             let extra = [&route.fallback, &route.auth, &route.mirror].into_iter().flatten();
             std::iter::once(&route.backend).chain(others).chain(extra)
         });
-        backends.flat_map(|b| b.endpoints.iter().copied()).collect()
+        let all = backends.map(|backend| backend.endpoints());
+        all.flat_map(|set| set.all().map(|e| e.address).collect::<Vec<_>>())
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::observer::Observer;
 use crate::proxy::Proxy;
 use crate::route::LastGood;
+use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
 use crate::traffic::EntryPoint;
@@ -57,6 +58,7 @@ impl Signals {
 
 /// Serves until a signal, or until a part that never ends does end.
 pub async fn run(args: Serve) -> Result<(), String> {
+    let publish = status::Publish::parse(&args.publish_address)?;
     let mut signals = Signals::new()?;
     let observer = Observer::new(
         args.metrics_routes,
@@ -110,12 +112,17 @@ pub async fn run(args: Serve) -> Result<(), String> {
         secrets: args.secrets,
         default_certificate: args.tls.default_certificate,
     };
+    let here = Locality {
+        node: args.node_name,
+        zone: args.node_zone,
+    };
     let follow = watch::follow(
         client.clone(),
         args.routing
             .guarding(std::env::var("KUBERNETES_SERVICE_HOST").ok().as_deref()),
         read,
         inherited(predecessor.as_ref()),
+        here,
         Arc::clone(&state),
     );
     parts.spawn(async {
@@ -127,8 +134,15 @@ pub async fn run(args: Serve) -> Result<(), String> {
         namespace: args.pod_namespace,
     };
     // Outside a cluster there is no pod, so no one whose address could be written.
-    let leading = (!place.pod.is_empty())
-        .then(|| tokio::spawn(status::lead(client, place, Arc::clone(&state), stopping.clone())));
+    let leading = (!place.pod.is_empty()).then(|| {
+        tokio::spawn(status::lead(
+            client,
+            place,
+            publish,
+            Arc::clone(&state),
+            stopping.clone(),
+        ))
+    });
 
     tokio::select! {
         // Nothing was served, so there is nothing to drain.

@@ -3,15 +3,18 @@
 use crate::metrics::Counters;
 use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
+use crate::watch::Published;
+use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
 /// Shared state; every method is short and never waits for I/O.
 #[derive(Debug)]
 pub struct State {
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: ArcSwap<Snapshot>,
     built: Sender<bool>,
     last_good: Mutex<LastGood>,
     open: AtomicBool,
@@ -19,6 +22,10 @@ pub struct State {
     stopping: AtomicBool,
     leading: AtomicBool,
     started: Instant,
+    /// Wakes whoever builds tables; for what the table depends on beside the objects that `watch` follows (Secrets).
+    pub rebuild: Arc<Notify>,
+    /// Addresses in the status of Ingresses.
+    pub published: Arc<Published>,
     /// Counters for /metrics.
     pub counters: Counters,
     /// Where requests are recorded.
@@ -33,7 +40,7 @@ impl State {
     /// Starts with an empty snapshot, not ready.
     pub fn new(node: &str, dashboard_host: &str) -> Self {
         Self {
-            snapshot: RwLock::default(),
+            snapshot: ArcSwap::default(),
             built: Sender::new(false),
             last_good: Mutex::default(),
             open: AtomicBool::new(false),
@@ -41,6 +48,8 @@ impl State {
             stopping: AtomicBool::new(false),
             leading: AtomicBool::new(false),
             started: Instant::now(),
+            rebuild: Arc::default(),
+            published: Arc::default(),
             counters: Counters::default(),
             observer: Arc::default(),
             node: node.to_owned(),
@@ -56,15 +65,12 @@ impl State {
 
     /// Returns the newest snapshot; a request keeps the one it began with.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+        self.snapshot.load_full()
     }
 
     /// Puts a new snapshot in place, whole.
     pub fn replace(&self, snapshot: Snapshot) {
-        let new = Arc::new(snapshot);
-        let old = std::mem::replace(&mut *self.snapshot.write().unwrap_or_else(PoisonError::into_inner), new);
-        // A large table takes a while to free: not under the lock.
-        drop(old);
+        self.snapshot.store(Arc::new(snapshot));
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.built.send_replace(true);
     }

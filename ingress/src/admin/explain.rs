@@ -64,7 +64,7 @@ fn answer(method: &Method, found: &Explanation, route: Option<&Route>) -> Value 
 }
 
 fn usable(backend: &Backend) -> bool {
-    !backend.endpoints.is_empty()
+    !backend.endpoints().is_empty()
 }
 
 /// Endpoints that may be taken; which of them, their load decides at that moment.
@@ -75,7 +75,8 @@ fn endpoint(route: Option<&Route>) -> Value {
     });
     let all: Vec<String> = backend
         .into_iter()
-        .flat_map(|b| b.endpoints.iter().map(ToString::to_string))
+        .flat_map(|b| b.endpoints().addresses())
+        .map(|a| a.to_string())
         .collect();
     if all.is_empty() {
         Value::Null

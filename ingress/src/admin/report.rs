@@ -1,6 +1,6 @@
 //! What the status page shows, as JSON for programs.
 
-use crate::route::Backend;
+use crate::balance::Backend;
 use crate::state::State;
 use serde_json::{Value, json};
 
@@ -19,10 +19,10 @@ pub(super) fn render(state: &State) -> String {
                 &*route.host.name
             };
             json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": &*route.ingress,
-                "service": route.backend.name, "endpoints": route.backend.endpoints })
+                "service": route.backend.name, "endpoints": route.backend.endpoints().addresses() })
         })
         .collect();
-    let default = |b: &Backend| json!({ "service": b.name, "endpoints": b.endpoints });
+    let default = |b: &Backend| json!({ "service": b.name, "endpoints": b.endpoints().addresses() });
     let report = json!({
         "version": VERSION,
         "node": state.node,

@@ -2,7 +2,8 @@
 
 use crate::annotations::Secrets;
 use crate::route::{CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Options};
-use k8s_openapi::api::core::v1::{Secret, Service};
+use crate::watch::{self, ServiceObject};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
@@ -112,12 +113,20 @@ impl Input {
             ("networking.k8s.io/v1", "Ingress") => self.objects.ingresses.push(typed(in_namespace(value))?),
             (_, "Ingress") => self.old.push(in_namespace(value)),
             ("networking.k8s.io/v1", "IngressClass") => self.objects.classes.push(typed(value)?),
-            ("v1", "Service") => self.objects.services.push(typed(in_namespace(value))?),
-            ("discovery.k8s.io/v1", "EndpointSlice") => self.objects.slices.push(typed(in_namespace(value))?),
+            ("v1", "Service") => self.add_service(in_namespace(value))?,
+            ("discovery.k8s.io/v1", "EndpointSlice") => self.add_slice(in_namespace(value))?,
             ("v1", "Secret") => self.secrets.add(typed(in_namespace(value))?),
             _ => {}
         }
         Ok(())
+    }
+
+    fn add_service(&self, value: Value) -> Result<(), String> {
+        watch::add_service(&self.objects.services, value).map_err(|error| error.to_string())
+    }
+
+    fn add_slice(&self, value: Value) -> Result<(), String> {
+        watch::add_slice(&self.objects.services, value).map_err(|error| error.to_string())
     }
 
     /// Adds what manifests leave out: classes that Ingresses name are ours, and one is the default.
@@ -134,7 +143,7 @@ impl Input {
             self.objects.classes = names.into_iter().map(class).collect();
         }
         Complete {
-            services: self.live || !self.objects.services.is_empty(),
+            services: self.live || !self.objects.services.service_names().is_empty(),
         }
     }
 }
@@ -214,9 +223,11 @@ async fn live() -> Result<Input, String> {
     let objects = Objects {
         ingresses: list::<Ingress>(&client).await?,
         classes: list::<IngressClass>(&client).await?,
-        services: list::<Service>(&client).await?,
-        slices: vec![],
+        ..Objects::default()
     };
+    for service in list::<ServiceObject>(&client).await? {
+        watch::put_service(&objects.services, Arc::unwrap_or_clone(service));
+    }
     Ok(Input {
         objects,
         live: true,

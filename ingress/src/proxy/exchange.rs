@@ -1,6 +1,7 @@
 //! What is known of one request, gathered on its way and recorded at its end.
 
 use super::Client;
+use crate::balance::Pick;
 use crate::body::Progress;
 use crate::metrics::Counted;
 use crate::observer::Observer;
@@ -35,6 +36,8 @@ pub struct Exchange {
     pub ingress: Option<Arc<str>>,
     /// `namespace/service:port` of its backend.
     pub backend: Option<Arc<str>>,
+    /// The endpoint that answered; it counts as busy until this record ends.
+    pub pick: Option<Pick>,
     /// The endpoint that answered, or the last that was tried.
     pub endpoint: Option<SocketAddr>,
     /// Endpoints tried.
@@ -86,6 +89,7 @@ impl Exchange {
             request_id: String::new(),
             ingress: None,
             backend: None,
+            pick: None,
             endpoint: None,
             tries: 0,
             until_answer: None,

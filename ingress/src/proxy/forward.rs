@@ -3,6 +3,7 @@
 use super::exchange::Exchange;
 use super::policy::Passage;
 use super::{Proxy, headers};
+use crate::balance::{Attempts, Lost, Outcome, Preference};
 use crate::body::{Stage, Upload};
 use crate::policy::{Policy, Protocol};
 use crate::reason::Reason;
@@ -26,10 +27,8 @@ impl Proxy {
     ) -> Result<(Response<Incoming>, Lease), Reason> {
         let policy = &route.policy;
         let backend = &passage.backend;
-        if backend.endpoints.is_empty() {
-            return Err(Reason::NoEndpoint);
-        }
-        let protocol = policy.upstream.protocol.or(backend.protocol).unwrap_or(Protocol::Http1);
+        let wanted = policy.upstream.protocol.or(backend.endpoints().protocol);
+        let protocol = wanted.unwrap_or(Protocol::Http1);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
         } else if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
@@ -39,7 +38,18 @@ impl Proxy {
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
-        for address in passage.candidates().into_iter().take(tries) {
+        let preference = match policy.upstream.service_address {
+            true => Preference::Service,
+            false => passage.preference(),
+        };
+        let mut attempts = Attempts::new(backend, preference, tries);
+        loop {
+            let pick = match attempts.next() {
+                Ok(pick) => pick,
+                Err(Lost::NoEndpoint) => return Err(Reason::NoEndpoint),
+                Err(Lost::Unreachable) => return Err(Reason::Unreachable),
+            };
+            let address = pick.address();
             exchange.endpoint = Some(address);
             exchange.tries += 1;
             let to = Destination {
@@ -48,20 +58,31 @@ impl Proxy {
                 tls: tls(policy, protocol, address)?,
             };
             match self.upstream.send(&to, request, &waits).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    pick.report(Outcome::Answered);
+                    // The endpoint is busy until the answer's last byte.
+                    exchange.pick = Some(pick);
+                    return Ok(answer);
+                }
                 Err(Failure::Untouched(back)) => {
                     self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    attempts.untouched(pick);
                     request = *back;
                 }
-                Err(Failure::Broken) => return Err(Reason::Broken),
-                Err(Failure::Late) => return Err(Reason::Late),
+                Err(Failure::Broken) => {
+                    pick.report(Outcome::Broken);
+                    return Err(Reason::Broken);
+                }
+                Err(Failure::Late) => {
+                    pick.report(Outcome::Late);
+                    return Err(Reason::Late);
+                }
                 Err(Failure::Request(Stage::Large)) => return Err(Reason::LargeBody),
                 Err(Failure::Request(Stage::Slow)) => return Err(Reason::SlowRequest),
                 Err(Failure::Request(Stage::Malformed)) => return Err(Reason::BadFraming),
                 Err(Failure::Request(_)) => return Err(Reason::BadRequest),
             }
         }
-        Err(Reason::Unreachable)
     }
 }
 

@@ -217,7 +217,7 @@ impl Policies {
         let policy = &route.policy;
         let stuck = |backend: &Arc<Backend>| {
             let affinity = policy.affinity.as_ref()?;
-            let endpoints = backend.endpoints.iter().copied();
+            let endpoints = backend.endpoints().addresses().into_iter();
             affinity::named(affinity, &self.cluster, &backend.name, endpoints, asked.headers)
         };
         let at_home = stuck(&route.backend);
@@ -237,7 +237,11 @@ impl Policies {
         if Arc::ptr_eq(&passage.backend, &route.backend) {
             passage.endpoint = at_home;
         }
-        if let Some(fallback) = route.fallback.as_ref().filter(|_| passage.backend.endpoints.is_empty()) {
+        if let Some(fallback) = route
+            .fallback
+            .as_ref()
+            .filter(|_| passage.backend.endpoints().is_empty())
+        {
             passage.backend = Arc::clone(fallback);
             passage.endpoint = None;
         }

@@ -8,14 +8,14 @@ use super::endpoints::Resolver;
 use super::last_good::{LastGood, Versions};
 use super::remark::{Reason, Remark, Severity};
 use super::table::{Table, order};
-use super::{Alternative, Backend, CertificateUse, Host, Options, Ours, Route, Snapshot};
+use super::{Alternative, CertificateUse, Host, Options, Ours, Route, Snapshot};
 #[cfg(test)]
 use crate::annotations::NoSecrets;
 use crate::annotations::{Secrets, named_secrets, target};
+use crate::balance::Backend;
 use crate::policy::{Policy, Redirect};
+use crate::services::Services;
 use hyper::StatusCode;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,10 +27,8 @@ pub struct Objects {
     pub ingresses: Vec<Arc<Ingress>>,
     /// All classes.
     pub classes: Vec<Arc<IngressClass>>,
-    /// All Services.
-    pub services: Vec<Arc<Service>>,
-    /// All slices.
-    pub slices: Vec<Arc<EndpointSlice>>,
+    /// All Services with their endpoints. They change beside the table, which only shares their backends.
+    pub services: Arc<Services>,
 }
 
 /// Makes one table after another; keeps what was compiled, and the last good version of each Ingress.
@@ -61,10 +59,7 @@ impl Builder {
     }
 
     /// Builds the table. Order among equal paths (S4): oldest Ingress first, then namespace and name.
-    ///
-    /// `turn` says which endpoint of each Service comes first. It differs from table to table: otherwise the first endpoint would get
-    /// most requests while tables follow each other quickly.
-    pub fn build(&mut self, objects: &Objects, secrets: &dyn Secrets, turn: usize) -> Snapshot {
+    pub fn build(&mut self, objects: &Objects, secrets: &dyn Secrets) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let classes = Classes::find(&objects.classes, &self.options, &mut snapshot.remarks);
         let mut ours: Vec<&Arc<Ingress>> = objects.ingresses.iter().filter(|i| classes.have(i)).collect();
@@ -80,7 +75,7 @@ impl Builder {
             snapshot.wanted.extend(named.into_iter().map(|s| (s.namespace, s.name)));
         }
         let mut assembly = Assembly {
-            resolver: Resolver::new(objects, &self.options, turn),
+            resolver: Resolver::new(&objects.services, &self.options),
             options: &self.options,
             owners: BTreeMap::new(),
             named: BTreeSet::new(),
@@ -104,12 +99,12 @@ impl Builder {
 #[cfg(test)]
 impl Snapshot {
     /// Builds one table of classes of this name, without memory of earlier ones and without Secrets.
-    pub fn build(objects: &Objects, class: &str, turn: usize) -> Self {
+    pub fn build(objects: &Objects, class: &str) -> Self {
         let options = Options {
             class: Some(class.to_owned()),
             ..Options::default()
         };
-        Builder::new(options).build(objects, &NoSecrets, turn)
+        Builder::new(options).build(objects, &NoSecrets)
     }
 }
 
@@ -125,13 +120,10 @@ fn age(ingress: &Ingress) -> impl Ord + '_ {
 
 impl Ours {
     fn of(ingress: &Ingress) -> Self {
-        let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-        let points = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
         Self {
             namespace: ingress.metadata.namespace.clone().unwrap_or_default(),
             name: ingress.metadata.name.clone().unwrap_or_default(),
             uid: ingress.metadata.uid.clone().unwrap_or_default(),
-            addresses: points.filter_map(|p| p.ip.clone().or(p.hostname.clone())).collect(),
         }
     }
 }
@@ -343,10 +335,7 @@ impl Assembly<'_> {
                 status: StatusCode::PERMANENT_REDIRECT,
                 location: format!("$scheme://{host}$request_uri"),
             });
-            let backend = Arc::new(Backend {
-                name: format!("(redirect to {host})"),
-                ..Backend::default()
-            });
+            let backend = Arc::new(Backend::new(format!("(redirect to {host})")));
             let route = Route {
                 path: "/".to_owned(),
                 backend,

@@ -185,8 +185,8 @@ fn s9_nothing_matches_without_default_and_a_route_without_endpoints_stays() {
             ("Prefix", "/b", "b"),
         ],
     )]);
-    let mut objects = world(&[ingress("i1", spec)]);
-    objects.slices.remove(0);
+    let objects = world(&[ingress("i1", spec)]);
+    let _ = objects.services.remove_slice("d", "a");
     let snapshot = check(
         &objects,
         &[

@@ -34,7 +34,7 @@ impl Site {
             None => health(&route.backend),
         };
         json!({ "host": shown_host(route), "path": route.path, "type": shown_kind(route), "ingress": &*route.ingress,
-            "service": route.backend.name, "endpoints": route.backend.endpoints.len(), "state": state, "reason": reason,
+            "service": route.backend.name, "endpoints": route.backend.endpoints().addresses().len(), "state": state, "reason": reason,
             "traffic": numbers(&counts) })
     }
 
@@ -51,7 +51,8 @@ impl Site {
         let item = |(name, (backend, routes)): (&str, (&Backend, usize))| {
             let (state, reason) = health(backend);
             let endpoints: Vec<_> = backend
-                .endpoints
+                .endpoints()
+                .addresses()
                 .iter()
                 .map(|a| json!({ "address": a, "state": "ready" }))
                 .collect();
@@ -96,7 +97,7 @@ impl Site {
 
 /// State of a Service, and why it is no better.
 fn health(backend: &Backend) -> (&'static str, Option<String>) {
-    match backend.endpoints.is_empty() {
+    match backend.endpoints().is_empty() {
         true => ("down", Some("no endpoint is ready".to_owned())),
         false => ("healthy", None),
     }

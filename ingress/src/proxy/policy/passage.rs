@@ -1,12 +1,11 @@
 //! What policies decided about one request, kept until its answer goes out; and answers that they give by themselves.
 
 use super::asked::Asked;
-use super::keyed::Key;
 use super::mirror::Copy;
 use super::{cors, limit, set_all};
+use crate::balance::{Backend, Preference};
 use crate::policy::Policy;
 use crate::reason::Reason;
-use crate::route::Backend;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
@@ -72,17 +71,13 @@ impl Passage {
         }
     }
 
-    /// Endpoints in the order in which they are tried.
-    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<SocketAddr> = self.backend.candidates().collect();
-        if let Some(own) = self.endpoint {
-            all.sort_by_key(|endpoint| *endpoint != own);
-        } else if let Some(key) = &self.hash_key {
-            // Rendezvous hashing: the same for all proxies, and few keys move when an endpoint comes or goes.
-            let key = Key::of(key);
-            all.sort_by_cached_key(|endpoint| key.hash(&[endpoint.to_string().as_bytes()]));
+    /// Which endpoint is tried first.
+    pub(crate) fn preference(&self) -> Preference {
+        match (self.endpoint, &self.hash_key) {
+            (Some(own), _) => Preference::Endpoint(own),
+            (None, Some(key)) => Preference::key(key),
+            (None, None) => Preference::Any,
         }
-        all
     }
 
     /// Sets what the endpoint gets, on a request that is otherwise ready to go.

@@ -3,7 +3,9 @@
 use crate::limits::Limits;
 use crate::proxy::{Front, Proxy, serve};
 use crate::route::{CONTROLLER, Objects, Snapshot};
+use crate::services::Services;
 use crate::state::State;
+use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -106,7 +108,7 @@ pub(super) async fn proxy_behind(
     front: Front,
 ) -> Running {
     proxy_on(
-        Snapshot::build(&objects(endpoints, annotations), "landfall", 0),
+        Snapshot::build(&objects(endpoints, annotations), "landfall"),
         limits,
         front,
     )
@@ -141,21 +143,20 @@ pub(super) fn objects(endpoints: &[SocketAddr], annotations: Value) -> Objects {
     fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
         Arc::new(serde_json::from_value(value).unwrap())
     }
-    let slice = |(i, e): (usize, &SocketAddr)| {
-        object(
-            json!({ "addressType": "IPv4", "metadata": { "name": format!("s{i}"), "namespace": "d",
+    let services = Services::default();
+    let service = json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } });
+    add_service(&services, service).unwrap();
+    for (i, e) in endpoints.iter().enumerate() {
+        let slice = json!({ "addressType": "IPv4", "metadata": { "name": format!("s{i}"), "namespace": "d",
             "labels": { "kubernetes.io/service-name": "s" } },
-            "ports": [{ "name": "", "port": e.port() }], "endpoints": [{ "addresses": [e.ip()] }] }),
-        )
-    };
+            "ports": [{ "name": "", "port": e.port() }], "endpoints": [{ "addresses": [e.ip()] }] });
+        add_slice(&services, slice).unwrap();
+    }
     Objects {
         classes: vec![object(
             json!({ "metadata": { "name": "landfall" }, "spec": { "controller": CONTROLLER } }),
         )],
-        services: vec![object(
-            json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } }),
-        )],
-        slices: endpoints.iter().enumerate().map(slice).collect(),
+        services: Arc::new(services),
         ingresses: vec![object(
             json!({ "metadata": { "name": "i", "namespace": "d", "annotations": annotations }, "spec": {
             "ingressClassName": "landfall", "rules": [{ "host": "h", "http": { "paths": [{ "path": "/", "pathType": "Prefix",

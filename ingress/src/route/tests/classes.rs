@@ -2,6 +2,7 @@
 
 use super::world::{check, ingress, object, rule, world};
 use crate::route::{CLASS_ANNOTATION, CONTROLLER, DEFAULT_CLASS, Snapshot};
+use crate::watch::{add_service, add_slice};
 use serde_json::{Value, json};
 
 #[test]
@@ -50,11 +51,10 @@ fn s16_ingresses_without_a_class_belong_to_the_default_class() {
 fn objects_without_anything_make_an_empty_table() {
     let empty = || json!({ "metadata": {} });
     let mut objects = world(&[empty()]);
-    objects.services.push(object(empty()));
-    objects.slices.push(object(
-        json!({ "metadata": {}, "addressType": "", "endpoints": [], "ports": [] }),
-    ));
+    add_service(&objects.services, empty()).unwrap();
+    let slice = json!({ "metadata": {}, "addressType": "", "endpoints": [], "ports": [] });
+    add_slice(&objects.services, slice).unwrap();
     objects.classes.push(object(empty()));
-    let snapshot = Snapshot::build(&objects, "landfall", 0);
+    let snapshot = Snapshot::build(&objects, "landfall");
     assert_eq!((snapshot.route_count(), snapshot.ours.len()), (0, 0));
 }

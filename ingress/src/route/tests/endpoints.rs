@@ -1,10 +1,10 @@
 //! Rules from a backend to its endpoints.
 
-use super::world::{add_service, built, check, endpoints_of, ingress, object, ours, rule, slice, world};
+use super::world::{add_service, built, check, endpoints_of, ingress, ours, rule, slice, world};
 use crate::policy::Protocol;
-use crate::route::{Backend, Options};
+use crate::route::Options;
+use crate::watch::add_service as put_service;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 
 #[test]
 fn s10_ports_go_by_number_or_name_and_then_by_name() {
@@ -109,41 +109,27 @@ fn s13_s14_external_names_and_resources_are_refused_and_seen() {
         .as_array_mut()
         .unwrap()
         .push(json!({ "host": "h", "http": { "paths": [path] } }));
-    let mut objects = world(&[ingress("i1", spec)]);
-    objects
-        .services
-        .push(object(json!({ "metadata": { "name": "ext", "namespace": "d" },
-        "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] } })));
+    let objects = world(&[ingress("i1", spec)]);
+    let external = json!({ "metadata": { "name": "ext", "namespace": "d" },
+        "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] } });
+    put_service(&objects.services, external).unwrap();
     let snapshot = check(&objects, &[("h", "/e", '0'), ("h", "/r", '0')]);
     assert_eq!(snapshot.remarks.len(), 2);
 }
 
 #[test]
-fn endpoints_take_turns_and_the_others_follow_for_failover() {
-    let backend = Backend {
-        endpoints: (1..=3).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect(),
-        ..Backend::default()
-    };
-    let turns: Vec<Vec<u16>> = (0..4)
-        .map(|_| backend.candidates().map(|e| e.port()).collect())
-        .collect();
-    assert_eq!(turns, [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
-    assert_eq!(Backend::default().candidates().count(), 0);
-}
-
-#[test]
 fn s13_external_names_that_are_addresses_are_served_when_a_flag_says_so() {
     let external = |name: &str| {
-        let mut objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "ext")])]))]);
+        let objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "ext")])]))]);
         let service = json!({ "metadata": { "name": "ext", "namespace": "d" },
             "spec": { "type": "ExternalName", "externalName": name } });
-        objects.services.push(object(service));
+        put_service(&objects.services, service).unwrap();
         let options = Options {
             allow_external_name: true,
             ..Options::default()
         };
         let snapshot = built(&objects, options);
-        let endpoints = snapshot.find("h", "/").unwrap().backend.endpoints.clone();
+        let endpoints = snapshot.find("h", "/").unwrap().backend.endpoints().addresses();
         (endpoints, snapshot.remarks.len())
     };
     assert_eq!(external("192.0.2.7"), (vec!["192.0.2.7:80".parse().unwrap()], 0));
@@ -161,9 +147,10 @@ fn s26_the_ports_app_protocol_goes_along() {
         ("https", Some(Protocol::Https)),
         ("mysql", None),
     ] {
-        let mut objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "m")])]))]);
-        add_service(&mut objects, "m", json!([{ "port": 80, "appProtocol": text }]));
+        let objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "m")])]))]);
+        add_service(&objects, "m", json!([{ "port": 80, "appProtocol": text }]));
         let snapshot = check(&objects, &[]);
-        assert_eq!(snapshot.find("h", "/").unwrap().backend.protocol, protocol, "{text}");
+        let found = snapshot.find("h", "/").unwrap().backend.endpoints().protocol;
+        assert_eq!(found, protocol, "{text}");
     }
 }

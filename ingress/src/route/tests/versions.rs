@@ -20,7 +20,7 @@ fn with(service: &str, name: &str, value: &str) -> Value {
 }
 
 fn build(builder: &mut Builder, ingresses: &[Value]) -> Snapshot {
-    builder.build(&world(ingresses), &NoSecrets, 0)
+    builder.build(&world(ingresses), &NoSecrets)
 }
 
 fn reasons(snapshot: &Snapshot) -> Vec<Reason> {
@@ -95,11 +95,11 @@ fn good_versions_pass_to_the_next_process_and_only_those_that_are_needed() {
 fn what_did_not_change_is_not_compiled_again_and_the_table_is_the_same() {
     let mut builder = Builder::new(Options::default());
     let objects: Objects = world(&[site("a")]);
-    let one = builder.build(&objects, &NoSecrets, 0);
-    let two = builder.build(&objects, &NoSecrets, 0);
+    let one = builder.build(&objects, &NoSecrets);
+    let two = builder.build(&objects, &NoSecrets);
     let policy = |snapshot: &Snapshot| snapshot.find("h", "/").unwrap().policy.clone();
     assert!(std::sync::Arc::ptr_eq(&policy(&one), &policy(&two)));
     let mut changed = world(&[site("b")]);
     changed.ingresses[0] = object(site("b"));
-    assert_eq!(end(&builder.build(&changed, &NoSecrets, 0), "h", "/"), 'b');
+    assert_eq!(end(&builder.build(&changed, &NoSecrets), "h", "/"), 'b');
 }

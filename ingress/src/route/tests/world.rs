@@ -1,8 +1,8 @@
 //! A small world to route in. Services `a` to `f` have one endpoint each, so a letter tells where a request ends.
 
 use crate::annotations::NoSecrets;
-use crate::route::endpoints::SERVICE_LABEL;
 use crate::route::{Builder, CONTROLLER, Objects, Options, Snapshot};
+use crate::watch::{SERVICE_LABEL, add_service as put_service, add_slice};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -43,32 +43,29 @@ pub(super) fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -
 pub(super) fn world(ingresses: &[Value]) -> Objects {
     let class =
         |name, controller| object(json!({ "metadata": { "name": name }, "spec": { "controller": controller } }));
-    let mut objects = Objects {
+    let objects = Objects {
         ingresses: ingresses.iter().cloned().map(object).collect(),
         classes: vec![class("landfall", CONTROLLER), class("other", "example.com/x")],
         ..Objects::default()
     };
     for (i, name) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
-        add_service(&mut objects, name, json!([{ "port": 80 }]));
+        add_service(&objects, name, json!([{ "port": 80 }]));
         let endpoints = json!([{ "addresses": [format!("10.0.0.{}", i + 1)] }]);
-        objects.slices.push(object(slice(
-            name,
-            name,
-            json!([{ "name": "", "port": 8080 }]),
-            endpoints,
-        )));
+        let slice = slice(name, name, json!([{ "name": "", "port": 8080 }]), endpoints);
+        add_slice(&objects.services, slice).unwrap();
     }
     objects
 }
 
-pub(super) fn add_service(objects: &mut Objects, name: &str, ports: Value) {
+pub(super) fn add_service(objects: &Objects, name: &str, ports: Value) {
     let service = json!({ "metadata": { "name": name, "namespace": "d" }, "spec": { "ports": ports } });
-    objects.services.push(object(service));
+    put_service(&objects.services, service).unwrap();
 }
 
 /// The Service letter that a request ends at; `0` without endpoints, `-` for nothing.
 pub(super) fn end(snapshot: &Snapshot, host: &str, path: &str) -> char {
-    match snapshot.find(host, path).map(|route| route.backend.endpoints.first()) {
+    let found = snapshot.find(host, path);
+    match found.map(|route| route.backend.endpoints().addresses().first().copied()) {
         Some(Some(SocketAddr::V4(v4))) => (b'a' + v4.ip().octets()[3] - 1) as char,
         Some(_) => '0',
         None => '-',
@@ -76,7 +73,7 @@ pub(super) fn end(snapshot: &Snapshot, host: &str, path: &str) -> char {
 }
 
 pub(super) fn check(objects: &Objects, wanted: &[(&str, &str, char)]) -> Snapshot {
-    let snapshot = Snapshot::build(objects, "landfall", 0);
+    let snapshot = Snapshot::build(objects, "landfall");
     for (host, path, letter) in wanted {
         assert_eq!(end(&snapshot, host, path), *letter, "{host}{path}");
     }
@@ -91,18 +88,21 @@ pub(super) fn check_rules(rules: &[Value], wanted: &[(&str, &str, char)]) -> Sna
 pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) -> (Vec<String>, Vec<String>) {
     let backend = json!({ "service": { "name": "m", "port": port } });
     let path = json!({ "pathType": "Prefix", "path": "/", "backend": backend });
-    let mut objects = world(&[ingress(
+    let objects = world(&[ingress(
         "i1",
         ours(&[json!({ "host": "h", "http": { "paths": [path] } })]),
     )]);
-    add_service(&mut objects, "m", service_ports);
-    objects.slices.extend(slices.iter().cloned().map(object));
-    let snapshot = Snapshot::build(&objects, "landfall", 0);
+    add_service(&objects, "m", service_ports);
+    for slice in slices {
+        add_slice(&objects.services, slice.clone()).unwrap();
+    }
+    let snapshot = Snapshot::build(&objects, "landfall");
     let endpoints = snapshot
         .find("h", "/")
         .unwrap()
         .backend
-        .endpoints
+        .endpoints()
+        .addresses()
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -116,7 +116,7 @@ pub(super) fn texts(snapshot: &Snapshot) -> Vec<String> {
 
 /// A table made with these flags, without Secrets.
 pub(super) fn built(objects: &Objects, options: Options) -> Snapshot {
-    Builder::new(options).build(objects, &NoSecrets, 0)
+    Builder::new(options).build(objects, &NoSecrets)
 }
 
 /// Sets an annotation; the name comes with its prefix.

@@ -57,7 +57,7 @@ pub fn snapshot_of(ingresses: Vec<Ingress>, secrets: &View, default: Option<&Nam
         classes: vec![Arc::new(class())],
         ..Objects::default()
     };
-    let snapshot = Builder::new(RouteOptions::default()).build(&objects, secrets, 0);
+    let snapshot = Builder::new(RouteOptions::default()).build(&objects, secrets);
     snapshot.with_certificates(secrets, default)
 }
 

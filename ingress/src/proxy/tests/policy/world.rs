@@ -7,6 +7,7 @@ use crate::proxy::Front;
 use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
 use crate::route::{Builder, CONTROLLER, Objects, Options};
 use crate::secrets::View;
+use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -148,13 +149,14 @@ impl World {
     }
 
     /// A Service in namespace `d` with these endpoints.
-    pub(super) fn service(mut self, name: &str, endpoints: &[SocketAddr]) -> Self {
+    pub(super) fn service(self, name: &str, endpoints: &[SocketAddr]) -> Self {
         let service = json!({ "metadata": { "name": name, "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } });
-        self.objects.services.push(object(service));
+        add_service(&self.objects.services, service).unwrap();
         for (i, endpoint) in endpoints.iter().enumerate() {
-            self.objects.slices.push(object(json!({ "addressType": "IPv4",
+            let slice = json!({ "addressType": "IPv4",
                 "metadata": { "name": format!("{name}-{i}"), "namespace": "d", "labels": { "kubernetes.io/service-name": name } },
-                "ports": [{ "name": "", "port": endpoint.port() }], "endpoints": [{ "addresses": [endpoint.ip()] }] })));
+                "ports": [{ "name": "", "port": endpoint.port() }], "endpoints": [{ "addresses": [endpoint.ip()] }] });
+            add_slice(&self.objects.services, slice).unwrap();
         }
         self
     }
@@ -223,7 +225,7 @@ impl World {
     }
 
     async fn run(self, tls: bool) -> Running {
-        let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets, 0);
+        let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets);
         let snapshot = snapshot.with_certificates(&View::new(BTreeMap::new()), None);
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
         let front = Front {

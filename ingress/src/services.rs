@@ -1,0 +1,197 @@
+//! Services and EndpointSlices in compact form, and the backends that routes got from them.
+//!
+//! This is the dependency index: an entry exists for every Service that is there *or* that some route asked for, so one that comes
+//! later is picked up. A change of a Service or a slice is worked into the backends of that Service at once; no table is built anew.
+//!
+//! INVARIANT: the same Service and port give the same [`Backend`] for as long as anyone holds it.
+
+mod entry;
+
+pub use entry::{Hint, Locality, PortKey, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+
+use crate::balance::Backend;
+use entry::Entry;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Everything by namespace, so that lookups need no joined key.
+type ByNamespace<V> = HashMap<Box<str>, HashMap<Box<str>, V>>;
+
+/// The store. Every method is short; the lock is never held while anything waits.
+#[derive(Debug, Default)]
+pub struct Services(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: ByNamespace<Entry>,
+    /// Slice to the Service it belongs to: a slice may be handed over by a change of its label.
+    slices: ByNamespace<Box<str>>,
+}
+
+/// Whether a change can matter to the table itself, which remarks what a backend lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Touched {
+    /// Nothing, or endpoints only.
+    Endpoints,
+    /// Some route's backend has another problem or protocol than before.
+    Table,
+}
+
+impl Touched {
+    pub(crate) fn either(self, other: Self) -> Self {
+        if self == Self::Table { self } else { other }
+    }
+}
+
+impl Services {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the backend of a Service's port; the Service need not exist yet.
+    pub fn backend(&self, namespace: &str, service: &str, port: &PortKey) -> Arc<Backend> {
+        let mut inner = self.inner();
+        entry(&mut inner.entries, namespace, service).backend(namespace, service, port)
+    }
+
+    /// Takes a new or changed Service.
+    pub fn put_service(&self, namespace: &str, name: &str, service: Service) -> Touched {
+        let mut inner = self.inner();
+        entry(&mut inner.entries, namespace, name).set_service(Some(service))
+    }
+
+    /// Forgets a Service.
+    pub fn remove_service(&self, namespace: &str, name: &str) -> Touched {
+        let mut inner = self.inner();
+        let touched = match find(&mut inner.entries, namespace, name) {
+            Some(entry) => entry.set_service(None),
+            None => Touched::Endpoints,
+        };
+        inner.tidy(namespace, name);
+        touched
+    }
+
+    /// Takes a new or changed slice; `service` is what its label names.
+    pub fn put_slice(&self, namespace: &str, name: &str, service: &str, slice: Slice) -> Touched {
+        let mut inner = self.inner();
+        let before = names(&mut inner.slices, namespace).insert(name.into(), service.into());
+        let mut touched = Touched::Endpoints;
+        if let Some(before) = before.filter(|before| **before != *service) {
+            touched = inner.drop_slice(namespace, &before, name);
+        }
+        touched.either(entry(&mut inner.entries, namespace, service).set_slice(name, Some(slice)))
+    }
+
+    /// Forgets a slice.
+    pub fn remove_slice(&self, namespace: &str, name: &str) -> Touched {
+        let mut inner = self.inner();
+        let service = inner.slices.get_mut(namespace).and_then(|names| names.remove(name));
+        match service {
+            Some(service) => inner.drop_slice(namespace, &service, name),
+            None => Touched::Endpoints,
+        }
+    }
+
+    /// Names of all Services, as namespace and name.
+    pub fn service_names(&self) -> Vec<(Box<str>, Box<str>)> {
+        let inner = self.inner();
+        let all = inner
+            .entries
+            .iter()
+            .flat_map(|(ns, names)| names.iter().map(move |n| (ns, n)));
+        all.filter(|(_, (_, entry))| entry.service().is_some())
+            .map(|(namespace, (name, _))| (namespace.clone(), name.clone()))
+            .collect()
+    }
+
+    /// Names of all slices, as namespace and name.
+    pub fn slice_names(&self) -> Vec<(Box<str>, Box<str>)> {
+        let inner = self.inner();
+        let all = inner
+            .slices
+            .iter()
+            .flat_map(|(ns, names)| names.keys().map(move |n| (ns, n)));
+        all.map(|(namespace, name)| (namespace.clone(), name.clone())).collect()
+    }
+
+    /// Drops backends that no table and no request holds any more. Called after a new table is in place.
+    pub fn sweep(&self) {
+        let mut inner = self.inner();
+        for names in inner.entries.values_mut() {
+            names.retain(|_, entry| !entry.sweep());
+        }
+        inner.entries.retain(|_, names| !names.is_empty());
+    }
+
+    /// The number of a Service's first port.
+    pub fn first_port(&self, namespace: &str, service: &str) -> Option<u16> {
+        let mut inner = self.inner();
+        let service = find(&mut inner.entries, namespace, service)?.service()?;
+        service.ports.first().map(|port| port.number)
+    }
+
+    /// The number of a Service's port of that name.
+    pub fn port_number(&self, namespace: &str, service: &str, name: &str) -> Option<u16> {
+        let mut inner = self.inner();
+        let service = find(&mut inner.entries, namespace, service)?.service()?;
+        let port = service.ports.iter().find(|port| *port.name == *name);
+        port.map(|port| port.number)
+    }
+
+    /// What a Service of type `ExternalName` is a name for.
+    pub fn external_name(&self, namespace: &str, service: &str) -> Option<Box<str>> {
+        let mut inner = self.inner();
+        find(&mut inner.entries, namespace, service)?
+            .service()?
+            .external
+            .clone()
+    }
+}
+
+impl Inner {
+    fn drop_slice(&mut self, namespace: &str, service: &str, slice: &str) -> Touched {
+        let touched = match find(&mut self.entries, namespace, service) {
+            Some(entry) => entry.set_slice(slice, None),
+            None => Touched::Endpoints,
+        };
+        self.tidy(namespace, service);
+        touched
+    }
+
+    /// Removes what holds nothing any more.
+    fn tidy(&mut self, namespace: &str, service: &str) {
+        let Some(names) = self.entries.get_mut(namespace) else {
+            return;
+        };
+        if names.get(service).is_some_and(Entry::is_empty) {
+            names.remove(service);
+        }
+        if names.is_empty() {
+            self.entries.remove(namespace);
+        }
+    }
+}
+
+fn find<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str, name: &str) -> Option<&'a mut V> {
+    all.get_mut(namespace)?.get_mut(name)
+}
+
+fn names<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str) -> &'a mut HashMap<Box<str>, V> {
+    // Looked up first: the key is copied only when it is new.
+    if !all.contains_key(namespace) {
+        all.insert(namespace.into(), HashMap::new());
+    }
+    all.get_mut(namespace).expect("it was put there above")
+}
+
+fn entry<'a>(all: &'a mut ByNamespace<Entry>, namespace: &str, name: &str) -> &'a mut Entry {
+    let names = names(all, namespace);
+    if !names.contains_key(name) {
+        names.insert(name.into(), Entry::default());
+    }
+    names.get_mut(name).expect("it was put there above")
+}
+
+#[cfg(test)]
+mod tests;
