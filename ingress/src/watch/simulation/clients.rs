@@ -58,7 +58,7 @@ enum Reply {
 
 /// Asks until the end.
 pub(super) async fn ask(stage: Rc<Stage>) {
-    while !stage.state.ready() {
+    while stage.state.snapshot().route_count() == 0 {
         stage.clock.sleep(10).await;
     }
     while stage.clock.now() < LENGTH_MS {
