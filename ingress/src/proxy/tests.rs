@@ -17,12 +17,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn requests_reach_endpoints_by_turns_over_kept_connections() {
+async fn requests_reach_all_endpoints_over_kept_connections() {
     let (a, a_connections) = endpoint("alpha").await;
     let (b, _) = endpoint("beta").await;
     let proxy = proxy(&[a, b]).await;
     let mut seen = (0, 0);
-    for _ in 0..10 {
+    for _ in 0..40 {
         let answer = ask(proxy.address, &get("H:80")).await;
         assert_eq!(status(&answer), "200", "{answer}");
         assert!(
@@ -32,7 +32,7 @@ async fn requests_reach_endpoints_by_turns_over_kept_connections() {
         seen.0 += usize::from(answer.contains("alpha"));
         seen.1 += usize::from(answer.contains("beta"));
     }
-    assert_eq!(seen, (5, 5));
+    assert!(seen.0 > 5 && seen.1 > 5 && seen.0 + seen.1 == 40, "{seen:?}");
     assert_eq!(a_connections.load(Ordering::SeqCst), 1);
 }
 
