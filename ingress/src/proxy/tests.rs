@@ -66,12 +66,14 @@ async fn a_dead_endpoint_is_passed_over_also_with_a_body() {
     let (a, _) = endpoint("alpha").await;
     let dead = dead().await;
     let both = proxy(&[dead, a]).await;
-    for _ in 0..4 {
+    for _ in 0..40 {
         let text = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
         let answer = ask(both.address, text).await;
         assert!(answer.contains("alpha POST /") && answer.contains("body=5"), "{answer}");
     }
-    assert_eq!(both.state.counters.failovers.load(Ordering::SeqCst), 2);
+    // It is left out after two failures, for some seconds each time.
+    let failovers = both.state.counters.failovers.load(Ordering::SeqCst);
+    assert!((1..=10).contains(&failovers), "{failovers}");
     let only = proxy(&[dead]).await;
     assert_eq!(status(&ask(only.address, &get("h")).await), "502");
     let none = proxy(&[]).await;
