@@ -50,11 +50,8 @@ async fn ready_comes_after_the_last_of_four_lists_whichever_it_is() {
         let api = cluster(&[endpoint("one").await]).await;
         api.hold(held);
         let proxy = Proxy::start(&api, "");
-        // The other three are read and followed by now.
-        until("three watches", || async {
-            KINDS.iter().filter(|k| api.count("watch", k) > 0).count() == 3
-        })
-        .await;
+        // Each list is the beginning of a watch; this one says nothing yet.
+        until("four watches", || async { KINDS.iter().all(|k| api.count("watch", k) > 0) }).await;
         assert_eq!(proxy.page("/readyz").await.0, 503, "{held} is not read yet");
         assert_eq!(proxy.page("/healthz").await.0, 200);
         assert_eq!(proxy.metric("snapshots_total").await, 0);
@@ -114,7 +111,8 @@ async fn what_was_missed_while_the_watch_was_cut_is_read_again() {
     api.put("services", service("unrelated"));
     api.cut_and_forget();
     until("lists after the cut", || async {
-        KINDS.iter().all(|k| api.count("list", k) == 2)
+        // The first one, the one that went on from there and was told that this is gone, and the list.
+        KINDS.iter().all(|k| api.count("watch", k) >= 3)
     })
     .await;
     assert_eq!(proxy.body("test.nginx.com").await, "one");
@@ -131,11 +129,11 @@ async fn what_was_missed_while_the_watch_was_cut_is_read_again() {
 async fn an_endpoint_that_refuses_costs_no_request() {
     let api = cluster(&[refusing().await, endpoint("two").await]).await;
     let proxy = ready(&api).await;
-    for _ in 0..6 {
+    for _ in 0..40 {
         assert_eq!(proxy.body("test.nginx.com").await, "two");
     }
-    // By turns, so three of six; one more or less when a new table began the turns anew.
-    assert!((2..=4).contains(&proxy.metric("failovers_total").await));
+    // It is left out after two failures, for some seconds each time.
+    assert!((1..=10).contains(&proxy.metric("failovers_total").await));
     api.delete("endpointslices", "default", "nginx-1");
     until("no endpoint left that answers", || async {
         proxy.status("test.nginx.com").await == 502
