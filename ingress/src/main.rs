@@ -12,10 +12,10 @@ mod args;
 mod balance;
 mod body;
 mod check;
-#[cfg(test)]
-mod fuzz;
 mod clock;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod handover;
 mod lease;
 mod limits;

@@ -51,7 +51,10 @@ async fn ready_comes_after_the_last_of_four_lists_whichever_it_is() {
         api.hold(held);
         let proxy = Proxy::start(&api, "");
         // Each list is the beginning of a watch; this one says nothing yet.
-        until("four watches", || async { KINDS.iter().all(|k| api.count("watch", k) > 0) }).await;
+        until("four watches", || async {
+            KINDS.iter().all(|k| api.count("watch", k) > 0)
+        })
+        .await;
         assert_eq!(proxy.page("/readyz").await.0, 503, "{held} is not read yet");
         assert_eq!(proxy.page("/healthz").await.0, 200);
         assert_eq!(proxy.metric("snapshots_total").await, 0);

@@ -7,6 +7,7 @@ use crate::proxy::{Front, Proxy, serve};
 use crate::route::{Builder, Objects, Options as RouteOptions, Snapshot};
 use crate::state::State;
 use crate::tls::{Acceptor, Options};
+use crate::watch::{add_service, add_slice};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -109,15 +110,17 @@ impl World {
         let objects = Objects {
             ingresses: demands.iter().enumerate().map(ingress).collect(),
             classes: vec![Arc::new(class())],
-            services: vec![object(
-                json!({ "metadata": { "name": "s", "namespace": "default" }, "spec": { "ports": [{ "port": 80 }] } }),
-            )],
-            slices: vec![object(json!({ "addressType": "IPv4",
-                "metadata": { "name": "s", "namespace": "default", "labels": { "kubernetes.io/service-name": "s" } },
-                "ports": [{ "name": "", "port": self.endpoint.port() }], "endpoints": [{ "addresses": [self.endpoint.ip()] }] }))],
+            ..Objects::default()
         };
+        let service =
+            json!({ "metadata": { "name": "s", "namespace": "default" }, "spec": { "ports": [{ "port": 80 }] } });
+        add_service(&objects.services, service).unwrap();
+        let slice = json!({ "addressType": "IPv4",
+            "metadata": { "name": "s", "namespace": "default", "labels": { "kubernetes.io/service-name": "s" } },
+            "ports": [{ "name": "", "port": self.endpoint.port() }], "endpoints": [{ "addresses": [self.endpoint.ip()] }] });
+        add_slice(&objects.services, slice).unwrap();
         let secrets = view(secrets);
-        let snapshot = Builder::new(RouteOptions::default()).build(&objects, &secrets, 0);
+        let snapshot = Builder::new(RouteOptions::default()).build(&objects, &secrets);
         snapshot.with_certificates(&secrets, None)
     }
 
