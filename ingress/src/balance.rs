@@ -70,11 +70,6 @@ impl Pick {
         self.endpoint.address
     }
 
-    /// The endpoint itself.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     /// Says how it went; an endpoint that fails again and again is left out for a while.
     pub fn report(&self, outcome: Outcome) {
         self.backend.report(&self.endpoint, outcome);

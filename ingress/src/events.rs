@@ -7,7 +7,6 @@
 use crate::limits::{EVENT_NOTE_BYTES, EVENTS_KNOWN, EVENTS_PER_ROUND};
 use crate::log;
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
@@ -30,6 +29,8 @@ pub struct Note {
     pub namespace: String,
     /// Name of the object.
     pub name: String,
+    /// Tells it from an earlier one of the same name, and `kubectl describe` finds Events by it; empty when it is not known.
+    pub uid: String,
     /// One word for programs.
     pub reason: String,
     /// In words.
@@ -82,20 +83,7 @@ impl Events {
     }
 
     async fn write(&self, note: &Note) -> Result<(), Error> {
-        // `kubectl describe` finds Events by the object's uid.
-        let uid = match note.kind.as_str() {
-            "Ingress" => {
-                uid(
-                    &Api::<Ingress>::namespaced(self.client.clone(), &note.namespace),
-                    &note.name,
-                )
-                .await?
-            }
-            _ => uid(&Api::<IngressClass>::all(self.client.clone()), &note.name).await?,
-        };
-        // Without its object the Event would be about nothing; a class that is missing is such a case.
-        let Some(uid) = uid else { return Ok(()) };
-        let event: Event = serde_json::from_value(event(note, &uid, &self.pod)).map_err(Error::SerdeError)?;
+        let event: Event = serde_json::from_value(event(note, &self.pod)).map_err(Error::SerdeError)?;
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let events = Api::<Event>::namespaced(self.client.clone(), &namespace);
         match events.create(&PostParams::default(), &event).await {
@@ -105,21 +93,13 @@ impl Events {
     }
 }
 
-async fn uid<K>(objects: &Api<K>, name: &str) -> Result<Option<String>, Error>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let object = objects.get_opt(name).await?;
-    Ok(object.map(|object| object.meta().uid.clone().unwrap_or_default()))
-}
-
-fn event(note: &Note, uid: &str, pod: &str) -> serde_json::Value {
+fn event(note: &Note, pod: &str) -> serde_json::Value {
     let namespace = match note.namespace.is_empty() {
         true => CLUSTER_NAMESPACE,
         false => &note.namespace,
     };
     json!({
-        "metadata": { "name": name(note, uid), "namespace": namespace },
+        "metadata": { "name": name(note), "namespace": namespace },
         "eventTime": MicroTime(Timestamp::now()),
         "reportingController": REPORTER,
         "reportingInstance": if pod.is_empty() { REPORTER } else { pod },
@@ -128,16 +108,23 @@ fn event(note: &Note, uid: &str, pod: &str) -> serde_json::Value {
         "type": if note.warning { "Warning" } else { "Normal" },
         "note": shortened(&note.text, EVENT_NOTE_BYTES),
         "regarding": { "apiVersion": "networking.k8s.io/v1", "kind": note.kind, "name": note.name, "namespace": note.namespace,
-            "uid": uid },
+            "uid": note.uid },
     })
 }
 
 /// The object's name, and a hash of all that is said: the same note gives the same name.
-fn name(note: &Note, uid: &str) -> String {
-    let said = [&note.kind, &note.namespace, &note.name, &note.reason, &note.text, uid].map(|part| part.as_bytes());
+fn name(note: &Note) -> String {
+    let said = [
+        &note.kind,
+        &note.namespace,
+        &note.name,
+        &note.uid,
+        &note.reason,
+        &note.text,
+    ];
     let mut hash = Sha256::new();
     for part in said {
-        hash.update(part);
+        hash.update(part.as_bytes());
         hash.update([0]);
     }
     let digits: String = hash
@@ -168,6 +155,7 @@ mod tests {
             kind: "Ingress".to_owned(),
             namespace: "d".to_owned(),
             name: "i".to_owned(),
+            uid: "u".to_owned(),
             reason: "BadAnnotation".to_owned(),
             text: text.to_owned(),
             warning: true,
@@ -176,17 +164,19 @@ mod tests {
 
     #[test]
     fn the_same_note_has_the_same_name_and_another_has_another() {
-        assert_eq!(name(&note("a"), "u"), name(&note("a"), "u"));
-        assert_ne!(name(&note("a"), "u"), name(&note("b"), "u"));
-        assert_ne!(name(&note("a"), "u"), name(&note("a"), "v"), "an Ingress made anew");
+        assert_eq!(name(&note("a")), name(&note("a")));
+        assert_ne!(name(&note("a")), name(&note("b")));
+        let mut anew = note("a");
+        anew.uid = "v".to_owned();
+        assert_ne!(name(&note("a")), name(&anew), "an Ingress made anew");
         let mut long = note("a");
         long.name = "x".repeat(253);
-        assert!(name(&long, "u").len() <= 253);
+        assert!(name(&long).len() <= 253);
     }
 
     #[test]
     fn an_event_is_what_the_api_takes_and_its_text_is_bounded() {
-        let event = event(&note(&"ä".repeat(2000)), "u", "pod");
+        let event = event(&note(&"ä".repeat(2000)), "pod");
         let typed: Event = serde_json::from_value(event).unwrap();
         let text = typed.note.unwrap();
         assert!(text.len() <= EVENT_NOTE_BYTES && text.chars().all(|c| c == 'ä'));

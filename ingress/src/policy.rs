@@ -275,6 +275,19 @@ pub struct RetryStatuses {
     pub timeout: bool,
 }
 
+impl RetryStatuses {
+    /// Whether an answer with this status is worth another try.
+    pub fn ask_for_another(&self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => self.internal,
+            StatusCode::BAD_GATEWAY => self.bad_gateway,
+            StatusCode::SERVICE_UNAVAILABLE => self.unavailable,
+            StatusCode::GATEWAY_TIMEOUT => self.timeout,
+            _ => false,
+        }
+    }
+}
+
 /// A cookie that names the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Affinity {

@@ -213,8 +213,16 @@ impl Snapshot {
 
     /// What people should know of their objects, for Events.
     pub fn notes(&self) -> impl Iterator<Item = Note> {
-        self.remarks.iter().map(|remark| Note {
+        let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        let named = self.ours.iter().map(|i| (key(&i.namespace, &i.name), i.uid.clone()));
+        // Most of the time there are none, and then nothing is looked up.
+        let uids: HashMap<_, _> = named.take_while(|_| !self.remarks.is_empty()).collect();
+        self.remarks.iter().map(move |remark| Note {
             kind: remark.kind.clone(),
+            uid: uids
+                .get(&key(&remark.namespace, &remark.name))
+                .cloned()
+                .unwrap_or_default(),
             namespace: remark.namespace.clone(),
             name: remark.name.clone(),
             reason: format!("{:?}", remark.reason),

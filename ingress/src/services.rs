@@ -7,7 +7,9 @@
 
 mod entry;
 
-pub use entry::{Hint, Locality, PortKey, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+#[cfg(test)]
+pub use entry::Hint;
+pub use entry::{Locality, PortKey, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
 
 use crate::balance::Backend;
 use entry::Entry;

@@ -165,7 +165,7 @@ fn broken(progress: Option<&Progress>) -> Failure {
 }
 
 /// A second copy of a request without a body.
-fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
+pub fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
     if !request.body().is_end_stream() {
         return None;
     }

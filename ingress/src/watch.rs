@@ -14,7 +14,9 @@ mod stream;
 mod tables;
 mod world;
 
-pub use kinds::{Addresses, SERVICE_LABEL, ServiceObject, add_service, add_slice, put_service};
+#[cfg(test)]
+pub use kinds::SERVICE_LABEL;
+pub use kinds::{Addresses, ServiceObject, add_service, add_slice, put_service};
 pub use tables::Tls;
 pub use world::{Change, Published, World};
 

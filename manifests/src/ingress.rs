@@ -115,6 +115,7 @@ fn rights() -> Vec<Value> {
                 read(&[""], &["services"]),
                 read(&["discovery.k8s.io"], &["endpointslices"]),
                 { "apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"] },
+                { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"] },
             ] }),
         json!({ "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": { "name": NAME },
             "roleRef": bound("ClusterRole"), "subjects": subjects }),
@@ -135,6 +136,8 @@ fn pod(placement: &Placement<'_>) -> Value {
         field("POD_NAMESPACE", "metadata.namespace"),
         field("NODE_NAME", "spec.nodeName"),
         field("NODE_ADDRESS", "status.hostIP"),
+        // Kubernetes puts the node's zone on pods (KEP-4742, on by default since 1.35); without it the variable is empty.
+        field("NODE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
     ]);
     let probe = |question: &str, period: u32, failures: u32| {
         json!({

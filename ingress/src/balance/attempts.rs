@@ -64,7 +64,7 @@ impl<'a> Attempts<'a> {
 
     /// The endpoint may have acted and gave no answer, or one that the route's policy wants repeated. Returns whether another try is
     /// allowed; only ask for requests that may be repeated.
-    pub fn again(&mut self, pick: Pick, outcome: Outcome) -> bool {
+    pub fn again(&mut self, pick: &Pick, outcome: Outcome) -> bool {
         pick.report(outcome);
         self.tried.push(pick.address());
         self.repeats += 1;

@@ -276,7 +276,7 @@ fn repeating_what_may_have_been_acted_on_has_a_budget() {
     for _ in 0..1000 {
         let mut attempts = Attempts::new(&backend, Preference::Any, 3);
         let pick = attempts.next().unwrap();
-        allowed += u32::from(attempts.again(pick, Outcome::Answered));
+        allowed += u32::from(attempts.again(&pick, Outcome::Answered));
     }
     // What was saved, and 20 for each hundred requests.
     assert!((RETRIES_SAVED..=RETRIES_SAVED + 250).contains(&allowed), "{allowed}");

@@ -3,13 +3,13 @@
 use super::exchange::Exchange;
 use super::policy::Passage;
 use super::{Proxy, headers};
-use crate::balance::{Attempts, Lost, Outcome, Preference};
+use crate::balance::{Attempts, Lost, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
-use crate::policy::{Policy, Protocol};
+use crate::policy::{Policy, Protocol, RetryStatuses};
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::tls::backend::{self, Alpn};
-use crate::upstream::{Destination, Failure, Lease, Tls, Waits};
+use crate::upstream::{Destination, Failure, Lease, Tls, Waits, copy};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
@@ -42,12 +42,20 @@ impl Proxy {
             true => Preference::Service,
             false => passage.preference(),
         };
+        let repeatable = policy.retries.statuses != RetryStatuses::default() && request.method().is_idempotent();
         let mut attempts = Attempts::new(backend, preference, tries);
+        // An answer that the policy wants another for; it stands when there is no other.
+        let mut poor: Option<(_, Pick)> = None;
         loop {
-            let pick = match attempts.next() {
-                Ok(pick) => pick,
-                Err(Lost::NoEndpoint) => return Err(Reason::NoEndpoint),
-                Err(Lost::Unreachable) => return Err(Reason::Unreachable),
+            let pick = match (attempts.next(), poor.take()) {
+                (Ok(pick), _) => pick,
+                (Err(_), Some((answer, pick))) => {
+                    exchange.endpoint = Some(pick.address());
+                    exchange.pick = Some(pick);
+                    return Ok(answer);
+                }
+                (Err(Lost::NoEndpoint), None) => return Err(Reason::NoEndpoint),
+                (Err(Lost::Unreachable), None) => return Err(Reason::Unreachable),
             };
             let address = pick.address();
             exchange.endpoint = Some(address);
@@ -57,9 +65,20 @@ impl Proxy {
                 protocol,
                 tls: tls(policy, protocol, address)?,
             };
+            let spare = repeatable.then(|| copy(&request)).flatten();
             match self.upstream.send(&to, request, &waits).await {
                 Ok(answer) => {
                     pick.report(Outcome::Answered);
+                    let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);
+                    if let Some(spare) = spare
+                        && policy.retries.statuses.ask_for_another(answer.0.status())
+                        && in_time()
+                        && attempts.again(&pick, Outcome::Answered)
+                    {
+                        request = spare;
+                        poor = Some((answer, pick));
+                        continue;
+                    }
                     // The endpoint is busy until the answer's last byte.
                     exchange.pick = Some(pick);
                     return Ok(answer);

@@ -10,7 +10,9 @@ mod policy;
 mod smuggling;
 mod upgrades;
 
+use crate::limits::Limits;
 use ends::{ask, dead, endpoint, get, listen, proxy, raw_endpoint, read_until, rest, status};
+use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -241,4 +243,27 @@ async fn a_stop_waits_for_what_is_in_flight() {
         "{answer}"
     );
     proxy.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_the_annotation_wants_another_for_is_asked_for_elsewhere() {
+    const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy";
+    let (alpha, _) = endpoint("alpha").await;
+    let (busy, asked) = raw_endpoint(BUSY, false).await;
+    let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": "error timeout http_503" });
+    let both = ends::proxy_wishing(&[busy, alpha], wish.clone(), Limits::default()).await;
+    for _ in 0..30 {
+        assert_eq!(status(&ask(both.address, &get("h")).await), "200");
+    }
+    assert!(asked.load(Ordering::SeqCst) > 0, "it was asked first now and then");
+    // What may not be repeated, and what has no other endpoint, gets the answer that there is.
+    let only = ends::proxy_wishing(&[busy], wish, Limits::default()).await;
+    let answer = ask(only.address, &get("h")).await;
+    assert!(status(&answer) == "503" && answer.ends_with("busy"), "{answer}");
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let mut statuses = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        statuses.insert(status(&ask(both.address, post).await).to_owned());
+    }
+    assert_eq!(statuses.len(), 2, "a POST is not repeated");
 }
