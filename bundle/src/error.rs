@@ -27,8 +27,10 @@ pub enum BundleError {
         why: String,
     },
     /// The index does not fit what is in the file.
-    #[error("blob {digest} of the index is {what}")]
+    #[error("{path} does not hold what its index says: blob {digest} is {what}")]
     Blob {
+        /// The file.
+        path: PathBuf,
         /// The blob.
         digest: Digest,
         /// `missing`, or of another size.

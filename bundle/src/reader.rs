@@ -107,12 +107,14 @@ impl BundleFile {
                 Some((_, size)) => {
                     let what = format!("of {size} bytes, the index says {}", blob.size_bytes);
                     return Err(BundleError::Blob {
+                        path: path.to_owned(),
                         digest: blob.digest,
                         what,
                     });
                 }
                 None => {
                     return Err(BundleError::Blob {
+                        path: path.to_owned(),
                         digest: blob.digest,
                         what: "missing".to_owned(),
                     });
@@ -148,6 +150,7 @@ impl BundleFile {
     pub fn blob(&self, digest: &Digest) -> Result<BlobReader, Diagnosis> {
         let found = self.places.get(digest);
         let (at, left) = *found.ok_or_else(|| BundleError::Blob {
+            path: self.path.clone(),
             digest: *digest,
             what: "missing".to_owned(),
         })?;
