@@ -17,7 +17,7 @@ mod headers;
 mod http1;
 mod http2;
 mod listen;
-mod policy;
+pub(crate) mod policy;
 mod proxy_header;
 mod registry;
 mod sniff;
@@ -45,8 +45,9 @@ use registry::Registry;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use upgrade::Wish;
 
 /// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
@@ -115,9 +116,9 @@ impl Client {
 }
 
 impl Proxy {
-    /// Starts without connections; [`serve`] brings them.
+    /// Starts without connections; [`serve`] brings them. Needs a runtime, for what tidies connections to endpoints.
     pub fn new(state: Arc<State>, limits: Limits, front: Front) -> Arc<Self> {
-        Arc::new(Self {
+        let proxy = Arc::new(Self {
             upstream: Arc::new(Upstream::new(&limits)),
             registry: Registry::new(&limits),
             policies: policy::Policies::new(&limits, HTTPS_PORT),
@@ -125,7 +126,9 @@ impl Proxy {
             limits,
             front,
             names: Names::default(),
-        })
+        });
+        tokio::spawn(sweep(Arc::downgrade(&proxy), proxy.limits.sweep));
+        proxy
     }
 
     /// Answers a request, whatever becomes of it.
@@ -142,9 +145,7 @@ impl Proxy {
         if understood && self.state.leaving() {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
-        self.state.counters.answered(response.status());
-        exchange.answered(&response);
-        response.map(|body| body.recorded(exchange))
+        self.recorded(response, exchange)
     }
 
     /// Answers what could not be read as a request.
@@ -158,10 +159,13 @@ impl Proxy {
             self.state.counters.requests.one(),
             &self.state.observer,
         );
-        exchange.reason = Some(reason);
-        self.state.counters.own(reason);
-        let mut response = own(reason);
+        let mut response = self.refuse(reason, &mut exchange);
         response.headers_mut().insert(header::SERVER, OURS);
+        self.recorded(response, exchange)
+    }
+
+    /// Counts an answer; its exchange is recorded with the body's end.
+    fn recorded(&self, response: Response<Download>, mut exchange: Box<Exchange>) -> Response<Download> {
         self.state.counters.answered(response.status());
         exchange.answered(&response);
         response.map(|body| body.recorded(exchange))
@@ -292,13 +296,14 @@ impl Proxy {
         };
         request.body_mut().bound(limits).then_some(()).ok_or(Reason::LargeBody)
     }
+}
 
-    /// Closes connections to endpoints that are not wanted any more, for ever.
-    async fn sweep(&self) {
-        loop {
-            tokio::time::sleep(self.limits.sweep).await;
-            self.upstream.sweep(&self.state.snapshot().endpoints());
-        }
+/// Closes connections to endpoints that are not wanted any more, as long as there is the proxy.
+async fn sweep(proxy: Weak<Proxy>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(proxy) = proxy.upgrade() else { return };
+        proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
     }
 }
 

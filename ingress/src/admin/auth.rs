@@ -1,19 +1,16 @@
 //! Users of the dashboard: HTTP Basic against a htpasswd file that is read once. bcrypt and SHA-1 hashes are known.
 //!
-//! bcrypt is slow on purpose and the page asks every two seconds, so what was right is remembered for a while by a hash that only this
-//! process can make. Wrong passwords are never remembered.
+//! Passwords are checked as those of routes are; only the bounds are tighter, for the page asks every two seconds and few people look.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hyper::header::{self, HeaderMap};
-use sha1::{Digest, Sha1};
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use crate::limits::Limits;
+use crate::policy::BasicAuth;
+use crate::proxy::policy::basic::{Passwords, Verdict};
+use crate::proxy::policy::htpasswd;
+use hyper::header::HeaderMap;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How long a right password is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -22,15 +19,11 @@ const MOST: usize = 64;
 /// Checks at once, and the longest wait for one: strangers cannot take the processor from requests.
 const CHECKS: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(5);
-/// bcrypt doubles its work with each step; 2^14 takes about a second.
-const MOST_COST: u32 = 14;
 
 /// Users and the hashes of their passwords.
 pub(super) struct Users {
-    hashes: Arc<BTreeMap<String, String>>,
-    right: Mutex<HashMap<[u64; 2], Instant>>,
-    keys: [RandomState; 2],
-    checks: Arc<Semaphore>,
+    auth: BasicAuth,
+    passwords: Passwords,
 }
 
 impl Users {
@@ -52,86 +45,40 @@ impl Users {
         if hashes.is_empty() {
             return Err("there is no user in it".to_owned());
         }
+        let limits = Limits {
+            verified_passwords: MOST,
+            verified_password_kept: REMEMBERED,
+            password_checks: CHECKS,
+            password_patience: PATIENCE,
+            ..Limits::default()
+        };
         Ok(Self {
-            hashes: Arc::new(hashes),
-            right: Mutex::default(),
-            keys: [RandomState::new(), RandomState::new()],
-            checks: Arc::new(Semaphore::new(CHECKS)),
+            auth: BasicAuth {
+                realm: String::new(),
+                users: Arc::new(hashes),
+            },
+            passwords: Passwords::alone(&limits).map_err(|_| "this machine has no random numbers".to_owned())?,
         })
     }
 
     /// Whether a request names a user with the right password. Waits for a free check, and for the check itself.
     pub(super) async fn admits(&self, headers: &HeaderMap) -> bool {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(field), None) = (fields.next(), fields.next()) else {
-            return false;
-        };
-        let name = [0, 1].map(|i: usize| self.keys[i].hash_one(field.as_bytes()));
-        let known = |right: &HashMap<_, Instant>| right.get(&name).is_some_and(|at| at.elapsed() < REMEMBERED);
-        if known(&self.right.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return true;
-        }
-        let Some((user, password)) = credentials(field.as_bytes()) else {
-            return false;
-        };
-        let Ok(Ok(slot)) = timeout(PATIENCE, Arc::clone(&self.checks).acquire_owned()).await else {
-            return false;
-        };
-        let hashes = Arc::clone(&self.hashes);
-        let check = tokio::task::spawn_blocking(move || {
-            let _slot = slot;
-            // A user whom the file does not know takes as long as one whom it does.
-            let other = hashes.values().next().map(String::as_str).unwrap_or_default();
-            let hash = hashes.get(&user);
-            verify(hash.map_or(other, |hash| hash), &password) && hash.is_some()
-        });
-        let right = check.await.unwrap_or(false);
-        if right {
-            let mut remembered = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-            remembered.retain(|_, at| at.elapsed() < REMEMBERED);
-            if remembered.len() >= MOST {
-                remembered.clear();
-            }
-            remembered.insert(name, Instant::now());
-        }
-        right
+        self.passwords.check(&self.auth, headers).await == Verdict::Known
     }
 }
 
+/// Apache's MD5 is not taken here.
 fn is_known(hash: &str) -> bool {
-    let cost = |hash: &str| hash.split('$').nth(2).and_then(|cost| cost.parse::<u32>().ok());
-    let bcrypt = ["$2y$", "$2b$", "$2a$"].iter().any(|kind| hash.starts_with(kind));
-    let sha = hash
-        .strip_prefix("{SHA}")
-        .and_then(|digest| STANDARD.decode(digest).ok());
-    (bcrypt && hash.len() == 60 && cost(hash).is_some_and(|cost| (4..=MOST_COST).contains(&cost)))
-        || sha.is_some_and(|digest| digest.len() == 20)
-}
-
-fn verify(hash: &str, password: &[u8]) -> bool {
-    match hash.strip_prefix("{SHA}") {
-        Some(wanted) => {
-            let found = STANDARD.encode(Sha1::digest(password));
-            let differing = found.bytes().zip(wanted.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-            found.len() == wanted.len() && differing == 0
-        }
-        None => !password.contains(&0) && bcrypt::verify(password, hash).unwrap_or(false),
-    }
-}
-
-fn credentials(field: &[u8]) -> Option<(String, Vec<u8>)> {
-    let (scheme, token) = field.split_at_checked(6)?;
-    let decoded = STANDARD.decode(token.trim_ascii()).ok()?;
-    let colon = decoded.iter().position(|byte| *byte == b':')?;
-    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
-    scheme
-        .eq_ignore_ascii_case(b"basic ")
-        .then(|| (user, decoded[colon + 1..].to_vec()))
+    let kinds = ["$2y$", "$2b$", "$2a$", "{SHA}"];
+    kinds.iter().any(|kind| hash.starts_with(kind)) && htpasswd::is_known(hash)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use hyper::header;
 
     fn headers(values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -166,7 +113,7 @@ mod tests {
         assert!(!users.admits(&headers(&[&right, &right])).await);
         assert!(!users.admits(&headers(&["Bearer x"])).await);
         assert!(!users.admits(&headers(&[])).await);
-        assert_eq!(users.right.lock().unwrap().len(), 2);
+        assert_eq!(users.passwords.remembered(), 2);
     }
 
     #[test]

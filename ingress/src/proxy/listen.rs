@@ -18,10 +18,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
 pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>, mut stopping: Receiver<bool>) {
     let port = door.address().port();
-    let sweeper = {
-        let proxy = Arc::clone(&proxy);
-        tokio::spawn(async move { proxy.sweep().await })
-    };
     loop {
         let accepted = tokio::select! {
             accepted = accept(&proxy, &mut door) => accepted,
@@ -42,7 +38,6 @@ pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>
     stopped(&mut stopping).await;
     proxy.registry.close_all();
     proxy.registry.empty().await;
-    sweeper.abort();
 }
 
 /// Waits for the stop; holds no lock of the channel afterwards. Nobody left to say it means that it never comes.

@@ -19,7 +19,7 @@
 
 mod affinity;
 mod asked;
-mod basic;
+pub(crate) mod basic;
 mod canary;
 mod certificate;
 mod claims;

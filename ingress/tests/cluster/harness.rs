@@ -1,6 +1,7 @@
 //! The real program against the fake API, and small HTTP ends around it. Every wait is bounded.
 
 use landfall_test_ingress::FakeApi;
+pub use landfall_test_ingress::program::until;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -146,15 +147,6 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Asks again until `check` holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !check().await {
-        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 /// What came of the question who this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// A user with the right password.
     Known,
     /// Nobody whom the file names.
@@ -29,7 +29,7 @@ pub(super) enum Verdict {
 }
 
 /// Checks passwords.
-pub(super) struct Passwords {
+pub(crate) struct Passwords {
     key: Key,
     verified: Remembered,
     checks: Arc<Semaphore>,
@@ -46,8 +46,19 @@ impl Passwords {
         }
     }
 
+    /// Checks under a key of its own. An error when the machine has no random numbers.
+    pub(crate) fn alone(limits: &Limits) -> Result<Self, rustls::crypto::GetRandomFailed> {
+        Ok(Self::new(Key::random()?, limits))
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> usize {
+        self.verified.len()
+    }
+
     /// Says who asks. Waits for a free check at most `limits.password_patience`, then for the check itself.
-    pub(super) async fn check(&self, auth: &BasicAuth, headers: &HeaderMap) -> Verdict {
+    pub(crate) async fn check(&self, auth: &BasicAuth, headers: &HeaderMap) -> Verdict {
         let Some((user, password)) = credentials(headers) else {
             return Verdict::Unknown;
         };

@@ -1,6 +1,6 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
-use super::ends::{ask, endpoint, get, listen, proxy_with, raw_endpoint, rest, status};
+use super::ends::{ask, endless, endpoint, get, proxy_with, raw_endpoint, rest, status};
 use crate::limits::Limits;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -64,12 +64,7 @@ async fn a_slow_upload_is_no_silent_endpoint() {
 
 #[tokio::test]
 async fn a_reader_that_stops_reading_is_cut_off() {
-    let (listener, address) = listen().await;
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
-    });
+    let address = endless().await;
     let limits = Limits {
         client_stall: Duration::from_millis(200),
         ..Limits::default()

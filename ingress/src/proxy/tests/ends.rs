@@ -203,3 +203,14 @@ pub(super) fn get(host: &str) -> String {
 pub(super) fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or_default()
 }
+
+/// An endpoint whose answer never ends.
+pub(super) async fn endless() -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
+    });
+    address
+}

@@ -80,6 +80,11 @@ pub(super) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
+/// A whole request as one frame.
+pub(super) fn whole_request(stream: u32) -> Frame {
+    Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, &head(&[]))
+}
+
 pub(super) struct Raw {
     pub(super) stream: TcpStream,
     seen: Vec<u8>,

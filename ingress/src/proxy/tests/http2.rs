@@ -1,6 +1,6 @@
 //! HTTP/2 on both sides, and its floods.
 
-use super::ends::{Running, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
+use super::ends::{Running, endless, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
 use super::frames::{self, Frame, Raw};
 use crate::limits::Limits;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -296,26 +296,20 @@ async fn floods_end_the_connection() {
     let mut raw = Raw::greet(proxy.address).await;
     let reset = |i: u32| {
         let stream = 2 * i + 1;
-        let head = Frame::new(
-            frames::HEADERS,
-            frames::END_HEADERS | frames::END_STREAM,
-            stream,
-            &frames::head(&[]),
-        );
-        vec![head, Frame::new(frames::RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+        vec![
+            frames::whole_request(stream),
+            Frame::new(frames::RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+        ]
     };
     assert!(raw.flood(20_000, reset).await, "rapid reset");
     // Streams that the server has to reset for an error of the client (CVE-2025-8671).
     let mut raw = Raw::greet(proxy.address).await;
     let provoke = |i: u32| {
         let stream = 2 * i + 1;
-        let head = Frame::new(
-            frames::HEADERS,
-            frames::END_HEADERS | frames::END_STREAM,
-            stream,
-            &frames::head(&[]),
-        );
-        vec![head, Frame::new(frames::WINDOW_UPDATE, 0, stream, &[0, 0, 0, 0])]
+        vec![
+            frames::whole_request(stream),
+            Frame::new(frames::WINDOW_UPDATE, 0, stream, &[0, 0, 0, 0]),
+        ]
     };
     assert!(raw.flood(20_000, provoke).await, "MadeYouReset");
     // All the while others are served.
@@ -341,12 +335,7 @@ async fn fields_are_bounded_in_number_and_size() {
 
 #[tokio::test]
 async fn clients_that_ask_for_nothing_or_take_nothing_are_closed() {
-    let (listener, address) = listen().await;
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
-    });
+    let address = endless().await;
     let limits = Limits {
         head: Duration::from_millis(300),
         client_stall: Duration::from_millis(300),

@@ -1,7 +1,7 @@
 //! Whose a host is, and who else may be on it.
 
 use super::world::{annotate, built, check, end, ingress, object, ours, rule, texts, world};
-use crate::route::{CertificateUse, Options, Reason, Severity, Snapshot};
+use crate::route::{CertificateUse, Options, Reason, Remark, Severity, Snapshot};
 use serde_json::{Value, json};
 
 const NGINX: &str = "nginx.ingress.kubernetes.io";
@@ -83,11 +83,7 @@ fn across_namespaces_the_oldest_owns_a_host_and_the_loser_is_shown() {
             ("y.w", "/", 'c'),
         ],
     );
-    let lost: Vec<_> = snapshot
-        .remarks
-        .iter()
-        .filter(|r| r.reason == Reason::HostTaken)
-        .collect();
+    let lost = taken(&snapshot);
     let shown: Vec<_> = lost
         .iter()
         .map(|r| (r.name.as_str(), r.host.as_deref(), r.severity))
@@ -161,11 +157,7 @@ fn aliases_take_what_no_rule_names() {
             ("h", "/", 'a'),
         ],
     );
-    let lost: Vec<_> = snapshot
-        .remarks
-        .iter()
-        .filter(|r| r.reason == Reason::HostTaken)
-        .collect();
+    let lost = taken(&snapshot);
     let shown: Vec<_> = lost
         .iter()
         .map(|r| (r.name.as_str(), r.host.as_deref().unwrap()))
@@ -308,4 +300,10 @@ fn replaced_answers_come_from_the_default_backend_when_the_ingress_names_none() 
     let route = snapshot.find("h", "/").unwrap();
     assert_eq!(route.fallback.as_ref().unwrap().name, "d/f:80");
     assert_eq!(route.policy.replaced_statuses.len(), 2);
+}
+
+/// What is said of hosts that belong to others.
+fn taken(snapshot: &Snapshot) -> Vec<&Remark> {
+    let remarks = snapshot.remarks.iter();
+    remarks.filter(|r| r.reason == Reason::HostTaken).collect()
 }

@@ -4,8 +4,8 @@
 //! withdrawn; then it drains. Every Service has an endpoint at any time that takes requests, `lone` at times only one that is
 //! terminating. Now and then an endpoint of `mortal` is killed and withdrawn a little later.
 
-use super::traffic::{Host, Kills, Traffic, websocket};
-use super::{Phase, Settings, Tally};
+use super::traffic::{Host, Kills, Traffic, all_ended, websocket};
+use super::{Phase, Settings};
 use crate::FakeApi;
 use crate::endpoint::Endpoint;
 use crate::objects::{Condition, class, ingress, service, slice, slice_with};
@@ -248,19 +248,10 @@ pub(super) async fn run(settings: &Settings) -> Phase {
         kills: kills.clone(),
         left: AtomicUsize::new(settings.requests),
     });
-    let clients: Vec<_> = (0..settings.clients)
-        .map(|_| tokio::spawn(Arc::clone(&traffic).client()))
-        .collect();
-    let mut tally = Tally::default();
-    for client in clients {
-        tally.add(client.await.expect("a client does not panic"));
-    }
+    let tally = traffic.run(settings.clients).await;
     let took = start.elapsed();
     stop.send_replace(true);
-    let mut websockets_closed = Vec::new();
-    for socket in websockets {
-        websockets_closed.extend(socket.await.expect("a WebSocket does not panic"));
-    }
+    let websockets_closed = all_ended(websockets).await;
     Phase {
         tally,
         websockets: opened.load(Ordering::Relaxed),

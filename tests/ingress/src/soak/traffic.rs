@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Requests after which a client takes a new connection.
 const PER_CONNECTION: usize = 1000;
@@ -75,8 +76,18 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// So many clients at once, until there are no requests left.
+    pub(super) async fn run(self: Arc<Self>, clients: usize) -> Tally {
+        let clients: Vec<_> = (0..clients).map(|_| tokio::spawn(Arc::clone(&self).client())).collect();
+        let mut tally = Tally::default();
+        for client in clients {
+            tally.add(client.await.expect("a client does not panic"));
+        }
+        tally
+    }
+
     /// Sends requests, one after another, until there are none left.
-    pub(super) async fn client(self: Arc<Self>) -> Tally {
+    async fn client(self: Arc<Self>) -> Tally {
         let (mut tally, mut connection) = (Tally::default(), None);
         while let Some(number) = self.ticket() {
             let outcome = self.request(number, &mut connection, &mut tally.resent).await;
@@ -183,4 +194,13 @@ pub(super) async fn websocket(
         }
     }
     None
+}
+
+/// What the WebSockets had to say at their end.
+pub(super) async fn all_ended<T, I: IntoIterator<Item = T>>(websockets: Vec<JoinHandle<I>>) -> Vec<T> {
+    let mut all = Vec::new();
+    for socket in websockets {
+        all.extend(socket.await.expect("a WebSocket does not panic"));
+    }
+    all
 }

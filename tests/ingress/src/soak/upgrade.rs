@@ -1,8 +1,8 @@
 //! One process of the proxy takes over from another while requests are sent, as in a DaemonSet's upgrade with maxSurge 1: the new one
 //! starts, takes the listeners and is ready; then the old one gets its SIGTERM, drains and ends.
 
-use super::traffic::{Host, Kills, Traffic, websocket};
-use super::{Phase, Settings, Tally};
+use super::traffic::{Host, Kills, Traffic, all_ended, websocket};
+use super::{Phase, Settings};
 use crate::FakeApi;
 use crate::endpoint::Endpoint;
 use crate::objects::{class, ingress, service, slice};
@@ -108,19 +108,10 @@ pub(super) async fn run(settings: &Settings) -> Phase {
         kills: Kills::default(),
         left: AtomicUsize::new(settings.requests),
     });
-    let clients: Vec<_> = (0..settings.clients)
-        .map(|_| tokio::spawn(Arc::clone(&traffic).client()))
-        .collect();
-    let mut tally = Tally::default();
-    for client in clients {
-        tally.add(client.await.expect("a client does not panic"));
-    }
+    let tally = traffic.run(settings.clients).await;
     let took = start.elapsed();
     stop.send_replace(true);
-    let mut websockets_closed = Vec::new();
-    for socket in websockets {
-        websockets_closed.extend(socket.await.expect("a WebSocket does not panic"));
-    }
+    let websockets_closed = all_ended(websockets).await;
     done.send_replace(true);
     Phase {
         tally,
