@@ -132,3 +132,26 @@ pub struct Handover {
     #[arg(long = "handover-protocol", hide = true, value_delimiter = ',', default_values_t = crate::handover::VERSIONS)]
     pub versions: Vec<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use rustls::CipherSuite;
+
+    /// The installer's manifests wrote the file; their own test holds that it is current.
+    #[test]
+    fn the_program_takes_what_the_installer_tells_it() {
+        let written = include_str!("../../tests/fixtures/ingress-arguments.txt").lines();
+        let serve = Args::try_parse_from(std::iter::once("landfall-ingress").chain(written))
+            .map_err(|error| error.to_string())
+            .unwrap()
+            .serve;
+        assert_eq!((serve.front.trusted.len(), serve.front.proxy_protocol), (2, true));
+        assert_eq!(serve.tls.tls_min_version, crate::tls::MinVersion::Tls13);
+        assert_eq!(serve.workers.map(std::num::NonZeroUsize::get), Some(3));
+        // The installer knows every suite that there is.
+        let all = crate::tls::provider().cipher_suites.iter().map(|suite| suite.suite());
+        assert_eq!(serve.tls.tls_ciphers, all.collect::<Vec<CipherSuite>>());
+    }
+}

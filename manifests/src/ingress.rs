@@ -21,6 +21,13 @@ const STANDALONE_HEAD: &str = "\
 # Put the image where your nodes find it and its name at `image:`, then: kubectl apply -f deploy.yaml
 # It listens on :80, :443 and :8080 of every node. It is not the default class: Ingresses name it by `ingressClassName: landfall`.
 # Secrets: none can be read. `landfall-ingress rbac` prints the Roles for those that your Ingresses name.
+# Settings are the `args` of the DaemonSet; the pods are replaced one by one, without a lost request. Beside those that stand there:
+#   --trusted-cidrs=10.0.0.0/8,...   proxies in front whose X-Forwarded-* are believed
+#   --proxy-protocol                 their connections may begin with a PROXY header
+#   --tls-min-version=1.3, --tls-ciphers=TLS_AES_128_GCM_SHA256,...
+#   --workers=2                      threads that serve; else one for each processor
+#   --access-log=json                a line for every request; off: none
+# `landfall-ingress --help` names all.
 ";
 
 /// How the proxy is placed in a cluster.
@@ -156,15 +163,7 @@ fn pod(placement: &Placement<'_>) -> Value {
             "name": "proxy",
             "image": placement.image,
             "imagePullPolicy": placement.pull_policy,
-            "args": [
-                format!("--http-address=0.0.0.0:{}", ingress.http_port),
-                format!("--https-address=0.0.0.0:{}", ingress.https_port),
-                format!("--admin-address=0.0.0.0:{}", ingress.dashboard_port),
-                "--ingress-class=landfall",
-                format!("--dashboard-host={}", ingress.dashboard_host),
-                format!("--handover-directory={}", layout::INGRESS_DIR),
-                format!("--probe-socket={PROBE_DIR}/probe.sock"),
-            ],
+            "args": arguments(ingress),
             "env": environment,
             // Each question starts a process: often only until the answer is yes. The API may be away for long at a start.
             "startupProbe": probe("ready", 1, 3600),
@@ -188,6 +187,29 @@ fn pod(placement: &Placement<'_>) -> Value {
             { "name": "probe", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
         ],
     })
+}
+
+/// What the proxy's program is told. A setting without a value of its own is left to the program's default.
+fn arguments(ingress: &IngressSpec) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--http-address=0.0.0.0:{}", ingress.http_port),
+        format!("--https-address=0.0.0.0:{}", ingress.https_port),
+        format!("--admin-address=0.0.0.0:{}", ingress.dashboard_port),
+        "--ingress-class=landfall".to_owned(),
+        format!("--dashboard-host={}", ingress.dashboard_host),
+        format!("--handover-directory={}", layout::INGRESS_DIR),
+        format!("--probe-socket={PROBE_DIR}/probe.sock"),
+        format!("--tls-min-version={}", ingress.tls_min_version.number()),
+        format!("--access-log={}", ingress.access_log.name()),
+    ];
+    let list = |name: &str, values: Vec<String>| (!values.is_empty()).then(|| format!("--{name}={}", values.join(",")));
+    let networks = ingress.trusted_cidrs.iter().map(ToString::to_string).collect();
+    let suites = ingress.tls_ciphers.iter().map(|suite| suite.name().to_owned()).collect();
+    arguments.extend(list("trusted-cidrs", networks));
+    arguments.extend(ingress.proxy_protocol.then(|| "--proxy-protocol".to_owned()));
+    arguments.extend(list("tls-ciphers", suites));
+    arguments.extend(ingress.workers.map(|workers| format!("--workers={workers}")));
+    arguments
 }
 
 /// An Ingress with one host that leads to one Service.

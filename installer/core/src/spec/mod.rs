@@ -1,7 +1,10 @@
 //! What the cluster shall be: the types of `cluster.yaml`. Parsing is in [`parse`], rules in [`validate`].
 
+pub mod ingress;
 pub mod parse;
 pub mod validate;
+
+pub use ingress::IngressSpec;
 
 use crate::inventory::Inventory;
 use crate::secret::Secret;
@@ -141,22 +144,6 @@ pub enum ProxyMode {
     Iptables,
 }
 
-/// Settings of the ingress proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct IngressSpec {
-    /// Whether it is deployed.
-    pub enabled: bool,
-    /// Port for HTTP traffic on every node.
-    pub http_port: u16,
-    /// Port for HTTPS traffic on every node.
-    pub https_port: u16,
-    /// Port of the status page on every node.
-    pub dashboard_port: u16,
-    /// Host name of the status page's Ingress.
-    pub dashboard_host: String,
-}
-
 /// Least resources of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -193,18 +180,6 @@ impl Default for ClusterSpec {
             sample: true,
             sample_host: "test.nginx.com".to_owned(),
             limits: Limits::default(),
-        }
-    }
-}
-
-impl Default for IngressSpec {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            http_port: 80,
-            https_port: 443,
-            dashboard_port: 8080,
-            dashboard_host: "ui.landfall.local".to_owned(),
         }
     }
 }

@@ -77,19 +77,47 @@ pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
     problems.or(desired)
 }
 
-/// Reads fields of the cluster, each for itself, so that each wrong one is named.
+/// Reads fields of the cluster, each for itself down to the last, so that every wrong one is named.
 pub fn cluster_spec(fields: &Map<String, Value>, prefix: &str, problems: &mut Problems) -> ClusterSpec {
     let mut good = Map::new();
     for (key, value) in fields {
-        let one = Map::from_iter([(key.clone(), value.clone())]);
-        match serde_json::from_value::<ClusterSpec>(Value::Object(one)) {
-            Ok(_) => {
-                good.insert(key.clone(), value.clone());
-            }
-            Err(error) => problems.value(&format!("{prefix}{key}"), error),
+        let place = format!("{prefix}{key}");
+        let whole = |part: Value| Value::Object(Map::from_iter([(key.clone(), part)]));
+        if let Some(value) = sound(value, &place, &whole, problems) {
+            good.insert(key.clone(), value);
         }
     }
-    serde_json::from_value(Value::Object(good)).unwrap_or_default()
+    serde_json::from_value(Value::Object(good)).unwrap_or_else(|error| {
+        problems.value(prefix, error);
+        ClusterSpec::default()
+    })
+}
+
+/// Returns the parts of a value that a spec takes; the others are problems. `whole` makes a spec with just one part of it.
+fn sound(value: &Value, place: &str, whole: &dyn Fn(Value) -> Value, problems: &mut Problems) -> Option<Value> {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            let parts = map.iter().filter_map(|(key, part)| {
+                let whole = |part| whole(Value::Object(Map::from_iter([(key.clone(), part)])));
+                Some((key.clone(), sound(part, &format!("{place}.{key}"), &whole, problems)?))
+            });
+            Some(Value::Object(parts.collect()))
+        }
+        Value::Array(list) if !list.is_empty() => {
+            let parts = list.iter().enumerate().filter_map(|(n, part)| {
+                let whole = |part| whole(Value::Array(vec![part]));
+                sound(part, &format!("{place}[{n}]"), &whole, problems)
+            });
+            Some(Value::Array(parts.collect()))
+        }
+        part => match serde_json::from_value::<ClusterSpec>(whole(part.clone())) {
+            Ok(_) => Some(part.clone()),
+            Err(error) => {
+                problems.value(place, error);
+                None
+            }
+        },
+    }
 }
 
 /// A field of a machine, taken out of its mapping with its type checked.

@@ -93,15 +93,7 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
             "every node takes a /24 of it: choose /22 or larger",
         );
     }
-    let ingress = &spec.ingress;
-    let mut ports = [ingress.http_port, ingress.https_port, ingress.dashboard_port];
-    ports.sort_unstable();
-    if let Some([twice, _]) = ports.array_windows().find(|[one, next]| ingress.enabled && one == next) {
-        topology(
-            format!("the ingress proxy has port {twice} twice"),
-            "give httpPort, httpsPort and dashboardPort different values",
-        );
-    }
+    spec.ingress.validate(&mut topology);
 }
 
 /// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
@@ -182,12 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_the_ingress_proxy_has_twice_is_refused() {
-        for ports in ["httpPort: 443", "httpsPort: 8080", "dashboardPort: 80"] {
-            let problems = cluster_yaml(&format!("ingress: {{{ports}}}\n{GOOD}"), "c.yaml").unwrap_err();
-            assert!(problems.len() == 1 && problems[0].what.contains("twice"), "{ports}");
-            let off = cluster_yaml(&format!("ingress: {{enabled: false, {ports}}}\n{GOOD}"), "c.yaml");
-            assert!(off.is_ok(), "{ports}");
+    fn a_mapping_where_text_is_wanted_is_no_default() {
+        for wrong in ["name: {}", "name: []", "name: {a: 1}", "limits: 3", "proxyMode: {nftables: null, iptables: null}"] {
+            assert!(cluster_yaml(&format!("{wrong}\n{}", GOOD.replace("name: ship\n", "")), "c.yaml").is_err(), "{wrong}");
         }
     }
 
