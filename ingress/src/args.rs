@@ -151,7 +151,8 @@ mod tests {
         assert_eq!(serve.tls.tls_min_version, crate::tls::MinVersion::Tls13);
         assert_eq!(serve.workers.map(std::num::NonZeroUsize::get), Some(3));
         // The installer knows every suite that there is.
-        let all = crate::tls::provider().cipher_suites.iter().map(|suite| suite.suite());
+        let provider = crate::tls::provider();
+        let all = provider.cipher_suites.iter().map(|suite| suite.suite());
         assert_eq!(serve.tls.tls_ciphers, all.collect::<Vec<CipherSuite>>());
     }
 }

@@ -204,7 +204,11 @@ fn arguments(ingress: &IngressSpec) -> Vec<String> {
     ];
     let list = |name: &str, values: Vec<String>| (!values.is_empty()).then(|| format!("--{name}={}", values.join(",")));
     let networks = ingress.trusted_cidrs.iter().map(ToString::to_string).collect();
-    let suites = ingress.tls_ciphers.iter().map(|suite| suite.name().to_owned()).collect();
+    let suites = ingress
+        .tls_ciphers
+        .iter()
+        .map(|suite| suite.name().to_owned())
+        .collect();
     arguments.extend(list("trusted-cidrs", networks));
     arguments.extend(ingress.proxy_protocol.then(|| "--proxy-protocol".to_owned()));
     arguments.extend(list("tls-ciphers", suites));

@@ -192,28 +192,42 @@ fn ingress_arguments(ingress: &str) -> Vec<String> {
 fn each_setting_of_the_ingress_proxy_reaches_its_program() {
     let usual = ingress_arguments("{}");
     for (setting, argument) in [
-        (r#""trustedCidrs": ["10.0.0.0/8", "192.0.2.1/32"]"#, "--trusted-cidrs=10.0.0.0/8,192.0.2.1/32"),
+        (
+            r#""trustedCidrs": ["10.0.0.0/8", "192.0.2.1/32"]"#,
+            "--trusted-cidrs=10.0.0.0/8,192.0.2.1/32",
+        ),
         (r#""proxyProtocol": true"#, "--proxy-protocol"),
         (r#""tlsMinVersion": "1.3""#, "--tls-min-version=1.3"),
-        (r#""tlsCiphers": ["TLS_AES_128_GCM_SHA256"]"#, "--tls-ciphers=TLS_AES_128_GCM_SHA256"),
+        (
+            r#""tlsCiphers": ["TLS_AES_128_GCM_SHA256"]"#,
+            "--tls-ciphers=TLS_AES_128_GCM_SHA256",
+        ),
         (r#""workers": 3"#, "--workers=3"),
         (r#""accessLog": "json""#, "--access-log=json"),
         (r#""httpPort": 81"#, "--http-address=0.0.0.0:81"),
     ] {
         let changed = ingress_arguments(&format!("{{{setting}}}"));
-        assert!(changed.contains(&argument.to_owned()), "{argument} is not in {changed:?}");
+        assert!(
+            changed.contains(&argument.to_owned()),
+            "{argument} is not in {changed:?}"
+        );
         // So a run after a change has a changed DaemonSet to apply.
         assert_ne!(changed, usual);
     }
     let named = |name: &str| usual.iter().any(|argument| argument.starts_with(name));
-    assert!(named("--tls-min-version=1.2") && named("--access-log=errors"), "{usual:?}");
+    assert!(
+        named("--tls-min-version=1.2") && named("--access-log=errors"),
+        "{usual:?}"
+    );
     assert!(!named("--trusted-cidrs") && !named("--tls-ciphers") && !named("--workers") && !named("--proxy-protocol"));
 }
 
 /// The proxy stands alone, so what both sides must agree on lies in a file: its own tests read these arguments.
 #[test]
 fn every_argument_that_the_ingress_proxy_may_get_is_written_down() {
-    let suites = landfall_core::spec::ingress::TLS_CIPHERS.map(|name| format!("\"{name}\"")).join(",");
+    let suites = landfall_core::spec::ingress::TLS_CIPHERS
+        .map(|name| format!("\"{name}\""))
+        .join(",");
     let all = ingress_arguments(&format!(
         r#"{{"trustedCidrs": ["10.0.0.0/8", "192.0.2.1/32"], "proxyProtocol": true, "tlsMinVersion": "1.3", "tlsCiphers": [{suites}],
             "workers": 3, "accessLog": "off"}}"#

@@ -175,8 +175,17 @@ mod tests {
 
     #[test]
     fn a_mapping_where_text_is_wanted_is_no_default() {
-        for wrong in ["name: {}", "name: []", "name: {a: 1}", "limits: 3", "proxyMode: {nftables: null, iptables: null}"] {
-            assert!(cluster_yaml(&format!("{wrong}\n{}", GOOD.replace("name: ship\n", "")), "c.yaml").is_err(), "{wrong}");
+        for wrong in [
+            "name: {}",
+            "name: []",
+            "name: {a: 1}",
+            "limits: 3",
+            "proxyMode: {nftables: null, iptables: null}",
+        ] {
+            assert!(
+                cluster_yaml(&format!("{wrong}\n{}", GOOD.replace("name: ship\n", "")), "c.yaml").is_err(),
+                "{wrong}"
+            );
         }
     }
 
