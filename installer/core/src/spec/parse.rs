@@ -95,29 +95,36 @@ pub fn cluster_spec(fields: &Map<String, Value>, prefix: &str, problems: &mut Pr
 
 /// Returns the parts of a value that a spec takes; the others are problems. `whole` makes a spec with just one part of it.
 fn sound(value: &Value, place: &str, whole: &dyn Fn(Value) -> Value, problems: &mut Problems) -> Option<Value> {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            let parts = map.iter().filter_map(|(key, part)| {
-                let whole = |part| whole(Value::Object(Map::from_iter([(key.clone(), part)])));
-                Some((key.clone(), sound(part, &format!("{place}.{key}"), &whole, problems)?))
-            });
-            Some(Value::Object(parts.collect()))
-        }
-        Value::Array(list) if !list.is_empty() => {
-            let parts = list.iter().enumerate().filter_map(|(n, part)| {
-                let whole = |part| whole(Value::Array(vec![part]));
-                sound(part, &format!("{place}[{n}]"), &whole, problems)
-            });
-            Some(Value::Array(parts.collect()))
-        }
-        part => match serde_json::from_value::<ClusterSpec>(whole(part.clone())) {
-            Ok(_) => Some(part.clone()),
-            Err(error) => {
-                problems.value(place, error);
-                None
-            }
-        },
+    // Whether a list or a mapping can stand here shows without what is in it.
+    let shell = match value {
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::Array(_) => Value::Array(vec![]),
+        part => part.clone(),
+    };
+    if let Err(error) = serde_json::from_value::<ClusterSpec>(whole(shell)) {
+        problems.value(place, error);
+        return None;
     }
+    Some(match value {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter_map(|(key, part)| {
+                    let whole = |part| whole(Value::Object(Map::from_iter([(key.clone(), part)])));
+                    Some((key.clone(), sound(part, &format!("{place}.{key}"), &whole, problems)?))
+                })
+                .collect(),
+        ),
+        Value::Array(list) => Value::Array(
+            list.iter()
+                .enumerate()
+                .filter_map(|(n, part)| {
+                    let whole = |part| whole(Value::Array(vec![part]));
+                    sound(part, &format!("{place}[{n}]"), &whole, problems)
+                })
+                .collect(),
+        ),
+        part => part.clone(),
+    })
 }
 
 /// A field of a machine, taken out of its mapping with its type checked.

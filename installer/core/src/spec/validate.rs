@@ -175,16 +175,19 @@ mod tests {
 
     #[test]
     fn a_mapping_where_text_is_wanted_is_no_default() {
-        for wrong in [
-            "name: {}",
-            "name: []",
-            "name: {a: 1}",
-            "limits: 3",
-            "proxyMode: {nftables: null, iptables: null}",
+        for (wrong, place) in [
+            ("name: {}", "name: "),
+            ("name: [x, y]", "name: "),
+            ("name: {a: 1}", "name: "),
+            ("limits: 3", "limits: "),
+            ("proxyMode: {nftables: null, iptables: null}", "proxyMode: "),
+            ("upstreamDns: [1.1.1.1, x]", "upstreamDns[1]: "),
         ] {
+            let problems = cluster_yaml(&GOOD.replace("name: ship", wrong), "c.yaml").unwrap_err();
+            let text = problems.iter().map(|p| p.what.as_str()).collect::<Vec<_>>().join("\n");
             assert!(
-                cluster_yaml(&format!("{wrong}\n{}", GOOD.replace("name: ship\n", "")), "c.yaml").is_err(),
-                "{wrong}"
+                problems.len() == 1 && text.contains(&format!("c.yaml: {place}")),
+                "{wrong}: {text}"
             );
         }
     }
