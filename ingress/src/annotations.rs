@@ -15,9 +15,9 @@ pub mod target;
 mod upstream;
 mod values;
 
-#[cfg(test)]
-pub use names::NAMES;
 pub use secrets::{NoSecrets, Secrets, named as named_secrets};
+#[cfg(test)]
+pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
 
 use crate::policy::{Canary, Policy};
 use crate::route::{Options, Reason, Severity};

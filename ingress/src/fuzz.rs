@@ -1,8 +1,10 @@
-//! Parsers of hostile input, fed with mutated corpora: `tests/fuzz/corpus/PARSER/`, one input a file.
+//! Parsers of hostile input, fed with mutated corpora: `tests/fuzz/corpus/PARSER/`, one input a file. What is private to a module is fed
+//! by a `fuzz.rs` of its own: `proxy/`, `proxy/http1/`, `proxy/policy/`.
 //!
-//! A run replays its corpus, then mutates it for a bounded number of rounds with a seed that is printed. `FUZZ_SEED` repeats a run,
-//! `FUZZ_SECONDS` makes each parser's longer. An input that a check fails on is written into the corpus, so that it is replayed from
-//! then on. There is no coverage feedback: cargo-fuzz needs a nightly compiler, and this repository builds with one stable toolchain.
+//! A run replays its corpus, then mutates it for a bounded number of rounds, or a bounded time, with a seed that is printed. `FUZZ_SEED`
+//! repeats a run, `FUZZ_SECONDS` makes each parser's longer. An input that a check fails on is written into the corpus, so that it is
+//! replayed from then on. There is no coverage feedback: cargo-fuzz needs a nightly compiler, and this repository builds with one stable
+//! toolchain.
 
 use crate::annotations::{self, NoSecrets, OWN};
 use crate::handover;
@@ -14,8 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Inputs of a short run; each parser takes a second or two in a build without optimisation.
+/// Inputs of a short run; most parsers take a second or two in a build without optimisation.
 const INPUTS: usize = 20_000;
+/// Longest short run: all of them together stay below the three minutes that `cargo xtask test` has for them, also one by one.
+const SHORT: Duration = Duration::from_secs(8);
 /// Longest input.
 const LENGTH: usize = 2048;
 
@@ -78,7 +82,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Replays and mutates the corpus of a parser; `check` panics on what must not be.
-fn fuzz(parser: &str, check: impl Fn(&[u8])) {
+pub(crate) fn fuzz(parser: &str, check: impl Fn(&[u8])) {
     let files = fs::read_dir(folder(parser)).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.collect();
     files.sort();
@@ -87,9 +91,14 @@ fn fuzz(parser: &str, check: impl Fn(&[u8])) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("FUZZ_SEED").unwrap_or(clock);
     let mut random = Random(seed);
-    let longer = number("FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let longer = number("FUZZ_SECONDS").map(Duration::from_secs);
+    let start = Instant::now();
     let mut count = 0;
-    while count < INPUTS || longer.is_some_and(|end| Instant::now() < end) {
+    let goes_on = |count| match longer {
+        Some(longer) => start.elapsed() < longer,
+        None => count < INPUTS && start.elapsed() < SHORT,
+    };
+    while count < corpus.len() || goes_on(count) {
         let input = corpus
             .get(count)
             .cloned()
@@ -105,6 +114,13 @@ fn fuzz(parser: &str, check: impl Fn(&[u8])) {
         }
         count += 1;
     }
+}
+
+/// Cuts an input into so many texts, at line feeds; what is missing is empty, what is too much stays in the last.
+pub(crate) fn lines<const N: usize>(input: &[u8]) -> Option<[&str; N]> {
+    let text = std::str::from_utf8(input).ok()?;
+    let mut lines = text.splitn(N, '\n');
+    Some([(); N].map(|()| lines.next().unwrap_or_default()))
 }
 
 #[test]
@@ -160,15 +176,30 @@ fn a_hand_over_s_messages_of_any_bytes_are_refused_or_read() {
         .unwrap();
     fuzz("handover", |input| {
         runtime.block_on(async {
-            let (mut ours, theirs) = tokio::net::UnixStream::pair().unwrap();
-            let (theirs, input) = (theirs.into_std().unwrap(), input.to_vec());
-            use std::io::Write;
-            (&theirs).write_all(&input).unwrap();
-            drop(theirs);
             // Any result will do; a panic or a wait will not.
-            let _ = tokio::time::timeout(Duration::from_secs(5), handover::receive(&mut ours))
-                .await
-                .unwrap();
+            let patience = Duration::from_secs(5);
+            let (mut one, mut other) = (sent(input), sent(input));
+            let read = tokio::time::timeout(patience, handover::receive(&mut one));
+            let message = read.await.unwrap();
+            let read = tokio::time::timeout(patience, handover::receive_listeners(&mut other));
+            let with_listeners = read.await.unwrap();
+            // Both ways of reading agree, and what was read is what would be sent.
+            assert_eq!(message.is_ok(), with_listeners.is_ok());
+            let (Ok(message), Ok((same, listeners))) = (message, with_listeners) else {
+                return;
+            };
+            assert!(listeners.is_empty() && same == message);
+            let (mut ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+            handover::send(&mut ours, &message).await.unwrap();
+            assert_eq!(handover::receive(&mut theirs).await.unwrap(), message);
         });
     });
+}
+
+/// A connection on which this was sent, and nothing more will be.
+fn sent(bytes: &[u8]) -> tokio::net::UnixStream {
+    use std::io::Write;
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    (&theirs.into_std().unwrap()).write_all(bytes).unwrap();
+    ours
 }

@@ -26,9 +26,9 @@ mod wire;
 pub use doors::{Door, Doors, Reserved};
 pub use give::serve;
 pub use take::{Offer, Predecessor};
-#[cfg(test)]
-pub use wire::receive;
 pub use wire::{Named, VERSIONS};
+#[cfg(test)]
+pub use wire::{receive, receive_listeners, send};
 
 use crate::args;
 use std::io;

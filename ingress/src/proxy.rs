@@ -13,6 +13,8 @@
 mod connection;
 mod exchange;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod http1;
 mod http2;

@@ -101,7 +101,7 @@ fn users(secrets: &dyn Secrets, namespace: &str, name: &str, map: bool) -> Resul
 }
 
 /// Lines of `user:hash`, and comments.
-pub(super) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static str> {
+pub(crate) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static str> {
     let lines = text
         .lines()
         .map(str::trim)

@@ -131,7 +131,7 @@ pub(super) fn location(text: &str) -> Parsed<String> {
 }
 
 /// A path of our own making, with groups of a regular expression.
-pub(super) fn rewrite_target(text: &str) -> Parsed<String> {
+pub(crate) fn rewrite_target(text: &str) -> Parsed<String> {
     let begins = text.starts_with('/') || text.starts_with('$');
     if !begins || text.starts_with("//") || !is_url_text(text) || text.contains('#') {
         return Err("no path");

@@ -14,6 +14,8 @@
 
 mod answer;
 pub(crate) mod chunked;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod head;
 mod reader;
 

@@ -28,6 +28,8 @@ mod cors;
 mod error_page;
 mod external;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod hash_by;
 pub(crate) mod htpasswd;
 mod keyed;

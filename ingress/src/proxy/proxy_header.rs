@@ -29,7 +29,7 @@ pub(super) struct Told {
 pub(super) struct Malformed;
 
 #[derive(Debug, PartialEq, Eq)]
-enum Parsed {
+pub(super) enum Parsed {
     /// More bytes are needed.
     Partial,
     /// There is no header.
@@ -76,7 +76,7 @@ async fn consume(stream: &TcpStream, length: usize) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     if bytes.starts_with(V2) {
         return version_2(bytes);
     }

@@ -223,7 +223,7 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
     out: &mut BytesMut,
     data: Bytes,

@@ -130,7 +130,8 @@ impl Decoder {
             map.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Malformed)?);
         }
         let section = buffer.split_to(length);
-        if section.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
+        // httparse takes a bare LF for a line's end, and one in front for the end of all.
+        if section.starts_with(b"\n") || section.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
             return Err(Malformed);
         }
         self.state = State::Done;
@@ -167,8 +168,8 @@ fn line(buffer: &mut BytesMut, longest: usize) -> Result<Option<BytesMut>, Malfo
 
 fn size(line: &[u8]) -> Result<u64, Malformed> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let rest = line[digits..].trim_ascii_start();
-    if !(1..=16).contains(&digits) || !(rest.is_empty() || rest[0] == b';') {
+    let mut rest = line[digits..].iter().skip_while(|byte| matches!(byte, b' ' | b'\t'));
+    if !(1..=16).contains(&digits) || !matches!(rest.next(), None | Some(b';')) {
         return Err(Malformed);
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| Malformed)?;
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_no_chunk_is_refused() {
-        let texts: [&[u8]; 16] = [
+        let texts: [&[u8]; 18] = [
             b"\r\n",
             b"g\r\n",
             b"-1\r\n",
@@ -225,7 +226,9 @@ mod tests {
             b"1;a\rb\r\na\r\n0\r\n\r\n",
             b"00000000000000001\r\na\r\n0\r\n\r\n",
             b"1 1\r\na\r\n0\r\n\r\n",
+            b"1\x0c\r\na\r\n0\r\n\r\n",
             b"0\r\nA: b\n\r\n",
+            b"0\r\n\n",
             b"0\r\nA : b\r\n\r\n",
         ];
         for text in texts {

@@ -7,7 +7,7 @@
 
 use crate::limits::Limits;
 use crate::reason::Reason;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
@@ -87,7 +87,9 @@ pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Hea
     if head[target.clone()].contains(&b'#') {
         return Err(Reason::BadRequest);
     }
-    let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Reason::BadRequest)?;
+    let uri = Uri::from_maybe_shared(head.slice(target.clone()))
+        .or_else(|_| Uri::from_maybe_shared(encoded(&head[target])))
+        .map_err(|_| Reason::BadRequest)?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
@@ -95,6 +97,19 @@ pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Hea
     parts.version = version;
     parts.headers = headers;
     meaning(parts).map(Some)
+}
+
+/// A target with those characters encoded that no URI may hold and many clients send as they are, as curl does with the quotes of a
+/// Prometheus query. Other proxies pass them on.
+fn encoded(target: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(target.len() + 32);
+    for &byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'`' => text.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => text.push(byte),
+        }
+    }
+    text.into()
 }
 
 /// Fields that are set on the way; a map that is large enough from the start is not copied.

@@ -91,7 +91,7 @@ impl Passwords {
 }
 
 /// User and password of exactly one well-formed `Authorization` field.
-fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+pub(super) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next()?.as_bytes();
     if fields.next().is_some() {

@@ -78,6 +78,25 @@ fn ambiguous_heads_are_refused() {
 }
 
 #[test]
+fn what_clients_send_as_it_is_and_no_uri_may_hold_is_encoded() {
+    for (target, wanted) in [
+        (
+            &b"/api/v1/query?query=up{job=\"a\"}>0"[..],
+            "/api/v1/query?query=up{job=%22a%22}%3E0",
+        ),
+        (b"/<a>`?b=<c>", "/%3Ca%3E%60?b=%3Cc%3E"),
+        (b"/a?b=\xc3\xa4", "/a?b=\u{e4}"),
+    ] {
+        let head = read(&[b"GET ", target, b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat());
+        assert_eq!(head.unwrap().unwrap().parts.uri, wanted);
+    }
+    for target in ["/a\x7fb", "/a?\x7f"] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(read(text.as_bytes()).is_err(), "{target:?}");
+    }
+}
+
+#[test]
 fn sizes_are_bounded() {
     let limits = Limits::default();
     let with = |target: usize, field: usize, fields: usize| {

@@ -1,0 +1,76 @@
+//! What proxies in front say, hostile: see [`crate::fuzz`].
+
+use super::Client;
+use super::headers::origin;
+use super::proxy_header::{Parsed, parse};
+use crate::fuzz::fuzz;
+use crate::policy::Network;
+use hyper::header::{HeaderMap, HeaderValue};
+
+#[test]
+fn a_proxy_header_has_one_end_and_one_meaning_however_it_arrives() {
+    fuzz("proxy-header", |input| {
+        let Ok(Parsed::Header(length, told)) = parse(input) else {
+            return;
+        };
+        let header = &input[..length];
+        // Nothing is decided before the last byte, and nothing behind it matters.
+        for end in (0..length).filter(|end| *end < 128 || end % 64 == 0) {
+            assert_eq!(parse(&header[..end]), Ok(Parsed::Partial), "{end}");
+        }
+        assert_eq!(parse(header), Ok(Parsed::Header(length, told)));
+        assert_eq!(parse(&[header, b"\r\nGET"].concat()), Ok(Parsed::Header(length, told)));
+        let Some(told) = told else { return };
+        let family = if told.source.is_ipv4() { "TCP4" } else { "TCP6" };
+        let (from, to) = (told.source, told.destination);
+        let text = format!(
+            "PROXY {family} {} {} {} {}\r\n",
+            from.ip(),
+            to.ip(),
+            from.port(),
+            to.port()
+        );
+        assert_eq!(parse(text.as_bytes()), Ok(Parsed::Header(text.len(), Some(told))));
+    });
+}
+
+#[test]
+fn an_origin_is_one_that_a_trusted_proxy_named_and_never_one_further_on() {
+    let trusted = [
+        Network::parse("10.0.0.0/8").unwrap(),
+        Network::parse("fd00::/8").unwrap(),
+    ];
+    let is_trusted = |address| trusted.iter().any(|network| network.contains(address));
+    let peer = Client::new("10.0.0.1:1000".parse().unwrap(), 80);
+    fuzz("forwarded-for", |input| {
+        let mut headers = HeaderMap::new();
+        for line in input.split(|byte| *byte == b'\n') {
+            let Ok(value) = HeaderValue::from_bytes(line) else {
+                return;
+            };
+            headers.append("x-forwarded-for", value);
+        }
+        let mut peer = peer.clone();
+        assert!(origin(&headers, &peer, &trusted).is_none());
+        peer.trusted = true;
+        let Some(told) = origin(&headers, &peer, &trusted) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(input).replace('\n', ",");
+        let hops: Vec<_> = text
+            .split(',')
+            .map(|hop| hop.trim().parse().map(|hop: std::net::IpAddr| hop.to_canonical()))
+            .collect();
+        let address = told.address.ip();
+        let after = |place: usize| {
+            hops[place + 1..]
+                .iter()
+                .all(|hop| hop.as_ref().is_ok_and(|hop| is_trusted(*hop)))
+        };
+        let place = (0..hops.len()).find(|place| hops[*place] == Ok(address) && after(*place));
+        let place = place.expect("it stands in the list, with trusted ones behind it");
+        // It is the last that is known: trusted only where nothing before it can be read.
+        let before = place.checked_sub(1).map(|before| &hops[before]);
+        assert!(!is_trusted(address) || before.is_none_or(|hop| hop.is_err()));
+    });
+}
