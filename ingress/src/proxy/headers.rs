@@ -90,8 +90,11 @@ pub(super) fn outgoing<B>(
     if let Some(authority) = parts.uri.authority() {
         let value = HeaderValue::from_str(authority.as_str()).ok()?;
         parts.headers.insert(header::HOST, value);
-        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        parts.uri = path.parse::<Uri>().ok()?;
+        parts.uri = match parts.uri.path_and_query().map_or("/", |p| p.as_str()) {
+            // An absolute target may have a query and no path (RFC 9112, 3.2.1).
+            query if query.starts_with('?') => format!("/{query}").parse().ok()?,
+            path => path.parse().ok()?,
+        };
     }
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers)?;

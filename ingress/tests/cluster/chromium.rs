@@ -1,5 +1,6 @@
 //! Chromium, driven through its DevTools protocol over two pipes: JSON messages that end with a NUL.
 
+use landfall_test_ingress::needs::installed;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -24,9 +25,9 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Whether the Debian package is there.
+    /// Whether the Debian package is there; if not, a line says that the test is skipped.
     pub fn is_installed() -> bool {
-        std::path::Path::new("/usr/bin/chromium").exists()
+        installed("the dashboard in a browser", &["/usr/bin/chromium"])
     }
 
     pub fn start() -> Self {

@@ -255,7 +255,6 @@ fn screenshots() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_works_in_a_browser_on_a_phone_and_on_a_desk() {
     if !Chromium::is_installed() {
-        println!("skipped: Debian's chromium is not installed (cargo xtask test installs it)");
         return;
     }
     let (one, two) = (endpoint("one").await, endpoint("two").await);

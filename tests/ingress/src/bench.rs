@@ -11,7 +11,7 @@ mod process;
 
 use crate::FakeApi;
 use crate::objects::{class, ingress, pem, service, slice, tls_secret};
-use crate::peers::{Peer, Ports, Task};
+use crate::peers::{Peer, Ports, Site, Task};
 use crate::program::{Launch, Program};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -311,7 +311,11 @@ async fn start_all(
     api.put("ingresses", route);
     let ours = launch(program).start(&api);
     ours.until_ready().await;
-    let routes = [(HOST.to_owned(), vec![backend])];
+    let sites = [Site {
+        host: HOST.to_owned(),
+        path: "/",
+        backends: vec![backend],
+    }];
     let (certificate, key) = (
         pem("CERTIFICATE", &identity.certificate),
         pem("PRIVATE KEY", &identity.key),
@@ -323,7 +327,7 @@ async fn start_all(
         let task = Task {
             core: Some(0),
             folder: &folder,
-            routes: &routes,
+            sites: &sites,
             certificate: (&certificate, &key),
         };
         let peer = if name == "nginx" {
@@ -338,13 +342,7 @@ async fn start_all(
 
 /// One worker on core 0, with what a pod has on: metrics, timeouts.
 fn launch(program: &Path) -> Launch {
-    let mut launch = Launch::new(program).on_core(0);
-    for (flag, value) in [("--workers", "1"), ("--https-address", "127.0.0.1:0")] {
-        if launch.knows(flag) {
-            launch = launch.argument(format!("{flag}={value}"));
-        }
-    }
-    launch
+    Launch::new(program).on_core(0).argument("--workers=1")
 }
 
 /// A self-signed certificate with its ECDSA P-256 key, both in DER.

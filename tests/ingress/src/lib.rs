@@ -6,6 +6,7 @@ pub mod bench;
 pub mod client;
 pub mod endpoint;
 pub mod fake_api;
+pub mod needs;
 pub mod objects;
 pub mod peers;
 pub mod program;

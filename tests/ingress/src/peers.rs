@@ -1,4 +1,5 @@
-//! The proxies that are compared, equally configured: one worker, kept connections on both sides, forwarded fields, no access log.
+//! The proxies that are compared, equally configured: one worker, kept connections on both sides, forwarded fields, upgrades, bodies
+//! that are not held back, no access log. Limits are their own.
 
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
@@ -19,14 +20,25 @@ pub struct Ports {
     pub https: Option<SocketAddr>,
 }
 
+/// One route.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Host, lower case.
+    pub host: String,
+    /// Prefix of the path by elements, `/` for all. A host needs one for `/`, and has it last.
+    pub path: &'static str,
+    /// What answers there.
+    pub backends: Vec<SocketAddr>,
+}
+
 /// What a peer is told.
 pub struct Task<'a> {
     /// Keeps the peer on this core.
     pub core: Option<usize>,
     /// Folder for its files.
     pub folder: &'a Path,
-    /// Host and the backend behind it.
-    pub routes: &'a [(String, Vec<SocketAddr>)],
+    /// The routes, each host's one after another.
+    pub sites: &'a [Site],
     /// PEM of a certificate and of its key.
     pub certificate: (&'a str, &'a str),
 }
@@ -44,6 +56,17 @@ impl Peer {
         self.child.id()
     }
 
+    /// What it calls its version; empty where it is not installed.
+    pub fn version(name: &str) -> String {
+        let output = Command::new(program(name)).arg("-v").stdin(Stdio::null()).output();
+        let text = output.map_or_else(|_| Vec::new(), |output| [output.stdout, output.stderr].concat());
+        String::from_utf8_lossy(&text)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
     /// Debian's nginx.
     pub fn nginx(task: &Task) -> Result<Self> {
         let ports = free_ports()?;
@@ -55,7 +78,9 @@ impl Peer {
              events {{ worker_connections 8192; }}\n\
              http {{\n access_log off; server_tokens off; keepalive_timeout 75s; keepalive_requests 1000000000;\n\
              server_names_hash_max_size 65536; server_names_hash_bucket_size 128; proxy_http_version 1.1;\n\
-             proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;\n\
+             proxy_request_buffering off; client_max_body_size 0; map $http_upgrade $upgrade {{ default upgrade; '' ''; }}\n\
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade;\n\
+             proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;\n\
              proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;\n\
              proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Port $server_port;\n\
              ssl_certificate {folder}/tls.crt; ssl_certificate_key {folder}/tls.key; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519;\n\
@@ -74,16 +99,29 @@ impl Peer {
             text,
             " server {{ {default} listen {https} ssl default_server; server_name _; return 404; }}"
         )?;
-        for (number, (host, backends)) in task.routes.iter().enumerate() {
-            let servers: String = backends.iter().map(|address| format!("server {address}; ")).collect();
+        for (number, site) in task.sites.iter().enumerate() {
+            let servers: String = site
+                .backends
+                .iter()
+                .map(|address| format!("server {address}; "))
+                .collect();
             writeln!(
                 text,
                 " upstream u{number} {{ {servers} keepalive 64; keepalive_requests 1000000000; }}"
             )?;
-            writeln!(
-                text,
-                " server {{ {listen} server_name {host}; location / {{ proxy_pass http://u{number}; }} }}"
-            )?;
+        }
+        let numbered: Vec<_> = task.sites.iter().enumerate().collect();
+        for sites in numbered.chunk_by(|(_, a), (_, b)| a.host == b.host) {
+            write!(text, " server {{ {listen} server_name {};", sites[0].1.host)?;
+            for (number, Site { path, .. }) in sites {
+                if *path == "/" {
+                    write!(text, " location / {{ proxy_pass http://u{number}; }}")?;
+                } else {
+                    write!(text, " location = {path} {{ proxy_pass http://u{number}; }}")?;
+                    write!(text, " location {path}/ {{ proxy_pass http://u{number}; }}")?;
+                }
+            }
+            text.push_str(" }\n");
         }
         text.push_str("}\n");
         let file = task.folder.join("nginx.conf");
@@ -99,10 +137,23 @@ impl Peer {
             task.folder.join("tls.pem"),
             format!("{}{}", task.certificate.0, task.certificate.1),
         )?;
-        let mut map = String::new();
-        let mut backends = String::new();
-        for (number, (host, addresses)) in task.routes.iter().enumerate() {
-            writeln!(map, "{host} b{number}")?;
+        let (mut map, mut paths, mut backends) = (String::new(), String::new(), String::new());
+        for (
+            number,
+            Site {
+                host,
+                path,
+                backends: addresses,
+            },
+        ) in task.sites.iter().enumerate()
+        {
+            if *path == "/" {
+                writeln!(map, "{host} b{number}")?;
+            } else {
+                let is_host = format!("{{ req.hdr(host),field(1,:),lower -m str {host} }}");
+                writeln!(paths, " use_backend b{number} if {is_host} {{ path {path} }}")?;
+                writeln!(paths, " use_backend b{number} if {is_host} {{ path_beg {path}/ }}")?;
+            }
             writeln!(backends, "backend b{number}\n http-reuse always")?;
             for (index, address) in addresses.iter().enumerate() {
                 writeln!(backends, " server s{index} {address}")?;
@@ -120,7 +171,7 @@ impl Peer {
              \x20http-request set-header X-Forwarded-Port %[dst_port]\n\
              \x20http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}\n\
              \x20http-request set-header X-Forwarded-Proto http if !{{ ssl_fc }}\n\
-             \x20use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map,none)]\n default_backend none\n\
+             {paths}\x20use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map,none)]\n default_backend none\n\
              backend none\n http-request return status 404\n{backends}",
             ports.http, ports.http2
         );
@@ -134,9 +185,9 @@ impl Peer {
         )
     }
 
-    fn start(program: &str, arguments: &[&std::ffi::OsStr], ports: Ports, task: &Task) -> Result<Self> {
+    fn start(name: &str, arguments: &[&std::ffi::OsStr], ports: Ports, task: &Task) -> Result<Self> {
         let (folder, core) = (task.folder, task.core);
-        let path = format!("/usr/sbin/{program}");
+        let path = program(name);
         let error = fs::File::create(folder.join("stderr"))?;
         let mut command = match core {
             Some(core) => {
@@ -162,6 +213,11 @@ impl Peer {
         }
         Ok(peer)
     }
+}
+
+/// Where Debian puts it.
+fn program(name: &str) -> String {
+    format!("/usr/sbin/{name}")
 }
 
 impl Drop for Peer {

@@ -127,3 +127,18 @@ fn http2_endpoints_get_the_host_as_authority() {
     assert_eq!(request.uri(), "http://h:8/a?b");
     assert!(!request.headers().contains_key("host") && request.version() == Version::HTTP_2);
 }
+
+#[test]
+fn an_absolute_target_goes_on_as_a_path() {
+    for (target, wanted) in [("http://h/a?b", "/a?b"), ("http://h", "/"), ("http://h?b", "/?b")] {
+        let mut request = Request::new(());
+        *request.uri_mut() = target.parse().unwrap();
+        let client = client("10.0.0.9:50000", false);
+        let name = || HeaderValue::from_static("made");
+        let request = outgoing(request, &client, &client, name).unwrap();
+        assert_eq!(
+            (request.uri().to_string(), &request.headers()["host"]),
+            (wanted.to_owned(), &HeaderValue::from_static("h"))
+        );
+    }
+}
