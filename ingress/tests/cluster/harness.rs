@@ -1,36 +1,46 @@
 //! The real program against the fake API, and small HTTP ends around it. Every wait is bounded.
 
 use landfall_test_ingress::FakeApi;
+pub use landfall_test_ingress::client::fetch;
+pub use landfall_test_ingress::objects::{class, ingress, pod, service, slice};
 pub use landfall_test_ingress::program::until;
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use landfall_test_ingress::program::{Launch, PATIENCE, Program};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::NamedTempFile;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// Longest wait for anything; one lease renewal takes 5 s.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The real program.
 pub fn program() -> &'static str {
     env!("CARGO_BIN_EXE_landfall-ingress")
 }
 
-/// A running proxy; killed when dropped.
+/// A running proxy, and where it listens; killed when dropped.
 pub struct Proxy {
-    child: Child,
+    program: Program,
     pub http: SocketAddr,
     pub https: SocketAddr,
     pub admin: SocketAddr,
-    _config: NamedTempFile,
+}
+
+impl Deref for Proxy {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Proxy {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
 }
 
 impl Proxy {
     pub fn start(api: &FakeApi, pod: &str) -> Self {
-        Self::start_with(api, pod, &["--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"])
+        Self::start_with(api, pod, &[])
     }
 
     /// Starts it with these flags and waits until it says where it listens.
@@ -40,55 +50,17 @@ impl Proxy {
 
     /// Starts this program, which may be another build.
     pub fn start_program(program: &str, api: &FakeApi, pod: &str, flags: &[&str]) -> Self {
-        let config = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", api.address) } }],
-            "users": [{ "name": "c", "user": {} }],
-            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }] });
-        let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), config.to_string()).unwrap();
-        let https = Some("--https-address").into_iter();
-        let mut child = Command::new(program)
-            .args([
-                "--ingress-class=landfall",
-                "--dashboard-host=ui.landfall.local",
-                "--stop-delay-ms=300",
-            ])
-            .args(
-                https
-                    .filter(|flag| !flags.iter().any(|f| f.starts_with(flag)))
-                    .map(|flag| format!("{flag}=127.0.0.1:0")),
-            )
-            .args(flags)
-            .env_clear()
-            .env("KUBECONFIG", file.path())
-            .env("POD_NAME", pod)
-            .env("POD_NAMESPACE", "kube-system")
-            .env("NODE_NAME", "node-1")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let first = lines
-            .by_ref()
-            .inspect(|line| println!("{line}"))
-            .find(|line| line.contains("listening http="));
-        let first = first.expect("it says where it listens");
-        let port = |name: &str| {
-            let text = first.split_once(&format!("{name}=")).unwrap().1;
-            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-            SocketAddr::from((Ipv4Addr::LOCALHOST, digits.parse().unwrap()))
-        };
-        let (http, https, admin) = (port("http"), port("https"), port("admin"));
-        // What it says later is shown with a failing test.
-        std::thread::spawn(move || lines.for_each(|line| println!("{line}")));
+        let launch = Launch::new(Path::new(program)).pod(pod);
+        let program = flags
+            .iter()
+            .fold(launch, |launch, flag| launch.argument(*flag))
+            .start(api);
+        let (http, https, admin) = (program.http(), program.https(), program.admin());
         Self {
-            child,
+            program,
             http,
             https,
             admin,
-            _config: file,
         }
     }
 
@@ -102,62 +74,11 @@ impl Proxy {
         fetch(self.http, host, "/").await.1
     }
 
-    /// Status and body of a page of the dashboard's port.
-    pub async fn page(&self, path: &str) -> (u16, String) {
-        fetch(self.admin, "ui.landfall.local", path).await
-    }
-
-    pub async fn ready(&self) -> bool {
-        self.page("/readyz").await.0 == 200
-    }
-
-    /// A series of /metrics.
+    /// A series of /metrics that counts, and has to be there.
     pub async fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.page("/metrics").await;
-        let line = text
-            .lines()
-            .find_map(|l| l.strip_prefix(&format!("landfall_ingress_{name} ")));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let value = self.program.metric(name).await;
+        value.unwrap_or_else(|| panic!("no {name}")) as u64
     }
-
-    /// Ends it without a chance to do anything.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    }
-
-    pub async fn exit(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// One request on its own connection; status 0 when the connection is refused or says nothing.
-pub async fn fetch(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
-    let Ok(mut stream) = TcpStream::connect(address).await else {
-        return (0, String::new());
-    };
-    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    let _ = stream.write_all(head.as_bytes()).await;
-    split(&read_all(&mut stream).await)
 }
 
 pub async fn read_all(stream: &mut TcpStream) -> String {
@@ -216,34 +137,4 @@ fn whole(request: &str) -> bool {
 pub async fn refusing() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap()
-}
-
-pub fn class() -> Value {
-    json!({ "metadata": { "name": "landfall", "annotations": { "ingressclass.kubernetes.io/is-default-class": "true" } },
-        "spec": { "controller": "landfall.dev/ingress" } })
-}
-
-/// As the sample's: the Service's port by name.
-pub fn ingress(name: &str, host: &str, service: &str) -> Value {
-    json!({ "metadata": { "name": name, "namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z" },
-        "spec": { "ingressClassName": "landfall", "rules": [{ "host": host, "http": { "paths": [{
-            "path": "/", "pathType": "Prefix", "backend": { "service": { "name": service, "port": { "name": "http" } } } }] } }] } })
-}
-
-pub fn service(name: &str) -> Value {
-    json!({ "metadata": { "name": name, "namespace": "default" },
-        "spec": { "type": "NodePort", "ports": [{ "name": "http", "port": 80, "targetPort": 80 }] } })
-}
-
-/// One slice per endpoint, for their ports differ on loopback.
-pub fn slice(name: &str, service: &str, endpoint: SocketAddr) -> Value {
-    json!({ "metadata": { "name": name, "namespace": "default", "labels": { "kubernetes.io/service-name": service } },
-        "addressType": "IPv4", "ports": [{ "name": "http", "port": endpoint.port() }],
-        "endpoints": [{ "addresses": [endpoint.ip()], "conditions": { "ready": true, "serving": true, "terminating": false } }] })
-}
-
-/// A pod of ours on a node.
-pub fn pod(name: &str, node: &str) -> Value {
-    json!({ "metadata": { "name": name, "namespace": "kube-system", "labels": { "app.kubernetes.io/name": "landfall-ingress" } },
-        "status": { "hostIP": node, "conditions": [{ "type": "Ready", "status": "True" }] } })
 }

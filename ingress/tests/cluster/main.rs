@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "all of this is test code, which clippy does not see in helpers"
 )]
 

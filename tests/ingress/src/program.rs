@@ -57,20 +57,16 @@ pub fn built() -> &'static Path {
 #[derive(Debug, Clone)]
 pub struct Launch {
     program: PathBuf,
-    http: String,
-    admin: String,
     arguments: Vec<String>,
     pod: String,
     core: Option<usize>,
 }
 
 impl Launch {
-    /// A program with ports from the kernel, in no pod.
+    /// A program in no pod, with ports from the kernel unless arguments say otherwise.
     pub fn new(program: &Path) -> Self {
         Self {
             program: program.to_owned(),
-            http: "127.0.0.1:0".to_owned(),
-            admin: "127.0.0.1:0".to_owned(),
             arguments: [
                 "--ingress-class=landfall",
                 "--dashboard-host=ui.landfall.local",
@@ -81,12 +77,6 @@ impl Launch {
             pod: String::new(),
             core: None,
         }
-    }
-
-    /// Listens here instead of on ports from the kernel.
-    pub fn at(mut self, http: SocketAddr, admin: SocketAddr) -> Self {
-        (self.http, self.admin) = (http.to_string(), admin.to_string());
-        self
     }
 
     /// One more argument.
@@ -107,16 +97,6 @@ impl Launch {
         self
     }
 
-    /// The flag is one that this program knows.
-    pub fn knows(&self, flag: &str) -> bool {
-        let help = Command::new(&self.program)
-            .arg("--help")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&help.stdout).contains(flag)
-    }
-
     /// Starts it and waits until it says where it listens.
     pub fn start(&self, api: &FakeApi) -> Program {
         let config = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -133,8 +113,14 @@ impl Launch {
             }
             None => Command::new(&self.program),
         };
+        let named = |flag: &&str| self.arguments.iter().any(|argument| argument.starts_with(flag));
+        let doors = ["--http-address=", "--https-address=", "--admin-address="];
+        let from_kernel = doors
+            .into_iter()
+            .filter(|door| !named(door))
+            .map(|door| format!("{door}127.0.0.1:0"));
         command
-            .args(["--http-address", &self.http, "--admin-address", &self.admin])
+            .args(from_kernel)
             .args(&self.arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -156,7 +142,7 @@ impl Launch {
             _config: file,
         };
         for line in lines.by_ref() {
-            let listening = line.split_once("listening ").map(|(_, ports)| ports.to_owned());
+            let listening = line.find("listening http=").map(|at| line[at..].to_owned());
             keep(&log, line);
             if let Some(ports) = listening {
                 program.ports = ports.split_whitespace().filter_map(named_port).collect();
@@ -256,6 +242,12 @@ impl Program {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
+    /// Ends it without a chance to do anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for its end.
     pub async fn exit(&mut self) -> ExitStatus {
         self.exit_within(PATIENCE).await
@@ -276,6 +268,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the proxy's last lines:\n{}", self.log());
+        }
         // Both fail only when it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -8,7 +8,6 @@ mod churn;
 mod traffic;
 mod upgrade;
 
-use crate::program::Launch;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -155,17 +154,12 @@ pub async fn upgrade(settings: &Settings) -> Phase {
     upgrade::run(settings).await
 }
 
-/// All phases, the second with a quarter of the first one's requests. It is skipped with its reason where the program hands nothing over.
+/// All phases, the second with a quarter of the first one's requests.
 pub async fn run(settings: &Settings) -> Value {
     let churn = churn(settings).await.json();
-    let upgrade = if Launch::new(&settings.program).knows(upgrade::FLAG) {
-        let settings = Settings {
-            requests: settings.requests / 4,
-            ..settings.clone()
-        };
-        upgrade(&settings).await.json()
-    } else {
-        json!({ "skipped": format!("the program does not know {}", upgrade::FLAG) })
+    let quarter = Settings {
+        requests: settings.requests / 4,
+        ..settings.clone()
     };
-    json!({ "churn": churn, "upgrade": upgrade })
+    json!({ "churn": churn, "upgrade": upgrade(&quarter).await.json() })
 }

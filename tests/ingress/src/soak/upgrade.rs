@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// Where processes of one node meet.
-pub(super) const FLAG: &str = "--handover-directory";
 /// A process serves this long before the next one comes.
 const TERM: Duration = Duration::from_millis(500);
 /// A process ends within its drain; the pod's grace is 30 s.
@@ -71,8 +69,9 @@ pub(super) async fn run(settings: &Settings) -> Phase {
     let directory = tempfile::tempdir().expect("a directory");
     let address = free().await;
     let launch = Launch::new(&settings.program)
-        .at(address, free().await)
-        .argument(format!("{FLAG}={}", directory.path().display()));
+        .argument(format!("--http-address={address}"))
+        .argument(format!("--admin-address={}", free().await))
+        .argument(format!("--handover-directory={}", directory.path().display()));
     let first = launch.start(&api);
     first.until_ready().await;
 

@@ -44,11 +44,7 @@ impl World {
         }
         let metadata = json!({ "name": name, "namespace": "default", "creationTimestamp": "2026-01-01T00:00:00Z" });
         api.put("ingresses", json!({ "metadata": metadata, "spec": spec }));
-        let mut launch = Launch::new(built()).pod("proxy");
-        if launch.knows("--https-address") {
-            launch = launch.argument("--https-address=127.0.0.1:0");
-        }
-        let proxy = launch.start(&api);
+        let proxy = Launch::new(built()).pod("proxy").start(&api);
         proxy.until_ready().await;
         Self { api, proxy, pods }
     }
