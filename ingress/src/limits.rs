@@ -91,6 +91,8 @@ pub struct Limits {
     pub mirrored_requests: usize,
     /// Largest body of a mirrored request; with `mirrored_requests` 4 MiB at most.
     pub mirrored_bytes: usize,
+    /// Plain requests go the quick way; off where both ways are compared.
+    pub quick: bool,
 }
 
 impl Default for Limits {
@@ -138,6 +140,7 @@ impl Default for Limits {
             subrequest_bytes: 1024 * 1024,
             mirrored_requests: 64,
             mirrored_bytes: 64 * 1024,
+            quick: true,
         }
     }
 }

@@ -74,7 +74,7 @@ impl Observer {
 
     fn write(&self, exchange: &Exchange, end: &End) {
         let agent = exchange.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
-        let given = Some(exchange.request_id.as_str()).filter(|id| !id.is_empty());
+        let given = exchange.request_id.as_ref().and_then(|id| id.to_str().ok());
         let reason = exchange.reason.map(|reason| reason.label());
         let reason = reason.or_else(|| why(exchange.status, exchange.cut, end.cut));
         let matched = exchange.matched.as_deref();

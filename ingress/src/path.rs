@@ -102,7 +102,7 @@ pub fn replaced(uri: &hyper::Uri, path: &str) -> Option<hyper::Uri> {
 }
 
 /// One look at each byte; nearly all paths end here. Says no when in doubt.
-fn is_canonical(path: &[u8]) -> bool {
+pub fn is_canonical(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
         return false;
     }

@@ -59,6 +59,62 @@ pub struct Policy {
     pub unlogged: bool,
 }
 
+impl Policy {
+    /// Whether a GET or HEAD without a body, whose path is canonical, goes to an endpoint and its answer comes back as they are, but for
+    /// redirects to https and for what is said of timeouts and the log. Such requests go the quick way.
+    pub fn lets_pass(&self, secure: bool) -> bool {
+        // All fields are named, so that a new one is thought of here.
+        let Self {
+            closed,
+            sources,
+            redirects,
+            limits,
+            unlimited: _,
+            basic_auth,
+            external_auth,
+            client_certificate,
+            cors,
+            rewrite,
+            paths,
+            body_limit_bytes: _,
+            timeouts: _,
+            retries,
+            affinity,
+            upstream,
+            response_headers,
+            hsts,
+            mirror,
+            replaced_statuses,
+            unlogged: _,
+        } = self;
+        let protected = closed.is_some()
+            || !sources.allow.is_empty()
+            || !sources.deny.is_empty()
+            || basic_auth.is_some()
+            || external_auth.is_some()
+            || client_certificate.is_some()
+            || limits.requests_per_second.is_some()
+            || limits.requests_per_minute.is_some()
+            || limits.connections.is_some();
+        let changed = redirects.to.is_some()
+            || redirects.app_root.is_some()
+            || cors.is_some()
+            || rewrite.is_some()
+            || *paths == PathMode::Strict
+            || !response_headers.is_empty()
+            || (secure && hsts.is_some());
+        let placed = retries.statuses != RetryStatuses::default()
+            || affinity.is_some()
+            || upstream.protocol.is_some_and(|protocol| protocol != Protocol::Http1)
+            || upstream.host.is_some()
+            || upstream.service_address
+            || upstream.hash_by.is_some()
+            || mirror.is_some()
+            || !replaced_statuses.is_empty();
+        !(protected || changed || placed)
+    }
+}
+
 /// Clients by address. Denied first; an empty allow-list allows all.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {

@@ -28,6 +28,9 @@ mod target;
 mod upgrade;
 
 pub use exchange::Exchange;
+pub(crate) use http1::chunked;
+pub(crate) use http1::head::has_word;
+pub(crate) use http1::passes;
 pub use listen::{serve, stopped};
 pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
@@ -40,8 +43,8 @@ use crate::reason::Reason;
 use crate::route::Route;
 use crate::state::State;
 use crate::tls::Session;
-use crate::upstream::Upstream;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use crate::upstream::{self, Upstream};
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use registry::Registry;
 use std::borrow::Cow;
@@ -137,10 +140,25 @@ impl Proxy {
     async fn answer(&self, request: Request<Upload>, client: &Arc<Client>) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
         let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
-        let mut response = match self.respond(request, client, &mut exchange).await {
-            Ok(response) => response,
-            Err(reason) => self.refuse(reason, &mut exchange),
-        };
+        let response = self.respond(request, client, &mut exchange).await;
+        self.finish(response, exchange)
+    }
+
+    /// Finishes a request that went the quick way until an endpoint had it.
+    fn resume(
+        &self,
+        response: Result<Response<upstream::Body>, Reason>,
+        exchange: Box<Exchange>,
+    ) -> Response<Download> {
+        let route = exchange.matched.as_deref();
+        let silence = route.and_then(|route| route.policy.timeouts.read);
+        let silence = silence.unwrap_or(self.limits.silence);
+        let response = response.map(|answer| headers::incoming(answer).map(|body| Download::endpoint(body, silence)));
+        self.finish(response, exchange)
+    }
+
+    fn finish(&self, response: Result<Response<Download>, Reason>, mut exchange: Box<Exchange>) -> Response<Download> {
+        let mut response = response.unwrap_or_else(|reason| self.refuse(reason, &mut exchange));
         // S25; and the end of the process is told to those who understand it.
         response.headers_mut().entry(header::SERVER).or_insert(OURS);
         let understood = exchange.version != Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
@@ -253,10 +271,10 @@ impl Proxy {
         let [client, origin] = clients;
         self.bound_upload(&mut request, route.policy.body_limit_bytes)?;
         exchange.uploads(request.body().progress());
-        let name = || self.names.next();
+        let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         let wish = Wish::of(&request);
         let mut request = headers::outgoing(request, client, origin, name).ok_or(Reason::BadRequest)?;
-        exchange.request_id = text(request.headers(), &headers::REQUEST_ID);
+        exchange.request_id = request.headers().get(&headers::REQUEST_ID).cloned();
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());
         }
@@ -264,15 +282,15 @@ impl Proxy {
         if let Some(copy) = passage.copy(&request) {
             request.body_mut().mirror(copy);
         }
-        let (response, lease) = self.forward(request, route, passage, exchange).await?;
+        let response = self.forward(request, route, passage, exchange).await?;
         let silence = route.policy.timeouts.read.unwrap_or(self.limits.silence);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let agreed = wish.and_then(|wish| wish.agreed(response, silence, lease));
+            let agreed = wish.and_then(|wish| wish.agreed(response, silence));
             let (response, agreed) = agreed.ok_or(Reason::Broken)?;
             exchange.upgraded = true;
             return Ok(response.map(|()| Download::tunnel(agreed)));
         }
-        Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence, lease)))
+        Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence)))
     }
 
     /// An answer of our own, counted.
@@ -309,6 +327,7 @@ async fn sweep(proxy: Weak<Proxy>, every: Duration) {
     }
 }
 
+/// What `Server` says where an endpoint says nothing.
 const OURS: HeaderValue = HeaderValue::from_static("landfall-ingress");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -334,10 +353,7 @@ fn labelled(mut response: Response<Download>, reason: Reason) -> Response<Downlo
     response
 }
 
-fn text(headers: &HeaderMap, name: &header::HeaderName) -> String {
-    let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default().to_owned()
-}
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Makes names for requests: no two alike, and none that can be guessed from another.
 #[derive(Default)]
@@ -347,11 +363,10 @@ struct Names {
 }
 
 impl Names {
-    fn next(&self) -> HeaderValue {
+    fn next(&self) -> [u8; 32] {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let halves = (self.keys.0.hash_one(number), self.keys.1.hash_one(number));
-        let name = format!("{:016x}{:016x}", halves.0, halves.1);
-        HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("unnamed"))
+        let halves = [self.keys.0.hash_one(number), self.keys.1.hash_one(number)];
+        std::array::from_fn(|i| HEX[(halves[i / 16] >> (60 - 4 * (i % 16))) as usize & 15])
     }
 }
 

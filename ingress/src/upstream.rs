@@ -5,23 +5,31 @@
 //! has no body, and a kept connection ended before the answer began: then the other side closed it while the request was on its way
 //! (RFC 9110, 9.2.2).
 
+mod body;
 mod connect;
 mod http1;
 mod http2;
 
+use crate::alarm::Alarm;
 use crate::body::{Progress, Stage, Upload};
 use crate::limits::Limits;
 use crate::policy::{Protocol, Timeouts};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body as _;
 use hyper::{Request, Response};
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+pub use body::{Body, Cut};
 pub use connect::Tls;
+#[cfg(test)]
+pub(crate) use http1::{Sending, parse as parse_head, write as write_head};
+pub use http1::{Taken, Tunnel};
 
 /// Where a request goes and how the endpoint there is spoken to. Connections are shared by requests with equal destinations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,27 +77,6 @@ pub enum Failure {
     Request(Stage),
 }
 
-/// What an answer holds until its end.
-pub enum Lease {
-    /// A connection that takes one request at a time.
-    Http1(http1::Lease),
-    /// A place on a shared connection; free when it is dropped.
-    Http2 {
-        /// The place.
-        _place: http2::Lease,
-    },
-}
-
-impl Lease {
-    /// The answer has been read to its end.
-    pub fn give_back(self) {
-        match self {
-            Self::Http1(lease) => lease.give_back(),
-            Self::Http2 { .. } => {}
-        }
-    }
-}
-
 /// All connections to endpoints.
 pub struct Upstream {
     http1: Arc<http1::Idle>,
@@ -111,11 +98,17 @@ impl Upstream {
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    ) -> Result<Response<Body>, Failure> {
         match to.protocol {
             Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits).await,
             Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits).await,
         }
+    }
+
+    /// A connection to an endpoint that is spoken to in plain HTTP/1.1, kept or new, for who writes and reads by himself. `None` when it
+    /// cannot be had within `waits.connect`.
+    pub async fn connection(&self, address: SocketAddr, waits: &Waits) -> Option<Taken> {
+        self.http1.connection(address, waits).await
     }
 
     /// Closes connections to endpoints that no route leads to any more, and those that were idle too long.
@@ -125,35 +118,34 @@ impl Upstream {
     }
 }
 
-/// Waits for the head of an answer; what the deadline is depends on who is to move.
+/// The moment at which waiting for the head of an answer is over; depends on who is to move.
+fn deadline(start: Instant, progress: Option<&Progress>, waits: &Waits) -> Instant {
+    let Some(progress) = progress else {
+        return start + waits.answer;
+    };
+    match progress.stage() {
+        Stage::Endpoint => progress.last() + waits.send,
+        Stage::Sent => progress.last() + waits.answer,
+        // The body itself bounds this wait; afterwards it is the endpoint's turn again.
+        Stage::Client => Instant::now() + waits.answer,
+        // The connection ends now, and with it this wait.
+        Stage::Gone | Stage::Malformed | Stage::Large | Stage::Slow => progress.last() + waits.answer,
+    }
+}
+
+/// Waits for the head of an answer until its [`deadline`].
 async fn in_time<T>(answer: impl Future<Output = T>, progress: Option<&Progress>, waits: &Waits) -> Result<T, Failure> {
     let start = Instant::now();
-    let deadline = || match progress {
-        None => start + waits.answer,
-        Some(progress) => match progress.stage() {
-            Stage::Endpoint => progress.last() + waits.send,
-            Stage::Sent => progress.last() + waits.answer,
-            // The body itself bounds this wait; afterwards it is the endpoint's turn again.
-            Stage::Client => Instant::now() + waits.answer,
-            // The connection ends now, and with it this wait.
-            Stage::Gone | Stage::Malformed | Stage::Large | Stage::Slow => progress.last() + waits.answer,
-        },
-    };
     let mut answer = pin!(answer);
-    let mut alarm = pin!(sleep_until(deadline()));
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut answer => return Ok(result),
-            () = &mut alarm => {
-                let next = deadline();
-                if next <= Instant::now() {
-                    return Err(Failure::Late);
-                }
-                alarm.as_mut().reset(next);
-            }
+    let mut alarm = Alarm::default();
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(Ok(answer));
         }
-    }
+        let late = alarm.poll(deadline(start, progress, waits), context);
+        late.map(|()| Err(Failure::Late))
+    })
+    .await
 }
 
 /// What a broken exchange means: the request's body may be the cause.

@@ -1,15 +1,16 @@
 //! The body of an answer.
 
 use super::Stalls;
+use crate::alarm::Alarm;
 use crate::proxy::{Agreed, Exchange};
-use crate::upstream::Lease;
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use crate::upstream;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
 
 /// The body of an answer, from endpoint or proxy to client.
 pub struct Download {
@@ -41,19 +42,14 @@ impl Download {
         Self::from_source(Source::Own((!text.is_empty()).then_some(text)))
     }
 
-    /// What an endpoint sends; `lease` ends with it.
-    pub fn endpoint(body: Incoming, silence: Duration, lease: Lease) -> Self {
-        let mut returning = Returning {
+    /// What an endpoint sends. It may be silent so long.
+    pub fn endpoint(body: upstream::Body, silence: Duration) -> Self {
+        Self::from_source(Source::Endpoint(Box::new(Returning {
             body,
             silence,
-            quiet: None,
-            lease: Some(lease),
-        };
-        // An empty body may never be polled.
-        if returning.body.is_end_stream() {
-            returning.give_back();
-        }
-        Self::from_source(Source::Endpoint(Box::new(returning)))
+            quiet_since: None,
+            alarm: Alarm::default(),
+        })))
     }
 
     /// After the head comes what client and endpoint agreed on.
@@ -166,45 +162,29 @@ impl Drop for Watched {
 }
 
 struct Returning {
-    body: Incoming,
+    body: upstream::Body,
     silence: Duration,
-    /// Runs while the endpoint is silent.
-    quiet: Option<Pin<Box<Sleep>>>,
-    lease: Option<Lease>,
+    quiet_since: Option<Instant>,
+    alarm: Alarm,
 }
 
 impl Returning {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(frame) => {
-                self.quiet = None;
-                // With a known length the end shows with the last frame, and nobody asks for another.
-                if frame.is_none() || self.body.is_end_stream() {
-                    self.give_back();
-                }
-                Poll::Ready(frame.map(|f| f.map_err(DownloadError::Endpoint)))
-            }
-            Poll::Pending => {
-                let silence = self.silence;
-                let quiet = self.quiet.get_or_insert_with(|| Box::pin(sleep(silence)));
-                ready!(quiet.as_mut().poll(context));
-                Poll::Ready(Some(Err(DownloadError::Silent)))
-            }
+        if let Poll::Ready(frame) = self.body.poll_frame(context) {
+            self.quiet_since = None;
+            return Poll::Ready(frame.map(|f| f.map_err(|_| DownloadError::Endpoint)));
         }
-    }
-
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+        let since = *self.quiet_since.get_or_insert_with(Instant::now);
+        let over = self.alarm.poll(since + self.silence, context);
+        over.map(|()| Some(Err(DownloadError::Silent)))
     }
 }
 
 /// Why an answer ended early; the client sees its connection close.
 #[derive(Debug)]
 pub enum DownloadError {
-    /// The endpoint broke off.
-    Endpoint(hyper::Error),
+    /// The endpoint broke off, or what it sent is malformed.
+    Endpoint,
     /// The endpoint sent nothing for too long.
     Silent,
 }
@@ -212,17 +192,10 @@ pub enum DownloadError {
 impl fmt::Display for DownloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Endpoint(_) => "the endpoint broke off",
+            Self::Endpoint => "the endpoint broke off, or its answer is malformed",
             Self::Silent => "the endpoint fell silent",
         })
     }
 }
 
-impl std::error::Error for DownloadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Endpoint(error) => Some(error),
-            Self::Silent => None,
-        }
-    }
-}
+impl std::error::Error for DownloadError {}

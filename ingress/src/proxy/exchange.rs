@@ -31,7 +31,7 @@ pub struct Exchange {
     /// Its host, normalised; empty until it was read.
     pub host: String,
     /// The value of `X-Request-ID` that the endpoint saw.
-    pub request_id: String,
+    pub request_id: Option<HeaderValue>,
     /// `namespace/name` of the Ingress whose route it took.
     pub ingress: Option<Arc<str>>,
     /// `namespace/service:port` of its backend.
@@ -86,7 +86,7 @@ impl Exchange {
             target: request.uri().clone(),
             version: request.version(),
             host: String::new(),
-            request_id: String::new(),
+            request_id: None,
             ingress: None,
             backend: None,
             pick: None,

@@ -9,9 +9,7 @@ use crate::policy::{Policy, Protocol, RetryStatuses};
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::tls::backend::{self, Alpn};
-use crate::upstream::{Destination, Failure, Lease, Tls, Waits, copy};
-use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderValue};
+use crate::upstream::{self, Destination, Failure, Tls, Waits, copy};
 use hyper::{Request, Response};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -24,17 +22,13 @@ impl Proxy {
         route: &Route,
         passage: &Passage,
         exchange: &mut Exchange,
-    ) -> Result<(Response<Incoming>, Lease), Reason> {
+    ) -> Result<Response<upstream::Body>, Reason> {
         let policy = &route.policy;
         let backend = &passage.backend;
         let wanted = policy.upstream.protocol.or(backend.endpoints().protocol);
         let protocol = wanted.unwrap_or(Protocol::Http1);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
-        } else if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-            // hyper takes it that a GET has no body unless its head says so.
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
@@ -71,7 +65,7 @@ impl Proxy {
                     pick.report(Outcome::Answered);
                     let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);
                     if let Some(spare) = spare
-                        && policy.retries.statuses.ask_for_another(answer.0.status())
+                        && policy.retries.statuses.ask_for_another(answer.status())
                         && in_time()
                         && attempts.again(&pick, Outcome::Answered)
                     {

@@ -109,11 +109,16 @@ pub(super) fn outgoing<B>(
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     claim_origin(&mut parts.headers, client, origin)?;
-    let own_id = |id: &HeaderValue| (1..=REQUEST_ID_LENGTH).contains(&id.len());
-    if !parts.headers.get(&REQUEST_ID).is_some_and(own_id) {
+    let own_id = parts.headers.get(&REQUEST_ID).map(HeaderValue::as_bytes);
+    if !own_id.is_some_and(is_request_id) {
         parts.headers.insert(REQUEST_ID, name());
     }
     Some(Request::from_parts(parts, body))
+}
+
+/// Whether a client's name for its request is passed on.
+pub(super) fn is_request_id(id: &[u8]) -> bool {
+    (1..=REQUEST_ID_LENGTH).contains(&id.len())
 }
 
 /// Sets who asked. Of a trusted peer its own words are kept, and it is added to them.

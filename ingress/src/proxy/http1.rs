@@ -14,29 +14,33 @@
 
 mod answer;
 pub(crate) mod chunked;
+mod date;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod head;
+mod plain;
 mod reader;
 
 use super::registry::Place;
 use super::{Client, Proxy, upgrade};
+use crate::alarm::Alarm;
 use crate::body::{Download, Upload};
-use crate::limits::Limits;
 use crate::reason::Reason;
 use answer::{Form, flush};
 use bytes::BytesMut;
 use chunked::Decoder;
 use head::Head;
 use hyper::{Method, Request, Response, Version};
+use plain::{Carried, Plain, Scratch};
 use reader::{Home, RequestBody};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+pub(crate) use plain::passes;
 pub(crate) use reader::Reader;
 
 /// Bytes that are read ahead while an answer is on its way: requests that a client sends before it has the answer.
@@ -53,13 +57,16 @@ where
     let mut reader = Reader { half, buffer };
     let mut connection = Connection {
         proxy,
+        scratch: Scratch::new(&client),
         client,
         place,
         writer,
-        out: BytesMut::new(),
+        out: Vec::new(),
+        alarm: Alarm::default(),
     };
     loop {
-        let after = match next_head(&mut reader, &proxy.limits, place).await {
+        let after = match connection.next_head(&mut reader).await {
+            Next::Plain(plain) => connection.quick_turn(plain, reader).await,
             Next::Head(head) => connection.turn(*head, reader).await,
             Next::Refused(reason) => connection.refuse(reason, reader).await,
             Next::End => After::Close(None),
@@ -75,6 +82,7 @@ where
 }
 
 enum Next {
+    Plain(Plain),
     Head(Box<Head>),
     Refused(Reason),
     /// Nothing more will come, or nothing more is wanted.
@@ -90,58 +98,99 @@ enum After<S> {
     Tunnel(Reader<S>, Box<upgrade::Agreed>),
 }
 
-async fn next_head<S>(reader: &mut Reader<S>, limits: &Limits, place: &Place) -> Next
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut deadline = None;
-    let mut seen = 0;
-    loop {
-        // A head can only have become whole with a line's end; without this, byte by byte would be dear.
-        let fresh = &reader.buffer[seen..];
-        if !fresh.is_empty() && (seen == 0 || fresh.contains(&b'\n') || reader.buffer.len() > limits.target_bytes) {
-            match head::parse(&mut reader.buffer, limits) {
-                Ok(Some(head)) => {
-                    place.set_busy();
-                    return Next::Head(Box::new(head));
-                }
-                Ok(None) => {}
-                Err(reason) => return Next::Refused(reason),
-            }
-        }
-        seen = reader.buffer.len();
-        let begun = seen > 0;
-        if place.closing() && !begun {
-            return Next::End;
-        }
-        place.set_idle();
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
-        tokio::select! {
-            biased;
-            read = reader.more() => match read {
-                Ok(read) if read > 0 => {}
-                _ => return Next::End,
-            },
-            () = place.told_to_close(), if !begun => return Next::End,
-            () = sleep_until(deadline) => {
-                return if begun { Next::Refused(Reason::SlowRequest) } else { Next::End };
-            }
-        }
-    }
-}
-
 struct Connection<'a, S> {
     proxy: &'a Proxy,
     client: Arc<Client>,
     place: &'a Place,
     writer: WriteHalf<S>,
-    out: BytesMut,
+    out: Vec<u8>,
+    /// For what a client is waited for between requests.
+    alarm: Alarm,
+    scratch: Scratch,
 }
 
 impl<S> Connection<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    async fn next_head(&mut self, reader: &mut Reader<S>) -> Next {
+        let (limits, place) = (&self.proxy.limits, self.place);
+        let mut deadline = None;
+        let mut seen = 0;
+        loop {
+            // A head can only have become whole with a line's end; without this, byte by byte would be dear.
+            let fresh = &reader.buffer[seen..];
+            if !fresh.is_empty() && (seen == 0 || fresh.contains(&b'\n') || reader.buffer.len() > limits.target_bytes) {
+                if let Some(plain) = self.scratch.prepare(self.proxy, &self.client, &reader.buffer) {
+                    place.set_busy();
+                    return Next::Plain(plain);
+                }
+                match head::parse(&mut reader.buffer, limits) {
+                    Ok(Some(head)) => {
+                        place.set_busy();
+                        return Next::Head(Box::new(head));
+                    }
+                    Ok(None) => {}
+                    Err(reason) => return Next::Refused(reason),
+                }
+            }
+            seen = reader.buffer.len();
+            let begun = seen > 0;
+            if place.closing() && !begun {
+                return Next::End;
+            }
+            place.set_idle();
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
+            tokio::select! {
+                biased;
+                read = reader.more() => match read {
+                    Ok(read) if read > 0 => {}
+                    _ => return Next::End,
+                },
+                () = place.told_to_close(), if !begun => return Next::End,
+                () = poll_fn(|context| self.alarm.poll(deadline, context)) => {
+                    return if begun { Next::Refused(Reason::SlowRequest) } else { Next::End };
+                }
+            }
+        }
+    }
+
+    /// One plain request.
+    async fn quick_turn(&mut self, plain: Plain, mut reader: Reader<S>) -> After<S> {
+        match self.carry(plain, &mut reader).await {
+            Carried::Done { keep: true } => After::Next(reader),
+            Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
+            Carried::Over => After::Close(None),
+            Carried::Usual => match head::parse(&mut reader.buffer, &self.proxy.limits) {
+                Ok(Some(head)) => self.turn(head, reader).await,
+                // What is plain is a whole request.
+                Ok(None) => After::Close(None),
+                Err(reason) => self.refuse(reason, reader).await,
+            },
+            Carried::Unusual {
+                head_only,
+                keep,
+                exchange,
+                answer,
+            } => {
+                let response = self.proxy.resume(answer, exchange);
+                let form = Form {
+                    head_only,
+                    old: false,
+                    takes_trailers: false,
+                };
+                let keep = keep && !self.place.closing();
+                let written =
+                    answer::write(&mut self.writer, &mut self.out, response, form, keep, Some(&mut reader)).await;
+                match written {
+                    Ok(true) => After::Next(reader),
+                    Ok(false) => After::Close((!reader.buffer.is_empty()).then_some(reader)),
+                    Err(_) => After::Close(None),
+                }
+            }
+        }
+    }
+
     /// One request.
     async fn turn(&mut self, head: Head, reader: Reader<S>) -> After<S> {
         let form = Form {

@@ -22,7 +22,7 @@ mod asked;
 pub(crate) mod basic;
 mod canary;
 mod certificate;
-mod claims;
+pub(super) mod claims;
 mod cookies;
 mod cors;
 mod error_page;

@@ -4,10 +4,13 @@
 //! when all are busy new ones wait.
 
 use crate::limits::Limits;
+use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -41,7 +44,8 @@ pub(super) struct Place {
     /// Milliseconds since the registry's start, or [`BUSY`].
     idle_since: AtomicU64,
     closing: AtomicBool,
-    wake: Notify,
+    /// The connection's task; it waits in one place at a time.
+    waits: AtomicWaker,
     start: Instant,
 }
 
@@ -102,7 +106,7 @@ impl Registry {
         let place = Arc::new(Place {
             idle_since: AtomicU64::new(BUSY),
             closing: AtomicBool::new(open.closing),
-            wake: Notify::new(),
+            waits: AtomicWaker::new(),
             start: self.start,
         });
         let number = open.next;
@@ -151,7 +155,7 @@ impl Place {
 
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
+        self.waits.wake();
     }
 
     /// This connection is to end when it can.
@@ -161,9 +165,11 @@ impl Place {
 
     /// Waits for that.
     pub(super) async fn told_to_close(&self) {
-        while !self.closing() {
-            self.wake.notified().await;
-        }
+        poll_fn(|context| {
+            self.waits.register(context.waker());
+            if self.closing() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -7,6 +7,7 @@ mod frames;
 mod fronts;
 mod http2;
 mod policy;
+mod quick;
 mod smuggling;
 mod upgrades;
 

@@ -9,12 +9,10 @@
 use super::http1::Reader;
 use super::registry::Place;
 use super::{Exchange, Proxy};
-use crate::upstream::Lease;
+use crate::upstream::{self, Tunnel};
 use bytes::BytesMut;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Version};
-use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -64,11 +62,10 @@ impl Wish {
     }
 
     /// What the endpoint's 101 means, with the answer as the client gets it. `None` when the endpoint agreed to what nobody asked for.
-    pub(super) fn agreed<B>(
+    pub(super) fn agreed(
         &self,
-        mut response: Response<B>,
+        response: Response<upstream::Body>,
         silence: Duration,
-        lease: Lease,
     ) -> Option<(Response<()>, Agreed)> {
         let same = response
             .headers()
@@ -78,14 +75,14 @@ impl Wish {
         if !same {
             return None;
         }
+        let (head, body) = response.into_parts();
         let agreed = Agreed {
-            endpoint: hyper::upgrade::on(&mut response),
+            endpoint: body.into_tunnel()?,
             websocket: self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
             silence,
-            lease,
             exchange: None,
         };
-        let mut response = super::headers::incoming(response.map(|_| ()));
+        let mut response = super::headers::incoming(Response::from_parts(head, ()));
         self.tell(response.headers_mut());
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().remove(HeaderName::from_static("http2-settings"));
@@ -95,11 +92,9 @@ impl Wish {
 
 /// What client and endpoint agreed on with 101.
 pub(crate) struct Agreed {
-    endpoint: OnUpgrade,
+    endpoint: Tunnel,
     websocket: bool,
     silence: Duration,
-    /// Holds the endpoint's place while the tunnel lasts.
-    lease: Lease,
     /// Recorded at the tunnel's end.
     pub(crate) exchange: Option<Box<Exchange>>,
 }
@@ -119,15 +114,11 @@ pub(super) async fn tunnel<S>(
         endpoint,
         websocket,
         silence,
-        lease,
         mut exchange,
     } = *agreed;
     place.set_busy();
     let open = proxy.state.counters.tunnels.one();
-    let Ok(Ok(endpoint)) = timeout(limits.connect, endpoint).await else {
-        return;
-    };
-    let (mut from_endpoint, mut to_endpoint) = tokio::io::split(TokioIo::new(endpoint));
+    let (mut from_endpoint, mut to_endpoint) = tokio::io::split(endpoint.stream);
     let (close, closing) = watch::channel(false);
     let clock = Clock::start();
     let first = std::mem::take(&mut reader.buffer);
@@ -135,7 +126,7 @@ pub(super) async fn tunnel<S>(
     let mut down = Way::new(&clock, closing, websocket, GOING_AWAY);
     {
         let up = up.carry(first, &mut reader.half, &mut to_endpoint);
-        let down = down.carry(BytesMut::new(), &mut from_endpoint, &mut writer);
+        let down = down.carry(endpoint.read, &mut from_endpoint, &mut writer);
         let end = async {
             place.told_to_close().await;
             sleep(limits.tunnel_grace).await;
@@ -162,7 +153,7 @@ pub(super) async fn tunnel<S>(
         };
         let _ = timeout(limits.tunnel_close, rest).await;
     }
-    drop((exchange, lease, open));
+    drop((exchange, open));
 }
 
 /// When something last moved, either way.

@@ -39,8 +39,10 @@ impl Hash for Tls {
 }
 
 /// A connection to an endpoint.
-pub(super) enum Stream {
+pub enum Stream {
+    /// Over TCP alone.
     Plain(TcpStream),
+    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

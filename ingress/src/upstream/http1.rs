@@ -1,40 +1,84 @@
 //! HTTP/1.1 to endpoints: connections that take one request at a time and are kept between requests.
+//!
+//! ```text
+//! Idle ──> Connection::exchange ──> Body ──> Idle
+//! ```
+//!
+//! This is not hyper's client because that gives each connection a task and each request two channels to it, which was more than a
+//! quarter of a request's cost (2026-11-25: see "Figures" in the README), and because an answer with two lengths has to be refused.
 
-use super::connect::connect;
-use super::{Destination, Failure, Waits, broken, copy, in_time};
+mod body;
+mod connection;
+mod head;
+
+use super::connect::{Stream, connect};
+use super::{Body, Destination, Failure, Waits};
 use crate::body::Upload;
 use crate::limits::Limits;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use crate::policy::Protocol;
+use bytes::BytesMut;
+use connection::{Connection, Lost};
+use hyper::body::Body as _;
+use hyper::{Method, Request, Response};
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-type Sender = SendRequest<Upload>;
-type Answered = (Response<Incoming>, super::Lease);
+pub(super) use body::Body as AnswerBody;
+#[cfg(test)]
+pub(crate) use head::{Sending, parse, write};
 
 /// Idle connections by destination.
 pub(super) struct Idle {
-    idle: Mutex<HashMap<Destination, Vec<(Sender, Instant)>>>,
+    idle: Mutex<HashMap<Destination, Vec<(Connection, Instant)>>>,
     limits: Limits,
 }
 
-/// What [`Idle::take`] found.
-enum Taken {
-    Ready(Sender),
-    /// None is ready, but some will be.
-    Soon,
-    Nothing,
+/// A connection, taken for one exchange. Dropped it is closed.
+pub struct Taken {
+    pub(crate) connection: Connection,
+    /// It had no exchange before: that it ends is not because it was kept too long.
+    pub(crate) fresh: bool,
+    home: Home,
 }
 
-/// A connection and where it belongs.
-pub struct Lease {
+impl Taken {
+    /// Waits for an answer to a request without a body, whatever kind of answer it is; some of it may be there already.
+    pub async fn answer(self, method: &Method, waits: &Waits, limits: &Limits) -> Result<Response<Body>, Failure> {
+        let Self {
+            mut connection, home, ..
+        } = self;
+        match connection.answer(method, None, waits, limits).await {
+            Ok(head) => {
+                let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
+                Ok(Response::from_parts(head.parts, Body::http1(body)))
+            }
+            Err(Lost::Failed(failure)) => Err(failure),
+            Err(Lost::Untouched(_) | Lost::Unanswered) => Err(Failure::Broken),
+        }
+    }
+
+    /// Gives the connection back after its exchange.
+    pub fn keep(self) {
+        if self.connection.is_ready() {
+            self.home.keep(self.connection);
+        }
+    }
+}
+
+/// Where a connection belongs.
+struct Home {
     to: Destination,
-    sender: Sender,
-    home: Arc<Idle>,
+    idle: Arc<Idle>,
+}
+
+/// A connection after a 101, and what was read of it already.
+pub struct Tunnel {
+    /// The endpoint.
+    pub stream: Stream,
+    /// Its first bytes.
+    pub read: BytesMut,
 }
 
 impl Idle {
@@ -48,115 +92,96 @@ impl Idle {
     pub(super) async fn send(
         self: &Arc<Self>,
         to: &Destination,
-        mut request: Request<Upload>,
-        waits: &Waits,
-    ) -> Result<Answered, Failure> {
-        // A kept connection may just have been closed by the other side; then the request comes back whole, or can be repeated.
-        while let Some(sender) = self.next(to).await {
-            let spare = request.method().is_safe().then(|| copy(&request)).flatten();
-            match (self.exchange(to, sender, request, waits).await, spare) {
-                (Err(Failure::Untouched(back)), _) => request = *back,
-                (Err(Failure::Broken), Some(spare)) => request = spare,
-                (other, _) => return other,
-            }
-        }
-        let Some(stream) = connect(to, waits).await else {
-            return Err(Failure::Untouched(Box::new(request)));
-        };
-        let handshake = http1::Builder::new()
-            .max_header_size(self.limits.head_bytes)
-            .handshake(TokioIo::new(stream));
-        let Ok((sender, connection)) = handshake.await else {
-            return Err(Failure::Untouched(Box::new(request)));
-        };
-        // Its error reaches whoever waits for the answer.
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        self.exchange(to, sender, request, waits).await
-    }
-
-    async fn exchange(
-        self: &Arc<Self>,
-        to: &Destination,
-        mut sender: Sender,
         request: Request<Upload>,
         waits: &Waits,
-    ) -> Result<Answered, Failure> {
-        let progress = request.body().progress();
-        match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
-            Ok(response) => {
-                let lease = Lease {
-                    to: to.clone(),
-                    sender,
-                    home: Arc::clone(self),
-                };
-                Ok((response, super::Lease::Http1(lease)))
-            }
-            Err(mut error) => Err(match error.take_message() {
-                Some(request) => Failure::Untouched(Box::new(request)),
-                None => broken(progress.as_ref()),
-            }),
-        }
-    }
-
-    /// A kept connection, if there is one that can take a request.
-    async fn next(&self, to: &Destination) -> Option<Sender> {
-        match self.take(to) {
-            Taken::Ready(sender) => Some(sender),
-            Taken::Nothing => None,
-            Taken::Soon => {
-                // It was given back just now; its own task has to see the end of the answer first.
-                tokio::task::yield_now().await;
-                match self.take(to) {
-                    Taken::Ready(sender) => Some(sender),
-                    Taken::Nothing | Taken::Soon => None,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, mut body) = request.into_parts();
+        // A kept connection may just have been closed by the other side.
+        let repeatable = parts.method.is_safe() && body.is_end_stream();
+        let mut kept = self.take(to);
+        loop {
+            let fresh = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => match connect(to, waits).await {
+                    Some(stream) => Connection::new(stream),
+                    None => return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body)))),
+                },
+            };
+            body = match connection.exchange(&parts, body, waits, &self.limits).await {
+                Ok(head) => {
+                    let home = Home {
+                        to: to.clone(),
+                        idle: Arc::clone(self),
+                    };
+                    let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
+                    return Ok(Response::from_parts(head.parts, Body::http1(body)));
                 }
-            }
+                Err(Lost::Untouched(body)) if fresh => {
+                    return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body))));
+                }
+                Err(Lost::Untouched(body)) => body,
+                Err(Lost::Unanswered) if repeatable && !fresh => Upload::empty(),
+                Err(Lost::Unanswered) => return Err(Failure::Broken),
+                Err(Lost::Failed(failure)) => return Err(failure),
+            };
+            kept = self.take(to);
         }
     }
 
-    /// Takes the connection that was given back last of those that are ready; forgets those that are of no use any more.
-    fn take(&self, to: &Destination) -> Taken {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(list) = idle.get_mut(to) else {
-            return Taken::Nothing;
+    /// A connection to a plain endpoint, kept or new. `None` when there is none to be had.
+    pub(super) async fn connection(self: &Arc<Self>, address: SocketAddr, waits: &Waits) -> Option<Taken> {
+        let to = Destination {
+            address,
+            protocol: Protocol::Http1,
+            tls: None,
         };
-        let mut at = list.len();
-        while at > 0 {
-            at -= 1;
-            let (sender, since) = &list[at];
-            if sender.is_closed() || since.elapsed() >= self.limits.pool_idle {
-                list.remove(at);
-            } else if sender.is_ready() {
-                return Taken::Ready(list.remove(at).0);
-            }
-        }
-        if list.is_empty() { Taken::Nothing } else { Taken::Soon }
+        let (connection, fresh) = match self.take(&to) {
+            Some(connection) => (connection, false),
+            None => (Connection::new(connect(&to, waits).await?), true),
+        };
+        let idle = Arc::clone(self);
+        Some(Taken {
+            connection,
+            fresh,
+            home: Home { to, idle },
+        })
     }
 
-    fn keep(&self, to: Destination, sender: Sender) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = idle.entry(to).or_default();
-        if list.len() < self.limits.pool_idle_per_endpoint {
-            list.push((sender, Instant::now()));
+    fn lock(&self) -> MutexGuard<'_, HashMap<Destination, Vec<(Connection, Instant)>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the connection that was given back last; closes those that are of no use any more on the way.
+    fn take(&self, to: &Destination) -> Option<Connection> {
+        let mut idle = self.lock();
+        let list = idle.get_mut(to)?;
+        while let Some((mut connection, since)) = list.pop() {
+            if since.elapsed() < self.limits.pool_idle && connection.is_alive() {
+                return Some(connection);
+            }
         }
+        None
     }
 
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|to, list| {
-            list.retain(|(sender, since)| since.elapsed() < self.limits.pool_idle && !sender.is_closed());
+        self.lock().retain(|to, list| {
+            list.retain_mut(|(connection, since)| since.elapsed() < self.limits.pool_idle && connection.is_alive());
             wanted.contains(&to.address) && !list.is_empty()
         });
     }
 }
 
-impl Lease {
-    /// Keeps a connection whose answer has been read to its end.
-    pub(super) fn give_back(self) {
-        let Self { to, sender, home } = self;
-        // Mostly it is not ready yet: the task that drives it has not seen the end, or the rest of a request is still being sent.
-        if !sender.is_closed() {
-            home.keep(to, sender);
+impl Home {
+    /// Keeps a connection whose exchange is over, unless there are enough.
+    fn keep(self, connection: Connection) {
+        let mut idle = self.idle.lock();
+        let list = idle.entry(self.to).or_default();
+        if list.len() < self.idle.limits.pool_idle_per_endpoint {
+            list.push((connection, Instant::now()));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,9 @@
 //! HTTP/2 to endpoints: connections that many requests share.
 
 use super::connect::connect;
-use super::{Destination, Failure, Waits, broken, copy, in_time};
+use super::{Body, Destination, Failure, Waits, broken, copy, in_time};
 use crate::body::Upload;
 use crate::limits::Limits;
-use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,7 +27,7 @@ struct Open {
 }
 
 /// A request's place on a connection.
-pub struct Lease {
+pub(super) struct Lease {
     _place: Arc<()>,
 }
 
@@ -45,7 +44,7 @@ impl Shared {
         to: &Destination,
         mut request: Request<Upload>,
         waits: &Waits,
-    ) -> Result<(Response<Incoming>, super::Lease), Failure> {
+    ) -> Result<Response<Body>, Failure> {
         // A shared connection may be about to end; then the request comes back, or can be repeated.
         while let Some((sender, lease)) = self.join(to) {
             match exchange(sender, lease, request, waits).await {
@@ -127,11 +126,11 @@ async fn exchange(
     lease: Lease,
     request: Request<Upload>,
     waits: &Waits,
-) -> Result<(Response<Incoming>, super::Lease), Failure> {
+) -> Result<Response<Body>, Failure> {
     let progress = request.body().progress();
     let spare = copy(&request);
     match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
-        Ok(response) => Ok((response, super::Lease::Http2 { _place: lease })),
+        Ok(response) => Ok(response.map(|body| Body::http2(body, lease))),
         Err(mut error) => {
             if let Some(request) = error.take_message() {
                 return Err(Failure::Untouched(Box::new(request)));

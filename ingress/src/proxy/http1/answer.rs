@@ -1,8 +1,9 @@
 //! Answers in HTTP/1's form.
 
+use super::date;
 use super::reader::Reader;
 use crate::body::Download;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame};
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
@@ -10,7 +11,6 @@ use std::future::poll_fn;
 use std::io::Write;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 
 /// Frames up to this size are copied behind what waits to be written; larger ones are written from where they are.
@@ -29,7 +29,7 @@ pub(super) struct Form {
 
 /// How the client finds the end of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Length {
+pub(super) enum Length {
     /// There is none.
     None,
     Known(u64),
@@ -44,7 +44,7 @@ pub(super) struct Cut;
 /// Writes an answer; returns whether the connection can be used again, which is never more than `keep` says.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     response: Response<Download>,
     form: Form,
     keep: bool,
@@ -58,9 +58,10 @@ pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
         flush(writer, out).await?;
         return Ok(keep);
     }
-    frames(writer, out, &mut body, length, form, reader).await?;
+    let whole = frames(writer, out, &mut body, length, form, reader).await;
+    // What there is of an answer that broke off reaches the client too.
     flush(writer, out).await?;
-    Ok(keep)
+    whole.map(|()| keep)
 }
 
 fn says_close(headers: &HeaderMap) -> bool {
@@ -71,7 +72,7 @@ fn bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn length(response: &Response<Download>, form: Form) -> Length {
+pub(super) fn length(response: &Response<Download>, form: Form) -> Length {
     if form.head_only || bodiless(response.status()) {
         return Length::None;
     }
@@ -82,7 +83,7 @@ fn length(response: &Response<Download>, form: Form) -> Length {
     }
 }
 
-fn head(out: &mut BytesMut, response: &Response<Download>, form: Form, length: Length, keep: bool) {
+pub(super) fn head(out: &mut Vec<u8>, response: &Response<Download>, form: Form, length: Length, keep: bool) {
     let status = response.status();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -108,7 +109,9 @@ fn head(out: &mut BytesMut, response: &Response<Download>, form: Form, length: L
         Length::None | Length::UntilClose => {}
     }
     if !response.headers().contains_key(header::DATE) {
-        field(out, "date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        out.extend_from_slice(b"date: ");
+        date::append(out);
+        out.extend_from_slice(b"\r\n");
     }
     if status != StatusCode::SWITCHING_PROTOCOLS {
         match (keep, form.old) {
@@ -120,26 +123,22 @@ fn head(out: &mut BytesMut, response: &Response<Download>, form: Form, length: L
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn number_field(out: &mut BytesMut, length: u64) {
-    let mut text = [0; 48];
-    let mut rest = &mut text[..];
-    // Twenty digits fit.
-    let _ = write!(rest, "content-length: {length}\r\n");
-    let left = rest.len();
-    out.extend_from_slice(&text[..text.len() - left]);
+fn number_field(out: &mut Vec<u8>, length: u64) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "content-length: {length}\r\n");
 }
 
 /// Writes frames as they come; what is there at once goes out together.
 async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     body: &mut Download,
     length: Length,
     form: Form,
@@ -186,7 +185,7 @@ async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-fn trailers(out: &mut BytesMut, frame: &Frame<Bytes>, form: Form) {
+fn trailers(out: &mut Vec<u8>, frame: &Frame<Bytes>, form: Form) {
     let fields = frame.trailers_ref().filter(|_| form.takes_trailers);
     for (name, value) in fields.into_iter().flatten() {
         // These would frame or route, which trailers must not (RFC 9110, 6.5.1).
@@ -225,7 +224,7 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
 
 pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     data: Bytes,
     chunked: bool,
 ) -> Result<(), Cut> {
@@ -233,12 +232,8 @@ pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
         return Ok(());
     }
     if chunked {
-        let mut size = [0; 20];
-        let mut rest = &mut size[..];
-        // Sixteen hex digits fit.
-        let _ = write!(rest, "{:x}\r\n", data.len());
-        let left = rest.len();
-        out.extend_from_slice(&size[..size.len() - left]);
+        // Writing to memory does not fail.
+        let _ = write!(out, "{:x}\r\n", data.len());
     }
     let end: &[u8] = if chunked { b"\r\n" } else { b"" };
     if data.len() <= COPIED {
@@ -259,7 +254,7 @@ pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
 /// Writes all that waits.
 pub(super) async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
 ) -> Result<(), Cut> {
     if !out.is_empty() {
         writer.write_all(out).await.map_err(|_| Cut)?;

@@ -1,9 +1,8 @@
-//! Bodies of HTTP/1 requests, taken from the bytes that follow a head. Pure; made for hostile input.
+//! Bodies of HTTP/1 requests and answers, taken from the bytes that follow a head. Pure; made for hostile input.
 //!
 //! A chunk's size is hex digits, at most sixteen; extensions are skipped, bounded, and hold neither CR nor LF nor NUL; every line ends
 //! with CR LF; trailers are a few fields.
 
-use super::head::Framing;
 use bytes::{Bytes, BytesMut};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -13,6 +12,13 @@ const LINE: usize = 256;
 const TRAILERS: usize = 8 * 1024;
 /// Most trailer fields.
 const TRAILER_FIELDS: usize = 32;
+
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Length(u64),
+    Chunked,
+}
 
 /// Finds the end of a body.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Heads and chunks of HTTP/1, hostile: see [`crate::fuzz`]. Each is compared with a reader that is as plain as the grammar.
 
 use super::answer::chunk;
-use super::chunked::{Decoder, Malformed, Piece};
-use super::head::{Framing, parse};
+use super::chunked::{Decoder, Framing, Malformed, Piece};
+use super::head::parse;
 use crate::fuzz::fuzz;
 use crate::limits::Limits;
 use bytes::{Bytes, BytesMut};
@@ -146,7 +146,7 @@ fn chunks_that_are_written_are_read_as_what_they_were() {
         runtime.block_on(async {
             let (ours, mut theirs) = tokio::io::duplex(1 << 20);
             let (_, mut writer) = tokio::io::split(ours);
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let mut data = Vec::new();
             // Each line is a piece; some are larger than what is copied.
             for line in input.split(|byte| *byte == b'\n').take(16) {

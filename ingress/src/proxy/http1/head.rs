@@ -5,6 +5,7 @@
 //! are not plain digits, any coding but `chunked`, any coding in HTTP/1.0, targets with a fragment. What passes is made anew for the
 //! endpoint from its parts, so that no byte of a client's framing ever reaches one.
 
+use super::chunked::Framing;
 use crate::limits::Limits;
 use crate::reason::Reason;
 use bytes::{Bytes, BytesMut};
@@ -28,13 +29,6 @@ pub(crate) struct Head {
     pub(crate) expects_continue: bool,
     /// The client understands trailers.
     pub(crate) takes_trailers: bool,
-}
-
-/// How the end of a body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    Length(u64),
-    Chunked,
 }
 
 /// Takes a head from the front of `buffer`. `None` when it is not whole yet.
@@ -136,7 +130,7 @@ fn too_long(buffer: &[u8], limits: &Limits) -> Option<Reason> {
 }
 
 /// Without an early exit this runs at several bytes per cycle.
-fn has_bare_newline(head: &[u8]) -> bool {
+pub(super) fn has_bare_newline(head: &[u8]) -> bool {
     head.windows(2)
         .fold(false, |bad, pair| bad | ((pair[1] == b'\n') & (pair[0] != b'\r')))
 }
@@ -180,7 +174,7 @@ fn framing(headers: &HeaderMap, old: bool) -> Result<Framing, Reason> {
 }
 
 /// A length: digits and nothing else, and one that fits.
-fn digits(text: &[u8]) -> Option<u64> {
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

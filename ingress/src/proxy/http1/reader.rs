@@ -30,7 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
         self.half.read_buf(&mut self.buffer).await
     }
 
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         pin!(self.more()).poll(context)
     }
 }

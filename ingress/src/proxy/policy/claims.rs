@@ -8,7 +8,7 @@ const OURS: [&str; 4] = ["x-original-", "x-auth-request-", "ssl-client-", "x-lan
 /// Removes them. `results` are further names that this route's authentication sets.
 ///
 /// Underscores count as hyphens: many servers behind make the same variable of both.
-pub(super) fn strip<'a>(headers: &mut HeaderMap, results: impl IntoIterator<Item = &'a HeaderName>) {
+pub(crate) fn strip<'a>(headers: &mut HeaderMap, results: impl IntoIterator<Item = &'a HeaderName>) {
     let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
     for name in &claimed {
         headers.remove(name);

@@ -309,6 +309,7 @@ async fn an_endpoint_that_takes_nothing_more_of_a_body_is_given_up() {
     let writing = async { while to.write_all(&[b'x'; 65536]).await.is_ok() {} };
     let mut buffer = [0; 1024];
     let read = tokio::select! {
+        biased;
         read = from.read(&mut buffer) => read.unwrap(),
         () = writing => panic!("the proxy closed without an answer"),
     };

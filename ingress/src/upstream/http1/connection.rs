@@ -1,0 +1,329 @@
+//! One connection to an endpoint and the exchange that is on it. There is no task of its own: whoever waits for the answer drives it.
+
+use super::super::connect::Stream;
+use super::super::{Failure, Waits, broken, deadline};
+use super::head::{self, Head, Sending};
+use crate::alarm::Alarm;
+use crate::body::{Progress, Upload};
+use crate::limits::Limits;
+use crate::proxy::passes;
+use bytes::{Bytes, BytesMut};
+use hyper::Method;
+use hyper::body::{Body as _, Frame};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::http::request::Parts;
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Room for one read: most answers fit.
+const READ: usize = 8 * 1024;
+/// Bytes of a body that are gathered before they are written.
+const GATHERED: usize = 32 * 1024;
+
+/// See the module's text.
+pub(crate) struct Connection {
+    stream: Stream,
+    /// What was read and not yet used.
+    pub(crate) input: BytesMut,
+    /// What is to be written, from `written` on.
+    output: Vec<u8>,
+    written: usize,
+    /// Since when the endpoint takes nothing of it.
+    stuck: Option<Instant>,
+    /// Some byte of this request was written.
+    begun: bool,
+    /// The body that is being sent, until its end was handed over.
+    upload: Option<Upload>,
+    chunked: bool,
+    /// Trailers that the request's head names; others are dropped.
+    named: Vec<HeaderName>,
+    /// Nothing went wrong so far: another request may follow.
+    sound: bool,
+    pub(crate) alarm: Alarm,
+}
+
+/// Why a request got no answer on this connection.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// No byte of it was taken, and its body was not asked for.
+    Untouched(Upload),
+    /// The connection ended before the answer began.
+    Unanswered,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Why no more of a request can be sent.
+pub(crate) enum Unsent {
+    /// The endpoint takes no more; an answer may be there all the same.
+    Endpoint,
+    /// The body broke off.
+    Body,
+}
+
+/// Why there is no head of an answer.
+enum Unread {
+    /// The connection ended before its first byte.
+    Nothing,
+    /// What came is none.
+    Malformed,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            written: 0,
+            stuck: None,
+            begun: false,
+            upload: None,
+            chunked: false,
+            named: Vec::new(),
+            sound: true,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer. The body may still be on its way then; [`Connection::poll_send`] goes on.
+    pub(super) async fn exchange(
+        &mut self,
+        parts: &Parts,
+        body: Upload,
+        waits: &Waits,
+        limits: &Limits,
+    ) -> Result<Head, Lost> {
+        let progress = body.progress();
+        self.begin(parts, body);
+        self.answer(&parts.method, progress.as_ref(), waits, limits).await
+    }
+
+    /// Sends what is left of a request and waits for the head of its answer.
+    pub(super) async fn answer(
+        &mut self,
+        method: &Method,
+        progress: Option<&Progress>,
+        waits: &Waits,
+        limits: &Limits,
+    ) -> Result<Head, Lost> {
+        let start = Instant::now();
+        let failed = || Lost::Failed(broken(progress));
+        poll_fn(|context| {
+            match self.poll_send(context) {
+                Poll::Ready(Err(Unsent::Body)) => return Poll::Ready(Err(failed())),
+                Poll::Ready(Err(Unsent::Endpoint)) => match self.upload.take() {
+                    body if !self.begun => {
+                        return Poll::Ready(Err(Lost::Untouched(body.unwrap_or_else(Upload::empty))));
+                    }
+                    // Perhaps it has answered before it closed.
+                    _ => self.output.clear(),
+                },
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            match self.poll_head(method, limits, context) {
+                Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                Poll::Ready(Err(Unread::Nothing)) if progress.is_none() => return Poll::Ready(Err(Lost::Unanswered)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(failed())),
+                Poll::Pending => {}
+            }
+            // What waits to be written may be the last that the client sent so far: then it is still the endpoint's turn.
+            let due = match self.stuck {
+                Some(since) => since + waits.send,
+                None => deadline(start, progress, waits),
+            };
+            let late = self.alarm.poll(due, context);
+            late.map(|()| Err(Lost::Failed(Failure::Late)))
+        })
+        .await
+    }
+
+    /// Begins a request without a body by its written head, which is taken.
+    pub(crate) fn begin_with(&mut self, head: &mut Vec<u8>) {
+        std::mem::swap(&mut self.output, head);
+        self.written = 0;
+        self.stuck = None;
+        self.begun = false;
+    }
+
+    /// Whether some byte of this request was written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn begin(&mut self, parts: &Parts, body: Upload) {
+        let sending = match (body.is_end_stream(), body.size_hint().exact()) {
+            (true, _) => Sending::Nothing,
+            (false, Some(length)) => Sending::Length(length),
+            (false, None) => Sending::Chunked,
+        };
+        self.output.clear();
+        self.written = 0;
+        self.stuck = None;
+        self.begun = false;
+        head::write(&mut self.output, parts, sending);
+        self.chunked = sending == Sending::Chunked;
+        self.upload = (sending != Sending::Nothing).then_some(body);
+        self.named.clear();
+        if self.chunked {
+            let lists = parts
+                .headers
+                .get_all(header::TRAILER)
+                .iter()
+                .filter_map(|list| list.to_str().ok());
+            let names = lists.flat_map(|list| list.split(','));
+            self.named.extend(names.filter_map(|name| name.trim().parse().ok()));
+        }
+    }
+
+    /// Sends on; ready when all was sent, which it may be from the start.
+    pub(crate) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        let sent = self.poll_parts(context);
+        self.sound &= !matches!(sent, Poll::Ready(Err(_)));
+        sent
+    }
+
+    fn poll_parts(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        loop {
+            while self.written < self.output.len() {
+                let rest = &self.output[self.written..];
+                let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, rest) else {
+                    self.stuck.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
+                };
+                match written {
+                    Ok(count) if count > 0 => self.written += count,
+                    _ => return Poll::Ready(Err(Unsent::Endpoint)),
+                }
+                self.stuck = None;
+                self.begun = true;
+            }
+            self.output.clear();
+            self.written = 0;
+            // TLS keeps bytes until it is told; for TCP there is nothing to do.
+            let flushed = Pin::new(&mut self.stream).poll_flush(context);
+            if ready!(flushed).is_err() {
+                return Poll::Ready(Err(Unsent::Endpoint));
+            }
+            if self.upload.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.gather(context) {
+                Ok(()) if self.output.is_empty() && self.upload.is_some() => return Poll::Pending,
+                Ok(()) => {}
+                Err(unsent) => return Poll::Ready(Err(unsent)),
+            }
+        }
+    }
+
+    /// Takes what there is of the body, up to a bound.
+    fn gather(&mut self, context: &mut Context<'_>) -> Result<(), Unsent> {
+        while self.output.len() < GATHERED
+            && let Some(upload) = &mut self.upload
+        {
+            match Pin::new(&mut *upload).poll_frame(context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Err(_))) => return Err(Unsent::Body),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let over = upload.is_end_stream();
+                    self.frame(&frame);
+                    if over {
+                        self.upload_ends(None);
+                    }
+                }
+                Poll::Ready(None) => self.upload_ends(None),
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_ref() {
+            return self.upload_ends(Some(trailers));
+        }
+        let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else {
+            return;
+        };
+        if self.chunked {
+            // Writing to memory does not fail.
+            let _ = write!(self.output, "{:x}\r\n", data.len());
+        }
+        self.output.extend_from_slice(data);
+        if self.chunked {
+            self.output.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The first word counts: trailers are the end of a body.
+    fn upload_ends(&mut self, trailers: Option<&HeaderMap>) {
+        if self.upload.take().is_none() || !self.chunked {
+            return;
+        }
+        self.output.extend_from_slice(b"0\r\n");
+        // Endpoints may take them for fields of the head: none may say there what a client must not say (RFC 9110, 6.5.1).
+        let fine = |name: &HeaderName| self.named.contains(name) && passes(name.as_str());
+        for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| fine(name)) {
+            self.output.extend_from_slice(name.as_str().as_bytes());
+            self.output.extend_from_slice(b": ");
+            self.output.extend_from_slice(value.as_bytes());
+            self.output.extend_from_slice(b"\r\n");
+        }
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    fn poll_head(&mut self, method: &Method, limits: &Limits, context: &mut Context<'_>) -> Poll<Result<Head, Unread>> {
+        loop {
+            if !self.input.is_empty() {
+                match head::parse(&mut self.input, method, limits.head_bytes) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                    Err(head::Malformed) => return Poll::Ready(Err(Unread::Malformed)),
+                }
+            }
+            let nothing = self.input.is_empty();
+            match ready!(self.poll_more(READ, context)) {
+                Ok(count) if count > 0 => {}
+                _ if nothing => return Poll::Ready(Err(Unread::Nothing)),
+                _ => return Poll::Ready(Err(Unread::Malformed)),
+            }
+        }
+    }
+
+    /// Reads more; 0 at the end. `room` is how much at once, in bytes.
+    pub(crate) fn poll_more(&mut self, room: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < room / 2 {
+            self.input.reserve(room);
+        }
+        pin!(self.stream.read_buf(&mut self.input)).poll(context)
+    }
+
+    /// Whether it can take another request: the one before is over on both sides, and nothing came that nobody asked for.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sound && self.upload.is_none() && self.output.is_empty() && self.input.is_empty()
+    }
+
+    /// Whether some of a request is still to be sent, and can be.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sound && !(self.upload.is_none() && self.output.is_empty())
+    }
+
+    /// Whether the endpoint has kept it open. Never waits.
+    pub(super) fn is_alive(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(Waker::noop());
+        // Bytes would belong to no request.
+        Pin::new(&mut self.stream)
+            .poll_read(&mut context, &mut buffer)
+            .is_pending()
+    }
+
+    /// What is left when HTTP is over: the stream, and what was read of it already.
+    pub(super) fn into_stream(self) -> (Stream, BytesMut) {
+        (self.stream, self.input)
+    }
+}
