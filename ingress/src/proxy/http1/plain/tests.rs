@@ -5,10 +5,13 @@ use crate::body::{Download, Upload};
 use crate::fuzz::fuzz;
 use crate::limits::Limits;
 use crate::proxy::http1::answer::{self as usual, Form};
-use crate::proxy::target;
+use crate::proxy::http1::head;
+use crate::proxy::{headers, target};
 use crate::route::host_of;
 use crate::upstream::{Sending, parse_head, write_head};
 use bytes::BytesMut;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request};
 
 const PEER: &str = "192.0.2.7:5000";
 
