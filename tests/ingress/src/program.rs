@@ -129,6 +129,7 @@ impl Launch {
             .env("POD_NAMESPACE", "kube-system")
             .env("NODE_NAME", "node-1")
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap())

@@ -1,5 +1,6 @@
 //! `cargo xtask soak` and `cargo xtask bench ingress`: build the proxy and its proof for speed, and run the proof.
 
+use crate::traefik;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use landfall_lab::host;
@@ -16,11 +17,11 @@ pub struct Bench {
     /// How often each case is measured on each proxy.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(9..))]
     rounds: u32,
-    /// Only these cases, with commas between them: http1_small, http1_64k, http2, tls_handshake, tls_requests, hosts_10000.
+    /// Only these cases, with commas between them: http1_small, http1_64k, http2, tls_handshakes, tls_requests, hosts_10, hosts_10000.
     #[arg(long)]
     cases: Option<String>,
-    /// A further peer: traefik, where it is installed.
-    #[arg(long)]
+    /// A further peer; its program is built first, which takes some minutes once.
+    #[arg(long, value_parser = ["traefik"])]
     with: Option<String>,
     /// Leave out the table before the last line.
     #[arg(long)]
@@ -49,7 +50,9 @@ pub fn bench(command: &Bench) -> Result<ExitCode> {
     install_peers()?;
     let rounds = command.rounds.to_string();
     let mut arguments = vec!["bench", "--rounds", &rounds];
-    for (flag, value) in [("--cases", &command.cases), ("--with", &command.with)] {
+    let traefik = command.with.as_ref().map(|_| traefik::build()).transpose()?;
+    let traefik = traefik.map(|program| program.display().to_string());
+    for (flag, value) in [("--cases", &command.cases), ("--traefik", &traefik)] {
         arguments.extend(value.iter().flat_map(|value| [flag, value]));
     }
     if command.json {

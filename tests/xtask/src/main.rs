@@ -7,6 +7,7 @@ mod demo;
 mod ingress;
 mod machines;
 mod suite;
+mod traefik;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

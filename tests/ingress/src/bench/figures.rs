@@ -17,14 +17,26 @@ pub(super) fn median(values: &[f64]) -> f64 {
 
 /// Median, and the distance between the quarters: what half of all rounds lay within.
 pub(super) fn summary(values: &[f64]) -> Value {
-    let spread = quantile(&mut values.to_vec(), 0.75) - quantile(&mut values.to_vec(), 0.25);
-    json!({ "median": rounded(median(values)), "spread": rounded(spread), "rounds": values.len() })
+    json!({ "median": rounded(median(values)), "spread": rounded(spread(values)), "rounds": values.len() })
 }
 
-/// The median of the rounds' own ratios: both halves of a ratio come from the same round, so what slows a round slows both.
+/// The rounds' own ratios: both halves of a ratio come from the same round, so what slows a round slows both.
+fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+}
+
+/// Their median.
 pub(super) fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
-    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    rounded(median(&ratios))
+    rounded(median(&ratios(ours, theirs)))
+}
+
+/// The distance between their quarters.
+pub(super) fn ratio_spread(ours: &[f64], theirs: &[f64]) -> f64 {
+    rounded(spread(&ratios(ours, theirs)))
+}
+
+fn spread(values: &[f64]) -> f64 {
+    quantile(&mut values.to_vec(), 0.75) - quantile(&mut values.to_vec(), 0.25)
 }
 
 /// Three digits after the point.
@@ -49,5 +61,6 @@ mod tests {
     #[test]
     fn a_slow_round_does_not_move_a_ratio() {
         assert_eq!(ratio(&[10.0, 100.0, 10.0], &[20.0, 200.0, 20.0]), 0.5);
+        assert_eq!(ratio_spread(&[10.0, 100.0, 10.0], &[20.0, 200.0, 20.0]), 0.0);
     }
 }

@@ -1,9 +1,10 @@
 //! 10,000 hosts with two endpoints each and 100 certificates: how soon a change is in effect, what it costs to keep them.
 
+use super::WARM_UP;
 use super::figures::{quantile, rounded};
 use super::load::{self, Aim, Work};
 use super::process::Tree;
-use super::{Identity, WARM_UP, launch};
+use super::proxies::{Identity, launch};
 use crate::FakeApi;
 use crate::client::{self, Connection};
 use crate::objects::{class, ingress, service, slice, tls_secret};
@@ -100,7 +101,7 @@ fn slices_of(number: usize, backend: SocketAddr) -> Value {
 fn fill(api: &FakeApi, backend: SocketAddr) -> Result<()> {
     api.put("ingressclasses", class());
     for number in 0..CERTIFICATES {
-        let identity = Identity::new(&[&host(number)])?;
+        let identity = Identity::new(&[host(number)])?;
         api.put(
             "secrets",
             tls_secret(&format!("tls{number}"), &identity.certificate, &identity.key),

@@ -14,7 +14,7 @@ use exchange::Outcome;
 use landfall_test_ingress::FakeApi;
 use landfall_test_ingress::needs::installed;
 use landfall_test_ingress::objects::{class, ingress, pem, service, slice};
-use landfall_test_ingress::peers::{Peer, Site, Task};
+use landfall_test_ingress::peers::{Kind, Peer, Site, Task};
 use landfall_test_ingress::program::{Launch, Program, built};
 use recorder::Recorder;
 use serde_json::json;
@@ -27,10 +27,11 @@ const HOST: &str = "h.test";
 /// Goes to `guarded`.
 const OTHER: &str = "other.test";
 const GUARDED: &str = "/guarded";
+const PEERS: [Kind; 2] = [Kind::Nginx, Kind::Haproxy];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_difference_from_nginx_and_haproxy_is_listed_with_its_reason() {
-    if !installed("the differential", &["/usr/sbin/nginx", "/usr/sbin/haproxy"]) {
+    if !installed("the differential", &PEERS.map(|kind| kind.program().to_owned())) {
         return;
     }
     let cases = corpus::parse(include_str!("corpus.txt"));
@@ -53,7 +54,7 @@ async fn every_difference_from_nginx_and_haproxy_is_listed_with_its_reason() {
         "what differs is not what differences.txt lists.\nNot listed; mend it, or put it under a reason:\n{new}\nListed, and gone:\n{gone}"
     );
 
-    let versions = ["nginx", "haproxy"].map(|name| format!("Debian's {name} {}", release(&Peer::version(name))));
+    let versions = PEERS.map(|kind| format!("Debian's {} {}", kind.name(), release(&kind.version())));
     let document = listed::document(&reasons, cases.len(), &versions);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("DIFFERENTIAL.md");
     if std::env::var_os("LANDFALL_BLESS").is_some() {
@@ -107,7 +108,7 @@ async fn theirs(cases: &[Case]) -> Vec<(&'static str, Vec<Outcome>)> {
         pem("CERTIFICATE", made.cert.der()),
         pem("PRIVATE KEY", &made.signing_key.serialize_der()),
     );
-    let start = |name: &'static str, peer: fn(&Task) -> anyhow::Result<Peer>| {
+    let start = |kind: Kind| {
         let (cases, pem) = (cases.to_vec(), pem.clone());
         tokio::task::spawn_blocking(move || {
             let recorder = Recorder::default();
@@ -122,17 +123,15 @@ async fn theirs(cases: &[Case]) -> Vec<(&'static str, Vec<Outcome>)> {
                 site(HOST, "/", plain),
                 site(OTHER, "/", guarded),
             ];
-            let folder = tempfile::tempdir().unwrap();
             let task = Task {
                 core: None,
-                folder: folder.path(),
                 sites: &sites,
                 certificate: (&pem.0, &pem.1),
             };
-            let peer = peer(&task).unwrap();
-            (name, play(&cases, peer.ports.http, &recorder))
+            let peer = Peer::start(&kind, &task).unwrap();
+            (kind.name(), play(&cases, peer.ports.http, &recorder))
         })
     };
-    let (nginx, haproxy) = tokio::join!(start("nginx", Peer::nginx), start("haproxy", Peer::haproxy));
-    vec![nginx.unwrap(), haproxy.unwrap()]
+    let [nginx, haproxy] = PEERS.map(start);
+    vec![nginx.await.unwrap(), haproxy.await.unwrap()]
 }
