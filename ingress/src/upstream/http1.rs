@@ -174,7 +174,8 @@ impl Idle {
 
 impl Home {
     /// Keeps a connection whose exchange is over, unless there are enough.
-    fn keep(self, connection: Connection) {
+    fn keep(self, mut connection: Connection) {
+        connection.shrink();
         let mut idle = self.idle.lock();
         let list = idle.entry(self.to).or_default();
         if list.len() < self.idle.limits.pool_idle_per_endpoint {

@@ -306,6 +306,16 @@ impl Connection {
         self.sound && self.upload.is_none() && self.output.is_empty() && self.input.is_empty()
     }
 
+    /// Gives back the memory that a large exchange took; what a small one takes stays for the next.
+    pub(super) fn shrink(&mut self) {
+        if self.input.capacity() > 2 * READ {
+            self.input = BytesMut::new();
+        }
+        if self.output.capacity() > 2 * READ {
+            self.output = Vec::new();
+        }
+    }
+
     /// Whether some of a request is still to be sent, and can be.
     pub(super) fn is_sending(&self) -> bool {
         self.sound && !(self.upload.is_none() && self.output.is_empty())
