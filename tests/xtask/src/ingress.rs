@@ -39,6 +39,44 @@ pub struct Soak {
     json: bool,
 }
 
+/// Schedules of API events, pods and clients, played with the proxy's own world, table and choice of endpoints.
+#[derive(Args)]
+pub struct Simulate {
+    /// The first schedule.
+    #[arg(long)]
+    seed: u64,
+    /// How many, one after another.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+}
+
+/// Plays schedules of the seeded simulation, which is a test of the proxy.
+pub fn simulate(command: &Simulate) -> Result<ExitCode> {
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--package",
+        "landfall-ingress",
+        "--bin",
+        "landfall-ingress",
+    ]);
+    cargo.args([
+        "no_request_is_lost_that_had_a_usable_endpoint_throughout",
+        "--",
+        "--nocapture",
+    ]);
+    cargo.env("LANDFALL_SEED", command.seed.to_string());
+    cargo.env("LANDFALL_SEEDS", command.count.to_string());
+    let status = cargo.stdin(Stdio::null()).status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
 /// Runs the soak.
 pub fn soak(command: &Soak) -> Result<ExitCode> {
     let Soak { requests, json: _ } = command;

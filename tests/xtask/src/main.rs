@@ -40,6 +40,8 @@ enum Command {
     Bench(bench::Bench),
     /// Sends requests through the ingress proxy while endpoints and routes change; the last line is one JSON object.
     Soak(ingress::Soak),
+    /// Plays seeded schedules of API events, pods and clients through the ingress proxy's decisions, on a clock of their own.
+    Simulate(ingress::Simulate),
     /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
     Demo {
         /// Remove all of it again.
@@ -57,6 +59,7 @@ fn main() -> Result<ExitCode> {
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),
+        Command::Simulate(command) => ingress::simulate(&command),
         Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
         Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Dag => {
