@@ -10,12 +10,15 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What an endpoint answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +57,21 @@ pub struct Endpoint {
 impl Endpoint {
     /// Answers with JSON that describes the request.
     pub async fn echo(service: &str, pod: &str) -> Self {
-        Self::start(Kind::Echo, service, pod).await
+        Self::echo_at(LOOPBACK, service, pod).await.unwrap()
+    }
+
+    /// The same on another address of this machine. Fails when it is none.
+    pub async fn echo_at(address: IpAddr, service: &str, pod: &str) -> io::Result<Self> {
+        Self::start(address, Kind::Echo, service, pod).await
     }
 
     /// Answers with its Service's name and what the request bore.
     pub async fn short(service: &str) -> Self {
-        Self::start(Kind::Short, service, "").await
+        Self::start(LOOPBACK, Kind::Short, service, "").await.unwrap()
     }
 
-    async fn start(kind: Kind, service: &str, pod: &str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    async fn start(address: IpAddr, kind: Kind, service: &str, pod: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let shared = Arc::new(Shared {
             kind,
             service: service.to_owned(),
@@ -72,9 +80,9 @@ impl Endpoint {
             connections: AtomicUsize::new(0),
         });
         let (life, living) = watch::channel(Life::Serving);
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr()?;
         tokio::spawn(serve(listener, Arc::clone(&shared), living));
-        Self { address, shared, life }
+        Ok(Self { address, shared, life })
     }
 
     /// Requests that it has answered or is answering.

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod client;
+pub mod conformance;
 pub mod endpoint;
 pub mod fake_api;
 pub mod needs;

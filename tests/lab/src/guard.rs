@@ -40,7 +40,7 @@ impl Guard {
 
     fn prove(&self, lab: &Lab) -> Result<()> {
         let outside = lab.machine("outside")?;
-        let gateway = format!("{}.1", lab.subnet().rsplit_once('.').map_or("", |(net, _)| net));
+        let gateway = lab.gateway();
         // 192.0.2.0/24 is for documentation (RFC 5737): nobody is there.
         lab.exec(outside, &["ip", "route", "add", "192.0.2.1", "via", &gateway])?;
         let sent = lab.shell(outside, "ping -c 1 -W 1 192.0.2.1; ip route del 192.0.2.1");

@@ -132,6 +132,11 @@ impl Lab {
         &self.subnet
     }
 
+    /// This host's address on the network.
+    pub fn gateway(&self) -> String {
+        format!("{}.1", self.subnet.rsplit_once('.').map_or("", |(net, _)| net))
+    }
+
     /// Folder on this host that the operator sees as `/srv`.
     pub fn share(&self) -> PathBuf {
         self.cache.join(format!("share-{}", self.name))

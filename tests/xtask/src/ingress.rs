@@ -143,29 +143,57 @@ fn proof(arguments: &[&str]) -> Result<ExitCode> {
 
 /// Builds for speed; returns the proof's command.
 fn build(arguments: &[&str]) -> Result<Command> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--release", "--locked", "--package", "landfall-ingress"]);
-    cargo.args([
+    let packages = [
+        "--release",
+        "--package",
+        "landfall-ingress",
         "--package",
         "landfall-test-ingress",
+    ];
+    let programs = programs(&packages)?;
+    let mut command = Command::new(named(&programs, "landfall-ingress-proof")?);
+    command
+        .arg("--program")
+        .arg(named(&programs, "landfall-ingress")?)
+        .args(arguments);
+    Ok(command)
+}
+
+/// The proof as the tests build it, for what needs no speed.
+pub fn proof_program() -> Result<PathBuf> {
+    named(
+        &programs(&["--package", "landfall-test-ingress"])?,
+        "landfall-ingress-proof",
+    )
+}
+
+/// Builds programs; cargo itself names their files.
+fn programs(arguments: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "build",
+        "--locked",
         "--bins",
         "--message-format=json-render-diagnostics",
     ]);
-    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let output = cargo
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
     ensure!(output.status.success(), "the proxy and its proofs do not build");
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let programs: Vec<_> = messages
+    Ok(messages
         .filter_map(|m| m["executable"].as_str().map(PathBuf::from))
-        .collect();
-    let find = |name: &str| {
-        let found = programs
-            .iter()
-            .find(|path| path.file_name().is_some_and(|file| file == name));
-        found.with_context(|| format!("cargo names no {name}"))
-    };
-    let (proof, program) = (find("landfall-ingress-proof")?, find("landfall-ingress")?);
-    let mut command = Command::new(proof);
-    command.arg("--program").arg(program).args(arguments);
-    Ok(command)
+        .collect())
+}
+
+fn named(programs: &[PathBuf], name: &str) -> Result<PathBuf> {
+    let is = |path: &&PathBuf| path.file_name().is_some_and(|file| file == name);
+    programs
+        .iter()
+        .find(is)
+        .cloned()
+        .with_context(|| format!("cargo names no {name}"))
 }

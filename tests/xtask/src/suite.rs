@@ -117,8 +117,10 @@ fn long_fuzzing() -> Result<bool> {
 
 /// Builds the bundle and shows on real nodes what it must show; every check counts.
 fn lab() -> Result<Count> {
-    let built = artifacts::build()?;
-    let checks = scenario::run(&built.program, &built.bundle, &artifacts::cache()?)?;
+    let artifacts::Artifacts { program, bundle } = artifacts::build()?;
+    let proof = ingress::proof_program()?;
+    let built = scenario::Built { program, bundle, proof };
+    let checks = scenario::run(&built, &artifacts::cache()?)?;
     let mut count = Count::default();
     for check in &checks {
         count.add(Count::of(check.failure.is_none()));

@@ -1,5 +1,6 @@
 //! What the lab must show on real nodes: two installations, one killed twice and taken away, one whole; and what must survive them.
 
+mod conformance;
 mod foreign;
 mod interrupted;
 mod power;
@@ -13,7 +14,7 @@ use crate::operator::{Ended, Operator};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The test's network is 10.90.2.0/24.
@@ -121,15 +122,25 @@ impl Stage<'_> {
     }
 }
 
+/// What was built for the scenario.
+pub struct Built {
+    /// The program `landfall`.
+    pub program: PathBuf,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The program `landfall-ingress-proof`.
+    pub proof: PathBuf,
+}
+
 /// Starts a lab, shows everything, and removes the lab, also when something failed. A part that was not reached is a failure.
-pub fn run(program: &Path, bundle: &Path, cache: &Path) -> Result<Vec<Check>> {
+pub fn run(built: &Built, cache: &Path) -> Result<Vec<Check>> {
     let size = Size {
         control_planes: 3,
         workers: 2,
     };
     let lab = Lab::new("test", NET, size, cache);
     let mut checks = Checks { done: Vec::new() };
-    let shown = on_machines(&lab, program, bundle, &mut checks);
+    let shown = on_machines(&lab, built, &mut checks);
     lab.down()?;
     if let Err(Broken) = shown {
         let failure = Some("a check before it failed".to_owned());
@@ -141,9 +152,9 @@ pub fn run(program: &Path, bundle: &Path, cache: &Path) -> Result<Vec<Check>> {
     Ok(checks.done)
 }
 
-fn on_machines(lab: &Lab, program: &Path, bundle: &Path, checks: &mut Checks) -> Result<(), Broken> {
+fn on_machines(lab: &Lab, built: &Built, checks: &mut Checks) -> Result<(), Broken> {
     let stage = checks.needed("machines start, and foreign state is planted", || {
-        lab.up(program, bundle)?;
+        lab.up(&built.program, &built.bundle)?;
         foreign::plant_before(lab)?;
         let operator = Operator::of(lab)?;
         operator.write_cluster(|_| {})?;
@@ -153,6 +164,7 @@ fn on_machines(lab: &Lab, program: &Path, bundle: &Path, checks: &mut Checks) ->
     wrong_input::show(&stage, checks);
     interrupted::show(&stage, checks)?;
     whole::show(&stage, checks)?;
+    conformance::show(&stage, &built.proof, checks);
     upgrade::show(&stage, checks);
     power::show(&stage, checks);
     whole::take_away(&stage, checks);
