@@ -7,9 +7,11 @@
 pub use crate::annotations::target::Target;
 pub use crate::path::PathMode;
 
+use crate::tls::backend::Identity;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that is done to requests of a route before and after they are forwarded. The default does nothing.
@@ -234,7 +236,7 @@ pub struct BasicAuth {
     /// Shown to people.
     pub realm: String,
     /// User to hash (`$2y$`, `$apr1$`, `{SHA}`).
-    pub users: std::sync::Arc<std::collections::BTreeMap<String, String>>,
+    pub users: Arc<std::collections::BTreeMap<String, String>>,
 }
 
 /// Hashes are secrets; they are never shown.
@@ -251,6 +253,8 @@ pub struct ExternalAuth {
     pub url: String,
     /// Where that is; a Service's backend is [`crate::route::Route::auth`].
     pub target: Target,
+    /// How TLS is spoken there, for `https`.
+    pub tls: Option<Upstream>,
     /// Method of the question; the request's own path and method go in `X-Original-*`.
     pub method: hyper::Method,
     /// Fields of a passing answer that are set on the request.
@@ -376,6 +380,10 @@ pub struct Upstream {
     pub tls_verify: bool,
     /// DER certificates of the authorities.
     pub tls_authorities: Vec<Vec<u8>>,
+    /// Certificate that TLS endpoints are shown when they ask for one.
+    pub tls_identity: Option<Arc<Identity>>,
+    /// `X-Forwarded-Prefix` that endpoints see.
+    pub forwarded_prefix: Option<HeaderValue>,
     /// The Service's address instead of its endpoints'.
     pub service_address: bool,
     /// Requests with the same key go to the same endpoint.

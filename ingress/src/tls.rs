@@ -80,4 +80,4 @@ pub struct Session {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

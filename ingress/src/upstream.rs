@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use body::{Body, Cut};
-pub use connect::Tls;
+pub use connect::{Tls, connect};
 #[cfg(test)]
 pub(crate) use http1::{Sending, parse as parse_head, write as write_head};
 pub use http1::{Taken, Tunnel};
@@ -51,6 +51,17 @@ pub struct Waits {
     pub answer: Duration,
     /// For the endpoint to take more of the request.
     pub send: Duration,
+}
+
+impl Destination {
+    /// An endpoint that is spoken to in plain HTTP/1.1.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            protocol: Protocol::Http1,
+            tls: None,
+        }
+    }
 }
 
 impl Waits {

@@ -4,7 +4,8 @@ use super::secrets::{Secrets, place};
 use super::syntax;
 use super::target::Target;
 use super::values::Values;
-use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};
+use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy, Upstream};
+use crate::proxy::policy::htpasswd::is_known;
 use crate::route::Options;
 use hyper::Method;
 use rustls::pki_types::CertificateDer;
@@ -25,7 +26,7 @@ pub(super) fn read(
     options: &Options,
 ) {
     policy.basic_auth = basic(values, namespace, secrets, options);
-    policy.external_auth = external(values, namespace, options);
+    policy.external_auth = external(values, namespace, secrets, options);
     policy.client_certificate = certificate(values, namespace, secrets, options);
 }
 
@@ -66,10 +67,21 @@ fn basic(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, option
         .map_err(str::to_owned)
         .and_then(|(namespace, name)| users(secrets, &namespace, &name, map));
     match users {
-        Ok(users) => Some(BasicAuth {
-            realm: realm.unwrap_or_default(),
-            users: Arc::new(users),
-        }),
+        Ok(users) => {
+            // Who they are stays in the Secret.
+            let unknown = users.values().filter(|hash| !is_known(hash)).count();
+            if unknown > 0 {
+                let why = format!(
+                    "{unknown} of {} users cannot log in: their passwords are not hashed by bcrypt (to cost 14), $apr1$ or {{SHA}}",
+                    users.len()
+                );
+                values.refuse("auth-secret", &why);
+            }
+            Some(BasicAuth {
+                realm: realm.unwrap_or_default(),
+                users: Arc::new(users),
+            })
+        }
         Err(why) => {
             values.fault("auth-secret", &why);
             None
@@ -118,7 +130,12 @@ pub(crate) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static 
     pairs.collect()
 }
 
-fn external(values: &mut Values<'_>, namespace: &str, options: &Options) -> Option<ExternalAuth> {
+fn external(
+    values: &mut Values<'_>,
+    namespace: &str,
+    secrets: &dyn Secrets,
+    options: &Options,
+) -> Option<ExternalAuth> {
     let url = values.text("auth-url");
     let target = values.parse("auth-url", |url| Target::parse(url, namespace, options));
     let method = values.parse("auth-method", syntax::method).unwrap_or(Method::GET);
@@ -128,6 +145,10 @@ fn external(values: &mut Values<'_>, namespace: &str, options: &Options) -> Opti
     let signin = values.parse("auth-signin", syntax::location);
     let parameter = values.parse("auth-signin-redirect-param", syntax::cookie_name);
     let (url, target) = (url?, target?);
+    let tls = match target.tls {
+        true => Some(asked_over_tls(values, &target, namespace, secrets, options)?),
+        false => None,
+    };
     // ingress-nginx adds where the client came from, unless the URL says it itself.
     let signin = signin.map(|signin| {
         if signin.contains("$escaped_request_uri") || signin.contains("rd=") && parameter.is_none() {
@@ -140,10 +161,40 @@ fn external(values: &mut Values<'_>, namespace: &str, options: &Options) -> Opti
     Some(ExternalAuth {
         url: url.to_owned(),
         target,
+        tls,
         method,
         response_headers,
         signin,
     })
+}
+
+/// How an `https` authentication service proves itself: by the authorities that the Ingress names, because none come with this program.
+/// A fault, which closes, when it does not name any.
+fn asked_over_tls(
+    values: &mut Values<'_>,
+    target: &Target,
+    namespace: &str,
+    secrets: &dyn Secrets,
+    options: &Options,
+) -> Option<Upstream> {
+    let Some(text) = values.text("auth-url-ca-secret") else {
+        let why =
+            "https needs ingress.landfall.dev/auth-url-ca-secret, a Secret with the service's authorities in ca.crt";
+        values.fault("auth-url", why);
+        return None;
+    };
+    match authorities(secrets, text, namespace, options) {
+        Ok(authorities) => Some(Upstream {
+            tls_verify: true,
+            tls_authorities: authorities,
+            tls_name: Some(target.server_name()),
+            ..Upstream::default()
+        }),
+        Err(why) => {
+            values.fault("auth-url-ca-secret", &why);
+            None
+        }
+    }
 }
 
 fn certificate(

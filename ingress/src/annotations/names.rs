@@ -50,6 +50,7 @@ pub const NAMES: &[(&str, Support)] = &[
     ("auth-secret-type", Served),
     ("auth-realm", Served),
     ("auth-url", Served),
+    ("auth-url-ca-secret", Served),
     ("auth-method", Served),
     ("auth-response-headers", Served),
     ("auth-signin", Served),
@@ -73,11 +74,9 @@ pub const NAMES: &[(&str, Support)] = &[
     // Endpoints.
     ("backend-protocol", Served),
     ("upstream-vhost", Served),
+    ("x-forwarded-prefix", Served),
     ("service-upstream", Served),
-    (
-        "proxy-ssl-secret",
-        Approximated("only ca.crt is read; endpoints are shown no client certificate"),
-    ),
+    ("proxy-ssl-secret", Served),
     ("proxy-ssl-name", Served),
     ("proxy-ssl-verify", Served),
     (
@@ -206,7 +205,6 @@ pub const NAMES: &[(&str, Support)] = &[
     ("proxy-redirect-to", Refused("Location fields go through as they are")),
     ("proxy-cookie-domain", Refused("cookies go through as they are")),
     ("proxy-cookie-path", Refused("cookies go through as they are")),
-    ("x-forwarded-prefix", Refused("X-Forwarded-Prefix is not set")),
     ("relative-redirects", Refused("Location fields go through as they are")),
     (
         "disable-proxy-intercept-errors",
@@ -234,7 +232,7 @@ const REGEX: &str =
     "only this Ingress' own paths with characters of regular expressions are such, case counts, and Exact stays exact";
 
 /// Names without counterpart in ingress-nginx.
-const OURS_ONLY: [&str; 3] = ["paths", "hsts", "response-headers"];
+const OURS_ONLY: [&str; 4] = ["paths", "hsts", "response-headers", "auth-url-ca-secret"];
 
 /// What becomes of a name; `None` when it is not known under its prefix.
 pub(super) fn support(short: &str, full: &str) -> Option<Support> {

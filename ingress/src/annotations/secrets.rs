@@ -45,7 +45,12 @@ pub struct Use {
 }
 
 /// Annotations that name a Secret.
-const NAMING: [&str; 3] = ["auth-secret", "auth-tls-secret", "proxy-ssl-secret"];
+const NAMING: [&str; 4] = [
+    "auth-secret",
+    "auth-tls-secret",
+    "auth-url-ca-secret",
+    "proxy-ssl-secret",
+];
 
 /// Every Secret that an Ingress names and may name; in a stable order, without doubles.
 pub fn named(ingress: &Ingress, options: &Options) -> Vec<Use> {

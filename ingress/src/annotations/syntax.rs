@@ -144,6 +144,15 @@ pub(crate) fn rewrite_target(text: &str) -> Parsed<String> {
         .ok_or("only $1 to $9 are replaced")
 }
 
+/// A path in front of the one that an endpoint sees, with the characters that ingress-nginx takes.
+pub(super) fn prefix(text: &str) -> Parsed<HeaderValue> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~:".contains(&b);
+    if !text.starts_with('/') || text.starts_with("//") || text.len() > 2048 || !text.bytes().all(plain) {
+        return Err("no path of letters, digits and / - . _ ~ :");
+    }
+    header_value(text)
+}
+
 /// A path that clients are sent to.
 pub(super) fn root(text: &str) -> Parsed<String> {
     let fine = text.starts_with('/') && !text.starts_with("//") && is_url_text(text) && !text.contains('$');

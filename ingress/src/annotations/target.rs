@@ -94,6 +94,14 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The name, or the address, that its certificate has to be for.
+    pub fn server_name(&self) -> String {
+        let host = host_of(&self.authority).unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
+    }
+}
+
 /// `name`, `name.namespace`, both with `.svc` and `.svc.cluster.local` behind.
 fn service(host: &str, port: u16, own: &str, options: &Options) -> Result<Place, &'static str> {
     if host == "localhost" || host.ends_with(".localhost") {

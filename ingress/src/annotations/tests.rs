@@ -121,6 +121,9 @@ fn wishes_that_protect_and_cannot_be_read_close() {
         &[("auth-url", "ftp://x/")],
         &[("auth-url", "http://127.0.0.1/")],
         &[("auth-url", "http://auth.example.com/")],
+        &[("auth-url", "https://auth.example.com/")],
+        &[("auth-url", "https://auth/")],
+        &[("auth-url", "https://auth/"), ("auth-url-ca-secret", "missing")],
         &[("auth-url", "http://auth/x"), ("auth-response-headers", "a b:c")],
         &[("auth-tls-secret", "missing")],
         &[("auth-tls-secret", "ca")],
@@ -156,6 +159,15 @@ fn passwords_come_from_files_and_maps() {
         ("auth-secret-type", "auth-map"),
     ]);
     assert_eq!(map.policy.basic_auth.unwrap().users["carl"], "{SHA}z");
+    // None of these hashes is whole: who has one cannot log in, and people are told so, without names.
+    let told: Vec<_> = file.faults.iter().filter(|f| f.severity == Severity::Refused).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].text.contains("auth-secret: 2 of 2 users cannot log in"),
+        "{}",
+        told[0].text
+    );
+    assert!(!told[0].text.contains("bob") && file.policy.closed.is_none() && !file.bad);
     let none = one("auth-tls-verify-client", "off");
     assert!(none.policy.closed.is_none() && none.policy.client_certificate.is_none());
 }
@@ -171,6 +183,11 @@ fn other_values_that_cannot_be_read_make_the_object_bad() {
         ("permanent-redirect", "//evil.example"),
         ("permanent-redirect", "https://x/\u{7}"),
         ("permanent-redirect-code", "200"),
+        ("x-forwarded-prefix", "api"),
+        ("x-forwarded-prefix", "//evil"),
+        ("x-forwarded-prefix", "/a b"),
+        ("x-forwarded-prefix", "/$1"),
+        ("mirror-target", "https://10.0.0.1/"),
         ("app-root", "https://x"),
         ("app-root", "//x"),
         ("rewrite-target", "x"),

@@ -1,12 +1,16 @@
 //! How endpoints are chosen and spoken to.
 
 use super::auth::authorities;
-use super::secrets::Secrets;
+use super::secrets::{Secrets, place};
 use super::syntax;
 use super::target::{Place, Target};
 use super::values::Values;
 use crate::policy::{Affinity, HashKey, Mirror, Policy, Protocol, Retries, RetryStatuses, Timeouts, Upstream};
 use crate::route::Options;
+use crate::tls::Fault;
+use crate::tls::backend::Identity;
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// ingress-nginx's name for the cookie.
 const COOKIE: &str = "INGRESSCOOKIE";
@@ -114,16 +118,22 @@ fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, opt
         _ => Err("not HTTP, HTTPS, GRPC or GRPCS"),
     });
     let tls_verify = values.flag("proxy-ssl-verify").unwrap_or(false);
-    let tls_authorities = match values.text("proxy-ssl-secret") {
-        None => vec![],
-        Some(text) => authorities(secrets, text, namespace, options).unwrap_or_else(|why| {
-            if tls_verify {
-                // Without authorities nothing can be verified: endpoints then fail, as they should.
+    let (mut tls_authorities, mut tls_identity) = (vec![], None);
+    if let Some(text) = values.text("proxy-ssl-secret") {
+        match authorities(secrets, text, namespace, options) {
+            Ok(authorities) => tls_authorities = authorities,
+            // Without authorities nothing can be verified: endpoints then fail, as they should.
+            Err(why) if tls_verify => values.approximate("proxy-ssl-secret", &why),
+            Err(_) => {}
+        }
+        match identity(secrets, text, namespace, options) {
+            Ok(identity) => tls_identity = identity.map(Arc::new),
+            Err(why) => {
+                let why = format!("endpoints are shown no certificate: {why}");
                 values.approximate("proxy-ssl-secret", &why);
             }
-            vec![]
-        }),
-    };
+        }
+    }
     let hash_by = values.parse("upstream-hash-by", hash_key);
     Upstream {
         protocol,
@@ -131,8 +141,29 @@ fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, opt
         tls_name: values.parse("proxy-ssl-name", syntax::alias),
         tls_verify,
         tls_authorities,
+        tls_identity,
+        forwarded_prefix: values.parse("x-forwarded-prefix", syntax::prefix),
         service_address: values.flag("service-upstream").unwrap_or(false),
         hash_by,
+    }
+}
+
+/// The certificate of `tls.crt` with the key of `tls.key`; none when the Secret has neither.
+fn identity(secrets: &dyn Secrets, text: &str, namespace: &str, options: &Options) -> Result<Option<Identity>, String> {
+    let (namespace, name) = place(text, namespace, options)?;
+    let of = |why: String| format!("Secret {namespace}/{name} {why}");
+    let value = |key| {
+        secrets
+            .value(&namespace, &name, key)
+            .map(|value| value.map(Zeroizing::new))
+    };
+    match (value("tls.crt").map_err(of)?, value("tls.key").map_err(of)?) {
+        (None, None) => Ok(None),
+        (Some(chain), Some(key)) => Identity::read(&chain, &key)
+            .map(Some)
+            .map_err(|fault| of(fault.to_string())),
+        (None, Some(_)) => Err(of(Fault::Lacks("tls.crt").to_string())),
+        (Some(_), None) => Err(of(Fault::Lacks("tls.key").to_string())),
     }
 }
 
@@ -172,6 +203,7 @@ fn mirror(values: &mut Values<'_>, namespace: &str, options: &Options) -> Option
         match target.place {
             // A copy for the same host would come back and be copied again.
             Place::OwnHost => Err("a copy cannot go to the request's own host"),
+            _ if target.tls => Err("copies go over plain http only"),
             _ => Ok(target),
         }
     })?;

@@ -171,6 +171,16 @@ impl<'a> Values<'a> {
         });
     }
 
+    /// Says that a part of a wish is not served; the rest is.
+    pub(super) fn refuse(&mut self, name: &str, why: &str) {
+        let text = format!("{}: {why}", self.full(name));
+        self.faults.push(Fault {
+            severity: Severity::Refused,
+            reason: Reason::UnsupportedAnnotation,
+            text,
+        });
+    }
+
     fn close(&mut self, full: &str, why: &str) {
         let text = format!("{}: {why}", shown(full));
         self.faults.push(Fault {

@@ -56,6 +56,23 @@ fn secrets_and_services_that_manifests_leave_out_are_no_fault() {
 }
 
 #[test]
+fn passwords_that_nobody_can_check_are_told() {
+    let text = manifest("nginx.ingress.kubernetes.io/auth-type: basic, nginx.ingress.kubernetes.io/auth-secret: users");
+    let with = |file: &str| {
+        format!("{text}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: users}}\nstringData: {{auth: '{file}'}}\n")
+    };
+    let fine = report(&with("anna:{SHA}87u9ZqY9S/F0eUBXjsPQEDUw4h0="));
+    assert_eq!(fine.ingresses[0].verdict, Verdict::Supported, "{fine:?}");
+    let report = report(&with("anna:$6$salt$hash"));
+    assert_eq!((report.ingresses[0].verdict, report.status()), (Verdict::Refused, 2));
+    let text = report.text();
+    assert!(
+        text.contains("1 of 1 users cannot log in") && !text.contains("anna"),
+        "{text}"
+    );
+}
+
+#[test]
 fn classes_of_the_input_count() {
     let text = format!(
         "{}---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: nginx}}\nspec: {{controller: k8s.io/ingress-nginx}}\n",

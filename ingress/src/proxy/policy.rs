@@ -46,10 +46,12 @@ pub(super) use passage::Passage;
 
 use crate::annotations::target::{Place, Target};
 use crate::limits::Limits;
-use crate::policy::ExternalAuth;
+use crate::policy::{ExternalAuth, Protocol, Upstream};
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
 use crate::tls;
+use crate::tls::backend::{self, Alpn};
+use crate::upstream::{Destination, Tls};
 use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
@@ -184,10 +186,11 @@ impl Policies {
             own => own,
         };
         let addresses = place(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri);
-        let answer = match (addresses, external::question(auth, asked, authority, &uri)) {
-            (Some(addresses), Some(question)) => {
+        let destinations = addresses.and_then(|addresses| destinations(addresses, auth.tls.as_ref()));
+        let answer = match (destinations, external::question(auth, asked, authority, &uri)) {
+            (Some(destinations), Some(question)) => {
                 let most = self.limits.subrequest_bytes;
-                self.fetcher.fetch(&addresses, &question, most).await
+                self.fetcher.fetch(&destinations, &question, most).await
             }
             _ => Err(fetch::FetchError::Unreachable),
         };
@@ -281,7 +284,7 @@ impl Policies {
         let slot = Arc::clone(&self.mirrors).try_acquire_owned().ok()?;
         let most = if mirror.body { self.limits.mirrored_bytes } else { 0 };
         let to = mirror::To {
-            addresses,
+            destinations: destinations(addresses, None)?,
             authority: mirror.place.authority.clone(),
             uri: uri.parse().ok()?,
         };
@@ -307,9 +310,13 @@ impl Policies {
         }
         let fallback = route.fallback.as_ref()?;
         let question = error_page::question(passage, route, status)?;
-        let addresses: Vec<SocketAddr> = fallback.candidates().take(self.limits.tries).collect();
+        let destinations: Vec<_> = fallback
+            .candidates()
+            .take(self.limits.tries)
+            .map(Destination::plain)
+            .collect();
         let most = self.limits.subrequest_bytes;
-        let page = self.fetcher.fetch(&addresses, &question, most).await.ok()?;
+        let page = self.fetcher.fetch(&destinations, &question, most).await.ok()?;
         Some(error_page::answer(page))
     }
 }
@@ -332,10 +339,6 @@ fn place(
     uri: &str,
 ) -> Option<Vec<SocketAddr>> {
     const TRIES: usize = 3;
-    if target.tls {
-        // Certificates of the outside cannot be checked: this program brings no list of authorities.
-        return None;
-    }
     match &target.place {
         Place::Address(address) => Some(vec![*address]),
         Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
@@ -348,6 +351,24 @@ fn place(
                 .then(|| route.backend.candidates().take(TRIES).collect())
         }
     }
+}
+
+/// How each address is spoken to: over TLS where the target says so. None when its name cannot be proven.
+fn destinations(addresses: Vec<SocketAddr>, tls: Option<&Upstream>) -> Option<Vec<Destination>> {
+    let Some(tls) = tls else {
+        return Some(addresses.into_iter().map(Destination::plain).collect());
+    };
+    let config = backend::config(tls, Alpn::Http1);
+    let destination = |address: SocketAddr| {
+        let name = backend::name(tls, address.ip())?;
+        let config = Arc::clone(&config);
+        Some(Destination {
+            address,
+            protocol: Protocol::Https,
+            tls: Some(Tls { config, name }),
+        })
+    };
+    addresses.into_iter().map(destination).collect()
 }
 
 /// Sets fields, replacing what is there; several of one name stay several.

@@ -1,5 +1,6 @@
 //! TLS to endpoints: what is checked of their certificates, and the name that is asked for.
 
+use super::certificate::{Certificate, Fault};
 use super::provider::provider;
 use crate::limits;
 use crate::policy::Upstream;
@@ -8,7 +9,9 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +25,40 @@ pub enum Alpn {
     Http2,
 }
 
+/// A certificate of ours, with its key, that endpoints are shown.
+#[derive(Debug)]
+pub struct Identity {
+    certificate: Certificate,
+    /// Tells identities apart: a hash of what they were read from.
+    digest: [u8; 32],
+}
+
+impl Identity {
+    /// Reads a chain and its key, both PEM.
+    pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, Fault> {
+        let digest = Sha256::new().chain_update(chain).chain_update([0]).chain_update(key);
+        Ok(Self {
+            certificate: Certificate::read(chain, key)?,
+            digest: digest.finalize().into(),
+        })
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Identity {}
+
 /// What makes two configurations the same.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     alpn: Alpn,
     check: Check,
     authorities: Vec<Vec<u8>>,
+    identity: Option<[u8; 32]>,
 }
 
 /// What is checked of an endpoint's certificate.
@@ -59,6 +90,7 @@ pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
         } else {
             Vec::new()
         },
+        identity: upstream.tls_identity.as_ref().map(|identity| identity.digest),
     };
     let mut configs = CONFIGS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(config) = configs.get(&key) {
@@ -68,7 +100,7 @@ pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
     if configs.len() >= limits::TLS_CONFIGS {
         configs.clear();
     }
-    let config = Arc::new(build(&key));
+    let config = Arc::new(build(&key, upstream.tls_identity.as_deref()));
     configs.insert(key, Arc::clone(&config));
     config
 }
@@ -82,7 +114,7 @@ pub fn name(upstream: &Upstream, endpoint: IpAddr) -> Option<ServerName<'static>
     }
 }
 
-fn build(key: &Key) -> ClientConfig {
+fn build(key: &Key, identity: Option<&Identity>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(key.authorities.iter().map(|der| CertificateDer::from(der.as_slice())));
     let verifier = Verifier {
@@ -90,12 +122,18 @@ fn build(key: &Key) -> ClientConfig {
         roots,
     };
     let builder = ClientConfig::builder_with_provider(provider());
-    let mut config = builder
+    let builder = builder
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        Some(identity) => {
+            let shown = SingleCertAndKey::from(Arc::clone(identity.certificate.key()));
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![match key.alpn {
         Alpn::Http1 => b"http/1.1".to_vec(),
         Alpn::Http2 => b"h2".to_vec(),

@@ -5,4 +5,4 @@ mod clients;
 mod ends;
 mod handshakes;
 mod hosts;
-mod pki;
+pub(crate) mod pki;

@@ -1,6 +1,6 @@
 //! New connections to endpoints: TCP, and TLS where the protocol has it.
 
-use super::{Destination, Waits};
+use super::Destination;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::hash::{Hash, Hasher};
@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -46,8 +47,8 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects within `waits.connect`. `None` when there is no connection: nothing of any request was sent.
-pub(super) async fn connect(to: &Destination, waits: &Waits) -> Option<Stream> {
+/// Connects, within `longest`. `None` when there is no connection: nothing of any request was sent.
+pub async fn connect(to: &Destination, longest: Duration) -> Option<Stream> {
     let connecting = async {
         let stream = TcpStream::connect(to.address).await?;
         // Without it small writes wait for acknowledgements; failing to set it costs speed only.
@@ -61,7 +62,7 @@ pub(super) async fn connect(to: &Destination, waits: &Waits) -> Option<Stream> {
             }
         }
     };
-    timeout(waits.connect, connecting).await.ok()?.ok()
+    timeout(longest, connecting).await.ok()?.ok()
 }
 
 impl AsyncRead for Stream {

@@ -103,7 +103,7 @@ impl Idle {
             let fresh = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => match connect(to, waits).await {
+                None => match connect(to, waits.connect).await {
                     Some(stream) => Connection::new(stream),
                     None => return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body)))),
                 },

@@ -55,7 +55,7 @@ impl Shared {
                 other => return other,
             }
         }
-        let Some(stream) = connect(to, waits).await else {
+        let Some(stream) = connect(to, waits.connect).await else {
             return Err(Failure::Untouched(Box::new(request)));
         };
         let mut builder = http2::Builder::new(TokioExecutor::new());

@@ -2,25 +2,24 @@
 //! the requests of clients.
 
 use crate::limits::Limits;
+use crate::upstream::{Destination, connect};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// Idle connections kept per address.
-const IDLE_PER_ADDRESS: usize = 8;
-/// Idle connections of all addresses are looked through beyond this number of addresses.
-const IDLE_ADDRESSES: usize = 256;
+/// Idle connections kept per destination.
+const IDLE_PER_DESTINATION: usize = 8;
+/// Idle connections of all destinations are looked through beyond this number of them.
+const IDLE_DESTINATIONS: usize = 256;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub(super) enum FetchError {
 
 /// A client of its own.
 pub(super) struct Fetcher {
-    idle: Mutex<HashMap<SocketAddr, Vec<(Sender, Instant)>>>,
+    idle: Mutex<HashMap<Destination, Vec<(Sender, Instant)>>>,
     slots: Semaphore,
     total: Duration,
     connect: Duration,
@@ -55,19 +54,19 @@ impl Fetcher {
         }
     }
 
-    /// Sends a request to the first address that takes it and returns the whole answer, whose body may have `most` bytes. Waits at most
+    /// Sends a request to the first destination that takes it and returns the whole answer, whose body may have `most` bytes. Waits at most
     /// `limits.subrequest` for all of it.
     pub(super) async fn fetch(
         &self,
-        addresses: &[SocketAddr],
+        destinations: &[Destination],
         request: &Request<Full<Bytes>>,
         most: usize,
     ) -> Result<Response<Bytes>, FetchError> {
         let all = async {
             // The semaphore is never closed.
             let _slot = self.slots.acquire().await;
-            for address in addresses {
-                match self.ask(*address, request, most).await {
+            for to in destinations {
+                match self.ask(to, request, most).await {
                     Err(FetchError::Unreachable) => {}
                     other => return other,
                 }
@@ -79,21 +78,19 @@ impl Fetcher {
 
     async fn ask(
         &self,
-        address: SocketAddr,
+        to: &Destination,
         request: &Request<Full<Bytes>>,
         most: usize,
     ) -> Result<Response<Bytes>, FetchError> {
         // A kept connection may have been closed by the other side; whatever came of the request there, it is one that may be repeated.
-        if let Some(sender) = self.take(address)
-            && let Ok(response) = self.exchange(address, sender, request, most).await
+        if let Some(sender) = self.take(to)
+            && let Ok(response) = self.exchange(to, sender, request, most).await
         {
             return Ok(response);
         }
-        let Ok(Ok(stream)) = timeout(self.connect, TcpStream::connect(address)).await else {
+        let Some(stream) = connect(to, self.connect).await else {
             return Err(FetchError::Unreachable);
         };
-        // Costs speed only when it cannot be set.
-        let _ = stream.set_nodelay(true);
         let handshake = http1::Builder::new()
             .max_header_size(self.head_bytes)
             .handshake(TokioIo::new(stream));
@@ -102,12 +99,12 @@ impl Fetcher {
         };
         // Its error reaches whoever waits for the answer.
         tokio::spawn(async move { drop(connection.await) });
-        self.exchange(address, sender, request, most).await
+        self.exchange(to, sender, request, most).await
     }
 
     async fn exchange(
         &self,
-        address: SocketAddr,
+        to: &Destination,
         mut sender: Sender,
         request: &Request<Full<Bytes>>,
         most: usize,
@@ -117,36 +114,36 @@ impl Fetcher {
         let body = Limited::new(body, most).collect().await;
         let body = body.map_err(|_| FetchError::Broken)?.to_bytes();
         if sender.is_ready() {
-            self.keep(address, sender);
+            self.keep(to, sender);
         }
         Ok(Response::from_parts(parts, body))
     }
 
-    fn take(&self, address: SocketAddr) -> Option<Sender> {
+    fn take(&self, to: &Destination) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = idle.get_mut(&address)?;
+        let list = idle.get_mut(to)?;
         while let Some((sender, since)) = list.pop() {
             if since.elapsed() < self.kept && sender.is_ready() {
                 return Some(sender);
             }
         }
-        idle.remove(&address);
+        idle.remove(to);
         None
     }
 
-    fn keep(&self, address: SocketAddr, sender: Sender) {
+    fn keep(&self, to: &Destination, sender: Sender) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() >= IDLE_ADDRESSES {
+        if idle.len() >= IDLE_DESTINATIONS {
             idle.retain(|_, list| {
                 list.retain(|(sender, since)| since.elapsed() < self.kept && !sender.is_closed());
                 !list.is_empty()
             });
         }
-        if idle.len() >= IDLE_ADDRESSES && !idle.contains_key(&address) {
+        if idle.len() >= IDLE_DESTINATIONS && !idle.contains_key(to) {
             return;
         }
-        let list = idle.entry(address).or_default();
-        if list.len() < IDLE_PER_ADDRESS {
+        let list = idle.entry(to.clone()).or_default();
+        if list.len() < IDLE_PER_DESTINATION {
             list.push((sender, Instant::now()));
         }
     }

@@ -4,11 +4,11 @@
 //! mirrored; nothing of it reaches the client.
 
 use super::fetch::Fetcher;
+use crate::upstream::Destination;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Uri};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,7 +17,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Where copies go.
 pub(super) struct To {
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) destinations: Vec<Destination>,
     /// `Host`; empty for the request's own.
     pub(super) authority: String,
     pub(super) uri: Uri,
@@ -36,7 +36,8 @@ pub(crate) struct Copy {
 
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Copy to {:?}, {} bytes so far", self.to.addresses, self.body.len())
+        let addresses: Vec<_> = self.to.destinations.iter().map(|to| to.address).collect();
+        write!(f, "Copy to {addresses:?}, {} bytes so far", self.body.len())
     }
 }
 
@@ -98,7 +99,7 @@ impl Copy {
         let request = head.map(|()| Full::new(Bytes::from(body)));
         tokio::spawn(async move {
             // Whether it arrived is nobody's concern.
-            drop(fetcher.fetch(&to.addresses, &request, ANSWER_BYTES).await);
+            drop(fetcher.fetch(&to.destinations, &request, ANSWER_BYTES).await);
             drop(slot);
         });
     }

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
 /// A request that may go on.
 pub(crate) struct Passage {
     pub(super) policy: Arc<Policy>,
@@ -93,6 +95,9 @@ impl Passage {
             }
         };
         set(header::HOST, &self.policy.upstream.host);
+        if let Some(prefix) = &self.policy.upstream.forwarded_prefix {
+            headers.insert(FORWARDED_PREFIX, prefix.clone());
+        }
     }
 
     /// The copy for the mirror, of a request that is ready to go. None when it is not mirrored.

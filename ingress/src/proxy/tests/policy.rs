@@ -4,4 +4,6 @@ mod access;
 mod answers;
 mod certificates;
 mod choice;
+mod http2;
+mod tls;
 mod world;

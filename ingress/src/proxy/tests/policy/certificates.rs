@@ -4,46 +4,20 @@ use super::world::{Answer, World, plain, read};
 use crate::policy::Upstream;
 use crate::proxy::tests::ends::Running;
 use crate::tls::backend::{Alpn, config};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use crate::tls::provider;
+use crate::tls::tests::pki::Authority;
+use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-fn authority(name: &str) -> Authority {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let der = params.self_signed(&key).unwrap();
-    let text = STANDARD.encode(der.der());
-    Authority {
-        pem: format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"),
-        issuer: Issuer::new(params, key),
-    }
-}
-
-impl Authority {
-    fn client(&self, name: &str) -> Arc<CertifiedKey> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let der = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
-        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        let signing = provider.key_provider.load_private_key(private).unwrap();
-        Arc::new(CertifiedKey::new(vec![CertificateDer::from(der)], signing))
-    }
+/// What a client of this authority shows.
+fn client(authority: &Authority, name: &str) -> Arc<CertifiedKey> {
+    let pair = authority.client(name);
+    let signing = provider().key_provider.load_private_key(pair.key()).unwrap();
+    Arc::new(CertifiedKey::new(vec![pair.der()], signing))
 }
 
 /// Asks over TLS; the name of the handshake and the host of the request may differ. None when the handshake or the connection fails.
@@ -66,7 +40,7 @@ async fn ask(proxy: &Running, name: &str, host: &str, own: Option<&Arc<Certified
 #[tokio::test]
 async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they_are() {
     let a = plain("alpha").await;
-    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let wishes = |secret| {
         [
             ("auth-tls-secret", secret),
@@ -77,8 +51,8 @@ async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they
     let root = ("Prefix", "/", "a");
     let proxy = World::new()
         .service("a", &[a.address])
-        .secret("ours", "ca.crt", &ours.pem)
-        .secret("theirs", "ca.crt", &theirs.pem)
+        .secret("ours", "ca.crt", &ours.pem())
+        .secret("theirs", "ca.crt", &theirs.pem())
         .with(&wishes("d/ours"), "h.io", root, &["h.io"])
         .with(&wishes("d/theirs"), "t.io", root, &["t.io"])
         .with(&[], "open.io", root, &["open.io"])
@@ -90,7 +64,7 @@ async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they
         )
         .start_tls()
         .await;
-    let (anna, eve) = (ours.client("anna"), theirs.client("anna"));
+    let (anna, eve) = (client(&ours, "anna"), client(&theirs, "anna"));
     let spoof = "ssl-client-subject-dn: CN=root\r\nssl-client-verify: FAILED\r\nConnection: ssl-client-verify\r\n";
     let answer = ask(&proxy, "h.io", "h.io", Some(&anna), spoof)
         .await

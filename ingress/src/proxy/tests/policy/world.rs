@@ -224,7 +224,8 @@ impl World {
         self.run(true).await
     }
 
-    async fn run(self, tls: bool) -> Running {
+    /// Clients speak TLS or do not.
+    pub(super) async fn run(self, tls: bool) -> Running {
         let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets);
         let snapshot = snapshot.with_certificates(&View::new(BTreeMap::new()), None);
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
@@ -240,7 +241,7 @@ impl World {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    fields: Vec<(String, String)>,
+    pub(super) fields: Vec<(String, String)>,
     pub(super) body: String,
 }
 
