@@ -6,11 +6,15 @@
 )]
 
 mod chromium;
+mod commands;
 mod dashboard;
 mod handover;
 mod harness;
+mod lists;
+mod protocols;
 mod rights;
 mod secrets;
+mod status;
 
 use harness::{Proxy, class, endpoint, fetch, ingress, pod, read_all, refusing, service, slice, split, until};
 use landfall_test_ingress::FakeApi;

@@ -1,6 +1,6 @@
 //! Secrets that Ingresses name: followed by name, picked up when they come, and never in the way of anything else.
 
-use crate::harness::{Proxy, endpoint, ingress, until};
+use crate::harness::{Proxy, endpoint, ingress, pod, until};
 use crate::{cluster, ready};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -145,4 +145,137 @@ async fn secrets_that_may_not_be_read_stop_nothing() {
         proxy.body("second.nginx.com").await == "one"
     })
     .await;
+}
+
+const CLUSTER: [&str; 3] = [
+    "--secrets=cluster",
+    "--http-address=127.0.0.1:0",
+    "--admin-address=127.0.0.1:0",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_watch_over_the_whole_cluster_finds_what_is_wanted_now_and_later() {
+    let (api, authority) = (cluster(&[endpoint("one").await]).await, Authority::new());
+    api.put("secrets", authority.secret("web"));
+    api.put("secrets", authority.secret("another"));
+    api.put("ingresses", with_tls("web"));
+    let proxy = Proxy::start_with(&api, "", &CLUSTER);
+    until("ready", || proxy.ready()).await;
+    let before = trusted(&proxy, &authority).await;
+    assert!(before.is_some(), "ready means with its certificate");
+
+    api.put("secrets", authority.secret("web"));
+    until("the next certificate", || async {
+        let now = trusted(&proxy, &authority).await;
+        assert!(now.is_some(), "a rotation fails no handshake");
+        now != before
+    })
+    .await;
+    // One that was there all the time, and was not kept: it is read by itself, and followed by the same watch.
+    api.put("ingresses", with_tls("another"));
+    until("the other Secret", || async {
+        trusted(&proxy, &authority).await.is_some()
+    })
+    .await;
+    let gets = api.count("get", "secrets");
+    let before = trusted(&proxy, &authority).await;
+    api.put("secrets", authority.secret("another"));
+    until("its next certificate", || async {
+        trusted(&proxy, &authority).await != before
+    })
+    .await;
+    api.delete("secrets", "default", "another");
+    until("the self-signed certificate", || async {
+        trusted(&proxy, &authority).await.is_none()
+    })
+    .await;
+    api.put("ingresses", with_tls("later"));
+    until("it is asked for", || async { api.count("get", "secrets") > gets }).await;
+    api.put("secrets", authority.secret("later"));
+    until("one that comes later", || async {
+        trusted(&proxy, &authority).await.is_some()
+    })
+    .await;
+    assert_eq!((api.count("list", "secrets"), api.count("watch", "secrets")), (1, 1));
+    // What was missed while the watch was cut is read again.
+    let before = trusted(&proxy, &authority).await;
+    api.cut_and_forget();
+    api.put("secrets", authority.secret("later"));
+    until("the certificate from behind the cut", || async {
+        trusted(&proxy, &authority).await.is_some_and(|now| Some(now) != before)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_kinds_that_no_ingress_names_are_not_sent_at_all() {
+    let (api, authority) = (cluster(&[endpoint("one").await]).await, Authority::new());
+    for (name, kind) in [
+        ("release", "helm.sh/release.v1"),
+        ("token", "kubernetes.io/service-account-token"),
+        ("pull", "kubernetes.io/dockerconfigjson"),
+    ] {
+        let mut secret = authority.secret(name);
+        secret["type"] = json!(kind);
+        api.put("secrets", secret);
+    }
+    api.put("secrets", authority.secret("web"));
+    api.put("ingresses", with_tls("web"));
+    let proxy = Proxy::start_with(&api, "", &CLUSTER);
+    until("ready", || proxy.ready()).await;
+    assert!(trusted(&proxy, &authority).await.is_some());
+    assert_eq!(api.sent_secrets(), ["web".to_owned()].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_over_all_secrets_that_is_given_later_is_used() {
+    let (api, authority) = (cluster(&[endpoint("one").await]).await, Authority::new());
+    for verb in ["get", "list", "watch"] {
+        api.forbid(verb, "secrets");
+    }
+    api.put("secrets", authority.secret("web"));
+    api.put("ingresses", with_tls("web"));
+    let proxy = Proxy::start_with(&api, "", &CLUSTER);
+    until("ready", || proxy.ready()).await;
+    assert_eq!(trusted(&proxy, &authority).await, None);
+    until("the reason", || async {
+        proxy
+            .page("/api/v1/remarks")
+            .await
+            .1
+            .contains("cannot be read: Forbidden")
+    })
+    .await;
+    for verb in ["get", "list", "watch"] {
+        api.allow(verb, "secrets");
+    }
+    until("its certificate", || async {
+        trusted(&proxy, &authority).await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_that_nobody_can_check_are_remarked_on_the_dashboard_and_in_an_event() {
+    let api = cluster(&[endpoint("one").await]).await;
+    api.put("pods", pod("a", "10.0.0.1"));
+    let users = json!({ "metadata": { "name": "users", "namespace": "default" },
+        "data": { "auth": "YW5uYTokNiRzYWx0JGhhc2gK" } });
+    api.put("secrets", users);
+    let mut object = ingress("locked", "locked.nginx.com", "nginx");
+    object["metadata"]["annotations"] =
+        json!({ "nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": "users" });
+    api.put("ingresses", object);
+    let proxy = Proxy::start(&api, "a");
+    let wanted = "1 of 1 users cannot log in";
+    until("the remark", || async {
+        let (_, page) = proxy.page("/api/v1/remarks").await;
+        let event = api
+            .all("events")
+            .iter()
+            .any(|event| event["note"].as_str().is_some_and(|n| n.contains(wanted)));
+        page.contains(wanted) && event
+    })
+    .await;
+    assert_eq!(proxy.status("locked.nginx.com").await, 401);
 }

@@ -27,6 +27,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use world::{World, key_of};
 
+pub use world::StreamingLists;
+
 /// How often a watch that allows it hears of the newest version. A real server: about once a minute.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
 
@@ -116,9 +118,19 @@ impl FakeApi {
         self.world().forbidden.insert((verb.to_owned(), resource.to_owned()));
     }
 
-    /// Refuses streaming lists as a server does that is older than they are.
-    pub fn refuse_streaming_lists(&self) {
-        self.world().no_streaming = true;
+    /// Grants a right again.
+    pub fn allow(&self, verb: &str, resource: &str) {
+        self.world().forbidden.remove(&(verb.to_owned(), resource.to_owned()));
+    }
+
+    /// Treats streaming lists so from now on.
+    pub fn streaming_lists(&self, how: StreamingLists) {
+        self.world().streaming_lists = how;
+    }
+
+    /// Forgets a list that is being read in pages: its next page is answered with 410.
+    pub fn expire_page(&self) {
+        self.world().expired_page = true;
     }
 
     /// Ends all watches; they can go on where they were.
@@ -139,6 +151,11 @@ impl FakeApi {
     pub fn count(&self, verb: &str, resource: &str) -> usize {
         let key = (verb.to_owned(), resource.to_owned());
         self.world().requests.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Names of the Secrets that went out, in lists and watches.
+    pub fn sent_secrets(&self) -> BTreeSet<String> {
+        self.world().sent_secrets.clone()
     }
 
     /// Every verb and resource that was asked for.
@@ -213,12 +230,17 @@ impl FakeApi {
 
     async fn list(&self, target: &Target) -> Response<Stream> {
         self.released(&target.plural).await;
-        let text = self.world().list(target);
+        if target.after.is_some() && std::mem::take(&mut self.world().expired_page) {
+            return failure(StatusCode::GONE, "Expired");
+        }
+        let mut world = self.world();
+        let text = world.list(target);
+        world.note_secrets(target, text.as_bytes());
         respond(StatusCode::OK, text)
     }
 
     async fn watch(&self, target: Target) -> Response<Stream> {
-        if target.initial_events && self.world().no_streaming {
+        if target.initial_events && self.world().streaming_lists == StreamingLists::Refused {
             return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
         }
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -233,8 +255,12 @@ impl FakeApi {
         let mut cursor = target.version;
         if target.initial_events {
             self.released(&target.plural).await;
-            let (version, events) = self.world().initial_events(&target);
+            let (version, mut events) = self.world().initial_events(&target);
             cursor = version;
+            if self.world().streaming_lists == StreamingLists::Ignored {
+                // The bookmark.
+                events.pop();
+            }
             if events.into_iter().any(|event| sender.send(event).is_err()) {
                 return;
             }
@@ -249,6 +275,9 @@ impl FakeApi {
                 (world.version, world.since(cursor, &target))
             };
             cursor = version.max(cursor);
+            events
+                .iter()
+                .for_each(|event| self.world().note_secrets(&target, event));
             if events.into_iter().any(|event| sender.send(event).is_err()) {
                 return;
             }

@@ -23,14 +23,21 @@ pub(super) struct Target {
     pub(super) limit: usize,
     /// Where the last page ended.
     pub(super) after: Option<String>,
-    /// Terms `path=value` of fieldSelector and labelSelector that all must hold.
+    /// Terms `path=value` and `path!=value` of fieldSelector and labelSelector that all must hold.
     selectors: Vec<Selector>,
 }
 
 #[derive(Debug)]
 struct Selector {
     path: Vec<String>,
-    wanted: Option<String>,
+    wanted: Wanted,
+}
+
+#[derive(Debug)]
+enum Wanted {
+    Value(String),
+    Another(String),
+    Any,
 }
 
 impl Target {
@@ -94,9 +101,11 @@ impl Target {
         let object: Value = serde_json::from_slice(text).unwrap();
         self.selectors.iter().all(|selector| {
             let found = selector.path.iter().fold(&object, |value, part| &value[part.as_str()]);
+            let text = found.as_str().unwrap_or_default();
             match &selector.wanted {
-                Some(wanted) => found.as_str().unwrap_or_default() == wanted,
-                None => !found.is_null(),
+                Wanted::Value(value) => text == value,
+                Wanted::Another(value) => text != value,
+                Wanted::Any => !found.is_null(),
             }
         })
     }
@@ -107,15 +116,16 @@ fn terms(text: Option<&str>, path: fn(&str) -> Vec<String>) -> impl Iterator<Ite
         .unwrap_or_default()
         .split(',')
         .filter(|term| !term.is_empty())
-        .map(|term| match term.split_once('=') {
-            Some((name, wanted)) => Selector {
-                path: path(name.trim_end_matches('=')),
-                wanted: Some(wanted.trim_start_matches('=').to_owned()),
-            },
-            None => Selector {
-                path: path(term),
-                wanted: None,
-            },
+        .map(|term| {
+            let (name, wanted) = match (term.split_once("!="), term.split_once('=')) {
+                (Some((name, value)), _) => (name, Wanted::Another(value.to_owned())),
+                (None, Some((name, value))) => (name, Wanted::Value(value.trim_start_matches('=').to_owned())),
+                (None, None) => (term, Wanted::Any),
+            };
+            Selector {
+                path: path(name),
+                wanted,
+            }
         })
         .collect();
     terms.into_iter()

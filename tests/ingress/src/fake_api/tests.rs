@@ -31,6 +31,9 @@ async fn pages_of_a_list_join_without_gap_and_bear_the_first_ones_version() {
         second["metadata"]["resourceVersion"]
     );
     assert_eq!(second["metadata"]["continue"], "");
+    api.expire_page();
+    let again = format!("/api/v1/services?limit=9&continue={next}");
+    assert_eq!((ask(&api, &again).await.0, ask(&api, &again).await.0), (410, 200));
 }
 
 #[tokio::test]
@@ -42,10 +45,14 @@ async fn selectors_choose_and_refusals_refuse() {
     assert_eq!(names(&list), ["y"]);
     let (_, list) = ask(&api, "/api/v1/pods?fieldSelector=metadata.name%3Dx").await;
     assert_eq!(names(&list), ["x"]);
+    let (_, list) = ask(&api, "/api/v1/pods?labelSelector=a%2Fb%21%3D2").await;
+    assert_eq!(names(&list), ["x"]);
+    let both = "/api/v1/pods?fieldSelector=metadata.name%21%3Dx%2Cmetadata.name%21%3Dz";
+    assert_eq!(names(&ask(&api, both).await.1), ["y"]);
     assert_eq!(ask(&api, "/api/v1/namespaces/n/pods/z").await.0, 404);
     api.forbid("list", "pods");
     assert_eq!(ask(&api, "/api/v1/pods").await.0, 403);
-    assert_eq!(api.count("list", "pods"), 3);
+    assert_eq!(api.count("list", "pods"), 5);
 }
 
 #[tokio::test]
@@ -75,9 +82,18 @@ async fn a_streaming_list_ends_in_its_bookmark_and_goes_on_as_a_watch() {
     );
     api.delete("ingresses", "default", "a");
     assert_eq!(next().await.0, "DELETED");
-    api.refuse_streaming_lists();
+    api.streaming_lists(StreamingLists::Refused);
     let again = ask(&api, &format!("{path}?watch=true&sendInitialEvents=true")).await;
     assert_eq!(again.0, 422);
+    // A server that does not know the wish sends what there is and says nothing of an end.
+    api.streaming_lists(StreamingLists::Ignored);
+    api.put("ingresses", ingress("b", "h", "s"));
+    let target = Target::of(path, "watch=true&sendInitialEvents=true").unwrap();
+    let Stream(mut events) = api.watch(target).await.into_body();
+    let mut next = async || -> Value { serde_json::from_slice(&events.recv().await.unwrap()).unwrap() };
+    assert_eq!(next().await["object"]["metadata"]["name"], "b");
+    api.put("ingresses", ingress("c", "h", "s"));
+    assert_eq!(next().await["object"]["metadata"]["name"], "c");
 }
 
 #[tokio::test]

@@ -29,6 +29,18 @@ struct Happened {
     event: Bytes,
 }
 
+/// What becomes of a watch that is to begin with all objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StreamingLists {
+    /// It does, and a bookmark says where they end.
+    #[default]
+    Served,
+    /// 422, by a server on which they are turned off.
+    Refused,
+    /// All objects come, as in any watch without a version, and nothing says where they end: a server that does not know the wish.
+    Ignored,
+}
+
 #[derive(Default)]
 pub(super) struct World {
     pub(super) version: u64,
@@ -39,9 +51,13 @@ pub(super) struct World {
     pub(super) held: BTreeSet<String>,
     /// Verb and resource that are refused.
     pub(super) forbidden: BTreeSet<(String, String)>,
-    pub(super) no_streaming: bool,
+    pub(super) streaming_lists: StreamingLists,
+    /// The next page that continues a list is answered with 410.
+    pub(super) expired_page: bool,
     /// Requests by verb and resource.
     pub(super) requests: BTreeMap<(String, String), usize>,
+    /// Names of Secrets that went out in lists and watches.
+    pub(super) sent_secrets: BTreeSet<String>,
     /// Goes up when all watches are cut.
     pub(super) cuts: u64,
 }
@@ -154,6 +170,19 @@ impl World {
             }
         }
         format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\",\"continue\":\"{more}\"}},\"items\":[{items}]}}")
+    }
+
+    /// Takes note of the Secrets in a list or an event.
+    pub(super) fn note_secrets(&mut self, target: &Target, text: &[u8]) {
+        if target.plural != "secrets" {
+            return;
+        }
+        let value: Value = serde_json::from_slice(text).unwrap();
+        let listed = value["items"].as_array().into_iter().flatten();
+        let names = listed
+            .chain([&value["object"]])
+            .filter_map(|o| o["metadata"]["name"].as_str());
+        self.sent_secrets.extend(names.map(str::to_owned));
     }
 
     /// All objects as a watch would show them, and the bookmark that says so.

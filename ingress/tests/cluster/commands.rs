@@ -1,0 +1,134 @@
+//! `check --live` and `rbac --live` against a cluster, as an administrator runs them.
+
+use crate::harness::{endpoint, ingress, kubeconfig, program};
+use crate::{FakeApi, cluster};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Runs the program with a kubeconfig for this API; its exit status and what it wrote.
+async fn run(api: &FakeApi, arguments: &[&str]) -> (i32, String, String) {
+    let config = kubeconfig(api);
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let output = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(program())
+            .args(arguments)
+            .env_clear()
+            .env("KUBECONFIG", config.path())
+            .output()
+            .unwrap()
+    });
+    let output = output.await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn annotated(name: &str, annotations: Value) -> Value {
+    let mut object = ingress(name, &format!("{name}.nginx.com"), "nginx");
+    object["metadata"]["annotations"] = annotations;
+    object
+}
+
+fn verdicts(text: &str) -> Vec<(String, String)> {
+    let report: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(report["version"], 1);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let ingresses = report["ingresses"].as_array().unwrap().iter();
+    ingresses.map(|i| (text(&i["name"]), text(&i["verdict"]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_live_judges_the_whole_cluster_as_it_is() {
+    let api = cluster(&[endpoint("one").await]).await;
+    let (status, text, _) = run(&api, &["check", "--live", "--ingress-class=landfall"]).await;
+    assert_eq!(
+        (status, text.lines().next()),
+        (0, Some("default/nginx: supported")),
+        "{text}"
+    );
+
+    api.put(
+        "ingresses",
+        annotated(
+            "a-regex",
+            json!({ "nginx.ingress.kubernetes.io/rewrite-target": "/$1" }),
+        ),
+    );
+    let mut foreign = ingress("b-foreign", "f.nginx.com", "nginx");
+    foreign["spec"]["ingressClassName"] = json!("other");
+    api.put("ingresses", foreign);
+    let (status, text, _) = run(&api, &["check", "--live", "--output=json"]).await;
+    let wanted = [
+        ("a-regex", "approximated"),
+        ("b-foreign", "not-ours"),
+        ("nginx", "supported"),
+    ];
+    assert_eq!(status, 1);
+    assert_eq!(
+        verdicts(&text),
+        wanted.map(|(name, verdict)| (name.to_owned(), verdict.to_owned()))
+    );
+
+    // A Service that is not there is a fault in a cluster; in a manifest it may come later.
+    api.put("ingresses", ingress("c-lost", "lost.nginx.com", "nobody"));
+    let more = (0..1100).map(|n| ingress(&format!("many-{n:04}"), &format!("m{n}.nginx.com"), "nginx"));
+    api.put_all("ingresses", more);
+    let lists = api.count("list", "ingresses");
+    let (status, text, _) = run(&api, &["check", "--live", "-o", "json"]).await;
+    assert_eq!(status, 2);
+    let all = verdicts(&text);
+    assert_eq!((all.len(), all[2].1.as_str()), (1104, "refused"));
+    assert_eq!(api.count("list", "ingresses") - lists, 3, "it is read in pages");
+    assert!(
+        !api.asked().iter().any(|(_, resource)| resource == "secrets"),
+        "no Secret is read"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_of_a_cluster_is_said_and_nothing_is_judged() {
+    let api = cluster(&[endpoint("one").await]).await;
+    api.forbid("list", "services");
+    for command in [&["check", "--live"][..], &["rbac", "--live"]] {
+        let (status, out, error) = run(&api, command).await;
+        assert_eq!((status, out.as_str()), (2, ""), "{command:?}");
+        assert!(error.contains("services") && error.contains("Forbidden"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rbac_live_prints_roles_for_just_what_ingresses_of_ours_name() {
+    let api = cluster(&[endpoint("one").await]).await;
+    let mut tls = annotated(
+        "a",
+        json!({ "nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": "users",
+            "ingress.landfall.dev/auth-url-ca-secret": "authorities" }),
+    );
+    tls["spec"]["tls"] = json!([{ "hosts": ["a.nginx.com"], "secretName": "web" }]);
+    let mut foreign = tls.clone();
+    foreign["metadata"]["namespace"] = json!("elsewhere");
+    foreign["spec"]["ingressClassName"] = json!("other");
+    api.put("ingresses", tls);
+    api.put("ingresses", foreign);
+    let (status, text, _) = run(&api, &["rbac", "--live", "--ingress-class=landfall"]).await;
+    assert_eq!(status, 0);
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    let objects: Vec<Value> = documents
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect();
+    assert_eq!(objects.len(), 2, "{text}");
+    assert_eq!(
+        (&objects[0]["kind"], &objects[0]["metadata"]["namespace"]),
+        (&json!("Role"), &json!("default"))
+    );
+    let rule = &objects[0]["rules"][0];
+    assert_eq!(rule["resourceNames"], json!(["authorities", "users", "web"]));
+    assert_eq!(
+        (&rule["resources"], &rule["verbs"]),
+        (&json!(["secrets"]), &json!(["get", "list", "watch"]))
+    );
+    assert_eq!(objects[1]["subjects"][0]["name"], "landfall-ingress");
+}
