@@ -42,6 +42,8 @@ pub struct Counters {
     pub requests: Gauge,
     /// Connections of clients.
     pub connections: Gauge,
+    /// Connections that were closed at once, because their address had too many.
+    pub refused_connections: AtomicU64,
     /// Connections of clients that are upgraded, mostly to WebSocket.
     pub tunnels: Gauge,
     open: [Gauge; OpenProtocol::ALL.len()],
@@ -125,6 +127,11 @@ impl Counters {
                 "watch_errors_total",
                 "Watches of the API that ended in an error.",
                 &self.watch_errors,
+            ),
+            (
+                "refused_connections_total",
+                "Connections closed at once, because their address had too many.",
+                &self.refused_connections,
             ),
             (
                 "tls_handshake_failures_total",

@@ -19,6 +19,8 @@ pub struct State {
     last_good: Mutex<LastGood>,
     open: AtomicBool,
     handed_over: AtomicBool,
+    /// Wakes those who wait for [`State::moved`].
+    moved: Notify,
     stopping: AtomicBool,
     leading: AtomicBool,
     started: Instant,
@@ -45,6 +47,7 @@ impl State {
             last_good: Mutex::default(),
             open: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            moved: Notify::new(),
             stopping: AtomicBool::new(false),
             leading: AtomicBool::new(false),
             started: Instant::now(),
@@ -116,6 +119,19 @@ impl State {
     /// Says whether another process of this node takes connections instead.
     pub fn set_handed_over(&self, handed_over: bool) {
         self.handed_over.store(handed_over, Ordering::SeqCst);
+        if handed_over {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Waits until another process of this node takes connections.
+    pub async fn moved(&self) {
+        let mut told = std::pin::pin!(self.moved.notified());
+        // In this order a hand-over in between is not missed.
+        told.as_mut().enable();
+        if !self.handed_over() {
+            told.await;
+        }
     }
 
     /// Another process of this node takes connections.

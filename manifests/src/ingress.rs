@@ -79,6 +79,8 @@ fn objects(placement: &Placement<'_>) -> Vec<Value> {
             "spec": {
                 "selector": { "matchLabels": labels() },
                 // The new pod takes the old one's listeners before that one goes.
+                // One that is ready and then dies has not cost the node its ingress: until then the old one is there to take back.
+                "minReadySeconds": 5,
                 "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
                 "template": { "metadata": { "labels": labels() }, "spec": pod(placement) },
             } }),

@@ -162,6 +162,10 @@ fn a_new_ingress_pod_fits_beside_the_old_one() {
         (strategy["maxSurge"].as_u64(), strategy["maxUnavailable"].as_u64()),
         (Some(1), Some(0))
     );
+    assert!(
+        set["spec"]["minReadySeconds"].as_u64() >= Some(5),
+        "the old pod goes too early"
+    );
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     assert!(container.get("ports").is_none(), "declared ports keep the new pod away");

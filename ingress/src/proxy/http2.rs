@@ -41,8 +41,13 @@ where
         place_by(&watch, place);
         tokio::select! {
             _ = connection.as_mut() => return,
+            // GOAWAY without a last stream, and after a round trip one with it: nothing that is on its way is lost.
             () = place.told_to_close(), if !told => {
-                // GOAWAY without a last stream, and after a round trip one with it: nothing that is on its way is lost.
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            // Where HTTP/1 says Connection: close with its next answer.
+            () = proxy.state.moved(), if !told => {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }

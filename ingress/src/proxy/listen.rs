@@ -8,6 +8,7 @@ use crate::log;
 use crate::tls::Acceptor;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
@@ -63,7 +64,10 @@ async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr
         let guard = loop {
             match proxy.registry.admit(address, proxy.front.trusts(peer)) {
                 Ok(guard) => break Some(guard),
-                Err(Full::Address) => break None,
+                Err(Full::Address) => {
+                    proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+                    break None;
+                }
                 Err(Full::Everywhere) => proxy.registry.one_ended().await,
             }
         };

@@ -5,6 +5,11 @@
 
 use crate::harness::{Proxy, endpoint, fetch, program, until};
 use crate::{cluster, ready};
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use landfall_test_ingress::FakeApi;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -238,6 +243,37 @@ async fn an_upgrade_under_load_loses_nothing() {
         "{requests} requests, lost {}: {lost:?}",
         lost.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_http2_are_sent_on_before_the_old_process_is_told_to_end() {
+    let node = Node::new().await;
+    let _old = node.start_ready().await;
+    let connect = || async {
+        let stream = TokioIo::new(TcpStream::connect(node.http).await.unwrap());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let ask = async |sender: &mut http2::SendRequest<Empty<Bytes>>| {
+        let request = Request::get("http://test.nginx.com/").body(Empty::new()).unwrap();
+        let body = sender.send_request(request).await.unwrap().into_body();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "one");
+    };
+    let (mut sender, connection) = connect().await;
+    ask(&mut sender).await;
+    let new = node.start_ready().await;
+    until("GOAWAY has ended the connection", || async { connection.is_finished() }).await;
+    assert!(connection.await.unwrap().is_ok());
+    let (mut sender, _connection) = connect().await;
+    ask(&mut sender).await;
+    // The one that took over dies; who comes then is not sent away again.
+    drop(new);
+    until("the old one goes on", || node.serves()).await;
+    let (mut sender, connection) = connect().await;
+    for _ in 0..3 {
+        ask(&mut sender).await;
+    }
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use super::ends::{ask, endless, endpoint, get, proxy_with, raw_endpoint, rest, status};
 use crate::limits::Limits;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -107,4 +108,25 @@ async fn connections_beyond_the_limit_wait_for_a_free_one() {
     assert!(early.is_err(), "the second was served while the first was open");
     drop(first);
     assert_eq!(status(&rest(&mut second).await), "200");
+}
+
+#[tokio::test]
+async fn connections_of_one_address_beyond_its_share_are_closed_and_counted() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        connections_per_address: 1,
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let refused = || proxy.state.counters.refused_connections.load(Ordering::Relaxed);
+    let held = TcpStream::connect(proxy.address).await.unwrap();
+    for n in 1..4 {
+        assert_eq!(ask(proxy.address, &get("h")).await, "");
+        assert_eq!(refused(), n);
+    }
+    drop(held);
+    let served = async { while status(&ask(proxy.address, &get("h")).await) != "200" {} };
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .expect("its share again");
 }

@@ -276,6 +276,30 @@ async fn a_stop_says_goaway_twice_and_lets_streams_end() {
 }
 
 #[tokio::test]
+async fn clients_are_sent_to_the_next_process_once_it_takes_connections() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let mut raw = Raw::greet(proxy.address).await;
+    raw.request(1, &[]).await;
+    raw.until(frames::DATA).await;
+    proxy.state.set_handed_over(true);
+    let first = raw.until(frames::GOAWAY).await;
+    assert_eq!(first.body[..4], [0x7f, 0xff, 0xff, 0xff]);
+    // What is on its way is answered, and one that comes late is told at once.
+    raw.request(3, &[]).await;
+    raw.until(frames::HEADERS).await;
+    let mut late = Raw::greet(proxy.address).await;
+    late.until(frames::GOAWAY).await;
+    // The next process died: those who come now may stay.
+    proxy.state.set_handed_over(false);
+    let mut later = Raw::greet(proxy.address).await;
+    for stream in [1, 3, 5] {
+        later.request(stream, &[]).await;
+        later.until(frames::DATA).await;
+    }
+}
+
+#[tokio::test]
 async fn floods_end_the_connection() {
     let (a, _) = endpoint("alpha").await;
     let limits = Limits {
