@@ -1,7 +1,8 @@
 //! `check --live` and `rbac --live` against a cluster, as an administrator runs them.
 
-use crate::harness::{endpoint, ingress, kubeconfig, program};
+use crate::harness::{endpoint, ingress, program};
 use crate::{FakeApi, cluster};
+use landfall_test_ingress::program::kubeconfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

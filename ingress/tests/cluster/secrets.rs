@@ -147,11 +147,7 @@ async fn secrets_that_may_not_be_read_stop_nothing() {
     .await;
 }
 
-const CLUSTER: [&str; 3] = [
-    "--secrets=cluster",
-    "--http-address=127.0.0.1:0",
-    "--admin-address=127.0.0.1:0",
-];
+const CLUSTER: [&str; 1] = ["--secrets=cluster"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_watch_over_the_whole_cluster_finds_what_is_wanted_now_and_later() {

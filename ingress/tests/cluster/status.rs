@@ -4,8 +4,6 @@ use crate::cluster;
 use crate::harness::{Proxy, endpoint, ingress, pod, until};
 use serde_json::{Value, json};
 
-const LISTEN: [&str; 2] = ["--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn publish_address_stands_in_every_status_instead_of_the_nodes_and_none_empties_it() {
     let api = cluster(&[endpoint("one").await]).await;
@@ -13,7 +11,7 @@ async fn publish_address_stands_in_every_status_instead_of_the_nodes_and_none_em
     let points = |name: &str| -> Value {
         api.get("ingresses", "default", name).unwrap()["status"]["loadBalancer"]["ingress"].clone()
     };
-    let start = |flag: &str| Proxy::start_with(&api, "a", &[&LISTEN[..], &[flag]].concat());
+    let start = |flag: &str| Proxy::start_with(&api, "a", &[flag]);
 
     let mut first = start("--publish-address=lb.example.com,192.0.2.1");
     let both = json!([{ "ip": "192.0.2.1" }, { "hostname": "lb.example.com" }]);

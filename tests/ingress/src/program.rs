@@ -99,12 +99,7 @@ impl Launch {
 
     /// Starts it and waits until it says where it listens.
     pub fn start(&self, api: &FakeApi) -> Program {
-        let config = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", api.address) } }],
-            "users": [{ "name": "c", "user": {} }],
-            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }] });
-        let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), config.to_string()).unwrap();
+        let file = kubeconfig(api);
         let mut command = match self.core {
             Some(core) => {
                 let mut command = Command::new("taskset");
@@ -154,6 +149,17 @@ impl Launch {
         std::thread::spawn(move || lines.for_each(|line| keep(&log, line)));
         program
     }
+}
+
+/// A file that leads to this API.
+pub fn kubeconfig(api: &FakeApi) -> NamedTempFile {
+    let config = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", api.address) } }],
+        "users": [{ "name": "c", "user": {} }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }] });
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), config.to_string()).unwrap();
+    file
 }
 
 fn keep(log: &Mutex<VecDeque<String>>, line: String) {

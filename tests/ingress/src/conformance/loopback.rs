@@ -25,7 +25,6 @@ impl Loopback {
         api.put("pods", pod("proxy", &NODE.to_string()));
         let proxy = Launch::new(built())
             .pod("proxy")
-            .argument("--https-address=127.0.0.1:0")
             .argument("--access-log=off")
             .start(&api);
         proxy.until_ready().await;
