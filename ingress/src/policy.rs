@@ -109,6 +109,7 @@ impl Policy {
             || affinity.is_some()
             || upstream.protocol.is_some_and(|protocol| protocol != Protocol::Http1)
             || upstream.host.is_some()
+            || upstream.forwarded_prefix.is_some()
             || upstream.service_address
             || upstream.hash_by.is_some()
             || mirror.is_some()

@@ -138,7 +138,7 @@ impl Idle {
         };
         let (connection, fresh) = match self.take(&to) {
             Some(connection) => (connection, false),
-            None => (Connection::new(connect(&to, waits).await?), true),
+            None => (Connection::new(connect(&to, waits.connect).await?), true),
         };
         let idle = Arc::clone(self);
         Some(Taken {

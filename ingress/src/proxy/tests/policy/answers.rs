@@ -185,6 +185,30 @@ async fn rewrite_target_and_upstream_vhost_change_what_the_endpoint_sees() {
 }
 
 #[tokio::test]
+async fn x_forwarded_prefix_is_what_the_route_says() {
+    let a = plain("alpha").await;
+    let root = ("Prefix", "/", "a");
+    let proxy = World::new()
+        .service("a", &[a.address])
+        .ingress(&[("x-forwarded-prefix", "/api")], "h.io", root)
+        .ingress(&[], "other.io", root)
+        .start()
+        .await;
+    for (host, wanted) in [("h.io", Some("/api")), ("other.io", None)] {
+        for claim in [
+            &[][..],
+            &[("X-Forwarded-Prefix", "/evil")],
+            &[("X_Forwarded_Prefix", "/evil")],
+        ] {
+            assert_eq!(send(&proxy, "GET", host, "/", claim).await.status, 200);
+            let got = a.next().await;
+            assert_eq!(got.field("x-forwarded-prefix"), wanted, "{host} {claim:?}");
+            assert!(got.field("x_forwarded_prefix").is_none());
+        }
+    }
+}
+
+#[tokio::test]
 async fn custom_http_errors_are_answered_by_the_default_backend() {
     let a = service("alpha", |_, uri| {
         (if uri.path() == "/fine" { 200 } else { 404 }, vec![])
