@@ -1,5 +1,5 @@
 //! Parsers of hostile input, fed with mutated corpora: `tests/fuzz/corpus/PARSER/`, one input a file. What is private to a module is fed
-//! by a `fuzz.rs` of its own: `proxy/`, `proxy/http1/`, `proxy/policy/`.
+//! by a module `fuzz` of its own.
 //!
 //! A run replays its corpus, then mutates it for a bounded number of rounds, or a bounded time, with a seed that is printed. `FUZZ_SEED`
 //! repeats a run, `FUZZ_SECONDS` makes each parser's longer. An input that a check fails on is written into the corpus, so that it is
@@ -83,6 +83,11 @@ fn number(name: &str) -> Option<u64> {
 
 /// Replays and mutates the corpus of a parser; `check` panics on what must not be.
 pub(crate) fn fuzz(parser: &str, check: impl Fn(&[u8])) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    assert!(
+        test == "main" || test.contains("fuzz::"),
+        "{test}: the long run would not find it"
+    );
     let files = fs::read_dir(folder(parser)).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.collect();
     files.sort();

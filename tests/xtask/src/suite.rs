@@ -64,7 +64,7 @@ pub fn run(full: bool) -> Result<ExitCode> {
     });
     section("tests", &mut total, tests);
     if full {
-        section("fuzzing, long", &mut total, || Ok(Count::of(long_fuzzing()?)));
+        section("ingress proxy, long", &mut total, long_tests);
         section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
     }
     section("lab", &mut total, lab);
@@ -104,15 +104,24 @@ fn cargo(args: &[&str]) -> Result<bool> {
         .success())
 }
 
-/// The proxy's parsers, each for five minutes.
-fn long_fuzzing() -> Result<bool> {
+/// What of the ingress proxy's tests can be made longer: each parser fed for two minutes, simulations, hand-overs under load.
+fn long_tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--locked", "--package", "landfall-ingress", "--bins", "fuzz::"]);
-    Ok(cargo
-        .env("FUZZ_SECONDS", "300")
-        .stdin(Stdio::null())
-        .status()?
-        .success())
+    cargo.args([
+        "test",
+        "--locked",
+        "--no-fail-fast",
+        "--package",
+        "landfall-ingress",
+        "--",
+    ]);
+    cargo.args(["fuzz::", "simulation::", "an_upgrade_under_load_loses_nothing"]);
+    let longer = [
+        ("FUZZ_SECONDS", "120"),
+        ("LANDFALL_SEEDS", "2000"),
+        ("LANDFALL_ROUNDS", "40"),
+    ];
+    run_tests(cargo.envs(longer))
 }
 
 /// Builds the bundle and shows on real nodes what it must show; every check counts.
@@ -128,17 +137,21 @@ fn lab() -> Result<Count> {
     Ok(count)
 }
 
-/// Runs all test programs and adds up their own result lines. A run that breaks off without one counts as failed.
+/// All tests of the workspace.
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
     if !host::is_root() {
         // Tests of the agent make network namespaces and cgroups.
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -n -E");
     }
+    run_tests(cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]))
+}
+
+/// Runs test programs and adds up their own result lines. A run that breaks off without one counts as failed.
+fn run_tests(cargo: &mut Command) -> Result<Count> {
     // What tests need was installed above: one that skips itself for want of a program fails (tests/ingress/src/needs.rs).
-    cargo.env("LANDFALL_NO_SKIPS", "1");
     let mut child = cargo
-        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .env("LANDFALL_NO_SKIPS", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

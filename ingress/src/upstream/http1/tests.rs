@@ -1,7 +1,6 @@
 //! The client next to hyper's: what it takes as a whole answer, hyper takes for the same.
 
 use super::*;
-use crate::fuzz::fuzz;
 use crate::policy::Protocol;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -116,17 +115,22 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_all().build().unwrap()
 }
 
-#[test]
-fn what_is_taken_for_a_whole_answer_is_the_same_to_hyper() {
-    let runtime = runtime();
-    fuzz("answer", |raw| {
-        for method in ["GET", "HEAD"] {
-            let (ours, theirs) = runtime.block_on(both(raw, method));
-            if let Some(ours) = ours {
-                assert_eq!(Some(ours), theirs, "{method}");
+mod fuzz {
+    use super::*;
+    use crate::fuzz::fuzz;
+
+    #[test]
+    fn what_is_taken_for_a_whole_answer_is_the_same_to_hyper() {
+        let runtime = runtime();
+        fuzz("answer", |raw| {
+            for method in ["GET", "HEAD"] {
+                let (ours, theirs) = runtime.block_on(both(raw, method));
+                if let Some(ours) = ours {
+                    assert_eq!(Some(ours), theirs, "{method}");
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 #[test]
