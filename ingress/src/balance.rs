@@ -11,10 +11,12 @@ mod backend;
 mod budget;
 mod endpoint;
 mod random;
+mod turn;
 
 pub use attempts::{Attempts, Lost};
 pub use backend::{Backend, Endpoints, Found, Resolved};
 pub use endpoint::{Endpoint, Outcome};
+pub use turn::Turn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,22 +90,61 @@ pub fn choose(backend: &Arc<Backend>, choice: &Choice<'_>) -> Option<Pick> {
     if choice.tried.is_empty() {
         backend.budget.request();
     }
-    let chosen = match choice.preference {
-        Preference::Service => return service(&set, choice).map(|e| Pick::new(e, backend)),
-        Preference::Any => None,
-        Preference::Endpoint(own) => set.ready().iter().find(|e| e.address == own && usable(e, choice.tried)),
-        Preference::Key(key) => set
-            .ready()
-            .iter()
-            .filter(|e| usable(e, choice.tried))
-            .max_by_key(|e| random::mix(key ^ e.token)),
-    };
-    let chosen = chosen
-        .or_else(|| less_busy(set.near(), |e| usable(e, choice.tried)))
-        .or_else(|| less_busy(set.ready(), |e| usable(e, choice.tried)))
-        .or_else(|| less_busy(set.ready(), |e| untried(e, choice.tried)))
-        .or_else(|| less_busy(set.draining(), |e| untried(e, choice.tried)));
+    if choice.preference == Preference::Service {
+        return service(&set, choice).map(|e| Pick::new(e, backend));
+    }
+    let chosen = preferred(&set, choice).or_else(|| {
+        let chosen = |turn: Turn| less_busy(turn.part(&set), |e| turn.takes(e, choice.tried)).map(|e| (turn, e));
+        let (turn, endpoint) = Turn::ALL.into_iter().find_map(chosen)?;
+        if turn == Turn::Ejected {
+            endpoint.try_ejected();
+        }
+        Some(endpoint)
+    });
     chosen.map(|e| Pick::new(e, backend))
+}
+
+/// What [`choose`] would choose from for the first try.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// Whose turn it is; `None` when the preference alone decides.
+    pub turn: Option<Turn>,
+    /// Those that may be taken: which of several, their load decides then.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Returns what a request could be sent to now, `None` when there is nothing. Chooses and counts nothing.
+pub fn foresee(backend: &Backend, preference: Preference) -> Option<Foreseen> {
+    let set = backend.endpoints();
+    let choice = Choice { preference, tried: &[] };
+    let wanted = match preference {
+        Preference::Service => Some(service(&set, &choice)?),
+        _ => preferred(&set, &choice),
+    };
+    if let Some(endpoint) = wanted {
+        return Some(Foreseen {
+            turn: None,
+            endpoints: vec![Arc::clone(endpoint)],
+        });
+    }
+    Turn::ALL.into_iter().find_map(|turn| {
+        let takes = |e: &&Arc<Endpoint>| turn.takes(e, &[]);
+        let endpoints: Vec<_> = turn.part(&set).iter().filter(takes).cloned().collect();
+        (!endpoints.is_empty()).then_some(Foreseen {
+            turn: Some(turn),
+            endpoints,
+        })
+    })
+}
+
+/// The one endpoint that the preference asks for, while it is fit.
+fn preferred<'a>(set: &'a Endpoints, choice: &Choice<'_>) -> Option<&'a Arc<Endpoint>> {
+    let mut fit = set.ready().iter().filter(|e| usable(e, choice.tried));
+    match choice.preference {
+        Preference::Service | Preference::Any => None,
+        Preference::Endpoint(own) => fit.find(|e| e.address == own),
+        Preference::Key(key) => fit.max_by_key(|e| random::mix(key ^ e.token)),
+    }
 }
 
 fn service<'a>(set: &'a Endpoints, choice: &Choice<'_>) -> Option<&'a Arc<Endpoint>> {

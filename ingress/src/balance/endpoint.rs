@@ -5,6 +5,7 @@ use crate::clock::{milliseconds, now_ms};
 use crate::limits::{EJECT_FIRST, EJECT_LONGEST};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How a request went, as far as the endpoint is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,27 @@ pub struct Endpoint {
     ejections: AtomicU32,
     /// End of the ejection in milliseconds of [`crate::clock`]; 0 is none.
     ejected_until_ms: AtomicU64,
+    /// Failures of both sorts since it is known.
+    failures: AtomicU32,
+    /// Times that it was chosen while it was left out.
+    tried_ejected: AtomicU32,
+}
+
+/// What is known of an endpoint at one moment, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Requests that it is working on for this proxy.
+    pub in_flight: u32,
+    /// Failed connections in a row.
+    pub unreachable: u32,
+    /// Requests in a row that it took and did not answer.
+    pub unanswered: u32,
+    /// Failures of both sorts since it is known.
+    pub failures: u32,
+    /// How long it is left out yet.
+    pub ejected_for: Option<Duration>,
+    /// Times that it was chosen while it was left out, for nothing else was left to try.
+    pub tried_ejected: u32,
 }
 
 impl Endpoint {
@@ -48,6 +70,22 @@ impl Endpoint {
             broken: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            tried_ejected: AtomicU32::new(0),
+        }
+    }
+
+    /// What is known of it now.
+    pub fn seen(&self) -> Seen {
+        let of = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+        let left = self.ejected_until_ms().checked_sub(now_ms());
+        Seen {
+            in_flight: self.in_flight(),
+            unreachable: of(&self.unreachable),
+            unanswered: of(&self.broken),
+            failures: of(&self.failures),
+            ejected_for: left.filter(|ms| *ms > 0).map(Duration::from_millis),
+            tried_ejected: of(&self.tried_ejected),
         }
     }
 
@@ -95,6 +133,7 @@ impl Endpoint {
             Outcome::Unreachable => &self.unreachable,
             _ => &self.broken,
         };
+        self.failures.fetch_add(1, Ordering::Relaxed);
         counter.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
@@ -109,6 +148,11 @@ impl Endpoint {
         let pause = EJECT_FIRST.saturating_mul(1 << before.min(16)).min(EJECT_LONGEST);
         let until = now_ms().saturating_add(milliseconds(pause));
         self.ejected_until_ms.store(until, Ordering::Relaxed);
+    }
+
+    /// Notes that it is chosen although it is left out.
+    pub(super) fn try_ejected(&self) {
+        self.tried_ejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes it back.

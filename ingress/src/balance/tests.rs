@@ -1,6 +1,7 @@
+use super::endpoint::Seen;
 use super::*;
 use crate::clock::{self, advance};
-use crate::limits::{EJECT_AFTER_BROKEN, EJECT_FIRST, EJECT_LONGEST, RETRIES_SAVED};
+use crate::limits::{EJECT_AFTER_BROKEN, EJECT_AFTER_UNREACHABLE, EJECT_FIRST, EJECT_LONGEST, RETRIES_SAVED};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -282,4 +283,75 @@ fn repeating_what_may_have_been_acted_on_has_a_budget() {
     assert!((RETRIES_SAVED..=RETRIES_SAVED + 250).contains(&allowed), "{allowed}");
     advance(Duration::from_secs(1));
     assert!(backend.may_retry());
+}
+
+#[test]
+fn what_is_foreseen_is_what_is_chosen_from() {
+    let backend = backend(&[
+        found(1, true, true),
+        found(2, true, true),
+        found(3, true, false),
+        found(4, false, false),
+    ]);
+    let foreseen = |preference| {
+        let foreseen = foresee(&backend, preference).unwrap();
+        let all: BTreeSet<_> = foreseen.endpoints.iter().map(|e| e.address).collect();
+        (foreseen.turn, all)
+    };
+    let of = |lasts: &[u8]| lasts.iter().map(|l| address(*l)).collect::<BTreeSet<_>>();
+    assert_eq!(foreseen(Preference::Any), (Some(Turn::Near), of(&[1, 2])));
+    assert_eq!(foreseen(Preference::Any).1, seen(&backend));
+    assert_eq!(foreseen(Preference::Endpoint(address(3))), (None, of(&[3])));
+    let key = Preference::key(b"k");
+    let by_key = pick(&backend, key, &[]).unwrap().address();
+    assert_eq!(foreseen(key), (None, BTreeSet::from([by_key])));
+    assert!(foresee(&backend, Preference::Service).is_none());
+
+    fail(&backend, 1, Outcome::Unreachable, 2);
+    assert_eq!(foreseen(Preference::Any), (Some(Turn::Near), of(&[2])));
+    assert_eq!(foreseen(Preference::Endpoint(address(1))).0, Some(Turn::Near));
+    assert_eq!(foreseen(Preference::Any).1, seen(&backend));
+    set(&backend, &[found(4, false, false)]);
+    assert_eq!(foreseen(Preference::Any), (Some(Turn::Draining), of(&[4])));
+    set(&backend, &[]);
+    assert!(foresee(&backend, Preference::Any).is_none());
+}
+
+#[test]
+fn an_endpoint_shows_its_failures_how_long_it_is_left_out_and_that_it_was_tried_all_the_same() {
+    let backend = ready(&[1, 2]);
+    let look = || {
+        backend
+            .endpoints()
+            .ready()
+            .iter()
+            .find(|e| e.address == address(1))
+            .unwrap()
+            .seen()
+    };
+    let held = pick(&backend, Preference::Endpoint(address(1)), &[]);
+    fail(&backend, 1, Outcome::Broken, 1);
+    fail(&backend, 1, Outcome::Unreachable, EJECT_AFTER_UNREACHABLE);
+    advance(Duration::from_millis(500));
+    assert_eq!(
+        look(),
+        Seen {
+            in_flight: 1,
+            unreachable: EJECT_AFTER_UNREACHABLE,
+            unanswered: 1,
+            failures: EJECT_AFTER_UNREACHABLE + 1,
+            ejected_for: Some(EJECT_FIRST - Duration::from_millis(500)),
+            tried_ejected: 0,
+        }
+    );
+    drop(held);
+    assert_eq!(
+        pick(&backend, Preference::Any, &[address(2)]).unwrap().address(),
+        address(1)
+    );
+    assert_eq!(look().tried_ejected, 1);
+    advance(EJECT_FIRST);
+    assert_eq!(look().ejected_for, None);
+    fail(&backend, 1, Outcome::Answered, 1);
+    assert_eq!((look().unreachable, look().unanswered, look().failures), (0, 0, 3));
 }
