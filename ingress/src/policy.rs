@@ -231,6 +231,13 @@ pub struct ClientLimits {
     pub connections: Option<u32>,
 }
 
+impl ClientLimits {
+    /// Nothing is limited.
+    pub fn is_none(&self) -> bool {
+        self.requests_per_second.is_none() && self.requests_per_minute.is_none() && self.connections.is_none()
+    }
+}
+
 /// HTTP Basic (RFC 7617) against a htpasswd file.
 #[derive(Clone)]
 pub struct BasicAuth {

@@ -12,6 +12,7 @@
 
 mod connection;
 mod exchange;
+pub(crate) mod foresee;
 mod forward;
 #[cfg(test)]
 mod fuzz;
@@ -40,7 +41,7 @@ use crate::limits::Limits;
 use crate::path;
 use crate::policy::Network;
 use crate::reason::Reason;
-use crate::route::Route;
+use crate::route::{Route, Snapshot};
 use crate::state::State;
 use crate::tls::Session;
 use crate::upstream::{self, Upstream};
@@ -201,17 +202,7 @@ impl Proxy {
         target::check(&request, &self.limits)?;
         exchange.host = target::host(&request)?;
         let snapshot = self.state.snapshot();
-        let asked = request.uri().path();
-        let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
-        let route = snapshot.find(&exchange.host, &canonical).ok_or(Reason::NoRoute)?;
-        let routed = match &canonical {
-            Cow::Owned(path) => Some(path.clone()),
-            Cow::Borrowed(_) => None,
-        };
-        let forwarded = path::forwarded(asked, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
-        if let Cow::Owned(path) = forwarded {
-            *request.uri_mut() = path::replaced(request.uri(), &path).ok_or(Reason::BadRequest)?;
-        }
+        let (route, routed) = find(&mut request, &exchange.host, &snapshot)?;
         exchange.found(route);
 
         let told = headers::origin(request.headers(), client, &self.front.trusted);
@@ -222,18 +213,7 @@ impl Proxy {
         let origin = Arc::clone(&exchange.client);
 
         policy::strip_claims(request.headers_mut(), route);
-        let asked = policy::Asked {
-            route,
-            client: &origin,
-            method: request.method(),
-            headers: request.headers(),
-            host: &exchange.host,
-            authority: policy::authority(request.uri(), request.headers(), &exchange.host),
-            path: routed.as_deref().unwrap_or(request.uri().path()),
-            query: request.uri().query(),
-            secure: origin.https,
-            host_has_tls: route.host.tls,
-        };
+        let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
         let mut passage = match self.policies.before(&asked, &snapshot).await {
             Ok(passage) => passage,
             Err(stop) => {
@@ -316,6 +296,27 @@ impl Proxy {
         };
         request.body_mut().bound(limits).then_some(()).ok_or(Reason::LargeBody)
     }
+}
+
+/// Finds the route of a request; then the request has the path that is forwarded. The second is the path that was routed, where the
+/// request had another spelling.
+fn find<'s, B>(
+    request: &mut Request<B>,
+    host: &str,
+    snapshot: &'s Snapshot,
+) -> Result<(&'s Arc<Route>, Option<String>), Reason> {
+    let asked = request.uri().path();
+    let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
+    let route = snapshot.find(host, &canonical).ok_or(Reason::NoRoute)?;
+    let routed = match &canonical {
+        Cow::Owned(path) => Some(path.clone()),
+        Cow::Borrowed(_) => None,
+    };
+    let forwarded = path::forwarded(asked, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
+    if let Cow::Owned(path) = forwarded {
+        *request.uri_mut() = path::replaced(request.uri(), &path).ok_or(Reason::BadRequest)?;
+    }
+    Ok((route, routed))
 }
 
 /// Closes connections to endpoints that are not wanted any more, as long as there is the proxy.

@@ -20,7 +20,7 @@ mod table;
 
 pub use accept::Acceptor;
 pub use certificate::{Certificate, Fault};
-pub use facts::{Fact, earliest, facts};
+pub use facts::{Fact, Outline, earliest, facts, outline};
 pub use provider::provider;
 pub use table::{Held, Table};
 

@@ -120,7 +120,12 @@ impl Upload {
     /// Sets the bounds. Returns whether the body can be within them: its size may be known.
     pub fn bound(&mut self, limits: UploadLimits) -> bool {
         self.limits = limits;
-        limits.bytes.is_none_or(|most| self.size_hint().lower() <= most)
+        Self::fits(self.size_hint().lower(), limits.bytes)
+    }
+
+    /// Whether a body of at least so many bytes can be within this bound.
+    pub fn fits(least: u64, most: Option<u64>) -> bool {
+        most.is_none_or(|most| least <= most)
     }
 
     /// Tells how far this body is.

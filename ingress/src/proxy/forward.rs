@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use super::policy::Passage;
 use super::{Proxy, headers};
-use crate::balance::{Attempts, Lost, Outcome, Pick, Preference};
+use crate::balance::{Attempts, Backend, Lost, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
 use crate::policy::{Policy, Protocol, RetryStatuses};
 use crate::reason::Reason;
@@ -25,8 +25,7 @@ impl Proxy {
     ) -> Result<Response<upstream::Body>, Reason> {
         let policy = &route.policy;
         let backend = &passage.backend;
-        let wanted = policy.upstream.protocol.or(backend.endpoints().protocol);
-        let protocol = wanted.unwrap_or(Protocol::Http1);
+        let protocol = protocol(policy, backend);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
         }
@@ -97,6 +96,12 @@ impl Proxy {
             }
         }
     }
+}
+
+/// How endpoints are spoken to: as the annotations say, else as the Service's port does.
+pub(super) fn protocol(policy: &Policy, backend: &Backend) -> Protocol {
+    let wanted = policy.upstream.protocol.or(backend.endpoints().protocol);
+    wanted.unwrap_or(Protocol::Http1)
 }
 
 /// How TLS is spoken with an endpoint, where the protocol has it. A name that is none leads nowhere.

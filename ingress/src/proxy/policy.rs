@@ -1,6 +1,6 @@
 //! What routes ask for beside their backend, done to each request before and after it is forwarded.
 //!
-//! Before, in this order, after the route was found by the canonical path. The first that has an answer gives it:
+//! Before, in this order ([`Stage::ALL`]), after the route was found by the canonical path. The first that has an answer gives it:
 //!
 //! | step | answer |
 //! |---|---|
@@ -28,6 +28,7 @@ mod cors;
 mod error_page;
 mod external;
 mod fetch;
+mod foresee;
 #[cfg(test)]
 mod fuzz;
 mod hash_by;
@@ -36,30 +37,37 @@ mod keyed;
 mod limit;
 pub(crate) mod mirror;
 mod passage;
+mod place;
 mod redirect;
 mod remembered;
 mod rewrite;
+mod stage;
 
-pub(super) use asked::{Asked, authority};
+pub(super) use asked::Asked;
+pub(super) use foresee::Foreseen;
+pub(crate) use foresee::{Met, Outcome, Way};
 pub(super) use limit::Slot;
 pub(super) use passage::Passage;
 
-use crate::annotations::target::{Place, Target};
 use crate::limits::Limits;
-use crate::policy::{ExternalAuth, Protocol, Upstream};
+use crate::policy::{Canary, ExternalAuth};
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
 use crate::tls;
-use crate::tls::backend::{self, Alpn};
-use crate::upstream::{Destination, Tls};
+use crate::upstream::Destination;
 use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
 use fetch::Fetcher;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use keyed::Key;
 use limit::Limiter;
 use passage::Stop;
+use place::{addresses, destinations, filled};
+pub(super) use stage::Stage;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,76 +131,100 @@ impl Policies {
     }
 
     async fn pass(&self, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Result<(), Box<Stop>> {
-        let policy = &asked.route.policy;
-        let address = asked.client.address.ip().to_canonical();
-        if policy.closed.is_some() {
-            return Err(Stop::plain(Reason::Closed));
-        }
-        if !policy.sources.admits(address) {
-            return Err(Stop::plain(Reason::Source));
-        }
-        if let Some((status, location)) = redirect::answer(asked, self.https_port) {
-            return Err(Stop::redirect(status, &location));
-        }
-        // After redirects to https: a plain request is sent there, not refused.
-        if tls::client::misdirected(snapshot, asked.host, policy.client_certificate.as_ref(), asked.client) {
-            return Err(Stop::plain(Reason::Misdirected));
-        }
-        if !policy.unlimited.iter().any(|network| network.contains(address)) {
-            passage.slot = self
-                .limiter
-                .admit(&policy.limits, &asked.route.ingress, address)
-                .map_err(|many| Stop::too_many(many.retry_after))?;
-        }
-        if policy.cors.is_some() && passage.is_preflight {
-            return Err(Stop::preflight(passage.origin.is_some()));
-        }
-        if let Some(wanted) = &policy.client_certificate {
-            let fields = self.certificates.check(wanted, asked.client, asked.host);
-            passage.fields.extend(fields.map_err(|refused| match refused {
-                Refused::Certificate => Stop::plain(Reason::Certificate),
-                Refused::Connection => Stop::plain(Reason::Misdirected),
-            })?);
-        }
-        if let Some(auth) = &policy.basic_auth {
-            match self.passwords.check(auth, asked.headers).await {
-                Verdict::Known => {}
-                Verdict::Unknown => return Err(Stop::unauthorized([basic::challenge(&auth.realm)])),
-                Verdict::Busy => return Err(Stop::plain(Reason::AuthBusy)),
+        for stage in Stage::ALL {
+            match stage {
+                Stage::Limits => self.count(asked, passage)?,
+                Stage::Password => self.identify(asked).await?,
+                Stage::External => self.ask(asked, snapshot, passage).await?,
+                Stage::Choice => self.choose(asked, passage, |canary| canary::by_lot(canary, self.lot())),
+                Stage::Mirror => passage.mirror = self.mirror(asked, snapshot),
+                _ => self.decide(stage, asked, snapshot, passage)?,
             }
         }
-        if let Some(auth) = &policy.external_auth {
-            self.ask(auth, asked, snapshot, passage).await?;
-        }
-        self.choose(asked, passage);
-        if let Some(rewrite) = &policy.rewrite {
-            let uri = rewrite::rewritten(rewrite, asked.route.pattern.as_ref(), asked.path, asked.query);
-            passage.uri = Some(uri.ok_or_else(|| Stop::plain(Reason::BadRequest))?);
-        }
-        passage.mirror = self.mirror(asked, snapshot);
         Ok(())
     }
 
-    async fn ask(
+    /// The stages that wait for nothing and change nothing but the passage.
+    fn decide(
         &self,
-        auth: &ExternalAuth,
+        stage: Stage,
         asked: &Asked<'_>,
         snapshot: &Snapshot,
         passage: &mut Passage,
     ) -> Result<(), Box<Stop>> {
-        let uri = filled(asked, &auth.target.path);
-        let authority = match auth.target.authority.as_str() {
-            "" => asked.authority,
-            own => own,
+        let policy = &asked.route.policy;
+        match stage {
+            Stage::Closed if policy.closed.is_some() => return Err(Stop::plain(Reason::Closed)),
+            Stage::Source if !policy.sources.admits(asked.address()) => return Err(Stop::plain(Reason::Source)),
+            Stage::Redirect => {
+                if let Some((status, location)) = redirect::answer(asked, self.https_port) {
+                    return Err(Stop::redirect(status, &location));
+                }
+            }
+            Stage::Connection => {
+                let demand = policy.client_certificate.as_ref();
+                if tls::client::misdirected(snapshot, asked.host, demand, asked.client) {
+                    return Err(Stop::plain(Reason::Misdirected));
+                }
+            }
+            Stage::Preflight if policy.cors.is_some() && passage.is_preflight => {
+                return Err(Stop::preflight(passage.origin.is_some()));
+            }
+            Stage::Certificate => {
+                if let Some(wanted) = &policy.client_certificate {
+                    let fields = self.certificates.check(wanted, asked.client, asked.host);
+                    passage.fields.extend(fields.map_err(|refused| match refused {
+                        Refused::Certificate => Stop::plain(Reason::Certificate),
+                        Refused::Connection => Stop::plain(Reason::Misdirected),
+                    })?);
+                }
+            }
+            Stage::Rewrite => {
+                if let Some(rewrite) = &policy.rewrite {
+                    let uri = rewrite::rewritten(rewrite, asked.route.pattern.as_ref(), asked.path, asked.query);
+                    passage.uri = Some(uri.ok_or_else(|| Stop::plain(Reason::BadRequest))?);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Counts the request for its client, who may be beyond the limits.
+    fn count(&self, asked: &Asked<'_>, passage: &mut Passage) -> Result<(), Box<Stop>> {
+        let policy = &asked.route.policy;
+        if !unlimited(asked) {
+            passage.slot = self
+                .limiter
+                .admit(&policy.limits, &asked.route.ingress, asked.address())
+                .map_err(|many| Stop::too_many(many.retry_after))?;
+        }
+        Ok(())
+    }
+
+    /// Checks user and password.
+    async fn identify(&self, asked: &Asked<'_>) -> Result<(), Box<Stop>> {
+        let Some(auth) = &asked.route.policy.basic_auth else {
+            return Ok(());
         };
-        let addresses = place(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri);
-        let destinations = addresses.and_then(|addresses| destinations(addresses, auth.tls.as_ref()));
-        let answer = match (destinations, external::question(auth, asked, authority, &uri)) {
-            (Some(destinations), Some(question)) => {
+        match self.passwords.check(auth, asked.headers).await {
+            Verdict::Known => Ok(()),
+            Verdict::Unknown => Err(Stop::unauthorized([basic::challenge(&auth.realm)])),
+            Verdict::Busy => Err(Stop::plain(Reason::AuthBusy)),
+        }
+    }
+
+    /// Asks the authentication service.
+    async fn ask(&self, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Result<(), Box<Stop>> {
+        let Some(auth) = &asked.route.policy.external_auth else {
+            return Ok(());
+        };
+        let answer = match question(auth, asked, snapshot) {
+            Some((destinations, question)) => {
                 let most = self.limits.subrequest_bytes;
                 self.fetcher.fetch(&destinations, &question, most).await
             }
-            _ => Err(fetch::FetchError::Unreachable),
+            None => Err(fetch::FetchError::Unreachable),
         };
         match external::verdict(auth, asked, answer) {
             Answer::Passes { fields, cookies } => {
@@ -216,8 +248,9 @@ impl Policies {
         }
     }
 
-    /// Backend and endpoint: a cookie that names an endpoint decides over the lot of a canary, not over its field or cookie.
-    fn choose(&self, asked: &Asked<'_>, passage: &mut Passage) {
+    /// Backend and endpoint: a cookie that names an endpoint decides over the lot of a canary, not over its field or cookie. `draw` says
+    /// for a canary that is left to chance whether the request goes there.
+    fn choose(&self, asked: &Asked<'_>, passage: &mut Passage, mut draw: impl FnMut(&Canary) -> bool) {
         let route = asked.route;
         let policy = &route.policy;
         let stuck = |backend: &Arc<Backend>| {
@@ -228,12 +261,13 @@ impl Policies {
         let at_home = stuck(&route.backend);
         for alternative in &route.alternatives {
             let there = stuck(&alternative.backend);
-            let lot = match (at_home, there) {
-                (Some(_), _) => None,
-                (None, Some(_)) => Some(0),
-                (None, None) => Some(self.lot()),
+            let canary = &alternative.canary;
+            let by_chance = || match (at_home, there) {
+                (Some(_), _) => false,
+                (None, Some(_)) => canary.weight > 0,
+                (None, None) => draw(canary),
             };
-            if canary::takes(&alternative.canary, asked.headers, lot) {
+            if canary::wish(canary, asked.headers).unwrap_or_else(by_chance) {
                 passage.backend = Arc::clone(&alternative.backend);
                 passage.endpoint = there;
                 break;
@@ -280,7 +314,7 @@ impl Policies {
     fn mirror(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
         let mirror = asked.route.policy.mirror.as_ref()?;
         let uri = filled(asked, &mirror.place.path);
-        let addresses = place(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri)?;
+        let addresses = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri)?;
         let slot = Arc::clone(&self.mirrors).try_acquire_owned().ok()?;
         let most = if mirror.body { self.limits.mirrored_bytes } else { 0 };
         let to = mirror::To {
@@ -321,54 +355,26 @@ impl Policies {
     }
 }
 
-/// Path and query of a target. A path variable brings its own slash.
-fn filled(asked: &Asked<'_>, path: &str) -> String {
-    let variable = path
-        .strip_prefix('/')
-        .filter(|rest| rest.starts_with("$request_uri") || rest.starts_with("$uri"));
-    asked.expand(variable.unwrap_or(path))
+/// Whether the client is not counted.
+fn unlimited(asked: &Asked<'_>) -> bool {
+    let networks = &asked.route.policy.unlimited;
+    networks.iter().any(|network| network.contains(asked.address()))
 }
 
-/// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
-/// that nobody asks another's service past that one's own protection.
-fn place(
-    target: &Target,
-    service: Option<&Arc<Backend>>,
+/// What the authentication service is asked, and where. None when it cannot be asked.
+fn question(
+    auth: &ExternalAuth,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
-    uri: &str,
-) -> Option<Vec<SocketAddr>> {
-    const TRIES: usize = 3;
-    match &target.place {
-        Place::Address(address) => Some(vec![*address]),
-        Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
-        Place::OwnHost => {
-            let path = uri.split('?').next().unwrap_or(uri);
-            let path = crate::path::canonical(path).ok()?;
-            let route = snapshot.find(asked.host, &path)?;
-            let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
-            (namespace(&route.ingress) == namespace(&asked.route.ingress))
-                .then(|| route.backend.candidates().take(TRIES).collect())
-        }
-    }
-}
-
-/// How each address is spoken to: over TLS where the target says so. None when its name cannot be proven.
-fn destinations(addresses: Vec<SocketAddr>, tls: Option<&Upstream>) -> Option<Vec<Destination>> {
-    let Some(tls) = tls else {
-        return Some(addresses.into_iter().map(Destination::plain).collect());
+) -> Option<(Vec<Destination>, Request<Full<Bytes>>)> {
+    let uri = filled(asked, &auth.target.path);
+    let authority = match auth.target.authority.as_str() {
+        "" => asked.authority,
+        own => own,
     };
-    let config = backend::config(tls, Alpn::Http1);
-    let destination = |address: SocketAddr| {
-        let name = backend::name(tls, address.ip())?;
-        let config = Arc::clone(&config);
-        Some(Destination {
-            address,
-            protocol: Protocol::Https,
-            tls: Some(Tls { config, name }),
-        })
-    };
-    addresses.into_iter().map(destination).collect()
+    let addresses = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri)?;
+    let destinations = destinations(addresses, auth.tls.as_ref())?;
+    Some((destinations, external::question(auth, asked, authority, &uri)?))
 }
 
 /// Sets fields, replacing what is there; several of one name stay several.

@@ -107,7 +107,7 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let server_name = start.client_hello().server_name().map(normal);
+        let server_name = start.client_hello().server_name().map(client::normal);
         let asked = server_name
             .as_deref()
             .and_then(|name| client::asked(&self.state.snapshot(), name));
@@ -242,15 +242,10 @@ impl fmt::Debug for Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.state.snapshot();
-        let name = hello.server_name().map(normal).unwrap_or_default();
+        let name = hello.server_name().map(client::normal).unwrap_or_default();
         let certificate = snapshot.certificate(&name);
         Some(Arc::clone(
             certificate.map_or(&self.fallback, |certificate| certificate.key()),
         ))
     }
-}
-
-/// As hosts are compared (S6).
-fn normal(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

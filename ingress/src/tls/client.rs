@@ -7,6 +7,7 @@
 //! INVARIANT: a route that demands a certificate is never reached over a connection without TLS, or with another server name, or on
 //! which none was asked for: [`misdirected`].
 
+use super::Session;
 use super::provider::provider;
 use crate::policy::ClientCertificate;
 use crate::proxy::Client;
@@ -35,6 +36,24 @@ pub(super) fn verifier(authorities: &Authorities) -> Option<Arc<dyn ClientCertVe
     roots.add_parsable_certificates(authorities.iter().map(|der| CertificateDer::from(der.as_slice())));
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     builder.allow_unauthenticated().build().ok()
+}
+
+/// What a handshake for this server name would settle now with a client that has no certificate; an address is no server name.
+pub fn foreseen(snapshot: &Snapshot, name: &str, strict: bool) -> Session {
+    let is_address = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
+    let server_name = (!is_address).then(|| normal(name));
+    let authorities = server_name.as_deref().and_then(|name| asked(snapshot, name));
+    Session {
+        authorities: authorities.filter(|all| verifier(all).is_some()).map(Arc::new),
+        server_name,
+        strict,
+        ..Session::default()
+    }
+}
+
+/// Server names as hosts are compared (S6).
+pub(super) fn normal(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Whether a request for `host` came over the wrong connection, so that another one may do better (421).

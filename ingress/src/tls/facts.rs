@@ -34,6 +34,29 @@ pub fn facts(table: &Table, now: i64) -> Vec<Fact> {
         .collect()
 }
 
+/// All of them in three numbers, which cost no text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Hosts with TLS, and the default certificate when one was named.
+    pub count: usize,
+    /// Those whose Secret gives no certificate, or not one for the host.
+    pub faulty: usize,
+    /// End of the certificate that ends first, in seconds since 1970.
+    pub first_end: Option<i64>,
+}
+
+/// Outlines what [`facts`] tells.
+pub fn outline(table: &Table) -> Outline {
+    let mut outline = Outline::default();
+    for held in table.hosts().map(|(_, held)| held).chain(table.default_certificate()) {
+        let end = held.certificate.as_ref().map(|certificate| certificate.validity().1);
+        outline.count += 1;
+        outline.faulty += usize::from(held.fault.is_some() || end.is_none());
+        outline.first_end = outline.first_end.into_iter().chain(end).min();
+    }
+    outline
+}
+
 fn fact(host: &str, held: &Held, now: i64) -> Fact {
     let validity = held.certificate.as_ref().map(|certificate| certificate.validity());
     let problem = match (&held.fault, validity) {

@@ -3,7 +3,8 @@
 use crate::proxy::Client;
 use crate::route::Route;
 use hyper::header::HeaderMap;
-use hyper::{Method, Uri};
+use hyper::{Method, Request, Uri};
+use std::net::IpAddr;
 
 /// A request that found its route.
 pub(crate) struct Asked<'a> {
@@ -29,7 +30,38 @@ pub(crate) struct Asked<'a> {
     pub(crate) host_has_tls: bool,
 }
 
+impl<'a> Asked<'a> {
+    /// A request for this host that found this route; `routed` is the path that was routed, where the request has another now. What a
+    /// client must not say is taken away before ([`super::strip_claims`]).
+    pub(crate) fn new<B>(
+        route: &'a Route,
+        client: &'a Client,
+        request: &'a Request<B>,
+        host: &'a str,
+        routed: Option<&'a str>,
+    ) -> Self {
+        let uri = request.uri();
+        Self {
+            route,
+            client,
+            method: request.method(),
+            headers: request.headers(),
+            host,
+            authority: authority(uri, request.headers(), host),
+            path: routed.unwrap_or(uri.path()),
+            query: uri.query(),
+            secure: client.https,
+            host_has_tls: route.host.tls,
+        }
+    }
+}
+
 impl Asked<'_> {
+    /// Who asks, an IPv4 address as such.
+    pub(super) fn address(&self) -> IpAddr {
+        self.client.address.ip().to_canonical()
+    }
+
     /// `http` or `https`.
     pub(super) fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
@@ -74,14 +106,14 @@ impl Asked<'_> {
             "uri" => self.path.to_owned(),
             "request_uri" => self.request_uri(),
             "escaped_request_uri" => escape(self.request_uri().as_bytes()),
-            "remote_addr" => self.client.address.ip().to_canonical().to_string(),
+            "remote_addr" => self.address().to_string(),
             _ => return None,
         })
     }
 }
 
 /// Host and port as the request has them: its target's in absolute form or HTTP/2, else the field.
-pub(crate) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, host: &'a str) -> &'a str {
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap, host: &'a str) -> &'a str {
     let field = || headers.get(hyper::header::HOST).and_then(|value| value.to_str().ok());
     uri.authority().map(|a| a.as_str()).or_else(field).unwrap_or(host)
 }

@@ -4,13 +4,20 @@ use super::cookies;
 use crate::policy::{Canary, HeaderMatch};
 use hyper::header::HeaderMap;
 
-/// Order as in ingress-nginx: field, then cookie, then the lot. The first that says something decides; `lot` is none when the request
-/// is bound to the main backend already.
-pub(super) fn takes(canary: &Canary, headers: &HeaderMap, lot: Option<u64>) -> bool {
-    let by_lot = || lot.is_some_and(|lot| lot % u64::from(canary.weight_total.max(1)) < u64::from(canary.weight));
-    by_header(canary, headers)
-        .or_else(|| by_cookie(canary, headers))
-        .unwrap_or_else(by_lot)
+/// What the request itself says, as in ingress-nginx: the field, then the cookie. The first that says something decides; nothing leaves
+/// it to chance.
+pub(super) fn wish(canary: &Canary, headers: &HeaderMap) -> Option<bool> {
+    by_header(canary, headers).or_else(|| by_cookie(canary, headers))
+}
+
+/// What chance says; `lot` is any number.
+pub(super) fn by_lot(canary: &Canary, lot: u64) -> bool {
+    lot % u64::from(canary.weight_total.max(1)) < u64::from(canary.weight)
+}
+
+/// How often chance says yes, from 0 to 1.
+pub(super) fn share(canary: &Canary) -> f64 {
+    f64::from(canary.weight.min(canary.weight_total.max(1))) / f64::from(canary.weight_total.max(1))
 }
 
 fn by_header(canary: &Canary, headers: &HeaderMap) -> Option<bool> {

@@ -64,7 +64,7 @@ pub(super) fn question(
         headers.remove(name);
     }
     let request_uri = asked.request_uri();
-    let address = asked.client.address.ip().to_canonical().to_string();
+    let address = asked.address().to_string();
     let original = format!("{}://{}{request_uri}", asked.scheme(), asked.authority);
     for (name, value) in [
         ("host", authority),

@@ -8,7 +8,7 @@ use crate::policy::HashKey;
 pub(super) fn key(by: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
     match by {
         HashKey::Uri => Some(asked.request_uri().into_bytes()),
-        HashKey::Client => Some(asked.client.address.ip().to_canonical().to_string().into_bytes()),
+        HashKey::Client => Some(asked.address().to_string().into_bytes()),
         HashKey::Host => Some(asked.host.as_bytes().to_vec()),
         HashKey::Header(name) => asked.headers.get(name).map(|value| value.as_bytes().to_vec()),
         HashKey::Cookie(name) => cookies::find(asked.headers, name).map(|value| value.as_bytes().to_vec()),

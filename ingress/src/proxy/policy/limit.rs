@@ -43,6 +43,21 @@ struct Entry {
 }
 
 impl Entry {
+    /// The arrival times after one more request, or how long it has to wait.
+    fn after(&self, limits: &ClientLimits, now: Duration) -> Result<(Duration, Duration), TooMany> {
+        if limits.connections.is_some_and(|most| self.serving >= most) {
+            return Err(TooMany {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        let burst = limits.burst.max(1);
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        Ok((
+            next(self.second, now, limits.requests_per_second, second, burst)?,
+            next(self.minute, now, limits.requests_per_minute, minute, burst)?,
+        ))
+    }
+
     fn idle(&self, now: Duration) -> bool {
         self.serving == 0 && self.second <= now && self.minute <= now
     }
@@ -87,36 +102,14 @@ impl Limiter {
         client: IpAddr,
         now: Duration,
     ) -> Result<Option<Slot>, TooMany> {
-        if limits.requests_per_second.is_none() && limits.requests_per_minute.is_none() && limits.connections.is_none()
-        {
+        if limits.is_none() {
             return Ok(None);
         }
-        let own = self.hasher.hash_one((ingress, Some(owner(client))));
-        let others = self.hasher.hash_one((ingress, None::<IpAddr>));
+        let [own, others] = self.keys(ingress, client);
         let mut shard = self.lock(own);
         let key = shard.key(own, others, self.most_per_shard, now);
         let entry = shard.clients.entry(key).or_default();
-        let burst = limits.burst.max(1);
-        if limits.connections.is_some_and(|most| entry.serving >= most) {
-            return Err(TooMany {
-                retry_after: Duration::from_secs(1),
-            });
-        }
-        let second = next(
-            entry.second,
-            now,
-            limits.requests_per_second,
-            Duration::from_secs(1),
-            burst,
-        )?;
-        let minute = next(
-            entry.minute,
-            now,
-            limits.requests_per_minute,
-            Duration::from_secs(60),
-            burst,
-        )?;
-        (entry.second, entry.minute) = (second, minute);
+        (entry.second, entry.minute) = entry.after(limits, now)?;
         if limits.connections.is_none() {
             return Ok(None);
         }
@@ -126,6 +119,22 @@ impl Limiter {
             limiter: Arc::clone(self),
             key,
         }))
+    }
+
+    /// What [`Self::admit`] would say now; counts nothing.
+    pub(super) fn would_admit(&self, limits: &ClientLimits, ingress: &str, client: IpAddr) -> Result<(), TooMany> {
+        let now = self.start.elapsed();
+        let [own, others] = self.keys(ingress, client);
+        let shard = self.lock(own);
+        let full = shard.clients.len() >= self.most_per_shard;
+        let shared = || shard.clients.get(&with_shard(others, own)).filter(|_| full);
+        let entry = shard.clients.get(&own).or_else(shared);
+        entry.map_or(Ok(()), |entry| entry.after(limits, now).map(drop))
+    }
+
+    /// Where a client counts, and where all those count that have no room of their own.
+    fn keys(&self, ingress: &str, client: IpAddr) -> [u64; 2] {
+        [Some(owner(client)), None].map(|who| self.hasher.hash_one((ingress, who)))
     }
 
     fn lock(&self, key: u64) -> std::sync::MutexGuard<'_, Shard> {

@@ -1,0 +1,231 @@
+//! What the policy of a route would do with a request, for people who ask. Every stage that can be told without side effects is decided
+//! by the code that requests meet; of the others it is said what would be asked. Nothing is sent, counted or remembered, and no password
+//! is checked: whoever may read the dashboard could try passwords here, past the route's own protection.
+
+use super::passage::{Passage, Stop};
+use super::{Asked, Policies, Stage, addresses, basic, canary, filled, question, unlimited};
+use crate::balance::{Backend, Preference};
+use crate::policy::HttpsRedirect;
+use crate::reason::Reason;
+use crate::route::Snapshot;
+use std::sync::Arc;
+
+/// What a stage would do.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The route does not ask for it.
+    Unasked,
+    /// The request passes; why.
+    Passes(String),
+    /// Only asking would tell, or counting; what would be asked. The rest holds if the request passes here.
+    Open(String),
+    /// It gives the answer.
+    Answers(Box<Stop>),
+    /// One before gives the answer.
+    Unreached,
+}
+
+/// A stage and what it would do.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) stage: Stage,
+    pub(crate) outcome: Outcome,
+}
+
+/// One Service that the request may go to.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// How often, from 0 to 1.
+    pub(crate) share: f64,
+    /// Why it does.
+    pub(crate) why: &'static str,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) preference: Preference,
+}
+
+/// All that the policy would do.
+pub(crate) struct Foreseen {
+    pub(crate) met: Vec<Met>,
+    /// Where the request may go; none when a stage answers.
+    pub(crate) ways: Vec<Way>,
+    /// As it would be, but for what only asking tells.
+    pub(crate) passage: Passage,
+}
+
+impl Policies {
+    /// Tells the way of a request through all stages.
+    pub(crate) fn foresee(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Foreseen {
+        let mut foreseen = Foreseen {
+            met: Vec::with_capacity(Stage::ALL.len()),
+            ways: Vec::new(),
+            passage: Passage::new(asked),
+        };
+        let mut answered = false;
+        for stage in Stage::ALL {
+            let outcome = match stage {
+                _ if answered => Outcome::Unreached,
+                _ if !is_asked_for(stage, asked) => Outcome::Unasked,
+                Stage::Limits => self.foresee_limits(asked),
+                Stage::Password => foresee_password(asked),
+                Stage::External => foresee_external(asked, snapshot),
+                Stage::Mirror => foresee_mirror(asked, snapshot),
+                Stage::Choice => {
+                    foreseen.ways = self.ways(asked);
+                    Outcome::Passes(String::new())
+                }
+                _ => self.foresee_decision(stage, asked, snapshot, &mut foreseen.passage),
+            };
+            answered |= matches!(outcome, Outcome::Answers(_));
+            foreseen.met.push(Met { stage, outcome });
+        }
+        if answered {
+            foreseen.ways.clear();
+        }
+        foreseen
+    }
+
+    /// A stage that is decided as for requests.
+    fn foresee_decision(&self, stage: Stage, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Outcome {
+        // Nobody can show a certificate here.
+        if stage == Stage::Certificate && asked.route.policy.client_certificate.iter().any(|c| !c.optional) {
+            let why =
+                "a certificate of one of the route's authorities would be asked for; without one the answer is 400";
+            return Outcome::Open(why.to_owned());
+        }
+        if let Err(stop) = self.decide(stage, asked, snapshot, passage) {
+            return Outcome::Answers(stop);
+        }
+        Outcome::Passes(match stage {
+            Stage::Source => format!("{} may come", asked.address()),
+            Stage::Redirect => "none is for this request".to_owned(),
+            Stage::Connection => "it is made for this host".to_owned(),
+            Stage::Preflight => "it is none".to_owned(),
+            Stage::Certificate => "one is asked for, but nobody needs to show it".to_owned(),
+            Stage::Rewrite => passage.uri.iter().map(ToString::to_string).collect(),
+            _ => String::new(),
+        })
+    }
+
+    fn foresee_limits(&self, asked: &Asked<'_>) -> Outcome {
+        if unlimited(asked) {
+            return Outcome::Passes(format!("requests of {} are not counted", asked.address()));
+        }
+        let limits = &asked.route.policy.limits;
+        match self.limiter.would_admit(limits, &asked.route.ingress, asked.address()) {
+            Ok(()) => Outcome::Open(format!(
+                "the request would be counted for {}, who has room at this moment",
+                asked.address()
+            )),
+            Err(many) => Outcome::Answers(Stop::too_many(many.retry_after)),
+        }
+    }
+
+    /// Every Service that [`Policies::choose`] may come to: once with no luck at all, then with luck at each of the canaries in turn that
+    /// were left to it.
+    fn ways(&self, asked: &Asked<'_>) -> Vec<Way> {
+        let way = |share: f64, lucky: Option<usize>, shares: &mut Vec<f64>| {
+            let mut passage = Passage::new(asked);
+            let mut drawn = 0;
+            self.choose(asked, &mut passage, |canary| {
+                shares.push(canary::share(canary));
+                drawn += 1;
+                lucky == Some(drawn - 1)
+            });
+            let fallback = asked.route.fallback.as_ref();
+            let why = match lucky {
+                _ if fallback.is_some_and(|f| Arc::ptr_eq(f, &passage.backend)) => {
+                    "the Service has no endpoint, so the default backend of the Ingress takes it"
+                }
+                Some(_) => "by chance, as the canary's weight says",
+                None if !Arc::ptr_eq(&passage.backend, &asked.route.backend) => {
+                    "a field or a cookie asks for the canary"
+                }
+                None if drawn > 0 => "by chance, what canaries leave",
+                None if asked.route.alternatives.is_empty() => "the rule names it",
+                None => "no canary takes it",
+            };
+            Way {
+                share,
+                why,
+                preference: passage.preference(),
+                backend: passage.backend,
+            }
+        };
+        let mut shares = Vec::new();
+        let home = way(1.0, None, &mut shares);
+        let mut left = 1.0;
+        let mut ways = Vec::new();
+        for (i, share) in shares.iter().enumerate() {
+            ways.push(way(left * share, Some(i), &mut Vec::new()));
+            left *= 1.0 - share;
+        }
+        ways.insert(0, Way { share: left, ..home });
+        ways.retain(|way| way.share > 0.0);
+        ways
+    }
+}
+
+/// Whether the route has a wish for this stage.
+fn is_asked_for(stage: Stage, asked: &Asked<'_>) -> bool {
+    let policy = &asked.route.policy;
+    let redirects = &policy.redirects;
+    match stage {
+        Stage::Closed | Stage::Choice => true,
+        Stage::Source => !policy.sources.allow.is_empty() || !policy.sources.deny.is_empty(),
+        Stage::Redirect => {
+            redirects.to.is_some() || redirects.https != HttpsRedirect::Off || redirects.app_root.is_some()
+        }
+        Stage::Connection => policy.client_certificate.is_some() || asked.client.tls.as_ref().is_some_and(|s| s.strict),
+        Stage::Limits => !policy.limits.is_none(),
+        Stage::Preflight => policy.cors.is_some(),
+        Stage::Certificate => policy.client_certificate.is_some(),
+        Stage::Password => policy.basic_auth.is_some(),
+        Stage::External => policy.external_auth.is_some(),
+        Stage::Rewrite => policy.rewrite.is_some(),
+        Stage::Mirror => policy.mirror.is_some(),
+    }
+}
+
+/// Without credentials the answer is certain; with some they would be checked.
+fn foresee_password(asked: &Asked<'_>) -> Outcome {
+    let Some(auth) = &asked.route.policy.basic_auth else {
+        return Outcome::Unasked;
+    };
+    match basic::credentials(asked.headers) {
+        Some(_) => Outcome::Open("user and password would be checked; wrong ones get 401".to_owned()),
+        None => Outcome::Answers(Stop::unauthorized([basic::challenge(&auth.realm)])),
+    }
+}
+
+fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
+    let Some(auth) = &asked.route.policy.external_auth else {
+        return Outcome::Unasked;
+    };
+    match question(auth, asked, snapshot) {
+        Some((addresses, _)) if !addresses.is_empty() => Outcome::Open(format!(
+            "{} would be asked with {}; 401 and 403 would be the answer",
+            without_query(&auth.url),
+            auth.method
+        )),
+        _ => Outcome::Answers(Stop::plain(Reason::AuthBroken)),
+    }
+}
+
+fn foresee_mirror(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
+    let Some(mirror) = &asked.route.policy.mirror else {
+        return Outcome::Unasked;
+    };
+    let uri = filled(asked, &mirror.place.path);
+    let target = without_query(&mirror.target);
+    match addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri) {
+        Some(addresses) if !addresses.is_empty() => {
+            Outcome::Open(format!("{target} would get a copy if there is room"))
+        }
+        _ => Outcome::Passes(format!("no copy is made, for {target} cannot be asked")),
+    }
+}
+
+/// A query may hold what is not for everyone.
+fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
+}

@@ -1,0 +1,61 @@
+//! Where requests of our own go: the targets that annotations name.
+
+use super::Asked;
+use crate::annotations::target::{Place, Target};
+use crate::path::canonical;
+use crate::policy::{Protocol, Upstream};
+use crate::route::{Backend, Snapshot};
+use crate::tls::backend::{self, Alpn};
+use crate::upstream::{Destination, Tls};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Path and query of a target. A path variable brings its own slash.
+pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
+    let variable = path
+        .strip_prefix('/')
+        .filter(|rest| rest.starts_with("$request_uri") || rest.starts_with("$uri"));
+    asked.expand(variable.unwrap_or(path))
+}
+
+/// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
+/// that nobody asks another's service past that one's own protection.
+pub(super) fn addresses(
+    target: &Target,
+    service: Option<&Arc<Backend>>,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    uri: &str,
+) -> Option<Vec<SocketAddr>> {
+    const TRIES: usize = 3;
+    match &target.place {
+        Place::Address(address) => Some(vec![*address]),
+        Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
+        Place::OwnHost => {
+            let path = uri.split('?').next().unwrap_or(uri);
+            let path = canonical(path).ok()?;
+            let route = snapshot.find(asked.host, &path)?;
+            let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
+            (namespace(&route.ingress) == namespace(&asked.route.ingress))
+                .then(|| route.backend.candidates().take(TRIES).collect())
+        }
+    }
+}
+
+/// How each address is spoken to: over TLS where the target says so. None when its name cannot be proven.
+pub(super) fn destinations(addresses: Vec<SocketAddr>, tls: Option<&Upstream>) -> Option<Vec<Destination>> {
+    let Some(tls) = tls else {
+        return Some(addresses.into_iter().map(Destination::plain).collect());
+    };
+    let config = backend::config(tls, Alpn::Http1);
+    let destination = |address: SocketAddr| {
+        let name = backend::name(tls, address.ip())?;
+        let config = Arc::clone(&config);
+        Some(Destination {
+            address,
+            protocol: Protocol::Https,
+            tls: Some(Tls { config, name }),
+        })
+    };
+    addresses.into_iter().map(destination).collect()
+}
