@@ -8,16 +8,19 @@ mod auth;
 mod explain;
 mod fleet;
 mod guard;
+mod health;
 mod report;
 
 use crate::args::Serve;
 use crate::handover::Door;
 use crate::metrics::{Text, label};
+use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
 use auth::Users;
 use fleet::Fleet;
 use guard::Names;
+use health::{Health, Rounds};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
@@ -26,7 +29,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -53,17 +56,31 @@ pub struct Site {
     names: Names,
     users: Option<Users>,
     node_address: Option<IpAddr>,
+    strict_sni: bool,
+    proxy: Arc<Proxy>,
+    rounds: Rounds,
     /// The other proxies.
     pub fleet: Fleet,
 }
 
+/// Who reads.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    peer: SocketAddr,
+    /// The address that was connected to.
+    local: Option<IpAddr>,
+}
+
 impl Site {
     /// Reads the password file, if one is named: a dashboard that should have a password never opens without.
-    pub fn new(args: &Serve, state: Arc<State>) -> Result<Self, String> {
+    pub fn new(args: &Serve, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
         Ok(Self {
             names: Names::new(args),
             users: args.dashboard_auth_file.as_deref().map(Users::read).transpose()?,
             node_address: args.node_address,
+            strict_sni: args.tls.strict_sni,
+            proxy,
+            rounds: Rounds::default(),
             fleet: Fleet::new(&args.pod_namespace, args.admin_address.port()),
             state,
         })
@@ -77,8 +94,8 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
     loop {
         // The semaphore is never closed.
         let slot = Arc::clone(&slots).acquire_owned().await.ok();
-        let stream = match door.accept().await {
-            Some(Ok((stream, _))) => stream,
+        let (stream, peer) = match door.accept().await {
+            Some(Ok(accepted)) => accepted,
             Some(Err(_)) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -86,10 +103,13 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
             None => return std::future::pending().await,
         };
         let site = Arc::clone(&site);
-        let local = stream.local_addr().ok().map(|address| address.ip());
+        let asker = Asker {
+            peer,
+            local: stream.local_addr().ok().map(|address| address.ip()),
+        };
         let service = service_fn(move |request| {
             let site = Arc::clone(&site);
-            async move { Ok::<_, Infallible>(site.answer(&request, local).await) }
+            async move { Ok::<_, Infallible>(site.answer(&request, asker).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -104,7 +124,7 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
 }
 
 impl Site {
-    async fn answer<B: Body>(&self, request: &Request<B>, local: Option<IpAddr>) -> Response<Full<Bytes>> {
+    async fn answer<B: Body>(&self, request: &Request<B>, asker: Asker) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET and HEAD\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
@@ -118,13 +138,13 @@ impl Site {
             "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             _ => {}
         }
-        if !self.names.admits(request, local, &self.fleet) {
+        if !self.names.admits(request, asker.local, &self.fleet) {
             let why = "421: the dashboard does not answer to this host; see --dashboard-allow-host\n";
             return text(StatusCode::MISDIRECTED_REQUEST, why);
         }
         if path == "/metrics" {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            return respond(StatusCode::OK, kind, metrics(&self.state));
+            return respond(StatusCode::OK, kind, self.metrics());
         }
         if let Some(users) = &self.users
             && !users.admits(request.headers()).await
@@ -135,57 +155,77 @@ impl Site {
             return response;
         }
         if let Some(name) = path.strip_prefix("/api/v1/") {
-            return self.api(name, request).await;
+            return self.api(name, request, asker).await;
         }
         let file = |kind, text: &'static str| respond(StatusCode::OK, kind, text.to_owned());
         match path {
             "/" => file("text/html; charset=utf-8", include_str!("admin/page.html")),
             "/page.css" => file("text/css; charset=utf-8", include_str!("admin/page.css")),
             "/page.js" => file("text/javascript; charset=utf-8", include_str!("admin/page.js")),
+            "/explain.js" => file("text/javascript; charset=utf-8", include_str!("admin/explain.js")),
             "/icon.svg" => file("image/svg+xml", include_str!("admin/icon.svg")),
             "/status.json" => respond(StatusCode::OK, "application/json", report::render(&self.state)),
             _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
         }
     }
-}
 
-fn metrics(state: &State) -> String {
-    let snapshot = state.snapshot();
-    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    let mut text = Text::default();
-    state.counters.render(
-        &mut text,
-        &[
-            ("ready", "Whether requests are wanted here.", u64::from(state.ready())),
-            (
-                "leader",
-                "Whether this proxy writes status.",
-                u64::from(state.leading()),
-            ),
-            (
-                "handed_over",
-                "Whether another process of this node takes connections.",
-                u64::from(state.handed_over()),
-            ),
-            ("routes", "Routes in the table.", count(snapshot.route_count())),
-            ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
-            (
-                "remarks",
-                "Objects that lost or could not be used.",
-                count(snapshot.remarks.len()),
-            ),
-            ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
-        ],
-    );
-    let dropped = [(String::new(), state.observer.log.dropped())];
-    let help = "Lines of the access log that found its queue full.";
-    text.series("access_log_dropped_total", "counter", help, dropped);
-    let ends = tls::earliest(&snapshot.tls, MOST_CERTIFICATES).into_iter();
-    let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
-    let help = "End of the certificates that end first, in seconds since 1970.";
-    text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
-    state.observer.traffic.render(&mut text);
-    text.finish()
+    fn metrics(&self) -> String {
+        let state = &self.state;
+        let snapshot = state.snapshot();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let mut text = Text::default();
+        state.counters.render(
+            &mut text,
+            &[
+                ("ready", "Whether requests are wanted here.", u64::from(state.ready())),
+                (
+                    "leader",
+                    "Whether this proxy writes status.",
+                    u64::from(state.leading()),
+                ),
+                (
+                    "handed_over",
+                    "Whether another process of this node takes connections.",
+                    u64::from(state.handed_over()),
+                ),
+                ("routes", "Routes in the table.", count(snapshot.route_count())),
+                ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
+                (
+                    "remarks",
+                    "Objects that lost or could not be used.",
+                    count(snapshot.remarks.len()),
+                ),
+                ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
+            ],
+        );
+        let dropped = [(String::new(), state.observer.log.dropped())];
+        let help = "Lines of the access log that found its queue full.";
+        text.series("access_log_dropped_total", "counter", help, dropped);
+        let summary = self.rounds.summary(&snapshot);
+        let by_health = |counts: [usize; Health::ALL.len()]| {
+            let of = |(health, count): (Health, usize)| (format!("{{state=\"{}\"}}", health.label()), count);
+            Health::ALL.into_iter().zip(counts).map(of).collect::<Vec<_>>()
+        };
+        let help = "Routes by how they are.";
+        text.series("route_states", "gauge", help, by_health(summary.routes));
+        let help = "Services' ports that routes lead to, by how they are.";
+        text.series("service_states", "gauge", help, by_health(summary.services));
+        let endpoints = &summary.endpoints;
+        let states = [
+            ("ready", endpoints.ready),
+            ("ejected", endpoints.ejected),
+            ("draining", endpoints.draining),
+        ];
+        let states = states.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count));
+        let help = "Endpoints that routes lead to, by how they are.";
+        text.series("endpoint_states", "gauge", help, states);
+        let ends = tls::earliest(&snapshot.tls, MOST_CERTIFICATES).into_iter();
+        let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
+        let help = "End of the certificates that end first, in seconds since 1970.";
+        text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
+        state.observer.traffic.render(&mut text);
+        text.finish()
+    }
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {

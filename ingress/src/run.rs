@@ -65,7 +65,8 @@ pub async fn run(args: Serve) -> Result<(), String> {
         AccessLog::start(args.access_log, std::io::stdout()),
     );
     let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
-    let site = Arc::new(admin::Site::new(&args, Arc::clone(&state))?);
+    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front.clone());
+    let site = Arc::new(admin::Site::new(&args, Arc::clone(&state), Arc::clone(&proxy))?);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();
     if let Some(socket) = &args.probe_socket {
@@ -167,7 +168,6 @@ pub async fn run(args: Serve) -> Result<(), String> {
     }
     state.observer.traffic.listens(EntryPoint::Http, http.address());
     state.observer.traffic.listens(EntryPoint::Https, https.address());
-    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front);
     let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
     let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
     let mut proxy = tokio::spawn(async {

@@ -2,24 +2,29 @@
 //! here, so that a page over 10,000 routes stays small.
 
 mod lists;
+mod query;
 
-use super::{Site, explain, respond};
+use super::health::{Health, Summary};
+use super::{Asker, Site, explain, respond};
 use crate::traffic::{EntryPoint, Numbers};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, Response, StatusCode};
-use lists::Query;
+pub(super) use lists::endpoint;
+use query::Query;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 /// Seconds of the history of requests per second.
 const HISTORY: u32 = 60;
+/// Seconds of a day.
+const DAY: i64 = 24 * 60 * 60;
 /// Longest query; a URL to be explained with some fields fits.
 const LONGEST_QUERY: usize = 16 * 1024;
 
 impl Site {
-    pub(super) async fn api<B>(&self, name: &str, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn api<B>(&self, name: &str, request: &Request<B>, asker: Asker) -> Response<Full<Bytes>> {
         let text = request.uri().query().unwrap_or_default();
         if text.len() > LONGEST_QUERY {
             return failed(StatusCode::URI_TOO_LONG, "the query is too long");
@@ -28,21 +33,29 @@ impl Site {
             Ok(query) => query,
             Err(why) => return failed(StatusCode::BAD_REQUEST, &why),
         };
+        let snapshot = self.state.snapshot();
         let value = match name {
             "overview" => self.overview(),
             "entrypoints" => json!({ "items": self.entry_points() }),
-            "routes" => query.apply(self.routes()),
-            "services" => query.apply(self.services()),
-            "certificates" => query.apply(self.certificates()),
-            "remarks" => query.apply(self.remarks()),
+            "routes" => query.apply(self.routes(&snapshot)),
+            "services" => query.apply(lists::services(&snapshot)),
+            "certificates" => query.apply(lists::certificates(&snapshot)),
+            "remarks" => query.apply(lists::remarks(&snapshot)),
             "fleet" => {
                 let own = self.overview();
                 self.fleet.view(&own, self.node_address, request.headers()).await
             }
             "explain" => {
-                let one = |name| query.first(name).unwrap_or_default();
-                let method = query.first("method").unwrap_or("GET");
-                match explain::explain(&self.state.snapshot(), method, one("url"), &query.all("header")) {
+                let question = explain::Question {
+                    method: query.first("method").unwrap_or("GET"),
+                    url: query.first("url").unwrap_or_default(),
+                    fields: &query.all("header"),
+                    version: query.first("http").unwrap_or("1.1"),
+                    client: query.first("client").filter(|text| !text.is_empty()),
+                    asker: asker.peer,
+                    strict_sni: self.strict_sni,
+                };
+                match explain::explain(&self.proxy, &snapshot, &question) {
                     Ok(value) => value,
                     Err(why) => return failed(StatusCode::BAD_REQUEST, &why),
                 }
@@ -65,12 +78,7 @@ impl Site {
         total["in_flight"] = json!(state.counters.requests.value());
         let protocols = state.counters.open_by_protocol().into_iter();
         let protocols: Map<String, Value> = protocols.map(|(name, open)| (name.to_owned(), json!(open))).collect();
-        let mut health = Map::new();
-        for route in self.routes() {
-            let word = route["state"].as_str().unwrap_or_default().to_owned();
-            let count = health.get(&word).and_then(Value::as_u64).unwrap_or(0);
-            health.insert(word, json!(count + 1));
-        }
+        let summary = self.rounds.summary(&snapshot);
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let log = &state.observer.log;
         let mode = format!("{:?}", log.mode()).to_lowercase();
@@ -81,9 +89,10 @@ impl Site {
             "state": word,
             "leader": state.leading(),
             "uptime_seconds": state.uptime().as_secs(),
-            "counts": { "routes": snapshot.route_count(), "ingresses": snapshot.ours.len(), "services": self.services().len(), "certificates": self.certificates().len(),
+            "counts": { "routes": summary.routes.iter().sum::<usize>(), "ingresses": snapshot.ours.len(),
+                "services": summary.services.iter().sum::<usize>(), "certificates": summary.certificates.count,
                 "remarks": snapshot.remarks.len() },
-            "health": { "routes": health },
+            "health": health(&summary),
             "traffic": total,
             "history": traffic.history(HISTORY),
             "entry_points": self.entry_points(),
@@ -106,6 +115,30 @@ impl Site {
         })
         .collect()
     }
+}
+
+/// How many are how; words of which there are none are left out.
+fn health(summary: &Summary) -> Value {
+    let by_health = |counts: &[usize; Health::ALL.len()]| -> Map<String, Value> {
+        let some = Health::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0);
+        some.map(|(health, count)| (health.label().to_owned(), json!(count)))
+            .collect()
+    };
+    let Summary {
+        endpoints,
+        certificates,
+        remarks: [notes, approximated, refused],
+        ..
+    } = summary;
+    let days_left = certificates.first_end.map(|end| (end - lists::now()).div_euclid(DAY));
+    json!({
+        "routes": by_health(&summary.routes),
+        "services": by_health(&summary.services),
+        "endpoints": { "ready": endpoints.ready, "ejected": endpoints.ejected, "draining": endpoints.draining },
+        "certificates": { "faulty": certificates.faulty, "first_days_left": days_left,
+            "expiring": days_left.is_some_and(|days| days < lists::EXPIRING_DAYS) },
+        "remarks": { "note": notes, "approximated": approximated, "refused": refused },
+    })
 }
 
 /// Numbers as JSON; times are in milliseconds, `null` when there was nothing to measure.

@@ -37,7 +37,7 @@ function span(seconds) {
 }
 const ago = (seconds) => (seconds === null || seconds === undefined ? "never" : seconds < 1 ? "now" : span(seconds) + " ago");
 const KINDS = { healthy: "good", ready: "good", valid: "good", degraded: "warn", draining: "warn", expiring: "warn", note: "", approximated: "warn",
-  down: "bad", closed: "bad", "left out": "warn", unreachable: "bad", "not ready": "bad", refused: "bad", unusable: "bad", stopping: "warn" };
+  down: "bad", closed: "bad", ejected: "bad", unreachable: "bad", passes: "good", answers: "bad", open: "warn", "not ready": "bad", refused: "bad", unusable: "bad", stopping: "warn" };
 const badge = (word, why) => [el("span", { class: "badge " + (KINDS[word] || "") }, word), why ? el("span", { class: "why" }, why) : null];
 
 async function get(path) {
@@ -49,6 +49,32 @@ async function get(path) {
     if (!response.ok) throw new Error(body.error || "status " + response.status);
     return body;
   } finally { clearTimeout(timer); }
+}
+
+const many = (n, what) => int(n) + " " + what + (n === 1 ? "" : "s");
+
+// A name that may be broken behind its dots and slashes.
+const soft = (text) => el("code", {}, text.split(/(?<=[./])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])));
+
+// A view by its hash; what stands behind "=" is searched there, or explained.
+const link = (view, what, text) => el("a", { href: "#" + view + "=" + encodeURIComponent(what) }, text);
+
+// An endpoint in one line: its state and what is not as it should be.
+function endpointLine(e) {
+  const notes = [e.near === null ? "" : e.near ? "near" : "far", e.in_flight ? int(e.in_flight) + " in flight" : "",
+    e.ejected_for_ms === null ? "" : "left out for " + span(Math.ceil(e.ejected_for_ms / 1000)) + " more",
+    e.unreachable_in_a_row ? many(e.unreachable_in_a_row, "failed connection") + " in a row" : "",
+    e.unanswered_in_a_row ? many(e.unanswered_in_a_row, "unanswered request") + " in a row" : "",
+    e.failures ? many(e.failures, "failure") + " in all" : "",
+    e.tried_although_ejected ? "tried although ejected: " + many(e.tried_although_ejected, "time") : ""].filter(Boolean);
+  return el("div", { class: "endpoint" }, el("code", {}, e.address), " ", badge(e.state), notes.length ? el("span", { class: "dim" }, " " + notes.join(" · ")) : null);
+}
+
+const SHOWN = 12;
+function endpointList(s) {
+  const more = s.endpoints.length + s.endpoints_left_out - SHOWN;
+  if (!s.endpoints.length) return el("span", { class: "dim" }, "none");
+  return [s.endpoints.slice(0, SHOWN).map(endpointLine), more > 0 ? el("a", { href: "/api/v1/services?q=" + encodeURIComponent(s.name) }, int(more) + " more") : null];
 }
 
 // Views with a table: columns are [title, sort key or "", cell, is it a number].
@@ -63,29 +89,33 @@ const traffic = [
 ];
 const VIEWS = {
   overview: { title: "Overview" },
-  routes: { title: "Routes", count: (o) => o.routes, search: true, only: ["healthy", "degraded", "down", "closed"], columns: [
+  routes: { title: "Routes", count: (o) => o.routes, empty: "No Ingress of this class has a rule yet.", search: true, only: ["healthy", "degraded", "down", "closed"], columns: [
     ["State", "state", (r) => badge(r.state, r.reason)],
-    ["Host", "host", (r) => el("code", {}, r.host)],
-    ["Path", "path", (r) => [el("code", {}, r.path), el("span", { class: "why" }, r.type)]],
-    ["Ingress", "ingress", (r) => [r.ingress, el("span", { class: "why" }, "to " + r.service)]],
+    ["Host", "host", (r) => soft(r.host)],
+    ["Path", "path", (r) => [soft(r.path), el("span", { class: "why" }, r.type, " ", /[*]/.test(r.host) || r.type === "Regex" ? null
+      : link("explain", "http://" + r.host + r.path, "explain"))]],
+    ["Ingress", "ingress", (r) => [r.ingress, el("span", { class: "why" }, "to ", link("services", r.service, r.service))]],
     ["Endpoints", "", (r) => int(r.endpoints), true], ...traffic] },
-  services: { title: "Services", count: (o) => o.services, search: true, only: ["healthy", "degraded", "down"], columns: [
+  services: { title: "Services", count: (o) => o.services, empty: "No route leads to a Service yet.", search: true, only: ["healthy", "degraded", "down"], columns: [
     ["State", "state", (s) => badge(s.state, s.reason)],
     ["Service", "name", (s) => s.name],
-    ["Used by", "", (s) => int(s.routes) + (s.routes === 1 ? " route" : " routes")],
-    ["Endpoints", "", (s) => s.endpoints.length ? s.endpoints.map((e) => el("div", {}, el("code", {}, e.address), " ", badge(e.state),
-      e.in_flight ? el("span", { class: "dim" }, " " + e.in_flight + " in flight") : null)) : el("span", { class: "dim" }, "none")]] },
-  certificates: { title: "Certificates", count: (o) => o.certificates, search: true, columns: [
+    ["Used by", "", (s) => link("routes", s.name, many(s.routes, "route")), true],
+    ["Ready", "", (s) => int(s.counts.ready), true],
+    ["Ejected", "", (s) => int(s.counts.ejected), true],
+    ["Draining", "", (s) => int(s.counts.draining), true],
+    ["Endpoints", "", (s) => endpointList(s)]] },
+  certificates: { title: "Certificates", count: (o) => o.certificates, empty: "No Ingress asks for TLS.", search: true, only: ["valid", "expiring", "unusable"], columns: [
     ["State", "state", (c) => badge(c.state, c.reason)],
-    ["Host", "host", (c) => el("code", {}, c.host)],
+    ["Host", "host", (c) => soft(c.host)],
     ["Secret", "secret", (c) => c.secret || "default"],
     ["Ingress", "ingress", (c) => c.ingress || "–"],
     ["Names", "", (c) => c.names.join(", ")],
     ["Days left", "days", (c) => (c.days_left === null ? "–" : int(c.days_left)), true]] },
-  remarks: { title: "Conflicts", count: (o) => o.remarks, search: true, columns: [
+  remarks: { title: "Conflicts", count: (o) => o.remarks, empty: "None: every Ingress is served as it asks.", search: true, only: ["refused", "approximated", "note"], columns: [
     ["Weight", "state", (r) => badge(r.severity)],
-    ["Object", "host", (r) => r.object],
-    ["What", "", (r) => r.text]] },
+    ["Object", "object", (r) => r.object],
+    ["Host", "host", (r) => (r.on ? soft(r.on) : "–")],
+    ["What", "", (r) => [r.text, el("span", { class: "why" }, r.kind)]]] },
   explain: { title: "Explain" },
   fleet: { title: "Fleet", columns: [
     ["State", "", (n) => badge(n.state, n.reason)],
@@ -151,7 +181,7 @@ function meter(counts) {
   const total = counts.reduce((sum, [, n]) => sum + n, 0);
   const bar = el("div", { class: "meter", role: "img", "aria-label": counts.map(([k, n]) => n + " " + k).join(", ") });
   for (const [kind, n] of counts) if (n) { const part = el("i", { class: KINDS[kind] === "good" ? "" : KINDS[kind] }); part.style.width = (100 * n) / total + "%"; bar.append(part); }
-  return [bar, el("div", {}, counts.filter(([k, n]) => n || k === "healthy").map(([k, n]) => n + " " + k).join(" · "))];
+  return [bar, el("p", {}, counts.filter(([k, n], i) => n || i === 0).map(([k, n]) => int(n) + " " + k).join(" · "))];
 }
 
 function facts(rows) { return el("dl", {}, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])); }
@@ -167,8 +197,15 @@ function viewOverview(o) {
     ["Cut short", int(e.traffic.cut)],
     ["Bytes", bytes(e.traffic.bytes_in) + " in, " + bytes(e.traffic.bytes_out) + " out"]])));
   const h = o.health;
-  cards.push(el("div", { class: "card" }, el("h3", {}, "Routes"), meter(["healthy", "degraded", "down", "closed"].map((k) => [k, h.routes[k] || 0])),
-    el("p", { class: "dim" }, el("a", { href: "#routes" }, "All routes"), " · ", el("a", { href: "#remarks" }, int(o.counts.remarks) + " remarks"))));
+  const words = ["healthy", "degraded", "down", "closed"];
+  const c = h.certificates;
+  cards.push(el("div", { class: "card", id: "health" }, el("h3", {}, el("a", { href: "#routes" }, "Routes")), meter(words.map((k) => [k, h.routes[k] || 0])),
+    el("h3", {}, el("a", { href: "#services" }, "Services")), meter(words.map((k) => [k, h.services[k] || 0])),
+    el("h3", {}, "Endpoints"), meter(["ready", "draining", "ejected"].map((k) => [k, h.endpoints[k]])),
+    el("h3", {}, el("a", { href: "#certificates" }, "Certificates")), el("p", {}, int(o.counts.certificates),
+      c.first_days_left === null ? "" : el("span", { class: c.expiring ? "bad-text" : null }, c.first_days_left < 0 ? " · one has expired" : " · the first ends in " + many(c.first_days_left, "day")),
+      c.faulty ? el("span", { class: "bad-text" }, " · " + int(c.faulty) + " unusable") : null),
+    el("h3", {}, el("a", { href: "#remarks" }, "Conflicts")), el("p", {}, o.counts.remarks ? Object.entries(h.remarks).filter(([, n]) => n).reverse().map(([k, n]) => int(n) + " " + k).join(" · ") : "none")));
   cards.push(el("div", { class: "card" }, el("h3", {}, "This proxy"), facts([
     ["Connections", Object.entries(o.connections.protocols).map(([p, n]) => p + " " + n).join(" · ")],
     ["Tables taken over", int(o.table.taken_over)],
@@ -206,6 +243,8 @@ function pages(list) {
     el("button", { type: "button", disabled: end >= list.total, on: { click: move(PAGE) } }, "Next")];
 }
 
+const nothing = (view) => (state.q || state.only || !view.empty ? "Nothing fits." : view.empty);
+
 let listView = "";
 function drawList(view, list, fresh) {
   const body = $("rows");
@@ -213,7 +252,7 @@ function drawList(view, list, fresh) {
   if (fresh || listView !== state.view || !body) {
     const focus = document.activeElement && document.activeElement.textContent;
     listView = state.view;
-    const holder = el("div", { id: "rows" }, table(view, list.items), none ? el("p", { class: "empty" }, "Nothing here.") : null);
+    const holder = el("div", { id: "rows" }, table(view, list.items), none ? el("p", { class: "empty" }, nothing(view)) : null);
     if (body && $("search") === document.activeElement) body.replaceWith(holder);
     else if (body && !fresh) body.replaceWith(holder);
     else if (body) { body.replaceWith(holder); const same = [...holder.querySelectorAll("th button")].find((b) => b.textContent === focus); if (same) same.focus(); }
@@ -227,7 +266,7 @@ function drawList(view, list, fresh) {
   } else {
     body.querySelector("tbody").replaceChildren(...rows(view, list.items));
     const empty = body.querySelector(".empty");
-    if (none && !empty) body.append(el("p", { class: "empty" }, "Nothing here."));
+    if (none && !empty) body.append(el("p", { class: "empty" }, nothing(view)));
     if (!none && empty) empty.remove();
   }
   const foot = $("pages");
@@ -236,35 +275,6 @@ function drawList(view, list, fresh) {
     foot.replaceChildren(...pages(list));
     if (at >= 0) { const button = foot.querySelectorAll("button")[at]; (button.disabled ? foot.querySelector("button:not(:disabled)") || $("view") : button).focus(); }
   }
-}
-
-function viewExplain() {
-  const method = el("select", { id: "x-method", name: "method", "aria-label": "Method" }, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].map((m) => el("option", {}, m)));
-  const url = el("input", { id: "x-url", name: "url", type: "text", placeholder: "http://host.example/path", autocomplete: "off", spellcheck: "false", required: true });
-  const headers = el("textarea", { id: "x-headers", name: "headers", placeholder: "Cookie: canary=always", spellcheck: "false" });
-  const answer = el("div", { id: "x-answer", "aria-live": "polite" });
-  const submit = async (event) => {
-    event.preventDefault();
-    const lines = headers.value.split("\n").filter((l) => l.trim()).map((l) => "&header=" + encodeURIComponent(l.trim())).join("");
-    try { drawExplanation(answer, await get("explain?method=" + method.value + "&url=" + encodeURIComponent(url.value) + lines)); }
-    catch (error) { answer.replaceChildren(el("p", { class: "fault" }, error.message)); }
-  };
-  return el("div", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Explain a request")),
-    el("form", { class: "explain", on: { submit } },
-      el("label", { for: "x-url" }, "Request"), el("div", { class: "line" }, method, url),
-      el("label", { for: "x-headers" }, "Fields"), headers,
-      el("span"), el("div", {}, el("button", { class: "primary", type: "submit" }, "Explain"))), answer);
-}
-
-function drawExplanation(into, x) {
-  const parts = [el("div", { class: "verdict" + (x.answer.status ? " bad" : "") }, el("strong", {}, x.answer.text),
-    el("div", { class: "dim" }, x.method + " " + x.host + x.path + (x.path !== x.asked_path ? " (asked as " + x.asked_path + ")" : "")))];
-  if (x.winner) parts.push(el("h3", {}, "Won"), facts([["Rule", x.winner.host + " " + x.winner.path + " (" + x.winner.type + ")"], ["Ingress", x.winner.ingress],
-    ["Service", x.winner.service], ["Endpoint", x.endpoint ? x.endpoint : "none"], ["Why", x.winner.why]]), el("p"));
-  if (x.steps.length) parts.push(el("h3", {}, "On its way"), el("ul", {}, x.steps.map((s) => el("li", {}, s))));
-  if (x.others.length) parts.push(el("h3", {}, "Lost"), table({ columns: [["Host", "", (r) => el("code", {}, r.host)], ["Path", "", (r) => [el("code", {}, r.path), " " + r.type]],
-    ["Ingress", "", (r) => r.ingress], ["Why", "", (r) => r.why]] }, x.others));
-  into.replaceChildren(...parts);
 }
 
 async function redraw(fresh) {
@@ -279,7 +289,7 @@ async function redraw(fresh) {
     drawOverview(overview);
     drawTabs();
     if (name === "overview") $("view").replaceChildren(viewOverview(overview));
-    else if (name === "explain") { if (!$("x-url")) $("view").replaceChildren(viewExplain()); }
+    else if (name === "explain") { if (!$("x-url")) $("view").replaceChildren(viewExplain(state.q)); }
     else {
       const list = await get(name + "?" + query());
       if (!current()) return;
@@ -300,11 +310,13 @@ async function redraw(fresh) {
 }
 
 function navigate() {
-  const name = location.hash.slice(1);
+  const [name, ...rest] = location.hash.slice(1).split("=");
   if (name === "view") return;
   const view = VIEWS[name] ? name : "overview";
-  if (view !== state.view) {
-    Object.assign(state, { view, q: "", only: "", offset: 0 });
+  let q = "";
+  try { q = decodeURIComponent(rest.join("=")); } catch { /* Typed by hand, and not as it should be. */ }
+  if (view !== state.view || q !== state.q) {
+    Object.assign(state, { view, q, only: "", offset: 0 });
     listView = "";
     $("view").replaceChildren();
   }

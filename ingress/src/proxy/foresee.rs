@@ -127,8 +127,8 @@ impl Proxy {
         text.extend_from_slice(b"\r\n");
         let head = http1::head::parse(&mut text, &self.limits)?.ok_or(Reason::BadFraming)?;
         let least = match head.framing {
-            http1::head::Framing::Length(bytes) => bytes,
-            http1::head::Framing::Chunked => 0,
+            http1::chunked::Framing::Length(bytes) => bytes,
+            http1::chunked::Framing::Chunked => 0,
         };
         Ok((Request::from_parts(head.parts, Empty::new()), least))
     }

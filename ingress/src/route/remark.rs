@@ -15,6 +15,17 @@ pub enum Severity {
     Refused,
 }
 
+impl Severity {
+    /// Its word for people; the same as in JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Approximated => "approximated",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// What a remark is about; stable, fit for an Event's reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Reason {

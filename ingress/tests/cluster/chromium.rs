@@ -89,6 +89,8 @@ impl Chromium {
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let session = chromium.call("Target.attachToTarget", &attach);
         chromium.session = session["sessionId"].as_str().unwrap().to_owned();
+        // The page has the focus, whatever a picture does to its window.
+        chromium.call("Emulation.setFocusEmulationEnabled", &json!({ "enabled": true }));
         for domain in ["Page", "Runtime", "Log", "Network", "Audits"] {
             chromium.call(&format!("{domain}.enable"), &json!({}));
         }
@@ -153,6 +155,7 @@ impl Chromium {
     }
 
     pub fn size(&mut self, width: u32, height: u32, dark: bool) {
+        self.call("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", &size);
         let scheme = if dark { "dark" } else { "light" };
@@ -160,12 +163,12 @@ impl Chromium {
         self.call("Emulation.setEmulatedMedia", &media);
     }
 
+    /// Takes a picture of the whole page, also of what lies below the window.
     pub fn screenshot(&mut self, file: &std::path::Path) {
-        use std::process::Stdio;
-        let shot = self.call(
-            "Page.captureScreenshot",
-            &json!({ "format": "png", "captureBeyondViewport": false }),
-        );
+        let size = self.call("Page.getLayoutMetrics", &json!({}))["cssContentSize"].clone();
+        let clip = json!({ "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1 });
+        let shot = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        let shot = self.call("Page.captureScreenshot", &shot);
         let text = shot["data"].as_str().unwrap();
         let mut decode = Command::new("base64")
             .arg("-d")

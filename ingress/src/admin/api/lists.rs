@@ -1,242 +1,261 @@
-//! Lists of the API, and what a query makes of them.
+//! Lists of the API.
 
 use super::super::Site;
+use super::super::health::{self, Tally};
 use super::numbers;
-use crate::route::{Backend, Remark, Route};
+use super::query::{Key, Line};
+use crate::balance::Endpoint;
+use crate::route::{Backend, Remark, Route, Snapshot};
 use crate::tls::{self, Fact};
-use crate::traffic::{RouteKey, shown_host, shown_kind};
+use crate::traffic::{Numbers, RouteKey, Traffic, shown_host, shown_kind};
 use serde_json::{Value, json};
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Days before its end in which a certificate is shown as expiring: cert-manager renews 30 days before, Let's Encrypt warned at 20.
-const EXPIRING_DAYS: i64 = 20;
-/// Items of one answer, when nothing is said and at most.
-const USUAL: usize = 100;
-const MOST: usize = 1000;
+pub(super) const EXPIRING_DAYS: i64 = 20;
+/// Endpoints of one Service that are shown, those that something is wrong with first.
+const MOST_ENDPOINTS: usize = 100;
+
+/// A route of the table.
+pub(super) struct RouteLine<'a> {
+    route: &'a Route,
+    traffic: &'a Traffic,
+}
+
+/// A Service's port.
+pub(super) struct ServiceLine<'a> {
+    backend: &'a Backend,
+    /// Routes that may send something there.
+    routes: usize,
+    /// Some of them send it to the Service's own address.
+    by_address: bool,
+}
+
+/// A host's certificate.
+pub(super) struct CertificateLine(Fact);
+
+/// What people should know.
+pub(super) struct RemarkLine<'a> {
+    remark: &'a Remark,
+    object: String,
+}
 
 impl Site {
-    pub(super) fn routes(&self) -> Vec<Value> {
-        let snapshot = self.state.snapshot();
-        let all = snapshot.routes().chain(snapshot.default_route());
-        all.map(|route| self.route(route)).collect()
-    }
-
-    fn route(&self, route: &Route) -> Value {
+    pub(super) fn routes<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<RouteLine<'a>> {
         let traffic = &self.state.observer.traffic;
-        let counts = traffic
+        let all = snapshot.routes().chain(snapshot.default_route());
+        all.map(|route| RouteLine { route, traffic }).collect()
+    }
+}
+
+pub(super) fn services(snapshot: &Snapshot) -> Vec<ServiceLine<'_>> {
+    let mut services: BTreeMap<&str, ServiceLine<'_>> = BTreeMap::new();
+    for route in snapshot.routes().chain(snapshot.default_route()) {
+        for backend in health::backends(route) {
+            let line = services.entry(&backend.name).or_insert(ServiceLine {
+                backend,
+                routes: 0,
+                by_address: false,
+            });
+            line.routes += 1;
+            line.by_address |= route.policy.upstream.service_address;
+        }
+    }
+    services.into_values().collect()
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn certificates(snapshot: &Snapshot) -> Vec<CertificateLine> {
+    let facts = tls::facts(&snapshot.tls, now()).into_iter();
+    facts.map(CertificateLine).collect()
+}
+
+pub(super) fn remarks(snapshot: &Snapshot) -> Vec<RemarkLine<'_>> {
+    let line = |remark| RemarkLine {
+        object: object(remark),
+        remark,
+    };
+    snapshot.remarks.iter().map(line).collect()
+}
+
+fn object(remark: &Remark) -> String {
+    match remark.namespace.is_empty() {
+        true => format!("{} {}", remark.kind, remark.name),
+        false => format!("{}/{}", remark.namespace, remark.name),
+    }
+}
+
+impl RouteLine<'_> {
+    fn numbers(&self) -> Numbers {
+        let key = RouteKey::of(self.route);
+        self.traffic
             .routes
-            .numbers(&RouteKey::of(route), traffic.now())
-            .unwrap_or_default();
-        let (state, reason) = match &route.policy.closed {
-            Some(why) => ("closed", Some(why.clone())),
-            None => health(&route.backend),
-        };
+            .numbers(&key, self.traffic.now())
+            .unwrap_or_default()
+    }
+}
+
+impl Line for RouteLine<'_> {
+    fn state(&self) -> &str {
+        health::of_route(self.route).label()
+    }
+
+    fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        let route = self.route;
+        let names = [shown_host(route), &route.path, &route.ingress, &route.backend.name];
+        names.into_iter().any(is_wanted) || health::reason_of_route(route).is_some_and(|why| is_wanted(&why))
+    }
+
+    fn key(&self, name: &str) -> Key<'_> {
+        let count = |n: u64| Key::Number(n as f64);
+        match name {
+            "state" => self.state().into(),
+            "host" => shown_host(self.route).into(),
+            "path" => self.route.path.as_str().into(),
+            "ingress" => (&*self.route.ingress).into(),
+            "rps" => Key::Number(self.numbers().rate),
+            "requests" => count(self.numbers().requests),
+            "p99" => self.numbers().quantiles.map(|q| q[1].as_secs_f64()).into(),
+            "ours" => count(self.numbers().ours_total()),
+            "upstream" => count(self.numbers().upstream),
+            // The later the greater.
+            "last" => self.numbers().since_last.map(|ago| -ago.as_secs_f64()).into(),
+            _ => Key::None,
+        }
+    }
+
+    fn json(&self) -> Value {
+        let route = self.route;
+        let endpoints = route.backend.endpoints().addresses().len();
         json!({ "host": shown_host(route), "path": route.path, "type": shown_kind(route), "ingress": &*route.ingress,
-            "service": route.backend.name, "endpoints": route.backend.endpoints().addresses().len(), "state": state, "reason": reason,
-            "traffic": numbers(&counts) })
+            "service": route.backend.name, "endpoints": endpoints, "state": self.state(),
+            "reason": health::reason_of_route(route), "traffic": numbers(&self.numbers()) })
+    }
+}
+
+impl Line for ServiceLine<'_> {
+    fn state(&self) -> &str {
+        Tally::of(self.backend).health().label()
     }
 
-    pub(super) fn services(&self) -> Vec<Value> {
-        let snapshot = self.state.snapshot();
-        let mut services: BTreeMap<&str, (&Backend, usize)> = BTreeMap::new();
-        for route in snapshot.routes().chain(snapshot.default_route()) {
-            let others = route.alternatives.iter().map(|other| &other.backend);
-            let extra = [&route.fallback, &route.auth, &route.mirror].into_iter().flatten();
-            for backend in std::iter::once(&route.backend).chain(others).chain(extra) {
-                services.entry(&backend.name).or_insert((backend, 0)).1 += 1;
-            }
+    fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        let is_address = |e: &Arc<Endpoint>| is_wanted(&e.address.to_string());
+        is_wanted(&self.backend.name)
+            || Tally::of(self.backend).reason().is_some_and(|why| is_wanted(&why))
+            || self.backend.endpoints().all().any(is_address)
+    }
+
+    fn key(&self, name: &str) -> Key<'_> {
+        match name {
+            "state" => self.state().into(),
+            "name" => self.backend.name.as_str().into(),
+            _ => Key::None,
         }
-        let item = |(name, (backend, routes)): (&str, (&Backend, usize))| {
-            let (state, reason) = health(backend);
-            let endpoints: Vec<_> = backend
-                .endpoints()
-                .addresses()
-                .iter()
-                .map(|a| json!({ "address": a, "state": "ready" }))
-                .collect();
-            json!({ "name": name, "state": state, "reason": reason, "routes": routes, "endpoints": endpoints })
-        };
-        services.into_iter().map(item).collect()
     }
 
-    pub(super) fn certificates(&self) -> Vec<Value> {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-        let item = |fact: Fact| {
-            let state = match (&fact.problem, fact.days_left) {
-                (Some(_), _) | (None, None) => "unusable",
-                (None, Some(days)) if days < EXPIRING_DAYS => "expiring",
-                (None, Some(_)) => "valid",
-            };
-            json!({ "host": fact.host, "secret": fact.secret, "ingress": fact.ingress, "not_after": fact.not_after,
-                "days_left": fact.days_left, "names": fact.names, "state": state, "reason": fact.problem })
-        };
-        tls::facts(&self.state.snapshot().tls, now)
+    fn json(&self) -> Value {
+        let tally = Tally::of(self.backend);
+        let set = self.backend.endpoints();
+        // Hints say something only when they name a part.
+        let hints = set.near().len() < set.ready().len();
+        let ready = set.ready().iter().enumerate();
+        let ready = ready.map(|(i, e)| (e, health::word(e, true), hints.then_some(i < set.near().len())));
+        let draining = set.draining().iter().map(|e| (e, health::word(e, false), None));
+        let own = set.service().filter(|_| self.by_address).map(|e| (e, "service", None));
+        let mut all: Vec<_> = ready.chain(draining).collect();
+        let trouble = |word: &str| ["ejected", "draining", "ready"].iter().position(|w| *w == word);
+        all.sort_by_key(|(e, word, near)| (trouble(word), *near == Some(false), e.address));
+        let left_out = all.len().saturating_sub(MOST_ENDPOINTS);
+        let shown = own.into_iter().chain(all.into_iter().take(MOST_ENDPOINTS));
+        let endpoints: Vec<Value> = shown.map(|(e, word, near)| endpoint(e, word, near)).collect();
+        json!({ "name": self.backend.name, "state": tally.health().label(), "reason": tally.reason(), "routes": self.routes,
+            "counts": { "ready": tally.ready, "ejected": tally.ejected, "draining": tally.draining },
+            "endpoints": endpoints, "endpoints_left_out": left_out })
+    }
+}
+
+/// One endpoint as the API tells of it; `near` is what hints say, if they say something.
+pub(in crate::admin) fn endpoint(endpoint: &Endpoint, word: &str, near: Option<bool>) -> Value {
+    let seen = endpoint.seen();
+    json!({ "address": endpoint.address, "state": word, "near": near, "in_flight": seen.in_flight, "failures": seen.failures,
+        "unreachable_in_a_row": seen.unreachable, "unanswered_in_a_row": seen.unanswered,
+        "ejected_for_ms": seen.ejected_for.map(crate::clock::milliseconds), "tried_although_ejected": seen.tried_ejected })
+}
+
+impl Line for CertificateLine {
+    fn state(&self) -> &str {
+        match (&self.0.problem, self.0.days_left) {
+            (Some(_), _) | (None, None) => "unusable",
+            (None, Some(days)) if days < EXPIRING_DAYS => "expiring",
+            (None, Some(_)) => "valid",
+        }
+    }
+
+    fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        let Fact {
+            host,
+            secret,
+            ingress,
+            problem,
+            ..
+        } = &self.0;
+        let more = [secret, problem].into_iter().flatten();
+        [host, ingress].into_iter().chain(more).any(|text| is_wanted(text))
+    }
+
+    fn key(&self, name: &str) -> Key<'_> {
+        match name {
+            "state" => self.state().into(),
+            "host" => self.0.host.as_str().into(),
+            "secret" => self.0.secret.as_deref().into(),
+            "ingress" => self.0.ingress.as_str().into(),
+            "days" => self.0.days_left.map(|days| days as f64).into(),
+            _ => Key::None,
+        }
+    }
+
+    fn json(&self) -> Value {
+        let fact = &self.0;
+        json!({ "host": fact.host, "secret": fact.secret, "ingress": fact.ingress, "not_after": fact.not_after,
+            "days_left": fact.days_left, "names": fact.names, "state": self.state(), "reason": fact.problem })
+    }
+}
+
+impl Line for RemarkLine<'_> {
+    fn state(&self) -> &str {
+        self.remark.severity.label()
+    }
+
+    fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        let host = self.remark.host.as_deref();
+        [&*self.object, &self.remark.text]
             .into_iter()
-            .map(item)
-            .collect()
+            .chain(host)
+            .any(is_wanted)
     }
 
-    pub(super) fn remarks(&self) -> Vec<Value> {
-        let snapshot = self.state.snapshot();
-        let item = |remark: &Remark| {
-            let object = match remark.namespace.is_empty() {
-                true => format!("{} {}", remark.kind, remark.name),
-                false => format!("{}/{}", remark.namespace, remark.name),
-            };
-            json!({ "severity": remark.severity, "state": remark.severity, "kind": remark.reason, "object": object, "on": remark.host,
-                "text": remark.text })
-        };
-        snapshot.remarks.iter().map(item).collect()
-    }
-}
-
-/// State of a Service, and why it is no better.
-fn health(backend: &Backend) -> (&'static str, Option<String>) {
-    match backend.endpoints().is_empty() {
-        true => ("down", Some("no endpoint is ready".to_owned())),
-        false => ("healthy", None),
-    }
-}
-
-/// A parsed query.
-#[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decoded(name)?, decoded(value)?))
-        });
-        pairs.collect::<Result<_, String>>().map(Self)
-    }
-
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn all(&self, name: &str) -> Vec<String> {
-        let found = self.0.iter().filter(|(n, _)| n == name);
-        found.map(|(_, value)| value.clone()).collect()
-    }
-
-    /// Searches, filters, sorts and cuts. Stable, so that equal items keep the table's order.
-    pub(super) fn apply(&self, mut items: Vec<Value>) -> Value {
-        if let Some(wanted) = self.first("q").map(str::to_lowercase) {
-            let fields = [
-                "host", "path", "ingress", "service", "name", "object", "text", "reason", "secret",
-            ];
-            let has = |item: &Value, field| item[field].as_str().is_some_and(|v| v.to_lowercase().contains(&wanted));
-            items.retain(|item| fields.iter().any(|field| has(item, field)));
+    fn key(&self, name: &str) -> Key<'_> {
+        match name {
+            // The heavier the greater.
+            "state" => Key::Number(f64::from(self.remark.severity as u8)),
+            "object" => self.object.as_str().into(),
+            "host" => self.remark.host.as_deref().into(),
+            _ => Key::None,
         }
-        if let Some(state) = self.first("state") {
-            items.retain(|item| item["state"] == state);
-        }
-        if let Some(key) = self.first("sort") {
-            items.sort_by(|a, b| compare(value_of(a, key), value_of(b, key)));
-            if self.first("order") == Some("desc") {
-                items.reverse();
-            }
-        }
-        let number = |name| self.first(name).and_then(|text| text.parse::<usize>().ok());
-        let (total, offset) = (items.len(), number("offset").unwrap_or(0));
-        let limit = number("limit").unwrap_or(USUAL).min(MOST);
-        let items: Vec<Value> = items.into_iter().skip(offset).take(limit).collect();
-        json!({ "total": total, "offset": offset, "items": items })
-    }
-}
-
-/// What an item is sorted by; names of the page's columns.
-fn value_of<'a>(item: &'a Value, key: &str) -> &'a Value {
-    let traffic = &item["traffic"];
-    match key {
-        "rps" => &traffic["rps"],
-        "requests" => &traffic["requests"],
-        "p99" => &traffic["p99_ms"],
-        "ours" => &traffic["errors_ours"],
-        "upstream" => &traffic["errors_upstream"],
-        "last" => &traffic["last_hit"],
-        "days" => &item["days_left"],
-        "host" if item["host"].is_null() => &item["object"],
-        other => &item[other],
-    }
-}
-
-fn compare(a: &Value, b: &Value) -> Ordering {
-    match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a.total_cmp(&b),
-        (Some(_), None) => Ordering::Greater,
-        (None, Some(_)) => Ordering::Less,
-        (None, None) => a.as_str().cmp(&b.as_str()),
-    }
-}
-
-/// `%41` and `+` as browsers write them.
-fn decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next(), rest.next()].map(|d| d.and_then(|d| char::from(d).to_digit(16)));
-                let [Some(high), Some(low)] = digits else {
-                    return Err("a % in the query is followed by no number".to_owned());
-                };
-                // Two hexadecimal digits fit a byte.
-                (high * 16 + low) as u8
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| "the query is not UTF-8".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(query: &str) -> Vec<String> {
-        let item = |name: &str, state: &str, rps: Option<f64>| json!({ "name": name, "state": state, "traffic": { "rps": rps } });
-        let items = vec![
-            item("a/One", "healthy", Some(2.0)),
-            item("b/two", "down", None),
-            item("c/three", "healthy", Some(10.0)),
-        ];
-        let list = Query::parse(query).unwrap().apply(items);
-        list["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|i| i["name"].as_str().unwrap().to_owned())
-            .collect()
     }
 
-    #[test]
-    fn lists_are_searched_filtered_sorted_and_cut() {
-        assert_eq!(names("q=one"), ["a/One"]);
-        assert_eq!(names("q=%2F&state=healthy"), ["a/One", "c/three"]);
-        assert_eq!(names("sort=rps&order=desc"), ["c/three", "a/One", "b/two"]);
-        assert_eq!(names("sort=name&limit=1&offset=1"), ["b/two"]);
-        assert!(names("offset=9").is_empty());
-        let list = Query::parse("limit=1").unwrap().apply(vec![json!({}), json!({})]);
-        assert_eq!((list["total"].as_u64(), list["offset"].as_u64()), (Some(2), Some(0)));
-    }
-
-    #[test]
-    fn queries_are_decoded_or_refused() {
-        let query = Query::parse("url=http%3A%2F%2Fh%2F%C3%A4&header=A:+b&header=C").unwrap();
-        assert_eq!(query.first("url"), Some("http://h/\u{e4}"));
-        assert_eq!(query.all("header"), ["A: b", "C"]);
-        for bad in ["q=%", "q=%4", "q=%zz", "q=%+4", "q=%ff"] {
-            assert!(Query::parse(bad).is_err(), "{bad}");
-        }
+    fn json(&self) -> Value {
+        let remark = self.remark;
+        json!({ "severity": remark.severity, "state": remark.severity, "kind": remark.reason, "object": self.object, "on": remark.host,
+            "text": remark.text })
     }
 }
