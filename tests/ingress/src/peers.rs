@@ -5,10 +5,10 @@ mod haproxy;
 mod nginx;
 mod traefik;
 
+use crate::client;
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ impl Peer {
     }
 
     /// Starts it; waits, 30 s at most, until it answers by its routes.
-    pub fn start(kind: &Kind, task: &Task) -> Result<Self> {
+    pub async fn start(kind: &Kind, task: &Task<'_>) -> Result<Self> {
         let mut ports = free_ports()?;
         if let Kind::Traefik(_) = kind {
             ports.http2 = ports.http;
@@ -142,28 +142,21 @@ impl Peer {
         };
         let host = task.sites.first().map_or("", |site| &site.host);
         let start = Instant::now();
-        while !knows(ports.http, host) {
+        while !knows(ports.http, host).await {
             if peer.child.try_wait()?.is_some() || start.elapsed() > Duration::from_secs(30) {
                 let said = fs::read_to_string(said).unwrap_or_default();
                 bail!("{} does not serve {host}: {said}", program.display());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(peer)
     }
 }
 
 /// Whether this host is served: traefik listens before it has read its routes. The backend is asked for it, too.
-fn knows(address: SocketAddr, host: &str) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-        let mut line = [0; 12];
-        stream.read_exact(&mut line)?;
-        Ok(!line.ends_with(b"404"))
-    };
-    ask().unwrap_or(false)
+async fn knows(address: SocketAddr, host: &str) -> bool {
+    let (status, _) = client::fetch(address, host, "/").await;
+    ![0, 404].contains(&status)
 }
 
 impl Drop for Peer {

@@ -85,7 +85,7 @@ pub(super) async fn start_all(
         certificate: (&certificate, &key),
     };
     for kind in &programs.peers {
-        all.push((kind.name(), Proxy::Peer(Peer::start(kind, &task)?)));
+        all.push((kind.name(), Proxy::Peer(Peer::start(kind, &task).await?)));
     }
     Ok(all)
 }

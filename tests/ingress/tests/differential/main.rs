@@ -74,8 +74,15 @@ fn release(version: &str) -> String {
 }
 
 /// What becomes of each case.
-fn play(cases: &[Case], proxy: SocketAddr, recorder: &Recorder) -> Vec<Outcome> {
-    cases.iter().map(|case| exchange::play(case, proxy, recorder)).collect()
+async fn play(cases: &[Case], proxy: SocketAddr, recorder: Recorder) -> Vec<Outcome> {
+    let cases = cases.to_vec();
+    let play = move || {
+        cases
+            .iter()
+            .map(|case| exchange::play(case, proxy, &recorder))
+            .collect()
+    };
+    tokio::task::spawn_blocking(play).await.unwrap()
 }
 
 async fn landfall(cases: &[Case]) -> Vec<Outcome> {
@@ -96,10 +103,7 @@ async fn landfall(cases: &[Case]) -> Vec<Outcome> {
     api.put("ingresses", ingress("other", OTHER, "guarded"));
     let program: Program = Launch::new(built()).argument("--access-log=off").start(&api);
     program.until_ready().await;
-    let (cases, address) = (cases.to_vec(), program.http());
-    tokio::task::spawn_blocking(move || play(&cases, address, &recorder))
-        .await
-        .unwrap()
+    play(cases, program.http(), recorder).await
 }
 
 async fn theirs(cases: &[Case]) -> Vec<(&'static str, Vec<Outcome>)> {
@@ -108,30 +112,28 @@ async fn theirs(cases: &[Case]) -> Vec<(&'static str, Vec<Outcome>)> {
         pem("CERTIFICATE", made.cert.der()),
         pem("PRIVATE KEY", &made.signing_key.serialize_der()),
     );
-    let start = |kind: Kind| {
-        let (cases, pem) = (cases.to_vec(), pem.clone());
-        tokio::task::spawn_blocking(move || {
-            let recorder = Recorder::default();
-            let (plain, guarded) = (recorder.endpoint("plain"), recorder.endpoint("guarded"));
-            let site = |host: &str, path, endpoint| Site {
-                host: host.to_owned(),
-                path,
-                backends: vec![endpoint],
-            };
-            let sites = [
-                site(HOST, GUARDED, guarded),
-                site(HOST, "/", plain),
-                site(OTHER, "/", guarded),
-            ];
-            let task = Task {
-                core: None,
-                sites: &sites,
-                certificate: (&pem.0, &pem.1),
-            };
-            let peer = Peer::start(&kind, &task).unwrap();
-            (kind.name(), play(&cases, peer.ports.http, &recorder))
-        })
+    let start = async |kind: Kind| {
+        let recorder = Recorder::default();
+        let (plain, guarded) = (recorder.endpoint("plain"), recorder.endpoint("guarded"));
+        let site = |host: &str, path, endpoint| Site {
+            host: host.to_owned(),
+            path,
+            backends: vec![endpoint],
+        };
+        let sites = [
+            site(HOST, GUARDED, guarded),
+            site(HOST, "/", plain),
+            site(OTHER, "/", guarded),
+        ];
+        let task = Task {
+            core: None,
+            sites: &sites,
+            certificate: (&pem.0, &pem.1),
+        };
+        let peer = Peer::start(&kind, &task).await.unwrap();
+        (kind.name(), play(cases, peer.ports.http, recorder).await)
     };
     let [nginx, haproxy] = PEERS.map(start);
-    vec![nginx.await.unwrap(), haproxy.await.unwrap()]
+    let (nginx, haproxy) = tokio::join!(nginx, haproxy);
+    vec![nginx, haproxy]
 }
