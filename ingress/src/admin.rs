@@ -54,6 +54,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub struct Site {
     state: Arc<State>,
     names: Names,
+    /// There is a dashboard.
+    shown: bool,
     users: Option<Users>,
     node_address: Option<IpAddr>,
     strict_sni: bool,
@@ -76,6 +78,7 @@ impl Site {
     pub fn new(args: &Serve, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
         Ok(Self {
             names: Names::new(args),
+            shown: !args.no_dashboard,
             users: args.dashboard_auth_file.as_deref().map(Users::read).transpose()?,
             node_address: args.node_address,
             strict_sni: args.tls.strict_sni,
@@ -145,6 +148,9 @@ impl Site {
         if path == "/metrics" {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             return respond(StatusCode::OK, kind, self.metrics());
+        }
+        if !self.shown {
+            return text(StatusCode::NOT_FOUND, "404: this proxy shows no dashboard\n");
         }
         if let Some(users) = &self.users
             && !users.admits(request.headers()).await

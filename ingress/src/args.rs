@@ -61,6 +61,9 @@ pub struct Serve {
     /// What stands in front of this proxy.
     #[command(flatten)]
     pub front: crate::proxy::Front,
+    /// Serve no dashboard: its port answers questions of health and for metrics alone.
+    #[arg(long)]
+    pub no_dashboard: bool,
     /// Host under which the status page itself is reached; shown there.
     #[arg(long, default_value = "")]
     pub dashboard_host: String,
@@ -149,6 +152,7 @@ mod tests {
             .serve;
         assert_eq!((serve.front.trusted.len(), serve.front.proxy_protocol), (2, true));
         assert_eq!(serve.tls.tls_min_version, crate::tls::MinVersion::Tls13);
+        assert!(serve.no_dashboard);
         assert_eq!(serve.workers.map(std::num::NonZeroUsize::get), Some(3));
         // The installer knows every suite that there is.
         let provider = crate::tls::provider();

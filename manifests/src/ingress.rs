@@ -27,6 +27,7 @@ const STANDALONE_HEAD: &str = "\
 #   --tls-min-version=1.3, --tls-ciphers=TLS_AES_128_GCM_SHA256,...
 #   --workers=2                      threads that serve; else one for each processor
 #   --access-log=json                a line for every request; off: none
+#   --no-dashboard                   :8080 answers for health and metrics alone
 # `landfall-ingress --help` names all.
 ";
 
@@ -84,20 +85,26 @@ fn objects(placement: &Placement<'_>) -> Vec<Value> {
                 "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
                 "template": { "metadata": { "labels": labels() }, "spec": pod(placement) },
             } }),
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
-            "spec": { "type": "NodePort", "selector": labels(), "ports": [
-                { "name": "http", "port": 80, "targetPort": ingress.http_port },
-                { "name": "https", "port": 443, "targetPort": ingress.https_port },
-                { "name": "dashboard", "port": 8080, "targetPort": ingress.dashboard_port },
-            ] } }),
-        rule(
+    ]);
+    let mut ports = vec![
+        json!({ "name": "http", "port": 80, "targetPort": ingress.http_port }),
+        json!({ "name": "https", "port": 443, "targetPort": ingress.https_port }),
+    ];
+    if ingress.dashboard {
+        ports.push(json!({ "name": "dashboard", "port": 8080, "targetPort": ingress.dashboard_port }));
+    }
+    objects.push(json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
+        "spec": { "type": "NodePort", "selector": labels(), "ports": ports } }));
+    if ingress.dashboard {
+        let port = json!({ "name": "dashboard" });
+        objects.push(rule(
             "landfall-dashboard",
             "kube-system",
             &ingress.dashboard_host,
             NAME,
-            json!({ "name": "dashboard" }),
-        ),
-    ]);
+            port,
+        ));
+    }
     objects
 }
 
@@ -212,6 +219,7 @@ fn arguments(ingress: &IngressSpec) -> Vec<String> {
         .map(|suite| suite.name().to_owned())
         .collect();
     arguments.extend(list("trusted-cidrs", networks));
+    arguments.extend((!ingress.dashboard).then(|| "--no-dashboard".to_owned()));
     arguments.extend(ingress.proxy_protocol.then(|| "--proxy-protocol".to_owned()));
     arguments.extend(list("tls-ciphers", suites));
     arguments.extend(ingress.workers.map(|workers| format!("--workers={workers}")));

@@ -201,6 +201,7 @@ fn each_setting_of_the_ingress_proxy_reaches_its_program() {
             "--trusted-cidrs=10.0.0.0/8,192.0.2.1/32",
         ),
         (r#""proxyProtocol": true"#, "--proxy-protocol"),
+        (r#""dashboard": false"#, "--no-dashboard"),
         (r#""tlsMinVersion": "1.3""#, "--tls-min-version=1.3"),
         (
             r#""tlsCiphers": ["TLS_AES_128_GCM_SHA256"]"#,
@@ -226,6 +227,24 @@ fn each_setting_of_the_ingress_proxy_reaches_its_program() {
     assert!(!named("--trusted-cidrs") && !named("--tls-ciphers") && !named("--workers") && !named("--proxy-protocol"));
 }
 
+#[test]
+fn the_dashboard_can_be_left_out_alone() {
+    let of = |dashboard| {
+        let mut spec = ClusterSpec::default();
+        spec.ingress.dashboard = dashboard;
+        let objects = ingress_objects(&spec, &index(&NAMES)).unwrap();
+        let service = objects.iter().find(|o| o["kind"] == "Service").unwrap();
+        let ports = service["spec"]["ports"].as_array().unwrap().len();
+        (
+            objects.iter().filter(|o| o["kind"] == "Ingress").count(),
+            ports,
+            objects.len(),
+        )
+    };
+    let ((with, ports, all), (without, fewer, others)) = (of(true), of(false));
+    assert_eq!((with, without, ports - fewer, all - others), (1, 0, 1, 1));
+}
+
 /// The proxy stands alone, so what both sides must agree on lies in a file: its own tests read these arguments.
 #[test]
 fn every_argument_that_the_ingress_proxy_may_get_is_written_down() {
@@ -234,7 +253,7 @@ fn every_argument_that_the_ingress_proxy_may_get_is_written_down() {
         .join(",");
     let all = ingress_arguments(&format!(
         r#"{{"trustedCidrs": ["10.0.0.0/8", "192.0.2.1/32"], "proxyProtocol": true, "tlsMinVersion": "1.3", "tlsCiphers": [{suites}],
-            "workers": 3, "accessLog": "off"}}"#
+            "workers": 3, "accessLog": "off", "dashboard": false}}"#
     ));
     expect_file("../tests/fixtures/ingress-arguments.txt", &(all.join("\n") + "\n"));
 }

@@ -431,3 +431,21 @@ async fn the_fleet_shows_other_proxies_and_those_that_do_not_answer() {
     assert!(fleet["items"][2]["reason"].is_string());
     drop(second);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_dashboard_its_port_answers_for_health_and_metrics_alone() {
+    let api_server = cluster(&[endpoint("one").await]).await;
+    let proxy = Proxy::start_with(&api_server, "", &["--no-dashboard"]);
+    until("ready", || proxy.ready()).await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(proxy.page(path).await.0, 200, "{path}");
+    }
+    for path in ["/", "/page.js", "/status.json", "/api/v1/overview", "/api/v1/routes"] {
+        let (status, text) = proxy.page(path).await;
+        assert!(
+            status == 404 && text.contains("no dashboard"),
+            "{path}: {status} {text}"
+        );
+    }
+    assert_eq!(proxy.body("test.nginx.com").await, "one");
+}

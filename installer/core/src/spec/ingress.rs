@@ -17,9 +17,11 @@ pub struct IngressSpec {
     pub http_port: u16,
     /// Port for HTTPS traffic on every node.
     pub https_port: u16,
-    /// Port of the status page on every node.
+    /// Whether there is a dashboard.
+    pub dashboard: bool,
+    /// Port of the dashboard on every node; also without one, for health and metrics.
     pub dashboard_port: u16,
-    /// Host name of the status page's Ingress.
+    /// Host name of the dashboard's Ingress.
     pub dashboard_host: String,
     /// Networks of proxies in front, whose word about clients is believed.
     pub trusted_cidrs: Vec<Cidr>,
@@ -41,6 +43,7 @@ impl Default for IngressSpec {
             enabled: true,
             http_port: 80,
             https_port: 443,
+            dashboard: true,
             dashboard_port: 8080,
             dashboard_host: "ui.landfall.local".to_owned(),
             trusted_cidrs: vec![],

@@ -131,7 +131,7 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
         ),
         (_, TargetKind::Ingress | TargetKind::IngressTls, "answered") => (
             "the ingress proxy has another set of routes or no endpoint",
-            "open the dashboard on that node",
+            "kubectl get ingresses,endpointslices -A; the dashboard on that node shows what it made of them",
         ),
         (_, TargetKind::IngressTls, "other" | "reset") => (
             "what answers on that port speaks no TLS, or no version that is still safe",

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
-use landfall_core::spec::Desired;
+use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_core::verify::{ProbeSpec, Scheme};
 use std::collections::BTreeMap;
 
@@ -118,6 +118,18 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
     })
 }
 
+/// Hosts that the ingress proxy is asked for, with the status and a text of the answer.
+fn hosts(spec: &ClusterSpec) -> Vec<(&str, u16, &'static str)> {
+    let sample = spec.sample.then_some((spec.sample_host.as_str(), 200, SAMPLE_TEXT));
+    let dashboard = (spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT);
+    let dashboard = spec.ingress.dashboard.then_some(dashboard);
+    sample
+        .into_iter()
+        .chain(dashboard)
+        .chain([(WRONG_HOST, 404, "")])
+        .collect()
+}
+
 /// The node and the container id of a running probe pod.
 fn probe_container(pod: &Pod) -> Option<(NodeName, String)> {
     let node = pod.spec.as_ref()?.node_name.as_ref()?.parse().ok()?;
@@ -195,23 +207,16 @@ impl Targets {
             }
             if spec.ingress.enabled {
                 let at = format!("{address}:{}", spec.ingress.http_port);
-                let mut hosts = vec![
-                    (spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT),
-                    (WRONG_HOST, 404, ""),
-                ];
-                if spec.sample {
-                    hosts.insert(0, (spec.sample_host.as_str(), 200, SAMPLE_TEXT));
-                }
-                let first = hosts[0];
-                for (host, status, text) in hosts {
+                let over_tls = format!("{address}:{}", spec.ingress.https_port);
+                for (n, (host, status, text)) in hosts(spec).into_iter().enumerate() {
                     let name = format!("ingress/{node}/{host}");
                     targets.push(http(TargetKind::Ingress, name, at.clone(), host, status, text));
+                    // One is enough: requests over TLS find their routes as all others do.
+                    if n == 0 {
+                        let name = format!("ingress-tls/{node}/{host}");
+                        targets.push(http(TargetKind::IngressTls, name, over_tls.clone(), host, status, text));
+                    }
                 }
-                let at = format!("{address}:{}", spec.ingress.https_port);
-                // One is enough: requests over TLS find their routes as all others do.
-                let (host, status, text) = first;
-                let name = format!("ingress-tls/{node}/{host}");
-                targets.push(http(TargetKind::IngressTls, name, at, host, status, text));
             }
         }
         targets.extend(self.names(vantage, desired));
@@ -251,5 +256,24 @@ impl Targets {
             ));
         }
         targets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_is_not_asked_for() {
+        let mut spec = ClusterSpec::default();
+        let names =
+            |spec: &ClusterSpec| -> Vec<String> { hosts(spec).iter().map(|(host, ..)| (*host).to_owned()).collect() };
+        assert_eq!(names(&spec), ["test.nginx.com", "ui.landfall.local", WRONG_HOST]);
+        spec.ingress.dashboard = false;
+        assert_eq!(names(&spec), ["test.nginx.com", WRONG_HOST]);
+        spec.sample = false;
+        assert_eq!(names(&spec), [WRONG_HOST]);
+        spec.ingress.dashboard = true;
+        assert_eq!(names(&spec), ["ui.landfall.local", WRONG_HOST]);
     }
 }
