@@ -140,6 +140,12 @@ fn walk(mut page: Chromium) -> Chromium {
             }
         }
     }
+    for width in [1280, 390] {
+        page.size(width, 900, false);
+        refused(&mut page);
+        fits(&mut page, "explain", width);
+        page.screenshot(&screenshots().join(format!("explain-refused-{width}.png")));
+    }
     // Names from objects are text, never markup.
     assert_eq!(page.eval("document.querySelectorAll('main img').length"), 0);
     links_lead_to_what_they_name(&mut page);
@@ -191,6 +197,26 @@ fn explain(page: &mut Chromium) {
         page.eval("document.querySelectorAll('#x-answer .stages li').length"),
         12
     );
+}
+
+/// A request that the route's policy answers, and the rules that lost it.
+fn refused(page: &mut Chromium) {
+    show(page, "explain=http%3A%2F%2Ftest.nginx.com%2Fcart%2Fnew");
+    page.until("document.querySelector('#x-answer table')?.innerText.includes('/cart/old')");
+    show(page, "explain=http%3A%2F%2Fguarded.example.com%2Fapi%2Fcart");
+    page.eval("document.getElementById('x-client').focus()");
+    page.call("Input.insertText", &json!({ "text": "203.0.113.7" }));
+    page.press("Enter", 13);
+    page.until("document.querySelector('#x-answer .verdict.bad')?.innerText.includes('203.0.113.7')");
+    let shown = page.eval("document.getElementById('x-answer').innerText");
+    for wanted in [
+        "403: this client's address is not allowed here",
+        "answers 403",
+        "not reached",
+    ] {
+        assert!(text(&shown).contains(wanted), "{wanted}: {shown}");
+    }
+    page.eval("document.activeElement.blur()");
 }
 
 /// The text of a value; what is no text is empty.

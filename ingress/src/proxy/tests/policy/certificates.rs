@@ -2,6 +2,8 @@
 
 use super::world::{Answer, World, plain, read};
 use crate::policy::Upstream;
+use crate::proxy::foresee::{Met, Outcome, Supposed};
+use crate::proxy::policy::Stage;
 use crate::proxy::tests::ends::Running;
 use crate::tls::backend::{Alpn, config};
 use crate::tls::provider;
@@ -35,6 +37,61 @@ async fn ask(proxy: &Running, name: &str, host: &str, own: Option<&Arc<Certified
     // The other side may end without saying so, after a handshake that it does not like.
     let _ = stream.read_to_end(&mut answer).await;
     (!answer.is_empty()).then(|| read(&String::from_utf8_lossy(&answer)))
+}
+
+/// What the dashboard says of a request without a certificate: the stage that decides, and the status where there is one.
+fn foreseen(proxy: &Running, secure: bool, name: &str, host: &str) -> (Stage, Option<u16>) {
+    let supposed = Supposed {
+        method: hyper::Method::GET,
+        authority: name.to_owned(),
+        target: "/".to_owned(),
+        fields: vec![(hyper::header::HOST, host.parse().unwrap())],
+        version: hyper::Version::HTTP_11,
+        secure,
+        strict_sni: false,
+        peer: "127.0.0.1:1".parse().unwrap(),
+    };
+    let foreseen = proxy.proxy.foresee(&supposed, &proxy.state.snapshot());
+    let decides = |met: &Met| matches!(met.outcome, Outcome::Open(_) | Outcome::Answers(_));
+    let met = foreseen.met.iter().find(|met| decides(met));
+    let met = met.or(foreseen.met.last()).expect("it has a route");
+    let status = match &met.outcome {
+        Outcome::Answers(stop) => Some(stop.response.status().as_u16()),
+        _ => None,
+    };
+    (met.stage, status)
+}
+
+#[tokio::test]
+async fn a_demand_for_certificates_is_foreseen_as_it_is_met() {
+    let a = plain("alpha").await;
+    let ours = Authority::new("ours");
+    let demand = |mode| [("auth-tls-secret", "d/ours"), ("auth-tls-verify-client", mode)];
+    let root = ("Prefix", "/", "a");
+    let world = || {
+        World::new()
+            .service("a", &[a.address])
+            .secret("ours", "ca.crt", &ours.pem())
+            .with(&demand("on"), "h.io", root, &["h.io"])
+            .with(&demand("optional"), "o.io", root, &["o.io"])
+            .with(&[], "open.io", root, &["open.io"])
+    };
+    let proxy = world().start_tls().await;
+    for (name, host, stage) in [
+        ("h.io", "h.io", Stage::Certificate),
+        ("open.io", "h.io", Stage::Connection),
+        ("o.io", "o.io", Stage::Mirror),
+        ("open.io", "open.io", Stage::Mirror),
+    ] {
+        let (decides, status) = foreseen(&proxy, true, name, host);
+        assert_eq!(decides, stage, "{name} {host}");
+        let real = ask(&proxy, name, host, None, "").await.expect("an answer").status;
+        // Only a certificate would tell more; without one this is the answer.
+        let wanted = if stage == Stage::Certificate { Some(400) } else { status };
+        assert_eq!(real, wanted.unwrap_or(200), "{name} {host}");
+    }
+    // Over plain HTTP the redirect to https comes first.
+    assert_eq!(foreseen(&proxy, false, "h.io", "h.io"), (Stage::Redirect, Some(308)));
 }
 
 #[tokio::test]
