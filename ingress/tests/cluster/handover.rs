@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A node: one meeting place, one pair of ports that its processes share.
 struct Node {
@@ -31,17 +31,22 @@ struct Node {
     http: SocketAddr,
     https: SocketAddr,
     admin: SocketAddr,
+    /// Bound to these addresses, never listening: no other test of this machine gets them meanwhile.
+    _reserved: [TcpSocket; 3],
     started: AtomicUsize,
 }
 
 impl Node {
     async fn new() -> Self {
+        let reserved = [reserve(), reserve(), reserve()];
+        let [http, https, admin] = [0, 1, 2].map(|i: usize| reserved[i].local_addr().unwrap());
         Self {
             api: cluster(&[endpoint("one").await]).await,
             directory: TempDir::new().unwrap(),
-            http: free().await,
-            https: free().await,
-            admin: free().await,
+            http,
+            https,
+            admin,
+            _reserved: reserved,
             started: AtomicUsize::new(0),
         }
     }
@@ -98,10 +103,12 @@ impl Node {
     }
 }
 
-/// An address that nobody has; two sockets of ours may share it, another's may not.
-async fn free() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
+/// A socket with an address that nobody else has; further sockets of this user may share it.
+fn reserve() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket
 }
 
 fn probe(question: &str, socket: &Path) -> bool {
