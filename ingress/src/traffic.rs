@@ -17,6 +17,7 @@ pub use stats::{Made, Numbers, Stats};
 
 use hyper::StatusCode;
 use latency::Latency;
+use stats::Durations;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ impl EntryPoint {
 pub struct Traffic {
     started: Instant,
     entries: [Stats<64>; EntryPoint::ALL.len()],
+    durations: [Durations; EntryPoint::ALL.len()],
     addresses: [OnceLock<SocketAddr>; EntryPoint::ALL.len()],
     /// Counts by route.
     pub routes: Routes,
@@ -59,6 +61,7 @@ impl Traffic {
         Self {
             started: Instant::now(),
             entries: Default::default(),
+            durations: Default::default(),
             addresses: Default::default(),
             routes: Routes::new(exported),
         }
@@ -98,6 +101,7 @@ impl Traffic {
     /// A request is over, with or without an answer.
     pub fn ended(&self, entry: EntryPoint, route: Option<&Stats<16>>, end: &End) {
         self.entry(entry).ended(end);
+        self.durations[entry as usize].add(end.took);
         if let Some(route) = route {
             route.ended(end);
         }
@@ -110,7 +114,10 @@ impl Traffic {
 
     /// Numbers of an entry point as of now.
     pub fn entry_numbers(&self, entry: EntryPoint) -> Numbers {
-        self.entry(entry).numbers(self.now())
+        Numbers {
+            durations: self.durations[entry as usize].read(),
+            ..self.entry(entry).numbers(self.now())
+        }
     }
 
     /// Numbers of all entry points together.

@@ -3,6 +3,7 @@
 //! A bucket holds two counts, that of the running minute and that of the minute before; whoever counts first in a new minute moves
 //! one to the other. So a quantile speaks of the last 60 to 120 seconds and a busy yesterday does not hide a slow today.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,25 +14,24 @@ const FIRST: u32 = 6;
 /// The last takes everything from 2^26 µs, 67 s, which is beyond the default time-outs.
 const DOUBLINGS: usize = 20;
 const BUCKETS: usize = DOUBLINGS * PER_DOUBLING + 2;
+/// Buckets that are made together, when the first of them is needed: the answers of one route mostly lie within five doublings.
+const BLOCK: usize = 21;
+const BLOCKS: usize = BUCKETS.div_ceil(BLOCK);
 
 /// Fields of a bucket, from above: minute (16 bits), the minute before it (24), this minute (24).
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// Durations of the running minute and the one before.
-#[derive(Debug)]
-pub struct Latency([AtomicU64; BUCKETS]);
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
+#[derive(Debug, Default)]
+pub struct Latency([OnceLock<Box<[AtomicU64; BLOCK]>>; BLOCKS]);
 
 impl Latency {
     /// Counts a duration in this minute.
     pub fn add(&self, minute: u32, took: Duration) {
-        let bucket = &self.0[bucket_of(took)];
+        let index = bucket_of(took);
+        let block = self.0[index / BLOCK].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
+        let bucket = &block[index % BLOCK];
         let mut seen = bucket.load(Ordering::Relaxed);
         loop {
             let (before, now) = counts(seen, minute);
@@ -56,9 +56,12 @@ impl Latency {
     ) -> Option<[Duration; N]> {
         let mut sums = [0; BUCKETS];
         for one in all {
-            for (sum, bucket) in sums.iter_mut().zip(&one.0) {
-                let (before, now) = counts(bucket.load(Ordering::Relaxed), minute);
-                *sum += before + now;
+            for (sums, block) in sums.chunks_mut(BLOCK).zip(&one.0) {
+                let buckets = block.get().into_iter().flat_map(|block| block.iter());
+                for (sum, bucket) in sums.iter_mut().zip(buckets) {
+                    let (before, now) = counts(bucket.load(Ordering::Relaxed), minute);
+                    *sum += before + now;
+                }
             }
         }
         let total: u64 = sums.iter().sum();

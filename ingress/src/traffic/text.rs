@@ -50,7 +50,6 @@ impl Traffic {
     }
 
     fn render_routes(&self, text: &mut Text) {
-        let now = self.now();
         let (own, others) = self.routes.series();
         let mut routes: Vec<Labelled> = own
             .iter()
@@ -58,11 +57,11 @@ impl Traffic {
                 let kind = if key.exact { "exact" } else { "prefix" };
                 let (ingress, host, path) = (label(&key.ingress), label(&key.host), label(&key.path));
                 let labels = format!("ingress=\"{ingress}\",host=\"{host}\",path=\"{path}\",type=\"{kind}\"");
-                (labels, stats.numbers(now))
+                (labels, stats.totals())
             })
             .collect();
         let labels = format!("ingress=\"{0}\",host=\"\",path=\"\",type=\"\"", Routes::OTHERS);
-        routes.push((labels, sum(&others, now)));
+        routes.push((labels, sum(&others)));
         write(text, "route", &routes);
         let sums = routes.iter().map(|(labels, n)| (format!("{{{labels}}}"), n.seconds));
         text.series(
@@ -106,10 +105,10 @@ fn write(text: &mut Text, of: &str, all: &[Labelled]) {
     }
 }
 
-fn sum(all: &[RouteStats], now: super::Moment) -> Numbers {
+fn sum(all: &[RouteStats]) -> Numbers {
     let mut total = Numbers::default();
     for stats in all {
-        total.add(stats.numbers(now));
+        total.add(stats.totals());
     }
     total
 }
