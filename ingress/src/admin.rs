@@ -178,6 +178,7 @@ impl Site {
     fn metrics(&self) -> String {
         let state = &self.state;
         let snapshot = state.snapshot();
+        let summary = self.rounds.summary(&snapshot);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let mut text = Text::default();
         state.counters.render(
@@ -195,11 +196,11 @@ impl Site {
                     u64::from(state.handed_over()),
                 ),
                 ("routes", "Routes in the table.", count(snapshot.route_count())),
-                ("ingresses", "Ingresses that are served.", count(snapshot.ours.len())),
+                ("ingresses", "Ingresses that are served.", count(snapshot.ours_count())),
                 (
                     "remarks",
                     "Objects that lost or could not be used.",
-                    count(snapshot.remarks.len()),
+                    count(summary.remarks.iter().sum()),
                 ),
                 ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
             ],
@@ -207,7 +208,6 @@ impl Site {
         let dropped = [(String::new(), state.observer.log.dropped())];
         let help = "Lines of the access log that found its queue full.";
         text.series("access_log_dropped_total", "counter", help, dropped);
-        let summary = self.rounds.summary(&snapshot);
         let by_health = |counts: [usize; Health::ALL.len()]| {
             let of = |(health, count): (Health, usize)| (format!("{{state=\"{}\"}}", health.label()), count);
             Health::ALL.into_iter().zip(counts).map(of).collect::<Vec<_>>()
@@ -225,7 +225,7 @@ impl Site {
         let states = states.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count));
         let help = "Endpoints that routes lead to, by how they are.";
         text.series("endpoint_states", "gauge", help, states);
-        let ends = tls::earliest(&snapshot.tls, MOST_CERTIFICATES).into_iter();
+        let ends = tls::earliest(&snapshot, MOST_CERTIFICATES).into_iter();
         let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
         let help = "End of the certificates that end first, in seconds since 1970.";
         text.series("tls_certificate_not_after_seconds", "gauge", help, ends);

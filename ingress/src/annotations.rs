@@ -21,7 +21,6 @@ pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
 
 use crate::policy::{Canary, Policy};
 use crate::route::{Options, Reason, Severity};
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use values::Values;
 
@@ -33,6 +32,38 @@ pub const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Whether an annotation of this name is read at all; all others can be dropped from memory.
 pub fn is_read(name: &str) -> bool {
     name.starts_with(OWN) || name.starts_with(NGINX)
+}
+
+/// The annotations of an Ingress that are read, in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations(Box<[(Arc<str>, Box<str>)]>);
+
+impl Annotations {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The value of a name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+}
+
+impl FromIterator<(Arc<str>, Box<str>)> for Annotations {
+    fn from_iter<T: IntoIterator<Item = (Arc<str>, Box<str>)>>(all: T) -> Self {
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort();
+        Self(all.into())
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(String, String)> for Annotations {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(all: T) -> Self {
+        let all = all.into_iter().map(|(name, value)| (Arc::from(name), Box::from(value)));
+        all.collect()
+    }
 }
 
 /// What an Ingress's annotations ask for.
@@ -68,17 +99,12 @@ pub struct Fault {
 /// What an Ingress without annotations of ours asks for; one for all of them, for most have none.
 pub fn nothing() -> Arc<Policy> {
     static NOTHING: OnceLock<Arc<Policy>> = OnceLock::new();
-    let read = || Arc::new(read(&BTreeMap::new(), "", &NoSecrets, &Options::default()).policy);
+    let read = || Arc::new(read(&Annotations::default(), "", &NoSecrets, &Options::default()).policy);
     Arc::clone(NOTHING.get_or_init(read))
 }
 
 /// Reads the annotations of an Ingress in `namespace`.
-pub fn read(
-    annotations: &BTreeMap<String, String>,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) -> Wishes {
+pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, options: &Options) -> Wishes {
     let mut values = Values::new(annotations);
     let mut policy = Policy::default();
     requests::read(&mut values, &mut policy);

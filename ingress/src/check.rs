@@ -108,8 +108,7 @@ pub fn run(check: &Check) -> ExitCode {
 fn judge(mut input: Input, options: &Options) -> Report {
     let mut all: BTreeMap<(String, String), Judged> = BTreeMap::new();
     for ingress in &input.objects.ingresses {
-        let namespace = ingress.metadata.namespace.clone().unwrap_or_default();
-        let name = ingress.metadata.name.clone().unwrap_or_default();
+        let (namespace, name) = (ingress.namespace.to_string(), ingress.name().to_owned());
         let judged = Judged {
             namespace: namespace.clone(),
             name: name.clone(),
@@ -124,13 +123,14 @@ fn judge(mut input: Input, options: &Options) -> Report {
     }
     let complete = input.complete(options);
     let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets);
-    for ours in &snapshot.ours {
-        if let Some(judged) = all.get_mut(&(ours.namespace.clone(), ours.name.clone())) {
+    for ours in snapshot.ours() {
+        if let Some(judged) = all.get_mut(&(ours.namespace.to_string(), ours.name().to_owned())) {
             judged.verdict = Verdict::Supported;
         }
     }
     let mut classes = vec![];
-    for mut remark in snapshot.remarks {
+    for remark in snapshot.remarks() {
+        let mut remark = remark.into_owned();
         if remark.reason == Reason::NoService && !complete.services {
             continue;
         }

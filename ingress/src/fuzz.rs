@@ -10,7 +10,6 @@ use crate::annotations::{self, NoSecrets, OWN};
 use crate::handover;
 use crate::path;
 use crate::route::{Options, host_of};
-use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -165,7 +164,7 @@ fn annotations_of_any_value_are_read_without_a_panic() {
         let (name, _) = &annotations::NAMES[usize::from(*first) % annotations::NAMES.len()];
         let value = String::from_utf8_lossy(value).into_owned();
         let read = |value: String| {
-            let all = BTreeMap::from([(format!("{OWN}{name}"), value)]);
+            let all = annotations::Annotations::from_iter([(format!("{OWN}{name}"), value)]);
             annotations::read(&all, "default", &NoSecrets, &Options::default())
         };
         let (once, again) = (read(value.clone()), read(value));

@@ -199,6 +199,8 @@ pub const WATCH_FORGET: Duration = Duration::from_secs(30);
 pub const LIST_PATIENCE: Duration = Duration::from_secs(10);
 /// Events read ahead of those that were worked in. More would only be memory: the API server waits.
 pub const CHANGES_WAITING: usize = 256;
+/// Tables after which everything that none has any more is looked for: it takes half a millisecond with 10,000 Services.
+pub const SWEEP_EVERY: u32 = 64;
 /// Longest pause between two tables.
 pub const REBUILD_LONGEST_PAUSE: Duration = Duration::from_millis(100);
 

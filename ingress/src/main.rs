@@ -12,6 +12,8 @@ mod annotations;
 mod args;
 mod balance;
 mod body;
+#[cfg(test)]
+mod chance;
 mod check;
 mod clock;
 mod events;

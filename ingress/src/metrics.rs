@@ -11,6 +11,7 @@ pub use text::{Text, label};
 use hyper::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Cipher suites of TLS 1.3 and 1.2 that rustls with ring knows, by their IANA names as rustls writes them; the last takes what is new.
 const CIPHERS: [&str; 10] = [
@@ -47,9 +48,40 @@ pub struct Counters {
     /// Connections of clients that are upgraded, mostly to WebSocket.
     pub tunnels: Gauge,
     open: [Gauge; OpenProtocol::ALL.len()],
+    rebuilds: [Rebuilds; Rebuild::ALL.len()],
     handshakes: [AtomicU64; CIPHERS.len()],
     /// TLS handshakes that came to nothing.
     pub handshake_failures: AtomicU64,
+}
+
+/// How much of a table was made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuild {
+    /// All of it.
+    Whole,
+    /// What changes concern.
+    Part,
+}
+
+impl Rebuild {
+    /// All of them.
+    const ALL: [Self; 2] = [Self::Whole, Self::Part];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Part => "part",
+        }
+    }
+}
+
+/// Tables of one kind, and how long they took to build, in microseconds.
+#[derive(Debug, Default)]
+struct Rebuilds {
+    count: AtomicU64,
+    sum: AtomicU64,
+    last: AtomicU64,
+    longest: AtomicU64,
 }
 
 /// What is spoken on an open connection of a client.
@@ -84,6 +116,16 @@ impl Counters {
     /// Counts an answer of our own.
     pub fn own(&self, reason: Reason) {
         self.own[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a table and the time that it took to build.
+    pub fn rebuilt(&self, kind: Rebuild, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let of = &self.rebuilds[kind as usize];
+        of.count.fetch_add(1, Ordering::Relaxed);
+        of.sum.fetch_add(micros, Ordering::Relaxed);
+        of.last.store(micros, Ordering::Relaxed);
+        of.longest.fetch_max(micros, Ordering::Relaxed);
     }
 
     /// Connections on which this is spoken.
@@ -142,6 +184,19 @@ impl Counters {
         for (name, help, counter) in counters {
             text.series(name, "counter", help, [(String::new(), read(counter))]);
         }
+        let of = |value: fn(&Rebuilds) -> &AtomicU64| {
+            let all = Rebuild::ALL.map(|kind| (kind.label(), read(value(&self.rebuilds[kind as usize]))));
+            all.map(|(label, value)| (format!("{{kind=\"{label}\"}}"), value))
+        };
+        let seconds = |value| of(value).map(|(labels, micros)| (labels, micros as f64 / 1e6));
+        let help = "Route tables built, whole or in part.";
+        text.series("table_rebuilds_total", "counter", help, of(|r| &r.count));
+        let help = "Time that building took.";
+        text.series("table_rebuild_seconds_total", "counter", help, seconds(|r| &r.sum));
+        let help = "Time that building took last.";
+        text.series("table_rebuild_last_seconds", "gauge", help, seconds(|r| &r.last));
+        let help = "Longest time that building took.";
+        text.series("table_rebuild_longest_seconds", "gauge", help, seconds(|r| &r.longest));
         let handshakes = CIPHERS.iter().zip(&self.handshakes).map(|(name, count)| {
             let version = if name.starts_with("TLS13") { "1.3" } else { "1.2" };
             let version = if *name == "other" { "other" } else { version };

@@ -90,7 +90,7 @@ impl Observer {
             user_agent: agent,
             status: exchange.status,
             reason,
-            route: matched.map(|route| (&*route.ingress, shown_host(route), route.path.as_str())),
+            route: matched.map(|route| (&*route.ingress, shown_host(route), &*route.path)),
             service: exchange
                 .backend
                 .as_deref()

@@ -44,19 +44,9 @@ pub fn run(rbac: &Rbac) -> ExitCode {
 fn roles(mut input: Input, account: (&str, &str), options: &Options) -> Vec<Value> {
     input.complete(options);
     let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets);
-    let ours: BTreeSet<(&str, &str)> = snapshot.ours.iter().map(|o| (&*o.namespace, &*o.name)).collect();
     let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for ingress in &input.objects.ingresses {
-        let meta = &ingress.metadata;
-        let key = (
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-        );
-        if ours.contains(&key) {
-            for named in named_secrets(ingress, options) {
-                secrets.entry(named.namespace).or_default().insert(named.name);
-            }
-        }
+    for named in snapshot.ours().flat_map(|ingress| named_secrets(ingress, options)) {
+        secrets.entry(named.namespace).or_default().insert(named.name);
     }
     let objects = secrets.into_iter().flat_map(|(namespace, names)| {
         let meta = json!({ "name": NAME, "namespace": namespace, "labels": { "app.kubernetes.io/name": "landfall-ingress" } });

@@ -2,7 +2,7 @@
 //! enough; [`follow`] does it.
 //!
 //! Which are wanted is said by the table's builder (`Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
-//! it as a [`View`]. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
+//! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
 //! are not ours to wipe.
 
 mod follow;
@@ -18,19 +18,21 @@ use std::sync::Arc;
 /// Longest name of a Secret or namespace in Kubernetes.
 const LONGEST_NAME: usize = 253;
 
-/// Namespace and name of a Secret, fit to be sent to the API.
+/// Namespace and name of a Secret, fit to be sent to the API. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    namespace: String,
-    name: String,
+    /// `namespace/name`.
+    text: Arc<str>,
+    /// Where the slash is.
+    slash: usize,
 }
 
 impl Name {
     /// `None` when one of the two is no name: annotations are free text, and the name goes into a field selector.
     pub fn new(namespace: &str, name: &str) -> Option<Self> {
         (is_name(namespace) && is_name(name)).then(|| Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            text: [namespace, "/", name].concat().into(),
+            slash: namespace.len(),
         })
     }
 
@@ -42,18 +44,18 @@ impl Name {
 
     /// Its namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.text[..self.slash]
     }
 
     /// Its name within the namespace.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[self.slash + 1..]
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        f.write_str(&self.text)
     }
 }
 
@@ -98,6 +100,7 @@ pub struct View(Arc<BTreeMap<Name, Found>>);
 
 impl View {
     /// Puts a view together.
+    #[cfg(test)]
     pub fn new(found: BTreeMap<Name, Found>) -> Self {
         Self(Arc::new(found))
     }
@@ -130,11 +133,8 @@ impl crate::annotations::Secrets for View {
         Ok(material.keys().map(str::to_owned).collect())
     }
 
-    fn version(&self, namespace: &str, name: &str) -> String {
-        match self.read(namespace, name) {
-            Ok(material) => material.version(),
-            Err(why) => why,
-        }
+    fn material(&self, name: &Name) -> Option<Result<&Arc<Material>, Absent>> {
+        Some(self.get(name))
     }
 }
 
@@ -205,6 +205,5 @@ mod tests {
         assert_eq!((why("pending"), why("unknown")), (why("unknown"), why("pending")));
         use crate::annotations::Secrets;
         assert_eq!(view.value("default", "missing", "k"), Err("does not exist".to_owned()));
-        assert_ne!(view.version("default", "missing"), view.version("default", "pending"));
     }
 }

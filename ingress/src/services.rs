@@ -1,7 +1,7 @@
 //! Services and EndpointSlices in compact form, and the backends that routes got from them.
 //!
-//! This is the dependency index: an entry exists for every Service that is there *or* that some route asked for, so one that comes
-//! later is picked up. A change of a Service or a slice is worked into the backends of that Service at once; no table is built anew.
+//! An entry exists for every Service that is there *or* that some route asked for, so one that comes later is picked up. A change of a
+//! Service or a slice is worked into the backends of that Service at once; no table is built for that.
 //!
 //! INVARIANT: the same Service and port give the same [`Backend`] for as long as anyone holds it.
 
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Everything by namespace, so that lookups need no joined key.
-type ByNamespace<V> = HashMap<Box<str>, HashMap<Box<str>, V>>;
+type ByNamespace<V> = HashMap<Arc<str>, HashMap<Arc<str>, V>>;
 
 /// The store. Every method is short; the lock is never held while anything waits.
 #[derive(Debug, Default)]
@@ -25,18 +25,19 @@ pub struct Services(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: ByNamespace<Entry>,
-    /// Slice to the Service it belongs to: a slice may be handed over by a change of its label.
-    slices: ByNamespace<Box<str>>,
+    /// Boxed, for a map has room for more than it holds.
+    entries: ByNamespace<Box<Entry>>,
+    /// Slice to the Service it belongs to: a slice may be handed over by a change of its label. Both names are kept once.
+    slices: ByNamespace<Arc<str>>,
 }
 
-/// Whether a change can matter to the table itself, which remarks what a backend lacks.
+/// Whether a change can matter to the table itself, which remarks what a backend lacks and resolves some names itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Touched {
     /// Nothing, or endpoints only.
     Endpoints,
-    /// Some route's backend has another problem or protocol than before.
+    /// Routes that name the Service have to be made anew.
     Table,
 }
 
@@ -51,16 +52,20 @@ impl Services {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the backend of a Service's port; the Service need not exist yet.
-    pub fn backend(&self, namespace: &str, service: &str, port: &PortKey) -> Arc<Backend> {
+    /// Returns the backend of a Service's port; the Service need not exist yet. Beside it what the Service is a name for, when it is of
+    /// type `ExternalName`.
+    pub fn backend(&self, namespace: &str, service: &str, port: &PortKey) -> (Arc<Backend>, Option<Box<str>>) {
         let mut inner = self.inner();
-        entry(&mut inner.entries, namespace, service).backend(namespace, service, port)
+        let (_, entry) = entry(&mut inner.entries, namespace, service);
+        let external = entry.service().and_then(|service| service.external.clone());
+        (entry.backend(namespace, service, port), external)
     }
 
     /// Takes a new or changed Service.
     pub fn put_service(&self, namespace: &str, name: &str, service: Service) -> Touched {
         let mut inner = self.inner();
-        entry(&mut inner.entries, namespace, name).set_service(Some(service))
+        let (_, entry) = entry(&mut inner.entries, namespace, name);
+        entry.set_service(Some(service))
     }
 
     /// Forgets a Service.
@@ -75,46 +80,48 @@ impl Services {
     }
 
     /// Takes a new or changed slice; `service` is what its label names.
-    pub fn put_slice(&self, namespace: &str, name: &str, service: &str, slice: Slice) -> Touched {
+    pub fn put_slice(&self, namespace: &str, name: &str, service: &str, slice: Slice) {
         let mut inner = self.inner();
-        let before = names(&mut inner.slices, namespace).insert(name.into(), service.into());
-        let mut touched = Touched::Endpoints;
-        if let Some(before) = before.filter(|before| **before != *service) {
-            touched = inner.drop_slice(namespace, &before, name);
+        let inner = &mut *inner;
+        let (service, entry) = entry(&mut inner.entries, namespace, service);
+        let name = entry.put_slice(name, slice);
+        let before = names(&mut inner.slices, namespace).insert(Arc::clone(&name), Arc::clone(&service));
+        // A slice that is handed over is with its new Service before it is taken from the old one.
+        if let Some(before) = before.filter(|before| *before != service) {
+            inner.drop_slice(namespace, &before, &name);
         }
-        touched.either(entry(&mut inner.entries, namespace, service).set_slice(name, Some(slice)))
     }
 
     /// Forgets a slice.
-    pub fn remove_slice(&self, namespace: &str, name: &str) -> Touched {
+    pub fn remove_slice(&self, namespace: &str, name: &str) {
         let mut inner = self.inner();
         let service = inner.slices.get_mut(namespace).and_then(|names| names.remove(name));
-        match service {
-            Some(service) => inner.drop_slice(namespace, &service, name),
-            None => Touched::Endpoints,
+        if let Some(service) = service {
+            inner.drop_slice(namespace, &service, name);
         }
     }
 
     /// Names of all Services, as namespace and name.
-    pub fn service_names(&self) -> Vec<(Box<str>, Box<str>)> {
+    pub fn service_names(&self) -> Vec<(Arc<str>, Arc<str>)> {
         let inner = self.inner();
         let all = inner
             .entries
             .iter()
             .flat_map(|(ns, names)| names.iter().map(move |n| (ns, n)));
         all.filter(|(_, (_, entry))| entry.service().is_some())
-            .map(|(namespace, (name, _))| (namespace.clone(), name.clone()))
+            .map(|(namespace, (name, _))| (Arc::clone(namespace), Arc::clone(name)))
             .collect()
     }
 
     /// Names of all slices, as namespace and name.
-    pub fn slice_names(&self) -> Vec<(Box<str>, Box<str>)> {
+    pub fn slice_names(&self) -> Vec<(Arc<str>, Arc<str>)> {
         let inner = self.inner();
         let all = inner
             .slices
             .iter()
             .flat_map(|(ns, names)| names.keys().map(move |n| (ns, n)));
-        all.map(|(namespace, name)| (namespace.clone(), name.clone())).collect()
+        all.map(|(namespace, name)| (Arc::clone(namespace), Arc::clone(name)))
+            .collect()
     }
 
     /// Drops backends that no table and no request holds any more. Called after a new table is in place.
@@ -140,25 +147,14 @@ impl Services {
         let port = service.ports.iter().find(|port| *port.name == *name);
         port.map(|port| port.number)
     }
-
-    /// What a Service of type `ExternalName` is a name for.
-    pub fn external_name(&self, namespace: &str, service: &str) -> Option<Box<str>> {
-        let mut inner = self.inner();
-        find(&mut inner.entries, namespace, service)?
-            .service()?
-            .external
-            .clone()
-    }
 }
 
 impl Inner {
-    fn drop_slice(&mut self, namespace: &str, service: &str, slice: &str) -> Touched {
-        let touched = match find(&mut self.entries, namespace, service) {
-            Some(entry) => entry.set_slice(slice, None),
-            None => Touched::Endpoints,
-        };
+    fn drop_slice(&mut self, namespace: &str, service: &str, slice: &str) {
+        if let Some(entry) = find(&mut self.entries, namespace, service) {
+            entry.remove_slice(slice);
+        }
         self.tidy(namespace, service);
-        touched
     }
 
     /// Removes what holds nothing any more.
@@ -166,7 +162,7 @@ impl Inner {
         let Some(names) = self.entries.get_mut(namespace) else {
             return;
         };
-        if names.get(service).is_some_and(Entry::is_empty) {
+        if names.get(service).is_some_and(|entry| entry.is_empty()) {
             names.remove(service);
         }
         if names.is_empty() {
@@ -179,7 +175,7 @@ fn find<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str, name: &str) -> Opti
     all.get_mut(namespace)?.get_mut(name)
 }
 
-fn names<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str) -> &'a mut HashMap<Box<str>, V> {
+fn names<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str) -> &'a mut HashMap<Arc<str>, V> {
     // Looked up first: the key is copied only when it is new.
     if !all.contains_key(namespace) {
         all.insert(namespace.into(), HashMap::new());
@@ -187,12 +183,19 @@ fn names<'a, V>(all: &'a mut ByNamespace<V>, namespace: &str) -> &'a mut HashMap
     all.get_mut(namespace).expect("it was put there above")
 }
 
-fn entry<'a>(all: &'a mut ByNamespace<Entry>, namespace: &str, name: &str) -> &'a mut Entry {
+/// The entry of a Service, and the one copy of its name.
+fn entry<'a>(all: &'a mut ByNamespace<Box<Entry>>, namespace: &str, name: &str) -> (Arc<str>, &'a mut Entry) {
     let names = names(all, namespace);
-    if !names.contains_key(name) {
-        names.insert(name.into(), Entry::default());
-    }
-    names.get_mut(name).expect("it was put there above")
+    let key = match names.get_key_value(name) {
+        Some((key, _)) => Arc::clone(key),
+        None => {
+            let key: Arc<str> = name.into();
+            names.insert(Arc::clone(&key), Box::default());
+            key
+        }
+    };
+    let entry = names.get_mut(name).expect("it was put there above");
+    (key, entry)
 }
 
 #[cfg(test)]

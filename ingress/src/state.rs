@@ -3,7 +3,6 @@
 use crate::metrics::Counters;
 use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
-use crate::watch::Published;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +25,6 @@ pub struct State {
     started: Instant,
     /// Wakes whoever builds tables; for what the table depends on beside the objects that `watch` follows (Secrets).
     pub rebuild: Arc<Notify>,
-    /// Addresses in the status of Ingresses.
-    pub published: Arc<Published>,
     /// Counters for /metrics.
     pub counters: Counters,
     /// Where requests are recorded.
@@ -52,7 +49,6 @@ impl State {
             leading: AtomicBool::new(false),
             started: Instant::now(),
             rebuild: Arc::default(),
-            published: Arc::default(),
             counters: Counters::default(),
             observer: Arc::default(),
             node: node.to_owned(),
@@ -71,11 +67,12 @@ impl State {
         self.snapshot.load_full()
     }
 
-    /// Puts a new snapshot in place, whole.
-    pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+    /// Puts a new snapshot in place, whole. Returns the one before: of a large one the end takes milliseconds.
+    pub fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let before = self.snapshot.swap(Arc::new(snapshot));
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.built.send_replace(true);
+        before
     }
 
     /// Says that the proxy ends soon.

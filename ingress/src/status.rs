@@ -14,8 +14,8 @@ use crate::lease::Election;
 use crate::limits::{STATUS_PAUSE, STATUS_PERIOD, STATUS_ROUND, STATUS_WRITES};
 use crate::log;
 use crate::proxy::stopped;
+use crate::route::Addresses;
 use crate::state::State;
-use crate::watch::Addresses;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -153,9 +153,9 @@ async fn wanted(client: &Client, namespace: &str, publish: &Publish) -> Result<O
 async fn write_all(client: &Client, wanted: &Addresses, settle: &mut Settle, state: &State) {
     let settled = settle.settled(wanted);
     let snapshot = state.snapshot();
-    let differ = snapshot.ours.iter().filter(|ingress| {
-        let known = state.published.of(&ingress.namespace, &ingress.name);
-        *known != *wanted && (settled || known.is_empty())
+    let differ = snapshot.ours().filter(|ingress| match ingress.published() {
+        Some(known) => *known != *wanted && settled,
+        None => !wanted.is_empty(),
     });
     let (mut failed, mut first) = (0, None);
     for ingress in differ.take(STATUS_WRITES) {
@@ -163,9 +163,9 @@ async fn write_all(client: &Client, wanted: &Addresses, settle: &mut Settle, sta
             return;
         }
         // One that cannot be written must not keep the others from it.
-        if let Err(error) = write_one(client, &ingress.namespace, &ingress.name, wanted).await {
+        if let Err(error) = write_one(client, &ingress.namespace, ingress.name(), wanted).await {
             failed += 1;
-            first.get_or_insert_with(|| format!("{}/{}: {error}", ingress.namespace, ingress.name));
+            first.get_or_insert_with(|| format!("{}: {error}", ingress.label));
         }
         sleep(STATUS_PAUSE).await;
     }

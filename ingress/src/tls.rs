@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Secrets ──read once──> certificate.rs ─┐
-//! Ingresses ──────────────> table.rs ────┴─> Snapshot::tls
+//! Ingresses ──────────────> table.rs ────┴─> Snapshot::certificate
 //! connection ──> accept.rs ──server name──> newest Snapshot: certificate, authorities for clients ──> proxy::connection
 //! request ──> client.rs: may a request for this host come over this connection?
 //! ```
@@ -22,7 +22,7 @@ pub use accept::Acceptor;
 pub use certificate::{Certificate, Fault};
 pub use facts::{Fact, Outline, earliest, facts, outline};
 pub use provider::provider;
-pub use table::{Held, Table};
+pub use table::{Held, Wish, claim, claim_default, operators};
 
 use crate::secrets::Name;
 use rustls::{CipherSuite, ProtocolVersion};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stream.rs (one task per kind) ──events──> world.rs ──Services──> backends' endpoints, at once
-//!                                              └─Objects──> route/build.rs (a thread of its own) ──Snapshot──> state.rs
+//!                                              └─Changes──> route/build.rs (a thread of its own) ──Snapshot──> state.rs
 //! ```
 //!
 //! INVARIANT: no snapshot before all four lists were read whole; afterwards a lost watch, or a list that is read again, leaves the last
@@ -16,14 +16,13 @@ mod world;
 
 #[cfg(test)]
 pub use kinds::SERVICE_LABEL;
-pub use kinds::{Addresses, ServiceObject, add_service, add_slice, put_service};
-pub use tables::Tls;
-pub use world::{Change, Published, World};
+pub use kinds::{ClassObject, IngressObject, ServiceObject, add_service, add_slice, put_service};
+pub use world::{Change, World};
 
 use crate::limits::{CHANGES_WAITING, REBUILD_LONGEST_PAUSE};
 use crate::log;
-use crate::route::{Builder, LastGood, Objects, Options};
-use crate::secrets::Secrets;
+use crate::route::{Builder, Changes, LastGood, Options};
+use crate::secrets::{Name, Scope, Secrets};
 use crate::services::{Locality, Touched};
 use crate::state::State;
 use kube::Client;
@@ -34,6 +33,14 @@ use tables::Tables;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
+
+/// What is read for TLS beside Ingresses.
+pub struct Tls {
+    /// How Secrets are followed.
+    pub secrets: Scope,
+    /// The operator's certificate for hosts without.
+    pub default_certificate: Option<Name>,
+}
 
 /// A table that is being built; says how long that took.
 type Building = JoinHandle<Result<Duration, JoinError>>;
@@ -62,9 +69,12 @@ pub async fn follow(
     tasks.spawn(stream::follow(c, s, tx, Change::Slice));
     drop(changes);
     let secrets = Secrets::new(client.clone(), tls.secrets, Arc::clone(&state.rebuild));
-    let builder = Builder::new(options).with_last_good(inherited);
-    let tables = Arc::new(Tables::new(builder, tls, Arc::clone(&secrets), Arc::clone(&state)));
-    let world = World::new(here, Arc::clone(&state.published));
+    let builder = Builder::new(options)
+        .with_last_good(inherited)
+        .with_default_certificate(tls.default_certificate);
+    let world = World::new(here);
+    let services = Arc::clone(world.services());
+    let tables = Arc::new(Tables::new(builder, services, Arc::clone(&secrets), Arc::clone(&state)));
     tokio::select! {
         ended = tasks.join_next() => {
             if let Some(Err(error)) = ended {
@@ -72,7 +82,7 @@ pub async fn follow(
             }
         }
         () = secrets.follow() => {}
-        () = keep_current(world, &state, receiver, |objects| tokio::spawn(Arc::clone(&tables).build(objects))) => {}
+        () = keep_current(world, &state, receiver, |changes| tokio::spawn(Arc::clone(&tables).build(changes))) => {}
     }
 }
 
@@ -82,7 +92,7 @@ pub async fn keep_current(
     mut world: World,
     state: &State,
     mut changes: Receiver<Change>,
-    build: impl Fn(Objects) -> Building,
+    build: impl Fn(Changes) -> Building,
 ) {
     let mut stale = true;
     let mut building: Option<Building> = None;
@@ -109,7 +119,7 @@ pub async fn keep_current(
             () = state.rebuild.notified() => stale = true,
             () = tokio::time::sleep_until(not_before), if begin => {
                 stale = false;
-                building = Some(build(world.objects()));
+                building = Some(build(world.take_changes()));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! through the table, which makes no text, and what it found is good for a second.
 
 use crate::balance::Endpoint;
-use crate::route::{Backend, Remark, Route, Severity, Snapshot};
+use crate::route::{Backend, Route, Severity, Snapshot};
 use crate::tls;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -153,7 +153,7 @@ impl Summary {
     /// A round through a table.
     fn of(snapshot: &Snapshot) -> Self {
         let mut summary = Self {
-            certificates: tls::outline(&snapshot.tls),
+            certificates: tls::outline(snapshot),
             ..Self::default()
         };
         let mut services: HashMap<&str, &Backend> = HashMap::new();
@@ -169,8 +169,8 @@ impl Summary {
             sum.ejected += tally.ejected;
             sum.draining += tally.draining;
         }
-        for Remark { severity, .. } in &snapshot.remarks {
-            summary.remarks[match severity {
+        for remark in snapshot.remarks() {
+            summary.remarks[match remark.severity {
                 Severity::Note => 0,
                 Severity::Approximated => 1,
                 Severity::Refused => 2,

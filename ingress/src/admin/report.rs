@@ -18,7 +18,7 @@ pub(super) fn render(state: &State) -> String {
             } else {
                 &*route.host.name
             };
-            json!({ "host": host, "path": route.path, "exact": route.exact, "ingress": &*route.ingress,
+            json!({ "host": host, "path": &*route.path, "exact": route.exact, "ingress": &*route.ingress,
                 "service": route.backend.name, "endpoints": route.backend.endpoints().addresses() })
         })
         .collect();
@@ -33,7 +33,7 @@ pub(super) fn render(state: &State) -> String {
         "connections": state.counters.connections.value(),
         "routes": routes,
         "default_backend": snapshot.default_route().map(|route| default(&route.backend)),
-        "remarks": snapshot.remarks,
+        "remarks": snapshot.remarks(),
     });
     format!("{report}\n")
 }

@@ -1,18 +1,20 @@
 //! Secrets that an Ingress names, and how their content comes in.
 
 use super::{NGINX, OWN};
-use crate::route::Options;
-use k8s_openapi::api::networking::v1::Ingress;
-use std::collections::BTreeMap;
+use crate::route::{Ingress, Options};
+use crate::secrets::{Absent, Material, Name};
+use std::sync::Arc;
 
-/// What an annotation needs of Secrets. An error says why the content is not there.
+/// What a table needs of Secrets. An error says why the content is not there.
 pub trait Secrets {
     /// The bytes of one key; `Ok(None)` when the Secret has no such key.
     fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String>;
     /// All keys.
     fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String>;
-    /// Tells versions of a Secret apart, however it changes.
-    fn version(&self, namespace: &str, name: &str) -> String;
+    /// A whole Secret, for its certificate; `None` where certificates are not looked at.
+    fn material(&self, _: &Name) -> Option<Result<&Arc<Material>, Absent>> {
+        None
+    }
 }
 
 /// No Secret is there.
@@ -26,10 +28,6 @@ impl Secrets for NoSecrets {
 
     fn keys(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
         Err("was not read".to_owned())
-    }
-
-    fn version(&self, _: &str, _: &str) -> String {
-        String::new()
     }
 }
 
@@ -54,29 +52,21 @@ const NAMING: [&str; 4] = [
 
 /// Every Secret that an Ingress names and may name; in a stable order, without doubles.
 pub fn named(ingress: &Ingress, options: &Options) -> Vec<Use> {
-    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
-    let tls = ingress.spec.iter().flat_map(|s| s.tls.iter().flatten());
-    let certificates = tls
-        .filter_map(|tls| tls.secret_name.as_deref())
-        .filter(|name| !name.is_empty());
-    let mut uses: Vec<Use> = certificates
-        .filter_map(|name| place(name, namespace, options).ok())
-        .map(|(namespace, name)| Use {
-            namespace,
-            name,
-            by: "tls",
-        })
+    let own = &*ingress.namespace;
+    let certificates = ingress.tls.iter().filter_map(|item| item.secret.as_deref());
+    let annotated = NAMING.iter().filter_map(|by| {
+        let of = |prefix: &&str| {
+            let mut all = ingress.annotations.iter();
+            all.find(|(name, _)| name.strip_prefix(*prefix) == Some(*by))
+        };
+        let (_, value) = [OWN, NGINX].iter().find_map(of)?;
+        Some((*by, value.trim()))
+    });
+    let all = certificates.map(|name| ("tls", name)).chain(annotated);
+    let places = all.filter_map(|(by, text)| Some((by, place(text, own, options).ok()?)));
+    let mut uses: Vec<Use> = places
+        .map(|(by, (namespace, name))| Use { namespace, name, by })
         .collect();
-    let empty = BTreeMap::new();
-    let annotations = ingress.metadata.annotations.as_ref().unwrap_or(&empty);
-    for by in NAMING {
-        let value = [OWN, NGINX]
-            .iter()
-            .find_map(|prefix| annotations.get(&format!("{prefix}{by}")));
-        if let Some(Ok((namespace, name))) = value.map(|v| place(v.trim(), namespace, options)) {
-            uses.push(Use { namespace, name, by });
-        }
-    }
     uses.sort();
     uses.dedup();
     uses

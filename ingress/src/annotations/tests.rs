@@ -34,10 +34,6 @@ impl Secrets for Given {
             Ok(keys)
         }
     }
-
-    fn version(&self, _: &str, _: &str) -> String {
-        String::new()
-    }
 }
 
 const USERS: Given = Given(&[
@@ -70,7 +66,7 @@ fn every_name_stands_in_the_table_for_people() {
 
 #[test]
 fn our_prefix_counts_before_the_other_and_other_annotations_are_left_alone() {
-    let both = BTreeMap::from([
+    let both = Annotations::from_iter([
         (format!("{NGINX}proxy-body-size"), "1k".to_owned()),
         (format!("{OWN}proxy-body-size"), "2k".to_owned()),
         ("example.com/x".to_owned(), "y".to_owned()),
@@ -340,7 +336,7 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
 #[test]
 fn our_own_names_are_read() {
     let own = |name: &str, value: &str| {
-        let all = BTreeMap::from([(format!("{OWN}{name}"), value.to_owned())]);
+        let all = Annotations::from_iter([(format!("{OWN}{name}"), value.to_owned())]);
         read(&all, "d", &USERS, &Options::default())
     };
     assert_eq!(own("paths", "strict").policy.paths, PathMode::Strict);
@@ -488,7 +484,7 @@ fn hostile_values_of_every_name_are_read_without_a_panic_and_never_open_what_pro
     for (name, _) in NAMES {
         for prefix in [OWN, NGINX] {
             for value in hostile {
-                let all = BTreeMap::from([(format!("{prefix}{name}"), value.to_owned())]);
+                let all = Annotations::from_iter([(format!("{prefix}{name}"), value.to_owned())]);
                 let wishes = read(&all, "d", &USERS, &Options::default());
                 let protects = name.ends_with("source-range") || *name == "auth-type" || *name == "auth-url";
                 let kept = !wishes.policy.sources.allow.is_empty()

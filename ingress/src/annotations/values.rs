@@ -1,7 +1,7 @@
 //! The values of one Ingress's annotations, taken out one by one; what goes wrong with one is written down here.
 
 use super::names::{self, Support};
-use super::{Fault, NGINX, OWN};
+use super::{Annotations, Fault, NGINX, OWN};
 use crate::policy::Policy;
 use crate::route::{Reason, Severity};
 use std::collections::BTreeMap;
@@ -30,13 +30,13 @@ pub(super) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    pub(super) fn new(annotations: &'a BTreeMap<String, String>) -> Self {
+    pub(super) fn new(annotations: &'a Annotations) -> Self {
         let mut values = BTreeMap::new();
         // Ours come last and replace.
         for prefix in [NGINX, OWN] {
-            for (full, value) in annotations {
+            for (full, value) in annotations.iter() {
                 if let Some(short) = full.strip_prefix(prefix) {
-                    values.insert(short, (full.as_str(), value.as_str()));
+                    values.insert(short, (full, value));
                 }
             }
         }

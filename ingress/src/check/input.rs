@@ -1,10 +1,9 @@
 //! Objects for the commands beside serving: from manifests, from standard input, or from a cluster.
 
 use crate::annotations::Secrets;
-use crate::route::{CLASS_ANNOTATION, DEFAULT_CLASS, Objects, Options};
-use crate::watch::{self, ServiceObject};
+use crate::route::{DEFAULT_CLASS, Objects, Options, Words};
+use crate::watch::{self, ClassObject, IngressObject, ServiceObject};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -132,7 +131,10 @@ impl Input {
     /// Adds what manifests leave out: classes that Ingresses name are ours, and one is the default.
     pub fn complete(&mut self, options: &Options) -> Complete {
         if !self.live && self.objects.classes.is_empty() {
-            let named = self.objects.ingresses.iter().filter_map(|ingress| class_of(ingress));
+            let named = self.objects.ingresses.iter().filter_map(|ingress| {
+                let class = ingress.class.as_deref().or_else(|| ingress.annotated_class());
+                class.map(str::to_owned)
+            });
             let mut names: BTreeSet<String> = named.collect();
             names.insert(options.class.clone().unwrap_or_else(|| "landfall".to_owned()));
             let class = |name| {
@@ -146,12 +148,6 @@ impl Input {
             services: self.live || !self.objects.services.service_names().is_empty(),
         }
     }
-}
-
-fn class_of(ingress: &Ingress) -> Option<String> {
-    let field = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.clone());
-    let annotations = ingress.metadata.annotations.as_ref();
-    field.or_else(|| annotations?.get(CLASS_ANNOTATION).cloned())
 }
 
 fn in_namespace(mut value: Value) -> Value {
@@ -211,22 +207,19 @@ impl Secrets for Given {
     fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String> {
         Ok(self.get(namespace, name)?.keys().cloned().collect())
     }
-
-    fn version(&self, _: &str, _: &str) -> String {
-        String::new()
-    }
 }
 
 /// Reads a cluster, without its Secrets.
 async fn live() -> Result<Input, String> {
     let client = crate::run::client().await?;
-    let objects = Objects {
-        ingresses: list::<Ingress>(&client).await?,
-        classes: list::<IngressClass>(&client).await?,
-        ..Objects::default()
-    };
+    let mut objects = Objects::default();
+    let mut words = Words::default();
+    let kept = |object: IngressObject| Arc::new(object.split(&mut words).0);
+    objects.ingresses = list(&client).await?.into_iter().map(kept).collect();
+    let kept = |object: ClassObject| Arc::new(object.compact());
+    objects.classes = list(&client).await?.into_iter().map(kept).collect();
     for service in list::<ServiceObject>(&client).await? {
-        watch::put_service(&objects.services, Arc::unwrap_or_clone(service));
+        watch::put_service(&objects.services, service);
     }
     Ok(Input {
         objects,
@@ -235,7 +228,7 @@ async fn live() -> Result<Input, String> {
     })
 }
 
-async fn list<K>(client: &kube::Client) -> Result<Vec<Arc<K>>, String>
+async fn list<K>(client: &kube::Client) -> Result<Vec<K>, String>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -252,7 +245,7 @@ where
         let answer = answer.map_err(|_| format!("{}: no answer in time", K::plural(&())))?;
         let answer = answer.map_err(|error| format!("{}: {error}", K::plural(&())))?;
         next = answer.metadata.continue_.filter(|token| !token.is_empty());
-        all.extend(answer.items.into_iter().map(Arc::new));
+        all.extend(answer.items);
         if next.is_none() {
             return Ok(all);
         }

@@ -1,23 +1,31 @@
-//! Objects of the API to a [`Snapshot`]. Pure: the same objects give the same table, in whatever order they come.
+//! Objects of the API to one [`Snapshot`] after another. Pure: the same objects give the same table, in whatever order they come.
 //!
-//! First each Ingress is compiled alone; then, oldest first, hosts find their owners, routes their hosts, and alternatives their routes.
+//! ```text
+//! Changes ──> Ingresses judged anew ──> their hosts, old and new ──> each made by assemble.rs
+//!    └─ Services, Secrets ──index.rs──> Ingresses that name them ──┘         └──> put among the others, which are shared
+//! ```
+//!
+//! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`tests/changes.rs`).
 
-use super::class::Classes;
-use super::compile::{Compiled, Path};
-use super::endpoints::Resolver;
-use super::last_good::{LastGood, Versions};
-use super::remark::{Reason, Remark, Severity};
-use super::table::{Table, order};
-use super::{Alternative, CertificateUse, Host, Options, Ours, Route, Snapshot};
+use super::assemble::Assembly;
+use super::census::{Census, Touched, wishes};
+use super::class::{Class, Classes};
+use super::endpoints::{Elsewhere, Resolver};
+use super::index::Topic;
+use super::ingress::Ingress;
+use super::kept::{Kept, Served, other_name};
+use super::last_good::LastGood;
+use super::virtual_host::{VirtualHost, key};
+use super::{Host, Options, Snapshot};
 #[cfg(test)]
 use crate::annotations::NoSecrets;
-use crate::annotations::{Secrets, named_secrets, target};
+use crate::annotations::Secrets;
 use crate::balance::Backend;
-use crate::policy::{Policy, Redirect};
+use crate::secrets::Name;
 use crate::services::Services;
-use hyper::StatusCode;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::tls;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Objects as the API has them.
@@ -26,16 +34,70 @@ pub struct Objects {
     /// All Ingresses.
     pub ingresses: Vec<Arc<Ingress>>,
     /// All classes.
-    pub classes: Vec<Arc<IngressClass>>,
+    pub classes: Vec<Arc<Class>>,
     /// All Services with their endpoints. They change beside the table, which only shares their backends.
     pub services: Arc<Services>,
 }
 
-/// Makes one table after another; keeps what was compiled, and the last good version of each Ingress.
+/// What is different since the last table.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Ingresses by their label; `None` is gone.
+    pub ingresses: HashMap<Arc<str>, Option<Arc<Ingress>>>,
+    /// All classes, when one of them is different.
+    pub classes: Option<Vec<Arc<Class>>>,
+    /// Services whose ports or kind are different, by namespace and name.
+    pub services: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Secrets that are different.
+    pub secrets: BTreeSet<Name>,
+}
+
+#[cfg(test)]
+impl Changes {
+    /// Nothing is different.
+    pub fn is_empty(&self) -> bool {
+        self.ingresses.is_empty() && self.classes.is_none() && self.services.is_empty() && self.secrets.is_empty()
+    }
+}
+
+/// A table, and how it came about.
+#[derive(Debug)]
+pub struct Built {
+    /// The table.
+    pub snapshot: Snapshot,
+    /// Every host was made anew.
+    pub whole: bool,
+}
+
+/// Which general remarks are which.
+const OF_CLASSES: usize = 0;
+const OF_DEFAULT: usize = 1;
+const OF_CERTIFICATE: usize = 2;
+
+/// Makes one table after another.
 #[derive(Debug, Default)]
 pub struct Builder {
     options: Options,
-    versions: Versions,
+    /// The operator's certificate for hosts without.
+    default_certificate: Option<Name>,
+    /// Good versions that another process kept, until the first table.
+    inherited: BTreeMap<Arc<str>, Arc<Ingress>>,
+    classes: Classes,
+    services: Arc<Services>,
+    elsewhere: RefCell<Elsewhere>,
+    census: Census,
+    /// The newest table.
+    now: Snapshot,
+    built: bool,
+}
+
+/// What has to be made anew.
+#[derive(Debug, Default)]
+struct Stale {
+    /// All hosts and wildcards, in order: what stands below a wildcard needs to find it made.
+    wide: BTreeSet<Arc<str>>,
+    precise: HashSet<Arc<str>>,
+    touched: Touched,
 }
 
 impl Builder {
@@ -43,57 +105,284 @@ impl Builder {
     pub fn new(options: Options) -> Self {
         Self {
             options,
-            versions: Versions::default(),
+            ..Self::default()
         }
     }
 
     /// Starts with the good versions that another process kept.
     pub fn with_last_good(mut self, last: LastGood) -> Self {
-        self.versions = Versions::with(last);
+        let versions = last.into_versions().into_iter();
+        self.inherited = versions.map(|version| (Arc::clone(&version.label), version)).collect();
+        self
+    }
+
+    /// Serves this certificate on hosts that have none.
+    pub fn with_default_certificate(mut self, secret: Option<Name>) -> Self {
+        self.default_certificate = secret;
         self
     }
 
     /// Returns good versions whose newest one is bad, for the next process.
     pub fn last_good(&self) -> LastGood {
-        self.versions.last_good()
+        let replaced = self.census.replaced.iter();
+        let kept = replaced.filter_map(|label| self.now.ingresses.get(label));
+        LastGood::of(kept.filter_map(|kept| kept.good().cloned()).collect())
     }
 
-    /// Builds the table. Order among equal paths (S4): oldest Ingress first, then namespace and name.
+    /// Builds the table of these objects, whatever they were before.
     pub fn build(&mut self, objects: &Objects, secrets: &dyn Secrets) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        let classes = Classes::find(&objects.classes, &self.options, &mut snapshot.remarks);
-        let mut ours: Vec<&Arc<Ingress>> = objects.ingresses.iter().filter(|i| classes.have(i)).collect();
-        ours.sort_by(|a, b| age(a).cmp(&age(b)));
-        self.versions.keep(&ours);
-        let compiled: Vec<Arc<Compiled>> = ours
-            .iter()
-            .map(|ingress| self.versions.compile(ingress, secrets, &self.options))
-            .collect();
-        for ingress in &ours {
-            snapshot.ours.push(Ours::of(ingress));
-            let named = named_secrets(ingress, &self.options);
-            snapshot.wanted.extend(named.into_iter().map(|s| (s.namespace, s.name)));
-        }
-        let mut assembly = Assembly {
-            resolver: Resolver::new(&objects.services, &self.options),
-            options: &self.options,
-            owners: BTreeMap::new(),
-            named: BTreeSet::new(),
-            routes: BTreeMap::new(),
-            snapshot,
+        let known = self.now.ingresses.values().map(|kept| Arc::clone(&kept.newest.label));
+        let mut ingresses: HashMap<_, _> = known.map(|label| (label, None)).collect();
+        let listed = objects.ingresses.iter();
+        ingresses.extend(listed.map(|ingress| (Arc::clone(&ingress.label), Some(Arc::clone(ingress)))));
+        let changes = Changes {
+            ingresses,
+            classes: Some(objects.classes.clone()),
+            secrets: self.now.wanted.iter().cloned().collect(),
+            ..Changes::default()
         };
-        assembly.own(&compiled);
-        for ingress in &compiled {
-            assembly.add(ingress);
-        }
-        for ingress in &compiled {
-            assembly.attach(ingress);
-        }
-        for ingress in &compiled {
-            assembly.redirect_www(ingress);
-        }
-        assembly.finish()
+        self.update(changes, &objects.services, secrets).snapshot
     }
+
+    /// Builds the table that follows from the one before. `services` is the same store each time, or everything is made anew.
+    pub fn update(&mut self, mut changes: Changes, services: &Arc<Services>, secrets: &dyn Secrets) -> Built {
+        let mut stale = Stale::default();
+        if !self.built {
+            // That there are none is worth a remark.
+            changes.classes.get_or_insert_default();
+        }
+        let whole = changes.classes.is_some() || !Arc::ptr_eq(&self.services, services);
+        if whole {
+            self.services = Arc::clone(services);
+            stale.touched = Touched {
+                default: true,
+                certificate: true,
+                wanted: true,
+            };
+            self.now.ingresses.values().for_each(|kept| mark(kept, &mut stale));
+        }
+        if let Some(classes) = &changes.classes {
+            let mut remarks = vec![];
+            self.classes = Classes::find(classes, &self.options, &mut remarks);
+            self.now.general_remarks[OF_CLASSES] = remarks.into();
+        }
+        let again = self.judged_again(&changes);
+        if let Some(secret) = &self.default_certificate {
+            stale.touched.certificate |= changes.secrets.contains(secret);
+        }
+        for (label, newest) in &changes.ingresses {
+            self.settle(label, newest.as_ref(), secrets, &mut stale);
+        }
+        for label in again {
+            let newest = self.now.ingresses.get(&label).map(|kept| Arc::clone(&kept.newest));
+            self.settle(&label, newest.as_ref(), secrets, &mut stale);
+        }
+        for (namespace, name) in &changes.services {
+            for label in self.census.index.who(&Topic::Service(namespace, name)) {
+                if let Some(kept) = self.now.ingresses.get(label) {
+                    mark(kept, &mut stale);
+                    stale.touched.default |= self.census.with_default.contains(label);
+                }
+            }
+        }
+        self.make(stale, secrets);
+        // What another process kept of Ingresses that are gone is of no use.
+        self.inherited.clear();
+        self.now.ours = self.census.count;
+        self.built = true;
+        Built {
+            snapshot: self.now.clone(),
+            whole,
+        }
+    }
+
+    /// Ingresses that are the same but mean something else: they name a Secret that is different, or come under another class.
+    fn judged_again(&self, changes: &Changes) -> HashSet<Arc<str>> {
+        let secrets = changes.secrets.iter();
+        let topics = secrets.map(|secret| Topic::Secret(secret.namespace(), secret.name()));
+        let mut again: HashSet<_> = topics
+            .flat_map(|topic| self.census.index.who(&topic).cloned())
+            .collect();
+        if changes.classes.is_some() {
+            let differs = |kept: &&Arc<Kept>| kept.served.is_some() != self.classes.have(&kept.newest);
+            let differing = self.now.ingresses.values().filter(differs);
+            again.extend(differing.map(|kept| Arc::clone(&kept.newest.label)));
+        }
+        again.retain(|label| !changes.ingresses.contains_key(label));
+        again
+    }
+
+    /// Takes in a version of an Ingress, or its end.
+    fn settle(&mut self, label: &Arc<str>, newest: Option<&Arc<Ingress>>, secrets: &dyn Secrets, stale: &mut Stale) {
+        let before = self.now.ingresses.get(label).cloned();
+        if let Some(before) = &before {
+            mark(before, stale);
+            self.census.remove(before, &self.options, &mut stale.touched);
+        }
+        let Some(newest) = newest else {
+            self.now.ingresses.remove(label);
+            return;
+        };
+        let newest = Arc::clone(newest);
+        let kept = Arc::new(match self.classes.have(&newest) {
+            true => {
+                let known = before.as_ref().and_then(|before| before.good().cloned());
+                let good = known.or_else(|| self.inherited.remove(label));
+                Kept::judge(newest, good, secrets, &self.options)
+            }
+            false => Kept::foreign(newest),
+        });
+        mark(&kept, stale);
+        self.census.add(&kept, &self.options, &mut stale.touched);
+        self.now.ingresses.put(kept);
+    }
+
+    /// Makes what is stale.
+    fn make(&mut self, mut stale: Stale, secrets: &dyn Secrets) {
+        if stale.touched.wanted {
+            let mut wanted = self.census.secrets();
+            wanted.extend(self.default_certificate.clone());
+            self.now.wanted = Arc::new(wanted);
+        }
+        if stale.touched.certificate {
+            self.make_default_certificate(secrets);
+        }
+        if stale.touched.default {
+            let before = self.general().cloned();
+            self.make_default(secrets);
+            let pointer = |backend: Option<&Arc<Backend>>| backend.map(Arc::as_ptr);
+            if pointer(before.as_ref()) != pointer(self.general()) {
+                self.mark_replaced_answers(&mut stale);
+            }
+        }
+        if self.census.redirected > 0 {
+            let others = stale.precise.iter().filter_map(|host| Some(other_name(host)?.into()));
+            let others: Vec<Arc<str>> = others.collect();
+            stale.precise.extend(others);
+        }
+        for host in std::mem::take(&mut stale.wide) {
+            let before = self.make_host(&host, secrets);
+            let Some(parent) = host.strip_prefix("*.") else {
+                continue;
+            };
+            if standing(before.as_ref()) != standing(self.now.wildcards.get(parent)) {
+                let below = |host: &Host| host.name.split_once('.').is_some_and(|(_, of)| of == parent);
+                let hosts = self.now.hosts.values().map(|entry| &entry.host);
+                let names = hosts.filter(|host| below(host)).map(|host| Arc::clone(&host.name));
+                stale.precise.extend(names);
+            }
+        }
+        for host in stale.precise {
+            self.make_host(&host, secrets);
+        }
+        self.elsewhere
+            .get_mut()
+            .retain(|_, (_, backend)| backend.strong_count() > 0);
+    }
+
+    fn assembly<'a>(&'a self, secrets: &'a dyn Secrets) -> Assembly<'a> {
+        Assembly {
+            resolver: Resolver {
+                services: &self.services,
+                options: &self.options,
+                elsewhere: &self.elsewhere,
+            },
+            secrets,
+            index: &self.census.index,
+            ingresses: &self.now.ingresses,
+            wildcards: &self.now.wildcards,
+            general: self.general(),
+        }
+    }
+
+    /// Makes a host anew, or takes it away. Returns what was there.
+    fn make_host(&mut self, name: &Arc<str>, secrets: &dyn Secrets) -> Option<Arc<VirtualHost>> {
+        let made = self.assembly(secrets).host(name).map(Arc::new);
+        let count = |entry: &Option<Arc<VirtualHost>>| entry.as_ref().map_or(0, |entry| entry.route_count());
+        self.now.route_count += count(&made);
+        let entries = match &**name {
+            "" => None,
+            _ if name.starts_with("*.") => Some(&mut self.now.wildcards),
+            _ => Some(&mut self.now.hosts),
+        };
+        let before = match (entries, made) {
+            (None, made) => std::mem::replace(&mut self.now.any_host, made),
+            (Some(entries), Some(made)) => entries.put(made),
+            (Some(entries), None) => entries.remove(key(name)),
+        };
+        self.now.route_count -= count(&before);
+        before
+    }
+
+    /// The cluster's default backend.
+    fn general(&self) -> Option<&Arc<Backend>> {
+        self.now.default.as_ref().map(|route| &route.backend)
+    }
+
+    /// These Ingresses, oldest first.
+    fn by_age<'a>(&'a self, labels: &'a BTreeSet<Arc<str>>) -> Vec<&'a Served> {
+        let kept = labels.iter().filter_map(|label| self.now.ingresses.get(label));
+        let mut all: Vec<_> = kept.filter_map(|kept| kept.served.as_ref()).collect();
+        all.sort_by(|a, b| a.version.age().cmp(&b.version.age()));
+        all
+    }
+
+    /// S8: the oldest has the default backend, for the whole proxy.
+    fn make_default(&mut self, secrets: &dyn Secrets) {
+        let mut remarks = vec![];
+        let oldest = self.by_age(&self.census.with_default).into_iter().next();
+        let route = oldest.and_then(|served| self.assembly(secrets).default_route(served, &mut remarks));
+        self.now.default = route.map(Arc::new);
+        self.now.general_remarks[OF_DEFAULT] = remarks.into();
+    }
+
+    fn make_default_certificate(&mut self, secrets: &dyn Secrets) {
+        let mut remarks = vec![];
+        let held = match &self.default_certificate {
+            Some(secret) => Some(tls::operators(secret, secrets, &mut remarks)),
+            None => {
+                let all = self.by_age(&self.census.with_certificate).into_iter().flat_map(wishes);
+                tls::claim_default(all, secrets, &mut remarks)
+            }
+        };
+        self.now.default_certificate = held.map(Arc::new);
+        self.now.general_remarks[OF_CERTIFICATE] = remarks.into();
+    }
+
+    /// Routes whose answers the cluster's default backend replaces.
+    fn mark_replaced_answers(&self, stale: &mut Stale) {
+        for kept in self.now.ingresses.values() {
+            let asks = |served: &Served| {
+                let asked = &served.asked;
+                asked.fallback.is_none() && !asked.policy.replaced_statuses.is_empty()
+            };
+            if kept.served.as_ref().is_some_and(asks) {
+                mark(kept, stale);
+            }
+        }
+    }
+}
+
+/// Its hosts have to be made anew.
+fn mark(kept: &Kept, stale: &mut Stale) {
+    let Some(served) = &kept.served else { return };
+    served.hosts(|host| {
+        let host = Arc::clone(host);
+        match host.is_empty() || host.starts_with("*.") {
+            true => stale.wide.insert(host),
+            false => stale.precise.insert(host),
+        };
+    });
+}
+
+/// Whose a wildcard is, and its certificate.
+fn standing(entry: Option<&Arc<VirtualHost>>) -> (Option<Arc<str>>, Option<Arc<str>>) {
+    let owner = entry.filter(|entry| entry.is_routed());
+    let held = entry.and_then(|entry| entry.held.as_ref());
+    (
+        owner.map(|entry| Arc::clone(&entry.host.namespace)),
+        held.map(|held| Arc::clone(&held.namespace)),
+    )
 }
 
 #[cfg(test)]
@@ -105,318 +394,5 @@ impl Snapshot {
             ..Options::default()
         };
         Builder::new(options).build(objects, &NoSecrets)
-    }
-}
-
-/// Orders Ingresses by age, then by namespace and name.
-fn age(ingress: &Ingress) -> impl Ord + '_ {
-    let meta = &ingress.metadata;
-    (
-        meta.creation_timestamp.as_ref(),
-        meta.namespace.as_deref(),
-        meta.name.as_deref(),
-    )
-}
-
-impl Ours {
-    fn of(ingress: &Ingress) -> Self {
-        Self {
-            namespace: ingress.metadata.namespace.clone().unwrap_or_default(),
-            name: ingress.metadata.name.clone().unwrap_or_default(),
-            uid: ingress.metadata.uid.clone().unwrap_or_default(),
-        }
-    }
-}
-
-/// A route before its host is known to have TLS.
-type Draft = (Route, Arc<Compiled>);
-
-struct Assembly<'a> {
-    resolver: Resolver<'a>,
-    options: &'a Options,
-    /// Host to the namespace that owns it.
-    owners: BTreeMap<String, Arc<str>>,
-    /// Hosts that a rule names; aliases do not get them.
-    named: BTreeSet<String>,
-    routes: BTreeMap<String, Vec<Draft>>,
-    snapshot: Snapshot,
-}
-
-impl Assembly<'_> {
-    /// Gives each host to the namespace of the oldest Ingress that names it in a rule; aliases take what is left.
-    fn own(&mut self, all: &[Arc<Compiled>]) {
-        let main = || all.iter().filter(|ingress| ingress.canary.is_none());
-        for ingress in main() {
-            for rule in &ingress.rules {
-                let owner = || Arc::clone(&ingress.namespace);
-                self.owners.entry(rule.host.clone()).or_insert_with(owner);
-            }
-        }
-        self.named = self.owners.keys().cloned().collect();
-        for ingress in main() {
-            for alias in ingress.aliases.iter().filter(|alias| !self.named.contains(*alias)) {
-                let owner = || Arc::clone(&ingress.namespace);
-                self.owners.entry(alias.clone()).or_insert_with(owner);
-            }
-        }
-    }
-
-    /// Whether an Ingress may have routes for a host.
-    fn may_have(&self, ingress: &Compiled, host: &str) -> bool {
-        let owner = self.owners.get(host);
-        self.options.merge_hosts || owner.is_none_or(|owner| *owner == ingress.namespace)
-    }
-
-    fn remark(&mut self, ingress: &Compiled, severity: Severity, reason: Reason, host: &str, text: String) {
-        let remark = Remark::ingress(&ingress.namespace, &ingress.name, severity, reason, text);
-        self.snapshot.remarks.push(remark.on(host));
-    }
-
-    fn add(&mut self, ingress: &Arc<Compiled>) {
-        self.snapshot.remarks.extend(ingress.remarks.iter().cloned());
-        if ingress.canary.is_some() {
-            return;
-        }
-        self.set_default(ingress);
-        let mut lost = BTreeSet::new();
-        for rule in &ingress.rules {
-            let host = &rule.host;
-            if !self.may_have(ingress, host) {
-                lost.insert(host.clone());
-                continue;
-            }
-            // A rule without paths still claims its host: its requests go to the default backend (S7).
-            self.routes.entry(host.clone()).or_default();
-            for path in &rule.paths {
-                self.add_path(ingress, host, path);
-            }
-        }
-        for alias in &ingress.aliases {
-            self.add_alias(ingress, alias);
-        }
-        for host in lost {
-            let owner = self.owners.get(&host).map(ToString::to_string).unwrap_or_default();
-            let text = format!(
-                "host {} belongs to namespace {owner}, which named it first",
-                shown(&host)
-            );
-            self.remark(ingress, Severity::Refused, Reason::HostTaken, &host, text);
-        }
-        for (host, secret) in &ingress.tls {
-            if self.may_have(ingress, host) {
-                self.snapshot.certificates.push(CertificateUse {
-                    host: host.clone(),
-                    namespace: ingress.namespace.to_string(),
-                    secret: secret.clone(),
-                    ingress: ingress.name.to_string(),
-                });
-            } else if !ingress.rules.iter().any(|rule| rule.host == *host) {
-                let text = format!("tls: host {} belongs to another namespace", shown(host));
-                self.remark(ingress, Severity::Refused, Reason::HostTaken, host, text);
-            }
-        }
-    }
-
-    fn add_path(&mut self, ingress: &Arc<Compiled>, host: &str, path: &Path) {
-        let backend = self
-            .resolver
-            .backend(ingress, &path.backend, &mut self.snapshot.remarks);
-        let policy = Arc::clone(&path.policy);
-        let route = Route {
-            exact: path.exact,
-            pattern: path.pattern.clone(),
-            path: path.path.clone(),
-            ..self.route(ingress, backend, policy)
-        };
-        self.routes
-            .entry(host.to_owned())
-            .or_default()
-            .push((route, Arc::clone(ingress)));
-    }
-
-    /// Repeats the rules of an Ingress for another host that nobody names.
-    fn add_alias(&mut self, ingress: &Arc<Compiled>, alias: &str) {
-        let owner = self.owners.get(alias);
-        if self.named.contains(alias) || owner.is_none_or(|owner| *owner != ingress.namespace) {
-            let text = format!("server-alias: host {alias} is named by another Ingress");
-            self.remark(ingress, Severity::Refused, Reason::HostTaken, alias, text);
-            return;
-        }
-        for path in ingress.rules.iter().flat_map(|rule| &rule.paths) {
-            self.add_path(ingress, alias, path);
-        }
-    }
-
-    fn set_default(&mut self, ingress: &Arc<Compiled>) {
-        let Some(backend) = &ingress.default else { return };
-        if self.snapshot.default.is_some() {
-            let text = "an older Ingress has the default backend".to_owned();
-            let (namespace, name) = (&ingress.namespace, &ingress.name);
-            let remark = Remark::ingress(namespace, name, Severity::Refused, Reason::DefaultTaken, text);
-            self.snapshot.remarks.push(remark);
-            return;
-        }
-        let backend = self.resolver.backend(ingress, backend, &mut self.snapshot.remarks);
-        let route = self.route(ingress, backend, Arc::clone(&ingress.policy));
-        self.snapshot.default = Some(Arc::new(route));
-    }
-
-    /// What all routes of an Ingress have alike.
-    fn route(&mut self, ingress: &Arc<Compiled>, backend: Arc<Backend>, policy: Arc<Policy>) -> Route {
-        let remarks = &mut self.snapshot.remarks;
-        let fallback = ingress
-            .fallback
-            .as_ref()
-            .map(|name| self.resolver.first_port(ingress, name, remarks));
-        let auth = policy.external_auth.as_ref().map(|auth| &auth.target.place);
-        let auth = auth.and_then(|place| self.resolver.place(ingress, place, remarks));
-        let mirror = policy.mirror.as_ref().map(|mirror| &mirror.place.place);
-        let mirror = mirror.and_then(|place| self.resolver.place(ingress, place, remarks));
-        Route {
-            backend,
-            ingress: Arc::clone(&ingress.label),
-            policy,
-            fallback,
-            auth,
-            mirror,
-            ..Route::default()
-        }
-    }
-
-    /// Gives alternatives to the routes of the same host, path and namespace.
-    fn attach(&mut self, ingress: &Arc<Compiled>) {
-        let Some(canary) = &ingress.canary else { return };
-        for rule in &ingress.rules {
-            for path in &rule.paths {
-                let backend = self
-                    .resolver
-                    .backend(ingress, &path.backend, &mut self.snapshot.remarks);
-                let routes = self.routes.get_mut(&rule.host).into_iter().flatten();
-                let mut alike = routes.filter(|(route, of)| {
-                    let same = route.exact == path.exact && route.path == path.path;
-                    same && of.namespace == ingress.namespace
-                });
-                // The first is the oldest, which is the one that stays.
-                match alike.next() {
-                    Some((route, _)) => route.alternatives.push(Alternative {
-                        ingress: Arc::clone(&ingress.label),
-                        backend,
-                        canary: Arc::clone(canary),
-                    }),
-                    None => {
-                        let text = format!("canary: no other Ingress has path {} of this host", path.path);
-                        self.remark(ingress, Severity::Refused, Reason::CanaryAlone, &rule.host, text);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Makes a host of the other name, with one route that redirects, when nobody has that host.
-    fn redirect_www(&mut self, ingress: &Arc<Compiled>) {
-        if !ingress.policy.redirects.www || ingress.canary.is_some() {
-            return;
-        }
-        for rule in ingress
-            .rules
-            .iter()
-            .filter(|rule| !rule.host.is_empty() && !rule.host.starts_with("*."))
-        {
-            let host = &rule.host;
-            let other = host
-                .strip_prefix("www.")
-                .map_or_else(|| format!("www.{host}"), str::to_owned);
-            if !self.may_have(ingress, host) || self.owners.contains_key(&other) {
-                continue;
-            }
-            self.owners.insert(other.clone(), Arc::clone(&ingress.namespace));
-            let mut policy = Policy::clone(&ingress.policy);
-            policy.redirects.to = Some(Redirect {
-                status: StatusCode::PERMANENT_REDIRECT,
-                location: format!("$scheme://{host}$request_uri"),
-            });
-            let backend = Arc::new(Backend::new(format!("(redirect to {host})")));
-            let route = Route {
-                path: "/".to_owned(),
-                backend,
-                ingress: Arc::clone(&ingress.label),
-                policy: Arc::new(policy),
-                ..Route::default()
-            };
-            self.routes.entry(other).or_default().push((route, Arc::clone(ingress)));
-        }
-    }
-
-    fn finish(mut self) -> Snapshot {
-        let general = self.snapshot.default.as_ref().map(|route| Arc::clone(&route.backend));
-        let uses = self.snapshot.certificates.iter();
-        let certain: BTreeMap<String, String> = uses.map(|c| (c.host.clone(), c.namespace.clone())).collect();
-        for (name, mut drafts) in std::mem::take(&mut self.routes) {
-            let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            // A wildcard's certificate is not for a host of another namespace below it.
-            let owner = self.owners.get(&name);
-            let covered = || {
-                certain
-                    .get(parent.as_ref()?)
-                    .filter(|of| owner.is_none_or(|owner| **owner == **of))
-            };
-            let host = Arc::new(Host {
-                name: name.as_str().into(),
-                namespace: self.owners.get(&name).map(|owner| &**owner).unwrap_or_default().into(),
-                tls: !name.is_empty() && (certain.contains_key(&name) || covered().is_some()),
-            });
-            for (route, _) in &mut drafts {
-                // Replaced answers come from the cluster's default backend when the Ingress names none, as in ingress-nginx.
-                if route.fallback.is_none() && !route.policy.replaced_statuses.is_empty() {
-                    route.fallback.clone_from(&general);
-                }
-            }
-            let routes = self.distinct(&host, drafts);
-            let table = Table::new(host, routes);
-            match name.strip_prefix("*.") {
-                _ if name.is_empty() => self.snapshot.any_host = Some(table),
-                Some(parent) => drop(self.snapshot.wildcards.insert(parent.into(), table)),
-                None => drop(self.snapshot.hosts.insert(name.into(), table)),
-            }
-        }
-        self.snapshot
-    }
-
-    /// S4: in order of precedence; of equal paths the oldest Ingress keeps the one it named first.
-    fn distinct(&mut self, host: &Arc<Host>, drafts: Vec<Draft>) -> Vec<Arc<Route>> {
-        let mut seen: BTreeMap<(String, bool, bool), Arc<str>> = BTreeMap::new();
-        let mut routes = Vec::with_capacity(drafts.len());
-        for (mut route, ingress) in drafts {
-            let key = (route.path.clone(), route.exact, route.pattern.is_some());
-            if let Some(owner) = seen.get(&key) {
-                let text = match **owner == *ingress.label {
-                    true => format!("path {} stands twice for one host; the first counts", route.path),
-                    false => format!("path {} belongs to an older Ingress, {owner}", route.path),
-                };
-                self.remark(&ingress, Severity::Refused, Reason::PathTaken, &host.name, text);
-                continue;
-            }
-            seen.insert(key, Arc::clone(&ingress.label));
-            route.host = Arc::clone(host);
-            routes.push(Arc::new(route));
-        }
-        order(&mut routes);
-        routes
-    }
-}
-
-fn shown(host: &str) -> &str {
-    if host.is_empty() { "(all)" } else { host }
-}
-
-impl Resolver<'_> {
-    /// The Service of a place that an annotation names; none for an address.
-    fn place(&self, ingress: &Compiled, place: &target::Place, remarks: &mut Vec<Remark>) -> Option<Arc<Backend>> {
-        match place {
-            target::Place::Service { namespace, name, port } => {
-                Some(self.numbered(ingress, namespace, name, *port, remarks))
-            }
-            target::Place::Address(_) | target::Place::OwnHost => None,
-        }
     }
 }

@@ -1,15 +1,59 @@
 //! Which Ingresses are ours (S15 to S17). Pure.
 
+use super::ingress::{Ingress, Meta};
 use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The annotation that named a class before `ingressClassName`; controllers should still honour it.
-pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 /// Marks the class of Ingresses that name none.
 pub const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// An IngressClass with what is read of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its name.
+    pub name: Box<str>,
+    controller: Box<str>,
+    parameters: bool,
+    default: bool,
+}
+
+/// What is read of a class's `spec`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClassSpec {
+    controller: Option<String>,
+    parameters: Option<Value>,
+}
+
+impl Class {
+    /// Takes what is used of an object as read.
+    pub fn new(meta: Meta, spec: ClassSpec) -> Self {
+        let mark = meta.annotations.as_ref().and_then(|all| all.get(DEFAULT_CLASS));
+        Self {
+            default: mark.is_some_and(|mark| mark == "true"),
+            name: meta.name.unwrap_or_default().into(),
+            controller: spec.controller.unwrap_or_default().into(),
+            parameters: spec.parameters.is_some(),
+        }
+    }
+}
+
+/// As the API writes it.
+impl<'de> Deserialize<'de> for Class {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Whole {
+            metadata: Meta,
+            spec: Option<ClassSpec>,
+        }
+        let whole = Whole::deserialize(deserializer)?;
+        Ok(Self::new(whole.metadata, whole.spec.unwrap_or_default()))
+    }
+}
 
 /// The classes that are served.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,25 +66,23 @@ pub(super) struct Classes {
 
 impl Classes {
     /// S15: by `spec.controller`, and by name where a flag names one.
-    pub(super) fn find(classes: &[Arc<IngressClass>], options: &Options, remarks: &mut Vec<Remark>) -> Self {
+    pub(super) fn find(classes: &[Arc<Class>], options: &Options, remarks: &mut Vec<Remark>) -> Self {
         let mut found = Self::default();
         let mut taken = false;
         for class in classes {
-            let name = class.metadata.name.as_deref().unwrap_or_default();
+            let name = &*class.name;
             if options.class.as_deref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            let spec = class.spec.as_ref();
-            if spec.and_then(|s| s.controller.as_deref()) != Some(&*options.controller) {
+            if *class.controller != *options.controller {
                 taken = true;
                 continue;
             }
-            if spec.is_some_and(|s| s.parameters.is_some()) {
+            if class.parameters {
                 let text = "spec.parameters are not read: this controller has none";
                 remarks.push(Remark::class(name, Severity::Approximated, Reason::Parameters, text));
             }
-            let mark = class.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CLASS));
-            found.default |= mark.is_some_and(|m| m == "true");
+            found.default |= class.default;
             found.names.insert(name.to_owned());
         }
         if found.names.is_empty() {
@@ -55,13 +97,10 @@ impl Classes {
     /// The field counts first, then the old annotation; without both it is ours when one of our classes is the default (S16). The API
     /// server fills in the default class at creation only, so an Ingress that is older than the class has none.
     pub(super) fn have(&self, ingress: &Ingress) -> bool {
-        if let Some(class) = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref()) {
-            return self.names.contains(class);
-        }
-        let annotations = ingress.metadata.annotations.as_ref();
-        match annotations.and_then(|a| a.get(CLASS_ANNOTATION)) {
-            Some(class) => self.names.contains(class) || self.bare.as_ref() == Some(class),
-            None => self.default,
+        match (ingress.class.as_deref(), ingress.annotated_class()) {
+            (Some(class), _) => self.names.contains(class),
+            (None, Some(class)) => self.names.contains(class) || self.bare.as_deref() == Some(class),
+            (None, None) => self.default,
         }
     }
 }

@@ -1,170 +1,183 @@
-//! One Ingress to its rules and wishes, without looking at any other object but the Secrets that it names. Pure.
+//! What one Ingress asks for beside its hosts and paths, without looking at any other object but the Secrets that it names. Pure.
 //!
-//! What this makes is kept as long as the Ingress and those Secrets stay the same, so that a change of one object costs one of these.
+//! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`Asked::path`] says what
+//! one of them means: nothing is kept twice.
 
-use super::host::host_of;
+use super::ingress::{Ingress, Path};
 use super::options::Options;
 use super::pattern;
 use super::remark::{Reason, Remark, Severity};
 use crate::annotations::{self, Secrets};
 use crate::path;
 use crate::policy::{Canary, HttpsRedirect, Policy, Rewrite};
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use regex::Regex;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 /// Where cert-manager's solver is asked for its token.
 const ACME: &str = "/.well-known/acme-challenge/";
 
-/// A compiled Ingress.
+/// The wishes of one Ingress.
 #[derive(Debug)]
-pub(super) struct Compiled {
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
-    /// `namespace/name`.
-    pub(super) label: Arc<str>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) default: Option<IngressBackend>,
-    pub(super) aliases: Vec<String>,
-    pub(super) canary: Option<Arc<Canary>>,
-    /// Service of the same namespace.
-    pub(super) fallback: Option<String>,
-    /// Hosts of `spec.tls` with their Secret.
-    pub(super) tls: Vec<(String, Option<String>)>,
+pub(super) struct Asked {
     pub(super) policy: Arc<Policy>,
+    pub(super) canary: Option<Arc<Canary>>,
+    /// Further hosts of all its rules.
+    pub(super) aliases: Box<[Arc<str>]>,
+    /// Service of the same namespace.
+    pub(super) fallback: Option<Box<str>>,
+    /// Paths with characters of regular expressions are such.
+    regex: bool,
+    /// Its paths that are regular expressions, as written.
+    patterns: Box<[(Arc<str>, Regex)]>,
+}
+
+/// A version of an Ingress with what is to be said of it.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) asked: Arc<Asked>,
     pub(super) remarks: Vec<Remark>,
     /// Cannot be used as it is: the last good version is better.
     pub(super) bad: bool,
 }
 
-/// One host with its paths.
+/// A path in the form of the table.
 #[derive(Debug)]
-pub(super) struct Rule {
-    /// Lower case; empty for all hosts.
-    pub(super) host: String,
-    pub(super) paths: Vec<Path>,
-}
-
-#[derive(Debug)]
-pub(super) struct Path {
-    pub(super) exact: bool,
-    pub(super) pattern: Option<regex::Regex>,
-    pub(super) path: String,
-    pub(super) backend: IngressBackend,
+pub(super) struct Place {
+    pub(super) path: Arc<str>,
+    pub(super) pattern: Option<Regex>,
     pub(super) policy: Arc<Policy>,
 }
 
-impl Compiled {
-    pub(super) fn of(ingress: &Ingress, secrets: &dyn Secrets, options: &Options) -> Self {
-        let namespace: Arc<str> = ingress.metadata.namespace.as_deref().unwrap_or_default().into();
-        let name: Arc<str> = ingress.metadata.name.as_deref().unwrap_or_default().into();
-        let empty = BTreeMap::new();
-        let annotated = ingress.metadata.annotations.as_ref().unwrap_or(&empty);
-        let wishes = annotations::read(annotated, &namespace, secrets, options);
-        let plain = !annotated.keys().any(|name| annotations::is_read(name));
-        let mut compiled = Self {
-            label: format!("{namespace}/{name}").into(),
-            rules: vec![],
-            default: None,
-            aliases: wishes.aliases,
-            canary: wishes.canary.map(Arc::new),
-            fallback: wishes.fallback,
-            tls: vec![],
-            policy: if plain {
-                annotations::nothing()
-            } else {
-                Arc::new(wishes.policy)
-            },
+/// What a path as written is.
+enum Reading<'a> {
+    Pattern,
+    /// In canonical form, for that is what the table is asked for.
+    Plain(Cow<'a, str>),
+    Bad(String),
+}
+
+/// Reads an Ingress.
+pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options) -> Judged {
+    if !ingress.annotations.iter().any(|(name, _)| annotations::is_read(name)) {
+        let mut judged = Judged {
+            asked: Asked::nothing(),
             remarks: vec![],
-            bad: wishes.bad,
-            namespace,
-            name,
+            bad: false,
         };
-        for fault in wishes.faults {
-            compiled.remark(fault.severity, fault.reason, fault.text);
-        }
-        let Some(spec) = &ingress.spec else { return compiled };
-        compiled.default.clone_from(&spec.default_backend);
-        for rule in spec.rules.iter().flatten() {
-            let Some(host) = compiled.host(rule.host.as_deref().unwrap_or_default()) else {
-                continue;
-            };
-            let paths = rule.http.iter().flat_map(|http| &http.paths);
-            let paths = paths.filter_map(|path| compiled.path(path, wishes.regex)).collect();
-            compiled.rules.push(Rule { host, paths });
-        }
-        for item in spec.tls.iter().flatten() {
-            let secret = item.secret_name.clone().filter(|name| !name.is_empty());
-            let hosts = item.hosts.as_deref().unwrap_or_default();
-            if hosts.is_empty() {
-                compiled.tls.push((String::new(), secret.clone()));
-                // S18: the default certificate is for the hosts of its own Ingress first.
-                let own = compiled.rules.iter().map(|rule| rule.host.clone());
-                let own: BTreeSet<String> = own.filter(|host| !host.is_empty()).collect();
-                compiled.tls.extend(own.into_iter().map(|host| (host, secret.clone())));
+        judged.look(ingress, false, &mut vec![]);
+        return judged;
+    }
+    let wishes = annotations::read(&ingress.annotations, &ingress.namespace, secrets, options);
+    let mut judged = Judged {
+        asked: Asked::nothing(),
+        remarks: vec![],
+        bad: wishes.bad,
+    };
+    for fault in wishes.faults {
+        judged.remark(ingress, fault.severity, fault.reason, fault.text);
+    }
+    let mut patterns = vec![];
+    judged.look(ingress, wishes.regex, &mut patterns);
+    judged.asked = Arc::new(Asked {
+        policy: Arc::new(wishes.policy),
+        canary: wishes.canary.map(Arc::new),
+        aliases: wishes.aliases.into_iter().map(Arc::from).collect(),
+        fallback: wishes.fallback.map(Box::from),
+        regex: wishes.regex,
+        patterns: patterns.into(),
+    });
+    judged
+}
+
+impl Judged {
+    /// Looks at hosts and paths, and makes regular expressions.
+    fn look(&mut self, ingress: &Ingress, regex: bool, patterns: &mut Vec<(Arc<str>, Regex)>) {
+        let named = ingress.rules.iter().map(|rule| &rule.host);
+        for host in named.chain(ingress.tls.iter().flat_map(|item| &item.hosts)) {
+            if !host.valid {
+                self.spoil(ingress, Reason::BadHost, format!("{:?} is no host", host.name));
             }
-            for host in hosts {
-                if let Some(host) = compiled.host(host) {
-                    compiled.tls.push((host, secret.clone()));
+        }
+        for path in ingress
+            .rules
+            .iter()
+            .filter(|rule| rule.host.valid)
+            .flat_map(|rule| &rule.paths)
+        {
+            let written = &path.path;
+            let why = match read(path, regex) {
+                Reading::Pattern => match pattern::path(written) {
+                    Ok(pattern) => {
+                        patterns.push((Arc::clone(written), pattern));
+                        continue;
+                    }
+                    Err(why) => why.to_owned(),
+                },
+                Reading::Plain(_) => {
+                    if !path.exact && written.ends_with("/*") {
+                        let text = format!("path {written:?}: a star is only a star here");
+                        self.remark(ingress, Severity::Approximated, Reason::BadPath, text);
+                    }
+                    continue;
                 }
-            }
+                Reading::Bad(why) => why,
+            };
+            self.spoil(ingress, Reason::BadPath, format!("path {written:?}: {why}"));
         }
-        compiled
     }
 
-    fn remark(&mut self, severity: Severity, reason: Reason, text: String) {
-        self.remarks
-            .push(Remark::ingress(&self.namespace, &self.name, severity, reason, text));
+    fn remark(&mut self, ingress: &Ingress, severity: Severity, reason: Reason, text: String) {
+        let remark = Remark::ingress(&ingress.namespace, ingress.name(), severity, reason, text);
+        self.remarks.push(remark);
     }
 
-    fn spoil(&mut self, reason: Reason, text: String) {
+    fn spoil(&mut self, ingress: &Ingress, reason: Reason, text: String) {
         self.bad = true;
-        self.remark(Severity::Refused, reason, text);
+        self.remark(ingress, Severity::Refused, reason, text);
+    }
+}
+
+fn read(path: &Path, regex: bool) -> Reading<'_> {
+    if regex && !path.exact && pattern::is_pattern(&path.path) {
+        return Reading::Pattern;
+    }
+    match path::canonical(&path.path) {
+        Ok(canonical) => Reading::Plain(canonical),
+        Err(why) => Reading::Bad(why.to_string()),
+    }
+}
+
+impl Asked {
+    /// What an Ingress without annotations of ours asks for; one for all of them, for most have none.
+    fn nothing() -> Arc<Self> {
+        static NOTHING: OnceLock<Arc<Asked>> = OnceLock::new();
+        let nothing = || {
+            Arc::new(Self {
+                policy: annotations::nothing(),
+                canary: None,
+                aliases: [].into(),
+                fallback: None,
+                regex: false,
+                patterns: [].into(),
+            })
+        };
+        Arc::clone(NOTHING.get_or_init(nothing))
     }
 
-    /// A host in the form of the table; the empty one is all hosts.
-    fn host(&mut self, text: &str) -> Option<String> {
-        if text.is_empty() {
-            return Some(String::new());
-        }
-        let (star, bare) = text.strip_prefix("*.").map_or(("", text), |bare| ("*.", bare));
-        match host_of(bare) {
-            Some(host) if !bare.contains(':') => Some(format!("{star}{host}")),
-            _ => {
-                self.spoil(Reason::BadHost, format!("{text:?} is no host"));
-                None
-            }
-        }
-    }
-
-    fn path(&mut self, path: &HTTPIngressPath, regex: bool) -> Option<Path> {
-        let written = path.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-        let exact = path.path_type == "Exact";
-        if regex && !exact && pattern::is_pattern(written) {
-            return match pattern::path(written) {
-                Ok(pattern) => Some(self.made(path, false, Some(pattern), written.to_owned())),
-                Err(why) => {
-                    self.spoil(Reason::BadPath, format!("path {written:?}: {why}"));
-                    None
-                }
-            };
-        }
-        if !exact && written.ends_with("/*") {
-            let text = format!("path {written:?}: a star is only a star here");
-            self.remark(Severity::Approximated, Reason::BadPath, text);
-        }
-        // The table holds canonical paths, for those are what it is asked for.
-        match path::canonical(written) {
-            Ok(canonical) => Some(self.made(path, exact, None, canonical.into_owned())),
-            Err(why) => {
-                self.spoil(Reason::BadPath, format!("path {written:?}: {why}"));
-                None
-            }
-        }
-    }
-
-    fn made(&self, from: &HTTPIngressPath, exact: bool, pattern: Option<regex::Regex>, path: String) -> Path {
+    /// What a path means; `None` when it is no path, which was remarked.
+    pub(super) fn path(&self, path: &Path) -> Option<Place> {
+        let written = &path.path;
         let mut policy = Arc::clone(&self.policy);
+        let (path, pattern) = match read(path, self.regex) {
+            Reading::Bad(_) => return None,
+            Reading::Plain(canonical) if *canonical == **written => (Arc::clone(written), None),
+            Reading::Plain(canonical) => (canonical.into(), None),
+            Reading::Pattern => {
+                let (_, pattern) = self.patterns.iter().find(|(text, _)| text == written)?;
+                (Arc::clone(written), Some(pattern.clone()))
+            }
+        };
         if let (Some(pattern), Some(rewrite)) = (&pattern, &policy.rewrite) {
             let target = rewrite.target.clone();
             let pattern = Some(pattern.clone());
@@ -174,28 +187,24 @@ impl Compiled {
         if path.starts_with(ACME) && policy.redirects.https != HttpsRedirect::Off {
             Arc::make_mut(&mut policy).redirects.https = HttpsRedirect::Off;
         }
-        Path {
-            exact,
-            pattern,
-            path,
-            backend: from.backend.clone(),
-            policy,
-        }
+        Some(Place { path, pattern, policy })
     }
 
-    /// Takes what protects from another version of the same Ingress: the newest counts, however much else is wrong with it.
-    pub(super) fn protect_like(&mut self, newest: &Policy) {
-        let take = |policy: &mut Arc<Policy>| {
-            let policy = Arc::make_mut(policy);
-            policy.closed.clone_from(&newest.closed);
-            policy.sources.clone_from(&newest.sources);
-            policy.basic_auth.clone_from(&newest.basic_auth);
-            policy.external_auth.clone_from(&newest.external_auth);
-            policy.client_certificate.clone_from(&newest.client_certificate);
-        };
-        take(&mut self.policy);
-        for path in self.rules.iter_mut().flat_map(|rule| &mut rule.paths) {
-            take(&mut path.policy);
+    /// The same with what protects from another version of the Ingress: the newest counts, however much else is wrong with it.
+    pub(super) fn protected_like(&self, newest: &Policy) -> Self {
+        let mut policy = Policy::clone(&self.policy);
+        policy.closed.clone_from(&newest.closed);
+        policy.sources.clone_from(&newest.sources);
+        policy.basic_auth.clone_from(&newest.basic_auth);
+        policy.external_auth.clone_from(&newest.external_auth);
+        policy.client_certificate.clone_from(&newest.client_certificate);
+        Self {
+            policy: Arc::new(policy),
+            canary: self.canary.clone(),
+            aliases: self.aliases.clone(),
+            fallback: self.fallback.clone(),
+            regex: self.regex,
+            patterns: self.patterns.clone(),
         }
     }
 }

@@ -1,111 +1,83 @@
 //! From an Ingress backend to the backend that all routes to that Service port share (S10 to S14, S26). How a port becomes endpoints is in
 //! [`crate::services`].
 
-use super::Options;
-use super::compile::Compiled;
+use super::ingress::{Destination, Ingress};
+use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
+use crate::annotations::target::Place;
 use crate::balance::{Backend, Found, Resolved};
 use crate::services::{PortKey, Services};
-use k8s_openapi::api::networking::v1::{IngressBackend, ServiceBackendPort};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+/// Backends of Services that are names for addresses elsewhere, which have no endpoints to follow; by name, as long as a route has them.
+pub(super) type Elsewhere = BTreeMap<Box<str>, (SocketAddr, Weak<Backend>)>;
 
 /// Looks up Services; each Service port makes one backend, however many routes lead to it.
 pub(super) struct Resolver<'a> {
-    services: &'a Services,
-    options: &'a Options,
-    /// Backends of Services that are names for addresses elsewhere, which have no endpoints to follow.
-    external: RefCell<HashMap<String, Arc<Backend>>>,
+    pub(super) services: &'a Services,
+    pub(super) options: &'a Options,
+    pub(super) elsewhere: &'a RefCell<Elsewhere>,
 }
 
-impl<'a> Resolver<'a> {
-    pub(super) fn new(services: &'a Services, options: &'a Options) -> Self {
-        Self {
-            services,
-            options,
-            external: RefCell::default(),
+impl Resolver<'_> {
+    /// The backend of a path or of the default.
+    pub(super) fn backend(&self, ingress: &Ingress, to: &Destination, remarks: &mut Vec<Remark>) -> Arc<Backend> {
+        match to {
+            Destination::Service { name, port } => self.service(ingress, &ingress.namespace, name, port, remarks),
+            Destination::Resource { kind, name } => {
+                let what = format!("{kind} {name}");
+                let text = format!(
+                    "backend {}: backends that are no Service are not supported",
+                    what.trim()
+                );
+                remark(ingress, Reason::Resource, text, remarks);
+                Arc::new(Backend::refused(
+                    "(no Service)",
+                    "backends that are no Service are not supported",
+                ))
+            }
         }
     }
 
-    /// The backend of a path or of the default.
-    pub(super) fn backend(
-        &self,
-        ingress: &Compiled,
-        backend: &IngressBackend,
-        remarks: &mut Vec<Remark>,
-    ) -> Arc<Backend> {
-        let Some(service) = &backend.service else {
-            let resource = backend.resource.as_ref().map(|r| format!("{} {}", r.kind, r.name));
-            let text = format!(
-                "backend {}: backends that are no Service are not supported",
-                resource.unwrap_or_default()
-            );
-            let (namespace, name) = (&ingress.namespace, &ingress.name);
-            remarks.push(Remark::ingress(
-                namespace,
-                name,
-                Severity::Refused,
-                Reason::Resource,
-                text,
-            ));
-            return Arc::new(Backend::refused(
-                "(no Service)",
-                "backends that are no Service are not supported",
-            ));
-        };
-        self.service(
-            ingress,
-            &ingress.namespace,
-            &service.name,
-            service.port.as_ref(),
-            remarks,
-        )
-    }
-
-    /// The backend of a Service's port by number.
-    pub(super) fn numbered(
-        &self,
-        ingress: &Compiled,
-        namespace: &str,
-        name: &str,
-        port: u16,
-        remarks: &mut Vec<Remark>,
-    ) -> Arc<Backend> {
-        let port = ServiceBackendPort {
-            number: Some(port.into()),
-            name: None,
-        };
-        self.service(ingress, namespace, name, Some(&port), remarks)
+    /// The backend of a place that an annotation names; none for an address.
+    pub(super) fn place(&self, ingress: &Ingress, place: &Place, remarks: &mut Vec<Remark>) -> Option<Arc<Backend>> {
+        match place {
+            Place::Service { namespace, name, port } => {
+                let port = PortKey::Number((*port).into());
+                Some(self.service(ingress, namespace, name, &port, remarks))
+            }
+            Place::Address(_) | Place::OwnHost => None,
+        }
     }
 
     /// The backend of a Service's first port.
-    pub(super) fn first_port(&self, ingress: &Compiled, name: &str, remarks: &mut Vec<Remark>) -> Arc<Backend> {
-        let number = self.services.first_port(&ingress.namespace, name).map(i32::from);
-        let port = ServiceBackendPort { number, name: None };
-        self.service(ingress, &ingress.namespace, name, Some(&port), remarks)
+    pub(super) fn first_port(&self, ingress: &Ingress, name: &str, remarks: &mut Vec<Remark>) -> Arc<Backend> {
+        let number = self.services.first_port(&ingress.namespace, name);
+        let port = number.map_or(PortKey::Unnamed, |number| PortKey::Number(number.into()));
+        self.service(ingress, &ingress.namespace, name, &port, remarks)
     }
 
     fn service(
         &self,
-        ingress: &Compiled,
+        ingress: &Ingress,
         namespace: &str,
         name: &str,
-        port: Option<&ServiceBackendPort>,
+        port: &PortKey,
         remarks: &mut Vec<Remark>,
     ) -> Arc<Backend> {
-        let key = port_key(port);
-        // Also asked for when the Service is a name: so this table is built anew when it turns into another.
-        let mut backend = self.services.backend(namespace, name, &key);
+        // Also asked for when the Service is a name: so its routes are built anew when it turns into another.
+        let (mut backend, external) = self.services.backend(namespace, name, port);
         let mut problem = backend.endpoints().problem.map(|text| (Reason::NoService, text));
-        if let Some(external) = self.services.external_name(namespace, name) {
+        if let Some(external) = external {
             problem = Some((Reason::ExternalName, "Services of type ExternalName are not served"));
             if self.options.allow_external_name {
-                match self.external(&external, (namespace, name), &key) {
+                match self.external(&external, (namespace, name), port) {
                     Ok(address) => {
                         problem = None;
-                        backend = self.elsewhere(&backend.name, address);
+                        backend = self.found_elsewhere(&backend.name, address);
                     }
                     Err(text) => problem = Some((Reason::ExternalName, text)),
                 }
@@ -113,28 +85,30 @@ impl<'a> Resolver<'a> {
         }
         if let Some((reason, text)) = problem {
             let text = format!("{}: {text}", backend.name);
-            let (namespace, name) = (&ingress.namespace, &ingress.name);
-            remarks.push(Remark::ingress(namespace, name, Severity::Refused, reason, text));
+            remark(ingress, reason, text, remarks);
         }
         backend
     }
 
-    fn elsewhere(&self, name: &str, address: SocketAddr) -> Arc<Backend> {
-        let mut external = self.external.borrow_mut();
-        let made = external.entry(name.to_owned()).or_insert_with(|| {
-            let backend = Backend::new(name.to_owned());
-            let found = Found {
-                address,
-                ready: true,
-                near: false,
-            };
-            backend.set(&Resolved {
-                found: vec![found],
-                ..Resolved::default()
-            });
-            Arc::new(backend)
+    fn found_elsewhere(&self, name: &str, address: SocketAddr) -> Arc<Backend> {
+        let mut known = self.elsewhere.borrow_mut();
+        let found = known.get(name).filter(|(at, _)| *at == address);
+        if let Some(backend) = found.and_then(|(_, backend)| backend.upgrade()) {
+            return backend;
+        }
+        let backend = Backend::new(name.to_owned());
+        let found = Found {
+            address,
+            ready: true,
+            near: false,
+        };
+        backend.set(&Resolved {
+            found: vec![found],
+            ..Resolved::default()
         });
-        Arc::clone(made)
+        let backend = Arc::new(backend);
+        known.insert(name.into(), (address, Arc::downgrade(&backend)));
+        backend
     }
 
     /// S13: off by default; on, the name must be an address, for names are not looked up here.
@@ -153,11 +127,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// S10: by name or by number.
-fn port_key(port: Option<&ServiceBackendPort>) -> PortKey {
-    match port.map(|port| (&port.name, port.number)) {
-        Some((Some(name), _)) => PortKey::Name(name.as_str().into()),
-        Some((None, Some(number))) => PortKey::Number(number),
-        _ => PortKey::Unnamed,
-    }
+fn remark(ingress: &Ingress, reason: Reason, text: String, remarks: &mut Vec<Remark>) {
+    let (namespace, name) = (&ingress.namespace, ingress.name());
+    remarks.push(Remark::ingress(namespace, name, Severity::Refused, reason, text));
 }

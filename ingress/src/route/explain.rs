@@ -1,9 +1,11 @@
 //! Why a request goes where it goes: the host that fits, every path of it with the reason why it lost, what other objects wanted.
 
 use super::table::Table;
+use super::virtual_host::VirtualHost;
 use super::{Remark, Route, Snapshot, host_of};
 use crate::path;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Paths of one host that are shown; the winner always is.
 const MOST: usize = 200;
@@ -106,33 +108,32 @@ impl Snapshot {
         };
         explanation.hosts = self.steps(&host);
         let winner = self.find(&host, &path);
-        if let Some(table) = self.table(&host) {
-            let name = Some(&*table.host.name);
-            let about = self.remarks.iter().filter(|r| r.host.as_deref() == name);
-            explanation.remarks = about.cloned().collect();
+        if let Some((entry, table)) = self.routed(&host) {
+            explanation.remarks = self.remarks_on(&entry.name);
             candidates(table, &path, &mut explanation);
         }
         explanation.winner = winner.map(|route| Winner::of(route));
         explanation
     }
 
-    /// Most specific first, as in [`Snapshot::table`].
+    /// Most specific first, as in [`Snapshot::find`].
     fn steps(&self, host: &str) -> Vec<HostStep> {
         let mut steps = vec![];
         let mut look = |host: String, kind, found| {
             steps.push(HostStep { host, kind, found });
             found
         };
-        if !host.is_empty() && look(host.to_owned(), "precise", self.hosts.contains_key(host)) {
+        let routed = |entry: Option<&Arc<VirtualHost>>| entry.is_some_and(|entry| entry.is_routed());
+        if !host.is_empty() && look(host.to_owned(), "precise", routed(self.hosts.get(host))) {
             return steps;
         }
         if let Some((label, parent)) = host.split_once('.')
             && !label.is_empty()
-            && look(format!("*.{parent}"), "wildcard", self.wildcards.contains_key(parent))
+            && look(format!("*.{parent}"), "wildcard", routed(self.wildcards.get(parent)))
         {
             return steps;
         }
-        look(String::new(), "any", self.any_host.is_some());
+        look(String::new(), "any", routed(self.any_host.as_ref()));
         steps
     }
 }
@@ -147,7 +148,7 @@ fn candidates(table: &Table, path: &str, explanation: &mut Explanation) {
             continue;
         }
         explanation.candidates.push(Candidate {
-            path: route.path.clone(),
+            path: route.path.to_string(),
             kind: route.kind(),
             ingress: route.ingress.to_string(),
             service: route.backend.name.clone(),
@@ -178,7 +179,7 @@ impl Winner {
     fn of(route: &Route) -> Self {
         Self {
             host: route.host.name.to_string(),
-            path: route.path.clone(),
+            path: route.path.to_string(),
             kind: if route.path.is_empty() {
                 "DefaultBackend"
             } else {

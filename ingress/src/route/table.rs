@@ -7,7 +7,7 @@
 //! Prefixes stand in the order of a walk through the tree of their elements. What lies between a prefix and a path below it in this
 //! order is below that prefix too: so the entry before the path's place, or one of its ancestors, is the longest prefix of the path.
 
-use super::{Host, Route};
+use super::Route;
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ const ROOT: u32 = u32::MAX;
 /// Routes of one host, ready to be searched.
 #[derive(Debug)]
 pub struct Table {
-    pub(super) host: Arc<Host>,
     /// In order of precedence.
     pub(super) routes: Box<[Arc<Route>]>,
     /// Places of `Exact` routes, by path.
@@ -41,7 +40,7 @@ pub(super) fn order(routes: &mut [Arc<Route>]) {
 
 impl Table {
     /// Makes a table of routes in order of precedence, without doubles.
-    pub(super) fn new(host: Arc<Host>, routes: Vec<Arc<Route>>) -> Self {
+    pub(super) fn new(routes: Vec<Arc<Route>>) -> Self {
         let place = |i: usize| u32::try_from(i).expect("objects of 2^32 paths do not fit an API server");
         let places = |fits: fn(&Route) -> bool| {
             let all = routes.iter().enumerate().filter(move |(_, r)| fits(r));
@@ -64,7 +63,6 @@ impl Table {
             prefixes.push(Prefix { route, parent });
         }
         Self {
-            host,
             exacts: exacts.into(),
             prefixes: prefixes.into(),
             patterns: patterns.into(),

@@ -1,5 +1,6 @@
 //! One table per rule, named after it: here those of hosts and paths.
 
+mod changes;
 mod classes;
 mod endpoints;
 mod explain;
@@ -186,7 +187,7 @@ fn s9_nothing_matches_without_default_and_a_route_without_endpoints_stays() {
         ],
     )]);
     let objects = world(&[ingress("i1", spec)]);
-    let _ = objects.services.remove_slice("d", "a");
+    objects.services.remove_slice("d", "a");
     let snapshot = check(
         &objects,
         &[

@@ -42,11 +42,35 @@ enum Answer {
     First,
 }
 
+/// What is known of the wanted Secrets.
+#[derive(Default)]
+struct Known {
+    found: View,
+    /// Those of which it is something else since the last view.
+    changed: BTreeSet<Name>,
+}
+
+impl Known {
+    fn get(&self, name: &Name) -> Option<&Found> {
+        self.found.0.get(name)
+    }
+
+    fn put(&mut self, name: &Name, found: Found) {
+        // Copied when a table is being built from it, which is rare.
+        Arc::make_mut(&mut self.found.0).insert(name.clone(), found);
+        self.changed.insert(name.clone());
+    }
+
+    fn is_pending(&self) -> bool {
+        self.found.0.values().any(|found| matches!(found, Found::Pending))
+    }
+}
+
 /// Follows Secrets while [`Secrets::follow`] runs.
 pub struct Secrets {
     client: Client,
     scope: Scope,
-    known: Mutex<BTreeMap<Name, Found>>,
+    known: Mutex<Known>,
     wanted: channel::Sender<Arc<Wanted>>,
     /// Said after each change, for the one who builds tables.
     changed: Arc<Notify>,
@@ -68,36 +92,40 @@ impl Secrets {
     }
 
     /// Says which Secrets are wanted from now on. Returns whether one of them was not answered for yet.
-    pub fn want(&self, wanted: &Wanted) -> bool {
-        let mut pending = false;
-        {
+    pub fn want(&self, wanted: &Arc<Wanted>) -> bool {
+        let differs = {
+            let before = self.wanted.borrow();
+            !Arc::ptr_eq(&before, wanted) && *before != *wanted
+        };
+        let pending = {
             let mut known = self.known();
-            known.retain(|name, _| wanted.contains(name));
-            for name in wanted {
-                let found = known.entry(name.clone()).or_insert(Found::Pending);
-                pending |= matches!(found, Found::Pending);
-            }
-        }
-        self.wanted.send_if_modified(|before| {
-            let differs = **before != *wanted;
             if differs {
-                *before = Arc::new(wanted.clone());
+                let found = Arc::make_mut(&mut known.found.0);
+                found.retain(|name, _| wanted.contains(name));
+                for name in wanted.iter() {
+                    found.entry(name.clone()).or_insert(Found::Pending);
+                }
             }
-            differs
-        });
+            known.is_pending()
+        };
+        // Last: an answer about a Secret that is not known is dropped.
+        if differs {
+            self.wanted.send_replace(Arc::clone(wanted));
+        }
         pending
     }
 
-    /// All wanted Secrets as they are now.
-    pub fn view(&self) -> View {
-        View::new(self.known().clone())
+    /// All wanted Secrets as they are now, and those that are something else than in the last view.
+    pub fn view(&self) -> (View, BTreeSet<Name>) {
+        let mut known = self.known();
+        (known.found.clone(), std::mem::take(&mut known.changed))
     }
 
     /// Waits until every wanted Secret was answered for, at most `longest`. Returns whether they were.
     pub async fn settled(&self, longest: Duration) -> bool {
         let mut answers = self.answers.subscribe();
         let all = async {
-            while self.known().values().any(|found| matches!(found, Found::Pending)) {
+            while self.known().is_pending() {
                 // The sender lives in self.
                 let _ = answers.changed().await;
             }
@@ -113,7 +141,7 @@ impl Secrets {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Name, Found>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,11 +154,11 @@ impl Secrets {
     fn answer(&self, name: &Name, new: Found, answer: Answer) {
         {
             let mut known = self.known();
-            let Some(old) = known.get_mut(name) else { return };
+            let Some(old) = known.get(name) else { return };
             if answer == Answer::First && !old.is_open() {
                 return;
             }
-            let same = match (&*old, &new) {
+            let same = match (old, &new) {
                 (Found::Here(old), Found::Here(new)) => old.same_version(new),
                 (Found::Missing, Found::Missing) => true,
                 _ => false,
@@ -138,7 +166,7 @@ impl Secrets {
             if same {
                 return;
             }
-            *old = new;
+            known.put(name, new);
         }
         self.tell();
     }
@@ -147,11 +175,11 @@ impl Secrets {
     fn failed(&self, name: &Name, why: &str) {
         {
             let mut known = self.known();
-            let Some(old) = known.get_mut(name) else { return };
+            let Some(old) = known.get(name) else { return };
             match old {
                 Found::Here(_) | Found::Missing => return,
                 Found::Unreadable(before) if **before == *why => return,
-                Found::Unreadable(_) | Found::Pending => *old = Found::Unreadable(why.into()),
+                Found::Unreadable(_) | Found::Pending => known.put(name, Found::Unreadable(why.into())),
             }
         }
         log(&format!("Secret {name} cannot be read: {why}"));

@@ -62,16 +62,6 @@ impl Material {
         self.certificate.get_or_init(read).clone()
     }
 
-    /// Tells versions apart, also of Secrets that were deleted and made anew.
-    pub fn version(&self) -> String {
-        let (uid, version) = &self.version;
-        format!(
-            "{}/{}",
-            uid.as_deref().unwrap_or_default(),
-            version.as_deref().unwrap_or_default()
-        )
-    }
-
     /// Whether both are the same version of the same Secret.
     pub fn same_version(&self, other: &Self) -> bool {
         self.version.1.is_some() && self.version == other.version

@@ -21,7 +21,7 @@ pub struct Service {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ServicePort {
     /// Its name, empty when it has none.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Its number.
     pub number: u16,
     /// What its `appProtocol` means to us.
@@ -41,7 +41,7 @@ pub struct Slice {
 #[derive(Debug, PartialEq, Eq)]
 pub struct SlicePort {
     /// Name of the Service's port that it serves.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Where the endpoints listen.
     pub number: u16,
 }
@@ -100,7 +100,7 @@ impl Locality {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortKey {
     /// By name.
-    Name(Box<str>),
+    Name(Arc<str>),
     /// By number.
     Number(i32),
     /// Not at all, which no Service has.
@@ -121,7 +121,7 @@ impl std::fmt::Display for PortKey {
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     service: Option<Service>,
-    slices: Vec<(Box<str>, Slice)>,
+    slices: Vec<(Arc<str>, Slice)>,
     backends: Vec<(PortKey, Arc<Backend>)>,
 }
 
@@ -145,8 +145,11 @@ impl Entry {
         if let Some((_, backend)) = self.backends.iter().find(|(key, _)| key == port) {
             return Arc::clone(backend);
         }
-        let backend = Arc::new(Backend::new(format!("{namespace}/{service}:{port}")));
+        // Joined rather than formatted: no byte more than needed.
+        let name = [namespace, "/", service, ":", &port.to_string()].concat();
+        let backend = Arc::new(Backend::new(name));
         backend.set(&self.resolve(port));
+        self.backends.reserve_exact(1);
         self.backends.push((port.clone(), Arc::clone(&backend)));
         backend
     }
@@ -155,45 +158,58 @@ impl Entry {
         if self.service == service {
             return Touched::Endpoints;
         }
-        let external = |service: &Option<Service>| service.as_ref().and_then(|s| s.external.clone());
-        // Tables resolve such names themselves.
-        let renamed = external(&self.service) != external(&service);
-        self.service = service;
-        self.refresh()
-            .either(if renamed { Touched::Table } else { Touched::Endpoints })
+        let before = std::mem::replace(&mut self.service, service);
+        self.refresh();
+        // All that makers of routes look at: what is missing is remarked, the first port may be meant, names are resolved by them.
+        let seen = |service: Option<&'_ Service>| {
+            let ports = |service: &Service| {
+                service
+                    .ports
+                    .iter()
+                    .map(|port| (port.number, port.name.clone()))
+                    .collect::<Vec<_>>()
+            };
+            service.map(|service| (ports(service), service.external.clone()))
+        };
+        match seen(before.as_ref()) == seen(self.service.as_ref()) {
+            true => Touched::Endpoints,
+            false => Touched::Table,
+        }
     }
 
-    pub(super) fn set_slice(&mut self, name: &str, slice: Option<Slice>) -> Touched {
-        let place = self.slices.iter().position(|(n, _)| **n == *name);
-        match (place, slice) {
-            (Some(i), Some(new)) if self.slices[i].1 == new => return Touched::Endpoints,
-            (Some(i), Some(new)) => self.slices[i].1 = new,
-            (Some(i), None) => {
-                self.slices.swap_remove(i);
+    /// Takes a new or changed slice; returns the one copy of its name.
+    pub(super) fn put_slice(&mut self, name: &str, slice: Slice) -> Arc<str> {
+        let known = match self.slices.iter_mut().find(|(known, _)| **known == *name) {
+            Some((name, known)) if *known == slice => return Arc::clone(name),
+            Some((name, known)) => {
+                *known = slice;
+                Arc::clone(name)
             }
-            (None, Some(new)) => {
+            None => {
+                let name: Arc<str> = name.into();
                 // Nearly every Service has one or two; doubling would waste half.
                 self.slices.reserve_exact(1);
-                self.slices.push((name.into(), new));
+                self.slices.push((Arc::clone(&name), slice));
+                name
             }
-            (None, None) => return Touched::Endpoints,
+        };
+        self.refresh();
+        known
+    }
+
+    pub(super) fn remove_slice(&mut self, name: &str) {
+        let before = self.slices.len();
+        self.slices.retain(|(known, _)| **known != *name);
+        if self.slices.len() < before {
+            self.refresh();
         }
-        self.refresh()
     }
 
     /// Works the change into all backends.
-    fn refresh(&self) -> Touched {
-        let mut touched = Touched::Endpoints;
+    fn refresh(&self) {
         for (port, backend) in &self.backends {
-            let resolved = self.resolve(port);
-            let before = backend.endpoints();
-            if before.problem != resolved.problem || before.protocol != resolved.protocol {
-                touched = Touched::Table;
-            }
-            drop(before);
-            backend.set(&resolved);
+            backend.set(&self.resolve(port));
         }
-        touched
     }
 
     /// S10: the Service's port by number or name, then the slices' port by the Service port's name.
@@ -209,7 +225,7 @@ impl Entry {
             return refused("Services of type ExternalName are not served");
         }
         let fits = |port: &&ServicePort| match wanted {
-            PortKey::Name(name) => !port.name.is_empty() && port.name == *name,
+            PortKey::Name(name) => !port.name.is_empty() && *port.name == **name,
             PortKey::Number(number) => i32::from(port.number) == *number,
             PortKey::Unnamed => false,
         };

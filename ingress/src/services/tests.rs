@@ -49,9 +49,9 @@ const PORT: PortKey = PortKey::Number(80);
 #[test]
 fn a_service_and_slices_that_come_after_the_route_are_picked_up() {
     let services = Services::default();
-    let backend = services.backend("d", "a", &PORT);
+    let backend = services.backend("d", "a", &PORT).0;
     assert_eq!(backend.endpoints().problem, Some("there is no such Service"));
-    assert_eq!(services.put_slice("d", "a-1", "a", plain(&[1])), Touched::Endpoints);
+    services.put_slice("d", "a-1", "a", plain(&[1]));
     assert!(backend.endpoints().is_empty());
     assert_eq!(
         services.put_service("d", "a", service(&[("", 80)])),
@@ -59,9 +59,9 @@ fn a_service_and_slices_that_come_after_the_route_are_picked_up() {
         "a remark ends"
     );
     assert_eq!(backend.endpoints().addresses(), [at(1)]);
-    assert_eq!(services.put_slice("d", "a-2", "a", plain(&[2])), Touched::Endpoints);
+    services.put_slice("d", "a-2", "a", plain(&[2]));
     assert_eq!(backend.endpoints().addresses(), [at(1), at(2)]);
-    assert_eq!(services.remove_slice("d", "a-1"), Touched::Endpoints);
+    services.remove_slice("d", "a-1");
     assert_eq!(backend.endpoints().addresses(), [at(2)]);
     assert_eq!(services.remove_service("d", "a"), Touched::Table);
     assert!(backend.endpoints().is_empty());
@@ -70,16 +70,16 @@ fn a_service_and_slices_that_come_after_the_route_are_picked_up() {
 #[test]
 fn routes_to_one_port_share_a_backend_and_what_nobody_holds_goes() {
     let services = Services::default();
-    let backend = services.backend("d", "a", &PORT);
-    assert!(Arc::ptr_eq(&backend, &services.backend("d", "a", &PORT)));
-    assert!(!Arc::ptr_eq(&backend, &services.backend("e", "a", &PORT)));
+    let backend = services.backend("d", "a", &PORT).0;
+    assert!(Arc::ptr_eq(&backend, &services.backend("d", "a", &PORT).0));
+    assert!(!Arc::ptr_eq(&backend, &services.backend("e", "a", &PORT).0));
     services.sweep();
     assert!(services.inner().entries.len() == 1, "the one that is held stays");
     drop(backend);
     services.sweep();
     assert!(services.inner().entries.is_empty());
-    let _ = services.put_slice("d", "a-1", "a", plain(&[1]));
-    let _ = services.remove_slice("d", "a-1");
+    services.put_slice("d", "a-1", "a", plain(&[1]));
+    services.remove_slice("d", "a-1");
     let inner = services.inner();
     assert!(inner.entries.is_empty() && inner.slices.values().all(HashMap::is_empty));
 }
@@ -89,30 +89,42 @@ fn a_slice_may_change_its_service() {
     let services = Services::default();
     let _ = services.put_service("d", "a", service(&[("", 80)]));
     let _ = services.put_service("d", "b", service(&[("", 80)]));
-    let (a, b) = (services.backend("d", "a", &PORT), services.backend("d", "b", &PORT));
-    let _ = services.put_slice("d", "x", "a", plain(&[1]));
-    let _ = services.put_slice("d", "x", "b", plain(&[1]));
+    let [a, b] = ["a", "b"].map(|name| services.backend("d", name, &PORT).0);
+    services.put_slice("d", "x", "a", plain(&[1]));
+    services.put_slice("d", "x", "b", plain(&[1]));
     assert!(a.endpoints().is_empty());
     assert_eq!(b.endpoints().addresses(), [at(1)]);
 }
 
 #[test]
-fn a_changed_app_protocol_touches_the_table_and_an_equal_service_does_not() {
+fn what_routes_resolve_themselves_touches_the_table_and_all_else_does_not() {
     let services = Services::default();
-    let backend = services.backend("d", "a", &PORT);
-    let _ = services.put_service("d", "a", service(&[("", 80)]));
-    assert_eq!(services.put_service("d", "a", service(&[("", 80)])), Touched::Endpoints);
-    let mut h2c = service(&[("", 80)]);
+    let http = || service(&[("", 80)]);
+    assert_eq!(services.put_service("d", "a", http()), Touched::Table);
+    let backend = services.backend("d", "a", &PORT).0;
+    assert_eq!(services.put_service("d", "a", http()), Touched::Endpoints);
+    let mut h2c = http();
     h2c.ports[0].protocol = Some(Protocol::H2c);
-    assert_eq!(services.put_service("d", "a", h2c), Touched::Table);
+    assert_eq!(services.put_service("d", "a", h2c), Touched::Endpoints);
     assert_eq!(backend.endpoints().protocol, Some(Protocol::H2c));
+    let more = service(&[("", 80), ("x", 81)]);
+    assert_eq!(services.put_service("d", "a", more), Touched::Table);
+    let other_first = service(&[("x", 81), ("", 80)]);
+    assert_eq!(services.put_service("d", "a", other_first), Touched::Table);
+    let external = |name: &str| Service {
+        external: Some(name.into()),
+        ..http()
+    };
+    assert_eq!(services.put_service("d", "a", external("10.0.0.1")), Touched::Table);
+    assert_eq!(services.put_service("d", "a", external("10.0.0.2")), Touched::Table);
+    assert_eq!(services.remove_service("d", "a"), Touched::Table);
 }
 
 fn near(endpoints: &[SliceEndpoint]) -> Vec<u8> {
     let services = Services::default();
     let _ = services.put_service("d", "a", service(&[("", 80)]));
-    let _ = services.put_slice("d", "a-1", "a", slice(endpoints));
-    let backend = services.backend("d", "a", &PORT);
+    services.put_slice("d", "a-1", "a", slice(endpoints));
+    let backend = services.backend("d", "a", &PORT).0;
     let set = backend.endpoints();
     let last = |e: &Arc<crate::balance::Endpoint>| match e.address {
         SocketAddr::V4(v4) => v4.ip().octets()[3],

@@ -2,7 +2,7 @@
 
 use crate::clock::{milliseconds, now_ms};
 use crate::limits::STATUS_SETTLE;
-use crate::watch::Addresses;
+use crate::route::Addresses;
 
 /// The addresses seen last, and since when.
 #[derive(Debug, Default)]

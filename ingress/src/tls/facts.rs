@@ -1,6 +1,7 @@
 //! What people want to know of certificates: for the dashboard and the metrics. Pure.
 
-use super::{Held, Table};
+use super::Held;
+use crate::route::Snapshot;
 
 /// Seconds of a day.
 const DAY: i64 = 24 * 60 * 60;
@@ -25,13 +26,12 @@ pub struct Fact {
 }
 
 /// Every host with TLS, and the default certificate when one was named. `now` is in seconds since 1970.
-pub fn facts(table: &Table, now: i64) -> Vec<Fact> {
-    let default = table.default_certificate().map(|held| ("*", held));
-    table
-        .hosts()
-        .chain(default)
-        .map(|(host, held)| fact(host, held, now))
-        .collect()
+pub fn facts(snapshot: &Snapshot, now: i64) -> Vec<Fact> {
+    let mut hosts: Vec<_> = snapshot.certificates().collect();
+    hosts.sort_unstable_by_key(|(host, _)| *host);
+    let default = snapshot.default_certificate().map(|held| ("*", held));
+    let all = hosts.into_iter().chain(default);
+    all.map(|(host, held)| fact(host, held, now)).collect()
 }
 
 /// All of them in three numbers, which cost no text.
@@ -46,9 +46,10 @@ pub struct Outline {
 }
 
 /// Outlines what [`facts`] tells.
-pub fn outline(table: &Table) -> Outline {
+pub fn outline(snapshot: &Snapshot) -> Outline {
     let mut outline = Outline::default();
-    for held in table.hosts().map(|(_, held)| held).chain(table.default_certificate()) {
+    let all = snapshot.certificates().map(|(_, held)| held);
+    for held in all.chain(snapshot.default_certificate()) {
         let end = held.certificate.as_ref().map(|certificate| certificate.validity().1);
         outline.count += 1;
         outline.faulty += usize::from(held.fault.is_some() || end.is_none());
@@ -80,8 +81,9 @@ fn fact(host: &str, held: &Held, now: i64) -> Fact {
 }
 
 /// Secrets with the end of their certificate, those that end first, at most `most`: so that the number of series is bounded.
-pub fn earliest(table: &Table, most: usize) -> Vec<(String, i64)> {
-    let all = table.hosts().map(|(_, held)| held).chain(table.default_certificate());
+pub fn earliest(snapshot: &Snapshot, most: usize) -> Vec<(String, i64)> {
+    let all = snapshot.certificates().map(|(_, held)| held);
+    let all = all.chain(snapshot.default_certificate());
     let mut ends: Vec<(i64, String)> = all
         .filter_map(|held| {
             Some((

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// Routes that are counted on their own: more than the 10,000 hosts that the table is made for, and 1.3 KB each once they are asked.
 const MOST: usize = 16_384;
 
+/// How every host is shown.
+const EVERY_HOST: &str = "*";
+
 /// What makes a route the same from table to table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteKey {
@@ -26,8 +29,11 @@ impl RouteKey {
     pub fn of(route: &Route) -> Self {
         Self {
             ingress: Arc::clone(&route.ingress),
-            host: shown_host(route).into(),
-            path: route.path.as_str().into(),
+            host: match route.host.name.is_empty() {
+                true => EVERY_HOST.into(),
+                false => Arc::clone(&route.host.name),
+            },
+            path: Arc::clone(&route.path),
             exact: route.exact,
         }
     }
@@ -36,7 +42,7 @@ impl RouteKey {
 /// A route's host for people: `*` is every host.
 pub fn shown_host(route: &Route) -> &str {
     if route.host.name.is_empty() {
-        "*"
+        EVERY_HOST
     } else {
         &route.host.name
     }

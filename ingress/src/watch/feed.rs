@@ -9,30 +9,27 @@
 
 use kube::runtime::watcher::Event;
 
-/// Namespace and name.
-pub type Key = (Box<str>, Box<str>);
-
 /// What to do with the store.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<V> {
+pub enum Step<K, V> {
     /// Nothing yet.
     Wait,
     /// One object is new or changed.
-    Put(Key, V),
+    Put(K, V),
     /// One object is gone.
-    Remove(Key),
+    Remove(K),
     /// These are all there are.
-    Replace(Vec<(Key, V)>),
+    Replace(Vec<(K, V)>),
 }
 
 /// The state of one stream.
 #[derive(Debug)]
-pub struct Feed<V> {
-    shadow: Vec<(Key, V)>,
+pub struct Feed<K, V> {
+    shadow: Vec<(K, V)>,
     whole: bool,
 }
 
-impl<V> Default for Feed<V> {
+impl<K, V> Default for Feed<K, V> {
     fn default() -> Self {
         Self {
             shadow: Vec::new(),
@@ -41,14 +38,14 @@ impl<V> Default for Feed<V> {
     }
 }
 
-impl<V> Feed<V> {
+impl<K, V> Feed<K, V> {
     /// The list was read whole at least once.
     pub fn whole(&self) -> bool {
         self.whole
     }
 
     /// Takes the next event.
-    pub fn take(&mut self, event: Event<(Key, V)>) -> Step<V> {
+    pub fn take(&mut self, event: Event<(K, V)>) -> Step<K, V> {
         match event {
             // A list that broke off begins again here.
             Event::Init => {

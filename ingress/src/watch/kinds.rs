@@ -1,22 +1,19 @@
 //! The four kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
 //! never takes memory, not even while it is read.
 
-use crate::annotations;
 use crate::policy::Protocol;
-use crate::route::CLASS_ANNOTATION;
+use crate::route::{Addresses, Class, ClassSpec, Ingress, Meta, Spec, Words};
 use crate::services::{Locality, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
 use k8s_openapi::Resource as Kind;
 use k8s_openapi::api::core::v1::Service as ApiService;
 use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
-use k8s_openapi::api::networking::v1::{
-    Ingress as ApiIngress, IngressClass as ApiClass, IngressClassSpec, IngressSpec, IngressStatus,
-};
+use k8s_openapi::api::networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Label that joins slices to their Service.
@@ -88,10 +85,27 @@ macro_rules! kind {
 pub struct IngressObject {
     #[serde(deserialize_with = "metadata")]
     metadata: ObjectMeta,
-    spec: Option<IngressSpec>,
-    status: Option<IngressStatus>,
+    spec: Option<Spec>,
+    status: Option<ReadStatus>,
 }
 kind!(IngressObject, ApiIngress);
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadStatus {
+    load_balancer: Option<ReadBalancer>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ReadBalancer {
+    ingress: Option<Vec<ReadPoint>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ReadPoint {
+    ip: Option<String>,
+    hostname: Option<String>,
+}
 
 /// An IngressClass as read.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -99,7 +113,7 @@ kind!(IngressObject, ApiIngress);
 pub struct ClassObject {
     #[serde(deserialize_with = "metadata")]
     metadata: ObjectMeta,
-    spec: Option<IngressClassSpec>,
+    spec: Option<ClassSpec>,
 }
 kind!(ClassObject, ApiClass);
 
@@ -177,52 +191,45 @@ struct Named {
     name: String,
 }
 
-/// The addresses in an Ingress's status.
-pub type Addresses = BTreeSet<String>;
+/// What is used of the metadata of Ingresses and classes: neither labels nor version, which would make each of our own status writes a
+/// change.
+fn meta(read: ObjectMeta) -> Meta {
+    Meta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        creation_timestamp: read.creation_timestamp,
+        annotations: read.annotations,
+    }
+}
 
 impl IngressObject {
-    /// The Ingress without its status, and the addresses that its status names.
-    pub fn split(mut self) -> (ApiIngress, Addresses) {
-        if let Some(annotations) = &mut self.metadata.annotations {
-            annotations.retain(|name, _| name == CLASS_ANNOTATION || annotations::is_read(name));
-        }
-        self.metadata.annotations = self.metadata.annotations.filter(|a| !a.is_empty());
-        // Of an Ingress neither labels nor version are used; a version would make each of our own status writes a change.
-        self.metadata.labels = None;
-        self.metadata.resource_version = None;
+    /// What is kept of the Ingress, and the addresses that its status names.
+    pub fn split(self, words: &mut Words) -> (Ingress, Addresses) {
         let balancer = self.status.and_then(|status| status.load_balancer);
         let points = balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
         let addresses = points.filter_map(|point| point.ip.or(point.hostname)).collect();
-        let ingress = ApiIngress {
-            metadata: self.metadata,
-            spec: self.spec,
-            status: None,
-        };
+        let ingress = Ingress::new(meta(self.metadata), self.spec.unwrap_or_default(), words);
         (ingress, addresses)
     }
 }
 
 impl ClassObject {
-    /// The class without what is not used.
-    pub fn into_class(mut self) -> ApiClass {
-        self.metadata.labels = None;
-        self.metadata.resource_version = None;
-        ApiClass {
-            metadata: self.metadata,
-            spec: self.spec,
-        }
+    /// What is kept of the class.
+    pub fn compact(self) -> Class {
+        Class::new(meta(self.metadata), self.spec.unwrap_or_default())
     }
 }
 
 impl ServiceObject {
     /// What is kept of it.
-    pub fn compact(self) -> Service {
+    pub fn compact(self, words: &mut Words) -> Service {
         let Some(spec) = self.spec else {
             return Service::default();
         };
         let ports = spec.ports.into_iter().flatten().filter_map(|port| {
             Some(ServicePort {
-                name: port.name.unwrap_or_default(),
+                name: words.word(port.name.as_deref().unwrap_or_default()),
                 number: port_number(port.port)?,
                 protocol: port.app_protocol.as_deref().and_then(protocol),
             })
@@ -243,10 +250,10 @@ impl SliceObject {
     }
 
     /// What is kept of it, seen from `here`.
-    pub fn compact(self, here: &Locality) -> Slice {
+    pub fn compact(self, here: &Locality, words: &mut Words) -> Slice {
         let ports = self.ports.into_iter().flatten().filter_map(|port| {
             Some(SlicePort {
-                name: port.name.unwrap_or_default(),
+                name: words.word(port.name.as_deref().unwrap_or_default()),
                 number: port_number(port.port?)?,
             })
         });
@@ -290,7 +297,7 @@ pub fn add_service(services: &Services, value: Value) -> Result<(), serde_json::
 /// Puts a Service that was read into a store.
 pub fn put_service(services: &Services, service: ServiceObject) {
     let key = (service.namespace().unwrap_or_default(), service.name_any());
-    let _ = services.put_service(&key.0, &key.1, service.compact());
+    let _ = services.put_service(&key.0, &key.1, service.compact(&mut Words::default()));
 }
 
 /// Puts an EndpointSlice as the API writes it into a store.
@@ -298,7 +305,8 @@ pub fn add_slice(services: &Services, value: Value) -> Result<(), serde_json::Er
     let slice: SliceObject = serde_json::from_value(value)?;
     let key = (slice.namespace().unwrap_or_default(), slice.name_any());
     let service = slice.service().unwrap_or_default().to_owned();
-    let _ = services.put_slice(&key.0, &key.1, &service, slice.compact(&Locality::default()));
+    let slice = slice.compact(&Locality::default(), &mut Words::default());
+    services.put_slice(&key.0, &key.1, &service, slice);
     Ok(())
 }
 

@@ -18,13 +18,14 @@ mod pods;
 use super::{Change, World};
 use crate::annotations::NoSecrets;
 use crate::balance;
+use crate::chance::{Chance, seeds};
 use crate::route::{Builder, Options};
 use crate::services::{Locality, Touched};
 use crate::state::State;
 use clients::Tally;
 use clock::Clock;
 use cluster::Cluster;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,32 +35,6 @@ const SEEDS: u64 = 60;
 const LENGTH_MS: u64 = 60_000;
 /// Longest time that a table takes to be built.
 const BUILD_MS: u64 = 60;
-
-/// Repeatable chance; splitmix64.
-#[derive(Debug)]
-struct Chance(Cell<u64>);
-
-impl Chance {
-    fn number(&self) -> u64 {
-        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let z = self.0.get();
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&self, bound: u64) -> u64 {
-        self.number() % bound
-    }
-
-    fn percent(&self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn between(&self, from: u64, to: u64) -> u64 {
-        from + self.below(to - from + 1)
-    }
-}
 
 /// What is played.
 #[derive(Debug, Clone, Copy)]
@@ -103,18 +78,19 @@ impl Stage {
     /// A table takes its time, in which everything else goes on; the next one comes after a pause.
     async fn build(&self) {
         loop {
-            let objects = {
+            let (changes, services) = {
                 let mut proxy = self.proxy.borrow_mut();
-                proxy.building = proxy.stale;
-                proxy.stale = false;
-                proxy.building.then(|| proxy.world.objects())
+                proxy.building = std::mem::take(&mut proxy.stale);
+                if !proxy.building {
+                    return;
+                }
+                (proxy.world.take_changes(), Arc::clone(proxy.world.services()))
             };
-            let Some(objects) = objects else { return };
             let took = self.chance.below(BUILD_MS);
             self.clock.sleep(took).await;
-            self.state
-                .replace(self.builder.borrow_mut().build(&objects, &NoSecrets));
-            objects.services.sweep();
+            let built = self.builder.borrow_mut().update(changes, &services, &NoSecrets);
+            self.state.replace(built.snapshot);
+            services.sweep();
             self.clock.sleep(took).await;
         }
     }
@@ -123,9 +99,9 @@ impl Stage {
 /// Plays one schedule.
 fn play(script: Script) -> Tally {
     balance::seed(script.seed);
-    let chance = Chance(Cell::new(script.seed));
+    let chance = Chance::new(script.seed);
     let state = Arc::new(State::new("node", ""));
-    let world = World::new(Locality::default(), Arc::clone(&state.published));
+    let world = World::new(Locality::default());
     let stage = Rc::new(Stage {
         clock: Clock::default(),
         cluster: RefCell::new(Cluster::new(&chance, script.kills)),
@@ -162,15 +138,8 @@ fn check(script: Script) -> Tally {
 
 #[test]
 fn no_request_is_lost_that_had_a_usable_endpoint_throughout() {
-    let given = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().expect("a number"))
-    };
-    let first = given("LANDFALL_SEED").unwrap_or(u64::from(std::process::id()) << 16);
-    let count = given("LANDFALL_SEEDS").unwrap_or(SEEDS);
-    let seeds = first..first + count;
-    println!("seeds {seeds:?}");
+    let seeds = seeds(SEEDS);
+    let count = seeds.end - seeds.start;
     let mut sum = Tally::default();
     for seed in seeds {
         sum.add(check(Script {

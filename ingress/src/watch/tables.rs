@@ -1,80 +1,84 @@
 //! Builds tables, on a thread of their own, and waits for the Secrets that a new one names.
 
-use crate::limits::{SECRETS_SETTLE, SECRETS_SETTLE_FIRST};
-use crate::route::{Builder, Objects, Snapshot};
-use crate::secrets::{Name, Scope, Secrets};
+use crate::limits::{SECRETS_SETTLE, SECRETS_SETTLE_FIRST, SWEEP_EVERY};
+use crate::metrics::Rebuild;
+use crate::route::{Builder, Built, Changes};
+use crate::secrets::Secrets;
+use crate::services::Services;
 use crate::state::State;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
-/// What is read for TLS beside Ingresses.
-pub struct Tls {
-    /// How Secrets are followed.
-    pub secrets: Scope,
-    /// The operator's certificate for hosts without.
-    pub default_certificate: Option<Name>,
-}
-
 /// What tables are made with.
 pub(super) struct Tables {
     builder: Mutex<Builder>,
-    tls: Tls,
+    services: Arc<Services>,
     secrets: Arc<Secrets>,
     state: Arc<State>,
-    /// There was a table before.
-    built: AtomicBool,
+    /// Tables that were put in place.
+    built: AtomicU32,
 }
 
 impl Tables {
-    pub(super) fn new(builder: Builder, tls: Tls, secrets: Arc<Secrets>, state: Arc<State>) -> Self {
+    pub(super) fn new(builder: Builder, services: Arc<Services>, secrets: Arc<Secrets>, state: Arc<State>) -> Self {
         Self {
             builder: Mutex::new(builder),
-            tls,
+            services,
             secrets,
             state,
-            built: AtomicBool::new(false),
+            built: AtomicU32::new(0),
         }
     }
 
-    /// Builds a table and puts it in place. Returns how long the building took.
-    pub(super) async fn build(self: Arc<Self>, objects: Objects) -> Result<Duration, JoinError> {
-        let objects = Arc::new(objects);
-        let (mut snapshot, mut took) = self.once(&objects).await?;
+    /// Builds the table that follows and puts it in place. Returns how long the building took.
+    pub(super) async fn build(self: Arc<Self>, changes: Changes) -> Result<Duration, JoinError> {
+        let (mut built, mut took) = self.once(changes).await?;
+        let mut whole = built.whole;
         // A host whose certificate, or protection, is still on its way would be served wrongly for a moment.
-        let default = self.tls.default_certificate.as_ref();
-        if self.secrets.want(&snapshot.wanted_secrets(default)) {
+        if self.secrets.want(&built.snapshot.wanted) {
             let longest = match self.built.load(Ordering::Relaxed) {
-                true => SECRETS_SETTLE,
-                false => SECRETS_SETTLE_FIRST,
+                0 => SECRETS_SETTLE_FIRST,
+                _ => SECRETS_SETTLE,
             };
             self.secrets.settled(longest).await;
-            (snapshot, took) = self.once(&objects).await?;
+            (built, took) = self.once(Changes::default()).await?;
+            whole |= built.whole;
             // What the Secrets brought may name others; those come with the next table.
-            let _ = self.secrets.want(&snapshot.wanted_secrets(default));
+            let _ = self.secrets.want(&built.snapshot.wanted);
         }
-        self.built.store(true, Ordering::Relaxed);
-        self.state.replace(snapshot);
+        let before = self.state.replace(built.snapshot);
+        if whole {
+            // Requests need not wait for the end of all routes; nobody does.
+            drop(spawn_blocking(move || drop(before)));
+        }
         let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.keep_last_good(builder.last_good());
-        // What only the table before had is given up.
-        objects.services.sweep();
+        drop(builder);
+        let count = self.built.fetch_add(1, Ordering::Relaxed);
+        if whole || count.is_multiple_of(SWEEP_EVERY) {
+            // What only tables before had is given up.
+            self.services.sweep();
+        }
         Ok(took)
     }
 
-    /// With 10,000 Ingresses a table takes tens of milliseconds, in which no other task would run here.
-    async fn once(self: &Arc<Self>, objects: &Arc<Objects>) -> Result<(Snapshot, Duration), JoinError> {
-        let (this, objects) = (Arc::clone(self), Arc::clone(objects));
+    /// With 10,000 Ingresses a whole table takes tens of milliseconds, in which no other task would run here.
+    async fn once(self: &Arc<Self>, mut changes: Changes) -> Result<(Built, Duration), JoinError> {
+        let this = Arc::clone(self);
         spawn_blocking(move || {
             let start = Instant::now();
-            let view = this.secrets.view();
+            let (view, different) = this.secrets.view();
+            changes.secrets = different;
             // Only one table is built at a time.
             let mut builder = this.builder.lock().unwrap_or_else(PoisonError::into_inner);
-            let snapshot = builder.build(&objects, &view);
-            let snapshot = snapshot.with_certificates(&view, this.tls.default_certificate.as_ref());
-            (snapshot, start.elapsed())
+            let built = builder.update(changes, &this.services, &view);
+            let took = start.elapsed();
+            let kind = if built.whole { Rebuild::Whole } else { Rebuild::Part };
+            this.state.counters.rebuilt(kind, took);
+            (built, took)
         })
         .await
     }

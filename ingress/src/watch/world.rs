@@ -1,14 +1,14 @@
 //! The objects as the API has them, kept current event by event. No I/O: the same events give the same world.
 
-use super::feed::{Feed, Key, Step};
-use super::kinds::{Addresses, ClassObject, IngressObject, ServiceObject, SliceObject};
-use crate::route::Objects;
+use super::feed::{Feed, Step};
+use super::kinds::{ClassObject, IngressObject, ServiceObject, SliceObject};
+use crate::route::{Addresses, Changes, Class, Ingress, Words};
 use crate::services::{Locality, Service, Services, Slice, Touched};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 /// An event of one of the four kinds.
 #[derive(Debug, Clone)]
@@ -23,29 +23,41 @@ pub enum Change {
     Slice(Event<SliceObject>),
 }
 
+/// Namespace and name.
+type Key = (Arc<str>, Arc<str>);
+
 /// All objects. Services and slices are shared: their changes reach requests without another word.
 #[derive(Debug)]
 pub struct World {
     here: Locality,
     services: Arc<Services>,
-    published: Arc<Published>,
-    ingresses: BTreeMap<Key, Arc<Ingress>>,
-    classes: BTreeMap<Key, Arc<IngressClass>>,
-    ingress_feed: Feed<(Ingress, Addresses)>,
-    class_feed: Feed<IngressClass>,
-    service_feed: Feed<Service>,
-    slice_feed: Feed<(Box<str>, Slice)>,
+    ingresses: HashMap<Arc<str>, Arc<Ingress>>,
+    classes: BTreeMap<Box<str>, Arc<Class>>,
+    /// What no table knows yet.
+    changes: Changes,
+    /// There is a table: before that no Service is another than it knew.
+    asked: bool,
+    words: Words,
+    /// Nearly all Ingresses have the same addresses in their status: each set is kept once.
+    addresses: BTreeSet<Arc<Addresses>>,
+    ingress_feed: Feed<Arc<str>, (Ingress, Addresses)>,
+    class_feed: Feed<Box<str>, Class>,
+    service_feed: Feed<Key, Service>,
+    slice_feed: Feed<Key, (Box<str>, Slice)>,
 }
 
 impl World {
     /// An empty world seen from `here`.
-    pub fn new(here: Locality, published: Arc<Published>) -> Self {
+    pub fn new(here: Locality) -> Self {
         Self {
             here,
             services: Arc::default(),
-            published,
-            ingresses: BTreeMap::new(),
+            ingresses: HashMap::new(),
             classes: BTreeMap::new(),
+            changes: Changes::default(),
+            asked: false,
+            words: Words::default(),
+            addresses: BTreeSet::new(),
             ingress_feed: Feed::default(),
             class_feed: Feed::default(),
             service_feed: Feed::default(),
@@ -58,98 +70,177 @@ impl World {
         self.ingress_feed.whole() && self.class_feed.whole() && self.service_feed.whole() && self.slice_feed.whole()
     }
 
-    /// The objects of now, for a table. Cheap: pointers are copied.
-    pub fn objects(&self) -> Objects {
-        Objects {
-            ingresses: self.ingresses.values().map(Arc::clone).collect(),
-            classes: self.classes.values().map(Arc::clone).collect(),
-            services: Arc::clone(&self.services),
-        }
+    /// All Services with their endpoints.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
     }
 
-    /// Works an event in. Endpoints are in force when this returns; says whether the table has to be built anew.
+    /// What is different since this was asked last, for the next table.
+    pub fn take_changes(&mut self) -> Changes {
+        self.asked = true;
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Works an event in. Endpoints are in force when this returns; says whether a table has to be built.
     pub fn apply(&mut self, change: Change) -> Touched {
         match change {
             Change::Ingress(event) => {
-                let event = map(event, IngressObject::split);
-                let step = self.ingress_feed.take(event);
+                let words = &mut self.words;
+                let step = self.ingress_feed.take(map(event, |object: IngressObject| {
+                    let (ingress, addresses) = object.split(words);
+                    (Arc::clone(&ingress.label), (ingress, addresses))
+                }));
                 self.ingress(step)
             }
             Change::Class(event) => {
-                let step = self.class_feed.take(map(event, ClassObject::into_class));
-                replace(&mut self.classes, step)
+                let step = self.class_feed.take(map(event, |object: ClassObject| {
+                    let class = object.compact();
+                    (class.name.clone(), class)
+                }));
+                self.class(step)
             }
             Change::Service(event) => {
-                let step = self.service_feed.take(map(event, ServiceObject::compact));
+                let words = &mut self.words;
+                let event = map(event, |object: ServiceObject| (key(&object), object.compact(words)));
+                let step = self.service_feed.take(event);
                 self.service(step)
             }
             Change::Slice(event) => {
-                let here = &self.here;
-                let event = map(event, |slice: SliceObject| {
-                    let service = slice.service().unwrap_or_default().into();
-                    (service, slice.compact(here))
+                let (here, words) = (&self.here, &mut self.words);
+                let event = map(event, |object: SliceObject| {
+                    let service = object.service().unwrap_or_default().into();
+                    (key(&object), (service, object.compact(here, words)))
                 });
                 let step = self.slice_feed.take(event);
-                self.slice(step)
+                self.slice(step);
+                Touched::Endpoints
+            }
+        }
+    }
+
+    fn ingress(&mut self, step: Step<Arc<str>, (Ingress, Addresses)>) -> Touched {
+        match step {
+            Step::Wait => Touched::Endpoints,
+            Step::Put(_, (ingress, addresses)) => self.put_ingress(ingress, addresses),
+            Step::Remove(label) => self.remove_ingress(&label),
+            Step::Replace(all) => {
+                let gone = missing(self.ingresses.keys(), &all);
+                let gone = most(gone.iter().map(|label| self.remove_ingress(label)));
+                let new = all.into_iter();
+                most(new.map(|(_, (ingress, addresses))| self.put_ingress(ingress, addresses))).either(gone)
             }
         }
     }
 
     /// Status is kept apart, so that our own writing of it is no change of the Ingress.
-    fn ingress(&mut self, step: Step<(Ingress, Addresses)>) -> Touched {
-        let step = match step {
-            Step::Wait => Step::Wait,
-            Step::Put(key, (ingress, addresses)) => {
-                self.published.put(&key, addresses);
-                Step::Put(key, ingress)
-            }
-            Step::Remove(key) => {
-                self.published.remove(&key);
-                Step::Remove(key)
-            }
-            Step::Replace(all) => {
-                let mut kept = Vec::with_capacity(all.len());
-                let mut published = Vec::with_capacity(all.len());
-                for (key, (ingress, addresses)) in all {
-                    published.push((key.clone(), addresses));
-                    kept.push((key, ingress));
-                }
-                self.published.replace(published);
-                Step::Replace(kept)
-            }
-        };
-        replace(&mut self.ingresses, step)
+    fn put_ingress(&mut self, ingress: Ingress, addresses: Addresses) -> Touched {
+        let addresses = self.shared(addresses);
+        if let Some(known) = self.ingresses.get(&ingress.label)
+            && **known == ingress
+        {
+            known.publish(addresses);
+            return Touched::Endpoints;
+        }
+        ingress.publish(addresses);
+        let ingress = Arc::new(ingress);
+        let label = Arc::clone(&ingress.label);
+        self.changes
+            .ingresses
+            .insert(Arc::clone(&label), Some(Arc::clone(&ingress)));
+        self.ingresses.insert(label, ingress);
+        Touched::Table
     }
 
-    fn service(&self, step: Step<Service>) -> Touched {
-        let services = &self.services;
+    fn remove_ingress(&mut self, label: &Arc<str>) -> Touched {
+        if self.ingresses.remove(label).is_none() {
+            return Touched::Endpoints;
+        }
+        self.changes.ingresses.insert(Arc::clone(label), None);
+        Touched::Table
+    }
+
+    /// The one copy of this set; `None` when it is empty.
+    fn shared(&mut self, addresses: Addresses) -> Option<Arc<Addresses>> {
+        if addresses.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.addresses.get(&addresses) {
+            return Some(Arc::clone(known));
+        }
+        // Sets come and go with nodes; those nobody has are dropped when another comes.
+        self.addresses.retain(|known| Arc::strong_count(known) > 1);
+        let new = Arc::new(addresses);
+        self.addresses.insert(Arc::clone(&new));
+        Some(new)
+    }
+
+    fn class(&mut self, step: Step<Box<str>, Class>) -> Touched {
+        let different = match step {
+            Step::Wait => false,
+            Step::Put(name, class) => self.put_class(name, class),
+            Step::Remove(name) => self.classes.remove(&name).is_some(),
+            Step::Replace(all) => {
+                let gone = missing(self.classes.keys(), &all);
+                self.classes.retain(|name, _| !gone.contains(name));
+                let put = all.into_iter().map(|(name, class)| self.put_class(name, class));
+                put.fold(!gone.is_empty(), |before, different| before | different)
+            }
+        };
+        if !different {
+            return Touched::Endpoints;
+        }
+        self.changes.classes = Some(self.classes.values().map(Arc::clone).collect());
+        Touched::Table
+    }
+
+    fn put_class(&mut self, name: Box<str>, class: Class) -> bool {
+        let different = self.classes.get(&name).is_none_or(|known| **known != class);
+        if different {
+            self.classes.insert(name, Arc::new(class));
+        }
+        different
+    }
+
+    fn service(&mut self, step: Step<Key, Service>) -> Touched {
         match step {
             Step::Wait => Touched::Endpoints,
-            Step::Put(key, service) => services.put_service(&key.0, &key.1, service),
-            Step::Remove(key) => services.remove_service(&key.0, &key.1),
+            Step::Put(key, service) => self.put_service(key, Some(service)),
+            Step::Remove(key) => self.put_service(key, None),
             Step::Replace(all) => {
-                let gone = missing(services.service_names(), &all);
-                let gone = gone.iter().map(|key| services.remove_service(&key.0, &key.1));
-                let touched = most(gone);
-                let new = all.into_iter().map(|(key, s)| services.put_service(&key.0, &key.1, s));
-                most(new).either(touched)
+                let gone = missing(self.services.service_names().iter(), &all);
+                let gone = most(gone.into_iter().map(|key| self.put_service(key, None)));
+                let new = all
+                    .into_iter()
+                    .map(|(key, service)| self.put_service(key, Some(service)));
+                most(new).either(gone)
             }
         }
     }
 
-    fn slice(&self, step: Step<(Box<str>, Slice)>) -> Touched {
+    fn put_service(&mut self, key: Key, service: Option<Service>) -> Touched {
+        let touched = match service {
+            Some(service) => self.services.put_service(&key.0, &key.1, service),
+            None => self.services.remove_service(&key.0, &key.1),
+        };
+        if touched == Touched::Table && self.asked {
+            self.changes.services.insert(key);
+        }
+        touched
+    }
+
+    fn slice(&self, step: Step<Key, (Box<str>, Slice)>) {
         let services = &self.services;
         match step {
-            Step::Wait => Touched::Endpoints,
+            Step::Wait => {}
             Step::Put(key, (service, slice)) => services.put_slice(&key.0, &key.1, &service, slice),
             Step::Remove(key) => services.remove_slice(&key.0, &key.1),
             Step::Replace(all) => {
                 // New ones first: a Service whose slices all got other names is never without.
-                let gone = missing(services.slice_names(), &all);
-                let new = all.into_iter();
-                let touched =
-                    most(new.map(|(key, (service, slice))| services.put_slice(&key.0, &key.1, &service, slice)));
-                most(gone.iter().map(|key| services.remove_slice(&key.0, &key.1))).either(touched)
+                let gone = missing(services.slice_names().iter(), &all);
+                for (key, (service, slice)) in all {
+                    services.put_slice(&key.0, &key.1, &service, slice);
+                }
+                gone.iter().for_each(|key| services.remove_slice(&key.0, &key.1));
             }
         }
     }
@@ -161,112 +252,23 @@ fn most(all: impl Iterator<Item = Touched>) -> Touched {
 }
 
 /// What is known and not listed any more.
-fn missing<V>(known: Vec<Key>, listed: &[(Key, V)]) -> Vec<Key> {
-    let listed: HashSet<&Key> = listed.iter().map(|(key, _)| key).collect();
-    known.into_iter().filter(|key| !listed.contains(key)).collect()
+fn missing<'a, K: Clone + Eq + Hash + 'a, V>(known: impl Iterator<Item = &'a K>, listed: &[(K, V)]) -> Vec<K> {
+    let listed: HashSet<&K> = listed.iter().map(|(key, _)| key).collect();
+    known.filter(|key| !listed.contains(key)).cloned().collect()
 }
 
-/// Works a step into a map; the table is touched only when something is really different.
-fn replace<V: PartialEq>(map: &mut BTreeMap<Key, Arc<V>>, step: Step<V>) -> Touched {
-    let touched = |different| if different { Touched::Table } else { Touched::Endpoints };
-    match step {
-        Step::Wait => Touched::Endpoints,
-        Step::Put(key, value) => {
-            let same = map.get(&key).is_some_and(|known| **known == value);
-            if !same {
-                map.insert(key, Arc::new(value));
-            }
-            touched(!same)
-        }
-        Step::Remove(key) => touched(map.remove(&key).is_some()),
-        Step::Replace(all) => {
-            let known: Vec<Key> = map.keys().cloned().collect();
-            let gone = missing(known, &all);
-            for key in &gone {
-                map.remove(key);
-            }
-            let put = all.into_iter().map(|(key, value)| replace(map, Step::Put(key, value)));
-            most(put).either(touched(!gone.is_empty()))
-        }
-    }
+fn key(object: &impl kube::Resource) -> Key {
+    (object.namespace().unwrap_or_default().into(), object.name_any().into())
 }
 
-/// The event with its key, and its object made compact.
-fn map<K: kube::Resource, V>(event: Event<K>, mut compact: impl FnMut(K) -> V) -> Event<(Key, V)> {
-    let mut keyed = |object: K| {
-        let key = (object.namespace().unwrap_or_default().into(), object.name_any().into());
-        (key, compact(object))
-    };
+/// The event with its object made compact, and its key.
+fn map<K, T>(event: Event<K>, mut compact: impl FnMut(K) -> T) -> Event<T> {
     match event {
         Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(keyed(object)),
+        Event::InitApply(object) => Event::InitApply(compact(object)),
         Event::InitDone => Event::InitDone,
-        Event::Apply(object) => Event::Apply(keyed(object)),
-        Event::Delete(object) => Event::Delete(keyed(object)),
-    }
-}
-
-/// The addresses in the status of every Ingress, as the watch shows them.
-#[derive(Debug, Default)]
-pub struct Published(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    by_ingress: BTreeMap<Key, Arc<Addresses>>,
-    /// Nearly all Ingresses have the same addresses: each set is kept once.
-    sets: BTreeSet<Arc<Addresses>>,
-}
-
-impl Published {
-    fn known<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The addresses of an Ingress; empty when it has none or is not there.
-    pub fn of(&self, namespace: &str, name: &str) -> Arc<Addresses> {
-        let key = (namespace.into(), name.into());
-        self.known(|known| known.by_ingress.get(&key).map(Arc::clone))
-            .unwrap_or_default()
-    }
-
-    fn put(&self, key: &Key, addresses: Addresses) {
-        self.known(|known| known.put(key.clone(), addresses));
-    }
-
-    fn remove(&self, key: &Key) {
-        self.known(|known| {
-            known.by_ingress.remove(key);
-            known.sets.retain(|set| Arc::strong_count(set) > 1);
-        });
-    }
-
-    fn replace(&self, all: Vec<(Key, Addresses)>) {
-        self.known(|known| {
-            *known = Known::default();
-            for (key, addresses) in all {
-                known.put(key, addresses);
-            }
-        });
-    }
-}
-
-impl Known {
-    fn put(&mut self, key: Key, addresses: Addresses) {
-        if addresses.is_empty() {
-            self.by_ingress.remove(&key);
-            return;
-        }
-        let set = match self.sets.get(&addresses) {
-            Some(set) => Arc::clone(set),
-            None => {
-                // Sets come and go with nodes; those nobody has are dropped when another comes.
-                self.sets.retain(|set| Arc::strong_count(set) > 1);
-                let set = Arc::new(addresses);
-                self.sets.insert(Arc::clone(&set));
-                set
-            }
-        };
-        self.by_ingress.insert(key, set);
+        Event::Apply(object) => Event::Apply(compact(object)),
+        Event::Delete(object) => Event::Delete(compact(object)),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::route::{Backend, Remark, Route, Snapshot};
 use crate::tls::{self, Fact};
 use crate::traffic::{Numbers, RouteKey, Traffic, shown_host, shown_kind};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -38,7 +39,7 @@ pub(super) struct CertificateLine(Fact);
 
 /// What people should know.
 pub(super) struct RemarkLine<'a> {
-    remark: &'a Remark,
+    remark: Cow<'a, Remark>,
     object: String,
 }
 
@@ -75,16 +76,17 @@ pub(super) fn now() -> i64 {
 }
 
 pub(super) fn certificates(snapshot: &Snapshot) -> Vec<CertificateLine> {
-    let facts = tls::facts(&snapshot.tls, now()).into_iter();
+    let facts = tls::facts(snapshot, now()).into_iter();
     facts.map(CertificateLine).collect()
 }
 
 pub(super) fn remarks(snapshot: &Snapshot) -> Vec<RemarkLine<'_>> {
-    let line = |remark| RemarkLine {
-        object: object(remark),
+    let all = snapshot.remarks().into_iter();
+    all.map(|remark| RemarkLine {
+        object: object(&remark),
         remark,
-    };
-    snapshot.remarks.iter().map(line).collect()
+    })
+    .collect()
 }
 
 fn object(remark: &Remark) -> String {
@@ -120,7 +122,7 @@ impl Line for RouteLine<'_> {
         match name {
             "state" => self.state().into(),
             "host" => shown_host(self.route).into(),
-            "path" => self.route.path.as_str().into(),
+            "path" => (&*self.route.path).into(),
             "ingress" => (&*self.route.ingress).into(),
             "rps" => Key::Number(self.numbers().rate),
             "requests" => count(self.numbers().requests),
@@ -136,7 +138,7 @@ impl Line for RouteLine<'_> {
     fn json(&self) -> Value {
         let route = self.route;
         let endpoints = route.backend.endpoints().addresses().len();
-        json!({ "host": shown_host(route), "path": route.path, "type": shown_kind(route), "ingress": &*route.ingress,
+        json!({ "host": shown_host(route), "path": &*route.path, "type": shown_kind(route), "ingress": &*route.ingress,
             "service": route.backend.name, "endpoints": endpoints, "state": self.state(),
             "reason": health::reason_of_route(route), "traffic": numbers(&self.numbers()) })
     }
@@ -254,7 +256,7 @@ impl Line for RemarkLine<'_> {
     }
 
     fn json(&self) -> Value {
-        let remark = self.remark;
+        let remark = &self.remark;
         json!({ "severity": remark.severity, "state": remark.severity, "kind": remark.reason, "object": self.object, "on": remark.host,
             "text": remark.text })
     }

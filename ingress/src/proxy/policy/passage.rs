@@ -49,7 +49,7 @@ impl Passage {
         let cors = policy.cors.as_ref();
         let cookie_path = match (&policy.affinity, &asked.route.pattern) {
             (None, _) => String::new(),
-            (Some(_), None) => asked.route.path.clone(),
+            (Some(_), None) => asked.route.path.to_string(),
             // A regular expression is no path that a browser could compare.
             (Some(_), Some(_)) => "/".to_owned(),
         };

@@ -114,7 +114,7 @@ fn s13_s14_external_names_and_resources_are_refused_and_seen() {
         "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] } });
     put_service(&objects.services, external).unwrap();
     let snapshot = check(&objects, &[("h", "/e", '0'), ("h", "/r", '0')]);
-    assert_eq!(snapshot.remarks.len(), 2);
+    assert_eq!(snapshot.remarks().len(), 2);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn s13_external_names_that_are_addresses_are_served_when_a_flag_says_so() {
         };
         let snapshot = built(&objects, options);
         let endpoints = snapshot.find("h", "/").unwrap().backend.endpoints().addresses();
-        (endpoints, snapshot.remarks.len())
+        (endpoints, snapshot.remarks().len())
     };
     assert_eq!(external("192.0.2.7"), (vec!["192.0.2.7:80".parse().unwrap()], 0));
     for refused in ["example.com", "127.0.0.1", "169.254.169.254", "::1", "localhost"] {

@@ -1,8 +1,10 @@
 //! Whose a host is, and who else may be on it.
 
 use super::world::{annotate, built, check, end, ingress, object, ours, rule, texts, world};
-use crate::route::{CertificateUse, Options, Reason, Remark, Severity, Snapshot};
+use crate::route::{Options, Reason, Remark, Severity, Snapshot};
+use crate::tls::Held;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 const NGINX: &str = "nginx.ingress.kubernetes.io";
 
@@ -46,7 +48,7 @@ fn s22_ingresses_of_one_namespace_share_a_host_and_its_tls() {
     );
     two["spec"]["tls"] = json!([{ "hosts": ["h", "*.x.org"], "secretName": "cert" }]);
     let snapshot = check(&world(&[one, two]), &[("h", "/", 'a'), ("h", "/two/x", 'b')]);
-    assert!(snapshot.remarks.is_empty(), "{:?}", snapshot.remarks);
+    assert!(snapshot.remarks().is_empty(), "{:?}", snapshot.remarks());
     for (host, path) in [("h", "/"), ("h", "/two"), ("w.x.org", "/")] {
         assert!(snapshot.find(host, path).unwrap().host.tls, "{host}");
         assert_eq!(&*snapshot.host(host).unwrap().namespace, "d");
@@ -122,22 +124,24 @@ fn s18_certificates_belong_to_hosts_of_their_own_namespace() {
     let mut two = elsewhere("i2", &[]);
     two["spec"]["tls"] = json!([{ "hosts": ["h.com"], "secretName": "stolen" }]);
     let snapshot = check(&world(&[one, two]), &[]);
-    let using = |host: &str, secret: Option<&str>| CertificateUse {
-        host: host.to_owned(),
-        namespace: "d".to_owned(),
-        secret: secret.map(str::to_owned),
-        ingress: "i1".to_owned(),
-    };
+    let mut held: Vec<_> = snapshot.certificates().collect();
+    held.sort_by_key(|(host, _)| *host);
+    let secret = |held: &Held| held.secret.as_ref().map(ToString::to_string);
+    let held: Vec<_> = held
+        .iter()
+        .map(|(host, held)| (*host, &*held.ingress, secret(held)))
+        .collect();
+    let cert = Some("d/cert".to_owned());
     let wanted = [
-        using("h.com", Some("cert")),
-        using("*.w.com", Some("cert")),
-        using("", Some("fallback")),
-        // An item without hosts is for those of its own rules too.
-        using("h.com", Some("fallback")),
-        using("bare", None),
+        ("*.w.com", "d/i1", cert.clone()),
+        ("bare", "d/i1", None),
+        ("h.com", "d/i1", cert),
     ];
-    assert_eq!(snapshot.certificates, wanted);
-    let refused: Vec<_> = snapshot.remarks.iter().map(|r| (r.name.as_str(), r.reason)).collect();
+    assert_eq!(held, wanted);
+    let default = snapshot.default_certificate().and_then(secret);
+    assert_eq!(default.as_deref(), Some("d/fallback"));
+    let remarks = snapshot.remarks();
+    let refused: Vec<_> = remarks.iter().map(|r| (r.name.as_str(), r.reason)).collect();
     assert_eq!(refused, [("i1", Reason::BadHost), ("i2", Reason::HostTaken)]);
 }
 
@@ -162,7 +166,7 @@ fn aliases_take_what_no_rule_names() {
         .iter()
         .map(|r| (r.name.as_str(), r.host.as_deref().unwrap()))
         .collect();
-    assert_eq!(shown, [("i1", "named"), ("i3", "twice"), ("i3", "h")]);
+    assert_eq!(shown, [("i1", "named"), ("i3", "h"), ("i3", "twice")]);
 }
 
 #[test]
@@ -210,13 +214,10 @@ fn a_canary_gives_alternatives_and_claims_nothing() {
         .collect();
     assert_eq!(found, [("d/i1", "d/c:80", 30)]);
     assert!(snapshot.find("h", "/x").unwrap().alternatives.is_empty());
-    let alone: Vec<_> = snapshot
-        .remarks
-        .iter()
-        .filter(|r| r.reason == Reason::CanaryAlone)
-        .map(|r| &*r.name)
-        .collect();
-    assert_eq!(alone, ["i0", "i1"]);
+    let remarks = snapshot.remarks();
+    let alone = remarks.iter().filter(|r| r.reason == Reason::CanaryAlone);
+    let alone: Vec<_> = alone.map(|r| &*r.name).collect();
+    assert_eq!(alone, ["i1", "i0"]);
     assert!(snapshot.endpoints().contains(&"10.0.0.3:8080".parse().unwrap()));
 }
 
@@ -238,9 +239,9 @@ fn endpoints_of_annotations_are_those_of_the_named_services() {
         ["d/b:80", "d/c:80", "d/d:80"]
     );
     assert!(
-        snapshot.remarks.is_empty() && route.policy.closed.is_none(),
+        snapshot.remarks().is_empty() && route.policy.closed.is_none(),
         "{:?}",
-        snapshot.remarks
+        snapshot.remarks()
     );
 }
 
@@ -303,7 +304,8 @@ fn replaced_answers_come_from_the_default_backend_when_the_ingress_names_none() 
 }
 
 /// What is said of hosts that belong to others.
-fn taken(snapshot: &Snapshot) -> Vec<&Remark> {
-    let remarks = snapshot.remarks.iter();
-    remarks.filter(|r| r.reason == Reason::HostTaken).collect()
+fn taken(snapshot: &Snapshot) -> Vec<Remark> {
+    let remarks = snapshot.remarks().into_iter();
+    let taken = remarks.filter(|r| r.reason == Reason::HostTaken);
+    taken.map(Cow::into_owned).collect()
 }

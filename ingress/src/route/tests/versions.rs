@@ -24,7 +24,7 @@ fn build(builder: &mut Builder, ingresses: &[Value]) -> Snapshot {
 }
 
 fn reasons(snapshot: &Snapshot) -> Vec<Reason> {
-    snapshot.remarks.iter().map(|remark| remark.reason).collect()
+    snapshot.remarks().iter().map(|remark| remark.reason).collect()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_bad_version_leaves_the_last_good_one_and_blocks_nobody() {
     // Mended, it counts.
     let snapshot = build(&mut builder, &[with("c", "proxy-body-size", "1m")]);
     assert_eq!(end(&snapshot, "h", "/"), 'c');
-    assert!(snapshot.remarks.is_empty());
+    assert!(snapshot.remarks().is_empty());
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) 
 
 /// The remarks as people read them.
 pub(super) fn texts(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.remarks.iter().map(ToString::to_string).collect()
+    snapshot.remarks().iter().map(ToString::to_string).collect()
 }
 
 /// A table made with these flags, without Secrets.

@@ -120,8 +120,7 @@ impl World {
             "ports": [{ "name": "", "port": self.endpoint.port() }], "endpoints": [{ "addresses": [self.endpoint.ip()] }] });
         add_slice(&objects.services, slice).unwrap();
         let secrets = view(secrets);
-        let snapshot = Builder::new(RouteOptions::default()).build(&objects, &secrets);
-        snapshot.with_certificates(&secrets, None)
+        Builder::new(RouteOptions::default()).build(&objects, &secrets)
     }
 
     /// The answer over TLS; `None` when the handshake, or what follows it at once, fails.

@@ -1,11 +1,10 @@
 //! Clients that tell what they were shown, and the objects of a small cluster.
 
 use super::pki::{Authority, Pair};
-use crate::route::{Builder, CONTROLLER, Objects, Options as RouteOptions, Reason, Snapshot};
+use crate::route::{Builder, CONTROLLER, Class, Ingress, Objects, Options as RouteOptions, Reason, Snapshot};
 use crate::secrets::{Found, Material, Name, View};
 use crate::tls::provider;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
@@ -18,17 +17,17 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// A class of ours.
-pub fn class() -> IngressClass {
+pub fn class() -> Class {
     serde_json::from_value(json!({ "metadata": { "name": "landfall" }, "spec": { "controller": CONTROLLER } })).unwrap()
 }
 
 /// An Ingress of one host with one `tls` item; `created` orders it among others.
-pub fn ingress(namespace: &str, name: &str, created: u32, hosts: &[&str], tls: Value) -> Ingress {
+pub fn ingress(namespace: &str, name: &str, created: u32, hosts: &[&str], tls: Value) -> Arc<Ingress> {
     let rules: Vec<Value> = hosts.iter().map(|host| rule(host, name)).collect();
-    serde_json::from_value(json!({
+    let object = json!({
         "metadata": { "namespace": namespace, "name": name, "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z") },
-        "spec": { "ingressClassName": "landfall", "tls": tls, "rules": rules } }))
-    .unwrap()
+        "spec": { "ingressClassName": "landfall", "tls": tls, "rules": rules } });
+    Arc::new(serde_json::from_value(object).unwrap())
 }
 
 fn rule(host: &str, service: &str) -> Value {
@@ -47,27 +46,25 @@ pub fn view(secrets: Vec<Secret>) -> View {
 }
 
 /// The snapshot of these Ingresses when these Secrets are there.
-pub fn snapshot(ingresses: Vec<Ingress>, secrets: Vec<Secret>) -> Snapshot {
+pub fn snapshot(ingresses: Vec<Arc<Ingress>>, secrets: Vec<Secret>) -> Snapshot {
     snapshot_of(ingresses, &view(secrets), None)
 }
 
-pub fn snapshot_of(ingresses: Vec<Ingress>, secrets: &View, default: Option<&Name>) -> Snapshot {
+pub fn snapshot_of(ingresses: Vec<Arc<Ingress>>, secrets: &View, default: Option<&Name>) -> Snapshot {
     let objects = Objects {
-        ingresses: ingresses.into_iter().map(Arc::new).collect(),
+        ingresses,
         classes: vec![Arc::new(class())],
         ..Objects::default()
     };
-    let snapshot = Builder::new(RouteOptions::default()).build(&objects, secrets);
-    snapshot.with_certificates(secrets, default)
+    let mut builder = Builder::new(RouteOptions::default()).with_default_certificate(default.cloned());
+    builder.build(&objects, secrets)
 }
 
 /// Remarks that are about certificates, as text.
 pub fn remarks(snapshot: &Snapshot) -> Vec<String> {
-    let about = snapshot
-        .remarks
-        .iter()
-        .filter(|remark| remark.reason == Reason::Certificate);
-    about.map(ToString::to_string).collect()
+    let remarks = snapshot.remarks().into_iter();
+    let about = remarks.filter(|remark| remark.reason == Reason::Certificate);
+    about.map(|remark| remark.to_string()).collect()
 }
 
 /// A client that trusts one authority.

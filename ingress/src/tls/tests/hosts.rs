@@ -2,12 +2,12 @@
 
 use super::ends::{ingress, remarks, snapshot, snapshot_of, view};
 use super::pki::{Authority, pem, secret};
-use crate::route::Snapshot;
+use crate::route::{Ingress, Snapshot};
 use crate::secrets::{Found, Name, View};
 use crate::tls::{earliest, facts};
-use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The names of the certificate that a host has; empty for the default one.
 fn served(snapshot: &Snapshot, host: &str) -> Vec<String> {
@@ -100,7 +100,7 @@ fn s18_the_operators_default_certificate_wins_over_a_tenants() {
         remarks.contains("default/none: the default certificate is self-signed: this Secret was not read yet"),
         "{remarks}"
     );
-    assert!(snapshot.wanted_secrets(none.as_ref()).contains(none.as_ref().unwrap()));
+    assert!(snapshot.wanted.contains(none.as_ref().unwrap()));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn s19_a_secret_that_cannot_be_used_costs_its_own_host_only_and_is_remarked() {
         ("covered.com", "covered", "has a certificate for other hosts"),
         ("name.com", "no_name", "has no valid name"),
     ];
-    let mut ingresses: Vec<Ingress> = cases
+    let mut ingresses: Vec<Arc<Ingress>> = cases
         .iter()
         .map(|(host, name, _)| ingress("default", name, 1, &[host], tls(&[host], name)))
         .collect();
@@ -162,7 +162,7 @@ fn s19_a_secret_that_cannot_be_used_costs_its_own_host_only_and_is_remarked() {
     found.insert(name("good"), Found::Here(given.get(&name("good")).unwrap().clone()));
     let snapshot = snapshot_of(ingresses, &View::new(found), None);
     let remarks = remarks(&snapshot);
-    let table = facts(&snapshot.tls, 0);
+    let table = facts(&snapshot, 0);
     for (host, secret, why) in cases {
         assert!(snapshot.certificate(host).is_none(), "{host}");
         assert!(snapshot.has_tls(host), "{host}");
@@ -219,20 +219,15 @@ fn s19_expiry_is_told_with_days_left_and_the_earliest_first() {
     );
     let end_of_2019 = 1_577_836_800;
     let day = 86_400;
-    let fact = |now: i64| {
-        facts(&snapshot.tls, now)
-            .into_iter()
-            .find(|f| f.host == "old.com")
-            .unwrap()
-    };
+    let fact = |now: i64| facts(&snapshot, now).into_iter().find(|f| f.host == "old.com").unwrap();
     assert_eq!(fact(end_of_2019 - 3 * day).days_left, Some(3));
     assert_eq!(fact(end_of_2019 - 3 * day).problem, None);
     assert_eq!(fact(end_of_2019 + 1).days_left, Some(-1));
     assert_eq!(fact(end_of_2019 + 1).problem.as_deref(), Some("has expired"));
     assert_eq!(fact(0).problem.as_deref(), Some("is not valid yet"));
     assert_eq!(fact(0).secret.as_deref(), Some("default/old"));
-    assert_eq!(earliest(&snapshot.tls, 1), [("default/old".to_owned(), end_of_2019)]);
-    assert_eq!(earliest(&snapshot.tls, 9).len(), 2, "one per Secret");
+    assert_eq!(earliest(&snapshot, 1), [("default/old".to_owned(), end_of_2019)]);
+    assert_eq!(earliest(&snapshot, 9).len(), 2, "one per Secret");
 }
 
 #[test]
@@ -263,13 +258,13 @@ fn s20_a_certificate_comes_only_from_the_namespace_that_the_host_belongs_to() {
     );
     assert_eq!(served(&snapshot, "y.a.com"), ["a.com", "*.a.com"]);
     assert!(snapshot.certificate("b.com").is_none());
-    let all: Vec<String> = snapshot.remarks.iter().map(ToString::to_string).collect();
+    let all: Vec<String> = snapshot.remarks().iter().map(ToString::to_string).collect();
     assert!(
         all.iter()
             .any(|r| r == "thief/t: tls: host a.com belongs to another namespace"),
         "{all:?}"
     );
-    let names: Vec<String> = snapshot.wanted_secrets(None).iter().map(ToString::to_string).collect();
+    let names: Vec<String> = snapshot.wanted.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["default/theirs", "thief/theirs"]);
 }
 
@@ -335,6 +330,6 @@ fn what_is_wanted_depends_on_ingresses_alone() {
         json!([{ "secretName": "x,y" }, { "secretName": "fine" }, {}]),
     );
     let snapshot = snapshot(vec![bad], vec![]);
-    let names: Vec<String> = snapshot.wanted_secrets(None).iter().map(ToString::to_string).collect();
+    let names: Vec<String> = snapshot.wanted.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["default/fine"]);
 }

@@ -2,7 +2,8 @@
 //! forgets, and everything is listed again, sometimes with the connection breaking within the list.
 
 use super::pods::{Life, Pods, ip};
-use super::{Chance, LENGTH_MS, Stage};
+use super::{LENGTH_MS, Stage};
+use crate::chance::Chance;
 use crate::watch::Change;
 use crate::watch::kinds::{ClassObject, IngressObject, ServiceObject, SliceObject};
 use kube::runtime::watcher::Event;

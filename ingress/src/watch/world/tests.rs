@@ -8,7 +8,7 @@ fn object<K: DeserializeOwned>(value: &Value) -> K {
 }
 
 fn world() -> World {
-    World::new(Locality::default(), Arc::default())
+    World::new(Locality::default())
 }
 
 fn meta(name: &str) -> Value {
@@ -58,7 +58,7 @@ fn list(world: &mut World, ingresses: &[Value], services: &[Value], slices: &[Va
 }
 
 fn addresses(world: &World, service: &str) -> Vec<String> {
-    let backend = world.services.backend("d", service, &PortKey::Number(80));
+    let backend = world.services.backend("d", service, &PortKey::Number(80)).0;
     let addresses = backend.endpoints().addresses();
     addresses.iter().map(ToString::to_string).collect()
 }
@@ -109,8 +109,11 @@ fn a_list_read_again_without_a_difference_touches_no_table() {
         [slice("a-1", "a", "10.0.0.1")],
     );
     assert_eq!(list(&mut world, &all.0, &all.1, &all.2), Touched::Table);
+    assert_eq!(world.take_changes().ingresses.len(), 1);
     assert_eq!(list(&mut world, &all.0, &all.1, &all.2), Touched::Endpoints);
+    assert!(world.take_changes().is_empty());
     assert_eq!(list(&mut world, &[], &all.1, &all.2), Touched::Table);
+    assert!(world.take_changes().ingresses["d/i"].is_none());
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn own_status_writes_touch_no_table_and_are_seen() {
         world.apply(Change::Ingress(Event::Apply(object(&written)))),
         Touched::Endpoints
     );
-    let seen = world.published.of("d", "i");
+    let seen = world.ingresses["d/i"].published().unwrap();
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ["10.0.0.9", "h"]);
     written["metadata"]["annotations"] = json!({ "nginx.ingress.kubernetes.io/x": "y" });
     assert_eq!(
@@ -137,14 +140,14 @@ fn own_status_writes_touch_no_table_and_are_seen() {
         world.apply(Change::Ingress(Event::Delete(object(&written)))),
         Touched::Table
     );
-    assert!(world.published.of("d", "i").is_empty());
+    assert!(world.ingresses.is_empty());
 }
 
 #[test]
 fn an_endpoint_change_touches_no_table_and_is_in_force_at_once() {
     let mut world = world();
     let _ = list(&mut world, &[], &[service("a")], &[slice("a-1", "a", "10.0.0.1")]);
-    let backend = world.objects().services.backend("d", "a", &PortKey::Number(80));
+    let backend = world.services.backend("d", "a", &PortKey::Number(80)).0;
     let change = Change::Slice(Event::Apply(object(&slice("a-1", "a", "10.0.0.2"))));
     assert_eq!(world.apply(change), Touched::Endpoints);
     assert_eq!(backend.endpoints().addresses(), ["10.0.0.2:8080".parse().unwrap()]);
@@ -163,7 +166,7 @@ fn conditions_left_out_mean_ready_and_what_neither_is_ready_nor_drains_is_left_o
         { "addresses": [] },
         { "addresses": ["pod.example.com"] },
     ]);
-    let compact = object::<SliceObject>(&slice).compact(&Locality::default());
+    let compact = object::<SliceObject>(&slice).compact(&Locality::default(), &mut Words::default());
     let kept: Vec<_> = compact
         .endpoints
         .iter()
@@ -182,7 +185,9 @@ fn hints_are_seen_from_this_node_and_zone() {
         node: "n1".to_owned(),
         zone: "z1".to_owned(),
     };
-    let endpoint = object::<SliceObject>(&slice).compact(&here).endpoints[0];
+    let endpoint = object::<SliceObject>(&slice)
+        .compact(&here, &mut Words::default())
+        .endpoints[0];
     assert_eq!(
         (endpoint.node_hint, endpoint.zone_hint),
         (crate::services::Hint::Elsewhere, crate::services::Hint::Here)

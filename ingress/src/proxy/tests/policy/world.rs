@@ -6,7 +6,6 @@ use crate::policy::Network;
 use crate::proxy::Front;
 use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
 use crate::route::{Builder, CONTROLLER, Objects, Options};
-use crate::secrets::View;
 use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -130,10 +129,6 @@ impl Secrets for Keys {
             .map(|(_, k)| k.clone())
             .collect())
     }
-
-    fn version(&self, _: &str, _: &str) -> String {
-        String::new()
-    }
 }
 
 fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
@@ -227,7 +222,6 @@ impl World {
     /// Clients speak TLS or do not.
     pub(super) async fn run(self, tls: bool) -> Running {
         let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets);
-        let snapshot = snapshot.with_certificates(&View::new(BTreeMap::new()), None);
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
         let front = Front {
             trusted: trusted.into_iter().collect(),
