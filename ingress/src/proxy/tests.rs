@@ -67,7 +67,7 @@ async fn clients_keep_their_connection_also_over_our_own_answers_and_head() {
 #[tokio::test]
 async fn a_dead_endpoint_is_passed_over_also_with_a_body() {
     let (a, _) = endpoint("alpha").await;
-    let dead = dead().await;
+    let dead = dead();
     let both = proxy(&[dead, a]).await;
     for _ in 0..40 {
         let text = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";

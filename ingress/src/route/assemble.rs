@@ -312,6 +312,8 @@ fn namer<'a>(host: &str, all: &[&'a Served]) -> Option<&'a Served> {
 /// A route that sends everything to the other host.
 fn redirect(host: &Arc<Host>, served: &Served, to: &str) -> Route {
     let mut policy = Policy::clone(&served.asked.policy);
+    // The redirect is the answer: there is nothing that could be replaced.
+    policy.replaced_statuses.clear();
     policy.redirects.to = Some(Redirect {
         status: StatusCode::PERMANENT_REDIRECT,
         location: format!("$scheme://{to}$request_uri"),

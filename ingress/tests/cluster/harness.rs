@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The real program.
 pub fn program() -> &'static str {
@@ -134,7 +134,9 @@ fn whole(request: &str) -> bool {
 }
 
 /// An address that refuses connections.
-pub async fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
+pub fn refusing() -> SocketAddr {
+    // Bound and never listening; kept for as long as the process lasts, or another test gets the port and answers.
+    let socket = Box::leak(Box::new(TcpSocket::new_v4().unwrap()));
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket.local_addr().unwrap()
 }

@@ -133,7 +133,7 @@ async fn what_was_missed_while_the_watch_was_cut_is_read_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_refuses_costs_no_request() {
-    let api = cluster(&[refusing().await, endpoint("two").await]).await;
+    let api = cluster(&[refusing(), endpoint("two").await]).await;
     let proxy = ready(&api).await;
     for _ in 0..40 {
         assert_eq!(proxy.body("test.nginx.com").await, "two");
@@ -149,7 +149,7 @@ async fn an_endpoint_that_refuses_costs_no_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_lost_while_endpoints_and_routes_come_and_go() {
-    let (one, two, refuses) = (endpoint("one").await, endpoint("two").await, refusing().await);
+    let (one, two, refuses) = (endpoint("one").await, endpoint("two").await, refusing());
     let api = cluster(&[one, two]).await;
     let proxy = Arc::new(ready(&api).await);
     let clients: Vec<_> = (0..4)

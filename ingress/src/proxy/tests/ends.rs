@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -30,8 +30,11 @@ pub(super) async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// An address that refuses connections.
-pub(super) async fn dead() -> SocketAddr {
-    listen().await.1
+pub(super) fn dead() -> SocketAddr {
+    // Bound and never listening; kept for as long as the process lasts, or another test gets the port and answers.
+    let socket = Box::leak(Box::new(TcpSocket::new_v4().unwrap()));
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket.local_addr().unwrap()
 }
 
 /// An endpoint that answers every request with its own name and the request's head; counts connections.

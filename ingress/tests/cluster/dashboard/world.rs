@@ -58,7 +58,7 @@ fn secret(name: &str, host: &str, last_year: i32) -> Value {
 
 /// Everything at once, over two endpoints that answer with their names.
 pub async fn busy() -> World {
-    let (one, two, dead) = (endpoint("one").await, endpoint("two").await, refusing().await);
+    let (one, two, dead) = (endpoint("one").await, endpoint("two").await, refusing());
     let api = cluster(&[one, two]).await;
     for (name, node) in [("a", "127.0.0.1"), ("b", "127.0.0.2")] {
         api.put("pods", pod(name, node));

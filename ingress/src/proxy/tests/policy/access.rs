@@ -335,7 +335,7 @@ async fn auth_signin_sends_there_with_the_way_back_and_a_dead_service_lets_nobod
     let wanted = "https://h.io/oauth2/start?rd=http://h.io%2Fx%3Fy%3D1%26z";
     assert_eq!(answer.field("location"), Some(wanted));
     assert_eq!(auth.next().await.field("host"), Some("h.io"));
-    for gone in [vec![dead().await], vec![]] {
+    for gone in [vec![dead()], vec![]] {
         let wishes = [("auth-url", "http://auth/")];
         let proxy = World::new()
             .service("a", &[a.address])

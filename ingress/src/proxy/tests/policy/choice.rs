@@ -121,7 +121,7 @@ async fn affinity_cookie_leads_back_and_names_no_address() {
 #[tokio::test]
 async fn affinity_survives_a_dead_endpoint_and_changes_only_if_asked() {
     let a = plain("one").await;
-    let dead = dead().await;
+    let dead = dead();
     for (change, wanted) in [("false", false), ("true", true)] {
         let wishes = [("affinity", "cookie"), ("session-cookie-change-on-failure", change)];
         let both = World::new()
@@ -204,6 +204,6 @@ async fn mirror_target_gets_a_copy_with_its_body_and_nobody_waits_for_it() {
     assert_eq!(a.next().await.body.len(), 100_000);
     assert_eq!(send(&proxy, "GET", "h.io", "/last", &[]).await.body, "alpha");
     assert_eq!(b.next().await.uri.path(), "/last");
-    let nobody = world(dead().await).start().await;
+    let nobody = world(dead()).start().await;
     assert_eq!(get(&nobody, "/", &[]).await.body, "alpha");
 }
