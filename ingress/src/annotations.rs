@@ -15,7 +15,7 @@ pub mod target;
 mod upstream;
 mod values;
 
-pub use secrets::{NoSecrets, Secrets, named as named_secrets};
+pub use secrets::{NoSecrets, Secrets, Use, named as named_secrets};
 #[cfg(test)]
 pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
 
@@ -108,7 +108,7 @@ pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, o
     let mut values = Values::new(annotations);
     let mut policy = Policy::default();
     requests::read(&mut values, &mut policy);
-    responses::read(&mut values, &mut policy);
+    responses::read(&mut values, &mut policy, namespace, secrets, options);
     auth::read(&mut values, &mut policy, namespace, secrets, options);
     upstream::read(&mut values, &mut policy, namespace, secrets, options);
     let canary = canary::read(&mut values);

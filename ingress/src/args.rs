@@ -23,7 +23,7 @@ pub enum Command {
     Probe(Probe),
     /// Says what becomes of each Ingress of manifests or of a cluster. Exit status: 0 supported, 1 approximated, 2 refused or unreadable.
     Check(crate::check::Check),
-    /// Prints Roles for the Secrets that the Ingresses of manifests or of a cluster name.
+    /// Prints Roles for the Secrets and ConfigMaps that the Ingresses of manifests or of a cluster name.
     Rbac(crate::rbac::Rbac),
 }
 

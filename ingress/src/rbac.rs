@@ -1,8 +1,9 @@
-//! `landfall-ingress rbac`: Roles for exactly the Secrets that Ingresses name, so that nothing reads Secrets cluster-wide.
+//! `landfall-ingress rbac`: Roles for exactly the Secrets and ConfigMaps that Ingresses name, so that nothing reads Secrets cluster-wide.
 
 use crate::annotations::named_secrets;
 use crate::check::{Input, Source, print};
 use crate::route::{Builder, Options};
+use crate::secrets::Kind;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -40,18 +41,28 @@ pub fn run(rbac: &Rbac) -> ExitCode {
     }
 }
 
-/// A Role and a RoleBinding for each namespace that has Secrets to read.
+/// A Role and a RoleBinding for each namespace that has something to read.
 fn roles(mut input: Input, account: (&str, &str), options: &Options) -> Vec<Value> {
     input.complete(options);
     let snapshot = Builder::new(options.clone()).build(&input.objects, &input.secrets);
-    let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut all: BTreeMap<String, BTreeMap<Kind, BTreeSet<String>>> = BTreeMap::new();
     for named in snapshot.ours().flat_map(|ingress| named_secrets(ingress, options)) {
-        secrets.entry(named.namespace).or_default().insert(named.name);
+        let kind = named.kind();
+        let of_namespace = all.entry(named.namespace).or_default();
+        of_namespace.entry(kind).or_default().insert(named.name);
     }
-    let objects = secrets.into_iter().flat_map(|(namespace, names)| {
+    let objects = all.into_iter().flat_map(|(namespace, kinds)| {
+        let rule = |(kind, names): (Kind, BTreeSet<String>)| {
+            let plural = match kind {
+                Kind::Secret => "secrets",
+                Kind::ConfigMap => "configmaps",
+            };
+            json!({ "apiGroups": [""], "resources": [plural], "resourceNames": names, "verbs": ["get", "list", "watch"] })
+        };
+        let rules: Vec<Value> = kinds.into_iter().map(rule).collect();
         let meta = json!({ "name": NAME, "namespace": namespace, "labels": { "app.kubernetes.io/name": "landfall-ingress" } });
         let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta,
-            "rules": [{ "apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"] }] });
+            "rules": rules });
         let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": meta,
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME },
             "subjects": [{ "kind": "ServiceAccount", "name": account.0, "namespace": account.1 }] });
@@ -79,7 +90,7 @@ mod tests {
         input
             .add(
                 "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: a\n  namespace: one\n  annotations:\n    \
-                 nginx.ingress.kubernetes.io/auth-secret: users\n    nginx.ingress.kubernetes.io/auth-tls-secret: two/stolen\n\
+                 nginx.ingress.kubernetes.io/auth-secret: users\n    nginx.ingress.kubernetes.io/custom-headers: one/fields\n    nginx.ingress.kubernetes.io/auth-tls-secret: two/stolen\n\
                  spec:\n  tls: [{secretName: cert, hosts: [h]}, {secretName: ''}]\n---\n\
                  apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: b}\nspec:\n  tls: [{secretName: cert}]\n",
             )
@@ -92,6 +103,11 @@ mod tests {
         assert_eq!(of(2, "/metadata/namespace"), "one");
         assert_eq!(of(2, "/rules/0/resourceNames"), json!(["cert", "users"]));
         assert_eq!(of(2, "/rules/0/verbs"), json!(["get", "list", "watch"]));
+        assert_eq!(
+            (of(2, "/rules/1/resources"), of(2, "/rules/1/resourceNames")),
+            (json!(["configmaps"]), json!(["fields"]))
+        );
+        assert_eq!((of(0, "/rules/1"), of(2, "/rules/2")), (Value::Null, Value::Null));
         assert_eq!(
             of(3, "/subjects/0"),
             json!({ "kind": "ServiceAccount", "name": "sa", "namespace": "ns" })

@@ -1,5 +1,5 @@
-//! The Secrets that Ingresses name: certificates, htpasswd files, authorities. Followed by name, so that a Role with `resourceNames` is
-//! enough; [`follow`] does it.
+//! The Secrets that Ingresses name: certificates, htpasswd files, authorities; and in the same way the ConfigMaps. Followed by name, so that
+//! a Role with `resourceNames` is enough; [`follow`] does it.
 //!
 //! Which are wanted is said by the table's builder (`Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
 //! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
@@ -18,9 +18,25 @@ use std::sync::Arc;
 /// Longest name of a Secret or namespace in Kubernetes.
 const LONGEST_NAME: usize = 253;
 
-/// Namespace and name of a Secret, fit to be sent to the API. Cheap to clone.
+/// What is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap. Nothing in it is secret; it is followed by the same means.
+    ConfigMap,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Namespace and name of a Secret or ConfigMap, fit to be sent to the API. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
+    kind: Kind,
     /// `namespace/name`.
     text: Arc<str>,
     /// Where the slash is.
@@ -28,9 +44,15 @@ pub struct Name {
 }
 
 impl Name {
-    /// `None` when one of the two is no name: annotations are free text, and the name goes into a field selector.
+    /// Names a Secret. `None` when one of the two is no name: annotations are free text, and the name goes into a field selector.
     pub fn new(namespace: &str, name: &str) -> Option<Self> {
+        Self::of(Kind::Secret, namespace, name)
+    }
+
+    /// The same for an object of either kind.
+    pub fn of(kind: Kind, namespace: &str, name: &str) -> Option<Self> {
         (is_name(namespace) && is_name(name)).then(|| Self {
+            kind,
             text: [namespace, "/", name].concat().into(),
             slash: namespace.len(),
         })
@@ -40,6 +62,11 @@ impl Name {
     pub fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
         Self::new(namespace, name)
+    }
+
+    /// What it names.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Its namespace.
@@ -115,8 +142,8 @@ impl View {
         }
     }
 
-    fn read(&self, namespace: &str, name: &str) -> Result<&Arc<Material>, String> {
-        let name = Name::new(namespace, name).ok_or("has no valid name")?;
+    fn read(&self, kind: Kind, namespace: &str, name: &str) -> Result<&Arc<Material>, String> {
+        let name = Name::of(kind, namespace, name).ok_or("has no valid name")?;
         self.get(&name).map_err(|absent| absent.to_string())
     }
 }
@@ -124,13 +151,19 @@ impl View {
 /// As annotations read them.
 impl crate::annotations::Secrets for View {
     fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
-        let material = self.read(namespace, name)?;
+        let material = self.read(Kind::Secret, namespace, name)?;
         Ok(material.value(key).map(<[u8]>::to_vec))
     }
 
     fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String> {
-        let material = self.read(namespace, name)?;
+        let material = self.read(Kind::Secret, namespace, name)?;
         Ok(material.keys().map(str::to_owned).collect())
+    }
+
+    fn config(&self, namespace: &str, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let material = self.read(Kind::ConfigMap, namespace, name)?;
+        let value = |key: &str| material.value(key).unwrap_or_default().to_vec();
+        Ok(material.keys().map(|key| (key.to_owned(), value(key))).collect())
     }
 
     fn material(&self, name: &Name) -> Option<Result<&Arc<Material>, Absent>> {

@@ -68,6 +68,7 @@ pub const NAMES: &[(&str, Support)] = &[
     ("cors-max-age", Served),
     ("hsts", Served),
     ("response-headers", Served),
+    ("custom-headers", Served),
     ("custom-http-errors", Served),
     ("default-backend", Served),
     ("enable-access-log", Served),
@@ -174,10 +175,6 @@ pub const NAMES: &[(&str, Support)] = &[
         NoEffect("chains are as long as rustls takes them"),
     ),
     // Known, not served.
-    (
-        "custom-headers",
-        Refused("ConfigMaps are not read; write the fields into ingress.landfall.dev/response-headers"),
-    ),
     ("auth-tls-error-page", Refused("a client without certificate gets 400")),
     (
         "auth-tls-match-cn",
@@ -187,7 +184,10 @@ pub const NAMES: &[(&str, Support)] = &[
         "auth-always-set-cookie",
         Refused("cookies of the authentication service go out only with its own answers"),
     ),
-    ("auth-proxy-set-headers", Refused("ConfigMaps are not read")),
+    (
+        "auth-proxy-set-headers",
+        Refused("the service is asked with the client's own fields"),
+    ),
     ("enable-global-auth", Refused("there is no global authentication")),
     ("mirror-host", Refused("copies carry the target's host")),
     ("limit-rate", Refused("answers are not slowed down")),

@@ -1,8 +1,10 @@
 //! What happens to answers: cross-origin fields, our own fields, statuses that are replaced.
 
+use super::secrets::{Secrets, place};
 use super::syntax;
 use super::values::Values;
 use crate::policy::{Cors, Policy};
+use crate::route::Options;
 use hyper::header::{HeaderName, HeaderValue};
 
 /// ingress-nginx's defaults.
@@ -27,14 +29,51 @@ const NOT_OURS: [&str; 9] = [
 /// Fields that one Ingress may set.
 const MOST_FIELDS: usize = 32;
 
-pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy) {
+pub(super) fn read(
+    values: &mut Values<'_>,
+    policy: &mut Policy,
+    namespace: &str,
+    secrets: &dyn Secrets,
+    options: &Options,
+) {
     policy.cors = cors(values);
     policy.hsts = values.parse("hsts", hsts);
     policy.response_headers = values.parse("response-headers", fields).unwrap_or_default();
+    if let Some(text) = values.text("custom-headers") {
+        match custom(secrets, text, namespace, options) {
+            Ok(mut more) => {
+                // Ours count where both have a field.
+                more.retain(|(name, _)| !policy.response_headers.iter().any(|(ours, _)| ours == name));
+                policy.response_headers.extend(more);
+            }
+            // What a ConfigMap says is no part of the Ingress: the rest of it is served.
+            Err(why) => values.refuse("custom-headers", &why),
+        }
+    }
     policy.replaced_statuses = values
         .list("custom-http-errors", syntax::error_status)
         .unwrap_or_default();
     policy.unlogged = values.flag("enable-access-log") == Some(false);
+}
+
+/// Names and values of a ConfigMap.
+fn custom(
+    secrets: &dyn Secrets,
+    text: &str,
+    namespace: &str,
+    options: &Options,
+) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let (namespace, name) = place(text, namespace, options)?;
+    let of = |why: &str| format!("its fields are not set: ConfigMap {namespace}/{name} {why}");
+    let pairs = secrets.config(&namespace, &name).map_err(|why| of(&why))?;
+    if pairs.len() > MOST_FIELDS {
+        return Err(of("has more than 32 keys"));
+    }
+    let field = |(name, value): (String, Vec<u8>)| {
+        let text = String::from_utf8(value).map_err(|_| of(&format!("has no text under {name:?}")))?;
+        checked(&name, &text).map_err(|why| of(&format!("has a key {name:?}: {why}")))
+    };
+    pairs.into_iter().map(field).collect()
 }
 
 fn cors(values: &mut Values<'_>) -> Option<Cors> {
@@ -100,6 +139,10 @@ fn fields(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, &'static str> {
 
 fn field(line: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     let (name, value) = line.split_once(':').ok_or("not a name, a colon and a value a line")?;
+    checked(name, value)
+}
+
+fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     let name = syntax::header_name(name)?;
     if NOT_OURS.contains(&name.as_str()) {
         return Err("this field frames the message");

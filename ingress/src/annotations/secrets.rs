@@ -1,8 +1,8 @@
-//! Secrets that an Ingress names, and how their content comes in.
+//! Secrets and ConfigMaps that an Ingress names, and how their content comes in.
 
 use super::{NGINX, OWN};
 use crate::route::{Ingress, Options};
-use crate::secrets::{Absent, Material, Name};
+use crate::secrets::{Absent, Kind, Material, Name};
 use std::sync::Arc;
 
 /// What a table needs of Secrets. An error says why the content is not there.
@@ -11,6 +11,10 @@ pub trait Secrets {
     fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String>;
     /// All keys.
     fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String>;
+    /// Keys and values of a ConfigMap.
+    fn config(&self, _: &str, _: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        Err("was not read".to_owned())
+    }
     /// A whole Secret, for its certificate; `None` where certificates are not looked at.
     fn material(&self, _: &Name) -> Option<Result<&Arc<Material>, Absent>> {
         None
@@ -31,7 +35,7 @@ impl Secrets for NoSecrets {
     }
 }
 
-/// A Secret that an Ingress names.
+/// A Secret or ConfigMap that an Ingress names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     /// Its namespace.
@@ -42,15 +46,31 @@ pub struct Use {
     pub by: &'static str,
 }
 
-/// Annotations that name a Secret.
-const NAMING: [&str; 4] = [
+impl Use {
+    /// What is to be read. `None` when the API would take it for no name.
+    pub fn wanted(&self) -> Option<Name> {
+        Name::of(self.kind(), &self.namespace, &self.name)
+    }
+
+    /// What is named.
+    pub fn kind(&self) -> Kind {
+        match self.by {
+            "custom-headers" => Kind::ConfigMap,
+            _ => Kind::Secret,
+        }
+    }
+}
+
+/// Annotations that name a Secret, and one that names a ConfigMap.
+const NAMING: [&str; 5] = [
     "auth-secret",
     "auth-tls-secret",
     "auth-url-ca-secret",
+    "custom-headers",
     "proxy-ssl-secret",
 ];
 
-/// Every Secret that an Ingress names and may name; in a stable order, without doubles.
+/// Every Secret and ConfigMap that an Ingress names and may name; in a stable order, without doubles.
 pub fn named(ingress: &Ingress, options: &Options) -> Vec<Use> {
     let own = &*ingress.namespace;
     let certificates = ingress.tls.iter().filter_map(|item| item.secret.as_deref());
@@ -80,7 +100,7 @@ pub(super) fn place(text: &str, own: &str, options: &Options) -> Result<(String,
         super::syntax::object_name(name)?,
     );
     if namespace != own && !options.allow_cross_namespace {
-        return Err("Secrets of other namespaces are refused");
+        return Err("objects of other namespaces are refused");
     }
     Ok(place)
 }

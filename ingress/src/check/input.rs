@@ -3,7 +3,8 @@
 use crate::annotations::Secrets;
 use crate::route::{DEFAULT_CLASS, Objects, Options, Words};
 use crate::watch::{self, ClassObject, IngressObject, ServiceObject};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -115,6 +116,7 @@ impl Input {
             ("v1", "Service") => self.add_service(in_namespace(value))?,
             ("discovery.k8s.io/v1", "EndpointSlice") => self.add_slice(in_namespace(value))?,
             ("v1", "Secret") => self.secrets.add(typed(in_namespace(value))?),
+            ("v1", "ConfigMap") => self.secrets.add_config(typed(in_namespace(value))?),
             _ => {}
         }
         Ok(())
@@ -168,17 +170,25 @@ fn typed<K: DeserializeOwned>(value: Value) -> Result<Arc<K>, String> {
         .map_err(|error| format!("{name}: {error}"))
 }
 
-/// Secrets of manifests.
+/// What a manifest's object holds, by namespace and name.
+type Contents = BTreeMap<(String, String), BTreeMap<String, Vec<u8>>>;
+
+/// Secrets and ConfigMaps of manifests.
 #[derive(Default)]
-pub struct Given(BTreeMap<(String, String), BTreeMap<String, Vec<u8>>>);
+pub struct Given {
+    secrets: Contents,
+    configs: Contents,
+}
+
+fn key_of(meta: &ObjectMeta) -> (String, String) {
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
 
 impl Given {
     fn add(&mut self, secret: Arc<Secret>) {
-        let meta = &secret.metadata;
-        let key = (
-            meta.namespace.clone().unwrap_or_default(),
-            meta.name.clone().unwrap_or_default(),
-        );
         let data = secret
             .data
             .iter()
@@ -189,11 +199,18 @@ impl Given {
             .iter()
             .flatten()
             .map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-        self.0.insert(key, data.chain(texts).collect());
+        self.secrets
+            .insert(key_of(&secret.metadata), data.chain(texts).collect());
+    }
+
+    fn add_config(&mut self, map: Arc<ConfigMap>) {
+        let texts = map.data.iter().flatten();
+        let texts = texts.map(|(key, text)| (key.clone(), text.clone().into_bytes()));
+        self.configs.insert(key_of(&map.metadata), texts.collect());
     }
 
     fn get(&self, namespace: &str, name: &str) -> Result<&BTreeMap<String, Vec<u8>>, String> {
-        self.0
+        self.secrets
             .get(&(namespace.to_owned(), name.to_owned()))
             .ok_or_else(|| ABSENT.to_owned())
     }
@@ -206,6 +223,12 @@ impl Secrets for Given {
 
     fn keys(&self, namespace: &str, name: &str) -> Result<Vec<String>, String> {
         Ok(self.get(namespace, name)?.keys().cloned().collect())
+    }
+
+    fn config(&self, namespace: &str, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let found = self.configs.get(&(namespace.to_owned(), name.to_owned()));
+        let found = found.ok_or_else(|| ABSENT.to_owned())?;
+        Ok(found.clone().into_iter().collect())
     }
 }
 

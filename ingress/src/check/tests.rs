@@ -73,6 +73,21 @@ fn passwords_that_nobody_can_check_are_told() {
 }
 
 #[test]
+fn custom_headers_are_judged_by_their_config_map() {
+    let text = manifest("nginx.ingress.kubernetes.io/custom-headers: fields");
+    let absent = report(&text);
+    assert_eq!(absent.ingresses[0].verdict, Verdict::Supported, "{absent:?}");
+    assert!(absent.text().contains("ConfigMap default/fields is not in the input"));
+    for (data, verdict) in [
+        ("X-A: b", Verdict::Supported),
+        ("Transfer-Encoding: chunked", Verdict::Refused),
+    ] {
+        let map = format!("{text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: fields}}\ndata: {{{data}}}\n");
+        assert_eq!(report(&map).ingresses[0].verdict, verdict, "{data}");
+    }
+}
+
+#[test]
 fn classes_of_the_input_count() {
     let text = format!(
         "{}---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: nginx}}\nspec: {{controller: k8s.io/ingress-nginx}}\n",

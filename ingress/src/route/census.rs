@@ -43,8 +43,8 @@ impl Census {
         let label = &kept.newest.label;
         served.hosts(|host| self.index.add(&Topic::Host(host), label));
         kept.topics(options, |topic| self.index.add(&topic, label));
-        kept.secrets(options, |namespace, name| {
-            let Some(name) = Name::new(namespace, name) else { return };
+        kept.secrets(options, |named| {
+            let Some(name) = named.wanted() else { return };
             let count = self.secrets.entry(name).or_insert(0);
             *count += 1;
             touched.wanted |= *count == 1;
@@ -68,8 +68,8 @@ impl Census {
         let label = &kept.newest.label;
         served.hosts(|host| self.index.remove(&Topic::Host(host), label));
         kept.topics(options, |topic| self.index.remove(&topic, label));
-        kept.secrets(options, |namespace, name| {
-            let Some(name) = Name::new(namespace, name) else { return };
+        kept.secrets(options, |named| {
+            let Some(name) = named.wanted() else { return };
             let Some(count) = self.secrets.get_mut(&name) else {
                 return;
             };

@@ -14,7 +14,7 @@ pub(super) enum Topic<'a> {
     Host(&'a str),
     /// Namespace and name of a Service.
     Service(&'a str, &'a str),
-    /// Namespace and name of a Secret.
+    /// Namespace and name of a Secret or ConfigMap: one of the other kind costs an unneeded look.
     Secret(&'a str, &'a str),
 }
 

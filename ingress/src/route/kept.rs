@@ -9,7 +9,7 @@ use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
 use super::shared::Keyed;
 use crate::annotations::target::Place;
-use crate::annotations::{Secrets, named_secrets};
+use crate::annotations::{Secrets, Use, named_secrets};
 use std::sync::Arc;
 
 /// An Ingress.
@@ -102,13 +102,13 @@ impl Kept {
         served.is_some_and(|served| !Arc::ptr_eq(&served.version, &self.newest))
     }
 
-    /// Every Secret that it names and may name, as namespace and name; some twice.
-    pub(super) fn secrets(&self, options: &Options, mut tell: impl FnMut(&str, &str)) {
+    /// Every Secret and ConfigMap that it names and may name; some twice.
+    pub(super) fn secrets(&self, options: &Options, mut tell: impl FnMut(&Use)) {
         let Some(served) = &self.served else { return };
         let older = Some(&served.version).filter(|_| self.is_replaced());
         for version in std::iter::once(&self.newest).chain(older) {
             for named in named_secrets(version, options) {
-                tell(&named.namespace, &named.name);
+                tell(&named);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Kept {
                 tell(Topic::Service(namespace, name));
             }
         }
-        self.secrets(options, |namespace, name| tell(Topic::Secret(namespace, name)));
+        self.secrets(options, |named| tell(Topic::Secret(&named.namespace, &named.name)));
     }
 }
 

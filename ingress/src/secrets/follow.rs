@@ -1,19 +1,22 @@
-//! Follows the wanted Secrets: one watch each, or one over the whole cluster.
+//! Follows the wanted Secrets: one watch each, or one over the whole cluster. ConfigMaps always have one each.
 //!
 //! INVARIANT: what was read once is only replaced by something newer or by "there is none", never by "could not be asked".
 
-use super::{Found, Material, Name, View, Wanted};
+use super::{Found, Kind, Material, Name, View, Wanted};
 use crate::limits;
 use crate::log;
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -136,8 +139,11 @@ impl Secrets {
     /// Runs until one of its tasks ends, which none does unless it panics.
     pub async fn follow(self: Arc<Self>) {
         match self.scope {
-            Scope::Named => self.follow_named().await,
-            Scope::Cluster => self.follow_cluster().await,
+            Scope::Named => self.follow_named(|_| true).await,
+            Scope::Cluster => tokio::select! {
+                () = Arc::clone(&self).follow_cluster() => {}
+                () = Arc::clone(&self).follow_named(|name| name.kind() == Kind::ConfigMap) => {}
+            },
         }
     }
 
@@ -182,7 +188,7 @@ impl Secrets {
                 Found::Unreadable(_) | Found::Pending => known.put(name, Found::Unreadable(why.into())),
             }
         }
-        log(&format!("Secret {name} cannot be read: {why}"));
+        log(&format!("{} {name} cannot be read: {why}", name.kind()));
         self.tell();
     }
 
@@ -191,7 +197,8 @@ impl Secrets {
         self.changed.notify_one();
     }
 
-    async fn follow_named(self: Arc<Self>) {
+    /// One watch for each of these.
+    async fn follow_named(self: Arc<Self>, these: fn(&Name) -> bool) {
         let mut wanted = self.wanted.subscribe();
         let mut tasks = JoinSet::new();
         let mut watches: BTreeMap<Name, AbortHandle> = BTreeMap::new();
@@ -204,7 +211,7 @@ impl Secrets {
                 }
                 stays
             });
-            for name in now.iter() {
+            for name in now.iter().filter(|name| these(name)) {
                 if watches.contains_key(name) {
                     continue;
                 }
@@ -215,7 +222,11 @@ impl Secrets {
                     );
                     continue;
                 }
-                let task = tasks.spawn(Arc::clone(&self).follow_one(name.clone()));
+                let this = Arc::clone(&self);
+                let task = match name.kind() {
+                    Kind::Secret => tasks.spawn(this.follow_one::<Secret>(name.clone())),
+                    Kind::ConfigMap => tasks.spawn(this.follow_one::<ConfigMap>(name.clone())),
+                };
                 watches.insert(name.clone(), task);
             }
             loop {
@@ -231,8 +242,17 @@ impl Secrets {
         }
     }
 
-    async fn follow_one(self: Arc<Self>, name: Name) {
-        let api = Api::<Secret>::namespaced(self.client.clone(), name.namespace());
+    async fn follow_one<K>(self: Arc<Self>, name: Name)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+        Material: From<K>,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), name.namespace());
         // The form that a right on one name covers.
         let config = watcher::Config::default().fields(&format!("metadata.name={}", name.name()));
         let mut events = pin!(watch(api, config).backoff(backoff()));
@@ -240,9 +260,9 @@ impl Secrets {
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed = None,
-                Ok(Event::InitApply(secret)) => listed = Some(secret),
+                Ok(Event::InitApply(object)) => listed = Some(object),
                 Ok(Event::InitDone) => self.set(&name, found(listed.take())),
-                Ok(Event::Apply(secret)) => self.set(&name, found(Some(secret))),
+                Ok(Event::Apply(object)) => self.set(&name, found(Some(object))),
                 Ok(Event::Delete(_)) => self.set(&name, Found::Missing),
                 Err(error) => self.failed(&name, &innermost(&error)),
             }
@@ -273,7 +293,7 @@ impl Secrets {
                         }
                     }
                     Some(Ok(Event::InitDone)) => {
-                        for name in listing.iter() {
+                        for name in listing.iter().filter(|name| name.kind() == Kind::Secret) {
                             self.set(name, found(listed.remove(name)));
                         }
                     }
@@ -290,14 +310,15 @@ impl Secrets {
                     Some(Err(error)) => {
                         let why = innermost(&error);
                         let names = Arc::clone(&self.wanted.borrow());
-                        names.iter().for_each(|name| self.failed(name, &why));
+                        let secrets = names.iter().filter(|name| name.kind() == Kind::Secret);
+                        secrets.for_each(|name| self.failed(name, &why));
                     }
                     None => return,
                 },
                 _ = wanted.changed() => {
                     let now = Arc::clone(&wanted.borrow_and_update());
                     asked.retain(|name| now.contains(name));
-                    for name in now.iter() {
+                    for name in now.iter().filter(|name| name.kind() == Kind::Secret) {
                         if asked.insert(name.clone()) {
                             reads.spawn(Arc::clone(&self).read_once(name.clone()));
                         }
@@ -367,8 +388,11 @@ fn backoff() -> ResetTimerBackoff<Retry> {
     ResetTimerBackoff::new(Retry::default(), limits::SECRET_RETRY_FORGET)
 }
 
-fn found(secret: Option<Secret>) -> Found {
-    secret.map_or(Found::Missing, |secret| Found::Here(Arc::new(Material::from(secret))))
+fn found<K>(object: Option<K>) -> Found
+where
+    Material: From<K>,
+{
+    object.map_or(Found::Missing, |object| Found::Here(Arc::new(Material::from(object))))
 }
 
 fn name_of(secret: &Secret) -> Option<Name> {

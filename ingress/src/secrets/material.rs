@@ -1,7 +1,7 @@
 //! What is kept of one Secret. Wiped when dropped; its values are never part of a text.
 
 use crate::tls::{Certificate, Fault};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,22 @@ impl From<Secret> for Material {
             values: values
                 .map(|(key, value)| (key, Zeroizing::new(value.0)))
                 .chain(texts.map(|(key, text)| (key, Zeroizing::new(text.into_bytes()))))
+                .collect(),
+            certificate: OnceLock::new(),
+        }
+    }
+}
+
+impl From<ConfigMap> for Material {
+    fn from(map: ConfigMap) -> Self {
+        let texts = map.data.unwrap_or_default().into_iter();
+        let bytes = map.binary_data.unwrap_or_default().into_iter();
+        Self {
+            kind: String::new(),
+            version: (map.metadata.uid, map.metadata.resource_version),
+            values: texts
+                .map(|(key, text)| (key, Zeroizing::new(text.into_bytes())))
+                .chain(bytes.map(|(key, bytes)| (key, Zeroizing::new(bytes.0))))
                 .collect(),
             certificate: OnceLock::new(),
         }

@@ -106,7 +106,7 @@ async fn rbac_live_prints_roles_for_just_what_ingresses_of_ours_name() {
     let mut tls = annotated(
         "a",
         json!({ "nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": "users",
-            "ingress.landfall.dev/auth-url-ca-secret": "authorities" }),
+            "ingress.landfall.dev/auth-url-ca-secret": "authorities", "nginx.ingress.kubernetes.io/custom-headers": "default/fields" }),
     );
     tls["spec"]["tls"] = json!([{ "hosts": ["a.nginx.com"], "secretName": "web" }]);
     let mut foreign = tls.clone();
@@ -130,6 +130,11 @@ async fn rbac_live_prints_roles_for_just_what_ingresses_of_ours_name() {
     assert_eq!(
         (&rule["resources"], &rule["verbs"]),
         (&json!(["secrets"]), &json!(["get", "list", "watch"]))
+    );
+    let rule = &objects[0]["rules"][1];
+    assert_eq!(
+        (&rule["resources"], &rule["resourceNames"]),
+        (&json!(["configmaps"]), &json!(["fields"]))
     );
     assert_eq!(objects[1]["subjects"][0]["name"], "landfall-ingress");
 }

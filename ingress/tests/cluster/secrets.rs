@@ -4,6 +4,7 @@ use crate::harness::{Proxy, endpoint, ingress, pod, until};
 use crate::{cluster, ready};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use landfall_test_ingress::client;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -145,6 +146,44 @@ async fn secrets_that_may_not_be_read_stop_nothing() {
         proxy.body("second.nginx.com").await == "one"
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_of_fields_is_followed_by_its_name_however_secrets_are() {
+    for flags in [&[][..], &CLUSTER] {
+        let api = cluster(&[endpoint("one").await]).await;
+        let mut object = ingress("nginx", HOST, "nginx");
+        object["metadata"]["annotations"] = json!({ "nginx.ingress.kubernetes.io/custom-headers": "default/fields" });
+        api.put("ingresses", object);
+        let fields = |value: &str| json!({ "metadata": { "name": "fields", "namespace": "default" }, "data": { "X-Team": value } });
+        api.put("configmaps", fields("one"));
+        // A Secret of that name is another thing.
+        api.put("secrets", Authority::new().secret("fields"));
+        let proxy = Proxy::start_with(&api, "", flags);
+        until("ready", || proxy.ready()).await;
+        let shown = || async {
+            let mut connection = client::connect(proxy.http).await.unwrap();
+            let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+            let answer = connection.exchange(request.as_bytes()).await.unwrap();
+            answer.field("x-team").map(str::to_owned)
+        };
+        assert_eq!(shown().await.as_deref(), Some("one"), "{flags:?}");
+        api.put("configmaps", fields("two"));
+        until("the next value", || async { shown().await.as_deref() == Some("two") }).await;
+        api.delete("configmaps", "default", "fields");
+        until("no field", || async { shown().await.is_none() }).await;
+        assert!(
+            proxy
+                .page("/api/v1/remarks")
+                .await
+                .1
+                .contains("ConfigMap default/fields does not exist")
+        );
+        assert_eq!(
+            (api.count("watch", "configmaps"), api.count("get", "configmaps")),
+            (1, 0)
+        );
+    }
 }
 
 const CLUSTER: [&str; 1] = ["--secrets=cluster"];

@@ -288,6 +288,41 @@ async fn hsts_is_sent_over_tls_alone_and_response_headers_on_every_answer() {
 }
 
 #[tokio::test]
+async fn custom_headers_come_from_a_config_map_and_ours_count_before_them() {
+    let a = service("alpha", |_, _| (200, vec![("x-frame-options", "ALLOW".to_owned())])).await;
+    let proxy = |name: &'static str| {
+        let wishes = [
+            ("nginx.ingress.kubernetes.io/custom-headers", name),
+            ("ingress.landfall.dev/response-headers", "X-More: ours"),
+        ];
+        World::new()
+            .service("a", &[a.address])
+            .secret("fields", "X-Frame-Options", "DENY\n")
+            .secret("fields", "X-More", "theirs")
+            .secret("framing", "Content-Length", "1")
+            .secret("lines", "X-A", "1\r\nX-B: 2")
+            .named(&wishes, "h.io", ROOT)
+            .start()
+    };
+    for name in ["fields", "d/fields"] {
+        let answer = get(&proxy(name).await, "/", &[]).await;
+        assert_eq!(answer.all("x-frame-options"), ["DENY"], "{name}");
+        assert_eq!(answer.all("x-more"), ["ours"], "{name}");
+    }
+    // What cannot be set is not, none of it; the route serves.
+    for name in ["framing", "lines", "missing", "other/fields"] {
+        let answer = get(&proxy(name).await, "/", &[]).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "alpha"), "{name}");
+        assert_eq!(
+            (answer.all("x-frame-options"), answer.field("x-b")),
+            (vec!["ALLOW"], None),
+            "{name}"
+        );
+        assert_eq!(answer.field("x-more"), Some("ours"));
+    }
+}
+
+#[tokio::test]
 async fn enable_cors_lets_preflights_past_authentication_and_scripts_see_a_refusal() {
     let a = plain("alpha").await;
     let wishes = [

@@ -110,6 +110,7 @@ pub(super) struct World {
     trusting: bool,
 }
 
+/// Values by name and key; those of ConfigMaps and of Secrets have names apart.
 #[derive(Default)]
 struct Keys(BTreeMap<(String, String), String>);
 
@@ -128,6 +129,12 @@ impl Secrets for Keys {
             .filter(|(n, _)| n == name)
             .map(|(_, k)| k.clone())
             .collect())
+    }
+
+    fn config(&self, _: &str, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let of = self.0.iter().filter(|((n, _), _)| n == name);
+        let pairs: Vec<_> = of.map(|((_, k), v)| (k.clone(), v.clone().into_bytes())).collect();
+        (!pairs.is_empty()).then_some(pairs).ok_or("does not exist".to_owned())
     }
 }
 
@@ -192,6 +199,7 @@ impl World {
         self
     }
 
+    /// A key of a Secret, or of a ConfigMap.
     pub(super) fn secret(mut self, name: &str, key: &str, value: &str) -> Self {
         self.secrets
             .0
