@@ -1,6 +1,7 @@
 //! TLS to endpoints and to an authentication service: whole requests there and back, what is checked, what is shown.
 
 use super::world::{World, get, plain, send};
+use crate::limits::Limits;
 use crate::proxy::tests::ends::{listen, status};
 use crate::tls::provider;
 use crate::tls::tests::pki::{Authority, Pair};
@@ -17,6 +18,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
 const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
@@ -73,6 +75,15 @@ async fn endpoint(pair: &Pair, alpn: &[&str], demands: Option<&Authority>) -> En
     Endpoint { address, connections }
 }
 
+/// Handshakes of a debug build beside other work take their time.
+fn patient() -> Limits {
+    Limits {
+        connect: Duration::from_secs(20),
+        subrequest: Duration::from_secs(30),
+        ..Limits::default()
+    }
+}
+
 type Body = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 
 async fn answer(request: Request<Incoming>, name: Option<String>, shown: Option<Vec<u8>>) -> Response<Body> {
@@ -101,6 +112,7 @@ async fn backend_protocol_https_and_grpcs_carry_whole_requests() {
     for (protocol, version, alpn) in [("HTTPS", "HTTP/1.1", "http/1.1"), ("GRPCS", "HTTP/2.0", "h2")] {
         let a = endpoint(&ca.server(&["pod.local"]), &[alpn], None).await;
         let proxy = World::new()
+            .limits(patient())
             .service("a", &[a.address])
             .ingress(&[("backend-protocol", protocol)], "h.io", ROOT)
             .start()
@@ -145,6 +157,7 @@ async fn proxy_ssl_verify_lets_only_endpoints_of_the_authority_and_the_name_have
             ("proxy-ssl-name", name),
         ];
         let proxy = World::new()
+            .limits(patient())
             .service("a", &[a.address])
             .secret("ca", "ca.crt", &ca.pem())
             .secret("stranger", "ca.crt", &stranger.pem())
@@ -167,6 +180,7 @@ async fn proxy_ssl_secret_shows_its_certificate_to_endpoints_that_ask_for_one() 
         let a = endpoint(&ca.server(&["pod.local"]), &[alpn], Some(&clients)).await;
         let world = |secret| {
             World::new()
+                .limits(patient())
                 .service("a", &[a.address])
                 .secret("whole", "tls.crt", &own.chain_pem())
                 .secret("whole", "tls.key", &own.key_pem())
@@ -201,6 +215,7 @@ async fn auth_url_over_https_is_asked_only_when_it_proves_to_be_the_one_that_is_
         let mut wishes = vec![("nginx.ingress.kubernetes.io/auth-url", url)];
         wishes.extend(secret.map(|secret| ("ingress.landfall.dev/auth-url-ca-secret", secret)));
         World::new()
+            .limits(patient())
             .service("a", &[a.address])
             .service("auth", &[auth.address])
             .secret("ca", "ca.crt", &ca.pem())
