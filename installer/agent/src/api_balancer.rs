@@ -55,7 +55,8 @@ impl Backend {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            health: AtomicU8::new(Health::Down as u8),
+            // Nothing is known before the first look: not a reason to pass it over for one that is known to be unready.
+            health: AtomicU8::new(Health::Unready as u8),
             connections: Mutex::default(),
         }
     }
