@@ -6,7 +6,7 @@
 use super::endpoints::Resolver;
 use super::index::{Index, Topic};
 use super::ingress::{Path, Rule};
-use super::kept::{Kept, Served, other_name};
+use super::kept::{Served, other_name};
 use super::remark::{Reason, Remark, Severity};
 use super::shared::Shared;
 use super::table::{Table, order};
@@ -26,7 +26,6 @@ pub(super) struct Assembly<'a> {
     pub(super) resolver: Resolver<'a>,
     pub(super) secrets: &'a dyn Secrets,
     pub(super) index: &'a Index,
-    pub(super) ingresses: &'a Shared<Kept>,
     pub(super) wildcards: &'a Shared<VirtualHost>,
     /// The cluster's default backend.
     pub(super) general: Option<&'a Arc<Backend>>,
@@ -89,9 +88,8 @@ impl<'a> Assembly<'a> {
 
     /// All that have to do with a host, oldest first.
     fn who(&self, host: &str) -> Vec<&'a Served> {
-        let labels = self.index.who(&Topic::Host(host));
-        let kept = labels.filter_map(|label| self.ingresses.get(label)?.served.as_ref());
-        let mut all: Vec<_> = kept.collect();
+        let kept = self.index.who(&Topic::Host(host));
+        let mut all: Vec<_> = kept.filter_map(|kept| kept.served.as_ref()).collect();
         all.sort_by(|a, b| a.version.age().cmp(&b.version.age()));
         all
     }

@@ -173,16 +173,13 @@ impl Builder {
         for (label, newest) in &changes.ingresses {
             self.settle(label, newest.as_ref(), secrets, &mut stale);
         }
-        for label in again {
-            let newest = self.now.ingresses.get(&label).map(|kept| Arc::clone(&kept.newest));
-            self.settle(&label, newest.as_ref(), secrets, &mut stale);
+        for (label, newest) in &again {
+            self.settle(label, Some(newest), secrets, &mut stale);
         }
         for (namespace, name) in &changes.services {
-            for label in self.census.index.who(&Topic::Service(namespace, name)) {
-                if let Some(kept) = self.now.ingresses.get(label) {
-                    mark(kept, &mut stale);
-                    stale.touched.default |= self.census.with_default.contains(label);
-                }
+            for kept in self.census.index.who(&Topic::Service(namespace, name)) {
+                mark(kept, &mut stale);
+                stale.touched.default |= self.census.with_default.contains(&kept.newest.label);
             }
         }
         self.make(stale, secrets);
@@ -197,19 +194,17 @@ impl Builder {
     }
 
     /// Ingresses that are the same but mean something else: they name a Secret that is different, or come under another class.
-    fn judged_again(&self, changes: &Changes) -> HashSet<Arc<str>> {
+    fn judged_again(&self, changes: &Changes) -> HashMap<Arc<str>, Arc<Ingress>> {
         let secrets = changes.secrets.iter();
         let topics = secrets.map(|secret| Topic::Secret(secret.namespace(), secret.name()));
-        let mut again: HashSet<_> = topics
-            .flat_map(|topic| self.census.index.who(&topic).cloned())
-            .collect();
-        if changes.classes.is_some() {
-            let differs = |kept: &&Arc<Kept>| kept.served.is_some() != self.classes.have(&kept.newest);
-            let differing = self.now.ingresses.values().filter(differs);
-            again.extend(differing.map(|kept| Arc::clone(&kept.newest.label)));
-        }
-        again.retain(|label| !changes.ingresses.contains_key(label));
+        let naming = topics.flat_map(|topic| self.census.index.who(&topic));
+        let all = self.now.ingresses.values().filter(|_| changes.classes.is_some());
+        let moved = all.filter(|kept| kept.served.is_some() != self.classes.have(&kept.newest));
+        let same = |newest: &&Arc<Ingress>| !changes.ingresses.contains_key(&newest.label);
+        let again = naming.chain(moved).map(|kept| &kept.newest).filter(same);
         again
+            .map(|newest| (Arc::clone(&newest.label), Arc::clone(newest)))
+            .collect()
     }
 
     /// Takes in a version of an Ingress, or its end.
@@ -289,7 +284,6 @@ impl Builder {
             },
             secrets,
             index: &self.census.index,
-            ingresses: &self.now.ingresses,
             wildcards: &self.now.wildcards,
             general: self.general(),
         }

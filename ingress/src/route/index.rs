@@ -3,7 +3,8 @@
 //!
 //! Names are kept as hashes: two with one hash cost an unneeded look, never a missed one.
 
-use std::collections::BTreeSet;
+use super::kept::Kept;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -18,58 +19,57 @@ pub(super) enum Topic<'a> {
     Secret(&'a str, &'a str),
 }
 
-/// The index: hashes of topics with the labels of Ingresses.
-#[derive(Debug)]
+/// The index: hashes of topics, with the places in memory of those that have to do with them.
+#[derive(Debug, Default)]
 pub(super) struct Index {
     hasher: RandomState,
-    who: BTreeSet<(u64, Arc<str>)>,
-    /// Comes before every label.
-    first: Arc<str>,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            who: BTreeSet::new(),
-            first: "".into(),
-        }
-    }
+    who: BTreeMap<(u64, usize), Arc<Kept>>,
 }
 
 impl Index {
+    fn key(&self, topic: &Topic<'_>, kept: &Arc<Kept>) -> (u64, usize) {
+        (self.hasher.hash_one(topic), Arc::as_ptr(kept).addr())
+    }
+
     /// An Ingress has to do with this; once, however often it is said.
-    pub(super) fn add(&mut self, topic: &Topic<'_>, label: &Arc<str>) {
-        self.who.insert((self.hasher.hash_one(topic), Arc::clone(label)));
+    pub(super) fn add(&mut self, topic: &Topic<'_>, kept: &Arc<Kept>) {
+        self.who.insert(self.key(topic, kept), Arc::clone(kept));
     }
 
-    pub(super) fn remove(&mut self, topic: &Topic<'_>, label: &Arc<str>) {
-        self.who.remove(&(self.hasher.hash_one(topic), Arc::clone(label)));
+    /// The opposite, for the very same.
+    pub(super) fn remove(&mut self, topic: &Topic<'_>, kept: &Arc<Kept>) {
+        self.who.remove(&self.key(topic, kept));
     }
 
-    /// The labels of all that have to do with this, in order; some may have not.
-    pub(super) fn who<'a>(&'a self, topic: &Topic<'_>) -> impl Iterator<Item = &'a Arc<str>> + use<'a> {
+    /// All that have to do with this, in no order; some may have not.
+    pub(super) fn who<'a>(&'a self, topic: &Topic<'_>) -> impl Iterator<Item = &'a Arc<Kept>> + use<'a> {
         let hash = self.hasher.hash_one(topic);
-        let from = self.who.range((hash, Arc::clone(&self.first))..);
-        from.take_while(move |(other, _)| *other == hash)
-            .map(|(_, label)| label)
+        self.who.range((hash, 0)..=(hash, usize::MAX)).map(|(_, kept)| kept)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn everyone_is_found_by_what_it_has_to_do_with() {
         let mut index = Index::default();
-        let (a, b): (Arc<str>, Arc<str>) = ("d/a".into(), "d/b".into());
+        let [a, b] = ["a", "b"].map(|name| {
+            let ingress = json!({ "metadata": { "namespace": "d", "name": name } });
+            Arc::new(Kept::foreign(Arc::new(serde_json::from_value(ingress).unwrap())))
+        });
         let host = Topic::Host("h");
-        for label in [&b, &a, &b] {
-            index.add(&host, label);
+        for kept in [&b, &a, &b] {
+            index.add(&host, kept);
         }
         index.add(&Topic::Service("d", "h"), &a);
-        let who = |index: &Index, topic: &Topic<'_>| index.who(topic).map(ToString::to_string).collect::<Vec<_>>();
+        let who = |index: &Index, topic: &Topic<'_>| {
+            let mut labels: Vec<_> = index.who(topic).map(|kept| kept.newest.label.to_string()).collect();
+            labels.sort();
+            labels
+        };
         assert_eq!(who(&index, &host), ["d/a", "d/b"]);
         assert_eq!(who(&index, &Topic::Service("d", "h")), ["d/a"]);
         assert_eq!(who(&index, &Topic::Secret("d", "h")), [""; 0]);
