@@ -209,27 +209,30 @@ impl Builder {
 
     /// Takes in a version of an Ingress, or its end.
     fn settle(&mut self, label: &Arc<str>, newest: Option<&Arc<Ingress>>, secrets: &dyn Secrets, stale: &mut Stale) {
-        let before = self.now.ingresses.get(label).cloned();
+        let kept = newest.map(|newest| Arc::new(self.judge(newest, secrets)));
+        let before = match &kept {
+            Some(kept) => self.now.ingresses.put(Arc::clone(kept)),
+            None => self.now.ingresses.remove(label),
+        };
         if let Some(before) = &before {
             mark(before, stale);
             self.census.remove(before, &self.options, &mut stale.touched);
         }
-        let Some(newest) = newest else {
-            self.now.ingresses.remove(label);
-            return;
-        };
+        if let Some(kept) = &kept {
+            mark(kept, stale);
+            self.census.add(kept, &self.options, &mut stale.touched);
+        }
+    }
+
+    fn judge(&self, newest: &Arc<Ingress>, secrets: &dyn Secrets) -> Kept {
         let newest = Arc::clone(newest);
-        let kept = Arc::new(match self.classes.have(&newest) {
-            true => {
-                let known = before.as_ref().and_then(|before| before.good().cloned());
-                let good = known.or_else(|| self.inherited.remove(label));
-                Kept::judge(newest, good, secrets, &self.options)
-            }
-            false => Kept::foreign(newest),
-        });
-        mark(&kept, stale);
-        self.census.add(&kept, &self.options, &mut stale.touched);
-        self.now.ingresses.put(kept);
+        if !self.classes.have(&newest) {
+            return Kept::foreign(newest);
+        }
+        let label = Arc::clone(&newest.label);
+        let known = || self.now.ingresses.get(&label)?.good().cloned();
+        let good = || known().or_else(|| self.inherited.get(&label).cloned());
+        Kept::judge(newest, good, secrets, &self.options)
     }
 
     /// Makes what is stale.

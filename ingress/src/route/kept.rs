@@ -45,17 +45,17 @@ impl Kept {
         Self { newest, served: None }
     }
 
-    /// Judges the newest version. `good` is the last good one that is known.
+    /// Judges the newest version. `good` looks up the last good one that is known.
     pub(super) fn judge(
         newest: Arc<Ingress>,
-        good: Option<Arc<Ingress>>,
+        good: impl FnOnce() -> Option<Arc<Ingress>>,
         secrets: &dyn Secrets,
         options: &Options,
     ) -> Self {
         let judged = judge(&newest, secrets, options);
+        let good = judged.bad.then(good).flatten();
         // One that was deleted and made again has nothing to do with the old one.
-        let good = good.filter(|good| judged.bad && good.uid == newest.uid);
-        let served = match good {
+        let served = match good.filter(|good| good.uid == newest.uid) {
             Some(good) => {
                 let asked = judge(&good, secrets, options)
                     .asked
