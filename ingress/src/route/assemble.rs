@@ -94,7 +94,7 @@ impl<'a> Assembly<'a> {
         all
     }
 
-    fn owner(&self, name: &str, all: &[&'a Served]) -> Option<Owner<'a>> {
+    fn owner(&self, name: &Arc<str>, all: &[&'a Served]) -> Option<Owner<'a>> {
         let main = || main(all);
         let named = namer(name, all).map(Owner::Named);
         let alias = || main().find(|served| served.has_alias(name)).map(Owner::Alias);
@@ -103,7 +103,7 @@ impl<'a> Assembly<'a> {
                 let mut hosts = served.redirected();
                 let to = hosts.find(|host| {
                     // Only whoever may have the one host may have the other.
-                    other_name(host).as_deref() == Some(name) && self.may_have(served, namer(host, &self.who(host)))
+                    other_name(host).as_deref() == Some(&**name) && self.may_have(served, namer(host, &self.who(host)))
                 })?;
                 Some(Owner::Redirect(served, to))
             })
@@ -124,7 +124,7 @@ impl<'a> Assembly<'a> {
         owner: Owner<'a>,
         remarks: &mut Vec<Remark>,
     ) -> Vec<Draft<'a>> {
-        let name = &*host.name;
+        let name = &host.name;
         let mut drafts = vec![];
         for served in main(all) {
             let mut draft = |rule: &'a Rule, remarks: &mut Vec<Remark>| {
@@ -241,7 +241,7 @@ impl<'a> Assembly<'a> {
     /// The certificate that the host has by its own name.
     fn certificate(
         &self,
-        name: &str,
+        name: &Arc<str>,
         all: &[&'a Served],
         owner: Option<Owner<'a>>,
         remarks: &mut Vec<Remark>,
@@ -250,14 +250,14 @@ impl<'a> Assembly<'a> {
             return None;
         }
         let mut wishes = vec![];
-        for served in main(all) {
+        for served in main(all).filter(|served| !served.version.tls.is_empty()) {
             let named = served.rules(name).next().is_some();
             for item in &served.version.tls {
                 let secret = item.secret.as_deref();
                 // S18: the default certificate is for the hosts of its own Ingress first.
                 let meant = match item.hosts.is_empty() {
                     true => named,
-                    false => item.hosts.iter().any(|host| host.valid && *host.name == *name),
+                    false => item.hosts.iter().any(|host| host.valid && host.name == *name),
                 };
                 if !meant {
                     continue;
@@ -303,7 +303,7 @@ fn main<'s, 'a>(all: &'s [&'a Served]) -> impl Iterator<Item = &'a Served> + use
 }
 
 /// The oldest whose rules name a host.
-fn namer<'a>(host: &str, all: &[&'a Served]) -> Option<&'a Served> {
+fn namer<'a>(host: &Arc<str>, all: &[&'a Served]) -> Option<&'a Served> {
     main(all).find(|served| served.rules(host).next().is_some())
 }
 
