@@ -98,6 +98,8 @@ struct Stale {
     wide: BTreeSet<Arc<str>>,
     precise: HashSet<Arc<str>>,
     touched: Touched,
+    /// Every host.
+    whole: bool,
 }
 
 impl Builder {
@@ -159,7 +161,7 @@ impl Builder {
                 certificate: true,
                 wanted: true,
             };
-            self.now.ingresses.values().for_each(|kept| mark(kept, &mut stale));
+            stale.whole = true;
         }
         if let Some(classes) = &changes.classes {
             let mut remarks = vec![];
@@ -173,8 +175,11 @@ impl Builder {
         for (label, newest) in &changes.ingresses {
             self.settle(label, newest.as_ref(), secrets, &mut stale);
         }
-        for (label, newest) in &again {
-            self.settle(label, Some(newest), secrets, &mut stale);
+        for newest in &again {
+            self.settle(&newest.label, Some(newest), secrets, &mut stale);
+        }
+        if whole {
+            self.now.ingresses.values().for_each(|kept| mark(kept, &mut stale));
         }
         for (namespace, name) in &changes.services {
             for kept in self.census.index.who(&Topic::Service(namespace, name)) {
@@ -194,7 +199,7 @@ impl Builder {
     }
 
     /// Ingresses that are the same but mean something else: they name a Secret that is different, or come under another class.
-    fn judged_again(&self, changes: &Changes) -> HashMap<Arc<str>, Arc<Ingress>> {
+    fn judged_again(&self, changes: &Changes) -> Vec<Arc<Ingress>> {
         let secrets = changes.secrets.iter();
         let topics = secrets.map(|secret| Topic::Secret(secret.namespace(), secret.name()));
         let naming = topics.flat_map(|topic| self.census.index.who(&topic));
@@ -202,9 +207,7 @@ impl Builder {
         let moved = all.filter(|kept| kept.served.is_some() != self.classes.have(&kept.newest));
         let same = |newest: &&Arc<Ingress>| !changes.ingresses.contains_key(&newest.label);
         let again = naming.chain(moved).map(|kept| &kept.newest).filter(same);
-        again
-            .map(|newest| (Arc::clone(&newest.label), Arc::clone(newest)))
-            .collect()
+        again.cloned().collect()
     }
 
     /// Takes in a version of an Ingress, or its end.
@@ -219,7 +222,10 @@ impl Builder {
             self.census.remove(before, &self.options, &mut stale.touched);
         }
         if let Some(kept) = &kept {
-            mark(kept, stale);
+            // In the end all are marked.
+            if !stale.whole {
+                mark(kept, stale);
+            }
             self.census.add(kept, &self.options, &mut stale.touched);
         }
     }

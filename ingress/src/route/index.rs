@@ -4,8 +4,9 @@
 //! Names are kept as hashes: two with one hash cost an unneeded look, never a missed one.
 
 use super::kept::Kept;
-use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
 /// What an Ingress can have to do with.
@@ -19,32 +20,88 @@ pub(super) enum Topic<'a> {
     Secret(&'a str, &'a str),
 }
 
-/// The index: hashes of topics, with the places in memory of those that have to do with them.
+/// The index: those that have to do with a topic, by its hash.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     hasher: RandomState,
-    who: BTreeMap<(u64, usize), Arc<Kept>>,
+    who: HashMap<u64, Few, BuildHasherDefault<Hashed>>,
+}
+
+/// Nearly every topic has one Ingress, which needs no list.
+#[derive(Debug)]
+enum Few {
+    One(Arc<Kept>),
+    /// By place in memory, for a host may have thousands.
+    Many(Box<BTreeMap<usize, Arc<Kept>>>),
+}
+
+/// What is a hash already is not hashed again.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// Not asked for: keys are numbers.
+    fn write(&mut self, bytes: &[u8]) {
+        let fold = |hash: u64, byte: &u8| hash.rotate_left(8) ^ u64::from(*byte);
+        self.0 = bytes.iter().fold(self.0, fold);
+    }
+}
+
+fn place(kept: &Arc<Kept>) -> usize {
+    Arc::as_ptr(kept).addr()
 }
 
 impl Index {
-    fn key(&self, topic: &Topic<'_>, kept: &Arc<Kept>) -> (u64, usize) {
-        (self.hasher.hash_one(topic), Arc::as_ptr(kept).addr())
-    }
-
     /// An Ingress has to do with this; once, however often it is said.
     pub(super) fn add(&mut self, topic: &Topic<'_>, kept: &Arc<Kept>) {
-        self.who.insert(self.key(topic, kept), Arc::clone(kept));
+        match self.who.entry(self.hasher.hash_one(topic)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Few::One(Arc::clone(kept)));
+            }
+            Entry::Occupied(mut occupied) => match occupied.get_mut() {
+                Few::One(one) if Arc::ptr_eq(one, kept) => {}
+                Few::One(one) => {
+                    let both = [&*one, kept].map(|kept| (place(kept), Arc::clone(kept)));
+                    occupied.insert(Few::Many(Box::new(both.into())));
+                }
+                Few::Many(many) => {
+                    many.insert(place(kept), Arc::clone(kept));
+                }
+            },
+        }
     }
 
     /// The opposite, for the very same.
     pub(super) fn remove(&mut self, topic: &Topic<'_>, kept: &Arc<Kept>) {
-        self.who.remove(&self.key(topic, kept));
+        let Entry::Occupied(mut occupied) = self.who.entry(self.hasher.hash_one(topic)) else {
+            return;
+        };
+        let is_last = match occupied.get_mut() {
+            Few::One(one) => Arc::ptr_eq(one, kept),
+            Few::Many(many) => many.remove(&place(kept)).is_some() && many.is_empty(),
+        };
+        if is_last {
+            occupied.remove();
+        }
     }
 
     /// All that have to do with this, in no order; some may have not.
     pub(super) fn who<'a>(&'a self, topic: &Topic<'_>) -> impl Iterator<Item = &'a Arc<Kept>> + use<'a> {
-        let hash = self.hasher.hash_one(topic);
-        self.who.range((hash, 0)..=(hash, usize::MAX)).map(|(_, kept)| kept)
+        let few = self.who.get(&self.hasher.hash_one(topic));
+        let (one, many) = match few {
+            None => (None, None),
+            Some(Few::One(one)) => (Some(one), None),
+            Some(Few::Many(many)) => (None, Some(many.values())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 }
 
@@ -75,5 +132,8 @@ mod tests {
         assert_eq!(who(&index, &Topic::Secret("d", "h")), [""; 0]);
         index.remove(&host, &a);
         assert_eq!(who(&index, &host), ["d/b"]);
+        index.remove(&host, &a);
+        index.remove(&host, &b);
+        assert_eq!(index.who.len(), 1);
     }
 }
