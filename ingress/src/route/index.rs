@@ -32,6 +32,7 @@ pub(super) struct Index {
 enum Few {
     One(Arc<Kept>),
     /// By place in memory, for a host may have thousands.
+    #[expect(clippy::box_collection, reason = "the many of one need no room for a list")]
     Many(Box<BTreeMap<usize, Arc<Kept>>>),
 }
 
