@@ -56,9 +56,15 @@ impl Services {
     /// type `ExternalName`.
     pub fn backend(&self, namespace: &str, service: &str, port: &PortKey) -> (Arc<Backend>, Option<Box<str>>) {
         let mut inner = self.inner();
+        let asked = |entry: &mut Entry| {
+            let external = entry.service().and_then(|service| service.external.clone());
+            (entry.backend(namespace, service, port), external)
+        };
+        if let Some(entry) = find(&mut inner.entries, namespace, service) {
+            return asked(entry);
+        }
         let (_, entry) = entry(&mut inner.entries, namespace, service);
-        let external = entry.service().and_then(|service| service.external.clone());
-        (entry.backend(namespace, service, port), external)
+        asked(entry)
     }
 
     /// Takes a new or changed Service.

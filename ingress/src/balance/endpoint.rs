@@ -64,7 +64,7 @@ impl Endpoint {
     pub(super) fn new(backend: &str, address: SocketAddr) -> Self {
         Self {
             address,
-            token: random::hash(format!("{backend} {address}").as_bytes()),
+            token: random::hash_text(format_args!("{backend} {address}")),
             in_flight: AtomicU32::new(0),
             unreachable: AtomicU32::new(0),
             broken: AtomicU32::new(0),

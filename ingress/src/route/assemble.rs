@@ -6,7 +6,7 @@
 use super::endpoints::Resolver;
 use super::index::{Index, Topic};
 use super::ingress::{Path, Rule};
-use super::kept::{Kept, Served, other_name};
+use super::kept::{Served, other_name};
 use super::remark::{Reason, Remark, Severity};
 use super::shared::Shared;
 use super::table::{Table, order};
@@ -26,7 +26,6 @@ pub(super) struct Assembly<'a> {
     pub(super) resolver: Resolver<'a>,
     pub(super) secrets: &'a dyn Secrets,
     pub(super) index: &'a Index,
-    pub(super) ingresses: &'a Shared<Kept>,
     pub(super) wildcards: &'a Shared<VirtualHost>,
     /// The cluster's default backend.
     pub(super) general: Option<&'a Arc<Backend>>,
@@ -89,14 +88,13 @@ impl<'a> Assembly<'a> {
 
     /// All that have to do with a host, oldest first.
     fn who(&self, host: &str) -> Vec<&'a Served> {
-        let labels = self.index.who(&Topic::Host(host));
-        let kept = labels.filter_map(|label| self.ingresses.get(label)?.served.as_ref());
-        let mut all: Vec<_> = kept.collect();
+        let kept = self.index.who(&Topic::Host(host));
+        let mut all: Vec<_> = kept.filter_map(|kept| kept.served.as_ref()).collect();
         all.sort_by(|a, b| a.version.age().cmp(&b.version.age()));
         all
     }
 
-    fn owner(&self, name: &str, all: &[&'a Served]) -> Option<Owner<'a>> {
+    fn owner(&self, name: &Arc<str>, all: &[&'a Served]) -> Option<Owner<'a>> {
         let main = || main(all);
         let named = namer(name, all).map(Owner::Named);
         let alias = || main().find(|served| served.has_alias(name)).map(Owner::Alias);
@@ -105,7 +103,7 @@ impl<'a> Assembly<'a> {
                 let mut hosts = served.redirected();
                 let to = hosts.find(|host| {
                     // Only whoever may have the one host may have the other.
-                    other_name(host).as_deref() == Some(name) && self.may_have(served, namer(host, &self.who(host)))
+                    other_name(host).as_deref() == Some(&**name) && self.may_have(served, namer(host, &self.who(host)))
                 })?;
                 Some(Owner::Redirect(served, to))
             })
@@ -126,7 +124,7 @@ impl<'a> Assembly<'a> {
         owner: Owner<'a>,
         remarks: &mut Vec<Remark>,
     ) -> Vec<Draft<'a>> {
-        let name = &*host.name;
+        let name = &host.name;
         let mut drafts = vec![];
         for served in main(all) {
             let mut draft = |rule: &'a Rule, remarks: &mut Vec<Remark>| {
@@ -243,7 +241,7 @@ impl<'a> Assembly<'a> {
     /// The certificate that the host has by its own name.
     fn certificate(
         &self,
-        name: &str,
+        name: &Arc<str>,
         all: &[&'a Served],
         owner: Option<Owner<'a>>,
         remarks: &mut Vec<Remark>,
@@ -252,14 +250,14 @@ impl<'a> Assembly<'a> {
             return None;
         }
         let mut wishes = vec![];
-        for served in main(all) {
+        for served in main(all).filter(|served| !served.version.tls.is_empty()) {
             let named = served.rules(name).next().is_some();
             for item in &served.version.tls {
                 let secret = item.secret.as_deref();
                 // S18: the default certificate is for the hosts of its own Ingress first.
                 let meant = match item.hosts.is_empty() {
                     true => named,
-                    false => item.hosts.iter().any(|host| host.valid && *host.name == *name),
+                    false => item.hosts.iter().any(|host| host.valid && host.name == *name),
                 };
                 if !meant {
                     continue;
@@ -305,7 +303,7 @@ fn main<'s, 'a>(all: &'s [&'a Served]) -> impl Iterator<Item = &'a Served> + use
 }
 
 /// The oldest whose rules name a host.
-fn namer<'a>(host: &str, all: &[&'a Served]) -> Option<&'a Served> {
+fn namer<'a>(host: &Arc<str>, all: &[&'a Served]) -> Option<&'a Served> {
     main(all).find(|served| served.rules(host).next().is_some())
 }
 

@@ -98,6 +98,8 @@ struct Stale {
     wide: BTreeSet<Arc<str>>,
     precise: HashSet<Arc<str>>,
     touched: Touched,
+    /// Every host.
+    whole: bool,
 }
 
 impl Builder {
@@ -159,7 +161,7 @@ impl Builder {
                 certificate: true,
                 wanted: true,
             };
-            self.now.ingresses.values().for_each(|kept| mark(kept, &mut stale));
+            stale.whole = true;
         }
         if let Some(classes) = &changes.classes {
             let mut remarks = vec![];
@@ -173,16 +175,16 @@ impl Builder {
         for (label, newest) in &changes.ingresses {
             self.settle(label, newest.as_ref(), secrets, &mut stale);
         }
-        for label in again {
-            let newest = self.now.ingresses.get(&label).map(|kept| Arc::clone(&kept.newest));
-            self.settle(&label, newest.as_ref(), secrets, &mut stale);
+        for newest in &again {
+            self.settle(&newest.label, Some(newest), secrets, &mut stale);
+        }
+        if whole {
+            self.now.ingresses.values().for_each(|kept| mark(kept, &mut stale));
         }
         for (namespace, name) in &changes.services {
-            for label in self.census.index.who(&Topic::Service(namespace, name)) {
-                if let Some(kept) = self.now.ingresses.get(label) {
-                    mark(kept, &mut stale);
-                    stale.touched.default |= self.census.with_default.contains(label);
-                }
+            for kept in self.census.index.who(&Topic::Service(namespace, name)) {
+                mark(kept, &mut stale);
+                stale.touched.default |= self.census.with_default.contains(&kept.newest.label);
             }
         }
         self.make(stale, secrets);
@@ -197,44 +199,46 @@ impl Builder {
     }
 
     /// Ingresses that are the same but mean something else: they name a Secret that is different, or come under another class.
-    fn judged_again(&self, changes: &Changes) -> HashSet<Arc<str>> {
+    fn judged_again(&self, changes: &Changes) -> Vec<Arc<Ingress>> {
         let secrets = changes.secrets.iter();
         let topics = secrets.map(|secret| Topic::Secret(secret.namespace(), secret.name()));
-        let mut again: HashSet<_> = topics
-            .flat_map(|topic| self.census.index.who(&topic).cloned())
-            .collect();
-        if changes.classes.is_some() {
-            let differs = |kept: &&Arc<Kept>| kept.served.is_some() != self.classes.have(&kept.newest);
-            let differing = self.now.ingresses.values().filter(differs);
-            again.extend(differing.map(|kept| Arc::clone(&kept.newest.label)));
-        }
-        again.retain(|label| !changes.ingresses.contains_key(label));
-        again
+        let naming = topics.flat_map(|topic| self.census.index.who(&topic));
+        let all = self.now.ingresses.values().filter(|_| changes.classes.is_some());
+        let moved = all.filter(|kept| kept.served.is_some() != self.classes.have(&kept.newest));
+        let same = |newest: &&Arc<Ingress>| !changes.ingresses.contains_key(&newest.label);
+        let again = naming.chain(moved).map(|kept| &kept.newest).filter(same);
+        again.cloned().collect()
     }
 
     /// Takes in a version of an Ingress, or its end.
     fn settle(&mut self, label: &Arc<str>, newest: Option<&Arc<Ingress>>, secrets: &dyn Secrets, stale: &mut Stale) {
-        let before = self.now.ingresses.get(label).cloned();
+        let kept = newest.map(|newest| Arc::new(self.judge(newest, secrets)));
+        let before = match &kept {
+            Some(kept) => self.now.ingresses.put(Arc::clone(kept)),
+            None => self.now.ingresses.remove(label),
+        };
         if let Some(before) = &before {
             mark(before, stale);
             self.census.remove(before, &self.options, &mut stale.touched);
         }
-        let Some(newest) = newest else {
-            self.now.ingresses.remove(label);
-            return;
-        };
-        let newest = Arc::clone(newest);
-        let kept = Arc::new(match self.classes.have(&newest) {
-            true => {
-                let known = before.as_ref().and_then(|before| before.good().cloned());
-                let good = known.or_else(|| self.inherited.remove(label));
-                Kept::judge(newest, good, secrets, &self.options)
+        if let Some(kept) = &kept {
+            // In the end all are marked.
+            if !stale.whole {
+                mark(kept, stale);
             }
-            false => Kept::foreign(newest),
-        });
-        mark(&kept, stale);
-        self.census.add(&kept, &self.options, &mut stale.touched);
-        self.now.ingresses.put(kept);
+            self.census.add(kept, &self.options, &mut stale.touched);
+        }
+    }
+
+    fn judge(&self, newest: &Arc<Ingress>, secrets: &dyn Secrets) -> Kept {
+        let newest = Arc::clone(newest);
+        if !self.classes.have(&newest) {
+            return Kept::foreign(newest);
+        }
+        let label = Arc::clone(&newest.label);
+        let known = || self.now.ingresses.get(&label)?.good().cloned();
+        let good = || known().or_else(|| self.inherited.get(&label).cloned());
+        Kept::judge(newest, good, secrets, &self.options)
     }
 
     /// Makes what is stale.
@@ -289,7 +293,6 @@ impl Builder {
             },
             secrets,
             index: &self.census.index,
-            ingresses: &self.now.ingresses,
             wildcards: &self.now.wildcards,
             general: self.general(),
         }

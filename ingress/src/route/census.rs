@@ -38,11 +38,11 @@ pub(super) struct Touched {
 
 impl Census {
     /// Counts an Ingress in.
-    pub(super) fn add(&mut self, kept: &Kept, options: &Options, touched: &mut Touched) {
+    pub(super) fn add(&mut self, kept: &Arc<Kept>, options: &Options, touched: &mut Touched) {
         let Some(served) = &kept.served else { return };
         let label = &kept.newest.label;
-        served.hosts(|host| self.index.add(&Topic::Host(host), label));
-        kept.topics(options, |topic| self.index.add(&topic, label));
+        served.hosts(|host| self.index.add(&Topic::Host(host), kept));
+        kept.topics(options, |topic| self.index.add(&topic, kept));
         kept.secrets(options, |named| {
             let Some(name) = named.wanted() else { return };
             let count = self.secrets.entry(name).or_insert(0);
@@ -63,11 +63,11 @@ impl Census {
     }
 
     /// Counts an Ingress out that was counted in just like this.
-    pub(super) fn remove(&mut self, kept: &Kept, options: &Options, touched: &mut Touched) {
+    pub(super) fn remove(&mut self, kept: &Arc<Kept>, options: &Options, touched: &mut Touched) {
         let Some(served) = &kept.served else { return };
         let label = &kept.newest.label;
-        served.hosts(|host| self.index.remove(&Topic::Host(host), label));
-        kept.topics(options, |topic| self.index.remove(&topic, label));
+        served.hosts(|host| self.index.remove(&Topic::Host(host), kept));
+        kept.topics(options, |topic| self.index.remove(&topic, kept));
         kept.secrets(options, |named| {
             let Some(name) = named.wanted() else { return };
             let Some(count) = self.secrets.get_mut(&name) else {

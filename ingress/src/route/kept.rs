@@ -45,17 +45,17 @@ impl Kept {
         Self { newest, served: None }
     }
 
-    /// Judges the newest version. `good` is the last good one that is known.
+    /// Judges the newest version. `good` looks up the last good one that is known.
     pub(super) fn judge(
         newest: Arc<Ingress>,
-        good: Option<Arc<Ingress>>,
+        good: impl FnOnce() -> Option<Arc<Ingress>>,
         secrets: &dyn Secrets,
         options: &Options,
     ) -> Self {
         let judged = judge(&newest, secrets, options);
+        let good = judged.bad.then(good).flatten();
         // One that was deleted and made again has nothing to do with the old one.
-        let good = good.filter(|good| judged.bad && good.uid == newest.uid);
-        let served = match good {
+        let served = match good.filter(|good| good.uid == newest.uid) {
             Some(good) => {
                 let asked = judge(&good, secrets, options)
                     .asked
@@ -149,10 +149,10 @@ impl Served {
         self.asked.canary.is_some()
     }
 
-    /// Its rules for a host, as written.
-    pub(super) fn rules<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Rule> {
+    /// Its rules for a host, as written. The name is mostly the very same text, which is then not read.
+    pub(super) fn rules<'a>(&'a self, host: &Arc<str>) -> impl Iterator<Item = &'a Rule> {
         let rules = self.version.rules.iter();
-        rules.filter(move |rule| rule.host.valid && *rule.host.name == *host)
+        rules.filter(move |rule| rule.host.valid && rule.host.name == *host)
     }
 
     /// Whether it has another name for its hosts.
