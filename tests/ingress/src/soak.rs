@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct Settings {
     /// The proxy's program.
     pub program: PathBuf,
-    /// Requests of the phase `churn`.
+    /// Requests of a phase; of `upgrade` the fewest.
     pub requests: usize,
     /// Clients, each with one connection.
     pub clients: usize,
@@ -29,6 +29,8 @@ pub struct Settings {
     pub route_changes: u32,
     /// Time between two kills of endpoints.
     pub kill_every: Duration,
+    /// Fewest processes that take over from another in the phase `upgrade`.
+    pub upgrades: usize,
 }
 
 impl Settings {
@@ -42,6 +44,7 @@ impl Settings {
             endpoint_changes: 50,
             route_changes: 10,
             kill_every: Duration::from_secs(2),
+            upgrades: 10,
         }
     }
 }
@@ -154,7 +157,7 @@ pub async fn upgrade(settings: &Settings) -> Phase {
     upgrade::run(settings).await
 }
 
-/// All phases, the second with a quarter of the first one's requests.
+/// All phases, the second with at least a quarter of the first one's requests.
 pub async fn run(settings: &Settings) -> Value {
     let churn = churn(settings).await.json();
     let quarter = Settings {

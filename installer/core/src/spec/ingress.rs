@@ -82,11 +82,22 @@ impl IngressSpec {
                 "name the networks of the balancers in front in ingress.trustedCidrs",
             );
         }
-        let modern_only = self.tls_min_version == TlsVersion::Tls13 && !self.tls_ciphers.is_empty();
-        if modern_only && !self.tls_ciphers.iter().any(|suite| suite.is_tls13()) {
+        let none_fits = |fits: fn(TlsCipher) -> bool| {
+            let suites = &self.tls_ciphers;
+            !suites.is_empty() && !suites.iter().any(|suite| fits(*suite))
+        };
+        let next = "add TLS_AES_128_GCM_SHA256, or leave tlsCiphers out for all suites";
+        if self.tls_min_version == TlsVersion::Tls13 && none_fits(TlsCipher::is_tls13) {
             refuse(
                 "ingress.tlsMinVersion is 1.3, and ingress.tlsCiphers has no suite of TLS 1.3".to_owned(),
-                "add TLS_AES_128_GCM_SHA256, or leave tlsCiphers out for all suites",
+                next,
+            );
+        } else if none_fits(TlsCipher::takes_ecdsa) {
+            refuse(
+                "ingress.tlsCiphers has only suites for RSA certificates, and the proxy's own certificate has an ECDSA key: \
+                 hosts without a certificate would have no HTTPS"
+                    .to_owned(),
+                next,
             );
         }
     }
@@ -154,6 +165,11 @@ impl TlsCipher {
     /// Says whether it is one of TLS 1.3, whose names have no key exchange.
     pub fn is_tls13(self) -> bool {
         !self.0.contains("_WITH_")
+    }
+
+    /// Says whether a certificate with an ECDSA key can be served with it; all of TLS 1.3 take any key.
+    pub fn takes_ecdsa(self) -> bool {
+        self.is_tls13() || self.0.contains("_ECDSA_")
     }
 }
 
@@ -265,6 +281,10 @@ mod tests {
             (
                 "tlsMinVersion: 1.3, tlsCiphers: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]",
                 "no suite of TLS 1.3",
+            ),
+            (
+                "tlsCiphers: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]",
+                "only suites for RSA",
             ),
             ("httpPort: 0", "port 0"),
         ] {

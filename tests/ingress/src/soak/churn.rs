@@ -242,12 +242,7 @@ pub(super) async fn run(settings: &Settings) -> Phase {
         stopping.clone(),
     ));
     let routes = tokio::spawn(change_routes(api.clone(), settings.route_changes, stopping));
-    let traffic = Arc::new(Traffic {
-        address: proxy.http(),
-        hosts,
-        kills: kills.clone(),
-        left: AtomicUsize::new(settings.requests),
-    });
+    let traffic = Arc::new(Traffic::new(proxy.http(), hosts, kills.clone(), settings.requests));
     let tally = traffic.run(settings.clients).await;
     let took = start.elapsed();
     stop.send_replace(true);

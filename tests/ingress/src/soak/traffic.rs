@@ -4,7 +4,7 @@ use super::{Outcome, Tally};
 use crate::client::{self, Connection, Failure};
 use crate::websocket::{Ended, WebSocket};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -68,14 +68,43 @@ impl Kills {
 /// What all clients share.
 #[derive(Debug)]
 pub(super) struct Traffic {
-    pub(super) address: SocketAddr,
-    pub(super) hosts: Vec<Host>,
-    pub(super) kills: Kills,
-    /// Requests that are still to be sent.
-    pub(super) left: AtomicUsize,
+    address: SocketAddr,
+    hosts: Vec<Host>,
+    kills: Kills,
+    /// Requests that were sent.
+    sent: AtomicUsize,
+    /// So many are sent in any case.
+    least: usize,
+    /// No more than those.
+    may_end: AtomicBool,
 }
 
 impl Traffic {
+    /// So many requests to these hosts.
+    pub(super) fn new(address: SocketAddr, hosts: Vec<Host>, kills: Kills, requests: usize) -> Self {
+        Self {
+            address,
+            hosts,
+            kills,
+            sent: AtomicUsize::new(0),
+            least: requests,
+            may_end: AtomicBool::new(true),
+        }
+    }
+
+    /// At least so many, and more until [`Self::may_end`] was said.
+    pub(super) fn without_end(address: SocketAddr, hosts: Vec<Host>, least: usize) -> Self {
+        Self {
+            may_end: AtomicBool::new(false),
+            ..Self::new(address, hosts, Kills::default(), least)
+        }
+    }
+
+    /// From now on no more than the fewest are needed.
+    pub(super) fn may_end(&self) {
+        self.may_end.store(true, Ordering::Relaxed);
+    }
+
     /// So many clients at once, until there are no requests left.
     pub(super) async fn run(self: Arc<Self>, clients: usize) -> Tally {
         let clients: Vec<_> = (0..clients).map(|_| tokio::spawn(Arc::clone(&self).client())).collect();
@@ -97,9 +126,8 @@ impl Traffic {
     }
 
     fn ticket(&self) -> Option<usize> {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .ok()
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
+        (number < self.least || !self.may_end.load(Ordering::Relaxed)).then_some(number)
     }
 
     async fn request(

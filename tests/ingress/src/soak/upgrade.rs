@@ -1,7 +1,7 @@
 //! One process of the proxy takes over from another while requests are sent, as in a DaemonSet's upgrade with maxSurge 1: the new one
 //! starts, takes the listeners and is ready; then the old one gets its SIGTERM, drains and ends.
 
-use super::traffic::{Host, Kills, Traffic, all_ended, websocket};
+use super::traffic::{Host, Traffic, all_ended, websocket};
 use super::{Phase, Settings};
 use crate::FakeApi;
 use crate::endpoint::Endpoint;
@@ -20,10 +20,17 @@ const TERM: Duration = Duration::from_millis(500);
 /// A process ends within its drain; the pod's grace is 30 s.
 const END: Duration = Duration::from_secs(30);
 
-/// Takes over again and again until told to stop; returns how often.
-async fn take_over(launch: Launch, api: FakeApi, mut current: Program, stop: watch::Receiver<bool>) -> usize {
+/// Takes over again and again until there is no traffic any more, which there is until it was done `least` times; returns how often.
+async fn take_over(
+    launch: Launch,
+    api: FakeApi,
+    mut current: Program,
+    traffic: Arc<Traffic>,
+    least: usize,
+    stop: watch::Receiver<bool>,
+) -> usize {
     let mut upgrades = 0;
-    while !*stop.borrow() || upgrades == 0 {
+    while !*stop.borrow() {
         tokio::time::sleep(TERM).await;
         // It says that it listens when it has taken over; its table is built then.
         let next = {
@@ -36,6 +43,9 @@ async fn take_over(launch: Launch, api: FakeApi, mut current: Program, stop: wat
         assert!(status.success(), "{status}: {}", current.log());
         current = next;
         upgrades += 1;
+        if upgrades == least {
+            traffic.may_end();
+        }
     }
     upgrades
 }
@@ -100,14 +110,19 @@ pub(super) async fn run(settings: &Settings) -> Phase {
 
     let start = Instant::now();
     let (done, finished) = watch::channel(false);
-    let upgrades = tokio::spawn(take_over(launch, api.clone(), first, finished));
-    let traffic = Arc::new(Traffic {
-        address,
-        hosts,
-        kills: Kills::default(),
-        left: AtomicUsize::new(settings.requests),
-    });
-    let tally = traffic.run(settings.clients).await;
+    let traffic = Arc::new(Traffic::without_end(address, hosts, settings.requests));
+    let mut upgrades = tokio::spawn(take_over(
+        launch,
+        api.clone(),
+        first,
+        Arc::clone(&traffic),
+        settings.upgrades,
+        finished,
+    ));
+    let tally = tokio::select! {
+        tally = traffic.run(settings.clients) => tally,
+        ended = &mut upgrades => panic!("the upgrades ended before the traffic: {ended:?}"),
+    };
     let took = start.elapsed();
     stop.send_replace(true);
     let websockets_closed = all_ended(websockets).await;

@@ -215,6 +215,14 @@ fn clients_get_the_same_answer_either_way() {
 mod fuzz {
     use super::*;
     use crate::fuzz::fuzz;
+    use hyper::HeaderMap;
+    use hyper::body::{Body, Incoming};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+    use tokio::io::{AsyncWriteExt, duplex};
 
     #[test]
     fn any_request_that_is_plain_is_the_same_either_way() {
@@ -222,6 +230,54 @@ mod fuzz {
             if let Some(quick) = quick_request(raw) {
                 assert_eq!(lines(&quick), lines(&usual_request(raw)));
             }
+        });
+    }
+
+    /// Target and fields of the one request that hyper's server reads from these bytes, and its method; `None` when it reads none.
+    async fn by_hyper(raw: &[u8]) -> Option<(Method, String, HeaderMap)> {
+        let (mut client, server) = duplex(raw.len() + 1024);
+        client.write_all(raw).await.unwrap();
+        client.shutdown().await.unwrap();
+        let seen = Mutex::new(Vec::new());
+        let service = service_fn(async |request: Request<Incoming>| {
+            let (parts, body) = request.into_parts();
+            assert!(body.is_end_stream(), "a plain request has no body");
+            seen.lock()
+                .unwrap()
+                .push((parts.method, parts.uri.to_string(), parts.headers));
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let mut builder = http1::Builder::new();
+        let served = builder.half_close(true).serve_connection(TokioIo::new(server), service);
+        // What is no request to it ends it with an error.
+        let _ = served.await;
+        let mut seen = seen.into_inner().unwrap();
+        assert!(seen.len() < 2, "one head is one request");
+        seen.pop()
+    }
+
+    #[test]
+    fn any_request_that_is_plain_is_the_same_to_hyper() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        fuzz("request-head", |raw| {
+            let mut fields = Vec::new();
+            let Some(asked) = request::read(raw, &Limits::default(), &mut fields) else {
+                return;
+            };
+            let (method, target, headers) = runtime
+                .block_on(by_hyper(&raw[..asked.length]))
+                .expect("hyper takes it for a request");
+            assert_eq!((method == Method::HEAD, &*target), (asked.head_only, asked.target));
+            assert_eq!(headers["host"], asked.authority);
+            let mut connection = headers.get_all("connection").iter();
+            let keeps = connection.all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+            assert_eq!(keeps, asked.keep_alive);
+            let (mut ours, mut theirs) = (Vec::from("\r\n"), Vec::from("\r\n"));
+            ours.extend_from_slice(&fields);
+            for (name, value) in headers.iter().filter(|(name, _)| *name != "connection") {
+                theirs.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            }
+            assert_eq!(lines(&ours), lines(&theirs));
         });
     }
 
