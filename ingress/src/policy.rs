@@ -386,8 +386,8 @@ pub struct Upstream {
     pub tls_name: Option<String>,
     /// Whether an endpoint's certificate is checked against `tls_authorities`.
     pub tls_verify: bool,
-    /// DER certificates of the authorities.
-    pub tls_authorities: Vec<Vec<u8>>,
+    /// DER certificates of the authorities; shared, because each connection's configuration is looked up by them.
+    pub tls_authorities: Arc<[Vec<u8>]>,
     /// Certificate that TLS endpoints are shown when they ask for one.
     pub tls_identity: Option<Arc<Identity>>,
     /// `X-Forwarded-Prefix` that endpoints see.

@@ -186,7 +186,7 @@ fn asked_over_tls(
     match authorities(secrets, text, namespace, options) {
         Ok(authorities) => Some(Upstream {
             tls_verify: true,
-            tls_authorities: authorities,
+            tls_authorities: authorities.into(),
             tls_name: Some(target.server_name()),
             ..Upstream::default()
         }),

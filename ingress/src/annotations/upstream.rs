@@ -140,7 +140,7 @@ fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, opt
         host: values.parse("upstream-vhost", syntax::authority),
         tls_name: values.parse("proxy-ssl-name", syntax::alias),
         tls_verify,
-        tls_authorities,
+        tls_authorities: tls_authorities.into(),
         tls_identity,
         forwarded_prefix: values.parse("x-forwarded-prefix", syntax::prefix),
         service_address: values.flag("service-upstream").unwrap_or(false),

@@ -57,7 +57,7 @@ impl Eq for Identity {}
 struct Key {
     alpn: Alpn,
     check: Check,
-    authorities: Vec<Vec<u8>>,
+    authorities: Arc<[Vec<u8>]>,
     identity: Option<[u8; 32]>,
 }
 
@@ -86,9 +86,9 @@ pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
             (true, Some(_)) => Check::Name,
         },
         authorities: if upstream.tls_verify {
-            upstream.tls_authorities.clone()
+            Arc::clone(&upstream.tls_authorities)
         } else {
-            Vec::new()
+            Arc::default()
         },
         identity: upstream.tls_identity.as_ref().map(|identity| identity.digest),
     };

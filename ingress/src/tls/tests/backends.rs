@@ -42,7 +42,7 @@ async fn connect(address: SocketAddr, upstream: &Upstream, alpn: Alpn) -> Option
 fn checking(authority: &Authority, name: Option<&str>) -> Upstream {
     Upstream {
         tls_verify: true,
-        tls_authorities: vec![authority.der.clone()],
+        tls_authorities: [authority.der.clone()].into(),
         tls_name: name.map(str::to_owned),
         ..Upstream::default()
     }
@@ -86,7 +86,7 @@ async fn checking_without_an_authority_refuses_every_endpoint() {
     for authorities in [vec![], vec![b"no certificate".to_vec()]] {
         let upstream = Upstream {
             tls_verify: true,
-            tls_authorities: authorities,
+            tls_authorities: authorities.into(),
             ..Upstream::default()
         };
         assert!(connect(address, &upstream, Alpn::Http1).await.is_none());
