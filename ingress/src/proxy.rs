@@ -29,6 +29,7 @@ mod target;
 mod upgrade;
 
 pub use exchange::Exchange;
+pub(crate) use http1::Interim;
 pub(crate) use http1::chunked;
 pub(crate) use http1::head::has_word;
 pub(crate) use http1::passes;
@@ -137,10 +138,16 @@ impl Proxy {
         proxy
     }
 
-    /// Answers a request, whatever becomes of it.
-    async fn answer(&self, request: Request<Upload>, client: &Arc<Client>) -> Response<Download> {
+    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before.
+    async fn answer(
+        &self,
+        request: Request<Upload>,
+        client: &Arc<Client>,
+        interim: Option<&Arc<Interim>>,
+    ) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
         let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
+        exchange.interim = interim.cloned();
         let response = self.respond(request, client, &mut exchange).await;
         self.finish(response, exchange)
     }

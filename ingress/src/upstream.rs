@@ -14,6 +14,7 @@ use crate::alarm::Alarm;
 use crate::body::{Progress, Stage, Upload};
 use crate::limits::Limits;
 use crate::policy::{Protocol, Timeouts};
+use crate::proxy::Interim;
 use hyper::body::Body as _;
 use hyper::{Request, Response};
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 pub use body::{Body, Cut};
 pub use connect::{Tls, connect};
 #[cfg(test)]
-pub(crate) use http1::{Sending, parse as parse_head, write as write_head};
+pub(crate) use http1::{Parsed, Sending, parse as parse_head, write as write_head};
 pub use http1::{Taken, Tunnel};
 
 /// Where a request goes and how the endpoint there is spoken to. Connections are shared by requests with equal destinations.
@@ -104,14 +105,16 @@ impl Upstream {
     }
 
     /// Sends a request to one endpoint, over a kept connection when there is one, and waits for the head of the answer within `waits`.
-    pub async fn send(
+    /// Interim answers over HTTP/1.1 go to `interim`.
+    pub(crate) async fn send(
         &self,
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
+        interim: Option<&Interim>,
     ) -> Result<Response<Body>, Failure> {
         match to.protocol {
-            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits).await,
+            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits, interim).await,
             Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits).await,
         }
     }

@@ -1,6 +1,6 @@
 //! What is known of one request, gathered on its way and recorded at its end.
 
-use super::Client;
+use super::{Client, Interim};
 use crate::balance::Pick;
 use crate::body::Progress;
 use crate::metrics::Counted;
@@ -61,6 +61,8 @@ pub struct Exchange {
     upload: Option<Progress>,
     /// Counts for the client's limit as long as this lasts.
     pub(super) slot: Option<super::policy::Slot>,
+    /// Where interim answers go, for clients that understand them.
+    pub(super) interim: Option<Arc<Interim>>,
     _in_flight: Counted,
     /// `User-Agent`.
     pub user_agent: Option<HeaderValue>,
@@ -102,6 +104,7 @@ impl Exchange {
             unlogged: false,
             upload: None,
             slot: None,
+            interim: None,
             _in_flight: in_flight,
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             matched: None,

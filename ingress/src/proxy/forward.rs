@@ -59,7 +59,8 @@ impl Proxy {
                 tls: tls(policy, protocol, address)?,
             };
             let spare = repeatable.then(|| copy(&request)).flatten();
-            match self.upstream.send(&to, request, &waits).await {
+            let interim = exchange.interim.as_deref();
+            match self.upstream.send(&to, request, &waits, interim).await {
                 Ok(answer) => {
                     pick.report(Outcome::Answered);
                     let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);

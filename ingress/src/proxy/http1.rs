@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head ──> answer ──> body of the answer ──> head …
-//!   │         │ reader lent to the request's body, comes home at its end
+//!   │         │ reader lent to the request's body, comes home at its end; interim answers pass
 //!   │         └── 101: the connection becomes a tunnel
 //!   └── refused: an answer of ours, then the end
 //! ```
@@ -18,6 +18,7 @@ mod date;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod head;
+mod interim;
 mod plain;
 mod reader;
 
@@ -40,6 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use interim::Interim;
 pub(crate) use plain::passes;
 pub(crate) use reader::Reader;
 
@@ -62,6 +64,7 @@ where
         place,
         writer,
         out: Vec::new(),
+        interim: Arc::default(),
         alarm: Alarm::default(),
     };
     loop {
@@ -104,6 +107,8 @@ struct Connection<'a, S> {
     place: &'a Place,
     writer: WriteHalf<S>,
     out: Vec<u8>,
+    /// Where interim answers wait for what is being sent.
+    interim: Arc<Interim>,
     /// For what a client is waited for between requests.
     alarm: Alarm,
     scratch: Scratch,
@@ -214,7 +219,8 @@ where
             lent.asked = head.expects_continue.then_some(asked);
             Upload::own(Box::pin(body))
         };
-        let Some(mut response) = self.answer(Request::from_parts(head.parts, upload), &mut lent).await else {
+        let request = Request::from_parts(head.parts, upload);
+        let Some(mut response) = self.answer(request, &mut lent).await else {
             return After::Close(None);
         };
         lent.look();
@@ -252,11 +258,20 @@ where
 
     /// Waits for the answer. `None` when the client went away.
     async fn answer(&mut self, request: Request<Upload>, lent: &mut Lent<S>) -> Option<Response<Download>> {
-        let mut answer = pin!(self.proxy.answer(request, &self.client));
+        // HTTP/1.0 has no interim answers.
+        let interim = (request.version() != Version::HTTP_10).then_some(&self.interim);
+        let mut answer = pin!(self.proxy.answer(request, &self.client, interim));
         loop {
             tokio::select! {
                 biased;
-                response = &mut answer => return Some(response),
+                response = &mut answer => {
+                    self.interim.take(&mut self.out);
+                    return Some(response);
+                }
+                () = self.interim.there() => {
+                    self.interim.take(&mut self.out);
+                    flush(&mut self.writer, &mut self.out).await.ok()?;
+                }
                 asked = or_never(&mut lent.asked) => {
                     lent.asked = None;
                     if asked.is_ok() {

@@ -6,6 +6,7 @@ mod ends;
 mod frames;
 mod fronts;
 mod http2;
+mod interim;
 mod policy;
 mod quick;
 mod smuggling;

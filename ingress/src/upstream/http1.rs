@@ -16,6 +16,7 @@ use super::{Body, Destination, Failure, Waits};
 use crate::body::Upload;
 use crate::limits::Limits;
 use crate::policy::Protocol;
+use crate::proxy::Interim;
 use bytes::BytesMut;
 use connection::{Connection, Lost};
 use hyper::body::Body as _;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 
 pub(super) use body::Body as AnswerBody;
 #[cfg(test)]
-pub(crate) use head::{Sending, parse, write};
+pub(crate) use head::{Parsed, Sending, parse, write};
 
 /// Idle connections by destination.
 pub(super) struct Idle {
@@ -44,12 +45,19 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Waits for an answer to a request without a body, whatever kind of answer it is; some of it may be there already.
-    pub async fn answer(self, method: &Method, waits: &Waits, limits: &Limits) -> Result<Response<Body>, Failure> {
+    /// Waits for an answer to a request without a body that was begun at `start`, whatever kind of answer it is; some of it may be there
+    /// already. Interim ones go to `interim`.
+    pub(crate) async fn answer(
+        self,
+        method: &Method,
+        start: Instant,
+        waits: &Waits,
+        interim: &Interim,
+    ) -> Result<Response<Body>, Failure> {
         let Self {
             mut connection, home, ..
         } = self;
-        match connection.answer(method, None, waits, limits).await {
+        match connection.answer(method, None, start, waits, Some(interim)).await {
             Ok(head) => {
                 let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
                 Ok(Response::from_parts(head.parts, Body::http1(body)))
@@ -94,6 +102,7 @@ impl Idle {
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
+        interim: Option<&Interim>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, mut body) = request.into_parts();
         // A kept connection may just have been closed by the other side.
@@ -104,11 +113,11 @@ impl Idle {
             let mut connection = match kept {
                 Some(connection) => connection,
                 None => match connect(to, waits.connect).await {
-                    Some(stream) => Connection::new(stream),
+                    Some(stream) => Connection::new(stream, self.limits.head_bytes),
                     None => return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body)))),
                 },
             };
-            body = match connection.exchange(&parts, body, waits, &self.limits).await {
+            body = match connection.exchange(&parts, body, waits, interim).await {
                 Ok(head) => {
                     let home = Home {
                         to: to.clone(),
@@ -138,7 +147,10 @@ impl Idle {
         };
         let (connection, fresh) = match self.take(&to) {
             Some(connection) => (connection, false),
-            None => (Connection::new(connect(&to, waits.connect).await?), true),
+            None => {
+                let stream = connect(&to, waits.connect).await?;
+                (Connection::new(stream, self.limits.head_bytes), true)
+            }
         };
         let idle = Arc::clone(self);
         Some(Taken {

@@ -41,7 +41,7 @@ pub(super) enum Length {
 #[derive(Debug)]
 pub(super) struct Cut;
 
-/// Writes an answer; returns whether the connection can be used again, which is never more than `keep` says.
+/// Writes an answer behind what is in `out`; returns whether the connection can be used again, which is never more than `keep` says.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     writer: &mut WriteHalf<S>,
     out: &mut Vec<u8>,
@@ -85,11 +85,7 @@ pub(super) fn length(response: &Response<Download>, form: Form) -> Length {
 
 pub(super) fn head(out: &mut Vec<u8>, response: &Response<Download>, form: Form, length: Length, keep: bool) {
     let status = response.status();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    status_line(out, status);
     // A HEAD's or 304's length is that of the body that is not sent.
     let kept_length = length == Length::None && !status.is_informational() && status != StatusCode::NO_CONTENT;
     for (name, value) in response.headers() {
@@ -123,7 +119,15 @@ pub(super) fn head(out: &mut Vec<u8>, response: &Response<Download>, form: Form,
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(super) fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -112,7 +112,7 @@ async fn a_plain_request_means_the_same_the_quick_way() {
         vec![b'x'; 300_000],
     ]
     .concat();
-    let rows: [(&str, &str, &[u8], bool); 14] = [
+    let rows: [(&str, &str, &[u8], bool); 18] = [
         (
             "small",
             get,
@@ -137,7 +137,31 @@ async fn a_plain_request_means_the_same_the_quick_way() {
         (
             "early hints",
             get,
-            b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            false,
+        ),
+        (
+            "early hints to a HEAD",
+            head,
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: </a>\r\nKeep-Alive: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+            false,
+        ),
+        (
+            "early hints and the end",
+            get,
+            b"HTTP/1.1 103 Hints\r\n\r\n",
+            true,
+        ),
+        (
+            "early hints and silence",
+            get,
+            b"HTTP/1.1 103 Hints\r\n\r\n",
+            false,
+        ),
+        (
+            "early hints and nonsense",
+            get,
+            b"HTTP/1.1 103 Hints\r\nContent-Length: 5\r\n\r\nhello\r\n\r\n",
             false,
         ),
         (

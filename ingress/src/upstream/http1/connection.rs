@@ -2,11 +2,10 @@
 
 use super::super::connect::Stream;
 use super::super::{Failure, Waits, broken, deadline};
-use super::head::{self, Head, Sending};
+use super::head::{self, Head, Parsed, Sending};
 use crate::alarm::Alarm;
 use crate::body::{Progress, Upload};
-use crate::limits::Limits;
-use crate::proxy::passes;
+use crate::proxy::{Interim, passes};
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
@@ -43,6 +42,8 @@ pub(crate) struct Connection {
     named: Vec<HeaderName>,
     /// Nothing went wrong so far: another request may follow.
     sound: bool,
+    /// Largest head of an answer, in bytes.
+    head_bytes: usize,
     pub(crate) alarm: Alarm,
 }
 
@@ -74,7 +75,7 @@ enum Unread {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream, head_bytes: usize) -> Self {
         Self {
             stream,
             input: BytesMut::new(),
@@ -86,32 +87,37 @@ impl Connection {
             chunked: false,
             named: Vec::new(),
             sound: true,
+            head_bytes,
             alarm: Alarm::default(),
         }
     }
 
-    /// Sends a request and waits for the head of its answer. The body may still be on its way then; [`Connection::poll_send`] goes on.
+    /// Sends a request and waits for the head of its answer; interim ones go to `interim`. The body may still be on its way then;
+    /// [`Connection::poll_send`] goes on.
     pub(super) async fn exchange(
         &mut self,
         parts: &Parts,
         body: Upload,
         waits: &Waits,
-        limits: &Limits,
+        interim: Option<&Interim>,
     ) -> Result<Head, Lost> {
         let progress = body.progress();
         self.begin(parts, body);
-        self.answer(&parts.method, progress.as_ref(), waits, limits).await
+        let start = Instant::now();
+        self.answer(&parts.method, progress.as_ref(), start, waits, interim)
+            .await
     }
 
-    /// Sends what is left of a request and waits for the head of its answer.
+    /// Sends what is left of a request, which was begun at `start`, and waits for the head of its answer; interim ones go to `interim`.
     pub(super) async fn answer(
         &mut self,
         method: &Method,
         progress: Option<&Progress>,
+        start: Instant,
         waits: &Waits,
-        limits: &Limits,
+        interim: Option<&Interim>,
     ) -> Result<Head, Lost> {
-        let start = Instant::now();
+        let mut heard = false;
         let failed = || Lost::Failed(broken(progress));
         poll_fn(|context| {
             match self.poll_send(context) {
@@ -125,9 +131,20 @@ impl Connection {
                 },
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            match self.poll_head(method, limits, context) {
-                Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
-                Poll::Ready(Err(Unread::Nothing)) if progress.is_none() => return Poll::Ready(Err(Lost::Unanswered)),
+            match self.poll_head(method, context) {
+                Poll::Ready(Ok(Parsed::Final(head))) => return Poll::Ready(Ok(head)),
+                Poll::Ready(Ok(Parsed::Interim(parts))) => {
+                    heard = true;
+                    if let Some(interim) = interim {
+                        interim.put(parts);
+                    }
+                    // What follows may be there already. First it is the client's turn, and time is looked at: an endpoint may send
+                    // nothing else without end.
+                    context.waker().wake_by_ref();
+                }
+                Poll::Ready(Err(Unread::Nothing)) if progress.is_none() && !heard => {
+                    return Poll::Ready(Err(Lost::Unanswered));
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(failed())),
                 Poll::Pending => {}
             }
@@ -275,10 +292,10 @@ impl Connection {
         self.output.extend_from_slice(b"\r\n");
     }
 
-    fn poll_head(&mut self, method: &Method, limits: &Limits, context: &mut Context<'_>) -> Poll<Result<Head, Unread>> {
+    fn poll_head(&mut self, method: &Method, context: &mut Context<'_>) -> Poll<Result<Parsed, Unread>> {
         loop {
             if !self.input.is_empty() {
-                match head::parse(&mut self.input, method, limits.head_bytes) {
+                match head::parse(&mut self.input, method, self.head_bytes) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                     Err(head::Malformed) => return Poll::Ready(Err(Unread::Malformed)),

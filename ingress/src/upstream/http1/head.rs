@@ -47,6 +47,14 @@ impl Head {
     }
 }
 
+/// What an endpoint sends.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Final(Head),
+    /// 1xx but 101; another one follows.
+    Interim(response::Parts),
+}
+
 /// The bytes are no answer that can be understood in one way only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -90,47 +98,44 @@ pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, sending: Sending)
     out.extend_from_slice(b"\r\n");
 }
 
-/// Takes the head of an answer to `method` from the front of `buffer`, interim ones left out; 101 is none of those. `None` when it is
-/// not whole yet. `most` bounds its size in bytes.
-pub(crate) fn parse(buffer: &mut BytesMut, method: &Method, most: usize) -> Result<Option<Head>, Malformed> {
-    loop {
-        let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-        let mut response = httparse::Response::new(&mut []);
-        let parser = httparse::ParserConfig::default();
-        let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut fields) {
-            Ok(httparse::Status::Complete(length)) if length <= most => length,
-            Ok(httparse::Status::Partial) if buffer.len() <= most => return Ok(None),
-            _ => return Err(Malformed),
-        };
-        let (Some(code), Some(minor)) = (response.code, response.version) else {
-            return Err(Malformed);
-        };
-        let status = StatusCode::from_u16(code).map_err(|_| Malformed)?;
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            let _ = buffer.split_to(length);
-            continue;
-        }
-        let start = buffer.as_ptr() as usize;
-        let place = |value: &[u8]| -> Range<usize> {
-            let from = (value.as_ptr() as usize).wrapping_sub(start);
-            from..from + value.len()
-        };
-        let mut places = Vec::with_capacity(response.headers.len());
-        for field in response.headers.iter() {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
-            places.push((name, place(field.value)));
-        }
-        let head = buffer.split_to(length).freeze();
-        let (mut parts, ()) = Response::new(()).into_parts();
-        parts.headers = HeaderMap::with_capacity(places.len() + ADDED_LATER);
-        for (name, range) in places {
-            let value = HeaderValue::from_maybe_shared(head.slice(range)).map_err(|_| Malformed)?;
-            parts.headers.append(name, value);
-        }
-        parts.status = status;
-        parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-        return meaning(parts, method).map(Some);
+/// Takes the head of an answer to `method` from the front of `buffer`. `None` when it is not whole yet. `most` bounds its size in bytes.
+pub(crate) fn parse(buffer: &mut BytesMut, method: &Method, most: usize) -> Result<Option<Parsed>, Malformed> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut fields) {
+        Ok(httparse::Status::Complete(length)) if length <= most => length,
+        Ok(httparse::Status::Partial) if buffer.len() <= most => return Ok(None),
+        _ => return Err(Malformed),
+    };
+    let (Some(code), Some(minor)) = (response.code, response.version) else {
+        return Err(Malformed);
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| Malformed)?;
+    let start = buffer.as_ptr() as usize;
+    let place = |value: &[u8]| -> Range<usize> {
+        let from = (value.as_ptr() as usize).wrapping_sub(start);
+        from..from + value.len()
+    };
+    let mut places = Vec::with_capacity(response.headers.len());
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+        places.push((name, place(field.value)));
     }
+    let head = buffer.split_to(length).freeze();
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.headers = HeaderMap::with_capacity(places.len() + ADDED_LATER);
+    for (name, range) in places {
+        let value = HeaderValue::from_maybe_shared(head.slice(range)).map_err(|_| Malformed)?;
+        parts.headers.append(name, value);
+    }
+    parts.status = status;
+    parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    // What is said of a length has no meaning in an interim answer: none has a body (RFC 9112, 6.3).
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Some(Parsed::Interim(parts)));
+    }
+    meaning(parts, method).map(|head| Some(Parsed::Final(head)))
 }
 
 /// Fields that are set on the way; a map that is large enough from the start is not copied.

@@ -3,6 +3,7 @@
 //! INVARIANT: what is written here is what `upstream/http1/head.rs`, [`crate::proxy::headers::incoming`] and `answer.rs` make of the
 //! same answer, but for the order of fields.
 
+use super::super::answer::status_line;
 use super::super::date;
 use super::request::append_lower;
 use hyper::StatusCode;
@@ -50,11 +51,7 @@ pub(super) fn read(buffer: &[u8], head_only: bool, most: usize, out: &mut Vec<u8
     let Ok(status) = StatusCode::from_u16(code) else {
         return Read::Other;
     };
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    status_line(out, status);
     let (mut body, mut has_date, mut has_server) = (None, false, false);
     for field in response.headers.iter() {
         let is = |word: &str| field.name.eq_ignore_ascii_case(word);

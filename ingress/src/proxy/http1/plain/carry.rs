@@ -4,6 +4,7 @@ use super::deliver::Delivery;
 use super::{Carried, Plain, answer};
 use crate::balance::{Attempts, Outcome, Pick, Preference};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::http1::answer::flush;
 use crate::proxy::http1::{Connection, READ_AHEAD, Reader, head};
 use crate::proxy::{headers, target};
 use crate::reason::Reason;
@@ -11,6 +12,7 @@ use crate::upstream::{self, Failure, Taken, Waits};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -76,14 +78,9 @@ where
                 return self.unusual(reader, &plain, start, pick, Err(reason));
             }
             First::Unusual => {
-                let method = if plain.head_only { Method::HEAD } else { Method::GET };
-                let result = tokio::select! {
-                    biased;
-                    result = endpoint.answer(&method, &waits, &proxy.limits) => result,
-                    () = left(reader) => {
-                        drop(self.record(reader, &plain, start, pick));
-                        return Carried::Over;
-                    }
+                let Some(result) = self.later(&plain, endpoint, reader, start, &waits).await else {
+                    drop(self.record(reader, &plain, start, pick));
+                    return Carried::Over;
                 };
                 let (outcome, result) = match result {
                     // Nobody asked for another protocol.
@@ -143,6 +140,33 @@ where
             connection.alarm.poll(due, context).map(|()| First::Late)
         })
         .await
+    }
+
+    /// Waits for an answer that is not plain; interim ones pass meanwhile. `None` when the client went away.
+    async fn later(
+        &mut self,
+        plain: &Plain,
+        endpoint: Taken,
+        reader: &mut Reader<S>,
+        start: Instant,
+        waits: &Waits,
+    ) -> Option<Result<Response<upstream::Body>, Failure>> {
+        let method = if plain.head_only { Method::HEAD } else { Method::GET };
+        let mut answer = pin!(endpoint.answer(&method, start.into(), waits, &self.interim));
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut answer => {
+                    self.interim.take(&mut self.out);
+                    return Some(result);
+                }
+                () = self.interim.there() => {
+                    self.interim.take(&mut self.out);
+                    flush(&mut self.writer, &mut self.out).await.ok()?;
+                }
+                () = left(reader) => return None,
+            }
+        }
     }
 
     fn unusual(

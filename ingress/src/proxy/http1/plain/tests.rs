@@ -7,7 +7,7 @@ use crate::proxy::http1::answer::{self as usual, Form};
 use crate::proxy::http1::head;
 use crate::proxy::{headers, target};
 use crate::route::host_of;
-use crate::upstream::{Sending, parse_head, write_head};
+use crate::upstream::{Parsed, Sending, parse_head, write_head};
 use bytes::BytesMut;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request};
@@ -141,9 +141,10 @@ fn quick_answer(raw: &[u8], head_only: bool, keep: bool) -> Option<(Vec<u8>, u64
 fn usual_answer(raw: &[u8], head_only: bool, keep: bool) -> (Vec<u8>, u64) {
     let method = if head_only { Method::HEAD } else { Method::GET };
     let mut buffer = BytesMut::from(raw);
-    let head = parse_head(&mut buffer, &method, 64 * 1024)
-        .expect("it is fine")
-        .expect("it is whole");
+    let parsed = parse_head(&mut buffer, &method, 64 * 1024).expect("it is fine");
+    let Some(Parsed::Final(head)) = parsed else {
+        panic!("no interim answer is plain");
+    };
     assert!(head.keep_alive);
     let bytes = head.length().expect("its length is known");
     let mut response = headers::incoming(Response::from_parts(head.parts, ()));
