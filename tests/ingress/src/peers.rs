@@ -14,6 +14,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// How often a proxy is started whose ports are taken.
+const TRIES: u32 = 5;
+/// What all of them say then, in lower case.
+const TAKEN: &str = "address already in use";
+
 /// Where a proxy takes what.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -109,6 +114,17 @@ impl Peer {
 
     /// Starts it; waits, 30 s at most, until it answers by its routes.
     pub async fn start(kind: &Kind, task: &Task<'_>) -> Result<Self> {
+        let mut tries = 1;
+        loop {
+            match Self::start_once(kind, task).await {
+                // A connection of somebody else had one of the free ports in the meantime.
+                Err(error) if tries < TRIES && error.to_string().to_lowercase().contains(TAKEN) => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn start_once(kind: &Kind, task: &Task<'_>) -> Result<Self> {
         let mut ports = free_ports()?;
         if let Kind::Traefik(_) = kind {
             ports.http2 = ports.http;
