@@ -48,7 +48,7 @@ async fn ready(api: &FakeApi) -> Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_comes_after_the_last_of_four_lists_whichever_it_is() {
+async fn s29_ready_comes_after_the_last_of_four_lists_whichever_it_is() {
     for held in KINDS {
         let api = cluster(&[endpoint("one").await]).await;
         api.hold(held);
@@ -108,7 +108,7 @@ async fn requests_go_by_host_and_changes_count_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_missed_while_the_watch_was_cut_is_read_again() {
+async fn s29_what_was_missed_while_the_watch_was_cut_is_read_again() {
     let (one, two) = (endpoint("one").await, endpoint("two").await);
     let api = cluster(&[one]).await;
     let proxy = ready(&api).await;
@@ -242,7 +242,7 @@ async fn metrics_and_the_report_show_routes_and_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_proxy_writes_status_once_and_another_follows_it() {
+async fn s21_one_proxy_writes_status_once_and_another_follows_it() {
     let api = cluster(&[endpoint("one").await]).await;
     let foreign =
         json!({ "metadata": { "name": "foreign", "namespace": "default" }, "spec": { "ingressClassName": "other" } });

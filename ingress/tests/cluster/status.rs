@@ -5,7 +5,7 @@ use crate::harness::{Proxy, endpoint, ingress, pod, until};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_address_stands_in_every_status_instead_of_the_nodes_and_none_empties_it() {
+async fn s21_publish_address_stands_in_every_status_instead_of_the_nodes_and_none_empties_it() {
     let api = cluster(&[endpoint("one").await]).await;
     api.put("pods", pod("a", "10.0.0.1"));
     let points = |name: &str| -> Value {
