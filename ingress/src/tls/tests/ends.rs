@@ -5,6 +5,7 @@ use crate::route::{Builder, CONTROLLER, Class, Ingress, Objects, Options as Rout
 use crate::secrets::{Found, Material, Name, View};
 use crate::tls::provider;
 use k8s_openapi::api::core::v1::Secret;
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
@@ -68,6 +69,7 @@ pub fn remarks(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// A client that trusts one authority.
+#[derive(Clone)]
 pub struct Client {
     config: ClientConfig,
 }
@@ -115,6 +117,12 @@ impl Client {
 
     pub fn offering(mut self, alpn: &[&str]) -> Self {
         self.config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Resumes no session: each handshake shows the certificate of its time.
+    pub fn forgetful(mut self) -> Self {
+        self.config.resumption = Resumption::disabled();
         self
     }
 

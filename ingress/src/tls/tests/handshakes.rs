@@ -196,9 +196,14 @@ async fn s19_rotation_under_load_fails_no_handshake_and_takes_effect() {
     let ca = Authority::new("ca");
     let (old, new) = (ca.server(&["a.com"]), ca.server(&["a.com"]));
     let server = Server::start(one_host(vec![old.secret("a")]), &Options::default()).await;
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            let (client, address) = (Client::trusting(&ca), server.address);
+    // Resumed sessions show the certificate that they began with.
+    let kinds = [Client::trusting(&ca), Client::trusting(&ca).forgetful()];
+    let clients: Vec<_> = kinds
+        .iter()
+        .cycle()
+        .take(4)
+        .map(|client| {
+            let (client, address) = (client.clone(), server.address);
             let (old, new) = (old.der.clone(), new.der.clone());
             tokio::spawn(async move {
                 let mut seen = (0, 0);
