@@ -15,6 +15,7 @@ pub mod target;
 mod upstream;
 mod values;
 
+use secrets::Reach;
 pub use secrets::{NoSecrets, Secrets, Use, named as named_secrets};
 #[cfg(test)]
 pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
@@ -107,10 +108,15 @@ pub fn nothing() -> Arc<Policy> {
 pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, options: &Options) -> Wishes {
     let mut values = Values::new(annotations);
     let mut policy = Policy::default();
+    let reach = Reach {
+        namespace,
+        secrets,
+        options,
+    };
     requests::read(&mut values, &mut policy);
-    responses::read(&mut values, &mut policy, namespace, secrets, options);
-    auth::read(&mut values, &mut policy, namespace, secrets, options);
-    upstream::read(&mut values, &mut policy, namespace, secrets, options);
+    responses::read(&mut values, &mut policy, reach);
+    auth::read(&mut values, &mut policy, reach);
+    upstream::read(&mut values, &mut policy, reach);
     let canary = canary::read(&mut values);
     let aliases = values.list("server-alias", syntax::alias).unwrap_or_default();
     let fallback = values.parse("default-backend", syntax::object_name);

@@ -1,12 +1,11 @@
 //! Who a client must be: passwords, a service that is asked, certificates. Everything here protects, so what cannot be read closes.
 
-use super::secrets::{Secrets, place};
+use super::secrets::{Reach, Secrets};
 use super::syntax;
 use super::target::Target;
 use super::values::Values;
 use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy, Upstream};
 use crate::proxy::policy::htpasswd::is_known;
-use crate::route::Options;
 use hyper::Method;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,19 +17,13 @@ const MOST_USERS: usize = 10_000;
 /// Authorities of one Secret.
 const MOST_AUTHORITIES: usize = 64;
 
-pub(super) fn read(
-    values: &mut Values<'_>,
-    policy: &mut Policy,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) {
-    policy.basic_auth = basic(values, namespace, secrets, options);
-    policy.external_auth = external(values, namespace, secrets, options);
-    policy.client_certificate = certificate(values, namespace, secrets, options);
+pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_>) {
+    policy.basic_auth = basic(values, reach);
+    policy.external_auth = external(values, reach);
+    policy.client_certificate = certificate(values, reach);
 }
 
-fn basic(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, options: &Options) -> Option<BasicAuth> {
+fn basic(values: &mut Values<'_>, reach: Reach<'_>) -> Option<BasicAuth> {
     match values.text("auth-type") {
         Some("basic") => {}
         Some(_) => {
@@ -63,9 +56,10 @@ fn basic(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, option
             return None;
         }
     };
-    let users = place(text, namespace, options)
+    let users = reach
+        .place(text)
         .map_err(str::to_owned)
-        .and_then(|(namespace, name)| users(secrets, &namespace, &name, map));
+        .and_then(|(namespace, name)| users(reach.secrets, &namespace, &name, map));
     match users {
         Ok(users) => {
             // Who they are stays in the Secret.
@@ -130,14 +124,9 @@ pub(crate) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static 
     pairs.collect()
 }
 
-fn external(
-    values: &mut Values<'_>,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) -> Option<ExternalAuth> {
+fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {
     let url = values.text("auth-url");
-    let target = values.parse("auth-url", |url| Target::parse(url, namespace, options));
+    let target = values.parse("auth-url", |url| Target::parse(url, reach.namespace, reach.options));
     let method = values.parse("auth-method", syntax::method).unwrap_or(Method::GET);
     let response_headers = values
         .list("auth-response-headers", syntax::header_name)
@@ -146,7 +135,7 @@ fn external(
     let parameter = values.parse("auth-signin-redirect-param", syntax::cookie_name);
     let (url, target) = (url?, target?);
     let tls = match target.tls {
-        true => Some(asked_over_tls(values, &target, namespace, secrets, options)?),
+        true => Some(asked_over_tls(values, &target, reach)?),
         false => None,
     };
     // ingress-nginx adds where the client came from, unless the URL says it itself.
@@ -170,20 +159,14 @@ fn external(
 
 /// How an `https` authentication service proves itself: by the authorities that the Ingress names, because none come with this program.
 /// A fault, which closes, when it does not name any.
-fn asked_over_tls(
-    values: &mut Values<'_>,
-    target: &Target,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) -> Option<Upstream> {
+fn asked_over_tls(values: &mut Values<'_>, target: &Target, reach: Reach<'_>) -> Option<Upstream> {
     let Some(text) = values.text("auth-url-ca-secret") else {
         let why =
             "https needs ingress.landfall.dev/auth-url-ca-secret, a Secret with the service's authorities in ca.crt";
         values.fault("auth-url", why);
         return None;
     };
-    match authorities(secrets, text, namespace, options) {
+    match authorities(reach, text) {
         Ok(authorities) => Some(Upstream {
             tls_verify: true,
             tls_authorities: authorities.into(),
@@ -197,12 +180,7 @@ fn asked_over_tls(
     }
 }
 
-fn certificate(
-    values: &mut Values<'_>,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) -> Option<ClientCertificate> {
+fn certificate(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ClientCertificate> {
     let optional = match values.text("auth-tls-verify-client") {
         None | Some("on") => Some(false),
         Some("optional") => Some(true),
@@ -220,7 +198,7 @@ fn certificate(
         return None;
     };
     let optional = optional?;
-    match authorities(secrets, text, namespace, options) {
+    match authorities(reach, text) {
         Ok(authorities) => Some(ClientCertificate {
             authorities,
             optional,
@@ -234,20 +212,16 @@ fn certificate(
 }
 
 /// DER certificates of `ca.crt`.
-pub(super) fn authorities(
-    secrets: &dyn Secrets,
-    text: &str,
-    namespace: &str,
-    options: &Options,
-) -> Result<Vec<Vec<u8>>, String> {
-    let (namespace, name) = place(text, namespace, options)?;
+pub(super) fn authorities(reach: Reach<'_>, text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let (namespace, name) = reach.place(text)?;
     let missing = |why: &str| format!("Secret {namespace}/{name} {why}");
-    let pem = secrets
+    let pem = reach
+        .secrets
         .value(&namespace, &name, "ca.crt")
         .map_err(|why| missing(&why))?;
     let pem = pem.ok_or_else(|| missing("has no key ca.crt"))?;
     // Authorities without their revocations would let in who was shut out.
-    if let Ok(Some(_)) = secrets.value(&namespace, &name, "ca.crl") {
+    if let Ok(Some(_)) = reach.secrets.value(&namespace, &name, "ca.crl") {
         return Err(missing("has a ca.crl, which is not supported"));
     }
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)

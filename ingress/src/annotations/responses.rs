@@ -1,10 +1,9 @@
 //! What happens to answers: cross-origin fields, our own fields, statuses that are replaced.
 
-use super::secrets::{Secrets, place};
+use super::secrets::Reach;
 use super::syntax;
 use super::values::Values;
 use crate::policy::{Cors, Policy};
-use crate::route::Options;
 use hyper::header::{HeaderName, HeaderValue};
 
 /// ingress-nginx's defaults.
@@ -29,18 +28,12 @@ const NOT_OURS: [&str; 9] = [
 /// Fields that one Ingress may set.
 const MOST_FIELDS: usize = 32;
 
-pub(super) fn read(
-    values: &mut Values<'_>,
-    policy: &mut Policy,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) {
+pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_>) {
     policy.cors = cors(values);
     policy.hsts = values.parse("hsts", hsts);
     policy.response_headers = values.parse("response-headers", fields).unwrap_or_default();
     if let Some(text) = values.text("custom-headers") {
-        match custom(secrets, text, namespace, options) {
+        match custom(reach, text) {
             Ok(mut more) => {
                 // Ours count where both have a field.
                 more.retain(|(name, _)| !policy.response_headers.iter().any(|(ours, _)| ours == name));
@@ -57,15 +50,10 @@ pub(super) fn read(
 }
 
 /// Names and values of a ConfigMap.
-fn custom(
-    secrets: &dyn Secrets,
-    text: &str,
-    namespace: &str,
-    options: &Options,
-) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-    let (namespace, name) = place(text, namespace, options)?;
+fn custom(reach: Reach<'_>, text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let (namespace, name) = reach.place(text)?;
     let of = |why: &str| format!("its fields are not set: ConfigMap {namespace}/{name} {why}");
-    let pairs = secrets.config(&namespace, &name).map_err(|why| of(&why))?;
+    let pairs = reach.secrets.config(&namespace, &name).map_err(|why| of(&why))?;
     if pairs.len() > MOST_FIELDS {
         return Err(of("has more than 32 keys"));
     }

@@ -92,8 +92,24 @@ pub fn named(ingress: &Ingress, options: &Options) -> Vec<Use> {
     uses
 }
 
+/// Where an Ingress is, and what its annotations may read from there.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    /// The Ingress's own.
+    pub(super) namespace: &'a str,
+    pub(super) secrets: &'a dyn Secrets,
+    pub(super) options: &'a Options,
+}
+
+impl Reach<'_> {
+    /// Namespace and name of the object that a text names.
+    pub(super) fn place(self, text: &str) -> Result<(String, String), &'static str> {
+        place(text, self.namespace, self.options)
+    }
+}
+
 /// Reads `name` or `namespace/name`.
-pub(super) fn place(text: &str, own: &str, options: &Options) -> Result<(String, String), &'static str> {
+fn place(text: &str, own: &str, options: &Options) -> Result<(String, String), &'static str> {
     let (namespace, name) = text.split_once('/').unwrap_or((own, text));
     let place = (
         super::syntax::object_name(namespace)?,

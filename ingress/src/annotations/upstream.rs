@@ -1,12 +1,11 @@
 //! How endpoints are chosen and spoken to.
 
 use super::auth::authorities;
-use super::secrets::{Secrets, place};
+use super::secrets::Reach;
 use super::syntax;
 use super::target::{Place, Target};
 use super::values::Values;
 use crate::policy::{Affinity, HashKey, Mirror, Policy, Protocol, Retries, RetryStatuses, Timeouts, Upstream};
-use crate::route::Options;
 use crate::tls::Fault;
 use crate::tls::backend::Identity;
 use std::sync::Arc;
@@ -17,13 +16,7 @@ const COOKIE: &str = "INGRESSCOOKIE";
 /// Endpoints tried for one request at most, whatever an annotation says.
 const MOST_TRIES: u32 = 10;
 
-pub(super) fn read(
-    values: &mut Values<'_>,
-    policy: &mut Policy,
-    namespace: &str,
-    secrets: &dyn Secrets,
-    options: &Options,
-) {
+pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_>) {
     policy.timeouts = Timeouts {
         connect: values
             .parse("proxy-connect-timeout", syntax::time)
@@ -47,8 +40,8 @@ pub(super) fn read(
             .filter(|t| !t.is_zero()),
     };
     policy.affinity = affinity(values);
-    policy.upstream = upstream(values, namespace, secrets, options);
-    policy.mirror = mirror(values, namespace, options);
+    policy.upstream = upstream(values, reach);
+    policy.mirror = mirror(values, reach);
     match values.text("load-balance") {
         None | Some("ewma") => {}
         Some("round_robin") => values.approximate("load-balance", "the less busy of two endpoints is taken"),
@@ -108,7 +101,7 @@ fn affinity(values: &mut Values<'_>) -> Option<Affinity> {
     wanted.then_some(affinity)
 }
 
-fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, options: &Options) -> Upstream {
+fn upstream(values: &mut Values<'_>, reach: Reach<'_>) -> Upstream {
     let protocol = values.parse("backend-protocol", |text| match text.to_ascii_uppercase().as_str() {
         "HTTP" | "AUTO_HTTP" => Ok(Protocol::Http1),
         "HTTPS" => Ok(Protocol::Https),
@@ -120,13 +113,13 @@ fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, opt
     let tls_verify = values.flag("proxy-ssl-verify").unwrap_or(false);
     let (mut tls_authorities, mut tls_identity) = (vec![], None);
     if let Some(text) = values.text("proxy-ssl-secret") {
-        match authorities(secrets, text, namespace, options) {
+        match authorities(reach, text) {
             Ok(authorities) => tls_authorities = authorities,
             // Without authorities nothing can be verified: endpoints then fail, as they should.
             Err(why) if tls_verify => values.approximate("proxy-ssl-secret", &why),
             Err(_) => {}
         }
-        match identity(secrets, text, namespace, options) {
+        match identity(reach, text) {
             Ok(identity) => tls_identity = identity.map(Arc::new),
             Err(why) => {
                 let why = format!("endpoints are shown no certificate: {why}");
@@ -149,11 +142,12 @@ fn upstream(values: &mut Values<'_>, namespace: &str, secrets: &dyn Secrets, opt
 }
 
 /// The certificate of `tls.crt` with the key of `tls.key`; none when the Secret has neither.
-fn identity(secrets: &dyn Secrets, text: &str, namespace: &str, options: &Options) -> Result<Option<Identity>, String> {
-    let (namespace, name) = place(text, namespace, options)?;
+fn identity(reach: Reach<'_>, text: &str) -> Result<Option<Identity>, String> {
+    let (namespace, name) = reach.place(text)?;
     let of = |why: String| format!("Secret {namespace}/{name} {why}");
     let value = |key| {
-        secrets
+        reach
+            .secrets
             .value(&namespace, &name, key)
             .map(|value| value.map(Zeroizing::new))
     };
@@ -188,7 +182,7 @@ fn hash_key(text: &str) -> Result<HashKey, &'static str> {
     }
 }
 
-fn mirror(values: &mut Values<'_>, namespace: &str, options: &Options) -> Option<Mirror> {
+fn mirror(values: &mut Values<'_>, reach: Reach<'_>) -> Option<Mirror> {
     let body = match values.text("mirror-request-body") {
         None | Some("on" | "true") => true,
         Some("off" | "false") => false,
@@ -199,7 +193,7 @@ fn mirror(values: &mut Values<'_>, namespace: &str, options: &Options) -> Option
     };
     let target = values.text("mirror-target")?;
     let place = values.parse("mirror-target", |url| {
-        let target = Target::parse(url, namespace, options)?;
+        let target = Target::parse(url, reach.namespace, reach.options)?;
         match target.place {
             // A copy for the same host would come back and be copied again.
             Place::OwnHost => Err("a copy cannot go to the request's own host"),
