@@ -126,6 +126,9 @@ pub struct Undo {
     /// Do it without asking for the cluster's name.
     #[arg(long)]
     pub yes: bool,
+    /// Show what would be taken back, in order, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(ClapArgs)]

@@ -117,6 +117,8 @@ codes! {
     AgentStart = "LF0207" => Unreachable,
     /// The two sides speak different protocol versions.
     Protocol = "LF0208" => Unreachable,
+    /// A recorded member of the cluster is not here: it does not answer, or the inventory lacks it.
+    MemberAbsent = "LF0209" => Unreachable,
     /// A preflight check refused; the finding's own id says which.
     Preflight = "LF0301" => PreflightRefused,
     /// The bundle's format is not valid.

@@ -17,7 +17,7 @@ pub fn install(args: &Install) -> Done {
     let bundle = open(&args.bundle, &args.common)?;
     let recorder = Recorder::new(render::sink(args.common.output));
     let around = remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
-    let until = if args.dry_run { Until::Plan } else { Until::Verified };
+    let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
         OnFailure::Rollback => run::OnFailure::Rollback,
