@@ -7,7 +7,7 @@ use crate::fleet::{self, Sessions, Voice};
 use crate::present::Present;
 use crate::run::{OnFailure, Outcome, Surroundings, Until};
 use crate::session::{AgentPlace, NodeSession};
-use crate::{inspect, render, undo};
+use crate::{adopt, inspect, render, undo};
 use landfall_bundle::BundleFile;
 use landfall_core::action::{Action, BootstrapGoal};
 use landfall_core::cluster_record::ClusterRecord;
@@ -16,7 +16,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
-use landfall_core::membership::{MembershipInput, wanted_record};
+use landfall_core::membership::{MembershipInput, is_formed, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::plan::install::plan_install;
 use landfall_core::plan::pending::{pass_waits, settle};
@@ -99,8 +99,9 @@ impl InstallRun<'_> {
         self.connect()?;
         fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, self.around)?;
         self.outcome.run = Some(self.around.run.clone());
-        let present = self.look()?;
+        let mut present = self.look()?;
         let facts = self.gather_facts()?;
+        self.adopt(&mut present, &facts)?;
         self.preflight(&present, &facts)?;
         let prepared = self.plan(present, &facts)?;
         if self.until == Until::Plan {
@@ -187,6 +188,21 @@ impl InstallRun<'_> {
                 Request::Facts(preflight::query(self.desired, node))
             })
         })
+    }
+
+    /// A cluster of an older landfall has no record: it is read from the cluster itself.
+    fn adopt(&mut self, present: &mut Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
+        if present.record.is_some() || !is_formed(&present.owned) {
+            return Ok(());
+        }
+        let control_planes = self.desired.inventory.control_planes();
+        let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
+        let session = session.ok_or_else(|| no_plan(PlanError::NoControlPlane))?;
+        let (uid, cluster) = (&self.around.new_uid, &self.cluster);
+        let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
+        present.record = Some(record);
+        self.outcome.record.clone_from(&present.record);
+        Ok(())
     }
 
     fn preflight(&mut self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
