@@ -11,6 +11,7 @@ pub mod layout;
 pub mod name;
 pub mod plan;
 pub mod preflight;
+pub mod report;
 pub mod secret;
 pub mod spec;
 pub mod transport;

@@ -8,7 +8,7 @@ use crate::run::{Back, OnFailure, Outcome, Surroundings, Until};
 use crate::session::AgentPlace;
 use crate::{inspect, render, undo};
 use landfall_bundle::BundleFile;
-use landfall_core::event::EventKind;
+use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
@@ -21,6 +21,8 @@ use landfall_core::spec::Desired;
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::{NodeLogs, Request};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 /// How long a cluster that has just come up may take until every path works: flannel's and kube-proxy's slowest retries are 30 s.
@@ -35,16 +37,16 @@ pub fn install(
     until: Until,
     on_failure: OnFailure,
     around: &Surroundings,
+    voice: &Voice,
 ) -> Outcome {
-    let voice = Voice::new(around);
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
     // Machines outside are looked from at the very end; that they cannot be reached is better known now.
     let machines: Vec<&Node> = desired.inventory.outside().collect();
-    let ((sessions, errors), (outside, outside_errors)) = voice.phase("connect", || {
+    let ((sessions, errors), (outside, outside_errors)) = voice.phase(Phase::Connect, || {
         std::thread::scope(|scope| {
-            let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::Visitor, around, &voice));
-            let members = fleet::connect(&members, AgentPlace::Member, around, &voice);
+            let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::Visitor, around, voice));
+            let members = fleet::connect(&members, AgentPlace::Member, around, voice);
             let outside = outside.join();
             (
                 members,
@@ -61,7 +63,7 @@ pub fn install(
             until,
             on_failure,
             around,
-            &voice,
+            voice,
             &sessions,
             &outside,
             &mut outcome,
@@ -102,7 +104,9 @@ fn on_sessions(
             return fleet::leave_nothing(sessions);
         }
     };
-    outcome.plan = Some(pending(&plan, &satisfied));
+    let pending = pending(&plan, &satisfied);
+    voice.planned(outcome.run.as_ref(), pending.steps.len());
+    outcome.plan = Some(pending);
     if until == Until::Plan {
         match missing_bytes(bundle, sessions, &plan, &satisfied) {
             Ok(bytes) => outcome.bytes_to_send = bytes,
@@ -110,7 +114,7 @@ fn on_sessions(
         }
         return fleet::leave_nothing(sessions);
     }
-    if let Err(errors) = voice.phase("check-bundle", || check_blobs(bundle, &plan, &satisfied)) {
+    if let Err(errors) = voice.phase(Phase::CheckBundle, || check_blobs(bundle, &plan, &satisfied)) {
         outcome.errors.extend(errors);
         return fleet::leave_nothing(sessions);
     }
@@ -122,7 +126,7 @@ fn on_sessions(
         cancel: &around.cancel,
         voice,
     };
-    let executed = voice.phase("execute", || executor.run(&plan, &satisfied));
+    let executed = voice.phase(Phase::Execute, || executor.run(&plan, &satisfied));
     outcome.changes = executed.changes;
     outcome.bytes_sent = executed.bytes_sent;
     outcome.interrupted = around.cancel.is_cancelled();
@@ -173,7 +177,7 @@ fn prepare(
     outcome: &mut Outcome,
 ) -> Result<Prepared, Vec<Diagnosis>> {
     let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
-    let facts: BTreeMap<NodeName, NodeFacts> = voice.phase("facts", || {
+    let facts: BTreeMap<NodeName, NodeFacts> = voice.phase(Phase::Facts, || {
         fleet::ask_all(sessions, |name| {
             let node = desired
                 .inventory
@@ -182,13 +186,13 @@ fn prepare(
             Request::Facts(preflight::query(desired, node))
         })
     })?;
-    let findings = voice.phase("preflight", || preflight::check(desired, &facts, &owned));
+    let findings = voice.phase(Phase::Preflight, || preflight::check(desired, &facts, &owned));
     let (refused, warned): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.severity == Severity::Refuse);
     outcome.warnings.extend(warned.into_iter().map(|f| f.to_string()));
     if !refused.is_empty() {
         return Err(refused.into_iter().map(Diagnosis::from).collect());
     }
-    voice.phase("plan", || {
+    voice.phase(Phase::Plan, || {
         let input = render::render(desired, bundle.index(), &facts)?;
         let plan = plan_install(&input)
             .map_err(|error| vec![Diagnosis::new(Code::BundleMissing, "no plan can be made").because(&error)])?;
@@ -325,7 +329,7 @@ fn failed(on_failure: OnFailure, around: &Surroundings, voice: &Voice, sessions:
     outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
 }
 
-/// Saves the ends of kubeadm's, kubelet's and containerd's logs of the nodes that failed, beside the report.
+/// Saves the ends of kubeadm's, kubelet's and containerd's logs of the nodes that failed, beside the report and for its owner alone.
 fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome: &Outcome) {
     let Some(directory) = &around.report_dir else { return };
     let nodes: BTreeSet<&NodeName> = outcome.errors.iter().filter_map(|e| e.node.as_ref()).collect();
@@ -334,10 +338,16 @@ fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome:
         let saved = session.ask::<NodeLogs>(&Request::Logs).and_then(|logs| {
             let directory = directory.join("logs").join(node.as_str());
             let write = || -> std::io::Result<()> {
-                std::fs::create_dir_all(&directory)?;
-                logs.files
-                    .iter()
-                    .try_for_each(|(name, text)| std::fs::write(directory.join(name.replace('/', "_")), text))
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&directory)?;
+                logs.files.iter().try_for_each(|(name, text)| {
+                    let mut options = std::fs::OpenOptions::new();
+                    let options = options.write(true).create(true).truncate(true).mode(0o600);
+                    let mut file = options.open(directory.join(name.replace('/', "_")))?;
+                    file.write_all(text.as_bytes())
+                })
             };
             write()
                 .map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;

@@ -5,6 +5,7 @@ use crate::fleet::{self, Sessions, Voice};
 use crate::run::{Back, Outcome, Surroundings};
 use crate::session::AgentPlace;
 use landfall_core::action::Undo;
+use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
@@ -14,16 +15,15 @@ use landfall_core::wire::{Request, UndoOutcome};
 use std::collections::BTreeMap;
 
 /// See [`crate::run::undo`].
-pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn undo(desired: &Desired, back: Back, around: &Surroundings, voice: &Voice) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    let (sessions, errors) = voice.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, around, voice)
     });
     outcome.errors = errors;
     if sessions.is_empty() || (!outcome.errors.is_empty() && back == Back::LastRun) {
-        // A rollback on some nodes only would leave a cluster of two minds; uninstall of the reachable rest is wanted.
+        // A rollback on some nodes only would leave nodes with different configurations; uninstall of the reachable rest is wanted.
         fleet::leave_nothing(&sessions);
         fleet::close(&sessions);
         return outcome;
@@ -39,7 +39,7 @@ pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
         }
     }
     match fleet::ask_all::<Ownership>(&sessions, |_| Request::Ownership) {
-        Ok(owned) => take_back(&sessions, &owned, back, &voice, &mut outcome),
+        Ok(owned) => take_back(&sessions, &owned, back, voice, &mut outcome),
         Err(errors) => outcome.errors.extend(errors),
     }
     fleet::close(&sessions);
@@ -72,8 +72,10 @@ pub fn take_back(
         outcome.errors.push(diagnosis);
         return;
     }
+    let entries = owned.values().flat_map(|own| &own.entries);
+    voice.planned(outcome.run.as_ref(), entries.filter(|e| in_run(&e.run)).count());
     let list: Vec<_> = sessions.values().collect();
-    let results = voice.phase("undo", || {
+    let results = voice.phase(Phase::Undo, || {
         fleet::each(&list, |session| {
             let mut events = |event| voice.say(Some(session.name()), event);
             let undone: UndoOutcome = session.ask_with(&Request::Undo { run: run.clone() }, None, &mut events)?;

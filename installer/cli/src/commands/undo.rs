@@ -1,59 +1,44 @@
 //! `rollback` and `uninstall`.
 
-use super::{Done, close, complain};
+use super::CommandResult;
 use crate::args::{Output, Undo};
-use crate::{load, remote, render, say};
-use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use crate::confirm::confirm;
+use crate::output::write_stdout;
+use crate::reporter::Reporter;
+use crate::{load, remote};
+use landfall_core::explain::ExitCode;
 use landfall_engine::run::{self, Back};
-use std::io::IsTerminal;
 
 /// Takes back what the last run changed.
-pub fn rollback(args: &Undo) -> Done {
-    undo(args, Back::LastRun, "take back what the last run changed")
+pub fn rollback(args: &Undo) -> CommandResult {
+    undo(args, Back::LastRun, "This takes back what the last run changed.\n")
 }
 
 /// Takes back everything.
-pub fn uninstall(args: &Undo) -> Done {
+pub fn uninstall(args: &Undo) -> CommandResult {
     undo(
         args,
         Back::Everything,
-        "take the whole cluster away, with everything stored in it",
+        "This removes the WHOLE CLUSTER, with everything stored in it.\n",
     )
 }
 
-fn undo(args: &Undo, back: Back, what: &str) -> Done {
+fn undo(args: &Undo, back: Back, what: &str) -> CommandResult {
     let desired = load::desired(&args.common.inventory)?;
     if !args.yes {
         confirm(&desired.spec.name, what).map_err(|d| vec![d])?;
     }
-    let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
-    let outcome = run::undo(&desired, back, &around);
-    drop(around);
-    let exit = close(&args.common, &outcome);
+    let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    run::undo(&desired, back, &around);
+    let problems = reporter.write().err().into_iter().collect();
+    let exit = reporter.close(problems);
     if args.common.output == Output::Human && exit == ExitCode::Done {
-        say(&match (back, outcome.changes) {
+        write_stdout(&match (back, reporter.report().changes) {
             (_, 0) => "there is nothing to take back\n".to_owned(),
             (Back::Everything, _) => "done; nothing of it is left\n".to_owned(),
             (Back::LastRun, steps) => format!("done; {steps} steps of the last run are taken back\n"),
         });
     }
     Ok(exit)
-}
-
-/// Asks for the cluster's name: the one question nobody answers by habit.
-fn confirm(name: &str, what: &str) -> Result<(), Diagnosis> {
-    let refuse = |text: &str| Diagnosis::new(Code::Usage, text).next("use --yes in scripts");
-    if !std::io::stdin().is_terminal() {
-        return Err(refuse("this needs a confirmation, and standard input is no terminal"));
-    }
-    complain(&format!(
-        "This will {what}. Type the cluster's name ({name}) to go on: "
-    ));
-    let mut line = String::new();
-    let read = std::io::stdin().read_line(&mut line);
-    if read.is_ok() && line.trim() == name {
-        Ok(())
-    } else {
-        Err(refuse("not confirmed; nothing was done"))
-    }
 }

@@ -6,11 +6,10 @@ pub mod mux;
 use crate::action::Undo;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
-use crate::facts::{FactsQuery, NodeFacts};
-use crate::journal::Ownership;
+use crate::facts::FactsQuery;
 use crate::name::{Digest, RunId, SecretId, StepId};
 use crate::plan::Step;
-use crate::verify::{ProbeResult, ProbeSpec};
+use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -215,10 +214,3 @@ pub struct NodeLogs {
     /// File name and text.
     pub files: Vec<(String, String)>,
 }
-
-/// Typed answers, so that both sides name the same type.
-pub type FactsReply = NodeFacts;
-/// Answer to [`Request::Ownership`].
-pub type OwnershipReply = Ownership;
-/// Answer to [`Request::Probe`].
-pub type ProbeReply = Vec<ProbeResult>;
