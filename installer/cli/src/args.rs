@@ -144,6 +144,9 @@ pub struct Undo {
     /// Folder for rollback.json or uninstall.json, and landfall.log.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
+    /// Show what would be taken back, in order, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(ClapArgs)]

@@ -3,62 +3,37 @@
 use crate::output::write_stderr;
 use crate::render::plural;
 use jiff::{Timestamp, tz::TimeZone};
-use landfall_core::event::Command;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
-use std::collections::BTreeMap;
+use landfall_engine::run::UndoSummary;
 use std::io::IsTerminal;
 
-/// A run that would be taken back, as the journals of the nodes tell it.
-#[derive(Debug, Clone)]
-pub struct RunSummary {
-    /// Its number.
-    pub number: u64,
-    /// The command.
-    pub command: Command,
-    /// Who started it: `user@host`.
-    pub owner: String,
-    /// When it began, in milliseconds since 1970 by that operator's clock.
-    pub at_ms: u64,
-    /// How many of its steps would be taken back on each node.
-    pub steps_per_node: BTreeMap<NodeName, usize>,
-    /// Whether it founded the cluster, which would go with it.
-    pub removes_cluster: bool,
-    /// Nodes that joined in it, which would leave the cluster.
-    pub removes_nodes: Vec<NodeName>,
-}
-
-/// Says what `command` would take back: `runs`, newest first. `now_ms` is the present, in milliseconds since 1970.
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not give the runs yet"))]
-pub fn what_goes(command: Command, runs: &[RunSummary], now_ms: u64) -> String {
-    let mut text = format!("`landfall {command}` takes back {}:\n", plural(runs.len(), "run"));
-    for run in runs {
-        let steps = plural(run.steps_per_node.values().sum(), "step");
-        let on: Vec<String> = run
-            .steps_per_node
-            .iter()
-            .map(|(node, n)| format!("{n} on {node}"))
-            .collect();
+/// Says what would be taken back. `now_ms` is the present, in milliseconds since 1970.
+fn what_goes(undo: &UndoSummary, now_ms: u64) -> String {
+    let mut text = format!(
+        "`landfall {}` takes back {}:\n",
+        undo.command.as_str(),
+        plural(undo.runs.len(), "run")
+    );
+    for run in &undo.runs {
+        let on: Vec<String> = run.steps.iter().map(|(node, n)| format!("{n} on {node}")).collect();
         text.push_str(&format!(
-            "  run {}: `landfall {}` by {}, {}; {steps} ({})\n",
+            "  run {}: `landfall {}` by {}, {}; {} ({})\n",
             run.number,
-            run.command,
-            run.owner,
-            moment(run.at_ms, now_ms),
+            run.start.command,
+            if run.start.owner.is_empty() {
+                "an unknown user"
+            } else {
+                &run.start.owner
+            },
+            moment(run.start.at_ms, now_ms),
+            plural(run.step_count(), "step"),
             on.join(", ")
         ));
     }
-    let mut nodes: Vec<&str> = runs
-        .iter()
-        .flat_map(|r| &r.removes_nodes)
-        .map(NodeName::as_str)
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
+    let nodes: Vec<&str> = undo.removes_nodes.iter().map(NodeName::as_str).collect();
     text.push_str(&match nodes.as_slice() {
-        _ if runs.iter().any(|r| r.removes_cluster) => {
-            "This removes the WHOLE CLUSTER, with everything stored in it.\n".to_owned()
-        }
+        _ if undo.removes_cluster => "This removes the WHOLE CLUSTER, with everything stored in it.\n".to_owned(),
         [] => "The cluster stays, with all its nodes.\n".to_owned(),
         [node] => format!("This removes node {node} from the cluster. The cluster stays.\n"),
         nodes => format!(
@@ -66,6 +41,8 @@ pub fn what_goes(command: Command, runs: &[RunSummary], now_ms: u64) -> String {
             nodes.join(", ")
         ),
     });
+    let absent = undo.absent.iter();
+    text.extend(absent.map(|node| format!("{node} does not answer: what lies there stays until this is run again.\n")));
     text
 }
 
@@ -91,15 +68,17 @@ fn moment(at_ms: u64, now_ms: u64) -> String {
     format!("{date} ({ago})")
 }
 
-/// Requires typing the cluster's name on a terminal, so that it is not confirmed by accident. `what` ends with a line break.
-pub fn confirm(cluster: &str, what: &str) -> Result<(), Diagnosis> {
+/// Requires typing the cluster's name on a terminal, so that it is not confirmed by accident.
+pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
     if !std::io::stdin().is_terminal() {
         return Err(refused("this needs a confirmation, and standard input is no terminal"));
     }
-    write_stderr(&format!("{what}Type the cluster's name ({cluster}) to go on: "));
+    let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let what = what_goes(undo, now_ms);
+    write_stderr(&format!("{what}Type the cluster's name ({}) to go on: ", undo.cluster));
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
-    if read.is_ok() && line.trim() == cluster {
+    if read.is_ok() && line.trim() == undo.cluster {
         Ok(())
     } else {
         Err(refused("not confirmed; nothing was done"))
@@ -113,56 +92,81 @@ fn refused(why: &str) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::journal::RunStart;
+    use landfall_core::run_history::FleetRun;
+    use landfall_engine::run::UndoCommand;
 
     /// 2026-11-28 05:00 UTC.
     const NOW: u64 = 1_795_842_000_000;
     const HOUR: u64 = 3_600_000;
 
-    fn run(number: u64, hours_ago: u64, removes_cluster: bool, removes_nodes: &[&str]) -> RunSummary {
-        RunSummary {
+    fn run(number: u64, hours_ago: u64) -> FleetRun {
+        FleetRun {
+            start: RunStart {
+                run: format!("id-{number}").parse().unwrap(),
+                number: Some(number),
+                command: "install".to_owned(),
+                owner: "ann@desk".to_owned(),
+                at_ms: NOW - hours_ago * HOUR,
+                cluster: "ship".to_owned(),
+                continues: None,
+                takes_back: vec![],
+                bundle: None,
+            },
             number,
-            command: Command::Install,
-            owner: "ann@desk".to_owned(),
-            at_ms: NOW - hours_ago * HOUR,
-            steps_per_node: [("cp-1", 20), ("w-1", 1)]
+            outcome: None,
+            steps: [("cp-1", 20), ("w-1", 1)]
                 .map(|(node, n)| (node.parse().unwrap(), n))
                 .into(),
+        }
+    }
+
+    fn undo(command: UndoCommand, runs: Vec<FleetRun>, removes_cluster: bool, removes_nodes: &[&str]) -> UndoSummary {
+        UndoSummary {
+            command,
+            cluster: "ship".to_owned(),
+            runs,
             removes_cluster,
             removes_nodes: removes_nodes.iter().map(|n| n.parse().unwrap()).collect(),
+            absent: vec![],
         }
     }
 
     #[test]
     fn every_kind_of_question() {
+        let lost = UndoSummary {
+            absent: vec!["w-2".parse().unwrap()],
+            ..undo(UndoCommand::Uninstall, vec![run(2, 5), run(1, 720)], true, &["cp-1"])
+        };
         let cases = [
-            ("a changed setting", Command::Rollback, vec![run(3, 0, false, &[])]),
-            ("one node joined", Command::Rollback, vec![run(3, 1, false, &["w-2"])]),
+            (
+                "a changed setting",
+                undo(UndoCommand::Rollback, vec![run(3, 0)], false, &[]),
+            ),
+            (
+                "one node joined",
+                undo(UndoCommand::Rollback, vec![run(3, 1)], false, &["w-2"]),
+            ),
             (
                 "a chain of unfinished runs",
-                Command::Rollback,
-                vec![run(4, 3, false, &["w-3"]), run(3, 50, false, &["w-2", "w-3"])],
+                undo(
+                    UndoCommand::Rollback,
+                    vec![run(4, 3), run(3, 50)],
+                    false,
+                    &["w-2", "w-3"],
+                ),
             ),
-            ("the founding run", Command::Rollback, vec![run(1, 49, true, &["cp-2"])]),
             (
-                "everything",
-                Command::Uninstall,
-                vec![run(2, 5, false, &[]), run(1, 720, true, &[])],
+                "the founding run",
+                undo(UndoCommand::Rollback, vec![run(1, 49)], true, &["cp-2"]),
             ),
+            ("everything, with an absent node", lost),
         ];
         let text: String = cases
             .iter()
-            .map(|(name, command, runs)| format!("# {name}\n{}\n", what_goes(*command, runs, NOW)))
+            .map(|(name, undo)| format!("# {name}\n{}\n", what_goes(undo, NOW)))
             .collect();
         insta::assert_snapshot!("questions", text);
-    }
-
-    #[test]
-    fn a_run_that_founded_the_cluster_is_never_harmless() {
-        for others in 0..3 {
-            let mut runs: Vec<_> = (0..others).map(|n| run(9 - n, n, false, &["w-1"])).collect();
-            runs.push(run(1, 100, true, &[]));
-            assert!(what_goes(Command::Rollback, &runs, NOW).contains("removes the WHOLE CLUSTER"));
-        }
     }
 
     #[test]

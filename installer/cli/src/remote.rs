@@ -1,6 +1,7 @@
 //! SSH for the engine, and what else a run needs from this machine.
 
 use crate::args::Common;
+use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
@@ -51,6 +52,8 @@ pub fn surroundings(
         local_prober: landfall_agent::probe::run,
         owner: owner(),
         run: new_run_id().map_err(internal("no run id can be made"))?,
+        new_uid: ClusterUid::from_random(random().map_err(internal("no random bytes can be had"))?),
+        at_ms: now_ms().map_err(internal("the clock cannot be read"))?,
         report_dir: report,
     })
 }
@@ -91,14 +94,22 @@ fn owner() -> String {
     )
 }
 
-/// A run id that sorts by time and does not collide: seconds since 1970 and four random bytes.
+/// A run id that does not collide: seconds since 1970, for people, and four random bytes.
 fn new_run_id() -> std::io::Result<RunId> {
-    let mut random = [0; 4];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(std::io::Error::other)?
-        .as_secs();
-    let random: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    let random: String = random::<4>()?.iter().map(|b| format!("{b:02x}")).collect();
+    let seconds = now_ms()? / 1000;
     format!("{seconds}-{random}").parse().map_err(std::io::Error::other)
+}
+
+fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut random = [0; N];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    Ok(random)
+}
+
+fn now_ms() -> std::io::Result<u64> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(std::io::Error::other)?;
+    u64::try_from(since.as_millis()).map_err(std::io::Error::other)
 }

@@ -270,6 +270,8 @@ impl RunCounts {
     /// Counts one event.
     pub fn add(&mut self, kind: &EventKind) {
         match kind {
+            // A step of an undo says `Undone` for each thing that went.
+            EventKind::StepFinished { stage: Stage::Undo, .. } => {}
             EventKind::StepFinished { changed: true, .. } => self.changed += 1,
             EventKind::StepFinished { changed: false, .. } => self.unchanged += 1,
             EventKind::StepFailed { .. } => self.failed += 1,

@@ -137,6 +137,9 @@ codes! {
     /// The two sides speak different protocol versions.
     Protocol = "LF0208" => Unreachable, next
         "run the command again with the same version of landfall as the run before, or look whether another landfall is at work on the node";
+    /// A recorded member of the cluster is not here: it does not answer, or the inventory lacks it.
+    MemberAbsent = "LF0209" => Unreachable, next
+        "bring the machine back, or put it into the inventory again; then run the same command again: it finishes what is left";
     /// A preflight check refused; the finding's own id says which.
     Preflight = "LF0301" => PreflightRefused, next
         "correct what was found on the node, then run the same command again";

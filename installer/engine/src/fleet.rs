@@ -114,55 +114,24 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
     })
 }
 
-/// Takes the lease of every node. Returns the run id to use: that of an interrupted run, when there is one.
-pub fn lease(
-    sessions: &Sessions,
-    command: &str,
-    cluster: &str,
-    bundle: Option<String>,
-    around: &Surroundings,
-) -> Result<RunId, Vec<Diagnosis>> {
-    let take = |run: &RunId| {
-        let list: Vec<_> = sessions.values().collect();
-        each(&list, |session| {
-            let request = Request::Lease {
-                run: run.clone(),
-                owner: around.owner.clone(),
-                command: command.to_owned(),
-                cluster: cluster.to_owned(),
-                bundle: bundle.clone(),
-            };
-            let welcome: Welcome = session.ask(&request)?;
-            if welcome.protocol != PROTOCOL_VERSION {
-                return Err(
-                    Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
-                        .on(session.name())
-                        .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol)),
-                );
-            }
-            Ok(welcome)
+/// Takes the lease of every node, or says why not.
+pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroundings) -> Result<(), Vec<Diagnosis>> {
+    let request = Request::Lease {
+        run: around.run.clone(),
+        owner: around.owner.clone(),
+        command: command.to_owned(),
+        cluster: cluster.to_owned(),
+    };
+    let welcomes: BTreeMap<NodeName, Welcome> = ask_all(sessions, |_| request.clone())?;
+    let other = |(name, welcome): (NodeName, Welcome)| {
+        (welcome.protocol != PROTOCOL_VERSION).then(|| {
+            Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
+                .on(&name)
+                .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol))
         })
     };
-    let mut errors = Vec::new();
-    let mut run = around.run.clone();
-    // Run ids begin with their time, so the smallest open one is the run that was interrupted first.
-    for result in take(&around.run) {
-        match result {
-            Ok(welcome) if welcome.run != around.run => {
-                run = if run == around.run {
-                    welcome.run
-                } else {
-                    run.min(welcome.run)
-                };
-            }
-            Ok(_) => {}
-            Err(diagnosis) => errors.push(diagnosis),
-        }
-    }
-    if errors.is_empty() && run != around.run {
-        errors.extend(take(&run).into_iter().filter_map(Result::err));
-    }
-    if errors.is_empty() { Ok(run) } else { Err(errors) }
+    let errors: Vec<Diagnosis> = welcomes.into_iter().filter_map(other).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Asks every node the same and returns the answers by name, or all errors.

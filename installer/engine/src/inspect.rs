@@ -94,8 +94,8 @@ pub fn status(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcom
             Ok(NodeStatus {
                 facts: Some(facts),
                 owned: own.entries.len(),
-                bundle: own.bundle,
-                open_run: own.open_run,
+                bundle: own.bundle().map(str::to_owned),
+                open_run: own.open_run().cloned(),
                 ..NodeStatus::default()
             })
         };

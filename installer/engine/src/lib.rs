@@ -15,4 +15,5 @@ pub mod verify;
 
 mod inspect;
 mod install;
+mod present;
 mod render;

@@ -2,12 +2,15 @@
 
 use crate::fleet::Voice;
 use landfall_bundle::BundleFile;
+use landfall_core::cluster_record::{ClusterRecord, ClusterUid};
 use landfall_core::event::{BundleSummary, Command, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
+use landfall_core::journal::RunStart;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::Plan;
+use landfall_core::run_history::{self, FleetRun};
 use landfall_core::spec::Desired;
 use landfall_core::transport::Transport;
 use landfall_core::verify::{CellOutcome, ProbeResult, ProbeSpec, VerifyReport};
@@ -47,23 +50,53 @@ pub enum OnFailure {
     Rollback,
 }
 
-/// How far `install` goes.
+/// How far a command goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// Stop after the plan (`--dry-run`, `landfall plan`).
     Plan,
-    /// Do it, and verify.
-    Verified,
+    /// Do it.
+    Done,
 }
 
-/// How far back `undo` goes.
+/// What `undo` takes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Back {
-    /// To where the last run that changed something started.
-    LastRun,
-    /// To where landfall was never there.
-    Everything,
+pub enum UndoCommand {
+    /// The newest run, with the unfinished runs that it went on with.
+    Rollback,
+    /// Everything.
+    Uninstall,
 }
+
+impl UndoCommand {
+    /// Returns the command's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollback => run_history::ROLLBACK,
+            Self::Uninstall => run_history::UNINSTALL,
+        }
+    }
+}
+
+/// What an undo is about to do, for the question before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoSummary {
+    /// The command.
+    pub command: UndoCommand,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Runs whose entries go, newest first.
+    pub runs: Vec<FleetRun>,
+    /// Whether the cluster itself goes, with everything stored in it.
+    pub removes_cluster: bool,
+    /// Nodes that leave the cluster.
+    pub removes_nodes: Vec<NodeName>,
+    /// Nodes that are absent: what lies there stays until the command is run again.
+    pub absent: Vec<NodeName>,
+}
+
+/// Asks whether an undo may begin.
+pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 
 /// Tries probes on the operator's own machine.
 pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
@@ -84,6 +117,10 @@ pub struct Surroundings {
     pub owner: String,
     /// Fresh id for this run.
     pub run: RunId,
+    /// Identity for a cluster that this run founds; fresh and random.
+    pub new_uid: ClusterUid,
+    /// This machine's clock when the run began, milliseconds since the epoch. For people alone: it orders nothing.
+    pub at_ms: u64,
     /// Where logs of failed nodes go (made when needed).
     pub report_dir: Option<PathBuf>,
 }
@@ -105,8 +142,14 @@ pub struct Outcome {
     pub residue: Vec<String>,
     /// Whether everything this run did was taken back.
     pub rolled_back: bool,
-    /// The run id that was used (a resumed run keeps its id).
+    /// The id of this run, once it held the nodes' leases.
     pub run: Option<RunId>,
+    /// Members that were not here, each with the reason; what concerns them is still to be done.
+    pub absent: Vec<Diagnosis>,
+    /// The cluster, as its members' journals record it.
+    pub record: Option<ClusterRecord>,
+    /// Runs of the cluster, oldest first.
+    pub runs: Vec<FleetRun>,
     /// State of each node, for `status`.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
@@ -129,7 +172,7 @@ pub struct NodeStatus {
     /// Version and digest of the bundle that was installed.
     pub bundle: Option<String>,
     /// A run that was interrupted.
-    pub open_run: Option<RunId>,
+    pub open_run: Option<RunStart>,
     /// Whether the Node is Ready, with kubelet's version, if the API answered.
     pub ready: Option<(bool, String)>,
     /// Health of the etcd member, on control planes.
@@ -146,6 +189,7 @@ impl Outcome {
         let mut worst = self
             .errors
             .iter()
+            .chain(&self.absent)
             .map(|e| e.code.exit_code())
             .max()
             .unwrap_or(ExitCode::Done);
@@ -194,7 +238,7 @@ pub fn install(
 ) -> Outcome {
     let command = match until {
         Until::Plan => Command::Plan,
-        Until::Verified => Command::Install,
+        Until::Done => Command::Install,
     };
     run(command, desired, Some(bundle), around, |voice| {
         crate::install::install(desired, bundle, until, on_failure, around, voice)
@@ -208,14 +252,15 @@ pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
     })
 }
 
-/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster.
-pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
-    let command = match back {
-        Back::LastRun => Command::Rollback,
-        Back::Everything => Command::Uninstall,
+/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster. `confirm` is asked once it
+/// is known what would go, and may refuse.
+pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, around: &Surroundings) -> Outcome {
+    let name = match command {
+        UndoCommand::Rollback => Command::Rollback,
+        UndoCommand::Uninstall => Command::Uninstall,
     };
-    run(command, desired, None, around, |voice| {
-        crate::undo::undo(desired, back, around, voice)
+    run(name, desired, None, around, |voice| {
+        crate::undo::undo(desired, command, until, confirm, around, voice)
     })
 }
 
@@ -267,7 +312,7 @@ fn run(
         voice.say(None, EventKind::Verified { report });
     }
     let implied = outcome.implied_errors();
-    for diagnosis in outcome.errors.iter().chain(&implied).cloned() {
+    for diagnosis in outcome.errors.iter().chain(&outcome.absent).chain(&implied).cloned() {
         voice.say(None, EventKind::Error { diagnosis });
     }
     voice.finished(outcome.exit_code(), outcome.rolled_back);

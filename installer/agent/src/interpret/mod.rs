@@ -40,9 +40,12 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Returns the entry when it records exactly this action as done.
+    /// Returns the entry when it records this action as done. A one-shot phase is done when it is recorded at all: its recipe may have
+    /// changed since.
     fn same(&self) -> Option<&Entry> {
-        self.owned.filter(|entry| entry.action == self.step.action.digest())
+        let once = matches!(self.step.action, Action::Bootstrap { .. });
+        self.owned
+            .filter(|entry| once || entry.action == self.step.action.identity())
     }
 }
 
@@ -65,9 +68,34 @@ pub fn is_satisfied(agent: &Agent, step: &Step) -> Result<bool> {
 
 /// Runs one step. Blocks until its deadline at most.
 pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<StepOutcome, Diagnosis> {
-    perform(agent, step, say)
-        .map(|changed| StepOutcome { changed })
-        .map_err(|error| error.diagnosis().at(&step.id))
+    let outcome = if step.action.is_undo() {
+        take_back(agent, step, say)
+    } else {
+        perform(agent, step, say).map(|changed| StepOutcome {
+            changed,
+            residue: vec![],
+        })
+    };
+    outcome.map_err(|error| error.diagnosis().at(&step.id))
+}
+
+/// Runs a step of an undo: its records are those of the undo itself.
+fn take_back(agent: &Agent, step: &Step, say: Say) -> Result<StepOutcome> {
+    let residue = match &step.action {
+        Action::BeginUndo { steps } => undo::begin(agent, steps).map(|()| vec![])?,
+        Action::TakeBack { step } => undo::take_back(agent, step, say)?,
+        Action::ForgetUnits { units } => {
+            let names: Vec<&str> = units.iter().map(String::as_str).collect();
+            undo::forget_units(agent, &names).map(|()| vec![])?
+        }
+        _ => return Err(not_of_a_node()),
+    };
+    let changed = residue.is_empty() && matches!(step.action, Action::TakeBack { .. });
+    Ok(StepOutcome { changed, residue })
+}
+
+fn not_of_a_node() -> AgentError {
+    AgentError::Refused("this step is not one that a node carries out".to_owned())
 }
 
 fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
@@ -93,12 +121,14 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         return Ok(false);
     }
     let undo = undo_for(&work)?;
-    let action = step.action.digest();
-    agent.record_intent(|run| Record::Intent {
+    let action = step.action.identity();
+    let wanted = step.action.wanted();
+    agent.record_intent(vec![], |run| Record::Intent {
         run,
         step: step.id.clone(),
         action,
         undo,
+        wanted,
     })?;
     let acted = apply(&work).and_then(|()| {
         let there = holds_after(&work)?;
@@ -142,7 +172,11 @@ fn newest(agent: &Agent, step: &Step) -> Result<Option<Entry>> {
 /// Losing the record of a quick step costs repeating it; of a slow one, minutes.
 fn durability_of_done(action: &Action) -> Durability {
     match action {
-        Action::Run { .. } | Action::Images { .. } | Action::Unit { .. } | Action::Claim { .. } => Durability::OnDisk,
+        Action::Run { .. }
+        | Action::Bootstrap { .. }
+        | Action::Images { .. }
+        | Action::Unit { .. }
+        | Action::Claim { .. } => Durability::OnDisk,
         _ => Durability::Buffered,
     }
 }
@@ -167,8 +201,16 @@ fn check(work: &Work) -> Result<bool> {
         Action::KernelFeatures { features } => features.iter().all(|f| system::has_feature(host, &f.evidence)),
         Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
         Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
-        Action::Run { creates, .. } => work.same().is_some() && creates.iter().all(|p| host.at(p).exists()),
-        Action::Apply { .. } | Action::Await { .. } => false,
+        Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
+            work.same().is_some() && creates.iter().all(|p| host.at(p).exists())
+        }
+        Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::ForgetUnits { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => false,
     })
 }
 
@@ -176,7 +218,9 @@ fn undo_for(work: &Work) -> Result<Undo> {
     let (agent, host) = (work.agent, &work.agent.host);
     Ok(match &work.step.action {
         Action::Claim { claims } => claims::undo_for(agent, claims, &[])?,
-        Action::Run { claims, effects, .. } => claims::undo_for(agent, claims, effects)?,
+        Action::Run { claims, effects, .. } | Action::Bootstrap { claims, effects, .. } => {
+            claims::undo_for(agent, claims, effects)?
+        }
         Action::Directory { path, .. } => Undo::RemoveDirectory {
             paths: file::absent_directories(host, path)?,
         },
@@ -196,7 +240,13 @@ fn undo_for(work: &Work) -> Result<Undo> {
                 .collect();
             Undo::RemoveImages { references }
         }
-        Action::Apply { .. } | Action::Await { .. } => Undo::Nothing,
+        Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::ForgetUnits { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Undo::Nothing,
     })
 }
 
@@ -218,9 +268,14 @@ fn apply(work: &Work) -> Result<()> {
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
-        Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
-            "this step is not one that a node carries out".to_owned(),
-        )),
+        Action::Bootstrap { argv, .. } => run::run(work, argv, &[], None),
+        Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::ForgetUnits { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Err(not_of_a_node()),
     }
 }
 
@@ -229,7 +284,9 @@ fn holds_after(work: &Work) -> Result<bool> {
     let host = &work.agent.host;
     match &work.step.action {
         Action::Claim { .. } => Ok(true),
-        Action::Run { creates, .. } => Ok(creates.iter().all(|p| host.at(p).exists())),
+        Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
+            Ok(creates.iter().all(|p| host.at(p).exists()))
+        }
         Action::Unit { name, start, .. } => unit::is_up(work.agent, name, *start),
         // The digest was compared while it was written; what remains to be seen is that it is there.
         Action::Binary { path, size_bytes, .. } => {

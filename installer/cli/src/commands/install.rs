@@ -18,7 +18,7 @@ pub fn install(args: &Install) -> CommandResult {
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
-    let until = if args.dry_run { Until::Plan } else { Until::Verified };
+    let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
         OnFailure::Rollback => run::OnFailure::Rollback,
@@ -67,7 +67,8 @@ pub fn plan(args: &Plan) -> CommandResult {
     })
 }
 
-fn show_plan(common: &Common, outcome: &Outcome) {
+/// Shows a plan and what it sends.
+pub fn show_plan(common: &Common, outcome: &Outcome) {
     let Some(plan) = &outcome.plan else { return };
     if common.output == Output::Json {
         let line = json!({ "event": "plan", "plan": plan, "bytesToSend": outcome.bytes_to_send });

@@ -33,7 +33,7 @@ fn machine(status: &NodeStatus) -> Value {
     json!({
         "owned": status.owned,
         "bundle": status.bundle,
-        "openRun": status.open_run,
+        "openRun": status.open_run.as_ref().map(|run| &run.run),
         "ready": status.ready.as_ref().map(|(ready, _)| ready),
         "kubelet": status.ready.as_ref().map(|(_, version)| version),
         "etcd": status.etcd,
@@ -58,7 +58,7 @@ fn human(status: &NodeStatus) -> String {
         status
             .open_run
             .as_ref()
-            .map(|run| format!("run {run} was interrupted: install again, or roll back")),
+            .map(|run| format!("a run of {} has not finished: run it again, or roll back", run.command)),
     );
     lines.extend(status.etcd.as_ref().map(|etcd| format!("etcd: {etcd}")));
     if let Some(first) = status.certificates.iter().min_by_key(|c| c.days_left) {

@@ -1,43 +1,45 @@
 //! `rollback` and `uninstall`.
 
 use super::CommandResult;
+use super::install::show_plan;
 use crate::args::{Output, Undo};
 use crate::confirm::confirm;
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
 use crate::{load, remote};
 use landfall_core::explain::ExitCode;
-use landfall_engine::run::{self, Back};
+use landfall_engine::run::{self, UndoCommand, UndoSummary, Until};
 
-/// Takes back what the last run changed.
+/// Takes back what the newest run changed.
 pub fn rollback(args: &Undo) -> CommandResult {
-    undo(args, Back::LastRun, "This takes back what the last run changed.\n")
+    undo(args, UndoCommand::Rollback)
 }
 
 /// Takes back everything.
 pub fn uninstall(args: &Undo) -> CommandResult {
-    undo(
-        args,
-        Back::Everything,
-        "This removes the WHOLE CLUSTER, with everything stored in it.\n",
-    )
+    undo(args, UndoCommand::Uninstall)
 }
 
-fn undo(args: &Undo, back: Back, what: &str) -> CommandResult {
+fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
     let desired = load::desired(&args.common.inventory)?;
-    if !args.yes {
-        confirm(&desired.spec.name, what).map_err(|d| vec![d])?;
-    }
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
-    run::undo(&desired, back, &around);
+    let until = if args.dry_run { Until::Plan } else { Until::Done };
+    let yes = |_: &UndoSummary| Ok(());
+    let ask: run::Confirm = if args.yes { &yes } else { &confirm };
+    let outcome = run::undo(&desired, command, until, ask, &around);
+    if args.dry_run {
+        show_plan(&args.common, &outcome);
+        return Ok(reporter.close(vec![]));
+    }
     let problems = reporter.write().err().into_iter().collect();
     let exit = reporter.close(problems);
     if args.common.output == Output::Human && exit == ExitCode::Done {
-        write_stdout(&match (back, reporter.report().changes) {
+        let steps = outcome.plan.as_ref().map_or(0, |plan| plan.steps.len());
+        write_stdout(&match (command, steps) {
             (_, 0) => "there is nothing to take back\n".to_owned(),
-            (Back::Everything, _) => "done; nothing of it is left\n".to_owned(),
-            (Back::LastRun, steps) => format!("done; {steps} steps of the last run are taken back\n"),
+            (UndoCommand::Uninstall, _) => "done; nothing of it is left\n".to_owned(),
+            (UndoCommand::Rollback, _) => format!("done; {} steps are taken back\n", outcome.changes),
         });
     }
     Ok(exit)

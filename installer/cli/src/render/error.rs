@@ -48,7 +48,7 @@ mod tests {
     use landfall_core::preflight::{Finding, Severity};
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
-    use landfall_engine::run::Outcome;
+    use landfall_engine::run::{Outcome, UndoCommand, UndoSummary};
     use landfall_ssh::{SshOptions, SshTransport};
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -69,7 +69,15 @@ mod tests {
                 interrupted: true,
                 ..Outcome::default()
             }),
-            Code::Usage => crate::confirm::confirm("ship", "").unwrap_err(),
+            Code::Usage => crate::confirm::confirm(&UndoSummary {
+                command: UndoCommand::Uninstall,
+                cluster: "ship".to_owned(),
+                runs: vec![],
+                removes_cluster: true,
+                removes_nodes: vec![],
+                absent: vec![],
+            })
+            .unwrap_err(),
             Code::FileUnreadable => crate::load::desired(Path::new("no/such.yaml")).unwrap_err().remove(0),
             Code::SpecSyntax => cluster("nodes: [\n"),
             Code::SpecValue => cluster("proxyMode: magic\nnodes: [{name: cp-1, role: control-plane, host: 10.9.0.1}]\n"),
@@ -99,6 +107,8 @@ mod tests {
             // engine/src/session.rs
             Code::AgentStart => new("the agent did not start").on(&node).saw("cannot create directory: No space left on device"),
             Code::Protocol => AgentError::Refused("a step needs the lease".to_owned()).diagnosis().on(&node),
+            // engine/src/install.rs
+            Code::MemberAbsent => new("a member of the cluster is not in the inventory").on(&node),
             Code::Preflight => Diagnosis::from(Finding {
                 id: "port-taken",
                 severity: Severity::Refuse,

@@ -3,7 +3,7 @@
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Command, Event, EventKind};
 use landfall_core::report::Report;
-use landfall_engine::run::{self, Back, OnFailure, Outcome, Surroundings, Until};
+use landfall_engine::run::{self, OnFailure, Outcome, Surroundings, UndoCommand, Until};
 use std::sync::{Arc, Mutex};
 
 /// Runs a command and returns what it returned and what it said.
@@ -52,7 +52,7 @@ fn must_agree(outcome: &Outcome, events: &[Event], command: Command) -> Report {
 fn a_refused_install_says_what_it_returns() {
     let scene = Scene::new(1, 1);
     let (outcome, events) = heard(&scene, "100-a", |context| {
-        run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, context)
+        run::install(&scene.desired, &scene.bundle, Until::Done, OnFailure::Keep, context)
     });
     let report = must_agree(&outcome, &events, Command::Install);
     assert_eq!(report.errors, outcome.errors);
@@ -74,24 +74,19 @@ fn a_rollback_and_an_uninstall_say_what_they_return() {
     let lost = "w-1".parse().unwrap();
     scene.fleet.set_unreachable(&lost, true);
     for (run, back, command) in [
-        ("200-b", Back::LastRun, Command::Rollback),
-        ("300-c", Back::Everything, Command::Uninstall),
+        ("200-b", UndoCommand::Rollback, Command::Rollback),
+        ("300-c", UndoCommand::Uninstall, Command::Uninstall),
     ] {
-        let (outcome, events) = heard(&scene, run, |context| run::undo(&scene.desired, back, context));
+        let (outcome, events) = heard(&scene, run, |context| run::undo(&scene.desired, back, Until::Done, &|_| Ok(()), context));
         let report = must_agree(&outcome, &events, command);
         assert_eq!(
             report.errors.iter().filter(|e| e.node.as_ref() == Some(&lost)).count(),
             1
         );
-        assert_eq!(
-            report.run.is_some(),
-            back == Back::Everything,
-            "a rollback wants every node"
-        );
     }
     scene.fleet.set_unreachable(&lost, false);
     let (outcome, events) = heard(&scene, "400-d", |context| {
-        run::undo(&scene.desired, Back::Everything, context)
+        run::undo(&scene.desired, UndoCommand::Uninstall, Until::Done, &|_| Ok(()), context)
     });
     let report = must_agree(&outcome, &events, Command::Uninstall);
     assert!(report.changes > 0 && report.errors.is_empty(), "{:#?}", report.errors);
