@@ -38,6 +38,21 @@ pub enum Command {
     Agent(Agent),
 }
 
+impl Command {
+    /// Returns the form of output that was asked for. Commands that contact no machine have text alone.
+    pub fn output(&self) -> Output {
+        match self {
+            Self::Install(args) => args.common.output,
+            Self::Plan(args) => args.common.output,
+            Self::Verify(args) => args.common.output,
+            Self::Status(common) => common.output,
+            Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
+            Self::Kubeconfig(args) => args.common.output,
+            Self::Inventory(_) | Self::Bundle(_) | Self::Agent(_) => Output::Human,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// Progress bars on a terminal, plain lines elsewhere.
@@ -80,7 +95,7 @@ pub struct Install {
     /// What to do with this run's changes when a step fails.
     #[arg(long, value_enum, default_value = "keep")]
     pub on_failure: OnFailure,
-    /// Folder for install.json, verify.json and logs of nodes that failed.
+    /// Folder for install.json, verify.json, landfall.log and logs of nodes that failed.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Also write verify's result as JUnit XML.
@@ -114,7 +129,7 @@ pub struct Plan {
 pub struct Verify {
     #[command(flatten)]
     pub common: Common,
-    /// Folder for verify.json.
+    /// Folder for verify.json and landfall.log.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Also write the result as JUnit XML.
@@ -132,6 +147,9 @@ pub struct Undo {
     /// Do it without asking for the cluster's name.
     #[arg(long)]
     pub yes: bool,
+    /// Folder for rollback.json or uninstall.json, and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     /// Show what would be taken back, in order, and stop.
     #[arg(long)]
     pub dry_run: bool,

@@ -1,9 +1,8 @@
 //! SSH for the engine, and what else a run needs from this machine.
 
 use crate::args::Common;
-use crate::render;
 use landfall_core::cluster_record::ClusterUid;
-use landfall_core::event::EventSink;
+use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::name::RunId;
@@ -14,7 +13,7 @@ use landfall_ssh::{SshOptions, SshTransport};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 struct SshConnector {
     options: SshOptions,
@@ -63,12 +62,17 @@ pub fn surroundings(
 fn on_interrupt(cancel: CancelToken, sink: Arc<dyn EventSink>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let began = Instant::now();
     std::thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
             cancel.cancel();
             let text = "stopping after the steps in flight; nothing is lost, running again continues; once more ends landfall at once";
-            sink.emit(render::note(text));
+            sink.emit(Event {
+                at_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                node: None,
+                kind: EventKind::Note { text: text.to_owned() },
+            });
         }
         if signals.next().is_some() {
             // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
@@ -84,8 +88,9 @@ fn owner() -> String {
     let host = host.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     format!(
         "{}@{}",
-        user.unwrap_or_else(|_| "someone".to_owned()),
-        host.filter(|h| !h.is_empty()).unwrap_or_else(|| "somewhere".to_owned())
+        user.unwrap_or_else(|_| "unknown-user".to_owned()),
+        host.filter(|h| !h.is_empty())
+            .unwrap_or_else(|| "unknown-host".to_owned())
     )
 }
 

@@ -124,10 +124,4 @@ impl NodeFacts {
             .find(|a| IpAddr::V4(a.address) == address)
             .map(|a| a.interface.as_str())
     }
-    /// Says whether any route covers the whole of `network`.
-    pub fn has_route_covering(&self, network: &Cidr) -> bool {
-        self.routes
-            .iter()
-            .any(|r| r.destination.prefix <= network.prefix && r.destination.overlaps(network))
-    }
 }

@@ -14,6 +14,7 @@ pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod preflight;
+pub mod report;
 pub mod run_history;
 pub mod secret;
 pub mod spec;

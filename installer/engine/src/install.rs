@@ -11,7 +11,7 @@ use crate::{adopt, inspect, render, undo};
 use landfall_bundle::BundleFile;
 use landfall_core::action::{Action, BootstrapGoal};
 use landfall_core::cluster_record::ClusterRecord;
-use landfall_core::event::EventKind;
+use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
@@ -29,6 +29,8 @@ use landfall_core::spec::Desired;
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::{NodeLogs, Request};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,13 +40,19 @@ const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`crate::run::install`].
-pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
+pub fn install(
+    desired: &Desired,
+    bundle: &BundleFile,
+    options: &InstallOptions,
+    around: &Surroundings,
+    voice: &Voice,
+) -> Outcome {
     let mut run = InstallRun {
         desired,
         bundle,
         options,
         around,
-        voice: Voice::new(around),
+        voice: voice.clone(),
         sessions: Sessions::new(),
         outside: Sessions::new(),
         cluster: Cluster::default(),
@@ -122,7 +130,7 @@ impl InstallRun<'_> {
         let members: Vec<&Node> = self.desired.inventory.members().collect();
         let machines: Vec<&Node> = self.desired.inventory.outside().collect();
         let (around, voice) = (self.around, &self.voice);
-        let ((sessions, absent), (outside, errors)) = voice.phase("connect", || {
+        let ((sessions, absent), (outside, errors)) = voice.phase(Phase::Connect, || {
             std::thread::scope(|scope| {
                 let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::Visitor, around, voice));
                 let members = fleet::connect(&members, AgentPlace::Member, around, voice);
@@ -175,7 +183,7 @@ impl InstallRun<'_> {
     }
 
     fn gather_facts(&self) -> Result<BTreeMap<NodeName, NodeFacts>, Vec<Diagnosis>> {
-        self.voice.phase("facts", || {
+        self.voice.phase(Phase::Facts, || {
             fleet::ask_all(&self.sessions, |name| {
                 let node = self.desired.inventory.node(name);
                 let node = node.expect("sessions are made from the inventory's nodes");
@@ -200,7 +208,7 @@ impl InstallRun<'_> {
     }
 
     fn preflight(&mut self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
-        let findings = self.voice.phase("preflight", || {
+        let findings = self.voice.phase(Phase::Preflight, || {
             let mut findings = preflight::check(self.desired, facts, &present.owned);
             if let Some(record) = &present.record {
                 let version = &self.bundle.index().kubernetes_version;
@@ -227,7 +235,7 @@ impl InstallRun<'_> {
     /// Plans, and finds out which steps are satisfied.
     fn plan(&mut self, present: Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Prepared, Vec<Diagnosis>> {
         let voice = self.voice.clone();
-        let prepared = voice.phase("plan", || {
+        let prepared = voice.phase(Phase::Plan, || {
             let upstream_dns = render::upstream_dns(self.desired, present.record.as_ref(), facts);
             let record = wanted_record(&MembershipInput {
                 desired: self.desired,
@@ -252,7 +260,9 @@ impl InstallRun<'_> {
                 record,
             })
         })?;
-        self.outcome.plan = Some(pending(&prepared.plan, &prepared.satisfied));
+        let pending = pending(&prepared.plan, &prepared.satisfied);
+        self.voice.planned(self.outcome.run.as_ref(), pending.steps.len());
+        self.outcome.plan = Some(pending);
         let made = PlanFile {
             version: PLAN_FILE_VERSION,
             cluster: self.desired.spec.name.clone(),
@@ -279,9 +289,7 @@ impl InstallRun<'_> {
         }
         let diagnosis = Diagnosis::new(Code::PlanDrift, "what the plan was made for is not there any more");
         let diagnosis = drift.into_iter().fold(diagnosis, Diagnosis::saw);
-        Err(vec![
-            diagnosis.next("make a new plan by `landfall plan -o FILE`, and read it"),
-        ])
+        Err(vec![diagnosis])
     }
 
     /// Judges every step by what is there: nodes are looked at by their agents, objects by the server's own dry run. Waits count as
@@ -348,7 +356,7 @@ impl InstallRun<'_> {
 
     /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
     fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
-        self.voice.phase("check-bundle", || {
+        self.voice.phase(Phase::CheckBundle, || {
             let steps = prepared
                 .plan
                 .steps
@@ -408,7 +416,7 @@ impl InstallRun<'_> {
             voice: &self.voice,
         };
         self.voice
-            .phase("execute", || executor.run(&prepared.plan, &prepared.satisfied))
+            .phase(Phase::Execute, || executor.run(&prepared.plan, &prepared.satisfied))
     }
 
     fn succeeded(&mut self, executed: Executed) -> bool {
@@ -594,10 +602,16 @@ fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome:
         let saved = session.ask::<NodeLogs>(&Request::Logs).and_then(|logs| {
             let directory = directory.join("logs").join(node.as_str());
             let write = || -> std::io::Result<()> {
-                std::fs::create_dir_all(&directory)?;
-                logs.files
-                    .iter()
-                    .try_for_each(|(name, text)| std::fs::write(directory.join(name.replace('/', "_")), text))
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&directory)?;
+                logs.files.iter().try_for_each(|(name, text)| {
+                    let mut options = std::fs::OpenOptions::new();
+                    let options = options.write(true).create(true).truncate(true).mode(0o600);
+                    let mut file = options.open(directory.join(name.replace('/', "_")))?;
+                    file.write_all(text.as_bytes())
+                })
             };
             write()
                 .map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;

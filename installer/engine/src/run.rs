@@ -1,9 +1,10 @@
 //! The commands as functions: what they take and what comes of them.
 
+use crate::fleet::Voice;
 use landfall_bundle::BundleFile;
 use landfall_core::cluster_record::{ClusterRecord, ClusterUid};
-use landfall_core::event::EventSink;
-use landfall_core::explain::{Diagnosis, ExitCode};
+use landfall_core::event::{BundleSummary, Command, EventKind, EventSink};
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::RunStart;
@@ -13,7 +14,7 @@ use landfall_core::plan::file::PlanFile;
 use landfall_core::run_history::{self, FleetRun};
 use landfall_core::spec::Desired;
 use landfall_core::transport::Transport;
-use landfall_core::verify::{ProbeResult, ProbeSpec, VerifyReport};
+use landfall_core::verify::{CellOutcome, ProbeResult, ProbeSpec, VerifyReport};
 use landfall_core::wire::CertificateAge;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -225,11 +226,7 @@ impl Outcome {
         if self.interrupted {
             worst = worst.max(ExitCode::Interrupted);
         }
-        if self
-            .verify
-            .as_ref()
-            .is_some_and(|v| v.count(landfall_core::verify::CellOutcome::Fail) > 0)
-        {
+        if self.verify.as_ref().is_some_and(|v| v.count(CellOutcome::Fail) > 0) {
             worst = worst.max(ExitCode::VerifyFaults);
         }
         if !self.residue.is_empty() {
@@ -237,30 +234,108 @@ impl Outcome {
         }
         worst
     }
+
+    /// Returns the errors that no part of a run reports, because they follow from the outcome as a whole: that the user interrupted it,
+    /// and that verify found faults.
+    pub fn implied_errors(&self) -> Vec<Diagnosis> {
+        let mut errors = Vec::new();
+        if self.interrupted && self.errors.iter().all(|e| e.code != Code::Interrupted) {
+            errors.push(Diagnosis::new(Code::Interrupted, "the run was interrupted"));
+        }
+        let verify = self.verify.as_ref();
+        let failed = verify.map_or(0, |v| v.count(CellOutcome::Fail));
+        if let (Some(verify), 1..) = (verify, failed) {
+            let what = format!(
+                "{failed} of {} paths into the cluster are not as expected",
+                verify.cells.len()
+            );
+            errors.push(Diagnosis::new(Code::VerifyFault, what));
+        }
+        errors
+    }
 }
 
 /// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
 pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
-    crate::install::install(desired, bundle, options, around)
+    let command = match options.until {
+        Until::Plan => Command::Plan,
+        Until::Done => Command::Install,
+    };
+    run(command, desired, Some(bundle), around, |voice| {
+        crate::install::install(desired, bundle, options, around, voice)
+    })
 }
 
 /// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.
 pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::verify(desired, around)
+    run(Command::Verify, desired, None, around, |voice| {
+        crate::inspect::verify(desired, around, voice)
+    })
 }
 
 /// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster. `confirm` is asked once it
 /// is known what would go, and may refuse.
 pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, around: &Surroundings) -> Outcome {
-    crate::undo::undo(desired, command, until, confirm, around)
+    let name = match command {
+        UndoCommand::Rollback => Command::Rollback,
+        UndoCommand::Uninstall => Command::Uninstall,
+    };
+    run(name, desired, None, around, |voice| {
+        crate::undo::undo(desired, command, until, confirm, around, voice)
+    })
 }
 
 /// Looks at what is installed; changes nothing.
 pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::status(desired, around)
+    run(Command::Status, desired, None, around, |voice| {
+        crate::inspect::status(desired, around, voice)
+    })
 }
 
 /// Fetches an admin kubeconfig that works from here, when a control plane's API port can be reached from here.
 pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::kubeconfig(desired, around)
+    run(Command::Kubeconfig, desired, None, around, |voice| {
+        crate::inspect::kubeconfig(desired, around, voice)
+    })
+}
+
+/// Does a command's `work` between the events that begin and end it.
+fn run(
+    command: Command,
+    desired: &Desired,
+    bundle: Option<&BundleFile>,
+    around: &Surroundings,
+    work: impl FnOnce(&Voice) -> Outcome,
+) -> Outcome {
+    let voice = Voice::new(around);
+    let summary = |bundle: &BundleFile| {
+        let path = bundle.path().display().to_string();
+        BundleSummary::new(path, bundle.index_digest(), bundle.index())
+    };
+    voice.say(
+        None,
+        EventKind::RunStarted {
+            command,
+            cluster: desired.spec.name.clone(),
+            bundle: bundle.map(summary),
+            nodes: desired.inventory.members().map(|node| node.name.clone()).collect(),
+        },
+    );
+    if bundle.is_some() {
+        let text = "the bundle is not signed; its digests protect against damage, not against forgery".to_owned();
+        voice.say(None, EventKind::Warning { text });
+    }
+    let outcome = work(&voice);
+    for text in outcome.warnings.iter().cloned() {
+        voice.say(None, EventKind::Warning { text });
+    }
+    if let Some(report) = outcome.verify.clone() {
+        voice.say(None, EventKind::Verified { report });
+    }
+    let implied = outcome.implied_errors();
+    for diagnosis in outcome.errors.iter().chain(&outcome.absent).chain(&implied).cloned() {
+        voice.say(None, EventKind::Error { diagnosis });
+    }
+    voice.finished(outcome.exit_code(), outcome.rolled_back);
+    outcome
 }

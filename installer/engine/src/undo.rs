@@ -7,6 +7,7 @@ use crate::present::{Present, history_unclear};
 use crate::run::{CancelToken, Confirm, Outcome, Surroundings, UndoCommand, UndoSummary, Until};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::{ClusterRecord, Sequence};
+use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
@@ -20,19 +21,25 @@ use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See [`crate::run::undo`].
-pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn undo(
+    desired: &Desired,
+    command: UndoCommand,
+    until: Until,
+    confirm: Confirm,
+    around: &Surroundings,
+    voice: &Voice,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, absent) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    let (sessions, absent) = voice.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, around, voice)
     });
     outcome.absent = absent;
     let mut run = UndoRun {
         desired,
         command,
         around,
-        voice: &voice,
+        voice,
         sessions: &sessions,
     };
     if !sessions.is_empty()
@@ -65,6 +72,7 @@ impl UndoRun<'_> {
             return Ok(());
         };
         let plan = plan_undo(&present.owned, &scope);
+        self.voice.planned(outcome.run.as_ref(), plan.steps.len());
         outcome.plan = Some(plan.clone());
         outcome.record.clone_from(&present.record);
         if until == Until::Plan || plan.steps.is_empty() {
@@ -248,7 +256,7 @@ pub fn take_back(
         cancel: &cancel,
         voice,
     };
-    let executed = voice.phase("undo", || executor.run(plan, &BTreeSet::new()));
+    let executed = voice.phase(Phase::Undo, || executor.run(plan, &BTreeSet::new()));
     outcome.changes += executed.changes;
     outcome.errors.extend(executed.errors);
     outcome.residue.extend(executed.residue);

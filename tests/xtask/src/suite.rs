@@ -152,6 +152,8 @@ fn run_tests(cargo: &mut Command) -> Result<Count> {
     // What tests need was installed above: one that skips itself for want of a program fails (tests/ingress/src/needs.rs).
     let mut child = cargo
         .env("LANDFALL_NO_SKIPS", "1")
+        // A snapshot that differs fails, and leaves no file beside it.
+        .env("INSTA_UPDATE", "no")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -1,14 +1,15 @@
 //! `inventory`.
 
-use super::Done;
+use super::CommandResult;
 use crate::args::Inventory;
-use crate::{load, say};
+use crate::load;
+use crate::output::write_stdout;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::inventory::Node;
 use serde_json::{Map, Value, json};
 
 /// Shows what was understood, in cluster.yaml's own form; secrets are left out and named.
-pub fn inventory(args: &Inventory) -> Done {
+pub fn inventory(args: &Inventory) -> CommandResult {
     let desired = load::desired(&args.inventory)?;
     let mut whole = match serde_json::to_value(&desired.spec) {
         Ok(Value::Object(map)) => map,
@@ -18,7 +19,7 @@ pub fn inventory(args: &Inventory) -> Done {
     whole.insert("nodes".to_owned(), Value::Array(nodes));
     let text = serde_yaml::to_string(&whole)
         .map_err(|error| vec![Diagnosis::new(Code::Internal, "the inventory cannot be shown").because(&error)])?;
-    say(&text);
+    write_stdout(&text);
     Ok(ExitCode::Done)
 }
 

@@ -1,30 +1,32 @@
 //! `status`.
 
-use super::{Done, close};
+use super::CommandResult;
 use crate::args::{Common, Output};
-use crate::{load, remote, render, say};
+use crate::output::write_stdout;
+use crate::reporter::Reporter;
+use crate::{load, remote};
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
 /// Shows each node: what is ours, whether it is Ready, etcd, certificates.
-pub fn status(common: &Common) -> Done {
+pub fn status(common: &Common) -> CommandResult {
     let desired = load::desired(&common.inventory)?;
-    let around = remote::surroundings(common, render::sink(common.output), None).map_err(|d| vec![d])?;
+    let reporter = Reporter::new(common.output, None)?;
+    let around = remote::surroundings(common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &around);
-    drop(around);
     if common.output == Output::Json {
         let nodes: serde_json::Map<String, Value> = outcome
             .nodes
             .iter()
             .map(|(name, status)| (name.to_string(), machine(status)))
             .collect();
-        say(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
+        write_stdout(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
     } else {
         for (name, status) in &outcome.nodes {
-            say(&format!("{name}\n{}", human(status)));
+            write_stdout(&format!("{name}\n{}", human(status)));
         }
     }
-    Ok(close(common, &outcome))
+    Ok(reporter.close(vec![]))
 }
 
 fn machine(status: &NodeStatus) -> Value {

@@ -7,11 +7,11 @@ use crate::action::Undo;
 use crate::cluster_record::ClusterRecord;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
-use crate::facts::{FactsQuery, NodeFacts};
-use crate::journal::{Ownership, RunStart};
+use crate::facts::FactsQuery;
+use crate::journal::RunStart;
 use crate::name::{Digest, RunId, SecretId, StepId};
 use crate::plan::Step;
-use crate::verify::{ProbeResult, ProbeSpec};
+use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -222,10 +222,3 @@ pub struct NodeLogs {
     /// File name and text.
     pub files: Vec<(String, String)>,
 }
-
-/// Typed answers, so that both sides name the same type.
-pub type FactsReply = NodeFacts;
-/// Answer to [`Request::Ownership`].
-pub type OwnershipReply = Ownership;
-/// Answer to [`Request::Probe`].
-pub type ProbeReply = Vec<ProbeResult>;

@@ -101,7 +101,7 @@ fn at_event(number: u64, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn Eve
 fn sink_for(crash: &Crash, fleet: &Fleet) -> Arc<dyn EventSink> {
     let (fleet, names) = (fleet.clone(), fleet.names());
     match crash.clone() {
-        Crash::Torn(..) => crate::scene::deaf(),
+        Crash::Torn(..) => crate::scene::null_sink(),
         Crash::Killed(name, at) => at_event(at, move || fleet.kill(&name)),
         Crash::AllKilled(at) => at_event(at, move || names.iter().for_each(|n| fleet.kill(n))),
         Crash::AllCut(at) => at_event(at, move || names.iter().for_each(|n| fleet.cut(n))),

@@ -1,6 +1,6 @@
 //! Two operators at once.
 
-use crate::scene::{Listener, Scene, deaf};
+use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::fleet::{self, Voice};
@@ -43,7 +43,7 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
         let hold = Hold(machine.at("hold"));
         let first = scope.spawn(|| story::install(&scene.desired.inventory, &scene.plan, &scene.bundle, &around));
         started.recv_timeout(Duration::from_secs(60)).unwrap();
-        let around = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
+        let around = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
         let second = run::install(
             &scene.desired,
             &scene.bundle,
@@ -80,12 +80,12 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
 #[test]
 fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
     let scene = Scene::new(1, 2);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
     let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &around, &Voice::new(&around));
     assert!(errors.is_empty(), "{errors:?}");
     fleet::lease(&sessions, "install", "ship", None, &around).unwrap();
-    let others = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
+    let others = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
     let install = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &others);
     let rollback = run::undo(&scene.desired, Back::LastRun, &others);
     for refused in [install, rollback] {

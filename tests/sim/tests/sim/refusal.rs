@@ -1,13 +1,13 @@
 //! `install` as the command line calls it, up to where it refuses: a directory is no machine that preflight accepts.
 
-use crate::scene::{Scene, deaf};
+use crate::scene::{Scene, null_sink};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::run::{self, Back, OnFailure, Until};
 
 #[test]
 fn preflight_refuses_and_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::PreflightRefused, "{:#?}", outcome.errors);
@@ -20,7 +20,7 @@ fn an_unreachable_node_ends_the_run_before_the_others_are_touched() {
     let scene = Scene::new(1, 2);
     let lost = "w-2".parse().unwrap();
     scene.fleet.set_unreachable(&lost, true);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::Unreachable);
@@ -42,7 +42,7 @@ fn uninstall_takes_back_the_reachable_nodes_and_names_the_lost_one() {
     assert_eq!(
         (rollback.exit_code(), rollback.changes),
         (ExitCode::Unreachable, 0),
-        "no cluster of two minds"
+        "a rollback wants every node"
     );
     let uninstall = scene.undo("300-c", Back::Everything);
     assert_eq!(uninstall.exit_code(), ExitCode::Unreachable);
@@ -66,7 +66,7 @@ fn undoing_where_nothing_was_done_leaves_no_trace() {
 #[test]
 fn looking_at_bare_machines_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     for (what, look) in [
         ("status", run::status as fn(&_, &_) -> _),
         ("kubeconfig", run::kubeconfig),

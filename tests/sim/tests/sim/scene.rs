@@ -26,7 +26,7 @@ impl<F: Fn(&Event) + Send + Sync> EventSink for Listener<F> {
 }
 
 /// A sink for runs nobody listens to.
-pub fn deaf() -> Arc<dyn EventSink> {
+pub fn null_sink() -> Arc<dyn EventSink> {
     Arc::new(Listener(|_: &Event| {}))
 }
 
@@ -61,7 +61,7 @@ impl Scene {
 
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
-        self.install_heard(run, deaf())
+        self.install_heard(run, null_sink())
     }
 
     /// The same, with a listener.
@@ -74,7 +74,7 @@ impl Scene {
 
     /// Rolls back or uninstalls under a run id, by the engine's own command.
     pub fn undo(&self, run: &str, back: Back) -> Outcome {
-        let around = self.fleet.surroundings(run, "ann@desk", deaf()).unwrap();
+        let around = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
         let outcome = run::undo(&self.desired, back, &around);
         self.fleet.settle().unwrap();
         outcome
