@@ -487,3 +487,127 @@ fn a_cluster_step_that_was_interrupted_keeps_what_was_there_first() {
     assert_eq!(machine.agent.ownership().unwrap().newest(&id).unwrap().undo, merged);
     assert_eq!(machine.agent.ownership().unwrap().entries.len(), 1);
 }
+
+/// systemd as far as the agent asks it: a unit is a file, enabled is a link, and `/run/units/NAME` holds the text of the unit's file and of
+/// `/etc/daemon.conf` as they were when it was started.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+root=${0%/usr/bin/systemctl}
+units=$root/etc/systemd/system
+running=$root/run/units
+verb= names=
+for word; do
+    case $word in
+    -*) ;;
+    *) if [ -z "$verb" ]; then verb=$word; else names="$names $word"; fi ;;
+    esac
+done
+mkdir -p "$running"
+echo "$verb$names" >>"$running/log"
+case $verb in
+daemon-reload) rm -rf "$running/loaded"; cp -r "$units" "$running/loaded" ;;
+show)
+    for name in $names; do
+        load=not-found file= state=inactive reload=no
+        if [ -e "$running/loaded/$name" ]; then load=loaded file=disabled; fi
+        if [ -L "$units/wants/$name" ]; then file=enabled; fi
+        if [ -e "$running/$name" ]; then state=active; fi
+        cmp -s "$running/loaded/$name" "$units/$name" || reload=yes
+        printf 'Id=%s\nLoadState=%s\nActiveState=%s\nUnitFileState=%s\nNeedDaemonReload=%s\n\n' $name $load $state "$file" $reload
+    done
+    ;;
+enable) for name in $names; do mkdir -p "$units/wants"; ln -sf ../$name "$units/wants/$name"; done ;;
+disable) for name in $names; do rm -f "$units/wants/$name"; rmdir "$units/wants"; done ;;
+start | restart) for name in $names; do cat "$running/loaded/$name" "$root/etc/daemon.conf" >"$running/$name"; done ;;
+stop) for name in $names; do rm -f "$running/$name"; done ;;
+esac
+exit 0
+"#;
+
+impl Machine {
+    fn with_systemd() -> Self {
+        let machine = Self::new();
+        for dir in ["/usr/bin", "/etc/systemd/system", "/run/units/loaded"] {
+            fs::create_dir_all(machine.at(dir)).unwrap();
+        }
+        let program = machine.at("/usr/bin/systemctl");
+        fs::write(&program, SYSTEMCTL).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        machine
+    }
+
+    /// The steps of one run: a unit's file, what it reads, and the unit.
+    fn install_unit(&self, run: &str, version: &str, start: bool) {
+        self.lease(run);
+        let file = |path: &str, text: String| Action::File {
+            path: path.into(),
+            mode: 0o644,
+            content: Content::Text(text),
+        };
+        self.run(&step(
+            "unit-file",
+            file("/etc/systemd/system/x.service", format!("unit {version}\n")),
+        ));
+        self.run(&step("conf", file("/etc/daemon.conf", format!("conf {version}\n"))));
+        let unit = Action::Unit {
+            name: "x.service".into(),
+            start,
+            restart_on: Digest::of(version.as_bytes()),
+        };
+        self.run(&step("unit", unit));
+    }
+
+    fn runs_with(&self) -> Option<String> {
+        fs::read_to_string(self.at("/run/units/x.service")).ok()
+    }
+
+    fn roll_back(&self, run: &str) {
+        let run = run.parse().unwrap();
+        let outcome = undo::undo_run(&self.agent, Some(&run), &|_| {}).unwrap();
+        assert_eq!(outcome.residue, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_unit_that_was_changed_runs_with_the_restored_files_after_a_rollback() {
+    let machine = Machine::with_systemd();
+    machine.install_unit("run-1", "1", true);
+    machine.install_unit("run-2", "2", true);
+    assert_eq!(machine.runs_with().as_deref(), Some("unit 2\nconf 2\n"));
+    machine.roll_back("run-2");
+    assert_eq!(machine.runs_with().as_deref(), Some("unit 1\nconf 1\n"));
+    machine.roll_back("run-1");
+    assert_eq!(machine.runs_with(), None);
+    assert!(!machine.at("/etc/systemd/system/x.service").exists());
+}
+
+#[test]
+fn an_uninstall_starts_no_unit_that_it_removes() {
+    let machine = Machine::with_systemd();
+    let before = machine.fingerprint();
+    machine.install_unit("run-1", "1", true);
+    machine.install_unit("run-2", "2", true);
+    let log = || fs::read_to_string(machine.at("/run/units/log")).unwrap();
+    let starts = |log: &str| {
+        log.lines()
+            .filter(|l| l.starts_with("restart") || l.starts_with("start"))
+            .count()
+    };
+    let until = starts(&log());
+    machine.undo_all();
+    assert_eq!(starts(&log()), until);
+    assert_eq!(machine.runs_with(), None);
+    assert_eq!(machine.fingerprint(), before);
+}
+
+#[test]
+fn a_unit_that_others_start_is_restarted_when_it_runs_and_its_files_change() {
+    let machine = Machine::with_systemd();
+    machine.install_unit("run-1", "1", false);
+    assert_eq!(machine.runs_with(), None, "kubeadm starts the kubelet");
+    fs::write(machine.at("/run/units/x.service"), "unit 1\nconf 1\n").unwrap();
+    machine.install_unit("run-2", "2", false);
+    assert_eq!(machine.runs_with().as_deref(), Some("unit 2\nconf 2\n"));
+    machine.roll_back("run-2");
+    assert_eq!(machine.runs_with().as_deref(), Some("unit 1\nconf 1\n"));
+}
