@@ -3,7 +3,7 @@
 
 use crate::agent::{Agent, Say};
 use crate::child::Job;
-use crate::claims;
+use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
 use crate::interpret::{images, system, unit};
@@ -55,21 +55,31 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
             .any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd"))),
         passed_over: BTreeSet::new(),
         failed: BTreeSet::new(),
+        noted: BTreeSet::new(),
         outcome: UndoOutcome {
             undone: 0,
             residue: vec![],
         },
     };
     let mut later = Vec::new();
-    for entry in &entries {
-        if way.one(entry, Turn::First)? == Taken::Later {
+    for (at, entry) in entries.iter().enumerate() {
+        // Of several entries of one unit the oldest knows what it was: the newer ones would start it only to stop it again.
+        let superseded = unit_of(&entry.undo).is_some_and(|unit| {
+            let mut older = entries.iter().skip(at + 1);
+            older.any(|e| unit_of(&e.undo) == Some(unit))
+        });
+        if way.one(entry, if superseded { Turn::Superseded } else { Turn::First })? == Taken::Later {
             later.push(entry);
         }
     }
-    // Directories that held what an older entry has taken away meanwhile.
+    // Directories that held what an older entry has taken away meanwhile; units whose files are back; modules that others held.
     way.passed_over.clear();
     for entry in later {
         way.one(entry, Turn::Last)?;
+    }
+    let modules: Vec<String> = entries.iter().flat_map(|e| modules_of(&e.undo)).cloned().collect();
+    for text in claims::unload_modules(&agent.host, &modules) {
+        way.note(text);
     }
     agent.journal(|journal| journal.append(&[], Durability::OnDisk))?;
     let unit_files: Vec<&str> = entries.iter().filter_map(|e| unit_file(&e.undo)).collect();
@@ -84,6 +94,8 @@ fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutc
 enum Turn {
     First,
     Last,
+    /// It has none: an older entry puts the same thing back.
+    Superseded,
 }
 
 /// What became of an entry.
@@ -106,6 +118,8 @@ struct WayBack<'a> {
     passed_over: BTreeSet<StepId>,
     /// Steps of which something stays.
     failed: BTreeSet<StepId>,
+    /// Notes that were given: several entries may say the same.
+    noted: BTreeSet<String>,
     outcome: UndoOutcome,
 }
 
@@ -124,7 +138,7 @@ impl WayBack<'_> {
             agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
         }
         let began = Instant::now();
-        let taken = match take_back(agent, &entry.undo, self.containerd_goes, turn, self.say) {
+        let taken = match self.take_back(&entry.undo, turn) {
             Err(AgentError::Stopped) => return Err(AgentError::Stopped),
             Err(error) => Taken::Stays(vec![error.line()]),
             // Half of it was left undone because the session ends: that is no residue.
@@ -162,6 +176,89 @@ impl WayBack<'_> {
         }
         Ok(taken)
     }
+
+    fn note(&mut self, text: String) {
+        if self.noted.insert(text.clone()) {
+            (self.say)(EventKind::Note { text });
+        }
+    }
+
+    fn take_back(&mut self, undo: &Undo, turn: Turn) -> Result<Taken> {
+        let (agent, host) = (self.agent, &self.agent.host);
+        let left = match undo {
+            // Objects and effects are off the node: the engine takes them back.
+            Undo::Nothing | Undo::RestoreObjects { .. } => Left::default(),
+            Undo::RestorePath { path, prior } => {
+                files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
+                Left::default()
+            }
+            Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, self.say),
+            Undo::RemoveHostsLines { lines } => {
+                system::remove_hosts_lines(host, lines)?;
+                Left::default()
+            }
+            Undo::RestoreSysctls { settings, set } => {
+                claims::restore_settings(agent, settings, set, &claims::of_journal(agent)?)
+            }
+            Undo::UnloadModules { modules } => {
+                if turn == Turn::First {
+                    return Ok(Taken::Later);
+                }
+                // What stays is said at the end.
+                claims::unload_modules(host, modules);
+                Left::default()
+            }
+            Undo::RestoreUnit { .. } if turn == Turn::Superseded => Left::default(),
+            Undo::RestoreUnit {
+                name,
+                was_enabled,
+                was_active,
+            } => {
+                match (was_active, turn) {
+                    (false, _) => unit::restore_stopped(agent, name, *was_enabled)?,
+                    // Its files are older entries.
+                    (true, Turn::First) => return Ok(Taken::Later),
+                    (true, _) => unit::restore_running(agent, name, *was_enabled)?,
+                }
+                Left::default()
+            }
+            Undo::RemoveImages { references } => {
+                if !self.containerd_goes {
+                    images::remove(agent, references)?;
+                }
+                Left::default()
+            }
+            Undo::RemoveClaims {
+                claims,
+                sysctls,
+                set,
+                absent_bases,
+                absent_parents,
+                ..
+            } => {
+                let removal = Removal {
+                    claims,
+                    sysctls,
+                    set,
+                    absent_bases,
+                };
+                let left = claims::remove(agent, removal)?;
+                for parent in absent_parents {
+                    // Not empty: it holds what others put there, or what an older entry made.
+                    let _ = std::fs::remove_dir(host.at(parent));
+                }
+                left
+            }
+        };
+        for text in left.notes {
+            self.note(text);
+        }
+        Ok(if left.residue.is_empty() {
+            Taken::Gone
+        } else {
+            Taken::Stays(left.residue)
+        })
+    }
 }
 
 /// Journals the start of all undos with one write to disk. Losing the end of one later only repeats it.
@@ -176,6 +273,21 @@ fn start(agent: &Agent, entries: &[Entry]) -> Result<()> {
         Ok(())
     } else {
         agent.journal(|journal| journal.append(&records, Durability::OnDisk))
+    }
+}
+
+fn unit_of(undo: &Undo) -> Option<&str> {
+    match undo {
+        Undo::RestoreUnit { name, .. } => Some(name),
+        _ => None,
+    }
+}
+
+fn modules_of(undo: &Undo) -> &[String] {
+    match undo {
+        Undo::UnloadModules { modules } => modules,
+        Undo::RemoveClaims { claims, .. } => &claims.modules,
+        _ => &[],
     }
 }
 
@@ -201,61 +313,6 @@ fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     let argv = [&["systemctl", "reset-failed", "--"], names].concat();
     // Names that systemd has forgotten already make it complain, which is what is wanted.
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
-}
-
-fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say: Say) -> Result<Taken> {
-    let host = &agent.host;
-    let residue = match undo {
-        // Objects and effects are off the node: the engine takes them back.
-        Undo::Nothing | Undo::RestoreObjects { .. } => vec![],
-        Undo::RestorePath { path, prior } => {
-            files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
-            vec![]
-        }
-        Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, say),
-        Undo::RemoveHostsLines { lines } => {
-            system::remove_hosts_lines(host, lines)?;
-            vec![]
-        }
-        Undo::RestoreSysctls { settings } => system::restore_sysctls(host, settings),
-        Undo::UnloadModules { modules } => {
-            system::unload_modules(host, modules);
-            vec![]
-        }
-        Undo::RestoreUnit {
-            name,
-            was_enabled,
-            was_active,
-        } => {
-            unit::restore(agent, name, *was_enabled, *was_active)?;
-            vec![]
-        }
-        Undo::RemoveImages { references } => {
-            if !containerd_goes {
-                images::remove(agent, references)?;
-            }
-            vec![]
-        }
-        Undo::RemoveClaims {
-            claims,
-            sysctls,
-            absent_bases,
-            absent_parents,
-            ..
-        } => {
-            let residue = claims::remove(agent, claims, sysctls, absent_bases);
-            for parent in absent_parents {
-                // Not empty: it holds what others put there, or what an older entry made.
-                let _ = std::fs::remove_dir(host.at(parent));
-            }
-            residue
-        }
-    };
-    Ok(if residue.is_empty() {
-        Taken::Gone
-    } else {
-        Taken::Stays(residue)
-    })
 }
 
 /// Removes directories that are empty. One that holds something when its last turn has come holds what landfall did not make, and stays

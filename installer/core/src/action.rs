@@ -176,8 +176,11 @@ pub struct Claims {
     pub iptables_chains: Vec<String>,
     /// Kernel settings that they write; the recorded undo holds the prior values.
     pub sysctls: Vec<String>,
-    /// Modules that they load; the recorded undo holds those that were absent.
+    /// Modules that they load; the recorded undo holds those that were absent, and what these need.
     pub modules: Vec<String>,
+    /// AppArmor profiles that they load into the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apparmor_profiles: Vec<String>,
 }
 
 /// Something a step makes off the node.
@@ -221,10 +224,13 @@ pub enum Undo {
         /// The lines that were absent.
         lines: Vec<String>,
     },
-    /// Writes prior kernel settings.
+    /// Puts kernel settings back, those that still have the value that was set.
     RestoreSysctls {
         /// Name and prior value.
         settings: Vec<(String, String)>,
+        /// Name and value that the step sets; empty in journals of version 0.1.0 of landfall, which did not record it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
     },
     /// Unloads modules that were absent.
     UnloadModules {
@@ -251,6 +257,9 @@ pub enum Undo {
         claims: Claims,
         /// Kernel settings and their prior values.
         sysctls: Vec<(String, String)>,
+        /// Kernel settings and the values that the daemons (and, with them, the kernel) give them; see `RestoreSysctls`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
         /// Tables of iptables in nftables that were absent before, `family name`, and base chains of those that were there,
         /// `family table chain`.
         absent_bases: Vec<String>,
@@ -312,12 +321,16 @@ impl Action {
     /// Returns one line for people: how the change will be taken back. The recipe itself is made when the node's state is known.
     pub fn undo_text(&self) -> &'static str {
         match self {
-            Self::Claim { .. } => "stop the daemons; remove what they made and was not there",
+            Self::Claim { .. } => {
+                "stop the daemons; remove what they made and was not there, the audit log in /var/log/kubernetes included"
+            }
             Self::Directory { .. } => "remove it when it was not there and is empty",
             Self::File { .. } | Self::Binary { .. } => "remove it, or put the earlier file back",
             Self::HostsLines { .. } => "remove these lines",
-            Self::Sysctls { .. } => "set the earlier values",
-            Self::KernelFeatures { .. } => "unload what was loaded for it",
+            Self::Sysctls { .. } => {
+                "set what other sysctl files say, or the earlier values, where nobody else has set another"
+            }
+            Self::KernelFeatures { .. } => "unload what was loaded for it and serves nobody else",
             Self::Unit { .. } => "stop and disable it, or as it was",
             Self::Images { .. } => "remove the images that were not there",
             Self::Run { .. } => "remove what it made here, and its members of the cluster",

@@ -80,7 +80,8 @@ pub fn prior(host: &Host, names: &[String]) -> Vec<(String, String)> {
 
 /// Returns what landfall, its daemons and the kernel with them set: `wanted`, and what is known of the rest.
 pub fn set_values(prior: &[(String, String)], wanted: &[(String, String)]) -> Vec<(String, String)> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // What Go's runtime.NumCPU counts: the processors on which this program may run.
+    let processors = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
     let known = written_settings(processors);
     let value_of = |name: &str| {
         let own = wanted.iter().chain(&known).find(|(n, _)| n == name);

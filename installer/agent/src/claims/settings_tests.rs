@@ -2,6 +2,10 @@ use super::*;
 use crate::netlink::nft::tests::own_namespace;
 use std::fs;
 
+type Pairs = Vec<(String, String)>;
+/// Prior values, and values that were set.
+type Recipe = (Pairs, Pairs);
+
 struct Machine {
     _root: tempfile::TempDir,
     agent: Agent,
@@ -35,7 +39,7 @@ impl Machine {
     }
 
     /// Records, writes what landfall wants, and returns the recipe.
-    fn install(&self, wanted: &[(&str, &str)]) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    fn install(&self, wanted: &[(&str, &str)]) -> Recipe {
         let wanted = pairs(wanted);
         let Undo::RestoreSysctls { settings, set } = undo_for(&self.agent.host, &wanted) else {
             panic!()
@@ -44,14 +48,14 @@ impl Machine {
         (settings, set)
     }
 
-    fn undo(&self, recipe: &(Vec<(String, String)>, Vec<(String, String)>)) -> Vec<String> {
+    fn undo(&self, recipe: &Recipe) -> Vec<String> {
         let left = restore(&self.agent, &recipe.0, &recipe.1, &Claims::default());
         assert_eq!(left.residue, Vec::<String>::new());
         left.notes
     }
 }
 
-fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+fn pairs(list: &[(&str, &str)]) -> Pairs {
     list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
 }
 
@@ -166,7 +170,7 @@ fn what_the_kernel_sets_along_with_forwarding_goes_back_too() {
 }
 
 /// Other tests, and other programs of this machine, may look like container runtimes: their share is tested with `forwarding`.
-fn restore_alone(machine: &Machine, recipe: &(Vec<(String, String)>, Vec<(String, String)>)) -> Left {
+fn restore_alone(machine: &Machine, recipe: &Recipe) -> Left {
     restore_with(&machine.agent, &recipe.0, &recipe.1, |_| None)
 }
 

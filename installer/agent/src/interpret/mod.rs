@@ -182,9 +182,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         },
         Action::File { path, .. } | Action::Binary { path, .. } => file::restore_of(host, path)?,
         Action::HostsLines { lines } => system::undo_for_hosts(host, lines)?,
-        Action::Sysctls { settings } => Undo::RestoreSysctls {
-            settings: system::prior_sysctls(host, settings),
-        },
+        Action::Sysctls { settings } => claims::undo_for_settings(host, settings),
         Action::KernelFeatures { features } => Undo::UnloadModules {
             modules: system::absent_modules(host, features),
         },

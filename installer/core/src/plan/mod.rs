@@ -3,6 +3,8 @@
 mod claims;
 pub mod install;
 
+pub use claims::written_settings;
+
 use crate::action::Action;
 use crate::name::{NodeName, SecretId, StepId};
 use serde::{Deserialize, Serialize};
