@@ -125,5 +125,4 @@ fn of_kind(module: &str, seen: &Seen) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "modules_tests.rs"]
 mod tests;

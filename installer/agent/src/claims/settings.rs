@@ -118,6 +118,9 @@ fn restore_with(
     still_needed: impl Fn(&Agent) -> Option<String>,
 ) -> Left {
     let host = &agent.host;
+    if prior.is_empty() {
+        return Left::default();
+    }
     let files = configured(host);
     let set = if set.is_empty() {
         set_values(prior, &[])
@@ -267,5 +270,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;
