@@ -228,7 +228,7 @@ pub enum Undo {
     RestoreSysctls {
         /// Name and prior value.
         settings: Vec<(String, String)>,
-        /// Name and value that the step sets; empty in journals of version 0.1.0 of landfall, which did not record it.
+        /// Name and value that the step sets; empty in journals that are older than this field.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         set: Vec<(String, String)>,
     },

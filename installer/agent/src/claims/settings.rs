@@ -150,6 +150,10 @@ fn restore_with(
         };
         let along = along_with(host, switch);
         if read_sysctl(host, switch).as_ref() == Some(&value) {
+            if value != "0" {
+                // What a machine that forwards has by it.
+                wanted.retain(|name, _| !along.iter().any(|(n, _)| n == name));
+            }
             continue;
         }
         if let Some(why) = (value == "0").then(|| still_needed(agent)).flatten() {

@@ -127,7 +127,11 @@ fn files_count_in_the_order_in_which_the_machine_reads_them() {
 #[test]
 fn a_journal_without_the_value_that_was_set_is_judged_by_what_is_known() {
     let machine = machine(&[("vm.overcommit_memory", "0"), ("vm.unknown", "0")]);
-    let old = (pairs(&[("vm.overcommit_memory", "0"), ("vm.unknown", "0")]), vec![]);
+    let line = r#"{"undo":"restore-sysctls","settings":[["vm.overcommit_memory","0"],["vm.unknown","0"]]}"#;
+    let Undo::RestoreSysctls { settings, set } = serde_json::from_str(line).unwrap() else {
+        panic!()
+    };
+    let old = (settings, set);
     machine.set("vm.overcommit_memory", "1");
     machine.set("vm.unknown", "1");
     assert_eq!(
@@ -138,6 +142,17 @@ fn a_journal_without_the_value_that_was_set_is_judged_by_what_is_known() {
     machine.set("vm.overcommit_memory", "2");
     assert_eq!(machine.undo(&old).len(), 2);
     assert_eq!(machine.get("vm.overcommit_memory"), "2");
+}
+
+#[test]
+fn a_machine_that_goes_on_forwarding_does_not_accept_redirects_again() {
+    let machine = machine(&[(IP_FORWARD, "1"), (REDIRECTS, "0")]);
+    let recipe = (
+        pairs(&[(IP_FORWARD, "1"), (REDIRECTS, "1")]),
+        pairs(&[(IP_FORWARD, "1"), (REDIRECTS, "0")]),
+    );
+    assert_eq!(machine.undo(&recipe), Vec::<String>::new());
+    assert_eq!(machine.get(REDIRECTS), "0");
 }
 
 /// The kernel's own side effects, in a network namespace of this thread's own.
