@@ -3,7 +3,7 @@
 
 use crate::agent::{Agent, Say};
 use crate::child::Job;
-use crate::claims;
+use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
 use crate::interpret::{images, system, unit};
@@ -66,13 +66,15 @@ pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
     Ok(())
 }
 
-/// Takes back the newest entry of a step. Returns a line for each thing that stays.
-pub fn take_back(agent: &Agent, step: &StepId, say: Say) -> Result<Vec<String>> {
+/// Takes back the newest entry of a step. A superseded one only leaves the journal: an older entry puts the same thing back. Returns a
+/// line for each thing that stays.
+pub fn take_back(agent: &Agent, step: &StepId, superseded: bool, say: Say) -> Result<Vec<String>> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
-    match entry {
-        Some(entry) => take_back_entry(agent, &entry, say),
-        None => Ok(vec![]),
+    let Some(mut entry) = entry else { return Ok(vec![]) };
+    if superseded {
+        entry.undo = Undo::Nothing;
     }
+    take_back_entry(agent, &entry, say)
 }
 
 fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>> {
@@ -126,7 +128,7 @@ fn containerd_goes(agent: &Agent) -> Result<bool> {
 }
 
 /// systemd remembers units whose files went.
-pub fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
+fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     agent
         .children
         .run(&agent.host, Job::quick(&["systemctl", "daemon-reload"], 60))?;
@@ -137,55 +139,87 @@ pub fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
 
 fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
     let host = &agent.host;
-    Ok(match undo {
+    let left = match undo {
         // Objects and effects are off the node: the engine takes them back.
-        Undo::Nothing | Undo::RestoreObjects { .. } => vec![],
+        Undo::Nothing | Undo::RestoreObjects { .. } => Left::default(),
         Undo::RestorePath { path, prior } => {
             files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
-            vec![]
+            Left::default()
         }
         Undo::RemoveDirectory { paths } => {
             remove_directories(agent, paths, say)?;
-            vec![]
+            Left::default()
         }
         Undo::RemoveHostsLines { lines } => {
             system::remove_hosts_lines(host, lines)?;
-            vec![]
+            Left::default()
         }
-        Undo::RestoreSysctls { settings } => system::restore_sysctls(host, settings),
+        Undo::RestoreSysctls { settings, set } => {
+            claims::restore_settings(agent, settings, set, &claims::of_journal(agent)?)
+        }
         Undo::UnloadModules { modules } => {
-            system::unload_modules(host, modules);
-            vec![]
+            // Mounts and links of older entries may hold them yet: what stays is looked at again, and named, when all has gone.
+            claims::unload_modules(host, modules);
+            Left::default()
         }
         Undo::RestoreUnit {
             name,
             was_enabled,
             was_active,
         } => {
-            unit::restore(agent, name, *was_enabled, *was_active)?;
-            vec![]
+            if *was_active {
+                unit::restore_running(agent, name, *was_enabled)?;
+            } else {
+                unit::restore_stopped(agent, name, *was_enabled)?;
+            }
+            Left::default()
         }
         Undo::RemoveImages { references } => {
             if !containerd_goes(agent)? {
                 images::remove(agent, references)?;
             }
-            vec![]
+            Left::default()
         }
         Undo::RemoveClaims {
             claims,
             sysctls,
+            set,
             absent_bases,
             absent_parents,
             ..
         } => {
-            let residue = claims::remove(agent, claims, sysctls, absent_bases);
+            let removal = Removal {
+                claims,
+                sysctls,
+                set,
+                absent_bases,
+            };
+            let left = claims::remove(agent, removal)?;
             for parent in absent_parents {
                 // Not empty: it holds what others put there, or what an older entry made.
                 let _ = std::fs::remove_dir(host.at(parent));
             }
-            residue
+            left
         }
-    })
+    };
+    for text in left.notes {
+        say(EventKind::Note { text });
+    }
+    Ok(left.residue)
+}
+
+/// Ends an undo on this node: systemd forgets unit files that went, and modules go that nobody uses any more. What stays is a note.
+pub fn finish(agent: &Agent, units: &[String], modules: &[String], say: Say) -> Result<()> {
+    agent.holder()?;
+    for text in claims::unload_modules(&agent.host, modules) {
+        say(EventKind::Note { text });
+    }
+    let units: Vec<&str> = units.iter().map(String::as_str).collect();
+    if units.is_empty() {
+        Ok(())
+    } else {
+        forget_units(agent, &units)
+    }
 }
 
 /// Removes directories that are empty. One that holds something when its turn comes holds what landfall did not make, and stays with it.

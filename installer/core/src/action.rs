@@ -117,11 +117,16 @@ pub enum Action {
     TakeBack {
         /// The step.
         step: StepId,
+        /// Whether an older entry that goes too puts the same thing back: then this one only leaves the journal.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        superseded: bool,
     },
-    /// Makes systemd forget unit files that are gone. Not recorded.
-    ForgetUnits {
-        /// Unit names.
+    /// Ends an undo on a node: systemd forgets unit files that are gone, and modules go that nobody uses any more. Not recorded.
+    FinishUndo {
+        /// Names of units whose files went, or came back.
         units: Vec<String>,
+        /// Names of modules.
+        modules: Vec<String>,
     },
     /// Takes members and Nodes out of a cluster that stays. Runs on the operator, over another node; not recorded: what made them is
     /// taken back afterwards.
@@ -252,8 +257,11 @@ pub struct Claims {
     pub iptables_chains: Vec<String>,
     /// Kernel settings that they write; the recorded undo holds the prior values.
     pub sysctls: Vec<String>,
-    /// Modules that they load; the recorded undo holds those that were absent.
+    /// Modules that they load; the recorded undo holds those that were absent, and what these need.
     pub modules: Vec<String>,
+    /// AppArmor profiles that they load into the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apparmor_profiles: Vec<String>,
 }
 
 /// Something a step makes off the node.
@@ -307,10 +315,13 @@ pub enum Undo {
         /// The lines that were absent.
         lines: Vec<String>,
     },
-    /// Writes prior kernel settings.
+    /// Puts kernel settings back, those that still have the value that was set.
     RestoreSysctls {
         /// Name and prior value.
         settings: Vec<(String, String)>,
+        /// Name and value that the step sets; empty in journals that are older than this field.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
     },
     /// Unloads modules that were absent.
     UnloadModules {
@@ -337,6 +348,9 @@ pub enum Undo {
         claims: Claims,
         /// Kernel settings and their prior values.
         sysctls: Vec<(String, String)>,
+        /// Kernel settings and the values that the daemons (and, with them, the kernel) give them; see `RestoreSysctls`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
         /// Tables of iptables in nftables that were absent before, `family name`, and base chains of those that were there,
         /// `family table chain`.
         absent_bases: Vec<String>,
@@ -391,7 +405,7 @@ impl Action {
             self,
             Self::BeginUndo { .. }
                 | Self::TakeBack { .. }
-                | Self::ForgetUnits { .. }
+                | Self::FinishUndo { .. }
                 | Self::LeaveCluster { .. }
                 | Self::RestoreObjects { .. }
         )
@@ -450,7 +464,7 @@ impl Action {
             | Self::Bootstrap { .. }
             | Self::BeginUndo { .. }
             | Self::TakeBack { .. }
-            | Self::ForgetUnits { .. }
+            | Self::FinishUndo { .. }
             | Self::LeaveCluster { .. }
             | Self::RestoreObjects { .. }
             | Self::Apply { .. }
@@ -461,18 +475,22 @@ impl Action {
     /// Returns one line for people: how the change will be taken back. The recipe itself is made when the node's state is known.
     pub fn undo_text(&self) -> &'static str {
         match self {
-            Self::Claim { .. } => "stop the daemons; remove what they made and was not there",
+            Self::Claim { .. } => {
+                "stop the daemons; remove what they made and was not there, the audit log in /var/log/kubernetes included"
+            }
             Self::Directory { .. } => "remove it when it was not there and is empty",
             Self::File { .. } | Self::Binary { .. } => "remove it, or put the earlier file back",
             Self::HostsLines { .. } => "remove these lines",
-            Self::Sysctls { .. } => "set the earlier values",
-            Self::KernelFeatures { .. } => "unload what was loaded for it",
+            Self::Sysctls { .. } => {
+                "set what other sysctl files say, or the earlier values, where nobody else has set another"
+            }
+            Self::KernelFeatures { .. } => "unload what was loaded for it and serves nobody else",
             Self::Unit { .. } => "stop and disable it, or as it was",
             Self::Images { .. } => "remove the images that were not there",
             Self::Run { .. } | Self::Bootstrap { .. } => "remove what it made here, and its members of the cluster",
             Self::BeginUndo { .. }
             | Self::TakeBack { .. }
-            | Self::ForgetUnits { .. }
+            | Self::FinishUndo { .. }
             | Self::LeaveCluster { .. }
             | Self::RestoreObjects { .. } => "install again",
             Self::Apply { .. } => "delete the objects, or restore the earlier ones",
@@ -502,8 +520,12 @@ impl Action {
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
             Self::Bootstrap { goal, argv, .. } => format!("the node {}: run {}", goal.text(), argv.join(" ")),
             Self::BeginUndo { steps } => format!("stop the daemons of {} steps that go", steps.len()),
-            Self::TakeBack { step } => format!("take back {step}"),
-            Self::ForgetUnits { units } => format!("make systemd forget {}", units.join(", ")),
+            Self::TakeBack { step, .. } => format!("take back {step}"),
+            Self::FinishUndo { units, modules } => format!(
+                "make systemd read its units again ({}), and unload what nobody uses of {} modules",
+                units.join(", "),
+                modules.len()
+            ),
             Self::LeaveCluster { effects } => {
                 let names: Vec<_> = effects.iter().map(ClusterEffect::text).collect();
                 format!("remove from the cluster: {}", names.join(", "))

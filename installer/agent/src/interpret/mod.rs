@@ -65,11 +65,8 @@ pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<Ste
 fn take_back(agent: &Agent, step: &Step, say: Say) -> Result<StepOutcome> {
     let residue = match &step.action {
         Action::BeginUndo { steps } => undo::begin(agent, steps).map(|()| vec![])?,
-        Action::TakeBack { step } => undo::take_back(agent, step, say)?,
-        Action::ForgetUnits { units } => {
-            let names: Vec<&str> = units.iter().map(String::as_str).collect();
-            undo::forget_units(agent, &names).map(|()| vec![])?
-        }
+        Action::TakeBack { step, superseded } => undo::take_back(agent, step, *superseded, say)?,
+        Action::FinishUndo { units, modules } => undo::finish(agent, units, modules, say).map(|()| vec![])?,
         _ => return Err(not_of_a_node()),
     };
     let changed = residue.is_empty() && matches!(step.action, Action::TakeBack { .. });
@@ -181,9 +178,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         },
         Action::File { path, .. } | Action::Binary { path, .. } => file::restore_of(host, path)?,
         Action::HostsLines { lines } => system::undo_for_hosts(host, lines)?,
-        Action::Sysctls { settings } => Undo::RestoreSysctls {
-            settings: system::prior_sysctls(host, settings),
-        },
+        Action::Sysctls { settings } => claims::undo_for_settings(host, settings),
         Action::KernelFeatures { features } => Undo::UnloadModules {
             modules: system::absent_modules(host, features),
         },
@@ -199,7 +194,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
-        | Action::ForgetUnits { .. }
+        | Action::FinishUndo { .. }
         | Action::LeaveCluster { .. }
         | Action::RestoreObjects { .. } => Undo::Nothing,
     })
@@ -228,7 +223,7 @@ fn apply(work: &Work) -> Result<()> {
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
-        | Action::ForgetUnits { .. }
+        | Action::FinishUndo { .. }
         | Action::LeaveCluster { .. }
         | Action::RestoreObjects { .. } => Err(not_of_a_node()),
     }

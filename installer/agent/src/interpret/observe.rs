@@ -61,7 +61,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
-        | Action::ForgetUnits { .. }
+        | Action::FinishUndo { .. }
         | Action::LeaveCluster { .. }
         | Action::RestoreObjects { .. } => Observation::Nothing,
     })

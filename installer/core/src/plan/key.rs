@@ -80,8 +80,8 @@ pub enum StepKind {
     Withdraw,
     /// What an undo takes back is marked and its daemons are stopped.
     BeginUndo,
-    /// systemd forgets unit files.
-    ForgetUnits,
+    /// An undo on a node ends.
+    FinishUndo,
     /// Members and Nodes leave a cluster that stays; the part is the step that made them.
     LeaveCluster,
     /// Objects of a cluster that stays are restored; the part is the step that applied them.
@@ -162,7 +162,7 @@ impl StepKind {
             Self::TakeBack => "take-back",
             Self::Withdraw => "withdraw",
             Self::BeginUndo => "begin-undo",
-            Self::ForgetUnits => "forget-units",
+            Self::FinishUndo => "finish-undo",
             Self::LeaveCluster => "leave-cluster",
             Self::RestoreObjects => "restore-objects",
         }

@@ -7,6 +7,8 @@ pub mod key;
 pub mod pending;
 pub mod undo;
 
+pub use claims::written_settings;
+
 use crate::action::Action;
 use crate::name::{NodeName, SecretId, StepId};
 use serde::{Deserialize, Serialize};

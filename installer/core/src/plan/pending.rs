@@ -58,7 +58,10 @@ fn settle_ephemeral(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &B
             node: step.node.clone(),
             needs,
             deadline_s: WITHDRAW_S,
-            action: Action::TakeBack { step: step.id.clone() },
+            action: Action::TakeBack {
+                step: step.id.clone(),
+                superseded: false,
+            },
             redo: vec![],
             ephemeral: false,
         };

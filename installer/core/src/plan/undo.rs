@@ -127,6 +127,7 @@ impl UndoPlanner {
             .filter(|s| marked.insert(s.clone()));
         let begin = Action::BeginUndo { steps: steps.collect() };
         let mut last = self.add(StepKind::BeginUndo.on(node), node, after, begin);
+        let superseded = superseded_units(&entries);
         let (restarted, gone): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|e| starts_again(e));
         let mut n = 0;
         let mut take_back = |planner: &mut Self, last: &StepId, entry: &Entry| {
@@ -134,6 +135,7 @@ impl UndoPlanner {
             let id = StepKind::TakeBack.part_on(&format!("{n}/{}", entry.step), node);
             let action = Action::TakeBack {
                 step: entry.step.clone(),
+                superseded: superseded.contains(&(&entry.run, &entry.step)),
             };
             planner.add(id, node, Some(last), action)
         };
@@ -141,13 +143,11 @@ impl UndoPlanner {
             last = take_back(self, &last, entry);
         }
         let units: Vec<String> = entries.iter().filter_map(|e| unit_file(&e.undo)).collect();
-        if !units.is_empty() {
-            last = self.add(
-                StepKind::ForgetUnits.on(node),
-                node,
-                Some(&last),
-                Action::ForgetUnits { units },
-            );
+        let modules: BTreeSet<String> = entries.iter().flat_map(|e| modules_of(&e.undo)).cloned().collect();
+        if !units.is_empty() || !modules.is_empty() {
+            let modules = modules.into_iter().collect();
+            let finish = Action::FinishUndo { units, modules };
+            last = self.add(StepKind::FinishUndo.on(node), node, Some(&last), finish);
         }
         for entry in restarted {
             last = take_back(self, &last, entry);
@@ -212,6 +212,28 @@ fn starts_again(entry: &Entry) -> bool {
     matches!(&entry.undo, Undo::RestoreUnit { was_active: true, .. })
 }
 
+/// Of several entries of one unit the oldest knows what it was: the newer ones would start it only to stop it again.
+fn superseded_units<'a>(newest_first: &[&'a Entry]) -> BTreeSet<(&'a RunId, &'a StepId)> {
+    let unit = |entry: &Entry| match &entry.undo {
+        Undo::RestoreUnit { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let has_older = |at: usize, name: &String| newest_first.iter().skip(at + 1).any(|e| unit(e).as_ref() == Some(name));
+    let superseded = newest_first
+        .iter()
+        .enumerate()
+        .filter(|(at, e)| unit(e).is_some_and(|name| has_older(*at, &name)));
+    superseded.map(|(_, e)| (&e.run, &e.step)).collect()
+}
+
+fn modules_of(undo: &Undo) -> &[String] {
+    match undo {
+        Undo::UnloadModules { modules } => modules,
+        Undo::RemoveClaims { claims, .. } => &claims.modules,
+        _ => &[],
+    }
+}
+
 fn unit_file(undo: &Undo) -> Option<String> {
     match undo {
         Undo::RestorePath { path, .. } if path.starts_with(layout::UNIT_DIR) => {
@@ -270,6 +292,7 @@ mod tests {
                 ..Claims::default()
             },
             sysctls: vec![],
+            set: vec![],
             absent_bases: vec![],
             absent_parents: vec![],
             effects,
@@ -302,7 +325,7 @@ mod tests {
         let of_node = plan.steps.iter().filter(|s| s.node.as_str() == name);
         of_node
             .map(|s| match &s.action {
-                Action::TakeBack { step } => step.to_string(),
+                Action::TakeBack { step, .. } => step.to_string(),
                 other => other.text(),
             })
             .collect()
@@ -334,7 +357,7 @@ mod tests {
                 "dir-config/a",
                 "claim/a",
                 "dir-kubernetes/a",
-                "make systemd forget containerd.service",
+                "make systemd read its units again (containerd.service), and unload what nobody uses of 0 modules",
                 "unit/containerd/a",
             ]
         );
