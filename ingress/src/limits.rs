@@ -182,7 +182,8 @@ pub const EJECT_LONGEST: Duration = Duration::from_secs(60);
 pub const RETRIES_PER_HUNDRED: u32 = 20;
 /// Retries per second that need no requests, for Services with few of them.
 pub const RETRIES_PER_SECOND: u32 = 10;
-/// How often one request is repeated after an endpoint may have acted on it; failed connections do not count.
+/// How often one request is repeated after an endpoint saw it or may have seen it, whatever the reasons are: a kept connection that
+/// ended, a refused stream, a status. Failed connections do not count.
 pub const REPEATS: usize = 2;
 /// Most retries that are saved up: a second's worth at 500 requests per second.
 pub const RETRIES_SAVED: u32 = 100;

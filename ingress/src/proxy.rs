@@ -138,7 +138,8 @@ impl Proxy {
         proxy
     }
 
-    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before.
+    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `repeats` counts the times that an endpoint may
+    /// have seen it already.
     async fn answer(
         &self,
         request: Request<Upload>,
@@ -158,10 +159,12 @@ impl Proxy {
         response: Result<Response<upstream::Body>, Reason>,
         exchange: Box<Exchange>,
     ) -> Response<Download> {
+        repeats: usize,
         let route = exchange.matched.as_deref();
         let silence = route.and_then(|route| route.policy.timeouts.read);
         let silence = silence.unwrap_or(self.limits.silence);
         let response = response.map(|answer| headers::incoming(answer).map(|body| Download::endpoint(body, silence)));
+        exchange.repeats = repeats;
         self.finish(response, exchange)
     }
 

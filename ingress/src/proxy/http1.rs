@@ -70,7 +70,7 @@ where
     loop {
         let after = match connection.next_head(&mut reader).await {
             Next::Plain(plain) => connection.quick_turn(plain, reader).await,
-            Next::Head(head) => connection.turn(*head, reader).await,
+            Next::Head(head) => connection.turn(*head, reader, 0).await,
             Next::Refused(reason) => connection.refuse(reason, reader).await,
             Next::End => After::Close(None),
         };
@@ -166,8 +166,8 @@ where
             Carried::Done { keep: true } => After::Next(reader),
             Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
             Carried::Over => After::Close(None),
-            Carried::Usual => match head::parse(&mut reader.buffer, &self.proxy.limits) {
-                Ok(Some(head)) => self.turn(head, reader).await,
+            Carried::Usual { repeats } => match head::parse(&mut reader.buffer, &self.proxy.limits) {
+                Ok(Some(head)) => self.turn(head, reader, repeats).await,
                 // What is plain is a whole request.
                 Ok(None) => After::Close(None),
                 Err(reason) => self.refuse(reason, reader).await,
@@ -196,8 +196,8 @@ where
         }
     }
 
-    /// One request.
-    async fn turn(&mut self, head: Head, reader: Reader<S>) -> After<S> {
+    /// One request; an endpoint may have seen it before, and `repeats` says how often.
+    async fn turn(&mut self, head: Head, reader: Reader<S>, repeats: usize) -> After<S> {
         let form = Form {
             head_only: head.parts.method == Method::HEAD,
             old: head.parts.version == Version::HTTP_10,
@@ -220,7 +220,7 @@ where
             Upload::own(Box::pin(body))
         };
         let request = Request::from_parts(head.parts, upload);
-        let Some(mut response) = self.answer(request, &mut lent).await else {
+        let Some(mut response) = self.answer(request, &mut lent, repeats).await else {
             return After::Close(None);
         };
         lent.look();
@@ -257,10 +257,15 @@ where
     }
 
     /// Waits for the answer. `None` when the client went away.
-    async fn answer(&mut self, request: Request<Upload>, lent: &mut Lent<S>) -> Option<Response<Download>> {
+    async fn answer(
+        &mut self,
+        request: Request<Upload>,
+        lent: &mut Lent<S>,
+        repeats: usize,
+    ) -> Option<Response<Download>> {
         // HTTP/1.0 has no interim answers.
         let interim = (request.version() != Version::HTTP_10).then_some(&self.interim);
-        let mut answer = pin!(self.proxy.answer(request, &self.client, interim));
+        let mut answer = pin!(self.proxy.answer(request, &self.client, interim, repeats));
         loop {
             tokio::select! {
                 biased;

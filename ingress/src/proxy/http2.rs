@@ -31,7 +31,7 @@ where
         let (proxy, client) = (Arc::clone(proxy), Arc::clone(&client));
         let stream = Watch::open(&watch);
         async move {
-            let response = proxy.answer(request.map(Upload::new), &client, None).await;
+            let response = proxy.answer(request.map(Upload::new), &client, None, 0).await;
             Ok::<_, Infallible>(response.map(|body| body.watched(stream.answered())))
         }
     });

@@ -9,6 +9,7 @@ mod http2;
 mod interim;
 mod policy;
 mod quick;
+mod repeats;
 mod smuggling;
 mod upgrades;
 

@@ -7,8 +7,8 @@
 //!       └── not plain ───────┴── the usual way ──┘              └── unusual: the usual way from here on
 //! ```
 //!
-//! INVARIANT: the head stays in the reader's buffer until its answer is there. So up to the first byte that an endpoint got of it the
-//! usual way can begin anew, and what cannot be answered here has a whole request to be recorded by.
+//! INVARIANT: the head stays in the reader's buffer until its answer is there. So the usual way can begin anew when no endpoint got a
+//! byte of it, and repeat it when one may have and the backend's budget allows that; and what cannot be answered here has a whole request to be recorded by.
 //!
 //! That both ways say the same to endpoint and client is shown by `plain/tests.rs` and by a fuzz test there.
 
@@ -58,8 +58,11 @@ pub(super) enum Carried {
     },
     /// The client is gone, or its answer broke off; recorded.
     Over,
-    /// Nothing has happened yet: it goes the usual way.
-    Usual,
+    /// It goes the usual way.
+    Usual {
+        /// 1 when an endpoint may have seen it, and it may be sent again; else nothing has happened yet.
+        repeats: usize,
+    },
     /// What the endpoint made of it goes the usual way, with the record of the request.
     Unusual {
         head_only: bool,
