@@ -5,7 +5,7 @@
 //! in place, or are left out and remarked when there is none.
 
 pub use crate::annotations::target::Target;
-pub use crate::path::PathMode;
+pub use crate::path::{EncodedMode, PathMode};
 
 use crate::tls::backend::Identity;
 use hyper::StatusCode;
@@ -39,6 +39,8 @@ pub struct Policy {
     pub rewrite: Option<Rewrite>,
     /// How paths that are not canonical are treated.
     pub paths: PathMode,
+    /// How paths are treated that mean another one when they are decoded.
+    pub encoded_paths: EncodedMode,
     /// Largest request body in bytes; none is unlimited.
     pub body_limit_bytes: Option<u64>,
     /// Waits; what is `None` is as in [`crate::limits::Limits`].
@@ -78,6 +80,8 @@ impl Policy {
             cors,
             rewrite,
             paths,
+            // Paths with encodings do not go the quick way.
+            encoded_paths: _,
             body_limit_bytes: _,
             timeouts: _,
             retries,

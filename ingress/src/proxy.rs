@@ -40,7 +40,7 @@ pub(crate) use upgrade::Agreed;
 use crate::body::{Download, Upload, UploadLimits};
 use crate::limits::Limits;
 use crate::path;
-use crate::policy::Network;
+use crate::policy::{EncodedMode, Network};
 use crate::reason::Reason;
 use crate::route::{Route, Snapshot};
 use crate::state::State;
@@ -329,8 +329,18 @@ fn find<'s, B>(
     Ok((route, routed))
 }
 
-/// Closes connections to endpoints that are not wanted any more, as long as there is the proxy.
-async fn sweep(proxy: Weak<Proxy>, every: Duration) {
+/// Refuses a path that servers behind may take for one of another route: what protects that one would be passed by.
+fn compare(route: &Arc<Route>, decoded: Option<&Arc<Route>>) -> Result<(), Reason> {
+    let other = decoded.filter(|other| !Arc::ptr_eq(other, route));
+    let open = other.is_none_or(|other| other.policy.encoded_paths == EncodedMode::Allow);
+    let refused = route.policy.encoded_paths == EncodedMode::Refuse;
+    (open && !refused).then_some(()).ok_or(Reason::EncodedPath)
+}
+
+/// Closes connections to endpoints that are not wanted any more, and idle ones of both sides when open files run out, as long as there is
+/// the proxy.
+async fn tidy(proxy: Weak<Proxy>, every: Duration) {
+    let mut next = Instant::now() + every;
     loop {
         tokio::time::sleep(every).await;
         let Some(proxy) = proxy.upgrade() else { return };
@@ -348,6 +358,7 @@ fn own(reason: Reason) -> Response<Download> {
     *response.status_mut() = reason.status();
     let fields = response.headers_mut();
     fields.insert(
+    let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );

@@ -44,6 +44,8 @@ macro_rules! reasons {
 reasons! {
     /// The request makes no sense.
     BadRequest: BAD_REQUEST "bad_request" "400: a valid target and exactly one valid Host are needed\n";
+    /// A path that is another route's once it is decoded, or that hides a dot segment.
+    EncodedPath: BAD_REQUEST "encoded_path" "400: decoded, this path is another one\n";
     /// A request that two parsers could read in two ways.
     BadFraming: BAD_REQUEST "bad_framing" "400: this is no well-formed HTTP/1 request\n";
     /// No Ingress has this host and path.

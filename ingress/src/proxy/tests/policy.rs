@@ -4,6 +4,7 @@ mod access;
 mod answers;
 mod certificates;
 mod choice;
+mod encoded;
 mod foresee;
 mod http2;
 mod tls;

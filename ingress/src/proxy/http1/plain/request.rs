@@ -52,7 +52,9 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
     }
     let target = request.path.filter(|target| target.len() <= limits.target_bytes)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if !crate::path::is_canonical(path.as_bytes()) || !query.bytes().all(is_plain_in_query) {
+    // What such a path is when it is decoded is looked at on the usual way.
+    let whole = crate::path::is_canonical(path.as_bytes()) && !crate::path::may_read_otherwise(path);
+    if !whole || !query.bytes().all(is_plain_in_query) {
         return None;
     }
     let mut asked = Asked {

@@ -84,6 +84,8 @@ fn what_the_usual_way_would_change_or_refuse_is_not_plain() {
         "GET /a/../b HTTP/1.1\r\nHost: h",
         "GET /a//b HTTP/1.1\r\nHost: h",
         "GET /%2e HTTP/1.1\r\nHost: h",
+        "GET /a%2Fb HTTP/1.1\r\nHost: h",
+        "GET /a;b HTTP/1.1\r\nHost: h",
         "GET /#x HTTP/1.1\r\nHost: h",
         "GET /?a\"b HTTP/1.1\r\nHost: h",
         "GET / HTTP/1.1",
