@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use super::Stalls;
+use super::StreamStall;
 use crate::alarm::Alarm;
 use crate::proxy::{Agreed, Exchange};
 use crate::upstream;
@@ -22,9 +22,7 @@ pub struct Download {
 
 /// A stream of HTTP/2 that this is sent on.
 struct Watched {
-    stalls: Arc<Stalls>,
-    /// Set while the client is to take what was handed over.
-    waits: Option<u64>,
+    stall: Arc<StreamStall>,
     _stream: Box<dyn Send + Sync>,
 }
 
@@ -76,12 +74,8 @@ impl Download {
     }
 
     /// Ties this to a stream of HTTP/2, which it is told of while it waits for its client.
-    pub fn watched(mut self, (stalls, stream): (Arc<Stalls>, Box<dyn Send + Sync>)) -> Self {
-        self.watched = Some(Watched {
-            stalls,
-            waits: None,
-            _stream: stream,
-        });
+    pub fn watched(mut self, (stall, stream): (Arc<StreamStall>, Box<dyn Send + Sync>)) -> Self {
+        self.watched = Some(Watched { stall, _stream: stream });
         self
     }
 
@@ -100,16 +94,16 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        if let Some(watched) = &mut self.watched {
-            watched.taken();
+        if let Some(watched) = &self.watched {
+            watched.stall.taken();
         }
         let frame = match &mut self.source {
             Source::Tunnel(_) => None,
             Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
             Source::Endpoint(body) => ready!(body.poll(context)),
         };
-        if let (Some(watched), Some(Ok(_))) = (&mut self.watched, &frame) {
-            watched.waits = Some(watched.stalls.wait());
+        if let (Some(watched), Some(Ok(_))) = (&self.watched, &frame) {
+            watched.stall.wait();
         }
         if let Some(exchange) = &mut self.exchange {
             match &frame {
@@ -144,20 +138,6 @@ impl Drop for Download {
         if let Some(exchange) = &mut self.exchange {
             exchange.complete |= over;
         }
-    }
-}
-
-impl Watched {
-    fn taken(&mut self) {
-        if let Some(number) = self.waits.take() {
-            self.stalls.taken(number);
-        }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.taken();
     }
 }
 

@@ -2,21 +2,24 @@
 //!
 //! Streams at once, the size of field lists and with it CONTINUATION frames, resets of streams that nobody has looked at (rapid reset)
 //! and resets that the client provokes (MadeYouReset) are bounded by h2. Here are the bounds that it lacks: fields by number, requests
-//! that are made only to be cancelled, clients that ask for nothing, and clients that open no window for what they asked for.
+//! that are made only to be cancelled, clients that ask for nothing, and streams whose window the client does not open. These cost the
+//! stream alone (RFC 9113, 5.4.2): the others of its connection go on.
 
 use super::registry::Place;
 use super::{Client, Proxy};
-use crate::body::{Stalls, Upload};
+use crate::body::{StreamStall, Upload};
 use crate::limits::Limits;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -35,7 +38,8 @@ where
             Ok::<_, Infallible>(response.map(|body| body.watched(stream.answered())))
         }
     });
-    let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        pin!(builder(limits, Tasks(Arc::clone(&watch))).serve_connection(TokioIo::new(stream), service));
     let mut told = false;
     loop {
         place_by(&watch, place);
@@ -74,8 +78,8 @@ fn place_by(watch: &Watch, place: &Place) {
     }
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
@@ -89,6 +93,22 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
+/// Starts the tasks of a connection: one for each stream, right after its service was called.
+#[derive(Clone)]
+struct Tasks(Arc<Watch>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = tokio::spawn(future);
+        if let Some(stall) = self.0.lock().newest.take() {
+            stall.sent_by(task.abort_handle());
+        }
+    }
+}
+
 /// What happens on a connection.
 struct Watch {
     start: Instant,
@@ -97,7 +117,14 @@ struct Watch {
     moved: AtomicU64,
     taken: AtomicU64,
     cancelled: AtomicU64,
-    stalls: Arc<Stalls>,
+    streams: Mutex<Streams>,
+}
+
+#[derive(Default)]
+struct Streams {
+    open: HashMap<u64, Arc<StreamStall>>,
+    /// The one whose task is still to be started.
+    newest: Option<Arc<StreamStall>>,
 }
 
 impl Default for Watch {
@@ -108,7 +135,7 @@ impl Default for Watch {
             moved: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            stalls: Arc::default(),
+            streams: Mutex::default(),
         }
     }
 }
@@ -124,12 +151,30 @@ enum Verdict {
 impl Watch {
     fn open(watch: &Arc<Self>) -> Stream {
         watch.open.fetch_add(1, Ordering::Relaxed);
-        watch.taken.fetch_add(1, Ordering::Relaxed);
+        let number = watch.taken.fetch_add(1, Ordering::Relaxed);
         watch.moves();
+        let stall = Arc::<StreamStall>::default();
+        let mut streams = watch.lock();
+        streams.open.insert(number, Arc::clone(&stall));
+        streams.newest = Some(Arc::clone(&stall));
+        drop(streams);
         Stream {
             watch: Arc::clone(watch),
+            number,
+            stall,
             answered: false,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the streams whose client has taken nothing for so long.
+    fn cancel_stalled(&self, longest: Duration) {
+        let streams = self.lock();
+        let stalled = |stall: &&Arc<StreamStall>| stall.length().is_some_and(|length| length > longest);
+        streams.open.values().filter(stalled).for_each(|stall| stall.cancel());
     }
 
     fn moves(&self) {
@@ -143,9 +188,7 @@ impl Watch {
         if cancelled > limits.http2_cancels && cancelled * 2 > self.taken.load(Ordering::Relaxed) {
             return Verdict::Hostile;
         }
-        if self.stalls.longest().is_some_and(|stall| stall > limits.client_stall) {
-            return Verdict::Hostile;
-        }
+        self.cancel_stalled(limits.client_stall);
         let idle = self.open.load(Ordering::Relaxed) == 0 && self.quiet() > limits.head;
         if idle { Verdict::Idle } else { Verdict::Fine }
     }
@@ -160,19 +203,22 @@ impl Watch {
 /// A stream until its answer is sent.
 struct Stream {
     watch: Arc<Watch>,
+    number: u64,
+    stall: Arc<StreamStall>,
     answered: bool,
 }
 
 impl Stream {
-    fn answered(mut self) -> (Arc<Stalls>, Box<dyn Send + Sync>) {
+    fn answered(mut self) -> (Arc<StreamStall>, Box<dyn Send + Sync>) {
         self.answered = true;
-        (Arc::clone(&self.watch.stalls), Box::new(self))
+        (Arc::clone(&self.stall), Box::new(self))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.watch.open.fetch_sub(1, Ordering::Relaxed);
+        self.watch.lock().open.remove(&self.number);
         self.watch.moves();
         if !self.answered {
             self.watch.cancelled.fetch_add(1, Ordering::Relaxed);

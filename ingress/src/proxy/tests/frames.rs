@@ -20,7 +20,7 @@ pub(super) const END_HEADERS: u8 = 4;
 
 pub(super) struct Frame {
     pub(super) kind: u8,
-    flags: u8,
+    pub(super) flags: u8,
     pub(super) stream: u32,
     pub(super) body: Vec<u8>,
 }
