@@ -15,7 +15,7 @@ pub struct Limits {
     pub head_fields: usize,
     /// Longest time in which a client takes nothing of what is sent to it (nginx's `send_timeout`).
     pub client_stall: Duration,
-    /// Connections of clients at once; each may need a second one to an endpoint. More wait in the kernel's queue.
+    /// Connections of clients at once, where open files allow it ([`Limits::within`]). More wait in the kernel's queue.
     pub connections: usize,
     /// Longest wait for a connection to an endpoint. Within a cluster it takes milliseconds; a lost SYN is repeated after 1 s.
     pub connect: Duration,
@@ -145,6 +145,25 @@ impl Default for Limits {
     }
 }
 
+/// Files that are kept for what is no connection of a client nor one to an endpoint for it: listeners, the API's watches, Secrets, the
+/// dashboard, questions of the kubelet. At most so many, and never more than an eighth of all.
+const FILES_KEPT: u64 = 256;
+
+impl Limits {
+    /// The same with as many connections as this many open files allow: two each, one to the client and one to an endpoint.
+    pub fn within(self, files: u64) -> Self {
+        let kept = FILES_KEPT.min(files / 8);
+        let connections = usize::try_from((files - kept) / 2).unwrap_or(usize::MAX);
+        let connections = self.connections.min(connections);
+        Self {
+            connections,
+            // Some are left for others, whoever it is that asks for all.
+            connections_per_address: self.connections_per_address.min(connections - connections / 8),
+            ..self
+        }
+    }
+}
+
 /// Longest regular expression in an object. The longest seen in public manifests are below 300 characters.
 pub const PATTERN_BYTES: usize = 1024;
 /// Memory of one compiled regular expression, and of its cache. With Unicode classes 64 KiB are too few for `\w+` twice.
@@ -221,3 +240,21 @@ pub const EVENTS_PER_ROUND: usize = 10;
 pub const EVENTS_KNOWN: usize = 1000;
 /// Longest text of an Event (the API's own bound is 1024 bytes).
 pub const EVENT_NOTE_BYTES: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_bounded_by_the_open_files_that_were_granted() {
+        let bounds = |files| {
+            let limits = Limits::default().within(files);
+            (limits.connections, limits.connections_per_address)
+        };
+        assert_eq!(bounds(1024), (448, 392));
+        assert_eq!(bounds(20_000), (9872, 8192));
+        assert_eq!(bounds(524_288), (16_384, 8192));
+        assert_eq!(bounds(u64::MAX), (16_384, 8192));
+        assert_eq!(bounds(0), (0, 0));
+    }
+}

@@ -39,6 +39,7 @@ pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
 use crate::limits::Limits;
+use crate::files;
 use crate::path;
 use crate::policy::{EncodedMode, Network};
 use crate::reason::Reason;
@@ -56,11 +57,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use upgrade::Wish;
+use tokio::time::Instant;
 
 /// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
 const HTTPS_PORT: u16 = 443;
 
 /// What every connection shares.
+/// Idle connections of clients that are closed for each shortage of open files. It is one more than are needed for the connection that
+/// found none, and its own to an endpoint, many times over; shortages come in crowds.
+const GIVEN_BACK: usize = 16;
+
 pub struct Proxy {
     state: Arc<State>,
     upstream: Arc<Upstream>,
@@ -134,7 +140,7 @@ impl Proxy {
             front,
             names: Names::default(),
         });
-        tokio::spawn(sweep(Arc::downgrade(&proxy), proxy.limits.sweep));
+        tokio::spawn(tidy(Arc::downgrade(&proxy), proxy.limits.sweep));
         proxy
     }
 
@@ -152,6 +158,17 @@ impl Proxy {
         let response = self.respond(request, client, &mut exchange).await;
         self.finish(response, exchange)
     }
+    /// The bounds that it keeps.
+    pub fn bounds(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Ends what nobody waits for: kept connections to endpoints, and the clients' connections that were idle longest.
+    fn give_files_back(&self) {
+        self.upstream.close_idle();
+        self.registry.close_idle(GIVEN_BACK);
+    }
+
 
     /// Finishes a request that went the quick way until an endpoint had it.
     fn resume(
@@ -342,9 +359,14 @@ fn compare(route: &Arc<Route>, decoded: Option<&Arc<Route>>) -> Result<(), Reaso
 async fn tidy(proxy: Weak<Proxy>, every: Duration) {
     let mut next = Instant::now() + every;
     loop {
-        tokio::time::sleep(every).await;
+        let short = tokio::time::timeout_at(next, files::shortage()).await.is_ok();
         let Some(proxy) = proxy.upgrade() else { return };
-        proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
+        if short {
+            proxy.give_files_back();
+        } else {
+            next = Instant::now() + every;
+            proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
+        }
     }
 }
 

@@ -138,6 +138,12 @@ impl Upstream {
         self.http1.connection(address, waits).await
     }
 
+    /// Closes connections that carry no request.
+    pub fn close_idle(&self) {
+        self.http1.close_idle();
+        self.http2.close_idle();
+    }
+
     /// Closes connections to endpoints that no route leads to any more, and those that were idle too long.
     pub fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
         self.http1.sweep(wanted);

@@ -5,6 +5,7 @@ use super::registry::{Full, Guard};
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::log;
+use crate::{files, log};
 use crate::tls::Acceptor;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 
-/// Pause after accept fails, which it does when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after accept fails, which it does when open files run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
 pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>, mut stopping: Receiver<bool>) {
@@ -55,7 +56,10 @@ async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr
         let (stream, peer) = match door.accept().await? {
             Ok(accepted) => accepted,
             Err(error) => {
-                log(&format!("accept: {error}"));
+                // Shortages are counted, and idle connections give way (`tidy`); the pause is for them to end.
+                if !files::ran_out(&error) {
+                    log(&format!("accept: {error}"));
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

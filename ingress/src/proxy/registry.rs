@@ -125,6 +125,19 @@ impl Registry {
         let _ = timeout(LOOK_AGAIN, self.ended.notified()).await;
     }
 
+    /// Closes the connections that have been idle longest, so many at most.
+    pub(super) fn close_idle(&self, most: usize) {
+        let open = self.lock();
+        let since = |place: &Arc<Place>| place.idle_since.load(Ordering::Relaxed);
+        let idle = open
+            .places
+            .values()
+            .filter(|place| !place.closing() && since(place) != BUSY);
+        let mut idle: Vec<_> = idle.map(|place| (since(place), place)).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.iter().take(most).for_each(|(_, place)| place.close());
+    }
+
     /// Tells all connections to end, also those that come later.
     pub(super) fn close_all(&self) {
         let mut open = self.lock();

@@ -184,6 +184,10 @@ impl Idle {
         None
     }
 
+    pub(super) fn close_idle(&self) {
+        self.lock().clear();
+    }
+
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
         self.lock().retain(|to, list| {
             list.retain_mut(|(connection, since)| since.elapsed() < self.limits.pool_idle && connection.is_alive());

@@ -114,6 +114,14 @@ impl Shared {
         }
     }
 
+    pub(super) fn close_idle(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, list| {
+            list.retain(|o| Arc::strong_count(&o.places) > 1);
+            !list.is_empty()
+        });
+    }
+
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Requests that are on their way keep a connection open after it is forgotten here.

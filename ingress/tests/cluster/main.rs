@@ -8,6 +8,7 @@
 mod chromium;
 mod commands;
 mod dashboard;
+mod files;
 mod handover;
 mod harness;
 mod lists;
