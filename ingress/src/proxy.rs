@@ -52,7 +52,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use registry::Registry;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -103,7 +103,8 @@ impl Front {
 /// What is known of a connection before its first request; of a request, when trusted proxies in front tell more.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The client's address, from the connection or from a PROXY header.
+    /// The client's address, from the connection or as trusted proxies in front tell it; an unspecified one when they tell none that can
+    /// be read. For policy and for others there is [`Client::known_address`] and [`Client::address_text`].
     pub address: SocketAddr,
     /// Port that the client asked, for X-Forwarded-Port.
     pub port: u16,
@@ -127,6 +128,18 @@ impl Client {
         }
     }
 }
+
+    /// The client's address, an IPv4 address as such. `None` when it is not known: then it is not the front's either.
+    pub fn known_address(&self) -> Option<IpAddr> {
+        let address = self.address.ip().to_canonical();
+        (!address.is_unspecified()).then_some(address)
+    }
+
+    /// The address for fields and texts; `unknown`, as RFC 7239 has it, when it is not known.
+    pub fn address_text(&self) -> String {
+        let address = self.known_address();
+        address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+    }
 
 impl Proxy {
     /// Starts without connections; [`serve`] brings them. Needs a runtime, for what tidies connections to endpoints.

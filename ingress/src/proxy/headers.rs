@@ -1,14 +1,14 @@
 //! Heads of requests and answers, made fit for the next hop. Pure.
 //!
-//! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Names with `_` are
-//! dropped: many servers behind read `X_Forwarded_For` as `X-Forwarded-For`.
+//! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Of others, and under
+//! other spellings, it is taken away before ([`super::claims`]).
 
 use super::Client;
 use crate::policy::{Network, Protocol};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Request, Response, Uri, Version};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -50,29 +50,73 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
     if !client.trusted {
         return None;
     }
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
-    let mut hops = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        hops.extend(value.to_str().ok()?.split(',').map(str::trim));
-    }
-    // From the right: every hop was written by the one after it, so the first untrusted one is the last that is known.
-    let mut address = None;
-    for hop in hops.iter().rev() {
-        let Ok(hop) = hop.parse::<IpAddr>() else { break };
-        address = Some(hop.to_canonical());
-        if !is_trusted(&hop.to_canonical()) {
-            break;
-        }
-    }
-    let https = headers
-        .get(FORWARDED_PROTO)
-        .map(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
-    if address.is_none() && https.is_none() {
+    let hops = list(headers, &FORWARDED_FOR);
+    let believed = believed_hop(&hops, trusted);
+    let https = told_https(
+        &list(headers, &FORWARDED_PROTO),
+        &hops,
+        believed.map(|(place, _)| place),
+    );
+    let told = headers.contains_key(FORWARDED_FOR);
+    if !told && https.is_none() {
         return None;
     }
     let mut origin = client.clone();
-    if let Some(address) = address {
-        origin.address.set_ip(address);
+    if told {
+        let address = believed.and_then(|(_, address)| address);
+/// The entries of a list; empty ones are none (RFC 9110, 5.6.1).
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    let values = headers.get_all(name).iter();
+    let entries = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    entries
+        .map(<[u8]>::trim_ascii)
+        .filter(|entry| !entry.is_empty())
+        .collect()
+}
+
+/// The place of the hop that asked, and its address when that can be read. From the right: every hop was written by the one after it, so
+/// the first that is not trusted is the last that is known.
+fn believed_hop(hops: &[&[u8]], trusted: &[Network]) -> Option<(usize, Option<IpAddr>)> {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut believed = None;
+    for (place, hop) in hops.iter().enumerate().rev() {
+        let address = hop_address(hop);
+        believed = Some((place, address));
+        if !address.is_some_and(is_trusted) {
+            break;
+        }
+    }
+    believed
+}
+
+/// An entry of X-Forwarded-For as fronts write it: an address, alone or with a port, IPv6 in brackets or not, in quotes or not (RFC 7239,
+/// 6; Azure's gateway writes ports). `None` for `unknown`, names that hide one, and all else.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let text = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let address = text.parse().ok().or_else(with_port).or_else(bracketed)?;
+    Some(address.to_canonical()).filter(|address| !address.is_unspecified())
+}
+
+/// Whether TLS is spoken, by X-Forwarded-Proto: the entry that the believed hop's proxy wrote, or the first when the lists are no pair,
+/// for some balancers add to one of them only. `None` when it says nothing that is known.
+fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> Option<bool> {
+    let place = believed.filter(|_| protocols.len() == hops.len()).unwrap_or(0);
+    let is = |word: &[u8]| {
+        protocols
+            .get(place)
+            .is_some_and(|entry| entry.eq_ignore_ascii_case(word))
+    };
+    let https = is(b"https") || is(b"wss");
+    (https || is(b"http") || is(b"ws")).then_some(https)
+}
+
+        origin.address.set_ip(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     }
     origin.https = https.unwrap_or(client.https);
     Some(origin)
@@ -123,8 +167,7 @@ pub(super) fn is_request_id(id: &[u8]) -> bool {
 
 /// Sets who asked. Of a trusted peer its own words are kept, and it is added to them.
 fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Option<()> {
-    let peer = client.address.ip().to_canonical().to_string();
-    let peer = HeaderValue::from_str(&peer).ok()?;
+    let peer = HeaderValue::from_str(&client.address_text()).ok()?;
     if client.trusted {
         let mut chain = Vec::new();
         for value in headers.get_all(FORWARDED_FOR) {
@@ -133,8 +176,7 @@ fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Op
         }
         chain.extend_from_slice(peer.as_bytes());
         headers.insert(FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()?);
-        let asked = origin.address.ip().to_string();
-        headers.insert(REAL_IP, HeaderValue::from_str(&asked).ok()?);
+        headers.insert(REAL_IP, HeaderValue::from_str(&origin.address_text()).ok()?);
     } else {
         for claim in &CLAIMS {
             headers.remove(claim);

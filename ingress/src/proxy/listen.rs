@@ -4,9 +4,8 @@ use super::connection::{self, Spoken};
 use super::registry::{Full, Guard};
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
-use crate::log;
-use crate::{files, log};
 use crate::tls::Acceptor;
+use crate::{files, log};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,7 +88,9 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
         match proxy_header::take(&stream, proxy.limits.proxy_header).await {
             Ok(Some(told)) => {
                 client.address = told.source;
-                client.port = told.destination.port();
+                if told.destination.port() != 0 {
+                    client.port = told.destination.port();
+                }
                 client.trusted = proxy.front.trusts(told.source);
             }
             Ok(None) => {}

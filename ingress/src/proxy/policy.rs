@@ -155,7 +155,9 @@ impl Policies {
         let policy = &asked.route.policy;
         match stage {
             Stage::Closed if policy.closed.is_some() => return Err(Stop::plain(Reason::Closed)),
-            Stage::Source if !policy.sources.admits(asked.address()) => return Err(Stop::plain(Reason::Source)),
+            Stage::Source if !policy.sources.admits(asked.client.known_address()) => {
+                return Err(Stop::plain(Reason::Source));
+            }
             Stage::Redirect => {
                 if let Some((status, location)) = redirect::answer(asked, self.https_port) {
                     return Err(Stop::redirect(status, &location));
@@ -358,7 +360,8 @@ impl Policies {
 /// Whether the client is not counted.
 fn unlimited(asked: &Asked<'_>) -> bool {
     let networks = &asked.route.policy.unlimited;
-    networks.iter().any(|network| network.contains(asked.address()))
+    let address = asked.client.known_address();
+    address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
 }
 
 /// What the authentication service is asked, and where. None when it cannot be asked.

@@ -142,3 +142,80 @@ fn an_absolute_target_goes_on_as_a_path() {
         );
     }
 }
+
+/// Address and scheme that a front at 10.0.0.9 tells, which speaks TLS with us or does not.
+fn told(fields: &[(&'static str, &'static str)]) -> Option<(String, &'static str)> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+    let origin = origin(&headers, &client("10.0.0.9:50000", true), &trusted)?;
+    Some((origin.address_text(), if origin.https { "https" } else { "http" }))
+}
+
+#[test]
+fn s24_addresses_of_fronts_are_read_as_they_write_them_and_what_cannot_be_read_is_nobody() {
+    for (value, wanted) in [
+        ("203.0.113.5", "203.0.113.5"),
+        ("203.0.113.5:54321", "203.0.113.5"),
+        ("203.0.113.5:54321, 10.0.0.6", "203.0.113.5"),
+        ("203.0.113.5, 10.0.0.6:80", "203.0.113.5"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("\"[2001:db8::1]:443\"", "2001:db8::1"),
+        ("\"203.0.113.5\"", "203.0.113.5"),
+        ("::ffff:203.0.113.5", "203.0.113.5"),
+        ("203.0.113.5, ,", "203.0.113.5"),
+        ("10.0.0.7, 10.0.0.6", "10.0.0.7"),
+        ("unknown", "unknown"),
+        ("203.0.113.5, unknown", "unknown"),
+        ("203.0.113.5, unknown, 10.0.0.6", "unknown"),
+        ("_hidden", "unknown"),
+        ("_hidden:80", "unknown"),
+        ("203.0.113.5:", "unknown"),
+        ("203.0.113.5:65536", "unknown"),
+        ("[203.0.113.5]", "unknown"),
+        ("[2001:db8::1", "unknown"),
+        ("fe80::1%eth0", "unknown"),
+        ("0.0.0.0", "unknown"),
+        ("[::]:80", "unknown"),
+        ("203.0.113.256", "unknown"),
+        ("\u{fc}", "unknown"),
+        ("", "unknown"),
+        (" , ", "unknown"),
+    ] {
+        assert_eq!(
+            told(&[("x-forwarded-for", value)]),
+            Some((wanted.to_owned(), "http")),
+            "{value:?}"
+        );
+    }
+    assert_eq!(told(&[]), None);
+}
+
+#[test]
+fn s24_of_a_list_of_protocols_the_believed_hops_counts() {
+    for (hops, protocols, wanted) in [
+        ("203.0.113.5", "https", "https"),
+        ("203.0.113.5", "HTTPS", "https"),
+        ("203.0.113.5", "wss", "https"),
+        ("203.0.113.5", "ws", "http"),
+        ("203.0.113.5", "gopher", "http"),
+        ("203.0.113.5", "https, http", "https"),
+        ("203.0.113.5, 10.1.1.1", "https, http", "https"),
+        ("203.0.113.5, 10.1.1.1", "http, https", "http"),
+        // The first entries are what the client wrote itself.
+        ("10.1.1.1, 203.0.113.5", "https, http", "http"),
+        ("1.1.1.1, 203.0.113.5, 10.1.1.1", "http,https,http", "https"),
+        ("unknown", "https", "https"),
+    ] {
+        let told = told(&[("x-forwarded-for", hops), ("x-forwarded-proto", protocols)]);
+        assert_eq!(told.unwrap().1, wanted, "{hops} {protocols}");
+    }
+    assert_eq!(
+        told(&[("x-forwarded-proto", "https")]).unwrap(),
+        ("10.0.0.9".to_owned(), "https")
+    );
+}
