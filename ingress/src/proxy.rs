@@ -10,6 +10,7 @@
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
+pub(crate) mod claims;
 mod connection;
 mod exchange;
 pub(crate) mod foresee;
@@ -38,8 +39,8 @@ pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
-use crate::limits::Limits;
 use crate::files;
+use crate::limits::Limits;
 use crate::path;
 use crate::policy::{EncodedMode, Network};
 use crate::reason::Reason;
@@ -56,17 +57,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use upgrade::Wish;
 use tokio::time::Instant;
+use upgrade::Wish;
 
 /// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
 const HTTPS_PORT: u16 = 443;
 
-/// What every connection shares.
 /// Idle connections of clients that are closed for each shortage of open files. It is one more than are needed for the connection that
 /// found none, and its own to an endpoint, many times over; shortages come in crowds.
 const GIVEN_BACK: usize = 16;
 
+/// What every connection shares.
 pub struct Proxy {
     state: Arc<State>,
     upstream: Arc<Upstream>,
@@ -127,7 +128,6 @@ impl Client {
             tls: None,
         }
     }
-}
 
     /// The client's address, an IPv4 address as such. `None` when it is not known: then it is not the front's either.
     pub fn known_address(&self) -> Option<IpAddr> {
@@ -140,6 +140,7 @@ impl Client {
         let address = self.known_address();
         address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     }
+}
 
 impl Proxy {
     /// Starts without connections; [`serve`] brings them. Needs a runtime, for what tidies connections to endpoints.
@@ -157,20 +158,6 @@ impl Proxy {
         proxy
     }
 
-    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `repeats` counts the times that an endpoint may
-    /// have seen it already.
-    async fn answer(
-        &self,
-        request: Request<Upload>,
-        client: &Arc<Client>,
-        interim: Option<&Arc<Interim>>,
-    ) -> Response<Download> {
-        let in_flight = self.state.counters.requests.one();
-        let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
-        exchange.interim = interim.cloned();
-        let response = self.respond(request, client, &mut exchange).await;
-        self.finish(response, exchange)
-    }
     /// The bounds that it keeps.
     pub fn bounds(&self) -> &Limits {
         &self.limits
@@ -182,6 +169,22 @@ impl Proxy {
         self.registry.close_idle(GIVEN_BACK);
     }
 
+    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `repeats` counts the times that an endpoint may
+    /// have seen it already.
+    async fn answer(
+        &self,
+        request: Request<Upload>,
+        client: &Arc<Client>,
+        interim: Option<&Arc<Interim>>,
+        repeats: usize,
+    ) -> Response<Download> {
+        let in_flight = self.state.counters.requests.one();
+        let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
+        exchange.interim = interim.cloned();
+        exchange.repeats = repeats;
+        let response = self.respond(request, client, &mut exchange).await;
+        self.finish(response, exchange)
+    }
 
     /// Finishes a request that went the quick way until an endpoint had it.
     fn resume(
@@ -189,12 +192,10 @@ impl Proxy {
         response: Result<Response<upstream::Body>, Reason>,
         exchange: Box<Exchange>,
     ) -> Response<Download> {
-        repeats: usize,
         let route = exchange.matched.as_deref();
         let silence = route.and_then(|route| route.policy.timeouts.read);
         let silence = silence.unwrap_or(self.limits.silence);
         let response = response.map(|answer| headers::incoming(answer).map(|body| Download::endpoint(body, silence)));
-        exchange.repeats = repeats;
         self.finish(response, exchange)
     }
 
@@ -252,7 +253,7 @@ impl Proxy {
         // Who asked, as far as it is known: what a route's policy goes by.
         let origin = Arc::clone(&exchange.client);
 
-        policy::strip_claims(request.headers_mut(), route);
+        policy::strip_claims(request.headers_mut(), client, route);
         let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
         let mut passage = match self.policies.before(&asked, &snapshot).await {
             Ok(passage) => passage,
@@ -347,7 +348,11 @@ fn find<'s, B>(
 ) -> Result<(&'s Arc<Route>, Option<String>), Reason> {
     let asked = request.uri().path();
     let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
+    let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
     let route = snapshot.find(host, &canonical).ok_or(Reason::NoRoute)?;
+    if let Some(read) = read {
+        compare(route, snapshot.find(host, &read))?;
+    }
     let routed = match &canonical {
         Cow::Owned(path) => Some(path.clone()),
         Cow::Borrowed(_) => None,
@@ -393,7 +398,6 @@ fn own(reason: Reason) -> Response<Download> {
     *response.status_mut() = reason.status();
     let fields = response.headers_mut();
     fields.insert(
-    let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );

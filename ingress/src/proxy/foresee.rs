@@ -169,7 +169,7 @@ impl Proxy {
         if let Some(told) = headers::origin(request.headers(), &connection, &self.front.trusted) {
             foreseen.client = told;
         }
-        policy::strip_claims(request.headers_mut(), route);
+        policy::strip_claims(request.headers_mut(), &connection, route);
         let asked = policy::Asked::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
         let Policed { met, ways, passage } = self.policies.foresee(&asked, snapshot);
         passage.dress_answer(&mut foreseen.dressed);

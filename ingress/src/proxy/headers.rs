@@ -26,6 +26,8 @@ const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
+const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Names a request in all logs on its way.
@@ -33,19 +35,11 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// On our own answers: [`crate::reason::Reason::label`].
 pub(super) const REASON: HeaderName = HeaderName::from_static("x-landfall-reason");
 
-/// What clients could claim about where a request came from, beside what is set anew.
-const CLAIMS: [HeaderName; 4] = [
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-original-forwarded-for"),
-];
-
 /// Longest `X-Request-ID` of a client that is passed on; longer ones are no names.
 const REQUEST_ID_LENGTH: usize = 128;
 
 /// Who asked, as trusted proxies in front tell it: the address before theirs, and whether TLS ended there. `None` when they tell
-/// nothing, or nobody in front is trusted.
+/// nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's.
 pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) -> Option<Client> {
     if !client.trusted {
         return None;
@@ -64,6 +58,12 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
     let mut origin = client.clone();
     if told {
         let address = believed.and_then(|(_, address)| address);
+        origin.address.set_ip(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
+    }
+    origin.https = https.unwrap_or(client.https);
+    Some(origin)
+}
+
 /// The entries of a list; empty ones are none (RFC 9110, 5.6.1).
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
     let values = headers.get_all(name).iter();
@@ -116,12 +116,6 @@ fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> O
     (https || is(b"http") || is(b"ws")).then_some(https)
 }
 
-        origin.address.set_ip(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
-    }
-    origin.https = https.unwrap_or(client.https);
-    Some(origin)
-}
-
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
 /// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `name` makes a request's name.
 pub(super) fn outgoing<B>(
@@ -147,7 +141,6 @@ pub(super) fn outgoing<B>(
     // The one thing that TE says beyond its hop: that trailers are understood. gRPC's servers insist on it.
     let trailers = asks_for_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
-    drop_underscores(&mut parts.headers);
     strip_continue(&mut parts.headers);
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -178,14 +171,14 @@ fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Op
         headers.insert(FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()?);
         headers.insert(REAL_IP, HeaderValue::from_str(&origin.address_text()).ok()?);
     } else {
-        for claim in &CLAIMS {
-            headers.remove(claim);
-        }
         headers.insert(REAL_IP, peer.clone());
         headers.insert(FORWARDED_FOR, peer);
     }
-    let proto = if origin.https { "https" } else { "http" };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let scheme = HeaderValue::from_static(if origin.https { "https" } else { "http" });
+    // ingress-nginx says it three times; applications read one or another.
+    headers.insert(FORWARDED_PROTO, scheme.clone());
+    headers.insert(FORWARDED_SCHEME, scheme.clone());
+    headers.insert(SCHEME, scheme);
     if !(client.trusted && headers.contains_key(FORWARDED_PORT)) {
         headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
     }
@@ -219,16 +212,6 @@ fn asks_for_trailers(headers: &HeaderMap) -> bool {
         .filter_map(|te| te.to_str().ok())
         .flat_map(|te| te.split(','));
     words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
-}
-
-fn drop_underscores(headers: &mut HeaderMap) {
-    let has = |name: &&HeaderName| name.as_str().contains('_');
-    if headers.keys().any(|name| has(&name)) {
-        let names: Vec<HeaderName> = headers.keys().filter(has).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
 }
 
 /// A request from [`outgoing`] in HTTP/2's form: the host as `:authority`. `None` when there is no host.

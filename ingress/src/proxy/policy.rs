@@ -22,7 +22,6 @@ mod asked;
 pub(crate) mod basic;
 mod canary;
 mod certificate;
-pub(super) mod claims;
 mod cookies;
 mod cors;
 mod error_page;
@@ -51,6 +50,7 @@ pub(super) use passage::Passage;
 
 use crate::limits::Limits;
 use crate::policy::{Canary, ExternalAuth};
+use crate::proxy::{Client, claims};
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
 use crate::tls;
@@ -91,14 +91,14 @@ pub(super) struct Policies {
     limits: Limits,
 }
 
-/// Takes away what a client must not say on this route.
-pub(super) fn strip_claims(headers: &mut HeaderMap, route: &Route) {
+/// Takes away what this client must not say on this route.
+pub(super) fn strip_claims(headers: &mut HeaderMap, client: &Client, route: &Route) {
     let results = route
         .policy
         .external_auth
         .iter()
         .flat_map(|auth| &auth.response_headers);
-    claims::strip(headers, results);
+    claims::strip(headers, client.trusted, results);
 }
 
 impl Policies {

@@ -16,6 +16,7 @@ fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static 
     }
     let trusted = [Network::parse("10.0.0.0/8").unwrap()];
     let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
+    crate::proxy::claims::strip(request.headers_mut(), client.trusted, []);
     let name = || HeaderValue::from_static("made");
     let request = outgoing(request, client, &origin, name).unwrap();
     assert_eq!(request.uri(), "/p?q=%2F");
@@ -37,6 +38,12 @@ fn s24_what_the_client_claims_is_replaced() {
         ("x-forwarded-port", "443"),
         ("forwarded", "for=1.1.1.1"),
         ("x-real-ip", "1.1.1.1"),
+        ("x-forwarded-user", "admin"),
+        ("x-forwarded-scheme", "https"),
+        ("x-scheme", "https"),
+        ("front-end-https", "on"),
+        ("proxy", "http://evil:8080"),
+        ("x.forwarded.user", "admin"),
         ("x_forwarded_for", "1.1.1.1"),
         ("x_forwarded-proto", "https"),
         ("any_thing", "1"),
@@ -47,7 +54,16 @@ fn s24_what_the_client_claims_is_replaced() {
     assert_eq!(headers["x-forwarded-proto"], "http");
     assert_eq!(headers["x-forwarded-port"], "80");
     assert_eq!(headers["x-real-ip"], "10.0.0.9");
-    assert!(!headers.contains_key("forwarded"));
+    for gone in [
+        "forwarded",
+        "x-forwarded-user",
+        "front-end-https",
+        "proxy",
+        "x.forwarded.user",
+    ] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+    assert!(headers["x-scheme"] == "http" && headers["x-forwarded-scheme"] == "http");
     assert!(headers.keys().all(|name| !name.as_str().contains('_')));
 }
 
@@ -110,8 +126,10 @@ fn hop_by_hop_fields_end_here_and_host_cannot_be_named_away() {
         "x-forwarded-host",
         "x-forwarded-port",
         "x-forwarded-proto",
+        "x-forwarded-scheme",
         "x-real-ip",
         "x-request-id",
+        "x-scheme",
     ];
     let kept = ["accept", "content-length", "host", "te"];
     assert_eq!(names, [&kept[..], &added[..]].concat());

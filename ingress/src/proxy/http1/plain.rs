@@ -76,11 +76,12 @@ pub(super) enum Carried {
 impl Scratch {
     pub(super) fn new(client: &Client) -> Self {
         let origin = (!client.trusted).then(|| {
-            let address = client.address.ip().to_canonical();
+            let address = client.address_text();
             let proto = if client.https { "https" } else { "http" };
             let port = client.port;
             format!(
-                "x-real-ip: {address}\r\nx-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nx-forwarded-port: {port}\r\n"
+                "x-real-ip: {address}\r\nx-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\n\
+                 x-forwarded-scheme: {proto}\r\nx-scheme: {proto}\r\nx-forwarded-port: {port}\r\n"
             )
         });
         Self {
