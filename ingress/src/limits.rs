@@ -61,6 +61,21 @@ pub struct Limits {
     pub http2_stream_window: u32,
     /// The same for a whole connection.
     pub http2_connection_window: u32,
+    /// The same for connections of an address that holds half of what it may: what RFC 9113 begins with.
+    pub http2_small_window: u32,
+    /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
+    pub http2_send_buffer: usize,
+    /// Bytes that requests of one connection may hold at once: heads, bodies that endpoints have not taken, and `request_cost` each. With
+    /// `sent_bytes`, and what is not counted, below 4 MiB.
+    pub received_bytes: usize,
+    /// Bytes of answers that one HTTP/2 connection may hold.
+    pub sent_bytes: usize,
+    /// Bytes of both kinds that all connections of one address may hold.
+    pub bytes_per_address: usize,
+    /// What a connection counts for: its buffers and its task. HTTP/1.1 takes 6 KiB idle, HTTP/2 about 20.
+    pub connection_cost: usize,
+    /// What a request counts for, beside its head: its record, its tasks and its connection to an endpoint.
+    pub request_cost: usize,
     /// How often the other side of an HTTP/2 connection is asked whether it is there.
     pub http2_ping: Duration,
     /// Longest wait for the answer to that.
@@ -124,7 +139,14 @@ impl Default for Limits {
             http2_look: Duration::from_secs(5),
             http2_streams: 100,
             http2_stream_window: 256 * 1024,
-            http2_connection_window: 1024 * 1024,
+            http2_connection_window: 512 * 1024,
+            http2_small_window: 65_535,
+            http2_send_buffer: 16 * 1024,
+            received_bytes: 2560 * 1024,
+            sent_bytes: 1024 * 1024,
+            bytes_per_address: 256 * 1024 * 1024,
+            connection_cost: 16 * 1024,
+            request_cost: 8 * 1024,
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),
             sweep: Duration::from_secs(5),

@@ -10,6 +10,7 @@
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
+pub(crate) mod budget;
 pub(crate) mod claims;
 mod connection;
 mod exchange;

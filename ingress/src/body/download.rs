@@ -2,6 +2,7 @@
 
 use super::StreamStall;
 use crate::alarm::Alarm;
+use crate::proxy::budget::{Budget, Charge};
 use crate::proxy::{Agreed, Exchange};
 use crate::upstream;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -23,6 +24,7 @@ pub struct Download {
 /// A stream of HTTP/2 that this is sent on.
 struct Watched {
     stall: Arc<StreamStall>,
+    budget: Arc<Budget>,
     _stream: Box<dyn Send + Sync>,
 }
 
@@ -74,8 +76,20 @@ impl Download {
     }
 
     /// Ties this to a stream of HTTP/2, which it is told of while it waits for its client.
-    pub fn watched(mut self, (stall, stream): (Arc<StreamStall>, Box<dyn Send + Sync>)) -> Self {
-        self.watched = Some(Watched { stall, _stream: stream });
+    /// What is handed over counts for `budget` until it is sent.
+    pub(crate) fn watched(
+        mut self,
+        (stall, stream): (Arc<StreamStall>, Box<dyn Send + Sync>),
+        budget: &Arc<Budget>,
+    ) -> Self {
+        if let Source::Endpoint(returning) = &mut self.source {
+            returning.body.read_small_parts();
+        }
+        self.watched = Some(Watched {
+            stall,
+            budget: Arc::clone(budget),
+            _stream: stream,
+        });
         self
     }
 
@@ -95,6 +109,10 @@ impl Body for Download {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         if let Some(watched) = &self.watched {
+            if watched.budget.poll_room(context).is_pending() {
+                watched.stall.wait_on();
+                return Poll::Pending;
+            }
             watched.stall.taken();
         }
         let frame = match &mut self.source {
@@ -112,7 +130,10 @@ impl Body for Download {
                 None => exchange.complete = true,
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(match &self.watched {
+            Some(watched) => frame.map(|frame| frame.map(|frame| watched.counted(frame))),
+            None => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -138,6 +159,28 @@ impl Drop for Download {
         if let Some(exchange) = &mut self.exchange {
             exchange.complete |= over;
         }
+    }
+}
+
+impl Watched {
+    /// The same frame; its data counts until the last of it is dropped.
+    fn counted(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        frame.map_data(|data| {
+            let _charge = self.budget.send(data.len());
+            Bytes::from_owner(Handed { data, _charge })
+        })
+    }
+}
+
+/// Bytes on their way to a client.
+struct Handed {
+    data: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Handed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 

@@ -45,6 +45,13 @@ impl StreamStall {
         self.since.store(millis + 1, Ordering::Relaxed);
     }
 
+    /// There is no room for more of this answer. What was handed over may wait since before.
+    pub(super) fn wait_on(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            self.wait();
+        }
+    }
+
     /// The wait is over.
     pub(super) fn taken(&self) {
         self.since.store(0, Ordering::Relaxed);

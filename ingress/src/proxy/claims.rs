@@ -62,9 +62,9 @@ pub(super) fn speaker(name: &str) -> Speaker {
     }
     let is = |word: &&str| alike(name, word);
     let begins = |word: &&str| name.get(..word.len()).is_some_and(|start| alike(start, word));
-    if NOBODY.iter().any(|word| is(&word)) || NOBODY_FAMILY.iter().any(|word| begins(&word)) {
+    if NOBODY.iter().any(|word| is(word)) || NOBODY_FAMILY.iter().any(|word| begins(word)) {
         Speaker::Nobody
-    } else if FRONT.iter().any(|word| is(&word)) || FRONT_FAMILY.iter().any(|word| begins(&word)) {
+    } else if FRONT.iter().any(|word| is(word)) || FRONT_FAMILY.iter().any(|word| begins(word)) {
         Speaker::Front
     } else {
         Speaker::Client

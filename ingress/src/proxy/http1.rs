@@ -46,7 +46,9 @@ pub(crate) use plain::passes;
 pub(crate) use reader::Reader;
 
 /// Bytes that are read ahead while an answer is on its way: requests that a client sends before it has the answer.
-const READ_AHEAD: usize = 64 * 1024;
+const READ_AHEAD: usize = 16 * 1024;
+/// A head of more bytes counts for what its address may hold.
+const SMALL_HEAD: usize = 16 * 1024;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -122,6 +124,7 @@ where
         let (limits, place) = (&self.proxy.limits, self.place);
         let mut deadline = None;
         let mut seen = 0;
+        let mut large = None;
         loop {
             // A head can only have become whole with a line's end; without this, byte by byte would be dear.
             let fresh = &reader.buffer[seen..];
@@ -140,6 +143,12 @@ where
                 }
             }
             seen = reader.buffer.len();
+            if seen > SMALL_HEAD && large.is_none() {
+                large = place.budget.receive(limits.head_bytes);
+                if large.is_none() {
+                    return Next::Refused(Reason::LargeHead);
+                }
+            }
             let begun = seen > 0;
             if place.closing() && !begun {
                 return Next::End;

@@ -5,21 +5,21 @@
 //! that are made only to be cancelled, clients that ask for nothing, and streams whose window the client does not open. These cost the
 //! stream alone (RFC 9113, 5.4.2): the others of its connection go on.
 
+use super::budget::{Budget, Charge};
 use super::registry::Place;
 use super::{Client, Proxy};
 use crate::body::{StreamStall, Upload};
 use crate::limits::Limits;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,16 +30,28 @@ where
 {
     let limits = &proxy.limits;
     let watch = Arc::new(Watch::default());
+    let window = match place.budget.is_light() {
+        true => limits.http2_connection_window,
+        false => limits.http2_small_window.min(limits.http2_connection_window),
+    };
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, client) = (Arc::clone(proxy), Arc::clone(&client));
-        let stream = Watch::open(&watch);
+        let budget = Arc::clone(&place.budget);
+        let mut stream = Watch::open(&watch);
+        stream.held = watch.hold(&request, &budget, window, limits);
         async move {
+            if stream.held.is_none() {
+                // Its client may ask again (RFC 9113, 8.7), with less at once.
+                stream.refuse();
+                proxy.state.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
+                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            }
             let response = proxy.answer(request.map(Upload::new), &client, None, 0).await;
-            Ok::<_, Infallible>(response.map(|body| body.watched(stream.answered())))
+            Ok(response.map(|body| body.watched(stream.answered(), &budget)))
         }
     });
-    let mut connection =
-        pin!(builder(limits, Tasks(Arc::clone(&watch))).serve_connection(TokioIo::new(stream), service));
+    let builder = builder(limits, window, Tasks(Arc::clone(&watch)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut told = false;
     loop {
         place_by(&watch, place);
@@ -78,7 +90,7 @@ fn place_by(watch: &Watch, place: &Place) {
     }
 }
 
-fn builder(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
+fn builder(limits: &Limits, window: u32, tasks: Tasks) -> http2::Builder<Tasks> {
     let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
@@ -86,8 +98,9 @@ fn builder(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.http2_resets)
         .max_local_error_reset_streams(limits.http2_errors)
-        .initial_stream_window_size(limits.http2_stream_window)
-        .initial_connection_window_size(limits.http2_connection_window)
+        .initial_stream_window_size(limits.http2_stream_window.min(window))
+        .initial_connection_window_size(window)
+        .max_send_buf_size(limits.http2_send_buffer)
         .keep_alive_interval(limits.http2_ping)
         .keep_alive_timeout(limits.http2_pong);
     builder
@@ -125,6 +138,14 @@ struct Streams {
     open: HashMap<u64, Arc<StreamStall>>,
     /// The one whose task is still to be started.
     newest: Option<Arc<StreamStall>>,
+    /// The connection's window, as long as some request may fill it.
+    window: Weak<Charge>,
+}
+
+/// What a request holds.
+struct Held {
+    _head: Charge,
+    _window: Option<Arc<Charge>>,
 }
 
 impl Default for Watch {
@@ -162,8 +183,32 @@ impl Watch {
             watch: Arc::clone(watch),
             number,
             stall,
+            held: None,
             answered: false,
         }
+    }
+
+    /// Counts a request for what its connection may hold. `None` when that is too much.
+    fn hold(&self, request: &Request<Incoming>, budget: &Budget, window: u32, limits: &Limits) -> Option<Held> {
+        // A field's cost as RFC 7541, 4.1 counts it.
+        let fields = request.headers().iter();
+        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let head = budget.receive(limits.request_cost + fields + target)?;
+        let mut streams = self.lock();
+        let window = match (request.body().is_end_stream(), streams.window.upgrade()) {
+            (true, _) => None,
+            (false, Some(counted)) => Some(counted),
+            (false, None) => {
+                let counted = Arc::new(budget.receive(window as usize)?);
+                streams.window = Arc::downgrade(&counted);
+                Some(counted)
+            }
+        };
+        Some(Held {
+            _head: head,
+            _window: window,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
@@ -205,10 +250,16 @@ struct Stream {
     watch: Arc<Watch>,
     number: u64,
     stall: Arc<StreamStall>,
+    held: Option<Held>,
     answered: bool,
 }
 
 impl Stream {
+    /// It ends here, and not by its client.
+    fn refuse(&mut self) {
+        self.answered = true;
+    }
+
     fn answered(mut self) -> (Arc<StreamStall>, Box<dyn Send + Sync>) {
         self.answered = true;
         (Arc::clone(&self.stall), Box::new(self))

@@ -12,6 +12,7 @@ mod files;
 mod handover;
 mod harness;
 mod lists;
+mod memory;
 mod protocols;
 mod rights;
 mod secrets;
