@@ -139,7 +139,7 @@ impl Default for Limits {
             http2_look: Duration::from_secs(5),
             http2_streams: 100,
             http2_stream_window: 256 * 1024,
-            http2_connection_window: 512 * 1024,
+            http2_connection_window: 1024 * 1024,
             http2_small_window: 65_535,
             http2_send_buffer: 16 * 1024,
             received_bytes: 2560 * 1024,

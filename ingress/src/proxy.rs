@@ -247,6 +247,7 @@ impl Proxy {
         let (route, routed) = find(&mut request, &exchange.host, &snapshot)?;
         exchange.found(route);
 
+        exchange.hops = headers::hops(request.headers());
         let told = headers::origin(request.headers(), client, &self.front.trusted);
         if let Some(told) = told {
             exchange.client = Arc::new(told);
@@ -295,7 +296,7 @@ impl Proxy {
         exchange.uploads(request.body().progress());
         let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         let wish = Wish::of(&request);
-        let mut request = headers::outgoing(request, client, origin, name).ok_or(Reason::BadRequest)?;
+        let mut request = headers::outgoing(request, client, origin, exchange.hops, name).ok_or(Reason::BadRequest)?;
         exchange.request_id = request.headers().get(&headers::REQUEST_ID).cloned();
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());

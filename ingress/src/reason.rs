@@ -86,6 +86,10 @@ reasons! {
     AuthForbids: FORBIDDEN "auth_forbids" "403: the authentication service does not allow this\n";
     /// The authentication service cannot be asked, or gave no answer that says something.
     AuthBroken: BAD_GATEWAY "auth_broken" "502: the authentication service does not answer\n";
+    /// The request has come through proxies of this kind too often: a backend leads back here.
+    Loop: LOOP_DETECTED "loop" "508: this request comes back here again and again\n";
+    /// `Max-Forwards` says that the request ends here (RFC 9110, 7.6.2).
+    MaxForwards: OK "max_forwards" "200: Max-Forwards ends this request here\n";
     /// The Service is missing or has no usable endpoint.
     NoEndpoint: SERVICE_UNAVAILABLE "no_endpoint" "503: the Service has no endpoint\n";
     /// No endpoint took a connection.

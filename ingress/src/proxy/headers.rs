@@ -7,7 +7,7 @@ use super::Client;
 use crate::policy::{Network, Protocol};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, Scheme};
-use hyper::{Request, Response, Uri, Version};
+use hyper::{Method, Request, Response, Uri, Version};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1).
@@ -34,6 +34,20 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// On our own answers: [`crate::reason::Reason::label`].
 pub(super) const REASON: HeaderName = HeaderName::from_static("x-landfall-reason");
+
+/// How often a request came through proxies of this kind, this one included. `Via` would say it too, but nginx as an endpoint compresses
+/// no answer to a request that has one.
+pub(super) const HOPS: HeaderName = HeaderName::from_static("x-landfall-hops");
+/// Times that a request may come through. A backend may be another host of this proxy, and that one again; eight are a loop.
+pub(super) const HOPS_MOST: u32 = 8;
+
+/// How often a request came through before. A client that lies is answered like a loop; others are not touched by it.
+pub(super) fn hops(headers: &HeaderMap) -> u32 {
+    let told = headers
+        .get(HOPS)
+        .map(|told| told.to_str().ok().and_then(|told| told.parse().ok()));
+    told.map_or(0, |told| told.unwrap_or(HOPS_MOST))
+}
 
 /// Longest `X-Request-ID` of a client that is passed on; longer ones are no names.
 const REQUEST_ID_LENGTH: usize = 128;
@@ -117,11 +131,13 @@ fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> O
 }
 
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
-/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `name` makes a request's name.
+/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `hops` is how often it came through before;
+/// `name` makes a request's name.
 pub(super) fn outgoing<B>(
     request: Request<B>,
     client: &Client,
     origin: &Client,
+    hops: u32,
     name: impl FnOnce() -> HeaderValue,
 ) -> Option<Request<B>> {
     let (mut parts, body) = request.into_parts();
@@ -146,11 +162,23 @@ pub(super) fn outgoing<B>(
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     claim_origin(&mut parts.headers, client, origin)?;
+    parts.headers.insert(HOPS, HeaderValue::from(hops + 1));
+    if parts.method == Method::OPTIONS
+        && let Some(left) = parts.headers.get(header::MAX_FORWARDS).and_then(forwards)
+    {
+        let left = HeaderValue::from(left.saturating_sub(1));
+        parts.headers.insert(header::MAX_FORWARDS, left);
+    }
     let own_id = parts.headers.get(&REQUEST_ID).map(HeaderValue::as_bytes);
     if !own_id.is_some_and(is_request_id) {
         parts.headers.insert(REQUEST_ID, name());
     }
     Some(Request::from_parts(parts, body))
+}
+
+/// How often `Max-Forwards` lets a request be forwarded. `None` when it says nothing that can be read.
+pub(super) fn forwards(value: &HeaderValue) -> Option<u32> {
+    value.to_str().ok()?.parse().ok()
 }
 
 /// Whether a client's name for its request is passed on.

@@ -18,7 +18,7 @@ fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static 
     let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
     crate::proxy::claims::strip(request.headers_mut(), client.trusted, []);
     let name = || HeaderValue::from_static("made");
-    let request = outgoing(request, client, &origin, name).unwrap();
+    let request = outgoing(request, client, &origin, 0, name).unwrap();
     assert_eq!(request.uri(), "/p?q=%2F");
     request.headers().clone()
 }
@@ -127,6 +127,7 @@ fn hop_by_hop_fields_end_here_and_host_cannot_be_named_away() {
         "x-forwarded-port",
         "x-forwarded-proto",
         "x-forwarded-scheme",
+        "x-landfall-hops",
         "x-real-ip",
         "x-request-id",
         "x-scheme",
@@ -153,7 +154,7 @@ fn an_absolute_target_goes_on_as_a_path() {
         *request.uri_mut() = target.parse().unwrap();
         let client = client("10.0.0.9:50000", false);
         let name = || HeaderValue::from_static("made");
-        let request = outgoing(request, &client, &client, name).unwrap();
+        let request = outgoing(request, &client, &client, 0, name).unwrap();
         assert_eq!(
             (request.uri().to_string(), &request.headers()["host"]),
             (wanted.to_owned(), &HeaderValue::from_static("h"))

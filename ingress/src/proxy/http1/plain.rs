@@ -81,7 +81,7 @@ impl Scratch {
             let port = client.port;
             format!(
                 "x-real-ip: {address}\r\nx-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\n\
-                 x-forwarded-scheme: {proto}\r\nx-scheme: {proto}\r\nx-forwarded-port: {port}\r\n"
+                 x-forwarded-scheme: {proto}\r\nx-scheme: {proto}\r\nx-forwarded-port: {port}\r\nx-landfall-hops: 1\r\n"
             )
         });
         Self {
