@@ -72,8 +72,10 @@ pub struct Limits {
     pub sent_bytes: usize,
     /// Bytes of both kinds that all connections of one address may hold.
     pub bytes_per_address: usize,
-    /// What a connection counts for: its buffers and its task. HTTP/1.1 takes 6 KiB idle, HTTP/2 about 20.
+    /// What a connection counts for: its buffers and its task. HTTP/1.1 takes 6 KiB idle and 16 KiB for what it reads.
     pub connection_cost: usize,
+    /// What one of HTTP/2 counts for beside that; both together are what 1,500 idle ones were measured to take (35 KiB each, 2026-11-28).
+    pub http2_cost: usize,
     /// What a request counts for, beside its head: its record, its tasks and its connection to an endpoint.
     pub request_cost: usize,
     /// How often the other side of an HTTP/2 connection is asked whether it is there.
@@ -146,6 +148,7 @@ impl Default for Limits {
             sent_bytes: 1024 * 1024,
             bytes_per_address: 256 * 1024 * 1024,
             connection_cost: 16 * 1024,
+            http2_cost: 20 * 1024,
             request_cost: 8 * 1024,
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),

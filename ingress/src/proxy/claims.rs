@@ -60,11 +60,11 @@ pub(super) fn speaker(name: &str) -> Speaker {
     ) {
         return Speaker::Client;
     }
-    let is = |word: &&str| alike(name, word);
+    let is_of = |names: &[&str]| names.iter().any(|word| alike(name, word));
     let begins = |word: &&str| name.get(..word.len()).is_some_and(|start| alike(start, word));
-    if NOBODY.iter().any(|word| is(word)) || NOBODY_FAMILY.iter().any(|word| begins(word)) {
+    if is_of(&NOBODY) || NOBODY_FAMILY.iter().any(begins) {
         Speaker::Nobody
-    } else if FRONT.iter().any(|word| is(word)) || FRONT_FAMILY.iter().any(|word| begins(word)) {
+    } else if is_of(&FRONT) || FRONT_FAMILY.iter().any(begins) {
         Speaker::Front
     } else {
         Speaker::Client

@@ -29,6 +29,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &proxy.limits;
+    let Some(_cost) = place.budget.receive(limits.http2_cost) else {
+        proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     let watch = Arc::new(Watch::default());
     let window = match place.budget.is_light() {
         true => limits.http2_connection_window,
