@@ -6,6 +6,7 @@ mod agent;
 mod args;
 mod commands;
 mod load;
+mod passwords;
 mod remote;
 mod render;
 mod report;

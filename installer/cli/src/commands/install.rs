@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
 pub fn install(args: &Install) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
+    let desired = load::desired(&args.common)?;
     let bundle = open(&args.bundle, &args.common)?;
     let recorder = Recorder::new(render::sink(args.common.output));
     let around = remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
@@ -58,7 +58,7 @@ pub fn install(args: &Install) -> Done {
 
 /// Shows the plan.
 pub fn plan(args: &Plan) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
+    let desired = load::desired(&args.common)?;
     let bundle = open(&args.bundle, &args.common)?;
     let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
     let outcome = run::install(&desired, &bundle, Until::Plan, run::OnFailure::Keep, &around);

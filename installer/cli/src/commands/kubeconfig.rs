@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Fetches the admin kubeconfig and writes it for its owner alone.
 pub fn kubeconfig(args: &Kubeconfig) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
+    let desired = load::desired(&args.common)?;
     let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
     let outcome = run::kubeconfig(&desired, &around);
     drop(around);

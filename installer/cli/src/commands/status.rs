@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Shows each node: what is ours, whether it is Ready, etcd, certificates.
 pub fn status(common: &Common) -> Done {
-    let desired = load::desired(&common.inventory)?;
+    let desired = load::desired(common)?;
     let around = remote::surroundings(common, render::sink(common.output), None).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &around);
     drop(around);

@@ -20,7 +20,7 @@ pub fn uninstall(args: &Undo) -> Done {
 }
 
 fn undo(args: &Undo, command: UndoCommand) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
+    let desired = load::desired(&args.common)?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
     let yes = |_: &UndoSummary| Ok(());

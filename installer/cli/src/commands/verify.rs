@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Tries every path into the cluster.
 pub fn verify(args: &Verify) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
+    let desired = load::desired(&args.common)?;
     let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
     let outcome = run::verify(&desired, &around);
     drop(around);
