@@ -170,7 +170,7 @@ impl Groups {
             }
         }
         self.sort_out_ungrouped();
-        for name in self.from_top() {
+        for name in self.parents_first() {
             let parents = self.index.parents.get(&name).into_iter().flatten();
             let depth = parents
                 .filter_map(|p| self.index.depth.get(p))
@@ -202,7 +202,7 @@ impl Groups {
     }
 
     /// Returns all groups so that each comes after its parents.
-    fn from_top(&self) -> Vec<String> {
+    fn parents_first(&self) -> Vec<String> {
         let count = |name: &String| self.index.parents.get(name).map_or(0, Vec::len);
         let mut missing: BTreeMap<&str, usize> = self.group_order.iter().map(|n| (n.as_str(), count(n))).collect();
         let mut open: VecDeque<&str> = missing

@@ -129,7 +129,7 @@ fn reduced_real_inventories_are_understood_or_refused_as_wanted() {
             None => compare(case, &home, &expected["wanted"], &ran.ends(0).out),
         }
     }
-    assert_eq!(count, 29);
+    assert_eq!(count, 28);
 }
 
 #[test]
