@@ -6,6 +6,7 @@ mod dag;
 mod demo;
 mod ingress;
 mod machines;
+mod oracle;
 mod suite;
 mod traefik;
 
