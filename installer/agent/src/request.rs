@@ -9,8 +9,6 @@ use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
 use landfall_core::layout;
-use landfall_core::name::StepId;
-use landfall_core::plan::Step;
 use landfall_core::secret::Secret;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use landfall_core::wire::mux::{Stream, write_json_line};
@@ -85,7 +83,7 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
         Request::WriteRecord { record } => value(agent.write_record(record)),
         Request::Facts(query) => value(facts::gather(agent, query)),
         Request::Ownership => value(agent.ownership()),
-        Request::Check { steps } => value(check(agent, steps)),
+        Request::Observe { steps } => value(interpret::observe::observe_all(agent, steps)),
         Request::HaveBlobs { digests } => Ok(to_value(blobs::have(agent, digests))),
         Request::Intent { step, action, undo } => {
             value(undo::record_cluster_intent(agent, step, *action, undo.clone()))
@@ -152,16 +150,6 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
-}
-
-fn check(agent: &Agent, steps: &[Step]) -> Result<Vec<StepId>> {
-    let mut satisfied = Vec::new();
-    for step in steps {
-        if interpret::is_satisfied(agent, step)? {
-            satisfied.push(step.id.clone());
-        }
-    }
-    Ok(satisfied)
 }
 
 fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {

@@ -275,7 +275,8 @@ fn every_step_is_done_once_and_taken_back_without_a_trace() {
     for step in &steps {
         let expected = step.id.as_str() != "features";
         assert_eq!(machine.run(step), expected, "{}", step.id);
-        assert!(interpret::is_satisfied(&machine.agent, step).unwrap(), "{}", step.id);
+        let verdict = interpret::check(&machine.agent, step).unwrap();
+        assert!(verdict.is_satisfied(), "{}: {verdict:?}", step.id);
     }
     assert_eq!(fs::read_to_string(machine.at("/etc/foreign.conf")).unwrap(), "ours\n");
     assert_eq!(

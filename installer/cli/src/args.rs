@@ -122,6 +122,9 @@ pub struct Install {
     /// Show the plan and stop.
     #[arg(long)]
     pub dry_run: bool,
+    /// A plan of `landfall plan -w`: it is run as it was made, and refused (4) when what it was made for is not there any more.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
     /// What to do with this run's changes when a step fails.
     #[arg(long, value_enum, default_value = "keep")]
     pub on_failure: OnFailure,
@@ -150,6 +153,9 @@ pub struct Plan {
     /// Exit with 12 when changes are pending.
     #[arg(long)]
     pub exit_code: bool,
+    /// Also write the plan to a file, for `install --plan`.
+    #[arg(short = 'w', long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]

@@ -121,6 +121,10 @@ codes! {
     MemberAbsent = "LF0209" => Unreachable,
     /// A preflight check refused; the finding's own id says which.
     Preflight = "LF0301" => PreflightRefused,
+    /// A plan file cannot be read.
+    PlanFile = "LF0302" => SpecInvalid,
+    /// What a plan file was made for is not there any more.
+    PlanDrift = "LF0303" => PreflightRefused,
     /// The bundle's format is not valid.
     BundleFormat = "LF0401" => BundleInvalid,
     /// A blob of the bundle does not have its digest.

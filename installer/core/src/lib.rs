@@ -11,6 +11,7 @@ pub mod journal;
 pub mod layout;
 pub mod membership;
 pub mod name;
+pub mod observe;
 pub mod plan;
 pub mod preflight;
 pub mod run_history;

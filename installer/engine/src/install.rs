@@ -5,9 +5,9 @@ use crate::distribute::blobs_of;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions, Voice};
 use crate::present::Present;
-use crate::run::{OnFailure, Outcome, Surroundings, Until};
+use crate::run::{InstallOptions, OnFailure, Outcome, Surroundings, Until};
 use crate::session::{AgentPlace, NodeSession};
-use crate::{inspect, render, undo};
+use crate::{adopt, inspect, render, undo};
 use landfall_bundle::BundleFile;
 use landfall_core::action::{Action, BootstrapGoal};
 use landfall_core::cluster_record::ClusterRecord;
@@ -16,8 +16,10 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
-use landfall_core::membership::{MembershipInput, wanted_record};
+use landfall_core::membership::{MembershipInput, is_formed, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
+use landfall_core::observe::{Observations, Verdict, judge};
+use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
 use landfall_core::plan::install::plan_install;
 use landfall_core::plan::pending::{pass_waits, settle};
 use landfall_core::plan::{Plan, PlanError, Step};
@@ -36,18 +38,11 @@ const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`crate::run::install`].
-pub fn install(
-    desired: &Desired,
-    bundle: &BundleFile,
-    until: Until,
-    on_failure: OnFailure,
-    around: &Surroundings,
-) -> Outcome {
+pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
     let mut run = InstallRun {
         desired,
         bundle,
-        until,
-        on_failure,
+        options,
         around,
         voice: Voice::new(around),
         sessions: Sessions::new(),
@@ -68,8 +63,7 @@ pub fn install(
 struct InstallRun<'a> {
     desired: &'a Desired,
     bundle: &'a BundleFile,
-    until: Until,
-    on_failure: OnFailure,
+    options: &'a InstallOptions,
     around: &'a Surroundings,
     voice: Voice,
     sessions: Sessions,
@@ -99,11 +93,12 @@ impl InstallRun<'_> {
         self.connect()?;
         fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, self.around)?;
         self.outcome.run = Some(self.around.run.clone());
-        let present = self.look()?;
+        let mut present = self.look()?;
         let facts = self.gather_facts()?;
+        self.adopt(&mut present, &facts)?;
         self.preflight(&present, &facts)?;
         let prepared = self.plan(present, &facts)?;
-        if self.until == Until::Plan {
+        if self.options.until == Until::Plan {
             return Ok(());
         }
         self.check_bundle(&prepared)?;
@@ -189,6 +184,21 @@ impl InstallRun<'_> {
         })
     }
 
+    /// A cluster of an older landfall has no record: it is read from the cluster itself.
+    fn adopt(&mut self, present: &mut Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
+        if present.record.is_some() || !is_formed(&present.owned) {
+            return Ok(());
+        }
+        let control_planes = self.desired.inventory.control_planes();
+        let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
+        let session = session.ok_or_else(|| no_plan(PlanError::NoControlPlane))?;
+        let (uid, cluster) = (&self.around.new_uid, &self.cluster);
+        let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
+        present.record = Some(record);
+        self.outcome.record.clone_from(&present.record);
+        Ok(())
+    }
+
     fn preflight(&mut self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
         let findings = self.voice.phase("preflight", || {
             let mut findings = preflight::check(self.desired, facts, &present.owned);
@@ -243,28 +253,63 @@ impl InstallRun<'_> {
             })
         })?;
         self.outcome.plan = Some(pending(&prepared.plan, &prepared.satisfied));
-        if self.until == Until::Plan {
+        let made = PlanFile {
+            version: PLAN_FILE_VERSION,
+            cluster: self.desired.spec.name.clone(),
+            uid: prepared.present.record.as_ref().map(|r| r.uid.clone()),
+            bundle: self.bundle.index_digest(),
+            plan: prepared.plan.clone(),
+            satisfied: prepared.satisfied.clone(),
+        };
+        if let Some(asked) = &self.options.plan_file {
+            self.refuse_drift(asked, &made)?;
+        }
+        self.outcome.plan_file = Some(made);
+        if self.options.until == Until::Plan {
             self.outcome.bytes_to_send = self.missing_bytes(&prepared)?;
         }
         Ok(prepared)
     }
 
-    /// Asks every node, and the cluster, which steps are satisfied. Waits count as satisfied when all that they wait behind is.
+    /// A plan that was made earlier is run as it was made, or not at all. Without drift the plan made now has the very same steps.
+    fn refuse_drift(&self, asked: &PlanFile, made: &PlanFile) -> Result<(), Vec<Diagnosis>> {
+        let drift = asked.drift(made);
+        if drift.is_empty() {
+            return Ok(());
+        }
+        let diagnosis = Diagnosis::new(Code::PlanDrift, "what the plan was made for is not there any more");
+        let diagnosis = drift.into_iter().fold(diagnosis, Diagnosis::saw);
+        Err(vec![
+            diagnosis.next("make a new plan by `landfall plan -o FILE`, and read it"),
+        ])
+    }
+
+    /// Judges every step by what is there: nodes are looked at by their agents, objects by the server's own dry run. Waits count as
+    /// satisfied when all that they wait behind is.
     fn satisfied(
-        &self,
+        &mut self,
         plan: &Plan,
         owned: &BTreeMap<NodeName, Ownership>,
     ) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
-        let node_steps = |name: &NodeName| -> Vec<Step> {
-            plan.steps_on(name)
-                .filter(|s| s.action.changes_something() && !s.action.runs_in_cluster() && !s.ephemeral)
-                .cloned()
-                .collect()
-        };
-        let answers: BTreeMap<NodeName, BTreeSet<StepId>> = fleet::ask_all(&self.sessions, |name| Request::Check {
-            steps: node_steps(name),
+        let looked_at = |s: &&Step| s.action.changes_something() && !s.action.runs_in_cluster() && !s.ephemeral;
+        let seen: BTreeMap<NodeName, Observations> = fleet::ask_all(&self.sessions, |name| Request::Observe {
+            steps: plan.steps_on(name).filter(looked_at).cloned().collect(),
         })?;
-        let mut satisfied: BTreeSet<StepId> = answers.into_values().flatten().collect();
+        let mut satisfied = BTreeSet::new();
+        for step in plan.steps.iter().filter(looked_at) {
+            let Some(seen) = seen.get(&step.node).and_then(|seen| seen.get(&step.id)) else {
+                continue;
+            };
+            let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
+            match judge(&step.action, entry, seen) {
+                Verdict::Satisfied(_) => {
+                    satisfied.insert(step.id.clone());
+                }
+                Verdict::Pending(why) => {
+                    self.outcome.reasons.insert(step.id.clone(), why);
+                }
+            }
+        }
         pass_waits(plan, &mut satisfied);
         let applies: Vec<&Step> = plan
             .steps
@@ -386,7 +431,7 @@ impl InstallRun<'_> {
     /// What serves the run alone goes also when it fails; everything else stays, or goes as the user asked.
     fn fail(&mut self, prepared: &Prepared) {
         save_logs(self.around, &self.voice, &self.sessions, &self.outcome);
-        if self.on_failure == OnFailure::Rollback {
+        if self.options.on_failure == OnFailure::Rollback {
             undo::take_back_own(&self.sessions, self.around, &self.voice, &mut self.outcome);
             return;
         }

@@ -7,8 +7,9 @@ use landfall_core::explain::{Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::RunStart;
-use landfall_core::name::{NodeName, RunId};
+use landfall_core::name::{NodeName, RunId, StepId};
 use landfall_core::plan::Plan;
+use landfall_core::plan::file::PlanFile;
 use landfall_core::run_history::{self, FleetRun};
 use landfall_core::spec::Desired;
 use landfall_core::transport::Transport;
@@ -56,6 +57,28 @@ pub enum Until {
     Plan,
     /// Do it.
     Done,
+}
+
+/// How `install` goes about it.
+#[derive(Debug, Clone)]
+pub struct InstallOptions {
+    /// How far it goes.
+    pub until: Until,
+    /// What happens when a step fails.
+    pub on_failure: OnFailure,
+    /// A plan made earlier, which is to be run as it is.
+    pub plan_file: Option<PlanFile>,
+}
+
+impl InstallOptions {
+    /// Returns the options of an install without a plan file.
+    pub fn new(until: Until, on_failure: OnFailure) -> Self {
+        Self {
+            until,
+            on_failure,
+            plan_file: None,
+        }
+    }
 }
 
 /// What `undo` takes back.
@@ -133,6 +156,10 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// What was planned: only steps that change something.
     pub plan: Option<Plan>,
+    /// Why steps of the plan are to be done, where what was seen says so.
+    pub reasons: BTreeMap<StepId, String>,
+    /// The plan as a file holds it.
+    pub plan_file: Option<PlanFile>,
     /// How many steps changed something.
     pub changes: usize,
     /// What verify saw.
@@ -213,14 +240,8 @@ impl Outcome {
 }
 
 /// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
-pub fn install(
-    desired: &Desired,
-    bundle: &BundleFile,
-    until: Until,
-    on_failure: OnFailure,
-    around: &Surroundings,
-) -> Outcome {
-    crate::install::install(desired, bundle, until, on_failure, around)
+pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
+    crate::install::install(desired, bundle, options, around)
 }
 
 /// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.

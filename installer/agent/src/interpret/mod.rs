@@ -9,6 +9,7 @@
 
 pub mod file;
 pub mod images;
+pub mod observe;
 pub mod run;
 pub mod system;
 pub mod unit;
@@ -21,6 +22,7 @@ use crate::undo;
 use landfall_core::action::{Action, Undo};
 use landfall_core::explain::Diagnosis;
 use landfall_core::journal::{Entry, EntryState, FileStamp, Record};
+use landfall_core::observe::{Verdict, judge};
 use landfall_core::plan::Step;
 use landfall_core::wire::StepOutcome;
 use std::time::{Duration, Instant};
@@ -39,31 +41,11 @@ pub struct Work<'a> {
     pub say: Say<'a>,
 }
 
-impl Work<'_> {
-    /// Returns the entry when it records this action as done. A one-shot phase is done when it is recorded at all: its recipe may have
-    /// changed since.
-    fn same(&self) -> Option<&Entry> {
-        let once = matches!(self.step.action, Action::Bootstrap { .. });
-        self.owned
-            .filter(|entry| once || entry.action == self.step.action.identity())
-    }
-}
-
-/// Says whether a step has nothing to do. Reads only.
-pub fn is_satisfied(agent: &Agent, step: &Step) -> Result<bool> {
-    let entry = agent.journal(|journal| Ok(journal.own().newest(&step.id).cloned()))?;
-    let owned = match &entry {
-        Some(entry) if entry.state != EntryState::Owned => return Ok(false),
-        entry => entry.as_ref(),
-    };
-    let deadline = Instant::now() + Duration::from_secs(step.deadline_s.min(60));
-    check(&Work {
-        agent,
-        step,
-        owned,
-        deadline,
-        say: &|_| {},
-    })
+/// Judges a step by the journal and by what is there. Reads only.
+pub fn check(agent: &Agent, step: &Step) -> Result<Verdict> {
+    let entry = newest(agent, step)?;
+    let seen = observe::observe(agent, &step.action, entry.as_ref())?;
+    Ok(judge(&step.action, entry.as_ref(), &seen))
 }
 
 /// Runs one step. Blocks until its deadline at most.
@@ -116,7 +98,7 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         deadline,
         say,
     };
-    if check(&work)? {
+    if check(agent, step)?.is_satisfied() {
         consume_blobs(agent, &step.action);
         return Ok(false);
     }
@@ -130,14 +112,12 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         undo,
         wanted,
     })?;
-    let acted = apply(&work).and_then(|()| {
-        let there = holds_after(&work)?;
-        there.then_some(()).ok_or_else(|| {
-            AgentError::NotSatisfied(format!(
-                "the step ran, but its result is not there: {}",
-                step.action.text()
-            ))
-        })
+    let acted = apply(&work).and_then(|()| match holds_after(&work)? {
+        true => Ok(()),
+        false => Err(AgentError::NotSatisfied(format!(
+            "the step ran, but its result is not there: {}",
+            step.action.text()
+        ))),
     });
     match acted {
         Ok(()) => {
@@ -187,31 +167,6 @@ fn consume_blobs(agent: &Agent, action: &Action) {
         Action::Images { images } => agent.consume(images.iter().flat_map(|i| i.blobs.iter().copied())),
         _ => {}
     }
-}
-
-fn check(work: &Work) -> Result<bool> {
-    let host = &work.agent.host;
-    Ok(match &work.step.action {
-        Action::Claim { .. } => work.same().is_some(),
-        Action::Directory { path, .. } => host.at(path).is_dir(),
-        Action::File { path, mode, content } => file::is_written(work, path, *mode, content)?,
-        Action::Binary { path, digest, .. } => file::is_installed(work, path, digest)?,
-        Action::HostsLines { lines } => system::missing_hosts_lines(host, lines)?.is_empty(),
-        Action::Sysctls { settings } => system::differing_sysctls(host, settings).is_empty(),
-        Action::KernelFeatures { features } => features.iter().all(|f| system::has_feature(host, &f.evidence)),
-        Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
-        Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
-        Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
-            work.same().is_some() && creates.iter().all(|p| host.at(p).exists())
-        }
-        Action::Apply { .. }
-        | Action::Await { .. }
-        | Action::BeginUndo { .. }
-        | Action::TakeBack { .. }
-        | Action::ForgetUnits { .. }
-        | Action::LeaveCluster { .. }
-        | Action::RestoreObjects { .. } => false,
-    })
 }
 
 fn undo_for(work: &Work) -> Result<Undo> {
@@ -293,7 +248,10 @@ fn holds_after(work: &Work) -> Result<bool> {
             Ok(crate::files::stamp(&host.at(path)).is_some_and(|s| s.size_bytes == *size_bytes))
         }
         Action::File { path, mode, .. } => Ok(crate::files::has_mode(&host.at(path), *mode)),
-        _ => check(work),
+        action => {
+            let seen = observe::observe(work.agent, action, work.owned)?;
+            Ok(judge(action, work.owned, &seen).is_satisfied())
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::child::{Children, Job};
 use crate::error::{AgentError, Result};
 use crate::host::Host;
 use landfall_core::action::Undo;
+use landfall_core::observe::Observation;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,15 @@ fn state(agent: &Agent, name: &str) -> Result<UnitState> {
 pub fn is_up(agent: &Agent, name: &str, start: bool) -> Result<bool> {
     let state = state(agent, name)?;
     Ok(state.is_enabled() && (!start || state.active == "active"))
+}
+
+/// Looks at a unit.
+pub fn observe(agent: &Agent, name: &str) -> Result<Observation> {
+    let state = state(agent, name)?;
+    Ok(Observation::Unit {
+        enabled: state.is_enabled(),
+        active: state.active == "active",
+    })
 }
 
 /// Returns how a unit is put back.

@@ -5,9 +5,10 @@ use crate::args::{Common, Install, OnFailure, Output, Plan};
 use crate::report::{Recorder, write_whole};
 use crate::{load, remote, render, say};
 use landfall_bundle::BundleFile;
-use landfall_core::explain::ExitCode;
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::plan::file::PlanFile;
 use landfall_core::verify::CellOutcome;
-use landfall_engine::run::{self, Outcome, Until};
+use landfall_engine::run::{self, InstallOptions, Outcome, Until};
 use serde_json::json;
 use std::path::Path;
 
@@ -22,7 +23,12 @@ pub fn install(args: &Install) -> Done {
         OnFailure::Keep => run::OnFailure::Keep,
         OnFailure::Rollback => run::OnFailure::Rollback,
     };
-    let outcome = run::install(&desired, &bundle, until, on_failure, &around);
+    let options = InstallOptions {
+        until,
+        on_failure,
+        plan_file: args.plan.as_deref().map(read_plan).transpose()?,
+    };
+    let outcome = run::install(&desired, &bundle, &options, &around);
     drop(around);
     if args.dry_run {
         return Ok(show_plan(&args.common, &outcome));
@@ -61,8 +67,13 @@ pub fn plan(args: &Plan) -> Done {
     let desired = load::desired(&args.common)?;
     let bundle = open(&args.bundle, &args.common)?;
     let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
-    let outcome = run::install(&desired, &bundle, Until::Plan, run::OnFailure::Keep, &around);
+    let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
+    let outcome = run::install(&desired, &bundle, &options, &around);
     drop(around);
+    if let (Some(path), Some(file)) = (&args.write, &outcome.plan_file) {
+        // It names machines, addresses and files, and holds whole objects.
+        write_whole(path, file.render().as_bytes(), 0o600).map_err(|d| vec![d])?;
+    }
     let exit = show_plan(&args.common, &outcome);
     let pending = outcome.plan.as_ref().is_some_and(|p| !p.steps.is_empty());
     Ok(if exit == ExitCode::Done && pending && args.exit_code {
@@ -80,13 +91,22 @@ fn show_plan(common: &Common, outcome: &Outcome) -> ExitCode {
                 json!({ "event": "plan", "plan": plan, "bytesToSend": outcome.bytes_to_send })
             ));
         } else {
-            say(&render::plan(plan, &outcome.bytes_to_send));
+            say(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));
         }
     }
     close(common, outcome)
 }
 
-fn open(path: &Path, common: &Common) -> Result<BundleFile, Vec<landfall_core::explain::Diagnosis>> {
+fn read_plan(path: &Path) -> Result<PlanFile, Vec<Diagnosis>> {
+    let unusable = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        let diagnosis = Diagnosis::new(Code::PlanFile, format!("the plan {} {what}", path.display()));
+        vec![diagnosis.because(error).next("make it by `landfall plan -o FILE`")]
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| unusable("cannot be read", &e))?;
+    PlanFile::parse(&text).map_err(|e| unusable("cannot be used", &e))
+}
+
+fn open(path: &Path, common: &Common) -> Result<BundleFile, Vec<Diagnosis>> {
     let bundle = BundleFile::open(path).map_err(|d| vec![d])?;
     if common.output == Output::Human {
         complain("warning: the bundle is not signed; its digests protect against damage, not against forgery\n");

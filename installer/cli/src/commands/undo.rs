@@ -39,7 +39,7 @@ fn undo(args: &Undo, command: UndoCommand) -> Done {
         if args.common.output == Output::Json {
             say(&format!("{}\n", json!({ "event": "plan", "plan": plan })));
         } else {
-            say(&render::plan(plan, &outcome.bytes_to_send));
+            say(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));
         }
     }
     let exit = close(&args.common, &outcome);

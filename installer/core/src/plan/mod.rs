@@ -1,6 +1,7 @@
 //! The plan: ordered by `needs` alone, serialisable, made by pure planners from what is wanted and what was seen.
 
 mod claims;
+pub mod file;
 pub mod install;
 pub mod key;
 pub mod pending;

@@ -52,8 +52,8 @@ pub enum Request {
     Facts(FactsQuery),
     /// Reads the journal. Reply: [`Ownership`].
     Ownership,
-    /// Checks which of these steps are satisfied. Reply: the ids of those that are.
-    Check {
+    /// Looks at what these steps are about. Reply: [`crate::observe::Observations`].
+    Observe {
         /// Steps of this node.
         steps: Vec<Step>,
     },
