@@ -63,7 +63,9 @@ pub fn run(full: bool) -> Result<ExitCode> {
         Ok(Count::of(faults.is_empty()))
     });
     section("tests", &mut total, tests);
-    section("inventories next to ansible-core", &mut total, move || inventories(full));
+    section("inventories next to ansible-core", &mut total, move || {
+        inventories(full)
+    });
     if full {
         section("ingress proxy, long", &mut total, long_tests);
         section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
