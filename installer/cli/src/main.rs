@@ -8,6 +8,7 @@ mod commands;
 mod confirm;
 mod load;
 mod output;
+mod passwords;
 mod remote;
 mod render;
 mod reporter;

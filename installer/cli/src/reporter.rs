@@ -3,7 +3,7 @@
 use crate::args::Output;
 use crate::output::{PRIVATE, write_stderr, write_stdout, write_whole};
 use crate::render;
-use landfall_core::event::{Event, EventSink};
+use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Diagnosis, ExitCode};
 use landfall_core::report::Report;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,18 @@ impl Reporter {
             folder: folder.map(Path::to_owned),
             report: Mutex::default(),
         }))
+    }
+
+    /// Passes on what was noticed before the command began.
+    pub fn warn(&self, notices: &[String]) {
+        for text in notices {
+            let kind = EventKind::Warning { text: text.clone() };
+            self.emit(Event {
+                at_ms: 0,
+                node: None,
+                kind,
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Report> {

@@ -16,9 +16,10 @@ use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
 pub fn install(args: &Install) -> CommandResult {
-    let desired = load::desired(&args.common.inventory)?;
+    let (desired, notices) = load::desired(&args.common)?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
@@ -59,9 +60,10 @@ fn success(report: &Report) -> String {
 
 /// Shows the plan.
 pub fn plan(args: &Plan) -> CommandResult {
-    let desired = load::desired(&args.common.inventory)?;
+    let (desired, notices) = load::desired(&args.common)?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, None)?;
+    reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
     let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
     let outcome = run::install(&desired, &bundle, &options, &around);

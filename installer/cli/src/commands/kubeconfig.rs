@@ -11,8 +11,9 @@ use std::path::Path;
 
 /// Fetches the admin kubeconfig and writes it for its owner alone.
 pub fn kubeconfig(args: &Kubeconfig) -> CommandResult {
-    let desired = load::desired(&args.common.inventory)?;
+    let (desired, notices) = load::desired(&args.common)?;
     let reporter = Reporter::new(args.common.output, None)?;
+    reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::kubeconfig(&desired, &around);
     let exit = reporter.close(vec![]);

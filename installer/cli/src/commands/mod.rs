@@ -1,8 +1,10 @@
 //! One file per command.
 
 mod bundle;
+mod init;
 mod install;
 mod inventory;
+mod inventory_forms;
 mod kubeconfig;
 mod status;
 mod undo;
@@ -24,6 +26,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Uninstall(args) => undo::uninstall(&args),
         Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
         Command::Inventory(args) => inventory::inventory(&args),
+        Command::Init(args) => init::init(&args),
         Command::Bundle(args) => bundle::run(args),
         // main has taken it already.
         Command::Agent(_) => Ok(ExitCode::Usage),

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 /// Shows each node: what is ours, whether it is Ready, etcd, certificates.
 pub fn status(common: &Common) -> CommandResult {
-    let desired = load::desired(&common.inventory)?;
+    let (desired, notices) = load::desired(common)?;
     let reporter = Reporter::new(common.output, None)?;
+    reporter.warn(&notices);
     let around = remote::surroundings(common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &around);
     if common.output == Output::Json {

@@ -21,8 +21,9 @@ pub fn uninstall(args: &Undo) -> CommandResult {
 }
 
 fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
-    let desired = load::desired(&args.common.inventory)?;
+    let (desired, notices) = load::desired(&args.common)?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let yes = |_: &UndoSummary| Ok(());

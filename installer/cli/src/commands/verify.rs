@@ -11,8 +11,9 @@ use std::path::Path;
 
 /// Tries every path into the cluster.
 pub fn verify(args: &Verify) -> CommandResult {
-    let desired = load::desired(&args.common.inventory)?;
+    let (desired, notices) = load::desired(&args.common)?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let outcome = run::verify(&desired, &around);
     if let (Output::Human, Some(report)) = (args.common.output, &outcome.verify) {

@@ -45,6 +45,7 @@ mod tests {
     use landfall_bundle::{BundleError, BundleFile};
     use landfall_core::explain::Code;
     use landfall_core::journal::parse_journal;
+    use landfall_core::plan::file::PlanFileError;
     use landfall_core::preflight::{Finding, Severity};
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
@@ -78,7 +79,13 @@ mod tests {
                 absent: vec![],
             })
             .unwrap_err(),
-            Code::FileUnreadable => crate::load::desired(Path::new("no/such.yaml")).unwrap_err().remove(0),
+            Code::FileUnreadable => {
+                let args = crate::args::InventoryArgs {
+                    sources: vec!["no/such.yaml".to_owned()],
+                    ..Default::default()
+                };
+                crate::load::read(&args).map(|_| ()).unwrap_err().remove(0)
+            },
             Code::SpecSyntax => cluster("nodes: [\n"),
             Code::SpecValue => cluster("proxyMode: magic\nnodes: [{name: cp-1, role: control-plane, host: 10.9.0.1}]\n"),
             Code::SpecTopology => cluster("nodes: [{name: w-1, role: worker, host: 10.9.0.1}]\n"),
@@ -109,6 +116,10 @@ mod tests {
             Code::Protocol => AgentError::Refused("a step needs the lease".to_owned()).diagnosis().on(&node),
             // engine/src/install.rs
             Code::MemberAbsent => new("a member of the cluster is not in the inventory").on(&node),
+            Code::PlanFile => new("the plan tomorrow.plan cannot be used").because(&PlanFileError::Version(9)),
+            // engine/src/install.rs
+            Code::PlanDrift => new("what the plan was made for is not there any more")
+                .saw("sysctls/cp-1: to be done now, and not planned"),
             Code::Preflight => Diagnosis::from(Finding {
                 id: "port-taken",
                 severity: Severity::Refuse,

@@ -3,7 +3,7 @@
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Command, Event, EventKind};
 use landfall_core::report::Report;
-use landfall_engine::run::{self, OnFailure, Outcome, Surroundings, UndoCommand, Until};
+use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, Surroundings, UndoCommand, Until};
 use std::sync::{Arc, Mutex};
 
 /// Runs a command and returns what it returned and what it said.
@@ -52,7 +52,12 @@ fn must_agree(outcome: &Outcome, events: &[Event], command: Command) -> Report {
 fn a_refused_install_says_what_it_returns() {
     let scene = Scene::new(1, 1);
     let (outcome, events) = heard(&scene, "100-a", |context| {
-        run::install(&scene.desired, &scene.bundle, Until::Done, OnFailure::Keep, context)
+        run::install(
+            &scene.desired,
+            &scene.bundle,
+            &InstallOptions::new(Until::Done, OnFailure::Keep),
+            context,
+        )
     });
     let report = must_agree(&outcome, &events, Command::Install);
     assert_eq!(report.errors, outcome.errors);
