@@ -46,7 +46,6 @@ pub fn plan(desired: &Desired, index: &BundleIndex) -> Result<Plan> {
         record: &record,
         owned: &owned,
         run: 1,
-        cluster_config: manifests::cluster_config(&desired.spec, index, &layout(desired))?,
         index,
         sysctls: manifests::kernel_settings(),
         hosts_lines: manifests::hosts_lines(&desired.spec),
@@ -129,6 +128,11 @@ fn members(desired: &Desired, index: &BundleIndex) -> Result<Vec<Member>> {
             containerd_config: manifests::containerd_config(spec, index)?,
             cni_template: manifests::cni_template(),
             resolv_conf: manifests::resolv_conf(&layout),
+            cluster_config: if node.control_plane {
+                Some(manifests::cluster_config(spec, index, &layout, node)?)
+            } else {
+                None
+            },
             units: manifests::units(spec, &layout, node),
         })
     };
