@@ -22,8 +22,12 @@ const SHARED: [(&str, &[&str]); 5] = [
     // Sockets and state of NRI plugins, which any container runtime may serve.
     ("/run/nri", &["nri.sock"]),
     ("/var/lib/nri", &[]),
-    // Each CNI library keeps its results there by the network's name; landfall's network has landfall's name.
-    ("/var/lib/cni", &["results/landfall-*", "networks/landfall"]),
+    // Each CNI library keeps its results there by the network's name: landfall's network has landfall's name, and containerd's CRI plugin
+    // calls every pod's loopback `cni-loopback` (seen in the lab on 2026-11-28). Container runtimes without CRI have no such network.
+    (
+        "/var/lib/cni",
+        &["results/landfall-*", "results/cni-loopback-*", "networks/landfall"],
+    ),
     // Volume plugins that an administrator puts there for the kubelet.
     ("/usr/libexec/kubernetes", &[]),
 ];

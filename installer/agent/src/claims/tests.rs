@@ -251,6 +251,7 @@ fn shared_directories_keep_what_others_put_there_later() {
     for file in [
         "/opt/containerd/bin/theirs",
         "/var/lib/cni/results/landfall-12ab-eth0",
+        "/var/lib/cni/results/cni-loopback-12ab-lo",
         "/var/lib/cni/networks/podman/10.88.0.2",
         "/run/nri/nri.sock",
     ] {
