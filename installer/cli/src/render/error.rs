@@ -49,7 +49,7 @@ mod tests {
     use landfall_core::preflight::{Finding, Severity};
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
-    use landfall_engine::run::{Outcome, UndoCommand, UndoSummary};
+    use landfall_engine::run::Outcome;
     use landfall_ssh::{SshOptions, SshTransport};
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -70,15 +70,7 @@ mod tests {
                 interrupted: true,
                 ..Outcome::default()
             }),
-            Code::Usage => crate::confirm::confirm(&UndoSummary {
-                command: UndoCommand::Uninstall,
-                cluster: "ship".to_owned(),
-                runs: vec![],
-                removes_cluster: true,
-                removes_nodes: vec![],
-                absent: vec![],
-            })
-            .unwrap_err(),
+            Code::Usage => crate::confirm::need_terminal().unwrap_err(),
             Code::FileUnreadable => {
                 let args = crate::args::InventoryArgs {
                     sources: vec!["no/such.yaml".to_owned()],
