@@ -29,19 +29,22 @@ fn is_named(directory: &Path) -> bool {
 
 /// Returns all processes in these groups and the groups below them.
 pub fn processes(names: &[&str]) -> Vec<i32> {
-    let mut pids = Vec::new();
+    let groups = names
+        .iter()
+        .flat_map(|n| directories(n))
+        .flat_map(|directory| tree(&directory));
+    let lists = groups.map(|group| files::text(group.join("cgroup.procs")));
+    lists
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
+        .collect()
+}
+
+/// Kills what is in these groups in one go, where the kernel can (version 2); elsewhere it does nothing.
+pub fn kill(names: &[&str]) {
     for directory in names.iter().flat_map(|n| directories(n)) {
-        // Version 2 can end a whole tree in one go; where it cannot, the loop that calls this kills one by one.
+        // Older kernels and version 1 have no such file: who calls this kills one by one.
         let _ = std::fs::write(directory.join("cgroup.kill"), "1");
-        for group in tree(&directory) {
-            pids.extend(
-                files::text(group.join("cgroup.procs"))
-                    .lines()
-                    .filter_map(|l| l.parse::<i32>().ok()),
-            );
-        }
     }
-    pids
 }
 
 /// Removes groups and those below them. Returns a line for each that stays.

@@ -4,18 +4,19 @@
 pub mod mux;
 
 use crate::action::Undo;
+use crate::cluster_record::ClusterRecord;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
-use crate::facts::{FactsQuery, NodeFacts};
-use crate::journal::Ownership;
+use crate::facts::FactsQuery;
+use crate::journal::RunStart;
 use crate::name::{Digest, RunId, SecretId, StepId};
 use crate::plan::Step;
-use crate::verify::{ProbeResult, ProbeSpec};
+use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// First line of the agent on its standard output, before any frame, so that shell noise can be told from the protocol.
 pub const AGENT_BANNER: &str = "LANDFALL-AGENT";
@@ -34,15 +35,25 @@ pub enum Request {
         command: String,
         /// Name of the cluster; a node that belongs to another one refuses.
         cluster: String,
-        /// What an install installs, for the journal.
-        bundle: Option<String>,
+    },
+    /// Journals that the leased run begins to change something, and what the cluster is to be. Needed before the first intent. Reply: null.
+    StartRun {
+        /// The run.
+        start: RunStart,
+        /// The cluster; an undo writes none.
+        record: Option<Box<ClusterRecord>>,
+    },
+    /// Journals what the cluster has become. Reply: null.
+    WriteRecord {
+        /// The cluster.
+        record: Box<ClusterRecord>,
     },
     /// Gathers facts. Reply: [`NodeFacts`].
     Facts(FactsQuery),
     /// Reads the journal. Reply: [`Ownership`].
     Ownership,
-    /// Checks which of these steps are satisfied. Reply: the ids of those that are.
-    Check {
+    /// Looks at what these steps are about. Reply: [`crate::observe::Observations`].
+    Observe {
         /// Steps of this node.
         steps: Vec<Step>,
     },
@@ -88,11 +99,6 @@ pub enum Request {
     Done {
         /// The step.
         step: StepId,
-    },
-    /// Takes back entries, newest first: all of them, or those of one run. Events; reply: [`UndoOutcome`].
-    Undo {
-        /// Only this run's entries, or everything.
-        run: Option<RunId>,
     },
     /// Takes back the newest entry of one step, for instance one that was interrupted. Reply: [`UndoOutcome`].
     UndoStep {
@@ -171,8 +177,6 @@ pub struct Welcome {
     pub protocol: u32,
     /// Version of landfall.
     pub version: String,
-    /// The run id to use: the open run's, when one was interrupted.
-    pub run: RunId,
 }
 
 /// Size of what follows.
@@ -187,6 +191,9 @@ pub struct FileSize {
 pub struct StepOutcome {
     /// Whether anything was changed.
     pub changed: bool,
+    /// What a step that takes back could not take back, each a readable line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residue: Vec<String>,
 }
 
 /// How an undo ended.
@@ -215,10 +222,3 @@ pub struct NodeLogs {
     /// File name and text.
     pub files: Vec<(String, String)>,
 }
-
-/// Typed answers, so that both sides name the same type.
-pub type FactsReply = NodeFacts;
-/// Answer to [`Request::Ownership`].
-pub type OwnershipReply = Ownership;
-/// Answer to [`Request::Probe`].
-pub type ProbeReply = Vec<ProbeResult>;

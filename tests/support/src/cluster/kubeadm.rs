@@ -84,8 +84,9 @@ fn first_objects(config: &str) -> Vec<(&'static str, Value)> {
     objects.push(("services", json!({ "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": "kubernetes", "namespace": "default" },
         "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } })));
+    let cluster = config.split("---\n").find(|d| d.contains("kind: ClusterConfiguration")).unwrap_or_default();
     objects.push(("configmaps", json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
-        "data": { "ClusterConfiguration": config } })));
+        "data": { "ClusterConfiguration": cluster } })));
     objects.push(("configmaps", json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
         "data": { "config.conf": config } })));
     objects.push(("apps/daemonsets", json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
