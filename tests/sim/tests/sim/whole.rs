@@ -6,6 +6,7 @@ use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::{EntryState, RunStart};
 use landfall_core::plan::{Plan, Stage, Step};
 use landfall_core::run_history::INSTALL;
+use landfall_core::verify::CellOutcome;
 use landfall_core::wire::Request;
 use landfall_engine::cluster::Cluster;
 use landfall_engine::execute::Executor;
@@ -29,6 +30,12 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
         "{} of {expected}",
         first.changes
     );
+    let cells = &first.verify.as_ref().unwrap().cells;
+    let passed = cells.iter().filter(|c| c.outcome == CellOutcome::Pass).count();
+    assert!(passed == cells.len() && passed > 200, "{passed} of {} cells", cells.len());
+    let seen = scene.seen();
+    assert_eq!((seen.members.len(), seen.nodes.len()), (3, 5));
+    assert!(seen.members.values().all(|healthy| *healthy) && seen.nodes.values().all(|(_, ready)| *ready));
     let installed = scene.fleet.trees().unwrap();
     for node in scene.desired.inventory.members() {
         let tree = &installed[&node.name];
