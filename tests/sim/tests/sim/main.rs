@@ -4,6 +4,7 @@
 
 mod crash;
 mod events;
+mod findings;
 mod lease;
 mod refusal;
 mod scene;

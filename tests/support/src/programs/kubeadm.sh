@@ -122,5 +122,6 @@ case "$1 $2 $3" in
     *) refuse "unknown phases $5" ;;
     esac
     ;;
+"certs check-expiration "*) echo '{"certificates":[{"name":"apiserver","residualTime":31500000}],"certificateAuthorities":[]}' ;;
 *) refuse "unknown command $*" ;;
 esac
