@@ -173,7 +173,7 @@ impl State {
             Method::DELETE => {
                 let there = found(self).ok_or_else(missing)?;
                 if resource == "nodes" {
-                    self.judge_removal(&there, &name);
+                    self.judge_removal(at, &there, &name);
                 }
                 self.clusters[at].store.delete(&resource, &namespace, &name).ok_or_else(missing)?;
                 Ok((200, there))
@@ -182,10 +182,16 @@ impl State {
         }
     }
 
-    /// A Node that is Ready may only go when its machine's join was interrupted, is taken back, or the test wants it to.
-    fn judge_removal(&mut self, node: &Value, name: &str) {
-        let under_way = self.named(name).is_some_and(|(n, _)| self.is_under_way(n));
-        if super::workloads::is_ready(node) && !under_way && !self.leaving.contains(name) {
+    /// A Node that is Ready may only go when its machine's join was interrupted, is taken back, or the test wants it to. A control plane
+    /// that is no member of etcd has not joined whole, and its kubelet joins anew with it.
+    fn judge_removal(&mut self, at: usize, node: &Value, name: &str) {
+        let (machine, state) = (self.named(name), &*self);
+        let under_way = machine.is_some_and(|(n, _)| state.is_under_way(n));
+        let configured = machine.map(|(_, m)| m.text(landfall_core::layout::KUBEADM_CONFIG)).unwrap_or_default();
+        let joins_etcd = configured.contains("localAPIEndpoint");
+        let is_member = self.clusters[at].members.iter().any(|m| m.name == name);
+        let half = joins_etcd && !is_member;
+        if super::workloads::is_ready(node) && !under_way && !half && !self.leaving.contains(name) {
             self.violate(format!("the Ready Node {name} was removed from a cluster that stays"));
         }
     }

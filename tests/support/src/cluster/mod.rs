@@ -327,15 +327,16 @@ impl State {
         }
     }
 
-    /// Looks for what must never be: a cluster with members that live and no quorum among those whose machines are on.
+    /// Looks for what must never be: a cluster with members that live and without a quorum, though no test took a machine or an etcd away.
     fn check(&mut self) {
         for at in 0..self.clusters.len() {
             let members = &self.clusters[at].members;
-            let (living, machines_off) = members.iter().fold((0, 0), |(living, off), member| {
-                let is_off = self.named(&member.name).is_some_and(|(n, _)| self.off.contains(n));
-                (living + usize::from(self.is_healthy(member)), off + usize::from(is_off))
+            let (living, taken) = members.iter().fold((0, 0), |(living, taken), member| {
+                let named = self.named(&member.name);
+                let is_taken = named.is_some_and(|(n, m)| self.off.contains(n) || m.has(etcd::STOPPED));
+                (living + usize::from(self.is_healthy(member)), taken + usize::from(is_taken))
             });
-            if living > 0 && machines_off == 0 && !self.has_quorum(at) {
+            if living > 0 && taken == 0 && !self.has_quorum(at) {
                 let text = format!("etcd has {living} healthy of {} members: below its quorum", members.len());
                 self.violate(text);
             }
