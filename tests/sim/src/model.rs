@@ -114,13 +114,20 @@ impl Network for Model {
 
     fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         let answer = self.ask(&["connect".to_owned(), target.to_string()], "")?;
-        let port = answer.stdout.trim().parse().map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))?;
+        let port = answer
+            .stdout
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))?;
         TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), limit)
     }
 
     fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult> {
         let input = json!(probes).to_string();
         let asked = self.ask(&["probe".to_owned()], &input);
-        asked.ok().and_then(|a| serde_json::from_str(&a.stdout).ok()).unwrap_or_default()
+        asked
+            .ok()
+            .and_then(|a| serde_json::from_str(&a.stdout).ok())
+            .unwrap_or_default()
     }
 }

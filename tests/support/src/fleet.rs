@@ -3,7 +3,7 @@
 
 use crate::cluster::World;
 use crate::machine::{Machine, memory_dir, write_program};
-use crate::pipes::{Agent, Agents, Pipes, lock};
+use crate::pipes::{Agent, Agents, FileLimit, Pipes, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
 use landfall_core::cluster_record::ClusterUid;
@@ -40,7 +40,7 @@ struct Inner {
     // What the engine puts on nodes as its agent: a script that becomes the node program.
     home: TempDir,
     agents: Agents,
-    limits: Mutex<BTreeMap<NodeName, u64>>,
+    limits: Mutex<BTreeMap<NodeName, FileLimit>>,
     unreachable: Mutex<BTreeSet<NodeName>>,
 }
 
@@ -55,7 +55,10 @@ impl Fleet {
             let address = node.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
             let model = json!({ "node": node.name, "socket": socket, "address": address }).to_string();
             machine.write("sim/model.json", &model, 0o444)?;
-            let ask = format!("#!/bin/sh\nexec '{}' ask \"${{0%/sim/ask}}\" \"$@\"\n", node_program.display());
+            let ask = format!(
+                "#!/bin/sh\nexec '{}' ask \"${{0%/sim/ask}}\" \"$@\"\n",
+                node_program.display()
+            );
             machine.write("sim/ask", &ask, 0o755)?;
             places.push((node.name.clone(), machine.root().to_owned(), address));
             machines.insert(node.name.clone(), machine);
@@ -107,8 +110,13 @@ impl Fleet {
         for entry in fs::read_dir(machine.at("etc/systemd/system/multi-user.target.wants"))? {
             let unit = entry?.file_name().to_string_lossy().into_owned();
             if unit != "other.service" {
-                let systemctl = Command::new(machine.at("usr/bin/systemctl")).args(["start", &unit]).output()?;
-                ensure!(systemctl.status.success(), "{unit} of {name} did not start: {systemctl:?}");
+                let systemctl = Command::new(machine.at("usr/bin/systemctl"))
+                    .args(["start", &unit])
+                    .output()?;
+                ensure!(
+                    systemctl.status.success(),
+                    "{unit} of {name} did not start: {systemctl:?}"
+                );
             }
         }
         self.0.world.set_off(name, false);
@@ -137,9 +145,18 @@ impl Fleet {
     /// Lets the kernel kill agents that start from now on when they write a file beyond so many bytes; the write is torn there. The
     /// journal is the longest file of an agent.
     pub fn limit_files(&self, name: &NodeName, bytes: Option<u64>) {
+        self.limit(name, bytes, false);
+    }
+
+    /// Lets writes of agents that start from now on fail when a file would get longer than so many bytes, as on a full disk.
+    pub fn fill_disk(&self, name: &NodeName, bytes: Option<u64>) {
+        self.limit(name, bytes, true);
+    }
+
+    fn limit(&self, name: &NodeName, bytes: Option<u64>, full_disk: bool) {
         let mut limits = lock(&self.0.limits);
         match bytes {
-            Some(bytes) => limits.insert(name.clone(), bytes),
+            Some(bytes) => limits.insert(name.clone(), FileLimit { bytes, full_disk }),
             None => limits.remove(name),
         };
     }
@@ -228,7 +245,9 @@ fn on_disk(journal: &[u8]) -> usize {
     for line in journal.split_inclusive(|b| *b == b'\n') {
         at += line.len();
         let text = String::from_utf8_lossy(line);
-        let says_only = ["done", "failed", "undone"].iter().any(|r| text.contains(&format!("\"record\":\"{r}\"")));
+        let says_only = ["done", "failed", "undone"]
+            .iter()
+            .any(|r| text.contains(&format!("\"record\":\"{r}\"")));
         if !says_only {
             kept = at;
         }

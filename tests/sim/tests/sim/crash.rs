@@ -134,7 +134,6 @@ fn crashed_install(scene: &Scene, run: &str, crash: &Crash) -> Outcome {
 /// Runs one case from bare machines to bare machines. Returns whether it crashed at all: the last places may lie behind the end.
 fn run_case(scene: &Scene, reference: &Reference, number: u64, crash: &Crash, then: Then) -> bool {
     let case = format!("{crash:?}, then {then:?}");
-    println!("{case}");
     let id = |n: u64| format!("{}-case", 1000 + number * 10 + n);
     let outcome = crashed_install(scene, &id(0), crash);
     let open = scene

@@ -4,6 +4,7 @@
 
 mod crash;
 mod events;
+mod faults;
 mod findings;
 mod lease;
 mod refusal;

@@ -1,9 +1,9 @@
 //! A fleet, a bundle and a cluster that shall be, and the few things that tests do with them.
 
-use landfall_core::event::{Event, EventSink};
-use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_bundle::BundleFile;
+use landfall_core::event::{Event, EventSink};
 use landfall_core::inventory::Role;
+use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, CellOutcome};
@@ -159,7 +159,11 @@ impl Scene {
             outcome.residue
         );
         let failed = |cell: &&Cell| cell.outcome == CellOutcome::Fail;
-        let red: Vec<_> = outcome.verify.iter().flat_map(|v| v.cells.iter().filter(failed)).collect();
+        let red: Vec<_> = outcome
+            .verify
+            .iter()
+            .flat_map(|v| v.cells.iter().filter(failed))
+            .collect();
         assert!(red.is_empty(), "{case}: {red:#?}");
         self.must_be_lawful(case);
     }

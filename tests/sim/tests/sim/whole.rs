@@ -34,7 +34,11 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
     );
     let cells = &first.verify.as_ref().unwrap().cells;
     let passed = cells.iter().filter(|c| c.outcome == CellOutcome::Pass).count();
-    assert!(passed == cells.len() && passed > 200, "{passed} of {} cells", cells.len());
+    assert!(
+        passed == cells.len() && passed > 200,
+        "{passed} of {} cells",
+        cells.len()
+    );
     let seen = scene.seen();
     assert_eq!((seen.members.len(), seen.nodes.len()), (3, 5));
     assert!(seen.members.values().all(|healthy| *healthy) && seen.nodes.values().all(|(_, ready)| *ready));
@@ -77,7 +81,10 @@ fn rollback_of_a_second_run_keeps_the_first() {
     let installed = scene.fleet.trees().unwrap();
     let corefile = |scene: &Scene| {
         let founder = "cp-1".parse().unwrap();
-        let map = scene.fleet.world().object(&founder, "configmaps", "kube-system", "coredns");
+        let map = scene
+            .fleet
+            .world()
+            .object(&founder, "configmaps", "kube-system", "coredns");
         map.unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
     };
     let closed = corefile(&scene);

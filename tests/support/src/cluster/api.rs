@@ -27,7 +27,9 @@ impl World {
         let port = listener.local_addr()?.port();
         let (acceptor, world) = (TlsAcceptor::from(config), Arc::downgrade(&self.0));
         let task = self.0.runtime.spawn(async move {
-            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                return;
+            };
             while let Ok((tcp, _)) = listener.accept().await {
                 let (acceptor, world, ca) = (acceptor.clone(), world.clone(), ca.clone());
                 let _ = tcp.set_nodelay(true);
@@ -44,10 +46,18 @@ impl World {
     }
 }
 
-async fn answer(world: Weak<Inner>, ca: String, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    world: Weak<Inner>,
+    ca: String,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-    let token = parts.headers.get("authorization").and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let token = parts
+        .headers
+        .get("authorization")
+        .and_then(|h| h.to_str().ok())
+        .unwrap_or_default();
     let asked = Asked {
         method: &parts.method,
         path: parts.uri.path(),
@@ -62,9 +72,10 @@ async fn answer(world: Weak<Inner>, ca: String, request: Request<Incoming>) -> R
     let (status, value) = result.unwrap_or_else(|(code, message)| (code, failure(code, &message)));
     let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-    response
-        .headers_mut()
-        .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        "content-type",
+        hyper::header::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
@@ -127,7 +138,13 @@ fn place(path: &str) -> Option<(String, String, String)> {
         ["apis", group, _, rest @ ..] => (*group, rest),
         _ => return None,
     };
-    let full = |plural: &str| if group.is_empty() { plural.to_owned() } else { format!("{group}/{plural}") };
+    let full = |plural: &str| {
+        if group.is_empty() {
+            plural.to_owned()
+        } else {
+            format!("{group}/{plural}")
+        }
+    };
     let (namespace, plural, name) = match rest {
         ["namespaces", name] => ("", "namespaces", *name),
         ["namespaces", namespace, plural] => (*namespace, *plural, ""),
@@ -141,7 +158,11 @@ fn place(path: &str) -> Option<(String, String, String)> {
 
 impl State {
     fn api(&mut self, ca: &str, asked: &Asked) -> Result<(u16, Value), Refusal> {
-        let at = self.clusters.iter().position(|c| c.ca == ca).ok_or((503, "gone".to_owned()))?;
+        let at = self
+            .clusters
+            .iter()
+            .position(|c| c.ca == ca)
+            .ok_or((503, "gone".to_owned()))?;
         let admin = self.authorities.get(ca).map(|a| a.admin_token.clone());
         if admin.as_deref() != Some(asked.token) {
             return Err((401, "Unauthorized".to_owned()));
@@ -175,7 +196,10 @@ impl State {
                 if resource == "nodes" {
                     self.judge_removal(at, &there, &name);
                 }
-                self.clusters[at].store.delete(&resource, &namespace, &name).ok_or_else(missing)?;
+                self.clusters[at]
+                    .store
+                    .delete(&resource, &namespace, &name)
+                    .ok_or_else(missing)?;
                 Ok((200, there))
             }
             _ => Err((405, format!("{} is not modelled", asked.method))),
@@ -187,7 +211,9 @@ impl State {
     fn judge_removal(&mut self, at: usize, node: &Value, name: &str) {
         let (machine, state) = (self.named(name), &*self);
         let under_way = machine.is_some_and(|(n, _)| state.is_under_way(n));
-        let configured = machine.map(|(_, m)| m.text(landfall_core::layout::KUBEADM_CONFIG)).unwrap_or_default();
+        let configured = machine
+            .map(|(_, m)| m.text(landfall_core::layout::KUBEADM_CONFIG))
+            .unwrap_or_default();
         let joins_etcd = configured.contains("localAPIEndpoint");
         let is_member = self.clusters[at].members.iter().any(|m| m.name == name);
         let half = joins_etcd && !is_member;
@@ -221,7 +247,13 @@ impl State {
         self.apply(at, place, &body, asked)
     }
 
-    fn apply(&mut self, at: usize, place: (&str, &str, &str), body: &Value, asked: &Asked) -> Result<(u16, Value), Refusal> {
+    fn apply(
+        &mut self,
+        at: usize,
+        place: (&str, &str, &str),
+        body: &Value,
+        asked: &Asked,
+    ) -> Result<(u16, Value), Refusal> {
         let number = self.number();
         let manager = asked.parameter("fieldManager").unwrap_or_else(|| "unknown".to_owned());
         let dry_run = asked.parameter("dryRun").is_some();

@@ -91,11 +91,17 @@ impl State {
             "etcd-promote" => self.promote(node),
             "mark-control-plane" => self.mark_control_plane(node),
             "containers" => {
-                let ids = self.containers(node).into_iter().filter(|(_, labels)| fits(labels, argument));
+                let ids = self
+                    .containers(node)
+                    .into_iter()
+                    .filter(|(_, labels)| fits(labels, argument));
                 Answer::said(ids.map(|(id, _)| format!("{id}\n")).collect())
             }
             "tasks" => {
-                let lines = self.containers(node).into_iter().map(|(id, _)| format!("{id}    42    RUNNING\n"));
+                let lines = self
+                    .containers(node)
+                    .into_iter()
+                    .map(|(id, _)| format!("{id}    42    RUNNING\n"));
                 Answer::said(format!("TASK    PID    STATUS\n{}", lines.collect::<String>()))
             }
             "exec" => self.exec(node, argument, words.get(2..).unwrap_or_default(), input),

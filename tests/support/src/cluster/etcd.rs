@@ -29,9 +29,8 @@ impl State {
     }
 
     pub(super) fn is_healthy(&self, member: &Member) -> bool {
-        self.named(&member.name).is_some_and(|(node, machine)| {
-            self.runs_etcd(node) && machine.text(DATA).trim() == member.id.to_string()
-        })
+        self.named(&member.name)
+            .is_some_and(|(node, machine)| self.runs_etcd(node) && machine.text(DATA).trim() == member.id.to_string())
     }
 
     pub(super) fn has_quorum(&self, at: usize) -> bool {
@@ -52,7 +51,10 @@ impl State {
             return Answer::failed("etcdserver: too many learner members in cluster");
         }
         if let Some(sick) = self.clusters[at].members.iter().find(|m| !self.is_healthy(m)) {
-            let text = format!("error execution phase check-etcd: etcd member {} is not healthy", sick.name);
+            let text = format!(
+                "error execution phase check-etcd: etcd member {} is not healthy",
+                sick.name
+            );
             return Answer::failed(&text);
         }
         let Some(address) = self.machine(node).map(|m| m.address) else {
@@ -83,7 +85,11 @@ impl State {
 
     /// Answers `etcdctl` in a machine's own etcd container.
     pub(super) fn etcdctl(&mut self, node: &NodeName, args: &[String]) -> Answer {
-        let words: Vec<&str> = args.iter().map(String::as_str).filter(|w| !w.starts_with("--")).collect();
+        let words: Vec<&str> = args
+            .iter()
+            .map(String::as_str)
+            .filter(|w| !w.starts_with("--"))
+            .collect();
         let late = || Answer::failed("{\"level\":\"warn\"}\nError: context deadline exceeded");
         let Some(at) = self.cluster_of(node) else { return late() };
         if !self.has_quorum(at) {
@@ -127,9 +133,14 @@ impl State {
             // What etcd's strict reconfiguration check says.
             return Answer::failed("Error: etcdserver: unhealthy cluster");
         }
-        let interrupted = self.named(&member.name).is_some_and(|(node, _)| self.is_under_way(node));
+        let interrupted = self
+            .named(&member.name)
+            .is_some_and(|(node, _)| self.is_under_way(node));
         if self.is_healthy(&member) && !interrupted && !self.leaving.contains(&member.name) {
-            self.violate(format!("the healthy etcd member {} was removed from a cluster that stays", member.name));
+            self.violate(format!(
+                "the healthy etcd member {} was removed from a cluster that stays",
+                member.name
+            ));
         }
         self.clusters[at].members.remove(index);
         Answer::said(format!("Member {id:x} removed from cluster\n"))

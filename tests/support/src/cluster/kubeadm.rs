@@ -68,7 +68,9 @@ impl World {
 
 /// Returns a value of kubeadm's configuration by its key.
 fn setting<'a>(config: &'a str, key: &str) -> &'a str {
-    let line = config.lines().find_map(|l| l.trim().strip_prefix(key)?.strip_prefix(':'));
+    let line = config
+        .lines()
+        .find_map(|l| l.trim().strip_prefix(key)?.strip_prefix(':'));
     line.unwrap_or_default().trim().trim_matches(['"', '\''])
 }
 
@@ -78,22 +80,42 @@ fn first_objects(config: &str) -> Vec<(&'static str, Value)> {
     let first = services.map_or_else(String::new, |c| c.nth(1).to_string());
     let mut objects: Vec<(&str, Value)> = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .iter()
-        .map(|name| ("namespaces", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })))
+        .map(|name| {
+            (
+                "namespaces",
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+            )
+        })
         .collect();
     let meta = |name: &str| json!({ "name": name, "namespace": "kube-system" });
-    objects.push(("services", json!({ "apiVersion": "v1", "kind": "Service",
+    objects.push((
+        "services",
+        json!({ "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": "kubernetes", "namespace": "default" },
-        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } })));
-    let cluster = config.split("---\n").find(|d| d.contains("kind: ClusterConfiguration")).unwrap_or_default();
-    objects.push(("configmaps", json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
-        "data": { "ClusterConfiguration": cluster } })));
-    objects.push(("configmaps", json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
-        "data": { "config.conf": config } })));
-    objects.push(("apps/daemonsets", json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
+        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } }),
+    ));
+    let cluster = config
+        .split("---\n")
+        .find(|d| d.contains("kind: ClusterConfiguration"))
+        .unwrap_or_default();
+    objects.push((
+        "configmaps",
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
+        "data": { "ClusterConfiguration": cluster } }),
+    ));
+    objects.push((
+        "configmaps",
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
+        "data": { "config.conf": config } }),
+    ));
+    objects.push((
+        "apps/daemonsets",
+        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
         "spec": { "selector": { "matchLabels": { "k8s-app": "kube-proxy" } }, "template": {
             "metadata": { "labels": { "k8s-app": "kube-proxy" } },
             "spec": { "hostNetwork": true, "tolerations": [{ "operator": "Exists" }],
-                "containers": [{ "name": "kube-proxy", "image": "kube-proxy" }] } } } })));
+                "containers": [{ "name": "kube-proxy", "image": "kube-proxy" }] } } } }),
+    ));
     objects
 }
 
@@ -158,14 +180,22 @@ impl State {
     pub(super) fn join_kubelet(&mut self, node: &NodeName) -> Answer {
         self.must_be_intended(node, "a join");
         let Some(at) = self.way_to_api(node).filter(|at| self.has_quorum(*at)) else {
-            return Answer::failed("error execution phase kubelet-start: couldn't validate the identity of the API Server");
+            return Answer::failed(
+                "error execution phase kubelet-start: couldn't validate the identity of the API Server",
+            );
         };
-        let conf = self.machine(node).map(|m| m.text(layout::JOIN_KUBECONFIG)).unwrap_or_default();
+        let conf = self
+            .machine(node)
+            .map(|m| m.text(layout::JOIN_KUBECONFIG))
+            .unwrap_or_default();
         let known = self.credentials.get(setting(&conf, "token"));
         if !known.is_some_and(|(ends, ca)| *ca == self.clusters[at].ca && *ends > self.now_s()) {
             return Answer::failed("error execution phase kubelet-start: Unauthorized");
         }
-        let there = self.read_all(at, "nodes").into_iter().find(|n| n["metadata"]["name"] == node.as_str());
+        let there = self
+            .read_all(at, "nodes")
+            .into_iter()
+            .find(|n| n["metadata"]["name"] == node.as_str());
         if there.is_some_and(|n| super::workloads::is_ready(&n)) {
             let text = format!("a Node with name \"{node}\" and status \"Ready\" already exists in the cluster");
             return Answer::failed(&text);
@@ -192,7 +222,9 @@ impl State {
             let store = &mut self.clusters[at].store;
             let place = u32::try_from(store.all("nodes").count()).unwrap_or(0);
             let config = store.get("configmaps", "kube-system", "kubeadm-config");
-            let config = config.and_then(|c| c["data"]["ClusterConfiguration"].as_str()).unwrap_or_default();
+            let config = config
+                .and_then(|c| c["data"]["ClusterConfiguration"].as_str())
+                .unwrap_or_default();
             let pods: Option<Cidr> = setting(config, "podSubnet").parse().ok();
             let pods = pods.map_or_else(String::new, |c| format!("{}/24", c.nth(256 * place)));
             let taint = json!([{ "key": TAINT, "effect": "NoSchedule" }]);
@@ -210,7 +242,10 @@ impl State {
         let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
             return Answer::failed("error execution phase mark-control-plane: etcdserver: request timed out");
         };
-        let config = self.machine(node).map(|m| m.text(layout::KUBEADM_CONFIG)).unwrap_or_default();
+        let config = self
+            .machine(node)
+            .map(|m| m.text(layout::KUBEADM_CONFIG))
+            .unwrap_or_default();
         let Some(object) = self.clusters[at].store.get_mut("nodes", "", node.as_str()) else {
             return Answer::failed("error execution phase mark-control-plane: nodes not found");
         };

@@ -233,7 +233,9 @@ impl World {
         let mut state = self.state();
         let at = state.cluster_of(from).context("no cluster")?;
         let deleted = state.clusters[at].store.delete(resource, namespace, name);
-        deleted.map(drop).with_context(|| format!("no {resource} {namespace}/{name}"))
+        deleted
+            .map(drop)
+            .with_context(|| format!("no {resource} {namespace}/{name}"))
     }
 
     /// Kills etcd on a machine without anything else: its container does not come back.
@@ -334,10 +336,16 @@ impl State {
             let (living, taken) = members.iter().fold((0, 0), |(living, taken), member| {
                 let named = self.named(&member.name);
                 let is_taken = named.is_some_and(|(n, m)| self.off.contains(n) || m.has(etcd::STOPPED));
-                (living + usize::from(self.is_healthy(member)), taken + usize::from(is_taken))
+                (
+                    living + usize::from(self.is_healthy(member)),
+                    taken + usize::from(is_taken),
+                )
             });
             if living > 0 && taken == 0 && !self.has_quorum(at) {
-                let text = format!("etcd has {living} healthy of {} members: below its quorum", members.len());
+                let text = format!(
+                    "etcd has {living} healthy of {} members: below its quorum",
+                    members.len()
+                );
                 self.violate(text);
             }
         }

@@ -33,11 +33,16 @@ impl Store {
     }
 
     pub(super) fn get_mut(&mut self, resource: &str, namespace: &str, name: &str) -> Option<&mut Value> {
-        self.objects.get_mut(&key(resource, namespace, name)).map(|o| &mut o.value)
+        self.objects
+            .get_mut(&key(resource, namespace, name))
+            .map(|o| &mut o.value)
     }
 
     pub(super) fn all(&self, resource: &str) -> impl Iterator<Item = &Value> {
-        self.objects.iter().filter(move |(k, _)| k.0 == resource).map(|(_, o)| &o.value)
+        self.objects
+            .iter()
+            .filter(move |(k, _)| k.0 == resource)
+            .map(|(_, o)| &o.value)
     }
 
     /// Creates an object that its maker need not apply.
@@ -58,7 +63,12 @@ impl Store {
 
     /// Applies a body; a dry run answers the same and keeps nothing. Returns the object and whether it is new.
     pub(super) fn apply(&mut self, request: &Apply) -> Result<(Value, bool), Refusal> {
-        let Apply { resource, namespace, name, .. } = *request;
+        let Apply {
+            resource,
+            namespace,
+            name,
+            ..
+        } = *request;
         if !namespace.is_empty() && self.get("namespaces", "", namespace).is_none() {
             return Err((404, format!("namespaces \"{namespace}\" not found")));
         }
@@ -66,9 +76,15 @@ impl Store {
         if let Some(there) = there {
             may_change(&there.value, request)?;
             if !request.force {
-                let other = there.managed.iter().find(|(m, set)| *m != request.manager && differs(set, request.body));
+                let other = there
+                    .managed
+                    .iter()
+                    .find(|(m, set)| *m != request.manager && differs(set, request.body));
                 if let Some((manager, _)) = other {
-                    return Err((409, format!("Apply failed with 1 conflict: conflict with \"{manager}\"")));
+                    return Err((
+                        409,
+                        format!("Apply failed with 1 conflict: conflict with \"{manager}\""),
+                    ));
                 }
             }
         }
@@ -105,7 +121,10 @@ fn may_change(there: &Value, request: &Apply) -> Result<(), Refusal> {
     for field in fields {
         let (old, new) = (there.pointer(field), request.body.pointer(field));
         if new.is_some() && old.is_some() && old != new {
-            let text = format!("{} \"{}\" is invalid: {field}: field is immutable", request.resource, request.name);
+            let text = format!(
+                "{} \"{}\" is invalid: {field}: field is immutable",
+                request.resource, request.name
+            );
             return Err((422, text));
         }
     }
@@ -151,7 +170,9 @@ fn without_nulls(value: &Value) -> Value {
 
 /// Takes away what `old` set, `new` does not, and nobody else sets.
 fn take_dropped(live: &mut Value, old: &Value, new: &Value, others: &[&Value]) {
-    let (Value::Object(live), Value::Object(old)) = (live, old) else { return };
+    let (Value::Object(live), Value::Object(old)) = (live, old) else {
+        return;
+    };
     for (key, was) in old {
         let theirs: Vec<&Value> = others.iter().filter_map(|o| o.get(key)).collect();
         match (new.get(key), live.get_mut(key)) {
@@ -177,7 +198,15 @@ fn owned_part(body: &Value) -> Value {
             map.shift_remove(key);
         }
         if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
-            for key in ["name", "namespace", "managedFields", "uid", "resourceVersion", "generation", "creationTimestamp"] {
+            for key in [
+                "name",
+                "namespace",
+                "managedFields",
+                "uid",
+                "resourceVersion",
+                "generation",
+                "creationTimestamp",
+            ] {
                 metadata.shift_remove(key);
             }
         }
@@ -188,7 +217,12 @@ fn owned_part(body: &Value) -> Value {
 fn applied(there: Option<&Object>, body: &Value, manager: &str, number: u64, resource: &str) -> (Object, bool) {
     let set = owned_part(body);
     let mut object = there.cloned().unwrap_or_else(|| first(body, number, resource));
-    let others: Vec<Value> = object.managed.iter().filter(|(m, _)| *m != manager).map(|(_, v)| v.clone()).collect();
+    let others: Vec<Value> = object
+        .managed
+        .iter()
+        .filter(|(m, _)| *m != manager)
+        .map(|(_, v)| v.clone())
+        .collect();
     let before = object.value.clone();
     if let Some(old) = object.managed.get(manager) {
         take_dropped(&mut object.value, old, &set, &others.iter().collect::<Vec<_>>());
@@ -273,6 +307,9 @@ mod tests {
         assert_eq!(kept["data"], json!({ "x": "1", "y": "1" }), "a dry run keeps nothing");
         let version = kept["metadata"]["resourceVersion"].clone();
         let same = apply(&mut store, "one", true, false, &map(json!({ "x": "1", "y": "1" }))).unwrap();
-        assert_eq!(same["metadata"]["resourceVersion"], version, "the same again changes nothing");
+        assert_eq!(
+            same["metadata"]["resourceVersion"], version,
+            "the same again changes nothing"
+        );
     }
 }

@@ -33,7 +33,8 @@ impl State {
         }
         let text = self.machine(node)?.text(&format!("{}/{unit}", layout::UNIT_DIR));
         let backends = text.split_whitespace().filter_map(|word| word.strip_suffix(":6443"));
-        let owners = backends.filter_map(|address| self.machines.iter().find(|(_, m)| m.address.to_string() == address));
+        let owners =
+            backends.filter_map(|address| self.machines.iter().find(|(_, m)| m.address.to_string() == address));
         let servers = owners.filter_map(|(name, _)| Some((name, self.cluster_of(name)?)));
         let servers: Vec<_> = servers.filter(|(name, at)| self.has_api_server(*at, name)).collect();
         let ready = servers.iter().find(|(_, at)| self.has_quorum(*at));
@@ -121,8 +122,13 @@ impl State {
             return page(404, "not found");
         };
         let wanted = &rule["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"];
-        let of = |s: &&Value| &s["metadata"]["name"] == wanted && s["metadata"]["namespace"] == rule["metadata"]["namespace"];
-        services.iter().find(of).map_or_else(|| page(503, "no Service"), |service| self.behind(at, service))
+        let of = |s: &&Value| {
+            &s["metadata"]["name"] == wanted && s["metadata"]["namespace"] == rule["metadata"]["namespace"]
+        };
+        services
+            .iter()
+            .find(of)
+            .map_or_else(|| page(503, "no Service"), |service| self.behind(at, service))
     }
 
     fn dns(&self, at: usize, name: &str, server: Option<&str>) -> ProbeResult {
@@ -133,20 +139,34 @@ impl State {
         };
         let services = self.read_all(at, "services");
         let named = |wanted: &str| services.iter().find(|s| s["metadata"]["name"] == wanted);
-        let own = named("kube-dns").and_then(|s| s["spec"]["clusterIP"].as_str()).unwrap_or_default();
+        let own = named("kube-dns")
+            .and_then(|s| s["spec"]["clusterIP"].as_str())
+            .unwrap_or_default();
         let asked = server.map_or(own, |s| s.trim_end_matches(":53"));
         if asked != own || self.endpoints(at, "kube-system", "kube-dns").is_empty() {
             return failed("timeout");
         }
         let store = &self.clusters[at].store;
         let corefile = store.get("configmaps", "kube-system", "coredns");
-        let corefile = corefile.and_then(|c| c["data"]["Corefile"].as_str()).unwrap_or_default();
+        let corefile = corefile
+            .and_then(|c| c["data"]["Corefile"].as_str())
+            .unwrap_or_default();
         let domain = corefile.split(':').next().unwrap_or_default();
-        let names = [format!("kubernetes.default.svc.{domain}."), "kubernetes.default".to_owned()];
+        let names = [
+            format!("kubernetes.default.svc.{domain}."),
+            "kubernetes.default".to_owned(),
+        ];
         if names.iter().any(|n| n == name) {
             let address = named("kubernetes").and_then(|s| s["spec"]["clusterIP"].as_str());
             return answer("NOERROR", address.map(str::to_owned).into_iter().collect());
         }
-        answer(if corefile.contains("NXDOMAIN") { "NXDOMAIN" } else { "SERVFAIL" }, vec![])
+        answer(
+            if corefile.contains("NXDOMAIN") {
+                "NXDOMAIN"
+            } else {
+                "SERVFAIL"
+            },
+            vec![],
+        )
     }
 }

@@ -26,7 +26,10 @@ impl State {
             "discovery.k8s.io/endpointslices" => self.slices(at),
             "apps/daemonsets" | "apps/deployments" => {
                 let pods = self.pods(at);
-                store.all(resource).map(|object| workload(object, &pods, self, at)).collect()
+                store
+                    .all(resource)
+                    .map(|object| workload(object, &pods, self, at))
+                    .collect()
             }
             _ => store.all(resource).cloned().collect(),
         }
@@ -38,13 +41,17 @@ impl State {
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
         let cluster = &self.clusters[at];
         let network = cluster.store.all("apps/daemonsets");
-        let has_network = network.into_iter().any(|d| d["metadata"]["namespace"] == "kube-flannel");
+        let has_network = network
+            .into_iter()
+            .any(|d| d["metadata"]["namespace"] == "kube-flannel");
         let ready = has_network
             && found.is_some_and(|(node, machine)| {
                 let conf = machine.text("/etc/kubernetes/kubelet.conf");
                 self.runs(node, "kubelet.service") && conf.contains(&cluster.ca) && conf.contains(uid)
             });
-        let address = found.map(|(_, machine)| machine.address.to_string()).unwrap_or_default();
+        let address = found
+            .map(|(_, machine)| machine.address.to_string())
+            .unwrap_or_default();
         let mut node = object.clone();
         node["status"] = json!({
             "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
@@ -57,8 +64,12 @@ impl State {
 
     /// The version that a machine's kubelet was started with: its program says it in its second line.
     fn kubelet_version(&self, name: &str) -> String {
-        let active = self.named(name).map(|(_, m)| m.text("/run/systemd/active/kubelet.service"));
-        active.filter(|v| !v.is_empty()).map_or_else(|| "unknown".to_owned(), |v| v.trim().to_owned())
+        let active = self
+            .named(name)
+            .map(|(_, m)| m.text("/run/systemd/active/kubelet.service"));
+        active
+            .filter(|v| !v.is_empty())
+            .map_or_else(|| "unknown".to_owned(), |v| v.trim().to_owned())
     }
 
     fn pods(&self, at: usize) -> Vec<Value> {
@@ -78,7 +89,9 @@ impl State {
                 .collect();
             let replicas = usize::try_from(object["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap_or(0);
             for replica in 0..replicas {
-                let Some((place, node)) = fit.get(replica % fit.len().max(1)) else { break };
+                let Some((place, node)) = fit.get(replica % fit.len().max(1)) else {
+                    break;
+                };
                 pods.push(pod(object, node, *place, 100 + number * 10 + replica));
             }
         }
@@ -126,10 +139,15 @@ impl State {
                 "io.kubernetes.pod.name": format!("etcd-{node}") });
             containers.push((format!("etcd-of-{node}"), labels));
         }
-        let Some(at) = self.cluster_of(node) else { return containers };
+        let Some(at) = self.cluster_of(node) else {
+            return containers;
+        };
         for pod in self.pods(at) {
             let status = &pod["status"]["containerStatuses"][0];
-            let id = status["containerID"].as_str().unwrap_or_default().trim_start_matches("containerd://");
+            let id = status["containerID"]
+                .as_str()
+                .unwrap_or_default()
+                .trim_start_matches("containerd://");
             if pod["spec"]["nodeName"] == node.as_str() && status["ready"] == true {
                 let labels = json!({ "io.kubernetes.container.name": status["name"],
                     "io.kubernetes.pod.namespace": pod["metadata"]["namespace"], "io.kubernetes.pod.name": pod["metadata"]["name"] });
@@ -142,7 +160,10 @@ impl State {
 
 fn tolerates(object: &Value, node: &Value) -> bool {
     let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-    let tolerations = object["spec"]["template"]["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+    let tolerations = object["spec"]["template"]["spec"]["tolerations"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let tolerated = |taint: &Value| {
         let all = |t: &Value| t["operator"] == "Exists" && t["key"].is_null();
         tolerations.iter().any(|t| all(t) || t["key"] == taint["key"])
