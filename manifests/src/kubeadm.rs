@@ -16,21 +16,34 @@ pub fn kubeadm_init(
     cluster: &ClusterLayout,
     node: &MemberLayout,
 ) -> Result<String, RenderError> {
-    let init = json!({
+    let init = init_configuration(spec, node);
+    let cluster = cluster_configuration(spec, index, cluster)?;
+    documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
+}
+
+fn init_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
+    json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "InitConfiguration",
         // kubeadm makes a bootstrap token in any case; nobody uses it, so it lives as short as it can.
         "bootstrapTokens": [{ "ttl": "1m0s" }],
         "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
         "nodeRegistration": registration(spec, node),
-    });
-    let cluster = cluster_configuration(spec, index, cluster)?;
-    documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
+    })
 }
 
-/// The cluster's configuration alone, for phases that need no node.
-pub fn cluster_config(spec: &ClusterSpec, index: &BundleIndex, cluster: &ClusterLayout) -> Result<String, RenderError> {
-    documents(&[cluster_configuration(spec, index, cluster)?])
+/// The cluster's configuration as a control plane needs it to make credentials. It names the node's own address: kubeadm would look for
+/// the default route, which an air gap lacks.
+pub fn cluster_config(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    cluster: &ClusterLayout,
+    node: &MemberLayout,
+) -> Result<String, RenderError> {
+    documents(&[
+        init_configuration(spec, node),
+        cluster_configuration(spec, index, cluster)?,
+    ])
 }
 
 /// Configuration by which a kubelet joins, on workers and on further control planes alike: discovery by a kubeconfig file that carries

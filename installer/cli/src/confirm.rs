@@ -68,11 +68,16 @@ fn moment(at_ms: u64, now_ms: u64) -> String {
     format!("{date} ({ago})")
 }
 
-/// Requires typing the cluster's name on a terminal, so that it is not confirmed by accident.
-pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
-    if !std::io::stdin().is_terminal() {
-        return Err(refused("this needs a confirmation, and standard input is no terminal"));
+/// Refuses where nobody can be asked, before any machine is contacted.
+pub fn need_terminal() -> Result<(), Diagnosis> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
     }
+    Err(refused("this needs a confirmation, and standard input is no terminal"))
+}
+
+/// Requires typing the cluster's name, so that it is not confirmed by accident.
+pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
     let what = what_goes(undo, now_ms);
     write_stderr(&format!("{what}Type the cluster's name ({}) to go on: ", undo.cluster));

@@ -113,6 +113,11 @@ fn render_all<'a>(
             containerd_config: manifests::containerd_config(spec, index)?,
             cni_template: manifests::cni_template(),
             resolv_conf: manifests::resolv_conf(layout),
+            cluster_config: if node.control_plane {
+                Some(manifests::cluster_config(spec, index, layout, node)?)
+            } else {
+                None
+            },
             units: manifests::units(spec, layout, node),
         });
     }
@@ -159,7 +164,6 @@ fn render_all<'a>(
         record,
         owned,
         run: record.sequence.run,
-        cluster_config: manifests::cluster_config(spec, index, layout)?,
         index,
         sysctls: manifests::kernel_settings(),
         hosts_lines: manifests::hosts_lines(spec),

@@ -3,7 +3,7 @@
 use super::CommandResult;
 use super::install::show_plan;
 use crate::args::{Output, Undo};
-use crate::confirm::confirm;
+use crate::confirm::{confirm, need_terminal};
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
 use crate::{load, remote};
@@ -22,6 +22,9 @@ pub fn uninstall(args: &Undo) -> CommandResult {
 
 fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
     let (desired, notices) = load::desired(&args.common)?;
+    if !args.yes && !args.dry_run {
+        need_terminal().map_err(|d| vec![d])?;
+    }
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
     let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;

@@ -36,8 +36,6 @@ pub struct InstallInput<'a> {
     pub owned: &'a BTreeMap<NodeName, Ownership>,
     /// Number of the run, for what serves this run alone.
     pub run: u64,
-    /// kubeadm's ClusterConfiguration, for control planes.
-    pub cluster_config: String,
     /// What the bundle holds.
     pub index: &'a BundleIndex,
     /// Kernel settings every node needs.
@@ -67,6 +65,8 @@ pub struct Member {
     pub cni_template: String,
     /// Resolver file.
     pub resolv_conf: String,
+    /// kubeadm's configuration of the cluster, on control planes: what makes credentials reads it.
+    pub cluster_config: Option<String>,
     /// Units by name, with text; all are enabled, and started unless they are the kubelet.
     pub units: Vec<(String, String)>,
 }

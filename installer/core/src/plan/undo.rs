@@ -128,7 +128,9 @@ impl UndoPlanner {
         let begin = Action::BeginUndo { steps: steps.collect() };
         let mut last = self.add(StepKind::BeginUndo.on(node), node, after, begin);
         let superseded = superseded_units(&entries);
-        let (restarted, gone): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|e| starts_again(e));
+        let (restarted, gone): (Vec<&Entry>, Vec<&Entry>) = entries
+            .iter()
+            .partition(|e| starts_again(e) && !superseded.contains(&(&e.run, &e.step)));
         let mut n = 0;
         let mut take_back = |planner: &mut Self, last: &StepId, entry: &Entry| {
             n += 1;

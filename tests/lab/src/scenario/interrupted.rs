@@ -25,6 +25,9 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
         "a second install: 0 changes, no journal record, nothing written",
         || again(stage),
     );
+    checks.check("the inventory in another order: 0 changes, the founder stays", || {
+        reordered(stage)
+    });
     checks.check("status and kubeconfig say what there is", || status(stage));
     checks.needed("uninstall takes everything away and leaves what others planted", || {
         foreign::expect_before(stage.lab)?;
@@ -125,6 +128,37 @@ fn again(stage: &Stage<'_>) -> Result<()> {
         .filter(|line| STILL.iter().any(|s| line.contains(&format!(" {s}"))))
         .collect();
     ensure!(moved.is_empty(), "something was written:\n{}", moved.join("\n"));
+    Ok(())
+}
+
+/// The founder is who the cluster's record says: exchanged lines of an inventory change nothing.
+fn reordered(stage: &Stage<'_>) -> Result<()> {
+    const OTHER: &str = "reordered.ini";
+    let text = stage.operator.read(INVENTORY)?;
+    let is_control_plane = |line: &&str| line.starts_with("cp-") && line.contains('=');
+    let mut backwards = text
+        .lines()
+        .filter(is_control_plane)
+        .rev()
+        .collect::<Vec<_>>()
+        .into_iter();
+    ensure!(
+        backwards.len() == 3,
+        "the inventory does not list three control planes:\n{text}"
+    );
+    let lines = text.lines().map(|line| match is_control_plane(&line) {
+        true => backwards.next().unwrap_or(line),
+        false => line,
+    });
+    let exchanged: String = lines.map(|line| format!("{line}\n")).collect();
+    ensure!(exchanged != text, "the order is the same");
+    stage.operator.write(OTHER, &exchanged)?;
+    let ended = stage.operator.landfall(&["install", "-i", OTHER, BUNDLE])?.expect(0)?;
+    ensure!(
+        ended.stdout.lines().any(|line| line == "0 changes"),
+        "it does not say \"0 changes\":\n{}",
+        ended.stdout
+    );
     Ok(())
 }
 

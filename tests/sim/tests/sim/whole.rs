@@ -66,7 +66,8 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
     );
     let undone = scene.undo("300-c", UndoCommand::Uninstall);
     scene.must_work(&undone, "uninstall");
-    assert!(undone.changes >= first.changes);
+    // Made and withdrawn are two changes of the install, of which nothing is left.
+    assert!(undone.changes + 2 * withdrawn >= first.changes);
     scene.must_be_as_before("uninstall");
     let again = scene.undo("400-d", UndoCommand::Uninstall);
     scene.must_work(&again, "second uninstall");

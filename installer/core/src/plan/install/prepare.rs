@@ -3,7 +3,6 @@
 use super::{BULK_S, KUBEADM_S, Member, Planner, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
 use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature};
 use crate::bundle_index::BinaryPlace;
-use crate::inventory::Role;
 use crate::journal::EntryState;
 use crate::layout;
 use crate::name::{Digest, NodeName, StepId};
@@ -100,13 +99,8 @@ impl Planner<'_> {
             (StepKind::KubeadmConfig, layout::KUBEADM_CONFIG, kubeadm_config),
         ];
         files.extend(kubelet_config.map(|text| (StepKind::KubeletJoinConfig, layout::KUBELET_JOIN_CONFIG, text)));
-        if member.role() == Role::ControlPlane {
-            files.push((
-                StepKind::ClusterConfig,
-                layout::CLUSTER_CONFIG,
-                &self.input.cluster_config,
-            ));
-        }
+        let cluster_config = member.cluster_config.as_ref();
+        files.extend(cluster_config.map(|text| (StepKind::ClusterConfig, layout::CLUSTER_CONFIG, text)));
         let write = |(kind, path, text): (StepKind, &str, &String)| {
             self.file(
                 kind.on(&member.name),
