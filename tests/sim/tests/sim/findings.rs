@@ -274,3 +274,22 @@ fn a47_a_sample_that_its_user_deleted_does_not_end_verify() {
         "the rest is looked at"
     );
 }
+
+/// Seen once when A9 ran on a busy machine: kubeadm had written its manifests, and etcd's quorum was gone when it came to the join.
+#[test]
+fn a_join_that_etcd_refused_is_repeated_whole() {
+    let scene = Scene::new(3, 0);
+    let world = scene.fleet.world().clone();
+    scene
+        .fleet
+        .world()
+        .at_point(&name("cp-2"), "etcd-add", When::Before, move || {
+            world.stop_etcd(&name("cp-1"), true).unwrap();
+        });
+    let first = scene.install_within("100-a", PATIENCE);
+    assert!(!first.errors.is_empty(), "etcd refused");
+    let second = scene.install_within("200-b", PATIENCE);
+    assert!(!second.errors.is_empty(), "etcd is still down");
+    scene.fleet.world().stop_etcd(&name("cp-1"), false).unwrap();
+    scene.must_work(&scene.install("300-c"), "when etcd answers again");
+}
