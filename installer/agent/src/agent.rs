@@ -86,9 +86,13 @@ impl Agent {
 
     /// Appends an intent; when it is the run's first change here, the run's start goes before it.
     pub fn record_intent(&self, make: impl FnOnce(RunId) -> Record) -> Result<()> {
+        self.record_intent_after(vec![], make)
+    }
+
+    /// Like [`Agent::record_intent`], with records before it that are on disk with it or not at all.
+    pub fn record_intent_after(&self, mut records: Vec<Record>, make: impl FnOnce(RunId) -> Record) -> Result<()> {
         let holder = self.holder()?;
         self.journal(|journal| {
-            let mut records = Vec::new();
             if journal.own().open_run.as_ref() != Some(&holder.run) {
                 records.push(Record::RunStarted {
                     run: holder.run.clone(),

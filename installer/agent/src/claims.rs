@@ -126,6 +126,7 @@ pub fn quiesce(agent: &Agent, all: &[&Claims]) -> Vec<String> {
         let programs: Vec<PathBuf> = all.iter().flat_map(|c| c.programs.iter().cloned()).collect();
         residue.extend(processes::end(|| {
             let mut pids = processes::running(&programs);
+            cgroups::kill_all(&cgroup_names);
             pids.extend(cgroups::processes(&cgroup_names));
             pids
         }));

@@ -3,11 +3,11 @@
 
 use crate::agent::{Agent, Say};
 use crate::child::Job;
-use crate::claims;
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
 use crate::interpret::{images, system, unit};
 use crate::journal_store::Durability;
+use crate::{blobs, claims};
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;
 use landfall_core::journal::{Entry, EntryState, Record};
@@ -27,6 +27,9 @@ pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome
 
 /// Takes back all entries, or those of one run.
 pub fn undo_run(agent: &Agent, run: Option<&RunId>, say: Say) -> Result<UndoOutcome> {
+    agent.holder()?;
+    // What keeps the disk full is in the way of everything else; what of it cannot be removed shows at the end.
+    let _ = blobs::drop_all(agent);
     let own = agent.ownership()?;
     let entries = own
         .entries
@@ -40,6 +43,7 @@ pub fn undo_run(agent: &Agent, run: Option<&RunId>, say: Say) -> Result<UndoOutc
 /// Takes back entries in the order given, which is newest first.
 fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutcome> {
     agent.holder()?;
+    agent.journal(|journal| journal.release_reserve())?;
     start(agent, &entries)?;
     // All daemons stop before anything is removed: one that runs on would make again what an earlier entry's undo took away.
     // What does not stop shows as residue of the entry that claims it.
@@ -209,7 +213,7 @@ fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say:
         // Objects and effects are off the node: the engine takes them back.
         Undo::Nothing | Undo::RestoreObjects { .. } => vec![],
         Undo::RestorePath { path, prior } => {
-            files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
+            files::restore(&host.at(path), prior, &host.state("prior"))?;
             vec![]
         }
         Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, say),
@@ -323,6 +327,7 @@ pub fn record_cluster_intent(
     undo: Undo,
 ) -> Result<()> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
+    let mut before = Vec::new();
     let undo = match entry {
         Some(entry) if entry.state != EntryState::Owned => {
             if entry.state == EntryState::Intended && entry.action == action {
@@ -330,13 +335,12 @@ pub fn record_cluster_intent(
             }
             // Nothing is taken back here: the new intent inherits what the old one would restore.
             let step = step.clone();
-            let records = [Record::UndoStarted { step: step.clone() }, Record::Undone { step }];
-            agent.journal(|journal| journal.append(&records, Durability::Buffered))?;
+            before = vec![Record::UndoStarted { step: step.clone() }, Record::Undone { step }];
             merge_objects(&entry.undo, &undo)
         }
         _ => undo,
     };
-    agent.record_intent(|run| Record::Intent {
+    agent.record_intent_after(before, |run| Record::Intent {
         run,
         step: step.clone(),
         action,
