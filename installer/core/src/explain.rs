@@ -117,6 +117,8 @@ codes! {
     AgentStart = "LF0207" => Unreachable,
     /// The two sides speak different protocol versions.
     Protocol = "LF0208" => Unreachable,
+    /// A node did not answer a request in time.
+    RequestDeadline = "LF0209" => Unreachable,
     /// A preflight check refused; the finding's own id says which.
     Preflight = "LF0301" => PreflightRefused,
     /// The bundle's format is not valid.

@@ -6,13 +6,13 @@ pub mod mux;
 use crate::action::Undo;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
-use crate::facts::{FactsQuery, NodeFacts};
-use crate::journal::Ownership;
+use crate::facts::FactsQuery;
 use crate::name::{Digest, RunId, SecretId, StepId};
 use crate::plan::Step;
-use crate::verify::{ProbeResult, ProbeSpec};
+use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Version of this protocol; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -37,9 +37,9 @@ pub enum Request {
         /// What an install installs, for the journal.
         bundle: Option<String>,
     },
-    /// Gathers facts. Reply: [`NodeFacts`].
+    /// Gathers facts. Reply: [`NodeFacts`](crate::facts::NodeFacts).
     Facts(FactsQuery),
-    /// Reads the journal. Reply: [`Ownership`].
+    /// Reads the journal. Reply: [`Ownership`](crate::journal::Ownership).
     Ownership,
     /// Checks which of these steps are satisfied. Reply: the ids of those that are.
     Check {
@@ -111,7 +111,7 @@ pub enum Request {
         /// `address:port`.
         address: String,
     },
-    /// Probes a path into the cluster. Reply: one [`ProbeResult`] per spec, in order.
+    /// Probes a path into the cluster. Reply: one [`ProbeResult`](crate::verify::ProbeResult) per spec, in order.
     Probe {
         /// What to try.
         probes: Vec<ProbeSpec>,
@@ -133,6 +133,64 @@ pub enum Request {
     /// Collects the end of the logs of kubeadm, kubelet and containerd, redacted. Reply: [`NodeLogs`].
     Logs,
 }
+
+impl Request {
+    /// Names the request for people: its kind, and the step when there is one. Nothing of it is secret.
+    pub fn name(&self) -> String {
+        let step = |verb: &str, step: &StepId| format!("{verb} the step {step}");
+        match self {
+            Self::Lease { .. } => "taking the lease".to_owned(),
+            Self::Facts(_) => "gathering facts".to_owned(),
+            Self::Ownership => "reading the journal".to_owned(),
+            Self::Check { steps } => format!("checking {} steps", steps.len()),
+            Self::HaveBlobs { .. } => "looking which blobs are there".to_owned(),
+            Self::PutBlob { digest, .. } => format!("taking in the blob {digest}"),
+            Self::PutSecret { .. } => "taking in a secret".to_owned(),
+            Self::ReadSecret { path } => format!("reading {path}"),
+            Self::RunStep { step: which } => step("running", &which.id),
+            Self::Intent { step: which, .. } => step("recording the intent of", which),
+            Self::Done { step: which } => step("recording the end of", which),
+            Self::Undo { .. } => "taking back what was done".to_owned(),
+            Self::UndoStep { step: which } => step("taking back", which),
+            Self::FinishRun { .. } => "recording the end of the run".to_owned(),
+            Self::Tidy => "removing what is no longer needed".to_owned(),
+            Self::Tunnel { address } => format!("connecting to {address}"),
+            Self::Probe { probes } => format!("trying {} probes", probes.len()),
+            Self::ProbeInContainer { probes, .. } => format!("trying {} probes in a container", probes.len()),
+            Self::Etcdctl { .. } => "asking etcd".to_owned(),
+            Self::Certificates => "asking kubeadm for certificates".to_owned(),
+            Self::Logs => "collecting logs".to_owned(),
+        }
+    }
+
+    /// Returns how long the answer may take. What the agent does for a request has limits of its own, which are named here; a minute on top
+    /// is for a machine that swaps. A blob is given a second for each 64 KiB: half a Mbit/s.
+    pub fn deadline(&self) -> Duration {
+        let seconds = match self {
+            // Children of a killed agent are given 10 s to end.
+            Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
+            Self::Ownership | Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
+            Self::Intent { .. } | Self::Done { .. } | Self::FinishRun { .. } | Self::Tunnel { .. } => 0,
+            // 24 logs, and twice journalctl with 20 s.
+            Self::Logs | Self::Tidy => 60,
+            // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
+            Self::Check { .. } => 240,
+            Self::PutBlob { size_bytes, .. } => size_bytes / (64 * 1024),
+            // An interrupted attempt is taken back first.
+            Self::RunStep { step } => step.deadline_s + UNDO_S,
+            Self::Undo { .. } => 3 * UNDO_S,
+            Self::UndoStep { .. } => UNDO_S,
+            Self::Probe { probes } | Self::ProbeInContainer { probes, .. } => {
+                let longest = probes.iter().map(ProbeSpec::timeout_ms).max().unwrap_or(0);
+                longest.saturating_mul(probes.len() as u64).div_ceil(1000).min(600)
+            }
+        };
+        Duration::from_secs(seconds.saturating_add(60))
+    }
+}
+
+/// Seconds in which a step is taken back: units have 30 s to stop, processes 10, mounts and groups some seconds each.
+const UNDO_S: u64 = 300;
 
 /// How long a certificate lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,10 +273,3 @@ pub struct NodeLogs {
     /// File name and text.
     pub files: Vec<(String, String)>,
 }
-
-/// Typed answers, so that both sides name the same type.
-pub type FactsReply = NodeFacts;
-/// Answer to [`Request::Ownership`].
-pub type OwnershipReply = Ownership;
-/// Answer to [`Request::Probe`].
-pub type ProbeReply = Vec<ProbeResult>;
