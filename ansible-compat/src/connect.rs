@@ -1,11 +1,13 @@
 //! The variables of one host to its addresses and its login.
 //!
-//! Of several names for one thing the last in the list wins, as with Ansible. What Ansible would do and the installer
-//! cannot is refused, so that nobody logs in elsewhere or as another than the inventory says.
+//! Of several names for one thing the last in the list wins, as with Ansible: first what `ansible.cfg` and the command
+//! line say, then variables. What Ansible would do and the installer cannot is refused, so that nobody logs in
+//! elsewhere or as another than the inventory says.
 
 use crate::faults::{Faults, Place};
-use crate::groups::{Var, Vars};
-use crate::yaml::{UNSAFE, VAULT};
+use crate::groups::Vars;
+use crate::shlex;
+use crate::template::Scope;
 use landfall_core::inventory::Connect;
 use landfall_core::secret::Secret;
 use landfall_core::spec::parse::expand_home;
@@ -14,91 +16,94 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 /// Variables that change how Ansible logs in, in ways that are not taken over.
-const REFUSED: [&str; 5] = [
-    "ansible_private_key",
-    "ansible_ssh_private_key",
-    "ansible_private_key_passphrase",
-    "ansible_ssh_private_key_passphrase",
-    "ansible_become_exe",
+const REFUSED: [&[&str]; 6] = [
+    &["ansible_private_key", "ansible_ssh_private_key"],
+    &["ansible_private_key_passphrase", "ansible_ssh_private_key_passphrase"],
+    &["ssh_connection.ssh_executable", "ansible_ssh_executable"],
+    &["ansible_ssh_pkcs11_provider", "ansible_pkcs11_provider"],
+    &["ansible_paramiko_proxy_command"],
+    &["ansible_chroot_exe"],
 ];
-/// Variables with arguments for the ssh program.
-const SSH_ARGS: [&str; 3] = ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"];
+/// Where arguments for the ssh program stand.
+const SSH_ARGS: [&[&str]; 3] = [
+    &["ssh_connection.ssh_args", "ANSIBLE_SSH_ARGS", "ansible_ssh_args"],
+    &[
+        "ssh_connection.ssh_common_args",
+        "ANSIBLE_SSH_COMMON_ARGS",
+        "ansible_ssh_common_args",
+    ],
+    &[
+        "ssh_connection.ssh_extra_args",
+        "ANSIBLE_SSH_EXTRA_ARGS",
+        "ansible_ssh_extra_args",
+    ],
+];
 /// Options of ssh that tune a connection or its host key check but do not lead it elsewhere. The installer has its own
 /// rules for these: host keys are always checked.
-const HARMLESS_OPTIONS: [&str; 11] = [
+const HARMLESS_OPTIONS: [&str; 18] = [
     "stricthostkeychecking",
     "userknownhostsfile",
     "globalknownhostsfile",
+    "updatehostkeys",
     "loglevel",
     "controlmaster",
     "controlpersist",
     "controlpath",
     "connecttimeout",
+    "connectionattempts",
     "serveraliveinterval",
     "serveralivecountmax",
+    "tcpkeepalive",
     "compression",
+    "preferredauthentications",
+    "pubkeyauthentication",
+    "passwordauthentication",
+    "identitiesonly",
 ];
-/// Why a value is refused that only Ansible can make out.
-const ENCRYPTED: &str = "is encrypted by ansible-vault, which cannot be read yet; give the value in plain text";
-const EXPRESSION: &str = "holds a Jinja expression, which is not evaluated yet; give the value itself";
+/// Options and flags that lead a login through another machine.
+const JUMPS: [&str; 2] = ["proxyjump", "proxycommand"];
 
 /// Takes typed values out of variables, and reports wrong ones.
 pub struct Reader<'a> {
     /// The variables of the host.
     pub vars: &'a Vars,
+    /// What makes out their values.
+    pub scope: &'a Scope,
     /// Where problems go.
     pub faults: &'a mut Faults,
 }
 
-/// Says why only Ansible could make out a value; looks into lists and mappings.
-pub fn opaque(value: &Value) -> Option<&'static str> {
-    match value {
-        Value::Object(map) if map.contains_key(VAULT) => Some(ENCRYPTED),
-        Value::Object(map) if map.contains_key(UNSAFE) => None,
-        Value::Object(map) => map.values().find_map(opaque),
-        Value::Array(items) => items.iter().find_map(opaque),
-        Value::String(text) => ["{{", "{%", "{#"]
-            .iter()
-            .any(|m| text.contains(m))
-            .then_some(EXPRESSION),
-        _ => None,
-    }
-}
-
 impl<'a> Reader<'a> {
-    /// Returns the variable that wins among several names; null is as good as unset.
-    fn var(&mut self, names: &[&str]) -> Option<&'a Var> {
-        let set = names.iter().rev().filter_map(|name| self.vars.get(*name));
-        let var = set.into_iter().find(|var| !var.value.is_null())?;
-        if let Some(why) = opaque(&var.value) {
-            self.faults.value(&var.place, why);
-            return None;
+    /// Returns the variable that wins among several names; null and an empty text are as good as unset.
+    fn var(&mut self, names: &[&str]) -> Option<(Value, &'a Place)> {
+        for var in names.iter().rev().filter_map(|name| self.vars.get(*name)) {
+            match self.scope.value(&var.value) {
+                Ok(Value::Null) => {}
+                Ok(Value::String(text)) if text.is_empty() => {}
+                Ok(value) => return Some((value, &var.place)),
+                Err(why) => {
+                    self.faults.value(&var.place, why);
+                    return None;
+                }
+            }
         }
-        Some(var)
+        None
     }
 
-    fn text(&mut self, names: &[&str]) -> Option<(String, &'a Place)> {
-        let var = self.var(names)?;
-        let text = match &var.value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) if !number.is_f64() => number.to_string(),
-            Value::Object(map) if map.get(UNSAFE).is_some_and(Value::is_string) => {
-                map.get(UNSAFE).and_then(Value::as_str).unwrap_or_default().to_owned()
-            }
-            other => {
-                let kind = match other {
-                    Value::Bool(_) => "true or false",
-                    Value::Number(_) => "a number with a fraction",
-                    Value::Array(_) => "a list",
-                    _ => "a mapping",
-                };
-                let why =
-                    format!("is {kind} but must be text: put it in quotes (in an INI inventory in two pairs: '\"…\"')");
-                self.faults.value(&var.place, why);
-                return None;
-            }
+    /// Returns a text, or a number that can only be meant as one.
+    pub fn text(&mut self, names: &[&str]) -> Option<(String, &'a Place)> {
+        let (value, place) = self.var(names)?;
+        let kind = match value {
+            Value::String(text) => return Some((text, place)),
+            Value::Number(number) if !number.is_f64() => return Some((number.to_string(), place)),
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number with a fraction",
+            Value::Array(_) => "a list",
+            _ => "a mapping",
         };
-        Some((text, &var.place))
+        let why = format!("is {kind} but must be text: put it in quotes (in an INI inventory in two pairs: '\"…\"')");
+        self.faults.value(place, why);
+        None
     }
 
     fn parsed<T: std::str::FromStr>(&mut self, names: &[&str], wanted: &str) -> Option<T> {
@@ -112,8 +117,8 @@ impl<'a> Reader<'a> {
 
     /// Reads a truth value, with all the words that Ansible takes for one.
     fn flag(&mut self, names: &[&str]) -> Option<bool> {
-        let var = self.var(names)?;
-        let text = match &var.value {
+        let (value, place) = self.var(names)?;
+        let text = match &value {
             Value::String(text) => text.trim().to_ascii_lowercase(),
             other => other.to_string(),
         };
@@ -121,7 +126,7 @@ impl<'a> Reader<'a> {
             "true" | "yes" | "on" | "y" | "t" | "1" => Some(true),
             "false" | "no" | "off" | "n" | "f" | "0" => Some(false),
             _ => {
-                self.faults.value(&var.place, "must be true or false");
+                self.faults.value(place, "must be true or false");
                 None
             }
         }
@@ -138,56 +143,150 @@ impl<'a> Reader<'a> {
 
     /// Returns how to log in to the host `name`.
     pub fn connect(&mut self, name: &str, local_user: &str) -> Connect {
-        self.only(
-            "ansible_connection",
-            &["ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"],
-        );
+        self.connection(name);
         for refused in REFUSED {
-            if let Some(var) = self.var(&[refused]) {
-                self.faults.value(&var.place, "is not supported yet");
+            if let Some((_, place)) = self.var(refused) {
+                self.faults.value(place, "is not supported yet");
             }
         }
         for args in SSH_ARGS {
             self.ssh_args(args);
         }
-        let user = self.text(&["ansible_user", "ansible_ssh_user"]);
-        let user = user.map_or_else(|| local_user.to_owned(), |(user, _)| user);
+        let (in_host, host) = self.host(name);
+        let user = self.text(&[
+            "defaults.remote_user",
+            "ANSIBLE_REMOTE_USER",
+            "--user",
+            "ansible_user",
+            "ansible_ssh_user",
+        ]);
+        let user = user
+            .map(|(user, _)| user)
+            .or(in_host)
+            .unwrap_or_else(|| local_user.to_owned());
         // The installer needs root on every node: it asks for it where Ansible would leave that to the play.
-        let become_root = self.flag(&["ansible_become"]).unwrap_or(user != "root");
+        let become_root = self
+            .flag(&["privilege_escalation.become", "ANSIBLE_BECOME", "ansible_become"])
+            .unwrap_or(user != "root");
         if become_root {
-            self.only("ansible_become_method", &["sudo", "ansible.builtin.sudo"]);
-            self.only("ansible_become_user", &["root"]);
-            self.become_flags();
+            self.privileges();
         }
+        let port = [
+            "defaults.remote_port",
+            "ANSIBLE_REMOTE_PORT",
+            "ansible_port",
+            "ansible_ssh_port",
+        ];
+        let key = [
+            "defaults.private_key_file",
+            "ANSIBLE_PRIVATE_KEY_FILE",
+            "--private-key",
+            "ansible_private_key_file",
+            "ansible_ssh_private_key_file",
+        ];
         Connect {
-            host: self
-                .text(&["ansible_host", "ansible_ssh_host"])
-                .map_or_else(|| name.to_owned(), |(h, _)| h),
-            port: self
-                .parsed(&["ansible_port", "ansible_ssh_port"], "port")
-                .map_or(22, NonZeroU16::get),
-            private_key: self
-                .text(&["ansible_private_key_file", "ansible_ssh_private_key_file"])
-                .map(|(path, _)| expand_home(&path)),
-            password: self.secret(&["ansible_password", "ansible_ssh_pass", "ansible_ssh_password"]),
+            host,
+            port: self.parsed(&port, "port").map_or(22, NonZeroU16::get),
+            private_key: self.text(&key).map(|(path, _)| expand_home(&path)),
+            password: self.secret(&[
+                "--ask-pass",
+                "ansible_password",
+                "ansible_ssh_pass",
+                "ansible_ssh_password",
+            ]),
             become_root,
-            become_password: self.secret(&["ansible_become_password", "ansible_become_pass", "ansible_sudo_pass"]),
+            become_password: self.secret(&[
+                "--ask-become-pass",
+                "ansible_become_password",
+                "ansible_become_pass",
+                "ansible_sudo_pass",
+            ]),
             user,
         }
     }
 
-    /// Refuses every value of a variable but the known ones.
-    fn only(&mut self, name: &str, known: &[&str]) {
-        if let Some((text, place)) = self.text(&[name])
-            && !known.contains(&text.as_str())
-        {
-            let why = format!("{text:?} is not supported; supported: {}", known.join(", "));
-            self.faults.value(place, why);
+    /// Returns the user that stands before an `@` of the host, and the host. A user that is set otherwise wins, as with ssh.
+    fn host(&mut self, name: &str) -> (Option<String>, String) {
+        let host = self.text(&["ansible_host", "ansible_ssh_host"]);
+        let host = host.map_or_else(|| name.to_owned(), |(host, _)| host);
+        match host.rsplit_once('@') {
+            Some((user, host)) if !user.is_empty() => (Some(user.to_owned()), host.to_owned()),
+            _ => (None, host),
         }
     }
 
-    fn become_flags(&mut self) {
-        if let Some((text, place)) = self.text(&["ansible_become_flags"])
+    fn connection(&mut self, name: &str) {
+        const KNOWN: [&str; 6] = [
+            "ssh",
+            "smart",
+            "paramiko",
+            "paramiko_ssh",
+            "ansible.builtin.ssh",
+            "ansible.builtin.paramiko_ssh",
+        ];
+        let Some((text, place)) = self.text(&["defaults.transport", "ANSIBLE_TRANSPORT", "ansible_connection"]) else {
+            return;
+        };
+        if ["local", "ansible.builtin.local"].contains(&text.as_str()) {
+            let why = format!(
+                "{name} is this machine (local): landfall logs in by ssh only; give ansible_connection=ssh, and an ansible_host and a \
+                 login that work from here"
+            );
+            self.faults.value(place, why);
+        } else if !KNOWN.contains(&text.as_str()) {
+            self.faults.value(
+                place,
+                format_args!("{text:?} is not supported; supported: {}", KNOWN.join(", ")),
+            );
+        }
+    }
+
+    /// Refuses every way to root but sudo, and what would change sudo.
+    fn privileges(&mut self) {
+        let only = |reader: &mut Self, names: &[&str], known: &[&str]| {
+            if let Some((text, place)) = reader.text(names)
+                && !known.contains(&text.as_str())
+            {
+                let why = format!("{text:?} is not supported; supported: {}", known.join(", "));
+                reader.faults.value(place, why);
+            }
+        };
+        only(
+            self,
+            &[
+                "privilege_escalation.become_method",
+                "ANSIBLE_BECOME_METHOD",
+                "ansible_become_method",
+            ],
+            &["sudo", "ansible.builtin.sudo"],
+        );
+        only(
+            self,
+            &[
+                "privilege_escalation.become_user",
+                "ANSIBLE_BECOME_USER",
+                "ansible_become_user",
+                "ansible_sudo_user",
+            ],
+            &["root"],
+        );
+        only(
+            self,
+            &[
+                "privilege_escalation.become_exe",
+                "ANSIBLE_BECOME_EXE",
+                "ansible_become_exe",
+                "ansible_sudo_exe",
+            ],
+            &["sudo", "/usr/bin/sudo"],
+        );
+        let flags = [
+            "privilege_escalation.become_flags",
+            "ANSIBLE_BECOME_FLAGS",
+            "ansible_become_flags",
+            "ansible_sudo_flags",
+        ];
+        if let Some((text, place)) = self.text(&flags)
             && !text.split_whitespace().all(|flag| ["-H", "-S", "-n"].contains(&flag))
         {
             self.faults
@@ -196,27 +295,47 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses arguments of ssh that could change where or how a login goes. Their values may hold a secret.
-    fn ssh_args(&mut self, name: &str) {
-        let Some((text, place)) = self.text(&[name]) else {
+    fn ssh_args(&mut self, names: &[&str]) {
+        let Some((text, place)) = self.text(names) else {
             return;
         };
-        let mut words = text.split_whitespace();
+        let words = match shlex::split_all(&text) {
+            Ok(words) => words,
+            Err(why) => return self.faults.value(place, why),
+        };
+        let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
             let option = match word.strip_prefix("-o") {
                 Some("") => words.next().unwrap_or_default(),
                 Some(option) => option,
-                None if ["-C", "-q", "-v", "-4"].contains(&word) => continue,
+                None if ["-C", "-q", "-v", "-vv", "-vvv", "-4", "-T"].contains(&word) => continue,
+                None if word.starts_with("-J") => {
+                    words.next();
+                    "ProxyJump"
+                }
                 None => {
-                    return self
-                        .faults
-                        .value(place, "arguments of ssh other than -o options are not supported yet");
+                    let shown: String = word
+                        .chars()
+                        .take(2)
+                        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+                        .collect();
+                    let why =
+                        format!("the argument {shown} of ssh is not supported; variables such as ansible_user are");
+                    self.faults.value(place, why);
+                    return;
                 }
             };
-            let option = option.trim_matches(['"', '\'']).split('=').next().unwrap_or_default();
-            if !HARMLESS_OPTIONS.contains(&option.to_ascii_lowercase().as_str()) {
-                let shown: String = option.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let option = option.trim_start().split(['=', ' ']).next().unwrap_or_default();
+            let lower = option.to_ascii_lowercase();
+            let shown: String = option.chars().take_while(char::is_ascii_alphanumeric).collect();
+            if JUMPS.contains(&lower.as_str()) {
+                let why = format!(
+                    "logins through another machine ({shown}) are not supported yet; run landfall on that machine"
+                );
+                self.faults.value(place, why);
+            } else if !HARMLESS_OPTIONS.contains(&lower.as_str()) {
                 self.faults
-                    .value(place, format!("the ssh option {shown} is not supported yet"));
+                    .value(place, format_args!("the ssh option {shown} is not supported yet"));
             }
         }
     }

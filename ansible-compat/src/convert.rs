@@ -1,95 +1,196 @@
 //! Groups and variables to what the installer wants: machines with roles, and the cluster.
 
-use crate::connect::{Reader, opaque};
+use crate::connect::Reader;
 use crate::faults::{Faults, Place};
-use crate::groups::{Groups, Var, Vars};
+use crate::groups::{ALL, Groups, Var, Vars};
+use crate::roles::{self, Roles, Wish};
+use crate::settings::Settings;
+use crate::template::Scope;
 use crate::vars::Resolver;
-use crate::yaml::UNSAFE;
+use crate::vault::Keys;
 use landfall_core::inventory::{Inventory, Node, Role};
+use landfall_core::name::NodeName;
 use landfall_core::spec::parse::{Problems, cluster_spec};
 use landfall_core::spec::{ClusterSpec, Desired, validate};
-use serde_json::Value;
-use std::rc::Rc;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Groups of control plane nodes.
-const CONTROL_PLANES: [&str; 3] = ["kube_control_plane", "control_plane", "masters"];
-/// Groups of nodes that run workloads.
-const WORKERS: [&str; 2] = ["kube_node", "workers"];
-/// Group of machines that look at the cluster from outside.
-const OUTSIDE: [&str; 1] = ["outside"];
 /// The variable that holds fields of the cluster.
 const CLUSTER: &str = "landfall";
+/// Variables that give a node another name than the inventory's, the last one that is set wins: kubespray's, kubeasz's,
+/// our own.
+const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
+
+/// What holds for every machine.
+pub struct Common<'a> {
+    /// The inventory, as the user knows it.
+    pub file: &'a str,
+    /// Who logs in where nothing names a user.
+    pub local_user: &'a str,
+    /// Logins of `ansible.cfg`, the environment and flags, under names that no variable has.
+    pub defaults: &'a Vars,
+    /// Opens vaults.
+    pub keys: &'a Keys,
+    /// Environment variables, for `lookup('env', …)`.
+    pub env: Arc<BTreeMap<String, String>>,
+    /// The current directory.
+    pub cwd: &'a Path,
+    /// Directory of the playbook.
+    pub playbook_dir: Option<&'a Path>,
+}
 
 /// Makes the wanted cluster. Machines come as Ansible lists them: control planes, workers, then those outside.
-pub fn desired(groups: &Groups, vars: &mut Resolver<'_>, local_user: &str, file: &str, faults: &mut Faults) -> Desired {
-    let control_planes = members(groups, &CONTROL_PLANES);
-    let workers = members(groups, &WORKERS);
+pub fn desired(
+    groups: &Groups,
+    vars: &mut Resolver<'_>,
+    mut wish: Wish,
+    common: &Common<'_>,
+    faults: &mut Faults,
+) -> Desired {
+    if let Some(var) = vars.of_group(ALL, faults).get(CLUSTER) {
+        let (value, place) = (var.value.clone(), var.place.clone());
+        wish.take(&value, &place, faults);
+    }
+    let roles = roles::assign(groups, &wish, common.file, faults);
     let mut inventory = Inventory::default();
-    let mut cluster: Option<Var> = None;
-    let pure_workers = workers.iter().filter(|h| !control_planes.contains(h));
-    let outside = members(groups, &OUTSIDE);
-    let machines = control_planes
-        .iter()
-        .map(|host| (*host, Role::ControlPlane))
-        .chain(pure_workers.map(|host| (*host, Role::Worker)))
-        .chain(outside.iter().map(|host| (*host, Role::Outside)));
-    for (host, role) in machines {
-        let Some(place) = groups.host(host).map(|h| &h.place) else {
-            continue;
-        };
-        if role == Role::Outside && (control_planes.contains(&host) || workers.contains(&host)) {
-            faults.value(
-                place,
-                format!("{host} is outside the cluster and a member of it at once"),
-            );
+    let mut cluster: Option<(Var, Value)> = None;
+    let mut settings = Settings::default();
+    for (host, role) in machines(&roles) {
+        let Some(found) = groups.host(host) else { continue };
+        if role == Role::Outside && (roles.control_planes.iter().chain(&roles.workers).any(|h| h == host)) {
+            let why = format!("{host} is outside the cluster and a member of it at once");
+            faults.value(&found.place, why);
             continue;
         }
-        let vars = vars.of(host, faults);
-        if let Some(var) = vars.get(CLUSTER) {
-            one_cluster(&mut cluster, var, faults);
+        let mut seen = common.defaults.clone();
+        seen.extend(vars.of(host, faults));
+        let scope = scope(host, groups, &seen, vars, common);
+        if let Some(var) = seen.get(CLUSTER) {
+            one_cluster(&mut cluster, var, &scope, faults);
         }
-        let mut node = node(host, role, place, &vars, local_user, faults);
+        if role != Role::Outside {
+            settings.look(&seen, &scope, faults);
+        }
+        let mut node = node(host, role, &found.place, &seen, &scope, common, faults);
         if let Some(node) = &mut node {
             node.schedulable = match role {
-                Role::ControlPlane => workers.is_empty() || workers.contains(&host),
+                Role::ControlPlane => roles.workers.is_empty() || roles.workers.iter().any(|h| h == host),
                 Role::Worker => true,
                 Role::Outside => false,
             };
         }
         inventory.nodes.extend(node);
     }
-    if control_planes.is_empty() {
-        let place = Place::new(&Rc::from(file), "groups");
-        let why = format!(
-            "no machine is in a group of control planes: {}",
-            CONTROL_PLANES.join(", ")
-        );
-        faults.value(&place, why);
-    }
-    let spec = cluster.map(|var| spec(&var, faults)).unwrap_or_default();
+    let spec = spec(cluster, settings, faults);
     let desired = Desired { spec, inventory };
-    let mut problems = Problems::new(file);
-    validate::validate(&desired, &mut problems);
+    let mut problems = Problems::new(common.file);
+    // That there is no control plane is told already, with the groups that there are.
+    if !roles.control_planes.is_empty() {
+        validate::validate(&desired, &mut problems);
+    }
     faults.take(problems);
+    odd_members(&roles, faults);
     desired
 }
 
-/// Returns the hosts of several groups, each once.
-fn members<'a>(groups: &'a Groups, names: &[&str]) -> Vec<&'a str> {
-    let mut hosts = vec![];
-    for host in names.iter().flat_map(|name| groups.hosts_in(name)) {
-        if !hosts.contains(&host) {
-            hosts.push(host);
+fn machines(roles: &Roles) -> impl Iterator<Item = (&str, Role)> {
+    let pure_workers = roles.workers.iter().filter(|h| !roles.control_planes.contains(h));
+    let control_planes = roles.control_planes.iter().map(|h| (h.as_str(), Role::ControlPlane));
+    control_planes
+        .chain(pure_workers.map(|h| (h.as_str(), Role::Worker)))
+        .chain(roles.outside.iter().map(|h| (h.as_str(), Role::Outside)))
+}
+
+/// Says which control planes could be the ones, where their number is even.
+fn odd_members(roles: &Roles, faults: &mut Faults) {
+    let named = &roles.control_planes;
+    if named.is_empty() || [1, 3, 5].contains(&named.len()) {
+        return;
+    }
+    let fewer = if named.len() > 5 { 5 } else { named.len() - 1 };
+    let (kept, left) = named.split_at(fewer);
+    let mut next = format!(
+        "leave out {}: --control-planes {} (the others become workers)",
+        left.join(", "),
+        kept.join(",")
+    );
+    let mut more = named.clone();
+    let others = roles.etcd.iter().chain(&roles.workers);
+    for host in others {
+        if more.len() < named.len() + 1 && !more.contains(host) && roles.has(host) {
+            more.push(host.clone());
         }
     }
-    hosts
+    if [3, 5].contains(&more.len()) {
+        next.push_str(&format!("; or take one more: --control-planes {}", more.join(",")));
+    }
+    for problem in faults.found() {
+        if problem.what.contains("control planes are named") {
+            problem.next.push(next.clone());
+        }
+    }
+}
+
+/// Collects what a host's expressions can name: its variables, and what Ansible adds to them.
+fn scope(host: &str, groups: &Groups, vars: &Vars, resolver: &Resolver<'_>, common: &Common<'_>) -> Scope {
+    let file = groups.host(host).map_or("", |h| &*h.place.file);
+    let absolute = |path: &Path| normal(&common.cwd.join(path));
+    let dir = absolute(Path::new(file).parent().unwrap_or(Path::new("")));
+    let playbook = absolute(common.playbook_dir.unwrap_or(Path::new("")));
+    let mut names: Vec<&str> = groups.groups_of(host);
+    names.retain(|g| *g != ALL);
+    names.sort_unstable();
+    let mut seen: BTreeMap<String, Value> = vars.iter().map(|(key, var)| (key.clone(), var.value.clone())).collect();
+    let uses_groups = vars.values().any(|var| var.value.to_string().contains("groups"));
+    let all: Map<String, Value> = if uses_groups {
+        groups
+            .names()
+            .map(|g| (g.to_owned(), json!(groups.hosts_in(g))))
+            .collect()
+    } else {
+        Map::new()
+    };
+    let magic = [
+        ("inventory_hostname", json!(host)),
+        ("inventory_hostname_short", json!(host.split('.').next())),
+        ("inventory_dir", json!(dir)),
+        ("inventory_file", json!(absolute(Path::new(file)))),
+        ("playbook_dir", json!(playbook)),
+        ("group_names", json!(names)),
+        ("groups", Value::Object(all)),
+    ];
+    seen.extend(magic.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    Scope::new(
+        seen,
+        common.keys.clone(),
+        Arc::clone(&common.env),
+        resolver.sealed.clone(),
+    )
+}
+
+/// Takes `.` and `..` out of a path without looking at the disk.
+fn normal(path: &Path) -> PathBuf {
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(found.pop()),
+            std::path::Component::CurDir => {}
+            part => found.push(part),
+        }
+    }
+    found
 }
 
 /// Keeps the first value of the cluster variable, and reports any that differs.
-fn one_cluster(kept: &mut Option<Var>, var: &Var, faults: &mut Faults) {
+fn one_cluster(kept: &mut Option<(Var, Value)>, var: &Var, scope: &Scope, faults: &mut Faults) {
     match kept {
-        None => *kept = Some(var.clone()),
-        Some(first) if first.value != var.value => {
+        None => {
+            let value = made_out(var, scope, faults);
+            *kept = Some((var.clone(), value));
+        }
+        Some((first, _)) if first.value != var.value => {
             let Place { file, at } = &first.place;
             let why = format!("differs from {file}: {at}; all machines share one cluster: set it for the group all");
             faults.value(&var.place, why);
@@ -98,15 +199,46 @@ fn one_cluster(kept: &mut Option<Var>, var: &Var, faults: &mut Faults) {
     }
 }
 
-fn node(host: &str, role: Role, place: &Place, vars: &Vars, local_user: &str, faults: &mut Faults) -> Option<Node> {
-    let name = host.parse();
-    if let Err(error) = &name {
-        faults.value(place, error);
+/// Makes out the fields of the cluster variable, each for itself.
+fn made_out(var: &Var, scope: &Scope, faults: &mut Faults) -> Value {
+    let Value::Object(map) = &var.value else {
+        return scope.value(&var.value).unwrap_or(Value::Null);
+    };
+    let mut fields = Map::new();
+    for (key, value) in map {
+        match scope.value(value) {
+            Ok(value) => drop(fields.insert(key.clone(), value)),
+            Err(why) => {
+                let place = Place::new(&var.place.file, format!("{}.{key}", var.place.at));
+                faults.value(&place, why);
+            }
+        }
     }
-    let mut reader = Reader { vars, faults };
+    Value::Object(fields)
+}
+
+fn node(
+    host: &str,
+    role: Role,
+    place: &Place,
+    vars: &Vars,
+    scope: &Scope,
+    common: &Common<'_>,
+    faults: &mut Faults,
+) -> Option<Node> {
+    let mut reader = Reader { vars, scope, faults };
+    let own = reader.text(&NODE_NAMES);
+    let (name, at) = own.map_or((host.to_owned(), place), |(name, at)| (name, at));
     let ip = reader.address("ip");
     let access_ip = reader.address("access_ip");
-    let connect = reader.connect(host, local_user);
+    let connect = reader.connect(host, common.local_user);
+    let name: Result<NodeName, _> = name.parse();
+    if let Err(error) = &name {
+        reader.faults.value(
+            at,
+            format_args!("{error}; another name than the inventory's: landfall_node_name"),
+        );
+    }
     Some(Node {
         name: name.ok()?,
         role,
@@ -117,36 +249,41 @@ fn node(host: &str, role: Role, place: &Place, vars: &Vars, local_user: &str, fa
     })
 }
 
-/// Reads the cluster variable: a mapping with the fields of `cluster.yaml` except `nodes`.
-fn spec(var: &Var, faults: &mut Faults) -> ClusterSpec {
-    let Value::Object(map) = &var.value else {
-        faults.value(&var.place, "must be a mapping with fields of the cluster");
-        return ClusterSpec::default();
-    };
-    let mut fields = map.clone();
-    fields.retain(|key, value| {
-        let why = opaque(value);
-        if let Some(why) = why {
-            let place = Place::new(&var.place.file, format!("{}.{key}", var.place.at));
-            faults.value(&place, why);
+/// Reads the cluster variable, a mapping with the fields of `cluster.yaml` except `nodes`, and adds what settings of other
+/// projects say.
+fn spec(cluster: Option<(Var, Value)>, settings: Settings, faults: &mut Faults) -> ClusterSpec {
+    let (mut fields, place) = match cluster {
+        None => (Map::new(), None),
+        Some((var, Value::Object(map))) => (map, Some(var.place)),
+        Some((var, _)) => {
+            faults.value(&var.place, "must be a mapping with fields of the cluster");
+            return ClusterSpec::default();
         }
-        why.is_none()
+    };
+    for key in ["groups", "ignore"] {
+        fields.remove(key);
+    }
+    let own = fields.clone();
+    for (field, value, at) in settings.finish(&|field| own.contains_key(field), faults) {
+        let mut problems = Problems::new(&at.file);
+        cluster_spec(
+            &Map::from_iter([(field.to_owned(), value.clone())]),
+            "landfall.",
+            &mut problems,
+        );
+        match problems.or(()) {
+            Ok(()) => drop(fields.insert(field.to_owned(), value)),
+            Err(_) => faults.value(
+                &at,
+                format_args!("cannot be taken over as {field}; set landfall.{field}"),
+            ),
+        }
+    }
+    let (file, prefix) = place.map_or((String::new(), String::new()), |p| {
+        (p.file.to_string(), format!("{}.", p.at))
     });
-    fields.values_mut().for_each(unwrap_unsafe);
-    let mut problems = Problems::new(&var.place.file);
-    let spec = cluster_spec(&fields, &format!("{}.", var.place.at), &mut problems);
+    let mut problems = Problems::new(&file);
+    let spec = cluster_spec(&fields, &prefix, &mut problems);
     faults.take(problems);
     spec
-}
-
-/// Replaces `!unsafe` texts by the texts.
-fn unwrap_unsafe(value: &mut Value) {
-    match value {
-        Value::Object(map) => match map.remove(UNSAFE) {
-            Some(text) => *value = text,
-            None => map.values_mut().for_each(unwrap_unsafe),
-        },
-        Value::Array(items) => items.iter_mut().for_each(unwrap_unsafe),
-        _ => {}
-    }
 }

@@ -1,4 +1,4 @@
-//! Problems of one inventory, which may stand in several files, and the places they stand at.
+//! Problems and notices of one inventory, which may stand in several files, and the places they stand at.
 
 use landfall_core::explain::Diagnosis;
 use landfall_core::spec::parse::Problems;
@@ -23,9 +23,12 @@ impl Place {
     }
 }
 
-/// Collects problems; the same problem seen from several machines is kept once.
+/// Collects problems and notices; the same one seen from several machines is kept once.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<Diagnosis>);
+pub struct Faults {
+    found: Vec<Diagnosis>,
+    notices: Vec<String>,
+}
 
 impl Faults {
     /// Adds a wrong value. `why` must not repeat a value that may be secret.
@@ -37,8 +40,8 @@ impl Faults {
 
     /// Adds a finished problem.
     pub fn push(&mut self, diagnosis: Diagnosis) {
-        if !self.0.contains(&diagnosis) {
-            self.0.push(diagnosis);
+        if !self.found.contains(&diagnosis) {
+            self.found.push(diagnosis);
         }
     }
 
@@ -49,8 +52,26 @@ impl Faults {
         }
     }
 
+    /// Adds what the user should know but need not change. It must not repeat a value that may be secret.
+    pub fn notice(&mut self, text: impl std::fmt::Display) {
+        let text = text.to_string();
+        if !self.notices.contains(&text) {
+            self.notices.push(text);
+        }
+    }
+
+    /// Returns the problems so far.
+    pub fn found(&mut self) -> &mut Vec<Diagnosis> {
+        &mut self.found
+    }
+
+    /// Hands out all notices.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// Hands out all problems.
     pub fn into_list(self) -> Vec<Diagnosis> {
-        self.0
+        self.found
     }
 }

@@ -17,14 +17,15 @@ enum Kind {
     Vars,
 }
 
-/// Reads the text of `file`.
-pub fn parse(text: &str, file: &Rc<str>, faults: &mut Faults) -> Groups {
+/// Reads the text of `file` into `groups`.
+pub fn parse(text: &str, file: &Rc<str>, groups: &mut Groups, faults: &mut Faults) {
     let mut reader = Reader {
-        groups: Groups::new(),
+        declared: groups.names().map(str::to_owned).collect(),
+        groups,
         file,
         faults,
-        declared: BTreeSet::from(["all".to_owned(), UNGROUPED.to_owned()]),
         wanted: BTreeMap::new(),
+        pending: BTreeMap::new(),
     };
     let mut section = Some((UNGROUPED.to_owned(), Kind::Hosts));
     for (i, line) in text.lines().enumerate() {
@@ -47,7 +48,7 @@ pub fn parse(text: &str, file: &Rc<str>, faults: &mut Faults) -> Groups {
             None => {}
         }
     }
-    reader.finish()
+    reader.finish();
 }
 
 /// What stands between the brackets, or nothing where the line is a host such as `[a:c].ship`.
@@ -58,13 +59,15 @@ fn header(line: &str) -> Option<&str> {
 }
 
 struct Reader<'a> {
-    groups: Groups,
+    groups: &'a mut Groups,
     file: &'a Rc<str>,
     faults: &'a mut Faults,
     /// Groups with a section of hosts or of children.
     declared: BTreeSet<String>,
     /// Groups that must be declared somewhere, with the line and the reason.
     wanted: BTreeMap<String, (String, &'static str)>,
+    /// Parents of groups that no line has named yet: such a child joins them when its own section begins.
+    pending: BTreeMap<String, Vec<String>>,
 }
 
 impl Reader<'_> {
@@ -90,7 +93,25 @@ impl Reader<'_> {
             self.declared.insert(group.to_owned());
         }
         self.groups.group_mut(group);
+        if kind != Kind::Vars {
+            self.join_parents(group, place);
+        }
         Some((group.to_owned(), kind))
+    }
+
+    /// Joins a group to the parents that named it before its section.
+    fn join_parents(&mut self, group: &str, place: &Place) {
+        for parent in self.pending.remove(group).unwrap_or_default() {
+            self.add_child(&parent, group, place);
+            self.join_parents(&parent, place);
+        }
+    }
+
+    fn add_child(&mut self, parent: &str, child: &str, place: &Place) {
+        if self.groups.add_child(parent, child).is_err() {
+            let why = format!("the group {child} would contain itself");
+            self.faults.value(place, why);
+        }
     }
 
     fn want(&mut self, group: &str, place: &Place, why: &'static str) {
@@ -135,9 +156,13 @@ impl Reader<'_> {
             return self.faults.value(place, "one name of a group is expected on a line");
         }
         self.want(child, place, "is a child but is defined nowhere");
-        if self.groups.add_child(parent, child).is_err() {
-            let why = format!("the group {child} would contain itself");
-            self.faults.value(place, why);
+        if self.groups.group(child).is_some() {
+            self.add_child(parent, child, place);
+        } else {
+            self.pending
+                .entry(child.to_owned())
+                .or_default()
+                .push(parent.to_owned());
         }
     }
 
@@ -153,14 +178,13 @@ impl Reader<'_> {
         }
     }
 
-    fn finish(self) -> Groups {
+    fn finish(self) {
         for (group, (at, why)) in self.wanted {
             if !self.declared.contains(&group) {
                 let place = Place::new(self.file, at);
                 self.faults.value(&place, format!("the group {group} {why}"));
             }
         }
-        self.groups
     }
 }
 
@@ -179,7 +203,9 @@ mod tests {
 
     fn read(text: &str) -> (Groups, Vec<String>) {
         let mut faults = Faults::default();
-        let groups = parse(text, &"h.ini".into(), &mut faults);
+        let mut groups = Groups::new();
+        parse(text, &"h.ini".into(), &mut groups, &mut faults);
+        groups.finish();
         (groups, faults.into_list().into_iter().map(|d| d.what).collect())
     }
 

@@ -1,49 +1,284 @@
-//! Reads Ansible inventories, INI or YAML, with `group_vars/` and `host_vars/` beside them, to what the installer wants.
+//! Reads Ansible inventories as Ansible does, with the files beside them, to what the installer wants.
 //!
-//! The entry point is [`read`]. All problems of all files are reported at once, and no secret is repeated in one.
-//! Only [`tree::Disk`] touches files; everything else is pure over [`tree::FileTree`]. The README names the limits.
+//! The entry point is [`read`]; [`listing`] prints what `ansible-inventory` prints. All problems of all files are
+//! reported at once, and no secret is repeated in one. Only [`tree::Disk`] touches files; everything else is pure over
+//! [`tree::FileTree`] and [`Surroundings`]. The README names the limits.
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 mod connect;
 mod convert;
+mod document;
 mod faults;
 mod groups;
 mod ini;
+pub mod listing;
 mod literal;
 mod range;
+mod roles;
+mod scalar;
+mod settings;
 mod shlex;
-mod source;
+mod sources;
+mod template;
 pub mod tree;
 mod vars;
+mod vault;
 mod yaml;
 
-use landfall_core::explain::Diagnosis;
+use faults::{Faults, Place};
+use groups::{Groups, Vars};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
-use std::path::Path;
-use tree::{Disk, FileTree};
+pub use roles::Wish;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tree::{Entry, FileTree};
+pub use vault::Keys;
 
-/// Reads the inventory `text`, which was found at `path`; variable files are looked up beside it.
-///
-/// Who logs in where no user is named is the local user, as with Ansible.
-pub fn read(text: &str, path: &Path) -> Result<Desired, Vec<Diagnosis>> {
-    let user = ["USER", "LOGNAME"].iter().find_map(|key| std::env::var(key).ok());
-    read_from(&Disk, user.as_deref().unwrap_or("root"), text, path)
+/// What the command line says.
+#[derive(Default)]
+pub struct Request {
+    /// Values of `-i`.
+    pub sources: Vec<String>,
+    /// Directory of the playbook, whose `group_vars/` and `host_vars/` count too.
+    pub playbook_dir: Option<PathBuf>,
+    /// Which groups are what.
+    pub wish: Wish,
+    /// Login user where no variable names one.
+    pub user: Option<String>,
+    /// Private key where no variable names one.
+    pub private_key: Option<String>,
+    /// Login password where no variable holds one.
+    pub password: Option<Secret>,
+    /// Password for sudo where no variable holds one.
+    pub become_password: Option<Secret>,
+    /// Values of `-e`: `key=value …`, a mapping of YAML or JSON, or `@FILE`.
+    pub extra_vars: Vec<String>,
+    /// Passwords of vaults.
+    pub keys: Keys,
 }
 
-/// Reads an inventory as [`read`] does, with variable files from `tree` and `local_user` as the default login.
-pub fn read_from(tree: &dyn FileTree, local_user: &str, text: &str, path: &Path) -> Result<Desired, Vec<Diagnosis>> {
-    let mut faults = faults::Faults::default();
-    let groups = source::parse(text, path, &mut faults);
-    let desired = groups.map(|groups| {
-        let dir = path.parent().unwrap_or(Path::new(""));
-        let mut vars = vars::Resolver::new(&groups, tree, dir);
-        convert::desired(&groups, &mut vars, local_user, &path.display().to_string(), &mut faults)
-    });
+/// What the process brings along.
+#[derive(Default)]
+pub struct Surroundings {
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The current directory.
+    pub cwd: PathBuf,
+}
+
+/// What was understood.
+#[derive(Debug)]
+pub struct Understood {
+    /// The cluster and its machines.
+    pub desired: Desired,
+    /// What the user should know: machines without a role, variables that are not followed.
+    pub notices: Vec<String>,
+}
+
+/// An inventory that is read whole.
+struct Loaded {
+    groups: Groups,
+    around: vars::Around,
+}
+
+fn load(request: &Request, tree: &dyn FileTree, faults: &mut Faults) -> Loaded {
+    let mut sources = sources::Sources {
+        tree,
+        keys: &request.keys,
+        faults,
+        groups: Groups::new(),
+        dirs: vec![],
+    };
+    for source in &request.sources {
+        sources.read(source);
+    }
+    let (mut groups, inventories) = (sources.groups, sources.dirs);
+    groups.finish();
+    let extra = extra_vars(&request.extra_vars, tree, faults);
+    let around = vars::Around {
+        inventories,
+        playbook: request.playbook_dir.clone(),
+        extra,
+    };
+    Loaded { groups, around }
+}
+
+/// Reads an inventory. Who logs in where nothing names a user is the local user, as with Ansible.
+///
+/// # Errors
+/// All problems that were found.
+pub fn read(
+    request: &Request,
+    config: &config::Config,
+    surroundings: &Surroundings,
+    tree: &dyn FileTree,
+) -> Result<Understood, Vec<Diagnosis>> {
+    let mut faults = Faults::default();
+    config.notices.iter().for_each(|notice| faults.notice(notice));
+    let mut loaded = load(request, tree, &mut faults);
+    roles::add_kubespray_groups(&mut loaded.groups);
+    let Surroundings { env, cwd } = surroundings;
+    let local_user = ["USER", "LOGNAME"].iter().find_map(|key| env.get(*key));
+    let defaults = defaults(request, config);
+    let file = request.sources.join(", ");
+    let common = convert::Common {
+        file: &file,
+        local_user: local_user.map_or("root", String::as_str),
+        defaults: &defaults,
+        keys: &request.keys,
+        env: Arc::new(env.clone()),
+        cwd,
+        playbook_dir: request.playbook_dir.as_deref(),
+    };
+    let broken = !faults.found().is_empty() && loaded.groups.hosts().next().is_none();
+    let mut resolver = vars::Resolver::new(&loaded.groups, tree, &loaded.around, &request.keys);
+    let wish = request.wish.clone();
+    // Where no machine could be read at all, what follows from that is not worth words.
+    let desired = (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, wish, &common, &mut faults));
+    overlooked(request, config, cwd, tree, &loaded, &mut faults);
+    let notices = faults.take_notices();
     match (desired, faults.into_list()) {
-        (Some(desired), list) if list.is_empty() => Ok(desired),
+        (Some(desired), list) if list.is_empty() => Ok(Understood { desired, notices }),
         (_, list) => Err(list),
     }
+}
+
+/// Returns how to log in where no variable says it, under names that no variable has.
+fn defaults(request: &Request, config: &config::Config) -> Vars {
+    let file: Rc<str> = "command line".into();
+    let mut vars = config.login.clone();
+    let mut put = |key: &str, text: Option<&str>| {
+        if let Some(text) = text {
+            let mut var = config::plain(text, Place::new(&file, key));
+            var.value = serde_json::json!({ yaml::UNSAFE: text });
+            vars.insert(key.to_owned(), var);
+        }
+    };
+    let secret = |secret: &Option<Secret>| {
+        secret
+            .as_ref()
+            .map(|s| String::from_utf8_lossy(s.expose()).into_owned())
+    };
+    put("--user", request.user.as_deref());
+    put("--private-key", request.private_key.as_deref());
+    put("--ask-pass", secret(&request.password).as_deref());
+    put("--ask-become-pass", secret(&request.become_password).as_deref());
+    vars
+}
+
+/// Reads the values of `-e`.
+fn extra_vars(values: &[String], tree: &dyn FileTree, faults: &mut Faults) -> Vars {
+    let mut vars = Vars::new();
+    for value in values {
+        let (text, file): (String, Rc<str>) = match value.strip_prefix('@') {
+            Some(path) => match tree.entry(Path::new(path)) {
+                Ok(Some(Entry::File(text))) => (text, path.into()),
+                _ => {
+                    let what = format!("{path} cannot be read");
+                    faults.push(
+                        Diagnosis::new(Code::FileUnreadable, what).next("name a file of variables with -e @FILE"),
+                    );
+                    continue;
+                }
+            },
+            None => (value.clone(), "-e".into()),
+        };
+        let mapping = value.starts_with(['@', '{', '[']);
+        if mapping {
+            match vars::read_mapping(&text, &file, faults) {
+                Ok(map) => vars.extend(map.iter().flat_map(|map| yaml::vars(map, &file, ""))),
+                Err(diagnosis) => faults.push(diagnosis),
+            }
+            continue;
+        }
+        for pair in shlex::split_all(&text).unwrap_or_default() {
+            match pair.split_once('=') {
+                Some((key, value)) => {
+                    let place = Place::new(&file, key);
+                    let value = serde_json::Value::from(value);
+                    vars.insert(key.to_owned(), groups::Var { value, place });
+                }
+                None => faults.value(&Place::new(&file, "a word"), "is no key=value"),
+            }
+        }
+    }
+    vars
+}
+
+/// Refuses to go on where a file that Ansible reads from another directory would change a login.
+fn overlooked(
+    request: &Request,
+    config: &config::Config,
+    cwd: &Path,
+    tree: &dyn FileTree,
+    loaded: &Loaded,
+    faults: &mut Faults,
+) {
+    for dir in &loaded.around.inventories {
+        let dir = cwd.join(dir);
+        if config.file.is_none()
+            && let Some((path, sets)) = config::above(tree, &dir)
+        {
+            let what = format!(
+                "{} sets the login ({}) but is not in force here",
+                path.display(),
+                sets.join(", ")
+            );
+            let run = path.parent().unwrap_or(Path::new("."));
+            let next = format!(
+                "run landfall in {}, where Ansible finds it, or set ANSIBLE_CONFIG={}; to go without it: ANSIBLE_CONFIG=/dev/null",
+                run.display(),
+                path.display()
+            );
+            faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+        }
+        if request.playbook_dir.is_some() {
+            continue;
+        }
+        let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) else {
+            continue;
+        };
+        let seen = loaded.around.inventories.iter().any(|d| cwd.join(d) == *parent);
+        if !seen && let Some(file) = playbook_vars(tree, parent, &loaded.groups) {
+            let what = format!(
+                "{} is beside a playbook, not beside the inventory, and is not read",
+                file.display()
+            );
+            let next = format!(
+                "say that it counts: --playbook-dir {}; or that it does not: --playbook-dir {}",
+                parent.display(),
+                dir.display()
+            );
+            faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+        }
+    }
+}
+
+/// Returns a file of variables in `dir` that would set a login, a network or the cluster for a group or host of the inventory.
+fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> Option<PathBuf> {
+    let mut ignored = Faults::default();
+    let none = vars::Around::default();
+    let keys = Keys::default();
+    let mut resolver = vars::Resolver::new(groups, tree, &none, &keys);
+    let names = groups.names().map(|name| ("group_vars", name));
+    for (kind, name) in names.chain(groups.hosts().map(|(name, _)| ("host_vars", name))) {
+        let found = resolver.beside(&dir.join(kind), name, &mut ignored);
+        let used = |key: &String| {
+            key.starts_with("ansible_") && key != "ansible_python_interpreter"
+                || ["ip", "access_ip", "landfall"].contains(&key.as_str())
+                || settings::is_mapped(key)
+        };
+        if let Some((_, var)) = found.iter().find(|(key, _)| used(key)) {
+            return Some(PathBuf::from(&*var.place.file));
+        }
+    }
+    None
 }
 
 #[cfg(test)]

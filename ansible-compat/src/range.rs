@@ -58,7 +58,7 @@ pub fn expand(pattern: &str) -> Result<(Vec<String>, Option<u16>), PatternError>
 }
 
 /// Splits `host:22` and `[::1]:22`. A bare IPv6 address has no port.
-fn split_port(pattern: &str) -> Result<(&str, Option<u16>), PatternError> {
+pub fn split_port(pattern: &str) -> Result<(&str, Option<u16>), PatternError> {
     let Some((name, digits)) = pattern.rsplit_once(':') else {
         return Ok((pattern, None));
     };

@@ -20,14 +20,23 @@ impl std::fmt::Display for SplitError {
     }
 }
 
-/// Splits a line into words.
+/// Splits a line into words; a comment ends it.
 pub fn split(line: &str) -> Result<Vec<String>, SplitError> {
+    words(line, true)
+}
+
+/// Splits a text into words as Python's `shlex.split(text)` does, which Ansible uses for arguments of ssh.
+pub fn split_all(text: &str) -> Result<Vec<String>, SplitError> {
+    words(text, false)
+}
+
+fn words(line: &str, comments: bool) -> Result<Vec<String>, SplitError> {
     let mut words = vec![];
     let mut word: Option<String> = None;
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
         match c {
-            '#' => break,
+            '#' if comments => break,
             c if c.is_ascii_whitespace() => words.extend(word.take()),
             '\\' => word
                 .get_or_insert_default()

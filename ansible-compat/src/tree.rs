@@ -30,7 +30,7 @@ impl FileTree for Disk {
                 .collect::<io::Result<_>>()
                 .map(Entry::Directory)
         } else {
-            std::fs::read_to_string(path).map(Entry::File)
+            std::fs::read(path).and_then(text).map(Entry::File)
         };
         match entry {
             Ok(entry) => Ok(Some(entry)),
@@ -39,6 +39,22 @@ impl FileTree for Disk {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Takes bytes for text. Only comment lines may be of another encoding, as with Ansible; they are left empty.
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    let error = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    let lines = error.as_bytes().split(|b| *b == b'\n');
+    let lines = lines.map(|line| match std::str::from_utf8(line) {
+        Err(_) if line.trim_ascii_start().starts_with(b"#") || line.starts_with(b";") => Some(""),
+        line => line.ok(),
+    });
+    let text: Option<Vec<&str>> = lines.collect();
+    text.map(|lines| lines.join("\n"))
+        .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "a line that is no comment is not UTF-8"))
 }
 
 /// Files that a test made up, by path.
@@ -95,5 +111,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), [0xff, 0xfe]).unwrap();
         assert!(Disk.entry(&dir.path().join("a")).is_err());
+        std::fs::write(dir.path().join("a"), b"# \xe4\n[a]\n").unwrap();
+        assert_eq!(
+            Disk.entry(&dir.path().join("a")).unwrap(),
+            Some(Entry::File("\n[a]\n".into()))
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! The variables that hold for a host, merged from the inventory file and the files beside it.
+//! The variables that hold for a host, merged from the inventory and the files beside it and beside a playbook.
 //!
 //! From low to high, as with Ansible: `[all:vars]`, the file's other groups, `group_vars/all`, `group_vars/` of the
-//! other groups, the host's own line, `host_vars/`. Groups among themselves apply as [`Groups::groups_of`] orders
+//! other groups, the host's own line, `host_vars/`, `-e`. Groups among themselves apply as [`Groups::groups_of`] orders
 //! them. So a `group_vars/all.yml` beats a `[web:vars]`. A later value replaces an earlier one whole.
 
+use crate::document;
 use crate::faults::{Faults, Place};
-use crate::groups::{ALL, Groups, Vars};
+use crate::groups::{ALL, Groups, PRIORITY, Vars};
 use crate::tree::{Entry, FileTree};
+use crate::vault::{self, Keys, Sealed};
 use crate::yaml;
 use landfall_core::explain::{Code, Diagnosis};
 use serde_json::Value;
@@ -17,49 +19,89 @@ use std::rc::Rc;
 /// Endings of variable files; the empty one stands for none.
 const ENDINGS: [&str; 4] = ["", "yml", "yaml", "json"];
 
+/// Directories that may hold `group_vars/` and `host_vars/`, and what beats all files.
+#[derive(Debug, Default)]
+pub struct Around {
+    /// Directories of the inventory sources, in their order.
+    pub inventories: Vec<PathBuf>,
+    /// Directory of a playbook.
+    pub playbook: Option<PathBuf>,
+    /// Variables of `-e`.
+    pub extra: Vars,
+}
+
 /// Merges variables; each variable file is read once.
 pub struct Resolver<'a> {
     groups: &'a Groups,
     tree: &'a dyn FileTree,
-    dir: &'a Path,
+    around: &'a Around,
+    keys: &'a Keys,
     read: BTreeMap<PathBuf, Vars>,
+    /// Encrypted files that were met and could not be opened for want of a password.
+    pub sealed: Vec<String>,
 }
 
 impl<'a> Resolver<'a> {
-    /// Starts with an inventory file whose directory is `dir`.
-    pub fn new(groups: &'a Groups, tree: &'a dyn FileTree, dir: &'a Path) -> Self {
+    /// Starts with an inventory whose reading is finished.
+    pub fn new(groups: &'a Groups, tree: &'a dyn FileTree, around: &'a Around, keys: &'a Keys) -> Self {
         Self {
             groups,
             tree,
-            dir,
+            around,
+            keys,
             read: BTreeMap::new(),
+            sealed: vec![],
         }
     }
 
     /// Returns the variables that hold for a host.
     pub fn of(&mut self, host: &str, faults: &mut Faults) -> Vars {
         let groups = self.groups.groups_of(host);
+        let others: Vec<&str> = groups.iter().copied().filter(|g| *g != ALL).collect();
         let mut vars = Vars::new();
         for group in &groups {
             vars.extend(self.groups.group_vars(group).cloned().unwrap_or_default());
         }
-        for group in [ALL].iter().chain(groups.iter().filter(|g| **g != ALL)) {
-            vars.extend(self.beside("group_vars", group, faults));
-        }
-        if let Some(host) = self.groups.host(host) {
-            vars.extend(host.vars.clone());
-        }
-        vars.extend(self.beside("host_vars", host, faults));
+        vars.remove(PRIORITY);
+        self.add_files(&mut vars, "group_vars", &[ALL], faults);
+        self.add_files(&mut vars, "group_vars", &others, faults);
+        vars.extend(self.own(host, faults));
+        vars.extend(self.around.extra.clone());
         vars
     }
 
-    /// Returns the variables that the files of a group or host set.
-    fn beside(&mut self, kind: &str, name: &str, faults: &mut Faults) -> Vars {
-        let base = self.dir.join(kind).join(name);
+    /// Returns the variables that are set for a host itself.
+    pub fn own(&mut self, host: &str, faults: &mut Faults) -> Vars {
+        let mut vars = self.groups.host(host).map(|h| h.vars.clone()).unwrap_or_default();
+        self.add_files(&mut vars, "host_vars", &[host], faults);
+        vars
+    }
+
+    /// Returns the variables that are set for a group itself.
+    pub fn of_group(&mut self, group: &str, faults: &mut Faults) -> Vars {
+        let mut vars = self.groups.group_vars(group).cloned().unwrap_or_default();
+        vars.remove(PRIORITY);
+        self.add_files(&mut vars, "group_vars", &[group], faults);
+        vars
+    }
+
+    /// Adds what files set for these groups or hosts: beside the inventories, then beside the playbook.
+    fn add_files(&mut self, vars: &mut Vars, kind: &str, names: &[&str], faults: &mut Faults) {
+        let around = self.around;
+        for dir in around.inventories.iter().chain(&around.playbook) {
+            for name in names {
+                vars.extend(self.beside(&dir.join(kind), name, faults));
+            }
+        }
+    }
+
+    /// Returns the variables that the files of a group or host set in one directory.
+    pub fn beside(&mut self, dir: &Path, name: &str, faults: &mut Faults) -> Vars {
         // Such a name would leave the directory.
         if name.starts_with('/') {
             return Vars::new();
         }
+        let base = dir.join(name);
         if let Some(vars) = self.read.get(&base) {
             return vars.clone();
         }
@@ -68,7 +110,7 @@ impl<'a> Resolver<'a> {
             let path = if ending.is_empty() {
                 base.clone()
             } else {
-                self.dir.join(kind).join(format!("{name}.{ending}"))
+                dir.join(format!("{name}.{ending}"))
             };
             // The first that exists is the only one, be it a file or a directory.
             if self.read_path(&path, &mut vars, faults) {
@@ -80,11 +122,11 @@ impl<'a> Resolver<'a> {
     }
 
     /// Adds what stands at `path`, and says whether there is anything.
-    fn read_path(&self, path: &Path, vars: &mut Vars, faults: &mut Faults) -> bool {
+    fn read_path(&mut self, path: &Path, vars: &mut Vars, faults: &mut Faults) -> bool {
         match self.tree.entry(path) {
             Ok(None) => false,
             Ok(Some(Entry::File(text))) => {
-                read_file(path, &text, vars, faults);
+                self.read_file(path, text, vars, faults);
                 true
             }
             Ok(Some(Entry::Directory(names))) => {
@@ -99,8 +141,31 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    fn read_file(&mut self, path: &Path, mut text: String, vars: &mut Vars, faults: &mut Faults) {
+        let file: Rc<str> = path.display().to_string().into();
+        if text.trim_start().starts_with(vault::HEADER) {
+            text = match self.keys.open(&text) {
+                Ok(opened) => opened,
+                Err(Sealed::NoPassword) => {
+                    faults.notice(format_args!(
+                        "{file} is encrypted by ansible-vault and was not opened: what it sets is not known; to open it \
+                         give --vault-password-file or --ask-vault-pass"
+                    ));
+                    self.sealed.push(file.to_string());
+                    return;
+                }
+                Err(why) => return faults.push(Diagnosis::new(Code::SpecSyntax, format!("{file} {why}"))),
+            };
+        }
+        match read_mapping(&text, &file, faults) {
+            Ok(Some(map)) => vars.extend(yaml::vars(&map, &file, "")),
+            Ok(None) => {}
+            Err(diagnosis) => faults.push(diagnosis),
+        }
+    }
+
     /// Adds the files of a directory in the order of their names; hidden files and copies of editors are skipped.
-    fn read_directory(&self, dir: &Path, mut names: Vec<String>, vars: &mut Vars, faults: &mut Faults) {
+    fn read_directory(&mut self, dir: &Path, mut names: Vec<String>, vars: &mut Vars, faults: &mut Faults) {
         names.sort();
         for name in names.iter().filter(|n| !n.starts_with('.') && !n.ends_with('~')) {
             let ending = Path::new(name).extension().map(|e| e.to_string_lossy());
@@ -111,13 +176,29 @@ impl<'a> Resolver<'a> {
     }
 }
 
-fn read_file(path: &Path, text: &str, vars: &mut Vars, faults: &mut Faults) {
-    let file: Rc<str> = path.display().to_string().into();
-    match yaml::value(text, &file) {
-        Ok(Value::Object(map)) => vars.extend(yaml::vars(&map, &file, "")),
-        Ok(Value::Null) => {}
-        Ok(_) => faults.value(&Place::new(&file, "top"), "a file of variables is a mapping"),
-        Err(diagnosis) => faults.push(diagnosis),
+/// Reads a text of variables; nothing is returned where it is empty.
+pub fn read_mapping(
+    text: &str,
+    file: &Rc<str>,
+    faults: &mut Faults,
+) -> Result<Option<serde_json::Map<String, Value>>, Diagnosis> {
+    let document = document::parse(text).map_err(|why| {
+        let mut diagnosis = Diagnosis::new(Code::SpecSyntax, format!("{file} is no valid YAML"));
+        diagnosis.causes.push(why);
+        diagnosis
+    })?;
+    for (key, line) in document.doubled {
+        faults.notice(format_args!(
+            "{file}: line {line}: the key {key} stands twice; the last one counts, as with Ansible"
+        ));
+    }
+    match document.value {
+        Value::Object(map) => Ok(Some(map)),
+        Value::Null => Ok(None),
+        _ => {
+            faults.value(&Place::new(file, "top"), "a file of variables is a mapping");
+            Ok(None)
+        }
     }
 }
 
@@ -130,9 +211,16 @@ mod tests {
     /// Returns the value of `x` for the host h, and the number of problems.
     fn x(inventory: &str, files: &[(&str, &str)]) -> (String, usize) {
         let mut faults = Faults::default();
-        let groups = ini::parse(inventory, &"i/h.ini".into(), &mut faults);
+        let mut groups = Groups::new();
+        ini::parse(inventory, &"i/h.ini".into(), &mut groups, &mut faults);
+        groups.finish();
         let files = Files::of(files);
-        let vars = Resolver::new(&groups, &files, Path::new("i")).of("h", &mut faults);
+        let around = Around {
+            inventories: vec!["i".into()],
+            playbook: Some("p".into()),
+            extra: Vars::new(),
+        };
+        let vars = Resolver::new(&groups, &files, &around, &Keys::default()).of("h", &mut faults);
         let x = vars.get("x").map(|var| var.value.to_string());
         (x.unwrap_or_default(), faults.into_list().len())
     }
@@ -151,8 +239,10 @@ mod tests {
             (None, Some(("i/group_vars/all.yml", "x: 3"))),
             (None, Some(("i/group_vars/top.yaml", "x: 4"))),
             (None, Some(("i/group_vars/web.json", "{\"x\": 5}"))),
-            (Some("[web]\nh x=6\n"), None),
-            (None, Some(("i/host_vars/h", "x: 7"))),
+            (None, Some(("p/group_vars/web.yml", "x: 6"))),
+            (Some("[web]\nh x=7\n"), None),
+            (None, Some(("i/host_vars/h", "x: 8"))),
+            (None, Some(("p/host_vars/h", "x: 9"))),
         ]
         .into_iter()
         .enumerate()
@@ -187,11 +277,12 @@ mod tests {
                 PLAIN,
                 &[
                     ("i/group_vars/web", "a: ["),
-                    ("i/host_vars/h.yml", "$ANSIBLE_VAULT;1.1")
+                    ("i/host_vars/h.yml", "$ANSIBLE_VAULT;1.1;AES256\n00")
                 ]
             )
             .1,
-            2
+            1,
+            "an encrypted file is a notice"
         );
     }
 }

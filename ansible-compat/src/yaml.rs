@@ -1,4 +1,4 @@
-//! Reads an inventory in Ansible's YAML form, and the YAML of variable files.
+//! Reads an inventory in Ansible's YAML form; `document` has read the text.
 //!
 //! A `!vault` value becomes `{"__ansible_vault": …}` and an `!unsafe` text `{"__ansible_unsafe": …}`, as in Ansible's
 //! own JSON: so both survive in a plain JSON value, and files that `ansible-inventory` wrote read the same.
@@ -6,7 +6,6 @@
 use crate::faults::{Faults, Place};
 use crate::groups::{Groups, Var, Vars};
 use crate::range;
-use landfall_core::explain::{Code, Diagnosis};
 use serde_json::{Map, Value};
 use std::rc::Rc;
 
@@ -15,70 +14,12 @@ pub const VAULT: &str = "__ansible_vault";
 /// Key of a text that must not be taken for an expression.
 pub const UNSAFE: &str = "__ansible_unsafe";
 
-/// Parses YAML (or JSON) to a value; merge keys are applied. An empty text is null.
-pub fn value(text: &str, file: &str) -> Result<Value, Diagnosis> {
-    let syntax = |why: String| Diagnosis::new(Code::SpecSyntax, why);
-    if text.trim_start().starts_with("$ANSIBLE_VAULT") {
-        let why = format!("{file} is encrypted by ansible-vault, which cannot be read yet");
-        return Err(syntax(why).next(format!(
-            "put what landfall needs in plain text, or: ansible-vault decrypt {file}"
-        )));
-    }
-    let invalid = |error| syntax(format!("{file} is no valid YAML")).because(&error);
-    let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(invalid)?;
-    value.apply_merge().map_err(invalid)?;
-    json(value).map_err(|why| syntax(format!("{file}: {why}")))
-}
-
-fn json(value: serde_yaml::Value) -> Result<Value, String> {
-    use serde_yaml::Value as Yaml;
-    Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => Value::Bool(flag),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(n), _) => Value::from(n),
-            (None, Some(n)) => Value::from(n),
-            (None, None) => number.as_f64().map_or(Value::Null, Value::from),
-        },
-        Yaml::String(text) => Value::String(text),
-        Yaml::Sequence(items) => Value::Array(items.into_iter().map(json).collect::<Result<_, _>>()?),
-        Yaml::Mapping(pairs) => {
-            let mut map = Map::new();
-            for (key, value) in pairs {
-                map.insert(key_text(key)?, json(value)?);
-            }
-            Value::Object(map)
-        }
-        Yaml::Tagged(tagged) => {
-            let key = match tagged.tag.to_string().as_str() {
-                "!vault" | "!vault-encrypted" => VAULT,
-                "!unsafe" => UNSAFE,
-                other => return Err(format!("the tag {other} is unknown; !vault and !unsafe are known")),
-            };
-            Value::Object(Map::from_iter([(key.to_owned(), json(tagged.value)?)]))
-        }
-    })
-}
-
-fn key_text(key: serde_yaml::Value) -> Result<String, String> {
-    match json(key)? {
-        Value::String(text) => Ok(text),
-        Value::Array(_) | Value::Object(_) => Err("a key must be text".to_owned()),
-        other => Ok(other.to_string()),
-    }
-}
-
-/// Reads the groups from the value of an inventory file.
-pub fn groups(value: &Map<String, Value>, file: &Rc<str>, faults: &mut Faults) -> Groups {
-    let mut reader = Reader {
-        groups: Groups::new(),
-        file,
-        faults,
-    };
+/// Reads the groups from the value of an inventory file into `groups`.
+pub fn groups(value: &Map<String, Value>, file: &Rc<str>, groups: &mut Groups, faults: &mut Faults) {
+    let mut reader = Reader { groups, file, faults };
     for (name, body) in value {
         reader.group(name, body, name);
     }
-    reader.groups
 }
 
 /// Turns a mapping to variables; `path` leads to it and may be empty.
@@ -96,7 +37,7 @@ pub fn vars(map: &Map<String, Value>, file: &Rc<str>, path: &str) -> Vars {
 }
 
 struct Reader<'a> {
-    groups: Groups,
+    groups: &'a mut Groups,
     file: &'a Rc<str>,
     faults: &'a mut Faults,
 }
@@ -193,11 +134,13 @@ mod tests {
 
     fn read(text: &str) -> (Groups, Vec<String>) {
         let mut faults = Faults::default();
-        let Value::Object(map) = value(text, "h.yml").unwrap() else {
+        let Value::Object(map) = crate::document::parse(text).unwrap().value else {
             panic!("no mapping");
         };
-        let groups = groups(&map, &"h.yml".into(), &mut faults);
-        (groups, faults.into_list().into_iter().map(|d| d.what).collect())
+        let mut found = Groups::new();
+        groups(&map, &"h.yml".into(), &mut found, &mut faults);
+        found.finish();
+        (found, faults.into_list().into_iter().map(|d| d.what).collect())
     }
 
     #[test]
@@ -238,28 +181,5 @@ mod tests {
         }
         assert_eq!(faults.len(), 8);
         assert!(!all.contains("hush"));
-    }
-
-    #[test]
-    fn tags_and_merge_keys_are_understood() {
-        let text = "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00\nb: !unsafe '{{x}}'\nc: &c {x: 1}\nd: {<<: *c, y: 2}\n1: -3\n";
-        let value = value(text, "v.yml").unwrap();
-        assert!(value["a"][VAULT].is_string());
-        assert_eq!(value["b"], json!({UNSAFE: "{{x}}"}));
-        assert_eq!(value["d"], json!({"y": 2, "x": 1}));
-        assert_eq!(value["1"], json!(-3));
-    }
-
-    #[test]
-    fn what_is_no_plain_yaml_is_refused() {
-        for (text, wanted) in [
-            ("$ANSIBLE_VAULT;1.1;AES256\n00\n", "encrypted"),
-            ("a: [", "no valid YAML"),
-            ("a: 1\na: 2\n", "no valid YAML"),
-            ("a: !python x", "!python is unknown"),
-        ] {
-            let diagnosis = value(text, "v.yml").unwrap_err();
-            assert!(diagnosis.what.contains(wanted), "{text}: {diagnosis}");
-        }
     }
 }

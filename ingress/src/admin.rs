@@ -12,6 +12,7 @@ mod health;
 mod report;
 
 use crate::args::Serve;
+use crate::files;
 use crate::handover::Door;
 use crate::metrics::{Text, label};
 use crate::proxy::Proxy;
@@ -99,7 +100,8 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
         let slot = Arc::clone(&slots).acquire_owned().await.ok();
         let (stream, peer) = match door.accept().await {
             Some(Ok(accepted)) => accepted,
-            Some(Err(_)) => {
+            Some(Err(error)) => {
+                files::ran_out(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -204,6 +206,33 @@ impl Site {
                 ),
                 ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
             ],
+        );
+        let bounds = self.proxy.bounds();
+        for (name, help, value) in [
+            (
+                "open_files_limit",
+                "Files that this process may have open.",
+                files::limit(),
+            ),
+            (
+                "connections_limit",
+                "Connections that clients may have at once; idle ones give way for new ones.",
+                count(bounds.connections),
+            ),
+            (
+                "connections_per_address_limit",
+                "The same for one address, or one IPv6 /64.",
+                count(bounds.connections_per_address),
+            ),
+        ] {
+            text.series(name, "gauge", help, [(String::new(), value)]);
+        }
+        let help = "Times that no file was left for a connection.";
+        text.series(
+            "open_files_shortages_total",
+            "counter",
+            help,
+            [(String::new(), files::shortages())],
         );
         let dropped = [(String::new(), state.observer.log.dropped())];
         let help = "Lines of the access log that found its queue full.";

@@ -13,7 +13,7 @@ mod endpoint;
 mod random;
 mod turn;
 
-pub use attempts::{Attempts, Lost};
+pub use attempts::{Attempts, Lost, Onward};
 pub use backend::{Backend, Endpoints, Found, Resolved};
 pub use endpoint::{Endpoint, Outcome};
 pub use turn::Turn;
@@ -76,6 +76,11 @@ impl Pick {
     pub fn report(&self, outcome: Outcome) {
         self.backend.report(&self.endpoint, outcome);
     }
+
+    /// Whether a request that the endpoint may have seen may be sent once more; takes from the backend's budget.
+    pub fn may_repeat(&self) -> bool {
+        self.backend.may_retry()
+    }
 }
 
 impl Drop for Pick {
@@ -87,9 +92,6 @@ impl Drop for Pick {
 /// Returns an endpoint for a request, `None` when all were tried or there are none.
 pub fn choose(backend: &Arc<Backend>, choice: &Choice<'_>) -> Option<Pick> {
     let set = backend.endpoints();
-    if choice.tried.is_empty() {
-        backend.budget.request();
-    }
     if choice.preference == Preference::Service {
         return service(&set, choice).map(|e| Pick::new(e, backend));
     }

@@ -8,5 +8,5 @@ mod stalls;
 mod upload;
 
 pub use download::{Download, DownloadError};
-pub use stalls::Stalls;
+pub use stalls::StreamStall;
 pub use upload::{Progress, Stage, Upload, UploadError, UploadLimits};

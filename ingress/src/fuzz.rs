@@ -140,6 +140,47 @@ fn a_path_means_the_same_as_its_canonical_form() {
     });
 }
 
+/// What a server sees that decodes a path, splits it, and leaves parameters out.
+fn segments(path: &str) -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).unwrap_or(0);
+        bytes.push(if byte == b'%' {
+            (digit() * 16 + digit()) as u8
+        } else {
+            byte
+        });
+    }
+    let segments = bytes.split(|byte| *byte == b'/');
+    let named = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or(segment).to_vec());
+    named.filter(|segment| !segment.is_empty()).collect()
+}
+
+#[test]
+fn the_decoded_reading_of_a_path_is_what_a_server_sees() {
+    fuzz("path", |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let Ok(path) = path::canonical(text) else { return };
+        let seen = segments(&path);
+        let dots = seen.iter().any(|segment| matches!(&segment[..], b"." | b".."));
+        match path::decoded(&path) {
+            Err(why) => assert!(dots, "{path:?}: {why}"),
+            Ok(read) => {
+                assert!(!dots, "{path:?}");
+                let read = read.unwrap_or_else(|| path.to_string());
+                assert!(path::is_canonical(read.as_bytes()), "{path:?} {read:?}");
+                assert_eq!(
+                    segments(&read.replace("%3B", "")),
+                    segments(&read),
+                    "no parameter is left in {read:?}"
+                );
+                assert_eq!(segments(&read), seen, "{path:?} {read:?}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_host_is_read_once_and_for_all() {
     fuzz("host", |input| {

@@ -15,7 +15,7 @@ pub struct Limits {
     pub head_fields: usize,
     /// Longest time in which a client takes nothing of what is sent to it (nginx's `send_timeout`).
     pub client_stall: Duration,
-    /// Connections of clients at once; each may need a second one to an endpoint. More wait in the kernel's queue.
+    /// Connections of clients at once, where open files allow it ([`Limits::within`]). More wait in the kernel's queue.
     pub connections: usize,
     /// Longest wait for a connection to an endpoint. Within a cluster it takes milliseconds; a lost SYN is repeated after 1 s.
     pub connect: Duration,
@@ -61,6 +61,23 @@ pub struct Limits {
     pub http2_stream_window: u32,
     /// The same for a whole connection.
     pub http2_connection_window: u32,
+    /// The same for connections of an address that holds half of what it may: what RFC 9113 begins with.
+    pub http2_small_window: u32,
+    /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
+    pub http2_send_buffer: usize,
+    /// Bytes that requests of one connection may hold at once: heads, bodies that endpoints have not taken, and `request_cost` each. With
+    /// `sent_bytes`, and what is not counted, below 4 MiB.
+    pub received_bytes: usize,
+    /// Bytes of answers that one HTTP/2 connection may hold.
+    pub sent_bytes: usize,
+    /// Bytes of both kinds that all connections of one address may hold.
+    pub bytes_per_address: usize,
+    /// What a connection counts for: its buffers and its task. HTTP/1.1 takes 6 KiB idle and 16 KiB for what it reads.
+    pub connection_cost: usize,
+    /// What one of HTTP/2 counts for beside that; both together are what 1,500 idle ones were measured to take (35 KiB each, 2026-11-28).
+    pub http2_cost: usize,
+    /// What a request counts for, beside its head: its record, its tasks and its connection to an endpoint.
+    pub request_cost: usize,
     /// How often the other side of an HTTP/2 connection is asked whether it is there.
     pub http2_ping: Duration,
     /// Longest wait for the answer to that.
@@ -125,6 +142,14 @@ impl Default for Limits {
             http2_streams: 100,
             http2_stream_window: 256 * 1024,
             http2_connection_window: 1024 * 1024,
+            http2_small_window: 65_535,
+            http2_send_buffer: 16 * 1024,
+            received_bytes: 2560 * 1024,
+            sent_bytes: 1024 * 1024,
+            bytes_per_address: 256 * 1024 * 1024,
+            connection_cost: 16 * 1024,
+            http2_cost: 20 * 1024,
+            request_cost: 8 * 1024,
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),
             sweep: Duration::from_secs(5),
@@ -141,6 +166,25 @@ impl Default for Limits {
             mirrored_requests: 64,
             mirrored_bytes: 64 * 1024,
             quick: true,
+        }
+    }
+}
+
+/// Files that are kept for what is no connection of a client nor one to an endpoint for it: listeners, the API's watches, Secrets, the
+/// dashboard, questions of the kubelet. At most so many, and never more than an eighth of all.
+const FILES_KEPT: u64 = 256;
+
+impl Limits {
+    /// The same with as many connections as this many open files allow: two each, one to the client and one to an endpoint.
+    pub fn within(self, files: u64) -> Self {
+        let kept = FILES_KEPT.min(files / 8);
+        let connections = usize::try_from((files - kept) / 2).unwrap_or(usize::MAX);
+        let connections = self.connections.min(connections);
+        Self {
+            connections,
+            // Some are left for others, whoever it is that asks for all.
+            connections_per_address: self.connections_per_address.min(connections - connections / 8),
+            ..self
         }
     }
 }
@@ -182,7 +226,8 @@ pub const EJECT_LONGEST: Duration = Duration::from_secs(60);
 pub const RETRIES_PER_HUNDRED: u32 = 20;
 /// Retries per second that need no requests, for Services with few of them.
 pub const RETRIES_PER_SECOND: u32 = 10;
-/// How often one request is repeated after an endpoint may have acted on it; failed connections do not count.
+/// How often one request is repeated after an endpoint saw it or may have seen it, whatever the reasons are: a kept connection that
+/// ended, a refused stream, a status. Failed connections do not count.
 pub const REPEATS: usize = 2;
 /// Most retries that are saved up: a second's worth at 500 requests per second.
 pub const RETRIES_SAVED: u32 = 100;
@@ -220,3 +265,21 @@ pub const EVENTS_PER_ROUND: usize = 10;
 pub const EVENTS_KNOWN: usize = 1000;
 /// Longest text of an Event (the API's own bound is 1024 bytes).
 pub const EVENT_NOTE_BYTES: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_bounded_by_the_open_files_that_were_granted() {
+        let bounds = |files| {
+            let limits = Limits::default().within(files);
+            (limits.connections, limits.connections_per_address)
+        };
+        assert_eq!(bounds(1024), (448, 392));
+        assert_eq!(bounds(20_000), (9872, 8192));
+        assert_eq!(bounds(524_288), (16_384, 8192));
+        assert_eq!(bounds(u64::MAX), (16_384, 8192));
+        assert_eq!(bounds(0), (0, 0));
+    }
+}

@@ -17,6 +17,7 @@ mod chance;
 mod check;
 mod clock;
 mod events;
+mod files;
 #[cfg(test)]
 mod fuzz;
 mod handover;

@@ -45,6 +45,8 @@ pub struct Counters {
     pub connections: Gauge,
     /// Connections that were closed at once, because their address had too many.
     pub refused_connections: AtomicU64,
+    /// Streams of HTTP/2 that were refused, because their connection or address held too much.
+    pub refused_streams: AtomicU64,
     /// Connections of clients that are upgraded, mostly to WebSocket.
     pub tunnels: Gauge,
     open: [Gauge; OpenProtocol::ALL.len()],
@@ -174,6 +176,11 @@ impl Counters {
                 "refused_connections_total",
                 "Connections closed at once, because their address had too many.",
                 &self.refused_connections,
+            ),
+            (
+                "refused_streams_total",
+                "HTTP/2 streams refused, because their connection or address held too much memory.",
+                &self.refused_streams,
             ),
             (
                 "tls_handshake_failures_total",

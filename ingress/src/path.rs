@@ -6,7 +6,8 @@
 //! - encoded unreserved characters (RFC 3986, 2.3: letters, digits, `-._~`) are decoded, all other encodings stay, in upper case;
 //! - characters that a path may not hold as they are get encoded;
 //! - doubled slashes become one, as in nginx, then `.` and `..` are resolved (RFC 3986, 5.2.4), never above the root;
-//! - `%2F` stays as it is: it is no separator here, and is forwarded encoded;
+//! - `%2F` stays as it is: it is no separator here, and is forwarded encoded. What servers make of a path that decode it before they look
+//!   it up is [`decoded`]; where that leads to another route, the request is refused;
 //! - 400 for what endpoints read in different ways: backslashes and `%5C`, `%00`, a `%` without two hex digits, and `.;` or `..;` in
 //!   front of a path parameter, which Java servers take for a dot segment.
 //!
@@ -34,6 +35,8 @@ pub enum BadPath {
     Ambiguous,
     /// `%2F` on a route that refuses it.
     EncodedSlash,
+    /// A dot segment that shows only when the path is decoded.
+    HiddenDots,
 }
 
 impl fmt::Display for BadPath {
@@ -47,6 +50,7 @@ impl fmt::Display for BadPath {
             Self::NotCanonical => "the path is not canonical, which this route asks for",
             Self::Ambiguous => "the path holds doubled slashes beside dot segments",
             Self::EncodedSlash => "the path holds an encoded slash, which this route refuses",
+            Self::HiddenDots => "the path holds a dot segment that shows only when it is decoded",
         })
     }
 }
@@ -63,6 +67,63 @@ pub enum PathMode {
     Reject,
     /// Answered with 400, and so is `%2F`.
     Strict,
+}
+
+/// What is done with a path that means another one to a server that decodes it before it looks it up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EncodedMode {
+    /// Refused where the other one has another route.
+    #[default]
+    Compare,
+    /// Passes from other routes to this one; requests that are routed here already pass anyway.
+    Allow,
+    /// Refused, wherever it leads.
+    Refuse,
+}
+
+/// Whether [`decoded`] may have something to say of a canonical path: it has a parameter, or an encoded character that a path may hold as
+/// it is. What is no character of a path reads like itself.
+pub fn may_read_otherwise(canonical: &str) -> bool {
+    let bytes = canonical.as_bytes();
+    bytes.iter().enumerate().any(|(at, byte)| match byte {
+        b';' => true,
+        b'%' => hex_value(bytes, at).is_none_or(is_path_byte),
+        _ => false,
+    })
+}
+
+/// Returns what a canonical path is to a server that decodes it once before it looks it up, as nginx, Go and WSGI do, and that leaves
+/// path parameters out, as Java's do: in canonical form again. `None` when that is the same path.
+///
+/// A dot segment that shows only then is refused: no client has a use for it (CVE-2021-29492, CVE-2025-66490).
+pub fn decoded(canonical: &str) -> Result<Option<String>, BadPath> {
+    if !may_read_otherwise(canonical) {
+        return Ok(None);
+    }
+    let bytes = canonical.as_bytes();
+    let mut out = String::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(&byte) = bytes.get(i) {
+        let value = match byte {
+            b'%' => {
+                i += 2;
+                hex_value(bytes, i - 2).ok_or(BadPath::Encoding)?
+            }
+            byte => byte,
+        };
+        if is_path_byte(value) {
+            out.push(char::from(value));
+        } else {
+            push_encoded(&mut out, value);
+        }
+        i += 1;
+    }
+    let segments: Vec<&str> = out.split('/').map(|s| s.split(';').next().unwrap_or(s)).collect();
+    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+        return Err(BadPath::HiddenDots);
+    }
+    let path = resolve(&segments.join("/"));
+    Ok((path != canonical).then_some(path))
 }
 
 /// Returns the canonical form of a path without its query, or why there is none.
@@ -113,7 +174,7 @@ pub fn is_canonical(path: &[u8]) -> bool {
             b'/' if before == b'/' => return false,
             // A segment that begins with a dot is looked at closely.
             b'.' if before == b'/' && !plain_dots(&path[i..]) => return false,
-            b'%' => match decoded(path, i) {
+            b'%' => match hex_value(path, i) {
                 Some(value) if stays_encoded(value) && !has_lower_hex(path, i) => i += 2,
                 _ => return false,
             },
@@ -147,7 +208,7 @@ fn respell(path: &str) -> Result<String, BadPath> {
     while let Some(&byte) = bytes.get(i) {
         match byte {
             b'%' => {
-                let value = decoded(bytes, i).ok_or(BadPath::Encoding)?;
+                let value = hex_value(bytes, i).ok_or(BadPath::Encoding)?;
                 match value {
                     0 => return Err(BadPath::Nul),
                     b'\\' => return Err(BadPath::Backslash),
@@ -196,7 +257,7 @@ fn resolve(path: &str) -> String {
 }
 
 /// The byte that `%XX` at this place stands for.
-fn decoded(bytes: &[u8], at: usize) -> Option<u8> {
+fn hex_value(bytes: &[u8], at: usize) -> Option<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
     let (high, low) = (digit(bytes.get(at + 1))?, digit(bytes.get(at + 2))?);
     u8::try_from(high * 16 + low).ok()

@@ -5,7 +5,7 @@
 //! in place, or are left out and remarked when there is none.
 
 pub use crate::annotations::target::Target;
-pub use crate::path::PathMode;
+pub use crate::path::{EncodedMode, PathMode};
 
 use crate::tls::backend::Identity;
 use hyper::StatusCode;
@@ -39,6 +39,8 @@ pub struct Policy {
     pub rewrite: Option<Rewrite>,
     /// How paths that are not canonical are treated.
     pub paths: PathMode,
+    /// How paths are treated that mean another one when they are decoded.
+    pub encoded_paths: EncodedMode,
     /// Largest request body in bytes; none is unlimited.
     pub body_limit_bytes: Option<u64>,
     /// Waits; what is `None` is as in [`crate::limits::Limits`].
@@ -78,6 +80,8 @@ impl Policy {
             cors,
             rewrite,
             paths,
+            // Paths with encodings do not go the quick way.
+            encoded_paths: _,
             body_limit_bytes: _,
             timeouts: _,
             retries,
@@ -128,9 +132,11 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Whether a client may come.
-    pub fn admits(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
+    /// Whether a client may come. One whose address is not known is on every list of denied ones, and on none of allowed ones.
+    pub fn admits(&self, client: Option<IpAddr>) -> bool {
+        let Some(client) = client.map(|client| client.to_canonical()) else {
+            return self.allow.is_empty() && self.deny.is_empty();
+        };
         let within = |list: &[Network]| list.iter().any(|network| network.contains(client));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }
@@ -498,14 +504,20 @@ mod tests {
 
     #[test]
     fn denied_clients_are_refused_and_an_empty_list_allows_all() {
-        let networks = |list: &[&str]| list.iter().map(|n| Network::parse(n).unwrap()).collect();
+        let networks = |list: &[&str]| list.iter().map(|n| Network::parse(n).unwrap()).collect::<Vec<_>>();
         let sources = Sources {
             allow: networks(&["10.0.0.0/8"]),
             deny: networks(&["10.9.0.0/16"]),
         };
-        let admits = |address: &str| sources.admits(address.parse().unwrap());
+        let admits = |address: &str| sources.admits(Some(address.parse().unwrap()));
         assert!(admits("10.1.1.1") && admits("::ffff:10.1.1.1"));
         assert!(!admits("10.9.1.1") && !admits("11.0.0.1"));
-        assert!(Sources::default().admits("11.0.0.1".parse().unwrap()));
+        assert!(Sources::default().admits(Some("11.0.0.1".parse().unwrap())));
+        let only = |allow: &[&str], deny: &[&str]| Sources {
+            allow: networks(allow),
+            deny: networks(deny),
+        };
+        assert!(Sources::default().admits(None));
+        assert!(!only(&["0.0.0.0/0"], &[]).admits(None) && !only(&[], &["10.0.0.0/8"]).admits(None));
     }
 }

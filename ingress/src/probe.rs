@@ -1,6 +1,7 @@
 //! How a pod's own kubelet asks after it: over a Unix socket of the pod's own, by `landfall-ingress probe`. On the host's network a port
 //! would be answered by whichever of two pods has it at that moment.
 
+use crate::files;
 use crate::log;
 use crate::state::State;
 use std::io::{Read, Write};
@@ -79,9 +80,13 @@ pub async fn serve(listener: UnixListener, state: Arc<State>) {
     loop {
         // The semaphore is never closed.
         let slot = Arc::clone(&slots).acquire_owned().await.ok();
-        let Ok((mut stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                files::ran_out(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {

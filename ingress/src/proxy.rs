@@ -10,6 +10,8 @@
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
+pub(crate) mod budget;
+pub(crate) mod claims;
 mod connection;
 mod exchange;
 pub(crate) mod foresee;
@@ -38,9 +40,10 @@ pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
+use crate::files;
 use crate::limits::Limits;
 use crate::path;
-use crate::policy::Network;
+use crate::policy::{EncodedMode, Network};
 use crate::reason::Reason;
 use crate::route::{Route, Snapshot};
 use crate::state::State;
@@ -51,14 +54,19 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use registry::Registry;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 use upgrade::Wish;
 
 /// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
 const HTTPS_PORT: u16 = 443;
+
+/// Idle connections of clients that are closed for each shortage of open files. It is one more than are needed for the connection that
+/// found none, and its own to an endpoint, many times over; shortages come in crowds.
+const GIVEN_BACK: usize = 16;
 
 /// What every connection shares.
 pub struct Proxy {
@@ -97,7 +105,8 @@ impl Front {
 /// What is known of a connection before its first request; of a request, when trusted proxies in front tell more.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The client's address, from the connection or from a PROXY header.
+    /// The client's address, from the connection or as trusted proxies in front tell it; an unspecified one when they tell none that can
+    /// be read. For policy and for others there is [`Client::known_address`] and [`Client::address_text`].
     pub address: SocketAddr,
     /// Port that the client asked, for X-Forwarded-Port.
     pub port: u16,
@@ -120,6 +129,18 @@ impl Client {
             tls: None,
         }
     }
+
+    /// The client's address, an IPv4 address as such. `None` when it is not known: then it is not the front's either.
+    pub fn known_address(&self) -> Option<IpAddr> {
+        let address = self.address.ip().to_canonical();
+        (!address.is_unspecified()).then_some(address)
+    }
+
+    /// The address for fields and texts; `unknown`, as RFC 7239 has it, when it is not known.
+    pub fn address_text(&self) -> String {
+        let address = self.known_address();
+        address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+    }
 }
 
 impl Proxy {
@@ -134,20 +155,34 @@ impl Proxy {
             front,
             names: Names::default(),
         });
-        tokio::spawn(sweep(Arc::downgrade(&proxy), proxy.limits.sweep));
+        tokio::spawn(tidy(Arc::downgrade(&proxy), proxy.limits.sweep));
         proxy
     }
 
-    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before.
+    /// The bounds that it keeps.
+    pub fn bounds(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Ends what nobody waits for: kept connections to endpoints, and the clients' connections that were idle longest.
+    fn give_files_back(&self) {
+        self.upstream.close_idle();
+        self.registry.close_idle(GIVEN_BACK);
+    }
+
+    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `repeats` counts the times that an endpoint may
+    /// have seen it already.
     async fn answer(
         &self,
         request: Request<Upload>,
         client: &Arc<Client>,
         interim: Option<&Arc<Interim>>,
+        repeats: usize,
     ) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
         let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
         exchange.interim = interim.cloned();
+        exchange.repeats = repeats;
         let response = self.respond(request, client, &mut exchange).await;
         self.finish(response, exchange)
     }
@@ -212,6 +247,7 @@ impl Proxy {
         let (route, routed) = find(&mut request, &exchange.host, &snapshot)?;
         exchange.found(route);
 
+        exchange.hops = headers::hops(request.headers());
         let told = headers::origin(request.headers(), client, &self.front.trusted);
         if let Some(told) = told {
             exchange.client = Arc::new(told);
@@ -219,7 +255,7 @@ impl Proxy {
         // Who asked, as far as it is known: what a route's policy goes by.
         let origin = Arc::clone(&exchange.client);
 
-        policy::strip_claims(request.headers_mut(), route);
+        policy::strip_claims(request.headers_mut(), client, route);
         let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
         let mut passage = match self.policies.before(&asked, &snapshot).await {
             Ok(passage) => passage,
@@ -260,7 +296,7 @@ impl Proxy {
         exchange.uploads(request.body().progress());
         let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         let wish = Wish::of(&request);
-        let mut request = headers::outgoing(request, client, origin, name).ok_or(Reason::BadRequest)?;
+        let mut request = headers::outgoing(request, client, origin, exchange.hops, name).ok_or(Reason::BadRequest)?;
         exchange.request_id = request.headers().get(&headers::REQUEST_ID).cloned();
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());
@@ -314,7 +350,11 @@ fn find<'s, B>(
 ) -> Result<(&'s Arc<Route>, Option<String>), Reason> {
     let asked = request.uri().path();
     let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
+    let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
     let route = snapshot.find(host, &canonical).ok_or(Reason::NoRoute)?;
+    if let Some(read) = read {
+        compare(route, snapshot.find(host, &read))?;
+    }
     let routed = match &canonical {
         Cow::Owned(path) => Some(path.clone()),
         Cow::Borrowed(_) => None,
@@ -326,12 +366,27 @@ fn find<'s, B>(
     Ok((route, routed))
 }
 
-/// Closes connections to endpoints that are not wanted any more, as long as there is the proxy.
-async fn sweep(proxy: Weak<Proxy>, every: Duration) {
+/// Refuses a path that servers behind may take for one of another route: what protects that one would be passed by.
+fn compare(route: &Arc<Route>, decoded: Option<&Arc<Route>>) -> Result<(), Reason> {
+    let other = decoded.filter(|other| !Arc::ptr_eq(other, route));
+    let open = other.is_none_or(|other| other.policy.encoded_paths == EncodedMode::Allow);
+    let refused = route.policy.encoded_paths == EncodedMode::Refuse;
+    (open && !refused).then_some(()).ok_or(Reason::EncodedPath)
+}
+
+/// Closes connections to endpoints that are not wanted any more, and idle ones of both sides when open files run out, as long as there is
+/// the proxy.
+async fn tidy(proxy: Weak<Proxy>, every: Duration) {
+    let mut next = Instant::now() + every;
     loop {
-        tokio::time::sleep(every).await;
+        let short = tokio::time::timeout_at(next, files::shortage()).await.is_ok();
         let Some(proxy) = proxy.upgrade() else { return };
-        proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
+        if short {
+            proxy.give_files_back();
+        } else {
+            next = Instant::now() + every;
+            proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
+        }
     }
 }
 

@@ -44,6 +44,8 @@ macro_rules! reasons {
 reasons! {
     /// The request makes no sense.
     BadRequest: BAD_REQUEST "bad_request" "400: a valid target and exactly one valid Host are needed\n";
+    /// A path that is another route's once it is decoded, or that hides a dot segment.
+    EncodedPath: BAD_REQUEST "encoded_path" "400: decoded, this path is another one\n";
     /// A request that two parsers could read in two ways.
     BadFraming: BAD_REQUEST "bad_framing" "400: this is no well-formed HTTP/1 request\n";
     /// No Ingress has this host and path.
@@ -84,6 +86,10 @@ reasons! {
     AuthForbids: FORBIDDEN "auth_forbids" "403: the authentication service does not allow this\n";
     /// The authentication service cannot be asked, or gave no answer that says something.
     AuthBroken: BAD_GATEWAY "auth_broken" "502: the authentication service does not answer\n";
+    /// The request has come through proxies of this kind too often: a backend leads back here.
+    Loop: LOOP_DETECTED "loop" "508: this request comes back here again and again\n";
+    /// `Max-Forwards` says that the request ends here (RFC 9110, 7.6.2).
+    MaxForwards: OK "max_forwards" "200: Max-Forwards ends this request here\n";
     /// The Service is missing or has no usable endpoint.
     NoEndpoint: SERVICE_UNAVAILABLE "no_endpoint" "503: the Service has no endpoint\n";
     /// No endpoint took a connection.

@@ -11,7 +11,7 @@ use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
 use crate::traffic::EntryPoint;
-use crate::{admin, log, probe, proxy, status, watch};
+use crate::{admin, files, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,13 @@ pub async fn run(args: Serve) -> Result<(), String> {
         AccessLog::start(args.access_log, std::io::stdout()),
     );
     let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
-    let proxy = Proxy::new(Arc::clone(&state), Limits::default(), args.front.clone());
+    let files = files::raise_limit();
+    let limits = Limits::default().within(files);
+    log(&format!(
+        "limits open_files={files} connections={} connections_per_address={}",
+        limits.connections, limits.connections_per_address
+    ));
+    let proxy = Proxy::new(Arc::clone(&state), limits, args.front.clone());
     let site = Arc::new(admin::Site::new(&args, Arc::clone(&state), Arc::clone(&proxy))?);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();

@@ -1,9 +1,9 @@
 //! The way to endpoints: connections by protocol, kept between requests, given up when they are idle too long.
 //!
-//! INVARIANT: a request comes back as [`Failure::Untouched`] only when no byte of it was sent, or when the endpoint said that it did
-//! not act on it, so another endpoint may have it. What an endpoint may have acted on is sent again only if it is safe by its method,
-//! has no body, and a kept connection ended before the answer began: then the other side closed it while the request was on its way
-//! (RFC 9110, 9.2.2).
+//! INVARIANT: a request comes back as [`Failure::Untouched`] only when no byte of it was sent, so another endpoint may have it. It comes
+//! back as [`Failure::Seen`] when the endpoint said that it did not act on it (RFC 9113, 8.7), or when it is safe by its method, has no
+//! body, and a kept connection ended before the answer began: then the other side closed it while the request was on its way (RFC 9110,
+//! 9.2.2). Whether it is sent again then is not decided here: no connection is tried after one that saw the request.
 
 mod body;
 mod connect;
@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 
 use crate::alarm::Alarm;
+use crate::balance::Onward;
 use crate::body::{Progress, Stage, Upload};
 use crate::limits::Limits;
 use crate::policy::{Protocol, Timeouts};
@@ -41,6 +42,15 @@ pub struct Destination {
     pub protocol: Protocol,
     /// How TLS is spoken, where the protocol has it.
     pub tls: Option<Tls>,
+}
+
+/// Which connection a request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// One that is open already, when there is one.
+    Kept,
+    /// A new one.
+    New,
 }
 
 /// Bounds of the waits for an endpoint.
@@ -81,6 +91,8 @@ impl Waits {
 pub enum Failure {
     /// The endpoint took nothing of the request, which comes back: another endpoint can have it.
     Untouched(Box<Request<Upload>>),
+    /// The endpoint saw the request, which comes back and may be sent there: to a limited extent ([`crate::balance::Attempts::again`]).
+    Seen(Box<Request<Upload>>, Onward),
     /// The endpoint may have acted.
     Broken,
     /// No answer in time; the endpoint may have acted.
@@ -104,18 +116,19 @@ impl Upstream {
         }
     }
 
-    /// Sends a request to one endpoint, over a kept connection when there is one, and waits for the head of the answer within `waits`.
+    /// Sends a request to one endpoint, over a connection as `over` says, and waits for the head of the answer within `waits`.
     /// Interim answers over HTTP/1.1 go to `interim`.
     pub(crate) async fn send(
         &self,
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
+        over: Over,
         interim: Option<&Interim>,
     ) -> Result<Response<Body>, Failure> {
         match to.protocol {
-            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits, interim).await,
-            Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits).await,
+            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits, over, interim).await,
+            Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits, over).await,
         }
     }
 
@@ -123,6 +136,12 @@ impl Upstream {
     /// cannot be had within `waits.connect`.
     pub async fn connection(&self, address: SocketAddr, waits: &Waits) -> Option<Taken> {
         self.http1.connection(address, waits).await
+    }
+
+    /// Closes connections that carry no request.
+    pub fn close_idle(&self) {
+        self.http1.close_idle();
+        self.http2.close_idle();
     }
 
     /// Closes connections to endpoints that no route leads to any more, and those that were idle too long.

@@ -20,6 +20,7 @@ const STANDALONE_HEAD: &str = "\
 # landfall-ingress for a cluster that landfall did not install. Rendered by landfall-manifests; a test holds that it is current.
 # Put the image where your nodes find it and its name at `image:`, then: kubectl apply -f deploy.yaml
 # It listens on :80, :443 and :8080 of every node. It is not the default class: Ingresses name it by `ingressClassName: landfall`.
+# Open files: a Pod has containerd's limit (`LimitNOFILE`); 33,024 serve 16,384 connections, 1,024 serve 448 (README: Open files).
 # Secrets: none can be read. `landfall-ingress rbac` prints the Roles for those that your Ingresses name.
 # Settings are the `args` of the DaemonSet; the pods are replaced one by one, without a lost request. Beside those that stand there:
 #   --trusted-cidrs=10.0.0.0/8,...   proxies in front whose X-Forwarded-* are believed

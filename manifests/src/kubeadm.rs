@@ -28,6 +28,11 @@ pub fn kubeadm_init(
     documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
 }
 
+/// The cluster's configuration alone, for phases that need no node.
+pub fn cluster_config(spec: &ClusterSpec, index: &BundleIndex, cluster: &ClusterLayout) -> Result<String, RenderError> {
+    documents(&[cluster_configuration(spec, index, cluster)?])
+}
+
 /// Configuration by which a kubelet joins, on workers and on further control planes alike: discovery by a kubeconfig file that carries
 /// the joining identity. The kubelet of a control plane bootstraps through the node's balancer: its own API server, which kubeadm would
 /// have it ask, is not there yet, and its retries cost 10 s (measured 2026-11-24).

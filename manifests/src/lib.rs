@@ -15,7 +15,7 @@ mod sample;
 pub use dns::dns_objects;
 pub use images::{images_of, required_images};
 pub use ingress::{ingress_objects, standalone_ingress};
-pub use kubeadm::{audit_policy, control_plane_join, encryption_config, kubeadm_init, kubelet_join};
+pub use kubeadm::{audit_policy, cluster_config, control_plane_join, encryption_config, kubeadm_init, kubelet_join};
 pub use network::{cni_template, flannel_objects};
 pub use node_files::{containerd_config, hosts_lines, kernel_settings, resolv_conf, units};
 pub use sample::{probe_objects, sample_objects};

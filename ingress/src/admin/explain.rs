@@ -46,7 +46,7 @@ pub(super) fn explain(proxy: &Proxy, snapshot: &Snapshot, question: &Question<'_
         .filter_map(|way| Some(destination(route?, way)))
         .collect();
     let asked_path = supposed.target.split('?').next();
-    let client = foreseen.client.address.ip().to_canonical().to_string();
+    let client = foreseen.client.address_text();
     let scheme = if foreseen.client.https { "https" } else { "http" };
     Ok(json!({
         "method": supposed.method.as_str(), "host": found.host.as_deref().unwrap_or(host),

@@ -32,6 +32,7 @@ pub const NAMES: &[(&str, Support)] = &[
     ("use-regex", Approximated(REGEX)),
     ("rewrite-target", Approximated(REGEX)),
     ("paths", Served),
+    ("encoded-paths", Served),
     // Requests.
     ("proxy-body-size", Served),
     ("limit-rps", Served),
@@ -232,7 +233,13 @@ const REGEX: &str =
     "only this Ingress' own paths with characters of regular expressions are such, case counts, and Exact stays exact";
 
 /// Names without counterpart in ingress-nginx.
-const OURS_ONLY: [&str; 4] = ["paths", "hsts", "response-headers", "auth-url-ca-secret"];
+const OURS_ONLY: [&str; 5] = [
+    "paths",
+    "encoded-paths",
+    "hsts",
+    "response-headers",
+    "auth-url-ca-secret",
+];
 
 /// What becomes of a name; `None` when it is not known under its prefix.
 pub(super) fn support(short: &str, full: &str) -> Option<Support> {

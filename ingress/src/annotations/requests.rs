@@ -2,7 +2,7 @@
 
 use super::syntax;
 use super::values::Values;
-use crate::policy::{ClientLimits, HttpsRedirect, Network, PathMode, Policy, Redirect, Rewrite};
+use crate::policy::{ClientLimits, EncodedMode, HttpsRedirect, Network, PathMode, Policy, Redirect, Rewrite};
 use hyper::StatusCode;
 
 /// ingress-nginx's default.
@@ -21,6 +21,13 @@ pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy) {
         _ => Err("not canonical, keep-slashes, reject or strict"),
     });
     policy.paths = mode.unwrap_or_default();
+    let encoded = values.parse("encoded-paths", |text| match text {
+        "compare" => Ok(EncodedMode::Compare),
+        "allow" => Ok(EncodedMode::Allow),
+        "refuse" => Ok(EncodedMode::Refuse),
+        _ => Err("not compare, allow or refuse"),
+    });
+    policy.encoded_paths = encoded.unwrap_or_default();
     policy.body_limit_bytes = values.parse("proxy-body-size", syntax::size).flatten();
     limits(values, policy);
     sources(values, policy);

@@ -3,7 +3,7 @@
 use super::names::NAMES;
 use super::target::{Place, Target};
 use super::*;
-use crate::policy::{HashKey, HttpsRedirect, PathMode, Protocol};
+use crate::policy::{EncodedMode, HashKey, HttpsRedirect, PathMode, Protocol};
 use std::time::Duration;
 
 /// Secrets by `namespace/name/key`.
@@ -340,6 +340,14 @@ fn our_own_names_are_read() {
         read(&all, "d", &USERS, &Options::default())
     };
     assert_eq!(own("paths", "strict").policy.paths, PathMode::Strict);
+    for (text, mode) in [
+        ("compare", EncodedMode::Compare),
+        ("allow", EncodedMode::Allow),
+        ("refuse", EncodedMode::Refuse),
+    ] {
+        assert_eq!(own("encoded-paths", text).policy.encoded_paths, mode);
+    }
+    assert!(own("encoded-paths", "open").bad);
     assert_eq!(
         own("hsts", "max-age=60; preload").policy.hsts.unwrap(),
         "max-age=60; preload"

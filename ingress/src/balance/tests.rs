@@ -1,7 +1,7 @@
 use super::endpoint::Seen;
 use super::*;
 use crate::clock::{self, advance};
-use crate::limits::{EJECT_AFTER_BROKEN, EJECT_AFTER_UNREACHABLE, EJECT_FIRST, EJECT_LONGEST, RETRIES_SAVED};
+use crate::limits::{EJECT_AFTER_BROKEN, EJECT_AFTER_UNREACHABLE, EJECT_FIRST, EJECT_LONGEST, REPEATS, RETRIES_SAVED};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -277,7 +277,7 @@ fn repeating_what_may_have_been_acted_on_has_a_budget() {
     for _ in 0..1000 {
         let mut attempts = Attempts::new(&backend, Preference::Any, 3);
         let pick = attempts.next().unwrap();
-        allowed += u32::from(attempts.again(&pick, Outcome::Answered));
+        allowed += u32::from(attempts.again(&pick, Onward::Other));
     }
     // What was saved, and 20 for each hundred requests.
     assert!((RETRIES_SAVED..=RETRIES_SAVED + 250).contains(&allowed), "{allowed}");
@@ -354,4 +354,30 @@ fn an_endpoint_shows_its_failures_how_long_it_is_left_out_and_that_it_was_tried_
     assert_eq!(look().ejected_for, None);
     fail(&backend, 1, Outcome::Answered, 1);
     assert_eq!((look().unreachable, look().unanswered, look().failures), (0, 0, 3));
+}
+
+#[test]
+fn a_request_that_was_seen_goes_where_it_may_and_not_more_often_than_allowed() {
+    let backend = ready(&[1, 2]);
+    let mut attempts = Attempts::new(&backend, Preference::Any, 3);
+    let first = attempts.next().unwrap();
+    assert!(!attempts.needs_new_connection());
+    assert!(attempts.again(&first, Onward::Same));
+    let second = attempts.next().unwrap();
+    assert_eq!(second.address(), first.address(), "the same, by a new connection");
+    assert!(attempts.needs_new_connection());
+    assert!(attempts.again(&second, Onward::Rather));
+    let third = attempts.next().unwrap();
+    assert_ne!(third.address(), second.address());
+    assert!(!attempts.again(&third, Onward::Rather), "two repeats are all");
+    let alone = ready(&[1]);
+    let mut attempts = Attempts::new(&alone, Preference::Any, 3);
+    let pick = attempts.next().unwrap();
+    assert!(attempts.again(&pick, Onward::Rather));
+    assert_eq!(attempts.next().unwrap().address(), pick.address(), "there is no other");
+    assert!(attempts.again(&pick, Onward::Other));
+    assert_eq!(attempts.next().map(|p| p.address()), Err(Lost::Unreachable));
+    let mut resumed = Attempts::resumed(&alone, Preference::Any, 3, REPEATS);
+    let pick = resumed.next().unwrap();
+    assert!(resumed.needs_new_connection() && !resumed.again(&pick, Onward::Same));
 }

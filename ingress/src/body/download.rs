@@ -1,7 +1,8 @@
 //! The body of an answer.
 
-use super::Stalls;
+use super::StreamStall;
 use crate::alarm::Alarm;
+use crate::proxy::budget::{Budget, Charge};
 use crate::proxy::{Agreed, Exchange};
 use crate::upstream;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -22,9 +23,8 @@ pub struct Download {
 
 /// A stream of HTTP/2 that this is sent on.
 struct Watched {
-    stalls: Arc<Stalls>,
-    /// Set while the client is to take what was handed over.
-    waits: Option<u64>,
+    stall: Arc<StreamStall>,
+    budget: Arc<Budget>,
     _stream: Box<dyn Send + Sync>,
 }
 
@@ -76,10 +76,18 @@ impl Download {
     }
 
     /// Ties this to a stream of HTTP/2, which it is told of while it waits for its client.
-    pub fn watched(mut self, (stalls, stream): (Arc<Stalls>, Box<dyn Send + Sync>)) -> Self {
+    /// What is handed over counts for `budget` until it is sent.
+    pub(crate) fn watched(
+        mut self,
+        (stall, stream): (Arc<StreamStall>, Box<dyn Send + Sync>),
+        budget: &Arc<Budget>,
+    ) -> Self {
+        if let Source::Endpoint(returning) = &mut self.source {
+            returning.body.read_small_parts();
+        }
         self.watched = Some(Watched {
-            stalls,
-            waits: None,
+            stall,
+            budget: Arc::clone(budget),
             _stream: stream,
         });
         self
@@ -100,16 +108,20 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        if let Some(watched) = &mut self.watched {
-            watched.taken();
+        if let Some(watched) = &self.watched {
+            if watched.budget.poll_room(context).is_pending() {
+                watched.stall.wait_on();
+                return Poll::Pending;
+            }
+            watched.stall.taken();
         }
         let frame = match &mut self.source {
             Source::Tunnel(_) => None,
             Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
             Source::Endpoint(body) => ready!(body.poll(context)),
         };
-        if let (Some(watched), Some(Ok(_))) = (&mut self.watched, &frame) {
-            watched.waits = Some(watched.stalls.wait());
+        if let (Some(watched), Some(Ok(_))) = (&self.watched, &frame) {
+            watched.stall.wait();
         }
         if let Some(exchange) = &mut self.exchange {
             match &frame {
@@ -118,7 +130,10 @@ impl Body for Download {
                 None => exchange.complete = true,
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(match &self.watched {
+            Some(watched) => frame.map(|frame| frame.map(|frame| watched.counted(frame))),
+            None => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -148,16 +163,24 @@ impl Drop for Download {
 }
 
 impl Watched {
-    fn taken(&mut self) {
-        if let Some(number) = self.waits.take() {
-            self.stalls.taken(number);
-        }
+    /// The same frame; its data counts until the last of it is dropped.
+    fn counted(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        frame.map_data(|data| {
+            let _charge = self.budget.send(data.len());
+            Bytes::from_owner(Handed { data, _charge })
+        })
     }
 }
 
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.taken();
+/// Bytes on their way to a client.
+struct Handed {
+    data: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Handed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 

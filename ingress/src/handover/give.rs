@@ -2,6 +2,7 @@
 
 use super::wire::{Message, receive, send, send_listeners, send_state, state_fits};
 use super::{Doors, Meeting, check_user};
+use crate::files;
 use crate::log;
 use crate::state::State;
 use std::io::{self, ErrorKind};
@@ -60,9 +61,13 @@ pub async fn serve(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) {
                     if answers(&giver.meeting.socket()).await { continue } else { break }
                 }
             };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    files::ran_out(&error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             };
             // Beyond the bound they are turned away at once, and ask again.
             let Ok(visitor) = Arc::clone(&visitors).try_acquire_owned() else {

@@ -42,6 +42,10 @@ pub struct Exchange {
     pub endpoint: Option<SocketAddr>,
     /// Endpoints tried.
     pub tries: usize,
+    /// Times that it came through proxies of this kind before.
+    pub(super) hops: u32,
+    /// Times that it was sent again after an endpoint may have seen it, before it came here.
+    pub(super) repeats: usize,
     /// Until the head of the answer was there.
     pub until_answer: Option<Duration>,
     /// Status of the answer; none when the client went away before.
@@ -94,6 +98,8 @@ impl Exchange {
             pick: None,
             endpoint: None,
             tries: 0,
+            hops: 0,
+            repeats: 0,
             until_answer: None,
             status: None,
             reason: None,

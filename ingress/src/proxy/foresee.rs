@@ -169,7 +169,8 @@ impl Proxy {
         if let Some(told) = headers::origin(request.headers(), &connection, &self.front.trusted) {
             foreseen.client = told;
         }
-        policy::strip_claims(request.headers_mut(), route);
+        let hops = headers::hops(request.headers());
+        policy::strip_claims(request.headers_mut(), &connection, route);
         let asked = policy::Asked::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
         let Policed { met, ways, passage } = self.policies.foresee(&asked, snapshot);
         passage.dress_answer(&mut foreseen.dressed);
@@ -182,7 +183,7 @@ impl Proxy {
             return Err(Reason::LargeBody);
         }
         let wish = super::Wish::of(&request);
-        let sent = headers::outgoing(request, &connection, &foreseen.client, || UNNAMED);
+        let sent = headers::outgoing(request, &connection, &foreseen.client, hops, || UNNAMED);
         let mut sent = sent.ok_or(Reason::BadRequest)?;
         if let Some(wish) = wish {
             wish.tell(sent.headers_mut());

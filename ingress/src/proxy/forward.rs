@@ -3,13 +3,13 @@
 use super::exchange::Exchange;
 use super::policy::Passage;
 use super::{Proxy, headers};
-use crate::balance::{Attempts, Backend, Lost, Outcome, Pick, Preference};
+use crate::balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
 use crate::policy::{Policy, Protocol, RetryStatuses};
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::tls::backend::{self, Alpn};
-use crate::upstream::{self, Destination, Failure, Tls, Waits, copy};
+use crate::upstream::{self, Destination, Failure, Over, Tls, Waits, copy};
 use hyper::{Request, Response};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,11 @@ impl Proxy {
             false => passage.preference(),
         };
         let repeatable = policy.retries.statuses != RetryStatuses::default() && request.method().is_idempotent();
-        let mut attempts = Attempts::new(backend, preference, tries);
+        let mut attempts = match exchange.repeats {
+            0 => Attempts::new(backend, preference, tries),
+            // Counted when it was sent first.
+            repeats => Attempts::resumed(backend, preference, tries, repeats),
+        };
         // An answer that the policy wants another for; it stands when there is no other.
         let mut poor: Option<(_, Pick)> = None;
         loop {
@@ -60,14 +64,19 @@ impl Proxy {
             };
             let spare = repeatable.then(|| copy(&request)).flatten();
             let interim = exchange.interim.as_deref();
-            match self.upstream.send(&to, request, &waits, interim).await {
+            let over = if attempts.needs_new_connection() {
+                Over::New
+            } else {
+                Over::Kept
+            };
+            match self.upstream.send(&to, request, &waits, over, interim).await {
                 Ok(answer) => {
                     pick.report(Outcome::Answered);
                     let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);
                     if let Some(spare) = spare
                         && policy.retries.statuses.ask_for_another(answer.status())
                         && in_time()
-                        && attempts.again(&pick, Outcome::Answered)
+                        && attempts.again(&pick, Onward::Other)
                     {
                         request = spare;
                         poor = Some((answer, pick));
@@ -80,6 +89,12 @@ impl Proxy {
                 Err(Failure::Untouched(back)) => {
                     self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
                     attempts.untouched(pick);
+                    request = *back;
+                }
+                Err(Failure::Seen(back, onward)) => {
+                    if !attempts.again(&pick, onward) {
+                        return Err(Reason::Broken);
+                    }
                     request = *back;
                 }
                 Err(Failure::Broken) => {

@@ -1,14 +1,14 @@
 //! Heads of requests and answers, made fit for the next hop. Pure.
 //!
-//! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Names with `_` are
-//! dropped: many servers behind read `X_Forwarded_For` as `X-Forwarded-For`.
+//! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Of others, and under
+//! other spellings, it is taken away before ([`super::claims`]).
 
 use super::Client;
 use crate::policy::{Network, Protocol};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, Scheme};
-use hyper::{Request, Response, Uri, Version};
-use std::net::IpAddr;
+use hyper::{Method, Request, Response, Uri, Version};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -26,6 +26,8 @@ const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
+const SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Names a request in all logs on its way.
@@ -33,57 +35,109 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// On our own answers: [`crate::reason::Reason::label`].
 pub(super) const REASON: HeaderName = HeaderName::from_static("x-landfall-reason");
 
-/// What clients could claim about where a request came from, beside what is set anew.
-const CLAIMS: [HeaderName; 4] = [
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-original-forwarded-for"),
-];
+/// How often a request came through proxies of this kind, this one included. `Via` would say it too, but nginx as an endpoint compresses
+/// no answer to a request that has one.
+pub(super) const HOPS: HeaderName = HeaderName::from_static("x-landfall-hops");
+/// Times that a request may come through. A backend may be another host of this proxy, and that one again; eight are a loop.
+pub(super) const HOPS_MOST: u32 = 8;
+
+/// How often a request came through before. A client that lies is answered like a loop; others are not touched by it.
+pub(super) fn hops(headers: &HeaderMap) -> u32 {
+    let told = headers
+        .get(HOPS)
+        .map(|told| told.to_str().ok().and_then(|told| told.parse().ok()));
+    told.map_or(0, |told| told.unwrap_or(HOPS_MOST))
+}
 
 /// Longest `X-Request-ID` of a client that is passed on; longer ones are no names.
 const REQUEST_ID_LENGTH: usize = 128;
 
 /// Who asked, as trusted proxies in front tell it: the address before theirs, and whether TLS ended there. `None` when they tell
-/// nothing, or nobody in front is trusted.
+/// nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's.
 pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) -> Option<Client> {
     if !client.trusted {
         return None;
     }
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
-    let mut hops = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        hops.extend(value.to_str().ok()?.split(',').map(str::trim));
-    }
-    // From the right: every hop was written by the one after it, so the first untrusted one is the last that is known.
-    let mut address = None;
-    for hop in hops.iter().rev() {
-        let Ok(hop) = hop.parse::<IpAddr>() else { break };
-        address = Some(hop.to_canonical());
-        if !is_trusted(&hop.to_canonical()) {
-            break;
-        }
-    }
-    let https = headers
-        .get(FORWARDED_PROTO)
-        .map(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
-    if address.is_none() && https.is_none() {
+    let hops = list(headers, &FORWARDED_FOR);
+    let believed = believed_hop(&hops, trusted);
+    let https = told_https(
+        &list(headers, &FORWARDED_PROTO),
+        &hops,
+        believed.map(|(place, _)| place),
+    );
+    let told = headers.contains_key(FORWARDED_FOR);
+    if !told && https.is_none() {
         return None;
     }
     let mut origin = client.clone();
-    if let Some(address) = address {
-        origin.address.set_ip(address);
+    if told {
+        let address = believed.and_then(|(_, address)| address);
+        origin.address.set_ip(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     }
     origin.https = https.unwrap_or(client.https);
     Some(origin)
 }
 
+/// The entries of a list; empty ones are none (RFC 9110, 5.6.1).
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    let values = headers.get_all(name).iter();
+    let entries = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    entries
+        .map(<[u8]>::trim_ascii)
+        .filter(|entry| !entry.is_empty())
+        .collect()
+}
+
+/// The place of the hop that asked, and its address when that can be read. From the right: every hop was written by the one after it, so
+/// the first that is not trusted is the last that is known.
+fn believed_hop(hops: &[&[u8]], trusted: &[Network]) -> Option<(usize, Option<IpAddr>)> {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut believed = None;
+    for (place, hop) in hops.iter().enumerate().rev() {
+        let address = hop_address(hop);
+        believed = Some((place, address));
+        if !address.is_some_and(is_trusted) {
+            break;
+        }
+    }
+    believed
+}
+
+/// An entry of X-Forwarded-For as fronts write it: an address, alone or with a port, IPv6 in brackets or not, in quotes or not (RFC 7239,
+/// 6; Azure's gateway writes ports). `None` for `unknown`, names that hide one, and all else.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let text = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let address = text.parse().ok().or_else(with_port).or_else(bracketed)?;
+    Some(address.to_canonical()).filter(|address| !address.is_unspecified())
+}
+
+/// Whether TLS is spoken, by X-Forwarded-Proto: the entry that the believed hop's proxy wrote, or the first when the lists are no pair,
+/// for some balancers add to one of them only. `None` when it says nothing that is known.
+fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> Option<bool> {
+    let place = believed.filter(|_| protocols.len() == hops.len()).unwrap_or(0);
+    let is = |word: &[u8]| {
+        protocols
+            .get(place)
+            .is_some_and(|entry| entry.eq_ignore_ascii_case(word))
+    };
+    let https = is(b"https") || is(b"wss");
+    (https || is(b"http") || is(b"ws")).then_some(https)
+}
+
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
-/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `name` makes a request's name.
+/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `hops` is how often it came through before;
+/// `name` makes a request's name.
 pub(super) fn outgoing<B>(
     request: Request<B>,
     client: &Client,
     origin: &Client,
+    hops: u32,
     name: impl FnOnce() -> HeaderValue,
 ) -> Option<Request<B>> {
     let (mut parts, body) = request.into_parts();
@@ -103,17 +157,28 @@ pub(super) fn outgoing<B>(
     // The one thing that TE says beyond its hop: that trailers are understood. gRPC's servers insist on it.
     let trailers = asks_for_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
-    drop_underscores(&mut parts.headers);
     strip_continue(&mut parts.headers);
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     claim_origin(&mut parts.headers, client, origin)?;
+    parts.headers.insert(HOPS, HeaderValue::from(hops + 1));
+    if parts.method == Method::OPTIONS
+        && let Some(left) = parts.headers.get(header::MAX_FORWARDS).and_then(forwards)
+    {
+        let left = HeaderValue::from(left.saturating_sub(1));
+        parts.headers.insert(header::MAX_FORWARDS, left);
+    }
     let own_id = parts.headers.get(&REQUEST_ID).map(HeaderValue::as_bytes);
     if !own_id.is_some_and(is_request_id) {
         parts.headers.insert(REQUEST_ID, name());
     }
     Some(Request::from_parts(parts, body))
+}
+
+/// How often `Max-Forwards` lets a request be forwarded. `None` when it says nothing that can be read.
+pub(super) fn forwards(value: &HeaderValue) -> Option<u32> {
+    value.to_str().ok()?.parse().ok()
 }
 
 /// Whether a client's name for its request is passed on.
@@ -123,8 +188,7 @@ pub(super) fn is_request_id(id: &[u8]) -> bool {
 
 /// Sets who asked. Of a trusted peer its own words are kept, and it is added to them.
 fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Option<()> {
-    let peer = client.address.ip().to_canonical().to_string();
-    let peer = HeaderValue::from_str(&peer).ok()?;
+    let peer = HeaderValue::from_str(&client.address_text()).ok()?;
     if client.trusted {
         let mut chain = Vec::new();
         for value in headers.get_all(FORWARDED_FOR) {
@@ -133,17 +197,16 @@ fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Op
         }
         chain.extend_from_slice(peer.as_bytes());
         headers.insert(FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()?);
-        let asked = origin.address.ip().to_string();
-        headers.insert(REAL_IP, HeaderValue::from_str(&asked).ok()?);
+        headers.insert(REAL_IP, HeaderValue::from_str(&origin.address_text()).ok()?);
     } else {
-        for claim in &CLAIMS {
-            headers.remove(claim);
-        }
         headers.insert(REAL_IP, peer.clone());
         headers.insert(FORWARDED_FOR, peer);
     }
-    let proto = if origin.https { "https" } else { "http" };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let scheme = HeaderValue::from_static(if origin.https { "https" } else { "http" });
+    // ingress-nginx says it three times; applications read one or another.
+    headers.insert(FORWARDED_PROTO, scheme.clone());
+    headers.insert(FORWARDED_SCHEME, scheme.clone());
+    headers.insert(SCHEME, scheme);
     if !(client.trusted && headers.contains_key(FORWARDED_PORT)) {
         headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
     }
@@ -177,16 +240,6 @@ fn asks_for_trailers(headers: &HeaderMap) -> bool {
         .filter_map(|te| te.to_str().ok())
         .flat_map(|te| te.split(','));
     words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
-}
-
-fn drop_underscores(headers: &mut HeaderMap) {
-    let has = |name: &&HeaderName| name.as_str().contains('_');
-    if headers.keys().any(|name| has(&name)) {
-        let names: Vec<HeaderName> = headers.keys().filter(has).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
 }
 
 /// A request from [`outgoing`] in HTTP/2's form: the host as `:authority`. `None` when there is no host.

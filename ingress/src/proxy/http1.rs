@@ -46,7 +46,9 @@ pub(crate) use plain::passes;
 pub(crate) use reader::Reader;
 
 /// Bytes that are read ahead while an answer is on its way: requests that a client sends before it has the answer.
-const READ_AHEAD: usize = 64 * 1024;
+const READ_AHEAD: usize = 16 * 1024;
+/// A head of more bytes counts for what its address may hold.
+const SMALL_HEAD: usize = 16 * 1024;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -70,7 +72,7 @@ where
     loop {
         let after = match connection.next_head(&mut reader).await {
             Next::Plain(plain) => connection.quick_turn(plain, reader).await,
-            Next::Head(head) => connection.turn(*head, reader).await,
+            Next::Head(head) => connection.turn(*head, reader, 0).await,
             Next::Refused(reason) => connection.refuse(reason, reader).await,
             Next::End => After::Close(None),
         };
@@ -122,6 +124,7 @@ where
         let (limits, place) = (&self.proxy.limits, self.place);
         let mut deadline = None;
         let mut seen = 0;
+        let mut large = None;
         loop {
             // A head can only have become whole with a line's end; without this, byte by byte would be dear.
             let fresh = &reader.buffer[seen..];
@@ -140,6 +143,12 @@ where
                 }
             }
             seen = reader.buffer.len();
+            if seen > SMALL_HEAD && large.is_none() {
+                large = place.budget.receive(limits.head_bytes);
+                if large.is_none() {
+                    return Next::Refused(Reason::LargeHead);
+                }
+            }
             let begun = seen > 0;
             if place.closing() && !begun {
                 return Next::End;
@@ -166,8 +175,8 @@ where
             Carried::Done { keep: true } => After::Next(reader),
             Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
             Carried::Over => After::Close(None),
-            Carried::Usual => match head::parse(&mut reader.buffer, &self.proxy.limits) {
-                Ok(Some(head)) => self.turn(head, reader).await,
+            Carried::Usual { repeats } => match head::parse(&mut reader.buffer, &self.proxy.limits) {
+                Ok(Some(head)) => self.turn(head, reader, repeats).await,
                 // What is plain is a whole request.
                 Ok(None) => After::Close(None),
                 Err(reason) => self.refuse(reason, reader).await,
@@ -196,8 +205,8 @@ where
         }
     }
 
-    /// One request.
-    async fn turn(&mut self, head: Head, reader: Reader<S>) -> After<S> {
+    /// One request; an endpoint may have seen it before, and `repeats` says how often.
+    async fn turn(&mut self, head: Head, reader: Reader<S>, repeats: usize) -> After<S> {
         let form = Form {
             head_only: head.parts.method == Method::HEAD,
             old: head.parts.version == Version::HTTP_10,
@@ -220,7 +229,7 @@ where
             Upload::own(Box::pin(body))
         };
         let request = Request::from_parts(head.parts, upload);
-        let Some(mut response) = self.answer(request, &mut lent).await else {
+        let Some(mut response) = self.answer(request, &mut lent, repeats).await else {
             return After::Close(None);
         };
         lent.look();
@@ -257,10 +266,15 @@ where
     }
 
     /// Waits for the answer. `None` when the client went away.
-    async fn answer(&mut self, request: Request<Upload>, lent: &mut Lent<S>) -> Option<Response<Download>> {
+    async fn answer(
+        &mut self,
+        request: Request<Upload>,
+        lent: &mut Lent<S>,
+        repeats: usize,
+    ) -> Option<Response<Download>> {
         // HTTP/1.0 has no interim answers.
         let interim = (request.version() != Version::HTTP_10).then_some(&self.interim);
-        let mut answer = pin!(self.proxy.answer(request, &self.client, interim));
+        let mut answer = pin!(self.proxy.answer(request, &self.client, interim, repeats));
         loop {
             tokio::select! {
                 biased;

@@ -2,21 +2,24 @@
 //!
 //! Streams at once, the size of field lists and with it CONTINUATION frames, resets of streams that nobody has looked at (rapid reset)
 //! and resets that the client provokes (MadeYouReset) are bounded by h2. Here are the bounds that it lacks: fields by number, requests
-//! that are made only to be cancelled, clients that ask for nothing, and clients that open no window for what they asked for.
+//! that are made only to be cancelled, clients that ask for nothing, and streams whose window the client does not open. These cost the
+//! stream alone (RFC 9113, 5.4.2): the others of its connection go on.
 
+use super::budget::{Budget, Charge};
 use super::registry::Place;
 use super::{Client, Proxy};
-use crate::body::{Stalls, Upload};
+use crate::body::{StreamStall, Upload};
 use crate::limits::Limits;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::convert::Infallible;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -26,16 +29,33 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &proxy.limits;
+    let Some(_cost) = place.budget.receive(limits.http2_cost) else {
+        proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     let watch = Arc::new(Watch::default());
+    let window = match place.budget.is_light() {
+        true => limits.http2_connection_window,
+        false => limits.http2_small_window.min(limits.http2_connection_window),
+    };
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, client) = (Arc::clone(proxy), Arc::clone(&client));
-        let stream = Watch::open(&watch);
+        let budget = Arc::clone(&place.budget);
+        let mut stream = Watch::open(&watch);
+        stream.held = watch.hold(&request, &budget, window, limits);
         async move {
-            let response = proxy.answer(request.map(Upload::new), &client, None).await;
-            Ok::<_, Infallible>(response.map(|body| body.watched(stream.answered())))
+            if stream.held.is_none() {
+                // Its client may ask again (RFC 9113, 8.7), with less at once.
+                stream.refuse();
+                proxy.state.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
+                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            }
+            let response = proxy.answer(request.map(Upload::new), &client, None, 0).await;
+            Ok(response.map(|body| body.watched(stream.answered(), &budget)))
         }
     });
-    let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
+    let builder = builder(limits, window, Tasks(Arc::clone(&watch)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut told = false;
     loop {
         place_by(&watch, place);
@@ -74,19 +94,36 @@ fn place_by(watch: &Watch, place: &Place) {
     }
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, window: u32, tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.http2_resets)
         .max_local_error_reset_streams(limits.http2_errors)
-        .initial_stream_window_size(limits.http2_stream_window)
-        .initial_connection_window_size(limits.http2_connection_window)
+        .initial_stream_window_size(limits.http2_stream_window.min(window))
+        .initial_connection_window_size(window)
+        .max_send_buf_size(limits.http2_send_buffer)
         .keep_alive_interval(limits.http2_ping)
         .keep_alive_timeout(limits.http2_pong);
     builder
+}
+
+/// Starts the tasks of a connection: one for each stream, right after its service was called.
+#[derive(Clone)]
+struct Tasks(Arc<Watch>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = tokio::spawn(future);
+        if let Some(stall) = self.0.lock().newest.take() {
+            stall.sent_by(task.abort_handle());
+        }
+    }
 }
 
 /// What happens on a connection.
@@ -97,7 +134,22 @@ struct Watch {
     moved: AtomicU64,
     taken: AtomicU64,
     cancelled: AtomicU64,
-    stalls: Arc<Stalls>,
+    streams: Mutex<Streams>,
+}
+
+#[derive(Default)]
+struct Streams {
+    open: HashMap<u64, Arc<StreamStall>>,
+    /// The one whose task is still to be started.
+    newest: Option<Arc<StreamStall>>,
+    /// The connection's window, as long as some request may fill it.
+    window: Weak<Charge>,
+}
+
+/// What a request holds.
+struct Held {
+    _head: Charge,
+    _window: Option<Arc<Charge>>,
 }
 
 impl Default for Watch {
@@ -108,7 +160,7 @@ impl Default for Watch {
             moved: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            stalls: Arc::default(),
+            streams: Mutex::default(),
         }
     }
 }
@@ -124,12 +176,54 @@ enum Verdict {
 impl Watch {
     fn open(watch: &Arc<Self>) -> Stream {
         watch.open.fetch_add(1, Ordering::Relaxed);
-        watch.taken.fetch_add(1, Ordering::Relaxed);
+        let number = watch.taken.fetch_add(1, Ordering::Relaxed);
         watch.moves();
+        let stall = Arc::<StreamStall>::default();
+        let mut streams = watch.lock();
+        streams.open.insert(number, Arc::clone(&stall));
+        streams.newest = Some(Arc::clone(&stall));
+        drop(streams);
         Stream {
             watch: Arc::clone(watch),
+            number,
+            stall,
+            held: None,
             answered: false,
         }
+    }
+
+    /// Counts a request for what its connection may hold. `None` when that is too much.
+    fn hold(&self, request: &Request<Incoming>, budget: &Budget, window: u32, limits: &Limits) -> Option<Held> {
+        // A field's cost as RFC 7541, 4.1 counts it.
+        let fields = request.headers().iter();
+        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let head = budget.receive(limits.request_cost + fields + target)?;
+        let mut streams = self.lock();
+        let window = match (request.body().is_end_stream(), streams.window.upgrade()) {
+            (true, _) => None,
+            (false, Some(counted)) => Some(counted),
+            (false, None) => {
+                let counted = Arc::new(budget.receive(window as usize)?);
+                streams.window = Arc::downgrade(&counted);
+                Some(counted)
+            }
+        };
+        Some(Held {
+            _head: head,
+            _window: window,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the streams whose client has taken nothing for so long.
+    fn cancel_stalled(&self, longest: Duration) {
+        let streams = self.lock();
+        let stalled = |stall: &&Arc<StreamStall>| stall.length().is_some_and(|length| length > longest);
+        streams.open.values().filter(stalled).for_each(|stall| stall.cancel());
     }
 
     fn moves(&self) {
@@ -143,9 +237,7 @@ impl Watch {
         if cancelled > limits.http2_cancels && cancelled * 2 > self.taken.load(Ordering::Relaxed) {
             return Verdict::Hostile;
         }
-        if self.stalls.longest().is_some_and(|stall| stall > limits.client_stall) {
-            return Verdict::Hostile;
-        }
+        self.cancel_stalled(limits.client_stall);
         let idle = self.open.load(Ordering::Relaxed) == 0 && self.quiet() > limits.head;
         if idle { Verdict::Idle } else { Verdict::Fine }
     }
@@ -160,19 +252,28 @@ impl Watch {
 /// A stream until its answer is sent.
 struct Stream {
     watch: Arc<Watch>,
+    number: u64,
+    stall: Arc<StreamStall>,
+    held: Option<Held>,
     answered: bool,
 }
 
 impl Stream {
-    fn answered(mut self) -> (Arc<Stalls>, Box<dyn Send + Sync>) {
+    /// It ends here, and not by its client.
+    fn refuse(&mut self) {
         self.answered = true;
-        (Arc::clone(&self.watch.stalls), Box::new(self))
+    }
+
+    fn answered(mut self) -> (Arc<StreamStall>, Box<dyn Send + Sync>) {
+        self.answered = true;
+        (Arc::clone(&self.stall), Box::new(self))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.watch.open.fetch_sub(1, Ordering::Relaxed);
+        self.watch.lock().open.remove(&self.number);
         self.watch.moves();
         if !self.answered {
             self.watch.cancelled.fetch_add(1, Ordering::Relaxed);

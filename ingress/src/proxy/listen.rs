@@ -4,8 +4,8 @@ use super::connection::{self, Spoken};
 use super::registry::{Full, Guard};
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
-use crate::log;
 use crate::tls::Acceptor;
+use crate::{files, log};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 
-/// Pause after accept fails, which it does when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after accept fails, which it does when open files run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
 pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>, mut stopping: Receiver<bool>) {
@@ -55,7 +55,10 @@ async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr
         let (stream, peer) = match door.accept().await? {
             Ok(accepted) => accepted,
             Err(error) => {
-                log(&format!("accept: {error}"));
+                // Shortages are counted, and idle connections give way (`tidy`); the pause is for them to end.
+                if !files::ran_out(&error) {
+                    log(&format!("accept: {error}"));
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -85,7 +88,9 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
         match proxy_header::take(&stream, proxy.limits.proxy_header).await {
             Ok(Some(told)) => {
                 client.address = told.source;
-                client.port = told.destination.port();
+                if told.destination.port() != 0 {
+                    client.port = told.destination.port();
+                }
                 client.trusted = proxy.front.trusts(told.source);
             }
             Ok(None) => {}

@@ -22,7 +22,6 @@ mod asked;
 pub(crate) mod basic;
 mod canary;
 mod certificate;
-pub(super) mod claims;
 mod cookies;
 mod cors;
 mod error_page;
@@ -51,6 +50,7 @@ pub(super) use passage::Passage;
 
 use crate::limits::Limits;
 use crate::policy::{Canary, ExternalAuth};
+use crate::proxy::{Client, claims};
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
 use crate::tls;
@@ -91,14 +91,14 @@ pub(super) struct Policies {
     limits: Limits,
 }
 
-/// Takes away what a client must not say on this route.
-pub(super) fn strip_claims(headers: &mut HeaderMap, route: &Route) {
+/// Takes away what this client must not say on this route.
+pub(super) fn strip_claims(headers: &mut HeaderMap, client: &Client, route: &Route) {
     let results = route
         .policy
         .external_auth
         .iter()
         .flat_map(|auth| &auth.response_headers);
-    claims::strip(headers, results);
+    claims::strip(headers, client.trusted, results);
 }
 
 impl Policies {
@@ -155,7 +155,9 @@ impl Policies {
         let policy = &asked.route.policy;
         match stage {
             Stage::Closed if policy.closed.is_some() => return Err(Stop::plain(Reason::Closed)),
-            Stage::Source if !policy.sources.admits(asked.address()) => return Err(Stop::plain(Reason::Source)),
+            Stage::Source if !policy.sources.admits(asked.client.known_address()) => {
+                return Err(Stop::plain(Reason::Source));
+            }
             Stage::Redirect => {
                 if let Some((status, location)) = redirect::answer(asked, self.https_port) {
                     return Err(Stop::redirect(status, &location));
@@ -358,7 +360,8 @@ impl Policies {
 /// Whether the client is not counted.
 fn unlimited(asked: &Asked<'_>) -> bool {
     let networks = &asked.route.policy.unlimited;
-    networks.iter().any(|network| network.contains(asked.address()))
+    let address = asked.client.known_address();
+    address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
 }
 
 /// What the authentication service is asked, and where. None when it cannot be asked.

@@ -18,10 +18,17 @@ const PIECES: Duration = Duration::from_millis(5);
 /// What the header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
-    /// Who asked.
+    /// Who asked; an unspecified address when somebody did whose address has no such form.
     pub(super) source: SocketAddr,
     /// What was asked.
     pub(super) destination: SocketAddr,
+}
+
+impl Told {
+    const UNKNOWN: Self = Self {
+        source: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        destination: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    };
 }
 
 /// It begins like a header and is none.
@@ -100,7 +107,7 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, Malformed> {
     let mut words = line.split(' ');
     let family = words.next().ok_or(Malformed)?;
     if family == "UNKNOWN" {
-        return Ok(Parsed::Header(end + 2, None));
+        return Ok(Parsed::Header(end + 2, Some(Told::UNKNOWN)));
     }
     let mut word = || words.next().ok_or(Malformed);
     let (source, destination) = (word()?, word()?);
@@ -155,8 +162,8 @@ fn version_2(bytes: &[u8]) -> Result<Parsed, Malformed> {
         _ if local => None,
         0x11 => Some(addresses::<4>(body)?),
         0x21 => Some(addresses::<16>(body)?),
-        // UDP, Unix sockets and what is not specified: nothing that is of use here.
-        _ => None,
+        // UDP, Unix sockets and what is not specified: somebody asked, and it was not the balancer.
+        _ => Some(Told::UNKNOWN),
     };
     Ok(Parsed::Header(16 + length, told))
 }
@@ -206,12 +213,12 @@ mod tests {
                 told("1.2.3.4:4096", "5.6.7.8:80"),
             ),
             (b"PROXY TCP6 ::1 ::2 9 443\r\n".to_vec(), told("[::1]:9", "[::2]:443")),
-            (b"PROXY UNKNOWN whatever\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN whatever\r\n".to_vec(), Some(Told::UNKNOWN)),
             (v2(0x21, 0x11, &four), told("1.2.3.4:4096", "5.6.7.8:80")),
             (v2(0x21, 0x21, &six), told("[::1]:9", "[::2]:443")),
             (v2(0x21, 0x11, &with_more), told("1.2.3.4:4096", "5.6.7.8:80")),
             (v2(0x20, 0, &[]), None),
-            (v2(0x21, 0x31, &[0; 216]), None),
+            (v2(0x21, 0x31, &[0; 216]), Some(Told::UNKNOWN)),
         ];
         for (header, wanted) in cases {
             for end in 0..header.len() {

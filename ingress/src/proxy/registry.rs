@@ -3,6 +3,7 @@
 //! INVARIANT: a busy connection is never shed. When there is no room the connection that has been idle longest is closed for a new one;
 //! when all are busy new ones wait.
 
+use super::budget::{self, Account, Budget, Charge};
 use crate::limits::Limits;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -29,14 +30,22 @@ pub(super) struct Registry {
     start: Instant,
     most: usize,
     most_per_address: usize,
+    bytes: [usize; 3],
+    connection_cost: usize,
 }
 
 #[derive(Default)]
 struct Open {
     places: HashMap<u64, Arc<Place>>,
-    addresses: HashMap<IpAddr, usize>,
+    addresses: HashMap<IpAddr, Address>,
     next: u64,
     closing: bool,
+}
+
+/// What all connections of one address share; of IPv6, all of one /64, which is what one client has.
+struct Address {
+    connections: usize,
+    held: Arc<Account>,
 }
 
 /// One connection's place.
@@ -47,6 +56,9 @@ pub(super) struct Place {
     /// The connection's task; it waits in one place at a time.
     waits: AtomicWaker,
     start: Instant,
+    /// What it may hold.
+    pub(super) budget: Arc<Budget>,
+    _cost: Charge,
 }
 
 /// Gives the place back when it is dropped.
@@ -74,6 +86,8 @@ impl Registry {
             start: Instant::now(),
             most: limits.connections,
             most_per_address: limits.connections_per_address,
+            bytes: [limits.received_bytes, limits.sent_bytes, limits.bytes_per_address],
+            connection_cost: limits.connection_cost,
         })
     }
 
@@ -98,12 +112,20 @@ impl Registry {
             }
             return Err(Full::Everywhere);
         }
-        let here = open.addresses.entry(address).or_default();
-        if !trusted && *here >= self.most_per_address {
+        let address = network(address);
+        let [received, sent, all] = self.bytes;
+        let here = open.addresses.entry(address).or_insert_with(|| Address {
+            connections: 0,
+            held: Account::new(all),
+        });
+        if !trusted && here.connections >= self.most_per_address {
             return Err(Full::Address);
         }
-        *here += 1;
+        here.connections += 1;
+        let held = (!trusted).then(|| Arc::clone(&here.held));
         let place = Arc::new(Place {
+            _cost: budget::base(held.as_ref(), self.connection_cost),
+            budget: Arc::new(Budget::new(received, sent, held)),
             idle_since: AtomicU64::new(BUSY),
             closing: AtomicBool::new(open.closing),
             waits: AtomicWaker::new(),
@@ -125,6 +147,19 @@ impl Registry {
         let _ = timeout(LOOK_AGAIN, self.ended.notified()).await;
     }
 
+    /// Closes the connections that have been idle longest, so many at most.
+    pub(super) fn close_idle(&self, most: usize) {
+        let open = self.lock();
+        let since = |place: &Arc<Place>| place.idle_since.load(Ordering::Relaxed);
+        let idle = open
+            .places
+            .values()
+            .filter(|place| !place.closing() && since(place) != BUSY);
+        let mut idle: Vec<_> = idle.map(|place| (since(place), place)).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.iter().take(most).for_each(|(_, place)| place.close());
+    }
+
     /// Tells all connections to end, also those that come later.
     pub(super) fn close_all(&self) {
         let mut open = self.lock();
@@ -140,6 +175,14 @@ impl Registry {
             // Several listeners may wait, and one end wakes one of them.
             let _ = timeout(LOOK_AGAIN, self.ended.notified()).await;
         }
+    }
+}
+
+/// Whose connections are counted together: an IPv4 address, an IPv6 /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
     }
 }
 
@@ -183,9 +226,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let mut open = self.registry.lock();
         open.places.remove(&self.number);
-        if let Some(count) = open.addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(here) = open.addresses.get_mut(&self.address) {
+            here.connections -= 1;
+            if here.connections == 0 {
                 open.addresses.remove(&self.address);
             }
         }
@@ -222,6 +265,21 @@ mod tests {
         let three = registry.admit(address(1), false).unwrap();
         drop(one);
         drop(three);
+        assert!(registry.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_client() {
+        let limits = Limits {
+            connections_per_address: 1,
+            ..Limits::default()
+        };
+        let registry = Registry::new(&limits);
+        let held = registry.admit("2001:db8::1".parse().unwrap(), false).unwrap();
+        let same = registry.admit("2001:db8::ffff:1".parse().unwrap(), false);
+        assert_eq!(same.err(), Some(Full::Address));
+        assert!(registry.admit("2001:db8:0:1::1".parse().unwrap(), false).is_ok());
+        drop(held);
         assert!(registry.lock().addresses.is_empty());
     }
 

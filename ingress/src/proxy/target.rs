@@ -1,5 +1,6 @@
 //! What a request is for: its method and host (S6). Pure.
 
+use super::headers;
 use crate::limits::Limits;
 use crate::reason::Reason;
 use crate::route::host_of;
@@ -8,9 +9,17 @@ use hyper::{Method, Request, Version};
 
 /// Refuses what is not forwarded, whatever its host and path are.
 pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reason> {
-    // A tunnel to wherever the client likes is not what an ingress is for.
-    if request.method() == Method::CONNECT {
+    // A tunnel to wherever the client likes is not what an ingress is for, and TRACE shows fields that scripts must not see; ingress-nginx
+    // refuses both.
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Reason::BadMethod);
+    }
+    if headers::hops(request.headers()) >= headers::HOPS_MOST {
+        return Err(Reason::Loop);
+    }
+    let forwards = request.headers().get(header::MAX_FORWARDS).and_then(headers::forwards);
+    if request.method() == Method::OPTIONS && forwards == Some(0) {
+        return Err(Reason::MaxForwards);
     }
     // HTTP/1's own reader has looked at these already.
     if request.version() == Version::HTTP_2 {

@@ -9,11 +9,12 @@ mod http2;
 mod interim;
 mod policy;
 mod quick;
+mod repeats;
 mod smuggling;
 mod upgrades;
 
 use crate::limits::Limits;
-use ends::{ask, dead, endpoint, get, listen, proxy, raw_endpoint, read_until, rest, status};
+use ends::{ask, dead, endpoint, get, listen, proxy, proxy_with, raw_endpoint, read_until, rest, status};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -156,6 +157,11 @@ async fn hosts_decide_and_bad_requests_are_refused() {
             "CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\nConnection: close\r\n\r\n",
             "405",
         ),
+        ("TRACE / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "405"),
+        (
+            "OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 1\r\nConnection: close\r\n\r\n",
+            "200",
+        ),
         ("OPTIONS * HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "400"),
         ("\0\u{1}\u{2}\r\n\r\n", "400"),
         (
@@ -268,4 +274,48 @@ async fn an_answer_that_the_annotation_wants_another_for_is_asked_for_elsewhere(
         statuses.insert(status(&ask(both.address, post).await).to_owned());
     }
     assert_eq!(statuses.len(), 2, "a POST is not repeated");
+}
+
+#[tokio::test]
+async fn max_forwards_is_counted_down_and_ends_here_at_none() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let asked = |method: &str, left: &str| {
+        format!("{method} / HTTP/1.1\r\nHost: h\r\nMax-Forwards: {left}\r\nConnection: close\r\n\r\n")
+    };
+    let answer = ask(proxy.address, &asked("OPTIONS", "0")).await;
+    assert!(
+        status(&answer) == "200" && answer.contains("x-landfall-reason: max_forwards"),
+        "{answer}"
+    );
+    for (method, left, wanted) in [("OPTIONS", "5", "4"), ("GET", "0", "0"), ("OPTIONS", "many", "many")] {
+        let answer = ask(proxy.address, &asked(method, left)).await;
+        assert!(
+            answer.contains(&format!("\"max-forwards\": \"{wanted}\"")),
+            "{method} {left}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_leads_back_here_ends_soon() {
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let first = proxy_with(&[], limits.clone()).await;
+        let second = proxy_with(&[first.address], limits).await;
+        // The first leads to the second, and that to the first again.
+        first.state.replace(crate::route::Snapshot::build(
+            &ends::objects(&[second.address], json!({})),
+            "landfall",
+        ));
+        let answer = ask(first.address, &get("h")).await;
+        assert!(
+            status(&answer) == "508" && answer.contains("x-landfall-reason: loop"),
+            "{answer}"
+        );
+        assert!(first.state.counters.connections.value() < 10);
+    }
 }

@@ -27,6 +27,13 @@ impl Body {
         Self(Source::Http2 { body, _place: place })
     }
 
+    /// Reads in small parts, for a client that shares its connection with others.
+    pub fn read_small_parts(&mut self) {
+        if let Source::Http1(body) = &mut self.0 {
+            body.read_small_parts();
+        }
+    }
+
     /// What is behind an answer with 101. `None` when it cannot be had.
     pub fn into_tunnel(self) -> Option<http1::Tunnel> {
         match self.0 {

@@ -1,6 +1,7 @@
 //! New connections to endpoints: TCP, and TLS where the protocol has it.
 
 use super::Destination;
+use crate::files;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::hash::{Hash, Hasher};
@@ -11,9 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Pause before another try when there was no file for a connection.
+const FILES_PAUSE: Duration = Duration::from_millis(10);
 
 /// How TLS is spoken with an endpoint. Two of them are equal when they share one configuration and one name.
 #[derive(Debug, Clone)]
@@ -50,7 +54,13 @@ pub enum Stream {
 /// Connects, within `longest`. `None` when there is no connection: nothing of any request was sent.
 pub async fn connect(to: &Destination, longest: Duration) -> Option<Stream> {
     let connecting = async {
-        let stream = TcpStream::connect(to.address).await?;
+        let stream = loop {
+            match TcpStream::connect(to.address).await {
+                // Not the endpoint's fault: idle connections give way, and there may be a file in a moment.
+                Err(error) if files::ran_out(&error) => sleep(FILES_PAUSE).await,
+                other => break other?,
+            }
+        };
         // Without it small writes wait for acknowledgements; failing to set it costs speed only.
         let _ = stream.set_nodelay(true);
         match &to.tls {

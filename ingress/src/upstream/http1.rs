@@ -12,7 +12,8 @@ mod connection;
 mod head;
 
 use super::connect::{Stream, connect};
-use super::{Body, Destination, Failure, Waits};
+use super::{Body, Destination, Failure, Over, Waits};
+use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
 use crate::policy::Protocol;
@@ -102,22 +103,26 @@ impl Idle {
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
+        over: Over,
         interim: Option<&Interim>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, mut body) = request.into_parts();
         // A kept connection may just have been closed by the other side.
         let repeatable = parts.method.is_safe() && body.is_end_stream();
-        let mut kept = self.take(to);
+        let mut kept = match over {
+            Over::Kept => self.take(to),
+            Over::New => None,
+        };
         loop {
             let fresh = kept.is_none();
-            let mut connection = match kept {
+            let mut connection = match kept.take() {
                 Some(connection) => connection,
                 None => match connect(to, waits.connect).await {
                     Some(stream) => Connection::new(stream, self.limits.head_bytes),
                     None => return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body)))),
                 },
             };
-            body = match connection.exchange(&parts, body, waits, interim).await {
+            match connection.exchange(&parts, body, waits, interim).await {
                 Ok(head) => {
                     let home = Home {
                         to: to.clone(),
@@ -126,15 +131,18 @@ impl Idle {
                     let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
                     return Ok(Response::from_parts(head.parts, Body::http1(body)));
                 }
-                Err(Lost::Untouched(body)) if fresh => {
-                    return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body))));
+                // No byte of it was sent: the second turn has a new connection.
+                Err(Lost::Untouched(back)) if !fresh => body = back,
+                Err(Lost::Untouched(back)) => {
+                    return Err(Failure::Untouched(Box::new(Request::from_parts(parts, back))));
                 }
-                Err(Lost::Untouched(body)) => body,
-                Err(Lost::Unanswered) if repeatable && !fresh => Upload::empty(),
+                Err(Lost::Unanswered) if repeatable && !fresh => {
+                    let again = Box::new(Request::from_parts(parts, Upload::empty()));
+                    return Err(Failure::Seen(again, Onward::Same));
+                }
                 Err(Lost::Unanswered) => return Err(Failure::Broken),
                 Err(Lost::Failed(failure)) => return Err(failure),
-            };
-            kept = self.take(to);
+            }
         }
     }
 
@@ -174,6 +182,10 @@ impl Idle {
             }
         }
         None
+    }
+
+    pub(super) fn close_idle(&self) {
+        self.lock().clear();
     }
 
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {

@@ -1,7 +1,8 @@
 //! HTTP/2 to endpoints: connections that many requests share.
 
 use super::connect::connect;
-use super::{Body, Destination, Failure, Waits, broken, copy, in_time};
+use super::{Body, Destination, Failure, Over, Waits, broken, copy, in_time};
+use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -44,9 +45,12 @@ impl Shared {
         to: &Destination,
         mut request: Request<Upload>,
         waits: &Waits,
+        over: Over,
     ) -> Result<Response<Body>, Failure> {
-        // A shared connection may be about to end; then the request comes back, or can be repeated.
-        while let Some((sender, lease)) = self.join(to) {
+        // A shared connection may be about to end; then the request comes back and gets a new one.
+        if over == Over::Kept
+            && let Some((sender, lease)) = self.join(to)
+        {
             match exchange(sender, lease, request, waits).await {
                 Err(Failure::Untouched(back)) => {
                     request = *back;
@@ -110,6 +114,14 @@ impl Shared {
         }
     }
 
+    pub(super) fn close_idle(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, list| {
+            list.retain(|o| Arc::strong_count(&o.places) > 1);
+            !list.is_empty()
+        });
+    }
+
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Requests that are on their way keep a connection open after it is forgotten here.
@@ -135,19 +147,23 @@ async fn exchange(
             if let Some(request) = error.take_message() {
                 return Err(Failure::Untouched(Box::new(request)));
             }
-            Err(match spare {
-                Some(spare) if refused(error.error()) => Failure::Untouched(Box::new(spare)),
+            let onward = unheard(error.error());
+            Err(match (spare, onward) {
+                (Some(spare), Some(onward)) => Failure::Seen(Box::new(spare), onward),
                 _ => broken(progress.as_ref()),
             })
         }
     }
 }
 
-/// The endpoint says that it did not act: the stream was refused, or came after the last one that the endpoint took (RFC 9113, 8.7).
-fn refused(error: &hyper::Error) -> bool {
-    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| {
-        let unheard = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        error.is_remote() && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || unheard)
-    })
+/// Where a request may go of which the endpoint says that it did not act on it: its stream was refused, or came after the last one that
+/// the endpoint took (RFC 9113, 8.7).
+fn unheard(error: &hyper::Error) -> Option<Onward> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    match error.reason()? {
+        h2::Reason::REFUSED_STREAM if error.is_remote() => Some(Onward::Rather),
+        // It ends this connection, and takes others.
+        h2::Reason::NO_ERROR if error.is_remote() && error.is_go_away() => Some(Onward::Same),
+        _ => None,
+    }
 }

@@ -51,10 +51,13 @@ impl Proxy {
     /// Starts this program, which may be another build.
     pub fn start_program(program: &str, api: &FakeApi, pod: &str, flags: &[&str]) -> Self {
         let launch = Launch::new(Path::new(program)).pod(pod);
-        let program = flags
-            .iter()
-            .fold(launch, |launch, flag| launch.argument(*flag))
-            .start(api);
+        let launch = flags.iter().fold(launch, |launch, flag| launch.argument(*flag));
+        Self::start_launch(launch, api)
+    }
+
+    /// Starts it as told.
+    pub fn start_launch(launch: Launch, api: &FakeApi) -> Self {
+        let program = launch.start(api);
         let (http, https, admin) = (program.http(), program.https(), program.admin());
         Self {
             program,

@@ -8,9 +8,11 @@
 mod chromium;
 mod commands;
 mod dashboard;
+mod files;
 mod handover;
 mod harness;
 mod lists;
+mod memory;
 mod protocols;
 mod rights;
 mod secrets;

@@ -5,8 +5,9 @@ use crate::error::{AgentError, Result};
 use crate::host::Host;
 use crate::journal_store::{Durability, JournalStore};
 use crate::lease::Lease;
+use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::EventKind;
-use landfall_core::journal::{Ownership, Record};
+use landfall_core::journal::{Ownership, Record, RunStart};
 use landfall_core::name::{Digest, RunId, SecretId};
 use landfall_core::secret::Secret;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +26,6 @@ pub struct Holder {
     pub command: String,
     /// Name of the cluster.
     pub cluster: String,
-    /// What an install installs.
-    pub bundle: Option<String>,
 }
 
 /// The agent of one session.
@@ -84,26 +83,49 @@ impl Agent {
         self.journal(|journal| journal.append(&[record], durability))
     }
 
-    /// Appends an intent; when it is the run's first change here, the run's start goes before it.
-    pub fn record_intent(&self, make: impl FnOnce(RunId) -> Record) -> Result<()> {
-        self.record_intent_after(vec![], make)
+    /// Journals the beginning of the leased run, with the cluster as it is to be, in one write. Its number must be greater than all that
+    /// this journal holds.
+    pub fn start_run(&self, start: &RunStart, record: Option<&ClusterRecord>) -> Result<()> {
+        if self.holder()?.run != start.run {
+            let text = "the run is not the one that holds the lease";
+            return Err(AgentError::Refused(text.to_owned()));
+        }
+        self.journal(|journal| {
+            let newest = journal.own().runs.iter().filter_map(|r| r.start.number).max();
+            let (number, newest) = (start.number.unwrap_or(0), newest.unwrap_or(0));
+            if number <= newest {
+                let text = format!("the run has the number {number}, and this node's journal has {newest} already");
+                return Err(AgentError::Refused(text));
+            }
+            let mut records = vec![Record::RunStarted(start.clone())];
+            records.extend(record.map(|record| Record::Cluster(Box::new(record.clone()))));
+            journal.append(&records, Durability::OnDisk)
+        })
     }
 
-    /// Like [`Agent::record_intent`], with records before it that are on disk with it or not at all.
-    pub fn record_intent_after(&self, mut records: Vec<Record>, make: impl FnOnce(RunId) -> Record) -> Result<()> {
-        let holder = self.holder()?;
+    /// Journals what the cluster has become in the leased run, which must have begun in this journal.
+    pub fn write_record(&self, record: &ClusterRecord) -> Result<()> {
+        self.in_open_run(|_| vec![Record::Cluster(Box::new(record.clone()))])
+    }
+
+    /// Appends an intent of the leased run, which must have begun in this journal. What ends an earlier entry of the step is written
+    /// with it: all or nothing.
+    pub fn record_intent(&self, earlier: Vec<Record>, make: impl FnOnce(RunId) -> Record) -> Result<()> {
+        self.in_open_run(|run| {
+            let mut records = earlier;
+            records.push(make(run));
+            records
+        })
+    }
+
+    fn in_open_run(&self, records: impl FnOnce(RunId) -> Vec<Record>) -> Result<()> {
+        let run = self.holder()?.run;
         self.journal(|journal| {
-            if journal.own().open_run.as_ref() != Some(&holder.run) {
-                records.push(Record::RunStarted {
-                    run: holder.run.clone(),
-                    command: holder.command.clone(),
-                    at_ms: now_ms(),
-                    cluster: holder.cluster.clone(),
-                    bundle: holder.bundle.clone(),
-                });
+            if journal.own().open_run().is_none_or(|open| open.run != run) {
+                let text = "nothing may be changed before the start of the run was journalled";
+                return Err(AgentError::Refused(text.to_owned()));
             }
-            records.push(make(holder.run.clone()));
-            journal.append(&records, Durability::OnDisk)
+            journal.append(&records(run), Durability::OnDisk)
         })
     }
 

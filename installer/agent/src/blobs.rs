@@ -75,7 +75,7 @@ pub fn tidy(agent: &Agent) -> Result<()> {
     if own.is_empty() {
         return remove_state(agent);
     }
-    if own.open_run.is_none() {
+    if own.open_run().is_none() {
         remove_dir(agent, "blobs")?;
     } else {
         for digest in agent.consumed() {

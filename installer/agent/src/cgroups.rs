@@ -42,7 +42,7 @@ fn processes_in(directories: &[PathBuf]) -> Vec<i32> {
 
 /// Kills all processes in these groups and the groups below them, where the kernel can do so in one go (version 2). Elsewhere the caller
 /// kills what [`processes`] lists.
-pub fn kill_all(names: &[&str]) {
+pub fn kill(names: &[&str]) {
     kill_in(&all_directories(names));
 }
 

@@ -126,13 +126,12 @@ impl AgentError {
                 diagnosis.saw.extend(lines.iter().cloned());
             }
             Self::Locked(holder) => {
-                diagnosis.saw.push(holder.clone());
-                diagnosis.next.push(
-                    "wait until that run ends; a lease ends with its run, also when the run is killed".to_owned(),
-                );
+                diagnosis = diagnosis
+                    .saw(holder)
+                    .next("wait until that run ends; a lease ends with its run, also when the run is killed");
             }
             Self::OtherCluster { found, .. } => {
-                diagnosis.next.push(format!(
+                diagnosis = diagnosis.next(format!(
                     "take the node out of the inventory, or uninstall the cluster {found} first"
                 ));
             }

@@ -9,8 +9,10 @@ use crate::host::Host;
 use crate::interpret::system::{ModuleIndex, has_feature};
 use crate::interpret::unit;
 use crate::netlink::route;
+use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
 use landfall_core::facts::{FactsQuery, NodeFacts};
+use landfall_core::name::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -94,11 +96,24 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         dns_servers,
         dns_works: None,
         exec_allowed: !space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC),
+        cluster_ca: cluster_ca(host),
     };
     facts.dns_works = dns_thread.map(|t| t.join().unwrap_or(false));
     // Last, so that the comparison with the operator's clock counts no waiting of ours.
     facts.clock_ms = now_ms();
     Ok(facts)
+}
+
+/// Hashes the certificate of the cluster's CA, where there is one. The hash is that of its DER form, which white space does not change.
+fn cluster_ca(host: &Host) -> Option<Digest> {
+    let text = std::fs::read_to_string(host.at("/etc/kubernetes/pki/ca.crt")).ok()?;
+    let body: String = text
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .map(str::trim)
+        .collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(&body);
+    Some(Digest::of(&der.unwrap_or_else(|_| text.into_bytes())))
 }
 
 fn meminfo(text: &str, key: &str) -> Option<u64> {

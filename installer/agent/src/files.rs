@@ -151,9 +151,17 @@ pub fn stamp(path: &Path) -> Option<FileStamp> {
     })
 }
 
+/// Returns the permission bits of a plain file; `None` when there is none.
+pub fn mode_of(path: &Path) -> Option<u32> {
+    let meta = std::fs::symlink_metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_file)?;
+    Some(meta.mode() & 0o7777)
+}
+
 /// Says whether a plain file has these permission bits.
 pub fn has_mode(path: &Path, mode: u32) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == mode)
+    mode_of(path) == Some(mode)
 }
 
 /// Looks at what is at a path and keeps a file's content in the directory `store`, under its digest, so that it can be put back. What is

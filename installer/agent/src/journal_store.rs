@@ -212,6 +212,7 @@ mod tests {
             step: step.parse().unwrap(),
             action: Digest::of(b"x"),
             undo: Undo::Nothing,
+            wanted: None,
         }
     }
 

@@ -110,7 +110,6 @@ mod tests {
             run: "r1".parse().unwrap(),
             command: "install".into(),
             cluster: "c".into(),
-            bundle: None,
         }
     }
 

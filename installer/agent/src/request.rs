@@ -9,8 +9,6 @@ use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
 use landfall_core::layout;
-use landfall_core::name::StepId;
-use landfall_core::plan::Step;
 use landfall_core::secret::Secret;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use landfall_core::wire::mux::{Stream, write_json_line};
@@ -57,7 +55,6 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
         }
         Request::ReadSecret { path } => return read_secret(agent, path, &mut lock()),
         Request::RunStep { step } => interpret::run_step(agent, step, &say).map(to_value),
-        Request::Undo { run } => value(undo::undo_run(agent, run.as_ref(), &say)),
         Request::UndoStep { step } => value(undo::undo_newest(agent, step, &say)),
         quiet => answer_quiet(agent, quiet),
     };
@@ -78,7 +75,6 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
             owner,
             command,
             cluster,
-            bundle,
         } => value(lease(
             agent,
             owner,
@@ -86,12 +82,21 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
                 run: run.clone(),
                 command: command.clone(),
                 cluster: cluster.clone(),
-                bundle: bundle.clone(),
             },
         )),
+        Request::StartRun { start, record } => {
+            // An undo writes no record of the cluster; its own start must fit on a full disk.
+            let room = if record.is_none() {
+                undo::make_room(agent)
+            } else {
+                Ok(())
+            };
+            value(room.and_then(|()| agent.start_run(start, record.as_deref())))
+        }
+        Request::WriteRecord { record } => value(agent.write_record(record)),
         Request::Facts(query) => value(facts::gather(agent, query)),
         Request::Ownership => value(agent.ownership()),
-        Request::Check { steps } => value(check(agent, steps)),
+        Request::Observe { steps } => value(interpret::observe::observe_all(agent, steps)),
         Request::HaveBlobs { digests } => Ok(to_value(blobs::have(agent, digests))),
         Request::Intent { step, action, undo } => {
             value(undo::record_cluster_intent(agent, step, *action, undo.clone()))
@@ -139,15 +144,14 @@ fn end(stream: &mut Stream, await_peer: bool) {
 }
 
 fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
-    let run = holder.run.clone();
     let cluster = holder.cluster.clone();
     agent.take_lease(owner, holder)?;
     let own = agent.ownership()?;
-    if let Some(other) = own.cluster.as_ref().filter(|c| **c != cluster && !own.is_empty()) {
+    if let Some(other) = own.cluster().filter(|c| *c != cluster && !own.is_empty()) {
         agent.release_lease();
         return Err(AgentError::OtherCluster {
             ours: cluster,
-            found: other.clone(),
+            found: other.to_owned(),
         });
     }
     let orphans = end_orphans();
@@ -158,30 +162,19 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
     Ok(Welcome {
         protocol: PROTOCOL_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        run: own.open_run.unwrap_or(run),
     })
-}
-
-fn check(agent: &Agent, steps: &[Step]) -> Result<Vec<StepId>> {
-    let mut satisfied = Vec::new();
-    for step in steps {
-        if interpret::is_satisfied(agent, step)? {
-            satisfied.push(step.id.clone());
-        }
-    }
-    Ok(satisfied)
 }
 
 fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
     let holder = agent.holder()?;
-    agent.journal(|journal| match journal.own().open_run.clone() {
-        Some(run) if run == holder.run => journal.append(
-            &[Record::RunFinished {
-                run,
+    agent.journal(|journal| match journal.own().open_run() {
+        Some(open) if open.run == holder.run => {
+            let finished = Record::RunFinished {
+                run: holder.run,
                 outcome: outcome.to_owned(),
-            }],
-            Durability::OnDisk,
-        ),
+            };
+            journal.append(&[finished], Durability::OnDisk)
+        }
         _ => Ok(()),
     })
 }
@@ -196,7 +189,6 @@ fn tidy(agent: &Agent) -> Result<()> {
         run,
         command: "tidy".to_owned(),
         cluster: String::new(),
-        bundle: None,
     };
     match agent.take_lease("the agent", holder) {
         Ok(()) => {}

@@ -1,186 +1,127 @@
-//! Taking back, newest first. Every entry's undo is journalled and may run any number of times; what cannot be taken back is named and
-//! the rest goes on.
+//! Taking back entries of the journal. Every entry's undo is journalled and may run any number of times; what cannot be taken back is
+//! named and the rest goes on. The order is the plan's (`landfall_core::plan::undo`).
 
 use crate::agent::{Agent, Say};
+use crate::blobs;
 use crate::child::Job;
+use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
 use crate::interpret::{images, system, unit};
 use crate::journal_store::Durability;
-use crate::{blobs, claims};
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;
 use landfall_core::journal::{Entry, EntryState, Record};
 use landfall_core::layout;
-use landfall_core::name::{RunId, StepId};
+use landfall_core::name::{Digest, StepId};
 use landfall_core::wire::UndoOutcome;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Takes back the newest entry of one step.
+/// Makes room on the disk for an undo, before its first record: drops all blobs, which no step that is taken back needs, and gives the
+/// journal's reserve back.
+pub fn make_room(agent: &Agent) -> Result<()> {
+    agent.holder()?;
+    // What of them cannot be removed shows when the state directory goes.
+    let _ = blobs::drop_all(agent);
+    agent.journal(|journal| journal.release_reserve())
+}
+
+/// Takes back the newest entry of one step alone, with everything that belongs to it.
 pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
-    undo_entries(agent, entry.into_iter().collect(), say)
-}
-
-/// Takes back all entries, or those of one run.
-pub fn undo_run(agent: &Agent, run: Option<&RunId>, say: Say) -> Result<UndoOutcome> {
-    agent.holder()?;
-    // What keeps the disk full is in the way of everything else; what of it cannot be removed shows at the end.
-    let _ = blobs::drop_all(agent);
-    let own = agent.ownership()?;
-    let entries = own
-        .entries
-        .into_iter()
-        .rev()
-        .filter(|e| run.is_none_or(|run| &e.run == run))
-        .collect();
-    undo_entries(agent, entries, say)
-}
-
-/// Takes back entries in the order given, which is newest first.
-fn undo_entries(agent: &Agent, entries: Vec<Entry>, say: Say) -> Result<UndoOutcome> {
-    agent.holder()?;
-    agent.journal(|journal| journal.release_reserve())?;
-    start(agent, &entries)?;
-    // All daemons stop before anything is removed: one that runs on would make again what an earlier entry's undo took away.
-    // What does not stop shows as residue of the entry that claims it.
-    let all: Vec<&Claims> = entries.iter().filter_map(|e| claims_of(&e.undo)).collect();
-    if all.len() > 1 {
-        claims::quiesce(agent, &all);
-    }
-    let mut way = WayBack {
-        agent,
-        say,
-        containerd_goes: all
-            .iter()
-            .any(|c| c.paths.iter().any(|p| p.starts_with("/var/lib/containerd"))),
-        passed_over: BTreeSet::new(),
-        failed: BTreeSet::new(),
-        outcome: UndoOutcome {
+    let Some(entry) = entry else {
+        return Ok(UndoOutcome {
             undone: 0,
             residue: vec![],
-        },
+        });
     };
-    let mut later = Vec::new();
-    for entry in &entries {
-        if way.one(entry, Turn::First)? == Taken::Later {
-            later.push(entry);
-        }
+    let residue = take_back_entry(agent, &entry, say)?;
+    if let Undo::RestorePath { path, .. } = &entry.undo
+        && path.starts_with(layout::UNIT_DIR)
+        && let Some(unit) = path.file_name().and_then(|name| name.to_str())
+    {
+        forget_units(agent, &[unit])?;
     }
-    // Directories that held what an older entry has taken away meanwhile.
-    way.passed_over.clear();
-    for entry in later {
-        way.one(entry, Turn::Last)?;
-    }
-    agent.journal(|journal| journal.append(&[], Durability::OnDisk))?;
-    let unit_files: Vec<&str> = entries.iter().filter_map(|e| unit_file(&e.undo)).collect();
-    if !unit_files.is_empty() {
-        forget_units(agent, &unit_files)?;
-    }
-    Ok(way.outcome)
+    Ok(UndoOutcome {
+        undone: usize::from(residue.is_empty()),
+        residue,
+    })
 }
 
-/// Whether an entry may still be put off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    Last,
-}
-
-/// What became of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Taken {
-    /// It is gone.
-    Gone,
-    /// Something else has to go first.
-    Later,
-    /// This stays.
-    Stays(Vec<String>),
-}
-
-/// One undo of several entries.
-struct WayBack<'a> {
-    agent: &'a Agent,
-    say: Say<'a>,
-    containerd_goes: bool,
-    /// Steps whose newer entry is still there, so that the older ones have to wait.
-    passed_over: BTreeSet<StepId>,
-    /// Steps of which something stays.
-    failed: BTreeSet<StepId>,
-    outcome: UndoOutcome,
-}
-
-impl WayBack<'_> {
-    fn one(&mut self, entry: &Entry, turn: Turn) -> Result<Taken> {
-        let (agent, step) = (self.agent, entry.step.clone());
-        if agent.children.is_stopping() {
-            return Err(AgentError::Stopped);
-        }
-        if self.failed.contains(&step) || self.passed_over.contains(&step) {
-            return Ok(Taken::Later);
-        }
-        // The older of two entries of one step: its turn has come.
-        let newest = agent.journal(|journal| Ok(journal.own().newest(&step).map(|e| e.state)))?;
-        if newest != Some(EntryState::Undoing) {
-            agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
-        }
-        let began = Instant::now();
-        let taken = match take_back(agent, &entry.undo, self.containerd_goes, turn, self.say) {
-            Err(AgentError::Stopped) => return Err(AgentError::Stopped),
-            Err(error) => Taken::Stays(vec![error.line()]),
-            // Half of it was left undone because the session ends: that is no residue.
-            Ok(Taken::Stays(_)) if agent.children.is_stopping() => return Err(AgentError::Stopped),
-            Ok(taken) => taken,
-        };
-        match &taken {
-            Taken::Gone => {
-                agent.record(Record::Undone { step: step.clone() }, Durability::Buffered)?;
-                self.outcome.undone += 1;
-                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                (self.say)(EventKind::Undone { step, took_ms });
-            }
-            Taken::Later => {
-                self.passed_over.insert(step);
-            }
-            Taken::Stays(residue) => {
-                let why = residue.join("; ");
-                agent.record(
-                    Record::UndoFailed {
-                        step: step.clone(),
-                        why: why.clone(),
-                    },
-                    Durability::Buffered,
-                )?;
-                (self.say)(EventKind::Residue {
-                    step: step.clone(),
-                    text: why,
-                });
-                self.outcome
-                    .residue
-                    .extend(residue.iter().map(|line| format!("{step}: {line}")));
-                self.failed.insert(step);
-            }
-        }
-        Ok(taken)
-    }
-}
-
-/// Journals the start of all undos with one write to disk. Losing the end of one later only repeats it.
-fn start(agent: &Agent, entries: &[Entry]) -> Result<()> {
+/// Marks the newest entries of these steps as going, with one write to disk, and stops the daemons that they claim: one that runs on
+/// would make again what an earlier entry's undo takes away. What does not stop shows as residue of the entry that claims it.
+pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
+    agent.holder()?;
+    agent.journal(|journal| journal.release_reserve())?;
+    let own = agent.ownership()?;
     let mut seen = BTreeSet::new();
+    let entries: Vec<&Entry> = steps
+        .iter()
+        .filter(|step| seen.insert(*step))
+        .filter_map(|step| own.newest(step))
+        .collect();
     let records: Vec<Record> = entries
         .iter()
-        .filter(|e| seen.insert(&e.step))
         .map(|e| Record::UndoStarted { step: e.step.clone() })
         .collect();
-    if records.is_empty() {
-        Ok(())
-    } else {
-        agent.journal(|journal| journal.append(&records, Durability::OnDisk))
+    if !records.is_empty() {
+        agent.journal(|journal| journal.append(&records, Durability::OnDisk))?;
     }
+    let all: Vec<&Claims> = entries.iter().filter_map(|e| claims_of(&e.undo)).collect();
+    if !all.is_empty() {
+        claims::quiesce(agent, &all);
+    }
+    Ok(())
+}
+
+/// Takes back the newest entry of a step. A superseded one only leaves the journal: an older entry puts the same thing back. Returns a
+/// line for each thing that stays.
+pub fn take_back(agent: &Agent, step: &StepId, superseded: bool, say: Say) -> Result<Vec<String>> {
+    let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
+    let Some(mut entry) = entry else { return Ok(vec![]) };
+    if superseded {
+        entry.undo = Undo::Nothing;
+    }
+    take_back_entry(agent, &entry, say)
+}
+
+fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>> {
+    agent.holder()?;
+    if agent.children.is_stopping() {
+        return Err(AgentError::Stopped);
+    }
+    let step = entry.step.clone();
+    if entry.state != EntryState::Undoing {
+        agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
+    }
+    let began = Instant::now();
+    let residue = match act(agent, &entry.undo, say) {
+        Err(AgentError::Stopped) => return Err(AgentError::Stopped),
+        Err(error) => vec![error.line()],
+        // Half of it was left undone because the session ends: that is no residue.
+        Ok(residue) if !residue.is_empty() && agent.children.is_stopping() => return Err(AgentError::Stopped),
+        Ok(residue) => residue,
+    };
+    if residue.is_empty() {
+        agent.record(Record::Undone { step: step.clone() }, Durability::Buffered)?;
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        say(EventKind::Undone { step, took_ms });
+        return Ok(vec![]);
+    }
+    let why = residue.join("; ");
+    let failed = Record::UndoFailed {
+        step: step.clone(),
+        why: why.clone(),
+    };
+    agent.record(failed, Durability::Buffered)?;
+    say(EventKind::Residue {
+        step: step.clone(),
+        text: why,
+    });
+    Ok(residue.iter().map(|line| format!("{step}: {line}")).collect())
 }
 
 fn claims_of(undo: &Undo) -> Option<&Claims> {
@@ -190,11 +131,11 @@ fn claims_of(undo: &Undo) -> Option<&Claims> {
     }
 }
 
-fn unit_file(undo: &Undo) -> Option<&str> {
-    match undo {
-        Undo::RestorePath { path, .. } if path.starts_with(layout::UNIT_DIR) => path.file_name()?.to_str(),
-        _ => None,
-    }
+/// Says whether containerd's own state is on its way out, with all images in it.
+fn containerd_goes(agent: &Agent) -> Result<bool> {
+    let claims_state = |claims: &Claims| claims.paths.iter().any(|p| p.starts_with("/var/lib/containerd"));
+    let goes = |e: &Entry| e.state == EntryState::Undoing && claims_of(&e.undo).is_some_and(claims_state);
+    agent.journal(|journal| Ok(journal.own().entries.iter().any(goes)))
 }
 
 /// systemd remembers units whose files went.
@@ -207,81 +148,109 @@ fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
 }
 
-fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say: Say) -> Result<Taken> {
+fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
     let host = &agent.host;
-    let residue = match undo {
+    let left = match undo {
         // Objects and effects are off the node: the engine takes them back.
-        Undo::Nothing | Undo::RestoreObjects { .. } => vec![],
+        Undo::Nothing | Undo::RestoreObjects { .. } => Left::default(),
         Undo::RestorePath { path, prior } => {
             files::restore(&host.at(path), prior, &host.state("prior"))?;
-            vec![]
+            Left::default()
         }
-        Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, say),
+        Undo::RemoveDirectory { paths } => {
+            remove_directories(agent, paths, say)?;
+            Left::default()
+        }
         Undo::RemoveHostsLines { lines } => {
             system::remove_hosts_lines(host, lines)?;
-            vec![]
+            Left::default()
         }
-        Undo::RestoreSysctls { settings } => system::restore_sysctls(host, settings),
+        Undo::RestoreSysctls { settings, set } => {
+            claims::restore_settings(agent, settings, set, &claims::of_journal(agent)?)
+        }
         Undo::UnloadModules { modules } => {
-            system::unload_modules(host, modules);
-            vec![]
+            // Mounts and links of older entries may hold them yet: what stays is looked at again, and named, when all has gone.
+            claims::unload_modules(host, modules);
+            Left::default()
         }
         Undo::RestoreUnit {
             name,
             was_enabled,
             was_active,
         } => {
-            unit::restore(agent, name, *was_enabled, *was_active)?;
-            vec![]
+            if *was_active {
+                unit::restore_running(agent, name, *was_enabled)?;
+            } else {
+                unit::restore_stopped(agent, name, *was_enabled)?;
+            }
+            Left::default()
         }
         Undo::RemoveImages { references } => {
-            if !containerd_goes {
+            if !containerd_goes(agent)? {
                 images::remove(agent, references)?;
             }
-            vec![]
+            Left::default()
         }
         Undo::RemoveClaims {
             claims,
             sysctls,
+            set,
             absent_bases,
             absent_parents,
             ..
         } => {
-            let residue = claims::remove(agent, claims, sysctls, absent_bases);
+            let removal = Removal {
+                claims,
+                sysctls,
+                set,
+                absent_bases,
+            };
+            let left = claims::remove(agent, removal)?;
             for parent in absent_parents {
                 // Not empty: it holds what others put there, or what an older entry made.
                 let _ = std::fs::remove_dir(host.at(parent));
             }
-            residue
+            left
         }
     };
-    Ok(if residue.is_empty() {
-        Taken::Gone
-    } else {
-        Taken::Stays(residue)
-    })
+    for text in left.notes {
+        say(EventKind::Note { text });
+    }
+    Ok(left.residue)
 }
 
-/// Removes directories that are empty. One that holds something when its last turn has come holds what landfall did not make, and stays
-/// with it.
-fn remove_directories(agent: &Agent, paths: &[PathBuf], turn: Turn, say: Say) -> Result<Taken> {
+/// Ends an undo on this node: systemd forgets unit files that went, and modules go that nobody uses any more. What stays is a note.
+pub fn finish(agent: &Agent, units: &[String], modules: &[String], say: Say) -> Result<()> {
+    agent.holder()?;
+    for text in claims::unload_modules(&agent.host, modules) {
+        say(EventKind::Note { text });
+    }
+    let units: Vec<&str> = units.iter().map(String::as_str).collect();
+    if units.is_empty() {
+        Ok(())
+    } else {
+        forget_units(agent, &units)
+    }
+}
+
+/// Removes directories that are empty. One that holds something when its turn comes holds what landfall did not make, and stays with it.
+fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> {
     for path in paths {
         let real: &Path = &agent.host.at(path);
         match rustix::fs::rmdir(real) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) if turn == Turn::First => return Ok(Taken::Later),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let text = format!(
                     "the directory {} stays: it holds what landfall did not make",
                     path.display()
                 );
                 say(EventKind::Note { text });
-                return Ok(Taken::Gone);
+                return Ok(());
             }
             Err(errno) => return Err(io_at("removing", real)(errno.into())),
         }
     }
-    Ok(Taken::Gone)
+    Ok(())
 }
 
 /// Joins the recipe of an apply that was interrupted with that of its repetition: what was there before the first attempt counts.
@@ -320,30 +289,26 @@ pub fn merge_objects(older: &Undo, newer: &Undo) -> Undo {
 }
 
 /// Journals the intent of a step that the operator carries out.
-pub fn record_cluster_intent(
-    agent: &Agent,
-    step: &StepId,
-    action: landfall_core::name::Digest,
-    undo: Undo,
-) -> Result<()> {
+pub fn record_cluster_intent(agent: &Agent, step: &StepId, action: Digest, undo: Undo) -> Result<()> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
-    let mut before = Vec::new();
+    let mut records = Vec::new();
     let undo = match entry {
         Some(entry) if entry.state != EntryState::Owned => {
             if entry.state == EntryState::Intended && entry.action == action {
                 return Ok(());
             }
-            // Nothing is taken back here: the new intent inherits what the old one would restore.
+            // Nothing is taken back here: the new intent inherits what the old one would restore, and is written with its end.
             let step = step.clone();
-            before = vec![Record::UndoStarted { step: step.clone() }, Record::Undone { step }];
+            records.extend([Record::UndoStarted { step: step.clone() }, Record::Undone { step }]);
             merge_objects(&entry.undo, &undo)
         }
         _ => undo,
     };
-    agent.record_intent_after(before, |run| Record::Intent {
+    agent.record_intent(records, |run| Record::Intent {
         run,
         step: step.clone(),
         action,
         undo,
+        wanted: None,
     })
 }

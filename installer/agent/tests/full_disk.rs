@@ -6,9 +6,12 @@ use landfall_agent::agent::{Agent, Holder};
 use landfall_agent::host::Host;
 use landfall_agent::{blobs, interpret, undo};
 use landfall_core::action::{Action, Content, Undo};
+use landfall_core::journal::RunStart;
 use landfall_core::name::Digest;
+use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::plan::{Stage, Step};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -35,9 +38,9 @@ impl Machine {
             run: "run-1".parse().unwrap(),
             command: "install".into(),
             cluster: "ship".into(),
-            bundle: None,
         };
         agent.take_lease("ann@desk", holder).unwrap();
+        agent.start_run(&start("run-1", 1), None).unwrap();
         Self {
             directory,
             agent: Some(agent),
@@ -61,8 +64,30 @@ impl Machine {
             deadline_s: 30,
             action,
             redo: vec![],
+            ephemeral: false,
         };
         assert!(interpret::run_step(self.agent(), &step, &|_| {}).unwrap().changed);
+    }
+
+    /// Takes everything back by a run of its own, as the engine does. Returns how many entries went.
+    fn undo_all(&self) -> usize {
+        let holder = Holder {
+            run: "run-2".parse().unwrap(),
+            command: "uninstall".into(),
+            cluster: "ship".into(),
+        };
+        self.agent().take_lease("ann@desk", holder).unwrap();
+        undo::make_room(self.agent()).unwrap();
+        self.agent().start_run(&start("run-2", 2), None).unwrap();
+        let own = self.agent().ownership().unwrap();
+        let plan = plan_undo(
+            &BTreeMap::from([("cp-1".parse().unwrap(), own)]),
+            &UndoScope::Everything,
+        );
+        let run = |step| interpret::run_step(self.agent(), step, &|_| {}).unwrap();
+        let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
+        assert!(outcomes.iter().all(|o| o.residue.is_empty()), "{outcomes:?}");
+        outcomes.iter().filter(|o| o.changed).count()
     }
 
     /// Writes until not one byte more fits, also not into the last page of the journal.
@@ -77,6 +102,20 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.agent = None;
         let _ = unmount(self.directory.path(), UnmountFlags::DETACH);
+    }
+}
+
+fn start(run: &str, number: u64) -> RunStart {
+    RunStart {
+        run: run.parse().unwrap(),
+        number: Some(number),
+        command: "install".into(),
+        owner: "ann@desk".into(),
+        at_ms: 0,
+        cluster: "ship".into(),
+        continues: None,
+        takes_back: vec![],
+        bundle: None,
     }
 }
 
@@ -105,8 +144,7 @@ fn everything_is_taken_back_on_a_full_disk() {
         machine.run(&format!("dir-{n}"), directory(n));
     }
     machine.fill();
-    let undone = undo::undo_run(machine.agent(), None, &|_| {}).unwrap();
-    assert_eq!((undone.undone, undone.residue), (61, vec![]));
+    assert_eq!(machine.undo_all(), 61);
     assert_eq!(std::fs::read(machine.at("etc/theirs")).unwrap(), b"old\n");
     blobs::tidy(machine.agent()).unwrap();
     assert!(
@@ -126,8 +164,7 @@ fn blobs_of_a_failed_run_make_room_for_its_undo() {
     let digest = Digest::of(&bytes);
     blobs::put(machine.agent(), &digest, bytes.len() as u64, &mut &bytes[..]).unwrap();
     machine.fill();
-    let undone = undo::undo_run(machine.agent(), None, &|_| {}).unwrap();
-    assert_eq!((undone.undone, undone.residue), (1, vec![]));
+    assert_eq!(machine.undo_all(), 1);
     assert_eq!(std::fs::read(machine.at("etc/theirs")).unwrap(), big.as_bytes());
 }
 
@@ -143,6 +180,7 @@ fn without_room_for_a_reserve_nothing_is_begun() {
         deadline_s: 30,
         action: directory(1),
         redo: vec![],
+        ephemeral: false,
     };
     interpret::run_step(machine.agent(), &step, &|_| {}).unwrap_err();
     assert!(!machine.at("srv").exists());

@@ -7,8 +7,9 @@ use landfall_agent::session::serve_on;
 use landfall_core::action::{Action, Claims, Content};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::journal::{EntryState, Ownership};
+use landfall_core::journal::{EntryState, Ownership, RunStart};
 use landfall_core::name::Digest;
+use landfall_core::observe::{Observations, judge};
 use landfall_core::plan::{Stage, Step};
 use landfall_core::wire::mux::{Mux, Role, read_json_line};
 use landfall_core::wire::{AGENT_BANNER, Reply, Request, StepOutcome, UndoOutcome, Welcome};
@@ -80,8 +81,25 @@ impl Operator {
             owner: "ann@desk".into(),
             command: "install".into(),
             cluster: "ship".into(),
-            bundle: None,
         })
+    }
+
+    /// Takes the lease for a run, and begins it under the next number.
+    fn begin(&self, run: &str) {
+        self.lease(run).unwrap();
+        let own: Ownership = self.ask(&Request::Ownership).unwrap();
+        let start = RunStart {
+            run: run.parse().unwrap(),
+            number: Some(own.runs.iter().filter_map(|r| r.start.number).max().unwrap_or(0) + 1),
+            command: "install".into(),
+            owner: "ann@desk".into(),
+            at_ms: 0,
+            cluster: "ship".into(),
+            continues: None,
+            takes_back: vec![],
+            bundle: None,
+        };
+        self.ask::<()>(&Request::StartRun { start, record: None }).unwrap();
     }
 
     fn run(&self, step: &Step) -> Result<StepOutcome, Diagnosis> {
@@ -112,6 +130,7 @@ fn step(id: &str, action: Action) -> Step {
         deadline_s: 30,
         action,
         redo: vec![],
+        ephemeral: false,
     }
 }
 
@@ -144,12 +163,8 @@ fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
 fn a_second_operator_is_told_who_holds_the_lease() {
     let root = machine();
     let first = Operator::connect(root.path(), LONG);
-    assert_eq!(first.lease("run-1").unwrap().run.as_str(), "run-1");
-    assert_eq!(
-        first.lease("run-0").unwrap().run.as_str(),
-        "run-0",
-        "a session may change its run"
-    );
+    first.lease("run-1").unwrap();
+    first.lease("run-0").expect("a session may change its run");
     let second = Operator::connect(root.path(), LONG);
     let refused = second.lease("run-2").unwrap_err();
     assert_eq!(refused.code, Code::Locked);
@@ -178,7 +193,7 @@ fn a_second_operator_is_told_who_holds_the_lease() {
 fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_anew() {
     let root = machine();
     let operator = Operator::connect(root.path(), LONG);
-    operator.lease("run-1").unwrap();
+    operator.begin("run-1");
     let script = "echo $$ > ROOT/pid; mkdir ROOT/half; exec sleep 100";
     let slow = shell(
         "slow",
@@ -207,19 +222,21 @@ fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_ane
         EntryState::Intended,
         "an interrupted step has an intent and nothing else"
     );
+    assert_eq!(own.open_run().unwrap().run.as_str(), "run-1");
+    operator.lease("run-2").unwrap();
+    let refused = operator.run(&slow).unwrap_err();
     assert_eq!(
-        operator.lease("run-2").unwrap().run.as_str(),
-        "run-1",
-        "the interrupted run goes on"
+        refused.code,
+        Code::Protocol,
+        "no act before the run has begun: {refused:?}"
     );
-    operator.lease("run-1").unwrap();
+    operator.begin("run-2");
+    let steps = vec![slow.clone()];
+    let seen: Observations = operator.ask(&Request::Observe { steps }).unwrap();
+    let verdict = judge(&slow.action, own.newest(&slow.id), &seen[&slow.id]);
     assert!(
-        !operator
-            .ask::<Vec<String>>(&Request::Check {
-                steps: vec![slow.clone()]
-            })
-            .unwrap()
-            .contains(&"slow".into())
+        !verdict.is_satisfied(),
+        "an interrupted step is to be done: {verdict:?}"
     );
     // It fails unless the half-made directory was taken back first.
     let quick = shell("slow", root.path(), "/bin/mkdir ROOT/half", "/half");
@@ -230,7 +247,10 @@ fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_ane
     operator
         .ask::<()>(&Request::FinishRun { outcome: "done".into() })
         .unwrap();
-    let undone: UndoOutcome = operator.ask(&Request::Undo { run: None }).unwrap();
+    let request = Request::UndoStep {
+        step: "slow".parse().unwrap(),
+    };
+    let undone: UndoOutcome = operator.ask(&request).unwrap();
     assert_eq!((undone.undone, undone.residue.len()), (1, 0));
     assert!(!root.path().join("half").exists());
     operator.ask::<()>(&Request::Tidy).unwrap();
@@ -245,7 +265,7 @@ fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_ane
 fn silence_ends_the_session() {
     let root = machine();
     let operator = Operator::connect(root.path(), Duration::from_millis(300));
-    operator.lease("run-1").unwrap();
+    operator.begin("run-1");
     let began = Instant::now();
     assert_eq!(operator.agent.join().unwrap(), 0);
     assert!(began.elapsed() < Duration::from_secs(8));
@@ -256,7 +276,7 @@ fn silence_ends_the_session() {
 fn blobs_are_checked_on_the_way_in() {
     let root = machine();
     let operator = Operator::connect(root.path(), LONG);
-    operator.lease("run-1").unwrap();
+    operator.begin("run-1");
     let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
     let digest = Digest::of(&bytes);
     let put = Request::PutBlob {
@@ -286,7 +306,7 @@ fn blobs_are_checked_on_the_way_in() {
 fn secrets_travel_and_are_read_from_one_place_only() {
     let root = machine();
     let operator = Operator::connect(root.path(), LONG);
-    operator.lease("run-1").unwrap();
+    operator.begin("run-1");
     let secret = b"-----BEGIN KEY-----";
     let id: landfall_core::name::SecretId = "pki/ca.key".parse().unwrap();
     let file = |path: &str| Action::File {
@@ -374,7 +394,7 @@ fn a_tunnel_carries_bytes_both_ways_and_ends_with_either_side() {
 fn a_node_of_another_cluster_refuses() {
     let root = machine();
     let operator = Operator::connect(root.path(), LONG);
-    operator.lease("run-1").unwrap();
+    operator.begin("run-1");
     operator
         .run(&step(
             "dir",
@@ -391,7 +411,6 @@ fn a_node_of_another_cluster_refuses() {
         owner: "bob@desk".into(),
         command: "install".into(),
         cluster: "other".into(),
-        bundle: None,
     };
     let refused = operator.ask::<Welcome>(&lease).unwrap_err();
     assert_eq!(refused.code, Code::Preflight);

@@ -6,8 +6,9 @@ use landfall_agent::agent::{Agent, Holder};
 use landfall_agent::host::Host;
 use landfall_agent::{interpret, undo};
 use landfall_core::action::{Action, Claims, Content, FeatureEvidence, KernelFeature};
-use landfall_core::journal::{EntryState, JournalError, Record, parse_journal};
+use landfall_core::journal::{EntryState, JournalError, Record, RunStart, parse_journal};
 use landfall_core::name::Digest;
+use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::plan::{Stage, Step};
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,18 +52,37 @@ impl Machine {
             agent: Agent::new(Host::under(root.path())),
             root,
         };
-        machine.lease("run-1");
+        machine.begin("run-1");
         machine
     }
 
+    /// Takes the lease for a run that changes nothing yet.
     fn lease(&self, run: &str) {
         let holder = Holder {
             run: run.parse().unwrap(),
             command: "install".into(),
             cluster: "ship".into(),
-            bundle: None,
         };
         self.agent.take_lease("ann@desk", holder).unwrap();
+    }
+
+    /// Takes the lease for a run, and begins it.
+    fn begin(&self, run: &str) {
+        self.lease(run);
+        let own = self.agent.ownership().unwrap();
+        let number = own.runs.iter().filter_map(|r| r.start.number).max().unwrap_or(0) + 1;
+        let start = RunStart {
+            run: run.parse().unwrap(),
+            number: Some(number),
+            command: "install".into(),
+            owner: "ann@desk".into(),
+            at_ms: 0,
+            cluster: "ship".into(),
+            continues: None,
+            takes_back: vec![],
+            bundle: None,
+        };
+        self.agent.start_run(&start, None).unwrap();
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -110,9 +130,20 @@ impl Machine {
         interpret::run_step(&self.agent, step, &|_| {}).unwrap().changed
     }
 
+    /// Takes back by a plan, as the engine does. Returns how many entries went, and what stays.
+    fn undo(&self, scope: &UndoScope) -> (usize, Vec<String>) {
+        let own = self.agent.ownership().unwrap();
+        let plan = plan_undo(&BTreeMap::from([("cp-1".parse().unwrap(), own)]), scope);
+        plan.check().unwrap();
+        let run = |step| interpret::run_step(&self.agent, step, &|_| {}).unwrap();
+        let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
+        let undone = outcomes.iter().filter(|o| o.changed).count();
+        (undone, outcomes.into_iter().flat_map(|o| o.residue).collect())
+    }
+
     fn undo_all(&self) {
-        let outcome = undo::undo_run(&self.agent, None, &|_| {}).unwrap();
-        assert_eq!(outcome.residue, Vec::<String>::new());
+        let (_, residue) = self.undo(&UndoScope::Everything);
+        assert_eq!(residue, Vec::<String>::new());
     }
 }
 
@@ -125,6 +156,7 @@ fn step(id: &str, action: Action) -> Step {
         deadline_s: 30,
         action,
         redo: vec![],
+        ephemeral: false,
     }
 }
 
@@ -243,7 +275,8 @@ fn every_step_is_done_once_and_taken_back_without_a_trace() {
     for step in &steps {
         let expected = step.id.as_str() != "features";
         assert_eq!(machine.run(step), expected, "{}", step.id);
-        assert!(interpret::is_satisfied(&machine.agent, step).unwrap(), "{}", step.id);
+        let verdict = interpret::check(&machine.agent, step).unwrap();
+        assert!(verdict.is_satisfied(), "{}: {verdict:?}", step.id);
     }
     assert_eq!(fs::read_to_string(machine.at("/etc/foreign.conf")).unwrap(), "ours\n");
     assert_eq!(
@@ -362,7 +395,7 @@ fn rollback_takes_back_the_last_run_alone() {
         content: Content::Text(text.into()),
     };
     machine.run(&step("x", file("one")));
-    machine.lease("run-2");
+    machine.begin("run-2");
     machine.run(&step("x", file("two")));
     machine.run(&step(
         "y",
@@ -371,9 +404,8 @@ fn rollback_takes_back_the_last_run_alone() {
             mode: 0o755,
         },
     ));
-    let run = "run-2".parse().unwrap();
-    let outcome = undo::undo_run(&machine.agent, Some(&run), &|_| {}).unwrap();
-    assert_eq!(outcome.undone, 2);
+    let second = UndoScope::Runs(["run-2".parse().unwrap()].into());
+    assert_eq!(machine.undo(&second), (2, vec![]));
     assert_eq!(fs::read_to_string(machine.at("/etc/x")).unwrap(), "one");
     assert!(!machine.at("/etc/y").exists());
     machine.undo_all();
@@ -400,8 +432,8 @@ fn what_cannot_be_taken_back_is_named_and_the_rest_goes_on() {
     ));
     fs::remove_file(machine.at("/etc/f")).unwrap();
     fs::create_dir(machine.at("/etc/f")).unwrap();
-    let outcome = undo::undo_run(&machine.agent, None, &|_| {}).unwrap();
-    assert_eq!((outcome.undone, outcome.residue.len()), (1, 1), "{:?}", outcome.residue);
+    let (undone, residue) = machine.undo(&UndoScope::Everything);
+    assert_eq!((undone, residue.len()), (1, 1), "{residue:?}");
     assert!(!machine.at("/etc/a").exists());
     let own = machine.agent.ownership().unwrap();
     assert_eq!(own.entries[0].state, EntryState::Residue);

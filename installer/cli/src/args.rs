@@ -30,12 +30,29 @@ pub enum Command {
     Kubeconfig(Kubeconfig),
     /// Shows what was understood of an inventory, as cluster.yaml.
     Inventory(Inventory),
+    /// Writes a cluster.yaml with comments; asks for what no flag says.
+    Init(Init),
     /// Makes and checks bundles.
     #[command(subcommand)]
     Bundle(Bundle),
     /// What runs on nodes; started by landfall itself.
     #[command(subcommand, hide = true)]
     Agent(Agent),
+}
+
+impl Command {
+    /// Returns the form of output that was asked for. Commands that contact no machine have text alone.
+    pub fn output(&self) -> Output {
+        match self {
+            Self::Install(args) => args.common.output,
+            Self::Plan(args) => args.common.output,
+            Self::Verify(args) => args.common.output,
+            Self::Status(common) => common.output,
+            Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
+            Self::Kubeconfig(args) => args.common.output,
+            Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Agent(_) => Output::Human,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,11 +63,57 @@ pub enum Output {
     Json,
 }
 
+/// Which machines, and how to log in. All but -i are for Ansible inventories and named as there.
+#[derive(ClapArgs, Clone, Default)]
+pub struct InventoryArgs {
+    /// Machines and settings: landfall's cluster.yaml, or an Ansible inventory (file, directory or list of hosts; several count
+    /// as one). By default the one that ansible.cfg names.
+    #[arg(short = 'i', long = "inventory", value_name = "FILE")]
+    pub sources: Vec<String>,
+    /// Group of control plane nodes, when its name is not one that landfall knows.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = INVENTORY)]
+    pub control_plane_group: Vec<String>,
+    /// Group of workers, when its name is not one that landfall knows.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = INVENTORY)]
+    pub worker_group: Vec<String>,
+    /// The control plane nodes by name; all other machines of the cluster are workers then.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = INVENTORY)]
+    pub control_planes: Vec<String>,
+    /// Login user where the inventory names none.
+    #[arg(short, long, help_heading = INVENTORY)]
+    pub user: Option<String>,
+    /// Private key file where the inventory names none.
+    #[arg(long, value_name = "FILE", help_heading = INVENTORY)]
+    pub private_key: Option<String>,
+    /// Ask for the login password.
+    #[arg(short = 'k', long, help_heading = INVENTORY)]
+    pub ask_pass: bool,
+    /// Ask for the password of sudo.
+    #[arg(short = 'K', long, help_heading = INVENTORY)]
+    pub ask_become_pass: bool,
+    /// Variables that beat all others: key=value, a mapping, or @FILE.
+    #[arg(short, long, value_name = "VARS", help_heading = INVENTORY)]
+    pub extra_vars: Vec<String>,
+    /// Directory of the playbook, whose group_vars and host_vars count too.
+    #[arg(long, value_name = "DIR", help_heading = INVENTORY)]
+    pub playbook_dir: Option<PathBuf>,
+    /// File with the password of vaults; an executable one is run for it.
+    #[arg(long, value_name = "FILE", help_heading = INVENTORY)]
+    pub vault_password_file: Vec<PathBuf>,
+    /// Password of vaults with an id, as ID@FILE or ID@prompt.
+    #[arg(long, value_name = "ID@SOURCE", help_heading = INVENTORY)]
+    pub vault_id: Vec<String>,
+    /// Ask for the password of vaults.
+    #[arg(long, help_heading = INVENTORY)]
+    pub ask_vault_pass: bool,
+}
+
+const INVENTORY: &str = "Options for Ansible inventories";
+
 #[derive(ClapArgs, Clone)]
 pub struct Common {
-    /// Machines and settings: landfall's cluster.yaml, or an Ansible inventory (INI or YAML).
-    #[arg(short, long, value_name = "FILE")]
-    pub inventory: PathBuf,
+    #[command(flatten)]
+    pub inventory: InventoryArgs,
     /// Form of progress and result.
     #[arg(long, value_enum, default_value = "human")]
     pub output: Output,
@@ -74,10 +137,13 @@ pub struct Install {
     /// Show the plan and stop.
     #[arg(long)]
     pub dry_run: bool,
+    /// A plan of `landfall plan -w`: it is run as it was made, and refused (4) when what it was made for is not there any more.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
     /// What to do with this run's changes when a step fails.
     #[arg(long, value_enum, default_value = "keep")]
     pub on_failure: OnFailure,
-    /// Folder for install.json, verify.json and logs of nodes that failed.
+    /// Folder for install.json, verify.json, landfall.log and logs of nodes that failed.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Also write verify's result as JUnit XML.
@@ -102,13 +168,16 @@ pub struct Plan {
     /// Exit with 12 when changes are pending.
     #[arg(long)]
     pub exit_code: bool,
+    /// Also write the plan to a file, for `install --plan`.
+    #[arg(short = 'w', long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
 pub struct Verify {
     #[command(flatten)]
     pub common: Common,
-    /// Folder for verify.json.
+    /// Folder for verify.json and landfall.log.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Also write the result as JUnit XML.
@@ -126,6 +195,12 @@ pub struct Undo {
     /// Do it without asking for the cluster's name.
     #[arg(long)]
     pub yes: bool,
+    /// Folder for rollback.json or uninstall.json, and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Show what would be taken back, in order, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(ClapArgs)]
@@ -139,9 +214,60 @@ pub struct Kubeconfig {
 
 #[derive(ClapArgs)]
 pub struct Inventory {
-    /// The file to read.
-    #[arg(short, long, value_name = "FILE")]
-    pub inventory: PathBuf,
+    #[command(flatten)]
+    pub inventory: InventoryArgs,
+    /// Print an Ansible inventory as `ansible-inventory --list` does, passwords too.
+    #[arg(long, conflicts_with_all = ["host", "graph", "to"])]
+    pub list: bool,
+    /// Print one host's variables as `ansible-inventory --host` does, passwords too.
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["graph", "to"])]
+    pub host: Option<String>,
+    /// Print the groups as `ansible-inventory --graph` does, from this group down.
+    #[arg(long, value_name = "GROUP", num_args = 0..=1, default_missing_value = "all", conflicts_with = "to")]
+    pub graph: Option<String>,
+    /// With --list or --host: print variables where they are set, not flattened.
+    #[arg(long)]
+    pub export: bool,
+    /// With --list or --host: print YAML.
+    #[arg(long)]
+    pub yaml: bool,
+    /// With --graph: print variables too.
+    #[arg(long)]
+    pub vars: bool,
+    /// Form to write what was understood in.
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub to: Option<InventoryForm>,
+}
+
+/// Forms of an inventory.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InventoryForm {
+    /// An Ansible inventory in INI form.
+    Ini,
+    /// An Ansible inventory in YAML form.
+    Yaml,
+    /// landfall's own file.
+    #[value(name = "cluster.yaml")]
+    ClusterYaml,
+}
+
+#[derive(ClapArgs)]
+pub struct Init {
+    /// The file to write; one that exists is not overwritten.
+    #[arg(short, long, value_name = "FILE", default_value = "cluster.yaml")]
+    pub output: PathBuf,
+    /// Name of the cluster.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A control plane node, as NAME=HOST; 1, 3 or 5 of them.
+    #[arg(long, value_name = "NAME=HOST")]
+    pub control_plane: Vec<String>,
+    /// A worker, as NAME=HOST.
+    #[arg(long, value_name = "NAME=HOST")]
+    pub worker: Vec<String>,
+    /// Login user on all machines.
+    #[arg(short, long)]
+    pub user: Option<String>,
 }
 
 #[derive(Subcommand)]

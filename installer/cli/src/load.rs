@@ -1,23 +1,132 @@
-//! Inventory and bundle files to what the engine takes.
+//! Inventory files and flags to what the engine takes.
 
+use crate::args::{Common, InventoryArgs};
+use crate::passwords;
+use landfall_ansible::config::{self, Config};
+use landfall_ansible::tree::Disk;
+use landfall_ansible::{Keys, Request, Surroundings, Understood, Wish};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::spec::{Desired, parse};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Reads what the user wants, and what he should know of it.
+pub fn desired(common: &Common) -> Result<(Desired, Vec<String>), Vec<Diagnosis>> {
+    let understood = read(&common.inventory)?;
+    let notices = understood.notices.iter().map(ToString::to_string).collect();
+    Ok((understood.desired, notices))
+}
 
 /// Reads a `cluster.yaml` or an Ansible inventory; which one, its content says.
-pub fn desired(path: &Path) -> Result<Desired, Vec<Diagnosis>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![
-            Diagnosis::new(Code::FileUnreadable, format!("{} cannot be read", path.display()))
-                .because(&error)
-                .next("name a cluster.yaml or an Ansible inventory with -i"),
-        ]
-    })?;
-    if is_cluster_yaml(&text) {
-        parse::cluster_yaml(&text, &path.display().to_string())
-    } else {
-        landfall_ansible::read(&text, path)
+pub fn read(args: &InventoryArgs) -> Result<Understood, Vec<Diagnosis>> {
+    if let Some((path, text)) = cluster_yaml(args) {
+        no_flags(args, &path).map_err(|d| vec![d])?;
+        let desired = parse::cluster_yaml(&text, &path)?;
+        return Ok(Understood {
+            desired,
+            notices: vec![],
+        });
     }
+    let (request, config, surroundings) = request(args)?;
+    landfall_ansible::read(&request, &config, &surroundings, &Disk)
+}
+
+/// Returns what the flags and Ansible's settings ask for; asks for passwords where they say so.
+pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Surroundings), Vec<Diagnosis>> {
+    let one = |diagnosis| vec![diagnosis];
+    let surroundings = Surroundings {
+        env: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        cwd: std::env::current_dir().unwrap_or_default(),
+    };
+    let config = config::find(&Disk, &surroundings.env, &surroundings.cwd).map_err(one)?;
+    let sources = if args.sources.is_empty() {
+        config.inventory.clone()
+    } else {
+        args.sources.clone()
+    };
+    if sources.is_empty() {
+        let what = "no inventory is named, and no ansible.cfg names one";
+        return Err(one(
+            Diagnosis::new(Code::Usage, what).next("name a cluster.yaml or an Ansible inventory with -i")
+        ));
+    }
+    let ask = |wanted: bool, what: &str| wanted.then(|| passwords::ask(what)).transpose().map_err(one);
+    let request = Request {
+        sources,
+        playbook_dir: args.playbook_dir.clone(),
+        wish: Wish {
+            control_plane: args.control_plane_group.clone(),
+            worker: args.worker_group.clone(),
+            control_planes: args.control_planes.clone(),
+            ..Wish::default()
+        },
+        user: args.user.clone(),
+        private_key: args.private_key.clone(),
+        password: ask(args.ask_pass || config.ask_pass, "login password")?,
+        become_password: ask(args.ask_become_pass || config.ask_become_pass, "password of sudo")?,
+        extra_vars: args.extra_vars.clone(),
+        keys: vault_keys(args, &config).map_err(one)?,
+    };
+    Ok((request, config, surroundings))
+}
+
+fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> {
+    let mut keys = Keys::default();
+    for value in &args.vault_id {
+        let (id, source) = match value.split_once('@') {
+            Some((id, source)) => (Some(id.to_owned()), source),
+            None => (None, value.as_str()),
+        };
+        let password = match source {
+            "prompt" => passwords::ask(&format!("password of the vault {}", id.as_deref().unwrap_or_default()))?,
+            file => passwords::vault_file(&parse::expand_home(file), id.as_deref())?,
+        };
+        keys.add(id, password);
+    }
+    let files = args.vault_password_file.iter().map(|path| (&None, path));
+    for (id, path) in files.chain(config.vaults.iter().map(|(id, path)| (id, path))) {
+        let path: PathBuf = parse::expand_home(&path.to_string_lossy());
+        keys.add(id.clone(), passwords::vault_file(&path, id.as_deref())?);
+    }
+    if args.ask_vault_pass {
+        keys.add(None, passwords::ask("password of the vault")?);
+    }
+    Ok(keys)
+}
+
+/// Returns the path and text of a `cluster.yaml`, if that is what is named.
+pub fn cluster_yaml(args: &InventoryArgs) -> Option<(String, String)> {
+    let [path] = &args.sources[..] else { return None };
+    let text = std::fs::read_to_string(Path::new(path)).ok()?;
+    is_cluster_yaml(&text).then(|| (path.clone(), text))
+}
+
+/// In a `cluster.yaml` each machine has its own fields: a flag that would be without effect is an error.
+fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
+    let set = [
+        ("--control-plane-group", !args.control_plane_group.is_empty()),
+        ("--worker-group", !args.worker_group.is_empty()),
+        ("--control-planes", !args.control_planes.is_empty()),
+        ("--user", args.user.is_some()),
+        ("--private-key", args.private_key.is_some()),
+        ("--ask-pass", args.ask_pass),
+        ("--ask-become-pass", args.ask_become_pass),
+        ("--extra-vars", !args.extra_vars.is_empty()),
+        ("--playbook-dir", args.playbook_dir.is_some()),
+        ("--vault-password-file", !args.vault_password_file.is_empty()),
+        ("--vault-id", !args.vault_id.is_empty()),
+        ("--ask-vault-pass", args.ask_vault_pass),
+    ];
+    let flags: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect();
+    if flags.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is for Ansible inventories, and {path} is a cluster.yaml",
+        flags.join(", ")
+    );
+    Err(Diagnosis::new(Code::Usage, what).next(format!("set the fields of the machines in {path}")))
 }
 
 /// `cluster.yaml` has a list `nodes` at its top; an inventory has groups there, which are mappings or sections. A file whose YAML is

@@ -1,17 +1,19 @@
-//! The `landfall` program: arguments, surroundings, rendering. What it does lives in the other crates.
+//! The `landfall` program: arguments, what a run needs of this machine, rendering. What it does lives in the other crates.
 
 #![forbid(unsafe_code)]
 
 mod agent;
 mod args;
 mod commands;
+mod confirm;
 mod load;
+mod output;
+mod passwords;
 mod remote;
 mod render;
-mod report;
+mod reporter;
 
 use clap::Parser;
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -30,10 +32,4 @@ fn main() -> ExitCode {
         args::Command::Agent(command) => ExitCode::from(agent::run(&command)),
         command => ExitCode::from(commands::run(command).status()),
     }
-}
-
-/// Writes to standard output; a reader that went away (`landfall plan | head`) is no error worth words.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

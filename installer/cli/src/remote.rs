@@ -1,8 +1,8 @@
 //! SSH for the engine, and what else a run needs from this machine.
 
 use crate::args::Common;
-use crate::render;
-use landfall_core::event::EventSink;
+use landfall_core::cluster_record::ClusterUid;
+use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::name::RunId;
@@ -13,7 +13,7 @@ use landfall_ssh::{SshOptions, SshTransport};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 struct SshConnector {
     options: SshOptions,
@@ -52,6 +52,8 @@ pub fn surroundings(
         local_prober: landfall_agent::probe::run,
         owner: owner(),
         run: new_run_id().map_err(internal("no run id can be made"))?,
+        new_uid: ClusterUid::from_random(random().map_err(internal("no random bytes can be had"))?),
+        at_ms: now_ms().map_err(internal("the clock cannot be read"))?,
         report_dir: report,
     })
 }
@@ -60,12 +62,17 @@ pub fn surroundings(
 fn on_interrupt(cancel: CancelToken, sink: Arc<dyn EventSink>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let began = Instant::now();
     std::thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
             cancel.cancel();
             let text = "stopping after the steps in flight; nothing is lost, running again continues; once more ends landfall at once";
-            sink.emit(render::note(text));
+            sink.emit(Event {
+                at_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                node: None,
+                kind: EventKind::Note { text: text.to_owned() },
+            });
         }
         if signals.next().is_some() {
             // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
@@ -81,19 +88,28 @@ fn owner() -> String {
     let host = host.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     format!(
         "{}@{}",
-        user.unwrap_or_else(|_| "someone".to_owned()),
-        host.filter(|h| !h.is_empty()).unwrap_or_else(|| "somewhere".to_owned())
+        user.unwrap_or_else(|_| "unknown-user".to_owned()),
+        host.filter(|h| !h.is_empty())
+            .unwrap_or_else(|| "unknown-host".to_owned())
     )
 }
 
-/// A run id that sorts by time and does not collide: seconds since 1970 and four random bytes.
+/// A run id that does not collide: seconds since 1970, for people, and four random bytes.
 fn new_run_id() -> std::io::Result<RunId> {
-    let mut random = [0; 4];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(std::io::Error::other)?
-        .as_secs();
-    let random: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    let random: String = random::<4>()?.iter().map(|b| format!("{b:02x}")).collect();
+    let seconds = now_ms()? / 1000;
     format!("{seconds}-{random}").parse().map_err(std::io::Error::other)
+}
+
+fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut random = [0; N];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    Ok(random)
+}
+
+fn now_ms() -> std::io::Result<u64> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(std::io::Error::other)?;
+    u64::try_from(since.as_millis()).map_err(std::io::Error::other)
 }

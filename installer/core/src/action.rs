@@ -2,9 +2,13 @@
 //! (or `engine::cluster` for [`Action::Apply`] and [`Action::Await`]) interprets them.
 
 use crate::bundle_index::Image;
-use crate::name::{Digest, NodeName, SecretId};
+use crate::journal::Wanted;
+use crate::name::{Digest, NodeName, SecretId, StepId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// Permission bits of programs.
+pub const PROGRAM_MODE: u32 = 0o755;
 
 /// One change (or wait), fully described.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +77,8 @@ pub enum Action {
         /// The images; their blobs are in the node's blob store.
         images: Vec<Image>,
     },
-    /// An opaque program, usually a kubeadm phase. Satisfied when an earlier run of the step is recorded as done and
-    /// everything in `creates` is there.
+    /// An opaque program that may run any number of times. Satisfied when an earlier run of the step with the same fields is recorded as
+    /// done and everything in `creates` is there.
     Run {
         /// Program and arguments; never a secret.
         argv: Vec<String>,
@@ -89,6 +93,54 @@ pub enum Action {
         /// Where its standard output goes as a secret file (mode 0600), if it is wanted.
         stdout: Option<PathBuf>,
     },
+    /// A one-shot phase by which a node becomes part of the cluster. Satisfied when the step is recorded as done and everything in
+    /// `creates` is there: the recipe may change from version to version, and the node is a member all the same.
+    Bootstrap {
+        /// What the node is afterwards.
+        goal: BootstrapGoal,
+        /// Program and arguments; never a secret.
+        argv: Vec<String>,
+        /// Paths that it makes.
+        creates: Vec<PathBuf>,
+        /// What it and the daemons it starts make, to be removed when it is undone.
+        claims: Claims,
+        /// Things it makes off the node.
+        effects: Vec<ClusterEffect>,
+    },
+    /// Begins to take back steps: their newest entries are marked, and the daemons that they claim are stopped, before anything is
+    /// removed. Recorded by the marks alone.
+    BeginUndo {
+        /// The steps, newest first.
+        steps: Vec<StepId>,
+    },
+    /// Takes back the newest entry of a step. Recorded as its undo.
+    TakeBack {
+        /// The step.
+        step: StepId,
+        /// Whether an older entry that goes too puts the same thing back: then this one only leaves the journal.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        superseded: bool,
+    },
+    /// Ends an undo on a node: systemd forgets unit files that are gone, and modules go that nobody uses any more. Not recorded.
+    FinishUndo {
+        /// Names of units whose files went, or came back.
+        units: Vec<String>,
+        /// Names of modules.
+        modules: Vec<String>,
+    },
+    /// Takes members and Nodes out of a cluster that stays. Runs on the operator, over another node; not recorded: what made them is
+    /// taken back afterwards.
+    LeaveCluster {
+        /// What an earlier step made off its node.
+        effects: Vec<ClusterEffect>,
+    },
+    /// Puts objects of a cluster that stays back to what they were. Runs on the operator; not recorded.
+    RestoreObjects {
+        /// Bodies of objects that were there.
+        prior: Vec<serde_json::Value>,
+        /// Objects that were absent (apiVersion, kind, namespace, name only).
+        absent: Vec<serde_json::Value>,
+    },
     /// Kubernetes objects by server-side apply. Runs on the operator, journalled on the first control plane.
     Apply {
         /// Whole objects, in order.
@@ -99,6 +151,35 @@ pub enum Action {
         /// What is awaited.
         condition: ClusterCondition,
     },
+}
+
+/// What a node is after a one-shot phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootstrapGoal {
+    /// It holds the cluster's authorities: CA, front-proxy CA, etcd CA, service-account keys.
+    Authorities,
+    /// It has founded the cluster: first etcd member, first API server, first Node.
+    Founder,
+    /// Its kubelet has joined: a Node of this cluster.
+    Node,
+    /// It runs an etcd member and an API server of this cluster.
+    ControlPlane,
+    /// Its control plane is announced: roles, labels, taints.
+    AnnouncedControlPlane,
+}
+
+impl BootstrapGoal {
+    /// Returns the goal as a clause about the node.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Authorities => "holds the cluster's authorities",
+            Self::Founder => "founds the cluster",
+            Self::Node => "joins as a Node",
+            Self::ControlPlane => "joins etcd and runs an API server",
+            Self::AnnouncedControlPlane => "is marked as a control plane",
+        }
+    }
 }
 
 /// What a file contains.
@@ -176,8 +257,11 @@ pub struct Claims {
     pub iptables_chains: Vec<String>,
     /// Kernel settings that they write; the recorded undo holds the prior values.
     pub sysctls: Vec<String>,
-    /// Modules that they load; the recorded undo holds those that were absent.
+    /// Modules that they load; the recorded undo holds those that were absent, and what these need.
     pub modules: Vec<String>,
+    /// AppArmor profiles that they load into the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apparmor_profiles: Vec<String>,
 }
 
 /// Something a step makes off the node.
@@ -196,6 +280,16 @@ pub enum ClusterEffect {
         /// Its name.
         name: NodeName,
     },
+}
+
+impl ClusterEffect {
+    /// Returns what it is, for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::EtcdMember { name, .. } => format!("etcd member {name}"),
+            Self::Node { name } => format!("Node {name}"),
+        }
+    }
 }
 
 /// How one step is taken back. Recorded before the step acts; idempotent, and right after a partial step.
@@ -221,10 +315,13 @@ pub enum Undo {
         /// The lines that were absent.
         lines: Vec<String>,
     },
-    /// Writes prior kernel settings.
+    /// Puts kernel settings back, those that still have the value that was set.
     RestoreSysctls {
         /// Name and prior value.
         settings: Vec<(String, String)>,
+        /// Name and value that the step sets; empty in journals that are older than this field.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
     },
     /// Unloads modules that were absent.
     UnloadModules {
@@ -251,6 +348,9 @@ pub enum Undo {
         claims: Claims,
         /// Kernel settings and their prior values.
         sysctls: Vec<(String, String)>,
+        /// Kernel settings and the values that the daemons (and, with them, the kernel) give them; see `RestoreSysctls`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
         /// Tables of iptables in nftables that were absent before, `family name`, and base chains of those that were there,
         /// `family table chain`.
         absent_bases: Vec<String>,
@@ -299,28 +399,100 @@ impl Action {
         !matches!(self, Self::Await { .. })
     }
 
-    /// Says whether the operator runs the action through the cluster's API.
-    pub fn runs_in_cluster(&self) -> bool {
-        matches!(self, Self::Apply { .. } | Self::Await { .. })
+    /// Says whether the step is part of taking back: its records are those of an undo.
+    pub fn is_undo(&self) -> bool {
+        matches!(
+            self,
+            Self::BeginUndo { .. }
+                | Self::TakeBack { .. }
+                | Self::FinishUndo { .. }
+                | Self::LeaveCluster { .. }
+                | Self::RestoreObjects { .. }
+        )
     }
 
-    /// Returns the digest that identifies exactly this action; recorded, and compared by the next run.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&serde_json::to_vec(self).expect("actions have string keys only, so they always serialise"))
+    /// Says whether the operator runs the action through the cluster's API.
+    pub fn runs_in_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::Apply { .. } | Self::Await { .. } | Self::LeaveCluster { .. } | Self::RestoreObjects { .. }
+        )
+    }
+
+    /// Returns the digest that identifies this action; recorded, and compared by the next run. Of a one-shot step the goal alone counts:
+    /// a node that reached it has reached it, whatever the recipe is today.
+    pub fn identity(&self) -> Digest {
+        let serialised = match self {
+            Self::Bootstrap { goal, .. } => serde_json::to_vec(goal),
+            other => serde_json::to_vec(other),
+        };
+        Digest::of(&serialised.expect("actions have string keys only, so they always serialise"))
+    }
+
+    /// Returns what holds once the action is done, where that can be looked at again later.
+    pub fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Self::Directory { path, mode } => Some(Wanted::Directory {
+                path: path.clone(),
+                mode: *mode,
+            }),
+            Self::File { path, mode, content } => Some(Wanted::File {
+                path: path.clone(),
+                mode: *mode,
+                content: match content {
+                    Content::Text(text) => Some(Digest::of(text.as_bytes())),
+                    Content::Generated(_) | Content::Secret(_) => None,
+                },
+            }),
+            Self::Binary { path, digest, .. } => Some(Wanted::File {
+                path: path.clone(),
+                mode: PROGRAM_MODE,
+                content: Some(*digest),
+            }),
+            Self::HostsLines { lines } => Some(Wanted::HostsLines(lines.clone())),
+            Self::Sysctls { settings } => Some(Wanted::Sysctls(settings.clone())),
+            Self::KernelFeatures { features } => {
+                Some(Wanted::Modules(features.iter().map(|f| f.module.clone()).collect()))
+            }
+            Self::Unit { name, start, .. } => Some(Wanted::Unit {
+                name: name.clone(),
+                running: *start,
+            }),
+            Self::Images { images } => Some(Wanted::Images(images.iter().map(|i| i.reference.to_string()).collect())),
+            Self::Claim { .. }
+            | Self::Run { .. }
+            | Self::Bootstrap { .. }
+            | Self::BeginUndo { .. }
+            | Self::TakeBack { .. }
+            | Self::FinishUndo { .. }
+            | Self::LeaveCluster { .. }
+            | Self::RestoreObjects { .. }
+            | Self::Apply { .. }
+            | Self::Await { .. } => None,
+        }
     }
 
     /// Returns one line for people: how the change will be taken back. The recipe itself is made when the node's state is known.
     pub fn undo_text(&self) -> &'static str {
         match self {
-            Self::Claim { .. } => "stop the daemons; remove what they made and was not there",
+            Self::Claim { .. } => {
+                "stop the daemons; remove what they made and was not there, the audit log in /var/log/kubernetes included"
+            }
             Self::Directory { .. } => "remove it when it was not there and is empty",
             Self::File { .. } | Self::Binary { .. } => "remove it, or put the earlier file back",
             Self::HostsLines { .. } => "remove these lines",
-            Self::Sysctls { .. } => "set the earlier values",
-            Self::KernelFeatures { .. } => "unload what was loaded for it",
+            Self::Sysctls { .. } => {
+                "set what other sysctl files say, or the earlier values, where nobody else has set another"
+            }
+            Self::KernelFeatures { .. } => "unload what was loaded for it and serves nobody else",
             Self::Unit { .. } => "stop and disable it, or as it was",
             Self::Images { .. } => "remove the images that were not there",
-            Self::Run { .. } => "remove what it made here, and its members of the cluster",
+            Self::Run { .. } | Self::Bootstrap { .. } => "remove what it made here, and its members of the cluster",
+            Self::BeginUndo { .. }
+            | Self::TakeBack { .. }
+            | Self::FinishUndo { .. }
+            | Self::LeaveCluster { .. }
+            | Self::RestoreObjects { .. } => "install again",
             Self::Apply { .. } => "delete the objects, or restore the earlier ones",
             Self::Await { .. } => "nothing to undo",
         }
@@ -346,6 +518,21 @@ impl Action {
             Self::Unit { name, start: false, .. } => format!("enable {name}"),
             Self::Images { images } => format!("import and pin {} images", images.len()),
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
+            Self::Bootstrap { goal, argv, .. } => format!("the node {}: run {}", goal.text(), argv.join(" ")),
+            Self::BeginUndo { steps } => format!("stop the daemons of {} steps that go", steps.len()),
+            Self::TakeBack { step, .. } => format!("take back {step}"),
+            Self::FinishUndo { units, modules } => format!(
+                "make systemd read its units again ({}), and unload what nobody uses of {} modules",
+                units.join(", "),
+                modules.len()
+            ),
+            Self::LeaveCluster { effects } => {
+                let names: Vec<_> = effects.iter().map(ClusterEffect::text).collect();
+                format!("remove from the cluster: {}", names.join(", "))
+            }
+            Self::RestoreObjects { prior, absent } => {
+                format!("restore {} objects, delete {}", prior.len(), absent.len())
+            }
             Self::Apply { objects } => format!("apply {} objects", objects.len()),
             Self::Await { condition } => match condition {
                 ClusterCondition::NodesReady(nodes) => format!("wait for {} nodes to be Ready", nodes.len()),

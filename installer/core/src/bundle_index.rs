@@ -140,15 +140,4 @@ impl BundleIndex {
     pub fn blob(&self, digest: &Digest) -> Option<&BlobEntry> {
         self.blobs.iter().find(|b| &b.digest == digest)
     }
-
-    /// Returns the digests that a node with `role` needs, binaries and images.
-    pub fn blobs_for(&self, role: BundleRole) -> BTreeSet<Digest> {
-        let binaries = self.binaries.iter().filter(|b| b.roles.contains(&role)).map(|b| b.blob);
-        let images = self
-            .images
-            .iter()
-            .filter(|i| i.roles.contains(&role))
-            .flat_map(|i| i.blobs.iter().copied());
-        binaries.chain(images).collect()
-    }
 }

@@ -1,9 +1,23 @@
-//! What happens during a run, as renderers and reports see it. The only channel from the engine to the user.
+//! What happens during a command, as renderers, logs and reports see it. The only channel from the engine to the user.
+//!
+//! The events of one command, in order:
+//! ```text
+//! RunStarted ─ Warning* ─ PhaseStarted … PhaseFinished (phases may hold Connected, Push*, Step*, Undone, Residue, Note)
+//!    └─ RunPlanned, once it is known what will change ─ … ─ Verified? ─ Error* ─ RunFinished
+//! ```
+//! What is known at the start is in [`EventKind::RunStarted`]. The run's id and the number of its steps are known only after the nodes'
+//! journals were read and the plan was made, so they come with [`EventKind::RunPlanned`]; a command that is refused before never has them.
+//!
+//! A stream is complete when it ends with [`EventKind::RunFinished`]. [`crate::report::Report`] is the fold of a stream.
+//! Agents send kinds of events over the wire too, so a kind is never removed while the protocol version stays.
 
-use crate::explain::Diagnosis;
-use crate::name::{NodeName, StepId};
+use crate::bundle_index::BundleIndex;
+use crate::explain::{Diagnosis, ExitCode};
+use crate::name::{Digest, NodeName, RunId, StepId};
 use crate::plan::Stage;
+use crate::verify::VerifyReport;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,15 +36,60 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// A phase of the whole run begins: `connect`, `facts`, `preflight`, `plan`, `push`, `execute`, `verify`, …
+    /// A command begins. Always the first event.
+    RunStarted {
+        /// The command.
+        command: Command,
+        /// Name of the cluster.
+        cluster: String,
+        /// The bundle, for commands that take one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bundle: Option<BundleSummary>,
+        /// The members of the inventory, in its order.
+        nodes: Vec<NodeName>,
+    },
+    /// The nodes are leased to the run, and it is known what it will do. Said again when a failed install is taken back.
+    RunPlanned {
+        /// The run: the journals of the nodes name it. One that takes on an interrupted run has that run's id.
+        run: RunId,
+        /// How many steps will be done, or taken back.
+        steps: usize,
+    },
+    /// A command has ended. Always the last event.
+    RunFinished {
+        /// How it came out.
+        outcome: ExitCode,
+        /// Whether everything this run did was taken back again, because a step failed.
+        rolled_back: bool,
+        /// How many steps came out how.
+        counts: RunCounts,
+        /// How long the command took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// Something that does not fail the run, and that the user should know.
+    Warning {
+        /// The text.
+        text: String,
+    },
+    /// Something failed the run. Said once for each error, before the run's end; a failed step is said by `StepFailed` at once as well.
+    Error {
+        /// What went wrong.
+        diagnosis: Diagnosis,
+    },
+    /// Verify looked at every path. When it looked several times, the last one counts.
+    Verified {
+        /// What it saw.
+        report: VerifyReport,
+    },
+    /// A phase of the whole run begins.
     PhaseStarted {
-        /// Its name.
-        phase: String,
+        /// Which.
+        phase: Phase,
     },
     /// It ended.
     PhaseFinished {
-        /// Its name.
-        phase: String,
+        /// Which.
+        phase: Phase,
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
@@ -101,6 +160,126 @@ pub enum EventKind {
         /// The text.
         text: String,
     },
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)*
+        }
+        impl $name {
+            /// Returns the word, as it is written in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// A command that contacts machines.
+    Command {
+        /// Install the cluster, or bring it to what is wanted, and verify it.
+        Install = "install",
+        /// Show what `install` would do.
+        Plan = "plan",
+        /// Try every path into the cluster.
+        Verify = "verify",
+        /// Show what is installed.
+        Status = "status",
+        /// Take back one run.
+        Rollback = "rollback",
+        /// Take back everything.
+        Uninstall = "uninstall",
+        /// Fetch an admin kubeconfig.
+        Kubeconfig = "kubeconfig",
+    }
+}
+
+words! {
+    /// A phase of a command: what the whole fleet is busy with. The words are part of the report's format.
+    Phase {
+        /// Log in to all machines and start the agents.
+        Connect = "connect",
+        /// Ask the nodes what they are like.
+        Facts = "facts",
+        /// Judge the facts.
+        Preflight = "preflight",
+        /// Make the plan and find out which steps are satisfied.
+        Plan = "plan",
+        /// Hash the blobs that will be sent.
+        CheckBundle = "check-bundle",
+        /// Send blobs and run steps.
+        Execute = "execute",
+        /// Take steps back.
+        Undo = "undo",
+        /// Try every path into the cluster.
+        Verify = "verify",
+    }
+}
+
+/// A bundle, as events and reports name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleSummary {
+    /// The file, as the user named it.
+    pub path: String,
+    /// Digest of its index, which names every blob.
+    pub index_digest: Digest,
+    /// Version of Kubernetes inside.
+    pub kubernetes: String,
+    /// Recipe by which it was built.
+    pub recipe: String,
+}
+
+impl BundleSummary {
+    /// Describes a bundle by its index.
+    pub fn new(path: String, index_digest: Digest, index: &BundleIndex) -> Self {
+        Self {
+            path,
+            index_digest,
+            kubernetes: index.kubernetes_version.clone(),
+            recipe: index.recipe.clone(),
+        }
+    }
+}
+
+/// How many steps came out how: a tally of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// Steps that changed something.
+    pub changed: usize,
+    /// Steps that found all as wanted when they ran. (Steps that were satisfied at planning time are not run and not counted.)
+    pub unchanged: usize,
+    /// Steps that failed.
+    pub failed: usize,
+    /// Steps that were taken back.
+    pub undone: usize,
+    /// Steps that could not be taken back.
+    pub residue: usize,
+}
+
+impl RunCounts {
+    /// Counts one event.
+    pub fn add(&mut self, kind: &EventKind) {
+        match kind {
+            // A step of an undo says `Undone` for each thing that went.
+            EventKind::StepFinished { stage: Stage::Undo, .. } => {}
+            EventKind::StepFinished { changed: true, .. } => self.changed += 1,
+            EventKind::StepFinished { changed: false, .. } => self.unchanged += 1,
+            EventKind::StepFailed { .. } => self.failed += 1,
+            EventKind::Undone { .. } => self.undone += 1,
+            EventKind::Residue { .. } => self.residue += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Where events go. Called from many threads; must not block for long.

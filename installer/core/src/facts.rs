@@ -1,5 +1,6 @@
 //! What was seen on the machines. Gathered by the agent, read-only; compared by preflight, used by the planner.
 
+use crate::name::Digest;
 use crate::spec::Cidr;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,9 @@ pub struct NodeFacts {
     pub dns_works: Option<bool>,
     /// Whether the state directory may hold programs (not mounted noexec).
     pub exec_allowed: bool,
+    /// SHA-256 of the cluster CA's certificate in DER form, where the node has one.
+    #[serde(default)]
+    pub cluster_ca: Option<Digest>,
 }
 
 /// An address of an interface.
@@ -119,11 +123,5 @@ impl NodeFacts {
             .iter()
             .find(|a| IpAddr::V4(a.address) == address)
             .map(|a| a.interface.as_str())
-    }
-    /// Says whether any route covers the whole of `network`.
-    pub fn has_route_covering(&self, network: &Cidr) -> bool {
-        self.routes
-            .iter()
-            .any(|r| r.destination.prefix <= network.prefix && r.destination.overlaps(network))
     }
 }

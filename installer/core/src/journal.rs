@@ -11,30 +11,23 @@
 //! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
 
 use crate::action::Undo;
+use crate::cluster_record::ClusterRecord;
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-/// Version of the journal's lines; a reader refuses a larger one.
-pub const JOURNAL_VERSION: u32 = 1;
+/// Version of the journal's lines; a reader refuses a larger one. Version 1 has neither numbers of runs nor cluster records.
+pub const JOURNAL_VERSION: u32 = 2;
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
-    /// A run changes something on this node for the first time. Written lazily: a run without changes leaves no record.
-    RunStarted {
-        /// The run.
-        run: RunId,
-        /// `install`, `rollback` or `uninstall`.
-        command: String,
-        /// Milliseconds since the epoch, for people.
-        at_ms: u64,
-        /// Name of the cluster.
-        cluster: String,
-        /// What an install installs: the version and the digest of the bundle's index.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        bundle: Option<String>,
-    },
+    /// A run that changes something begins. It is written before the run's first intent; a run without changes writes none.
+    RunStarted(RunStart),
+    /// What the cluster is, as this run knows it. Newer records replace older ones.
+    Cluster(Box<ClusterRecord>),
     /// A step is about to act.
     Intent {
         /// The run.
@@ -45,6 +38,16 @@ pub enum Record {
         action: Digest,
         /// How it is taken back.
         undo: Undo,
+        /// What holds once it is done, where that can be looked at again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wanted: Option<Wanted>,
+    },
+    /// What a step wants was there already: it is not ours to take back, but it must go on to hold.
+    Held {
+        /// The step.
+        step: StepId,
+        /// What must hold.
+        wanted: Wanted,
     },
     /// The step acted and was checked again.
     Done {
@@ -85,6 +88,72 @@ pub enum Record {
         /// `done`, `failed`, `rolled-back`, …
         outcome: String,
     },
+}
+
+/// Beginning of a run, as every member's journal holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStart {
+    /// The run.
+    pub run: RunId,
+    /// Place in the order of the cluster's runs, from 1. Journals of version 1 have none: there the order of lines counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// `install`, `rollback` or `uninstall`.
+    pub command: String,
+    /// Who runs it: `user@host`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// Operator's clock, milliseconds since the epoch. For people alone: it orders nothing.
+    pub at_ms: u64,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Number of the unfinished run that this one goes on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<u64>,
+    /// Numbers of the runs whose entries a rollback takes back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub takes_back: Vec<u64>,
+    /// What an install installs: the version and the digest of the bundle's index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+}
+
+/// State of the node that a step wants, for checks and repair long after the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wanted {
+    /// A directory.
+    Directory {
+        /// Absolute path.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A file or program. The content of a secret has no digest here.
+    File {
+        /// Absolute path.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// Digest of the content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Digest>,
+    },
+    /// Lines of /etc/hosts.
+    HostsLines(Vec<String>),
+    /// Kernel settings: name in dotted form and value.
+    Sysctls(Vec<(String, String)>),
+    /// Modules whose features are needed.
+    Modules(Vec<String>),
+    /// A systemd unit that is enabled.
+    Unit {
+        /// Unit name with suffix.
+        name: String,
+        /// Whether it runs.
+        running: bool,
+    },
+    /// Images in containerd, by reference.
+    Images(Vec<String>),
 }
 
 /// Identity of a file's state, so that a later check need not hash it again.
@@ -128,6 +197,19 @@ pub struct Entry {
     pub state: EntryState,
     /// Proof for quick checks.
     pub stamp: Option<FileStamp>,
+    /// What holds once it is done; journals of version 1 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Wanted>,
+}
+
+/// One run in a node's journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRun {
+    /// How it began.
+    pub start: RunStart,
+    /// How it ended: `done`, `undone`, …; `None` when it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 /// What is ours on a node, oldest first. Undo goes from the end to the front.
@@ -135,15 +217,15 @@ pub struct Entry {
 pub struct Ownership {
     /// Entries; a step may stand more than once when a later run replaced what an earlier one made.
     pub entries: Vec<Entry>,
-    /// The run that has not finished, if any.
-    pub open_run: Option<RunId>,
-    /// The cluster's name, from the newest run.
-    pub cluster: Option<String>,
-    /// Newest run that changed something, finished or not.
-    pub last_run: Option<RunId>,
-    /// Version and digest of the bundle that the newest install used.
+    /// Runs in the order of the journal's lines.
     #[serde(default)]
-    pub bundle: Option<String>,
+    pub runs: Vec<JournalRun>,
+    /// The newest record of each run that wrote one, oldest first.
+    #[serde(default)]
+    pub records: Vec<ClusterRecord>,
+    /// What was as wanted before landfall came, and must go on to hold.
+    #[serde(default)]
+    pub held: BTreeMap<StepId, Wanted>,
 }
 
 impl Ownership {
@@ -154,6 +236,28 @@ impl Ownership {
     /// Says whether nothing is ours.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+    /// Returns the newest run when it has not finished.
+    pub fn open_run(&self) -> Option<&RunStart> {
+        let newest = self.runs.last()?;
+        newest.outcome.is_none().then_some(&newest.start)
+    }
+    /// Returns the cluster's name, from the newest run.
+    pub fn cluster(&self) -> Option<&str> {
+        Some(self.runs.last()?.start.cluster.as_str())
+    }
+    /// Returns version and digest of the bundle that the newest install used.
+    pub fn bundle(&self) -> Option<&str> {
+        self.runs.iter().rev().find_map(|r| r.start.bundle.as_deref())
+    }
+    /// Returns the newest record of the cluster.
+    pub fn record(&self) -> Option<&ClusterRecord> {
+        self.records.iter().max_by_key(|r| r.sequence)
+    }
+    /// Returns the newest record of a run before that number.
+    pub fn record_before(&self, run: u64) -> Option<&ClusterRecord> {
+        let earlier = self.records.iter().filter(|r| r.sequence.run < run);
+        earlier.max_by_key(|r| r.sequence)
     }
 }
 
@@ -203,18 +307,25 @@ impl Ownership {
             step: step.clone(),
         };
         match record {
-            Record::RunStarted {
-                run, cluster, bundle, ..
-            } => {
-                self.open_run = Some(run.clone());
-                self.cluster = Some(cluster.clone());
-                if bundle.is_some() {
-                    self.bundle.clone_from(bundle);
+            Record::RunStarted(start) => {
+                // A run of version 1 that went on wrote its start again, with the same id.
+                if self
+                    .runs
+                    .last()
+                    .is_none_or(|r| r.start.run != start.run || r.outcome.is_some())
+                {
+                    let start = start.clone();
+                    self.runs.push(JournalRun { start, outcome: None });
                 }
             }
-            Record::RunFinished { run, .. } => {
-                if self.open_run.as_ref() == Some(run) {
-                    self.open_run = None;
+            Record::Cluster(record) => {
+                self.records
+                    .retain(|r| r.sequence.run != record.sequence.run || r.uid != record.uid);
+                self.records.push((**record).clone());
+            }
+            Record::RunFinished { run, outcome } => {
+                if let Some(found) = self.runs.iter_mut().rev().find(|r| &r.start.run == run) {
+                    found.outcome = Some(outcome.clone());
                 }
             }
             Record::Intent {
@@ -222,11 +333,11 @@ impl Ownership {
                 step,
                 action,
                 undo,
+                wanted,
             } => {
                 if self.newest(step).is_some_and(|e| e.state != Owned) {
                     return Err(illegal("intent", step));
                 }
-                self.last_run = Some(run.clone());
                 self.entries.push(Entry {
                     run: run.clone(),
                     step: step.clone(),
@@ -234,7 +345,12 @@ impl Ownership {
                     undo: undo.clone(),
                     state: Intended,
                     stamp: None,
+                    wanted: wanted.clone(),
                 });
+                self.held.remove(step);
+            }
+            Record::Held { step, wanted } => {
+                self.held.insert(step.clone(), wanted.clone());
             }
             Record::Done { step, stamp } => {
                 let entry = newest(&mut self.entries, step, &[Intended]).ok_or_else(|| illegal("done", step))?;
@@ -335,6 +451,7 @@ mod tests {
             step: id(n),
             action: Digest::of(&[n]),
             undo: Undo::Nothing,
+            wanted: None,
         }
     }
 

@@ -22,6 +22,8 @@ pub const CONTAINERD_CONFIG: &str = "/etc/landfall/containerd.toml";
 pub const RESOLV_CONF: &str = "/etc/landfall/resolv.conf";
 /// kubeadm's configuration of this node.
 pub const KUBEADM_CONFIG: &str = "/etc/landfall/kubeadm.yaml";
+/// kubeadm's ClusterConfiguration alone, on every control plane: what makes credentials reads it.
+pub const CLUSTER_CONFIG: &str = "/etc/landfall/kubeadm-cluster.yaml";
 /// kubeadm's configuration by which the kubelet of a further control plane joins.
 pub const KUBELET_JOIN_CONFIG: &str = "/etc/landfall/kubelet-join.yaml";
 /// Kernel settings that must hold after a reboot.

@@ -2,15 +2,20 @@
 
 pub mod action;
 pub mod bundle_index;
+pub mod cluster_record;
 pub mod event;
 pub mod explain;
 pub mod facts;
 pub mod inventory;
 pub mod journal;
 pub mod layout;
+pub mod membership;
 pub mod name;
+pub mod observe;
 pub mod plan;
 pub mod preflight;
+pub mod report;
+pub mod run_history;
 pub mod secret;
 pub mod spec;
 pub mod transport;

@@ -19,6 +19,7 @@ use landfall_core::plan::Step;
 use landfall_core::secret::Secret;
 use landfall_core::wire::{CommandOutput, Request};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -53,16 +54,17 @@ impl Cluster {
         }
     }
 
-    /// Runs one cluster step, journalled through `session`. Returns whether it changed anything.
+    /// Runs one cluster step over `session`, journalled in all of `journals`. Returns whether it changed anything.
     pub fn run(
         &self,
         session: &Arc<NodeSession>,
+        journals: &[Arc<NodeSession>],
         step: &Step,
         cancel: &CancelToken,
         voice: &Voice,
     ) -> Result<bool, Diagnosis> {
         match &step.action {
-            Action::Apply { objects } => self.apply(session, step, objects),
+            Action::Apply { objects } => self.apply(session, journals, step, objects),
             Action::Await { condition } => {
                 let mut say = |text: String| {
                     voice.say(
@@ -89,34 +91,39 @@ impl Cluster {
         }
     }
 
-    /// Says whether an apply step is journalled as done and would change nothing.
-    pub fn is_satisfied(&self, session: &Arc<NodeSession>, step: &Step, owned: &Ownership) -> bool {
+    /// Says whether an apply step would change nothing, by the server's own dry run. No answer is none: the step is to be done.
+    pub fn is_satisfied(&self, session: &Arc<NodeSession>, step: &Step, owned: &BTreeMap<NodeName, Ownership>) -> bool {
         let Action::Apply { objects } = &step.action else {
             return false;
         };
-        let recorded = owned
-            .newest(&step.id)
-            .is_some_and(|e| e.state == EntryState::Owned && e.action == step.action.digest());
-        recorded
+        let interrupted = |own: &Ownership| own.newest(&step.id).is_some_and(|e| e.state != EntryState::Owned);
+        !owned.values().any(interrupted)
             && self
                 .with_client(session, |client| async move { unchanged(&client, objects).await })
                 .unwrap_or(false)
     }
 
-    fn apply(&self, session: &Arc<NodeSession>, step: &Step, objects: &[Value]) -> Result<bool, Diagnosis> {
+    fn apply(
+        &self,
+        session: &Arc<NodeSession>,
+        journals: &[Arc<NodeSession>],
+        step: &Step,
+        objects: &[Value],
+    ) -> Result<bool, Diagnosis> {
         let undo = self.with_client(session, |client| async move { prior_of(&client, objects).await })?;
-        let () = session.ask(&Request::Intent {
+        let intent = Request::Intent {
             step: step.id.clone(),
-            action: step.action.digest(),
+            action: step.action.identity(),
             undo,
-        })?;
+        };
+        tell_all(journals, &intent)?;
         self.with_client(session, |client| async move {
             for object in objects {
                 apply_one(&client, object).await?;
             }
             Ok(())
         })?;
-        let () = session.ask(&Request::Done { step: step.id.clone() })?;
+        tell_all(journals, &Request::Done { step: step.id.clone() })?;
         Ok(true)
     }
 
@@ -258,6 +265,12 @@ impl Cluster {
         *cached = Some(secret.clone());
         Ok(secret)
     }
+}
+
+/// Asks every session the same, for its effect alone.
+fn tell_all(sessions: &[Arc<NodeSession>], request: &Request) -> Result<(), Diagnosis> {
+    let told = crate::fleet::each(sessions, |session| session.ask::<()>(request));
+    told.into_iter().collect()
 }
 
 enum Absent {

@@ -53,7 +53,12 @@ pub fn push(
         if let Err(diagnosis) = push_to(bundle, session, steps, arrival, cancel, voice, &sent) {
             arrival.failed(session.name(), diagnosis);
         }
-        (session.name().clone(), sent.into_inner())
+        let bytes = sent.into_inner();
+        if bytes > 0 {
+            // What was sent of a blob that broke off counts too.
+            voice.say(Some(session.name()), EventKind::PushProgress { bytes });
+        }
+        (session.name().clone(), bytes)
     });
     sent.into_iter().collect()
 }

@@ -15,7 +15,7 @@ use landfall_core::plan::{Plan, Step};
 use landfall_core::secret::Secret;
 use landfall_core::wire::{Request, StepOutcome, UndoOutcome};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,12 @@ pub struct Executor<'a> {
     pub sessions: &'a Sessions,
     /// What is ours on each node, as read before.
     pub owned: &'a BTreeMap<NodeName, Ownership>,
-    /// The bundle.
-    pub bundle: &'a BundleFile,
+    /// The bundle; an undo needs none.
+    pub bundle: Option<&'a BundleFile>,
+    /// Sessions whose journals hold the steps of the cluster: all control planes that are here.
+    pub journals: &'a [Arc<NodeSession>],
+    /// Called after each step that is done, before anything that needs it.
+    pub on_done: &'a (dyn Fn(&Step) -> Result<(), Diagnosis> + Sync),
     /// The way to the API, opened when it is first needed.
     pub cluster: &'a Cluster,
     /// Set by ^C.
@@ -47,6 +51,8 @@ pub struct Executed {
     pub errors: Vec<Diagnosis>,
     /// Bytes sent to each node.
     pub bytes_sent: BTreeMap<NodeName, u64>,
+    /// What steps that take back could not take back.
+    pub residue: Vec<String>,
 }
 
 #[derive(Default)]
@@ -58,6 +64,7 @@ struct Progress {
     secrets_on: BTreeSet<(NodeName, SecretId)>,
     changes: usize,
     errors: Vec<Diagnosis>,
+    residue: Vec<String>,
 }
 
 struct Shared {
@@ -101,7 +108,10 @@ impl Executor<'_> {
             by_node.entry(step.node.clone()).or_default().push((*step).clone());
         }
         let bytes_sent = thread::scope(|scope| {
-            let pusher = scope.spawn(|| push(self.bundle, self.sessions, &by_node, &shared, self.cancel, self.voice));
+            let pusher = scope.spawn(|| match self.bundle {
+                Some(bundle) => push(bundle, self.sessions, &by_node, &shared, self.cancel, self.voice),
+                None => BTreeMap::new(),
+            });
             self.hand_out(scope, plan, satisfied, &todo, &shared);
             pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
@@ -109,6 +119,7 @@ impl Executor<'_> {
         Executed {
             changes: progress.changes,
             errors: progress.errors,
+            residue: progress.residue,
             bytes_sent,
         }
     }
@@ -123,17 +134,20 @@ impl Executor<'_> {
     ) {
         loop {
             let mut progress = shared.lock();
-            let stop = !progress.errors.is_empty() || self.cancel.is_cancelled();
+            let failed = !plan.keep_going && !progress.errors.is_empty();
+            let stop = failed || self.cancel.is_cancelled();
             let running: usize = progress.running.values().sum();
-            let left = todo.iter().filter(|s| !progress.started.contains(&s.id)).count();
-            if running == 0 && (left == 0 || stop) {
-                return;
-            }
             let ready = if stop {
                 None
             } else {
                 todo.iter().find(|s| is_ready(s, &progress)).copied()
             };
+            // Nothing runs and nothing can begin: all is done, or what is left needs a step that failed.
+            let awaits_blobs =
+                || !stop && progress.errors.is_empty() && todo.iter().any(|s| !progress.started.contains(&s.id));
+            if running == 0 && ready.is_none() && !awaits_blobs() {
+                return;
+            }
             let Some(step) = ready else {
                 // The time-out only serves ^C, which has no way to notify.
                 let wait = self.changed_or(&shared.changed, progress);
@@ -148,10 +162,12 @@ impl Executor<'_> {
                 shared.update(|p| {
                     *p.running.entry(step.node.clone()).or_default() -= 1;
                     match result {
-                        Ok(changed) => {
+                        Ok(outcome) => {
                             p.done.insert(step.id.clone());
                             pass_over(plan, satisfied, &mut p.done);
-                            p.changes += usize::from(changed);
+                            p.changes += usize::from(outcome.changed);
+                            let residue = outcome.residue.into_iter();
+                            p.residue.extend(residue.map(|line| format!("{}: {line}", step.node)));
                         }
                         Err(diagnosis) => p.errors.push(diagnosis),
                     }
@@ -167,7 +183,7 @@ impl Executor<'_> {
             .unwrap_or_else(|poison| poison.into_inner().0)
     }
 
-    fn run_step(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<bool, Diagnosis> {
+    fn run_step(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
         let start = Instant::now();
         let (id, stage, node) = (step.id.clone(), step.stage, Some(&step.node));
         self.voice.say(
@@ -180,11 +196,12 @@ impl Executor<'_> {
         );
         let result = self
             .act(plan, step, shared)
+            .and_then(|outcome| (self.on_done)(step).map(|()| outcome))
             .map_err(|d| if d.step.is_none() { d.at(&step.id) } else { d });
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &result {
-            Ok(changed) => {
-                let changed = *changed;
+            Ok(outcome) => {
+                let changed = outcome.changed;
                 self.voice.say(
                     node,
                     EventKind::StepFinished {
@@ -210,12 +227,28 @@ impl Executor<'_> {
         result
     }
 
-    fn act(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<bool, Diagnosis> {
+    fn act(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
+        if let Action::LeaveCluster { effects } = &step.action {
+            // Asked of the other nodes: the one that leaves may be the one that is broken.
+            self.cluster
+                .remove_effects(self.sessions, &step.node, effects, self.voice)?;
+            return Ok(unchanged());
+        }
         let session = self.sessions.get(&step.node).ok_or_else(|| {
             Diagnosis::new(Code::Internal, "a step names a node that is not connected").on(&step.node)
         })?;
+        if let Action::RestoreObjects { prior, absent } = &step.action {
+            self.cluster.restore(session, prior, absent)?;
+            return Ok(unchanged());
+        }
         if step.action.runs_in_cluster() {
-            return self.cluster.run(session, step, self.cancel, self.voice);
+            let changed = self
+                .cluster
+                .run(session, self.journals, step, self.cancel, self.voice)?;
+            return Ok(StepOutcome {
+                changed,
+                residue: vec![],
+            });
         }
         if let Action::File {
             content: Content::Secret(id),
@@ -230,11 +263,10 @@ impl Executor<'_> {
         self.run_on_node(step, session)
     }
 
-    fn run_on_node(&self, step: &Step, session: &NodeSession) -> Result<bool, Diagnosis> {
-        let outcome: StepOutcome = session.ask_with(&Request::RunStep { step: step.clone() }, None, &mut |event| {
+    fn run_on_node(&self, step: &Step, session: &NodeSession) -> Result<StepOutcome, Diagnosis> {
+        session.ask_with(&Request::RunStep { step: step.clone() }, None, &mut |event| {
             self.voice.say(Some(&step.node), event);
-        })?;
-        Ok(outcome.changed)
+        })
     }
 
     /// Copies a secret from the node that has it to the node that needs it, through memory only.
@@ -257,6 +289,9 @@ impl Executor<'_> {
     }
 
     fn was_interrupted(&self, step: &Step) -> bool {
+        if step.action.is_undo() {
+            return false;
+        }
         let newest = self.owned.get(&step.node).and_then(|own| own.newest(&step.id));
         newest.is_some_and(|entry| entry.state != EntryState::Owned)
     }
@@ -286,9 +321,10 @@ impl Executor<'_> {
 
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
         match &step.action {
-            Action::Run { effects, .. } => self
-                .cluster
-                .remove_effects(self.sessions, &step.node, effects, self.voice),
+            Action::Run { effects, .. } | Action::Bootstrap { effects, .. } => {
+                self.cluster
+                    .remove_effects(self.sessions, &step.node, effects, self.voice)
+            }
             _ => Ok(()),
         }
     }
@@ -304,6 +340,14 @@ impl Executor<'_> {
         let what = "what an interrupted step left cannot be taken back";
         let diagnosis = Diagnosis::new(Code::ForeignState, what).on(&step.node).at(&step.id);
         Err(undone.residue.into_iter().fold(diagnosis, Diagnosis::saw))
+    }
+}
+
+/// Outcome of a step that is part of an undo and is not itself an entry that went.
+fn unchanged() -> StepOutcome {
+    StepOutcome {
+        changed: false,
+        residue: vec![],
     }
 }
 

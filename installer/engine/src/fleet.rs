@@ -2,22 +2,23 @@
 
 use crate::run::Surroundings;
 use crate::session::{AgentPlace, AgentProgram, NodeSession};
-use landfall_core::event::{Event, EventKind};
-use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::event::{Event, EventKind, Phase, RunCounts};
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::wire::{PROTOCOL_VERSION, Request, Welcome};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-/// A clock and a sink: stamps events with the time since the run began.
+/// Stamps events with the time since the run began and passes them to the sink; counts steps by how they came out.
 #[derive(Clone)]
 pub struct Voice {
     began: Instant,
     sink: Arc<dyn landfall_core::event::EventSink>,
+    counts: Arc<Mutex<RunCounts>>,
 }
 
 impl Voice {
@@ -26,39 +27,51 @@ impl Voice {
         Self {
             began: Instant::now(),
             sink: Arc::clone(&around.sink),
+            counts: Arc::default(),
         }
     }
 
     /// Says something about a node or the whole run.
     pub fn say(&self, node: Option<&NodeName>, kind: EventKind) {
-        let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&kind);
         self.sink.emit(Event {
-            at_ms,
+            at_ms: millis(self.began),
             node: node.cloned(),
             kind,
         });
     }
 
-    /// Runs `work` as a named phase.
-    pub fn phase<T>(&self, phase: &str, work: impl FnOnce() -> T) -> T {
+    /// Says which run this is and how many steps it will do or take back.
+    pub fn planned(&self, run: Option<&RunId>, steps: usize) {
+        if let Some(run) = run.cloned() {
+            self.say(None, EventKind::RunPlanned { run, steps });
+        }
+    }
+
+    /// Says how the command came out. Nothing is said afterwards.
+    pub fn finished(&self, outcome: ExitCode, rolled_back: bool) {
+        let kind = EventKind::RunFinished {
+            outcome,
+            rolled_back,
+            counts: *self.counts.lock().unwrap_or_else(PoisonError::into_inner),
+            duration_ms: millis(self.began),
+        };
+        self.say(None, kind);
+    }
+
+    /// Runs `work` as a phase.
+    pub fn phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
-        self.say(
-            None,
-            EventKind::PhaseStarted {
-                phase: phase.to_owned(),
-            },
-        );
+        self.say(None, EventKind::PhaseStarted { phase });
         let result = work();
-        let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.say(
-            None,
-            EventKind::PhaseFinished {
-                phase: phase.to_owned(),
-                took_ms,
-            },
-        );
+        let took_ms = millis(start);
+        self.say(None, EventKind::PhaseFinished { phase, took_ms });
         result
     }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Sessions by node name.
@@ -101,55 +114,24 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
     })
 }
 
-/// Takes the lease of every node. Returns the run id to use: that of an interrupted run, when there is one.
-pub fn lease(
-    sessions: &Sessions,
-    command: &str,
-    cluster: &str,
-    bundle: Option<String>,
-    around: &Surroundings,
-) -> Result<RunId, Vec<Diagnosis>> {
-    let take = |run: &RunId| {
-        let list: Vec<_> = sessions.values().collect();
-        each(&list, |session| {
-            let request = Request::Lease {
-                run: run.clone(),
-                owner: around.owner.clone(),
-                command: command.to_owned(),
-                cluster: cluster.to_owned(),
-                bundle: bundle.clone(),
-            };
-            let welcome: Welcome = session.ask(&request)?;
-            if welcome.protocol != PROTOCOL_VERSION {
-                return Err(
-                    Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
-                        .on(session.name())
-                        .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol)),
-                );
-            }
-            Ok(welcome)
+/// Takes the lease of every node, or says why not.
+pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroundings) -> Result<(), Vec<Diagnosis>> {
+    let request = Request::Lease {
+        run: around.run.clone(),
+        owner: around.owner.clone(),
+        command: command.to_owned(),
+        cluster: cluster.to_owned(),
+    };
+    let welcomes: BTreeMap<NodeName, Welcome> = ask_all(sessions, |_| request.clone())?;
+    let other = |(name, welcome): (NodeName, Welcome)| {
+        (welcome.protocol != PROTOCOL_VERSION).then(|| {
+            Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
+                .on(&name)
+                .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol))
         })
     };
-    let mut errors = Vec::new();
-    let mut run = around.run.clone();
-    // Run ids begin with their time, so the smallest open one is the run that was interrupted first.
-    for result in take(&around.run) {
-        match result {
-            Ok(welcome) if welcome.run != around.run => {
-                run = if run == around.run {
-                    welcome.run
-                } else {
-                    run.min(welcome.run)
-                };
-            }
-            Ok(_) => {}
-            Err(diagnosis) => errors.push(diagnosis),
-        }
-    }
-    if errors.is_empty() && run != around.run {
-        errors.extend(take(&run).into_iter().filter_map(Result::err));
-    }
-    if errors.is_empty() { Ok(run) } else { Err(errors) }
+    let errors: Vec<Diagnosis> = welcomes.into_iter().filter_map(other).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Asks every node the same and returns the answers by name, or all errors.

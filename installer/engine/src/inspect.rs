@@ -6,6 +6,7 @@ use crate::run::{NodeStatus, Outcome, Surroundings};
 use crate::session::AgentPlace;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
+use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::{FactsQuery, NodeFacts};
 use landfall_core::inventory::{Node, Role};
@@ -20,19 +21,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// See [`crate::run::verify`].
-pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn verify(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    let (sessions, errors) = voice.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, around, voice)
     });
     if sessions.is_empty() {
         outcome.errors = errors;
         return outcome;
     }
     let machines: Vec<&Node> = desired.inventory.outside().collect();
-    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, &voice);
+    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, voice);
     let named = |prefix: &'static str| {
         move |d: Diagnosis| {
             let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
@@ -41,7 +41,7 @@ pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
     };
     let mut unreachable: Vec<_> = errors.into_iter().map(named("node")).collect();
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
-    verify_over(desired, &sessions, &outside, &unreachable, around, &voice, &mut outcome);
+    verify_over(desired, &sessions, &outside, &unreachable, around, voice, &mut outcome);
     fleet::close(&outside);
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
@@ -68,12 +68,11 @@ pub fn verify_over(
 }
 
 /// See [`crate::run::status`].
-pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn status(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    let (sessions, errors) = voice.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, around, voice)
     });
     for error in errors {
         if let Some(name) = error.node.clone() {
@@ -95,8 +94,8 @@ pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
             Ok(NodeStatus {
                 facts: Some(facts),
                 owned: own.entries.len(),
-                bundle: own.bundle,
-                open_run: own.open_run,
+                bundle: own.bundle().map(str::to_owned),
+                open_run: own.open_run().cloned(),
                 ..NodeStatus::default()
             })
         };
@@ -175,12 +174,11 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
 }
 
 /// See [`crate::run::kubeconfig`].
-pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn kubeconfig(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
     let mut outcome = Outcome::default();
     let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&control_planes, AgentPlace::Member, around, &voice)
+    let (sessions, errors) = voice.phase(Phase::Connect, || {
+        fleet::connect(&control_planes, AgentPlace::Member, around, voice)
     });
     for node in &control_planes {
         let Some(session) = sessions.get(&node.name) else {

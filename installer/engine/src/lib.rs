@@ -13,6 +13,8 @@ pub mod session;
 pub mod undo;
 pub mod verify;
 
+mod adopt;
 mod inspect;
 mod install;
+mod present;
 mod render;

@@ -1,26 +1,29 @@
-//! Chooses addresses and the DNS policy from what was seen, and renders everything the planner needs.
+//! Renders everything the planner needs, for the cluster that is recorded and the nodes as they were seen.
 
 use landfall_core::bundle_index::BundleIndex;
+use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
+use landfall_core::journal::Ownership;
 use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{ApplyWhen, InstallInput, Joins, Member, ObjectGroup};
-use landfall_core::preflight::choose_address;
 use landfall_core::spec::Desired;
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Renders for the nodes as they were seen.
+/// Renders for the members that are here. Absent members are in the files of the others.
 pub fn render<'a>(
     desired: &Desired,
     index: &'a BundleIndex,
+    record: &'a ClusterRecord,
+    owned: &'a BTreeMap<NodeName, Ownership>,
     facts: &BTreeMap<NodeName, NodeFacts>,
 ) -> Result<InstallInput<'a>, Vec<Diagnosis>> {
-    let layout = layout(desired, facts)?;
-    render_all(desired, index, &layout).map_err(|error| {
+    let layout = layout(desired, record, facts);
+    render_all(desired, index, record, owned, &layout).map_err(|error| {
         vec![
             Diagnosis::new(Code::BundleMissing, "the cluster's files cannot be rendered")
                 .because(&error)
@@ -29,61 +32,72 @@ pub fn render<'a>(
     })
 }
 
-fn layout(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<ClusterLayout, Vec<Diagnosis>> {
-    let mut members = Vec::new();
-    let mut errors = Vec::new();
-    for node in desired.inventory.members() {
-        let Some(seen) = facts.get(&node.name) else { continue };
-        match choose_address(node, seen) {
-            Ok((address, interface)) => members.push(MemberLayout {
-                name: node.name.clone(),
-                control_plane: node.role == Role::ControlPlane,
-                schedulable: node.schedulable,
-                address,
-                interface,
+/// Lays the cluster out: control planes first, each group by name, so that the order of an inventory changes no file.
+fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, NodeFacts>) -> ClusterLayout {
+    let mut members: Vec<MemberLayout> = record
+        .members
+        .iter()
+        .map(|(name, member)| {
+            let seen = facts.get(name);
+            MemberLayout {
+                name: name.clone(),
+                control_plane: member.role == Role::ControlPlane,
+                schedulable: desired.inventory.node(name).is_some_and(|node| node.schedulable),
+                address: member.address,
+                interface: seen
+                    .and_then(|f| f.interface_of(member.address))
+                    .unwrap_or_default()
+                    .to_owned(),
                 // Our own route from an earlier run does not count: its unit must stay.
-                reaches_services: seen.has_default_route(),
-            }),
-            Err(finding) => errors.push(finding.into()),
-        }
-    }
-    if errors.is_empty() {
-        Ok(ClusterLayout {
-            members,
-            dns: dns_policy(desired, facts),
+                reaches_services: seen.is_some_and(NodeFacts::has_default_route),
+            }
         })
-    } else {
-        Err(errors)
+        .collect();
+    members.sort_by_key(|m| !m.control_plane);
+    let upstream_dns = record.kept.upstream_dns.clone().unwrap_or_default();
+    ClusterLayout {
+        members,
+        dns: if upstream_dns.is_empty() {
+            DnsPolicy::Closed
+        } else {
+            DnsPolicy::Forward(upstream_dns)
+        },
     }
 }
 
-/// Named resolvers win; else the nodes' own, when they answered from every node; else no name outside the cluster exists.
-fn dns_policy(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> DnsPolicy {
+/// Decides where names outside the cluster are resolved; empty: nowhere. Named resolvers win; else what was decided before; else the
+/// nodes' own, when they answered from every node.
+pub fn upstream_dns(
+    desired: &Desired,
+    recorded: Option<&ClusterRecord>,
+    facts: &BTreeMap<NodeName, NodeFacts>,
+) -> Vec<IpAddr> {
     if !desired.spec.upstream_dns.is_empty() {
-        return DnsPolicy::Forward(desired.spec.upstream_dns.clone());
+        return desired.spec.upstream_dns.clone();
+    }
+    let kept = recorded.map(|r| &r.kept).filter(|kept| !kept.upstream_dns_named);
+    if let Some(decided) = kept.and_then(|kept| kept.upstream_dns.clone()) {
+        return decided;
     }
     if !facts.values().all(|f| f.dns_works == Some(true)) {
-        return DnsPolicy::Closed;
+        return vec![];
     }
     let servers: BTreeSet<IpAddr> = facts.values().flat_map(|f| f.dns_servers.iter().copied()).collect();
-    let usable: Vec<IpAddr> = servers.into_iter().filter(|ip| !ip.is_loopback()).collect();
-    if usable.is_empty() {
-        DnsPolicy::Closed
-    } else {
-        DnsPolicy::Forward(usable)
-    }
+    servers.into_iter().filter(|ip| !ip.is_loopback()).collect()
 }
 
 fn render_all<'a>(
     desired: &Desired,
     index: &'a BundleIndex,
+    record: &'a ClusterRecord,
+    owned: &'a BTreeMap<NodeName, Ownership>,
     layout: &ClusterLayout,
 ) -> Result<InstallInput<'a>, RenderError> {
     let spec = &desired.spec;
     let mut members = Vec::new();
-    for (n, node) in layout.members.iter().enumerate() {
-        let joins = if n == 0 {
-            Joins::First(manifests::kubeadm_init(spec, index, layout, node)?)
+    for node in layout.members.iter().filter(|node| owned.contains_key(&node.name)) {
+        let joins = if record.founder() == Some(&node.name) {
+            Joins::Init(manifests::kubeadm_init(spec, index, layout, node)?)
         } else if node.control_plane {
             Joins::ControlPlane {
                 kubelet: manifests::kubelet_join(spec, node)?,
@@ -142,6 +156,10 @@ fn render_all<'a>(
     }
     Ok(InstallInput {
         members,
+        record,
+        owned,
+        run: record.sequence.run,
+        cluster_config: manifests::cluster_config(spec, index, layout)?,
         index,
         sysctls: manifests::kernel_settings(),
         hosts_lines: manifests::hosts_lines(spec),

@@ -1,15 +1,20 @@
 //! The commands as functions: what they take and what comes of them.
 
+use crate::fleet::Voice;
 use landfall_bundle::BundleFile;
-use landfall_core::event::EventSink;
-use landfall_core::explain::{Diagnosis, ExitCode};
+use landfall_core::cluster_record::{ClusterRecord, ClusterUid};
+use landfall_core::event::{BundleSummary, Command, EventKind, EventSink};
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
-use landfall_core::name::{NodeName, RunId};
+use landfall_core::journal::RunStart;
+use landfall_core::name::{NodeName, RunId, StepId};
 use landfall_core::plan::Plan;
+use landfall_core::plan::file::PlanFile;
+use landfall_core::run_history::{self, FleetRun};
 use landfall_core::spec::Desired;
 use landfall_core::transport::Transport;
-use landfall_core::verify::{ProbeResult, ProbeSpec, VerifyReport};
+use landfall_core::verify::{CellOutcome, ProbeResult, ProbeSpec, VerifyReport};
 use landfall_core::wire::CertificateAge;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,23 +51,75 @@ pub enum OnFailure {
     Rollback,
 }
 
-/// How far `install` goes.
+/// How far a command goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// Stop after the plan (`--dry-run`, `landfall plan`).
     Plan,
-    /// Do it, and verify.
-    Verified,
+    /// Do it.
+    Done,
 }
 
-/// How far back `undo` goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Back {
-    /// To where the last run that changed something started.
-    LastRun,
-    /// To where landfall was never there.
-    Everything,
+/// How `install` goes about it.
+#[derive(Debug, Clone)]
+pub struct InstallOptions {
+    /// How far it goes.
+    pub until: Until,
+    /// What happens when a step fails.
+    pub on_failure: OnFailure,
+    /// A plan made earlier, which is to be run as it is.
+    pub plan_file: Option<PlanFile>,
 }
+
+impl InstallOptions {
+    /// Returns the options of an install without a plan file.
+    pub fn new(until: Until, on_failure: OnFailure) -> Self {
+        Self {
+            until,
+            on_failure,
+            plan_file: None,
+        }
+    }
+}
+
+/// What `undo` takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoCommand {
+    /// The newest run, with the unfinished runs that it went on with.
+    Rollback,
+    /// Everything.
+    Uninstall,
+}
+
+impl UndoCommand {
+    /// Returns the command's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollback => run_history::ROLLBACK,
+            Self::Uninstall => run_history::UNINSTALL,
+        }
+    }
+}
+
+/// What an undo is about to do, for the question before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UndoSummary {
+    /// The command.
+    pub command: UndoCommand,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Runs whose entries go, newest first.
+    pub runs: Vec<FleetRun>,
+    /// Whether the cluster itself goes, with everything stored in it.
+    pub removes_cluster: bool,
+    /// Nodes that leave the cluster.
+    pub removes_nodes: Vec<NodeName>,
+    /// Nodes that are absent: what lies there stays until the command is run again.
+    pub absent: Vec<NodeName>,
+}
+
+/// Asks whether an undo may begin.
+pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 
 /// Tries probes on the operator's own machine.
 pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
@@ -83,6 +140,10 @@ pub struct Surroundings {
     pub owner: String,
     /// Fresh id for this run.
     pub run: RunId,
+    /// Identity for a cluster that this run founds; fresh and random.
+    pub new_uid: ClusterUid,
+    /// This machine's clock when the run began, milliseconds since the epoch. For people alone: it orders nothing.
+    pub at_ms: u64,
     /// Where logs of failed nodes go (made when needed).
     pub report_dir: Option<PathBuf>,
 }
@@ -96,6 +157,10 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// What was planned: only steps that change something.
     pub plan: Option<Plan>,
+    /// Why steps of the plan are to be done, where what was seen says so.
+    pub reasons: BTreeMap<StepId, String>,
+    /// The plan as a file holds it.
+    pub plan_file: Option<PlanFile>,
     /// How many steps changed something.
     pub changes: usize,
     /// What verify saw.
@@ -104,8 +169,14 @@ pub struct Outcome {
     pub residue: Vec<String>,
     /// Whether everything this run did was taken back.
     pub rolled_back: bool,
-    /// The run id that was used (a resumed run keeps its id).
+    /// The id of this run, once it held the nodes' leases.
     pub run: Option<RunId>,
+    /// Members that were not here, each with the reason; what concerns them is still to be done.
+    pub absent: Vec<Diagnosis>,
+    /// The cluster, as its members' journals record it.
+    pub record: Option<ClusterRecord>,
+    /// Runs of the cluster, oldest first.
+    pub runs: Vec<FleetRun>,
     /// State of each node, for `status`.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
@@ -128,7 +199,7 @@ pub struct NodeStatus {
     /// Version and digest of the bundle that was installed.
     pub bundle: Option<String>,
     /// A run that was interrupted.
-    pub open_run: Option<RunId>,
+    pub open_run: Option<RunStart>,
     /// Whether the Node is Ready, with kubelet's version, if the API answered.
     pub ready: Option<(bool, String)>,
     /// Health of the etcd member, on control planes.
@@ -145,6 +216,7 @@ impl Outcome {
         let mut worst = self
             .errors
             .iter()
+            .chain(&self.absent)
             .map(|e| e.code.exit_code())
             .max()
             .unwrap_or(ExitCode::Done);
@@ -154,11 +226,7 @@ impl Outcome {
         if self.interrupted {
             worst = worst.max(ExitCode::Interrupted);
         }
-        if self
-            .verify
-            .as_ref()
-            .is_some_and(|v| v.count(landfall_core::verify::CellOutcome::Fail) > 0)
-        {
+        if self.verify.as_ref().is_some_and(|v| v.count(CellOutcome::Fail) > 0) {
             worst = worst.max(ExitCode::VerifyFaults);
         }
         if !self.residue.is_empty() {
@@ -166,35 +234,108 @@ impl Outcome {
         }
         worst
     }
+
+    /// Returns the errors that no part of a run reports, because they follow from the outcome as a whole: that the user interrupted it,
+    /// and that verify found faults.
+    pub fn implied_errors(&self) -> Vec<Diagnosis> {
+        let mut errors = Vec::new();
+        if self.interrupted && self.errors.iter().all(|e| e.code != Code::Interrupted) {
+            errors.push(Diagnosis::new(Code::Interrupted, "the run was interrupted"));
+        }
+        let verify = self.verify.as_ref();
+        let failed = verify.map_or(0, |v| v.count(CellOutcome::Fail));
+        if let (Some(verify), 1..) = (verify, failed) {
+            let what = format!(
+                "{failed} of {} paths into the cluster are not as expected",
+                verify.cells.len()
+            );
+            errors.push(Diagnosis::new(Code::VerifyFault, what));
+        }
+        errors
+    }
 }
 
 /// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
-pub fn install(
-    desired: &Desired,
-    bundle: &BundleFile,
-    until: Until,
-    on_failure: OnFailure,
-    around: &Surroundings,
-) -> Outcome {
-    crate::install::install(desired, bundle, until, on_failure, around)
+pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
+    let command = match options.until {
+        Until::Plan => Command::Plan,
+        Until::Done => Command::Install,
+    };
+    run(command, desired, Some(bundle), around, |voice| {
+        crate::install::install(desired, bundle, options, around, voice)
+    })
 }
 
 /// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.
 pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::verify(desired, around)
+    run(Command::Verify, desired, None, around, |voice| {
+        crate::inspect::verify(desired, around, voice)
+    })
 }
 
-/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster.
-pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
-    crate::undo::undo(desired, back, around)
+/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster. `confirm` is asked once it
+/// is known what would go, and may refuse.
+pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, around: &Surroundings) -> Outcome {
+    let name = match command {
+        UndoCommand::Rollback => Command::Rollback,
+        UndoCommand::Uninstall => Command::Uninstall,
+    };
+    run(name, desired, None, around, |voice| {
+        crate::undo::undo(desired, command, until, confirm, around, voice)
+    })
 }
 
 /// Looks at what is installed; changes nothing.
 pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::status(desired, around)
+    run(Command::Status, desired, None, around, |voice| {
+        crate::inspect::status(desired, around, voice)
+    })
 }
 
 /// Fetches an admin kubeconfig that works from here, when a control plane's API port can be reached from here.
 pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
-    crate::inspect::kubeconfig(desired, around)
+    run(Command::Kubeconfig, desired, None, around, |voice| {
+        crate::inspect::kubeconfig(desired, around, voice)
+    })
+}
+
+/// Does a command's `work` between the events that begin and end it.
+fn run(
+    command: Command,
+    desired: &Desired,
+    bundle: Option<&BundleFile>,
+    around: &Surroundings,
+    work: impl FnOnce(&Voice) -> Outcome,
+) -> Outcome {
+    let voice = Voice::new(around);
+    let summary = |bundle: &BundleFile| {
+        let path = bundle.path().display().to_string();
+        BundleSummary::new(path, bundle.index_digest(), bundle.index())
+    };
+    voice.say(
+        None,
+        EventKind::RunStarted {
+            command,
+            cluster: desired.spec.name.clone(),
+            bundle: bundle.map(summary),
+            nodes: desired.inventory.members().map(|node| node.name.clone()).collect(),
+        },
+    );
+    if bundle.is_some() {
+        let text = "the bundle is not signed; its digests protect against damage, not against forgery".to_owned();
+        voice.say(None, EventKind::Warning { text });
+    }
+    let outcome = work(&voice);
+    for text in outcome.warnings.iter().cloned() {
+        voice.say(None, EventKind::Warning { text });
+    }
+    if let Some(report) = outcome.verify.clone() {
+        voice.say(None, EventKind::Verified { report });
+    }
+    let implied = outcome.implied_errors();
+    for diagnosis in outcome.errors.iter().chain(&outcome.absent).chain(&implied).cloned() {
+        voice.say(None, EventKind::Error { diagnosis });
+    }
+    voice.finished(outcome.exit_code(), outcome.rolled_back);
+    outcome
 }

@@ -244,9 +244,7 @@ impl NodeSession {
         let diagnosis = Diagnosis::new(Code::RequestDeadline, what).on(&self.name);
         let seen = self.mux.peer_works_on();
         let lines = seen.lines().map(|line| format!("its agent works on: {line}"));
-        lines.fold(diagnosis, Diagnosis::saw).next(
-            "look on the node for a disk or network file system that does not answer, then run the same command again",
-        )
+        lines.fold(diagnosis, Diagnosis::saw)
     }
 
     fn lost(&self, error: &std::io::Error) -> Diagnosis {
@@ -483,7 +481,7 @@ mod tests {
             errors: Arc::default(),
             transport: Mutex::new(None),
         };
-        let request = Request::Check { steps: vec![] };
+        let request = Request::Observe { steps: vec![] };
         let mut stream = session.open(&request).unwrap();
         stream.set_deadline(Some(Instant::now() + Duration::from_millis(50)));
         let error = session
@@ -493,7 +491,7 @@ mod tests {
             (error.code, error.node.unwrap().as_str()),
             (Code::RequestDeadline, "cp-1")
         );
-        assert!(error.what.contains("checking 0 steps"), "{}", error.what);
+        assert!(error.what.contains("looking at what 0 steps"), "{}", error.what);
         assert!(error.saw[0].contains("checking 7 steps, for 61 s"), "{:?}", error.saw);
     }
 }

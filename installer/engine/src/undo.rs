@@ -1,100 +1,267 @@
-//! Rollback and uninstall: every node takes back what its own journal holds; what lies off the nodes goes first.
+//! Rollback and uninstall: a plan made of the nodes' own journals, run by the one executor. What lies off the nodes goes first.
 
 use crate::cluster::Cluster;
+use crate::execute::Executor;
 use crate::fleet::{self, Sessions, Voice};
-use crate::run::{Back, Outcome, Surroundings};
+use crate::present::{Present, history_unclear};
+use crate::run::{CancelToken, Confirm, Outcome, Surroundings, UndoCommand, UndoSummary, Until};
 use crate::session::AgentPlace;
-use landfall_core::action::Undo;
+use landfall_core::cluster_record::{ClusterRecord, Sequence};
+use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
-use landfall_core::journal::Ownership;
-use landfall_core::name::{NodeName, RunId};
+use landfall_core::journal::{Ownership, RunStart};
+use landfall_core::name::NodeName;
+use landfall_core::plan::Plan;
+use landfall_core::plan::undo::{UndoScope, plan_undo};
+use landfall_core::preflight::unlisted_members;
+use landfall_core::run_history::{FleetRun, ROLLED_BACK, RollbackTarget, UNDONE};
 use landfall_core::spec::Desired;
-use landfall_core::wire::{Request, UndoOutcome};
-use std::collections::BTreeMap;
+use landfall_core::wire::Request;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See [`crate::run::undo`].
-pub fn undo(desired: &Desired, back: Back, around: &Surroundings) -> Outcome {
-    let voice = Voice::new(around);
+pub fn undo(
+    desired: &Desired,
+    command: UndoCommand,
+    until: Until,
+    confirm: Confirm,
+    around: &Surroundings,
+    voice: &Voice,
+) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase("connect", || {
-        fleet::connect(&members, AgentPlace::Member, around, &voice)
+    let (sessions, absent) = voice.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, around, voice)
     });
-    outcome.errors = errors;
-    if sessions.is_empty() || (!outcome.errors.is_empty() && back == Back::LastRun) {
-        // A rollback on some nodes only would leave a cluster of two minds; uninstall of the reachable rest is wanted.
-        fleet::leave_nothing(&sessions);
-        fleet::close(&sessions);
-        return outcome;
+    outcome.absent = absent;
+    let mut run = UndoRun {
+        desired,
+        command,
+        around,
+        voice,
+        sessions: &sessions,
+    };
+    if !sessions.is_empty()
+        && let Err(errors) = run.phases(until, confirm, &mut outcome)
+    {
+        outcome.errors.extend(errors);
     }
-    let command = if back == Back::LastRun { "rollback" } else { "uninstall" };
-    match fleet::lease(&sessions, command, &desired.spec.name, None, around) {
-        Ok(run) => outcome.run = Some(run),
-        Err(errors) => {
-            outcome.errors.extend(errors);
-            fleet::leave_nothing(&sessions);
-            fleet::close(&sessions);
-            return outcome;
-        }
-    }
-    match fleet::ask_all::<Ownership>(&sessions, |_| Request::Ownership) {
-        Ok(owned) => take_back(&sessions, &owned, back, &voice, &mut outcome),
-        Err(errors) => outcome.errors.extend(errors),
-    }
+    fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     outcome
 }
 
-/// Takes back on leased nodes: everything, or the newest run that changed something. Fills in the outcome.
+/// One rollback or uninstall.
+struct UndoRun<'a> {
+    desired: &'a Desired,
+    command: UndoCommand,
+    around: &'a Surroundings,
+    voice: &'a Voice,
+    sessions: &'a Sessions,
+}
+
+impl UndoRun<'_> {
+    /// lease · read the journals · choose what goes · plan · ask · begin the run · take back · end the run
+    fn phases(&mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
+        let command = self.command.as_str();
+        fleet::lease(self.sessions, command, &self.desired.spec.name, self.around)?;
+        outcome.run = Some(self.around.run.clone());
+        let present = Present::read_for(self.sessions, self.command)?;
+        let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
+            return Ok(());
+        };
+        let plan = plan_undo(&present.owned, &scope);
+        self.voice.planned(outcome.run.as_ref(), plan.steps.len());
+        outcome.plan = Some(plan.clone());
+        outcome.record.clone_from(&present.record);
+        if until == Until::Plan || plan.steps.is_empty() {
+            return Ok(());
+        }
+        let cluster_stays = scope.cluster_stays(&present.owned);
+        confirm(&UndoSummary {
+            command: self.command,
+            cluster: self.desired.spec.name.clone(),
+            removes_cluster: !cluster_stays,
+            removes_nodes: scope.leaving_nodes(&present.owned),
+            absent: outcome.absent.iter().filter_map(|d| d.node.clone()).collect(),
+            runs: runs.clone(),
+        })
+        .map_err(|refusal| vec![refusal])?;
+        let number = present.history.next_number();
+        self.begin(&present, number, &runs)?;
+        outcome.runs = runs;
+        take_back(self.sessions, &present.owned, &plan, self.voice, outcome);
+        // A run with something left stays open: the same command goes on with it.
+        if outcome.errors.is_empty() && outcome.absent.is_empty() {
+            self.end(&present, &scope, number, cluster_stays)?;
+        }
+        Ok(())
+    }
+
+    /// Says what goes, or that there is nothing to take back.
+    fn choose(
+        &self,
+        present: &Present,
+        absent: &[Diagnosis],
+    ) -> Result<Option<(UndoScope, Vec<FleetRun>)>, Vec<Diagnosis>> {
+        if self.command == UndoCommand::Uninstall {
+            self.refuse_partial(present)?;
+            let runs = present.history.runs().iter().rev().filter(|r| r.step_count() > 0);
+            return Ok(Some((UndoScope::Everything, runs.cloned().collect())));
+        }
+        let target = present.history.rollback_target();
+        match target.map_err(|error| vec![history_unclear(&error)])? {
+            RollbackTarget::Nothing => Ok(None),
+            RollbackTarget::Runs(runs) => {
+                let ids: BTreeSet<_> = runs.iter().map(|r| r.start.run.clone()).collect();
+                let scope = UndoScope::Runs(ids);
+                if !absent.is_empty() && !scope.cluster_stays(&present.owned) && present.record.is_none() {
+                    // Without a record nobody knows whether the absent node founded the cluster.
+                    return Err(absent.to_vec());
+                }
+                Ok(Some((scope, runs)))
+            }
+            RollbackTarget::Uninstalling(run) => Err(vec![
+                Diagnosis::new(Code::Preflight, "an uninstall of this cluster was interrupted")
+                    .saw(format!("run {} of {}", run.number, run.start.owner))
+                    .next("landfall uninstall: it finishes what was begun"),
+            ]),
+        }
+    }
+
+    /// An uninstall of some members would leave the others without quorum, or with dead members.
+    fn refuse_partial(&self, present: &Present) -> Result<(), Vec<Diagnosis>> {
+        let Some(record) = &present.record else { return Ok(()) };
+        let unlisted = unlisted_members(record, &self.desired.inventory);
+        if unlisted.is_empty() || !record.formed {
+            return Ok(());
+        }
+        let diagnosis = Diagnosis::new(
+            Code::Preflight,
+            "the inventory lacks members of the cluster, and an uninstall takes the whole cluster away",
+        );
+        let named = unlisted.into_iter().fold(diagnosis, |d, (name, address)| {
+            d.saw(format!("{name} at {address} is a member"))
+        });
+        Err(vec![named.next(
+            "put them into the inventory, also when they are gone for good: what cannot be reached is named and left out",
+        )])
+    }
+
+    /// Writes the run's start into every journal that holds something.
+    fn begin(&self, present: &Present, number: u64, runs: &[FleetRun]) -> Result<(), Vec<Diagnosis>> {
+        let start = RunStart {
+            run: self.around.run.clone(),
+            number: Some(number),
+            command: self.command.as_str().to_owned(),
+            owner: self.around.owner.clone(),
+            at_ms: self.around.at_ms,
+            cluster: self.desired.spec.name.clone(),
+            continues: None,
+            takes_back: match self.command {
+                UndoCommand::Rollback => runs.iter().map(|r| r.number).collect(),
+                UndoCommand::Uninstall => vec![],
+            },
+            bundle: None,
+        };
+        let holders = holders(self.sessions, &present.owned);
+        let request = Request::StartRun { start, record: None };
+        fleet::ask_all::<()>(&holders, |_| request.clone()).map(drop)
+    }
+
+    /// Ends the run on every node that still holds something; a cluster that stays gets its record as of before the runs that went.
+    fn end(
+        &self,
+        present: &Present,
+        scope: &UndoScope,
+        number: u64,
+        cluster_stays: bool,
+    ) -> Result<(), Vec<Diagnosis>> {
+        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(self.sessions, |_| Request::Ownership)?;
+        let holders = holders(self.sessions, &owned);
+        if let Some(record) = record_after(present, scope, number).filter(|_| cluster_stays) {
+            let request = Request::WriteRecord {
+                record: Box::new(record),
+            };
+            fleet::ask_all::<()>(&holders, |_| request.clone())?;
+        }
+        let finish = Request::FinishRun {
+            outcome: UNDONE.to_owned(),
+        };
+        fleet::ask_all::<()>(self.sessions, |_| finish.clone())?;
+        fleet::ask_all::<()>(self.sessions, |_| Request::Tidy).map(drop)
+    }
+}
+
+impl Present {
+    /// Reads what an undo needs. An uninstall needs neither an order of runs nor one record.
+    fn read_for(sessions: &Sessions, command: UndoCommand) -> Result<Self, Vec<Diagnosis>> {
+        match (Self::read(sessions), command) {
+            (Err(_), UndoCommand::Uninstall) => Ok(Self {
+                owned: fleet::ask_all(sessions, |_| Request::Ownership)?,
+                ..Self::default()
+            }),
+            (present, _) => present,
+        }
+    }
+}
+
+fn holders(sessions: &Sessions, owned: &BTreeMap<NodeName, Ownership>) -> Sessions {
+    let holds = |name: &NodeName| owned.get(name).is_some_and(|own| !own.is_empty());
+    let list = sessions.iter().filter(|(name, _)| holds(name));
+    list.map(|(name, session)| (name.clone(), std::sync::Arc::clone(session)))
+        .collect()
+}
+
+/// Returns the record of a cluster from which some runs were taken back: as it was before them, without the members that left.
+fn record_after(present: &Present, scope: &UndoScope, number: u64) -> Option<ClusterRecord> {
+    let UndoScope::Runs(ids) = scope else { return None };
+    let taken = present.history.runs().iter().filter(|r| ids.contains(&r.start.run));
+    let oldest = taken.map(|r| r.number).min()?;
+    let earlier = present
+        .owned
+        .values()
+        .filter_map(|own| own.record_before(oldest))
+        .max_by_key(|r| r.sequence);
+    let mut record = earlier.or(present.record.as_ref())?.clone();
+    for name in scope.leaving_nodes(&present.owned) {
+        record.members.remove(&name);
+    }
+    record.sequence = Sequence {
+        run: number,
+        revision: 0,
+    };
+    Some(record)
+}
+
+/// Runs the plan of an undo over leased nodes whose journals hold the run's start. Fills in the outcome.
 pub fn take_back(
     sessions: &Sessions,
     owned: &BTreeMap<NodeName, Ownership>,
-    back: Back,
+    plan: &Plan,
     voice: &Voice,
     outcome: &mut Outcome,
 ) {
-    let run = match back {
-        Back::Everything => None,
-        // Run ids begin with their time, so the greatest is the newest.
-        Back::LastRun => match owned.values().filter_map(|own| own.last_run.clone()).max() {
-            Some(run) => Some(run),
-            None => return fleet::leave_nothing(sessions),
-        },
+    let cluster = Cluster::default();
+    // ^C of the run that failed does not end its rollback: half a way back is worse than either end.
+    let cancel = CancelToken::default();
+    let executor = Executor {
+        sessions,
+        owned,
+        bundle: None,
+        journals: &[],
+        on_done: &|_| Ok(()),
+        cluster: &cluster,
+        cancel: &cancel,
+        voice,
     };
-    let in_run = |entry_run: &RunId| run.as_ref().is_none_or(|run| run == entry_run);
-    let stays = owned.values().any(|own| {
-        own.entries
-            .iter()
-            .any(|e| !in_run(&e.run) && e.step.as_str().starts_with("init/"))
-    });
-    if stays && let Err(diagnosis) = undo_in_cluster(sessions, owned, &in_run, voice) {
-        outcome.errors.push(diagnosis);
-        return;
-    }
-    let list: Vec<_> = sessions.values().collect();
-    let results = voice.phase("undo", || {
-        fleet::each(&list, |session| {
-            let mut events = |event| voice.say(Some(session.name()), event);
-            let undone: UndoOutcome = session.ask_with(&Request::Undo { run: run.clone() }, None, &mut events)?;
-            let () = session.ask(&Request::FinishRun {
-                outcome: "undone".to_owned(),
-            })?;
-            let () = session.ask(&Request::Tidy)?;
-            Ok(undone)
-        })
-    });
-    for (session, result) in list.iter().zip(results) {
-        match result {
-            Ok(undone) => {
-                outcome.changes += undone.undone;
-                outcome
-                    .residue
-                    .extend(undone.residue.iter().map(|line| format!("{}: {line}", session.name())));
-            }
-            Err(diagnosis) => outcome.errors.push(diagnosis),
-        }
-    }
+    let executed = voice.phase(Phase::Undo, || executor.run(plan, &BTreeSet::new()));
+    outcome.changes += executed.changes;
+    outcome.errors.extend(executed.errors);
+    outcome.residue.extend(executed.residue);
+    outcome.residue.sort();
+    outcome.residue.dedup();
     if !outcome.residue.is_empty() {
         outcome.errors.push(
             Diagnosis::new(
@@ -106,26 +273,23 @@ pub fn take_back(
     }
 }
 
-/// Takes back what the run made off its nodes, in a cluster that stays.
-fn undo_in_cluster(
-    sessions: &Sessions,
-    owned: &BTreeMap<NodeName, Ownership>,
-    in_run: &dyn Fn(&RunId) -> bool,
-    voice: &Voice,
-) -> Result<(), Diagnosis> {
-    let cluster = Cluster::default();
-    for (node, own) in owned {
-        for entry in own.entries.iter().rev().filter(|e| in_run(&e.run)) {
-            match &entry.undo {
-                Undo::RestoreObjects { prior, absent } => {
-                    if let Some(session) = sessions.get(node) {
-                        cluster.restore(session, prior, absent)?;
-                    }
-                }
-                Undo::RemoveClaims { effects, .. } => cluster.remove_effects(sessions, node, effects, voice)?,
-                _ => {}
-            }
+/// Takes back a run that failed: the entries of its own, and nothing of an earlier run.
+pub fn take_back_own(sessions: &Sessions, around: &Surroundings, voice: &Voice, outcome: &mut Outcome) {
+    let owned = match fleet::ask_all::<Ownership>(sessions, |_| Request::Ownership) {
+        Ok(owned) => owned,
+        Err(errors) => return outcome.errors.extend(errors),
+    };
+    let scope = UndoScope::Runs(BTreeSet::from([around.run.clone()]));
+    let (changes, errors_before) = (outcome.changes, outcome.errors.len());
+    take_back(sessions, &owned, &plan_undo(&owned, &scope), voice, outcome);
+    outcome.changes = changes;
+    outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
+    if outcome.rolled_back {
+        let finish = Request::FinishRun {
+            outcome: ROLLED_BACK.to_owned(),
+        };
+        if let Err(errors) = fleet::ask_all::<()>(sessions, |_| finish.clone()) {
+            outcome.errors.extend(errors);
         }
     }
-    Ok(())
 }

@@ -60,6 +60,8 @@ pub struct Launch {
     arguments: Vec<String>,
     pod: String,
     core: Option<usize>,
+    /// Soft and hard limit of open files.
+    files: Option<(u64, u64)>,
 }
 
 impl Launch {
@@ -76,6 +78,7 @@ impl Launch {
             .to_vec(),
             pod: String::new(),
             core: None,
+            files: None,
         }
     }
 
@@ -97,17 +100,33 @@ impl Launch {
         self
     }
 
-    /// Starts it and waits until it says where it listens.
-    pub fn start(&self, api: &FakeApi) -> Program {
-        let file = kubeconfig(api);
-        let mut command = match self.core {
+    /// Starts it with these limits of open files.
+    pub fn open_files(mut self, soft: u64, hard: u64) -> Self {
+        self.files = Some((soft, hard));
+        self
+    }
+
+    fn command(&self) -> Command {
+        if let Some((soft, hard)) = self.files {
+            let mut command = Command::new("sh");
+            let limited = format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$0\" \"$@\"");
+            command.arg("-c").arg(limited).arg(&self.program);
+            return command;
+        }
+        match self.core {
             Some(core) => {
                 let mut command = Command::new("taskset");
                 command.args(["--cpu-list", &core.to_string()]).arg(&self.program);
                 command
             }
             None => Command::new(&self.program),
-        };
+        }
+    }
+
+    /// Starts it and waits until it says where it listens.
+    pub fn start(&self, api: &FakeApi) -> Program {
+        let file = kubeconfig(api);
+        let mut command = self.command();
         let named = |flag: &&str| self.arguments.iter().any(|argument| argument.starts_with(flag));
         let doors = ["--http-address=", "--https-address=", "--admin-address="];
         let from_kernel = doors

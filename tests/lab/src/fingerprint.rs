@@ -1,4 +1,4 @@
-//! What a node is like, in lines that can be compared: files, rules, links, settings, units, mounts, cgroups, processes, sockets.
+//! A snapshot of a node's state for comparison before and after: files, rules, links, settings, units, mounts, cgroups, processes, sockets.
 
 use crate::host::{root, run};
 use crate::lab::{Lab, Machine};

@@ -5,6 +5,7 @@ use crate::machine::{Machine, memory_dir, write_program};
 use crate::pipes::{Agent, Agents, Pipes, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
+use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
@@ -142,6 +143,8 @@ impl Fleet {
             local_prober: |_| vec![],
             owner: owner.to_owned(),
             run: run.parse()?,
+            new_uid: ClusterUid::from_random([1; 16]),
+            at_ms: 1_795_300_000_000,
             report_dir: None,
         })
     }

@@ -27,25 +27,7 @@ pub fn build() -> Result<Artifacts> {
     landfall_lab::host::install_packages(&[])?;
     let checkout = checkout()?;
     println!("building landfall");
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(&checkout).args([
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "landfall",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "landfall does not build");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let program = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .context("cargo names no program")?;
+    let program = release("landfall")?;
     let bundle = cache()?.join("landfall.bundle");
     println!("building the bundle");
     let mut build = Command::new(&program);
@@ -60,4 +42,26 @@ pub fn build() -> Result<Artifacts> {
     let status = build.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "the bundle cannot be built");
     Ok(Artifacts { program, bundle })
+}
+
+/// Builds the program of a package as it is released; returns the file.
+pub fn release(package: &str) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(checkout()?).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        package,
+        "--message-format=json-render-diagnostics",
+    ]);
+    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{package} does not build");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .context("cargo names no program")
 }

@@ -2,10 +2,13 @@
 
 mod artifacts;
 mod bench;
+mod check;
 mod dag;
 mod demo;
 mod ingress;
 mod machines;
+mod oracle;
+mod size;
 mod suite;
 mod traefik;
 
@@ -30,6 +33,12 @@ enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Format, then clippy and unit tests of the crates that differ from main.
+    Check,
+    /// Accepts what the program says now as its snapshots; `git diff` shows the difference.
+    Bless,
+    /// Builds the programs as they are released and compares their sizes with a budget.
+    Size,
     /// Checks which crate may depend on which.
     Dag,
     /// Machines to work on by hand, without a cluster.
@@ -56,6 +65,9 @@ enum Command {
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Test { full } => suite::run(full),
+        Command::Check => check::check(),
+        Command::Bless => check::bless(),
+        Command::Size => size::run(),
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
-use crate::{artifacts, dag, ingress};
+use crate::{artifacts, dag, ingress, oracle};
 use anyhow::Result;
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// What tests need beside the lab's packages: those of `installer/ssh` start an sshd of their own on loopback, those of the ingress
-/// proxy's dashboard look at it with a browser.
-const TEST_PACKAGES: [&str; 3] = ["openssh-server", "sudo", "chromium"];
+/// proxy's dashboard look at it with a browser; those of inventories ask ansible-core, which lives in a virtual environment.
+const TEST_PACKAGES: [&str; 4] = ["openssh-server", "sudo", "chromium", "python3-venv"];
 
 /// Passed, failed and skipped checks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub fn run(full: bool) -> Result<ExitCode> {
         Ok(Count::of(faults.is_empty()))
     });
     section("tests", &mut total, tests);
+    section("inventories next to ansible-core", &mut total, move || {
+        inventories(full)
+    });
     if full {
         section("ingress proxy, long", &mut total, long_tests);
         section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
@@ -137,6 +140,16 @@ fn lab() -> Result<Count> {
     Ok(count)
 }
 
+/// Generated inventories, read by landfall and by ansible-core: 300, or 10,000 with `--full`.
+fn inventories(full: bool) -> Result<Count> {
+    let python = oracle::python(&artifacts::cache()?)?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--locked", "--package", "landfall-ansible", "--test", "oracle"]);
+    cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
+    cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
+    run_tests(&mut cargo)
+}
+
 /// All tests of the workspace.
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
@@ -152,6 +165,8 @@ fn run_tests(cargo: &mut Command) -> Result<Count> {
     // What tests need was installed above: one that skips itself for want of a program fails (tests/ingress/src/needs.rs).
     let mut child = cargo
         .env("LANDFALL_NO_SKIPS", "1")
+        // A snapshot that differs fails, and leaves no file beside it.
+        .env("INSTA_UPDATE", "no")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

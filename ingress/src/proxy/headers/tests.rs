@@ -16,8 +16,9 @@ fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static 
     }
     let trusted = [Network::parse("10.0.0.0/8").unwrap()];
     let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
+    crate::proxy::claims::strip(request.headers_mut(), client.trusted, []);
     let name = || HeaderValue::from_static("made");
-    let request = outgoing(request, client, &origin, name).unwrap();
+    let request = outgoing(request, client, &origin, 0, name).unwrap();
     assert_eq!(request.uri(), "/p?q=%2F");
     request.headers().clone()
 }
@@ -37,6 +38,12 @@ fn s24_what_the_client_claims_is_replaced() {
         ("x-forwarded-port", "443"),
         ("forwarded", "for=1.1.1.1"),
         ("x-real-ip", "1.1.1.1"),
+        ("x-forwarded-user", "admin"),
+        ("x-forwarded-scheme", "https"),
+        ("x-scheme", "https"),
+        ("front-end-https", "on"),
+        ("proxy", "http://evil:8080"),
+        ("x.forwarded.user", "admin"),
         ("x_forwarded_for", "1.1.1.1"),
         ("x_forwarded-proto", "https"),
         ("any_thing", "1"),
@@ -47,7 +54,16 @@ fn s24_what_the_client_claims_is_replaced() {
     assert_eq!(headers["x-forwarded-proto"], "http");
     assert_eq!(headers["x-forwarded-port"], "80");
     assert_eq!(headers["x-real-ip"], "10.0.0.9");
-    assert!(!headers.contains_key("forwarded"));
+    for gone in [
+        "forwarded",
+        "x-forwarded-user",
+        "front-end-https",
+        "proxy",
+        "x.forwarded.user",
+    ] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+    assert!(headers["x-scheme"] == "http" && headers["x-forwarded-scheme"] == "http");
     assert!(headers.keys().all(|name| !name.as_str().contains('_')));
 }
 
@@ -110,8 +126,11 @@ fn hop_by_hop_fields_end_here_and_host_cannot_be_named_away() {
         "x-forwarded-host",
         "x-forwarded-port",
         "x-forwarded-proto",
+        "x-forwarded-scheme",
+        "x-landfall-hops",
         "x-real-ip",
         "x-request-id",
+        "x-scheme",
     ];
     let kept = ["accept", "content-length", "host", "te"];
     assert_eq!(names, [&kept[..], &added[..]].concat());
@@ -135,10 +154,87 @@ fn an_absolute_target_goes_on_as_a_path() {
         *request.uri_mut() = target.parse().unwrap();
         let client = client("10.0.0.9:50000", false);
         let name = || HeaderValue::from_static("made");
-        let request = outgoing(request, &client, &client, name).unwrap();
+        let request = outgoing(request, &client, &client, 0, name).unwrap();
         assert_eq!(
             (request.uri().to_string(), &request.headers()["host"]),
             (wanted.to_owned(), &HeaderValue::from_static("h"))
         );
     }
+}
+
+/// Address and scheme that a front at 10.0.0.9 tells, which speaks TLS with us or does not.
+fn told(fields: &[(&'static str, &'static str)]) -> Option<(String, &'static str)> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+    let origin = origin(&headers, &client("10.0.0.9:50000", true), &trusted)?;
+    Some((origin.address_text(), if origin.https { "https" } else { "http" }))
+}
+
+#[test]
+fn s24_addresses_of_fronts_are_read_as_they_write_them_and_what_cannot_be_read_is_nobody() {
+    for (value, wanted) in [
+        ("203.0.113.5", "203.0.113.5"),
+        ("203.0.113.5:54321", "203.0.113.5"),
+        ("203.0.113.5:54321, 10.0.0.6", "203.0.113.5"),
+        ("203.0.113.5, 10.0.0.6:80", "203.0.113.5"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("\"[2001:db8::1]:443\"", "2001:db8::1"),
+        ("\"203.0.113.5\"", "203.0.113.5"),
+        ("::ffff:203.0.113.5", "203.0.113.5"),
+        ("203.0.113.5, ,", "203.0.113.5"),
+        ("10.0.0.7, 10.0.0.6", "10.0.0.7"),
+        ("unknown", "unknown"),
+        ("203.0.113.5, unknown", "unknown"),
+        ("203.0.113.5, unknown, 10.0.0.6", "unknown"),
+        ("_hidden", "unknown"),
+        ("_hidden:80", "unknown"),
+        ("203.0.113.5:", "unknown"),
+        ("203.0.113.5:65536", "unknown"),
+        ("[203.0.113.5]", "unknown"),
+        ("[2001:db8::1", "unknown"),
+        ("fe80::1%eth0", "unknown"),
+        ("0.0.0.0", "unknown"),
+        ("[::]:80", "unknown"),
+        ("203.0.113.256", "unknown"),
+        ("\u{fc}", "unknown"),
+        ("", "unknown"),
+        (" , ", "unknown"),
+    ] {
+        assert_eq!(
+            told(&[("x-forwarded-for", value)]),
+            Some((wanted.to_owned(), "http")),
+            "{value:?}"
+        );
+    }
+    assert_eq!(told(&[]), None);
+}
+
+#[test]
+fn s24_of_a_list_of_protocols_the_believed_hops_counts() {
+    for (hops, protocols, wanted) in [
+        ("203.0.113.5", "https", "https"),
+        ("203.0.113.5", "HTTPS", "https"),
+        ("203.0.113.5", "wss", "https"),
+        ("203.0.113.5", "ws", "http"),
+        ("203.0.113.5", "gopher", "http"),
+        ("203.0.113.5", "https, http", "https"),
+        ("203.0.113.5, 10.1.1.1", "https, http", "https"),
+        ("203.0.113.5, 10.1.1.1", "http, https", "http"),
+        // The first entries are what the client wrote itself.
+        ("10.1.1.1, 203.0.113.5", "https, http", "http"),
+        ("1.1.1.1, 203.0.113.5, 10.1.1.1", "http,https,http", "https"),
+        ("unknown", "https", "https"),
+    ] {
+        let told = told(&[("x-forwarded-for", hops), ("x-forwarded-proto", protocols)]);
+        assert_eq!(told.unwrap().1, wanted, "{hops} {protocols}");
+    }
+    assert_eq!(
+        told(&[("x-forwarded-proto", "https")]).unwrap(),
+        ("10.0.0.9".to_owned(), "https")
+    );
 }

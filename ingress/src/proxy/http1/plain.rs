@@ -7,8 +7,8 @@
 //!       └── not plain ───────┴── the usual way ──┘              └── unusual: the usual way from here on
 //! ```
 //!
-//! INVARIANT: the head stays in the reader's buffer until its answer is there. So up to the first byte that an endpoint got of it the
-//! usual way can begin anew, and what cannot be answered here has a whole request to be recorded by.
+//! INVARIANT: the head stays in the reader's buffer until its answer is there. So the usual way can begin anew when no endpoint got a
+//! byte of it, and repeat it when one may have and the backend's budget allows that; and what cannot be answered here has a whole request to be recorded by.
 //!
 //! That both ways say the same to endpoint and client is shown by `plain/tests.rs` and by a fuzz test there.
 
@@ -58,8 +58,11 @@ pub(super) enum Carried {
     },
     /// The client is gone, or its answer broke off; recorded.
     Over,
-    /// Nothing has happened yet: it goes the usual way.
-    Usual,
+    /// It goes the usual way.
+    Usual {
+        /// 1 when an endpoint may have seen it, and it may be sent again; else nothing has happened yet.
+        repeats: usize,
+    },
     /// What the endpoint made of it goes the usual way, with the record of the request.
     Unusual {
         head_only: bool,
@@ -73,11 +76,12 @@ pub(super) enum Carried {
 impl Scratch {
     pub(super) fn new(client: &Client) -> Self {
         let origin = (!client.trusted).then(|| {
-            let address = client.address.ip().to_canonical();
+            let address = client.address_text();
             let proto = if client.https { "https" } else { "http" };
             let port = client.port;
             format!(
-                "x-real-ip: {address}\r\nx-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\nx-forwarded-port: {port}\r\n"
+                "x-real-ip: {address}\r\nx-forwarded-for: {address}\r\nx-forwarded-proto: {proto}\r\n\
+                 x-forwarded-scheme: {proto}\r\nx-scheme: {proto}\r\nx-forwarded-port: {port}\r\nx-landfall-hops: 1\r\n"
             )
         });
         Self {

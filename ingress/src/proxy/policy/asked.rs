@@ -57,7 +57,7 @@ impl<'a> Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Who asks, an IPv4 address as such.
+    /// Who asks, an IPv4 address as such; all whose address is not known are one.
     pub(super) fn address(&self) -> IpAddr {
         self.client.address.ip().to_canonical()
     }
@@ -106,7 +106,7 @@ impl Asked<'_> {
             "uri" => self.path.to_owned(),
             "request_uri" => self.request_uri(),
             "escaped_request_uri" => escape(self.request_uri().as_bytes()),
-            "remote_addr" => self.address().to_string(),
+            "remote_addr" => self.client.address_text(),
             _ => return None,
         })
     }

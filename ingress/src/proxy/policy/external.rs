@@ -64,7 +64,7 @@ pub(super) fn question(
         headers.remove(name);
     }
     let request_uri = asked.request_uri();
-    let address = asked.address().to_string();
+    let address = asked.client.address_text();
     let original = format!("{}://{}{request_uri}", asked.scheme(), asked.authority);
     for (name, value) in [
         ("host", authority),
@@ -75,6 +75,8 @@ pub(super) fn question(
         ("x-forwarded-uri", &request_uri),
         ("x-forwarded-host", asked.authority),
         ("x-forwarded-proto", asked.scheme()),
+        ("x-forwarded-scheme", asked.scheme()),
+        ("x-scheme", asked.scheme()),
         ("x-forwarded-port", &asked.client.port.to_string()),
         ("x-forwarded-for", &address),
         ("x-real-ip", &address),

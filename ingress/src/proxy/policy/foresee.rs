@@ -96,7 +96,7 @@ impl Policies {
             return Outcome::Answers(stop);
         }
         Outcome::Passes(match stage {
-            Stage::Source => format!("{} may come", asked.address()),
+            Stage::Source => format!("{} may come", asked.client.address_text()),
             Stage::Redirect => "none is for this request".to_owned(),
             Stage::Connection => "it is made for this host".to_owned(),
             Stage::Preflight => "it is none".to_owned(),
@@ -108,13 +108,13 @@ impl Policies {
 
     fn foresee_limits(&self, asked: &Asked<'_>) -> Outcome {
         if unlimited(asked) {
-            return Outcome::Passes(format!("requests of {} are not counted", asked.address()));
+            return Outcome::Passes(format!("requests of {} are not counted", asked.client.address_text()));
         }
         let limits = &asked.route.policy.limits;
         match self.limiter.would_admit(limits, &asked.route.ingress, asked.address()) {
             Ok(()) => Outcome::Open(format!(
                 "the request would be counted for {}, who has room at this moment",
-                asked.address()
+                asked.client.address_text()
             )),
             Err(many) => Outcome::Answers(Stop::too_many(many.retry_after)),
         }

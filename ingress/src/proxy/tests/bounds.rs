@@ -1,6 +1,7 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
 use super::ends::{ask, endless, endpoint, get, proxy_with, raw_endpoint, rest, status};
+use super::frames::{self, Raw};
 use crate::limits::Limits;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -129,4 +130,43 @@ async fn connections_of_one_address_beyond_its_share_are_closed_and_counted() {
     tokio::time::timeout(Duration::from_secs(10), served)
         .await
         .expect("its share again");
+}
+
+#[tokio::test]
+async fn what_an_address_holds_bounds_its_streams_and_connections_of_http2_and_comes_back() {
+    let (a, _) = endpoint("alpha").await;
+    let cost = 1024;
+    let limits = Limits {
+        connection_cost: cost,
+        http2_cost: cost,
+        request_cost: cost,
+        bytes_per_address: 6 * cost,
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let large = "a".repeat(3 * 1024);
+    let mut first = Raw::greet(proxy.address).await;
+    // 2 of 6 are taken by the connection, and 4 would be by this request and its field.
+    first.request(1, &[("x-large", &large)]).await;
+    assert_eq!(
+        first.until(frames::RST_STREAM).await.body,
+        [0, 0, 0, 7],
+        "REFUSED_STREAM"
+    );
+    for stream in [3, 5, 7] {
+        first.request(stream, &[]).await;
+        first.until(frames::HEADERS).await;
+        first.until(frames::DATA).await;
+    }
+    let mut second = Raw::greet(proxy.address).await;
+    let mut third = Raw::greet(proxy.address).await;
+    let mut fourth = Raw::connect(proxy.address).await;
+    fourth.stream.write_all(frames::PREFACE).await.unwrap();
+    assert!(fourth.next().await.is_none(), "an address has no more than it may hold");
+    drop((first, second.stream.shutdown().await));
+    while proxy.state.counters.connections.value() > 1 {
+        tokio::task::yield_now().await;
+    }
+    third.request(1, &[]).await;
+    third.until(frames::HEADERS).await;
 }

@@ -20,8 +20,8 @@ pub(super) const END_HEADERS: u8 = 4;
 
 pub(super) struct Frame {
     pub(super) kind: u8,
-    flags: u8,
-    stream: u32,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
     pub(super) body: Vec<u8>,
 }
 
@@ -96,6 +96,15 @@ impl Raw {
             stream: TcpStream::connect(address).await.unwrap(),
             seen: Vec::new(),
         }
+    }
+
+    /// The server's end of a connection whose client has said its preface.
+    pub(super) async fn accept(mut stream: TcpStream) -> Self {
+        stream.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        let seen = Vec::new();
+        let mut raw = Self { stream, seen };
+        raw.send(SETTINGS, 0, 0, &[]).await;
+        raw
     }
 
     /// Says the preface and settings.

@@ -372,9 +372,62 @@ async fn clients_that_ask_for_nothing_or_take_nothing_are_closed() {
     let mut raw = Raw::greet(proxy.address).await;
     raw.request(1, &[]).await;
     raw.until(frames::HEADERS).await;
-    // Nothing is ever taken from here on: no WINDOW_UPDATE.
+    // Nothing is ever taken from here on: no WINDOW_UPDATE. First the stream ends, then, with nothing else on it, the connection.
+    raw.until(frames::RST_STREAM).await;
+    raw.until(frames::GOAWAY).await;
     while raw.next().await.is_some() {}
     while proxy.state.counters.requests.value() != 0 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// The kind is that of haproxy/haproxy#308 and varnishcache/varnish-cache#2549: a paused `<video>` beside everything else.
+#[tokio::test]
+async fn a_stream_that_its_client_pauses_ends_alone() {
+    let (a, _) = endpoint("alpha").await;
+    let endless = endless().await;
+    let limits = Limits {
+        client_stall: Duration::from_millis(300),
+        http2_look: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    // Both are endpoints of one route; which has which stream shows in the answer.
+    let proxy = proxy_with(&[a, endless], limits).await;
+    let mut raw = Raw::greet(proxy.address).await;
+    // The connection's window is wide, the streams' are never opened.
+    raw.send(frames::WINDOW_UPDATE, 0, 0, &100_000_000_u32.to_be_bytes())
+        .await;
+    let mut paused = None;
+    for stream in (1..20).step_by(2) {
+        raw.request(stream, &[]).await;
+        loop {
+            let frame = raw.next().await.expect("the connection is open");
+            let ends = frame.kind == frames::DATA && frame.flags & frames::END_STREAM != 0;
+            if frame.stream == stream && (ends || frame.kind == frames::DATA && frame.body.len() > 8000) {
+                paused = (!ends).then_some(stream);
+                break;
+            }
+        }
+        if paused.is_some() {
+            break;
+        }
+    }
+    let paused = paused.expect("one of them is endless");
+    let reset = raw.until(frames::RST_STREAM).await;
+    assert_eq!(
+        (reset.stream, &reset.body[..]),
+        (paused, &[0, 0, 0, 8][..]),
+        "CANCEL, and that stream"
+    );
+    while proxy.state.counters.requests.value() != 0 {
+        tokio::task::yield_now().await;
+    }
+    // The endless one has ended with its only connection; the other answers on.
+    raw.request(21, &[]).await;
+    loop {
+        let frame = raw.next().await.expect("the connection goes on");
+        if frame.stream == 21 && frame.kind == frames::HEADERS {
+            break;
+        }
     }
 }

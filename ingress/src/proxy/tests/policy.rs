@@ -4,6 +4,8 @@ mod access;
 mod answers;
 mod certificates;
 mod choice;
+mod claims;
+mod encoded;
 mod foresee;
 mod http2;
 mod tls;

@@ -68,7 +68,7 @@ fn protection_comes_from_the_newest_version_and_closes_when_it_cannot_be_read() 
     let route = kept.find("h", "/").unwrap();
     assert_eq!(end(&kept, "h", "/"), 'c');
     assert!(route.policy.closed.is_none());
-    assert!(!route.policy.sources.admits("11.0.0.1".parse().unwrap()));
+    assert!(!route.policy.sources.admits(Some("11.0.0.1".parse().unwrap())));
 }
 
 #[test]

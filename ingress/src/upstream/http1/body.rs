@@ -24,6 +24,8 @@ pub(crate) struct Body {
     keep_alive: bool,
     /// It ended before its end.
     cut: bool,
+    /// Room for one read of a large body.
+    room: usize,
 }
 
 enum Ending {
@@ -44,9 +46,15 @@ impl Body {
             ending,
             keep_alive,
             cut: false,
+            room: READ_LARGE,
         };
         body.look();
         body
+    }
+
+    /// Reads in small parts, for a client that shares its connection with others.
+    pub(crate) fn read_small_parts(&mut self) {
+        self.room = READ;
     }
 
     /// The connection of an answer that is none any more. `None` when the answer has ended.
@@ -72,7 +80,7 @@ impl Body {
                     Err(chunked::Malformed) => return self.cut(),
                 }
                 let room = match decoder.remaining() {
-                    Some(left) if left > READ as u64 => READ_LARGE,
+                    Some(left) if left > READ as u64 => self.room,
                     _ => READ,
                 };
                 match ready!(connection.poll_more(room, context)) {

@@ -227,6 +227,10 @@ impl Connection {
                 return Poll::Ready(Err(Unsent::Endpoint));
             }
             if self.upload.is_none() {
+                // A large head is needed no more, and the answer may be long in coming.
+                if self.output.capacity() > 2 * READ {
+                    self.output = Vec::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             match self.gather(context) {

@@ -57,7 +57,11 @@ async fn by_us(to: SocketAddr, method: &str) -> Option<Whole> {
     };
     let request = Request::builder().method(method).uri("/").header("host", "h");
     let request = request.body(Upload::empty()).unwrap();
-    let (head, mut body) = idle.send(&destination, request, &waits, None).await.ok()?.into_parts();
+    let (head, mut body) = idle
+        .send(&destination, request, &waits, Over::Kept, None)
+        .await
+        .ok()?
+        .into_parts();
     if head.status == hyper::StatusCode::SWITCHING_PROTOCOLS {
         return Some((101, fields(&head.headers), Vec::new()));
     }
@@ -169,7 +173,10 @@ async fn bytes_that_nobody_asked_for_belong_to_no_later_answer() {
     };
     let ask = async || {
         let request = Request::builder().uri("/").header("host", "h").body(Upload::empty());
-        let mut answer = idle.send(&to, request.unwrap(), &waits, None).await.unwrap();
+        let mut answer = idle
+            .send(&to, request.unwrap(), &waits, Over::Kept, None)
+            .await
+            .unwrap();
         while poll_fn(|context| answer.body_mut().poll_frame(context)).await.is_some() {}
         answer.status().as_u16()
     };

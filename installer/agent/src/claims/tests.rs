@@ -11,53 +11,46 @@ fn what_was_there_before_is_not_claimed() {
         fs::create_dir_all(at(dir)).unwrap();
     }
     fs::write(at("/etc/foreign/conf"), "theirs").unwrap();
-    fs::write(at("/proc/sys/vm/x"), "1\n").unwrap();
+    fs::write(at("/proc/sys/vm/overcommit_memory"), "0\n").unwrap();
     let claims = Claims {
         paths: ["/etc/foreign", "/var/lib/kubelet", "/var/lib/etcd"]
             .map(PathBuf::from)
             .to_vec(),
-        sysctls: vec!["vm.x".into(), "vm.absent".into()],
+        sysctls: vec!["vm.overcommit_memory".into(), "vm.absent".into()],
         ..Claims::default()
     };
     let undo = undo_for(&agent, &claims, &[]).unwrap();
     let Undo::RemoveClaims {
         claims: ours,
         sysctls,
-        absent_bases,
+        set,
         ..
     } = undo
     else {
         panic!()
     };
     assert_eq!(ours.paths, ["/var/lib/kubelet/*", "/var/lib/etcd"].map(PathBuf::from));
-    assert_eq!(sysctls, [("vm.x".to_owned(), "1".to_owned())]);
+    assert_eq!(sysctls, [("vm.overcommit_memory".to_owned(), "0".to_owned())]);
+    assert_eq!(set, [("vm.overcommit_memory".to_owned(), "1".to_owned())]);
 
     fs::create_dir_all(at("/var/lib/kubelet/pods/x")).unwrap();
     fs::create_dir_all(at("/var/lib/etcd/member")).unwrap();
-    fs::write(at("/proc/sys/vm/x"), "2\n").unwrap();
+    fs::write(at("/proc/sys/vm/overcommit_memory"), "1\n").unwrap();
     for _ in 0..2 {
-        assert_eq!(remove(&agent, &ours, &sysctls, &absent_bases), Vec::<String>::new());
+        let removal = Removal {
+            claims: &ours,
+            sysctls: &sysctls,
+            set: &set,
+            absent_bases: &[],
+        };
+        assert_eq!(remove(&agent, removal).unwrap(), Left::default());
         assert!(at("/etc/foreign/conf").exists() && at("/var/lib/kubelet/lost+found").exists());
         assert!(!at("/var/lib/kubelet/pods").exists() && !at("/var/lib/etcd").exists());
-        assert_eq!(system::read_sysctl(&agent.host, "vm.x").as_deref(), Some("1"));
+        assert_eq!(
+            system::read_sysctl(&agent.host, "vm.overcommit_memory").as_deref(),
+            Some("0")
+        );
     }
-}
-
-#[test]
-fn rules_are_split_as_iptables_writes_them() {
-    let words = shell_words(r#"INPUT -m comment --comment "kubernetes \"x\" y" -j KUBE-FIREWALL"#);
-    assert_eq!(
-        words,
-        [
-            "INPUT",
-            "-m",
-            "comment",
-            "--comment",
-            "kubernetes \"x\" y",
-            "-j",
-            "KUBE-FIREWALL"
-        ]
-    );
 }
 
 /// A whole machine's worth of claims on this kernel: a network namespace of this thread's own, mounts and cgroups under names of the test's.
@@ -133,6 +126,8 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
         ip(&[&["link", "add", name], args.as_slice()].concat());
     }
     ip(&["link", "set", "veth1", "master", "cni0"]);
+    // Of the name of a link that was claimed, and not what the daemon would make.
+    ip(&["link", "add", "flannel.1", "type", "bridge"]);
     ip(&["link", "add", "veth2", "type", "veth", "peer", "name", "peer2"]);
     let rules = [
         table("ip", "kube-proxy"),
@@ -143,16 +138,30 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     ];
     make(&rules).unwrap();
 
-    let residue = remove(&agent, &ours, &[], &absent_bases);
+    let removal = Removal {
+        claims: &ours,
+        sysctls: &[],
+        set: &[],
+        absent_bases: &absent_bases,
+    };
+    let left = remove(&agent, removal).unwrap();
     let ended = [daemon.wait(), pod.wait()].map(|status| !status.unwrap().success());
     rustix::mount::unmount(at("foreign/mounted"), rustix::mount::UnmountFlags::empty()).unwrap();
-    assert_eq!(residue, Vec::<String>::new());
+    assert_eq!(left.residue, Vec::<String>::new());
+    assert_eq!(left.notes.len(), 1, "{:?}", left.notes);
+    assert!(
+        left.notes[0].starts_with("the link flannel.1 stays"),
+        "{:?}",
+        left.notes
+    );
     assert_eq!(ended, [true, true]);
     assert!(!at("state").exists() && at("foreign/mounted").exists());
     assert!(!cgroups::exists(&group) && in_group);
     let links: Vec<_> = route::links().unwrap().into_iter().map(|l| l.name).collect();
     assert!(
-        ["foreign0", "veth2"].iter().all(|n| links.contains(&(*n).to_owned())),
+        ["foreign0", "veth2", "flannel.1"]
+            .iter()
+            .all(|n| links.contains(&(*n).to_owned())),
         "{links:?}"
     );
     assert!(
@@ -161,9 +170,161 @@ fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     );
     let tables: Vec<_> = nft::read().unwrap().tables.iter().map(ToString::to_string).collect();
     assert_eq!(tables, ["inet foreign"]);
-    assert_eq!(
-        remove(&agent, &ours, &[], &absent_bases),
-        Vec::<String>::new(),
-        "again is fine"
+    assert_eq!(remove(&agent, removal).unwrap(), left, "again is fine");
+}
+
+fn recorded(agent: &Agent, paths: &[&str]) -> (Claims, Vec<PathBuf>) {
+    let claims = Claims {
+        paths: paths.iter().map(PathBuf::from).collect(),
+        ..Claims::default()
+    };
+    match undo_for(agent, &claims, &[]).unwrap() {
+        Undo::RemoveClaims {
+            claims, absent_parents, ..
+        } => (claims, absent_parents),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn take_away(agent: &Agent, claims: &Claims) -> Left {
+    let removal = Removal {
+        claims,
+        sysctls: &[],
+        set: &[],
+        absent_bases: &[],
+    };
+    remove(agent, removal).unwrap()
+}
+
+#[test]
+fn network_namespaces_of_others_stay_though_the_directory_was_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::new(Host::under(root.path()));
+    let at = |p: &str| agent.host.at(p);
+    let (claims, parents) = recorded(&agent, &["/run/netns"]);
+    assert_eq!(claims.paths, [PathBuf::from("/run/netns/cni-*")]);
+    assert_eq!(parents[0], Path::new("/run/netns"), "it goes when it ends empty");
+    for old in [false, true] {
+        fs::create_dir_all(at("/run/netns")).unwrap();
+        fs::write(at("/run/netns/cni-1"), "").unwrap();
+        fs::write(at("/run/netns/vpn"), "").unwrap();
+        // Journals of older versions claim the whole directory.
+        let claims = if old {
+            Claims {
+                paths: vec!["/run/netns".into()],
+                ..Claims::default()
+            }
+        } else {
+            claims.clone()
+        };
+        assert_eq!(take_away(&agent, &claims), Left::default());
+        assert!(
+            at("/run/netns/vpn").exists() && !at("/run/netns/cni-1").exists(),
+            "old: {old}"
+        );
+    }
+    fs::remove_file(at("/run/netns/vpn")).unwrap();
+    fs::write(at("/run/netns/cni-9"), "").unwrap();
+    let (claims, _) = recorded(&agent, &["/run/netns"]);
+    assert_eq!(claims.paths, Vec::<PathBuf>::new(), "another containerd was here first");
+}
+
+#[test]
+fn shared_directories_keep_what_others_put_there_later() {
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::new(Host::under(root.path()));
+    let at = |p: &str| agent.host.at(p);
+    let (claims, _) = recorded(
+        &agent,
+        &["/opt/containerd", "/var/lib/cni", "/run/nri", "/var/lib/kubelet"],
     );
+    for dir in [
+        "/opt/containerd/bin",
+        "/opt/containerd/lib",
+        "/var/lib/cni/results",
+        "/var/lib/cni/networks/podman",
+        "/run/nri",
+        "/var/lib/kubelet/pods",
+    ] {
+        fs::create_dir_all(at(dir)).unwrap();
+    }
+    for file in [
+        "/opt/containerd/bin/theirs",
+        "/var/lib/cni/results/landfall-12ab-eth0",
+        "/var/lib/cni/networks/podman/10.88.0.2",
+        "/run/nri/nri.sock",
+    ] {
+        fs::write(at(file), "").unwrap();
+    }
+    let left = take_away(&agent, &claims);
+    assert_eq!(left.residue, Vec::<String>::new());
+    let stays = |dir: &str| format!("the directory {dir} stays: it holds what landfall did not make");
+    assert_eq!(left.notes, [stays("/opt/containerd"), stays("/var/lib/cni")]);
+    for (path, is_there) in [
+        ("/opt/containerd/bin/theirs", true),
+        ("/opt/containerd/lib", false),
+        ("/var/lib/cni/networks/podman/10.88.0.2", true),
+        ("/var/lib/cni/results", false),
+        ("/run/nri", false),
+        ("/var/lib/kubelet", false),
+    ] {
+        assert_eq!(at(path).exists(), is_there, "{path}");
+    }
+    for file in ["/opt/containerd/bin/theirs", "/var/lib/cni/networks/podman/10.88.0.2"] {
+        fs::remove_file(at(file)).unwrap();
+    }
+    assert_eq!(take_away(&agent, &claims), Left::default());
+    assert!(!at("/opt/containerd").exists() && !at("/var/lib/cni").exists());
+}
+
+#[test]
+fn a_lock_that_is_held_and_files_of_another_runtime_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::new(Host::under(root.path()));
+    let (lock, files) = (Path::new("/run/xtables.lock"), Path::new("/tmp/runc-process*"));
+    for path in ["/run/xtables.lock", "/tmp/runc-process123", "/tmp/other"] {
+        fs::create_dir_all(agent.host.at(path).parent().unwrap()).unwrap();
+        fs::write(agent.host.at(path), "").unwrap();
+    }
+    let holder = fs::File::open(agent.host.at(lock)).unwrap();
+    rustix::fs::flock(&holder, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(paths::remove(&agent, lock, None).notes.len(), 1);
+    assert_eq!(paths::remove(&agent, files, Some("dockerd")).notes.len(), 1);
+    assert!(agent.host.at(lock).exists() && agent.host.at("/tmp/runc-process123").exists());
+    drop(holder);
+    for path in [lock, files] {
+        assert_eq!(paths::remove(&agent, path, None), Left::default());
+    }
+    assert!(!agent.host.at(lock).exists() && !agent.host.at("/tmp/runc-process123").exists());
+    assert!(agent.host.at("/tmp/other").exists());
+    let (claims, _) = recorded(&agent, &["/tmp/runc-process*"]);
+    assert_eq!(claims.paths, [files]);
+    fs::write(agent.host.at("/tmp/runc-process9"), "").unwrap();
+    assert_eq!(recorded(&agent, &["/tmp/runc-process*"]).0.paths, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_profile_that_was_loaded_before_is_not_claimed_and_another_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::new(Host::under(root.path()));
+    let at = |name: &str| agent.host.at("/sys/kernel/security/apparmor").join(name);
+    fs::create_dir_all(at("")).unwrap();
+    fs::write(at("profiles"), "theirs (enforce)\n").unwrap();
+    let claims = Claims {
+        apparmor_profiles: vec!["theirs".into(), "cri-containerd.apparmor.d".into()],
+        ..Claims::default()
+    };
+    let Undo::RemoveClaims { claims: ours, .. } = undo_for(&agent, &claims, &[]).unwrap() else {
+        panic!()
+    };
+    assert_eq!(ours.apparmor_profiles, ["cri-containerd.apparmor.d"]);
+    assert_eq!(take_away(&agent, &ours), Left::default(), "not loaded: nothing to do");
+    assert!(!at(".remove").exists());
+    fs::write(
+        at("profiles"),
+        "theirs (enforce)\ncri-containerd.apparmor.d (enforce)\n",
+    )
+    .unwrap();
+    assert_eq!(take_away(&agent, &ours), Left::default());
+    assert_eq!(fs::read_to_string(at(".remove")).unwrap(), "cri-containerd.apparmor.d");
 }

@@ -56,27 +56,6 @@ pub fn restore_of(host: &Host, path: &Path) -> Result<Undo> {
     })
 }
 
-/// Says whether a file is as wanted.
-pub fn is_written(work: &Work, path: &Path, mode: u32, content: &Content) -> Result<bool> {
-    let real = work.agent.host.at(path);
-    if !files::has_mode(&real, mode) {
-        return Ok(false);
-    }
-    let unchanged = || {
-        work.same()
-            .is_some_and(|e| e.stamp.is_some() && e.stamp == files::stamp(&real))
-    };
-    Ok(match content {
-        Content::Text(text) => files::read(&real)?.is_some_and(|found| found == text.as_bytes()),
-        // What was generated once is kept: another run cannot know it.
-        Content::Generated(_) => work.owned.is_some(),
-        Content::Secret(id) => match work.agent.secret(id) {
-            Some(secret) => files::read(&real)?.is_some_and(|found| found == secret.expose()),
-            None => unchanged(),
-        },
-    })
-}
-
 /// Writes a file.
 pub fn write_content(work: &Work, path: &Path, mode: u32, content: &Content) -> Result<()> {
     let real = work.agent.host.at(path);
@@ -126,21 +105,6 @@ fn generate(template: &str) -> Result<String> {
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// Says whether a program is in place. The stamp of the last run's check saves hashing a hundred megabytes.
-pub fn is_installed(work: &Work, path: &Path, digest: &Digest) -> Result<bool> {
-    let real = work.agent.host.at(path);
-    let Some(now) = files::stamp(&real) else {
-        return Ok(false);
-    };
-    if !files::has_mode(&real, 0o755) {
-        return Ok(false);
-    }
-    if work.same().is_some_and(|e| e.stamp.as_ref() == Some(&now)) {
-        return Ok(true);
-    }
-    Ok(files::digest(&real)? == *digest)
 }
 
 /// Unpacks a program from the blob store into place; it is renamed there only when its digest is right.

@@ -9,6 +9,7 @@
 
 pub mod file;
 pub mod images;
+pub mod observe;
 pub mod run;
 pub mod system;
 pub mod unit;
@@ -21,6 +22,7 @@ use crate::undo;
 use landfall_core::action::{Action, Undo};
 use landfall_core::explain::Diagnosis;
 use landfall_core::journal::{Entry, EntryState, FileStamp, Record};
+use landfall_core::observe::{Verdict, judge};
 use landfall_core::plan::Step;
 use landfall_core::wire::StepOutcome;
 use std::time::{Duration, Instant};
@@ -39,35 +41,40 @@ pub struct Work<'a> {
     pub say: Say<'a>,
 }
 
-impl Work<'_> {
-    /// Returns the entry when it records exactly this action as done.
-    fn same(&self) -> Option<&Entry> {
-        self.owned.filter(|entry| entry.action == self.step.action.digest())
-    }
-}
-
-/// Says whether a step has nothing to do. Reads only.
-pub fn is_satisfied(agent: &Agent, step: &Step) -> Result<bool> {
-    let entry = agent.journal(|journal| Ok(journal.own().newest(&step.id).cloned()))?;
-    let owned = match &entry {
-        Some(entry) if entry.state != EntryState::Owned => return Ok(false),
-        entry => entry.as_ref(),
-    };
-    let deadline = Instant::now() + Duration::from_secs(step.deadline_s.min(60));
-    check(&Work {
-        agent,
-        step,
-        owned,
-        deadline,
-        say: &|_| {},
-    })
+/// Judges a step by the journal and by what is there. Reads only.
+pub fn check(agent: &Agent, step: &Step) -> Result<Verdict> {
+    let entry = newest(agent, step)?;
+    let seen = observe::observe(agent, &step.action, entry.as_ref())?;
+    Ok(judge(&step.action, entry.as_ref(), &seen))
 }
 
 /// Runs one step. Blocks until its deadline at most.
 pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<StepOutcome, Diagnosis> {
-    perform(agent, step, say)
-        .map(|changed| StepOutcome { changed })
-        .map_err(|error| error.diagnosis().at(&step.id))
+    let outcome = if step.action.is_undo() {
+        take_back(agent, step, say)
+    } else {
+        perform(agent, step, say).map(|changed| StepOutcome {
+            changed,
+            residue: vec![],
+        })
+    };
+    outcome.map_err(|error| error.diagnosis().at(&step.id))
+}
+
+/// Runs a step of an undo: its records are those of the undo itself.
+fn take_back(agent: &Agent, step: &Step, say: Say) -> Result<StepOutcome> {
+    let residue = match &step.action {
+        Action::BeginUndo { steps } => undo::begin(agent, steps).map(|()| vec![])?,
+        Action::TakeBack { step, superseded } => undo::take_back(agent, step, *superseded, say)?,
+        Action::FinishUndo { units, modules } => undo::finish(agent, units, modules, say).map(|()| vec![])?,
+        _ => return Err(not_of_a_node()),
+    };
+    let changed = residue.is_empty() && matches!(step.action, Action::TakeBack { .. });
+    Ok(StepOutcome { changed, residue })
+}
+
+fn not_of_a_node() -> AgentError {
+    AgentError::Refused("this step is not one that a node carries out".to_owned())
 }
 
 fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
@@ -88,26 +95,26 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         deadline,
         say,
     };
-    if check(&work)? {
+    if check(agent, step)?.is_satisfied() {
         consume_blobs(agent, &step.action);
         return Ok(false);
     }
     let undo = undo_for(&work)?;
-    let action = step.action.digest();
-    agent.record_intent(|run| Record::Intent {
+    let action = step.action.identity();
+    let wanted = step.action.wanted();
+    agent.record_intent(vec![], |run| Record::Intent {
         run,
         step: step.id.clone(),
         action,
         undo,
+        wanted,
     })?;
-    let acted = apply(&work).and_then(|()| {
-        let there = holds_after(&work)?;
-        there.then_some(()).ok_or_else(|| {
-            AgentError::NotSatisfied(format!(
-                "the step ran, but its result is not there: {}",
-                step.action.text()
-            ))
-        })
+    let acted = apply(&work).and_then(|()| match holds_after(&work)? {
+        true => Ok(()),
+        false => Err(AgentError::NotSatisfied(format!(
+            "the step ran, but its result is not there: {}",
+            step.action.text()
+        ))),
     });
     match acted {
         Ok(()) => {
@@ -142,7 +149,11 @@ fn newest(agent: &Agent, step: &Step) -> Result<Option<Entry>> {
 /// Losing the record of a quick step costs repeating it; of a slow one, minutes.
 fn durability_of_done(action: &Action) -> Durability {
     match action {
-        Action::Run { .. } | Action::Images { .. } | Action::Unit { .. } | Action::Claim { .. } => Durability::OnDisk,
+        Action::Run { .. }
+        | Action::Bootstrap { .. }
+        | Action::Images { .. }
+        | Action::Unit { .. }
+        | Action::Claim { .. } => Durability::OnDisk,
         _ => Durability::Buffered,
     }
 }
@@ -155,36 +166,19 @@ fn consume_blobs(agent: &Agent, action: &Action) {
     }
 }
 
-fn check(work: &Work) -> Result<bool> {
-    let host = &work.agent.host;
-    Ok(match &work.step.action {
-        Action::Claim { .. } => work.same().is_some(),
-        Action::Directory { path, .. } => host.at(path).is_dir(),
-        Action::File { path, mode, content } => file::is_written(work, path, *mode, content)?,
-        Action::Binary { path, digest, .. } => file::is_installed(work, path, digest)?,
-        Action::HostsLines { lines } => system::missing_hosts_lines(host, lines)?.is_empty(),
-        Action::Sysctls { settings } => system::differing_sysctls(host, settings).is_empty(),
-        Action::KernelFeatures { features } => features.iter().all(|f| system::has_feature(host, &f.evidence)),
-        Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
-        Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
-        Action::Run { creates, .. } => work.same().is_some() && creates.iter().all(|p| host.at(p).exists()),
-        Action::Apply { .. } | Action::Await { .. } => false,
-    })
-}
-
 fn undo_for(work: &Work) -> Result<Undo> {
     let (agent, host) = (work.agent, &work.agent.host);
     Ok(match &work.step.action {
         Action::Claim { claims } => claims::undo_for(agent, claims, &[])?,
-        Action::Run { claims, effects, .. } => claims::undo_for(agent, claims, effects)?,
+        Action::Run { claims, effects, .. } | Action::Bootstrap { claims, effects, .. } => {
+            claims::undo_for(agent, claims, effects)?
+        }
         Action::Directory { path, .. } => Undo::RemoveDirectory {
             paths: file::absent_directories(host, path)?,
         },
         Action::File { path, .. } | Action::Binary { path, .. } => file::restore_of(host, path)?,
         Action::HostsLines { lines } => system::undo_for_hosts(host, lines)?,
-        Action::Sysctls { settings } => Undo::RestoreSysctls {
-            settings: system::prior_sysctls(host, settings),
-        },
+        Action::Sysctls { settings } => claims::undo_for_settings(host, settings),
         Action::KernelFeatures { features } => Undo::UnloadModules {
             modules: system::absent_modules(host, features),
         },
@@ -196,7 +190,13 @@ fn undo_for(work: &Work) -> Result<Undo> {
                 .collect();
             Undo::RemoveImages { references }
         }
-        Action::Apply { .. } | Action::Await { .. } => Undo::Nothing,
+        Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::FinishUndo { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Undo::Nothing,
     })
 }
 
@@ -218,9 +218,14 @@ fn apply(work: &Work) -> Result<()> {
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
-        Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
-            "this step is not one that a node carries out".to_owned(),
-        )),
+        Action::Bootstrap { argv, .. } => run::run(work, argv, &[], None),
+        Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::FinishUndo { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Err(not_of_a_node()),
     }
 }
 
@@ -229,14 +234,19 @@ fn holds_after(work: &Work) -> Result<bool> {
     let host = &work.agent.host;
     match &work.step.action {
         Action::Claim { .. } => Ok(true),
-        Action::Run { creates, .. } => Ok(creates.iter().all(|p| host.at(p).exists())),
+        Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
+            Ok(creates.iter().all(|p| host.at(p).exists()))
+        }
         Action::Unit { name, start, .. } => unit::is_up(work.agent, name, *start),
         // The digest was compared while it was written; what remains to be seen is that it is there.
         Action::Binary { path, size_bytes, .. } => {
             Ok(crate::files::stamp(&host.at(path)).is_some_and(|s| s.size_bytes == *size_bytes))
         }
         Action::File { path, mode, .. } => Ok(crate::files::has_mode(&host.at(path), *mode)),
-        _ => check(work),
+        action => {
+            let seen = observe::observe(work.agent, action, work.owned)?;
+            Ok(judge(action, work.owned, &seen).is_satisfied())
+        }
     }
 }
 

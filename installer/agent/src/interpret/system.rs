@@ -105,47 +105,18 @@ pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(Str
         .collect()
 }
 
-/// Returns the present values of those settings that are not as wanted.
-pub fn prior_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(String, String)> {
-    let differing = differing_sysctls(host, settings);
-    differing
-        .into_iter()
-        .filter_map(|(name, _)| read_sysctl(host, &name).map(|value| (name, value)))
-        .collect()
-}
-
 /// Writes those settings that differ.
 pub fn write_sysctls(host: &Host, settings: &[(String, String)]) -> Result<()> {
     for (name, value) in differing_sysctls(host, settings) {
-        // Turning forwarding on or off makes the kernel set this one too, which nobody asked for.
-        const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
-        let redirects = (name == "net.ipv4.ip_forward")
-            .then(|| read_sysctl(host, REDIRECTS))
-            .flatten();
-        write_sysctl(host, &name, &value)?;
-        if let Some(redirects) = redirects
-            && read_sysctl(host, REDIRECTS).as_ref() != Some(&redirects)
-        {
-            write_sysctl(host, REDIRECTS, &redirects)?;
-        }
+        crate::claims::write_setting(host, &name, &value)?;
     }
     Ok(())
 }
 
-fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
+/// Writes one setting, and nothing but it.
+pub fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(host, name);
     std::fs::write(&path, value).map_err(io_at("setting", &path))
-}
-
-/// Puts settings back; one that is gone with its module is fine.
-pub fn restore_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<String> {
-    let mut residue = Vec::new();
-    for (name, value) in settings.iter().filter(|(name, _)| read_sysctl(host, name).is_some()) {
-        if let Err(error) = write_sysctls(host, &[(name.clone(), value.clone())]) {
-            residue.push(format!("{name} is not {value} again: {error}"));
-        }
-    }
-    residue
 }
 
 /// Says whether a kernel feature is there.
@@ -236,23 +207,17 @@ pub fn load_features(agent: &Agent, features: &[KernelFeature]) -> Result<()> {
     Ok(())
 }
 
-/// Unloads modules as far as nothing uses them; what something else uses by now is not ours to take away.
-pub fn unload_modules(host: &Host, modules: &[String]) {
-    if !host.has_kernel() {
-        return;
-    }
-    // Users of a module must go before it; each round frees others, and a round that frees none is the last.
-    loop {
-        let loaded = loaded_modules(host);
-        let freed = modules.iter().filter(|m| loaded.contains(*m)).filter(|module| {
-            let name = std::ffi::CString::new(module.as_str());
-            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-            name.is_ok_and(|name| rustix::system::delete_module(&name, nonblocking).is_ok())
-        });
-        if freed.count() == 0 {
-            return;
+/// Returns those of these modules, and of what they need, that are neither loaded nor part of the kernel.
+pub fn absent_with_needs(host: &Host, modules: &[String]) -> Vec<String> {
+    let (loaded, index) = (loaded_modules(host), ModuleIndex::read(host));
+    let mut absent: Vec<String> = Vec::new();
+    for module in modules.iter().flat_map(|m| index.closure(m)) {
+        let there = loaded.contains(&module) || host.at("/sys/module").join(&module).exists();
+        if !there && !absent.contains(&module) {
+            absent.push(module);
         }
     }
+    absent
 }
 
 #[cfg(test)]
@@ -291,20 +256,6 @@ mod tests {
         std::fs::write(host.at(HOSTS), format!("{now}theirs\n")).unwrap();
         remove_hosts_lines(&host, &["ours".to_owned()]).unwrap();
         assert_eq!(std::fs::read_to_string(host.at(HOSTS)).unwrap(), "first\ntheirs\n");
-    }
-
-    #[test]
-    fn settings_are_written_and_restored() {
-        let (_root, host) = machine("");
-        std::fs::create_dir_all(host.at("/proc/sys/vm")).unwrap();
-        std::fs::write(host.at("/proc/sys/vm/overcommit_memory"), "0\n").unwrap();
-        let wanted = vec![("vm.overcommit_memory".to_owned(), "1".to_owned())];
-        let prior = prior_sysctls(&host, &wanted);
-        assert_eq!(prior, [("vm.overcommit_memory".to_owned(), "0".to_owned())]);
-        write_sysctls(&host, &wanted).unwrap();
-        assert!(differing_sysctls(&host, &wanted).is_empty());
-        assert_eq!(restore_sysctls(&host, &prior), Vec::<String>::new());
-        assert_eq!(read_sysctl(&host, "vm.overcommit_memory").as_deref(), Some("0"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::child::{Children, Job};
 use crate::error::{AgentError, Result};
 use crate::host::Host;
 use landfall_core::action::Undo;
+use landfall_core::observe::Observation;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,15 @@ pub fn is_up(agent: &Agent, name: &str, start: bool) -> Result<bool> {
     Ok(state.is_enabled() && (!start || state.active == "active"))
 }
 
+/// Looks at a unit.
+pub fn observe(agent: &Agent, name: &str) -> Result<Observation> {
+    let state = state(agent, name)?;
+    Ok(Observation::Unit {
+        enabled: state.is_enabled(),
+        active: state.active == "active",
+    })
+}
+
 /// Returns how a unit is put back.
 pub fn undo_for(agent: &Agent, name: &str) -> Result<Undo> {
     let state = state(agent, name)?;
@@ -87,7 +97,7 @@ pub fn undo_for(agent: &Agent, name: &str) -> Result<Undo> {
     })
 }
 
-/// Enables a unit and, if wanted, starts it; one that runs already is restarted, because something it reads has changed.
+/// Enables a unit and, if wanted, starts it; one that runs already is restarted in any case, because something it reads has changed.
 /// Blocks until systemd says that it is up.
 pub fn bring_up(work: &Work, name: &str, start: bool) -> Result<()> {
     let run = |argv: &[&str]| {
@@ -104,7 +114,7 @@ pub fn bring_up(work: &Work, name: &str, start: bool) -> Result<()> {
     if !before.is_enabled() {
         run(&["systemctl", "--quiet", "enable", "--", name])?;
     }
-    if start {
+    if start || before.is_active() {
         let started = run(&["systemctl", "restart", "--", name]);
         return started
             .map(|_| ())
@@ -194,22 +204,34 @@ fn any_active(agent: &Agent, names: &[&str]) -> Result<bool> {
         .any(|s| !matches!(s.active.as_str(), "inactive" | "failed")))
 }
 
-/// Puts a unit back. A unit whose file is gone has nothing to put back but its links.
-pub fn restore(agent: &Agent, name: &str, was_enabled: bool, was_active: bool) -> Result<()> {
-    if !was_active {
-        stop(agent, &[name], StopHow::Gently)?;
-    }
+/// Puts a unit back that was not active: stops it, and disables it when it was not enabled. A unit whose file is gone has nothing to put
+/// back but its links.
+pub fn restore_stopped(agent: &Agent, name: &str, was_enabled: bool) -> Result<()> {
+    stop(agent, &[name], StopHow::Gently)?;
+    disable(agent, name, was_enabled, &state(agent, name)?)
+}
+
+/// Puts a unit back that was active, after the files that it reads: systemd reads its file again, and it starts anew, so that it runs with
+/// what was restored. A unit whose file is gone is left alone.
+pub fn restore_running(agent: &Agent, name: &str, was_enabled: bool) -> Result<()> {
+    agent
+        .children
+        .run(&agent.host, Job::quick(&["systemctl", "daemon-reload"], 60))?;
     let now = state(agent, name)?;
-    if !was_enabled && now.file != "disabled" && now.load != "not-found" {
-        agent.children.run(
-            &agent.host,
-            Job::quick(&["systemctl", "--quiet", "disable", "--", name], 30),
-        )?;
-    }
-    if was_active && !now.is_active() && now.load == "loaded" {
+    disable(agent, name, was_enabled, &now)?;
+    if now.load == "loaded" {
         agent
             .children
-            .run(&agent.host, Job::quick(&["systemctl", "start", "--", name], 60))?;
+            .run(&agent.host, Job::quick(&["systemctl", "restart", "--", name], 60))
+            .map_err(|error| explain_failed_start(agent, name, error))?;
     }
     Ok(())
+}
+
+fn disable(agent: &Agent, name: &str, was_enabled: bool, now: &UnitState) -> Result<()> {
+    if was_enabled || now.file == "disabled" || now.load == "not-found" {
+        return Ok(());
+    }
+    let argv = ["systemctl", "--quiet", "disable", "--", name];
+    agent.children.run(&agent.host, Job::quick(&argv, 30)).map(|_| ())
 }

@@ -1,8 +1,10 @@
 //! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), nftables ([`nft`]).
 //! Messages are built and read here; nothing else in the crate knows their layout.
 
+pub mod namespaces;
 pub mod nft;
 pub mod route;
+mod uapi;
 
 use rustix::fd::OwnedFd;
 use rustix::net::{
@@ -10,18 +12,7 @@ use rustix::net::{
 };
 use std::io;
 use std::time::Duration;
-
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-pub(crate) const NLM_F_EXCL: u16 = 0x200;
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const HEADER: usize = 16;
-/// Flag of an attribute that holds attributes.
-#[cfg(test)]
-const NESTED: u16 = 0x8000;
+use uapi::{NLA_HDRLEN, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_HDRLEN};
 
 /// Which part of the kernel is spoken to.
 #[derive(Debug, Clone, Copy)]
@@ -142,9 +133,9 @@ impl Netlink {
         }
         let mut rest = &buffer[..length];
         let mut messages = Vec::new();
-        while rest.len() >= HEADER {
+        while rest.len() >= NLMSG_HDRLEN {
             let size = u32_at(rest, 0).unwrap_or(0) as usize;
-            if size < HEADER || size > rest.len() {
+            if size < NLMSG_HDRLEN || size > rest.len() {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "a kernel message has a wrong length",
@@ -156,7 +147,7 @@ impl Netlink {
                 sequence,
                 Message {
                     kind,
-                    body: rest[HEADER..size].to_vec(),
+                    body: rest[NLMSG_HDRLEN..size].to_vec(),
                 },
             ));
             rest = &rest[align(size).min(rest.len())..];
@@ -166,7 +157,7 @@ impl Netlink {
 }
 
 fn frame(kind: u16, flags: u16, sequence: u32, body: &Body) -> Vec<u8> {
-    let length = HEADER + body.0.len();
+    let length = NLMSG_HDRLEN + body.0.len();
     let mut bytes = Vec::with_capacity(align(length));
     bytes.extend((length as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
@@ -208,7 +199,7 @@ impl Body {
 
     /// Adds an attribute.
     pub fn with(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.extend(((4 + value.len()) as u16).to_ne_bytes());
+        self.0.extend(((NLA_HDRLEN + value.len()) as u16).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);
         self.0.resize(align(self.0.len()), 0);
@@ -225,7 +216,7 @@ impl Body {
     /// Adds an attribute that holds attributes.
     #[cfg(test)]
     pub fn with_nested(self, kind: u16, inner: Body) -> Self {
-        self.with(kind | NESTED, &inner.0)
+        self.with(kind | uapi::NLA_F_NESTED, &inner.0)
     }
 }
 
@@ -233,8 +224,8 @@ impl Body {
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?) as usize;
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff;
-        let value = bytes.get(4..length)?;
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & NLA_TYPE_MASK;
+        let value = bytes.get(NLA_HDRLEN..length)?;
         bytes = bytes.get(align(length)..).unwrap_or(&[]);
         Some((kind, value))
     })

@@ -1,21 +1,17 @@
 //! nftables without the `nft` program: lists tables, chains and the jumps in rules; deletes tables, and chains by prefix.
 //! iptables-nft keeps its chains in tables of fixed names ([`IPTABLES_TABLES`]), so this is also how iptables chains go.
 
+use super::uapi::{
+    NF_ACCEPT, NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP,
+    NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE,
+    NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA,
+    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME, NFTA_TARGET_NAME,
+    NFTA_VERDICT_CHAIN,
+};
 use super::{Body, Message, Netlink, Subsystem, attribute, attributes, text_of};
 use std::collections::BTreeSet;
 use std::io;
-
-const SUBSYSTEM: u16 = 10 << 8;
-const GET_TABLE: u16 = SUBSYSTEM | 1;
-const DELETE_TABLE: u16 = SUBSYSTEM | 2;
-const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
-const GET_RULE: u16 = SUBSYSTEM | 7;
-const DELETE_RULE: u16 = SUBSYSTEM | 8;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
-/// Size of the fixed part of every message.
-const FIXED: usize = 4;
 
 /// Tables that iptables-nft makes for itself.
 pub const IPTABLES_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
@@ -62,6 +58,8 @@ pub struct Rule {
     handle: [u8; 8],
     /// Chains that it jumps or goes to.
     pub jumps_to: Vec<String>,
+    /// Whether it translates addresses (masquerade, SNAT, DNAT).
+    pub translates: bool,
 }
 
 /// Everything there is.
@@ -75,33 +73,34 @@ pub struct Ruleset {
     pub rules: Vec<Rule>,
 }
 
+const FAMILIES: [(u8, &str); 6] = [
+    (NFPROTO_INET, "inet"),
+    (NFPROTO_IPV4, "ip"),
+    (NFPROTO_ARP, "arp"),
+    (NFPROTO_NETDEV, "netdev"),
+    (NFPROTO_BRIDGE, "bridge"),
+    (NFPROTO_IPV6, "ip6"),
+];
+
 fn family_name(number: u8) -> Option<&'static str> {
-    Some(match number {
-        1 => "inet",
-        2 => "ip",
-        3 => "arp",
-        5 => "netdev",
-        7 => "bridge",
-        10 => "ip6",
-        _ => return None,
-    })
+    FAMILIES.iter().find(|(n, _)| *n == number).map(|(_, name)| *name)
 }
 
 fn family_number(name: &str) -> u8 {
-    [1u8, 2, 3, 5, 7, 10]
-        .into_iter()
-        .find(|n| family_name(*n) == Some(name))
-        .unwrap_or(0)
+    FAMILIES
+        .iter()
+        .find(|(_, n)| *n == name)
+        .map_or(0, |(number, _)| *number)
 }
 
 fn split(message: &Message) -> Option<(&'static str, &[u8])> {
-    Some((family_name(*message.body.first()?)?, message.body.get(FIXED..)?))
+    Some((family_name(*message.body.first()?)?, message.body.get(NFGENMSG_LEN..)?))
 }
 
 fn dump(netlink: &mut Netlink, kind: u16) -> io::Result<Vec<Message>> {
     let mut attempts = 0;
     loop {
-        match netlink.dump(kind, &Body::new(&[0; FIXED])) {
+        match netlink.dump(kind, &Body::new(&[0; NFGENMSG_LEN])) {
             // EINTR says that the ruleset changed during the walk: the list may have holes.
             Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < 10 => attempts += 1,
             other => return other,
@@ -113,7 +112,7 @@ fn dump(netlink: &mut Netlink, kind: u16) -> io::Result<Vec<Message>> {
 pub fn read() -> io::Result<Ruleset> {
     let mut netlink = Netlink::open(Subsystem::Netfilter)?;
     let mut all = Ruleset::default();
-    let tables = match dump(&mut netlink, GET_TABLE) {
+    let tables = match dump(&mut netlink, NFT_MSG_GETTABLE) {
         Ok(tables) => tables,
         // What the kernel says when it has no nftables at all.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
@@ -127,55 +126,73 @@ pub fn read() -> io::Result<Ruleset> {
             let (family, attributes) = split(m)?;
             Some(Table {
                 family,
-                name: text_of(attributes, 1)?,
+                name: text_of(attributes, NFTA_TABLE_NAME)?,
             })
         })
         .collect();
     if all.tables.is_empty() {
         return Ok(all);
     }
-    all.chains = dump(&mut netlink, GET_CHAIN)?.iter().filter_map(chain_of).collect();
-    all.rules = dump(&mut netlink, GET_RULE)?.iter().filter_map(rule_of).collect();
+    all.chains = dump(&mut netlink, NFT_MSG_GETCHAIN)?
+        .iter()
+        .filter_map(chain_of)
+        .collect();
+    all.rules = dump(&mut netlink, NFT_MSG_GETRULE)?
+        .iter()
+        .filter_map(rule_of)
+        .collect();
     Ok(all)
 }
 
 fn chain_of(message: &Message) -> Option<Chain> {
     let (family, attributes) = split(message)?;
-    let policy = attribute(attributes, 5).and_then(|v| Some(u32::from_be_bytes(v.try_into().ok()?)));
+    let policy = attribute(attributes, NFTA_CHAIN_POLICY).and_then(|v| Some(u32::from_be_bytes(v.try_into().ok()?)));
     Some(Chain {
         table: Table {
             family,
-            name: text_of(attributes, 1)?,
+            name: text_of(attributes, NFTA_CHAIN_TABLE)?,
         },
-        name: text_of(attributes, 3)?,
-        is_base: attribute(attributes, 4).is_some(),
-        accepts: policy.unwrap_or(1) == 1,
+        name: text_of(attributes, NFTA_CHAIN_NAME)?,
+        is_base: attribute(attributes, NFTA_CHAIN_HOOK).is_some(),
+        accepts: policy.unwrap_or(NF_ACCEPT) == NF_ACCEPT,
     })
 }
 
 fn rule_of(message: &Message) -> Option<Rule> {
     let (family, body) = split(message)?;
-    let expressions = attribute(body, 4).unwrap_or_default();
+    let expressions = attribute(body, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
     Some(Rule {
         table: Table {
             family,
-            name: text_of(body, 1)?,
+            name: text_of(body, NFTA_RULE_TABLE)?,
         },
-        chain: text_of(body, 2)?,
-        handle: attribute(body, 3)?.try_into().ok()?,
+        chain: text_of(body, NFTA_RULE_CHAIN)?,
+        handle: attribute(body, NFTA_RULE_HANDLE)?.try_into().ok()?,
         jumps_to: attributes(expressions)
             .filter_map(|(_, expression)| jump_of(expression))
             .collect(),
+        translates: attributes(expressions).any(|(_, expression)| is_translation(expression)),
     })
 }
 
 /// A jump is an "immediate" expression that loads a verdict with a chain's name.
 fn jump_of(expression: &[u8]) -> Option<String> {
-    if text_of(expression, 1)? != "immediate" {
+    if text_of(expression, NFTA_EXPR_NAME)? != "immediate" {
         return None;
     }
-    let data = attribute(attribute(expression, 2)?, 2)?;
-    text_of(attribute(data, 2)?, 2)
+    let data = attribute(attribute(expression, NFTA_EXPR_DATA)?, NFTA_IMMEDIATE_DATA)?;
+    text_of(attribute(data, NFTA_DATA_VERDICT)?, NFTA_VERDICT_CHAIN)
+}
+
+/// Says whether an expression translates addresses: nftables' own ones, or a target of iptables-nft.
+fn is_translation(expression: &[u8]) -> bool {
+    match text_of(expression, NFTA_EXPR_NAME).as_deref() {
+        Some("masq" | "nat") => true,
+        Some("target") => attribute(expression, NFTA_EXPR_DATA)
+            .and_then(|data| text_of(data, NFTA_TARGET_NAME))
+            .is_some_and(|name| matches!(name.as_str(), "MASQUERADE" | "SNAT" | "DNAT" | "NETMAP")),
+        _ => false,
+    }
 }
 
 impl Ruleset {
@@ -250,15 +267,19 @@ fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
         return Ok(());
     }
     // The marks carry the subsystem's number in network byte order where other messages have zero.
-    let mark = Body::new(&[0, 0, 0, 10]);
-    Netlink::open(Subsystem::Netfilter)?.transaction((BATCH_BEGIN, &mark), messages, (BATCH_END, &mark))
+    let mark = Body::new(&[0, 0, 0, NFNL_SUBSYS_NFTABLES]);
+    Netlink::open(Subsystem::Netfilter)?.transaction(
+        (NFNL_MSG_BATCH_BEGIN, &mark),
+        messages,
+        (NFNL_MSG_BATCH_END, &mark),
+    )
 }
 
 /// Deletes whole tables with everything in them; ones that are gone meanwhile are an error, so that the caller reads again.
 pub fn delete_tables<'a>(tables: impl IntoIterator<Item = &'a Table>) -> io::Result<()> {
     let messages: Vec<_> = tables
         .into_iter()
-        .map(|t| (DELETE_TABLE, 0, fixed(t.family).with_text(1, &t.name)))
+        .map(|t| (NFT_MSG_DELTABLE, 0, fixed(t.family).with_text(NFTA_TABLE_NAME, &t.name)))
         .collect();
     transaction(&messages)
 }
@@ -273,23 +294,23 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
         let leads = rule.jumps_to.iter().any(|to| is_doomed(&rule.table, to));
         if leads && !is_doomed(&rule.table, &rule.chain) {
             let body = fixed(rule.table.family)
-                .with_text(1, &rule.table.name)
-                .with_text(2, &rule.chain);
-            messages.push((DELETE_RULE, 0, body.with(3, &rule.handle)));
+                .with_text(NFTA_RULE_TABLE, &rule.table.name)
+                .with_text(NFTA_RULE_CHAIN, &rule.chain);
+            messages.push((NFT_MSG_DELRULE, 0, body.with(NFTA_RULE_HANDLE, &rule.handle)));
         }
     }
     // All are emptied before any is deleted: they jump to each other.
     for chain in &doomed {
         let body = fixed(chain.table.family)
-            .with_text(1, &chain.table.name)
-            .with_text(2, &chain.name);
-        messages.push((DELETE_RULE, 0, body));
+            .with_text(NFTA_RULE_TABLE, &chain.table.name)
+            .with_text(NFTA_RULE_CHAIN, &chain.name);
+        messages.push((NFT_MSG_DELRULE, 0, body));
     }
     for chain in &doomed {
         let body = fixed(chain.table.family)
-            .with_text(1, &chain.table.name)
-            .with_text(3, &chain.name);
-        messages.push((DELETE_CHAIN, 0, body));
+            .with_text(NFTA_CHAIN_TABLE, &chain.table.name)
+            .with_text(NFTA_CHAIN_NAME, &chain.name);
+        messages.push((NFT_MSG_DELCHAIN, 0, body));
     }
     transaction(&messages)
 }
@@ -300,9 +321,9 @@ pub fn delete_empty_chains(chains: &[Chain]) -> io::Result<()> {
         .iter()
         .map(|chain| {
             let body = fixed(chain.table.family)
-                .with_text(1, &chain.table.name)
-                .with_text(3, &chain.name);
-            (DELETE_CHAIN, 0, body)
+                .with_text(NFTA_CHAIN_TABLE, &chain.table.name)
+                .with_text(NFTA_CHAIN_NAME, &chain.name);
+            (NFT_MSG_DELCHAIN, 0, body)
         })
         .collect();
     if messages.is_empty() {
@@ -315,46 +336,76 @@ pub fn delete_empty_chains(chains: &[Chain]) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::netlink::NLM_F_CREATE;
-
-    const NEW_TABLE: u16 = SUBSYSTEM;
-    const NEW_CHAIN: u16 = SUBSYSTEM | 3;
-    const NEW_RULE: u16 = SUBSYSTEM | 6;
+    use crate::netlink::uapi::*;
 
     pub(crate) fn make(messages: &[(u16, u16, Body)]) -> io::Result<()> {
         transaction(messages)
     }
 
     pub(crate) fn table(family: &str, name: &str) -> (u16, u16, Body) {
-        (NEW_TABLE, NLM_F_CREATE, fixed(family).with_text(1, name))
+        (
+            NFT_MSG_NEWTABLE,
+            NLM_F_CREATE,
+            fixed(family).with_text(NFTA_TABLE_NAME, name),
+        )
     }
 
     pub(crate) fn chain(table: &str, name: &str, is_base: bool) -> (u16, u16, Body) {
-        let body = fixed("ip").with_text(1, table).with_text(3, name);
+        let body = fixed("ip")
+            .with_text(NFTA_CHAIN_TABLE, table)
+            .with_text(NFTA_CHAIN_NAME, name);
         let hook = Body::default()
-            .with(1, &1u32.to_be_bytes())
-            .with(2, &0u32.to_be_bytes());
+            .with(NFTA_HOOK_HOOKNUM, &NF_INET_LOCAL_IN.to_be_bytes())
+            .with(NFTA_HOOK_PRIORITY, &0u32.to_be_bytes());
         let body = if is_base {
-            body.with_nested(4, hook).with_text(7, "filter")
+            body.with_nested(NFTA_CHAIN_HOOK, hook)
+                .with_text(NFTA_CHAIN_TYPE, "filter")
         } else {
             body
         };
-        (NEW_CHAIN, NLM_F_CREATE, body)
+        (NFT_MSG_NEWCHAIN, NLM_F_CREATE, body)
     }
 
     pub(crate) fn jump(table: &str, from: &str, to: &str) -> (u16, u16, Body) {
-        let verdict = Body::default().with(1, &(-3i32).to_be_bytes()).with_text(2, to);
+        let verdict = Body::default()
+            .with(NFTA_VERDICT_CODE, &NFT_JUMP.to_be_bytes())
+            .with_text(NFTA_VERDICT_CHAIN, to);
         let data = Body::default()
-            .with(1, &0u32.to_be_bytes())
-            .with_nested(2, Body::default().with_nested(2, verdict));
-        let expression = Body::default().with_text(1, "immediate").with_nested(2, data);
-        let body = fixed("ip").with_text(1, table).with_text(2, from);
-        // 0x800 appends behind the rules that are there.
-        (
-            NEW_RULE,
-            NLM_F_CREATE | 0x800,
-            body.with_nested(4, Body::default().with_nested(1, expression)),
-        )
+            .with(NFTA_IMMEDIATE_DREG, &NFT_REG_VERDICT.to_be_bytes())
+            .with_nested(
+                NFTA_IMMEDIATE_DATA,
+                Body::default().with_nested(NFTA_DATA_VERDICT, verdict),
+            );
+        append(table, from, "immediate", data)
+    }
+
+    /// Appends a rule of one expression behind the rules that are there.
+    pub(crate) fn append(table: &str, chain: &str, expression: &str, data: Body) -> (u16, u16, Body) {
+        let expression = Body::default()
+            .with_text(NFTA_EXPR_NAME, expression)
+            .with_nested(NFTA_EXPR_DATA, data);
+        let body = fixed("ip")
+            .with_text(NFTA_RULE_TABLE, table)
+            .with_text(NFTA_RULE_CHAIN, chain);
+        let list = Body::default().with_nested(NFTA_LIST_ELEM, expression);
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        (NFT_MSG_NEWRULE, flags, body.with_nested(NFTA_RULE_EXPRESSIONS, list))
+    }
+
+    /// A chain in which addresses may be translated, and a rule that does so.
+    pub(crate) fn masquerade(table: &str, name: &str) -> [(u16, u16, Body); 2] {
+        let hook = Body::default()
+            .with(NFTA_HOOK_HOOKNUM, &NF_INET_POST_ROUTING.to_be_bytes())
+            .with(NFTA_HOOK_PRIORITY, &100u32.to_be_bytes());
+        let body = fixed("ip")
+            .with_text(NFTA_CHAIN_TABLE, table)
+            .with_text(NFTA_CHAIN_NAME, name)
+            .with_nested(NFTA_CHAIN_HOOK, hook)
+            .with_text(NFTA_CHAIN_TYPE, "nat");
+        [
+            (NFT_MSG_NEWCHAIN, NLM_F_CREATE, body),
+            append(table, name, "masq", Body::default()),
+        ]
     }
 
     /// Gives this thread a network namespace of its own, which ends with it.

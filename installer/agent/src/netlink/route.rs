@@ -1,38 +1,18 @@
 //! Links, addresses and routes of this network namespace.
 
-use super::{Body, NLM_F_CREATE, NLM_F_EXCL, Netlink, Subsystem, attribute, text_of, u32_at};
+use super::uapi::{
+    AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFI_FLAGS, IFI_INDEX, IFINFOMSG_LEN, IFLA_IFNAME,
+    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, NLM_F_CREATE, NLM_F_EXCL, RT_SCOPE_LINK, RT_TABLE_MAIN, RTA_DST,
+    RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_TABLE, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE,
+    RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, RTPROT_STATIC,
+};
+use super::{Body, Netlink, Subsystem, attribute, text_of, u32_at};
 use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
 use landfall_core::spec::Cidr;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MASTER: u16 = 10;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PREFSRC: u16 = 7;
-const RTA_TABLE: u16 = 15;
-const TABLE_MAIN: u8 = 254;
-const PROTOCOL_STATIC: u8 = 4;
-const SCOPE_LINK: u8 = 253;
-const TYPE_UNICAST: u8 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const LINK_HEADER: usize = 16;
-const ADDRESS_HEADER: usize = 8;
-const ROUTE_HEADER: usize = 12;
 
 /// A network link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +23,26 @@ pub struct Link {
     pub name: String,
     /// The bridge it belongs to.
     pub master: Option<u32>,
+    /// What makes links of its sort, for instance `bridge`; empty for hardware and the loopback.
+    pub kind: String,
+    /// Whether an administrator has set it up.
+    pub is_up: bool,
 }
 
 /// Lists all links.
 pub fn links() -> io::Result<Vec<Link>> {
     let mut netlink = Netlink::open(Subsystem::Route)?;
-    let list = netlink.dump(RTM_GETLINK, &Body::new(&[0; LINK_HEADER]))?;
+    let list = netlink.dump(RTM_GETLINK, &Body::new(&[0; IFINFOMSG_LEN]))?;
     let links = list.iter().filter(|m| m.kind == RTM_NEWLINK).filter_map(|message| {
-        let attributes = message.body.get(LINK_HEADER..)?;
+        let attributes = message.body.get(IFINFOMSG_LEN..)?;
         Some(Link {
-            index: u32_at(&message.body, 4)?,
+            index: u32_at(&message.body, IFI_INDEX)?,
             name: text_of(attributes, IFLA_IFNAME)?,
             master: attribute(attributes, IFLA_MASTER).and_then(|v| u32_at(v, 0)),
+            kind: attribute(attributes, IFLA_LINKINFO)
+                .and_then(|info| text_of(info, IFLA_INFO_KIND))
+                .unwrap_or_default(),
+            is_up: u32_at(&message.body, IFI_FLAGS)? & IFF_UP != 0,
         })
     });
     Ok(links.collect())
@@ -62,8 +50,8 @@ pub fn links() -> io::Result<Vec<Link>> {
 
 /// Deletes a link by number; one that is gone is fine.
 pub fn delete_link(index: u32) -> io::Result<()> {
-    let mut fixed = [0u8; LINK_HEADER];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut fixed = [0u8; IFINFOMSG_LEN];
+    fixed[IFI_INDEX..IFI_INDEX + 4].copy_from_slice(&index.to_ne_bytes());
     let mut netlink = Netlink::open(Subsystem::Route)?;
     match netlink.request(RTM_DELLINK, 0, &Body::new(&fixed)) {
         Err(error) if error.raw_os_error() != Some(Errno::NODEV.raw_os_error()) => Err(error),
@@ -82,11 +70,11 @@ fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
 /// Lists IPv4 addresses.
 pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let names = names()?;
-    let mut fixed = [0u8; ADDRESS_HEADER];
+    let mut fixed = [0u8; IFADDRMSG_LEN];
     fixed[0] = AF_INET;
     let list = Netlink::open(Subsystem::Route)?.dump(RTM_GETADDR, &Body::new(&fixed))?;
     let addresses = list.iter().filter_map(|message| {
-        let attributes = message.body.get(ADDRESS_HEADER..)?;
+        let attributes = message.body.get(IFADDRMSG_LEN..)?;
         let address = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
         Some(InterfaceAddress {
             interface: names.get(&u32_at(&message.body, 4)?)?.clone(),
@@ -106,15 +94,15 @@ struct RawRoute {
 
 fn raw_routes() -> io::Result<Vec<RawRoute>> {
     let names = names()?;
-    let mut fixed = [0u8; ROUTE_HEADER];
+    let mut fixed = [0u8; RTMSG_LEN];
     fixed[0] = AF_INET;
     let list = Netlink::open(Subsystem::Route)?.dump(RTM_GETROUTE, &Body::new(&fixed))?;
     let routes = list.iter().filter_map(|message| {
-        let (head, attributes) = message.body.split_at_checked(ROUTE_HEADER)?;
+        let (head, attributes) = message.body.split_at_checked(RTMSG_LEN)?;
         let table = attribute(attributes, RTA_TABLE)
             .and_then(|v| u32_at(v, 0))
             .unwrap_or(u32::from(head[4]));
-        if table != u32::from(TABLE_MAIN) || head[7] != TYPE_UNICAST {
+        if table != u32::from(RT_TABLE_MAIN) || head[7] != RTN_UNICAST {
             return None;
         }
         let address = match attribute(attributes, RTA_DST) {
@@ -152,12 +140,12 @@ pub fn route_to(peer: IpAddr) -> io::Result<Option<PeerRoute>> {
         IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
         IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
     };
-    let mut fixed = [0u8; ROUTE_HEADER];
+    let mut fixed = [0u8; RTMSG_LEN];
     fixed[0] = family;
     fixed[1] = (bytes.len() * 8) as u8;
     let answer = Netlink::open(Subsystem::Route)?.request(RTM_GETROUTE, 0, &Body::new(&fixed).with(RTA_DST, &bytes));
     let Ok(Some(message)) = answer else { return Ok(None) };
-    let attributes = message.body.get(ROUTE_HEADER..).unwrap_or_default();
+    let attributes = message.body.get(RTMSG_LEN..).unwrap_or_default();
     let source = attribute(attributes, RTA_PREFSRC).and_then(|v| match v.len() {
         4 => ipv4(v).map(IpAddr::V4),
         _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(v).ok()?))),
@@ -175,8 +163,8 @@ pub fn has_link_route(network: &Cidr, interface: &str) -> io::Result<bool> {
     Ok(raw_routes()?.iter().any(|r| {
         r.route.destination == *network
             && r.route.interface == interface
-            && r.scope == SCOPE_LINK
-            && r.protocol == PROTOCOL_STATIC
+            && r.scope == RT_SCOPE_LINK
+            && r.protocol == RTPROT_STATIC
             && !r.has_gateway
     }))
 }
@@ -187,10 +175,10 @@ fn link_route(network: &Cidr, index: u32) -> Body {
         network.prefix,
         0,
         0,
-        TABLE_MAIN,
-        PROTOCOL_STATIC,
-        SCOPE_LINK,
-        TYPE_UNICAST,
+        RT_TABLE_MAIN,
+        RTPROT_STATIC,
+        RT_SCOPE_LINK,
+        RTN_UNICAST,
         0,
         0,
         0,

@@ -1,8 +1,9 @@
 //! `bundle build`, `inspect`, `verify`.
 
-use super::{Done, complain};
+use super::CommandResult;
 use crate::args::{Bundle, BundleBuild};
-use crate::{render, say};
+use crate::output::{write_stderr, write_stdout};
+use crate::render;
 use landfall_bundle::BundleFile;
 use landfall_bundle::source::{self, BuildOptions};
 use landfall_core::bundle_index::BundleIndex;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Runs one of them.
-pub fn run(command: Bundle) -> Done {
+pub fn run(command: Bundle) -> CommandResult {
     let result = match command {
         Bundle::Build(args) => build(&args),
         Bundle::Inspect { bundle, json } => inspect(&bundle, json),
@@ -37,10 +38,10 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
         agent: &agent,
         output: &absolute(&args.output),
         check: &check_images,
-        progress: &|text| complain(&format!("[{:7.1}] {text}\n", start.elapsed().as_secs_f32())),
+        progress: &|text| write_stderr(&format!("[{:7.1}] {text}\n", start.elapsed().as_secs_f32())),
     })?;
     let total: u64 = index.blobs.iter().map(|b| b.size_bytes).sum();
-    say(&format!(
+    write_stdout(&format!(
         "{}: {} programs, {} images, {} in {} blobs\n",
         args.output.display(),
         index.binaries.len(),
@@ -76,7 +77,7 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
     let bundle = BundleFile::open(path)?;
     let index = bundle.index();
     if json {
-        say(&format!("{:#}\n", serde_json::to_value(index).unwrap_or_default()));
+        write_stdout(&format!("{:#}\n", serde_json::to_value(index).unwrap_or_default()));
         return Ok(());
     }
     let size = |digest| index.blob(digest).map_or(0, |b| b.size_bytes);
@@ -114,13 +115,13 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
     for package in &index.packages {
         text.push_str(&format!("  {:28} {}\n", package.name, package.version));
     }
-    say(&text);
+    write_stdout(&text);
     Ok(())
 }
 
-fn verify(path: &Path) -> Done {
+fn verify(path: &Path) -> CommandResult {
     let bundle = BundleFile::open(path).map_err(|d| vec![d])?;
     bundle.verify(&mut |_, _| {})?;
-    say(&format!("{}: every byte is as the index says\n", path.display()));
+    write_stdout(&format!("{}: every byte is as the index says\n", path.display()));
     Ok(ExitCode::Done)
 }

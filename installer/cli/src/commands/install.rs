@@ -1,69 +1,79 @@
 //! `install` and `plan`.
 
-use super::{Done, close, complain};
+use super::{CommandResult, verify};
 use crate::args::{Common, Install, OnFailure, Output, Plan};
-use crate::report::{Recorder, write_whole};
-use crate::{load, remote, render, say};
+use crate::output::{write_stdout, write_whole};
+use crate::reporter::Reporter;
+use crate::{load, remote, render};
 use landfall_bundle::BundleFile;
-use landfall_core::explain::ExitCode;
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::plan::file::PlanFile;
+use landfall_core::report::Report;
 use landfall_core::verify::CellOutcome;
-use landfall_engine::run::{self, Outcome, Until};
+use landfall_engine::run::{self, InstallOptions, Outcome, Until};
 use serde_json::json;
 use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
-pub fn install(args: &Install) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
-    let bundle = open(&args.bundle, &args.common)?;
-    let recorder = Recorder::new(render::sink(args.common.output));
-    let around = remote::surroundings(&args.common, recorder.clone(), args.report.clone()).map_err(|d| vec![d])?;
-    let until = if args.dry_run { Until::Plan } else { Until::Verified };
+pub fn install(args: &Install) -> CommandResult {
+    let (desired, notices) = load::desired(&args.common)?;
+    let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
+    let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    reporter.warn(&notices);
+    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
         OnFailure::Rollback => run::OnFailure::Rollback,
     };
-    let outcome = run::install(&desired, &bundle, until, on_failure, &around);
-    drop(around);
+    let options = InstallOptions {
+        until,
+        on_failure,
+        plan_file: args.plan.as_deref().map(read_plan).transpose()?,
+    };
+    let outcome = run::install(&desired, &bundle, &options, &around);
     if args.dry_run {
-        return Ok(show_plan(&args.common, &outcome));
+        show_plan(&args.common, &outcome);
+        return Ok(reporter.close(vec![]));
     }
+    let report = reporter.report();
     if args.common.output == Output::Human {
-        if let Some(report) = &outcome.verify {
-            say(&render::verify(report, false));
+        if let Some(verified) = &report.verify {
+            write_stdout(&render::verify(verified, false));
         }
-        say(&format!("{} changes\n", outcome.changes));
+        write_stdout(&format!("{} changes\n", report.changes));
     }
-    let exit = close(&args.common, &outcome);
-    if let Some(folder) = &args.report {
-        let index = bundle.index();
-        let about = json!({
-            "path": bundle.path(),
-            "indexDigest": bundle.index_digest().to_string(),
-            "kubernetes": index.kubernetes_version,
-            "recipe": index.recipe,
-        });
-        let report = recorder.install_report(&outcome, &about, exit);
-        write_whole(&folder.join("install.json"), format!("{report:#}\n").as_bytes(), 0o644).map_err(|d| vec![d])?;
-    }
-    super::verify::write_reports(&outcome, args.report.as_deref(), args.junit.as_deref())?;
+    let mut problems = verify::write_reports(&outcome, args.report.as_deref(), args.junit.as_deref());
+    problems.extend(reporter.write().err());
+    let exit = reporter.close(problems);
     if args.common.output == Output::Human && exit == ExitCode::Done {
-        let cells = outcome.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Pass));
-        say(&format!(
-            "the cluster {} is up; {cells} paths into it were tried and work\n",
-            desired.spec.name
-        ));
+        write_stdout(&success(&report));
     }
     Ok(exit)
 }
 
+fn success(report: &Report) -> String {
+    let passed = report.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Pass));
+    let cluster = report.cluster.as_deref().unwrap_or_default();
+    format!("the cluster {cluster} is up; {passed} paths into it were tried and work\n")
+}
+
 /// Shows the plan.
-pub fn plan(args: &Plan) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
-    let bundle = open(&args.bundle, &args.common)?;
-    let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
-    let outcome = run::install(&desired, &bundle, Until::Plan, run::OnFailure::Keep, &around);
-    drop(around);
-    let exit = show_plan(&args.common, &outcome);
+pub fn plan(args: &Plan) -> CommandResult {
+    let (desired, notices) = load::desired(&args.common)?;
+    let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
+    let reporter = Reporter::new(args.common.output, None)?;
+    reporter.warn(&notices);
+    let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
+    let outcome = run::install(&desired, &bundle, &options, &around);
+    let mut problems = Vec::new();
+    if let (Some(path), Some(file)) = (&args.write, &outcome.plan_file) {
+        // It names machines, addresses and files, and holds whole objects.
+        problems.extend(write_whole(path, file.render().as_bytes(), 0o600).err());
+    }
+    show_plan(&args.common, &outcome);
+    let exit = reporter.close(problems);
     let pending = outcome.plan.as_ref().is_some_and(|p| !p.steps.is_empty());
     Ok(if exit == ExitCode::Done && pending && args.exit_code {
         ExitCode::ChangesPending
@@ -72,24 +82,23 @@ pub fn plan(args: &Plan) -> Done {
     })
 }
 
-fn show_plan(common: &Common, outcome: &Outcome) -> ExitCode {
-    if let Some(plan) = &outcome.plan {
-        if common.output == Output::Json {
-            say(&format!(
-                "{}\n",
-                json!({ "event": "plan", "plan": plan, "bytesToSend": outcome.bytes_to_send })
-            ));
-        } else {
-            say(&render::plan(plan, &outcome.bytes_to_send));
-        }
+/// Shows a plan, why each step is to be done, and what it sends.
+pub fn show_plan(common: &Common, outcome: &Outcome) {
+    let Some(plan) = &outcome.plan else { return };
+    if common.output == Output::Json {
+        let line =
+            json!({ "event": "plan", "plan": plan, "reasons": outcome.reasons, "bytesToSend": outcome.bytes_to_send });
+        write_stdout(&format!("{line}\n"));
+    } else {
+        write_stdout(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));
     }
-    close(common, outcome)
 }
 
-fn open(path: &Path, common: &Common) -> Result<BundleFile, Vec<landfall_core::explain::Diagnosis>> {
-    let bundle = BundleFile::open(path).map_err(|d| vec![d])?;
-    if common.output == Output::Human {
-        complain("warning: the bundle is not signed; its digests protect against damage, not against forgery\n");
-    }
-    Ok(bundle)
+fn read_plan(path: &Path) -> Result<PlanFile, Vec<Diagnosis>> {
+    let unusable = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        let diagnosis = Diagnosis::new(Code::PlanFile, format!("the plan {} {what}", path.display()));
+        vec![diagnosis.because(error)]
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| unusable("cannot be read", &e))?;
+    PlanFile::parse(&text).map_err(|e| unusable("cannot be used", &e))
 }

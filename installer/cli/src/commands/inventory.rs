@@ -1,56 +1,87 @@
 //! `inventory`.
 
-use super::Done;
-use crate::args::Inventory;
-use crate::{load, say};
+use super::CommandResult;
+use super::inventory_forms as forms;
+use crate::args::{Inventory, InventoryForm};
+use crate::load;
+use crate::output::{write_stderr, write_stdout};
+use landfall_ansible::listing::{self, Export};
+use landfall_ansible::tree::Disk;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
-use landfall_core::inventory::Node;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-/// Shows what was understood, in cluster.yaml's own form; secrets are left out and named.
-pub fn inventory(args: &Inventory) -> Done {
-    let desired = load::desired(&args.inventory)?;
-    let mut whole = match serde_json::to_value(&desired.spec) {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
+/// Shows what was understood, or prints what `ansible-inventory` prints.
+pub fn inventory(args: &Inventory) -> CommandResult {
+    if args.list || args.host.is_some() || args.graph.is_some() {
+        return as_ansible(args);
+    }
+    if args.export || args.yaml || args.vars {
+        let what = "--export and --yaml go with --list or --host, --vars with --graph";
+        return Err(vec![
+            Diagnosis::new(Code::Usage, what).next("landfall inventory --help"),
+        ]);
+    }
+    let understood = load::read(&args.inventory)?;
+    for notice in &understood.notices {
+        write_stderr(&format!("warning: {notice}\n"));
+    }
+    let text = match args.to.unwrap_or(InventoryForm::ClusterYaml) {
+        InventoryForm::ClusterYaml => forms::cluster_yaml(&understood.desired),
+        InventoryForm::Yaml => forms::ansible_yaml(&understood.desired),
+        InventoryForm::Ini => Ok(forms::ansible_ini(&understood.desired)),
     };
-    let nodes: Vec<Value> = desired.inventory.nodes.iter().map(node).collect();
-    whole.insert("nodes".to_owned(), Value::Array(nodes));
-    let text = serde_yaml::to_string(&whole)
-        .map_err(|error| vec![Diagnosis::new(Code::Internal, "the inventory cannot be shown").because(&error)])?;
-    say(&text);
+    write_stdout(&text.map_err(|error| vec![error])?);
     Ok(ExitCode::Done)
 }
 
-fn node(node: &Node) -> Value {
-    let connect = &node.connect;
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| {
-        map.insert(key.to_owned(), value);
-    };
-    put("name", json!(node.name));
-    put("role", json!(node.role));
-    put("host", json!(connect.host));
-    put("port", json!(connect.port));
-    put("user", json!(connect.user));
-    if let Some(key) = &connect.private_key {
-        put("privateKey", json!(key));
+/// Prints what `ansible-inventory` prints for the same flags.
+fn as_ansible(args: &Inventory) -> CommandResult {
+    if let Some((path, _)) = load::cluster_yaml(&args.inventory) {
+        let what = format!("{path} is a cluster.yaml and has no Ansible groups to print");
+        return Err(vec![
+            Diagnosis::new(Code::Usage, what).next("landfall inventory --to yaml makes an inventory of it"),
+        ]);
     }
-    put("become", json!(connect.become_root));
-    if let Some(ip) = node.ip {
-        put("ip", json!(ip));
-    }
-    if let Some(ip) = node.access_ip {
-        put("accessIp", json!(ip));
-    }
-    put("schedulable", json!(node.schedulable));
-    for (key, secret) in [
-        ("passwordFile", &connect.password),
-        ("becomePasswordFile", &connect.become_password),
-    ] {
-        if secret.is_some() {
-            put(key, json!("<a file that holds it>"));
+    let (request, _, _) = load::request(&args.inventory)?;
+    let export = if args.export { Export::AsSet } else { Export::Flattened };
+    let text = listing::with(&request, &Disk, export, |listing| {
+        if let Some(group) = &args.graph {
+            return listing.graph(group, args.vars).map(|text| text + "\n");
         }
+        let value = match &args.host {
+            Some(host) => listing.host(host)?,
+            None if args.yaml => listing.list_yaml(),
+            None => listing.list(),
+        };
+        print(&sorted(value), args.yaml)
+    })?;
+    write_stdout(&text);
+    Ok(ExitCode::Done)
+}
+
+fn print(value: &Value, yaml: bool) -> Result<String, Diagnosis> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Diagnosis::new(Code::Internal, "the inventory cannot be shown").because(error)
+    };
+    if yaml {
+        return serde_yaml::to_string(value).map_err(|error| failed(&error));
     }
-    Value::Object(map)
+    let mut text = Vec::new();
+    let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, form);
+    serde::Serialize::serialize(value, &mut writer).map_err(|error| failed(&error))?;
+    Ok(String::from_utf8_lossy(&text).into_owned() + "\n")
+}
+
+/// Orders the keys of all mappings, as Ansible prints them.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(pairs.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
 }

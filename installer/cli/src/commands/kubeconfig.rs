@@ -1,26 +1,28 @@
 //! `kubeconfig`.
 
-use super::{Done, close};
+use super::CommandResult;
 use crate::args::Kubeconfig;
-use crate::report::write_whole;
-use crate::{load, remote, render, say};
+use crate::output::{PRIVATE, write_stdout, write_whole};
+use crate::reporter::Reporter;
+use crate::{load, remote};
 use landfall_core::explain::ExitCode;
 use landfall_engine::run;
 use std::path::Path;
 
 /// Fetches the admin kubeconfig and writes it for its owner alone.
-pub fn kubeconfig(args: &Kubeconfig) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
-    let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
+pub fn kubeconfig(args: &Kubeconfig) -> CommandResult {
+    let (desired, notices) = load::desired(&args.common)?;
+    let reporter = Reporter::new(args.common.output, None)?;
+    reporter.warn(&notices);
+    let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::kubeconfig(&desired, &around);
-    drop(around);
-    let exit = close(&args.common, &outcome);
+    let exit = reporter.close(vec![]);
     if let (ExitCode::Done, Some(secret)) = (exit, &outcome.kubeconfig) {
         if args.write == Path::new("-") {
-            say(&String::from_utf8_lossy(secret.expose()));
+            write_stdout(&String::from_utf8_lossy(secret.expose()));
         } else {
-            write_whole(&args.write, secret.expose(), 0o600).map_err(|d| vec![d])?;
-            say(&format!(
+            write_whole(&args.write, secret.expose(), PRIVATE).map_err(|d| vec![d])?;
+            write_stdout(&format!(
                 "written to {0}; try: kubectl --kubeconfig {0} get nodes\n",
                 args.write.display()
             ));

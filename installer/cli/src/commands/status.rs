@@ -1,37 +1,40 @@
 //! `status`.
 
-use super::{Done, close};
+use super::CommandResult;
 use crate::args::{Common, Output};
-use crate::{load, remote, render, say};
+use crate::output::write_stdout;
+use crate::reporter::Reporter;
+use crate::{load, remote};
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
 /// Shows each node: what is ours, whether it is Ready, etcd, certificates.
-pub fn status(common: &Common) -> Done {
-    let desired = load::desired(&common.inventory)?;
-    let around = remote::surroundings(common, render::sink(common.output), None).map_err(|d| vec![d])?;
+pub fn status(common: &Common) -> CommandResult {
+    let (desired, notices) = load::desired(common)?;
+    let reporter = Reporter::new(common.output, None)?;
+    reporter.warn(&notices);
+    let around = remote::surroundings(common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &around);
-    drop(around);
     if common.output == Output::Json {
         let nodes: serde_json::Map<String, Value> = outcome
             .nodes
             .iter()
             .map(|(name, status)| (name.to_string(), machine(status)))
             .collect();
-        say(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
+        write_stdout(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
     } else {
         for (name, status) in &outcome.nodes {
-            say(&format!("{name}\n{}", human(status)));
+            write_stdout(&format!("{name}\n{}", human(status)));
         }
     }
-    Ok(close(common, &outcome))
+    Ok(reporter.close(vec![]))
 }
 
 fn machine(status: &NodeStatus) -> Value {
     json!({
         "owned": status.owned,
         "bundle": status.bundle,
-        "openRun": status.open_run,
+        "openRun": status.open_run.as_ref().map(|run| &run.run),
         "ready": status.ready.as_ref().map(|(ready, _)| ready),
         "kubelet": status.ready.as_ref().map(|(_, version)| version),
         "etcd": status.etcd,
@@ -56,7 +59,7 @@ fn human(status: &NodeStatus) -> String {
         status
             .open_run
             .as_ref()
-            .map(|run| format!("run {run} was interrupted: install again, or roll back")),
+            .map(|run| format!("a run of {} has not finished: run it again, or roll back", run.command)),
     );
     lines.extend(status.etcd.as_ref().map(|etcd| format!("etcd: {etcd}")));
     if let Some(first) = status.certificates.iter().min_by_key(|c| c.days_left) {

@@ -1,59 +1,47 @@
 //! `rollback` and `uninstall`.
 
-use super::{Done, close, complain};
+use super::CommandResult;
+use super::install::show_plan;
 use crate::args::{Output, Undo};
-use crate::{load, remote, render, say};
-use landfall_core::explain::{Code, Diagnosis, ExitCode};
-use landfall_engine::run::{self, Back};
-use std::io::IsTerminal;
+use crate::confirm::confirm;
+use crate::output::write_stdout;
+use crate::reporter::Reporter;
+use crate::{load, remote};
+use landfall_core::explain::ExitCode;
+use landfall_engine::run::{self, UndoCommand, UndoSummary, Until};
 
-/// Takes back what the last run changed.
-pub fn rollback(args: &Undo) -> Done {
-    undo(args, Back::LastRun, "take back what the last run changed")
+/// Takes back what the newest run changed.
+pub fn rollback(args: &Undo) -> CommandResult {
+    undo(args, UndoCommand::Rollback)
 }
 
 /// Takes back everything.
-pub fn uninstall(args: &Undo) -> Done {
-    undo(
-        args,
-        Back::Everything,
-        "take the whole cluster away, with everything stored in it",
-    )
+pub fn uninstall(args: &Undo) -> CommandResult {
+    undo(args, UndoCommand::Uninstall)
 }
 
-fn undo(args: &Undo, back: Back, what: &str) -> Done {
-    let desired = load::desired(&args.common.inventory)?;
-    if !args.yes {
-        confirm(&desired.spec.name, what).map_err(|d| vec![d])?;
+fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
+    let (desired, notices) = load::desired(&args.common)?;
+    let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
+    reporter.warn(&notices);
+    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let until = if args.dry_run { Until::Plan } else { Until::Done };
+    let yes = |_: &UndoSummary| Ok(());
+    let ask: run::Confirm = if args.yes { &yes } else { &confirm };
+    let outcome = run::undo(&desired, command, until, ask, &around);
+    if args.dry_run {
+        show_plan(&args.common, &outcome);
+        return Ok(reporter.close(vec![]));
     }
-    let around = remote::surroundings(&args.common, render::sink(args.common.output), None).map_err(|d| vec![d])?;
-    let outcome = run::undo(&desired, back, &around);
-    drop(around);
-    let exit = close(&args.common, &outcome);
+    let problems = reporter.write().err().into_iter().collect();
+    let exit = reporter.close(problems);
     if args.common.output == Output::Human && exit == ExitCode::Done {
-        say(&match (back, outcome.changes) {
+        let steps = outcome.plan.as_ref().map_or(0, |plan| plan.steps.len());
+        write_stdout(&match (command, steps) {
             (_, 0) => "there is nothing to take back\n".to_owned(),
-            (Back::Everything, _) => "done; nothing of it is left\n".to_owned(),
-            (Back::LastRun, steps) => format!("done; {steps} steps of the last run are taken back\n"),
+            (UndoCommand::Uninstall, _) => "done; nothing of it is left\n".to_owned(),
+            (UndoCommand::Rollback, _) => format!("done; {} steps are taken back\n", outcome.changes),
         });
     }
     Ok(exit)
-}
-
-/// Asks for the cluster's name: the one question nobody answers by habit.
-fn confirm(name: &str, what: &str) -> Result<(), Diagnosis> {
-    let refuse = |text: &str| Diagnosis::new(Code::Usage, text).next("use --yes in scripts");
-    if !std::io::stdin().is_terminal() {
-        return Err(refuse("this needs a confirmation, and standard input is no terminal"));
-    }
-    complain(&format!(
-        "This will {what}. Type the cluster's name ({name}) to go on: "
-    ));
-    let mut line = String::new();
-    let read = std::io::stdin().read_line(&mut line);
-    if read.is_ok() && line.trim() == name {
-        Ok(())
-    } else {
-        Err(refuse("not confirmed; nothing was done"))
-    }
 }

@@ -1,6 +1,7 @@
 //! One bar per node on a terminal: bytes while they are sent, then the step by name.
 
 use super::line;
+use crate::output::printable;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::name::NodeName;
@@ -35,13 +36,14 @@ impl Bars {
     }
 
     fn print(&self, text: &str) {
-        // A terminal that went away leaves nobody to tell.
-        let _ = self.screen.println(text);
+        // An error means that the terminal is gone, which cannot be reported anywhere.
+        let _ = self.screen.println(printable(text));
     }
-}
 
-impl Drop for Bars {
-    fn drop(&mut self) {
+    /// Takes all bars off the screen, so that results can be printed.
+    fn clear(&self) {
+        let nodes = std::mem::take(&mut *self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        nodes.values().for_each(ProgressBar::finish_and_clear);
         let _ = self.screen.clear();
     }
 }
@@ -60,8 +62,12 @@ fn bytes_style() -> ProgressStyle {
 
 impl EventSink for Bars {
     fn emit(&self, event: Event) {
+        let message = |text: &str| printable(text).into_owned();
         let Some(node) = &event.node else {
-            if let Some(text) = line(&event) {
+            if matches!(event.kind, EventKind::RunFinished { .. }) {
+                self.clear();
+            }
+            if let Some(text) = line(&event.kind) {
                 self.print(&text);
             }
             return;
@@ -76,18 +82,18 @@ impl EventSink for Bars {
             EventKind::PushProgress { bytes } => bar.set_position(*bytes),
             EventKind::StepStarted { text, .. } => {
                 bar.set_style(step_style());
-                bar.set_message(text.clone());
+                bar.set_message(message(text));
             }
-            EventKind::StepWaiting { step, text } => bar.set_message(format!("{step}: {text}")),
+            EventKind::StepWaiting { step, text } => bar.set_message(message(&format!("{step}: {text}"))),
             EventKind::StepFinished { .. } => bar.set_message(""),
             EventKind::StepFailed { .. } | EventKind::Residue { .. } | EventKind::Note { .. } => {
-                if let Some(text) = line(&event) {
+                if let Some(text) = line(&event.kind) {
                     self.print(&format!("{node}: {text}"));
                 }
             }
             _ => {
-                if let Some(text) = line(&event) {
-                    bar.set_message(text);
+                if let Some(text) = line(&event.kind) {
+                    bar.set_message(message(&text));
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Events as JSON lines for machines.
 
+use crate::output::write_stdout;
 use landfall_core::event::{Event, EventSink};
-use landfall_core::explain::ExitCode;
-use landfall_engine::run::Outcome;
+use landfall_core::report::Report;
 use serde_json::json;
 
 /// Writes one JSON object per event to standard output.
@@ -11,22 +11,22 @@ pub struct JsonLines;
 impl EventSink for JsonLines {
     fn emit(&self, event: Event) {
         if let Ok(text) = serde_json::to_string(&event) {
-            crate::say(&format!("{text}\n"));
+            write_stdout(&format!("{text}\n"));
         }
     }
 }
 
 /// The closing line: how it came out.
-pub fn result_line(outcome: &Outcome, exit: ExitCode) -> String {
+pub fn result_line(report: &Report) -> String {
     let result = json!({
         "event": "result",
-        "exitCode": exit.status(),
-        "run": outcome.run,
-        "changes": outcome.changes,
-        "errors": outcome.errors,
-        "warnings": outcome.warnings,
-        "residue": outcome.residue,
-        "verify": outcome.verify,
+        "exitCode": report.exit_code,
+        "run": report.run,
+        "changes": report.changes,
+        "errors": report.errors,
+        "warnings": report.warnings,
+        "residue": report.residue,
+        "verify": report.verify,
     });
     format!("{result}\n")
 }

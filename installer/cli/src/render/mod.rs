@@ -1,56 +1,114 @@
-//! What a user sees: events as lines, bars or JSON; errors, plans, verify's table.
+//! What a user sees: events as lines, bars or JSON, and as a log; errors, plans, verify's table.
 
 mod bars;
 mod error;
 mod json;
+mod junit;
 mod lines;
+mod log;
 mod plan;
 mod table;
 
 pub use error::errors;
 pub use json::result_line;
+pub use junit::junit;
+pub use log::Log;
 pub use plan::{bytes, plan};
-pub use table::{junit, verify};
+pub use table::verify;
 
 use crate::args::Output;
-use landfall_core::event::{Event, EventKind, EventSink};
+use landfall_core::event::{EventKind, EventSink};
 use std::io::IsTerminal;
-use std::sync::Arc;
 
 /// Chooses how progress is shown: bars on a terminal, lines elsewhere, JSON when asked.
-pub fn sink(output: Output) -> Arc<dyn EventSink> {
+pub fn screen(output: Output) -> Box<dyn EventSink> {
     match output {
-        Output::Json => Arc::new(json::JsonLines),
-        Output::Human if std::io::stderr().is_terminal() => Arc::new(bars::Bars::new()),
-        Output::Human => Arc::new(lines::Lines),
+        Output::Json => Box::new(json::JsonLines),
+        Output::Human if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
+        Output::Human => Box::new(lines::Lines),
     }
 }
 
-/// A remark of the command line itself.
-pub fn note(text: &str) -> Event {
-    Event {
-        at_ms: 0,
-        node: None,
-        kind: EventKind::Note { text: text.to_owned() },
+/// What an event means, for terminals: `None` for events that only move bars, that nothing came of, or that are shown at the end.
+fn line(kind: &EventKind) -> Option<String> {
+    match kind {
+        EventKind::PushProgress { .. }
+        | EventKind::StepStarted { .. }
+        | EventKind::StepFinished { changed: false, .. }
+        | EventKind::Verified { .. }
+        | EventKind::Error { .. } => None,
+        EventKind::StepFailed { step, diagnosis, .. } => Some(format!("FAILED {step}: {diagnosis}")),
+        kind => Some(text(kind)),
     }
 }
 
-/// Says what an event means in one line; `None` for events that only move bars.
-fn line(event: &Event) -> Option<String> {
-    let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
-    Some(match &event.kind {
+/// What an event means, in full.
+fn text(kind: &EventKind) -> String {
+    match kind {
+        EventKind::RunStarted {
+            command,
+            cluster,
+            bundle,
+            nodes,
+        } => {
+            let with = bundle
+                .as_ref()
+                .map(|b| format!(", Kubernetes {} from {}", b.kubernetes, b.path))
+                .unwrap_or_default();
+            let version = env!("CARGO_PKG_VERSION");
+            let machines = plural(nodes.len(), "machine");
+            format!("== landfall {version} {command}: cluster {cluster}, {machines}{with}")
+        }
+        EventKind::RunPlanned { run, steps } => format!("run {run}: {}", plural(*steps, "step")),
+        EventKind::RunFinished {
+            outcome,
+            counts,
+            duration_ms,
+            ..
+        } => format!(
+            "== ended with {} after {}: {} changed, {} failed, {} taken back",
+            outcome.status(),
+            seconds(*duration_ms),
+            counts.changed,
+            counts.failed,
+            counts.undone
+        ),
+        EventKind::Warning { text } => format!("warning: {text}"),
+        EventKind::Error { diagnosis } => errors(std::slice::from_ref(diagnosis)),
+        EventKind::Verified { report } => verify(report, false),
         EventKind::PhaseStarted { phase } => format!("== {phase}"),
         EventKind::PhaseFinished { phase, took_ms } => format!("== {phase}: {}", seconds(*took_ms)),
         EventKind::Connected => "connected".to_owned(),
         EventKind::PushPlanned { bytes: 0 } => "has all files already".to_owned(),
         EventKind::PushPlanned { bytes: n } => format!("needs {}", bytes(*n)),
-        EventKind::PushProgress { .. } | EventKind::StepStarted { .. } => return None,
+        EventKind::PushProgress { bytes: n } => format!("{} sent", bytes(*n)),
+        EventKind::StepStarted { step, text, .. } => format!("{step} begins: {text}"),
         EventKind::StepWaiting { step, text } => format!("… {step}: {text}"),
-        EventKind::StepFinished { changed: false, .. } => return None,
+        EventKind::StepFinished {
+            step,
+            changed: false,
+            took_ms,
+            ..
+        } => format!("{step}: nothing to change, {}", seconds(*took_ms)),
         EventKind::StepFinished { step, took_ms, .. } => format!("{step}: {}", seconds(*took_ms)),
-        EventKind::StepFailed { step, diagnosis, .. } => format!("FAILED {step}: {diagnosis}"),
+        EventKind::StepFailed { step, diagnosis, .. } => {
+            format!("FAILED {step}: {}", errors(std::slice::from_ref(diagnosis)))
+        }
         EventKind::Undone { step, took_ms } => format!("taken back {step}: {}", seconds(*took_ms)),
         EventKind::Residue { step, text } => format!("LEFT BEHIND {step}: {text}"),
         EventKind::Note { text } => text.clone(),
-    })
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1} s", ms as f64 / 1000.0)
+}
+
+/// A number with its noun.
+pub fn plural(n: usize, noun: &str) -> String {
+    if n == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{n} {noun}s")
+    }
 }

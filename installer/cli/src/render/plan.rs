@@ -1,5 +1,6 @@
 //! The plan for people.
 
+use landfall_core::name::{NodeName, StepId};
 use landfall_core::plan::Plan;
 use std::collections::BTreeMap;
 
@@ -15,12 +16,16 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// Lists what would change, by node and in order, with how each is taken back.
-pub fn plan(plan: &Plan, missing: &BTreeMap<landfall_core::name::NodeName, u64>) -> String {
+pub fn plan(plan: &Plan, reasons: &BTreeMap<StepId, String>, missing: &BTreeMap<NodeName, u64>) -> String {
     let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for step in &plan.steps {
         let (stage, action) = (step.stage.as_str(), &step.action);
+        let why = reasons
+            .get(&step.id)
+            .map(|why| format!("\n        why: {why}"))
+            .unwrap_or_default();
         let line = format!(
-            "    [{stage}] {}: {}\n        undo: {}",
+            "    [{stage}] {}: {}{why}\n        undo: {}",
             step.id,
             action.text(),
             action.undo_text()

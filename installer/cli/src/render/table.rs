@@ -1,4 +1,4 @@
-//! verify's result: a table of vantages and kinds of targets, the red cells in full, and JUnit.
+//! verify's result: a table of vantages and kinds of targets, the red cells in full.
 
 use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
 use std::collections::BTreeMap;
@@ -81,59 +81,6 @@ fn detail(cell: &Cell) -> String {
     text
 }
 
-/// The report as JUnit XML: one suite per vantage.
-pub fn junit(report: &VerifyReport) -> String {
-    let mut suites: BTreeMap<&str, Vec<&Cell>> = BTreeMap::new();
-    for cell in &report.cells {
-        suites.entry(&cell.vantage).or_default().push(cell);
-    }
-    let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"landfall verify\">\n".to_owned();
-    for (vantage, cells) in suites {
-        let count = |outcome| cells.iter().filter(|c| c.outcome == outcome).count();
-        text.push_str(&format!(
-            "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\">\n",
-            escape(vantage),
-            cells.len(),
-            count(CellOutcome::Fail),
-            count(CellOutcome::Skip)
-        ));
-        for cell in cells {
-            let (class, name, saw) = (escape(vantage), escape(&cell.target), escape(&cell.saw));
-            let inner = match cell.outcome {
-                CellOutcome::Pass => String::new(),
-                CellOutcome::Fail => format!(
-                    "<failure message=\"{saw}\">expected {}</failure>",
-                    escape(&cell.expected)
-                ),
-                CellOutcome::Skip => format!("<skipped message=\"{saw}\"/>"),
-            };
-            text.push_str(&format!(
-                "    <testcase classname=\"{class}\" name=\"{name}\">{inner}</testcase>\n"
-            ));
-        }
-        text.push_str("  </testsuite>\n");
-    }
-    text.push_str("</testsuites>\n");
-    text
-}
-
-/// Escapes for XML attributes and text; characters that XML 1.0 forbids become U+FFFD.
-fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' => out.push_str("&#10;"),
-            c if c.is_control() && c != '\t' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +118,5 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
         assert!(!text.contains("pod-ip/10.0.0.1\n"));
-        let xml = junit(&report);
-        assert!(xml.contains("failures=\"1\"") && xml.contains("&lt;refused&gt; &amp; &quot;so&quot;"));
     }
 }

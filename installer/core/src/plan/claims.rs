@@ -16,99 +16,176 @@ fn paths(list: &[&str]) -> Vec<PathBuf> {
 }
 
 /// What kubelet, containerd, kube-proxy, flannel and the CNI plugins make on a node while they run (README of this crate says where
-/// each is made). Checked by the whole-host fingerprint in the lab.
+/// each is made). Checked by the whole-host fingerprint in the lab. One function for each kind that has a rule of its own in
+/// `agent/src/claims`.
 pub(super) fn daemon_claims() -> Claims {
     Claims {
         units: strings(&["kubelet.service", "containerd.service"]),
         cgroups: strings(&["kubepods", "kubepods.slice"]),
         programs: paths(&["/usr/local/bin/containerd-shim-runc-v2", "/usr/local/bin/containerd"]),
-        mounts_under: paths(&[
-            "/var/lib/kubelet",
-            "/run/containerd",
-            "/var/lib/containerd",
-            "/run/netns",
-        ]),
-        paths: paths(&[
-            "/var/lib/containerd",
-            "/run/containerd",
-            "/opt/containerd",
-            "/run/nri",
-            "/var/lib/nri",
-            "/run/runc",
-            "/var/lib/kubelet",
-            "/var/lib/etcd",
-            "/var/lib/cni",
-            "/run/landfall/cni",
-            "/run/flannel",
-            crate::layout::INGRESS_DIR,
-            "/run/netns",
-            "/run/xtables.lock",
-            "/var/log/pods",
-            "/var/log/containers",
-            "/var/log/kubernetes",
-            "/usr/libexec/kubernetes",
-            CNI_CONFIG,
-            "/etc/kubernetes",
-        ]),
+        mounts_under: daemon_mounts(),
+        paths: daemon_paths(),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
-        nft_tables: strings(&[
-            "ip kube-proxy",
-            "ip6 kube-proxy",
-            "ip flannel-ipv4",
-            "ip6 flannel-ipv6",
-            "inet cni_hostport",
-            "ip cni_hostport",
-            "ip6 cni_hostport",
-        ]),
+        nft_tables: daemon_tables(),
         iptables_chains: strings(&["KUBE-", "CNI-", "FLANNEL-"]),
-        sysctls: strings(&[
-            "net.ipv4.conf.all.route_localnet",
-            "net.ipv4.ip_forward",
-            "net.ipv6.conf.all.forwarding",
-            "net.netfilter.nf_conntrack_max",
-            "net.netfilter.nf_conntrack_tcp_timeout_established",
-            "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
-            "net.netfilter.nf_conntrack_tcp_be_liberal",
-            "net.bridge.bridge-nf-call-iptables",
-            "net.bridge.bridge-nf-call-ip6tables",
-            "vm.overcommit_memory",
-            "vm.panic_on_oom",
-            "kernel.panic",
-            "kernel.panic_on_oops",
-            "kernel.keys.root_maxkeys",
-            "kernel.keys.root_maxbytes",
-        ]),
-        modules: strings(&[
-            "vxlan",
-            "udp_tunnel",
-            "ip6_udp_tunnel",
-            "veth",
-            "bridge",
-            "stp",
-            "llc",
-            "nf_tables",
-            "nf_conntrack",
-            "nf_nat",
-            "nft_ct",
-            "nft_masq",
-            "nft_nat",
-            "nft_chain_nat",
-            "nft_numgen",
-            "nft_compat",
-            "nft_fib",
-            "nft_fib_ipv4",
-            "nft_fib_ipv6",
-            "nft_reject",
-            "nft_reject_ipv4",
-            "nft_reject_ipv6",
-            "nft_reject_inet",
-            "nft_limit",
-            "xt_conntrack",
-            "xt_mark",
-            "xt_comment",
-            "nf_conntrack_netlink",
-        ]),
+        sysctls: daemon_settings(),
+        modules: daemon_modules(),
+        // containerd's name for the profile of containers that ask for none (internal/cri/server/apparmor.go).
+        apparmor_profiles: strings(&["cri-containerd.apparmor.d"]),
     }
+}
+
+fn daemon_mounts() -> Vec<PathBuf> {
+    paths(&[
+        "/var/lib/kubelet",
+        "/run/containerd",
+        "/var/lib/containerd",
+        "/run/netns",
+    ])
+}
+
+fn daemon_paths() -> Vec<PathBuf> {
+    paths(&[
+        "/var/lib/containerd",
+        "/run/containerd",
+        "/opt/containerd",
+        "/run/nri",
+        "/var/lib/nri",
+        "/run/runc",
+        "/var/lib/kubelet",
+        "/var/lib/etcd",
+        "/var/lib/cni",
+        "/run/landfall/cni",
+        "/run/flannel",
+        crate::layout::INGRESS_DIR,
+        "/run/netns",
+        "/run/xtables.lock",
+        "/var/log/pods",
+        "/var/log/containers",
+        "/var/log/kubernetes",
+        "/usr/libexec/kubernetes",
+        CNI_CONFIG,
+        "/etc/kubernetes",
+        // What go-runc writes for each `runc exec` (utils.go) and leaves when it is killed.
+        "/tmp/runc-process*",
+    ])
+}
+
+fn daemon_tables() -> Vec<String> {
+    strings(&[
+        "ip kube-proxy",
+        "ip6 kube-proxy",
+        "ip flannel-ipv4",
+        "ip6 flannel-ipv6",
+        "inet cni_hostport",
+        "ip cni_hostport",
+        "ip6 cni_hostport",
+    ])
+}
+
+fn daemon_settings() -> Vec<String> {
+    strings(&[
+        "net.ipv4.conf.all.route_localnet",
+        "net.ipv4.ip_forward",
+        // The kernel changes it with ip_forward: see `written_settings`.
+        "net.ipv4.conf.all.accept_redirects",
+        "net.ipv6.conf.all.forwarding",
+        "net.netfilter.nf_conntrack_max",
+        "net.netfilter.nf_conntrack_buckets",
+        "net.netfilter.nf_conntrack_tcp_timeout_established",
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+        "net.netfilter.nf_conntrack_tcp_be_liberal",
+        "net.bridge.bridge-nf-call-iptables",
+        "net.bridge.bridge-nf-call-ip6tables",
+        "vm.overcommit_memory",
+        "vm.panic_on_oom",
+        "kernel.panic",
+        "kernel.panic_on_oops",
+        "kernel.keys.root_maxkeys",
+        "kernel.keys.root_maxbytes",
+    ])
+}
+
+/// Returns the settings that the daemons, and the kernel with them, are known to write, with the values that they write on a machine
+/// with so many processors: a setting that has another value by the time it is taken back was set by somebody else.
+///
+/// Sources: the kubelet's `pkg/kubelet/cm/container_manager_linux.go` and `component-helpers/node/util/sysctl`; kube-proxy's
+/// `cmd/kube-proxy/app/conntrack.go` and the defaults of its configuration (32768 connections for each processor and 131072 at least,
+/// a hash table of a quarter of that, 24 h and 1 h); `inet_forward_change` in the kernel's `net/ipv4/devinet.c`.
+pub fn written_settings(processors: usize) -> Vec<(String, String)> {
+    let connections = (32_768 * processors).max(131_072);
+    [
+        ("net.ipv4.conf.all.route_localnet", "1".to_owned()),
+        ("net.ipv4.ip_forward", "1".to_owned()),
+        ("net.ipv4.conf.all.accept_redirects", "0".to_owned()),
+        ("net.ipv6.conf.all.forwarding", "1".to_owned()),
+        ("net.netfilter.nf_conntrack_max", connections.to_string()),
+        ("net.netfilter.nf_conntrack_buckets", (connections / 4).to_string()),
+        ("net.netfilter.nf_conntrack_tcp_timeout_established", "86400".to_owned()),
+        ("net.netfilter.nf_conntrack_tcp_timeout_close_wait", "3600".to_owned()),
+        ("net.netfilter.nf_conntrack_tcp_be_liberal", "1".to_owned()),
+        ("net.bridge.bridge-nf-call-iptables", "1".to_owned()),
+        ("net.bridge.bridge-nf-call-ip6tables", "1".to_owned()),
+        ("vm.overcommit_memory", "1".to_owned()),
+        ("vm.panic_on_oom", "0".to_owned()),
+        ("kernel.panic", "10".to_owned()),
+        ("kernel.panic_on_oops", "1".to_owned()),
+        ("kernel.keys.root_maxkeys", "1000000".to_owned()),
+        ("kernel.keys.root_maxbytes", "25000000".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+fn daemon_modules() -> Vec<String> {
+    strings(&[
+        "vxlan",
+        "udp_tunnel",
+        "ip6_udp_tunnel",
+        "veth",
+        "bridge",
+        "stp",
+        "llc",
+        "nf_tables",
+        "nf_conntrack",
+        "nf_nat",
+        "nft_ct",
+        "nft_masq",
+        "nft_nat",
+        "nft_chain_nat",
+        "nft_numgen",
+        "nft_compat",
+        "nft_fib",
+        "nft_fib_ipv4",
+        "nft_fib_ipv6",
+        "nft_reject",
+        "nft_reject_ipv4",
+        "nft_reject_ipv6",
+        "nft_reject_inet",
+        "nft_limit",
+        "xt_conntrack",
+        "xt_mark",
+        "xt_comment",
+        "nf_conntrack_netlink",
+        // iptables mode of kube-proxy, and its counters.
+        "xt_nat",
+        "xt_MASQUERADE",
+        "xt_addrtype",
+        "xt_statistic",
+        "xt_tcpudp",
+        "xt_multiport",
+        "xt_recent",
+        "xt_nfacct",
+        "nfnetlink_acct",
+        "nf_defrag_ipv4",
+        "nf_defrag_ipv6",
+        "nf_reject_ipv4",
+        "nf_reject_ipv6",
+        // kube-proxy asks for leftovers of its IPVS mode, and the kernel loads the module to answer.
+        "ip_vs",
+        "br_netfilter",
+        "overlay",
+    ])
 }
 
 /// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be taken back alone.
@@ -157,4 +234,24 @@ pub(super) fn kubeadm_claims(role: Role) -> Claims {
         ]));
     }
     claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_claimed_setting_has_a_known_value() {
+        let written = written_settings(2);
+        for name in daemon_claims().sysctls {
+            assert!(written.iter().any(|(n, _)| *n == name), "{name}");
+        }
+        let of = |processors, name: &str| {
+            let all = written_settings(processors);
+            all.into_iter().find(|(n, _)| n == name).unwrap().1
+        };
+        assert_eq!(of(1, "net.netfilter.nf_conntrack_max"), "131072");
+        assert_eq!(of(8, "net.netfilter.nf_conntrack_max"), "262144");
+        assert_eq!(of(8, "net.netfilter.nf_conntrack_buckets"), "65536");
+    }
 }

@@ -1,5 +1,8 @@
 //! Plans an installation: which steps bring each node, and then the cluster, to what is wanted.
 //!
+//! The founder is who the cluster's record says; order in an inventory means nothing. Members that are absent get no steps: what needs
+//! them is left out, and the run after next finds it.
+//!
 //! The order follows what really waits for what. Certificates and the join credential are made before any image is imported;
 //! all kubelets join as soon as the first API server answers; only etcd members join one by one.
 
@@ -9,20 +12,32 @@ mod prepare;
 
 pub use prepare::kernel_features;
 
+use super::key::StepKind;
 use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
+use crate::cluster_record::ClusterRecord;
 use crate::inventory::Role;
+use crate::journal::Ownership;
 use crate::layout;
 use crate::name::{NodeName, SecretId, StepId};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// Everything the planner needs, already rendered and chosen.
 #[derive(Debug, Clone)]
 pub struct InstallInput<'a> {
-    /// Members in order: control planes, then workers.
+    /// Members that are here, control planes first, each group by name.
     pub members: Vec<Member>,
+    /// The cluster that is to be, with all its members, also absent ones.
+    pub record: &'a ClusterRecord,
+    /// What is ours on each node that is here.
+    pub owned: &'a BTreeMap<NodeName, Ownership>,
+    /// Number of the run, for what serves this run alone.
+    pub run: u64,
+    /// kubeadm's ClusterConfiguration, for control planes.
+    pub cluster_config: String,
     /// What the bundle holds.
     pub index: &'a BundleIndex,
     /// Kernel settings every node needs.
@@ -59,8 +74,8 @@ pub struct Member {
 /// How a node becomes a member, with kubeadm's configuration for it.
 #[derive(Debug, Clone)]
 pub enum Joins {
-    /// The first control plane: `kubeadm init`.
-    First(String),
+    /// The founder: `kubeadm init`.
+    Init(String),
     /// A further control plane: its kubelet joins first, beside everybody else's; then etcd and the API server, one node after the other.
     ControlPlane {
         /// For the kubelet.
@@ -75,9 +90,14 @@ pub enum Joins {
 impl Member {
     fn role(&self) -> Role {
         match self.joins {
-            Joins::First(_) | Joins::ControlPlane { .. } => Role::ControlPlane,
+            Joins::Init(_) | Joins::ControlPlane { .. } => Role::ControlPlane,
             Joins::Worker(_) => Role::Worker,
         }
+    }
+
+    /// Says whether this member founds, or founded, the cluster.
+    fn founds(&self) -> bool {
+        matches!(self.joins, Joins::Init(_))
     }
 }
 
@@ -122,21 +142,28 @@ const BULK_S: u64 = 900;
 /// Seconds for kubeadm's phases: its own waits end after 4 minutes, several follow each other.
 const KUBEADM_S: u64 = 600;
 
-/// Plans every step. Satisfied ones are taken out later, by what the nodes say.
+/// Plans every step. Satisfied ones are taken out later, by what was seen.
 pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
-    let first = input
-        .members
-        .first()
-        .ok_or_else(|| PlanError::MissingFromBundle("control plane node".to_owned()))?;
+    let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
+    let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
+    let lead = lead.ok_or(PlanError::NoControlPlane)?;
+    if founder.is_none() && !input.record.formed {
+        return Err(PlanError::FounderAbsent(input.record.founder().cloned()));
+    }
     let mut planner = Planner {
         input,
-        first: &first.name,
+        lead,
+        founder,
+        last_restart: None,
         plan: Plan::default(),
     };
     for member in &input.members {
         planner.prepare(member)?;
     }
-    planner.first_control_plane(first);
+    planner.join_credential();
+    if let Some(founder) = founder {
+        planner.found(founder);
+    }
     planner.join_all();
     planner.objects();
     planner.plan.check()?;
@@ -145,22 +172,12 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
 
 struct Planner<'a> {
     input: &'a InstallInput<'a>,
-    first: &'a NodeName,
+    /// The control plane over which the cluster is asked and whose keys are shared: the founder, when it is here.
+    lead: &'a Member,
+    founder: Option<&'a Member>,
+    /// The step after which the next node's daemons may be restarted.
+    last_restart: Option<StepId>,
     plan: Plan,
-}
-
-fn id(text: String) -> StepId {
-    text.parse()
-        .expect("step names are made of fixed words and node names, which are valid")
-}
-
-/// The step of that word on a member.
-fn step_of(what: &str, member: &Member) -> StepId {
-    id(format!("{what}/{}", member.name))
-}
-
-fn steps_of(whats: &[&str], member: &Member) -> Vec<StepId> {
-    whats.iter().map(|what| step_of(what, member)).collect()
 }
 
 fn secret_id(text: &str) -> SecretId {
@@ -170,34 +187,45 @@ fn secret_id(text: &str) -> SecretId {
 impl Planner<'_> {
     fn add(
         &mut self,
-        what: &str,
-        member: &Member,
+        id: StepId,
+        node: &NodeName,
         stage: Stage,
         needs: &[StepId],
         deadline_s: u64,
         action: Action,
     ) -> StepId {
-        let id = step_of(what, member);
         self.plan.steps.push(Step {
             id: id.clone(),
             stage,
-            node: member.name.clone(),
+            node: node.clone(),
             needs: needs.to_vec(),
             deadline_s,
             action,
             redo: vec![],
+            ephemeral: false,
         });
         id
     }
 
-    /// The step of that word on the first control plane.
-    fn on_first(&self, what: &str) -> StepId {
-        id(format!("{what}/{}", self.first))
+    fn prepare_step(&mut self, kind: StepKind, member: &Member, needs: &[StepId], action: Action) -> StepId {
+        self.add(
+            kind.on(&member.name),
+            &member.name,
+            Stage::Prepare,
+            needs,
+            QUICK_S,
+            action,
+        )
+    }
+
+    /// A step of the founder, when the founder is here. When it is not, what it made is there already.
+    fn founded_by(&self, kind: StepKind) -> Option<StepId> {
+        self.founder.map(|founder| kind.on(&founder.name))
     }
 
     fn file(
         &mut self,
-        what: &str,
+        id: StepId,
         member: &Member,
         path: impl Into<PathBuf>,
         content: Content,
@@ -213,7 +241,7 @@ impl Planner<'_> {
             mode,
             content,
         };
-        self.add(what, member, Stage::Prepare, needs, QUICK_S, action)
+        self.add(id, &member.name, Stage::Prepare, needs, QUICK_S, action)
     }
 }
 
@@ -228,12 +256,8 @@ fn kubernetes(name: &str) -> PathBuf {
     Path::new(layout::KUBERNETES_DIR).join(name)
 }
 
-fn unit_word(name: &str) -> String {
-    name.trim_end_matches(".service").to_owned()
-}
-
-fn binary_step(name: &str) -> String {
-    format!("binary/{}", name.to_ascii_lowercase())
+fn unit_word(name: &str) -> &str {
+    name.trim_end_matches(".service")
 }
 
 fn bundle_role(role: Role) -> BundleRole {

@@ -1,7 +1,13 @@
 //! The plan: ordered by `needs` alone, serialisable, made by pure planners from what is wanted and what was seen.
 
 mod claims;
+pub mod file;
 pub mod install;
+pub mod key;
+pub mod pending;
+pub mod undo;
+
+pub use claims::written_settings;
 
 use crate::action::Action;
 use crate::name::{NodeName, SecretId, StepId};
@@ -14,6 +20,9 @@ use std::path::PathBuf;
 pub struct Plan {
     /// Steps; any order in which every step comes after its needs is right.
     pub steps: Vec<Step>,
+    /// Whether a failed step stops only what needs it. An install stops as a whole: what follows would build on a broken base.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_going: bool,
     /// Where secrets that steps name come from: read from that node's file once its step is done.
     pub secrets: BTreeMap<SecretId, SecretSource>,
 }
@@ -46,6 +55,9 @@ pub struct Step {
     /// holds what this one leaves half-done. In the order in which they are done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redo: Vec<StepId>,
+    /// Serves other steps of this run alone: it is made anew when one of them is to be done, and is taken back at the end of the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
 }
 
 /// Label of a group of steps.
@@ -68,6 +80,10 @@ pub enum Stage {
     Ingress,
     /// Sample and probe.
     Sample,
+    /// What served this run alone goes.
+    Finish,
+    /// Taking back.
+    Undo,
 }
 
 impl Stage {
@@ -82,6 +98,8 @@ impl Stage {
             Self::Network => "network",
             Self::Ingress => "ingress",
             Self::Sample => "sample",
+            Self::Finish => "finish",
+            Self::Undo => "undo",
         }
     }
 }
@@ -103,6 +121,20 @@ pub enum PlanError {
     /// Steps wait for each other.
     #[error("steps wait for each other: {}", .0.iter().map(StepId::as_str).collect::<Vec<_>>().join(", "))]
     Cycle(Vec<StepId>),
+    /// No control plane is here.
+    #[error("no control plane can be reached")]
+    NoControlPlane,
+    /// The cluster is not formed, and the node that founds it is not here.
+    #[error("the cluster is not formed yet, and its founder{} is absent", .0.as_ref().map(|n| format!(" {n}")).unwrap_or_default())]
+    FounderAbsent(Option<NodeName>),
+    /// A one-shot step of the founding would run again in a cluster that is formed.
+    #[error("{node} founded the cluster, and what it made is not there any more: {missing}")]
+    FoundedAgain {
+        /// The founder.
+        node: NodeName,
+        /// The step that would run again.
+        missing: StepId,
+    },
     /// The bundle lacks something that the plan needs.
     #[error("the bundle has no {0}")]
     MissingFromBundle(String),
@@ -180,6 +212,7 @@ mod tests {
                 mode: 0o755,
             },
             redo: vec![],
+            ephemeral: false,
         }
     }
 

@@ -4,6 +4,9 @@
 
 mod fleet;
 mod host;
+mod record;
+
+pub use record::{check_record, records_disagree, too_few_control_planes, unlisted_members};
 
 use crate::explain::{Code, Diagnosis};
 use crate::facts::{FactsQuery, NodeFacts};

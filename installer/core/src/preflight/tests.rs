@@ -57,6 +57,7 @@ fn good(n: u8) -> NodeFacts {
         dns_servers: vec![],
         dns_works: None,
         exec_allowed: true,
+        cluster_ca: None,
     }
 }
 
@@ -159,6 +160,7 @@ fn what_an_earlier_run_left_is_no_finding() {
         undo: crate::action::Undo::Nothing,
         state: EntryState::Owned,
         stamp: None,
+        wanted: None,
     };
     let own = Ownership {
         entries: vec![entry],

@@ -23,7 +23,7 @@ pub struct IngressSpec {
     pub dashboard_port: u16,
     /// Host name of the dashboard's Ingress.
     pub dashboard_host: String,
-    /// Networks of proxies in front, whose word about clients is believed.
+    /// Networks of proxies in front, whose X-Forwarded headers are taken over.
     pub trusted_cidrs: Vec<Cidr>,
     /// Connections from `trusted_cidrs` may begin with a PROXY header.
     pub proxy_protocol: bool,

@@ -7,9 +7,7 @@ pub mod validate;
 pub use ingress::IngressSpec;
 
 use crate::inventory::Inventory;
-use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What the user wants: validated and immutable.
@@ -194,6 +192,3 @@ impl Default for Limits {
         }
     }
 }
-
-/// Values that go with the spec but must never be printed.
-pub type Secrets = BTreeMap<String, Secret>;

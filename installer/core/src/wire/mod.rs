@@ -4,9 +4,11 @@
 pub mod mux;
 
 use crate::action::Undo;
+use crate::cluster_record::ClusterRecord;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
 use crate::facts::FactsQuery;
+use crate::journal::RunStart;
 use crate::name::{Digest, RunId, SecretId, StepId};
 use crate::plan::Step;
 use crate::verify::ProbeSpec;
@@ -15,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// First line of the agent on its standard output, before any frame, so that shell noise can be told from the protocol.
 pub const AGENT_BANNER: &str = "LANDFALL-AGENT";
@@ -34,15 +36,25 @@ pub enum Request {
         command: String,
         /// Name of the cluster; a node that belongs to another one refuses.
         cluster: String,
-        /// What an install installs, for the journal.
-        bundle: Option<String>,
+    },
+    /// Journals that the leased run begins to change something, and what the cluster is to be. Needed before the first intent. Reply: null.
+    StartRun {
+        /// The run.
+        start: RunStart,
+        /// The cluster; an undo writes none.
+        record: Option<Box<ClusterRecord>>,
+    },
+    /// Journals what the cluster has become. Reply: null.
+    WriteRecord {
+        /// The cluster.
+        record: Box<ClusterRecord>,
     },
     /// Gathers facts. Reply: [`NodeFacts`](crate::facts::NodeFacts).
     Facts(FactsQuery),
     /// Reads the journal. Reply: [`Ownership`](crate::journal::Ownership).
     Ownership,
-    /// Checks which of these steps are satisfied. Reply: the ids of those that are.
-    Check {
+    /// Looks at what these steps are about. Reply: [`crate::observe::Observations`].
+    Observe {
         /// Steps of this node.
         steps: Vec<Step>,
     },
@@ -88,11 +100,6 @@ pub enum Request {
     Done {
         /// The step.
         step: StepId,
-    },
-    /// Takes back entries, newest first: all of them, or those of one run. Events; reply: [`UndoOutcome`].
-    Undo {
-        /// Only this run's entries, or everything.
-        run: Option<RunId>,
     },
     /// Takes back the newest entry of one step, for instance one that was interrupted. Reply: [`UndoOutcome`].
     UndoStep {
@@ -142,7 +149,9 @@ impl Request {
             Self::Lease { .. } => "taking the lease".to_owned(),
             Self::Facts(_) => "gathering facts".to_owned(),
             Self::Ownership => "reading the journal".to_owned(),
-            Self::Check { steps } => format!("checking {} steps", steps.len()),
+            Self::StartRun { .. } => "recording the start of the run".to_owned(),
+            Self::WriteRecord { .. } => "recording what the cluster is".to_owned(),
+            Self::Observe { steps } => format!("looking at what {} steps are about", steps.len()),
             Self::HaveBlobs { .. } => "looking which blobs are there".to_owned(),
             Self::PutBlob { digest, .. } => format!("taking in the blob {digest}"),
             Self::PutSecret { .. } => "taking in a secret".to_owned(),
@@ -150,7 +159,6 @@ impl Request {
             Self::RunStep { step: which } => step("running", &which.id),
             Self::Intent { step: which, .. } => step("recording the intent of", which),
             Self::Done { step: which } => step("recording the end of", which),
-            Self::Undo { .. } => "taking back what was done".to_owned(),
             Self::UndoStep { step: which } => step("taking back", which),
             Self::FinishRun { .. } => "recording the end of the run".to_owned(),
             Self::Tidy => "removing what is no longer needed".to_owned(),
@@ -170,15 +178,19 @@ impl Request {
             // Children of a killed agent are given 10 s to end.
             Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
             Self::Ownership | Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
-            Self::Intent { .. } | Self::Done { .. } | Self::FinishRun { .. } | Self::Tunnel { .. } => 0,
+            Self::StartRun { .. }
+            | Self::WriteRecord { .. }
+            | Self::Intent { .. }
+            | Self::Done { .. }
+            | Self::FinishRun { .. }
+            | Self::Tunnel { .. } => 0,
             // 24 logs, and twice journalctl with 20 s.
             Self::Logs | Self::Tidy => 60,
             // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
-            Self::Check { .. } => 240,
+            Self::Observe { .. } => 240,
             Self::PutBlob { size_bytes, .. } => size_bytes / (64 * 1024),
             // An interrupted attempt is taken back first.
             Self::RunStep { step } => step.deadline_s + UNDO_S,
-            Self::Undo { .. } => 3 * UNDO_S,
             Self::UndoStep { .. } => UNDO_S,
             Self::Probe { probes } | Self::ProbeInContainer { probes, .. } => {
                 let longest = probes.iter().map(ProbeSpec::timeout_ms).max().unwrap_or(0);
@@ -229,8 +241,6 @@ pub struct Welcome {
     pub protocol: u32,
     /// Version of landfall.
     pub version: String,
-    /// The run id to use: the open run's, when one was interrupted.
-    pub run: RunId,
 }
 
 /// Size of what follows.
@@ -245,6 +255,9 @@ pub struct FileSize {
 pub struct StepOutcome {
     /// Whether anything was changed.
     pub changed: bool,
+    /// What a step that takes back could not take back, each a readable line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residue: Vec<String>,
 }
 
 /// How an undo ended.

@@ -456,8 +456,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let half = self.mux.lock().streams.remove(&self.id);
         let open = half.is_some_and(|h| !h.peer_finished || !h.inbox.is_empty());
-        // No RESET is needed when both sides have finished; otherwise the peer must not wait for us. Errors mean the
-        // channel is gone, and then nobody waits.
+        // No RESET is needed when both sides have finished; otherwise it keeps the peer from waiting for us. An error means
+        // that the channel is gone, and then nobody waits.
         let _ = match (self.finished, open) {
             (true, false) => Ok(()),
             _ => self

@@ -10,6 +10,7 @@ use crate::fleet::{self, Sessions, Voice};
 use crate::run::Surroundings;
 use crate::session::NodeSession;
 use judge::{judge, unprobed};
+use landfall_core::event::Phase;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
@@ -81,7 +82,7 @@ pub fn verify(
     around: &Surroundings,
     voice: &Voice,
 ) -> Result<VerifyReport, Diagnosis> {
-    voice.phase("verify", || {
+    voice.phase(Phase::Verify, || {
         let cluster = Cluster::default();
         let found = look_up(desired, &cluster, members)?;
         let views = views(members, outside, &found);

@@ -4,6 +4,8 @@
 
 mod bundles;
 mod inventories;
+mod inventory_cases;
+mod inventory_forms;
 mod program;
 mod refusals;
 mod usage;

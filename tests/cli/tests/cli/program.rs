@@ -95,12 +95,18 @@ impl Home {
     /// Runs the program here, without a terminal. It never panics, whatever it is given.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Ran {
+        self.run_as("tester", args)
+    }
+
+    /// Runs the program as [`Home::run`] does, with this name of the local user.
+    #[track_caller]
+    pub fn run_as(&self, user: &str, args: &[&str]) -> Ran {
         let output = Command::new(program())
             .args(args)
             .env_clear()
             .env("HOME", self.0.path())
             .env("PATH", "/usr/bin:/bin")
-            .env("USER", "tester")
+            .env("USER", user)
             .current_dir(self.0.path())
             .stdin(Stdio::null())
             .output()

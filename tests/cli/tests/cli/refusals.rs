@@ -3,6 +3,7 @@
 use crate::program::Home;
 use landfall_test_support::bundle;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 /// A loopback port on which nothing listens: the kernel chose it, and it was given back.
 fn closed_port() -> u16 {
@@ -28,7 +29,7 @@ fn nothing_is_undone_without_a_yes_or_a_terminal() {
         let ran = ran.complains(&["error[LF0004]", "confirmation", "--yes"]);
         assert_eq!(ran.out, "");
     }
-    assert!(listener.accept().is_err(), "nobody was called");
+    assert!(listener.accept().is_err(), "no connection was made");
     assert_eq!(home.names(), before);
 }
 
@@ -69,4 +70,95 @@ fn json_output_ends_with_one_result_that_says_the_same() {
     );
     assert_eq!(last["event"], "result", "{}", ran.out);
     assert!(last.to_string().contains("LF0201"), "{last}");
+    assert_eq!(
+        (&events[0]["event"], &events[0]["command"]),
+        (&"run-started".into(), &"install".into())
+    );
+    assert_eq!(events[0]["nodes"], serde_json::json!(["cp-1"]));
+    let end = &events[events.len() - 1];
+    assert_eq!(
+        (&end["event"], &end["outcome"]),
+        (&"run-finished".into(), &"unreachable".into())
+    );
+    // The warning that a person gets is not kept from a machine.
+    assert!(last["warnings"].to_string().contains("not signed"), "{last}");
+}
+
+#[test]
+fn json_output_has_its_result_also_when_an_input_is_wrong() {
+    let home = Home::new();
+    home.write("cluster.yaml", "nodes: [\n");
+    for args in [
+        &["status", "-i", "cluster.yaml", "--output", "json"][..],
+        &["uninstall", "-i", "cluster.yaml", "--output", "json"],
+        &["install", "-i", "cluster.yaml", "no.bundle", "--output", "json"],
+    ] {
+        let ran = home.run(args).ends(3).complains(&["error[LF0102]"]);
+        let result: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(
+            (&result["event"], &result["exitCode"]),
+            (&"result".into(), &3.into()),
+            "{result}"
+        );
+        assert_eq!(result["errors"][0]["code"], "LF0102");
+        assert!(result["errors"][0]["next"][0].is_string(), "{result}");
+    }
+}
+
+#[test]
+fn a_report_is_for_its_owner_alone_and_its_log_has_every_run() {
+    let home = Home::new();
+    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    home.write("cluster.yaml", cluster(closed_port()));
+    let install = ["install", "-i", "cluster.yaml", "tiny.bundle", "--report", "report"];
+    let ran = home.run(&install).ends(6).complains(&["report/landfall.log"]);
+    assert!(ran.err.contains("warning: the bundle is not signed"), "{}", ran.err);
+    home.run(&["uninstall", "-i", "cluster.yaml", "--yes", "--report", "report"])
+        .ends(6);
+    let mode = |name: &str| std::fs::metadata(home.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("report"), 0o700);
+    for name in ["landfall.log", "install.json", "uninstall.json"] {
+        assert_eq!(mode(&format!("report/{name}")), 0o600, "{name}");
+    }
+    let log = std::fs::read_to_string(home.path("report/landfall.log")).unwrap();
+    for text in [
+        "install: cluster ship, 1 machine,",
+        "uninstall: cluster ship",
+        "error[LF0201]",
+        "ended with 6",
+    ] {
+        assert!(log.contains(text), "{text:?} is not in:\n{log}");
+    }
+    assert!(!log.contains("open-sesame"), "no secret in a log");
+    let report = std::fs::read(home.path("report/install.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(
+        (&report["version"], &report["exitCode"]),
+        (&1.into(), &6.into()),
+        "{report}"
+    );
+    assert_eq!(report["bundle"]["kubernetes"], "v1.37.0");
+    assert_eq!(report["errors"][0]["code"], "LF0201");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_found_before_any_machine_is_called() {
+    let home = Home::new();
+    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    home.write("taken", "a file, no folder");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    home.write("cluster.yaml", cluster(listener.local_addr().unwrap().port()));
+    let install = [
+        "install",
+        "-i",
+        "cluster.yaml",
+        "tiny.bundle",
+        "--report",
+        "taken/report",
+    ];
+    home.run(&install)
+        .ends(3)
+        .complains(&["error[LF0101]: taken/report/landfall.log", "next: "]);
+    assert!(listener.accept().is_err(), "no connection was made");
 }

@@ -1,4 +1,5 @@
-//! State that others put on the nodes, before landfall comes and while it is there. It must outlive everything.
+//! State that others put on the nodes, before landfall comes and while it is there. It must outlive everything. Modules of the kernel are
+//! not here: machines of the lab share the host's; tests of the agent have them.
 
 use crate::host::{root, run};
 use crate::lab::{Lab, Machine};
@@ -16,7 +17,14 @@ struct Piece {
     on_node: bool,
 }
 
-const BEFORE: [Piece; 6] = [
+const BEFORE: [Piece; 7] = [
+    // A known value, so that it can be set again by hand when what needed another has gone.
+    Piece {
+        plant: "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.accept_redirects=1 net.ipv4.conf.all.route_localnet=0",
+        seen: "",
+        take: "",
+        on_node: true,
+    },
     Piece {
         plant: "mkdir -p /etc/cni/net.d && echo '{\"cniVersion\":\"1.0.0\",\"name\":\"foreign\",\"plugins\":[{\"type\":\"loopback\"}]}' > /etc/cni/net.d/00-foreign.conflist",
         seen: "grep -q foreign /etc/cni/net.d/00-foreign.conflist",
@@ -55,7 +63,7 @@ const BEFORE: [Piece; 6] = [
     },
 ];
 
-const AFTER: [Piece; 6] = [
+const AFTER: [Piece; 10] = [
     Piece {
         plant: "echo '{\"cniVersion\":\"1.0.0\",\"name\":\"later\",\"plugins\":[{\"type\":\"loopback\"}]}' > /etc/cni/net.d/00-later.conflist",
         seen: "grep -q later /etc/cni/net.d/00-later.conflist",
@@ -84,6 +92,32 @@ const AFTER: [Piece; 6] = [
         plant: "sysctl -qw net.ipv4.tcp_keepalive_time=1234",
         seen: "test $(sysctl -n net.ipv4.tcp_keepalive_time) = 1234",
         take: "sysctl -qw net.ipv4.tcp_keepalive_time=7200",
+        on_node: true,
+    },
+    Piece {
+        plant: "ip link add br0 type bridge && ip addr add 198.51.100.1/24 dev br0 && ip link set br0 up",
+        seen: "ip -o addr show dev br0 | grep -q 198.51.100.1/24",
+        take: "ip link delete br0",
+        on_node: false,
+    },
+    // What a program of containers makes: its own network namespaces lie beside pods'. A mount of any file stands for one.
+    Piece {
+        plant: "mkdir -p /run/netns && touch /run/netns/vpn && mount --bind /proc/1/ns/net /run/netns/vpn",
+        seen: "grep -q ' /run/netns/vpn ' /proc/self/mountinfo",
+        take: "umount /run/netns/vpn && rm /run/netns/vpn && { rmdir /run/netns || true; }",
+        on_node: true,
+    },
+    // Behind br0, with translated addresses: forwarding is needed, though no file asks for it.
+    Piece {
+        plant: "nft add table ip laternat && nft add chain ip laternat post '{ type nat hook postrouting priority 100; }' && nft add rule ip laternat post ip saddr 198.51.100.0/24 masquerade",
+        seen: "nft list chain ip laternat post | grep -q masquerade && test $(cat /proc/sys/net/ipv4/ip_forward) = 1",
+        take: "nft delete table ip laternat && echo 0 > /proc/sys/net/ipv4/ip_forward",
+        on_node: false,
+    },
+    Piece {
+        plant: "echo 'net.ipv4.conf.all.route_localnet = 1' > /etc/sysctl.d/50-later.conf && sysctl -qw net.ipv4.conf.all.route_localnet=1",
+        seen: "test $(sysctl -n net.ipv4.conf.all.route_localnet) = 1",
+        take: "rm /etc/sysctl.d/50-later.conf && sysctl -qw net.ipv4.conf.all.route_localnet=0",
         on_node: true,
     },
     // The hosts file is a mount in a container: it is written in place.

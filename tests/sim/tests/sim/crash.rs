@@ -5,7 +5,7 @@ use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::ExitCode;
 use landfall_core::name::NodeName;
-use landfall_engine::run::{Back, Outcome};
+use landfall_engine::run::{Outcome, UndoCommand};
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::seed::{self, Choices};
 use landfall_test_support::tree::Tree;
@@ -71,7 +71,10 @@ fn reference(scene: &Scene) -> Reference {
         records.insert(name.clone(), starts.collect());
         lengths.insert(name, text.len() as u64);
     }
-    scene.must_work(&scene.undo("2-reference", Back::Everything), "reference's uninstall");
+    scene.must_work(
+        &scene.undo("2-reference", UndoCommand::Uninstall),
+        "reference's uninstall",
+    );
     scene.must_be_as_before("reference's uninstall");
     Reference {
         installed,
@@ -101,7 +104,7 @@ fn at_event(number: u64, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn Eve
 fn sink_for(crash: &Crash, fleet: &Fleet) -> Arc<dyn EventSink> {
     let (fleet, names) = (fleet.clone(), fleet.names());
     match crash.clone() {
-        Crash::Torn(..) => crate::scene::deaf(),
+        Crash::Torn(..) => crate::scene::null_sink(),
         Crash::Killed(name, at) => at_event(at, move || fleet.kill(&name)),
         Crash::AllKilled(at) => at_event(at, move || names.iter().for_each(|n| fleet.kill(n))),
         Crash::AllCut(at) => at_event(at, move || names.iter().for_each(|n| fleet.cut(n))),
@@ -137,28 +140,30 @@ fn run_case(scene: &Scene, reference: &Reference, number: u64, crash: &Crash, th
         .fleet
         .names()
         .iter()
-        .any(|name| scene.journal_as_found(name).open_run.is_some());
+        .any(|name| scene.journal_as_found(name).open_run().is_some());
     match then {
         Then::Again => {
             let again = scene.install(&id(1));
             scene.must_work(&again, &case);
             if open {
-                assert_eq!(
-                    again.run.unwrap().as_str(),
-                    id(0),
-                    "{case}: the interrupted run goes on"
-                );
+                let continues = |name: &NodeName| {
+                    let own = scene.journal_as_found(name);
+                    own.runs.last().and_then(|run| run.start.continues)
+                };
+                let names = scene.fleet.names();
+                let all = names.iter().all(|name| continues(name) == Some(1));
+                assert!(all, "{case}: the interrupted run is gone on with, and named");
             }
             scene.must_be_installed_as(&reference.installed, &case);
             assert_eq!(scene.install(&id(2)).changes, 0, "{case}: nothing is left to do");
-            scene.must_work(&scene.undo(&id(3), Back::Everything), &case);
+            scene.must_work(&scene.undo(&id(3), UndoCommand::Uninstall), &case);
         }
-        Then::Rollback => scene.must_work(&scene.undo(&id(1), Back::LastRun), &case),
-        Then::Uninstall => scene.must_work(&scene.undo(&id(1), Back::Everything), &case),
+        Then::Rollback => scene.must_work(&scene.undo(&id(1), UndoCommand::Rollback), &case),
+        Then::Uninstall => scene.must_work(&scene.undo(&id(1), UndoCommand::Uninstall), &case),
         Then::AgainTornThenRollback(bytes) => {
             let victim = scene.fleet.names()[0].clone();
             crashed_install(scene, &id(1), &Crash::Torn(victim, bytes));
-            scene.must_work(&scene.undo(&id(2), Back::LastRun), &case);
+            scene.must_work(&scene.undo(&id(2), UndoCommand::Rollback), &case);
         }
     }
     scene.must_be_as_before(&case);
@@ -247,8 +252,10 @@ fn an_undo_may_be_killed_and_is_repeated() {
             _ => choices.below(own.entries.len() as u64 * 300),
         };
         let bytes = text.len() as u64 + about_undo;
-        let backs = [Back::LastRun, Back::Everything];
+        let backs = [UndoCommand::Rollback, UndoCommand::Uninstall];
         let (first, second) = (*choices.one_of(&backs).unwrap(), *choices.one_of(&backs).unwrap());
+        // Only an uninstall ends an uninstall.
+        let second = if first == UndoCommand::Uninstall { first } else { second };
         let case = format!("undo of {victim} torn at {bytes}, {first:?}, then {second:?}");
         scene.fleet.limit_files(&victim, Some(bytes));
         let outcome = scene.undo(&id(1), first);

@@ -1,10 +1,10 @@
 //! Two operators at once.
 
-use crate::scene::{Listener, Scene, deaf};
+use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::fleet::{self, Voice};
-use landfall_engine::run::{self, Back, OnFailure, Until};
+use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 use landfall_engine::session::AgentPlace;
 use landfall_test_support::story;
 use std::path::PathBuf;
@@ -41,17 +41,22 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
         .unwrap();
     thread::scope(|scope| {
         let hold = Hold(machine.at("hold"));
-        let first = scope.spawn(|| story::install(&scene.desired.inventory, &scene.plan, &scene.bundle, &around));
+        let first = scope.spawn(|| story::install(&scene.desired, &scene.plan, &scene.bundle, &around));
         started.recv_timeout(Duration::from_secs(60)).unwrap();
-        let around = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
+        let around = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
         let second = run::install(
             &scene.desired,
             &scene.bundle,
-            Until::Verified,
-            OnFailure::Rollback,
+            &InstallOptions::new(Until::Done, OnFailure::Rollback),
             &around,
         );
-        let undo = run::undo(&scene.desired, Back::Everything, &around);
+        let undo = run::undo(
+            &scene.desired,
+            UndoCommand::Uninstall,
+            Until::Done,
+            &|_| Ok(()),
+            &around,
+        );
         for refused in [&second, &undo] {
             assert_eq!(refused.exit_code(), ExitCode::Locked);
             assert_eq!((refused.changes, refused.rolled_back), (0, false));
@@ -73,26 +78,31 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
     });
     scene.fleet.settle().unwrap();
     assert_eq!(scene.install("300-c").changes, 0, "the first install is whole");
-    scene.must_work(&scene.undo("400-d", Back::Everything), "uninstall");
+    scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "uninstall");
     scene.must_be_as_before("uninstall");
 }
 
 #[test]
 fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
     let scene = Scene::new(1, 2);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
     let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &around, &Voice::new(&around));
     assert!(errors.is_empty(), "{errors:?}");
-    fleet::lease(&sessions, "install", "ship", None, &around).unwrap();
-    let others = scene.fleet.surroundings("200-b", "bob@laptop", deaf()).unwrap();
-    let install = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &others);
-    let rollback = run::undo(&scene.desired, Back::LastRun, &others);
+    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    let others = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
+    let install = run::install(
+        &scene.desired,
+        &scene.bundle,
+        &InstallOptions::new(Until::Done, OnFailure::Keep),
+        &others,
+    );
+    let rollback = run::undo(&scene.desired, UndoCommand::Rollback, Until::Done, &|_| Ok(()), &others);
     for refused in [install, rollback] {
         assert_eq!((refused.exit_code(), refused.errors.len()), (ExitCode::Locked, 1));
         assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
     }
-    fleet::lease(&sessions, "install", "ship", None, &around).unwrap();
+    fleet::lease(&sessions, "install", "ship", &around).unwrap();
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     scene.fleet.settle().unwrap();

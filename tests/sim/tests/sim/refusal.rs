@@ -1,14 +1,19 @@
 //! `install` as the command line calls it, up to where it refuses: a directory is no machine that preflight accepts.
 
-use crate::scene::{Scene, deaf};
+use crate::scene::{Scene, null_sink};
 use landfall_core::explain::{Code, ExitCode};
-use landfall_engine::run::{self, Back, OnFailure, Until};
+use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 
 #[test]
 fn preflight_refuses_and_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
-    let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let outcome = run::install(
+        &scene.desired,
+        &scene.bundle,
+        &InstallOptions::new(Until::Done, OnFailure::Keep),
+        &around,
+    );
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::PreflightRefused, "{:#?}", outcome.errors);
     assert!(outcome.errors.len() > 1, "all findings at once: {:#?}", outcome.errors);
@@ -20,8 +25,13 @@ fn an_unreachable_node_ends_the_run_before_the_others_are_touched() {
     let scene = Scene::new(1, 2);
     let lost = "w-2".parse().unwrap();
     scene.fleet.set_unreachable(&lost, true);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
-    let outcome = run::install(&scene.desired, &scene.bundle, Until::Verified, OnFailure::Keep, &around);
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let outcome = run::install(
+        &scene.desired,
+        &scene.bundle,
+        &InstallOptions::new(Until::Done, OnFailure::Keep),
+        &around,
+    );
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::Unreachable);
     assert_eq!(outcome.errors.len(), 1);
@@ -38,24 +48,21 @@ fn uninstall_takes_back_the_reachable_nodes_and_names_the_lost_one() {
     scene.must_work(&scene.install("100-a"), "install");
     let lost = "w-1".parse().unwrap();
     scene.fleet.set_unreachable(&lost, true);
-    let rollback = scene.undo("200-b", Back::LastRun);
-    assert_eq!(
-        (rollback.exit_code(), rollback.changes),
-        (ExitCode::Unreachable, 0),
-        "no cluster of two minds"
-    );
-    let uninstall = scene.undo("300-c", Back::Everything);
-    assert_eq!(uninstall.exit_code(), ExitCode::Unreachable);
-    assert!(uninstall.changes > 0 && uninstall.errors[0].node.as_ref() == Some(&lost));
+    let rollback = scene.undo("200-b", UndoCommand::Rollback);
+    assert_eq!(rollback.exit_code(), ExitCode::Unreachable);
+    assert!(rollback.changes > 0, "what is here is taken back");
+    assert_eq!(rollback.absent[0].node.as_ref(), Some(&lost));
+    let uninstall = scene.undo("300-c", UndoCommand::Uninstall);
+    assert_eq!((uninstall.exit_code(), uninstall.changes), (ExitCode::Unreachable, 0));
     scene.fleet.set_unreachable(&lost, false);
-    scene.must_work(&scene.undo("400-d", Back::Everything), "uninstall of the rest");
+    scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "uninstall of the rest");
     scene.must_be_as_before("uninstall of the rest");
 }
 
 #[test]
 fn undoing_where_nothing_was_done_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    for (run, back) in [("100-a", Back::LastRun), ("200-b", Back::Everything)] {
+    for (run, back) in [("100-a", UndoCommand::Rollback), ("200-b", UndoCommand::Uninstall)] {
         let outcome = scene.undo(run, back);
         scene.must_work(&outcome, run);
         assert_eq!(outcome.changes, 0);
@@ -66,7 +73,7 @@ fn undoing_where_nothing_was_done_leaves_no_trace() {
 #[test]
 fn looking_at_bare_machines_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", deaf()).unwrap();
+    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     for (what, look) in [
         ("status", run::status as fn(&_, &_) -> _),
         ("kubeconfig", run::kubeconfig),

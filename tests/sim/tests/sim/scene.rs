@@ -5,7 +5,7 @@ use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::plan::Plan;
 use landfall_core::spec::Desired;
-use landfall_engine::run::{self, Back, Outcome};
+use landfall_engine::run::{self, Outcome, UndoCommand, Until};
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
 use landfall_test_support::{bundle, machine, story};
@@ -26,7 +26,7 @@ impl<F: Fn(&Event) + Send + Sync> EventSink for Listener<F> {
 }
 
 /// A sink for runs nobody listens to.
-pub fn deaf() -> Arc<dyn EventSink> {
+pub fn null_sink() -> Arc<dyn EventSink> {
     Arc::new(Listener(|_: &Event| {}))
 }
 
@@ -61,21 +61,21 @@ impl Scene {
 
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
-        self.install_heard(run, deaf())
+        self.install_heard(run, null_sink())
     }
 
     /// The same, with a listener.
     pub fn install_heard(&self, run: &str, sink: Arc<dyn EventSink>) -> Outcome {
         let around = self.fleet.surroundings(run, "ann@desk", sink).unwrap();
-        let outcome = story::install(&self.desired.inventory, &self.plan, &self.bundle, &around);
+        let outcome = story::install(&self.desired, &self.plan, &self.bundle, &around);
         self.fleet.settle().unwrap();
         outcome
     }
 
     /// Rolls back or uninstalls under a run id, by the engine's own command.
-    pub fn undo(&self, run: &str, back: Back) -> Outcome {
-        let around = self.fleet.surroundings(run, "ann@desk", deaf()).unwrap();
-        let outcome = run::undo(&self.desired, back, &around);
+    pub fn undo(&self, run: &str, command: UndoCommand) -> Outcome {
+        let around = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), &around);
         self.fleet.settle().unwrap();
         outcome
     }

@@ -3,9 +3,10 @@
 use landfall_agent::agent::{Agent, Holder};
 use landfall_agent::host::Host;
 use landfall_agent::journal_store::JournalStore;
-use landfall_agent::{blobs, interpret, undo};
+use landfall_agent::{blobs, interpret};
 use landfall_core::action::{Action, Content};
-use landfall_core::journal::EntryState;
+use landfall_core::journal::{EntryState, RunStart};
+use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::plan::{Stage, Step};
 use landfall_test_support::machine::Machine;
 use landfall_test_support::tree::Tree;
@@ -43,6 +44,7 @@ fn steps() -> Vec<Step> {
         deadline_s: 30,
         action,
         redo: vec![],
+        ephemeral: false,
     };
     actions.map(step).to_vec()
 }
@@ -60,21 +62,42 @@ fn agent_on(machine: &Machine) -> Agent {
         run: "100-a".parse().unwrap(),
         command: "install".to_owned(),
         cluster: "ship".to_owned(),
-        bundle: None,
     };
     agent.take_lease("ann@desk", holder).unwrap();
     agent
+}
+
+/// Takes everything back by a plan, as the engine does; returns how many entries went.
+fn undo_all(agent: &Agent) -> usize {
+    let own = agent.ownership().unwrap();
+    let plan = plan_undo(&[("cp-1".parse().unwrap(), own)].into(), &UndoScope::Everything);
+    let run = |step| interpret::run_step(agent, step, &|_| {}).unwrap();
+    let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
+    assert!(outcomes.iter().all(|o| o.residue.is_empty()), "{outcomes:?}");
+    outcomes.iter().filter(|o| o.changed).count()
 }
 
 fn left(undone: bool) -> Left {
     let machine = Machine::new("cp-1").unwrap();
     let before = machine.tree().unwrap();
     let agent = agent_on(&machine);
+    let start = RunStart {
+        run: "100-a".parse().unwrap(),
+        number: Some(1),
+        command: "install".to_owned(),
+        owner: "ann@desk".to_owned(),
+        at_ms: 0,
+        cluster: "ship".to_owned(),
+        continues: None,
+        takes_back: vec![],
+        bundle: None,
+    };
+    agent.start_run(&start, None).unwrap();
     for step in steps() {
         assert!(interpret::run_step(&agent, &step, &|_| {}).unwrap().changed);
     }
     if undone {
-        undo::undo_run(&agent, None, &|_| {}).unwrap();
+        undo_all(&agent);
     }
     drop(agent);
     let journal = fs::read(machine.journal()).unwrap();
@@ -90,9 +113,7 @@ fn undo_from(left: &Left, length: usize, case: &str) {
     fs::write(left.machine.journal(), &left.journal[..length]).unwrap();
     let agent = agent_on(&left.machine);
     let own = agent.ownership().unwrap_or_else(|error| panic!("{case}: {error}"));
-    let undone = undo::undo_run(&agent, None, &|_| {}).unwrap();
-    assert!(undone.residue.is_empty(), "{case}: {:?}", undone.residue);
-    assert_eq!(undone.undone, own.entries.len(), "{case}");
+    assert_eq!(undo_all(&agent), own.entries.len(), "{case}");
     assert!(agent.ownership().unwrap().is_empty(), "{case}");
     blobs::tidy(&agent).unwrap();
     drop(agent);

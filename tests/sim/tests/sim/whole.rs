@@ -5,7 +5,7 @@ use landfall_core::action::{Action, Content};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::journal::EntryState;
 use landfall_core::plan::{Stage, Step};
-use landfall_engine::run::Back;
+use landfall_engine::run::UndoCommand;
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -31,7 +31,7 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
             "blobs that served their purpose go"
         );
         let (text, own) = scene.journal(&node.name);
-        assert!(own.open_run.is_none() && own.entries.iter().all(|e| e.state == EntryState::Owned));
+        assert!(own.open_run().is_none() && own.entries.iter().all(|e| e.state == EntryState::Owned));
         let text = String::from_utf8(text).unwrap();
         assert!(!text.contains("key of ca"), "no secret in a journal");
     }
@@ -43,11 +43,11 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
         differences.is_empty(),
         "a second run adds nothing, no journal record either: {differences:#?}"
     );
-    let undone = scene.undo("300-c", Back::Everything);
+    let undone = scene.undo("300-c", UndoCommand::Uninstall);
     scene.must_work(&undone, "uninstall");
     assert!(undone.changes >= first.changes);
     scene.must_be_as_before("uninstall");
-    let again = scene.undo("400-d", Back::Everything);
+    let again = scene.undo("400-d", UndoCommand::Uninstall);
     scene.must_work(&again, "second uninstall");
     assert_eq!(again.changes, 0);
     scene.must_be_as_before("second uninstall");
@@ -81,13 +81,13 @@ fn rollback_of_a_second_run_keeps_the_first() {
     scene.must_work(&second, "changed install");
     assert_eq!(second.changes, 4, "two steps on two nodes");
     assert!(!scene.fleet.differences(&installed, &VARIES).unwrap().is_empty());
-    scene.must_work(&scene.undo("300-c", Back::LastRun), "rollback");
+    scene.must_work(&scene.undo("300-c", UndoCommand::Rollback), "rollback");
     scene.must_be_installed_as(&installed, "rollback");
-    let repeated = scene.undo("400-d", Back::LastRun);
+    let repeated = scene.undo("400-d", UndoCommand::Rollback);
     scene.must_work(&repeated, "second rollback");
     assert_eq!(repeated.changes, 0, "a rollback that is repeated goes no further back");
     scene.must_be_installed_as(&installed, "second rollback");
-    scene.must_work(&scene.undo("500-e", Back::Everything), "uninstall");
+    scene.must_work(&scene.undo("500-e", UndoCommand::Uninstall), "uninstall");
     scene.must_be_as_before("uninstall");
 }
 
@@ -104,6 +104,7 @@ fn a_step_waits_for_what_comes_before_a_satisfied_one() {
         deadline_s: 30,
         action,
         redo: vec![],
+        ephemeral: false,
     };
     let lines = vec!["10.9.9.9 a.name".to_owned()];
     let directory = |path: &str| Action::Directory {

@@ -42,7 +42,7 @@ where
         let proxy = self.proxy;
         let start = Instant::now();
         let Ok(pick) = Attempts::new(&plain.route.backend, Preference::Any, 1).next() else {
-            return Carried::Usual;
+            return Carried::Usual { repeats: 0 };
         };
         let waits = Waits::of(&plain.route.policy.timeouts, &proxy.limits);
         let connected = tokio::select! {
@@ -57,14 +57,15 @@ where
             // The usual way counts this once more, and goes on to others.
             pick.report(Outcome::Unreachable);
             proxy.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
-            return Carried::Usual;
+            return Carried::Usual { repeats: 0 };
         };
         let in_flight = proxy.state.counters.requests.one();
         endpoint.connection.begin_with(&mut self.scratch.head);
         let first = self.first(&plain, &mut endpoint, reader, start).await;
         let answer = match first {
             First::Answer(answer) => answer,
-            First::Nothing if !endpoint.fresh || !endpoint.connection.has_begun() => return Carried::Usual,
+            First::Nothing if !endpoint.connection.has_begun() => return Carried::Usual { repeats: 0 },
+            First::Nothing if !endpoint.fresh && pick.may_repeat() => return Carried::Usual { repeats: 1 },
             First::Gone => {
                 drop(self.record(reader, &plain, start, pick));
                 return Carried::Over;

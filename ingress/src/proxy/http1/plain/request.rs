@@ -4,6 +4,7 @@
 //! but for the order of fields. Everything that they would change, refuse or look at more closely is not plain.
 
 use crate::limits::Limits;
+use crate::proxy::claims::{self, Speaker};
 use std::mem::MaybeUninit;
 
 /// More fields than this are not plain.
@@ -52,7 +53,9 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
     }
     let target = request.path.filter(|target| target.len() <= limits.target_bytes)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if !crate::path::is_canonical(path.as_bytes()) || !query.bytes().all(is_plain_in_query) {
+    // What such a path is when it is decoded is looked at on the usual way.
+    let whole = crate::path::is_canonical(path.as_bytes()) && !crate::path::may_read_otherwise(path);
+    if !whole || !query.bytes().all(is_plain_in_query) {
         return None;
     }
     let mut asked = Asked {
@@ -122,23 +125,19 @@ enum Kind {
     Other,
 }
 
-/// Beginnings of names that are not passed on as they are; see `headers.rs` and `policy/claims.rs` for what becomes of them.
-const OTHERS: [&str; 15] = [
+/// Beginnings of names that are not passed on as they are, beside those that are not the client's to say ([`claims`]); see `headers.rs`
+/// for what becomes of them.
+const OTHERS: [&str; 10] = [
     "content-length",
     "content-type",
     "expect",
-    "forwarded",
     "http2-settings",
     "keep-alive",
+    "max-forwards",
     "proxy-connection",
-    "ssl-client-",
     "te",
     "trailer",
     "transfer-encoding",
-    "upgrade",
-    "x-auth-request-",
-    "x-landfall-",
-    "x-original-",
 ];
 
 /// Whether a field of a client goes on to an endpoint as it is.
@@ -157,15 +156,13 @@ fn kind(name: &str) -> Kind {
         Some(b'h') if is("host") => return Kind::Host,
         Some(b'c') if is("connection") => return Kind::Connection,
         Some(b'x') if is("x-request-id") => return Kind::Id,
-        Some(b'x') if is("x-real-ip") || begins("x-forwarded-") => true,
         // "upgrade" and no more: browsers send "upgrade-insecure-requests" with every page.
         Some(b'u') => is("upgrade"),
         Some(b't') => is("te") || is("trailer") || is("transfer-encoding"),
-        Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b's' | b'x') => OTHERS.iter().any(|word| begins(word)),
+        Some(b'c' | b'e' | b'h' | b'k' | b'm' | b'p') => OTHERS.iter().any(|word| begins(word)),
         _ => false,
     };
-    // Names with `_` are dropped on the usual way.
-    if other || bytes.contains(&b'_') {
+    if other || !claims::is_plain(name) || claims::speaker(name) != Speaker::Client {
         Kind::Other
     } else {
         Kind::Passes

@@ -51,8 +51,8 @@ fn usual_request(raw: &[u8]) -> Vec<u8> {
     ));
     assert_eq!(head.framing, super::super::chunked::Framing::Length(0));
     assert!(crate::proxy::upgrade::Wish::of(&request).is_none() && !head.expects_continue);
-    crate::proxy::policy::claims::strip(request.headers_mut(), []);
-    let request = headers::outgoing(request, &client(), &client(), || HeaderValue::from_static("n"));
+    crate::proxy::claims::strip(request.headers_mut(), false, []);
+    let request = headers::outgoing(request, &client(), &client(), 0, || HeaderValue::from_static("n"));
     let (parts, _) = request.expect("it is sent on").into_parts();
     let mut out = Vec::new();
     write_head(&mut out, &parts, Sending::Nothing);
@@ -84,6 +84,8 @@ fn what_the_usual_way_would_change_or_refuse_is_not_plain() {
         "GET /a/../b HTTP/1.1\r\nHost: h",
         "GET /a//b HTTP/1.1\r\nHost: h",
         "GET /%2e HTTP/1.1\r\nHost: h",
+        "GET /a%2Fb HTTP/1.1\r\nHost: h",
+        "GET /a;b HTTP/1.1\r\nHost: h",
         "GET /#x HTTP/1.1\r\nHost: h",
         "GET /?a\"b HTTP/1.1\r\nHost: h",
         "GET / HTTP/1.1",
@@ -102,6 +104,11 @@ fn what_the_usual_way_would_change_or_refuse_is_not_plain() {
         "Content-Type: application/grpc",
         "Expect: 100-continue",
         "Forwarded: for=1.1.1.1",
+        "Front-End-Https: on",
+        "Proxy: http://evil:80",
+        "X-Scheme: https",
+        "X.Forwarded.For: 1.1.1.1",
+        "Accept.Version: 1",
         "Keep-Alive: 5",
         "Proxy-Connection: close",
         "Ssl-Client-Verify: SUCCESS",

@@ -178,15 +178,16 @@ async fn auth_type_basic_lets_only_known_users_in_whatever_the_path_looks_like()
         "/%61dmin",
         "/%2e/admin",
         "/x/%2E%2E/admin",
-        "/admin%2F..%2Fx",
-        "/admin/..%2fadmin",
         "/admin?x",
         "/admin/;x",
     ] {
         let answer = get(&proxy, path, &[]).await;
         assert!(answer.status == 401 || answer.body == "open", "{path}: {answer:?}");
     }
-    for path in ["/ADMIN", "/admin;x", "/x/%2e%2e/%2e%2e/admin2"] {
+    for path in ["/admin%2F..%2Fx", "/admin/..%2fadmin", "/admin;x"] {
+        assert_eq!(get(&proxy, path, &[]).await.status, 400, "{path}");
+    }
+    for path in ["/ADMIN", "/x/%2e%2e/%2e%2e/admin2"] {
         assert_eq!(get(&proxy, path, &[]).await.body, "open", "{path}");
     }
     for claim in [

@@ -169,7 +169,7 @@ async fn rewrite_target_and_upstream_vhost_change_what_the_endpoint_sees() {
         ("/old", "/new/"),
         ("/old/x/y?q=1", "/new/x/y?q=1"),
         ("/old//x", "/new/x"),
-        ("/old/..%2Fx", "/new/..%2Fx"),
+        ("/old/a%2Fx", "/new/a%2Fx"),
     ] {
         assert_eq!(get(&proxy, asked, &[]).await.status, 200, "{asked}");
         let got = a.next().await;
@@ -181,7 +181,9 @@ async fn rewrite_target_and_upstream_vhost_change_what_the_endpoint_sees() {
         assert_eq!(got.field("x-forwarded-host"), Some("h.io"));
     }
     assert_eq!(get(&proxy, "/old/../new/secret", &[]).await.status, 404);
-    assert_eq!(get(&proxy, "/old/%5C", &[]).await.status, 400);
+    for path in ["/old/%5C", "/old/..%2Fx"] {
+        assert_eq!(get(&proxy, path, &[]).await.status, 400, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,269 +1,287 @@
-//! The first control plane, then everybody else: kubelets side by side, etcd members one by one.
+//! The founding, then everybody else: kubelets side by side, etcd members one by one.
 
 use super::{
-    KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, binary_step, bundle_role, kubeadm, kubernetes, secret_id, step_of,
-    steps_of, unit_word,
+    KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id, unit_word,
 };
-use crate::action::{Action, Claims, ClusterEffect, Content};
+use crate::action::{Action, BootstrapGoal, Claims, ClusterEffect, Content};
 use crate::bundle_index::BinaryPlace;
 use crate::inventory::Role;
 use crate::layout;
 use crate::name::StepId;
 use crate::plan::claims::kubeadm_claims;
+use crate::plan::key::DirectoryKind;
 use crate::plan::{SecretSource, Stage};
 use std::path::{Path, PathBuf};
 
+/// Everything by which a one-shot phase differs from another.
+struct Phase {
+    goal: BootstrapGoal,
+    argv: Vec<String>,
+    creates: Vec<PathBuf>,
+    claims: Claims,
+    effects: Vec<ClusterEffect>,
+}
+
 impl Planner<'_> {
-    /// What kubeadm needs on a node, by name.
+    /// What kubeadm needs on a node.
     fn ready_for_kubeadm(&self, member: &Member) -> Vec<StepId> {
-        let mut needs = steps_of(
-            &[
-                "kubeadm-config-valid",
-                "images",
-                "hosts",
-                "binary/kubeadm",
-                "modules-file",
-                "sysctl-file",
-            ],
-            member,
-        );
-        needs.extend(
-            member
-                .units
-                .iter()
-                .map(|(name, _)| step_of(&format!("unit/{}", unit_word(name)), member)),
-        );
-        needs.extend(
-            self.input
-                .index
-                .binaries
-                .iter()
-                .filter(|b| b.place == BinaryPlace::Cni && b.roles.contains(&bundle_role(member.role())))
-                .map(|b| step_of(&binary_step(&b.name), member)),
-        );
+        let node = &member.name;
+        let kinds = [
+            StepKind::KubeadmConfigValid,
+            StepKind::Images,
+            StepKind::Hosts,
+            StepKind::ModulesFile,
+            StepKind::SysctlFile,
+        ];
+        let mut needs: Vec<StepId> = kinds.iter().map(|kind| kind.on(node)).collect();
+        needs.push(StepKind::Binary.part_on("kubeadm", node));
+        let units = member.units.iter();
+        needs.extend(units.map(|(name, _)| StepKind::Unit.part_on(unit_word(name), node)));
+        let plugins = self
+            .input
+            .index
+            .binaries
+            .iter()
+            .filter(|b| b.place == BinaryPlace::Cni && b.roles.contains(&bundle_role(member.role())));
+        needs.extend(plugins.map(|b| StepKind::Binary.part_on(&b.name, node)));
         needs
     }
 
-    pub(super) fn first_control_plane(&mut self, first: &Member) {
-        let config_ready = steps_of(
-            &[
-                "kubeadm-config-valid",
-                "kubeadm-config",
-                "binary/kubeadm",
-                "dir-kubernetes",
-                "hosts",
-            ],
-            first,
-        );
-        let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
-        let certificates = self.add(
-            "certificates",
-            first,
-            Stage::FirstControlPlane,
-            &config_ready,
-            KUBEADM_S,
-            Action::Run {
-                argv: kubeadm(&["init", "phase", "certs", "all", "--config", layout::KUBEADM_CONFIG]),
-                env: vec![],
-                creates: SHARED_PKI.iter().map(|name| pki.join(name)).collect(),
-                claims: Claims {
-                    paths: vec![pki.clone()],
-                    ..Claims::default()
-                },
-                effects: vec![],
-                stdout: None,
+    fn bootstrap(&mut self, kind: StepKind, member: &Member, stage: Stage, needs: &[StepId], phase: Phase) -> StepId {
+        let Phase {
+            goal,
+            argv,
+            creates,
+            claims,
+            effects,
+        } = phase;
+        let action = Action::Bootstrap {
+            goal,
+            argv,
+            creates,
+            claims,
+            effects,
+        };
+        self.add(kind.on(&member.name), &member.name, stage, needs, KUBEADM_S, action)
+    }
+
+    /// The credential by which nodes join. It serves one run; an hour outlasts any. It lets a node ask for its own kubelet certificate
+    /// and nothing else.
+    pub(super) fn join_credential(&mut self) {
+        let lead = self.lead;
+        let mut needs = vec![
+            StepKind::ClusterConfig.on(&lead.name),
+            StepKind::Directory(DirectoryKind::Kubernetes).on(&lead.name),
+            StepKind::Binary.part_on("kubeadm", &lead.name),
+        ];
+        needs.extend(self.founded_by(StepKind::Certificates));
+        let action = Action::Run {
+            argv: kubeadm(&[
+                "kubeconfig",
+                "user",
+                "--config",
+                layout::CLUSTER_CONFIG,
+                "--client-name",
+                "landfall-join",
+                "--org",
+                "system:bootstrappers:kubeadm:default-node-token",
+                "--validity-period",
+                "1h",
+            ]),
+            env: vec![("LANDFALL_RUN".to_owned(), self.input.run.to_string())],
+            creates: vec![layout::JOIN_KUBECONFIG.into()],
+            claims: Claims {
+                paths: vec![layout::JOIN_KUBECONFIG.into()],
+                ..Claims::default()
             },
-        );
-        for name in SHARED_PKI {
-            let source = SecretSource {
-                node: first.name.clone(),
-                path: pki.join(name),
-            };
-            self.plan.secrets.insert(secret_id(&format!("pki/{name}")), source);
-        }
-        // One hour outlasts any run; the credential lets a node ask for its own kubelet certificate and nothing else.
-        let credential = self.add(
-            "join-credential",
-            first,
-            Stage::FirstControlPlane,
-            std::slice::from_ref(&certificates),
-            QUICK_S,
-            Action::Run {
-                argv: kubeadm(&[
-                    "kubeconfig",
-                    "user",
-                    "--config",
-                    layout::KUBEADM_CONFIG,
-                    "--client-name",
-                    "landfall-join",
-                    "--org",
-                    "system:bootstrappers:kubeadm:default-node-token",
-                    "--validity-period",
-                    "1h",
-                ]),
-                env: vec![],
-                creates: vec![layout::JOIN_KUBECONFIG.into()],
-                claims: Claims {
-                    paths: vec![layout::JOIN_KUBECONFIG.into()],
-                    ..Claims::default()
-                },
-                effects: vec![],
-                stdout: Some(layout::JOIN_KUBECONFIG.into()),
-            },
-        );
+            effects: vec![],
+            stdout: Some(layout::JOIN_KUBECONFIG.into()),
+        };
+        let id = StepKind::JoinCredential.on(&lead.name);
+        self.add(id, &lead.name, Stage::FirstControlPlane, &needs, QUICK_S, action);
+        self.serves_this_run();
         let source = SecretSource {
-            node: first.name.clone(),
+            node: lead.name.clone(),
             path: layout::JOIN_KUBECONFIG.into(),
         };
         self.plan.secrets.insert(secret_id("join-kubeconfig"), source);
-
-        let mut needs = self.ready_for_kubeadm(first);
-        needs.extend([certificates, credential]);
-        needs.extend(self.api_server_files(first));
-        let mut claims = kubeadm_claims(first.role());
-        claims.paths.retain(|path| !path.starts_with(&pki));
-        self.add(
-            "init",
-            first,
-            Stage::FirstControlPlane,
-            &needs,
-            KUBEADM_S,
-            Action::Run {
-                argv: kubeadm(&[
-                    "init",
-                    "--config",
-                    layout::KUBEADM_CONFIG,
-                    "--skip-phases",
-                    "preflight,certs,upload-certs,addon/coredns,show-join-command",
-                    "--skip-token-print",
-                ]),
-                env: vec![],
-                creates: vec![
-                    kubernetes("admin.conf"),
-                    kubernetes("kubelet.conf"),
-                    kubernetes("manifests/kube-apiserver.yaml"),
-                ],
-                claims,
-                effects: vec![ClusterEffect::Node {
-                    name: first.name.clone(),
-                }],
-                stdout: None,
-            },
-        );
     }
 
-    /// Audit policy and encryption configuration; the key is made on the first control plane and shared.
+    /// Marks the newest step as one that is taken back at the end of the run.
+    fn serves_this_run(&mut self) {
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.ephemeral = true;
+        }
+    }
+
+    pub(super) fn found(&mut self, founder: &Member) {
+        let node = &founder.name;
+        let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
+        let mut config_ready: Vec<StepId> = [
+            StepKind::KubeadmConfigValid,
+            StepKind::KubeadmConfig,
+            StepKind::Directory(DirectoryKind::Kubernetes),
+            StepKind::Hosts,
+        ]
+        .iter()
+        .map(|kind| kind.on(node))
+        .collect();
+        config_ready.push(StepKind::Binary.part_on("kubeadm", node));
+        let authorities = Phase {
+            goal: BootstrapGoal::Authorities,
+            argv: kubeadm(&["init", "phase", "certs", "all", "--config", layout::KUBEADM_CONFIG]),
+            creates: SHARED_PKI.iter().map(|name| pki.join(name)).collect(),
+            claims: Claims {
+                paths: vec![pki.clone()],
+                ..Claims::default()
+            },
+            effects: vec![],
+        };
+        let stage = Stage::FirstControlPlane;
+        let certificates = self.bootstrap(StepKind::Certificates, founder, stage, &config_ready, authorities);
+
+        let mut needs = self.ready_for_kubeadm(founder);
+        needs.push(certificates);
+        needs.extend(self.api_server_files(founder));
+        let mut claims = kubeadm_claims(founder.role());
+        claims.paths.retain(|path| !path.starts_with(&pki));
+        let founding = Phase {
+            goal: BootstrapGoal::Founder,
+            argv: kubeadm(&[
+                "init",
+                "--config",
+                layout::KUBEADM_CONFIG,
+                "--skip-phases",
+                "preflight,certs,upload-certs,addon/coredns,show-join-command",
+                "--skip-token-print",
+            ]),
+            creates: vec![
+                kubernetes("admin.conf"),
+                kubernetes("kubelet.conf"),
+                kubernetes("manifests/kube-apiserver.yaml"),
+            ],
+            claims,
+            effects: vec![ClusterEffect::Node { name: node.clone() }],
+        };
+        self.bootstrap(StepKind::Init, founder, stage, &needs, founding);
+    }
+
+    /// Audit policy and encryption configuration; the key is made on the founder and shared.
     fn api_server_files(&mut self, member: &Member) -> Vec<StepId> {
+        let node = &member.name;
         let directory = Action::Directory {
             path: layout::API_SERVER_DIR.into(),
             mode: 0o700,
         };
-        let parent = step_of("dir-kubernetes", member);
-        let directory = self.add("dir-api-server", member, Stage::Prepare, &[parent], QUICK_S, directory);
+        let parent = StepKind::Directory(DirectoryKind::Kubernetes).on(node);
+        let kind = StepKind::Directory(DirectoryKind::ApiServer);
+        let directory = self.prepare_step(kind, member, &[parent], directory);
         let policy = Content::Text(self.input.audit_policy.clone());
         let policy_path = Path::new(layout::API_SERVER_DIR).join("audit-policy.yaml");
+        let after_directory = std::slice::from_ref(&directory);
         let policy = self.file(
-            "audit-policy",
+            StepKind::AuditPolicy.on(node),
             member,
             policy_path,
             policy,
-            std::slice::from_ref(&directory),
+            after_directory,
         );
         let encryption_path = Path::new(layout::API_SERVER_DIR).join("encryption.yaml");
         let mut needs = vec![directory];
-        let content = if &member.name == self.first {
-            let source = SecretSource {
-                node: member.name.clone(),
-                path: encryption_path.clone(),
-            };
-            self.plan.secrets.insert(secret_id("encryption-config"), source);
+        let content = if member.founds() {
             Content::Generated(self.input.encryption_config.clone())
         } else {
-            needs.push(self.on_first("encryption-config"));
+            needs.extend(self.founded_by(StepKind::EncryptionConfig));
             Content::Secret(secret_id("encryption-config"))
         };
-        vec![
-            policy,
-            self.file("encryption-config", member, encryption_path, content, &needs),
-        ]
+        let source = SecretSource {
+            node: self.lead.name.clone(),
+            path: encryption_path.clone(),
+        };
+        self.plan.secrets.insert(secret_id("encryption-config"), source);
+        let id = StepKind::EncryptionConfig.on(node);
+        vec![policy, self.file(id, member, encryption_path, content, &needs)]
     }
 
     /// Kubelets join side by side; etcd members one by one, while control planes that have theirs are finished beside it.
     pub(super) fn join_all(&mut self) {
         let input = self.input;
-        let init = self.on_first("init");
-        let mut last_etcd_join = init.clone();
-        for member in &input.members[1..] {
-            let credential = self.on_first("join-credential");
-            let directory = step_of("dir-kubernetes", member);
-            let kubeconfig = self.file(
-                "join-kubeconfig",
-                member,
-                layout::JOIN_KUBECONFIG,
-                Content::Secret(secret_id("join-kubeconfig")),
-                &[credential, directory],
-            );
+        let mut last_etcd_join = self.founded_by(StepKind::Init);
+        for member in input.members.iter().filter(|m| !m.founds()) {
+            let node = &member.name;
             let mut needs = self.ready_for_kubeadm(member);
-            needs.extend([kubeconfig, init.clone()]);
+            needs.push(self.join_kubeconfig(member));
+            needs.extend(self.founded_by(StepKind::Init));
             if member.role() == Role::Worker {
-                self.join_kubelet(
-                    "join-worker",
-                    member,
-                    Stage::JoinWorkers,
-                    layout::KUBEADM_CONFIG,
-                    &needs,
-                );
-            } else {
-                needs.extend(self.shared_pki(member));
-                needs.push(step_of("kubelet-join-config-valid", member));
-                // The kubelet watches this folder from its start only when it is there; else it looks every 20 s (pkg/kubelet/config).
-                let manifests = Action::Directory {
-                    path: kubernetes("manifests"),
-                    mode: 0o755,
-                };
-                let parent = step_of("dir-kubernetes", member);
-                needs.push(self.add("dir-manifests", member, Stage::Prepare, &[parent], QUICK_S, manifests));
-                let config = layout::KUBELET_JOIN_CONFIG;
-                let kubelet = self.join_kubelet("join-kubelet", member, Stage::JoinControlPlanes, config, &needs);
-                last_etcd_join = self.join_control_plane(member, kubelet, last_etcd_join);
+                let config = layout::KUBEADM_CONFIG;
+                self.join_kubelet(member, Stage::JoinWorkers, config, &needs);
+                continue;
             }
+            needs.extend(self.shared_pki(member));
+            needs.push(StepKind::KubeletJoinConfigValid.on(node));
+            // The kubelet watches this folder from its start only when it is there; else it looks every 20 s (pkg/kubelet/config).
+            let manifests = Action::Directory {
+                path: kubernetes("manifests"),
+                mode: 0o755,
+            };
+            let parent = StepKind::Directory(DirectoryKind::Kubernetes).on(node);
+            let kind = StepKind::Directory(DirectoryKind::Manifests);
+            needs.push(self.prepare_step(kind, member, &[parent], manifests));
+            let config = layout::KUBELET_JOIN_CONFIG;
+            let kubelet = self.join_kubelet(member, Stage::JoinControlPlanes, config, &needs);
+            let etcd = self.join_control_plane(member, kubelet, last_etcd_join);
+            last_etcd_join = Some(etcd);
         }
     }
 
-    fn join_kubelet(&mut self, what: &str, member: &Member, stage: Stage, config: &str, needs: &[StepId]) -> StepId {
-        let action = Action::Run {
+    /// Brings the credential to a node that joins. On the lead, when that is one, it is there.
+    fn join_kubeconfig(&mut self, member: &Member) -> StepId {
+        let credential = StepKind::JoinCredential.on(&self.lead.name);
+        if member.name == self.lead.name {
+            return credential;
+        }
+        let directory = StepKind::Directory(DirectoryKind::Kubernetes).on(&member.name);
+        let id = StepKind::JoinKubeconfig.on(&member.name);
+        let content = Content::Secret(secret_id("join-kubeconfig"));
+        let id = self.file(id, member, layout::JOIN_KUBECONFIG, content, &[credential, directory]);
+        self.serves_this_run();
+        id
+    }
+
+    fn join_kubelet(&mut self, member: &Member, stage: Stage, config: &str, needs: &[StepId]) -> StepId {
+        let phase = Phase {
+            goal: BootstrapGoal::Node,
             argv: kubeadm(&["join", "--config", config, "--skip-phases", "preflight"]),
-            env: vec![],
             creates: vec![kubernetes("kubelet.conf")],
             claims: kubeadm_claims(member.role()),
             effects: vec![ClusterEffect::Node {
                 name: member.name.clone(),
             }],
-            stdout: None,
         };
-        self.add(what, member, stage, needs, KUBEADM_S, action)
+        self.bootstrap(StepKind::kubelet_join(member.role()), member, stage, needs, phase)
     }
 
     /// Adds the steps that make a control plane of a node whose kubelet has joined; returns the one that joins etcd.
-    fn join_control_plane(&mut self, member: &Member, kubelet: StepId, last_etcd_join: StepId) -> StepId {
+    fn join_control_plane(&mut self, member: &Member, kubelet: StepId, last_etcd_join: Option<StepId>) -> StepId {
         let stage = Stage::JoinControlPlanes;
         // INVARIANT: etcd members join one at a time, each after the one before is healthy: kubeadm's check-etcd phase sees to the second.
-        let mut needs = vec![kubelet.clone(), last_etcd_join];
+        let mut needs = vec![kubelet.clone()];
+        needs.extend(last_etcd_join);
         needs.extend(self.api_server_files(member));
-        let join = |skip: &str, creates: Vec<PathBuf>, effects: Vec<ClusterEffect>| Action::Run {
+        let join = |goal, skip: &str, creates: Vec<PathBuf>, effects: Vec<ClusterEffect>| Phase {
+            goal,
             argv: kubeadm(&["join", "--config", layout::KUBEADM_CONFIG, "--skip-phases", skip]),
-            env: vec![],
             creates,
             // The kubelet's step claims all that the static pods make: they cannot be taken away under a running kubelet.
             claims: Claims::default(),
             effects,
-            stdout: None,
         };
         let member_of_etcd = ClusterEffect::EtcdMember {
             name: member.name.to_string(),
             peer_url: format!("https://{}:2380", member.address),
         };
         let etcd = join(
+            BootstrapGoal::ControlPlane,
             "preflight,kubelet-start,kubelet-wait-bootstrap,control-plane-join,wait-control-plane",
             vec![
                 kubernetes("manifests/etcd.yaml"),
@@ -271,45 +289,57 @@ impl Planner<'_> {
             ],
             vec![member_of_etcd],
         );
-        let etcd = self.add("join-control-plane", member, stage, &needs, KUBEADM_S, etcd);
+        let etcd = self.bootstrap(StepKind::JoinControlPlane, member, stage, &needs, etcd);
         if let Some(step) = self.plan.steps.last_mut() {
             step.redo = vec![kubelet];
         }
         let finish = join(
+            BootstrapGoal::AnnouncedControlPlane,
             "preflight,control-plane-prepare,check-etcd,kubelet-start,etcd-join,kubelet-wait-bootstrap",
             vec![],
             vec![],
         );
-        self.add(
-            "finish-control-plane",
-            member,
-            stage,
-            std::slice::from_ref(&etcd),
-            KUBEADM_S,
-            finish,
-        );
+        let needs = [etcd.clone(), self.join_credential_on(member)];
+        self.bootstrap(StepKind::FinishControlPlane, member, stage, &needs, finish);
         etcd
     }
 
+    /// The step that brings the credential to a node that joins.
+    pub(super) fn join_credential_on(&self, member: &Member) -> StepId {
+        if member.name == self.lead.name {
+            StepKind::JoinCredential.on(&member.name)
+        } else {
+            StepKind::JoinKubeconfig.on(&member.name)
+        }
+    }
+
     fn shared_pki(&mut self, member: &Member) -> Vec<StepId> {
+        let node = &member.name;
         let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
-        let parent = step_of("dir-kubernetes", member);
+        let parent = StepKind::Directory(DirectoryKind::Kubernetes).on(node);
         let directory = Action::Directory {
             path: pki.join("etcd"),
             mode: 0o755,
         };
-        let directory = self.add("dir-pki", member, Stage::Prepare, &[parent], QUICK_S, directory);
-        let made = self.on_first("certificates");
+        let kind = StepKind::Directory(DirectoryKind::Pki);
+        let directory = self.prepare_step(kind, member, &[parent], directory);
+        let mut needs = vec![directory];
+        needs.extend(self.founded_by(StepKind::Certificates));
         SHARED_PKI
             .iter()
             .map(|name| {
+                let source = SecretSource {
+                    node: self.lead.name.clone(),
+                    path: pki.join(name),
+                };
+                self.plan.secrets.insert(secret_id(&format!("pki/{name}")), source);
                 let content = Content::Secret(secret_id(&format!("pki/{name}")));
                 self.file(
-                    &format!("pki/{name}"),
+                    StepKind::Pki.part_on(name, node),
                     member,
                     pki.join(name),
                     content,
-                    &[directory.clone(), made.clone()],
+                    &needs,
                 )
             })
             .collect()

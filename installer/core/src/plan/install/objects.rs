@@ -1,63 +1,49 @@
 //! Kubernetes objects, and what is awaited before the work counts as done.
 
-use super::{ApplyWhen, KUBEADM_S, Planner, step_of};
+use super::{ApplyWhen, KUBEADM_S, Planner, StepKind};
 use crate::action::{Action, ClusterCondition};
 use crate::inventory::Role;
 use crate::name::StepId;
 use crate::plan::Stage;
-use std::collections::BTreeMap;
 
 impl Planner<'_> {
     pub(super) fn objects(&mut self) {
         let input = self.input;
-        let first = &input.members[0];
-        let init = self.on_first("init");
-        let kubelets = input.members[1..].iter().map(|m| match m.role() {
-            Role::ControlPlane => step_of("join-kubelet", m),
-            _ => step_of("join-worker", m),
-        });
-        let all_joined: Vec<_> = std::iter::once(init.clone()).chain(kubelets).collect();
-        let further = input.members[1..].iter().filter(|m| m.role() == Role::ControlPlane);
+        let lead = self.lead.name.clone();
+        let founded: Vec<StepId> = self.founded_by(StepKind::Init).into_iter().collect();
+        let joining = input.members.iter().filter(|m| !m.founds());
+        let mut all_joined = founded.clone();
+        all_joined.extend(joining.clone().map(|m| StepKind::kubelet_join(m.role()).on(&m.name)));
+        let further = joining.filter(|m| m.role() == Role::ControlPlane);
         let mut all_finished = all_joined.clone();
-        all_finished.extend(further.map(|m| step_of("finish-control-plane", m)));
+        all_finished.extend(further.map(|m| StepKind::FinishControlPlane.on(&m.name)));
         let condition = ClusterCondition::NodesReady(input.members.iter().map(|m| m.name.clone()).collect());
-        let ready = Action::Await { condition };
-        let ready = self.add("nodes-ready", first, Stage::Network, &all_joined, KUBEADM_S, ready);
-        let mut awaited: BTreeMap<StepId, Vec<ClusterCondition>> = BTreeMap::new();
+        let ready = self.add(
+            StepKind::NodesReady.of_cluster(),
+            &lead,
+            Stage::Network,
+            &all_joined,
+            KUBEADM_S,
+            Action::Await { condition },
+        );
         for group in &input.groups {
             let needs = match group.when {
-                ApplyWhen::FirstApiServer => vec![init.clone()],
+                ApplyWhen::FirstApiServer => founded.clone(),
                 ApplyWhen::AllReady => vec![ready.clone()],
             };
             let action = Action::Apply {
                 objects: group.objects.clone(),
             };
-            let applied = self.add(
-                &format!("apply-{}", group.name),
-                first,
-                group.stage,
-                &needs,
-                KUBEADM_S,
-                action,
-            );
-            awaited.insert(applied, rollouts(&group.objects));
-        }
-        for (applied, conditions) in awaited {
-            for condition in conditions {
+            let id = StepKind::Apply.part_of_cluster(&group.name);
+            let applied = self.add(id, &lead, group.stage, &needs, KUBEADM_S, action);
+            for condition in rollouts(&group.objects) {
                 let ClusterCondition::RolledOut { name, .. } = &condition else {
                     continue;
                 };
                 let mut needs = all_finished.clone();
                 needs.push(applied.clone());
-                let what = format!("rolled-out/{name}");
-                self.add(
-                    &what,
-                    first,
-                    Stage::Sample,
-                    &needs,
-                    KUBEADM_S,
-                    Action::Await { condition },
-                );
+                let id = StepKind::RolledOut.part_of_cluster(name);
+                self.add(id, &lead, group.stage, &needs, KUBEADM_S, Action::Await { condition });
             }
         }
     }

@@ -1,136 +1,135 @@
 //! What every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
 
-use super::{BULK_S, Member, Planner, QUICK_S, binary_step, bundle_role, kubeadm, step_of, steps_of, unit_word};
-use crate::action::{Action, Claims, Content, FeatureEvidence, KernelFeature};
+use super::{BULK_S, KUBEADM_S, Member, Planner, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
+use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature};
 use crate::bundle_index::BinaryPlace;
+use crate::inventory::Role;
+use crate::journal::EntryState;
 use crate::layout;
-use crate::name::{Digest, StepId};
+use crate::name::{Digest, NodeName, StepId};
 use crate::plan::claims::daemon_claims;
 use crate::plan::install::Joins;
+use crate::plan::key::DirectoryKind;
 use crate::plan::{PlanError, Stage};
 use std::path::Path;
 
-impl Planner<'_> {
-    /// Steps that every member needs before kubeadm runs; ends in `ready/<node>`-like needs by name.
-    pub(super) fn prepare(&mut self, member: &Member) -> Result<(), PlanError> {
-        let claim = self.add(
-            "claim",
-            member,
-            Stage::Prepare,
-            &[],
-            QUICK_S,
-            Action::Claim {
-                claims: daemon_claims(),
-            },
-        );
-        let features = self.add(
-            "kernel-features",
-            member,
-            Stage::Prepare,
-            std::slice::from_ref(&claim),
-            QUICK_S,
-            Action::KernelFeatures {
-                features: kernel_features(),
-            },
-        );
-        let after_claim = std::slice::from_ref(&claim);
-        let modules: String = kernel_features().iter().map(|f| format!("{}\n", f.module)).collect();
-        self.file(
-            "modules-file",
-            member,
-            layout::MODULES_FILE,
-            Content::Text(modules),
-            after_claim,
-        );
-        let settings: String = self
-            .input
-            .sysctls
-            .iter()
-            .map(|(name, value)| format!("{name} = {value}\n"))
-            .collect();
-        self.file(
-            "sysctl-file",
-            member,
-            layout::SYSCTL_FILE,
-            Content::Text(settings),
-            after_claim,
-        );
-        let sysctls = self.add(
-            "sysctls",
-            member,
-            Stage::Prepare,
-            &[features],
-            QUICK_S,
-            Action::Sysctls {
-                settings: self.input.sysctls.clone(),
-            },
-        );
-        let hosts_lines = self.input.hosts_lines.clone();
-        self.add(
-            "hosts",
-            member,
-            Stage::Prepare,
-            after_claim,
-            QUICK_S,
-            Action::HostsLines { lines: hosts_lines },
-        );
+/// Programs without which no member can be.
+const NEEDED_PROGRAMS: [&str; 7] = [
+    "kubeadm",
+    "kubelet",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "landfall",
+];
 
-        let mut configured = vec![claim.clone(), sysctls];
-        for (what, path) in [
-            ("dir-config", layout::CONFIG_DIR),
-            ("dir-cni-conf", layout::CNI_CONF_DIR),
-            ("dir-cni-bin", layout::CNI_BIN_DIR),
-            ("dir-kubernetes", layout::KUBERNETES_DIR),
-            // Pods mount these two; the kubelet would make them. They go again only when they are empty.
-            ("dir-modules", "/lib/modules"),
-            ("dir-certificates", "/etc/ssl/certs"),
-        ] {
+/// Directories that every member has.
+const DIRECTORIES: [(DirectoryKind, &str); 6] = [
+    (DirectoryKind::Config, layout::CONFIG_DIR),
+    (DirectoryKind::CniConf, layout::CNI_CONF_DIR),
+    (DirectoryKind::CniBin, layout::CNI_BIN_DIR),
+    (DirectoryKind::Kubernetes, layout::KUBERNETES_DIR),
+    // Pods mount these two; the kubelet would make them. They go again only when they are empty.
+    (DirectoryKind::Modules, "/lib/modules"),
+    (DirectoryKind::Certificates, "/etc/ssl/certs"),
+];
+
+impl Planner<'_> {
+    /// Steps that every member needs before kubeadm runs.
+    pub(super) fn prepare(&mut self, member: &Member) -> Result<(), PlanError> {
+        let claims = daemon_claims();
+        let claim = self.prepare_step(StepKind::Claim, member, &[], Action::Claim { claims });
+        let after_claim = std::slice::from_ref(&claim);
+        let sysctls = self.kernel(member, after_claim);
+        let lines = self.input.hosts_lines.clone();
+        self.prepare_step(StepKind::Hosts, member, after_claim, Action::HostsLines { lines });
+        let mut directories = vec![claim.clone(), sysctls];
+        for (kind, path) in DIRECTORIES {
             let action = Action::Directory {
                 path: path.into(),
                 mode: 0o755,
             };
-            configured.push(self.add(what, member, Stage::Prepare, after_claim, QUICK_S, action));
+            directories.push(self.prepare_step(StepKind::Directory(kind), member, after_claim, action));
         }
+        let mut configured = directories.clone();
+        configured.extend(self.configuration(member, &directories));
+        for (name, text) in &member.units {
+            let path = Path::new(layout::UNIT_DIR).join(name);
+            let id = StepKind::UnitFile.part_on(unit_word(name), &member.name);
+            configured.push(self.file(id, member, path, Content::Text(text.clone()), after_claim));
+        }
+        self.binaries(member, &directories)?;
+        self.units(member, &configured);
+        self.images(member);
+        Ok(())
+    }
+
+    /// Kernel features and settings, now and after the next boot; returns the step that sets them.
+    fn kernel(&mut self, member: &Member, after_claim: &[StepId]) -> StepId {
+        let features = kernel_features();
+        let modules: String = features.iter().map(|f| format!("{}\n", f.module)).collect();
+        let features = Action::KernelFeatures { features };
+        let features = self.prepare_step(StepKind::KernelFeatures, member, after_claim, features);
+        let id = StepKind::ModulesFile.on(&member.name);
+        self.file(id, member, layout::MODULES_FILE, Content::Text(modules), after_claim);
+        let settings = self.input.sysctls.clone();
+        let text = settings
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect();
+        let id = StepKind::SysctlFile.on(&member.name);
+        self.file(id, member, layout::SYSCTL_FILE, Content::Text(text), after_claim);
+        self.prepare_step(StepKind::Sysctls, member, &[features], Action::Sysctls { settings })
+    }
+
+    /// Configuration files, each of kubeadm's with a check by kubeadm itself.
+    fn configuration(&mut self, member: &Member, directories: &[StepId]) -> Vec<StepId> {
         let (kubeadm_config, kubelet_config) = match &member.joins {
-            Joins::First(config) | Joins::Worker(config) => (config, None),
+            Joins::Init(config) | Joins::Worker(config) => (config, None),
             Joins::ControlPlane { kubelet, control_plane } => (control_plane, Some(kubelet)),
         };
-        let texts = [
+        let mut files = vec![
             (
-                "containerd-config",
+                StepKind::ContainerdConfig,
                 layout::CONTAINERD_CONFIG,
                 &member.containerd_config,
             ),
-            ("cni-template", layout::CNI_TEMPLATE, &member.cni_template),
-            ("resolv-conf", layout::RESOLV_CONF, &member.resolv_conf),
-            ("kubeadm-config", layout::KUBEADM_CONFIG, kubeadm_config),
+            (StepKind::CniTemplate, layout::CNI_TEMPLATE, &member.cni_template),
+            (StepKind::ResolvConf, layout::RESOLV_CONF, &member.resolv_conf),
+            (StepKind::KubeadmConfig, layout::KUBEADM_CONFIG, kubeadm_config),
         ];
-        let directories = configured.clone();
-        let kubelet_config = kubelet_config.map(|text| ("kubelet-join-config", layout::KUBELET_JOIN_CONFIG, text));
-        for (what, path, text) in texts.into_iter().chain(kubelet_config) {
-            configured.push(self.file(what, member, path, Content::Text(text.clone()), &directories));
+        files.extend(kubelet_config.map(|text| (StepKind::KubeletJoinConfig, layout::KUBELET_JOIN_CONFIG, text)));
+        if member.role() == Role::ControlPlane {
+            files.push((
+                StepKind::ClusterConfig,
+                layout::CLUSTER_CONFIG,
+                &self.input.cluster_config,
+            ));
         }
-        for (name, text) in &member.units {
-            let path = Path::new(layout::UNIT_DIR).join(name);
-            configured.push(self.file(
-                &format!("unit-file/{}", unit_word(name)),
+        let write = |(kind, path, text): (StepKind, &str, &String)| {
+            self.file(
+                kind.on(&member.name),
                 member,
                 path,
                 Content::Text(text.clone()),
-                after_claim,
-            ));
+                directories,
+            )
+        };
+        let written = files.into_iter().map(write).collect();
+        let config = (StepKind::KubeadmConfigValid, StepKind::KubeadmConfig);
+        self.validate(config, member, layout::KUBEADM_CONFIG, kubeadm_config);
+        if let Some(text) = kubelet_config {
+            let config = (StepKind::KubeletJoinConfigValid, StepKind::KubeletJoinConfig);
+            self.validate(config, member, layout::KUBELET_JOIN_CONFIG, text);
         }
-        self.binaries(member, &directories)?;
-        self.validate("kubeadm-config", member, layout::KUBEADM_CONFIG, kubeadm_config);
-        if let Some((what, path, text)) = kubelet_config {
-            self.validate(what, member, path, text);
-        }
-        self.units(member, &configured)
+        written
     }
 
     fn binaries(&mut self, member: &Member, needs: &[StepId]) -> Result<(), PlanError> {
         let role = bundle_role(member.role());
-        for binary in self.input.index.binaries.iter().filter(|b| b.roles.contains(&role)) {
+        let index = self.input.index;
+        for binary in index.binaries.iter().filter(|b| b.roles.contains(&role)) {
             let directory = match binary.place {
                 BinaryPlace::Bin => layout::BIN_DIR,
                 BinaryPlace::Cni => layout::CNI_BIN_DIR,
@@ -141,109 +140,128 @@ impl Planner<'_> {
                 digest: binary.digest,
                 size_bytes: binary.size_bytes,
             };
-            self.add(
-                &binary_step(&binary.name),
-                member,
-                Stage::Prepare,
-                needs,
-                BULK_S,
-                action,
-            );
+            let id = StepKind::Binary.part_on(&binary.name, &member.name);
+            self.add(id, &member.name, Stage::Prepare, needs, BULK_S, action);
         }
-        for program in [
-            "kubeadm",
-            "kubelet",
-            "containerd",
-            "containerd-shim-runc-v2",
-            "ctr",
-            "runc",
-            "landfall",
-        ] {
-            if !self
-                .input
-                .index
+        let has = |program: &&str| {
+            index
                 .binaries
                 .iter()
-                .any(|b| b.name == program && b.roles.contains(&role))
-            {
-                return Err(PlanError::MissingFromBundle(format!("program {program}")));
-            }
+                .any(|b| b.name == **program && b.roles.contains(&role))
+        };
+        match NEEDED_PROGRAMS.iter().find(|program| !has(program)) {
+            Some(program) => Err(PlanError::MissingFromBundle(format!("program {program}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn units(&mut self, member: &Member, configured: &[StepId]) -> Result<(), PlanError> {
+    /// Units are started, or restarted when something that they read has changed: file, configuration, programs. Daemons that carry Pods
+    /// are restarted on one node after the other, each Ready again before the next.
+    fn units(&mut self, member: &Member, configured: &[StepId]) {
         for (name, text) in &member.units {
             let word = unit_word(name);
+            let programs: &[&str] = match word {
+                "containerd" => &["containerd", "containerd-shim-runc-v2", "ctr", "runc"],
+                "kubelet" => &["kubelet"],
+                _ => &["landfall"],
+            };
             let mut needs = configured.to_vec();
-            let program = match word.as_str() {
-                "containerd" => vec!["containerd", "containerd-shim-runc-v2", "ctr", "runc"],
-                "kubelet" => vec!["kubelet"],
-                _ => vec!["landfall"],
-            };
-            needs.extend(program.iter().map(|p| step_of(&binary_step(p), member)));
-            let configuration = if word == "containerd" {
-                member.containerd_config.as_str()
-            } else {
-                ""
-            };
-            let start = word != "kubelet";
-            let restart_on = Digest::of(format!("{text}\n{configuration}").as_bytes());
+            needs.extend(programs.iter().map(|p| StepKind::Binary.part_on(p, &member.name)));
+            let mut reads = text.clone();
+            if word == "containerd" {
+                reads.push_str(&member.containerd_config);
+            }
+            // containerd starts its shim and runc anew for each container: only the daemon itself has to be restarted for its program.
+            for program in &programs[..1] {
+                let digest = self
+                    .input
+                    .index
+                    .binaries
+                    .iter()
+                    .find(|b| b.name == *program)
+                    .map(|b| b.digest);
+                reads.extend(digest.map(|d| d.to_string()));
+            }
             let action = Action::Unit {
                 name: name.clone(),
-                start,
-                restart_on,
+                start: word != "kubelet",
+                restart_on: Digest::of(reads.as_bytes()),
             };
-            self.add(&format!("unit/{word}"), member, Stage::Prepare, &needs, QUICK_S, action);
+            let id = StepKind::Unit.part_on(word, &member.name);
+            let restarts = self.will_restart(&member.name, &id, &action);
+            if restarts {
+                needs.extend(self.last_restart.clone());
+            }
+            let id = self.add(id, &member.name, Stage::Prepare, &needs, QUICK_S, action);
+            if restarts {
+                self.last_restart = Some(self.ready_again(&member.name, id));
+            }
         }
+    }
+
+    /// Says whether a unit of a node that carries Pods is restarted by this step.
+    fn will_restart(&self, node: &NodeName, id: &StepId, action: &Action) -> bool {
+        let carries_pods =
+            StepKind::Unit.part_on("kubelet", node) == *id || StepKind::Unit.part_on("containerd", node) == *id;
+        let entry = self.input.owned.get(node).and_then(|own| own.newest(id));
+        let changed = entry.is_some_and(|e| e.state != EntryState::Owned || e.action != action.identity());
+        carries_pods && changed && self.input.record.formed
+    }
+
+    fn ready_again(&mut self, node: &NodeName, unit: StepId) -> StepId {
+        let action = Action::Await {
+            condition: ClusterCondition::NodesReady(vec![node.clone()]),
+        };
+        let part = unit
+            .as_str()
+            .trim_start_matches("unit/")
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let id = StepKind::NodeReadyAgain.part_on(&part, node);
+        let lead = self.lead.name.clone();
+        self.add(id, &lead, Stage::Prepare, &[unit], KUBEADM_S, action)
+    }
+
+    fn images(&mut self, member: &Member) {
         let role = bundle_role(member.role());
-        let images: Vec<_> = self
-            .input
-            .index
-            .images
-            .iter()
-            .filter(|i| i.roles.contains(&role))
-            .cloned()
-            .collect();
-        let containerd = step_of("unit/containerd", member);
+        let images = self.input.index.images.iter().filter(|i| i.roles.contains(&role));
+        let images = images.cloned().collect();
+        let containerd = StepKind::Unit.part_on("containerd", &member.name);
+        let id = StepKind::Images.on(&member.name);
         self.add(
-            "images",
-            member,
+            id,
+            &member.name,
             Stage::Images,
             &[containerd],
             BULK_S,
             Action::Images { images },
         );
-        Ok(())
     }
 
     /// Has kubeadm check a configuration before it acts on it. The digest makes another configuration another action.
-    fn validate(&mut self, what: &str, member: &Member, path: &str, config: &str) {
-        let mut needs = vec![what, "binary/kubeadm"];
-        if &member.name != self.first {
+    fn validate(&mut self, (valid, config): (StepKind, StepKind), member: &Member, path: &str, text: &str) {
+        let mut needs = vec![
+            config.on(&member.name),
+            StepKind::Binary.part_on("kubeadm", &member.name),
+        ];
+        if !member.founds() {
             // A file that the configuration names must be there.
-            needs.push("join-kubeconfig");
+            needs.push(self.join_credential_on(member));
         }
-        let needs = steps_of(&needs, member);
         let action = Action::Run {
             argv: kubeadm(&["config", "validate", "--config", path]),
             env: vec![(
                 "LANDFALL_CONFIG_DIGEST".to_owned(),
-                Digest::of(config.as_bytes()).to_string(),
+                Digest::of(text.as_bytes()).to_string(),
             )],
             creates: vec![],
             claims: Claims::default(),
             effects: vec![],
             stdout: None,
         };
-        self.add(
-            &format!("{what}-valid"),
-            member,
-            Stage::Prepare,
-            &needs,
-            QUICK_S,
-            action,
-        );
+        self.prepare_step(valid, member, &needs, action);
     }
 }
 

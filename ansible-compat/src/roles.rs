@@ -1,0 +1,510 @@
+//! Which group makes which machine: one table of the names that projects use, and the user's own names.
+//!
+//! Nothing is left out in silence. A machine without a role is an error beside machines with one, unless its group is
+//! known as something else or the inventory says to ignore it.
+
+use crate::faults::{Faults, Place};
+use crate::groups::{ALL, Groups, UNGROUPED};
+use landfall_core::explain::{Code, Diagnosis};
+use serde_json::Value;
+
+/// What a group is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    ControlPlane,
+    Worker,
+    Outside,
+    Etcd,
+    Bastion,
+    /// Known, and no part of a cluster.
+    Else,
+}
+
+/// Names of groups. A general word counts only beside one of the groups in the third column.
+///
+/// Sources: kubespray (`roles/dynamic_groups`, old names until March 2021), k3s-io/k3s-ansible, rancherfederal/rke2-ansible,
+/// easzlab/kubeasz, openshift-ansible 3, and names of kubeadm playbooks. The README has the table with its tests.
+#[rustfmt::skip]
+const NAMES: &[(Part, &[&str], &[&str])] = &[
+    (
+        Part::ControlPlane,
+        &[
+            "kube_control_plane", "control_plane", "masters", "kube-master", "kube_master", "master",
+            "kube_masters", "kube-masters", "control-plane", "controlplane", "control_planes",
+            "control-planes", "controlplanes", "kube-control-plane", "k8s_control_plane", "k8s_masters",
+            "k8s_master", "k8s-masters", "k8s-master", "k8s_controller", "k8s_controllers",
+            "kubernetes_masters", "kubernetes_master", "kubernetes_control_plane", "rke2_servers",
+            "rke2_server", "k3s_servers", "k3s_server", "k3s_masters", "k3s_master",
+        ],
+        &[],
+    ),
+    (
+        Part::ControlPlane,
+        &["server", "servers"],
+        &["agent", "agents", "k3s_cluster", "rke2_cluster"],
+    ),
+    (
+        Part::ControlPlane,
+        &["controller", "controllers"],
+        &["worker", "workers", "node", "nodes"],
+    ),
+    (
+        Part::Worker,
+        &[
+            "kube_node", "workers", "kube-node", "worker", "node", "nodes", "kube_nodes", "kube-nodes",
+            "kube_worker", "kube_workers", "kube-worker", "kube-workers", "k8s_workers", "k8s_worker",
+            "k8s-workers", "k8s-worker", "k8s_nodes", "k8s_node", "k8s-nodes", "k8s-node",
+            "kubernetes_workers", "kubernetes_worker", "kubernetes_nodes", "kubernetes_node", "worker_nodes",
+            "rke2_agents", "rke2_agent", "k3s_agents", "k3s_agent", "k3s_workers", "k3s_worker", "k3s_nodes",
+            "k3s_node", "minions", "compute_nodes",
+        ],
+        &[],
+    ),
+    (
+        Part::Worker,
+        &["agent", "agents"],
+        &["server", "servers", "k3s_cluster", "rke2_cluster"],
+    ),
+    (Part::Outside, &["outside"], &[]),
+    (Part::Etcd, &["etcd", "etcd_cluster", "etcd_servers"], &[]),
+    (Part::Bastion, &["bastion", "bastions"], &[]),
+    (
+        Part::Else,
+        &[
+            "lb", "lbs", "loadbalancer", "loadbalancers", "load_balancer", "load_balancers", "load-balancer",
+            "haproxy", "keepalived", "ex_lb", "ex-lb", "nginx_lb", "nfs", "nfs_server", "nfs_servers",
+            "nfs-server", "nfsserver", "storage", "glusterfs", "gfs_cluster", "ceph", "registry", "harbor",
+            "docker_registry", "monitoring", "prometheus", "grafana", "logging", "chrony", "ntp", "dns",
+            "dns_servers", "db", "database", "databases", "mysql", "postgres", "postgresql", "jenkins",
+            "gitlab", "proxy", "router", "dhcp", "pxe", "client", "clients", "installer", "deployer",
+            "ansible", "localhost", "local", "windows", "services", "calico_rr", "calico-rr",
+        ],
+        &[],
+    ),
+];
+
+/// Groups of workers that are never a name for the whole cluster: their members run workloads, whoever they are.
+const PLAIN_WORKERS: [&str; 4] = ["kube_node", "kube-node", "workers", "worker"];
+
+/// What the user says about groups: flags, and `landfall.groups` and `landfall.ignore`.
+#[derive(Debug, Default, Clone)]
+pub struct Wish {
+    /// Groups of control planes, besides the known ones.
+    pub control_plane: Vec<String>,
+    /// Groups of workers, besides the known ones.
+    pub worker: Vec<String>,
+    /// Groups of machines that look from outside, besides the known one.
+    pub outside: Vec<String>,
+    /// Groups and hosts that are no part of the cluster.
+    pub ignore: Vec<String>,
+    /// The control planes by name; every other member is a worker.
+    pub control_planes: Vec<String>,
+}
+
+impl Wish {
+    /// Takes `groups` and `ignore` out of the cluster variable; what is wrong there is reported.
+    pub fn take(&mut self, value: &Value, place: &Place, faults: &mut Faults) {
+        let wrong = |faults: &mut Faults, key: &str| {
+            let place = Place::new(&place.file, format!("{}.{key}", place.at));
+            faults.value(&place, "must be a name or a list of names");
+        };
+        let lists = [
+            ("controlPlane", &mut self.control_plane),
+            ("worker", &mut self.worker),
+            ("outside", &mut self.outside),
+        ];
+        let groups = value.get("groups");
+        for (key, into) in lists {
+            match groups.and_then(|g| g.get(key)).map(names) {
+                Some(Some(found)) => into.extend(found),
+                Some(None) => wrong(faults, &format!("groups.{key}")),
+                None => {}
+            }
+        }
+        if let Some(Value::Object(map)) = groups {
+            let known = ["controlPlane", "worker", "outside"];
+            for key in map.keys().filter(|key| !known.contains(&key.as_str())) {
+                let place = Place::new(&place.file, format!("{}.groups.{key}", place.at));
+                faults.value(&place, format_args!("is unknown; known: {}", known.join(", ")));
+            }
+        } else if groups.is_some() {
+            wrong(faults, "groups");
+        }
+        match value.get("ignore").map(names) {
+            Some(Some(found)) => self.ignore.extend(found),
+            Some(None) => wrong(faults, "ignore"),
+            None => {}
+        }
+    }
+
+    fn own(&self, part: Part) -> &[String] {
+        match part {
+            Part::ControlPlane => &self.control_plane,
+            Part::Worker => &self.worker,
+            Part::Outside => &self.outside,
+            _ => &[],
+        }
+    }
+}
+
+fn names(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(name) => Some(vec![name.clone()]),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// Who is what; each list in Ansible's order.
+#[derive(Debug, Default)]
+pub struct Roles {
+    /// Control planes.
+    pub control_planes: Vec<String>,
+    /// Machines that run workloads; a control plane may be among them.
+    pub workers: Vec<String>,
+    /// Machines outside.
+    pub outside: Vec<String>,
+    /// Members of groups for etcd.
+    pub etcd: Vec<String>,
+}
+
+impl Roles {
+    /// Says whether a host has a role.
+    pub fn has(&self, host: &str) -> bool {
+        [&self.control_planes, &self.workers, &self.outside]
+            .iter()
+            .any(|list| list.iter().any(|h| h == host))
+    }
+}
+
+/// Makes the roles of all machines, and reports those that have none.
+pub fn assign(groups: &Groups, wish: &Wish, file: &str, faults: &mut Faults) -> Roles {
+    let place = Place::new(&file.into(), "groups");
+    for name in [&wish.control_plane, &wish.worker, &wish.outside].into_iter().flatten() {
+        if groups.group(name).is_none() {
+            faults.value(
+                &place,
+                format_args!("there is no group {name}; there are: {}", sizes(groups)),
+            );
+        }
+    }
+    let mut roles = Roles {
+        control_planes: members(groups, wish, Part::ControlPlane),
+        workers: members(groups, wish, Part::Worker),
+        outside: members(groups, wish, Part::Outside),
+        etcd: members(groups, wish, Part::Etcd),
+    };
+    by_name(&mut roles, groups, wish, &place, faults);
+    if roles.control_planes.is_empty() {
+        no_control_plane(groups, file, faults);
+        return roles;
+    }
+    etcd_elsewhere(&roles, wish, groups, faults);
+    left_out(&roles, groups, wish, faults);
+    roles
+}
+
+/// Lets `--control-planes` decide: all other members become workers.
+fn by_name(roles: &mut Roles, groups: &Groups, wish: &Wish, place: &Place, faults: &mut Faults) {
+    if wish.control_planes.is_empty() {
+        return;
+    }
+    for host in wish.control_planes.iter().filter(|h| groups.host(h).is_none()) {
+        faults.value(
+            place,
+            format_args!("--control-planes names {host}, which is not in the inventory"),
+        );
+    }
+    let known = |host: &&String| groups.host(host).is_some();
+    let chosen: Vec<String> = wish.control_planes.iter().filter(known).cloned().collect();
+    let former: Vec<String> = roles
+        .control_planes
+        .iter()
+        .filter(|h| !chosen.contains(h))
+        .cloned()
+        .collect();
+    let mixed = roles.workers.iter().any(|h| roles.control_planes.contains(h));
+    roles.workers.retain(|h| mixed || !chosen.contains(h));
+    for host in former {
+        if !roles.workers.contains(&host) {
+            roles.workers.push(host);
+        }
+    }
+    roles.control_planes = chosen;
+}
+
+fn members(groups: &Groups, wish: &Wish, part: Part) -> Vec<String> {
+    let mut hosts: Vec<String> = vec![];
+    let mut add = |name: &str| {
+        for host in groups.hosts_in(name) {
+            let ignored = wish.ignore.iter().any(|i| i == host || i == name);
+            if !ignored && !hosts.iter().any(|h| h == host) {
+                hosts.push(host.to_owned());
+            }
+        }
+    };
+    wish.own(part).iter().for_each(|name| add(name));
+    // A group that the user names for one role has no other by its name.
+    let taken = |name: &str| {
+        let all = [&wish.control_plane, &wish.worker, &wish.outside];
+        all.into_iter().flatten().any(|n| n == name)
+    };
+    let names: Vec<&str> = known(groups, part).into_iter().filter(|n| !taken(n)).collect();
+    for name in &names {
+        if part != Part::Worker || !is_umbrella(groups, name) {
+            add(name);
+        }
+    }
+    hosts
+}
+
+/// Returns the names of a part that the inventory has.
+fn known(groups: &Groups, part: Part) -> Vec<&'static str> {
+    let there = |name: &&str| groups.group(name).is_some();
+    let rows = NAMES
+        .iter()
+        .filter(|(p, _, with)| *p == part && (with.is_empty() || with.iter().any(&there)));
+    rows.flat_map(|(_, names, _)| names.iter().copied())
+        .filter(|n| there(n))
+        .collect()
+}
+
+/// Says whether a group such as `nodes` is a name for the whole cluster: control planes and workers are groups below it.
+fn is_umbrella(groups: &Groups, name: &str) -> bool {
+    let below = groups.descendants(name);
+    let control_planes = known(groups, Part::ControlPlane);
+    !PLAIN_WORKERS.contains(&name) && below.iter().any(|g| control_planes.contains(g))
+}
+
+/// Lists the groups with their sizes.
+fn sizes(groups: &Groups) -> String {
+    let named = groups.names().filter(|n| ![ALL, UNGROUPED].contains(n));
+    let sizes: Vec<String> = named.map(|n| format!("{n} ({})", groups.hosts_in(n).len())).collect();
+    if sizes.is_empty() {
+        "none".to_owned()
+    } else {
+        sizes.join(", ")
+    }
+}
+
+fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
+    let what = format!(
+        "{file}: groups: no machine is in a group that landfall knows as control planes (kube_control_plane, \
+         control_plane, masters …); the inventory has: {}",
+        sizes(groups)
+    );
+    let next = "say which group is what: --control-plane-group NAME --worker-group NAME; or with two lines in group_vars/all.yml:\n\
+                landfall:\n  groups: {controlPlane: NAME, worker: NAME}";
+    faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+}
+
+/// etcd runs on the control planes: machines for etcd alone are refused, other differences told.
+fn etcd_elsewhere(roles: &Roles, wish: &Wish, groups: &Groups, faults: &mut Faults) {
+    let bastions = members(groups, wish, Part::Bastion);
+    let alone: Vec<&str> = roles
+        .etcd
+        .iter()
+        .map(String::as_str)
+        .filter(|h| !roles.has(h))
+        .collect();
+    if !alone.is_empty() {
+        let what = format!(
+            "etcd has machines of its own ({}); landfall runs etcd on the control planes",
+            alone.join(", ")
+        );
+        let next = "leave these machines out with landfall: {ignore: [etcd]}: the cluster then has its etcd on the control planes; or give \
+                    them a role";
+        faults.push(Diagnosis::new(Code::SpecTopology, what).next(next));
+    }
+    let workers: Vec<&str> = roles
+        .etcd
+        .iter()
+        .map(String::as_str)
+        .filter(|h| roles.has(h) && !roles.control_planes.iter().any(|c| c == h))
+        .collect();
+    if !workers.is_empty() {
+        faults.notice(format_args!(
+            "the inventory has etcd on {}; landfall runs it on the control planes alone ({})",
+            workers.join(", "),
+            roles.control_planes.join(", ")
+        ));
+    }
+    if !bastions.is_empty() {
+        let what = format!(
+            "the group bastion ({}) is a jump host for all other machines, and logins through one are not supported yet",
+            bastions.join(", ")
+        );
+        let next = "if the machines can be reached without it, say so: landfall: {ignore: [bastion]}";
+        faults.push(Diagnosis::new(Code::SpecTopology, what).next(next));
+    }
+}
+
+/// Every machine without a role is named.
+fn left_out(roles: &Roles, groups: &Groups, wish: &Wish, faults: &mut Faults) {
+    let bastions = members(groups, wish, Part::Bastion);
+    let elsewhere = known(groups, Part::Else);
+    for (host, found) in groups.hosts() {
+        let mine = groups.groups_of(host);
+        let named: Vec<&str> = mine.iter().copied().filter(|g| ![ALL, UNGROUPED].contains(g)).collect();
+        let ignored = wish.ignore.iter().any(|i| i == host || named.contains(&i.as_str()));
+        let told = roles.etcd.iter().chain(&bastions).any(|h| h == host);
+        if roles.has(host) || ignored || told {
+            continue;
+        }
+        let local = ["localhost", "127.0.0.1", "::1"].contains(&host)
+            || found.vars.get("ansible_connection").is_some_and(|v| v.value == "local");
+        let groups = if named.is_empty() {
+            "no group".to_owned()
+        } else {
+            named.join(", ")
+        };
+        if local || named.iter().any(|g| elsewhere.contains(g)) {
+            faults.notice(format_args!(
+                "{host} ({groups}) gets no role: it is no part of the cluster"
+            ));
+        } else {
+            let Place { file, at } = &found.place;
+            let group = named.first().copied().unwrap_or("NAME");
+            let what = format!("{file}: {at}: {host} gets no role: landfall does not know what it is for ({groups})");
+            let next = format!(
+                "say what it is: --worker-group {group} or --control-plane-group {group}; or with one line in group_vars/all.yml: \
+                 landfall: {{groups: {{worker: {group}}}}}, or landfall: {{ignore: [{}]}}",
+                named.first().copied().unwrap_or(host)
+            );
+            faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+        }
+    }
+}
+
+/// Adds the groups that kubespray makes before it logs in: `roles/dynamic_groups` of 2.29, and the old names.
+pub fn add_kubespray_groups(groups: &mut Groups) {
+    if !["kube_control_plane", "kube-master"]
+        .iter()
+        .any(|g| groups.group(g).is_some())
+    {
+        return;
+    }
+    for (new, from) in [
+        ("kube_control_plane", &["kube-master"][..]),
+        ("kube_node", &["kube-node"]),
+        ("calico_rr", &["calico-rr"]),
+        (
+            "k8s_cluster",
+            &[
+                "kube_control_plane",
+                "kube_node",
+                "calico_rr",
+                "kube-master",
+                "kube-node",
+                "k8s-cluster",
+            ],
+        ),
+    ] {
+        let hosts = from.iter().flat_map(|g| groups.hosts_in(g));
+        let have = groups.hosts_in(new);
+        let missing: Vec<(String, Place)> = hosts
+            .filter(|h| !have.contains(h))
+            .filter_map(|h| Some((h.to_owned(), groups.host(h)?.place.clone())))
+            .collect();
+        for (host, place) in missing {
+            groups.add_host(new, &host, None, &place);
+        }
+    }
+    groups.finish();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ini;
+
+    /// Returns the roles and all that was said.
+    fn roles(text: &str, wish: &Wish) -> (String, String) {
+        let mut faults = Faults::default();
+        let mut groups = Groups::new();
+        ini::parse(text, &"h".into(), &mut groups, &mut faults);
+        groups.finish();
+        let roles = assign(&groups, wish, "h", &mut faults);
+        let notices = faults.take_notices().join("\n");
+        let said: Vec<String> = faults.into_list().into_iter().map(|d| d.what).collect();
+        let found = format!("{} | {}", roles.control_planes.join(" "), roles.workers.join(" "));
+        (found, format!("{notices}{}", said.join("\n")))
+    }
+
+    #[test]
+    fn every_name_of_the_table_has_its_role() {
+        for (part, names, with) in NAMES {
+            for name in *names {
+                let beside = with.first().map(|w| format!("[{w}]\nz\n")).unwrap_or_default();
+                let masters = if *part == Part::ControlPlane {
+                    ""
+                } else {
+                    "[kube_control_plane]\nm\n"
+                };
+                let text = format!("{masters}[{name}]\nx\n{beside}");
+                let (found, said) = roles(&text, &Wish::default());
+                let (left, right) = found.split_once(" | ").unwrap();
+                let has = |list: &str| list.split(' ').any(|h| h == "x");
+                match part {
+                    Part::ControlPlane => assert!(has(left), "{name}: {found}"),
+                    Part::Worker => assert!(has(right), "{name}: {found}"),
+                    Part::Outside => assert_eq!(said, "", "{name}"),
+                    Part::Etcd => assert!(said.contains("machines of its own (x)"), "{name}: {said}"),
+                    Part::Bastion => assert!(said.contains("jump host"), "{name}: {said}"),
+                    Part::Else => assert!(said.contains("x") && said.contains("no part of"), "{name}: {said}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_without_a_role_is_never_dropped() {
+        let text = "[masters]\na\n[workers]\nb\n[gpu]\nc\n";
+        let (_, said) = roles(text, &Wish::default());
+        assert!(said.contains("c gets no role"), "{said}");
+        let gpu = vec!["gpu".to_owned()];
+        let wish = Wish {
+            worker: gpu.clone(),
+            ..Wish::default()
+        };
+        assert_eq!(roles(text, &wish), ("a | c b".to_owned(), String::new()));
+        let wish = Wish {
+            ignore: gpu,
+            ..Wish::default()
+        };
+        assert_eq!(roles(text, &wish), ("a | b".to_owned(), String::new()));
+        assert!(
+            roles("x\n[masters]\na\n", &Wish::default())
+                .1
+                .contains("x gets no role")
+        );
+    }
+
+    #[test]
+    fn a_group_of_all_nodes_is_no_group_of_workers() {
+        let text = "[masters]\na\n[workers]\nb\n[nodes:children]\nmasters\nworkers\n";
+        assert_eq!(roles(text, &Wish::default()), ("a | b".to_owned(), String::new()));
+        let text = "[kube_control_plane]\na\n[kube_node:children]\nkube_control_plane\n";
+        assert_eq!(roles(text, &Wish::default()).0, "a | a");
+    }
+
+    #[test]
+    fn control_planes_can_be_named_one_by_one() {
+        let wish = Wish {
+            control_planes: vec!["a".into()],
+            ..Wish::default()
+        };
+        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &wish).0, "a | c b");
+        let wish = Wish {
+            control_planes: ["a", "b", "c"].map(String::from).to_vec(),
+            ..Wish::default()
+        };
+        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &wish).0, "a b c | ");
+    }
+
+    #[test]
+    fn unknown_groups_are_listed_with_their_sizes() {
+        let (_, said) = roles("[web]\na\nb\n[db]\nc\n", &Wish::default());
+        assert!(said.contains("web (2), db (1)"), "{said}");
+    }
+}

@@ -1,0 +1,318 @@
+//! Variables of other projects that say what the cluster is: taken over, or named with what to do instead.
+//!
+//! Networks are taken over. Of the rest, what equals landfall's own is passed over, and all else is told in one block.
+
+use crate::faults::{Faults, Place};
+use crate::groups::Vars;
+use crate::template::Scope;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Variables that are taken over, with the field of `cluster.yaml`.
+#[rustfmt::skip]
+const MAPPED: &[(&str, &[&str])] = &[
+    (
+        "podNetworkCidr",
+        &[
+            "kube_pods_subnet", "CLUSTER_CIDR", "pod_network_cidr", "pod_cidr", "pod_subnet", "pods_cidr",
+            "cluster_cidr", "kube_pod_cidr", "kubernetes_pod_network_cidr", "k8s_pod_network_cidr",
+            "k8s_pod_cidr", "kubeadm_pod_network_cidr", "rke2_cluster_cidr", "k3s_cluster_cidr",
+            "osm_cluster_network_cidr", "kube_pods_cidr",
+        ],
+    ),
+    (
+        "serviceCidr",
+        &[
+            "kube_service_addresses", "SERVICE_CIDR", "service_cidr", "service_subnet", "services_cidr",
+            "kube_service_cidr", "kubernetes_service_cidr", "k8s_service_cidr", "kubeadm_service_cidr",
+            "rke2_service_cidr", "k3s_service_cidr", "openshift_portal_net", "openshift_master_portal_net",
+        ],
+    ),
+    (
+        "clusterDomain",
+        &[
+            "dns_domain", "CLUSTER_DNS_DOMAIN", "cluster_domain", "kubernetes_dns_domain",
+        ],
+    ),
+];
+
+/// Variables that are not taken over: names, values that equal landfall's own, and what to do.
+#[rustfmt::skip]
+const TOLD: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "kube_version", "K8S_VER", "k8s_version", "kubernetes_version", "kube_ver", "kubeadm_version",
+            "kubelet_version", "k3s_version", "rke2_version", "INSTALL_RKE2_VERSION", "openshift_release",
+            "etcd_version", "containerd_version",
+        ],
+        &[],
+        "the bundle decides the versions (landfall bundle inspect)",
+    ),
+    (
+        &[
+            "kube_network_plugin", "CLUSTER_NETWORK", "network_plugin", "cni", "cni_plugin",
+            "pod_network_plugin", "rke2_cni", "kubernetes_cni", "k8s_cni", "kubernetes_pod_network",
+            "calico_iface", "flannel_backend", "flannel_backend_type",
+        ],
+        &["flannel", "vxlan"],
+        "landfall installs flannel with VXLAN",
+    ),
+    (
+        &["flannel_iface", "flannel_interface"],
+        &[],
+        "set ip or access_ip of each machine instead",
+    ),
+    (
+        &["kube_proxy_mode", "PROXY_MODE", "k8s_proxy_mode"],
+        &["nftables"],
+        "set proxyMode: nftables or iptables",
+    ),
+    (&["kube_proxy_remove"], &["false"], "landfall installs kube-proxy"),
+    (
+        &[
+            "kube_image_repo", "gcr_image_repo", "docker_image_repo", "quay_image_repo", "github_image_repo",
+            "registry_host", "files_repo", "image_repository", "k8s_image_repository",
+            "kubernetes_image_repository", "image_registry", "insecure_registry", "INSECURE_REG",
+            "containerd_registries_mirrors", "containerd_insecure_registries", "registry_mirrors",
+            "private_registry", "system_default_registry", "rke2_system_default_registry", "privateRegistry",
+        ],
+        &[],
+        "images come from the bundle; landfall uses no registry",
+    ),
+    (
+        &["container_manager", "CONTAINER_RUNTIME", "container_runtime"],
+        &["containerd"],
+        "landfall installs containerd",
+    ),
+    (
+        &["upstream_dns_servers", "kubernetes_dns_servers"],
+        &[],
+        "set upstreamDns",
+    ),
+    (
+        &[
+            "supplementary_addresses_in_ssl_keys", "MASTER_CERT_HOSTS", "apiserver_cert_extra_sans",
+            "api_server_cert_sans", "rke2_additional_sans", "tls_san", "apiServerCertSANs",
+        ],
+        &[],
+        "set apiServerCertSans",
+    ),
+    (
+        &[
+            "loadbalancer_apiserver", "apiserver_loadbalancer_domain_name", "apiserver_endpoint",
+            "api_endpoint", "rke2_api_ip", "control_plane_endpoint", "kubeadm_control_plane_endpoint",
+            "kube_vip_address", "k8s_vip", "control_plane_vip",
+        ],
+        &[],
+        "every node balances to all API servers itself; for clients outside set apiServerCertSans, and controlPlaneEndpoint for its name",
+    ),
+    (
+        &["kube_vip_enabled", "rke2_ha_mode", "rke2_ha_mode_kubevip"],
+        &["false"],
+        "landfall has no virtual IP",
+    ),
+    (
+        &["kube_apiserver_port", "SECURE_PORT", "api_port"],
+        &["6443"],
+        "the API server has port 6443",
+    ),
+    (
+        &["kube_network_node_prefix", "NODE_CIDR_LEN"],
+        &["24"],
+        "every node takes a /24 of the pod network",
+    ),
+    (
+        &[
+            "enable_dual_stack_networks", "ipv6_stack", "kube_pods_subnet_ipv6",
+            "kube_service_addresses_ipv6",
+        ],
+        &["false"],
+        "clusters of landfall are IPv4",
+    ),
+    (
+        &[
+            "extra_server_args", "extra_agent_args", "server_config_yaml", "k3s_server", "k3s_agent",
+            "rke2_config", "rke2_server_options", "rke2_agent_options", "kubelet_custom_flags",
+            "kube_kubeadm_apiserver_extra_args", "kube_feature_gates",
+        ],
+        &[],
+        "arguments of programs are not taken over",
+    ),
+    (
+        &["node_labels", "node_taints", "k8s_node_labels", "openshift_node_labels"],
+        &[],
+        "labels and taints are not set; use kubectl afterwards",
+    ),
+    (
+        &[
+            "ingress_nginx_enabled", "metallb_enabled", "cert_manager_enabled", "metrics_server_enabled",
+            "dashboard_enabled", "helm_enabled", "local_path_provisioner_enabled", "argocd_enabled",
+        ],
+        &["false"],
+        "landfall installs its own ingress proxy and no other add-on",
+    ),
+    (
+        &["cluster_name"],
+        &["cluster.local"],
+        "in kubespray this is the DNS domain: set clusterDomain; a name of the cluster is name",
+    ),
+];
+
+/// Says whether a variable is taken over.
+pub fn is_mapped(name: &str) -> bool {
+    MAPPED.iter().any(|(_, names)| names.contains(&name))
+}
+
+/// Collects settings of the members of a cluster.
+#[derive(Debug, Default)]
+pub struct Settings {
+    mapped: BTreeMap<&'static str, (Value, Place)>,
+    told: Vec<(String, String, &'static str)>,
+}
+
+impl Settings {
+    /// Looks at the variables of one member.
+    pub fn look(&mut self, vars: &Vars, scope: &Scope, faults: &mut Faults) {
+        for (field, names) in MAPPED {
+            for name in *names {
+                let Some(var) = vars.get(*name) else { continue };
+                match scope.value(&var.value) {
+                    Ok(value) if is_empty(&value) => {}
+                    Ok(value) => self.map(field, single(value), &var.place, faults),
+                    Err(why) => faults.value(&var.place, why),
+                }
+            }
+        }
+        for (names, ours, todo) in TOLD {
+            for name in *names {
+                let Some(var) = vars.get(*name) else { continue };
+                let value = scope.value(&var.value).ok();
+                let same = value
+                    .as_ref()
+                    .is_some_and(|v| is_empty(v) || ours.contains(&text(v).as_str()));
+                if !same && !self.told.iter().any(|(known, _, _)| known == name) {
+                    let Place { file, at } = &var.place;
+                    self.told.push(((*name).to_owned(), format!("{file}: {at}"), todo));
+                }
+            }
+        }
+    }
+
+    fn map(&mut self, field: &'static str, value: Value, place: &Place, faults: &mut Faults) {
+        match self.mapped.get(field) {
+            Some((first, at)) if *first != value => faults.value(
+                place,
+                format_args!(
+                    "differs from {}: {}; a cluster has one {field}: set landfall.{field}",
+                    at.file, at.at
+                ),
+            ),
+            Some(_) => {}
+            None => drop(self.mapped.insert(field, (value, place.clone()))),
+        }
+    }
+
+    /// Returns what is taken over, and tells the rest. Fields in `set` are the user's own and win.
+    pub fn finish(self, set: &dyn Fn(&str) -> bool, faults: &mut Faults) -> Vec<(&'static str, Value, Place)> {
+        if !self.told.is_empty() {
+            let lines = self
+                .told
+                .iter()
+                .map(|(name, place, todo)| format!("\n  {name} ({place}): {todo}"));
+            faults.notice(format_args!(
+                "variables that landfall does not follow; fields are those of cluster.yaml or of the variable landfall:{}",
+                lines.collect::<String>()
+            ));
+        }
+        let mapped = self.mapped.into_iter().filter(|(field, _)| !set(field));
+        mapped.map(|(field, (value, place))| (field, value, place)).collect()
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// A list of one thing is that thing, as rke2 takes it.
+fn single(value: Value) -> Value {
+    match value {
+        Value::Array(mut items) if items.len() == 1 => items.remove(0),
+        other => other,
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.to_ascii_lowercase(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+    use std::sync::Arc;
+
+    /// Looks at these variables; returns what is taken over and what is told.
+    fn look(text: &str) -> (String, String) {
+        let mut faults = Faults::default();
+        let Value::Object(map) = document::parse(text).unwrap().value else {
+            panic!("a mapping");
+        };
+        let vars = crate::yaml::vars(&map, &"f".into(), "");
+        let scope = Scope::new(
+            map.into_iter().collect(),
+            crate::Keys::default(),
+            Arc::default(),
+            vec![],
+        );
+        let mut settings = Settings::default();
+        settings.look(&vars, &scope, &mut faults);
+        let mapped = settings.finish(&|field| field == "clusterDomain", &mut faults);
+        let mapped: Vec<_> = mapped
+            .iter()
+            .map(|(field, value, _)| format!("{field}={value}"))
+            .collect();
+        let problems: Vec<_> = faults.found().iter().map(|d| d.what.clone()).collect();
+        (mapped.join(" "), faults.take_notices().join("") + &problems.join(""))
+    }
+
+    #[test]
+    fn settings_are_taken_over_told_or_passed_over() {
+        for (_, names) in MAPPED.iter().take(2) {
+            for name in *names {
+                let (mapped, told) = look(&format!("{name}: 10.1.0.0/16"));
+                assert!(
+                    mapped.ends_with("=\"10.1.0.0/16\"") && told.is_empty(),
+                    "{name}: {mapped} {told}"
+                );
+            }
+        }
+        for (names, ours, todo) in TOLD {
+            for name in *names {
+                let (_, told) = look(&format!("{name}: something"));
+                assert!(told.contains(&format!("{name} (f: {name}): {todo}")), "{name}: {told}");
+                for same in ours.iter().chain(&["''"]) {
+                    assert_eq!(look(&format!("{name}: {same}")).1, "", "{name}: {same}");
+                }
+            }
+        }
+        assert_eq!(
+            look("rke2_cluster_cidr: [10.1.0.0/16]").0,
+            "podNetworkCidr=\"10.1.0.0/16\""
+        );
+        assert_eq!(look("dns_domain: x.org").0, "", "the user's own field wins");
+        assert!(
+            look("kube_pods_subnet: 10.1.0.0/16\nCLUSTER_CIDR: 10.2.0.0/16")
+                .1
+                .contains("differs from f: kube_pods_subnet")
+        );
+    }
+}

@@ -1,0 +1,48 @@
+"""Prints, for each inventory directory on standard input, what ansible-inventory prints, as one line of JSON.
+
+One process reads many inventories: starting Python takes longer than reading one. Caches that Ansible keeps per
+process are emptied between them.
+"""
+import contextlib
+import io
+import json
+import sys
+
+from ansible.cli.inventory import InventoryCLI
+from ansible.parsing.vault import VaultSecretsContext
+from ansible.plugins.vars import host_group_vars
+from ansible.utils.context_objects import GlobalCLIArgs
+
+
+def ask(source, *flags):
+    for cache in (host_group_vars.CANONICAL_PATHS, host_group_vars.FOUND):
+        cache.clear()
+    host_group_vars.NAK.clear()
+    # The arguments of a process are a singleton; each call here is a process of its own.
+    GlobalCLIArgs._Singleton__instance = None
+    VaultSecretsContext._current = None
+    cli = InventoryCLI(["ansible-inventory", "-i", source, *flags])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            cli.run()
+        except SystemExit:
+            pass
+    return out.getvalue()
+
+
+def main():
+    for line in sys.stdin:
+        source = line.strip()
+        try:
+            answer = {
+                "list": json.loads(ask(source, "--list")),
+                "export": json.loads(ask(source, "--list", "--export")),
+                "graph": ask(source, "--graph").rstrip("\n"),
+            }
+        except Exception as error:  # the test shows what could not be asked
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+main()

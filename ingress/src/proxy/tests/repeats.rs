@@ -1,0 +1,187 @@
+//! What is sent again, and how often at most: requests that an endpoint refused, did not answer, or may have seen.
+//!
+//! The kinds are those of kubernetes/ingress-nginx#9332 (one request goes through all kept connections), grpc/grpc-go#262 and
+//! dotnet/aspnetcore#17484 (streams refused above a limit), and RFC 9113, 8.7.
+
+use super::ends::{ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
+use super::frames::{self, Raw};
+use crate::limits::{Limits, REPEATS, RETRIES_PER_SECOND, RETRIES_SAVED};
+use futures_util::future::join_all;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What an endpoint of HTTP/2 does with a stream.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Answers,
+    Refuses,
+    /// Says that the stream before was the last one that it took, and closes.
+    Leaves,
+}
+
+/// An endpoint of HTTP/2 that does so with each stream, by its place on its connection; counts streams.
+async fn http2_endpoint(does: fn(usize) -> Does) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let streams = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&streams);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut raw = Raw::accept(stream).await;
+                let (mut place, mut last) = (0, 0);
+                while let Some(frame) = raw.next().await {
+                    if frame.kind != frames::HEADERS {
+                        continue;
+                    }
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    match does(place) {
+                        // `:status: 200` is in the static table.
+                        Does::Answers => {
+                            let flags = frames::END_HEADERS | frames::END_STREAM;
+                            raw.send(frames::HEADERS, flags, frame.stream, &[0x88]).await;
+                        }
+                        Does::Refuses => raw.send(frames::RST_STREAM, 0, frame.stream, &[0, 0, 0, 7]).await,
+                        Does::Leaves => {
+                            let body = [u32::to_be_bytes(last), [0; 4]].concat();
+                            raw.send(frames::GOAWAY, 0, 0, &body).await;
+                            return;
+                        }
+                    }
+                    (place, last) = (place + 1, frame.stream);
+                }
+            });
+        }
+    });
+    (address, streams)
+}
+
+async fn statuses(address: SocketAddr, count: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(status(&ask(address, &get("h")).await).to_owned());
+    }
+    all
+}
+
+fn over_http2() -> serde_json::Value {
+    json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" })
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_repeated_within_the_bound_also_on_a_kept_connection() {
+    let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Refuses }).await;
+    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 1).await, ["200"]);
+    // A new connection takes its first stream.
+    assert_eq!(statuses(proxy.address, 1).await, ["200"]);
+    assert_eq!(streams.load(Ordering::SeqCst), 3);
+    let (never, streams) = http2_endpoint(|_| Does::Refuses).await;
+    let proxy = proxy_wishing(&[never], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 1).await, ["502"]);
+    assert_eq!(streams.load(Ordering::SeqCst), 1 + REPEATS);
+}
+
+#[tokio::test]
+async fn a_refused_stream_goes_to_another_endpoint_first() {
+    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
+    let (always, _) = http2_endpoint(|_| Does::Answers).await;
+    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 20).await, ["200"; 20]);
+    assert!(
+        refused.load(Ordering::SeqCst) <= 20,
+        "each request is refused once at most"
+    );
+}
+
+#[tokio::test]
+async fn requests_above_the_last_stream_of_a_goaway_get_a_new_connection() {
+    let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Leaves }).await;
+    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 10).await, ["200"; 10]);
+    assert!(streams.load(Ordering::SeqCst) < 20);
+}
+
+/// An endpoint that keeps connections until it is told to be bad; then it reads requests and closes. Counts requests since.
+async fn turning() -> (SocketAddr, Arc<AtomicBool>, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let (bad, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let told = (Arc::clone(&bad), Arc::clone(&seen));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (bad, seen) = told.clone();
+            tokio::spawn(async move {
+                while let Ok(1..) = stream.read(&mut [0; 4096]).await {
+                    if bad.load(Ordering::SeqCst) {
+                        seen.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, bad, seen)
+}
+
+#[tokio::test]
+async fn a_request_that_ends_its_connection_does_not_go_through_all_kept_ones() {
+    for quick in [true, false] {
+        let (only, bad, seen) = turning().await;
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let proxy = proxy_with(&[only], limits).await;
+        let warm = join_all((0..20).map(|_| async { ask(proxy.address, &get("h")).await })).await;
+        assert!(warm.iter().all(|answer| status(answer) == "200"));
+        bad.store(true, Ordering::SeqCst);
+        assert_eq!(statuses(proxy.address, 1).await, ["502"], "quick: {quick}");
+        assert_eq!(
+            seen.load(Ordering::SeqCst),
+            2,
+            "quick: {quick}: the kept connection, and one new one"
+        );
+    }
+}
+
+#[tokio::test]
+async fn repeats_of_all_requests_have_one_budget() {
+    let asked = 2 * RETRIES_SAVED as usize;
+    let (only, streams) = http2_endpoint(|_| Does::Refuses).await;
+    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    let start = std::time::Instant::now();
+    assert!(
+        statuses(proxy.address, asked)
+            .await
+            .iter()
+            .all(|status| status == "502")
+    );
+    let earned = asked / 5 + RETRIES_PER_SECOND as usize * (1 + start.elapsed().as_secs() as usize);
+    let repeats = streams.load(Ordering::SeqCst) - asked;
+    assert!(
+        repeats <= RETRIES_SAVED as usize + earned,
+        "{repeats} repeats of {asked} requests"
+    );
+}
+
+#[tokio::test]
+async fn refused_connections_are_outside_the_budget() {
+    let (alpha, _) = endpoint("alpha").await;
+    let proxy = proxy(&[dead(), alpha]).await;
+    let asked = 3 * RETRIES_SAVED as usize;
+    assert!(
+        statuses(proxy.address, asked)
+            .await
+            .iter()
+            .all(|status| status == "200")
+    );
+}

@@ -1,0 +1,95 @@
+//! Looks at what steps are about. Reads only; `landfall_core::observe` judges.
+
+use super::{images, system, unit};
+use crate::agent::Agent;
+use crate::error::Result;
+use crate::files;
+use landfall_core::action::{Action, Content};
+use landfall_core::journal::{Entry, Ownership};
+use landfall_core::observe::{Observation, Observations};
+use landfall_core::plan::Step;
+use std::path::{Path, PathBuf};
+
+/// Looks at what several steps are about.
+pub fn observe_all(agent: &Agent, steps: &[Step]) -> Result<Observations> {
+    let own: Ownership = agent.ownership()?;
+    let look = |step: &Step| Ok((step.id.clone(), observe(agent, &step.action, own.newest(&step.id))?));
+    steps.iter().map(look).collect()
+}
+
+/// Looks at what one action is about. `entry` is its newest record, whose stamp may save reading a file.
+pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<Observation> {
+    let host = &agent.host;
+    Ok(match action {
+        Action::Directory { path, .. } => Observation::Directory {
+            exists: host.at(path).is_dir(),
+        },
+        Action::File { path, content, .. } => observe_file(agent, path, Some(content), entry)?,
+        Action::Binary { path, .. } => observe_file(agent, path, None, entry)?,
+        Action::HostsLines { lines } => Observation::HostsLines {
+            missing: system::missing_hosts_lines(host, lines)?,
+        },
+        Action::Sysctls { settings } => {
+            let differing = system::differing_sysctls(host, settings).into_iter();
+            let value = |(name, _): (String, String)| {
+                let value = system::read_sysctl(host, &name);
+                (name, value)
+            };
+            Observation::Sysctls {
+                differing: differing.map(value).collect(),
+            }
+        }
+        Action::KernelFeatures { features } => {
+            let absent = features.iter().filter(|f| !system::has_feature(host, &f.evidence));
+            Observation::Features {
+                absent: absent.map(|f| f.module.clone()).collect(),
+            }
+        }
+        Action::Unit { name, .. } => unit::observe(agent, name)?,
+        Action::Images { images } => {
+            let missing = images::missing(agent, images)?;
+            Observation::Images {
+                missing: missing.iter().map(|i| i.reference.to_string()).collect(),
+            }
+        }
+        Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
+            let missing: Vec<PathBuf> = creates.iter().filter(|p| !host.at(p).exists()).cloned().collect();
+            Observation::Paths { missing }
+        }
+        Action::Claim { .. }
+        | Action::Apply { .. }
+        | Action::Await { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::FinishUndo { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Observation::Nothing,
+    })
+}
+
+/// The stamp of the record saves hashing a hundred megabytes: who has not changed the file has not changed its content.
+fn observe_file(agent: &Agent, path: &Path, content: Option<&Content>, entry: Option<&Entry>) -> Result<Observation> {
+    let real = agent.host.at(path);
+    let stamp = files::stamp(&real);
+    let same_as_recorded = stamp.is_some() && entry.is_some_and(|e| e.stamp == stamp);
+    let secret = match content {
+        Some(Content::Secret(id)) => agent.secret(id),
+        _ => None,
+    };
+    let holds_secret = match &secret {
+        Some(secret) => Some(files::read(&real)?.is_some_and(|found| found == secret.expose())),
+        None => None,
+    };
+    let public = !matches!(content, Some(Content::Secret(_) | Content::Generated(_)));
+    let digest = if public && stamp.is_some() && !same_as_recorded {
+        Some(files::digest(&real)?)
+    } else {
+        None
+    };
+    Ok(Observation::File {
+        mode: files::mode_of(&real),
+        same_as_recorded,
+        digest,
+        holds_secret,
+    })
+}

@@ -1,0 +1,186 @@
+//! The question before something is taken back. It names the runs and says plainly what goes, so that nobody confirms more than is meant.
+
+use crate::output::write_stderr;
+use crate::render::plural;
+use jiff::{Timestamp, tz::TimeZone};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::name::NodeName;
+use landfall_engine::run::UndoSummary;
+use std::io::IsTerminal;
+
+/// Says what would be taken back. `now_ms` is the present, in milliseconds since 1970.
+fn what_goes(undo: &UndoSummary, now_ms: u64) -> String {
+    let mut text = format!(
+        "`landfall {}` takes back {}:\n",
+        undo.command.as_str(),
+        plural(undo.runs.len(), "run")
+    );
+    for run in &undo.runs {
+        let on: Vec<String> = run.steps.iter().map(|(node, n)| format!("{n} on {node}")).collect();
+        text.push_str(&format!(
+            "  run {}: `landfall {}` by {}, {}; {} ({})\n",
+            run.number,
+            run.start.command,
+            if run.start.owner.is_empty() {
+                "an unknown user"
+            } else {
+                &run.start.owner
+            },
+            moment(run.start.at_ms, now_ms),
+            plural(run.step_count(), "step"),
+            on.join(", ")
+        ));
+    }
+    let nodes: Vec<&str> = undo.removes_nodes.iter().map(NodeName::as_str).collect();
+    text.push_str(&match nodes.as_slice() {
+        _ if undo.removes_cluster => "This removes the WHOLE CLUSTER, with everything stored in it.\n".to_owned(),
+        [] => "The cluster stays, with all its nodes.\n".to_owned(),
+        [node] => format!("This removes node {node} from the cluster. The cluster stays.\n"),
+        nodes => format!(
+            "This removes the nodes {} from the cluster. The cluster stays.\n",
+            nodes.join(", ")
+        ),
+    });
+    let absent = undo.absent.iter();
+    text.extend(absent.map(|node| format!("{node} does not answer: what lies there stays until this is run again.\n")));
+    text
+}
+
+/// A time in UTC, and how long ago it was.
+fn moment(at_ms: u64, now_ms: u64) -> String {
+    let at = i64::try_from(at_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let Some(at) = at else {
+        return "at an unknown time".to_owned();
+    };
+    let date = at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC");
+    const MINUTE_MS: u64 = 60_000;
+    let Some(minutes) = now_ms.checked_sub(at_ms).map(|ms| ms / MINUTE_MS) else {
+        return format!("{date} (ahead of this machine's clock)");
+    };
+    let ago = match minutes {
+        0 => "just now".to_owned(),
+        1..120 => format!("{} ago", plural(minutes as usize, "minute")),
+        120..2880 => format!("{} ago", plural(minutes as usize / 60, "hour")),
+        _ => format!("{} ago", plural(minutes as usize / 1440, "day")),
+    };
+    format!("{date} ({ago})")
+}
+
+/// Requires typing the cluster's name on a terminal, so that it is not confirmed by accident.
+pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("this needs a confirmation, and standard input is no terminal"));
+    }
+    let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    let what = what_goes(undo, now_ms);
+    write_stderr(&format!("{what}Type the cluster's name ({}) to go on: ", undo.cluster));
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    if read.is_ok() && line.trim() == undo.cluster {
+        Ok(())
+    } else {
+        Err(refused("not confirmed; nothing was done"))
+    }
+}
+
+fn refused(why: &str) -> Diagnosis {
+    Diagnosis::new(Code::Usage, why).next("use --yes in scripts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_core::journal::RunStart;
+    use landfall_core::run_history::FleetRun;
+    use landfall_engine::run::UndoCommand;
+
+    /// 2026-11-28 05:00 UTC.
+    const NOW: u64 = 1_795_842_000_000;
+    const HOUR: u64 = 3_600_000;
+
+    fn run(number: u64, hours_ago: u64) -> FleetRun {
+        FleetRun {
+            start: RunStart {
+                run: format!("id-{number}").parse().unwrap(),
+                number: Some(number),
+                command: "install".to_owned(),
+                owner: "ann@desk".to_owned(),
+                at_ms: NOW - hours_ago * HOUR,
+                cluster: "ship".to_owned(),
+                continues: None,
+                takes_back: vec![],
+                bundle: None,
+            },
+            number,
+            outcome: None,
+            steps: [("cp-1", 20), ("w-1", 1)]
+                .map(|(node, n)| (node.parse().unwrap(), n))
+                .into(),
+        }
+    }
+
+    fn undo(command: UndoCommand, runs: Vec<FleetRun>, removes_cluster: bool, removes_nodes: &[&str]) -> UndoSummary {
+        UndoSummary {
+            command,
+            cluster: "ship".to_owned(),
+            runs,
+            removes_cluster,
+            removes_nodes: removes_nodes.iter().map(|n| n.parse().unwrap()).collect(),
+            absent: vec![],
+        }
+    }
+
+    #[test]
+    fn every_kind_of_question() {
+        let lost = UndoSummary {
+            absent: vec!["w-2".parse().unwrap()],
+            ..undo(UndoCommand::Uninstall, vec![run(2, 5), run(1, 720)], true, &["cp-1"])
+        };
+        let cases = [
+            (
+                "a changed setting",
+                undo(UndoCommand::Rollback, vec![run(3, 0)], false, &[]),
+            ),
+            (
+                "one node joined",
+                undo(UndoCommand::Rollback, vec![run(3, 1)], false, &["w-2"]),
+            ),
+            (
+                "a chain of unfinished runs",
+                undo(
+                    UndoCommand::Rollback,
+                    vec![run(4, 3), run(3, 50)],
+                    false,
+                    &["w-2", "w-3"],
+                ),
+            ),
+            (
+                "the founding run",
+                undo(UndoCommand::Rollback, vec![run(1, 49)], true, &["cp-2"]),
+            ),
+            ("everything, with an absent node", lost),
+        ];
+        let text: String = cases
+            .iter()
+            .map(|(name, undo)| format!("# {name}\n{}\n", what_goes(undo, NOW)))
+            .collect();
+        insta::assert_snapshot!("questions", text);
+    }
+
+    #[test]
+    fn times_are_told_with_their_distance() {
+        let at = |ago_ms: u64| moment(NOW - ago_ms, NOW);
+        assert_eq!(at(0), "2026-11-28 05:00 UTC (just now)");
+        assert_eq!(at(90_000), "2026-11-28 04:58 UTC (1 minute ago)");
+        assert_eq!(at(HOUR), "2026-11-28 04:00 UTC (60 minutes ago)");
+        assert_eq!(at(47 * HOUR), "2026-11-26 06:00 UTC (47 hours ago)");
+        assert_eq!(at(48 * HOUR), "2026-11-26 05:00 UTC (2 days ago)");
+        assert_eq!(
+            moment(NOW + HOUR, NOW),
+            "2026-11-28 06:00 UTC (ahead of this machine's clock)"
+        );
+        assert_eq!(moment(u64::MAX, NOW), "at an unknown time");
+    }
+}

@@ -1,0 +1,362 @@
+//! What a cluster is: its identity, its fixed settings and its members. A copy lies in the journal of every member; the newest counts.
+//!
+//! INVARIANT: order in an inventory, a wall clock or a name never decide what a cluster is. The founder, the identity and the settings
+//! that kubeadm takes only once are read from here.
+
+use crate::inventory::Role;
+use crate::name::{Digest, NodeName};
+use crate::spec::{Cidr, ClusterSpec, ProxyMode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Identity of a cluster: 16 random bytes in hexadecimal, made when the cluster is founded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterUid(String);
+
+impl ClusterUid {
+    /// Makes an identity of random bytes.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+    /// Returns the identity as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Place of a record in the order of all records of its cluster: first the run's number, then the revision within the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Number of the run that wrote the record.
+    pub run: u64,
+    /// Counts the records of that run from 0.
+    pub revision: u32,
+}
+
+/// One cluster, as its members know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Identity.
+    pub uid: ClusterUid,
+    /// Name, for people.
+    pub name: String,
+    /// Which of two records is newer.
+    pub sequence: Sequence,
+    /// Whether the cluster exists: its first API server has answered. From then on nobody founds again.
+    pub formed: bool,
+    /// SHA-256 of the cluster CA's certificate in DER form, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Digest>,
+    /// Kubernetes version with `v`, for instance `v1.37.2`.
+    pub kubernetes_version: String,
+    /// Digest of the index of the bundle that was installed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Digest>,
+    /// Settings that kubeadm takes once.
+    pub fixed: FixedSettings,
+    /// Settings that are changed by a run as a whole, and kept otherwise.
+    pub kept: KeptSettings,
+    /// Members by name.
+    pub members: BTreeMap<NodeName, MemberRecord>,
+}
+
+/// Settings that cannot be changed after the founding: certificates, Node objects and stored Services hold them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixedSettings {
+    /// Network of pods.
+    pub pod_network_cidr: Cidr,
+    /// Network of Services.
+    pub service_cidr: Cidr,
+    /// DNS domain of the cluster.
+    pub cluster_domain: String,
+    /// Cluster name of the API endpoint.
+    pub control_plane_endpoint: String,
+    /// More names or addresses in the API server's certificate, sorted.
+    pub api_server_cert_sans: Vec<String>,
+}
+
+/// Settings that a run changes as a whole; what facts of the moment say does not change them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSettings {
+    /// Mode of kube-proxy.
+    pub proxy_mode: ProxyMode,
+    /// DNS servers outside the cluster that CoreDNS forwards to; empty: no name outside the cluster is resolved. `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_dns: Option<Vec<IpAddr>>,
+    /// Whether the spec named these servers. Once it names none any more, the decision is made anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upstream_dns_named: bool,
+}
+
+/// One member of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// The machine's id (/etc/machine-id).
+    pub uid: String,
+    /// What it is for.
+    pub role: Role,
+    /// Address that peers use.
+    pub address: IpAddr,
+    /// Whether `kubeadm init` runs, or ran, here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub founder: bool,
+    /// Id of its etcd member, once it has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_id: Option<u64>,
+}
+
+impl ClusterRecord {
+    /// Returns the member that founds, or founded, the cluster.
+    pub fn founder(&self) -> Option<&NodeName> {
+        self.members.iter().find(|(_, m)| m.founder).map(|(name, _)| name)
+    }
+
+    /// Returns the names of the control planes.
+    pub fn control_planes(&self) -> impl Iterator<Item = &NodeName> {
+        let control_plane = |(_, m): &(&NodeName, &MemberRecord)| m.role == Role::ControlPlane;
+        self.members.iter().filter(control_plane).map(|(name, _)| name)
+    }
+
+    /// Says whether two records say the same, whichever is newer.
+    pub fn same_content(&self, other: &Self) -> bool {
+        let mut other = other.clone();
+        other.sequence = self.sequence;
+        *self == other
+    }
+}
+
+impl FixedSettings {
+    /// Returns the settings of a spec.
+    pub fn of(spec: &ClusterSpec) -> Self {
+        let mut api_server_cert_sans = spec.api_server_cert_sans.clone();
+        api_server_cert_sans.sort();
+        api_server_cert_sans.dedup();
+        Self {
+            pod_network_cidr: spec.pod_network_cidr,
+            service_cidr: spec.service_cidr,
+            cluster_domain: spec.cluster_domain.clone(),
+            control_plane_endpoint: spec.control_plane_endpoint.clone(),
+            api_server_cert_sans,
+        }
+    }
+
+    /// Lists the settings in which `wanted` differs: name in `cluster.yaml`, value now, value wanted, and why it cannot be changed.
+    pub fn differences(&self, wanted: &Self) -> Vec<FixedDifference> {
+        let pairs = [
+            (
+                "podNetworkCidr",
+                self.pod_network_cidr.to_string(),
+                wanted.pod_network_cidr.to_string(),
+                "every Node keeps the pod range that it was given when it joined",
+            ),
+            (
+                "serviceCidr",
+                self.service_cidr.to_string(),
+                wanted.service_cidr.to_string(),
+                "the addresses of existing Services cannot be changed, and the API server's certificate names the first",
+            ),
+            (
+                "clusterDomain",
+                self.cluster_domain.clone(),
+                wanted.cluster_domain.clone(),
+                "kubelets and the API server's certificate hold it since they joined",
+            ),
+            (
+                "controlPlaneEndpoint",
+                self.control_plane_endpoint.clone(),
+                wanted.control_plane_endpoint.clone(),
+                "the API servers' certificates and kubeadm's own configuration hold it",
+            ),
+            (
+                "apiServerCertSans",
+                self.api_server_cert_sans.join(", "),
+                wanted.api_server_cert_sans.join(", "),
+                "the API servers' certificates were made without the change",
+            ),
+        ];
+        let differs = |(_, now, wanted, _): &(_, String, String, _)| now != wanted;
+        let difference = |(setting, now, wanted, why)| FixedDifference {
+            setting,
+            now,
+            wanted,
+            why,
+        };
+        pairs.into_iter().filter(differs).map(difference).collect()
+    }
+}
+
+/// A fixed setting that a spec would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedDifference {
+    /// Name of the field in `cluster.yaml`.
+    pub setting: &'static str,
+    /// Value of the cluster.
+    pub now: String,
+    /// Value of the spec.
+    pub wanted: String,
+    /// Why it cannot be changed.
+    pub why: &'static str,
+}
+
+/// Why the records of several journals make no cluster.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Journals speak of different clusters.
+    #[error("the nodes belong to different clusters")]
+    SeveralClusters {
+        /// Identity of the cluster that most nodes belong to.
+        most: ClusterUid,
+        /// Nodes that belong to another one, with its identity.
+        others: BTreeMap<NodeName, ClusterUid>,
+    },
+    /// Two runs gave themselves the same number, and both wrote a record.
+    #[error("two different records have the number {}.{}", sequence.run, sequence.revision)]
+    SameSequence {
+        /// The number.
+        sequence: Sequence,
+        /// Nodes that hold one of them.
+        nodes: Vec<NodeName>,
+    },
+}
+
+/// Picks the record that counts among those of all nodes: the newest. Records of different clusters are an error.
+pub fn newest<'a>(
+    records: impl IntoIterator<Item = (&'a NodeName, &'a ClusterRecord)>,
+) -> Result<Option<&'a ClusterRecord>, RecordError> {
+    let records: Vec<_> = records.into_iter().collect();
+    let mut uids: BTreeMap<&ClusterUid, usize> = BTreeMap::new();
+    for (_, record) in &records {
+        *uids.entry(&record.uid).or_default() += 1;
+    }
+    if uids.len() > 1 {
+        let most = uids
+            .iter()
+            .max_by_key(|(_, count)| **count)
+            .map(|(uid, _)| (*uid).clone());
+        let most = most.expect("there are several identities");
+        let others = records
+            .iter()
+            .filter(|(_, r)| r.uid != most)
+            .map(|(name, r)| ((*name).clone(), r.uid.clone()))
+            .collect();
+        return Err(RecordError::SeveralClusters { most, others });
+    }
+    let Some(newest) = records.iter().map(|(_, r)| *r).max_by_key(|r| r.sequence) else {
+        return Ok(None);
+    };
+    let twins: Vec<_> = records.iter().filter(|(_, r)| r.sequence == newest.sequence).collect();
+    if twins.iter().any(|(_, r)| *r != newest) {
+        let nodes = twins.iter().map(|(name, _)| (*name).clone()).collect();
+        let sequence = newest.sequence;
+        return Err(RecordError::SameSequence { sequence, nodes });
+    }
+    Ok(Some(newest))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record(uid: u8, run: u64, revision: u32) -> ClusterRecord {
+        let member = |address: [u8; 4], founder| MemberRecord {
+            uid: format!("{address:?}"),
+            role: Role::ControlPlane,
+            address: IpAddr::from(address),
+            founder,
+            etcd_id: None,
+        };
+        ClusterRecord {
+            uid: ClusterUid::from_random([uid; 16]),
+            name: "ship".to_owned(),
+            sequence: Sequence { run, revision },
+            formed: true,
+            ca: None,
+            kubernetes_version: "v1.37.2".to_owned(),
+            bundle: None,
+            fixed: FixedSettings::of(&ClusterSpec::default()),
+            kept: KeptSettings {
+                proxy_mode: ProxyMode::Nftables,
+                upstream_dns: Some(vec![]),
+                upstream_dns_named: false,
+            },
+            members: [
+                ("cp-1", member([10, 0, 0, 1], false)),
+                ("cp-2", member([10, 0, 0, 2], true)),
+            ]
+            .into_iter()
+            .map(|(name, m)| (name.parse().unwrap(), m))
+            .collect(),
+        }
+    }
+
+    fn names() -> [NodeName; 3] {
+        ["cp-1", "cp-2", "cp-3"].map(|n| n.parse().unwrap())
+    }
+
+    #[test]
+    fn the_newest_record_counts_and_names_the_founder() {
+        let [a, b, c] = names();
+        let (old, new, newer) = (record(1, 1, 9), record(1, 2, 0), record(1, 2, 1));
+        let all = [(&a, &new), (&b, &newer), (&c, &old)];
+        let found = newest(all).unwrap().unwrap();
+        assert_eq!(found.sequence, newer.sequence);
+        assert_eq!(found.founder(), Some(&b));
+        assert_eq!(newest([]), Ok(None));
+    }
+
+    #[test]
+    fn a_node_of_another_cluster_is_named() {
+        let [a, b, c] = names();
+        let (ours, other) = (record(1, 1, 0), record(2, 7, 0));
+        let error = newest([(&a, &ours), (&b, &other), (&c, &ours)]).unwrap_err();
+        let RecordError::SeveralClusters { most, others } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(most, ours.uid);
+        assert_eq!(others.into_keys().collect::<Vec<_>>(), [b]);
+    }
+
+    #[test]
+    fn one_number_of_two_runs_is_an_error() {
+        let [a, b, _] = names();
+        let ours = record(1, 3, 0);
+        let mut other = ours.clone();
+        other.kubernetes_version = "v1.38.0".to_owned();
+        let error = newest([(&a, &ours), (&b, &other)]).unwrap_err();
+        assert!(matches!(error, RecordError::SameSequence { .. }), "{error:?}");
+        assert!(!ours.same_content(&other) && ours.same_content(&record(1, 9, 9)));
+    }
+
+    #[test]
+    fn differences_of_fixed_settings_are_named_with_both_values() {
+        let spec = ClusterSpec::default();
+        let fixed = FixedSettings::of(&spec);
+        assert_eq!(fixed.differences(&fixed), []);
+        let wanted = FixedSettings::of(&ClusterSpec {
+            cluster_domain: "ship.local".to_owned(),
+            api_server_cert_sans: vec!["b".to_owned(), "a".to_owned()],
+            ..spec
+        });
+        let named: Vec<_> = fixed
+            .differences(&wanted)
+            .into_iter()
+            .map(|d| (d.setting, d.now, d.wanted))
+            .collect();
+        assert_eq!(
+            named,
+            [
+                ("clusterDomain", "cluster.local".to_owned(), "ship.local".to_owned()),
+                ("apiServerCertSans", String::new(), "a, b".to_owned()),
+            ]
+        );
+    }
+}

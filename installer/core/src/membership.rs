@@ -1,0 +1,132 @@
+//! Decides which cluster a run works on: the one that the nodes' journals record, one that is being founded, or a new one; and what its
+//! record says once the run has begun.
+
+use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
+use crate::facts::NodeFacts;
+use crate::inventory::{Node, Role};
+use crate::journal::{Entry, EntryState, Ownership};
+use crate::name::{Digest, NodeName};
+use crate::plan::key::StepKind;
+use crate::preflight::{Finding, choose_address};
+use crate::spec::Desired;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What [`wanted_record`] starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct MembershipInput<'a> {
+    /// The spec and the machines.
+    pub desired: &'a Desired,
+    /// The newest record of the nodes' journals.
+    pub recorded: Option<&'a ClusterRecord>,
+    /// What is ours on each node that is here.
+    pub owned: &'a BTreeMap<NodeName, Ownership>,
+    /// What was seen on each node that is here.
+    pub facts: &'a BTreeMap<NodeName, NodeFacts>,
+    /// Kubernetes version of the bundle.
+    pub kubernetes_version: &'a str,
+    /// Digest of the bundle's index.
+    pub bundle: Digest,
+    /// DNS servers that CoreDNS is to forward to.
+    pub upstream_dns: &'a [IpAddr],
+    /// Identity for a cluster that has none yet.
+    pub new_uid: &'a ClusterUid,
+    /// Number of the run.
+    pub run: u64,
+}
+
+/// Returns the record of the cluster as this run wants it. Members that are recorded stay recorded, here or not.
+pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Finding>> {
+    let mut members = input.recorded.map(|r| r.members.clone()).unwrap_or_default();
+    let mut findings = Vec::new();
+    for node in input.desired.inventory.members() {
+        let Some(facts) = input.facts.get(&node.name) else {
+            continue;
+        };
+        let known = members.get(&node.name);
+        match member(node, facts, known) {
+            Ok(member) => {
+                members.insert(node.name.clone(), member);
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    if !members.values().any(|m| m.founder)
+        && let Some(founder) = founder(input)
+        && let Some(member) = members.get_mut(founder)
+    {
+        member.founder = true;
+    }
+    let spec = &input.desired.spec;
+    let seen_ca = input.facts.values().find_map(|f| f.cluster_ca);
+    let formed = input.recorded.is_some_and(|r| r.formed) || is_formed(input.owned);
+    Ok(ClusterRecord {
+        uid: input.recorded.map_or_else(|| input.new_uid.clone(), |r| r.uid.clone()),
+        name: spec.name.clone(),
+        sequence: Sequence {
+            run: input.run,
+            revision: 0,
+        },
+        formed,
+        ca: input
+            .recorded
+            .and_then(|r| r.ca)
+            .or(if formed { seen_ca } else { None }),
+        kubernetes_version: input.kubernetes_version.to_owned(),
+        bundle: Some(input.bundle),
+        fixed: input
+            .recorded
+            .filter(|r| r.formed)
+            .map_or_else(|| FixedSettings::of(spec), |r| r.fixed.clone()),
+        kept: KeptSettings {
+            proxy_mode: spec.proxy_mode,
+            upstream_dns: Some(input.upstream_dns.to_vec()),
+            upstream_dns_named: !spec.upstream_dns.is_empty(),
+        },
+        members,
+    })
+}
+
+/// Says whether a cluster stands: the founding is recorded as done on some node.
+pub fn is_formed(owned: &BTreeMap<NodeName, Ownership>) -> bool {
+    founding_entries(owned).any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
+}
+
+/// Picks who founds: whoever began it, else the first control plane of the inventory. The choice is recorded before the first change.
+fn founder<'a>(input: &MembershipInput<'a>) -> Option<&'a NodeName> {
+    let began = |kind: StepKind| founding_entries(input.owned).find(|(_, e)| kind.is_kind_of(&e.step));
+    let began = began(StepKind::Init).or_else(|| began(StepKind::Certificates));
+    let first = || input.desired.inventory.control_planes().next().map(|node| &node.name);
+    began.map(|(name, _)| name).or_else(first)
+}
+
+fn founding_entries(owned: &BTreeMap<NodeName, Ownership>) -> impl Iterator<Item = (&NodeName, &Entry)> {
+    let entries = owned
+        .iter()
+        .flat_map(|(name, own)| own.entries.iter().map(move |e| (name, e)));
+    entries.filter(|(_, e)| StepKind::Init.is_kind_of(&e.step) || StepKind::Certificates.is_kind_of(&e.step))
+}
+
+fn member(node: &Node, facts: &NodeFacts, known: Option<&MemberRecord>) -> Result<MemberRecord, Finding> {
+    let address = match known {
+        // Certificates and etcd hold the address with which the node joined.
+        Some(known) => known.address,
+        None => choose_address(node, facts)?.0,
+    };
+    Ok(MemberRecord {
+        uid: known.map_or_else(|| facts.machine_id.clone(), |k| k.uid.clone()),
+        role: known.map_or(node.role, |k| k.role),
+        address,
+        founder: known.is_some_and(|k| k.founder),
+        etcd_id: known.and_then(|k| k.etcd_id),
+    })
+}
+
+/// How many control planes must hold the number of a run before it may change anything.
+pub fn majority(record: &ClusterRecord) -> usize {
+    let control_planes = record.members.values().filter(|m| m.role == Role::ControlPlane).count();
+    control_planes / 2 + 1
+}

@@ -1,0 +1,263 @@
+//! What of a plan is left to do once it is known which steps are satisfied: waits without cause go, steps that serve one run alone are
+//! made only for steps that need them and withdrawn at the end, and a second founding is refused.
+
+use super::key::StepKind;
+use super::{Plan, PlanError, Stage, Step};
+use crate::action::{Action, BootstrapGoal};
+use crate::cluster_record::ClusterRecord;
+use crate::journal::Ownership;
+use crate::name::{NodeName, StepId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Seconds for taking back one file.
+const WITHDRAW_S: u64 = 60;
+
+/// Completes a plan: adds what withdraws steps that serve this run alone, and adds to `satisfied` what need not be done.
+/// Refuses a plan that would found a formed cluster again.
+pub fn settle(
+    plan: &mut Plan,
+    satisfied: &mut BTreeSet<StepId>,
+    record: &ClusterRecord,
+    owned: &BTreeMap<NodeName, Ownership>,
+) -> Result<(), PlanError> {
+    refuse_second_founding(plan, satisfied, record)?;
+    settle_ephemeral(plan, satisfied, owned);
+    pass_waits(plan, satisfied);
+    plan.check()
+}
+
+/// INVARIANT: nobody founds a cluster that is formed, and nobody makes its authorities again.
+fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &ClusterRecord) -> Result<(), PlanError> {
+    if !record.formed {
+        return Ok(());
+    }
+    let founds = |step: &&Step| {
+        let goal = match &step.action {
+            Action::Bootstrap { goal, .. } => *goal,
+            _ => return false,
+        };
+        matches!(goal, BootstrapGoal::Founder | BootstrapGoal::Authorities)
+    };
+    match plan.steps.iter().filter(founds).find(|s| !satisfied.contains(&s.id)) {
+        Some(step) => Err(PlanError::FoundedAgain {
+            node: step.node.clone(),
+            missing: step.id.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn settle_ephemeral(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &BTreeMap<NodeName, Ownership>) {
+    let ephemeral: Vec<Step> = plan.steps.iter().filter(|s| s.ephemeral).cloned().collect();
+    for step in ephemeral {
+        let users = users_of(plan, &step.id, satisfied);
+        let left_over = owned.get(&step.node).is_some_and(|own| own.newest(&step.id).is_some());
+        let take_back = |kind: StepKind, needs: Vec<StepId>| Step {
+            id: kind.part_of_cluster(step.id.as_str()),
+            stage: Stage::Finish,
+            node: step.node.clone(),
+            needs,
+            deadline_s: WITHDRAW_S,
+            action: Action::TakeBack {
+                step: step.id.clone(),
+                superseded: false,
+            },
+            redo: vec![],
+            ephemeral: false,
+        };
+        if left_over {
+            let earlier = take_back(StepKind::TakeBack, vec![]);
+            if let Some(found) = plan.steps.iter_mut().find(|s| s.id == step.id) {
+                found.needs.push(earlier.id.clone());
+            }
+            plan.steps.push(earlier);
+        }
+        if users.is_empty() {
+            satisfied.insert(step.id.clone());
+        } else {
+            satisfied.remove(&step.id);
+            plan.steps.push(take_back(StepKind::Withdraw, users));
+        }
+    }
+}
+
+/// Returns the steps to be done that need `step`, directly or through others, and do not themselves serve this run alone.
+fn users_of(plan: &Plan, step: &StepId, satisfied: &BTreeSet<StepId>) -> Vec<StepId> {
+    let mut reached: BTreeSet<&StepId> = BTreeSet::from([step]);
+    loop {
+        let more: Vec<&StepId> = plan
+            .steps
+            .iter()
+            .filter(|s| !reached.contains(&s.id) && s.needs.iter().any(|n| reached.contains(n)))
+            // Behind a step of the cluster the credential is of no use any more; behind a satisfied one neither.
+            .filter(|s| s.ephemeral || !satisfied.contains(&s.id) && !s.action.runs_in_cluster())
+            .map(|s| &s.id)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        reached.extend(more);
+    }
+    let users = plan.steps.iter().filter(|s| !s.ephemeral && reached.contains(&s.id));
+    users.map(|s| s.id.clone()).collect()
+}
+
+/// A wait behind nothing new has nothing to wait for.
+pub fn pass_waits(plan: &Plan, satisfied: &mut BTreeSet<StepId>) {
+    loop {
+        let waits: Vec<StepId> = plan
+            .steps
+            .iter()
+            .filter(|s| !s.action.changes_something() && !satisfied.contains(&s.id))
+            .filter(|s| s.needs.iter().all(|need| satisfied.contains(need)))
+            .map(|s| s.id.clone())
+            .collect();
+        if waits.is_empty() {
+            return;
+        }
+        satisfied.extend(waits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Undo;
+    use crate::cluster_record::tests::record;
+    use crate::journal::{Entry, EntryState};
+    use crate::name::Digest;
+
+    fn step(id: &str, needs: &[&str], action: Action) -> Step {
+        Step {
+            id: id.parse().unwrap(),
+            stage: Stage::Prepare,
+            node: "cp-1".parse().unwrap(),
+            needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
+            deadline_s: 10,
+            action,
+            redo: vec![],
+            ephemeral: false,
+        }
+    }
+
+    fn directory() -> Action {
+        Action::Directory {
+            path: "/opt/x".into(),
+            mode: 0o755,
+        }
+    }
+
+    fn credential() -> Step {
+        Step {
+            ephemeral: true,
+            ..step("join-credential/cp-1", &[], directory())
+        }
+    }
+
+    fn ids(texts: &[&str]) -> BTreeSet<StepId> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    fn owns(id: &str) -> BTreeMap<NodeName, Ownership> {
+        let entry = Entry {
+            run: "r1".parse().unwrap(),
+            step: id.parse().unwrap(),
+            action: Digest::of(b"x"),
+            undo: Undo::Nothing,
+            state: EntryState::Owned,
+            stamp: None,
+            wanted: None,
+        };
+        let own = Ownership {
+            entries: vec![entry],
+            ..Ownership::default()
+        };
+        [("cp-1".parse().unwrap(), own)].into_iter().collect()
+    }
+
+    fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Vec<String> {
+        let steps = plan.steps.iter().filter(|s| !satisfied.contains(&s.id));
+        steps.map(|s| s.id.to_string()).collect()
+    }
+
+    fn settled(steps: Vec<Step>, satisfied: &[&str], owned: &BTreeMap<NodeName, Ownership>) -> Vec<String> {
+        let mut plan = Plan {
+            steps,
+            ..Plan::default()
+        };
+        let mut satisfied = ids(satisfied);
+        settle(&mut plan, &mut satisfied, &record(1, 1, 0), owned).unwrap();
+        pending(&plan, &satisfied)
+    }
+
+    #[test]
+    fn a_credential_is_made_for_a_join_and_withdrawn_behind_it() {
+        let steps = || {
+            vec![
+                credential(),
+                step("join-worker/w-1", &["join-credential/cp-1"], directory()),
+            ]
+        };
+        let none = BTreeMap::new();
+        assert_eq!(
+            settled(steps(), &[], &none),
+            [
+                "join-credential/cp-1",
+                "join-worker/w-1",
+                "withdraw/join-credential/cp-1"
+            ]
+        );
+        assert_eq!(settled(steps(), &["join-worker/w-1"], &none), [""; 0]);
+    }
+
+    #[test]
+    fn one_that_an_earlier_run_left_is_taken_back_first_or_alone() {
+        let steps = || {
+            vec![
+                credential(),
+                step("join-worker/w-1", &["join-credential/cp-1"], directory()),
+            ]
+        };
+        let left = owns("join-credential/cp-1");
+        assert_eq!(
+            settled(steps(), &["join-worker/w-1"], &left),
+            ["take-back/join-credential/cp-1"]
+        );
+        assert_eq!(
+            settled(steps(), &[], &left),
+            [
+                "join-credential/cp-1",
+                "join-worker/w-1",
+                "take-back/join-credential/cp-1",
+                "withdraw/join-credential/cp-1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_formed_cluster_is_not_founded_again() {
+        let found = |goal| {
+            let action = Action::Bootstrap {
+                goal,
+                argv: vec![],
+                creates: vec![],
+                claims: Default::default(),
+                effects: vec![],
+            };
+            let mut plan = Plan {
+                steps: vec![step("init/cp-1", &[], action)],
+                ..Plan::default()
+            };
+            let mut forming = record(1, 1, 0);
+            let refused = settle(&mut plan.clone(), &mut ids(&[]), &forming, &BTreeMap::new());
+            forming.formed = false;
+            (refused, settle(&mut plan, &mut ids(&[]), &forming, &BTreeMap::new()))
+        };
+        for goal in [BootstrapGoal::Founder, BootstrapGoal::Authorities] {
+            let (formed, forming) = found(goal);
+            assert!(matches!(formed, Err(PlanError::FoundedAgain { .. })), "{formed:?}");
+            assert_eq!(forming, Ok(()));
+        }
+        assert_eq!(found(BootstrapGoal::Node).0, Ok(()));
+    }
+}

@@ -1,0 +1,428 @@
+//! Plans the way back: what leaves a cluster that stays, and on each node the journal's entries, newest first.
+//!
+//! The order on a node follows what must be gone before what: a directory goes after everything in it, and a unit that was active before
+//! is started again after its file is back.
+
+use super::key::StepKind;
+use super::{Plan, Stage, Step};
+use crate::action::{Action, ClusterEffect, Undo};
+use crate::journal::{Entry, Ownership};
+use crate::layout;
+use crate::name::{NodeName, RunId, StepId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Seconds for taking back one entry: the longest unmounts, deletes hundreds of megabytes and waits for daemons to end.
+const TAKE_BACK_S: u64 = 600;
+
+/// What is taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UndoScope {
+    /// All entries: the cluster goes.
+    Everything,
+    /// The entries of these runs.
+    Runs(BTreeSet<RunId>),
+}
+
+impl UndoScope {
+    fn holds(&self, entry: &Entry) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Runs(runs) => runs.contains(&entry.run),
+        }
+    }
+
+    /// Says whether the cluster itself stays: it was founded by an entry that is not taken back.
+    pub fn cluster_stays(&self, owned: &BTreeMap<NodeName, Ownership>) -> bool {
+        let founding = |e: &Entry| StepKind::Init.is_kind_of(&e.step) && !self.holds(e);
+        *self != Self::Everything && owned.values().any(|own| own.entries.iter().any(founding))
+    }
+
+    /// Names the nodes whose membership is taken back.
+    pub fn leaving_nodes(&self, owned: &BTreeMap<NodeName, Ownership>) -> Vec<NodeName> {
+        let joins = |e: &Entry| {
+            let kinds = [StepKind::Init, StepKind::JoinWorker, StepKind::JoinKubelet];
+            self.holds(e) && kinds.iter().any(|kind| kind.is_kind_of(&e.step))
+        };
+        let leaving = owned.iter().filter(|(_, own)| own.entries.iter().any(joins));
+        leaving.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Plans to take back what lies in the scope. Nodes without such an entry get no step. A step that fails stops what needs it, and
+/// nothing else.
+pub fn plan_undo(owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Plan {
+    let mut planner = UndoPlanner {
+        plan: Plan {
+            keep_going: true,
+            ..Plan::default()
+        },
+    };
+    let cluster = if scope.cluster_stays(owned) {
+        planner.cluster(owned, scope)
+    } else {
+        None
+    };
+    for (node, own) in owned {
+        planner.node(node, own, scope, cluster.as_ref());
+    }
+    planner.plan
+}
+
+struct UndoPlanner {
+    plan: Plan,
+}
+
+impl UndoPlanner {
+    fn add(&mut self, id: StepId, node: &NodeName, needs: Option<&StepId>, action: Action) -> StepId {
+        self.plan.steps.push(Step {
+            id: id.clone(),
+            stage: Stage::Undo,
+            node: node.clone(),
+            needs: needs.into_iter().cloned().collect(),
+            deadline_s: TAKE_BACK_S,
+            action,
+            redo: vec![],
+            ephemeral: false,
+        });
+        id
+    }
+
+    /// Plans what leaves a cluster that stays: objects as they were, members and Nodes gone; returns the last step. Cluster steps are
+    /// journalled on every control plane, and are taken back once.
+    fn cluster(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Option<StepId> {
+        let mut last: Option<StepId> = None;
+        let mut seen: BTreeSet<(&RunId, &StepId)> = BTreeSet::new();
+        let mut n = 0;
+        for (node, own) in owned {
+            for entry in own.entries.iter().rev().filter(|e| scope.holds(e)) {
+                let (kind, action) = match &entry.undo {
+                    Undo::RestoreObjects { prior, absent } if seen.insert((&entry.run, &entry.step)) => {
+                        let (prior, absent) = (prior.clone(), absent.clone());
+                        (StepKind::RestoreObjects, Action::RestoreObjects { prior, absent })
+                    }
+                    Undo::RemoveClaims { effects, .. } if !effects.is_empty() => {
+                        let effects = effects.clone();
+                        (StepKind::LeaveCluster, Action::LeaveCluster { effects })
+                    }
+                    _ => continue,
+                };
+                n += 1;
+                let id = kind.part_of_cluster(&format!("{n}/{}", entry.step));
+                last = Some(self.add(id, node, last.as_ref(), action));
+            }
+        }
+        last
+    }
+
+    fn node(&mut self, node: &NodeName, own: &Ownership, scope: &UndoScope, after: Option<&StepId>) {
+        let entries = in_order(newest_first(own, scope));
+        if entries.is_empty() {
+            return;
+        }
+        let mut marked = BTreeSet::new();
+        let steps = entries
+            .iter()
+            .map(|e| e.step.clone())
+            .filter(|s| marked.insert(s.clone()));
+        let begin = Action::BeginUndo { steps: steps.collect() };
+        let mut last = self.add(StepKind::BeginUndo.on(node), node, after, begin);
+        let superseded = superseded_units(&entries);
+        let (restarted, gone): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|e| starts_again(e));
+        let mut n = 0;
+        let mut take_back = |planner: &mut Self, last: &StepId, entry: &Entry| {
+            n += 1;
+            let id = StepKind::TakeBack.part_on(&format!("{n}/{}", entry.step), node);
+            let action = Action::TakeBack {
+                step: entry.step.clone(),
+                superseded: superseded.contains(&(&entry.run, &entry.step)),
+            };
+            planner.add(id, node, Some(last), action)
+        };
+        for entry in gone {
+            last = take_back(self, &last, entry);
+        }
+        let units: Vec<String> = entries.iter().filter_map(|e| unit_file(&e.undo)).collect();
+        let modules: BTreeSet<String> = entries.iter().flat_map(|e| modules_of(&e.undo)).cloned().collect();
+        if !units.is_empty() || !modules.is_empty() {
+            let modules = modules.into_iter().collect();
+            let finish = Action::FinishUndo { units, modules };
+            last = self.add(StepKind::FinishUndo.on(node), node, Some(&last), finish);
+        }
+        for entry in restarted {
+            last = take_back(self, &last, entry);
+        }
+    }
+}
+
+/// Lists entries in the scope, newest first. One behind which a newer entry of the same step stays is left: it lies under that.
+fn newest_first<'a>(own: &'a Ownership, scope: &UndoScope) -> Vec<&'a Entry> {
+    let mut kept: BTreeSet<&StepId> = BTreeSet::new();
+    let mut entries = Vec::new();
+    for entry in own.entries.iter().rev() {
+        if !scope.holds(entry) {
+            kept.insert(&entry.step);
+        } else if !kept.contains(&entry.step) {
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+/// Moves each directory behind the last entry that takes something out of it.
+fn in_order(entries: Vec<&Entry>) -> Vec<&Entry> {
+    let mut placed: Vec<(usize, usize, &Entry)> = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let place = match &entry.undo {
+            Undo::RemoveDirectory { paths } => {
+                let fills = |other: &Entry| paths.iter().any(|path| touches(&other.undo, path));
+                let last = entries.iter().enumerate().skip(at + 1).rfind(|(_, other)| fills(other));
+                last.map_or(at, |(index, _)| index)
+            }
+            _ => at,
+        };
+        placed.push((place, at, entry));
+    }
+    // An entry stands before the directories that wait for it; several of them keep their own order.
+    placed.sort_by_key(|(place, at, entry)| {
+        (
+            *place,
+            matches!(entry.undo, Undo::RemoveDirectory { .. }) && place != at,
+            *at,
+        )
+    });
+    placed.into_iter().map(|(_, _, entry)| entry).collect()
+}
+
+/// Says whether an undo may take something out of a directory.
+fn touches(undo: &Undo, directory: &Path) -> bool {
+    let near = |path: &Path| path.starts_with(directory) || directory.starts_with(path);
+    match undo {
+        Undo::RestorePath { path, .. } => near(path),
+        Undo::RemoveDirectory { paths } => paths
+            .iter()
+            .any(|path| path.starts_with(directory) && path != directory),
+        Undo::RemoveClaims { claims, .. } => claims.paths.iter().any(|path| near(path)),
+        _ => false,
+    }
+}
+
+/// Says whether the entry's undo starts a unit again, which must find its earlier file.
+fn starts_again(entry: &Entry) -> bool {
+    matches!(&entry.undo, Undo::RestoreUnit { was_active: true, .. })
+}
+
+/// Of several entries of one unit the oldest knows what it was: the newer ones would start it only to stop it again.
+fn superseded_units<'a>(newest_first: &[&'a Entry]) -> BTreeSet<(&'a RunId, &'a StepId)> {
+    let unit = |entry: &Entry| match &entry.undo {
+        Undo::RestoreUnit { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let has_older = |at: usize, name: &String| newest_first.iter().skip(at + 1).any(|e| unit(e).as_ref() == Some(name));
+    let superseded = newest_first
+        .iter()
+        .enumerate()
+        .filter(|(at, e)| unit(e).is_some_and(|name| has_older(*at, &name)));
+    superseded.map(|(_, e)| (&e.run, &e.step)).collect()
+}
+
+fn modules_of(undo: &Undo) -> &[String] {
+    match undo {
+        Undo::UnloadModules { modules } => modules,
+        Undo::RemoveClaims { claims, .. } => &claims.modules,
+        _ => &[],
+    }
+}
+
+fn unit_file(undo: &Undo) -> Option<String> {
+    match undo {
+        Undo::RestorePath { path, .. } if path.starts_with(layout::UNIT_DIR) => {
+            Some(path.file_name()?.to_str()?.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Lists what entries in the scope made off their nodes.
+pub fn effects_of(own: &Ownership, scope: &UndoScope) -> Vec<ClusterEffect> {
+    let entries = own.entries.iter().filter(|e| scope.holds(e));
+    let effects = entries.filter_map(|e| match &e.undo {
+        Undo::RemoveClaims { effects, .. } => Some(effects.clone()),
+        _ => None,
+    });
+    effects.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Claims, Prior};
+    use crate::journal::EntryState;
+    use crate::name::Digest;
+
+    fn entry(run: &str, step: &str, undo: Undo) -> Entry {
+        Entry {
+            run: run.parse().unwrap(),
+            step: step.parse().unwrap(),
+            action: Digest::of(step.as_bytes()),
+            undo,
+            state: EntryState::Owned,
+            stamp: None,
+            wanted: None,
+        }
+    }
+
+    fn file(path: &str) -> Undo {
+        Undo::RestorePath {
+            path: path.into(),
+            prior: Prior::Absent,
+        }
+    }
+
+    fn directory(path: &str) -> Undo {
+        Undo::RemoveDirectory {
+            paths: vec![path.into()],
+        }
+    }
+
+    fn claims(path: &str, effects: Vec<ClusterEffect>) -> Undo {
+        Undo::RemoveClaims {
+            claims: Claims {
+                paths: vec![path.into()],
+                ..Claims::default()
+            },
+            sysctls: vec![],
+            set: vec![],
+            absent_bases: vec![],
+            absent_parents: vec![],
+            effects,
+        }
+    }
+
+    fn unit(name: &str, was_active: bool) -> Undo {
+        Undo::RestoreUnit {
+            name: name.to_owned(),
+            was_enabled: was_active,
+            was_active,
+        }
+    }
+
+    fn node(entries: Vec<Entry>) -> Ownership {
+        Ownership {
+            entries,
+            ..Ownership::default()
+        }
+    }
+
+    fn fleet(nodes: Vec<(&str, Ownership)>) -> BTreeMap<NodeName, Ownership> {
+        nodes
+            .into_iter()
+            .map(|(name, own)| (name.parse().unwrap(), own))
+            .collect()
+    }
+
+    fn taken(plan: &Plan, name: &str) -> Vec<String> {
+        let of_node = plan.steps.iter().filter(|s| s.node.as_str() == name);
+        of_node
+            .map(|s| match &s.action {
+                Action::TakeBack { step, .. } => step.to_string(),
+                other => other.text(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn directories_go_behind_what_lies_in_them_and_units_start_behind_their_files() {
+        let own = node(vec![
+            entry("r1", "claim/a", claims("/etc/kubernetes", vec![])),
+            entry("r1", "dir-config/a", directory("/etc/landfall")),
+            entry("r1", "dir-kubernetes/a", directory("/etc/kubernetes")),
+            entry("r1", "containerd-config/a", file("/etc/landfall/containerd.toml")),
+            entry(
+                "r1",
+                "unit-file/containerd/a",
+                file("/etc/systemd/system/containerd.service"),
+            ),
+            entry("r1", "unit/containerd/a", unit("containerd.service", true)),
+        ]);
+        let plan = plan_undo(&fleet(vec![("a", own)]), &UndoScope::Everything);
+        plan.check().unwrap();
+        assert!(plan.keep_going);
+        assert_eq!(
+            taken(&plan, "a"),
+            [
+                "stop the daemons of 6 steps that go",
+                "unit-file/containerd/a",
+                "containerd-config/a",
+                "dir-config/a",
+                "claim/a",
+                "dir-kubernetes/a",
+                "make systemd read its units again (containerd.service), and unload what nobody uses of 0 modules",
+                "unit/containerd/a",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_that_joined_a_node_leaves_a_cluster_that_stays_and_nothing_of_others() {
+        let objects = |name: &str| Undo::RestoreObjects {
+            prior: vec![],
+            absent: vec![serde_json::json!({ "metadata": { "name": name } })],
+        };
+        let joined = ClusterEffect::Node {
+            name: "w-1".parse().unwrap(),
+        };
+        let control_plane = |name: &str| {
+            node(vec![
+                entry("r1", &format!("init/{name}"), claims("/var/lib/etcd", vec![])),
+                entry("r2", "apply-sample", objects("sample")),
+            ])
+        };
+        let owned = fleet(vec![
+            ("cp-1", control_plane("cp-1")),
+            ("cp-2", control_plane("cp-2")),
+            (
+                "w-1",
+                node(vec![entry(
+                    "r2",
+                    "join-worker/w-1",
+                    claims("/var/lib/kubelet", vec![joined]),
+                )]),
+            ),
+        ]);
+        let second = UndoScope::Runs(BTreeSet::from(["r2".parse().unwrap()]));
+        assert!(second.cluster_stays(&owned));
+        assert_eq!(second.leaving_nodes(&owned), ["w-1".parse().unwrap()]);
+        let plan = plan_undo(&owned, &second);
+        plan.check().unwrap();
+        let restores = plan
+            .steps
+            .iter()
+            .filter(|s| matches!(s.action, Action::RestoreObjects { .. }));
+        assert_eq!(
+            restores.count(),
+            1,
+            "both control planes journal it, it is restored once"
+        );
+        assert_eq!(
+            taken(&plan, "cp-2"),
+            ["stop the daemons of 1 steps that go", "apply-sample"]
+        );
+        assert!(!plan.steps.iter().any(|s| s.id.as_str().contains("init")));
+        let whole = plan_undo(&owned, &UndoScope::Everything);
+        assert!(
+            !whole.steps.iter().any(|s| s.action.runs_in_cluster()),
+            "the cluster goes as a whole"
+        );
+    }
+
+    #[test]
+    fn an_entry_under_a_newer_one_that_stays_is_left() {
+        let own = node(vec![
+            entry("r1", "hosts/a", Undo::Nothing),
+            entry("r2", "hosts/a", Undo::Nothing),
+        ]);
+        let first = UndoScope::Runs(BTreeSet::from(["r1".parse().unwrap()]));
+        assert_eq!(plan_undo(&fleet(vec![("a", own)]), &first).steps, []);
+    }
+}

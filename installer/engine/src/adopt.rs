@@ -1,0 +1,251 @@
+//! A cluster of an older landfall has no record: what it is, is read from the cluster itself, and from the journals who founded it. What
+//! is unclear is refused. Reads only; the run that follows writes the record.
+
+use crate::cluster::Cluster;
+use crate::present::Present;
+use crate::session::NodeSession;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::api::{Api, ListParams};
+use landfall_core::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::facts::NodeFacts;
+use landfall_core::inventory::Role;
+use landfall_core::name::{Digest, NodeName};
+use landfall_core::plan::key::StepKind;
+use landfall_core::spec::{Cidr, Desired};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The part of kubeadm's ClusterConfiguration that cannot be changed later (kubeadm.k8s.io/v1beta4).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KubeadmConfig {
+    kubernetes_version: String,
+    control_plane_endpoint: String,
+    networking: Networking,
+    #[serde(default)]
+    api_server: ApiServer,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Networking {
+    pod_subnet: Cidr,
+    service_subnet: Cidr,
+    dns_domain: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiServer {
+    #[serde(default, rename = "certSANs")]
+    cert_sans: Vec<String>,
+}
+
+/// What the cluster says of itself.
+struct Seen {
+    kubeadm: KubeadmConfig,
+    corefile: String,
+    nodes: Vec<Node>,
+}
+
+/// Makes the record of a cluster whose journals hold none. `session` is a control plane of it.
+pub fn adopt(
+    desired: &Desired,
+    present: &Present,
+    facts: &BTreeMap<NodeName, NodeFacts>,
+    new_uid: &ClusterUid,
+    cluster: &Cluster,
+    session: &Arc<NodeSession>,
+) -> Result<ClusterRecord, Vec<Diagnosis>> {
+    let seen = ask(cluster, session).map_err(|d| vec![d])?;
+    let ca = one_ca(facts)?;
+    let founders: Vec<&NodeName> = present
+        .owned
+        .iter()
+        .filter(|(_, own)| own.entries.iter().any(|e| StepKind::Init.is_kind_of(&e.step)))
+        .map(|(name, _)| name)
+        .collect();
+    let founder = match founders.as_slice() {
+        [one] => Some(*one),
+        [] => None,
+        several => {
+            let names: Vec<_> = several.iter().map(|n| n.as_str()).collect();
+            return Err(vec![unclear("several nodes founded a cluster").saw(names.join(", "))]);
+        }
+    };
+    let members = members(desired, &seen.nodes, founder);
+    let fixed = fixed_settings(&seen.kubeadm, &members);
+    Ok(ClusterRecord {
+        uid: new_uid.clone(),
+        name: desired.spec.name.clone(),
+        sequence: Sequence { run: 0, revision: 0 },
+        formed: true,
+        ca: Some(ca),
+        kubernetes_version: seen.kubeadm.kubernetes_version,
+        bundle: None,
+        fixed,
+        kept: KeptSettings {
+            proxy_mode: desired.spec.proxy_mode,
+            upstream_dns: Some(forward_servers(&seen.corefile)),
+            upstream_dns_named: !desired.spec.upstream_dns.is_empty(),
+        },
+        members,
+    })
+}
+
+fn unclear(what: &str) -> Diagnosis {
+    Diagnosis::new(
+        Code::Preflight,
+        format!("the cluster of an older landfall cannot be recorded: {what}"),
+    )
+    .next("landfall status")
+}
+
+fn ask(cluster: &Cluster, session: &Arc<NodeSession>) -> Result<Seen, Diagnosis> {
+    let read = cluster.with_client(session, |client| async move {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+        let failed = |what: &'static str| move |e: kube::Error| Diagnosis::new(Code::ClusterApi, what).because(&e);
+        let kubeadm = maps
+            .get("kubeadm-config")
+            .await
+            .map_err(failed("kubeadm's configuration cannot be read"))?;
+        let dns = maps
+            .get_opt("coredns")
+            .await
+            .map_err(failed("CoreDNS's configuration cannot be read"))?;
+        let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
+        let nodes = nodes.map_err(failed("the Nodes cannot be listed"))?.items;
+        Ok((kubeadm, dns, nodes))
+    });
+    let (kubeadm, dns, nodes) = read.map_err(|error| {
+        unclear("its API has to answer for that")
+            .saw(error.to_string())
+            .next("bring the API back, then run the same command again")
+    })?;
+    let text = |map: &ConfigMap, key: &str| map.data.as_ref().and_then(|data| data.get(key)).cloned();
+    let text_of_kubeadm = text(&kubeadm, "ClusterConfiguration").unwrap_or_default();
+    Ok(Seen {
+        kubeadm: serde_yaml::from_str(&text_of_kubeadm)
+            .map_err(|error| unclear("kubeadm's configuration is not understood").because(&error))?,
+        corefile: dns.and_then(|map| text(&map, "Corefile")).unwrap_or_default(),
+        nodes,
+    })
+}
+
+/// All nodes must hold the certificate of one authority.
+fn one_ca(facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Digest, Vec<Diagnosis>> {
+    let held: BTreeSet<Digest> = facts.values().filter_map(|f| f.cluster_ca).collect();
+    match held.into_iter().collect::<Vec<_>>().as_slice() {
+        [one] => Ok(*one),
+        [] => Err(vec![unclear("no node holds its certificate authority")]),
+        _ => {
+            let what = unclear("its nodes hold certificates of different authorities");
+            let held = facts.iter().filter_map(|(name, f)| Some((name, f.cluster_ca?)));
+            Err(vec![held.fold(what, |d, (name, ca)| d.saw(format!("{name}: {ca}")))])
+        }
+    }
+}
+
+/// Members are the Nodes that the inventory names, and all control planes: those count for etcd's quorum. Workers that others joined
+/// are theirs.
+fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTreeMap<NodeName, MemberRecord> {
+    let member = |node: &Node| {
+        let name: NodeName = node.metadata.name.as_ref()?.parse().ok()?;
+        let labels = node.metadata.labels.as_ref();
+        let control_plane = labels.is_some_and(|l| l.contains_key("node-role.kubernetes.io/control-plane"));
+        if !control_plane && desired.inventory.node(&name).is_none() {
+            return None;
+        }
+        let status = node.status.as_ref()?;
+        let addresses = status.addresses.as_ref()?;
+        let address = addresses
+            .iter()
+            .find(|a| a.type_ == "InternalIP")?
+            .address
+            .parse()
+            .ok()?;
+        let record = MemberRecord {
+            uid: status
+                .node_info
+                .as_ref()
+                .map(|i| i.machine_id.clone())
+                .unwrap_or_default(),
+            role: if control_plane {
+                Role::ControlPlane
+            } else {
+                Role::Worker
+            },
+            address,
+            founder: founder == Some(&name),
+            etcd_id: None,
+        };
+        Some((name, record))
+    };
+    nodes.iter().filter_map(member).collect()
+}
+
+/// kubeadm's names in the certificate hold what every cluster has; the rest is what the spec asked for.
+fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRecord>) -> FixedSettings {
+    let endpoint = kubeadm.control_plane_endpoint.rsplit_once(':');
+    let control_plane_endpoint = endpoint
+        .map_or(kubeadm.control_plane_endpoint.as_str(), |(name, _)| name)
+        .to_owned();
+    let addresses: BTreeSet<String> = members.values().map(|m| m.address.to_string()).collect();
+    let asked_for =
+        |name: &&String| **name != control_plane_endpoint && *name != "127.0.0.1" && !addresses.contains(*name);
+    let mut api_server_cert_sans: Vec<String> =
+        kubeadm.api_server.cert_sans.iter().filter(asked_for).cloned().collect();
+    api_server_cert_sans.sort();
+    FixedSettings {
+        pod_network_cidr: kubeadm.networking.pod_subnet,
+        service_cidr: kubeadm.networking.service_subnet,
+        cluster_domain: kubeadm.networking.dns_domain.clone(),
+        control_plane_endpoint,
+        api_server_cert_sans,
+    }
+}
+
+/// Servers that CoreDNS forwards to; empty when it forwards nowhere.
+fn forward_servers(corefile: &str) -> Vec<IpAddr> {
+    let forwards = corefile
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("forward . "));
+    let words = forwards.flat_map(str::split_whitespace);
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_from_kubeadm_and_coredns() {
+        let kubeadm: KubeadmConfig = serde_yaml::from_str(
+            "apiServer: {certSANs: [api.landfall.internal, 127.0.0.1, 10.0.0.1, vip.ship, a.ship]}\n\
+             controlPlaneEndpoint: api.landfall.internal:7443\nkubernetesVersion: v1.37.2\n\
+             networking: {dnsDomain: cluster.local, podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/12}\n",
+        )
+        .unwrap();
+        let member = MemberRecord {
+            uid: "x".to_owned(),
+            role: Role::ControlPlane,
+            address: "10.0.0.1".parse().unwrap(),
+            founder: true,
+            etcd_id: None,
+        };
+        let members = BTreeMap::from([("cp-1".parse().unwrap(), member)]);
+        let fixed = fixed_settings(&kubeadm, &members);
+        assert_eq!(fixed.control_plane_endpoint, "api.landfall.internal");
+        assert_eq!(fixed.api_server_cert_sans, ["a.ship", "vip.ship"]);
+        assert_eq!(fixed.service_cidr.to_string(), "10.96.0.0/12");
+        let corefile = ".:53 {\n    forward . 192.0.2.1 192.0.2.2 {\n        max_concurrent 1000\n    }\n}\n";
+        assert_eq!(forward_servers(corefile).len(), 2);
+        assert_eq!(
+            forward_servers(".:53 {\n template ANY ANY . {\n }\n}"),
+            [] as [IpAddr; 0]
+        );
+    }
+}

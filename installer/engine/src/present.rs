@@ -1,0 +1,50 @@
+//! What is there: the journals of the nodes that are here, the order of their runs, and the cluster they record.
+
+use crate::fleet::{self, Sessions};
+use landfall_core::cluster_record::{ClusterRecord, newest};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::Ownership;
+use landfall_core::name::NodeName;
+use landfall_core::preflight::records_disagree;
+use landfall_core::run_history::{HistoryError, RunHistory};
+use landfall_core::wire::Request;
+use std::collections::BTreeMap;
+
+/// The cluster as its nodes' journals tell it.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// What is ours on each node that is here.
+    pub owned: BTreeMap<NodeName, Ownership>,
+    /// The runs, oldest first.
+    pub history: RunHistory,
+    /// The newest record.
+    pub record: Option<ClusterRecord>,
+}
+
+impl Present {
+    /// Reads all journals. Journals that tell different stories are an error that names the nodes.
+    pub fn read(sessions: &Sessions) -> Result<Self, Vec<Diagnosis>> {
+        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
+        let history = RunHistory::of(&owned).map_err(|error| vec![history_unclear(&error)])?;
+        // A node on which nothing is ours is no member, whatever a run that failed early wrote there.
+        let members = owned.iter().filter(|(_, own)| !own.is_empty());
+        let records = members.filter_map(|(name, own)| Some((name, own.record()?)));
+        let record = newest(records)
+            .map_err(|error| {
+                records_disagree(&error)
+                    .into_iter()
+                    .map(Diagnosis::from)
+                    .collect::<Vec<_>>()
+            })?
+            .cloned();
+        Ok(Self { owned, history, record })
+    }
+}
+
+/// Makes an error of journals that tell no order of runs.
+pub fn history_unclear(error: &HistoryError) -> Diagnosis {
+    Diagnosis::new(Code::Journal, "the nodes' journals do not agree on the cluster's runs")
+        .because(error)
+        .next("compare the journals by `landfall journal show`")
+        .next("`landfall uninstall` works in any case: it needs no order of runs")
+}

@@ -1,0 +1,107 @@
+//! The stream of events of a command, and the report that is its fold, say the same as what the engine returns.
+
+use crate::scene::{Listener, Scene};
+use landfall_core::event::{Command, Event, EventKind};
+use landfall_core::report::Report;
+use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, Surroundings, UndoCommand, Until};
+use std::sync::{Arc, Mutex};
+
+/// Runs a command and returns what it returned and what it said.
+fn heard(scene: &Scene, run: &str, command: impl FnOnce(&Surroundings) -> Outcome) -> (Outcome, Vec<Event>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let take = Arc::clone(&events);
+    let sink = Arc::new(Listener(move |event: &Event| take.lock().unwrap().push(event.clone())));
+    let context = scene.fleet.surroundings(run, "ann@desk", sink).unwrap();
+    let outcome = command(&context);
+    scene.fleet.settle().unwrap();
+    let events = events.lock().unwrap().clone();
+    (outcome, events)
+}
+
+/// Fails unless the stream is complete and its report says what the outcome says.
+fn must_agree(outcome: &Outcome, events: &[Event], command: Command) -> Report {
+    let (first, last) = (&events[0].kind, &events[events.len() - 1].kind);
+    assert!(
+        matches!(first, EventKind::RunStarted { command: c, .. } if *c == command),
+        "{first:?}"
+    );
+    let report = Report::fold(events);
+    assert!(
+        matches!(last, EventKind::RunFinished { counts, .. } if *counts == report.counts),
+        "{last:?} {:?}",
+        report.counts
+    );
+    let ends = |event: &&Event| matches!(event.kind, EventKind::RunStarted { .. } | EventKind::RunFinished { .. });
+    assert_eq!(events.iter().filter(ends).count(), 2, "a command begins and ends once");
+    assert_eq!(report.command, Some(command));
+    assert_eq!(report.outcome, Some(outcome.exit_code()));
+    assert_eq!(report.changes, outcome.changes);
+    assert_eq!(report.residue.len(), outcome.residue.len());
+    assert_eq!(report.rolled_back, outcome.rolled_back);
+    let known = |wanted| report.errors.contains(wanted);
+    assert!(
+        outcome.errors.iter().all(known),
+        "{:#?} {:#?}",
+        report.errors,
+        outcome.errors
+    );
+    report
+}
+
+#[test]
+fn a_refused_install_says_what_it_returns() {
+    let scene = Scene::new(1, 1);
+    let (outcome, events) = heard(&scene, "100-a", |context| {
+        run::install(
+            &scene.desired,
+            &scene.bundle,
+            &InstallOptions::new(Until::Done, OnFailure::Keep),
+            context,
+        )
+    });
+    let report = must_agree(&outcome, &events, Command::Install);
+    assert_eq!(report.errors, outcome.errors);
+    assert_eq!(report.run, None, "nothing was planned");
+    let digest = report.bundle.map(|bundle| bundle.index_digest);
+    assert_eq!(digest, Some(scene.bundle.index_digest()));
+    assert!(
+        report.warnings.iter().any(|text| text.contains("not signed")),
+        "{:?}",
+        report.warnings
+    );
+    assert!(!report.phases.is_empty());
+}
+
+#[test]
+fn a_rollback_and_an_uninstall_say_what_they_return() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let lost = "w-1".parse().unwrap();
+    scene.fleet.set_unreachable(&lost, true);
+    for (run, back, command) in [
+        ("200-b", UndoCommand::Rollback, Command::Rollback),
+        ("300-c", UndoCommand::Uninstall, Command::Uninstall),
+    ] {
+        let (outcome, events) = heard(&scene, run, |context| {
+            run::undo(&scene.desired, back, Until::Done, &|_| Ok(()), context)
+        });
+        let report = must_agree(&outcome, &events, command);
+        assert_eq!(
+            report.errors.iter().filter(|e| e.node.as_ref() == Some(&lost)).count(),
+            1
+        );
+    }
+    scene.fleet.set_unreachable(&lost, false);
+    let (outcome, events) = heard(&scene, "400-d", |context| {
+        run::undo(
+            &scene.desired,
+            UndoCommand::Uninstall,
+            Until::Done,
+            &|_| Ok(()),
+            context,
+        )
+    });
+    let report = must_agree(&outcome, &events, Command::Uninstall);
+    assert!(report.changes > 0 && report.errors.is_empty(), "{:#?}", report.errors);
+    scene.must_be_as_before("uninstall");
+}
