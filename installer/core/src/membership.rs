@@ -7,8 +7,8 @@ use crate::inventory::{Node, Role};
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::StepKind;
-use crate::preflight::{Finding, choose_address};
-use crate::spec::Desired;
+use crate::preflight::{Finding, member_address};
+use crate::spec::{ClusterSpec, Desired};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -44,7 +44,7 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
             continue;
         };
         let known = members.get(&node.name);
-        match member(node, facts, known) {
+        match member(&input.desired.spec, node, facts, known) {
             Ok(member) => {
                 members.insert(node.name.clone(), member);
             }
@@ -110,12 +110,14 @@ fn founding_entries(owned: &BTreeMap<NodeName, Ownership>) -> impl Iterator<Item
     entries.filter(|(_, e)| StepKind::Init.is_kind_of(&e.step) || StepKind::Certificates.is_kind_of(&e.step))
 }
 
-fn member(node: &Node, facts: &NodeFacts, known: Option<&MemberRecord>) -> Result<MemberRecord, Finding> {
-    let address = match known {
-        // Certificates and etcd hold the address with which the node joined.
-        Some(known) => known.address,
-        None => choose_address(node, facts)?.0,
-    };
+fn member(
+    spec: &ClusterSpec,
+    node: &Node,
+    facts: &NodeFacts,
+    known: Option<&MemberRecord>,
+) -> Result<MemberRecord, Finding> {
+    // Certificates and etcd hold the address with which the node joined.
+    let (address, _) = member_address(spec, node, known.map(|k| k.address), facts)?;
     Ok(MemberRecord {
         uid: known.map_or_else(|| facts.machine_id.clone(), |k| k.uid.clone()),
         role: known.map_or(node.role, |k| k.role),

@@ -1,6 +1,6 @@
 //! Checks against the cluster that is recorded: its version, its fixed settings, its members.
 
-use super::{Finding, Severity};
+use super::{Finding, Severity, member_address};
 use crate::cluster_record::{ClusterRecord, FixedSettings, RecordError};
 use crate::facts::NodeFacts;
 use crate::inventory::{Inventory, Role};
@@ -85,33 +85,8 @@ fn member(
     if !joined {
         return findings;
     }
-    if seen.interface_of(known.address).is_none() {
-        let addresses: Vec<_> = seen.addresses.iter().map(|a| a.address.to_string()).collect();
-        findings.push(finding(
-            "address-changed",
-            format!(
-                "the node joined with the address {}, and no interface carries it any more",
-                known.address
-            ),
-            addresses.join(", "),
-            format!(
-                "give the node its address {} back: etcd, certificates and the other nodes hold it",
-                known.address
-            ),
-        ));
-    }
-    let wanted = desired.inventory.node(name).and_then(|node| node.access_ip.or(node.ip));
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != known.address) {
-        findings.push(finding(
-            "address-changed",
-            format!(
-                "the node joined with the address {}, and the inventory gives it another",
-                known.address
-            ),
-            wanted.to_string(),
-            format!("set its address back to {} in the inventory", known.address),
-        ));
-    }
+    let node = desired.inventory.node(name);
+    findings.extend(node.and_then(|node| member_address(&desired.spec, node, Some(known.address), seen).err()));
     if let (Some(recorded), Some(found)) = (record.ca, seen.cluster_ca)
         && recorded != found
     {
