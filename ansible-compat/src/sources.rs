@@ -39,7 +39,7 @@ impl Sources<'_> {
         let path = Path::new(source);
         match self.tree.entry(path) {
             Ok(None) if source.contains(',') => self.host_list(source),
-            Ok(None) => self.unreadable(path, &std::io::Error::from(std::io::ErrorKind::NotFound)),
+            Ok(None) => self.unreadable(path, &std::io::Error::other("No such file or directory")),
             Ok(Some(Entry::Directory(names))) => {
                 self.dirs.push(path.to_owned());
                 self.directory(path, names);

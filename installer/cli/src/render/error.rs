@@ -49,7 +49,7 @@ mod tests {
     use landfall_core::preflight::{Finding, Severity};
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
-    use landfall_engine::run::{Outcome, UndoCommand, UndoSummary};
+    use landfall_engine::run::Outcome;
     use landfall_ssh::{SshOptions, SshTransport};
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
@@ -70,15 +70,7 @@ mod tests {
                 interrupted: true,
                 ..Outcome::default()
             }),
-            Code::Usage => crate::confirm::confirm(&UndoSummary {
-                command: UndoCommand::Uninstall,
-                cluster: "ship".to_owned(),
-                runs: vec![],
-                removes_cluster: true,
-                removes_nodes: vec![],
-                absent: vec![],
-            })
-            .unwrap_err(),
+            Code::Usage => crate::confirm::need_terminal().unwrap_err(),
             Code::FileUnreadable => {
                 let args = crate::args::InventoryArgs {
                     sources: vec!["no/such.yaml".to_owned()],
@@ -116,6 +108,10 @@ mod tests {
             Code::Protocol => AgentError::Refused("a step needs the lease".to_owned()).diagnosis().on(&node),
             // engine/src/install.rs
             Code::MemberAbsent => new("a member of the cluster is not in the inventory").on(&node),
+            // engine/src/session.rs
+            Code::RequestDeadline => new("the node did not answer within 60 s: looking which blobs are there")
+                .on(&node)
+                .saw("its agent works on: looking which blobs are there, for 59 s"),
             Code::PlanFile => new("the plan tomorrow.plan cannot be used").because(&PlanFileError::Version(9)),
             // engine/src/install.rs
             Code::PlanDrift => new("what the plan was made for is not there any more")
