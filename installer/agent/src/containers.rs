@@ -7,9 +7,31 @@ use crate::interpret::images::ctr;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Returns the running container with this name in its pod (Kubernetes' own label).
-pub fn running_named(agent: &Agent, name: &str) -> Result<String> {
-    let filter = format!("labels.\"io.kubernetes.container.name\"=={name}");
+/// A container as the kubelet labels it. All three must fit: a container's name alone is free for every pod to choose.
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerOf<'a> {
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Name of the pod.
+    pub pod: &'a str,
+    /// Name of the container in the pod.
+    pub container: &'a str,
+}
+
+impl ContainerOf<'_> {
+    /// The filter of containerd's client: clauses behind commas must all hold.
+    fn filter(&self) -> String {
+        format!(
+            "labels.\"io.kubernetes.pod.namespace\"=={},labels.\"io.kubernetes.pod.name\"=={},\
+             labels.\"io.kubernetes.container.name\"=={}",
+            self.namespace, self.pod, self.container
+        )
+    }
+}
+
+/// Returns the id of the running container. Blocks 30 s at most; none that runs is an error.
+pub fn running(agent: &Agent, wanted: ContainerOf) -> Result<String> {
+    let filter = wanted.filter();
     let ids = agent
         .children
         .run(
@@ -31,7 +53,12 @@ pub fn running_named(agent: &Agent, name: &str) -> Result<String> {
         .map(str::trim)
         .find(|id| running.contains(id))
         .map(str::to_owned);
-    found.ok_or_else(|| AgentError::NotSatisfied(format!("no container {name} runs on this node")))
+    found.ok_or_else(|| {
+        AgentError::NotSatisfied(format!(
+            "container {} of pod {}/{} does not run on this node",
+            wanted.container, wanted.namespace, wanted.pod
+        ))
+    })
 }
 
 /// Runs a program in a container. Blocks until it ends or `limit` is over.
@@ -68,4 +95,58 @@ pub fn exec(agent: &Agent, container: &str, argv: &[&str], input: &[u8], limit: 
         .collect();
     output.tail.retain(|line| !is_remark(line));
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// containerd's client with these containers, `id namespace pod container`; prints those for which every clause of the filter
+    /// holds. All of them run.
+    const CTR: &str = r#"#!/bin/sh
+containers="evil default milvus-0 etcd
+twin kube-system etcd-cp-2 etcd
+good kube-system etcd-cp-1 etcd
+side kube-system etcd-cp-1 sidecar"
+if [ "$3 $4" = "tasks list" ]; then
+    echo "TASK PID STATUS"
+    echo "$containers" | while read -r id rest; do echo "$id 7 RUNNING"; done
+    exit 0
+fi
+echo "$containers" | while read -r id namespace pod container; do
+    fits=yes
+    IFS=,
+    for clause in $6; do
+        case "$clause" in
+            'labels."io.kubernetes.pod.namespace"=='"$namespace") ;;
+            'labels."io.kubernetes.pod.name"=='"$pod") ;;
+            'labels."io.kubernetes.container.name"=='"$container") ;;
+            *) fits=no ;;
+        esac
+    done
+    IFS=' '
+    [ "$fits" = yes ] && echo "$id"
+done
+exit 0
+"#;
+
+    #[test]
+    fn only_the_container_of_the_named_pod_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("usr/local/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(bin.join("ctr"), CTR).unwrap();
+        std::fs::set_permissions(bin.join("ctr"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let agent = Agent::new(Host::under(root.path()));
+        let etcd_of = |pod| ContainerOf {
+            namespace: "kube-system",
+            pod,
+            container: "etcd",
+        };
+        assert_eq!(running(&agent, etcd_of("etcd-cp-1")).unwrap(), "good");
+        let error = running(&agent, etcd_of("etcd-cp-3")).unwrap_err().to_string();
+        assert!(error.contains("etcd of pod kube-system/etcd-cp-3"), "{error}");
+    }
 }

@@ -102,9 +102,9 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
         Request::Tidy => value(tidy(agent)),
         Request::Probe { probes } => Ok(to_value(probe::run(probes))),
         Request::ProbeInContainer { container, probes } => value(probe_in_container(agent, container, probes)),
-        Request::Etcdctl { args } => {
+        Request::Etcdctl { node, args } => {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            value(etcd::etcdctl(agent, &args))
+            value(etcd::etcdctl(agent, node, &args))
         }
         Request::Certificates => value(certificates::ages(agent)),
         Request::Logs => Ok(to_value(logs::collect(agent))),

@@ -463,7 +463,10 @@ fn remove_member(session: &Arc<NodeSession>, name: &str, peer_url: &str) -> Resu
     let etcdctl = |args: &[&str]| -> Result<CommandOutput, Absent> {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
         session
-            .ask(&Request::Etcdctl { args })
+            .ask(&Request::Etcdctl {
+                node: session.name().clone(),
+                args,
+            })
             .map_err(|_| Absent::NoClusterHere)
     };
     let failed = |what: String, saw: String| {

@@ -122,7 +122,10 @@ fn add_cluster_health(desired: &Desired, sessions: &Sessions, outcome: &mut Outc
             continue;
         };
         let args = ["endpoint", "health"].map(str::to_owned).to_vec();
-        let etcd = match session.ask::<CommandOutput>(&Request::Etcdctl { args }) {
+        let etcd = match session.ask::<CommandOutput>(&Request::Etcdctl {
+            node: node.name.clone(),
+            args,
+        }) {
             Ok(output) if output.status == Some(0) => "healthy".to_owned(),
             Ok(output) => output.stderr.lines().last().unwrap_or("no answer").to_owned(),
             Err(error) => error.what,

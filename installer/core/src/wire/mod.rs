@@ -8,7 +8,7 @@ use crate::event::EventKind;
 use crate::explain::Diagnosis;
 use crate::facts::{FactsQuery, NodeFacts};
 use crate::journal::Ownership;
-use crate::name::{Digest, RunId, SecretId, StepId};
+use crate::name::{Digest, NodeName, RunId, SecretId, StepId};
 use crate::plan::Step;
 use crate::verify::{ProbeResult, ProbeSpec};
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,8 @@ pub enum Request {
     },
     /// Runs `etcdctl` inside this node's etcd container with its own certificates. Reply: [`CommandOutput`].
     Etcdctl {
+        /// The member of the cluster that is asked: the node on which the agent runs.
+        node: NodeName,
         /// Arguments after the endpoint and certificate flags.
         args: Vec<String>,
     },
