@@ -6,7 +6,7 @@ use crate::child::Job;
 use crate::claims;
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
-use crate::interpret::{images, system, unit};
+use crate::interpret::{images, kubeconfig, system, unit};
 use crate::journal_store::Durability;
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;
@@ -215,6 +215,15 @@ fn take_back(agent: &Agent, undo: &Undo, containerd_goes: bool, turn: Turn, say:
         Undo::RemoveDirectory { paths } => return remove_directories(agent, paths, turn, say),
         Undo::RemoveHostsLines { lines } => {
             system::remove_hosts_lines(host, lines)?;
+            vec![]
+        }
+        Undo::KubeconfigServer {
+            path,
+            ours,
+            prior,
+            restart,
+        } => {
+            kubeconfig::replace_server(agent, path, ours, prior, restart.as_deref())?;
             vec![]
         }
         Undo::RestoreSysctls { settings } => system::restore_sysctls(host, settings),

@@ -137,6 +137,8 @@ codes! {
     Journal = "LF0504" => FailedKept,
     /// The cluster's API did not answer or refused.
     ClusterApi = "LF0505" => FailedKept,
+    /// An object of the cluster that landfall would apply is there and is not landfall's.
+    ForeignObject = "LF0506" => FailedKept,
     /// Something could not be undone.
     Residue = "LF0601" => Residue,
     /// Verify found a path into the cluster that is not as expected.

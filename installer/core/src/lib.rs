@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod bundle_index;
+pub mod dns_policy;
 pub mod event;
 pub mod explain;
 pub mod facts;
@@ -11,6 +12,7 @@ pub mod layout;
 pub mod name;
 pub mod plan;
 pub mod preflight;
+pub mod quorum;
 pub mod secret;
 pub mod spec;
 pub mod transport;

@@ -9,6 +9,7 @@
 
 pub mod file;
 pub mod images;
+pub mod kubeconfig;
 pub mod run;
 pub mod system;
 pub mod unit;
@@ -168,7 +169,8 @@ fn check(work: &Work) -> Result<bool> {
         Action::Unit { name, start, .. } => work.same().is_some() && unit::is_up(work.agent, name, *start)?,
         Action::Images { images } => images::missing(work.agent, images)?.is_empty(),
         Action::Run { creates, .. } => work.same().is_some() && creates.iter().all(|p| host.at(p).exists()),
-        Action::Apply { .. } | Action::Await { .. } => false,
+        Action::KubeconfigServer { path, from, .. } => !kubeconfig::names_server(host, path, from)?,
+        Action::Apply { .. } | Action::Delete { .. } | Action::Await { .. } => false,
     })
 }
 
@@ -196,7 +198,18 @@ fn undo_for(work: &Work) -> Result<Undo> {
                 .collect();
             Undo::RemoveImages { references }
         }
-        Action::Apply { .. } | Action::Await { .. } => Undo::Nothing,
+        Action::KubeconfigServer {
+            path,
+            from,
+            to,
+            restart,
+        } => Undo::KubeconfigServer {
+            path: path.clone(),
+            ours: to.clone(),
+            prior: from.clone(),
+            restart: restart.clone(),
+        },
+        Action::Apply { .. } | Action::Delete { .. } | Action::Await { .. } => Undo::Nothing,
     })
 }
 
@@ -218,7 +231,13 @@ fn apply(work: &Work) -> Result<()> {
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
-        Action::Apply { .. } | Action::Await { .. } => Err(AgentError::Refused(
+        Action::KubeconfigServer {
+            path,
+            from,
+            to,
+            restart,
+        } => kubeconfig::replace_server(work.agent, path, from, to, restart.as_deref()),
+        Action::Apply { .. } | Action::Delete { .. } | Action::Await { .. } => Err(AgentError::Refused(
             "this step is not one that a node carries out".to_owned(),
         )),
     }

@@ -9,6 +9,7 @@ mod prepare;
 
 pub use prepare::kernel_features;
 
+use super::objects::LeftOut;
 use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
@@ -33,8 +34,12 @@ pub struct InstallInput<'a> {
     pub audit_policy: String,
     /// Encryption configuration with a `${random:32}` key.
     pub encryption_config: String,
+    /// The API server's URL that kubeconfigs of earlier versions name, by a name in the hosts file; replaced by the balancer's.
+    pub named_server: String,
     /// Kubernetes objects in groups.
     pub groups: Vec<ObjectGroup>,
+    /// Objects of ours that are wanted no more.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// One member of the cluster with its rendered files.
@@ -138,6 +143,9 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
     }
     planner.first_control_plane(first);
     planner.join_all();
+    for member in &input.members {
+        planner.kubeconfigs(member);
+    }
     planner.objects();
     planner.plan.check()?;
     Ok(planner.plan)

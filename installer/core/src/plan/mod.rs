@@ -2,6 +2,7 @@
 
 mod claims;
 pub mod install;
+pub mod objects;
 
 use crate::action::Action;
 use crate::name::{NodeName, SecretId, StepId};

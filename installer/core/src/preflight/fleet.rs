@@ -1,15 +1,12 @@
 //! Checks that compare nodes with each other and with the cluster's networks.
 
-use super::{Finding, Severity, choose_address};
+use super::{Finding, Severity, choose_address, is_our_link};
 use crate::facts::NodeFacts;
 use crate::journal::Ownership;
 use crate::name::NodeName;
 use crate::spec::{Cidr, Desired};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-/// Interfaces that flannel and the CNI bridge make; routes over them are ours on nodes that we own.
-const OUR_LINKS: [&str; 2] = ["cni0", "flannel.1"];
 
 pub(super) fn check(
     desired: &Desired,
@@ -55,7 +52,7 @@ fn addresses(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Fi
     let mut by_address: BTreeMap<IpAddr, Vec<NodeName>> = BTreeMap::new();
     for node in desired.inventory.members() {
         let Some(seen) = facts.get(&node.name) else { continue };
-        match choose_address(node, seen) {
+        match choose_address(&desired.spec, node, seen) {
             Ok((address, _)) => by_address.entry(address).or_default().push(node.name.clone()),
             Err(finding) => findings.push(finding),
         }
@@ -106,8 +103,7 @@ fn networks(
         let ours = owned.get(name).is_some_and(|own| !own.is_empty());
         for (what, network) in [("pod network", pods), ("Service network", services)] {
             let clash = seen.routes.iter().find(|route| {
-                let made_by_us =
-                    ours && (OUR_LINKS.contains(&route.interface.as_str()) || route.destination == services);
+                let made_by_us = ours && (is_our_link(&route.interface) || route.destination == services);
                 route.destination.prefix > 0 && route.destination.overlaps(&network) && !made_by_us
             });
             if let Some(route) = clash {
@@ -122,7 +118,7 @@ fn networks(
             let held = seen
                 .addresses
                 .iter()
-                .find(|a| network.contains(a.address) && !(ours && OUR_LINKS.contains(&a.interface.as_str())));
+                .find(|a| network.contains(a.address) && !(ours && is_our_link(&a.interface)));
             if let Some(address) = held {
                 findings.push(overlap(
                     name,

@@ -6,13 +6,13 @@ mod fleet;
 mod host;
 
 use crate::explain::{Code, Diagnosis};
-use crate::facts::{FactsQuery, NodeFacts};
+use crate::facts::{FactsQuery, InterfaceAddress, NodeFacts};
 use crate::inventory::{Node, Role};
 use crate::journal::Ownership;
 use crate::layout;
 use crate::name::NodeName;
 use crate::plan::install::kernel_features;
-use crate::spec::Desired;
+use crate::spec::{ClusterSpec, Desired};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -131,9 +131,59 @@ pub fn check(
     findings
 }
 
-/// Picks the address and interface that a node joins with: `access_ip`, else `ip`, else the source of the route to its peers, else the address it was
-/// reached at, else its only address.
-pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
+/// Links that landfall's network makes on a node: the CNI bridge, flannel's tunnel, and one `veth` for each pod.
+fn is_our_link(name: &str) -> bool {
+    matches!(name, "cni0" | "flannel.1") || name.starts_with("veth")
+}
+
+/// Says whether an address may be the node's own: not one that landfall's network gave it.
+fn is_own_address(spec: &ClusterSpec, seen: &InterfaceAddress) -> bool {
+    let given = [spec.pod_network_cidr, spec.service_cidr]
+        .iter()
+        .any(|range| range.contains(seen.address));
+    !(seen.address.is_loopback() || given || is_our_link(&seen.interface))
+}
+
+/// Returns the address and interface of a node: the recorded ones of a member, which etcd and certificates hold; else the one chosen
+/// by [`choose_address`]. A member whose address changed since it joined is refused.
+pub fn member_address(
+    spec: &ClusterSpec,
+    node: &Node,
+    recorded: Option<IpAddr>,
+    facts: &NodeFacts,
+) -> Result<(IpAddr, String), Finding> {
+    let Some(recorded) = recorded else {
+        return choose_address(spec, node, facts);
+    };
+    let refuse = |what: String, saw: String| Finding {
+        id: "address-changed",
+        severity: Severity::Refuse,
+        nodes: vec![node.name.clone()],
+        what,
+        saw,
+        next: format!(
+            "give the machine {recorded} again and name it in the inventory; a member with another address has to be taken out with \
+             `landfall uninstall` on that node alone, and joined anew"
+        ),
+    };
+    if let Some(named) = node.access_ip.or(node.ip).filter(|named| *named != recorded) {
+        let what = format!("the node joined the cluster as {recorded}, and the inventory names another address");
+        return Err(refuse(what, named.to_string()));
+    }
+    match facts.interface_of(recorded) {
+        Some(interface) => Ok((recorded, interface.to_owned())),
+        None => {
+            let what = format!("the node joined the cluster as {recorded}, and no interface carries that any more");
+            let own = facts.addresses.iter().filter(|a| is_own_address(spec, a));
+            let own: Vec<_> = own.map(|a| format!("{} on {}", a.address, a.interface)).collect();
+            Err(refuse(what, own.join(", ")))
+        }
+    }
+}
+
+/// Picks the address and interface that a node joins with: `access_ip`, else `ip`, else the source of the route to its peers, else the
+/// address it was reached at, else its only address. Addresses that landfall's own network gave the node do not count.
+pub fn choose_address(spec: &ClusterSpec, node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
     let refuse = |what: &str, saw: String| Finding {
         id: "node-address",
         severity: Severity::Refuse,
@@ -164,6 +214,7 @@ pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String)
     let mut sources: Vec<_> = facts
         .peer_routes
         .values()
+        .filter(|r| !is_our_link(&r.interface))
         .map(|r| (r.source, r.interface.clone()))
         .collect();
     sources.sort();
@@ -178,7 +229,7 @@ pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String)
         ([one], _) => Ok(one.clone()),
         ([], Some(reached)) => Ok(reached),
         ([], None) => {
-            let outward: Vec<_> = facts.addresses.iter().filter(|a| !a.address.is_loopback()).collect();
+            let outward: Vec<_> = facts.addresses.iter().filter(|a| is_own_address(spec, a)).collect();
             match outward.as_slice() {
                 [only] => Ok((IpAddr::V4(only.address), only.interface.clone())),
                 _ => Err(refuse("the node's own address is not clear", seen())),
@@ -200,3 +251,5 @@ pub fn choose_address(node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String)
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::good as facts_of_a_good_node;

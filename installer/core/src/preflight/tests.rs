@@ -24,7 +24,7 @@ fn node(name: &str, last: u8) -> Node {
     }
 }
 
-fn good(n: u8) -> NodeFacts {
+pub(crate) fn good(n: u8) -> NodeFacts {
     NodeFacts {
         hostname: format!("cp-{n}"),
         machine_id: format!("id-{n}"),
@@ -176,19 +176,96 @@ fn the_address_comes_from_ip_or_the_route_to_peers() {
         prefix: 24,
     });
     let mut host = node("cp-1", 11);
-    assert_eq!(choose_address(&host, &seen).unwrap().1, "eth0");
+    assert_eq!(choose_address(&ClusterSpec::default(), &host, &seen).unwrap().1, "eth0");
     let peer = |source: [u8; 4], interface: &str| PeerRoute {
         source: IpAddr::from(source),
         interface: interface.into(),
     };
     seen.peer_routes
         .insert([192, 168, 7, 2].into(), peer([192, 168, 7, 1], "eth1"));
-    assert_eq!(choose_address(&host, &seen).unwrap().1, "eth1");
+    assert_eq!(choose_address(&ClusterSpec::default(), &host, &seen).unwrap().1, "eth1");
     seen.peer_routes
         .insert([10, 90, 0, 12].into(), peer([10, 90, 0, 11], "eth0"));
-    assert_eq!(choose_address(&host, &seen).unwrap_err().id, "node-address");
+    assert_eq!(
+        choose_address(&ClusterSpec::default(), &host, &seen).unwrap_err().id,
+        "node-address"
+    );
     host.ip = Some([192, 168, 7, 1].into());
-    assert_eq!(choose_address(&host, &seen).unwrap().1, "eth1");
+    assert_eq!(choose_address(&ClusterSpec::default(), &host, &seen).unwrap().1, "eth1");
     host.ip = Some([192, 168, 7, 9].into());
-    assert!(choose_address(&host, &seen).is_err());
+    assert!(choose_address(&ClusterSpec::default(), &host, &seen).is_err());
+}
+
+/// A node that is a member: what flannel and the CNI bridge made is among its addresses.
+fn as_member() -> NodeFacts {
+    let mut seen = good(1);
+    for (interface, address, prefix) in [
+        ("lo", [127, 0, 0, 1], 8),
+        ("flannel.1", [10, 244, 0, 0], 32),
+        ("cni0", [10, 244, 0, 1], 24),
+        ("veth1a2b", [10, 244, 0, 7], 32),
+        // A Service's address, as kube-proxy's ipvs mode holds them.
+        ("kube-ipvs0", [10, 96, 0, 1], 32),
+    ] {
+        seen.addresses.push(InterfaceAddress {
+            interface: interface.into(),
+            address: address.into(),
+            prefix,
+        });
+    }
+    seen
+}
+
+#[test]
+fn what_our_network_gave_a_node_is_not_its_own_address() {
+    let mut host = node("cp-1", 11);
+    host.connect.host = "cp-1.lan".into();
+    let spec = ClusterSpec::default();
+    let own = (IpAddr::from([10, 90, 0, 11]), "eth0".to_owned());
+    assert_eq!(choose_address(&spec, &host, &good(1)).unwrap(), own, "first install");
+    assert_eq!(
+        choose_address(&spec, &host, &as_member()).unwrap(),
+        own,
+        "second install"
+    );
+    let mut two = as_member();
+    two.addresses.push(InterfaceAddress {
+        interface: "eth1".into(),
+        address: [192, 168, 7, 1].into(),
+        prefix: 24,
+    });
+    assert_eq!(choose_address(&spec, &host, &two).unwrap_err().id, "node-address");
+    let route = PeerRoute {
+        source: [192, 168, 7, 1].into(),
+        interface: "eth1".into(),
+    };
+    two.peer_routes.insert([192, 168, 7, 2].into(), route);
+    assert_eq!(
+        choose_address(&spec, &host, &two).unwrap().1,
+        "eth1",
+        "the route to peers decides"
+    );
+}
+
+#[test]
+fn an_address_that_changed_since_the_join_is_refused() {
+    let spec = ClusterSpec::default();
+    let mut host = node("cp-1", 11);
+    host.connect.host = "cp-1.lan".into();
+    let recorded = Some(IpAddr::from([10, 90, 0, 11]));
+    let seen = as_member();
+    assert_eq!(member_address(&spec, &host, None, &seen).unwrap().1, "eth0");
+    assert_eq!(member_address(&spec, &host, recorded, &seen).unwrap().1, "eth0");
+    let mut moved = seen.clone();
+    moved.addresses[0].address = [10, 90, 0, 99].into();
+    let finding = member_address(&spec, &host, recorded, &moved).unwrap_err();
+    assert_eq!((finding.id, finding.severity), ("address-changed", Severity::Refuse));
+    assert_eq!(finding.saw, "10.90.0.99 on eth0");
+    assert!(finding.next.contains("10.90.0.11"), "{}", finding.next);
+    // The machine has both, and the inventory now names the other.
+    moved.addresses.push(seen.addresses[0].clone());
+    assert!(member_address(&spec, &host, recorded, &moved).is_ok());
+    host.ip = Some([10, 90, 0, 99].into());
+    let finding = member_address(&spec, &host, recorded, &moved).unwrap_err();
+    assert_eq!((finding.id, finding.saw.as_str()), ("address-changed", "10.90.0.99"));
 }

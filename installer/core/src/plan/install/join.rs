@@ -1,8 +1,8 @@
 //! The first control plane, then everybody else: kubelets side by side, etcd members one by one.
 
 use super::{
-    KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, binary_step, bundle_role, kubeadm, kubernetes, secret_id, step_of,
-    steps_of, unit_word,
+    Joins, KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, binary_step, bundle_role, kubeadm, kubernetes, secret_id,
+    step_of, steps_of, unit_word,
 };
 use crate::action::{Action, Claims, ClusterEffect, Content};
 use crate::bundle_index::BinaryPlace;
@@ -289,6 +289,44 @@ impl Planner<'_> {
             finish,
         );
         etcd
+    }
+
+    /// The step after which a member's kubeconfigs are there.
+    fn joined(&self, member: &Member) -> StepId {
+        match member.joins {
+            Joins::First(_) => self.on_first("init"),
+            Joins::ControlPlane { .. } => step_of("finish-control-plane", member),
+            Joins::Worker(_) => step_of("join-worker", member),
+        }
+    }
+
+    /// Kubeconfigs that earlier versions made name the API by a name in the hosts file. (Those of the controller manager and the
+    /// scheduler name the node's own API server by its address: kubeadm 1.37, phases/kubeconfig.) On a new node nothing is to be done.
+    pub(super) fn kubeconfigs(&mut self, member: &Member) {
+        let mut files = vec![("kubelet.conf", Some("kubelet.service"))];
+        match member.joins {
+            Joins::First(_) => files.extend([("admin.conf", None), ("super-admin.conf", None)]),
+            Joins::ControlPlane { .. } => files.push(("admin.conf", None)),
+            Joins::Worker(_) => {}
+        }
+        let joined = self.joined(member);
+        for (name, restart) in files {
+            let action = Action::KubeconfigServer {
+                path: kubernetes(name),
+                from: self.input.named_server.clone(),
+                to: layout::API_BALANCER_URL.to_owned(),
+                restart: restart.map(str::to_owned),
+            };
+            let what = format!("server/{name}");
+            self.add(
+                &what,
+                member,
+                Stage::Network,
+                std::slice::from_ref(&joined),
+                QUICK_S,
+                action,
+            );
+        }
     }
 
     fn shared_pki(&mut self, member: &Member) -> Vec<StepId> {
