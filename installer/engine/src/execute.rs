@@ -1,6 +1,6 @@
 //! Runs a plan: hands out every step whose needs are done and whose blobs have arrived, on as many nodes at once as there are.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Formed};
 use crate::distribute::{Arrival, blobs_of, push};
 use crate::fleet::{Sessions, Voice};
 use crate::run::CancelToken;
@@ -286,9 +286,13 @@ impl Executor<'_> {
 
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
         match &step.action {
-            Action::Run { effects, .. } => self
-                .cluster
-                .remove_effects(self.sessions, &step.node, effects, self.voice),
+            Action::Run { effects, .. } => self.cluster.remove_effects(
+                self.sessions,
+                &step.node,
+                effects,
+                Formed::by(self.owned.values()),
+                self.voice,
+            ),
             _ => Ok(()),
         }
     }

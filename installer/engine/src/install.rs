@@ -15,6 +15,7 @@ use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
 use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::plan::install::plan_install;
+use landfall_core::plan::objects::left_out;
 use landfall_core::plan::{Plan, Step};
 use landfall_core::preflight::{self, Severity};
 use landfall_core::spec::Desired;
@@ -189,7 +190,8 @@ fn prepare(
         return Err(refused.into_iter().map(Diagnosis::from).collect());
     }
     voice.phase("plan", || {
-        let input = render::render(desired, bundle.index(), &facts)?;
+        let mut input = render::render(desired, bundle.index(), &facts)?;
+        input.left_out = left_out(owned.values(), &input.groups);
         let plan = plan_install(&input)
             .map_err(|error| vec![Diagnosis::new(Code::BundleMissing, "no plan can be made").because(&error)])?;
         let satisfied = satisfied(&plan, &owned, sessions, cluster)?;

@@ -1,17 +1,18 @@
 //! Chooses addresses and the DNS policy from what was seen, and renders everything the planner needs.
 
 use landfall_core::bundle_index::BundleIndex;
+use landfall_core::dns_policy::dns_policy;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
+use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{ApplyWhen, InstallInput, Joins, Member, ObjectGroup};
 use landfall_core::preflight::choose_address;
 use landfall_core::spec::Desired;
-use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use landfall_manifests::{self as manifests, ClusterLayout, MemberLayout, RenderError};
+use std::collections::BTreeMap;
 
 /// Renders for the nodes as they were seen.
 pub fn render<'a>(
@@ -34,7 +35,7 @@ fn layout(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Cl
     let mut errors = Vec::new();
     for node in desired.inventory.members() {
         let Some(seen) = facts.get(&node.name) else { continue };
-        match choose_address(node, seen) {
+        match choose_address(&desired.spec, node, seen) {
             Ok((address, interface)) => members.push(MemberLayout {
                 name: node.name.clone(),
                 control_plane: node.role == Role::ControlPlane,
@@ -50,27 +51,10 @@ fn layout(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Cl
     if errors.is_empty() {
         Ok(ClusterLayout {
             members,
-            dns: dns_policy(desired, facts),
+            dns: dns_policy(&desired.spec.upstream_dns, None, facts.values()),
         })
     } else {
         Err(errors)
-    }
-}
-
-/// Named resolvers win; else the nodes' own, when they answered from every node; else no name outside the cluster exists.
-fn dns_policy(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> DnsPolicy {
-    if !desired.spec.upstream_dns.is_empty() {
-        return DnsPolicy::Forward(desired.spec.upstream_dns.clone());
-    }
-    if !facts.values().all(|f| f.dns_works == Some(true)) {
-        return DnsPolicy::Closed;
-    }
-    let servers: BTreeSet<IpAddr> = facts.values().flat_map(|f| f.dns_servers.iter().copied()).collect();
-    let usable: Vec<IpAddr> = servers.into_iter().filter(|ip| !ip.is_loopback()).collect();
-    if usable.is_empty() {
-        DnsPolicy::Closed
-    } else {
-        DnsPolicy::Forward(usable)
     }
 }
 
@@ -122,6 +106,12 @@ fn render_all<'a>(
             AllReady,
             manifests::dns_objects(spec, index, layout)?,
         ),
+        group(
+            "kube-proxy",
+            Stage::Network,
+            FirstApiServer,
+            manifests::kube_proxy_objects(spec)?,
+        ),
         group("probe", Stage::Sample, FirstApiServer, manifests::probe_objects(index)?),
     ];
     if spec.ingress.enabled {
@@ -147,6 +137,8 @@ fn render_all<'a>(
         hosts_lines: manifests::hosts_lines(spec),
         audit_policy: manifests::audit_policy()?,
         encryption_config: manifests::encryption_config()?,
+        named_server: format!("https://{}:{}", spec.control_plane_endpoint, layout::API_BALANCER_PORT),
         groups,
+        left_out: vec![],
     })
 }

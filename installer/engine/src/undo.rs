@@ -1,6 +1,6 @@
 //! Rollback and uninstall: every node takes back what its own journal holds; what lies off the nodes goes first.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Formed};
 use crate::fleet::{self, Sessions, Voice};
 use crate::run::{Back, Outcome, Surroundings};
 use crate::session::AgentPlace;
@@ -122,7 +122,9 @@ fn undo_in_cluster(
                         cluster.restore(session, prior, absent)?;
                     }
                 }
-                Undo::RemoveClaims { effects, .. } => cluster.remove_effects(sessions, node, effects, voice)?,
+                Undo::RemoveClaims { effects, .. } => {
+                    cluster.remove_effects(sessions, node, effects, Formed::by(owned.values()), voice)?;
+                }
                 _ => {}
             }
         }
