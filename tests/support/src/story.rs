@@ -52,7 +52,9 @@ pub fn plan(desired: &Desired, index: &BundleIndex) -> Result<Plan> {
         hosts_lines: manifests::hosts_lines(&desired.spec),
         audit_policy: manifests::audit_policy()?,
         encryption_config: manifests::encryption_config()?,
+        named_server: "https://api.landfall.internal:7443".to_owned(),
         groups: vec![],
+        left_out: vec![],
     })?;
     plan.steps.retain(|step| !step.action.runs_in_cluster());
     for step in &mut plan.steps {
