@@ -45,6 +45,6 @@ impl Present {
 pub fn history_unclear(error: &HistoryError) -> Diagnosis {
     Diagnosis::new(Code::Journal, "the nodes' journals do not agree on the cluster's runs")
         .because(error)
-        .next("compare the journals by `landfall journal show`")
+        .next("compare /var/lib/landfall/journal.jsonl on the nodes")
         .next("`landfall uninstall` works in any case: it needs no order of runs")
 }

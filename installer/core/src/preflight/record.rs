@@ -136,7 +136,7 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
             nodes: nodes.clone(),
             what: "two runs gave themselves the same number, on nodes that did not see each other".to_owned(),
             saw: format!("number {}, two different cluster records", sequence.run),
-            next: "compare the journals by `landfall journal show`, and uninstall the nodes of the wrong run"
+            next: "compare /var/lib/landfall/journal.jsonl on the nodes, and uninstall the nodes of the wrong run"
                 .to_owned(),
         }],
     }
