@@ -63,11 +63,9 @@ fn wrong_use_ends_with_2() {
     ] {
         let ran = home.run(args).ends(2);
         assert_eq!(ran.out, "", "{args:?}");
-        assert!(
-            ran.err.contains("Usage: landfall") || ran.err.contains("error: "),
-            "{args:?}: {}",
-            ran.err
-        );
+        // Without -i an ansible.cfg may name the inventory, so that is landfall's own error and not the parser's.
+        let named = ["Usage: landfall", "error: ", "error[LF0004]"];
+        assert!(named.iter().any(|text| ran.err.contains(text)), "{args:?}: {}", ran.err);
     }
     assert_eq!(home.names(), Vec::<String>::new(), "nothing was made");
 }
