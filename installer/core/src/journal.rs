@@ -14,7 +14,6 @@ use crate::action::Undo;
 use crate::cluster_record::ClusterRecord;
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the journal's lines; a reader refuses a larger one. Version 1 has neither numbers of runs nor cluster records.
@@ -41,13 +40,6 @@ pub enum Record {
         /// What holds once it is done, where that can be looked at again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wanted: Option<Wanted>,
-    },
-    /// What a step wants was there already: it is not ours to take back, but it must go on to hold.
-    Held {
-        /// The step.
-        step: StepId,
-        /// What must hold.
-        wanted: Wanted,
     },
     /// The step acted and was checked again.
     Done {
@@ -223,9 +215,6 @@ pub struct Ownership {
     /// The newest record of each run that wrote one, oldest first.
     #[serde(default)]
     pub records: Vec<ClusterRecord>,
-    /// What was as wanted before landfall came, and must go on to hold.
-    #[serde(default)]
-    pub held: BTreeMap<StepId, Wanted>,
 }
 
 impl Ownership {
@@ -347,10 +336,6 @@ impl Ownership {
                     stamp: None,
                     wanted: wanted.clone(),
                 });
-                self.held.remove(step);
-            }
-            Record::Held { step, wanted } => {
-                self.held.insert(step.clone(), wanted.clone());
             }
             Record::Done { step, stamp } => {
                 let entry = newest(&mut self.entries, step, &[Intended]).ok_or_else(|| illegal("done", step))?;

@@ -138,6 +138,17 @@ impl RunHistory {
         self.runs.last().map_or(1, |run| run.number + 1)
     }
 
+    /// Returns all runs as journals hold them, when they agree on no order: an uninstall needs none, but a number above all others.
+    pub fn without_order(owned: &BTreeMap<NodeName, Ownership>) -> Self {
+        let runs = owned.values().flat_map(|own| &own.runs);
+        let mut runs: Vec<FleetRun> = runs
+            .map(|run| FleetRun::new(run, run.start.number.unwrap_or(0)))
+            .collect();
+        runs.sort_by_key(|run| run.number);
+        let unordered = runs.iter().map(|run| run.start.run.clone()).collect();
+        Self { runs, unordered }
+    }
+
     /// Returns the newest run.
     pub fn newest(&self) -> Option<&FleetRun> {
         self.runs.last()
@@ -376,8 +387,16 @@ mod tests {
     #[test]
     fn one_number_of_two_runs_is_refused() {
         let (a, b) = (start("a", Some(2), INSTALL, None), start("b", Some(2), INSTALL, None));
-        let error = RunHistory::of(&fleet(vec![journal(&[(a, true)]), journal(&[(b, true)])])).unwrap_err();
+        let journals = fleet(vec![journal(&[(a, true)]), journal(&[(b, true)])]);
+        let error = RunHistory::of(&journals).unwrap_err();
         assert!(matches!(error, HistoryError::SameNumber { number: 2, .. }), "{error:?}");
+        let history = RunHistory::without_order(&journals);
+        assert_eq!(
+            history.next_number(),
+            3,
+            "an uninstall has a number that every journal takes"
+        );
+        assert!(history.rollback_target().is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use landfall_core::name::NodeName;
 use landfall_core::plan::Plan;
 use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::preflight::unlisted_members;
-use landfall_core::run_history::{FleetRun, ROLLED_BACK, RollbackTarget, UNDONE};
+use landfall_core::run_history::{FleetRun, ROLLED_BACK, RollbackTarget, RunHistory, UNDONE};
 use landfall_core::spec::Desired;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,10 +198,14 @@ impl Present {
     /// Reads what an undo needs. An uninstall needs neither an order of runs nor one record.
     fn read_for(sessions: &Sessions, command: UndoCommand) -> Result<Self, Vec<Diagnosis>> {
         match (Self::read(sessions), command) {
-            (Err(_), UndoCommand::Uninstall) => Ok(Self {
-                owned: fleet::ask_all(sessions, |_| Request::Ownership)?,
-                ..Self::default()
-            }),
+            (Err(_), UndoCommand::Uninstall) => {
+                let owned = fleet::ask_all(sessions, |_| Request::Ownership)?;
+                Ok(Self {
+                    history: RunHistory::without_order(&owned),
+                    owned,
+                    record: None,
+                })
+            }
             (present, _) => present,
         }
     }

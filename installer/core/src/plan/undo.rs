@@ -5,7 +5,7 @@
 
 use super::key::StepKind;
 use super::{Plan, Stage, Step};
-use crate::action::{Action, ClusterEffect, Undo};
+use crate::action::{Action, Undo};
 use crate::journal::{Entry, Ownership};
 use crate::layout;
 use crate::name::{NodeName, RunId, StepId};
@@ -245,20 +245,10 @@ fn unit_file(undo: &Undo) -> Option<String> {
     }
 }
 
-/// Lists what entries in the scope made off their nodes.
-pub fn effects_of(own: &Ownership, scope: &UndoScope) -> Vec<ClusterEffect> {
-    let entries = own.entries.iter().filter(|e| scope.holds(e));
-    let effects = entries.filter_map(|e| match &e.undo {
-        Undo::RemoveClaims { effects, .. } => Some(effects.clone()),
-        _ => None,
-    });
-    effects.flatten().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Claims, Prior};
+    use crate::action::{Claims, ClusterEffect, Prior};
     use crate::journal::EntryState;
     use crate::name::Digest;
 
