@@ -53,18 +53,22 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
                 "{bin}/landfall agent api-balancer --listen 127.0.0.1:{}{backends}",
                 layout::API_BALANCER_PORT
             ),
+            BALANCER_RIGHTS,
         ),
     ));
     if !node.reaches_services {
+        let command = format!(
+            "{bin}/landfall agent service-route --cidr {} --interface {}",
+            spec.service_cidr, node.interface
+        );
         units.push((
             "landfall-service-route.service".to_owned(),
             service(
                 "Keeps a route for the Service network on a node without a default route",
                 "Before=kubelet.service",
-                &format!(
-                    "{bin}/landfall agent service-route --cidr {} --interface {}",
-                    spec.service_cidr, node.interface
-                ),
+                &command,
+                // The service removes the route when it ends by itself; this is for one that was killed.
+                &format!("ExecStopPost={command} --remove\n{SERVICE_ROUTE_RIGHTS}"),
             ),
         ));
     }
@@ -72,18 +76,28 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
     units
 }
 
-fn service(description: &str, order: &str, command: &str) -> String {
+/// The balancer needs a port above 1024 and nothing else. A connection takes six descriptors (two sockets, each open three times), so the
+/// usual soft limit of 1024 would be 170 connections; this is 10,000.
+const BALANCER_RIGHTS: &str = "DynamicUser=yes\nCapabilityBoundingSet=\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
+                               LimitNOFILE=65536\n";
+/// The service route changes routes and nothing else.
+const SERVICE_ROUTE_RIGHTS: &str =
+    "CapabilityBoundingSet=CAP_NET_ADMIN\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n";
+
+/// A service of landfall's own, which tells systemd when it is up. `more` holds further whole lines of its `[Service]` section.
+fn service(description: &str, order: &str, command: &str, more: &str) -> String {
     format!(
-        "[Unit]\nDescription={description}\n{order}\nStartLimitIntervalSec=0\n\n[Service]\nExecStart={command}\nRestart=always\n\
-         RestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n"
+        "[Unit]\nDescription={description}\n{order}\nStartLimitIntervalSec=0\n\n[Service]\nType=notify\nExecStart={command}\n{more}\
+         Restart=always\nRestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n"
     )
 }
 
+/// As upstream's unit, but for `LimitCORE`: pods inherit the limit, and a core file would hold their secrets.
 fn containerd_unit() -> String {
     format!(
         "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\n[Service]\n\
          ExecStart={}/containerd --config {}\nType=notify\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=2\n\
-         LimitNPROC=infinity\nLimitCORE=infinity\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n",
+         LimitNPROC=infinity\nLimitCORE=0\nTasksMax=infinity\nOOMScoreAdjust=-999\n\n[Install]\nWantedBy=multi-user.target\n",
         layout::BIN_DIR,
         layout::CONTAINERD_CONFIG
     )

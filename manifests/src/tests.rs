@@ -275,3 +275,53 @@ fn expect_file(path: &str, wanted: &str) {
         "run: LANDFALL_BLESS=1 cargo test -p landfall-manifests"
     );
 }
+
+/// The unit of a worker whose name begins so.
+fn unit_text(prefix: &str) -> String {
+    let cluster = cluster(DnsPolicy::Closed);
+    let units = units(&ClusterSpec::default(), &cluster, &cluster.members[3]);
+    units.into_iter().find(|(name, _)| name.starts_with(prefix)).unwrap().1
+}
+
+fn assert_lines(unit: &str, wanted: &[&str]) {
+    for line in wanted {
+        assert!(unit.lines().any(|l| l == *line), "{line} is not in:\n{unit}");
+    }
+}
+
+#[test]
+fn services_are_up_for_systemd_when_they_say_so() {
+    for prefix in ["landfall-api-balancer", "landfall-service-route"] {
+        assert_lines(&unit_text(prefix), &["Type=notify"]);
+    }
+}
+
+#[test]
+fn the_balancer_runs_without_rights_and_with_descriptors_for_thousands_of_connections() {
+    let wanted = [
+        "DynamicUser=yes",
+        "ProtectSystem=strict",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+    ];
+    assert_lines(&unit_text("landfall-api-balancer"), &wanted);
+    assert_lines(&unit_text("landfall-api-balancer"), &["LimitNOFILE=65536"]);
+}
+
+#[test]
+fn the_route_goes_with_its_service_also_when_that_was_killed() {
+    let unit = unit_text("landfall-service-route");
+    let line = |key: &str| {
+        unit.lines()
+            .find_map(|l| l.strip_prefix(key))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(line("ExecStopPost="), format!("{} --remove", line("ExecStart=")));
+    assert_lines(&unit, &["CapabilityBoundingSet=CAP_NET_ADMIN", "NoNewPrivileges=yes"]);
+}
+
+#[test]
+fn containerd_is_the_last_to_be_killed_for_memory_and_writes_no_core_of_a_pod() {
+    assert_lines(&unit_text("containerd"), &["OOMScoreAdjust=-999", "LimitCORE=0"]);
+}

@@ -54,13 +54,19 @@ pub fn put(agent: &Agent, digest: &Digest, size_bytes: u64, from: &mut impl Read
             });
         }
         file.sync_data().map_err(io_at("writing to disk", &part))?;
-        std::fs::rename(&part, &path).map_err(io_at("putting in place", &path))
+        std::fs::rename(&part, &path).map_err(io_at("putting in place", &path))?;
+        files::sync_parent(&path)
     })();
     if taken.is_err() {
         // Nothing that was not checked stays.
         let _ = std::fs::remove_file(&part);
     }
     taken
+}
+
+/// Removes all blobs, before an undo: they are in the way when the disk is full, and no step that is taken back needs them.
+pub fn drop_all(agent: &Agent) -> Result<()> {
+    remove_dir(agent, "blobs")
 }
 
 /// Removes what no step needs any more; when nothing is ours, landfall's whole state with the agent's own program.

@@ -29,22 +29,32 @@ fn is_named(directory: &Path) -> bool {
 
 /// Returns all processes in these groups and the groups below them.
 pub fn processes(names: &[&str]) -> Vec<i32> {
-    let groups = names
-        .iter()
-        .flat_map(|n| directories(n))
-        .flat_map(|directory| tree(&directory));
-    let lists = groups.map(|group| files::text(group.join("cgroup.procs")));
-    lists
+    processes_in(&all_directories(names))
+}
+
+fn processes_in(directories: &[PathBuf]) -> Vec<i32> {
+    let groups = directories.iter().flat_map(|directory| tree(directory));
+    let listed = groups.map(|group| files::text(group.join("cgroup.procs")));
+    listed
         .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
         .collect()
 }
 
-/// Kills what is in these groups in one go, where the kernel can (version 2); elsewhere it does nothing.
+/// Kills all processes in these groups and the groups below them, where the kernel can do so in one go (version 2). Elsewhere the caller
+/// kills what [`processes`] lists.
 pub fn kill(names: &[&str]) {
-    for directory in names.iter().flat_map(|n| directories(n)) {
-        // Older kernels and version 1 have no such file: who calls this kills one by one.
+    kill_in(&all_directories(names));
+}
+
+fn kill_in(directories: &[PathBuf]) {
+    for directory in directories {
+        // Version 1 has no such file, and cgroupfs lets nobody make one.
         let _ = std::fs::write(directory.join("cgroup.kill"), "1");
     }
+}
+
+fn all_directories(names: &[&str]) -> Vec<PathBuf> {
+    names.iter().flat_map(|name| directories(name)).collect()
 }
 
 /// Removes groups and those below them. Returns a line for each that stays.
@@ -94,4 +104,23 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
     }
     list.push(directory.to_owned());
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listing_processes_kills_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("pod");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(dir.path().join("cgroup.kill"), "").unwrap();
+        std::fs::write(dir.path().join("cgroup.procs"), "7\n").unwrap();
+        std::fs::write(below.join("cgroup.procs"), "8\n9\n").unwrap();
+        assert_eq!(processes_in(&[dir.path().to_owned()]), [8, 9, 7]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "");
+        kill_in(&[dir.path().to_owned()]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("cgroup.kill")).unwrap(), "1");
+    }
 }

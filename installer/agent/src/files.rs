@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Permission bits and, when it must be another than root, the owner.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,7 @@ pub fn write(path: &Path, meta: Meta, fill: impl FnOnce(&mut File) -> Result<()>
             .map_err(io_at("setting the mode of", &part))?;
         file.sync_all().map_err(io_at("writing to disk", &part))?;
         match rustix::fs::rename(&part, path) {
-            Ok(()) => Ok(()),
+            Ok(()) => sync_parent(path),
             Err(Errno::BUSY | Errno::XDEV) => write_in_place(&part, path),
             Err(errno) => Err(errno_at("putting in place", path)(errno)),
         }
@@ -78,6 +79,31 @@ fn write_in_place(part: &Path, path: &Path) -> Result<()> {
     to.set_len(length).map_err(io_at("writing", path))?;
     to.sync_all().map_err(io_at("writing to disk", path))?;
     remove_file(part)
+}
+
+/// Puts on disk that a name was made, replaced or removed: a file's own fsync does not hold its name (fsync(2)).
+pub fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io_at("writing to disk", parent))
+}
+
+/// Copies everything and returns the digest of what was copied.
+fn copy_hashed(mut from: impl Read, mut to: impl Write) -> io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(Digest::from_bytes(hash.finalize().into()));
+        }
+        hash.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+    }
 }
 
 /// Writes bytes; see [`write`].
@@ -106,16 +132,8 @@ pub fn text(path: impl AsRef<Path>) -> String {
 
 /// Returns the digest of a file's content.
 pub fn digest(path: &Path) -> Result<Digest> {
-    let mut file = File::open(path).map_err(io_at("opening", path))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let read = file.read(&mut buffer).map_err(io_at("reading", path))?;
-        if read == 0 {
-            return Ok(Digest::from_bytes(hash.finalize().into()));
-        }
-        hash.update(&buffer[..read]);
-    }
+    let file = File::open(path).map_err(io_at("opening", path))?;
+    copy_hashed(file, io::sink()).map_err(io_at("reading", path))
 }
 
 /// Returns the identity of a file's state; `None` when it is not there or no plain file.
@@ -146,8 +164,9 @@ pub fn has_mode(path: &Path, mode: u32) -> bool {
     mode_of(path) == Some(mode)
 }
 
-/// Looks at what is at a path and keeps a file's content in `store`, so that it can be put back.
-pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result<Prior> {
+/// Looks at what is at a path and keeps a file's content in the directory `store`, under its digest, so that it can be put back. What is
+/// kept is on disk when this returns, name and all: an intent may speak of it.
+pub fn keep_prior(path: &Path, store: &Path) -> Result<Prior> {
     let Some(meta) = if_there(std::fs::symlink_metadata(path)).map_err(io_at("looking at", path))? else {
         return Ok(Prior::Absent);
     };
@@ -162,19 +181,7 @@ pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result
             found,
         });
     }
-    let content = digest(path)?;
-    let kept = store(&content);
-    if !kept.exists() {
-        if let Some(parent) = kept.parent() {
-            make_private_dir(parent)?;
-        }
-        write(&kept, Meta::mode(0o600), |to| {
-            let mut from = File::open(path).map_err(io_at("reading", path))?;
-            io::copy(&mut from, to)
-                .map(|_| ())
-                .map_err(io_at("keeping the prior content of", path))
-        })?;
-    }
+    let content = keep_content(path, store)?;
     Ok(Prior::File {
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
@@ -183,8 +190,39 @@ pub fn keep_prior(path: &Path, store: impl FnOnce(&Digest) -> PathBuf) -> Result
     })
 }
 
-/// Puts a path back to what it was. Right after nothing, half or all of the change happened.
-pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBuf) -> Result<()> {
+/// Copies a file's content into `store` and returns its digest, read in one pass: a file that changes meanwhile is kept under the digest of
+/// what was kept.
+fn keep_content(path: &Path, store: &Path) -> Result<Digest> {
+    make_private_dir(store)?;
+    // Two steps may keep files of one name at the same time.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let part = store.join(format!(".{}.landfall-part", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    remove_file(&part)?;
+    let kept = (|| {
+        let from = File::open(path).map_err(io_at("opening", path))?;
+        let to = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&part)
+            .map_err(io_at("creating", &part))?;
+        let content = copy_hashed(from, &to).map_err(io_at("keeping the prior content of", path))?;
+        to.sync_all().map_err(io_at("writing to disk", &part))?;
+        let kept = store.join(content.hex());
+        std::fs::rename(&part, &kept).map_err(io_at("putting in place", &kept))?;
+        sync_parent(&kept)?;
+        Ok(content)
+    })();
+    if kept.is_err() {
+        // The error that led here says more than one about the rest of it.
+        let _ = std::fs::remove_file(&part);
+    }
+    kept
+}
+
+/// Puts a path back to what it was. Right after nothing, half or all of the change happened. Content that is not what was kept is not put
+/// back.
+pub fn restore(path: &Path, prior: &Prior, store: &Path) -> Result<()> {
     remove_file(&part_of(path))?;
     match prior {
         Prior::Absent => match std::fs::symlink_metadata(path) {
@@ -199,7 +237,8 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
                 return Ok(());
             }
             remove_file(path)?;
-            std::os::unix::fs::symlink(target, path).map_err(io_at("restoring", path))
+            std::os::unix::fs::symlink(target, path).map_err(io_at("restoring", path))?;
+            sync_parent(path)
         }
         Prior::File {
             mode,
@@ -213,26 +252,87 @@ pub fn restore(path: &Path, prior: &Prior, store: impl FnOnce(&Digest) -> PathBu
             if unchanged {
                 return Ok(());
             }
-            let kept = store(content);
-            let mut from = File::open(&kept).map_err(io_at("reading", &kept))?;
+            let kept = store.join(content.hex());
+            let from = File::open(&kept).map_err(io_at("reading", &kept))?;
             write(
                 path,
                 Meta {
                     mode: *mode,
                     owner: Some((*uid, *gid)),
                 },
-                |to| io::copy(&mut from, to).map(|_| ()).map_err(io_at("restoring", path)),
+                |to| {
+                    let found = copy_hashed(from, to).map_err(io_at("restoring", path))?;
+                    if found == *content {
+                        return Ok(());
+                    }
+                    Err(AgentError::WrongDigest {
+                        what: format!("the kept content of {}", path.display()),
+                        digest: *content,
+                    })
+                },
             )
         }
     }
 }
 
-/// Makes a directory that only root may enter, with its parents.
+/// Makes a directory that only root may enter, with its parents. When it returns, its name is on disk.
 pub fn make_private_dir(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_at("creating", path))
+    let absent: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
+    for directory in absent.into_iter().rev() {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(directory);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_at("creating", directory)(error));
+            }
+            _ => sync_parent(directory)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changes_while_it_is_kept_has_its_content_under_the_right_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, store) = (dir.path().join("file"), dir.path().join("prior"));
+        std::fs::write(&path, "first").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..3000u32 {
+                    std::fs::write(&path, n.to_string().repeat(1000)).unwrap();
+                }
+            });
+            for _ in 0..30 {
+                keep_prior(&path, &store).unwrap();
+            }
+        });
+        for kept in std::fs::read_dir(&store).unwrap() {
+            let kept = kept.unwrap();
+            assert_eq!(
+                Digest::of(&std::fs::read(kept.path()).unwrap()).hex(),
+                *kept.file_name().to_str().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_prior_content_is_not_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, store) = (dir.path().join("file"), dir.path().join("prior"));
+        std::fs::write(&path, "theirs").unwrap();
+        let prior = keep_prior(&path, &store).unwrap();
+        std::fs::write(&path, "ours").unwrap();
+        let kept = std::fs::read_dir(&store).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(&kept, "theirz").unwrap();
+        let error = restore(&path, &prior, &store).unwrap_err();
+        assert!(matches!(error, AgentError::WrongDigest { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"ours");
+        std::fs::write(&kept, "theirs").unwrap();
+        restore(&path, &prior, &store).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
+    }
 }

@@ -5,14 +5,26 @@ use crate::error::{AgentError, Result};
 use landfall_core::layout;
 use std::path::{Path, PathBuf};
 
-/// Directories searched for programs, ours first: a distribution's own `kubeadm` or `ctr` must not be taken for ours.
+/// Directories searched for programs. The system's own come first: /usr/local may be writable for a group (Debian: `staff`), and what is
+/// run here is run as root.
 const PROGRAM_DIRS: [&str; 6] = [
-    "/usr/local/bin",
-    "/usr/local/sbin",
     "/usr/sbin",
     "/usr/bin",
     "/sbin",
     "/bin",
+    "/usr/local/sbin",
+    "/usr/local/bin",
+];
+/// Programs that landfall installs into [`layout::BIN_DIR`]; a distribution's own `kubeadm` or `ctr` must not be taken for ours.
+const OWN_PROGRAMS: [&str; 8] = [
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "kubeadm",
+    "kubectl",
+    "kubelet",
+    "landfall",
+    "runc",
 ];
 
 /// The machine that the agent works on.
@@ -55,15 +67,13 @@ impl Host {
         self.state("blobs").join(digest.hex())
     }
 
-    /// Returns where the prior content of a file is kept.
-    pub fn prior(&self, digest: &landfall_core::name::Digest) -> PathBuf {
-        self.state("prior").join(digest.hex())
-    }
-
     /// Finds a program by name or absolute path.
     pub fn find_program(&self, name: &str) -> Option<PathBuf> {
         if name.starts_with('/') {
             return Some(self.at(name)).filter(|p| is_program(p));
+        }
+        if OWN_PROGRAMS.contains(&name) {
+            return Some(self.at(layout::BIN_DIR).join(name)).filter(|p| is_program(p));
         }
         PROGRAM_DIRS
             .iter()
@@ -90,4 +100,40 @@ impl Host {
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_program_is_the_systems_unless_landfall_installs_it() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::under(root.path());
+        let put = |path: &str| {
+            let path = host.at(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        // /usr/local may be writable for a group (Debian: staff), and the agent runs as root.
+        for path in [
+            "/usr/local/bin/systemctl",
+            "/usr/bin/systemctl",
+            "/usr/bin/kubeadm",
+            "/usr/bin/ctr",
+        ] {
+            put(path);
+        }
+        assert_eq!(host.find_program("systemctl"), Some(host.at("/usr/bin/systemctl")));
+        assert_eq!(host.find_program("ctr"), None, "a distribution's own is not ours");
+        put("/usr/local/bin/kubeadm");
+        assert_eq!(host.find_program("kubeadm"), Some(host.at("/usr/local/bin/kubeadm")));
+        assert!(host.search_path().starts_with(host.at("/usr/sbin").to_str().unwrap()));
+        assert!(
+            host.search_path().contains("/usr/local/bin"),
+            "kubeadm asks for its kubelet by name"
+        );
+    }
 }

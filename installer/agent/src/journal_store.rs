@@ -1,15 +1,27 @@
 //! The journal on disk: one file, one line per record, written and fsynced before the act that it speaks of.
 //!
+//! ```text
+//! load (reads only; a torn last line is not looked at) ──► append (cuts the torn line off first; needs the node's lease)
+//! ```
+//! Beside it lies a reserve of disk space, made before the first intent and given back when an undo starts, so that a full disk cannot keep
+//! the undo from being recorded.
+//!
 //! INVARIANT: what is in memory is what [`replay`](landfall_core::journal::replay) makes of the file; an illegal record is refused
-//! before it is written.
+//! before it is written. INVARIANT: who only reads never writes: another agent may be writing at this moment.
 
-use crate::error::{Result, io_at};
+use crate::error::{Result, errno_at, io_at};
 use crate::files;
 use landfall_core::journal::{JournalError, Ownership, Record, parse_journal, render_line, replay};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+/// Disk space kept for an undo, in bytes. Taking an entry back appends two records of about 150 bytes, or three with the reason when it
+/// cannot be; a control plane has about 150 entries (2026-11-28). This is room for over 2,000.
+const RESERVE_BYTES: u64 = 1024 * 1024;
 
 /// Whether a record must be on disk before the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,40 +32,48 @@ pub enum Durability {
     Buffered,
 }
 
+/// How the file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// With a whole line, or it is empty.
+    Whole,
+    /// With a record that lacks its newline alone.
+    NoNewline,
+    /// With half a record, which begins at this byte.
+    Torn(u64),
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub struct JournalStore {
     path: PathBuf,
     file: Option<File>,
+    tail: Tail,
     own: Ownership,
     records: usize,
 }
 
 impl JournalStore {
-    /// Reads the journal, if there is one, and cuts off a torn last line. Makes no file.
+    /// Reads the journal, if there is one. A torn last line is not looked at. Makes and changes no file.
     pub fn load(path: PathBuf) -> Result<Self> {
         let text = files::read(&path)?.unwrap_or_default();
         let records = parse_journal(&text)?;
         let own = replay(&records)?;
-        let mut store = Self {
+        let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let tail = if whole == text.len() {
+            Tail::Whole
+        } else if parse_journal(&text[..whole])?.len() < records.len() {
+            Tail::NoNewline
+        } else {
+            Tail::Torn(whole as u64)
+        };
+        Ok(Self {
             path,
             file: None,
+            tail,
             own,
             records: records.len(),
-        };
-        let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        if whole < text.len() {
-            let tail_is_a_record = parse_journal(&text[..whole])?.len() < records.len();
-            let mut file = store.open()?;
-            if tail_is_a_record {
-                file.write_all(b"\n").map_err(io_at("writing", &store.path))?;
-            } else {
-                file.set_len(whole as u64).map_err(io_at("cutting", &store.path))?;
-            }
-            file.sync_all().map_err(io_at("writing to disk", &store.path))?;
-            store.file = Some(file);
-        }
-        Ok(store)
+        })
     }
 
     /// Returns what is ours.
@@ -61,7 +81,8 @@ impl JournalStore {
         &self.own
     }
 
-    /// Appends records with one write and at most one fsync; without records, puts earlier ones on disk.
+    /// Appends records with one write and at most one fsync; without records, puts earlier ones on disk. Needs the node's lease, for nobody
+    /// else may write at the same time. An intent is refused when there is no room for the reserve.
     pub fn append(&mut self, records: &[Record], durability: Durability) -> Result<()> {
         if records.is_empty() && self.file.is_none() {
             return Ok(());
@@ -76,6 +97,9 @@ impl JournalStore {
             Some(file) => file,
             None => self.open()?,
         };
+        if records.iter().any(|record| matches!(record, Record::Intent { .. })) {
+            self.make_reserve()?;
+        }
         let before = file.metadata().map_err(io_at("looking at", &self.path))?.len();
         let written = file.write_all(text.as_bytes()).and_then(|()| match durability {
             Durability::OnDisk => file.sync_data(),
@@ -92,19 +116,68 @@ impl JournalStore {
         Ok(())
     }
 
-    fn open(&self) -> Result<File> {
+    /// Opens the file for appending, makes it when it is not there, and mends its end.
+    fn open(&mut self) -> Result<File> {
         if let Some(parent) = self.path.parent() {
             files::make_private_dir(parent)?;
         }
-        OpenOptions::new()
+        let is_new = !self.path.exists();
+        let mut file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(&self.path)
-            .map_err(io_at("opening", &self.path))
+            .map_err(io_at("opening", &self.path))?;
+        if is_new {
+            files::sync_parent(&self.path)?;
+        }
+        match self.tail {
+            Tail::Whole => return Ok(file),
+            Tail::NoNewline => file.write_all(b"\n").map_err(io_at("writing", &self.path))?,
+            Tail::Torn(at) => file.set_len(at).map_err(io_at("cutting", &self.path))?,
+        }
+        file.sync_all().map_err(io_at("writing to disk", &self.path))?;
+        self.tail = Tail::Whole;
+        Ok(file)
     }
 
-    /// Removes the file; only when nothing is ours.
+    fn reserve(&self) -> PathBuf {
+        self.path.with_extension("reserve")
+    }
+
+    /// Takes the reserve from the disk, when it is not there. Its length stays 0; only its blocks are wanted.
+    fn make_reserve(&self) -> Result<()> {
+        let path = self.reserve();
+        if path.exists() {
+            return Ok(());
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_at("creating", &path))?;
+        let made = match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVE_BYTES) {
+            // A file system that cannot set blocks aside (ZFS, NFS before 4.2) has them written.
+            Err(Errno::OPNOTSUPP) => file
+                .write_all(&vec![0xa5; RESERVE_BYTES as usize])
+                .and_then(|()| file.sync_all())
+                .map_err(io_at("setting aside disk space in", &path)),
+            other => other.map_err(errno_at("setting aside disk space in", &path)),
+        };
+        if made.is_err() {
+            // The error that led here says more than one about the rest of it.
+            let _ = std::fs::remove_file(&path);
+        }
+        made
+    }
+
+    /// Gives the reserve back to the disk, because an undo starts. The next intent takes it again.
+    pub fn release_reserve(&self) -> Result<()> {
+        files::remove_file(&self.reserve())
+    }
+
+    /// Removes the file and its reserve; only when nothing is ours.
     pub fn remove(&mut self) -> Result<()> {
         if let Some(entry) = self.own.entries.first() {
             return Err(JournalError::Illegal {
@@ -115,9 +188,15 @@ impl JournalStore {
             .into());
         }
         self.file = None;
+        self.tail = Tail::Whole;
         self.own = Ownership::default();
         self.records = 0;
-        files::remove_file(&self.path)
+        self.release_reserve()?;
+        if self.path.exists() {
+            files::remove_file(&self.path)?;
+            files::sync_parent(&self.path)?;
+        }
+        Ok(())
     }
 }
 
@@ -168,5 +247,20 @@ mod tests {
         assert!(store.append(&[intent("a")], Durability::OnDisk).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert!(store.remove().is_err(), "a journal with entries stays");
+    }
+
+    #[test]
+    fn a_reader_beside_a_writer_never_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let mut writer = JournalStore::load(path.clone()).unwrap();
+        writer.append(&[intent("a"), intent("b")], Durability::OnDisk).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 1..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let reader = JournalStore::load(path.clone()).unwrap();
+            assert!(reader.own().entries.len() <= 2);
+            assert_eq!(std::fs::read(&path).unwrap(), &whole[..cut], "cut at {cut}");
+        }
     }
 }

@@ -25,13 +25,13 @@ pub fn collect(agent: &Agent) -> NodeLogs {
             unit,
         ];
         let text = match agent.children.run(&agent.host, Job::quick(&argv, 20)) {
-            Ok(output) => output.text(),
+            Ok(output) => Redactor::tail(&output.text()),
             Err(error) => error.to_string(),
         };
-        files.push((format!("{unit}.log"), Redactor::text(&text)));
+        files.push((format!("{unit}.log"), text));
     }
     for (name, path) in list(&agent.host.state("logs")) {
-        files.push((name, Redactor::text(&tail(&path))));
+        files.push((name, tail(&path)));
     }
     let mut pods = Vec::new();
     for (pod, directory) in list(&agent.host.at("/var/log/pods"))
@@ -46,7 +46,7 @@ pub fn collect(agent: &Agent) -> NodeLogs {
         }
     }
     for (name, path) in pods.into_iter().take(MAX_POD_LOGS) {
-        files.push((name, Redactor::text(&tail(&path))));
+        files.push((name, tail(&path)));
     }
     NodeLogs { files }
 }
@@ -62,17 +62,54 @@ fn list(directory: &Path) -> Vec<(String, std::path::PathBuf)> {
     entries
 }
 
+/// Returns the end of a file without its secrets: whole lines, and none of a key whose beginning is further up.
 fn tail(path: &Path) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
+    let read = || -> std::io::Result<String> {
         let mut file = std::fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let skipped = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(skipped))?;
         let mut bytes = Vec::new();
         file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        let text = String::from_utf8_lossy(&bytes);
+        if skipped == 0 {
+            return Ok(Redactor::text(&text));
+        }
+        let whole_lines = text.split_once('\n').map_or("", |(_, rest)| rest);
+        Ok(Redactor::tail(whole_lines))
     };
     match read() {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(text) => text,
         Err(error) => format!("{}: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_that_begins_inside_a_key_shows_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let key = "MIIEowIBAAKCAQEAsecretsecretsecretsecretsecretsecretsecretsecr";
+        for prefix in ["", "2026-11-28T05:00:00+0000 cp-1 kubelet[1]: "] {
+            let body: String = (0..30).map(|_| format!("{prefix}{key}\n")).collect();
+            let end = format!("{prefix}-----END RSA PRIVATE KEY-----\n");
+            // The last 64 KiB begin at every place within the block's first lines.
+            for shift in (0..2 * (prefix.len() + key.len() + 1)).step_by(7) {
+                let after = "I1128 all is well again\n".repeat(3000);
+                let fits = TAIL_BYTES as usize - end.len() - body.len() + shift;
+                let text = format!(
+                    "{prefix}-----BEGIN RSA PRIVATE KEY-----\n{body}{end}{}",
+                    &after[after.len() - fits..]
+                );
+                std::fs::write(&path, text).unwrap();
+                let shown = tail(&path);
+                assert!(!shown.contains("secret"), "shift {shift}: {}", &shown[..200]);
+                assert!(shown.ends_with("all is well again"), "shift {shift}");
+            }
+        }
+        std::fs::write(&path, "short: whole\nlog\n").unwrap();
+        assert_eq!(tail(&path), "short: whole\nlog");
     }
 }

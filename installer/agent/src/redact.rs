@@ -13,6 +13,9 @@ const SECRET_KEYS: [&str; 9] = [
     "authorization",
 ];
 
+/// PEM has lines of 64 characters; of the first, the cut may have taken a part. No word of a log is so long by chance.
+const LONG_BASE64: usize = 40;
+
 /// Redacts line by line; remembers whether it is inside a PEM block.
 #[derive(Debug, Default)]
 pub struct Redactor {
@@ -35,10 +38,37 @@ impl Redactor {
 
     /// Redacts a whole text.
     pub fn text(text: &str) -> String {
-        let mut redactor = Self::default();
-        let lines: Vec<_> = text.lines().filter_map(|line| redactor.line(line)).collect();
-        lines.join("\n")
+        Self::lines(text.lines())
     }
+
+    /// Redacts the end of a text whose beginning is not known: it may start inside a PEM block. Lines that look like the inside of one go
+    /// until its end is seen, or a line that looks different.
+    pub fn tail(text: &str) -> String {
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |word: &str| lines.iter().position(|line| line.contains(word));
+        // The inside of a block that began further up: all of it up to its end, or long lines alone while no end is in sight.
+        let end = at("-----END").filter(|end| at("-----BEGIN").is_none_or(|begin| *end < begin));
+        let long = lines
+            .iter()
+            .take_while(|line| base64_at_end(line) >= LONG_BASE64)
+            .count();
+        let is_inside =
+            |n: usize| n < long || end.is_some_and(|end| n == end || n < end && base64_at_end(lines[n]) > 0);
+        Self::lines((0..lines.len()).filter(|n| !is_inside(*n)).map(|n| lines[n]))
+    }
+
+    fn lines<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+        let mut redactor = Self::default();
+        let clean: Vec<_> = lines.filter_map(|line| redactor.line(line)).collect();
+        clean.join("\n")
+    }
+}
+
+/// Returns the length of the last word when it could be a line of a PEM block: base64, alone or behind what a logger puts before it.
+fn base64_at_end(line: &str) -> usize {
+    let word = line.split_whitespace().next_back().unwrap_or_default();
+    let is_base64 = word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+    if is_base64 { word.len() } else { 0 }
 }
 
 fn redact_values(line: &str) -> String {

@@ -27,6 +27,11 @@ const MAX_SECRET: u64 = 1024 * 1024;
 /// How long a tunnel may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Names a request for people, without what it holds.
+pub fn name(header: &[u8]) -> String {
+    serde_json::from_slice::<Request>(header).map_or_else(|_| "an unknown request".to_owned(), |request| request.name())
+}
+
 /// Answers a request. Returns when the answer is out, or the other side is gone.
 pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
     let request = match serde_json::from_slice::<Request>(header) {
@@ -79,7 +84,15 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
                 cluster: cluster.clone(),
             },
         )),
-        Request::StartRun { start, record } => value(agent.start_run(start, record.as_deref())),
+        Request::StartRun { start, record } => {
+            // An undo writes no record of the cluster; its own start must fit on a full disk.
+            let room = if record.is_none() {
+                undo::make_room(agent)
+            } else {
+                Ok(())
+            };
+            value(room.and_then(|()| agent.start_run(start, record.as_deref())))
+        }
         Request::WriteRecord { record } => value(agent.write_record(record)),
         Request::Facts(query) => value(facts::gather(agent, query)),
         Request::Ownership => value(agent.ownership()),
@@ -189,7 +202,8 @@ fn tidy(agent: &Agent) -> Result<()> {
 
 fn take_secret(agent: &Agent, size_bytes: u64, from: &mut impl Read) -> Result<Secret> {
     agent.holder()?;
-    let mut bytes = Vec::new();
+    // As large as it will be: a vector that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(size_bytes.min(MAX_SECRET) as usize + 1);
     let read = from.take(size_bytes.min(MAX_SECRET)).read_to_end(&mut bytes);
     match read {
         Ok(read) if read as u64 == size_bytes => Ok(Secret::new(bytes)),
@@ -198,7 +212,7 @@ fn take_secret(agent: &Agent, size_bytes: u64, from: &mut impl Read) -> Result<S
 }
 
 fn read_secret(agent: &Agent, path: &str, stream: &mut Stream) {
-    let read = || -> Result<Vec<u8>> {
+    let read = || -> Result<Secret> {
         let refused = || AgentError::Refused(format!("{path} is not a file that may be read"));
         let directory = agent.host.at(layout::KUBERNETES_DIR);
         let real = agent
@@ -210,15 +224,15 @@ fn read_secret(agent: &Agent, path: &str, stream: &mut Stream) {
         if !inside || !real.is_file() || std::fs::metadata(&real).map_err(io_at("reading", &real))?.len() > MAX_SECRET {
             return Err(refused());
         }
-        std::fs::read(&real).map_err(io_at("reading", &real))
+        std::fs::read(&real).map(Secret::new).map_err(io_at("reading", &real))
     };
     match read() {
         Ok(bytes) => {
             let value = to_value(FileSize {
-                size_bytes: bytes.len() as u64,
+                size_bytes: bytes.expose().len() as u64,
             });
             send(stream, &Reply::Ok { value });
-            let _ = stream.write_all(&bytes);
+            let _ = stream.write_all(bytes.expose());
             end(stream, true);
         }
         Err(error) => {

@@ -2,6 +2,7 @@
 //! named and the rest goes on. The order is the plan's (`landfall_core::plan::undo`).
 
 use crate::agent::{Agent, Say};
+use crate::blobs;
 use crate::child::Job;
 use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
@@ -18,6 +19,15 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// Makes room on the disk for an undo, before its first record: drops all blobs, which no step that is taken back needs, and gives the
+/// journal's reserve back.
+pub fn make_room(agent: &Agent) -> Result<()> {
+    agent.holder()?;
+    // What of them cannot be removed shows when the state directory goes.
+    let _ = blobs::drop_all(agent);
+    agent.journal(|journal| journal.release_reserve())
+}
 
 /// Takes back the newest entry of one step alone, with everything that belongs to it.
 pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome> {
@@ -45,6 +55,7 @@ pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome
 /// would make again what an earlier entry's undo takes away. What does not stop shows as residue of the entry that claims it.
 pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
     agent.holder()?;
+    agent.journal(|journal| journal.release_reserve())?;
     let own = agent.ownership()?;
     let mut seen = BTreeSet::new();
     let entries: Vec<&Entry> = steps
@@ -143,7 +154,7 @@ fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
         // Objects and effects are off the node: the engine takes them back.
         Undo::Nothing | Undo::RestoreObjects { .. } => Left::default(),
         Undo::RestorePath { path, prior } => {
-            files::restore(&host.at(path), prior, |digest| host.prior(digest))?;
+            files::restore(&host.at(path), prior, &host.state("prior"))?;
             Left::default()
         }
         Undo::RemoveDirectory { paths } => {

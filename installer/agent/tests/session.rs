@@ -11,7 +11,7 @@ use landfall_core::journal::{EntryState, Ownership, RunStart};
 use landfall_core::name::Digest;
 use landfall_core::observe::{Observations, judge};
 use landfall_core::plan::{Stage, Step};
-use landfall_core::wire::mux::{Mux, read_json_line};
+use landfall_core::wire::mux::{Mux, Role, read_json_line};
 use landfall_core::wire::{AGENT_BANNER, Reply, Request, StepOutcome, UndoOutcome, Welcome};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -38,7 +38,7 @@ impl Operator {
         let mut banner = String::new();
         reader.read_line(&mut banner).unwrap();
         assert!(banner.starts_with(AGENT_BANNER), "{banner}");
-        let mux = Mux::new(Box::new(ours.try_clone().unwrap()));
+        let mux = Mux::new(Role::Operator, Box::new(ours.try_clone().unwrap()));
         let pump = Arc::clone(&mux);
         thread::spawn(move || pump.pump(reader));
         Self {

@@ -140,6 +140,9 @@ codes! {
     /// A recorded member of the cluster is not here: it does not answer, or the inventory lacks it.
     MemberAbsent = "LF0209" => Unreachable, next
         "bring the machine back, or put it into the inventory again; then run the same command again: it finishes what is left";
+    /// A node did not answer a request in time.
+    RequestDeadline = "LF0210" => Unreachable, next
+        "look on the node for a disk or network file system that does not answer, then run the same command again";
     /// A preflight check refused; the finding's own id says which.
     Preflight = "LF0301" => PreflightRefused, next
         "correct what was found on the node, then run the same command again";

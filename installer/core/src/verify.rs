@@ -33,6 +33,15 @@ pub enum ProbeSpec {
     },
 }
 
+impl ProbeSpec {
+    /// Returns the probe's own time-out in milliseconds.
+    pub fn timeout_ms(&self) -> u64 {
+        match self {
+            Self::Http { timeout_ms, .. } | Self::Dns { timeout_ms, .. } => *timeout_ms,
+        }
+    }
+}
+
 /// How an HTTP probe is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,20 +6,25 @@ use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::transport::{RemoteChild, Transport};
-use landfall_core::wire::mux::{Mux, Stream, read_json_line};
-use landfall_core::wire::{AGENT_BANNER, Reply, Request};
+use landfall_core::wire::mux::{MAX_LINE, Mux, Role, Stream, read_json_line};
+use landfall_core::wire::{AGENT_BANNER, FileSize, Reply, Request};
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the agent is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// A peer that answered nothing for so many pings is dead: 30 s covers a node that swaps or a switch that reboots.
 const PINGS_UNANSWERED: u32 = 6;
+
+/// Most output of a shell line at first contact, which answers with one line.
+const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
+/// Most bytes of a line of the agent's standard error that are kept as one.
+const MAX_STDERR_LINE: u64 = 4 * 1024;
 
 /// The program that is put on nodes.
 pub struct AgentProgram {
@@ -110,7 +115,7 @@ impl NodeSession {
                 layout::STATE_DIR
             )));
         }
-        let mux = Mux::new(stdin);
+        let mux = Mux::new(Role::Operator, stdin);
         let pump = Arc::clone(&mux);
         thread::spawn(move || pump.pump(stdout));
         heartbeat(Arc::clone(&mux));
@@ -141,7 +146,7 @@ impl NodeSession {
             .take();
     }
 
-    /// Asks and waits for the answer.
+    /// Asks and waits for the answer. Blocks until the request's own deadline ([`Request::deadline`]) at most.
     pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Diagnosis> {
         self.ask_with(request, None, &mut |_| {})
     }
@@ -160,43 +165,56 @@ impl NodeSession {
         }
         let _ = stream.finish();
         let mut reader = BufReader::new(stream.reader());
-        let value = self.await_reply(&mut reader, on_event)?;
+        let value = self.await_reply(request, &mut reader, on_event)?;
         self.decode(value)
     }
 
-    /// Asks for raw bytes: the answer's value, then everything until the end of the stream.
+    /// Asks for a file: its size, then as many raw bytes.
     pub fn ask_bytes(&self, request: &Request) -> Result<Vec<u8>, Diagnosis> {
         let mut stream = self.open(request)?;
         let _ = stream.finish();
         let mut reader = BufReader::new(stream.reader());
-        self.await_reply(&mut reader, &mut |_| {})?;
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(|error| self.lost(&error))?;
-        Ok(bytes)
+        let value = self.await_reply(request, &mut reader, &mut |_| {})?;
+        let FileSize { size_bytes } = self.decode(value)?;
+        let limit = MAX_LINE as u64;
+        let mut bytes = Vec::with_capacity(usize::try_from(size_bytes.min(limit)).unwrap_or(MAX_LINE));
+        let read = reader.take(size_bytes.min(limit)).read_to_end(&mut bytes);
+        match read {
+            Ok(read) if read as u64 == size_bytes => Ok(bytes),
+            Ok(_) => Err(Diagnosis::new(Code::Protocol, "the agent's answer is not as long as it says").on(&self.name)),
+            Err(error) => Err(self.unanswered(request, &error)),
+        }
     }
 
     /// Opens a TCP connection from the node; returns the stream for writing and a reader.
     pub fn tunnel(&self, address: &str) -> Result<(Stream, impl Read + Send + 'static), Diagnosis> {
-        let stream = self.open(&Request::Tunnel {
+        let request = Request::Tunnel {
             address: address.to_owned(),
-        })?;
+        };
+        let mut stream = self.open(&request)?;
         let mut reader = BufReader::new(stream.reader());
-        self.await_reply(&mut reader, &mut |_| {})?;
+        self.await_reply(&request, &mut reader, &mut |_| {})?;
+        // What goes through it takes as long as its two ends want.
+        stream.set_deadline(None);
+        reader.get_mut().set_deadline(None);
         Ok((stream, reader))
     }
 
     fn open(&self, request: &Request) -> Result<Stream, Diagnosis> {
         let header = serde_json::to_vec(request).expect("requests have string keys only, so they always serialise");
-        self.mux.open(&header).map_err(|error| self.lost(&error))
+        let mut stream = self.mux.open(&header).map_err(|error| self.lost(&error))?;
+        stream.set_deadline(Some(Instant::now() + request.deadline()));
+        Ok(stream)
     }
 
     fn await_reply(
         &self,
+        request: &Request,
         reader: &mut impl BufRead,
         on_event: &mut dyn FnMut(EventKind),
     ) -> Result<serde_json::Value, Diagnosis> {
         loop {
-            match read_json_line::<Reply>(reader).map_err(|error| self.lost(&error))? {
+            match read_json_line::<Reply>(reader).map_err(|error| self.unanswered(request, &error))? {
                 Some(Reply::Event { event }) => on_event(event),
                 Some(Reply::Ok { value }) => return Ok(value),
                 Some(Reply::Failed { diagnosis }) => return Err(diagnosis.on(&self.name)),
@@ -214,6 +232,19 @@ impl NodeSession {
                 .on(&self.name)
                 .because(&error)
         })
+    }
+
+    /// Explains an answer that did not come: too late, or the connection is gone.
+    fn unanswered(&self, request: &Request, error: &std::io::Error) -> Diagnosis {
+        if error.kind() != std::io::ErrorKind::TimedOut {
+            return self.lost(error);
+        }
+        let seconds = request.deadline().as_secs();
+        let what = format!("the node did not answer within {seconds} s: {}", request.name());
+        let diagnosis = Diagnosis::new(Code::RequestDeadline, what).on(&self.name);
+        let seen = self.mux.peer_works_on();
+        let lines = seen.lines().map(|line| format!("its agent works on: {line}"));
+        lines.fold(diagnosis, Diagnosis::saw)
     }
 
     fn lost(&self, error: &std::io::Error) -> Diagnosis {
@@ -239,12 +270,16 @@ fn copy(from: &mut dyn Read, to: &mut Stream) -> std::io::Result<()> {
 }
 
 fn heartbeat(mux: Arc<Mux>) {
+    let pings = Arc::clone(&mux);
+    // In a thread of its own: a ping waits when nobody takes bytes any more, and that is what the other thread must notice.
+    thread::spawn(move || {
+        while pings.closed().is_none() && pings.ping().is_ok() {
+            thread::sleep(PING_EVERY);
+        }
+    });
     thread::spawn(move || {
         let (mut seen, mut unanswered) = (mux.frames_received(), 0);
         while mux.closed().is_none() {
-            if mux.ping().is_err() {
-                return;
-            }
             thread::sleep(PING_EVERY);
             let now = mux.frames_received();
             unanswered = if now == seen { unanswered + 1 } else { 0 };
@@ -258,7 +293,14 @@ fn heartbeat(mux: Arc<Mux>) {
 
 fn keep_last_lines(stderr: Box<dyn Read + Send>, lines: Arc<Mutex<VecDeque<String>>>) {
     thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let mut stderr = BufReader::new(stderr);
+        loop {
+            let mut line = Vec::new();
+            match stderr.by_ref().take(MAX_STDERR_LINE).read_until(b'\n', &mut line) {
+                Ok(read) if read > 0 => {}
+                _ => return,
+            }
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if lines.len() == 20 {
                 lines.pop_front();
@@ -282,7 +324,7 @@ fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
     let mut seen = String::new();
     while seen.len() < 64 * 1024 {
         let mut line = Vec::new();
-        match stdout.read_until(b'\n', &mut line) {
+        match stdout.take(MAX_SHELL_OUTPUT).read_until(b'\n', &mut line) {
             Ok(0) => break,
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
@@ -304,20 +346,20 @@ fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
 fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: &[u8]) -> Result<String, Diagnosis> {
     let RemoteChild {
         mut stdin,
-        mut stdout,
-        mut stderr,
+        stdout,
+        stderr,
         mut exit,
     } = child.map_err(|d| d.on(&node.name))?;
     let errors = thread::spawn(move || {
         let mut text = String::new();
-        let _ = stderr.read_to_string(&mut text);
+        let _ = stderr.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
         text
     });
     // A command that ends early closes its input: its exit status and words say more than the broken pipe.
     let _ = stdin.write_all(input).and_then(|()| stdin.flush());
     drop(stdin);
     let mut text = String::new();
-    let _ = stdout.read_to_string(&mut text);
+    let _ = stdout.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
     let status = exit.wait();
     let errors = errors.join().unwrap_or_default();
     if status == Some(0) {
@@ -343,11 +385,7 @@ fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgra
         return Ok(());
     }
     // First contact: the only place where shell text touches a node. The program is renamed into place only when its hash is right.
-    let put = format!(
-        "umask 077 && mkdir -p {state}/bin && cat > {path}.part && \
-         printf '%s  %s\\n' {sum} {path}.part | sha256sum -c - >/dev/null && chmod 700 {path}.part && mv -f {path}.part {path}",
-        state = layout::STATE_DIR
-    );
+    let put = put_line(layout::STATE_DIR, &sum);
     shell(
         node,
         "the agent could not be put on the node",
@@ -355,6 +393,14 @@ fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgra
         &program.bytes,
     )?;
     Ok(())
+}
+
+/// The shell line that takes the agent from standard input. The part has a random name: two operators may put theirs at the same time.
+fn put_line(state: &str, sum: &str) -> String {
+    format!(
+        "umask 077 && mkdir -p {state}/bin && p=$(mktemp {state}/bin/landfall.part.XXXXXX) && trap 'rm -f \"$p\"' EXIT && cat > \"$p\" && \
+         printf '%s  %s\\n' {sum} \"$p\" | sha256sum -c - >/dev/null && chmod 700 \"$p\" && mv -f \"$p\" {state}/bin/landfall"
+    )
 }
 
 fn put_visitor(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<String, Diagnosis> {
@@ -382,4 +428,70 @@ fn put_visitor(node: &Node, transport: &mut dyn Transport, program: &AgentProgra
             .on(&node.name)
             .saw(directory),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn two_operators_may_put_their_agents_at_the_same_time() {
+        let state = std::env::temp_dir().join(format!("landfall-put-{}", std::process::id()));
+        let start = |content: &[u8]| {
+            let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
+        };
+        let mut first = start(b"one half, other half");
+        first.stdin.as_mut().unwrap().write_all(b"one half").unwrap();
+        let mut second = start(b"another agent");
+        second.stdin.take().unwrap().write_all(b"another agent").unwrap();
+        assert!(second.wait().unwrap().success());
+        first.stdin.take().unwrap().write_all(b", other half").unwrap();
+        assert!(first.wait().unwrap().success());
+        let left: Vec<_> = std::fs::read_dir(state.join("bin"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        let put = std::fs::read(state.join("bin/landfall")).unwrap();
+        std::fs::remove_dir_all(&state).unwrap();
+        assert_eq!((left, put), (vec!["landfall".into()], b"one half, other half".to_vec()));
+    }
+
+    /// A session whose agent says who it is, takes everything and answers nothing but pings.
+    #[test]
+    fn a_request_that_is_not_answered_names_the_node_and_what_was_asked() {
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        let agent = Mux::new(
+            Role::Agent(Box::new(|| "checking 7 steps, for 61 s\n".to_owned())),
+            Box::new(right.try_clone().unwrap()),
+        );
+        thread::spawn(move || agent.pump(right));
+        let mux = Mux::new(Role::Operator, Box::new(left.try_clone().unwrap()));
+        let pump = Arc::clone(&mux);
+        thread::spawn(move || pump.pump(left));
+        mux.ping().unwrap();
+        while mux.frames_received() == 0 {
+            thread::yield_now();
+        }
+        let session = NodeSession {
+            name: "cp-1".parse().unwrap(),
+            mux,
+            errors: Arc::default(),
+            transport: Mutex::new(None),
+        };
+        let request = Request::Observe { steps: vec![] };
+        let mut stream = session.open(&request).unwrap();
+        stream.set_deadline(Some(Instant::now() + Duration::from_millis(50)));
+        let error = session
+            .await_reply(&request, &mut BufReader::new(stream.reader()), &mut |_| {})
+            .unwrap_err();
+        assert_eq!(
+            (error.code, error.node.unwrap().as_str()),
+            (Code::RequestDeadline, "cp-1")
+        );
+        assert!(error.what.contains("looking at what 0 steps"), "{}", error.what);
+        assert!(error.saw[0].contains("checking 7 steps, for 61 s"), "{:?}", error.saw);
+    }
 }

@@ -49,7 +49,7 @@ pub fn make_directory(host: &Host, path: &Path, mode: u32) -> Result<()> {
 
 /// Returns the recipe that puts a path back to what it is now.
 pub fn restore_of(host: &Host, path: &Path) -> Result<Undo> {
-    let prior = files::keep_prior(&host.at(path), |digest| host.prior(digest))?;
+    let prior = files::keep_prior(&host.at(path), &host.state("prior"))?;
     Ok(Undo::RestorePath {
         path: path.to_owned(),
         prior,

@@ -108,6 +108,10 @@ mod tests {
             Code::Protocol => AgentError::Refused("a step needs the lease".to_owned()).diagnosis().on(&node),
             // engine/src/install.rs
             Code::MemberAbsent => new("a member of the cluster is not in the inventory").on(&node),
+            // engine/src/session.rs
+            Code::RequestDeadline => new("the node did not answer within 60 s: looking which blobs are there")
+                .on(&node)
+                .saw("its agent works on: looking which blobs are there, for 59 s"),
             Code::PlanFile => new("the plan tomorrow.plan cannot be used").because(&PlanFileError::Version(9)),
             // engine/src/install.rs
             Code::PlanDrift => new("what the plan was made for is not there any more")

@@ -138,13 +138,27 @@ impl Fields<'_> {
     fn text(&mut self, key: &str) -> Option<String> {
         match self.map.remove(key)? {
             Value::String(text) => Some(text),
-            Value::Number(number) => Some(number.to_string()),
             Value::Null => None,
+            // YAML reads 1.10 as 1.1 and 1e3 as 1000: what was written is not known any more.
+            Value::Number(_) => {
+                self.wrong(
+                    key,
+                    "must be text; put the number in quotes, or YAML may drop some of its digits",
+                );
+                None
+            }
             _ => {
                 self.wrong(key, "must be text");
                 None
             }
         }
+    }
+    /// Takes a whole number, written as one or as text.
+    fn whole_number<T: std::str::FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        if let Some(number) = self.map.get(key).and_then(Value::as_u64) {
+            self.map.insert(key.to_owned(), Value::String(number.to_string()));
+        }
+        self.parsed(key, wanted)
     }
     fn parsed<T: std::str::FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
         let text = self.text(key)?;
@@ -211,7 +225,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         .or_else(|| ip.map(|i: std::net::IpAddr| i.to_string()));
     let connect = Connect {
         host: host.unwrap_or_else(|| name.as_ref().map(ToString::to_string).unwrap_or_default()),
-        port: fields.parsed("port", "port").unwrap_or(22),
+        port: fields.whole_number("port", "port").unwrap_or(22),
         private_key: fields.text("privateKey").map(|p| expand_home(&p)),
         password,
         become_root,
@@ -245,7 +259,7 @@ fn secret(fields: &mut Fields<'_>, key: &str) -> Option<Secret> {
     let key = format!("{key}File");
     let path = expand_home(&fields.text(&key)?);
     match std::fs::read_to_string(&path) {
-        Ok(text) => Some(Secret::new(text.trim_end_matches('\n'))),
+        Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
         Err(error) => {
             fields.wrong(&key, &format!("{} cannot be read: {error}", path.display()));
             None
@@ -258,5 +272,43 @@ pub fn expand_home(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
         _ => PathBuf::from(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(nodes: &str) -> Result<Desired, Vec<Diagnosis>> {
+        cluster_yaml(
+            &format!("nodes:\n  - {{ name: a, role: control-plane, ip: 192.0.2.1, {nodes} }}\n"),
+            "c.yaml",
+        )
+    }
+
+    #[test]
+    fn a_number_where_text_is_meant_is_refused_because_its_digits_may_be_lost() {
+        for field in ["password: 1.10", "becomePassword: 12", "user: 1e3", "privateKey: 0x10"] {
+            let problems = read(field).unwrap_err();
+            let text = format!("{problems:?}");
+            assert!(text.contains("quotes"), "{field}: {text}");
+            assert!(!text.contains("1.1"), "the value may be secret: {text}");
+        }
+        assert_eq!(read("port: 2222").unwrap().inventory.nodes[0].connect.port, 2222);
+        assert_eq!(read("port: '2222'").unwrap().inventory.nodes[0].connect.port, 2222);
+        let text = format!("{:?}", read("port: 22.5").unwrap_err());
+        assert!(text.contains("port"), "{text}");
+    }
+
+    #[test]
+    fn line_ends_of_any_system_are_no_part_of_a_secret() {
+        for (number, end) in ["", "\n", "\r\n", "\n\n", "\r\n\r\n"].iter().enumerate() {
+            let path = std::env::temp_dir().join(format!("landfall-secret-{}-{number}", std::process::id()));
+            std::fs::write(&path, format!(" pass word {end}")).unwrap();
+            let read = read(&format!("passwordFile: {}", path.display()));
+            std::fs::remove_file(&path).unwrap();
+            let secret = read.unwrap().inventory.nodes.remove(0).connect.password.unwrap();
+            assert_eq!(secret.expose(), b" pass word ", "{end:?}");
+        }
     }
 }

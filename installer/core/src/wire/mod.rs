@@ -14,6 +14,7 @@ use crate::plan::Step;
 use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Version of this protocol; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -48,9 +49,9 @@ pub enum Request {
         /// The cluster.
         record: Box<ClusterRecord>,
     },
-    /// Gathers facts. Reply: [`NodeFacts`].
+    /// Gathers facts. Reply: [`NodeFacts`](crate::facts::NodeFacts).
     Facts(FactsQuery),
-    /// Reads the journal. Reply: [`Ownership`].
+    /// Reads the journal. Reply: [`Ownership`](crate::journal::Ownership).
     Ownership,
     /// Looks at what these steps are about. Reply: [`crate::observe::Observations`].
     Observe {
@@ -117,7 +118,7 @@ pub enum Request {
         /// `address:port`.
         address: String,
     },
-    /// Probes a path into the cluster. Reply: one [`ProbeResult`] per spec, in order.
+    /// Probes a path into the cluster. Reply: one [`ProbeResult`](crate::verify::ProbeResult) per spec, in order.
     Probe {
         /// What to try.
         probes: Vec<ProbeSpec>,
@@ -141,6 +142,69 @@ pub enum Request {
     /// Collects the end of the logs of kubeadm, kubelet and containerd, redacted. Reply: [`NodeLogs`].
     Logs,
 }
+
+impl Request {
+    /// Names the request for people: its kind, and the step when there is one. Nothing of it is secret.
+    pub fn name(&self) -> String {
+        let step = |verb: &str, step: &StepId| format!("{verb} the step {step}");
+        match self {
+            Self::Lease { .. } => "taking the lease".to_owned(),
+            Self::Facts(_) => "gathering facts".to_owned(),
+            Self::Ownership => "reading the journal".to_owned(),
+            Self::StartRun { .. } => "recording the start of the run".to_owned(),
+            Self::WriteRecord { .. } => "recording what the cluster is".to_owned(),
+            Self::Observe { steps } => format!("looking at what {} steps are about", steps.len()),
+            Self::HaveBlobs { .. } => "looking which blobs are there".to_owned(),
+            Self::PutBlob { digest, .. } => format!("taking in the blob {digest}"),
+            Self::PutSecret { .. } => "taking in a secret".to_owned(),
+            Self::ReadSecret { path } => format!("reading {path}"),
+            Self::RunStep { step: which } => step("running", &which.id),
+            Self::Intent { step: which, .. } => step("recording the intent of", which),
+            Self::Done { step: which } => step("recording the end of", which),
+            Self::UndoStep { step: which } => step("taking back", which),
+            Self::FinishRun { .. } => "recording the end of the run".to_owned(),
+            Self::Tidy => "removing what is no longer needed".to_owned(),
+            Self::Tunnel { address } => format!("connecting to {address}"),
+            Self::Probe { probes } => format!("trying {} probes", probes.len()),
+            Self::ProbeInContainer { probes, .. } => format!("trying {} probes in a container", probes.len()),
+            Self::Etcdctl { .. } => "asking etcd".to_owned(),
+            Self::Certificates => "asking kubeadm for certificates".to_owned(),
+            Self::Logs => "collecting logs".to_owned(),
+        }
+    }
+
+    /// Returns how long the answer may take. What the agent does for a request has limits of its own, which are named here; a minute on top
+    /// is for a machine that swaps. A blob is given a second for each 64 KiB: half a Mbit/s.
+    pub fn deadline(&self) -> Duration {
+        let seconds = match self {
+            // Children of a killed agent are given 10 s to end.
+            Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
+            Self::Ownership | Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
+            Self::StartRun { .. }
+            | Self::WriteRecord { .. }
+            | Self::Intent { .. }
+            | Self::Done { .. }
+            | Self::FinishRun { .. }
+            | Self::Tunnel { .. } => 0,
+            // 24 logs, and twice journalctl with 20 s.
+            Self::Logs | Self::Tidy => 60,
+            // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
+            Self::Observe { .. } => 240,
+            Self::PutBlob { size_bytes, .. } => size_bytes / (64 * 1024),
+            // An interrupted attempt is taken back first.
+            Self::RunStep { step } => step.deadline_s + UNDO_S,
+            Self::UndoStep { .. } => UNDO_S,
+            Self::Probe { probes } | Self::ProbeInContainer { probes, .. } => {
+                let longest = probes.iter().map(ProbeSpec::timeout_ms).max().unwrap_or(0);
+                longest.saturating_mul(probes.len() as u64).div_ceil(1000).min(600)
+            }
+        };
+        Duration::from_secs(seconds.saturating_add(60))
+    }
+}
+
+/// Seconds in which a step is taken back: units have 30 s to stop, processes 10, mounts and groups some seconds each.
+const UNDO_S: u64 = 300;
 
 /// How long a certificate lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

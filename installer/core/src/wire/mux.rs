@@ -1,7 +1,20 @@
 //! Many streams over one byte channel, with flow control for each, so that no stream can hold up another.
 //!
-//! A frame is `kind u8 · stream u32 · length u32 · payload` (big endian). Only the operator opens streams. Each direction of a
-//! stream may have at most [`WINDOW`] bytes under way that the reader has not taken; the reader's `read` returns credit.
+//! A frame is `kind u8 · stream u32 · length u32 · payload` (big endian). Each direction of a stream may have at most [`WINDOW`] bytes
+//! under way that the reader has not taken; the reader's `read` returns credit.
+//!
+//! | frame | who may send it | payload, at most |
+//! |---|---|---|
+//! | OPEN | the operator | a request, 16 MiB |
+//! | DATA | both | 128 KiB, and within the window |
+//! | CREDIT | both | 4 bytes |
+//! | FIN | both | nothing |
+//! | RESET | both | the reason, 4 KiB |
+//! | PING | the operator | nothing |
+//! | PONG | the agent | what it works on, 4 KiB |
+//!
+//! Anything else ends the channel. So a node that is in other hands can neither open streams on the operator's machine nor fill its memory:
+//! what it may send is bounded for each stream, and the operator alone makes streams.
 //!
 //! INVARIANT: [`Mux::pump`] never waits for a stream's reader, because the window bounds what can be queued; so frames for
 //! other streams, credits and heartbeats always get through.
@@ -9,13 +22,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// Bytes that may be under way per stream and direction. 1 MiB keeps a 1 Gbit/s line with 5 ms round trip busy.
 pub const WINDOW: usize = 1024 * 1024;
 /// Largest payload of a data frame.
 pub const MAX_PAYLOAD: usize = 128 * 1024;
-/// Largest payload that a reader accepts; an open frame carries a whole request.
-const MAX_ACCEPTED: usize = 64 * 1024 * 1024;
+/// Largest request: a step with its action, or all steps of a node. The plan of a control plane has 1 MB.
+const MAX_OPEN: usize = 16 * 1024 * 1024;
+/// Largest text of a reset or of a sign of life.
+const MAX_TEXT: usize = 4 * 1024;
+/// Largest JSON line of an answer: a program's standard output (16 MiB at most, see the agent) with its escapes.
+pub const MAX_LINE: usize = 32 * 1024 * 1024;
+/// Most streams at once. A run has some tens: four steps and two blobs for each node, and a tunnel for each connection to the API.
+const MAX_STREAMS: usize = 1024;
 
 const OPEN: u8 = 1;
 const DATA: u8 = 2;
@@ -25,8 +45,17 @@ const RESET: u8 = 5;
 const PING: u8 = 6;
 const PONG: u8 = 7;
 
+/// Which end of the channel this is.
+pub enum Role {
+    /// Opens streams and asks for signs of life.
+    Operator,
+    /// Takes streams; with a sign of life it says what it works on, in at most 4 KiB.
+    Agent(Box<dyn Fn() -> String + Send + Sync>),
+}
+
 /// One end of the channel. Share it through its `Arc`.
 pub struct Mux {
+    role: Role,
     writer: Mutex<Box<dyn Write + Send>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -38,6 +67,7 @@ struct State {
     opened: VecDeque<(u32, Vec<u8>)>,
     next_id: u32,
     frames_received: u64,
+    peer_works_on: String,
     closed: Option<String>,
 }
 
@@ -63,8 +93,9 @@ impl Half {
 
 impl Mux {
     /// Makes one end that writes to `writer`; some thread must run [`Mux::pump`] with the reading side.
-    pub fn new(writer: Box<dyn Write + Send>) -> Arc<Self> {
+    pub fn new(role: Role, writer: Box<dyn Write + Send>) -> Arc<Self> {
         Arc::new(Self {
+            role,
             writer: Mutex::new(writer),
             state: Mutex::new(State::default()),
             changed: Condvar::new(),
@@ -99,11 +130,9 @@ impl Mux {
             }
             let stream = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
             let length = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) as usize;
-            if length > MAX_ACCEPTED {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a frame is larger than allowed",
-                ));
+            // Before anything is set aside for it.
+            if length > self.most(head[0])? {
+                return Err(invalid("a frame is larger than allowed"));
             }
             payload.resize(length, 0);
             reader.read_exact(&mut payload)?;
@@ -111,12 +140,28 @@ impl Mux {
         }
     }
 
+    /// Returns the largest payload that the peer may send in a frame of this kind, or refuses the kind.
+    fn most(&self, kind: u8) -> io::Result<usize> {
+        match (kind, &self.role) {
+            (OPEN, Role::Agent(_)) => Ok(MAX_OPEN),
+            (PING, Role::Agent(_)) | (FIN, _) => Ok(0),
+            (PONG, Role::Operator) | (RESET, _) => Ok(MAX_TEXT),
+            (DATA, _) => Ok(MAX_PAYLOAD),
+            (CREDIT, _) => Ok(4),
+            (OPEN | PING | PONG, _) => Err(invalid("the peer sent a frame that is not for its end of the channel")),
+            _ => Err(invalid("a frame has an unknown kind")),
+        }
+    }
+
     fn take_frame(&self, kind: u8, id: u32, payload: &[u8]) -> io::Result<()> {
-        let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidData, text);
         let mut state = self.lock();
         state.frames_received += 1;
         match kind {
             OPEN => {
+                if state.streams.len() >= MAX_STREAMS {
+                    drop(state);
+                    return self.write_frame(RESET, id, b"too many streams are open");
+                }
                 if state.streams.insert(id, Half::new()).is_some() {
                     return Err(invalid("a stream was opened twice"));
                 }
@@ -154,10 +199,14 @@ impl Mux {
             }
             PING => {
                 drop(state);
+                let text = match &self.role {
+                    Role::Agent(works_on) => works_on(),
+                    Role::Operator => String::new(),
+                };
                 // Only the operator pings, so only the agent's pump ever writes: two pumps cannot wait for each other.
-                return self.write_frame(PONG, 0, &[]);
+                return self.write_frame(PONG, 0, &text.as_bytes()[..text.len().min(MAX_TEXT)]);
             }
-            PONG => {}
+            PONG => state.peer_works_on = String::from_utf8_lossy(payload).into_owned(),
             _ => return Err(invalid("a frame has an unknown kind")),
         }
         drop(state);
@@ -196,6 +245,7 @@ impl Mux {
             mux: Arc::clone(self),
             id,
             finished: false,
+            deadline: None,
         };
         self.write_frame(OPEN, id, header)?;
         Ok(stream)
@@ -212,6 +262,7 @@ impl Mux {
                         mux: Arc::clone(self),
                         id,
                         finished: false,
+                        deadline: None,
                     },
                 ));
             }
@@ -235,10 +286,39 @@ impl Mux {
         self.lock().frames_received
     }
 
+    /// Returns what the agent worked on when it last gave a sign of life, a line each; empty when it worked on nothing.
+    pub fn peer_works_on(&self) -> String {
+        self.lock().peer_works_on.clone()
+    }
+
     /// Returns why the channel ended, if it has.
     pub fn closed(&self) -> Option<String> {
         self.lock().closed.clone()
     }
+}
+
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// Waits for a change until the deadline. The error of one that is over has the kind `TimedOut`.
+fn wait<'a>(
+    mux: &'a Mux,
+    state: MutexGuard<'a, State>,
+    deadline: Option<Instant>,
+) -> io::Result<MutexGuard<'a, State>> {
+    let Some(deadline) = deadline else {
+        return Ok(mux
+            .changed
+            .wait(state)
+            .unwrap_or_else(std::sync::PoisonError::into_inner));
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let waited = mux.changed.wait_timeout(state, left);
+    Ok(waited.unwrap_or_else(std::sync::PoisonError::into_inner).0)
 }
 
 /// One two-way stream. Dropping it before [`Stream::finish`] tells the peer that nobody reads or writes here any more.
@@ -246,9 +326,15 @@ pub struct Stream {
     mux: Arc<Mux>,
     id: u32,
     finished: bool,
+    deadline: Option<Instant>,
 }
 
 impl Stream {
+    /// Sets when reads and writes of this stream stop waiting; readers made later take it over. Their error then has the kind `TimedOut`.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
     /// Says that no more bytes will be written; reading goes on.
     pub fn finish(&mut self) -> io::Result<()> {
         if self.finished {
@@ -263,6 +349,7 @@ impl Stream {
         StreamReader {
             mux: Arc::clone(&self.mux),
             id: self.id,
+            deadline: self.deadline,
         }
     }
 }
@@ -271,9 +358,17 @@ impl Stream {
 pub struct StreamReader {
     mux: Arc<Mux>,
     id: u32,
+    deadline: Option<Instant>,
 }
 
-fn read_from(mux: &Mux, id: u32, buffer: &mut [u8]) -> io::Result<usize> {
+impl StreamReader {
+    /// Sets when reads stop waiting; see [`Stream::set_deadline`].
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+}
+
+fn read_from(mux: &Mux, id: u32, deadline: Option<Instant>, buffer: &mut [u8]) -> io::Result<usize> {
     let mut state = mux.lock();
     loop {
         let closed = state.closed.clone();
@@ -305,22 +400,19 @@ fn read_from(mux: &Mux, id: u32, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(reason) = closed {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, reason));
         }
-        state = mux
-            .changed
-            .wait(state)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        state = wait(mux, state, deadline)?;
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        read_from(&self.mux, self.id, buffer)
+        read_from(&self.mux, self.id, self.deadline, buffer)
     }
 }
 
 impl Read for StreamReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        read_from(&self.mux, self.id, buffer)
+        read_from(&self.mux, self.id, self.deadline, buffer)
     }
 }
 
@@ -348,11 +440,7 @@ impl Write for Stream {
                     half.send_credit -= allowed;
                     break allowed;
                 }
-                state = self
-                    .mux
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                state = wait(&self.mux, state, self.deadline)?;
             }
         };
         self.mux.write_frame(DATA, self.id, &bytes[..allowed])?;
@@ -386,11 +474,14 @@ pub fn write_json_line(writer: &mut impl Write, value: &impl serde::Serialize) -
     writer.write_all(&line)
 }
 
-/// Reads one JSON line; `None` at the end of the stream.
+/// Reads one JSON line of at most [`MAX_LINE`] bytes; `None` at the end of the stream.
 pub fn read_json_line<T: serde::de::DeserializeOwned>(reader: &mut impl BufRead) -> io::Result<Option<T>> {
     let mut line = Vec::new();
-    if reader.read_until(b'\n', &mut line)? == 0 {
+    if reader.take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
+    }
+    if line.len() > MAX_LINE {
+        return Err(invalid("a line of the answer is longer than allowed"));
     }
     Ok(Some(serde_json::from_slice(&line)?))
 }

@@ -2,15 +2,19 @@ use super::*;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+fn agent() -> Role {
+    Role::Agent(Box::new(|| "fstat on /mnt, for 7 s".to_owned()))
+}
+
 fn pair() -> (Arc<Mux>, Arc<Mux>) {
     let (left, right) = UnixStream::pair().unwrap();
-    let make = |end: UnixStream| {
-        let mux = Mux::new(Box::new(end.try_clone().unwrap()));
+    let make = |role, end: UnixStream| {
+        let mux = Mux::new(role, Box::new(end.try_clone().unwrap()));
         let pump = Arc::clone(&mux);
         thread::spawn(move || pump.pump(end));
         mux
     };
-    (make(left), make(right))
+    (make(Role::Operator, left), make(agent(), right))
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn a_stream_nobody_reads_does_not_hold_up_another() {
 #[test]
 fn a_cut_channel_wakes_readers_and_writers() {
     let (left, right) = UnixStream::pair().unwrap();
-    let mux = Mux::new(Box::new(left.try_clone().unwrap()));
+    let mux = Mux::new(Role::Operator, Box::new(left.try_clone().unwrap()));
     let pump = Arc::clone(&mux);
     thread::spawn(move || pump.pump(left));
     let mut stream = mux.open(b"x").unwrap();
@@ -76,15 +80,66 @@ fn a_cut_channel_wakes_readers_and_writers() {
 
 #[test]
 fn a_peer_that_breaks_the_rules_ends_the_channel_without_panic() {
-    for frame in [
-        &[9u8, 0, 0, 0, 1, 0, 0, 0, 0][..],
-        &[1, 0, 0, 0, 1, 255, 255, 255, 255],
-        &[3, 0, 0, 0, 1, 0, 0, 0, 1, 7],
+    let large = [&[DATA, 0, 0, 0, 1][..], &(MAX_PAYLOAD as u32 + 1).to_be_bytes()].concat();
+    for (who, role, frame) in [
+        ("unknown kind", agent(), &[9u8, 0, 0, 0, 1, 0, 0, 0, 0][..]),
+        ("endless request", agent(), &[OPEN, 0, 0, 0, 1, 255, 255, 255, 255]),
+        ("large credit", agent(), &[CREDIT, 0, 0, 0, 1, 0, 0, 0, 5]),
+        ("short credit", agent(), &[CREDIT, 0, 0, 0, 1, 0, 0, 0, 1, 7]),
+        ("large data", agent(), &large),
+        ("large fin", agent(), &[FIN, 0, 0, 0, 1, 0, 0, 0, 1, 0]),
+        ("agent opens", Role::Operator, &[OPEN, 0, 0, 0, 1, 0, 0, 0, 1, b'x']),
+        ("agent pings", Role::Operator, &[PING, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("operator pongs", agent(), &[PONG, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("large reset", Role::Operator, &[RESET, 0, 0, 0, 1, 0, 0, 16, 1]),
     ] {
-        let mux = Mux::new(Box::new(io::sink()));
-        assert!(mux.pump(frame).is_err());
-        assert!(mux.accept().is_none());
+        let mux = Mux::new(role, Box::new(io::sink()));
+        assert_eq!(mux.pump(frame).unwrap_err().kind(), io::ErrorKind::InvalidData, "{who}");
+        assert!(mux.accept().is_none(), "{who}");
     }
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_and_the_others_live_on() {
+    let (operator, agent) = pair();
+    let streams: Vec<_> = (0..MAX_STREAMS).map(|_| operator.open(b"x").unwrap()).collect();
+    let mut more = operator.open(b"x").unwrap();
+    assert_eq!(
+        more.read(&mut [0; 1]).unwrap_err().kind(),
+        io::ErrorKind::ConnectionReset
+    );
+    let (_, mut first) = agent.accept().unwrap();
+    first.write_all(b"hello").unwrap();
+    let mut text = [0; 5];
+    streams[0].reader().read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"hello");
+}
+
+#[test]
+fn a_line_without_end_is_an_error() {
+    struct Endless;
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(b'1');
+            Ok(buffer.len())
+        }
+    }
+    let mut reader = io::BufReader::with_capacity(1024 * 1024, Endless);
+    let error = read_json_line::<serde_json::Value>(&mut reader).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn reads_and_writes_end_at_the_deadline() {
+    let (operator, _agent) = pair();
+    let mut stream = operator.open(b"silent").unwrap();
+    stream.set_deadline(Some(Instant::now() + std::time::Duration::from_millis(50)));
+    assert_eq!(
+        stream.reader().read(&mut [0; 1]).unwrap_err().kind(),
+        io::ErrorKind::TimedOut
+    );
+    let error = stream.write_all(&vec![0; 2 * WINDOW]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
 
 #[test]
@@ -94,4 +149,5 @@ fn pings_are_answered() {
     while operator.frames_received() == 0 {
         thread::yield_now();
     }
+    assert_eq!(operator.peer_works_on(), "fstat on /mnt, for 7 s");
 }
