@@ -8,7 +8,6 @@ use crate::files;
 use crate::host::Host;
 use crate::interpret::system::{ModuleIndex, has_feature};
 use crate::interpret::unit;
-use crate::netlink::route;
 use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
 use landfall_core::facts::{FactsQuery, NodeFacts};
@@ -36,7 +35,7 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
     let dns_thread = query.ask_dns.then(|| thread::spawn(move || dns_works(&asked_servers)));
     let mut peer_routes = BTreeMap::new();
     for peer in &query.peers {
-        if let Some(route) = route::route_to(*peer).map_err(kernel("asking for a route"))? {
+        if let Some(route) = host.network().route_to(*peer).map_err(kernel("asking for a route"))? {
             peer_routes.insert(*peer, route);
         }
     }
@@ -64,8 +63,8 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         memory_mib: memory_kib / 1024,
         disk_free_mib: space.f_bfree.saturating_mul(space.f_frsize) / (1024 * 1024),
         clock_ms: 0,
-        addresses: route::addresses().map_err(kernel("listing addresses"))?,
-        routes: route::routes().map_err(kernel("listing routes"))?,
+        addresses: host.network().addresses().map_err(kernel("listing addresses"))?,
+        routes: host.network().routes().map_err(kernel("listing routes"))?,
         peer_routes,
         ports_taken: ports_taken(host, &query.tcp_ports, &query.udp_ports),
         programs: query

@@ -2,8 +2,10 @@
 //! kernel behind it: nothing outside that directory is touched.
 
 use crate::error::{AgentError, Result};
+use crate::network::{KernelNetwork, Network};
 use landfall_core::layout;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Directories searched for programs. The system's own come first: /usr/local may be writable for a group (Debian: `staff`), and what is
 /// run here is run as root.
@@ -31,6 +33,7 @@ const OWN_PROGRAMS: [&str; 8] = [
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
+    network: Arc<dyn Network>,
 }
 
 impl Host {
@@ -38,12 +41,27 @@ impl Host {
     pub fn real() -> Self {
         Self {
             root: PathBuf::from("/"),
+            network: Arc::new(KernelNetwork),
         }
     }
 
     /// A directory that stands in for a machine; it has files and programs and no kernel.
     pub fn under(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            network: Arc::new(KernelNetwork),
+        }
+    }
+
+    /// The same machine with a network that stands in for the kernel's.
+    #[must_use]
+    pub fn with_network(self, network: Arc<dyn Network>) -> Self {
+        Self { network, ..self }
+    }
+
+    /// Returns the machine's network.
+    pub fn network(&self) -> &dyn Network {
+        self.network.as_ref()
     }
 
     /// Says whether there is a kernel: processes, mounts, links, rules, cgroups.

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod logs;
 pub mod mounts;
 pub mod netlink;
+pub mod network;
 pub mod probe;
 pub mod redact;
 pub mod request;

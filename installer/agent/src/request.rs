@@ -4,7 +4,7 @@ use crate::agent::{Agent, Holder};
 use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
 use crate::journal_store::Durability;
-use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, probe, undo};
+use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
@@ -16,7 +16,7 @@ use landfall_core::wire::{FileSize, PROTOCOL_VERSION, Reply, Request, Welcome};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -43,7 +43,7 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
         }
     };
     if let Request::Tunnel { address } = &request {
-        return tunnel(stream, address);
+        return tunnel(agent, stream, address);
     }
     let stream = Mutex::new(stream);
     let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,7 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
         }
         Request::FinishRun { outcome } => value(finish_run(agent, outcome)),
         Request::Tidy => value(tidy(agent)),
-        Request::Probe { probes } => Ok(to_value(probe::run(probes))),
+        Request::Probe { probes } => Ok(to_value(agent.host.network().probe(probes))),
         Request::ProbeInContainer { container, probes } => value(probe_in_container(agent, container, probes)),
         Request::Etcdctl { node, args } => {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -263,7 +263,7 @@ fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> R
     })
 }
 
-fn tunnel(mut stream: Stream, address: &str) {
+fn tunnel(agent: &Agent, mut stream: Stream, address: &str) {
     let failed = |what: String, error: Option<std::io::Error>| {
         let diagnosis = Diagnosis::new(Code::Unreachable, what);
         Reply::Failed {
@@ -273,7 +273,7 @@ fn tunnel(mut stream: Stream, address: &str) {
     let Ok(target) = address.parse::<SocketAddr>() else {
         return send(&mut stream, &failed(format!("{address} is no address:port"), None));
     };
-    let tcp = match TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) {
+    let tcp = match agent.host.network().connect(target, CONNECT_TIMEOUT) {
         Ok(tcp) => tcp,
         Err(error) => {
             return send(

@@ -234,7 +234,8 @@ impl Cluster {
         })
     }
 
-    /// Runs `work` with a client whose connection goes through `session`'s node and its local balancer.
+    /// Runs `work` with a client whose connection goes through `session`'s node and its local balancer. Ends with an error when that
+    /// session is lost.
     pub fn with_client<T, F>(&self, session: &Arc<NodeSession>, work: impl FnOnce(Client) -> F) -> Result<T, Diagnosis>
     where
         F: Future<Output = Result<T, Diagnosis>>,
@@ -247,7 +248,15 @@ impl Cluster {
             .map_err(|error| Diagnosis::new(Code::Internal, "no event loop can be made").because(&error))?;
         runtime.block_on(async {
             let client = client(&admin, &forward).await?;
-            work(client).await
+            let mut work = std::pin::pin!(work(client));
+            // Whatever waits in there waits for the cluster; without the node there is no way to it.
+            loop {
+                match tokio::time::timeout(POLL_EVERY, &mut work).await {
+                    Ok(result) => return result,
+                    Err(_) if session.is_lost() => return Err(session.connection_lost()),
+                    Err(_) => {}
+                }
+            }
         })
     }
 

@@ -137,6 +137,11 @@ impl NodeSession {
         self.mux.closed().is_some()
     }
 
+    /// Returns the error that says that the connection is gone.
+    pub fn connection_lost(&self) -> Diagnosis {
+        self.lost(&std::io::ErrorKind::UnexpectedEof.into())
+    }
+
     /// Ends the session: the agent sees end of file and exits.
     pub fn close(&self) {
         self.mux.close("the operator is done");

@@ -24,18 +24,29 @@ const PROGRAMS: [&str; 8] = [
 ];
 const PLUGINS: [&str; 3] = ["bridge", "flannel", "portmap"];
 const CONTROL_PLANE_IMAGES: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
-const OTHER_IMAGES: [&str; 3] = ["kube-proxy", "pause", "coredns"];
+const OTHER_IMAGES: [&str; 7] = [
+    "kube-proxy",
+    "pause",
+    "coredns",
+    "flannel",
+    "landfall-ingress",
+    "landfall-probe",
+    "nginx",
+];
 
-fn program(name: &str) -> String {
+fn program(name: &str, version: &str) -> String {
     match name {
         "kubeadm" => include_str!("programs/kubeadm.sh").to_owned(),
         "ctr" => include_str!("programs/ctr.sh").to_owned(),
-        other => format!("#!/bin/sh\necho this is {other}\n"),
+        other => format!("#!/bin/sh\necho this is {other} {version}\n"),
     }
 }
 
-/// Writes the bundle and returns its index.
-pub fn write_tiny(output: &Path) -> Result<BundleIndex> {
+/// The Kubernetes version of a bundle when no other is asked for.
+pub const VERSION: &str = "v1.37.0";
+
+/// Writes a bundle of a Kubernetes version and returns its index.
+pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -49,7 +60,7 @@ pub fn write_tiny(output: &Path) -> Result<BundleIndex> {
     let mut binaries = Vec::new();
     let places = PROGRAMS.iter().map(|p| (p, BinaryPlace::Bin));
     for (name, place) in places.chain(PLUGINS.iter().map(|p| (p, BinaryPlace::Cni))) {
-        let text = program(name);
+        let text = program(name, version);
         binaries.push(Binary {
             name: (*name).to_owned(),
             component: (*name).to_owned(),
@@ -65,13 +76,13 @@ pub fn write_tiny(output: &Path) -> Result<BundleIndex> {
     let control_plane = BTreeSet::from([BundleRole::ControlPlane]);
     let roles = CONTROL_PLANE_IMAGES.iter().map(|name| (name, &control_plane));
     for (name, roles) in roles.chain(OTHER_IMAGES.iter().map(|name| (name, &everywhere))) {
-        let manifest = format!("manifest of {name}");
+        let manifest = format!("manifest of {name} {version}");
         let config = add(format!("configuration of {name}").as_bytes())?;
         // All images share a layer, as real ones do.
         let layer = add(b"a layer")?;
         let digest = add(manifest.as_bytes())?;
         images.push(Image {
-            reference: format!("{REPOSITORY}/{name}:v1.37.0").parse()?,
+            reference: format!("{REPOSITORY}/{name}:{version}").parse()?,
             manifest: digest,
             manifest_size_bytes: manifest.len() as u64,
             blobs: vec![digest, config, layer],
@@ -82,13 +93,13 @@ pub fn write_tiny(output: &Path) -> Result<BundleIndex> {
         version: INDEX_VERSION,
         recipe: "source".to_owned(),
         architecture: "amd64".to_owned(),
-        kubernetes_version: "v1.37.0".to_owned(),
+        kubernetes_version: version.to_owned(),
         image_repository: REPOSITORY.to_owned(),
         binaries,
         images,
         components: vec![Component {
             name: "kubernetes".to_owned(),
-            version: "1.37.0".to_owned(),
+            version: version.trim_start_matches('v').to_owned(),
         }],
         packages: vec![DebianPackage {
             name: "base-files".to_owned(),

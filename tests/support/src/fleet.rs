@@ -1,8 +1,9 @@
 //! A fleet of [`Machine`]s behind the engine's own seam. Each session runs a real agent in a process of its own, over pipes, so that it
 //! can be killed as a real one can be: without a word, in the middle of a write.
 
+use crate::cluster::World;
 use crate::machine::{Machine, memory_dir, write_program};
-use crate::pipes::{Agent, Agents, Pipes, lock};
+use crate::pipes::{Agent, Agents, FileLimit, Pipes, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
 use landfall_core::cluster_record::ClusterUid;
@@ -13,8 +14,13 @@ use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::Transport;
 use landfall_engine::run::{CancelToken, Connector, Surroundings};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,18 +36,35 @@ pub struct Fleet(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     machines: BTreeMap<NodeName, Machine>,
+    world: World,
     // What the engine puts on nodes as its agent: a script that becomes the node program.
     home: TempDir,
     agents: Agents,
-    limits: Mutex<BTreeMap<NodeName, u64>>,
+    limits: Mutex<BTreeMap<NodeName, FileLimit>>,
     unreachable: Mutex<BTreeSet<NodeName>>,
 }
 
 impl Fleet {
-    /// Makes a machine for every name. `node_program` is run as agent, with the machine's directory as its only argument.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a NodeName>, node_program: &Path) -> Result<Self> {
-        let machines = names.into_iter().map(|n| Ok((n.clone(), Machine::new(n.as_str())?)));
+    /// Makes a machine for every node. `node_program` is run as agent, with the machine's directory as its only argument.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>, node_program: &Path) -> Result<Self> {
         let home = memory_dir()?;
+        let socket = home.path().join("model");
+        let (mut machines, mut places) = (BTreeMap::new(), Vec::new());
+        for node in nodes {
+            let machine = Machine::new(node.name.as_str())?;
+            let address = node.ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let model = json!({ "node": node.name, "socket": socket, "address": address }).to_string();
+            machine.write("sim/model.json", &model, 0o444)?;
+            let ask = format!(
+                "#!/bin/sh\nexec '{}' ask \"${{0%/sim/ask}}\" \"$@\"\n",
+                node_program.display()
+            );
+            machine.write("sim/ask", &ask, 0o755)?;
+            places.push((node.name.clone(), machine.root().to_owned(), address));
+            machines.insert(node.name.clone(), machine);
+        }
+        let world = World::start(places)?;
+        world.answer_on(UnixListener::bind(&socket)?);
         let script = format!(
             "#!/bin/sh\nexec '{}' \"${{0%{}/bin/landfall}}\"\n",
             node_program.display(),
@@ -49,12 +72,55 @@ impl Fleet {
         );
         write_program(&home.path().join("agent"), &script, 0o755)?;
         Ok(Self(Arc::new(Inner {
-            machines: machines.collect::<Result<_>>()?,
+            machines,
+            world,
             home,
             agents: Agents::default(),
             limits: Mutex::default(),
             unreachable: Mutex::default(),
         })))
+    }
+
+    /// Returns the clusters on these machines.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Cuts a machine's power: its agents end in the middle of what they do, what was written and not yet put on disk is lost from its
+    /// journal, and what lies in memory is gone.
+    pub fn power_off(&self, name: &NodeName) -> Result<()> {
+        self.0.world.set_off(name, true);
+        self.kill(name);
+        let machine = self.machine(name)?;
+        let journal = fs::read(machine.journal()).unwrap_or_default();
+        let kept = on_disk(&journal);
+        if kept < journal.len() {
+            fs::write(machine.journal(), &journal[..kept])?;
+        }
+        for path in ["run/systemd/active", "run/containerd", "run/landfall"] {
+            let _ = fs::remove_dir_all(machine.at(path));
+        }
+        fs::create_dir_all(machine.at("run/systemd/active"))?;
+        Ok(())
+    }
+
+    /// Starts a machine again: systemd starts what is enabled.
+    pub fn power_on(&self, name: &NodeName) -> Result<()> {
+        let machine = self.machine(name)?;
+        for entry in fs::read_dir(machine.at("etc/systemd/system/multi-user.target.wants"))? {
+            let unit = entry?.file_name().to_string_lossy().into_owned();
+            if unit != "other.service" {
+                let systemctl = Command::new(machine.at("usr/bin/systemctl"))
+                    .args(["start", &unit])
+                    .output()?;
+                ensure!(
+                    systemctl.status.success(),
+                    "{unit} of {name} did not start: {systemctl:?}"
+                );
+            }
+        }
+        self.0.world.set_off(name, false);
+        Ok(())
     }
 
     /// Returns a machine.
@@ -79,9 +145,18 @@ impl Fleet {
     /// Lets the kernel kill agents that start from now on when they write a file beyond so many bytes; the write is torn there. The
     /// journal is the longest file of an agent.
     pub fn limit_files(&self, name: &NodeName, bytes: Option<u64>) {
+        self.limit(name, bytes, false);
+    }
+
+    /// Lets writes of agents that start from now on fail when a file would get longer than so many bytes, as on a full disk.
+    pub fn fill_disk(&self, name: &NodeName, bytes: Option<u64>) {
+        self.limit(name, bytes, true);
+    }
+
+    fn limit(&self, name: &NodeName, bytes: Option<u64>, full_disk: bool) {
         let mut limits = lock(&self.0.limits);
         match bytes {
-            Some(bytes) => limits.insert(name.clone(), bytes),
+            Some(bytes) => limits.insert(name.clone(), FileLimit { bytes, full_disk }),
             None => limits.remove(name),
         };
     }
@@ -162,6 +237,24 @@ impl Fleet {
     }
 }
 
+/// How much of a journal is on disk for certain. Records that allow an act are put there before it; of those at the end that only
+/// say what was done, a power cut may take all.
+fn on_disk(journal: &[u8]) -> usize {
+    let mut kept = 0;
+    let mut at = 0;
+    for line in journal.split_inclusive(|b| *b == b'\n') {
+        at += line.len();
+        let text = String::from_utf8_lossy(line);
+        let says_only = ["done", "failed", "undone"]
+            .iter()
+            .any(|r| text.contains(&format!("\"record\":\"{r}\"")));
+        if !says_only {
+            kept = at;
+        }
+    }
+    kept
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         for agent in lock(&self.agents).iter_mut() {
@@ -174,7 +267,8 @@ impl Drop for Inner {
 impl Connector for Inner {
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
         let machine = self.machines.get(&node.name);
-        let Some(machine) = machine.filter(|_| !lock(&self.unreachable).contains(&node.name)) else {
+        let lost = lock(&self.unreachable).contains(&node.name) || self.world.is_off(&node.name);
+        let Some(machine) = machine.filter(|_| !lost) else {
             return Err(Diagnosis::new(Code::Unreachable, "the machine does not answer"));
         };
         let limit = lock(&self.limits).get(&node.name).copied();

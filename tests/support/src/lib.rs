@@ -1,13 +1,14 @@
 //! What tests of whole runs share: machines that are directories, a fleet of them behind the engine's own seam, a tiny bundle, seeded
 //! choices and comparisons of whole trees. Seen as a dev-dependency only.
 //!
-//! Entry points: [`fleet::Fleet`] for nodes, [`bundle::write_tiny`] for a bundle, [`story`] for an install of everything that happens
-//! on nodes.
+//! Entry points: [`fleet::Fleet`] for nodes and the model of the clusters on them ([`cluster::World`]), [`bundle::write_tiny`] for a
+//! bundle, [`wish::desired`] for what shall be.
 
 pub mod bundle;
+pub mod cluster;
 pub mod fleet;
 pub mod machine;
 pub mod pipes;
 pub mod seed;
-pub mod story;
 pub mod tree;
+pub mod wish;

@@ -29,7 +29,7 @@ const SETTINGS: [(&str, &str); 14] = [
     ("kernel/osrelease", "6.1.0"),
 ];
 
-const DIRECTORIES: [&str; 17] = [
+const DIRECTORIES: [&str; 19] = [
     "bin",
     "etc/modules-load.d",
     "etc/sysctl.d",
@@ -40,6 +40,8 @@ const DIRECTORIES: [&str; 17] = [
     "run/lock",
     "run/systemd/active",
     "run/systemd/system",
+    "sim",
+    "sys/fs/cgroup",
     "sys/module/nf_tables",
     "sys/module/vxlan",
     "tmp",
@@ -67,6 +69,12 @@ impl Machine {
         }
         machine.write("proc/sys/kernel/hostname", name, 0o444)?;
         machine.write("proc/filesystems", "nodev\toverlay\n\text4\n", 0o444)?;
+        machine.write("proc/meminfo", "MemTotal: 4000000 kB\n", 0o444)?;
+        machine.write("proc/swaps", "Filename Type Size Used Priority\n", 0o444)?;
+        machine.write("sys/fs/cgroup/cgroup.controllers", "cpu memory pids\n", 0o444)?;
+        for program in ["mount", "cp"] {
+            machine.write(&format!("usr/bin/{program}"), "#!/bin/sh\n", 0o755)?;
+        }
         machine.write("proc/modules", "overlay 1 0 - Live 0x0\n", 0o444)?;
         machine.write("etc/hostname", &format!("{name}\n"), 0o644)?;
         let id: String = name.bytes().map(|b| format!("{b:02x}")).collect();

@@ -13,6 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Environment variable by which a node's agent is told how long a file may get, in bytes, before the kernel kills it.
 pub const FILE_LIMIT: &str = "LANDFALL_SIM_FILE_LIMIT";
 
+/// Environment variable by which a node's agent is told that a write beyond the limit fails, as on a full disk, and does not kill it.
+pub const FULL_DISK: &str = "LANDFALL_SIM_FULL_DISK";
+
+/// How long a file of an agent may get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileLimit {
+    pub(crate) bytes: u64,
+    pub(crate) full_disk: bool,
+}
+
 /// The way to an agent's standard input; taken away when the connection ends.
 type Line = Arc<Mutex<Option<ChildStdin>>>;
 
@@ -36,13 +46,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Pipes {
     name: NodeName,
     root: String,
-    limit: Option<u64>,
+    limit: Option<FileLimit>,
     agents: Agents,
     lines: Vec<Line>,
 }
 
 impl Pipes {
-    pub(crate) fn new(name: &NodeName, root: &Path, limit: Option<u64>, agents: &Agents) -> Self {
+    pub(crate) fn new(name: &NodeName, root: &Path, limit: Option<FileLimit>, agents: &Agents) -> Self {
         Self {
             name: name.clone(),
             root: root.display().to_string(),
@@ -64,7 +74,10 @@ impl Pipes {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(limit) = self.limit {
-            shell.env(FILE_LIMIT, limit.to_string());
+            shell.env(FILE_LIMIT, limit.bytes.to_string());
+            if limit.full_disk {
+                shell.env(FULL_DISK, "1");
+            }
         }
         let mut child = shell.spawn()?;
         let missing = || io::Error::from(ErrorKind::BrokenPipe);

@@ -50,7 +50,12 @@ fn must_agree(outcome: &Outcome, events: &[Event], command: Command) -> Report {
 
 #[test]
 fn a_refused_install_says_what_it_returns() {
-    let scene = Scene::new(1, 1);
+    let scene = Scene::with(1, 1, |fleet| {
+        let machine = fleet.machine(&"w-1".parse().unwrap()).unwrap();
+        machine
+            .write("proc/swaps", "Filename\n/dev/sda2 partition 1 0 -2\n", 0o444)
+            .unwrap();
+    });
     let (outcome, events) = heard(&scene, "100-a", |context| {
         run::install(
             &scene.desired,

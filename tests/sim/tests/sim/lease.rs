@@ -6,7 +6,6 @@ use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::fleet::{self, Voice};
 use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 use landfall_engine::session::AgentPlace;
-use landfall_test_support::story;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -41,7 +40,7 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
         .unwrap();
     thread::scope(|scope| {
         let hold = Hold(machine.at("hold"));
-        let first = scope.spawn(|| story::install(&scene.desired, &scene.plan, &scene.bundle, &around));
+        let first = scope.spawn(|| scene.install_in(&around, OnFailure::Keep));
         started.recv_timeout(Duration::from_secs(60)).unwrap();
         let around = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
         let second = run::install(

@@ -4,6 +4,8 @@
 
 mod crash;
 mod events;
+mod faults;
+mod findings;
 mod lease;
 mod refusal;
 mod scene;

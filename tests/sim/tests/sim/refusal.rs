@@ -1,4 +1,4 @@
-//! `install` as the command line calls it, up to where it refuses: a directory is no machine that preflight accepts.
+//! `install` up to where it refuses, and commands that find nothing.
 
 use crate::scene::{Scene, null_sink};
 use landfall_core::explain::{Code, ExitCode};
@@ -6,7 +6,15 @@ use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 
 #[test]
 fn preflight_refuses_and_leaves_no_trace() {
-    let scene = Scene::new(1, 1);
+    let scene = Scene::with(1, 1, |fleet| {
+        let machine = |name: &str| fleet.machine(&name.parse().unwrap()).unwrap();
+        machine("cp-1")
+            .write("proc/meminfo", "MemTotal: 1000 kB\n", 0o444)
+            .unwrap();
+        machine("w-1")
+            .write("proc/swaps", "Filename\n/dev/sda2 partition 1 0 -2\n", 0o444)
+            .unwrap();
+    });
     let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
     let outcome = run::install(
         &scene.desired,

@@ -1,20 +1,36 @@
-//! A fleet, a bundle and a plan, and the few things that tests do with them.
+//! A fleet, a bundle and a cluster that shall be, and the few things that tests do with them.
 
+use landfall_bundle::BundleFile;
 use landfall_core::event::{Event, EventSink};
+use landfall_core::inventory::Role;
 use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
-use landfall_core::plan::Plan;
 use landfall_core::spec::Desired;
-use landfall_engine::run::{self, Outcome, UndoCommand, Until};
+use landfall_core::verify::{Cell, CellOutcome};
+use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, Surroundings, UndoCommand, Until};
+use landfall_test_support::cluster::Seen;
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
-use landfall_test_support::{bundle, machine, story};
+use landfall_test_support::{bundle, machine, wish};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-/// Paths on a node that an install leaves different each time: the state with its journal and logs, and a random key.
-pub const VARIES: [&str; 2] = ["var/lib/landfall", "etc/kubernetes/landfall/encryption.yaml"];
+/// Paths on a node that an install leaves different each time: the state with its journal and logs, a random key, and what names a
+/// cluster of which there is only one.
+pub const VARIES: [&str; 10] = [
+    "var/lib/landfall",
+    "etc/kubernetes/landfall/encryption.yaml",
+    "etc/kubernetes/landfall-join.conf",
+    "etc/kubernetes/admin.conf",
+    "etc/kubernetes/super-admin.conf",
+    "etc/kubernetes/kubelet.conf",
+    "etc/kubernetes/pki/ca.crt",
+    "etc/kubernetes/pki/front-proxy-ca.crt",
+    "etc/kubernetes/pki/etcd/ca.crt",
+    "var/lib/etcd/member/id",
+];
 
 /// Takes events by a closure.
 pub struct Listener<F>(pub F);
@@ -33,30 +49,38 @@ pub fn null_sink() -> Arc<dyn EventSink> {
 /// A cluster that is to be, and its bare machines.
 pub struct Scene {
     pub desired: Desired,
-    pub plan: Plan,
-    pub bundle: landfall_bundle::BundleFile,
+    pub bundle: BundleFile,
     pub fleet: Fleet,
     /// Every machine as it was before.
     pub before: BTreeMap<NodeName, Tree>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Scene {
     pub fn new(control_planes: u8, workers: u8) -> Self {
-        let desired = story::desired(control_planes, workers).unwrap();
+        Self::with(control_planes, workers, |_| {})
+    }
+
+    /// The same on machines that are changed first.
+    pub fn with(control_planes: u8, workers: u8, change: impl FnOnce(&Fleet)) -> Self {
+        let desired = wish::desired(control_planes, workers, "").unwrap();
         let directory = machine::memory_dir().unwrap();
-        let path = directory.path().join("tiny.bundle");
-        let index = bundle::write_tiny(&path).unwrap();
-        let names = desired.inventory.members().map(|n| &n.name);
-        let fleet = Fleet::new(names, Path::new(env!("CARGO_BIN_EXE_landfall-sim-node"))).unwrap();
+        let bundle = bundle_of(&directory, bundle::VERSION);
+        let program = Path::new(env!("CARGO_BIN_EXE_landfall-sim-node"));
+        let fleet = Fleet::new(desired.inventory.members(), program).unwrap();
+        change(&fleet);
         Self {
-            plan: story::plan(&desired, &index).unwrap(),
-            bundle: landfall_bundle::BundleFile::open(&path).unwrap(),
+            bundle,
             before: fleet.trees().unwrap(),
             desired,
             fleet,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Makes a bundle of another Kubernetes version.
+    pub fn other_bundle(&self, version: &str) -> BundleFile {
+        bundle_of(&self.directory, version)
     }
 
     /// Installs under a run id and waits until every agent has ended.
@@ -66,10 +90,56 @@ impl Scene {
 
     /// The same, with a listener.
     pub fn install_heard(&self, run: &str, sink: Arc<dyn EventSink>) -> Outcome {
-        let around = self.fleet.surroundings(run, "ann@desk", sink).unwrap();
-        let outcome = story::install(&self.desired, &self.plan, &self.bundle, &around);
+        let context = self.fleet.surroundings(run, "ann@desk", sink).unwrap();
+        self.install_in(&context, OnFailure::Keep)
+    }
+
+    /// The same, in a context of its own.
+    pub fn install_in(&self, context: &Surroundings, on_failure: OnFailure) -> Outcome {
+        let options = InstallOptions::new(Until::Done, on_failure);
+        let outcome = run::install(&self.desired, &self.bundle, &options, context);
         self.fleet.settle().unwrap();
         outcome
+    }
+
+    /// Installs, and interrupts as ^C does after `limit`: for installs that wait for what cannot come.
+    pub fn install_within(&self, run: &str, limit: Duration) -> Outcome {
+        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let (tell, over) = mpsc::channel::<()>();
+        let cancel = context.cancel.clone();
+        let watch = std::thread::spawn(move || {
+            if over.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                cancel.cancel();
+            }
+        });
+        let outcome = self.install_in(&context, OnFailure::Keep);
+        drop(tell);
+        watch.join().unwrap();
+        outcome
+    }
+
+    /// Verifies, by the engine's own command.
+    pub fn verify(&self, run: &str) -> Outcome {
+        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::verify(&self.desired, &context);
+        self.fleet.settle().unwrap();
+        outcome
+    }
+
+    /// Asks for the status, by the engine's own command.
+    pub fn status(&self, run: &str) -> Outcome {
+        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::status(&self.desired, &context);
+        self.fleet.settle().unwrap();
+        outcome
+    }
+
+    /// Changes settings: further lines of cluster.yaml. The machines stay.
+    pub fn set(&mut self, settings: &str) {
+        let count = |role| self.desired.inventory.members().filter(|n| n.role == role).count();
+        let (control_planes, workers) = (count(Role::ControlPlane), count(Role::Worker));
+        let number = |n: usize| u8::try_from(n).unwrap();
+        self.desired = wish::desired(number(control_planes), number(workers), settings).unwrap();
     }
 
     /// Rolls back or uninstalls under a run id, by the engine's own command.
@@ -88,6 +158,25 @@ impl Scene {
             outcome.errors,
             outcome.residue
         );
+        let failed = |cell: &&Cell| cell.outcome == CellOutcome::Fail;
+        let red: Vec<_> = outcome
+            .verify
+            .iter()
+            .flat_map(|v| v.cells.iter().filter(failed))
+            .collect();
+        assert!(red.is_empty(), "{case}: {red:#?}");
+        self.must_be_lawful(case);
+    }
+
+    /// Fails when something happened to a cluster that never may.
+    pub fn must_be_lawful(&self, case: &str) {
+        let violations = self.fleet.world().violations();
+        assert!(violations.is_empty(), "{case}: {violations:#?}");
+    }
+
+    /// Returns what there is of the cluster, as the first control plane has it.
+    pub fn seen(&self) -> Seen {
+        self.fleet.world().seen_from(&"cp-1".parse().unwrap()).unwrap()
     }
 
     /// Fails unless every machine is byte for byte as before.
@@ -121,4 +210,10 @@ impl Scene {
     pub fn journal_as_found(&self, name: &NodeName) -> Ownership {
         self.journal(name).1
     }
+}
+
+fn bundle_of(directory: &tempfile::TempDir, version: &str) -> BundleFile {
+    let path = directory.path().join(format!("{version}.bundle"));
+    bundle::write_tiny(&path, version).unwrap();
+    BundleFile::open(&path).unwrap()
 }

@@ -1,11 +1,19 @@
 //! Runs that nothing disturbs.
 
 use crate::scene::{Listener, Scene, VARIES};
-use landfall_core::action::{Action, Content};
-use landfall_core::event::{Event, EventKind};
-use landfall_core::journal::EntryState;
-use landfall_core::plan::{Stage, Step};
+use landfall_core::action::Action;
+use landfall_core::event::{Event, EventKind, EventSink};
+use landfall_core::journal::{EntryState, RunStart};
+use landfall_core::plan::{Plan, Stage, Step};
+use landfall_core::run_history::INSTALL;
+use landfall_core::verify::CellOutcome;
+use landfall_core::wire::Request;
+use landfall_engine::cluster::Cluster;
+use landfall_engine::execute::Executor;
+use landfall_engine::fleet::{self, Voice};
 use landfall_engine::run::UndoCommand;
+use landfall_engine::session::AgentPlace;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -13,9 +21,10 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
     let scene = Scene::new(3, 2);
     let first = scene.install("100-a");
     scene.must_work(&first, "install");
+    let planned = &first.plan.as_ref().unwrap().steps;
     // What serves this run alone is made, and withdrawn at its end.
-    let withdrawn = scene.plan.steps.iter().filter(|s| s.ephemeral).count();
-    let expected = scene.plan.steps.len() + withdrawn - satisfied_before(&scene);
+    let withdrawn = planned.iter().filter(|s| s.ephemeral).count();
+    let expected = planned.len() + withdrawn;
     // Of two directories that are made side by side the inner one may bring the outer one along.
     let members = scene.desired.inventory.members().count();
     assert!(
@@ -23,6 +32,16 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
         "{} of {expected}",
         first.changes
     );
+    let cells = &first.verify.as_ref().unwrap().cells;
+    let passed = cells.iter().filter(|c| c.outcome == CellOutcome::Pass).count();
+    assert!(
+        passed == cells.len() && passed > 200,
+        "{passed} of {} cells",
+        cells.len()
+    );
+    let seen = scene.seen();
+    assert_eq!((seen.members.len(), seen.nodes.len()), (3, 5));
+    assert!(seen.members.values().all(|healthy| *healthy) && seen.nodes.values().all(|(_, ready)| *ready));
     let installed = scene.fleet.trees().unwrap();
     for node in scene.desired.inventory.members() {
         let tree = &installed[&node.name];
@@ -56,36 +75,29 @@ fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
     scene.must_be_as_before("second uninstall");
 }
 
-/// Steps whose wanted state is there on a bare machine: the kernel has its features.
-fn satisfied_before(scene: &Scene) -> usize {
-    let features = |action: &Action| matches!(action, Action::KernelFeatures { .. });
-    scene.plan.steps.iter().filter(|s| features(&s.action)).count()
-}
-
 #[test]
 fn rollback_of_a_second_run_keeps_the_first() {
     let mut scene = Scene::new(1, 1);
     scene.must_work(&scene.install("100-a"), "install");
     let installed = scene.fleet.trees().unwrap();
-    for step in &mut scene.plan.steps {
-        match &mut step.action {
-            Action::HostsLines { lines } => lines.push("10.9.9.9 another.name".to_owned()),
-            Action::File {
-                path,
-                content: Content::Text(text),
-                ..
-            } if path.ends_with("containerd.toml") => {
-                text.push_str("# changed\n");
-            }
-            _ => {}
-        }
-    }
+    let corefile = |scene: &Scene| {
+        let founder = "cp-1".parse().unwrap();
+        let map = scene
+            .fleet
+            .world()
+            .object(&founder, "configmaps", "kube-system", "coredns");
+        map.unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
+    };
+    let closed = corefile(&scene);
+    scene.set("upstreamDns: [10.20.9.9]\n");
     let second = scene.install("200-b");
     scene.must_work(&second, "changed install");
-    assert_eq!(second.changes, 4, "two steps on two nodes");
+    assert_eq!(second.changes, 3, "a file on two nodes, and CoreDNS's configuration");
+    assert!(corefile(&scene).contains("forward . 10.20.9.9"));
     assert!(!scene.fleet.differences(&installed, &VARIES).unwrap().is_empty());
     scene.must_work(&scene.undo("300-c", UndoCommand::Rollback), "rollback");
     scene.must_be_installed_as(&installed, "rollback");
+    assert_eq!(corefile(&scene), closed);
     let repeated = scene.undo("400-d", UndoCommand::Rollback);
     scene.must_work(&repeated, "second rollback");
     assert_eq!(repeated.changes, 0, "a rollback that is repeated goes no further back");
@@ -98,7 +110,7 @@ fn rollback_of_a_second_run_keeps_the_first() {
 /// both, was taken back; and with the claim the settings went back to what they had been.
 #[test]
 fn a_step_waits_for_what_comes_before_a_satisfied_one() {
-    let mut scene = Scene::new(1, 0);
+    let scene = Scene::new(1, 0);
     let step = |id: &str, needs: &[&str], action| Step {
         id: id.parse().unwrap(),
         stage: Stage::Prepare,
@@ -114,7 +126,7 @@ fn a_step_waits_for_what_comes_before_a_satisfied_one() {
         path: path.into(),
         mode: 0o755,
     };
-    scene.plan.steps = vec![
+    let steps = vec![
         step("first", &[], Action::HostsLines { lines }),
         step("there", &["first"], directory("/etc")),
         step("there-too", &["there"], directory("/opt")),
@@ -127,7 +139,48 @@ fn a_step_waits_for_what_comes_before_a_satisfied_one() {
         EventKind::StepFinished { step, .. } => said.lock().unwrap().push(format!("{step} ends")),
         _ => {}
     });
-    scene.must_work(&scene.install_heard("100-a", Arc::new(listener)), "install");
+    run_steps(&scene, steps, &["there", "there-too"], Arc::new(listener));
     let order = order.lock().unwrap().clone();
     assert_eq!(order, ["first begins", "first ends", "last begins", "last ends"]);
+}
+
+/// Runs steps of a plan that no planner makes; some are there already.
+fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn EventSink>) {
+    let context = scene.fleet.surroundings("100-a", "ann@desk", sink).unwrap();
+    let voice = Voice::new(&context);
+    let members: Vec<_> = scene.desired.inventory.members().collect();
+    let (sessions, errors) = fleet::connect(&members, AgentPlace::Member, &context, &voice);
+    assert!(errors.is_empty(), "{errors:?}");
+    fleet::lease(&sessions, INSTALL, "ship", &context).unwrap();
+    let start = RunStart {
+        run: context.run.clone(),
+        number: Some(1),
+        command: INSTALL.to_owned(),
+        owner: context.owner.clone(),
+        at_ms: context.at_ms,
+        cluster: "ship".to_owned(),
+        continues: None,
+        takes_back: vec![],
+        bundle: None,
+    };
+    let request = Request::StartRun { start, record: None };
+    fleet::ask_all::<()>(&sessions, |_| request.clone()).unwrap();
+    let executor = Executor {
+        sessions: &sessions,
+        owned: &BTreeMap::new(),
+        bundle: None,
+        journals: &[],
+        on_done: &|_| Ok(()),
+        cluster: &Cluster::default(),
+        cancel: &context.cancel,
+        voice: &voice,
+    };
+    let plan = Plan {
+        steps,
+        ..Plan::default()
+    };
+    let executed = executor.run(&plan, &there.iter().map(|id| id.parse().unwrap()).collect());
+    assert!(executed.errors.is_empty(), "{:?}", executed.errors);
+    fleet::close(&sessions);
+    scene.fleet.settle().unwrap();
 }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# containerd's client as far as images go: names are kept in one file, taken from the archive's own index.
+# containerd's client: names of images are kept in one file, taken from the archive's own index; containers are what the model knows.
 PATH=/usr/bin:/bin
 root=${0%/usr/local/bin/ctr}
 images=$root/var/lib/containerd/images
-touch "$images"
+[ ! -d "${images%/*}" ] || touch "$images"
 case "$3 $4" in
 "images list")
     for filter; do
@@ -16,7 +16,14 @@ case "$3 $4" in
     done
     exit 0
     ;;
-"images import") grep -ao '"io.containerd.image.name":"[^"]*"' | cut -d'"' -f4 | sort -u - "$images" -o "$images" ;;
+"containers list") exec "$root/sim/ask" containers "$6" ;;
+"tasks list") exec "$root/sim/ask" tasks ;;
+"tasks exec")
+    shift 6
+    exec "$root/sim/ask" exec "$@"
+    ;;
+"images import") "$root/sim/ask" point import || exit 1
+    grep -ao '"io.containerd.image.name":"[^"]*"' | cut -d'"' -f4 | sort -u - "$images" -o "$images" ;;
 *)
     echo "ctr: unknown command $*" >&2
     exit 1

@@ -1,11 +1,15 @@
 #!/bin/sh
 # kubeadm as far as files on a node show it. It leaves something after each small pause, so that it can be killed half done, and it
-# refuses a node on which an earlier try left something, as the real one does.
+# refuses a node on which an earlier try left something, as the real one does. What becomes of the cluster is the model's to say:
+# `ask` changes it, or fails with kubeadm's words.
 PATH=/usr/bin:/bin
 root=${0%/usr/local/bin/kubeadm}
 kubernetes=$root/etc/kubernetes
 pki=$kubernetes/pki
 
+ask() {
+    "$root/sim/ask" "$@" || exit 1
+}
 put() {
     while [ -e "$root/hold" ]; do sleep 0.02; done
     sleep 0.005
@@ -28,22 +32,32 @@ fresh() {
     [ -e "$root/run/containerd/containerd.sock" ] || refuse "containerd does not run"
     grep -q pause "$root/var/lib/containerd/images" || refuse "images are missing"
 }
-control_plane() {
-    no_manifests
-    [ ! -e "$root/var/lib/etcd/member" ] || refuse "/var/lib/etcd is not empty"
+certificates() {
     for name in apiserver apiserver-kubelet-client front-proxy-client apiserver-etcd-client etcd/server etcd/peer; do
         put "$pki/$name.crt" "signed by $(cat "$pki/ca.key")"
         put "$pki/$name.key" key
     done
-    for name in admin super-admin controller-manager scheduler; do put "$kubernetes/$name.conf" "$name"; done
-    for name in kube-apiserver kube-scheduler etcd; do put "$kubernetes/manifests/$name.yaml" "$name"; done
+    admin=$(ask admin-conf) || exit 1
+    for name in admin super-admin; do put "$kubernetes/$name.conf" "$admin"; done
+    for name in controller-manager scheduler; do put "$kubernetes/$name.conf" "$name"; done
+}
+# etcd starts with the id that the model gave its member.
+etcd() {
+    put "$root/var/lib/etcd/member/id" "$1"
     put "$root/var/lib/etcd/member/snap/db" data
+    put "$kubernetes/manifests/etcd.yaml" etcd
+}
+api_server() {
+    for name in kube-apiserver kube-scheduler; do put "$kubernetes/manifests/$name.yaml" "$name"; done
     put "$root/var/log/kubernetes/audit.log" audit
+}
+no_etcd() {
+    no_manifests
+    [ ! -e "$root/var/lib/etcd/member" ] || refuse "/var/lib/etcd is not empty"
 }
 kubelet() {
     put "$root/var/lib/kubelet/config.yaml" config
     put "$root/var/lib/kubelet/kubeadm-flags.env" flags
-    put "$kubernetes/kubelet.conf" kubelet
     "$root/usr/bin/systemctl" start kubelet.service
 }
 
@@ -56,39 +70,58 @@ case "$1 $2 $3" in
 "init phase certs")
     for name in ca front-proxy-ca etcd/ca; do
         [ -e "$pki/$name.key" ] || put "$pki/$name.key" "key of $name"
-        [ -e "$pki/$name.crt" ] || put "$pki/$name.crt" "certificate of $name"
+        if [ ! -e "$pki/$name.crt" ]; then
+            text=$(ask authority) || exit 1
+            put "$pki/$name.crt" "$text"
+        fi
     done
     put "$pki/sa.key" "key of sa"
     put "$pki/sa.pub" "public key of sa"
     ;;
-"kubeconfig user "*) echo "client signed by $(cat "$pki/ca.key")" ;;
+"kubeconfig user "*) ask credential ;;
 "init --config "*)
     fresh
     [ -e "$pki/ca.key" ] || refuse "no authority"
     kubelet
-    control_plane
+    no_etcd
+    certificates
+    api_server
+    id=$(ask found) || exit 1
+    etcd "$id"
+    conf=$(ask register) || exit 1
+    put "$kubernetes/kubelet.conf" "$conf"
+    ask mark-control-plane
     ;;
 "join --config "*)
-    grep -q 'key of ca' "$kubernetes/landfall-join.conf" || refuse "no credential"
+    grep -q 'token: join-' "$kubernetes/landfall-join.conf" || refuse "no credential"
     [ -s "$root$3" ] || refuse "no configuration $3"
     case $5 in
     preflight)
         fresh
         put "$kubernetes/bootstrap-kubelet.conf" bootstrap
-        [ -e "$pki/ca.crt" ] || put "$pki/ca.crt" "certificate of ca"
+        [ -e "$pki/ca.crt" ] || put "$pki/ca.crt" "$(sed -n 's/^ *certificate-authority-data: //p' "$kubernetes/landfall-join.conf" | base64 -d)"
+        conf=$(ask join-kubelet) || exit 1
         kubelet
+        put "$kubernetes/kubelet.conf" "$conf"
         rm -f "$kubernetes/bootstrap-kubelet.conf"
         ;;
     preflight,kubelet-start,*)
         [ -e "$kubernetes/kubelet.conf" ] || refuse "the kubelet has not joined"
         [ -e "$pki/ca.key" ] || refuse "no authority"
-        control_plane
+        no_etcd
+        certificates
+        api_server
+        id=$(ask etcd-add) || exit 1
+        etcd "$id"
+        ask etcd-promote
         ;;
     preflight,control-plane-prepare,*)
         [ -e "$root/var/lib/etcd/member" ] || refuse "etcd has not joined"
+        ask mark-control-plane
         ;;
     *) refuse "unknown phases $5" ;;
     esac
     ;;
+"certs check-expiration "*) echo '{"certificates":[{"name":"apiserver","residualTime":31500000}],"certificateAuthorities":[]}' ;;
 *) refuse "unknown command $*" ;;
 esac

@@ -1,0 +1,51 @@
+//! The machine's network as the agent uses it: the kernel's on a real machine, something that stands in for it where a directory
+//! stands in for the machine.
+
+use crate::netlink::route;
+use crate::probe;
+use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
+use landfall_core::verify::{ProbeResult, ProbeSpec};
+use std::fmt::Debug;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// What the agent asks of a network.
+pub trait Network: Debug + Send + Sync {
+    /// Lists IPv4 addresses with their interfaces.
+    fn addresses(&self) -> io::Result<Vec<InterfaceAddress>>;
+    /// Lists IPv4 routes of the main table.
+    fn routes(&self) -> io::Result<Vec<Route>>;
+    /// Returns how a peer would be reached, if at all.
+    fn route_to(&self, peer: IpAddr) -> io::Result<Option<PeerRoute>>;
+    /// Connects to an address as seen from this machine. Blocks until the limit at most.
+    fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream>;
+    /// Tries probes, see [`probe::run`].
+    fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult>;
+}
+
+/// The kernel's network.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelNetwork;
+
+impl Network for KernelNetwork {
+    fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        route::addresses()
+    }
+
+    fn routes(&self) -> io::Result<Vec<Route>> {
+        route::routes()
+    }
+
+    fn route_to(&self, peer: IpAddr) -> io::Result<Option<PeerRoute>> {
+        route::route_to(peer)
+    }
+
+    fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout(&target, limit)
+    }
+
+    fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult> {
+        probe::run(probes)
+    }
+}

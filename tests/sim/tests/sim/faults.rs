@@ -1,0 +1,104 @@
+//! Faults of machines other than killed agents, and what the model makes of what never may happen.
+
+use crate::scene::{Listener, Scene};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::name::NodeName;
+use landfall_engine::run::UndoCommand;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_power_cut_loses_what_was_not_on_disk_and_nothing_else() {
+    let scene = Scene::new(1, 1);
+    let (fleet, worker) = (scene.fleet.clone(), name("w-1"));
+    let (victim, count) = (worker.clone(), AtomicU64::new(0));
+    let listener = Listener(move |event: &Event| {
+        let done = matches!(event.kind, EventKind::StepFinished { .. }) && event.node.as_ref() == Some(&victim);
+        if done && count.fetch_add(1, Ordering::SeqCst) == 12 {
+            fleet.power_off(&victim).unwrap();
+        }
+    });
+    let first = scene.install_heard("100-a", Arc::new(listener));
+    assert!(!first.errors.is_empty());
+    scene.fleet.power_on(&worker).unwrap();
+    scene.must_work(&scene.install("200-b"), "after the power cut");
+    assert_eq!(scene.install("300-c").changes, 0);
+    scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn status_sees_nodes_etcd_and_certificates() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let status = scene.status("200-b");
+    let founder = &status.nodes[&name("cp-1")];
+    assert_eq!(founder.etcd.as_deref(), Some("healthy"), "{:#?}", status.errors);
+    assert!(
+        status
+            .nodes
+            .values()
+            .all(|n| n.ready == Some((true, "v1.37.0".to_owned())))
+    );
+    assert!(
+        founder
+            .certificates
+            .iter()
+            .any(|c| c.name == "apiserver" && c.days_left == 364)
+    );
+}
+
+#[test]
+fn a_full_disk_fails_a_step_and_the_next_run_goes_on() {
+    let scene = Scene::new(1, 1);
+    let worker = name("w-1");
+    // The journal is the longest file of an agent: it is full after some steps.
+    scene.fleet.fill_disk(&worker, Some(12_000));
+    let first = scene.install("100-a");
+    assert!(!first.errors.is_empty() && first.errors.iter().any(|e| e.node.as_ref() == Some(&worker)));
+    scene.fleet.fill_disk(&worker, None);
+    scene.must_work(&scene.install("200-b"), "with room again");
+    scene.must_work(&scene.undo("300-c", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn what_never_may_happen_to_a_cluster_is_seen() {
+    let scene = Scene::new(3, 0);
+    scene.must_work(&scene.install("100-a"), "install");
+    let ask = |node: &str, words: &[&str]| {
+        let program = scene.fleet.machine(&name(node)).unwrap().at("sim/ask");
+        let output = Command::new(program).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let list = ask("cp-1", &["exec", "etcd-of-cp-1", "etcdctl", "member", "list"]);
+    let members: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let id = members["members"][2]["ID"].as_u64().unwrap();
+    ask(
+        "cp-1",
+        &[
+            "exec",
+            "etcd-of-cp-1",
+            "etcdctl",
+            "member",
+            "remove",
+            &format!("{id:x}"),
+        ],
+    );
+    ask("cp-2", &["found"]);
+    ask("cp-3", &["etcd-add"]);
+    let seen = scene.fleet.world().violations();
+    for wanted in [
+        "the healthy etcd member cp-3 was removed from a cluster that stays",
+        "cp-2 founds a cluster while cp-1, cp-3 have one",
+        "a founding on cp-2 without an intent in its journal",
+        "a join of etcd on cp-3 without an intent in its journal",
+    ] {
+        assert!(seen.iter().any(|v| v == wanted), "{wanted}: {seen:#?}");
+    }
+}

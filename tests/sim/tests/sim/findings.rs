@@ -1,0 +1,295 @@
+//! What a review found, each by its number (A1, A2, …): the scenario as it would happen, and what must come of it.
+
+use crate::scene::{Listener, Scene};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::explain::{Code, ExitCode};
+use landfall_core::inventory::Role;
+use landfall_core::journal::EntryState;
+use landfall_core::name::NodeName;
+use landfall_engine::run::{CancelToken, OnFailure, Outcome, UndoCommand};
+use landfall_test_support::cluster::When;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest that an install may wait for what cannot come before the test interrupts it, as ^C would.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn codes(outcome: &Outcome) -> Vec<Code> {
+    outcome.errors.iter().map(|e| e.code).collect()
+}
+
+/// Fails unless an install was refused before its first change, for a reason that its text names.
+fn must_be_refused(outcome: &Outcome, reason: &str) {
+    assert_eq!(outcome.exit_code(), ExitCode::PreflightRefused, "{:#?}", outcome.errors);
+    assert_eq!(outcome.changes, 0);
+    let text = format!("{:?}", outcome.errors);
+    assert!(text.contains(reason), "{reason}: {text}");
+}
+
+#[test]
+fn a1_a_run_that_fails_before_its_first_record_takes_back_nothing() {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let (installed, seen) = (scene.fleet.trees().unwrap(), scene.seen());
+    scene.set("upstreamDns: [10.20.9.9]\n");
+    let cancel = CancelToken::default();
+    let stop = cancel.clone();
+    // ^C while the plan is made.
+    let listener = Listener(move |event: &Event| {
+        if matches!(event.kind, EventKind::PhaseStarted { .. }) {
+            stop.cancel();
+        }
+    });
+    let mut context = scene
+        .fleet
+        .surroundings("200-b", "ann@desk", Arc::new(listener))
+        .unwrap();
+    context.cancel = cancel;
+    let second = scene.install_in(&context, OnFailure::Rollback);
+    assert!(second.interrupted || !second.errors.is_empty(), "it was interrupted");
+    assert_eq!(scene.seen(), seen, "the cluster stands");
+    let differences = scene.fleet.differences(&installed, &["var/lib/landfall"]).unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+    for node in scene.fleet.names() {
+        let own = scene.journal_as_found(&node);
+        assert!(own.entries.iter().all(|e| e.state == EntryState::Owned), "{node}");
+    }
+    scene.must_be_lawful("a1");
+}
+
+#[test]
+fn a2_the_order_of_an_inventory_means_nothing() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let seen = scene.seen();
+    scene.desired.inventory.nodes.rotate_left(1);
+    let again = scene.install_within("200-b", PATIENCE);
+    scene.must_work(&again, "install with another order");
+    assert_eq!(again.changes, 0, "{:#?}", again.plan);
+    assert_eq!(scene.seen(), seen);
+}
+
+#[test]
+fn a2_a_founder_that_the_inventory_lacks_stays_founder_and_member() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let seen = scene.seen();
+    scene.desired.inventory.nodes.retain(|n| n.name.as_str() != "cp-1");
+    let again = scene.install_within("200-b", PATIENCE);
+    assert_eq!(again.changes, 0, "{:#?} {:#?}", again.plan, again.errors);
+    scene.must_be_lawful("cp-1 left out");
+    assert_eq!(scene.seen(), seen);
+    assert_eq!(again.exit_code(), ExitCode::Unreachable, "{:#?}", again.errors);
+    let text = format!("{:?} {:?}", again.absent, again.errors);
+    assert!(text.contains("cp-1"), "it is named: {text}");
+}
+
+#[test]
+fn a3_a_changed_name_in_a_certificate_repeats_no_join() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let seen = scene.seen();
+    // What the joins claim and need is changed by the second control plane's address: it is part of their text.
+    let node = scene
+        .desired
+        .inventory
+        .nodes
+        .iter_mut()
+        .find(|n| n.name.as_str() == "cp-2")
+        .unwrap();
+    node.access_ip = node.ip;
+    for node in &mut scene.desired.inventory.nodes {
+        node.schedulable = true;
+    }
+    let again = scene.install_within("200-b", PATIENCE);
+    let planned = again.plan.iter().flat_map(|p| &p.steps).map(|s| s.id.to_string());
+    let joins: Vec<_> = planned
+        .filter(|id| id.starts_with("join-") || id.starts_with("init/"))
+        .collect();
+    assert!(
+        joins
+            .iter()
+            .all(|id| id.starts_with("join-credential") || id.starts_with("join-kubeconfig")),
+        "{joins:?}"
+    );
+    scene.must_be_lawful("a3");
+    assert_eq!(scene.seen(), seen);
+}
+
+#[test]
+fn a4_a_bundle_of_another_kubernetes_version_is_refused() {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let installed = scene.fleet.trees().unwrap();
+    for version in ["v1.38.0", "v1.36.3"] {
+        scene.bundle = scene.other_bundle(version);
+        must_be_refused(&scene.install_within("200-b", PATIENCE), version);
+    }
+    let differences = scene.fleet.differences(&installed, &[]).unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[test]
+fn a5_what_kubeadm_took_once_may_not_be_changed() {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let installed = scene.fleet.trees().unwrap();
+    for (setting, value) in [
+        ("podNetworkCidr", "10.150.0.0/16"),
+        ("serviceCidr", "10.160.0.0/16"),
+        ("clusterDomain", "other.local"),
+        ("controlPlaneEndpoint", "other.landfall.internal"),
+    ] {
+        scene.set(&format!("{setting}: {value}\n"));
+        must_be_refused(&scene.install_within("200-b", PATIENCE), value);
+    }
+    let differences = scene.fleet.differences(&installed, &[]).unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[test]
+fn a6_a_worker_whose_join_failed_joins_two_hours_later() {
+    let scene = Scene::new(1, 1);
+    let fleet = scene.fleet.clone();
+    let worker = name("w-1");
+    let killed = worker.clone();
+    scene
+        .fleet
+        .world()
+        .at_point(&worker, "join-kubelet", When::Before, move || fleet.kill(&killed));
+    let first = scene.install_within("100-a", PATIENCE);
+    assert!(!first.errors.is_empty(), "the join was cut off");
+    scene.fleet.world().pass(2 * 3600);
+    scene.must_work(&scene.install_within("200-b", PATIENCE), "two hours later");
+    assert!(scene.seen().nodes["w-1"].1);
+}
+
+#[test]
+fn a8_the_newest_run_is_not_the_one_with_the_fastest_clock() {
+    let mut scene = Scene::new(1, 1);
+    // The first operator's clock is a day ahead: run ids begin with it.
+    scene.must_work(&scene.install("1795300000-aaaaaaaa"), "install");
+    let seen = scene.seen();
+    scene.set("upstreamDns: [10.20.9.9]\n");
+    let second = scene.install("1795213600-bbbbbbbb");
+    scene.must_work(&second, "a changed setting");
+    let undone = scene.undo("1795213700-cccccccc", UndoCommand::Rollback);
+    scene.must_work(&undone, "rollback");
+    assert_eq!(undone.changes, second.changes, "the newest run alone");
+    assert_eq!(scene.seen(), seen, "the cluster stands");
+}
+
+#[test]
+fn a9_a_half_joined_member_is_no_nothing_when_etcd_cannot_be_asked() {
+    let scene = Scene::new(3, 0);
+    let (fleet, joining) = (scene.fleet.clone(), name("cp-2"));
+    let killed = joining.clone();
+    scene
+        .fleet
+        .world()
+        .at_point(&joining, "etcd-promote", When::After, move || fleet.kill(&killed));
+    let first = scene.install_within("100-a", PATIENCE);
+    assert!(!first.errors.is_empty(), "the join was cut off");
+    let members = scene.seen().members.len();
+    scene.fleet.world().stop_etcd(&name("cp-1"), true).unwrap();
+    let again = scene.install_within("200-b", PATIENCE);
+    assert!(!again.errors.is_empty(), "nobody could be asked");
+    let data = scene.fleet.machine(&joining).unwrap().at("var/lib/etcd/member/id");
+    assert!(
+        data.exists(),
+        "the member's data stays while nobody knows whether it counts: {:#?}",
+        again.errors
+    );
+    assert_eq!(scene.seen().members.len(), members);
+    scene.fleet.world().stop_etcd(&name("cp-1"), false).unwrap();
+    scene.must_work(&scene.install("300-c"), "when etcd answers again");
+}
+
+#[test]
+fn a13_a_node_of_an_older_cluster_of_the_same_name_is_refused() {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let all = scene.desired.clone();
+    scene.fleet.power_off(&name("w-1")).unwrap();
+    let uninstalled = scene.undo("200-b", UndoCommand::Uninstall);
+    assert_eq!(uninstalled.exit_code(), ExitCode::Unreachable);
+    scene.desired.inventory.nodes.retain(|n| n.name.as_str() != "w-1");
+    for node in &mut scene.desired.inventory.nodes {
+        node.schedulable |= node.role == Role::ControlPlane;
+    }
+    scene.must_work(&scene.install("300-c"), "a new cluster without it");
+    let seen = scene.seen();
+    scene.fleet.power_on(&name("w-1")).unwrap();
+    scene.desired = all;
+    let again = scene.install_within("400-d", PATIENCE);
+    assert_eq!(again.changes, 0);
+    assert_eq!(again.exit_code(), ExitCode::PreflightRefused, "{:#?}", again.errors);
+    assert_eq!(codes(&again), [Code::Preflight]);
+    let text = format!("{:?}", again.errors);
+    assert!(text.contains("cluster") && text.contains("w-1"), "{text}");
+    assert_eq!(scene.seen(), seen);
+}
+
+#[test]
+fn a22_uninstall_of_a_part_keeps_the_rest_of_etcd_whole() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    scene.fleet.world().may_leave("cp-3");
+    scene.desired.inventory.nodes.retain(|n| n.name.as_str() == "cp-3");
+    let outcome = scene.undo("200-b", UndoCommand::Uninstall);
+    let seen = scene.seen();
+    // Either it is refused and everything stands, or the member has left etcd before its data went.
+    assert!(
+        seen.members.values().all(|healthy| *healthy),
+        "{seen:?} {:#?}",
+        outcome.errors
+    );
+    let gone = !scene.fleet.machine(&name("cp-3")).unwrap().at("var/lib/etcd").exists();
+    assert_eq!(gone, seen.members.len() == 2, "{seen:?}");
+    scene.must_be_lawful("a22");
+}
+
+#[test]
+fn a47_a_sample_that_its_user_deleted_does_not_end_verify() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let founder = name("cp-1");
+    let world = scene.fleet.world();
+    let namespace = ["default", "landfall-sample"]
+        .into_iter()
+        .find(|n| world.object(&founder, "services", n, "nginx").is_some())
+        .unwrap();
+    for resource in ["services", "apps/deployments", "networking.k8s.io/ingresses"] {
+        world.delete_object(&founder, resource, namespace, "nginx").unwrap();
+    }
+    let outcome = scene.verify("200-b");
+    assert!(outcome.errors.is_empty(), "{:#?}", outcome.errors);
+    let cells = outcome.verify.unwrap().cells;
+    assert!(
+        cells.iter().any(|c| c.target.starts_with("dns/")),
+        "the rest is looked at"
+    );
+}
+
+/// Seen once when A9 ran on a busy machine: kubeadm had written its manifests, and etcd's quorum was gone when it came to the join.
+#[test]
+fn a_join_that_etcd_refused_is_repeated_whole() {
+    let scene = Scene::new(3, 0);
+    let world = scene.fleet.world().clone();
+    scene
+        .fleet
+        .world()
+        .at_point(&name("cp-2"), "etcd-add", When::Before, move || {
+            world.stop_etcd(&name("cp-1"), true).unwrap();
+        });
+    let first = scene.install_within("100-a", PATIENCE);
+    assert!(!first.errors.is_empty(), "etcd refused");
+    let second = scene.install_within("200-b", PATIENCE);
+    assert!(!second.errors.is_empty(), "etcd is still down");
+    scene.fleet.world().stop_etcd(&name("cp-1"), false).unwrap();
+    scene.must_work(&scene.install("300-c"), "when etcd answers again");
+}

@@ -1,0 +1,148 @@
+//! etcd: members, quorum, and `etcdctl` as far as it is asked.
+
+use super::State;
+use super::ask::Answer;
+use landfall_core::name::NodeName;
+use serde_json::json;
+
+/// Where a member keeps its id; wiping etcd's data takes it away.
+pub(super) const DATA: &str = "/var/lib/etcd/member/id";
+/// A mark that keeps etcd's container down, for tests.
+pub(super) const STOPPED: &str = "/sim/etcd-stopped";
+
+/// An entry of etcd's membership.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) name: String,
+    pub(super) peer_url: String,
+    /// One that was added and not promoted yet.
+    pub(super) learner: bool,
+}
+
+impl State {
+    /// Says whether a machine's etcd container runs.
+    pub(super) fn runs_etcd(&self, node: &NodeName) -> bool {
+        let machine = self.machine(node);
+        self.runs(node, "kubelet.service")
+            && machine.is_some_and(|m| m.has("/etc/kubernetes/manifests/etcd.yaml") && m.has(DATA) && !m.has(STOPPED))
+    }
+
+    pub(super) fn is_healthy(&self, member: &Member) -> bool {
+        self.named(&member.name)
+            .is_some_and(|(node, machine)| self.runs_etcd(node) && machine.text(DATA).trim() == member.id.to_string())
+    }
+
+    pub(super) fn has_quorum(&self, at: usize) -> bool {
+        let voters: Vec<_> = self.clusters[at].members.iter().filter(|m| !m.learner).collect();
+        let healthy = voters.iter().filter(|m| self.is_healthy(m)).count();
+        healthy * 2 > voters.len()
+    }
+
+    /// Adds a member that does not vote yet, as kubeadm does.
+    pub(super) fn add_member(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "a join of etcd");
+        let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
+            return Answer::failed("error execution phase etcd-join: etcdserver: request timed out");
+        };
+        let pending = self.clusters[at].members.iter().find(|m| m.learner).cloned();
+        if let Some(pending) = pending {
+            self.violate(format!("{node} joins etcd while {} has not joined yet", pending.name));
+            return Answer::failed("etcdserver: too many learner members in cluster");
+        }
+        if let Some(sick) = self.clusters[at].members.iter().find(|m| !self.is_healthy(m)) {
+            let text = format!(
+                "error execution phase check-etcd: etcd member {} is not healthy",
+                sick.name
+            );
+            return Answer::failed(&text);
+        }
+        let Some(address) = self.machine(node).map(|m| m.address) else {
+            return Answer::failed("no such machine");
+        };
+        let id = self.number();
+        self.clusters[at].members.push(Member {
+            id,
+            name: node.to_string(),
+            peer_url: format!("https://{address}:2380"),
+            learner: true,
+        });
+        Answer::said(format!("{id}\n"))
+    }
+
+    /// Lets the new member vote, once it runs.
+    pub(super) fn promote(&mut self, node: &NodeName) -> Answer {
+        let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
+            return Answer::failed("etcdserver: request timed out");
+        };
+        let healthy = |m: &Member| m.name == node.as_str() && self.is_healthy(m);
+        let Some(index) = self.clusters[at].members.iter().position(healthy) else {
+            return Answer::failed("etcdserver: can only promote a learner member which is in sync with leader");
+        };
+        self.clusters[at].members[index].learner = false;
+        Answer::said(String::new())
+    }
+
+    /// Answers `etcdctl` in a machine's own etcd container.
+    pub(super) fn etcdctl(&mut self, node: &NodeName, args: &[String]) -> Answer {
+        let words: Vec<&str> = args
+            .iter()
+            .map(String::as_str)
+            .filter(|w| !w.starts_with("--"))
+            .collect();
+        let late = || Answer::failed("{\"level\":\"warn\"}\nError: context deadline exceeded");
+        let Some(at) = self.cluster_of(node) else { return late() };
+        if !self.has_quorum(at) {
+            return late();
+        }
+        match words.as_slice() {
+            ["endpoint", "health"] => Answer::said("127.0.0.1:2379 is healthy\n".to_owned()),
+            ["member", "list", ..] => {
+                let list = self.clusters[at].members.iter().map(|m| {
+                    let mut member = json!({ "ID": m.id, "name": m.name, "peerURLs": [m.peer_url] });
+                    if m.learner {
+                        member["isLearner"] = json!(true);
+                        // One that never started has told nobody its name.
+                        if !self.is_healthy(m) {
+                            member["name"] = json!("");
+                        }
+                    }
+                    member
+                });
+                let list: Vec<_> = list.collect();
+                Answer::said(json!({ "header": {}, "members": list }).to_string())
+            }
+            ["member", "remove", id] => self.remove_member(at, id),
+            other => Answer::failed(&format!("etcdctl: unknown command {other:?}")),
+        }
+    }
+
+    fn remove_member(&mut self, at: usize, id: &str) -> Answer {
+        let id = u64::from_str_radix(id, 16).unwrap_or(0);
+        let Some(index) = self.clusters[at].members.iter().position(|m| m.id == id) else {
+            return Answer::failed("Error: etcdserver: member not found");
+        };
+        let member = self.clusters[at].members[index].clone();
+        let voters = self.clusters[at].members.iter().filter(|m| !m.learner && m.id != id);
+        let (mut left, mut healthy) = (0, 0);
+        for voter in voters {
+            left += 1;
+            healthy += usize::from(self.is_healthy(voter));
+        }
+        if healthy * 2 <= left {
+            // What etcd's strict reconfiguration check says.
+            return Answer::failed("Error: etcdserver: unhealthy cluster");
+        }
+        let interrupted = self
+            .named(&member.name)
+            .is_some_and(|(node, _)| self.is_under_way(node));
+        if self.is_healthy(&member) && !interrupted && !self.leaving.contains(&member.name) {
+            self.violate(format!(
+                "the healthy etcd member {} was removed from a cluster that stays",
+                member.name
+            ));
+        }
+        self.clusters[at].members.remove(index);
+        Answer::said(format!("Member {id:x} removed from cluster\n"))
+    }
+}

@@ -1,0 +1,258 @@
+//! What kubeadm and the kubelets that it starts do to a cluster. The script `programs/kubeadm.sh` asks for each of it, and leaves files.
+
+use super::ask::Answer;
+use super::authority::Authority;
+use super::etcd::{DATA, Member};
+use super::objects::Store;
+use super::{Cluster, State, World};
+use landfall_core::layout;
+use landfall_core::name::NodeName;
+use landfall_core::spec::Cidr;
+use serde_json::{Value, json};
+
+/// The credential by which nodes join lives as long as `kubeadm kubeconfig user --validity-period` says; the planner asks for 1 h.
+const CREDENTIAL_S: u64 = 3600;
+const TAINT: &str = "node-role.kubernetes.io/control-plane";
+
+impl World {
+    /// Founds a cluster: `kubeadm init` up to the point where etcd has its first data.
+    pub(super) fn found(&self, node: &NodeName) -> Answer {
+        let mut state = self.state();
+        state.must_be_intended(node, "a founding");
+        state.forget_gone();
+        let standing: Vec<String> = state
+            .machines
+            .iter()
+            .filter(|(n, m)| *n != node && m.has(DATA) && !state.off.contains(*n))
+            .map(|(n, _)| n.to_string())
+            .collect();
+        if !standing.is_empty() {
+            let text = format!("{node} founds a cluster while {} have one", standing.join(", "));
+            state.violate(text);
+        }
+        let Some(ca) = state.ca_of(node) else {
+            return Answer::failed("no certificate authority");
+        };
+        let Some(server) = state.authorities.get(&ca).map(Authority::server) else {
+            return Answer::failed("a certificate authority that nobody made");
+        };
+        let Some(machine) = state.machine(node) else {
+            return Answer::failed("no such machine");
+        };
+        let (address, config) = (machine.address, machine.text(layout::KUBEADM_CONFIG));
+        state.clusters.retain(|c| c.ca != ca);
+        let Ok((port, server)) = self.serve(server, ca.clone()) else {
+            return Answer::failed("no port is free");
+        };
+        let id = state.number();
+        let mut store = Store::default();
+        for (resource, object) in first_objects(&config) {
+            let number = state.number();
+            store.create(resource, object, "kubeadm", number);
+        }
+        state.clusters.push(Cluster {
+            ca,
+            port,
+            server,
+            members: vec![Member {
+                id,
+                name: node.to_string(),
+                peer_url: format!("https://{address}:2380"),
+                learner: false,
+            }],
+            store,
+        });
+        Answer::said(format!("{id}\n"))
+    }
+}
+
+/// Returns a value of kubeadm's configuration by its key.
+fn setting<'a>(config: &'a str, key: &str) -> &'a str {
+    let line = config
+        .lines()
+        .find_map(|l| l.trim().strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().trim_matches(['"', '\''])
+}
+
+/// What the API server and `kubeadm init` make by themselves.
+fn first_objects(config: &str) -> Vec<(&'static str, Value)> {
+    let services: Option<Cidr> = setting(config, "serviceSubnet").parse().ok();
+    let first = services.map_or_else(String::new, |c| c.nth(1).to_string());
+    let mut objects: Vec<(&str, Value)> = ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .iter()
+        .map(|name| {
+            (
+                "namespaces",
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+            )
+        })
+        .collect();
+    let meta = |name: &str| json!({ "name": name, "namespace": "kube-system" });
+    objects.push((
+        "services",
+        json!({ "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "kubernetes", "namespace": "default" },
+        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } }),
+    ));
+    let cluster = config
+        .split("---\n")
+        .find(|d| d.contains("kind: ClusterConfiguration"))
+        .unwrap_or_default();
+    objects.push((
+        "configmaps",
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
+        "data": { "ClusterConfiguration": cluster } }),
+    ));
+    objects.push((
+        "configmaps",
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
+        "data": { "config.conf": config } }),
+    ));
+    objects.push((
+        "apps/daemonsets",
+        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
+        "spec": { "selector": { "matchLabels": { "k8s-app": "kube-proxy" } }, "template": {
+            "metadata": { "labels": { "k8s-app": "kube-proxy" } },
+            "spec": { "hostNetwork": true, "tolerations": [{ "operator": "Exists" }],
+                "containers": [{ "name": "kube-proxy", "image": "kube-proxy" }] } } } }),
+    ));
+    objects
+}
+
+impl State {
+    /// Clusters of which no machine has data are gone.
+    fn forget_gone(&mut self) {
+        let gone = |state: &Self, at: usize| {
+            let here = |m: &Member| {
+                let data = state.named(&m.name).map(|(_, machine)| machine.text(DATA));
+                data.is_some_and(|text| text.trim() == m.id.to_string())
+            };
+            !state.clusters[at].members.iter().any(here)
+        };
+        for at in (0..self.clusters.len()).rev() {
+            if gone(self, at) {
+                self.clusters.remove(at);
+            }
+        }
+    }
+
+    /// Makes a certificate authority; prints `ca.crt`.
+    pub(super) fn make_authority(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "a certificate authority");
+        let number = self.number();
+        match Authority::new(number) {
+            Ok(authority) => {
+                let pem = authority.pem.clone();
+                self.authorities.insert(authority.digest(), authority);
+                Answer::said(pem)
+            }
+            Err(error) => Answer::failed(&error.to_string()),
+        }
+    }
+
+    fn authority(&self, node: &NodeName) -> Option<(String, &Authority)> {
+        let ca = self.ca_of(node)?;
+        let authority = self.authorities.get(&ca)?;
+        Some((ca, authority))
+    }
+
+    /// Signs a credential by which nodes join.
+    pub(super) fn credential(&mut self, node: &NodeName) -> Answer {
+        let number = self.number();
+        let Some((ca, authority)) = self.authority(node) else {
+            return Answer::failed("no certificate authority");
+        };
+        let token = format!("join-{number}");
+        let text = authority.kubeconfig("landfall-join", &token);
+        let ends = self.now_s() + CREDENTIAL_S;
+        self.credentials.insert(token, (ends, ca));
+        Answer::said(text)
+    }
+
+    pub(super) fn admin_conf(&mut self, node: &NodeName) -> Answer {
+        match self.authority(node) {
+            Some((_, authority)) => Answer::said(authority.kubeconfig("kubernetes-admin", &authority.admin_token)),
+            None => Answer::failed("no certificate authority"),
+        }
+    }
+
+    /// A kubelet asks for its certificate by the join credential, and registers; prints kubelet.conf.
+    pub(super) fn join_kubelet(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "a join");
+        let Some(at) = self.way_to_api(node).filter(|at| self.has_quorum(*at)) else {
+            return Answer::failed(
+                "error execution phase kubelet-start: couldn't validate the identity of the API Server",
+            );
+        };
+        let conf = self
+            .machine(node)
+            .map(|m| m.text(layout::JOIN_KUBECONFIG))
+            .unwrap_or_default();
+        let known = self.credentials.get(setting(&conf, "token"));
+        if !known.is_some_and(|(ends, ca)| *ca == self.clusters[at].ca && *ends > self.now_s()) {
+            return Answer::failed("error execution phase kubelet-start: Unauthorized");
+        }
+        let there = self
+            .read_all(at, "nodes")
+            .into_iter()
+            .find(|n| n["metadata"]["name"] == node.as_str());
+        if there.is_some_and(|n| super::workloads::is_ready(&n)) {
+            let text = format!("a Node with name \"{node}\" and status \"Ready\" already exists in the cluster");
+            return Answer::failed(&text);
+        }
+        self.register(at, node)
+    }
+
+    /// The founder's kubelet registers.
+    pub(super) fn register_founder(&mut self, node: &NodeName) -> Answer {
+        match self.cluster_of(node) {
+            Some(at) => self.register(at, node),
+            None => Answer::failed("no cluster"),
+        }
+    }
+
+    fn register(&mut self, at: usize, node: &NodeName) -> Answer {
+        let Some(machine) = self.machine(node) else {
+            return Answer::failed("no such machine");
+        };
+        let taints = [layout::KUBELET_JOIN_CONFIG, layout::KUBEADM_CONFIG].map(|path| machine.text(path));
+        let tainted = taints[0].contains(TAINT);
+        if self.clusters[at].store.get("nodes", "", node.as_str()).is_none() {
+            let number = self.number();
+            let store = &mut self.clusters[at].store;
+            let place = u32::try_from(store.all("nodes").count()).unwrap_or(0);
+            let config = store.get("configmaps", "kube-system", "kubeadm-config");
+            let config = config
+                .and_then(|c| c["data"]["ClusterConfiguration"].as_str())
+                .unwrap_or_default();
+            let pods: Option<Cidr> = setting(config, "podSubnet").parse().ok();
+            let pods = pods.map_or_else(String::new, |c| format!("{}/24", c.nth(256 * place)));
+            let taint = json!([{ "key": TAINT, "effect": "NoSchedule" }]);
+            let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node, "labels": {} },
+                "spec": { "podCIDR": pods, "taints": if tainted { taint } else { json!([]) } } });
+            store.create("nodes", object, "kubelet", number);
+        }
+        let uid = self.clusters[at].store.get("nodes", "", node.as_str());
+        let uid = uid.and_then(|n| n["metadata"]["uid"].as_str()).unwrap_or_default();
+        Answer::said(format!("# kubelet of {node}, {uid}, {}\n", self.clusters[at].ca))
+    }
+
+    /// Marks a Node as control plane, with the taint that kubeadm's configuration does not take away.
+    pub(super) fn mark_control_plane(&mut self, node: &NodeName) -> Answer {
+        let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
+            return Answer::failed("error execution phase mark-control-plane: etcdserver: request timed out");
+        };
+        let config = self
+            .machine(node)
+            .map(|m| m.text(layout::KUBEADM_CONFIG))
+            .unwrap_or_default();
+        let Some(object) = self.clusters[at].store.get_mut("nodes", "", node.as_str()) else {
+            return Answer::failed("error execution phase mark-control-plane: nodes not found");
+        };
+        object["metadata"]["labels"][TAINT] = json!("");
+        if !config.contains("taints: []") {
+            object["spec"]["taints"] = json!([{ "key": TAINT, "effect": "NoSchedule" }]);
+        }
+        Answer::said(String::new())
+    }
+}

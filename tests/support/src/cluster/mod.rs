@@ -1,0 +1,353 @@
+//! One model of the Kubernetes clusters on a fleet: etcd's members, Nodes, API objects. What runs is read off the machines' files
+//! (a kubelet that is active, a static pod's manifest, etcd's data), so that whatever ends an agent leaves what it would leave on a
+//! real one. Views of it: an HTTPS API server on loopback for each cluster ([`api`]), and a socket by which the programs of a machine
+//! (kubeadm, ctr, the agent's network) ask it ([`ask`]).
+//!
+//! What must never happen is looked for at every question and kept in a list: see [`World::violations`].
+
+mod api;
+mod ask;
+mod authority;
+mod etcd;
+mod kubeadm;
+mod objects;
+mod traffic;
+mod workloads;
+
+use crate::pipes::lock;
+use anyhow::{Context, Result};
+use authority::Authority;
+use etcd::Member;
+use landfall_core::journal::{EntryState, Ownership, parse_journal, replay};
+use landfall_core::layout;
+use landfall_core::name::{Digest, NodeName};
+use objects::Store;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::task::AbortHandle;
+
+/// The clusters of a fleet. Cloning gives a second handle.
+#[derive(Debug, Clone)]
+pub struct World(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    points: Mutex<Vec<Point>>,
+    runtime: tokio::runtime::Handle,
+    // Dropping it ends the runtime's thread, and with it every API server.
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+/// When something happens at a named point: just before a question is answered, or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The machine asked, and nothing has come of it yet.
+    Before,
+    /// The model has changed, and the machine does not know yet.
+    After,
+}
+
+struct Point {
+    node: NodeName,
+    word: String,
+    when: When,
+    action: Box<dyn Fn() + Send>,
+}
+
+impl std::fmt::Debug for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {} on {}", self.when, self.word, self.node)
+    }
+}
+
+/// A machine as the model sees it.
+#[derive(Debug)]
+struct Place {
+    root: PathBuf,
+    address: IpAddr,
+}
+
+impl Place {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.at(path).exists()
+    }
+
+    fn text(&self, path: &str) -> String {
+        std::fs::read_to_string(self.at(path)).unwrap_or_default()
+    }
+
+    fn journal(&self) -> Option<Ownership> {
+        let text = std::fs::read(self.at(layout::STATE_DIR).join("journal.jsonl")).ok()?;
+        replay(&parse_journal(&text).ok()?).ok()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    machines: BTreeMap<NodeName, Place>,
+    off: BTreeSet<NodeName>,
+    /// Seconds that the fleet's clock is ahead of this machine's.
+    ahead_s: u64,
+    /// Numbers handed out: uids, versions, etcd's ids.
+    counter: u64,
+    authorities: BTreeMap<String, Authority>,
+    clusters: Vec<Cluster>,
+    /// Join credentials: when they end, and whose they are.
+    credentials: BTreeMap<String, (u64, String)>,
+    leaving: BTreeSet<String>,
+    violations: Vec<String>,
+}
+
+/// A cluster: everything that etcd holds, and its members.
+#[derive(Debug)]
+struct Cluster {
+    /// Digest of its certificate authority.
+    ca: String,
+    port: u16,
+    server: AbortHandle,
+    members: Vec<Member>,
+    store: Store,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// What the model says of the cluster that a machine belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// etcd's members by name, with whether each is healthy.
+    pub members: BTreeMap<String, bool>,
+    /// Nodes by name, with uid and whether each is Ready.
+    pub nodes: BTreeMap<String, (String, bool)>,
+    /// Whether etcd has its quorum.
+    pub quorum: bool,
+}
+
+impl World {
+    /// Starts a model without clusters. `machines` are the directories and addresses of the fleet.
+    pub(crate) fn start(machines: impl IntoIterator<Item = (NodeName, PathBuf, IpAddr)>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || runtime.block_on(async { drop(stopped.await) }));
+        let machines = machines
+            .into_iter()
+            .map(|(name, root, address)| (name, Place { root, address }))
+            .collect();
+        let state = State {
+            machines,
+            ..State::default()
+        };
+        Ok(Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            points: Mutex::default(),
+            runtime: handle,
+            _stop: stop,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    /// Returns what happened that never may.
+    pub fn violations(&self) -> Vec<String> {
+        let mut state = self.state();
+        state.check();
+        state.violations.clone()
+    }
+
+    /// Says whether a machine is off: it answers nobody and runs nothing.
+    pub(crate) fn set_off(&self, node: &NodeName, off: bool) {
+        let mut state = self.state();
+        if off {
+            state.off.insert(node.clone());
+        } else {
+            state.off.remove(node);
+        }
+    }
+
+    pub(crate) fn is_off(&self, node: &NodeName) -> bool {
+        self.state().off.contains(node)
+    }
+
+    /// Lets seconds pass on the machines' clocks, for whatever expires.
+    pub fn pass(&self, seconds: u64) {
+        self.state().ahead_s += seconds;
+    }
+
+    /// Says that a member leaves because the test wants it to: its removal is then no violation.
+    pub fn may_leave(&self, name: &str) {
+        self.state().leaving.insert(name.to_owned());
+    }
+
+    /// Does something once, when a machine's program asks the model this word (see [`ask`]) the next time.
+    pub fn at_point(&self, node: &NodeName, word: &str, when: When, action: impl Fn() + Send + 'static) {
+        lock(&self.0.points).push(Point {
+            node: node.clone(),
+            word: word.to_owned(),
+            when,
+            action: Box::new(action),
+        });
+    }
+
+    fn pass_point(&self, node: &NodeName, word: &str, when: When) {
+        let due: Vec<Point> = {
+            let mut points = lock(&self.0.points);
+            let is_due = |p: &mut Point| p.when == when && p.word == word && &p.node == node;
+            points.extract_if(.., is_due).collect()
+        };
+        due.iter().for_each(|point| (point.action)());
+    }
+
+    /// Returns what there is of the cluster whose certificate authority a machine has.
+    pub fn seen_from(&self, node: &NodeName) -> Option<Seen> {
+        let state = self.state();
+        let at = state.cluster_of(node)?;
+        Some(state.seen(at))
+    }
+
+    /// Returns an object of the API as it is; `resource` is `group/plural`, without group `plural`.
+    pub fn object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Option<serde_json::Value> {
+        let state = self.state();
+        let at = state.cluster_of(from)?;
+        state.read_all(at, resource).into_iter().find(|o| {
+            o["metadata"]["name"].as_str() == Some(name)
+                && o["metadata"]["namespace"].as_str().unwrap_or_default() == namespace
+        })
+    }
+
+    /// Deletes an object, as a user does.
+    pub fn delete_object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Result<()> {
+        let mut state = self.state();
+        let at = state.cluster_of(from).context("no cluster")?;
+        let deleted = state.clusters[at].store.delete(resource, namespace, name);
+        deleted
+            .map(drop)
+            .with_context(|| format!("no {resource} {namespace}/{name}"))
+    }
+
+    /// Kills etcd on a machine without anything else: its container does not come back.
+    pub fn stop_etcd(&self, node: &NodeName, stopped: bool) -> Result<()> {
+        let state = self.state();
+        let mark = state.machine(node).context("no such machine")?.at(etcd::STOPPED);
+        if stopped {
+            std::fs::write(mark, "")?;
+        } else {
+            std::fs::remove_file(mark)?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn now_s(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_secs() + self.ahead_s
+    }
+
+    fn machine(&self, node: &NodeName) -> Option<&Place> {
+        self.machines.get(node)
+    }
+
+    fn named(&self, name: &str) -> Option<(&NodeName, &Place)> {
+        self.machines.iter().find(|(n, _)| n.as_str() == name)
+    }
+
+    fn violate(&mut self, text: String) {
+        if !self.violations.contains(&text) {
+            self.violations.push(text);
+        }
+    }
+
+    /// Says whether a unit runs on a machine that is on.
+    fn runs(&self, node: &NodeName, unit: &str) -> bool {
+        let on = !self.off.contains(node);
+        on && self
+            .machine(node)
+            .is_some_and(|m| m.has(&format!("/run/systemd/active/{unit}")))
+    }
+
+    /// Returns the digest of the certificate authority that a machine has.
+    fn ca_of(&self, node: &NodeName) -> Option<String> {
+        let bytes = std::fs::read(self.machine(node)?.at("/etc/kubernetes/pki/ca.crt")).ok()?;
+        Some(Digest::of(&bytes).hex())
+    }
+
+    fn cluster_of(&self, node: &NodeName) -> Option<usize> {
+        let ca = self.ca_of(node)?;
+        self.clusters.iter().position(|c| c.ca == ca)
+    }
+
+    /// Says whether a machine runs an API server of this cluster.
+    fn has_api_server(&self, at: usize, node: &NodeName) -> bool {
+        self.runs(node, "kubelet.service")
+            && self
+                .machine(node)
+                .is_some_and(|m| m.has("/etc/kubernetes/manifests/kube-apiserver.yaml"))
+            && self.cluster_of(node) == Some(at)
+    }
+
+    /// Says whether some entry of a machine's journal is on its way: intended and not done, or being taken back.
+    fn is_under_way(&self, node: &NodeName) -> bool {
+        let journal = self.machine(node).and_then(Place::journal);
+        journal.is_some_and(|own| own.entries.iter().any(|e| e.state != EntryState::Owned))
+    }
+
+    fn must_be_intended(&mut self, node: &NodeName, what: &str) {
+        if !self.is_under_way(node) {
+            self.violate(format!("{what} on {node} without an intent in its journal"));
+        }
+    }
+
+    fn seen(&self, at: usize) -> Seen {
+        let members = &self.clusters[at].members;
+        let nodes = self.read_all(at, "nodes").into_iter().map(|node| {
+            let text = |key: &str| node["metadata"][key].as_str().unwrap_or_default().to_owned();
+            (text("name"), (text("uid"), workloads::is_ready(&node)))
+        });
+        Seen {
+            members: members.iter().map(|m| (m.name.clone(), self.is_healthy(m))).collect(),
+            nodes: nodes.collect(),
+            quorum: self.has_quorum(at),
+        }
+    }
+
+    /// Looks for what must never be: a cluster with members that live and without a quorum, though no test took a machine or an etcd away.
+    fn check(&mut self) {
+        for at in 0..self.clusters.len() {
+            let members = &self.clusters[at].members;
+            let (living, taken) = members.iter().fold((0, 0), |(living, taken), member| {
+                let named = self.named(&member.name);
+                let is_taken = named.is_some_and(|(n, m)| self.off.contains(n) || m.has(etcd::STOPPED));
+                (
+                    living + usize::from(self.is_healthy(member)),
+                    taken + usize::from(is_taken),
+                )
+            });
+            if living > 0 && taken == 0 && !self.has_quorum(at) {
+                let text = format!(
+                    "etcd has {living} healthy of {} members: below its quorum",
+                    members.len()
+                );
+                self.violate(text);
+            }
+        }
+    }
+}
