@@ -1,6 +1,6 @@
 //! Cluster DNS: CoreDNS with kubeadm's names, so that an administrator's tools find it.
 
-use crate::{ClusterLayout, DnsPolicy, RenderError, image};
+use crate::{ClusterLayout, DnsPolicy, RenderError, config_digest, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::spec::ClusterSpec;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ pub fn dns_objects(
     let labels = json!({ "k8s-app": "kube-dns" });
     let meta = |name: &str| json!({ "name": name, "namespace": "kube-system", "labels": labels });
     let replicas = cluster.members.len().min(2);
+    let data = json!({ "Corefile": corefile(spec, &cluster.dns) });
     Ok(vec![
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta("coredns") }),
         json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "system:coredns" },
@@ -49,14 +50,14 @@ pub fn dns_objects(
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns" },
             "subjects": [{ "kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system" }] }),
         json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("coredns"),
-            "data": { "Corefile": corefile(spec, &cluster.dns) } }),
+            "data": data }),
         json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta("coredns"),
             "spec": {
                 "replicas": replicas,
                 "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
                 "selector": { "matchLabels": labels },
                 "template": {
-                    "metadata": { "labels": labels },
+                    "metadata": { "labels": labels, "annotations": config_digest(&data) },
                     "spec": {
                         "priorityClassName": "system-cluster-critical",
                         "serviceAccountName": "coredns",

@@ -1,6 +1,6 @@
 //! kubeadm's configuration (kubeadm.k8s.io/v1beta4) with the defaults of a careful administrator, and what the API server mounts.
 
-use crate::{ClusterLayout, MemberLayout, RenderError, documents, tag};
+use crate::{ClusterLayout, MemberLayout, RenderError, config_digest, documents, tag};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
 use landfall_core::spec::{ClusterSpec, Profile, ProxyMode};
@@ -138,7 +138,9 @@ fn cluster_configuration(
         "kind": "ClusterConfiguration",
         "clusterName": spec.name,
         "kubernetesVersion": index.kubernetes_version,
-        "controlPlaneEndpoint": format!("{}:{}", spec.control_plane_endpoint, layout::API_BALANCER_PORT),
+        // kubeadm writes it into kubeconfigs, and takes an address as well as a name (util/endpoint.go, ParseHostPort). The name is
+        // among the certificate's, and in the hosts file for people; nothing that must start at boot depends on that file.
+        "controlPlaneEndpoint": format!("127.0.0.1:{}", layout::API_BALANCER_PORT),
         "imageRepository": index.image_repository,
         "networking": {
             "podSubnet": spec.pod_network_cidr,
@@ -198,6 +200,35 @@ fn kubelet(spec: &ClusterSpec) -> Value {
         }
     }
     kubelet
+}
+
+/// What of kube-proxy's objects changes with the spec: its configuration, and the pod template's digest of it, so that pods are
+/// replaced when it changes. The rest of both objects is kubeadm's (addons/proxy, 1.37). A kube-proxy that starts takes the rules of
+/// the mode that it does not have away itself (cmd/kube-proxy/app, `platformCleanup`).
+pub fn kube_proxy_objects(spec: &ClusterSpec) -> Result<Vec<Value>, RenderError> {
+    const FOLDER: &str = "/var/lib/kube-proxy";
+    let kubeconfig = documents(&[json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "default", "cluster": {
+            "certificate-authority": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+            "server": layout::API_BALANCER_URL,
+        } }],
+        "contexts": [{ "name": "default", "context": { "cluster": "default", "namespace": "default", "user": "default" } }],
+        "current-context": "default",
+        "users": [{ "name": "default", "user": { "tokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token" } }],
+    })])?;
+    let mut proxy = kube_proxy(spec);
+    // kubeadm adds these two (componentconfigs/kubeproxy.go).
+    proxy["bindAddress"] = json!("0.0.0.0");
+    proxy["clientConnection"] = json!({ "kubeconfig": format!("{FOLDER}/kubeconfig.conf") });
+    let data = json!({ "config.conf": documents(&[proxy])?, "kubeconfig.conf": kubeconfig });
+    let template = json!({ "metadata": { "annotations": config_digest(&data) } });
+    let meta = json!({ "name": "kube-proxy", "namespace": "kube-system" });
+    Ok(vec![
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data }),
+        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta, "spec": { "template": template } }),
+    ])
 }
 
 fn kube_proxy(spec: &ClusterSpec) -> Value {

@@ -15,23 +15,17 @@ mod sample;
 pub use dns::dns_objects;
 pub use images::{images_of, required_images};
 pub use ingress::{ingress_objects, standalone_ingress};
-pub use kubeadm::{audit_policy, cluster_config, control_plane_join, encryption_config, kubeadm_init, kubelet_join};
+pub use kubeadm::{
+    audit_policy, cluster_config, control_plane_join, encryption_config, kube_proxy_objects, kubeadm_init, kubelet_join,
+};
+pub use landfall_core::dns_policy::DnsPolicy;
 pub use network::{cni_template, flannel_objects};
 pub use node_files::{containerd_config, hosts_lines, kernel_settings, resolv_conf, units};
 pub use sample::{probe_objects, sample_objects};
 
 use landfall_core::bundle_index::BundleIndex;
-use landfall_core::name::NodeName;
+use landfall_core::name::{Digest, NodeName};
 use std::net::IpAddr;
-
-/// Where names outside the cluster are resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DnsPolicy {
-    /// Nowhere: they do not exist, and that is said at once.
-    Closed,
-    /// By these servers.
-    Forward(Vec<IpAddr>),
-}
 
 /// One member as the files see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +79,11 @@ fn tag(index: &BundleIndex, name: &str) -> Result<String, RenderError> {
         .rsplit_once(':')
         .map(|(_, tag)| tag.to_owned())
         .unwrap_or_default())
+}
+
+/// The annotation of a pod template by which a changed configuration replaces the pods: programs read theirs once, when they start.
+fn config_digest(data: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "landfall.io/config": Digest::of(data.to_string().as_bytes()).hex() })
 }
 
 /// Writes several documents as one YAML text.

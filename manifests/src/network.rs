@@ -1,6 +1,6 @@
 //! The pod network: flannel over VXLAN, and containerd's template for the CNI configuration.
 
-use crate::{RenderError, image};
+use crate::{RenderError, config_digest, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
 use landfall_core::spec::{ClusterSpec, ProxyMode};
@@ -26,6 +26,7 @@ pub fn flannel_objects(spec: &ClusterSpec, index: &BundleIndex) -> Result<Vec<Va
         "EnableNFTables": spec.proxy_mode == ProxyMode::Nftables,
         "Backend": { "Type": "vxlan" },
     });
+    let data = json!({ "net-conf.json": net_conf.to_string() });
     let mut environment = api_environment();
     environment.extend([
         field("POD_NAME", "metadata.name"),
@@ -49,12 +50,12 @@ pub fn flannel_objects(spec: &ClusterSpec, index: &BundleIndex) -> Result<Vec<Va
             "subjects": [{ "kind": "ServiceAccount", "name": "flannel", "namespace": namespace }] }),
         json!({ "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": "kube-flannel-cfg", "namespace": namespace },
-            "data": { "net-conf.json": net_conf.to_string() } }),
+            "data": data }),
         json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": "flannel", "namespace": namespace },
             "spec": {
                 "selector": { "matchLabels": labels },
                 "template": {
-                    "metadata": { "labels": labels },
+                    "metadata": { "labels": labels, "annotations": config_digest(&data) },
                     "spec": {
                         "hostNetwork": true,
                         "priorityClassName": "system-node-critical",

@@ -4,26 +4,28 @@ use crate::dns::spread;
 use crate::ingress::rule;
 use crate::{ClusterLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
+use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::spec::ClusterSpec;
 use serde_json::{Value, json};
 
 /// NodePort of the sample, the one of the scenario.
 const SAMPLE_NODE_PORT: u16 = 30080;
 
-/// nginx with two replicas on two nodes, its Service of type NodePort, its Ingress.
+/// A namespace of its own, nginx with two replicas on two nodes, its Service of type NodePort, its Ingress.
 pub fn sample_objects(
     spec: &ClusterSpec,
     index: &BundleIndex,
     cluster: &ClusterLayout,
 ) -> Result<Vec<Value>, RenderError> {
     let labels = json!({ "app.kubernetes.io/name": "nginx" });
-    let meta = json!({ "name": "nginx", "namespace": "default", "labels": labels });
+    let meta = json!({ "name": "nginx", "namespace": SAMPLE_NAMESPACE, "labels": labels });
     let schedulable = cluster
         .members
         .iter()
         .filter(|m| !m.control_plane || m.schedulable)
         .count();
     let mut objects = vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SAMPLE_NAMESPACE } }),
         json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta,
             "spec": {
                 "replicas": schedulable.clamp(1, 2),
@@ -48,7 +50,7 @@ pub fn sample_objects(
     if spec.ingress.enabled {
         objects.push(rule(
             "nginx",
-            "default",
+            SAMPLE_NAMESPACE,
             &spec.sample_host,
             "nginx",
             json!({ "name": "http" }),

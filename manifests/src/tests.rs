@@ -1,5 +1,6 @@
 use super::*;
 use landfall_core::bundle_index::{INDEX_VERSION, Image};
+use landfall_core::layout;
 use landfall_core::name::Digest;
 use landfall_core::spec::{ClusterSpec, Profile};
 
@@ -104,9 +105,89 @@ fn lab_exceptions_stay_in_the_lab() {
         assert!(lab.contains(exception) && !standard.contains(exception), "{exception}");
     }
     assert!(standard.contains("protectKernelDefaults: true") && standard.contains("audit-log-maxage"));
-    assert!(
-        standard.contains("imageTag: 3.7.3") && standard.contains("controlPlaneEndpoint: api.landfall.internal:7443")
+    assert!(standard.contains("imageTag: 3.7.3") && standard.contains("controlPlaneEndpoint: 127.0.0.1:7443"));
+}
+
+#[test]
+fn kubeconfigs_name_the_balancer_by_address_and_certificates_its_name_too() {
+    let spec = ClusterSpec::default();
+    let cluster = cluster(DnsPolicy::Closed);
+    let text = kubeadm_init(&spec, &index(&NAMES), &cluster, &cluster.members[0]).unwrap();
+    let documents: Vec<serde_json::Value> = text.split("---\n").map(|d| serde_yaml::from_str(d).unwrap()).collect();
+    let config = documents.iter().find(|d| d["kind"] == "ClusterConfiguration").unwrap();
+    let endpoint = config["controlPlaneEndpoint"].as_str().unwrap();
+    assert_eq!(format!("https://{endpoint}"), layout::API_BALANCER_URL);
+    assert_eq!(endpoint, format!("127.0.0.1:{}", layout::API_BALANCER_PORT));
+    let names = config["apiServer"]["certSANs"].as_array().unwrap();
+    assert!(names.contains(&spec.control_plane_endpoint.clone().into()) && names.contains(&"127.0.0.1".into()));
+    assert_eq!(hosts_lines(&spec), ["127.0.0.1 api.landfall.internal"]);
+}
+
+/// The body of the object of this kind, and the annotation of its pod template by which pods are replaced.
+fn template_digest(objects: &[serde_json::Value], kind: &str) -> String {
+    let object = objects.iter().find(|o| o["kind"] == kind).unwrap();
+    let annotation = &object["spec"]["template"]["metadata"]["annotations"]["landfall.io/config"];
+    annotation.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_changed_proxy_mode_replaces_the_pods_of_kube_proxy_and_flannel() {
+    use landfall_core::spec::ProxyMode;
+    let with = |proxy_mode| {
+        let spec = ClusterSpec {
+            proxy_mode,
+            ..ClusterSpec::default()
+        };
+        (
+            kube_proxy_objects(&spec).unwrap(),
+            flannel_objects(&spec, &index(&NAMES)).unwrap(),
+        )
+    };
+    let (proxy, flannel) = with(ProxyMode::Nftables);
+    let (other_proxy, other_flannel) = with(ProxyMode::Iptables);
+    assert_ne!(
+        template_digest(&proxy, "DaemonSet"),
+        template_digest(&other_proxy, "DaemonSet")
     );
+    assert_ne!(
+        template_digest(&flannel, "DaemonSet"),
+        template_digest(&other_flannel, "DaemonSet")
+    );
+    assert_eq!(proxy, with(ProxyMode::Nftables).0, "the same spec changes nothing");
+    let data = &other_proxy[0]["data"];
+    let config: serde_json::Value = serde_yaml::from_str(data["config.conf"].as_str().unwrap()).unwrap();
+    assert_eq!(config["mode"], "iptables");
+    assert_eq!(
+        config["clientConnection"]["kubeconfig"],
+        "/var/lib/kube-proxy/kubeconfig.conf"
+    );
+    let kubeconfig: serde_json::Value = serde_yaml::from_str(data["kubeconfig.conf"].as_str().unwrap()).unwrap();
+    assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], layout::API_BALANCER_URL);
+}
+
+#[test]
+fn a_changed_dns_policy_replaces_the_pods_of_coredns() {
+    let digest = |dns| {
+        let objects = dns_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(dns)).unwrap();
+        template_digest(&objects, "Deployment")
+    };
+    assert_eq!(digest(DnsPolicy::Closed), digest(DnsPolicy::Closed));
+    assert_ne!(
+        digest(DnsPolicy::Closed),
+        digest(DnsPolicy::Forward(vec![[192, 0, 2, 1].into()]))
+    );
+}
+
+#[test]
+fn the_sample_has_a_namespace_of_its_own() {
+    let objects = sample_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    assert_eq!(
+        (&objects[0]["kind"], &objects[0]["metadata"]["name"]),
+        (&"Namespace".into(), &layout::SAMPLE_NAMESPACE.into())
+    );
+    for object in &objects[1..] {
+        assert_eq!(object["metadata"]["namespace"], layout::SAMPLE_NAMESPACE);
+    }
 }
 
 #[test]

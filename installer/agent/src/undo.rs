@@ -7,7 +7,7 @@ use crate::child::Job;
 use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
-use crate::interpret::{images, system, unit};
+use crate::interpret::{images, kubeconfig, system, unit};
 use crate::journal_store::Durability;
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;
@@ -167,6 +167,15 @@ fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
         }
         Undo::RestoreSysctls { settings, set } => {
             claims::restore_settings(agent, settings, set, &claims::of_journal(agent)?)
+        }
+        Undo::KubeconfigServer {
+            path,
+            ours,
+            prior,
+            restart,
+        } => {
+            kubeconfig::replace_server(agent, path, ours, prior, restart.as_deref())?;
+            Left::default()
         }
         Undo::UnloadModules { modules } => {
             // Mounts and links of older entries may hold them yet: what stays is looked at again, and named, when all has gone.

@@ -39,6 +39,11 @@ impl Machine {
         for (path, text, mode) in [
             ("/etc/hosts", "127.0.0.1 localhost\n", 0o644),
             ("/etc/foreign.conf", "theirs\n", 0o640),
+            (
+                "/etc/kubelet.conf",
+                "clusters:\n- cluster:\n    server: https://api.ship:7443\n",
+                0o600,
+            ),
             ("/etc/landfall-not-ours/first", "theirs\n", 0o644),
             ("/usr/local/bin/kubectl", "an older kubectl\n", 0o700),
             ("/proc/sys/net/ipv4/ip_forward", "0\n", 0o644),
@@ -232,6 +237,15 @@ fn steps(machine: &Machine) -> Vec<Step> {
             },
         ),
         step(
+            "kubeconfig",
+            Action::KubeconfigServer {
+                path: "/etc/kubelet.conf".into(),
+                from: "https://api.ship:7443".into(),
+                to: "https://127.0.0.1:7443".into(),
+                restart: None,
+            },
+        ),
+        step(
             "sysctls",
             Action::Sysctls {
                 settings: vec![("net.ipv4.ip_forward".into(), "1".into())],
@@ -294,6 +308,10 @@ fn every_step_is_done_once_and_taken_back_without_a_trace() {
             .mode()
             & 0o777,
         0o600
+    );
+    assert_eq!(
+        fs::read_to_string(machine.at("/etc/kubelet.conf")).unwrap(),
+        "clusters:\n- cluster:\n    server: https://127.0.0.1:7443\n"
     );
     let key = fs::read_to_string(machine.at("/opt/landfall/key")).unwrap();
 
@@ -518,4 +536,49 @@ fn a_cluster_step_that_was_interrupted_keeps_what_was_there_first() {
     };
     assert_eq!(machine.agent.ownership().unwrap().newest(&id).unwrap().undo, merged);
     assert_eq!(machine.agent.ownership().unwrap().entries.len(), 1);
+}
+
+/// A machine whose hosts file lies behind a link.
+fn with_linked_hosts(target: &str) -> Machine {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.at("/var/lib/state")).unwrap();
+    fs::rename(machine.at("/etc/hosts"), machine.at("/var/lib/state/hosts")).unwrap();
+    std::os::unix::fs::symlink(target, machine.at("/etc/hosts")).unwrap();
+    machine
+}
+
+#[test]
+fn a_hosts_file_behind_a_link_stays_behind_it() {
+    for target in ["/var/lib/state/hosts", "../var/lib/state/hosts"] {
+        let machine = with_linked_hosts(target);
+        let hosts = || fs::read_to_string(machine.at("/var/lib/state/hosts")).unwrap();
+        let lines = vec!["127.0.0.1 api.ship".to_owned()];
+        assert!(machine.run(&step("hosts", Action::HostsLines { lines })));
+        assert_eq!(hosts(), "127.0.0.1 localhost\n127.0.0.1 api.ship\n");
+        assert_eq!(fs::read_link(machine.at("/etc/hosts")).unwrap(), Path::new(target));
+        machine.undo_all();
+        assert_eq!(hosts(), "127.0.0.1 localhost\n");
+        assert_eq!(fs::read_link(machine.at("/etc/hosts")).unwrap(), Path::new(target));
+    }
+}
+
+#[test]
+fn a_kubeconfig_that_names_another_server_is_not_touched() {
+    let machine = Machine::new();
+    let action = |from: &str| Action::KubeconfigServer {
+        path: "/etc/kubelet.conf".into(),
+        from: from.into(),
+        to: "https://127.0.0.1:7443".into(),
+        restart: None,
+    };
+    assert!(!machine.run(&step("other", action("https://10.0.0.1:6443"))));
+    assert!(machine.records().is_empty(), "nothing to do leaves no record");
+    assert!(machine.run(&step("kubeconfig", action("https://api.ship:7443"))));
+    // Somebody has pointed it elsewhere since: that stays.
+    fs::write(machine.at("/etc/kubelet.conf"), "    server: https://theirs\n").unwrap();
+    machine.undo_all();
+    assert_eq!(
+        fs::read_to_string(machine.at("/etc/kubelet.conf")).unwrap(),
+        "    server: https://theirs\n"
+    );
 }

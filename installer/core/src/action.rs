@@ -146,6 +146,22 @@ pub enum Action {
         /// Whole objects, in order.
         objects: Vec<serde_json::Value>,
     },
+    /// Removes Kubernetes objects that landfall made and that are wanted no more. Runs and is journalled as [`Action::Apply`].
+    Delete {
+        /// What names them (apiVersion, kind, namespace, name), in the order in which they were applied; the last goes first.
+        objects: Vec<serde_json::Value>,
+    },
+    /// The API server that a kubeconfig names. Satisfied when the file is not there, or names another one than `from`.
+    KubeconfigServer {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// The URL that is replaced, for instance `https://api.landfall.internal:7443`.
+        from: String,
+        /// The URL that replaces it.
+        to: String,
+        /// The unit that reads the file; restarted when it is active.
+        restart: Option<String>,
+    },
     /// Waits for a state of the cluster. Changes nothing and is not journalled.
     Await {
         /// What is awaited.
@@ -315,6 +331,17 @@ pub enum Undo {
         /// The lines that were absent.
         lines: Vec<String>,
     },
+    /// Puts the prior server back into a kubeconfig, if it still names the one that replaced it.
+    KubeconfigServer {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// The URL that landfall wrote.
+        ours: String,
+        /// The URL that was there.
+        prior: String,
+        /// The unit that reads the file; restarted when it is active.
+        restart: Option<String>,
+    },
     /// Puts kernel settings back, those that still have the value that was set.
     RestoreSysctls {
         /// Name and prior value.
@@ -415,7 +442,11 @@ impl Action {
     pub fn runs_in_cluster(&self) -> bool {
         matches!(
             self,
-            Self::Apply { .. } | Self::Await { .. } | Self::LeaveCluster { .. } | Self::RestoreObjects { .. }
+            Self::Apply { .. }
+                | Self::Delete { .. }
+                | Self::Await { .. }
+                | Self::LeaveCluster { .. }
+                | Self::RestoreObjects { .. }
         )
     }
 
@@ -467,7 +498,9 @@ impl Action {
             | Self::FinishUndo { .. }
             | Self::LeaveCluster { .. }
             | Self::RestoreObjects { .. }
+            | Self::KubeconfigServer { .. }
             | Self::Apply { .. }
+            | Self::Delete { .. }
             | Self::Await { .. } => None,
         }
     }
@@ -494,6 +527,8 @@ impl Action {
             | Self::LeaveCluster { .. }
             | Self::RestoreObjects { .. } => "install again",
             Self::Apply { .. } => "delete the objects, or restore the earlier ones",
+            Self::Delete { .. } => "apply them again as they were",
+            Self::KubeconfigServer { .. } => "write the earlier server back",
             Self::Await { .. } => "nothing to undo",
         }
     }
@@ -534,6 +569,8 @@ impl Action {
                 format!("restore {} objects, delete {}", prior.len(), absent.len())
             }
             Self::Apply { objects } => format!("apply {} objects", objects.len()),
+            Self::Delete { objects } => format!("delete {} objects", objects.len()),
+            Self::KubeconfigServer { path, to, .. } => format!("server {to} in {}", path.display()),
             Self::Await { condition } => match condition {
                 ClusterCondition::NodesReady(nodes) => format!("wait for {} nodes to be Ready", nodes.len()),
                 ClusterCondition::RolledOut { kind, name, .. } => format!("wait for {kind} {name}"),

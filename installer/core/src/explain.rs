@@ -179,6 +179,9 @@ codes! {
     /// The cluster's API did not answer or refused.
     ClusterApi = "LF0505" => FailedKept, next
         "`landfall status` shows which control planes answer";
+    /// An object of the cluster that landfall would apply is there and is not landfall's.
+    ForeignObject = "LF0506" => FailedKept, next
+        "rename or remove the object, or switch off in cluster.yaml what landfall would put there; then run the same command again";
     /// Something could not be undone.
     Residue = "LF0601" => Residue, next
         "remove what is listed by hand, then run the same command again";

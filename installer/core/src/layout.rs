@@ -42,5 +42,10 @@ pub const JOIN_KUBECONFIG: &str = "/etc/kubernetes/landfall-join.conf";
 pub const API_SERVER_PORT: u16 = 6443;
 /// Port of the node-local balancer, on 127.0.0.1.
 pub const API_BALANCER_PORT: u16 = 7443;
+/// The API server as everything on a node names it: the node's own balancer, by an address, so that it needs no line in /etc/hosts.
+/// (The scheme, 127.0.0.1 and [`API_BALANCER_PORT`].)
+pub const API_BALANCER_URL: &str = "https://127.0.0.1:7443";
+/// Namespace of the sample.
+pub const SAMPLE_NAMESPACE: &str = "landfall-sample";
 /// The `landfall` program inside the probe image.
 pub const PROBE_PROGRAM: &str = "/landfall";

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod bundle_index;
 pub mod cluster_record;
+pub mod dns_policy;
 pub mod event;
 pub mod explain;
 pub mod facts;
@@ -14,6 +15,7 @@ pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod preflight;
+pub mod quorum;
 pub mod report;
 pub mod run_history;
 pub mod secret;

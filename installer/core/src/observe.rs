@@ -30,6 +30,11 @@ pub enum Observation {
         /// Whether it holds the secret that was brought; `None` when none was.
         holds_secret: Option<bool>,
     },
+    /// Whether a kubeconfig names the server that is to be replaced.
+    Kubeconfig {
+        /// Does it?
+        names_server: bool,
+    },
     /// Lines that /etc/hosts lacks.
     HostsLines {
         /// The lines.
@@ -125,6 +130,10 @@ fn judge_state(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Ve
             entry,
             seen,
         ),
+        (Action::KubeconfigServer { .. }, Observation::Kubeconfig { names_server: false }) => {
+            Verdict::Satisfied("it names the node's own balancer")
+        }
+        (Action::KubeconfigServer { from, .. }, _) => pending(format!("it names {from}")),
         (Action::HostsLines { .. }, Observation::HostsLines { missing }) => list("lacks", missing),
         (Action::Sysctls { .. }, Observation::Sysctls { differing }) => {
             let text = |(name, value): &(String, Option<String>)| {

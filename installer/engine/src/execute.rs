@@ -1,6 +1,6 @@
 //! Runs a plan: hands out every step whose needs are done and whose blobs have arrived, on as many nodes at once as there are.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Formed};
 use crate::distribute::{Arrival, blobs_of, push};
 use crate::fleet::{Sessions, Voice};
 use crate::run::CancelToken;
@@ -230,8 +230,9 @@ impl Executor<'_> {
     fn act(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
         if let Action::LeaveCluster { effects } = &step.action {
             // Asked of the other nodes: the one that leaves may be the one that is broken.
+            let formed = Formed::by(self.owned.values());
             self.cluster
-                .remove_effects(self.sessions, &step.node, effects, self.voice)?;
+                .remove_effects(self.sessions, &step.node, effects, formed, self.voice)?;
             return Ok(unchanged());
         }
         let session = self.sessions.get(&step.node).ok_or_else(|| {
@@ -322,8 +323,9 @@ impl Executor<'_> {
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
         match &step.action {
             Action::Run { effects, .. } | Action::Bootstrap { effects, .. } => {
+                let formed = Formed::by(self.owned.values());
                 self.cluster
-                    .remove_effects(self.sessions, &step.node, effects, self.voice)
+                    .remove_effects(self.sessions, &step.node, effects, formed, self.voice)
             }
             _ => Ok(()),
         }

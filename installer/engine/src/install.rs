@@ -21,6 +21,7 @@ use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::observe::{Observations, Verdict, judge};
 use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
 use landfall_core::plan::install::plan_install;
+use landfall_core::plan::objects::left_out;
 use landfall_core::plan::pending::{pass_waits, settle};
 use landfall_core::plan::{Plan, PlanError, Step};
 use landfall_core::preflight::{self, Severity};
@@ -249,7 +250,8 @@ impl InstallRun<'_> {
                 run: present.history.next_number(),
             });
             let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
-            let input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
+            let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
+            input.left_out = left_out(present.owned.values(), &input.groups);
             let mut plan = plan_install(&input).map_err(no_plan)?;
             let mut satisfied = self.satisfied(&plan, &present.owned)?;
             settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(no_plan)?;

@@ -2,16 +2,18 @@
 
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::cluster_record::ClusterRecord;
+use landfall_core::dns_policy::dns_policy;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
 use landfall_core::journal::Ownership;
+use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{ApplyWhen, InstallInput, Joins, Member, ObjectGroup};
 use landfall_core::spec::Desired;
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Renders for the members that are here. Absent members are in the files of the others.
@@ -57,33 +59,30 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
     let upstream_dns = record.kept.upstream_dns.clone().unwrap_or_default();
     ClusterLayout {
         members,
-        dns: if upstream_dns.is_empty() {
-            DnsPolicy::Closed
-        } else {
-            DnsPolicy::Forward(upstream_dns)
-        },
+        dns: policy_of(upstream_dns),
     }
 }
 
-/// Decides where names outside the cluster are resolved; empty: nowhere. Named resolvers win; else what was decided before; else the
-/// nodes' own, when they answered from every node.
+/// Decides where names outside the cluster are resolved; empty: nowhere. What the spec named before and names no more is decided anew.
 pub fn upstream_dns(
     desired: &Desired,
     recorded: Option<&ClusterRecord>,
     facts: &BTreeMap<NodeName, NodeFacts>,
 ) -> Vec<IpAddr> {
-    if !desired.spec.upstream_dns.is_empty() {
-        return desired.spec.upstream_dns.clone();
-    }
     let kept = recorded.map(|r| &r.kept).filter(|kept| !kept.upstream_dns_named);
-    if let Some(decided) = kept.and_then(|kept| kept.upstream_dns.clone()) {
-        return decided;
+    let kept = kept.and_then(|kept| kept.upstream_dns.clone()).map(policy_of);
+    match dns_policy(&desired.spec.upstream_dns, kept.as_ref(), facts.values()) {
+        DnsPolicy::Closed => vec![],
+        DnsPolicy::Forward(servers) => servers,
     }
-    if !facts.values().all(|f| f.dns_works == Some(true)) {
-        return vec![];
+}
+
+fn policy_of(servers: Vec<IpAddr>) -> DnsPolicy {
+    if servers.is_empty() {
+        DnsPolicy::Closed
+    } else {
+        DnsPolicy::Forward(servers)
     }
-    let servers: BTreeSet<IpAddr> = facts.values().flat_map(|f| f.dns_servers.iter().copied()).collect();
-    servers.into_iter().filter(|ip| !ip.is_loopback()).collect()
 }
 
 fn render_all<'a>(
@@ -141,6 +140,12 @@ fn render_all<'a>(
             AllReady,
             manifests::dns_objects(spec, index, layout)?,
         ),
+        group(
+            "kube-proxy",
+            Stage::Network,
+            FirstApiServer,
+            manifests::kube_proxy_objects(spec)?,
+        ),
         group("probe", Stage::Sample, FirstApiServer, manifests::probe_objects(index)?),
     ];
     if spec.ingress.enabled {
@@ -169,6 +174,8 @@ fn render_all<'a>(
         hosts_lines: manifests::hosts_lines(spec),
         audit_policy: manifests::audit_policy()?,
         encryption_config: manifests::encryption_config()?,
+        named_server: format!("https://{}:{}", spec.control_plane_endpoint, layout::API_BALANCER_PORT),
         groups,
+        left_out: vec![],
     })
 }

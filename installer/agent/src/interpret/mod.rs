@@ -9,6 +9,7 @@
 
 pub mod file;
 pub mod images;
+pub mod kubeconfig;
 pub mod observe;
 pub mod run;
 pub mod system;
@@ -190,7 +191,19 @@ fn undo_for(work: &Work) -> Result<Undo> {
                 .collect();
             Undo::RemoveImages { references }
         }
+        Action::KubeconfigServer {
+            path,
+            from,
+            to,
+            restart,
+        } => Undo::KubeconfigServer {
+            path: path.clone(),
+            ours: to.clone(),
+            prior: from.clone(),
+            restart: restart.clone(),
+        },
         Action::Apply { .. }
+        | Action::Delete { .. }
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
@@ -219,7 +232,14 @@ fn apply(work: &Work) -> Result<()> {
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
         Action::Bootstrap { argv, .. } => run::run(work, argv, &[], None),
+        Action::KubeconfigServer {
+            path,
+            from,
+            to,
+            restart,
+        } => kubeconfig::replace_server(work.agent, path, from, to, restart.as_deref()),
         Action::Apply { .. }
+        | Action::Delete { .. }
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }

@@ -1,6 +1,6 @@
 //! Looks at what steps are about. Reads only; `landfall_core::observe` judges.
 
-use super::{images, system, unit};
+use super::{images, kubeconfig, system, unit};
 use crate::agent::Agent;
 use crate::error::Result;
 use crate::files;
@@ -26,6 +26,9 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
         },
         Action::File { path, content, .. } => observe_file(agent, path, Some(content), entry)?,
         Action::Binary { path, .. } => observe_file(agent, path, None, entry)?,
+        Action::KubeconfigServer { path, from, .. } => Observation::Kubeconfig {
+            names_server: kubeconfig::names_server(host, path, from)?,
+        },
         Action::HostsLines { lines } => Observation::HostsLines {
             missing: system::missing_hosts_lines(host, lines)?,
         },
@@ -58,6 +61,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
         }
         Action::Claim { .. }
         | Action::Apply { .. }
+        | Action::Delete { .. }
         | Action::Await { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }

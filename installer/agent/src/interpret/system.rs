@@ -8,13 +8,30 @@ use crate::host::Host;
 use landfall_core::action::{FeatureEvidence, KernelFeature, Prior, Undo};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const HOSTS: &str = "/etc/hosts";
 
+/// Returns where the hosts file is: behind symbolic links, which stay. (systems with a read-only /etc link it to a state directory.)
+fn hosts_file(host: &Host) -> Result<PathBuf> {
+    /// As the kernel's limit for one path (`MAXSYMLINKS`).
+    const MOST_LINKS: usize = 40;
+    let mut path = PathBuf::from(HOSTS);
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(host.at(&path)) {
+            // An absolute target replaces the path.
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(AgentError::Refused(format!(
+        "{HOSTS} is a symbolic link that leads in a circle"
+    )))
+}
+
 /// Returns the lines that do not stand in the hosts file.
 pub fn missing_hosts_lines(host: &Host, lines: &[String]) -> Result<Vec<String>> {
-    let text = String::from_utf8_lossy(&files::read(&host.at(HOSTS))?.unwrap_or_default()).into_owned();
+    let text = String::from_utf8_lossy(&files::read(&host.at(hosts_file(host)?))?.unwrap_or_default()).into_owned();
     Ok(lines
         .iter()
         .filter(|line| !text.lines().any(|l| l == line.as_str()))
@@ -24,9 +41,10 @@ pub fn missing_hosts_lines(host: &Host, lines: &[String]) -> Result<Vec<String>>
 
 /// Returns how the hosts file is put back.
 pub fn undo_for_hosts(host: &Host, lines: &[String]) -> Result<Undo> {
-    if !host.at(HOSTS).exists() {
+    let path = hosts_file(host)?;
+    if !host.at(&path).exists() {
         return Ok(Undo::RestorePath {
-            path: HOSTS.into(),
+            path,
             prior: Prior::Absent,
         });
     }
@@ -37,7 +55,7 @@ pub fn undo_for_hosts(host: &Host, lines: &[String]) -> Result<Undo> {
 
 /// Adds lines. They go to the end; when the last line has no newline they go to the front, so that removing them restores every byte.
 pub fn add_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
-    let path = host.at(HOSTS);
+    let path = host.at(hosts_file(host)?);
     let old = files::read(&path)?.unwrap_or_default();
     let new: String = missing_hosts_lines(host, lines)?
         .iter()
@@ -52,7 +70,7 @@ pub fn add_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
 
 /// Removes lines; ones that are gone are fine.
 pub fn remove_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
-    let path = host.at(HOSTS);
+    let path = host.at(hosts_file(host)?);
     files::remove_file(&files::part_of(&path))?;
     let Some(old) = files::read(&path)? else { return Ok(()) };
     let ours = |line: &[u8]| {
@@ -69,7 +87,7 @@ pub fn remove_hosts_lines(host: &Host, lines: &[String]) -> Result<()> {
 }
 
 fn rewrite_hosts(host: &Host, text: &[u8]) -> Result<()> {
-    let path = host.at(HOSTS);
+    let path = host.at(hosts_file(host)?);
     let meta = match std::fs::metadata(&path) {
         Ok(meta) => Meta {
             mode: meta.mode() & 0o7777,

@@ -113,6 +113,8 @@ mod tests {
                 .on(&node)
                 .saw("its agent works on: looking which blobs are there, for 59 s"),
             Code::PlanFile => new("the plan tomorrow.plan cannot be used").because(&PlanFileError::Version(9)),
+            // engine/src/cluster/apply.rs
+            Code::ForeignObject => new("Service landfall-sample/nginx is there and is not landfall's"),
             // engine/src/install.rs
             Code::PlanDrift => new("what the plan was made for is not there any more")
                 .saw("sysctls/cp-1: to be done now, and not planned"),

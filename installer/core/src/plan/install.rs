@@ -13,6 +13,7 @@ mod prepare;
 pub use prepare::kernel_features;
 
 use super::key::StepKind;
+use super::objects::LeftOut;
 use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
@@ -46,8 +47,12 @@ pub struct InstallInput<'a> {
     pub audit_policy: String,
     /// Encryption configuration with a `${random:32}` key.
     pub encryption_config: String,
+    /// The API server's URL that kubeconfigs of earlier versions name, by a name in the hosts file; replaced by the balancer's.
+    pub named_server: String,
     /// Kubernetes objects in groups.
     pub groups: Vec<ObjectGroup>,
+    /// Objects of ours that are wanted no more.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// One member of the cluster with its rendered files.
@@ -165,6 +170,9 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
         planner.found(founder);
     }
     planner.join_all();
+    for member in &input.members {
+        planner.kubeconfigs(member);
+    }
     planner.objects();
     planner.plan.check()?;
     Ok(planner.plan)

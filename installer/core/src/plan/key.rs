@@ -66,6 +66,10 @@ pub enum StepKind {
     JoinControlPlane,
     /// A control plane is marked as one.
     FinishControlPlane,
+    /// A kubeconfig names the node's own balancer; the part is the file.
+    Server,
+    /// Objects that a group leaves out are removed; the part is the group.
+    Remove,
     /// Nodes are awaited.
     NodesReady,
     /// A node is awaited whose daemons were restarted.
@@ -155,6 +159,8 @@ impl StepKind {
             Self::JoinKubelet => "join-kubelet",
             Self::JoinControlPlane => "join-control-plane",
             Self::FinishControlPlane => "finish-control-plane",
+            Self::Server => "server",
+            Self::Remove => "remove",
             Self::NodesReady => "nodes-ready",
             Self::NodeReadyAgain => "node-ready-again",
             Self::Apply => "apply",
@@ -183,7 +189,11 @@ impl StepKind {
 
     /// Returns the id of the cluster's step of this kind and part. Parts of groups are joined by a hyphen, as ever.
     pub fn part_of_cluster(self, part: &str) -> StepId {
-        let separator = if self == Self::Apply { '-' } else { '/' };
+        let separator = if matches!(self, Self::Apply | Self::Remove) {
+            '-'
+        } else {
+            '/'
+        };
         id(&format!("{}{separator}{part}", self.as_str()))
     }
 

@@ -4,6 +4,7 @@ mod claims;
 pub mod file;
 pub mod install;
 pub mod key;
+pub mod objects;
 pub mod pending;
 pub mod undo;
 

@@ -254,3 +254,5 @@ pub fn choose_address(spec: &ClusterSpec, node: &Node, facts: &NodeFacts) -> Res
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::good as facts_of_a_good_node;

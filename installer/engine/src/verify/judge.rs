@@ -2,6 +2,7 @@
 
 use super::targets::Targets;
 use super::{Expectation, Target, TargetKind, VantageKind};
+use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::verify::{Cell, CellOutcome, ProbeResult};
 
 /// Judges one look.
@@ -45,6 +46,21 @@ pub(crate) fn unprobed(vantage: &str, why: &str, _found: &Targets) -> Cell {
         saw: why.to_owned(),
         cause: Some("the machine or its probe pod is down or cannot be reached over SSH".to_owned()),
         next: Some("landfall status".to_owned()),
+    }
+}
+
+/// The skipped cell of a sample that is not there: deleting it is its users' right, and the paths to it cannot be looked at.
+pub(crate) fn absent_sample() -> Cell {
+    Cell {
+        vantage: "operator".to_owned(),
+        target: "sample".to_owned(),
+        expected: format!("Service nginx in namespace {SAMPLE_NAMESPACE}"),
+        outcome: CellOutcome::Skip,
+        saw: "it is not there".to_owned(),
+        cause: Some("it was deleted: paths to pods, Services and node ports are not looked at".to_owned()),
+        next: Some(
+            "landfall install brings it back; `sample: false` in cluster.yaml leaves it out for good".to_owned(),
+        ),
     }
 }
 
@@ -234,6 +250,13 @@ mod tests {
             judge(VantageKind::Operator, "operator", &port, &failed("timeout")).outcome,
             CellOutcome::Fail
         );
+    }
+
+    #[test]
+    fn a_deleted_sample_is_skipped_and_named() {
+        let cell = absent_sample();
+        assert_eq!(cell.outcome, CellOutcome::Skip);
+        assert!(cell.expected.contains("landfall-sample") && cell.next.unwrap().contains("sample: false"));
     }
 
     #[test]

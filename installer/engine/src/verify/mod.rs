@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::fleet::{self, Sessions, Voice};
 use crate::run::Surroundings;
 use crate::session::NodeSession;
-use judge::{judge, unprobed};
+use judge::{absent_sample, judge, unprobed};
 use landfall_core::event::Phase;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::NodeName;
@@ -18,7 +18,7 @@ use landfall_core::verify::{Cell, ProbeResult, ProbeSpec, VerifyReport};
 use landfall_core::wire::Request;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use targets::{Targets, look_up};
+use targets::{Sample, Targets, look_up};
 
 /// Version of the report's format.
 const REPORT_VERSION: u32 = 1;
@@ -99,6 +99,9 @@ pub fn verify(
         }
         for (vantage, diagnosis) in unreachable {
             cells.push(unprobed(vantage, &diagnosis.what, &found));
+        }
+        if found.sample == Sample::Absent {
+            cells.push(absent_sample());
         }
         let missing_routes = missing_routes(&cells, desired, &found);
         Ok(VerifyReport {

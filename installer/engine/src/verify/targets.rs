@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::name::NodeName;
 use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_core::verify::{ProbeSpec, Scheme};
@@ -26,11 +27,24 @@ const PROBE_MS: u64 = 4000;
 /// The negative DNS answer must be at once, not after time-outs of servers that are not there.
 const NEGATIVE_MS: u64 = 1000;
 
+/// Whether there is a sample to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sample {
+    /// The spec leaves it out.
+    NotWanted,
+    /// Its Service is not there: somebody has deleted it.
+    Absent,
+    /// Its Service is there.
+    There,
+}
+
 /// Everything there is to look at.
 pub(crate) struct Targets {
     /// Node name → container id of its probe pod.
     pub probe_containers: BTreeMap<NodeName, String>,
     node_addresses: Vec<(String, String)>,
+    /// Whether there is a sample to look at.
+    pub sample: Sample,
     pods: Vec<String>,
     cluster_ip: Option<String>,
     node_port: Option<i32>,
@@ -76,16 +90,22 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
         .iter()
         .filter_map(|n| Some((n.metadata.name.clone()?, address_of(n)?)))
         .collect::<Vec<_>>();
+    let mut sample = Sample::NotWanted;
     let (mut cluster_ip, mut node_port, mut pods) = (None, None, Vec::new());
     if desired.spec.sample {
-        let service = Api::<Service>::namespaced(client.clone(), "default")
-            .get("nginx")
+        let service = Api::<Service>::namespaced(client.clone(), SAMPLE_NAMESPACE)
+            .get_opt("nginx")
             .await?;
-        let spec = service.spec.unwrap_or_default();
+        sample = if service.is_some() {
+            Sample::There
+        } else {
+            Sample::Absent
+        };
+        let spec = service.and_then(|s| s.spec).unwrap_or_default();
         node_port = spec.ports.iter().flatten().find_map(|p| p.node_port);
         cluster_ip = spec.cluster_ip;
         let slices = ListParams::default().labels("kubernetes.io/service-name=nginx");
-        let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default")
+        let slices = Api::<EndpointSlice>::namespaced(client.clone(), SAMPLE_NAMESPACE)
             .list(&slices)
             .await?;
         let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
@@ -110,6 +130,7 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
     Ok(Targets {
         probe_containers: probes.items.iter().filter_map(probe_container).collect(),
         node_addresses,
+        sample,
         pods,
         cluster_ip,
         node_port,
@@ -119,8 +140,8 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
 }
 
 /// Hosts that the ingress proxy is asked for, with the status and a text of the answer.
-fn hosts(spec: &ClusterSpec) -> Vec<(&str, u16, &'static str)> {
-    let sample = spec.sample.then_some((spec.sample_host.as_str(), 200, SAMPLE_TEXT));
+fn hosts(spec: &ClusterSpec, sample: Sample) -> Vec<(&str, u16, &'static str)> {
+    let sample = (sample == Sample::There).then_some((spec.sample_host.as_str(), 200, SAMPLE_TEXT));
     let dashboard = (spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT);
     let dashboard = spec.ingress.dashboard.then_some(dashboard);
     sample
@@ -208,7 +229,7 @@ impl Targets {
             if spec.ingress.enabled {
                 let at = format!("{address}:{}", spec.ingress.http_port);
                 let over_tls = format!("{address}:{}", spec.ingress.https_port);
-                for (n, (host, status, text)) in hosts(spec).into_iter().enumerate() {
+                for (n, (host, status, text)) in hosts(spec, self.sample).into_iter().enumerate() {
                     let name = format!("ingress/{node}/{host}");
                     targets.push(http(TargetKind::Ingress, name, at.clone(), host, status, text));
                     // One is enough: requests over TLS find their routes as all others do.
@@ -264,16 +285,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_left_out_is_not_asked_for() {
+    fn what_was_left_out_or_deleted_is_not_asked_for() {
         let mut spec = ClusterSpec::default();
-        let names =
-            |spec: &ClusterSpec| -> Vec<String> { hosts(spec).iter().map(|(host, ..)| (*host).to_owned()).collect() };
-        assert_eq!(names(&spec), ["test.nginx.com", "ui.landfall.local", WRONG_HOST]);
+        let mut sample = Sample::There;
+        let names_of = |spec: &ClusterSpec, sample| -> Vec<String> {
+            hosts(spec, sample)
+                .iter()
+                .map(|(host, ..)| (*host).to_owned())
+                .collect()
+        };
+        assert_eq!(
+            names_of(&spec, sample),
+            ["test.nginx.com", "ui.landfall.local", WRONG_HOST]
+        );
         spec.ingress.dashboard = false;
-        assert_eq!(names(&spec), ["test.nginx.com", WRONG_HOST]);
-        spec.sample = false;
-        assert_eq!(names(&spec), [WRONG_HOST]);
+        assert_eq!(names_of(&spec, sample), ["test.nginx.com", WRONG_HOST]);
+        for gone in [Sample::Absent, Sample::NotWanted] {
+            assert_eq!(names_of(&spec, gone), [WRONG_HOST]);
+        }
+        sample = Sample::Absent;
         spec.ingress.dashboard = true;
-        assert_eq!(names(&spec), ["ui.landfall.local", WRONG_HOST]);
+        assert_eq!(names_of(&spec, sample), ["ui.landfall.local", WRONG_HOST]);
     }
 }

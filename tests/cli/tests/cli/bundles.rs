@@ -8,7 +8,7 @@ const CLUSTER: &str = "name: ship\nnodes:\n  - {name: cp-1, role: control-plane,
 #[test]
 fn a_good_bundle_is_described_and_found_whole() {
     let home = Home::new();
-    let index = bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    let index = bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     let shown = home.run(&["bundle", "inspect", "tiny.bundle"]).ends(0);
     assert!(
         shown.out.contains("Kubernetes v1.37.0, recipe source, amd64"),
@@ -36,7 +36,7 @@ fn a_good_bundle_is_described_and_found_whole() {
 fn what_is_no_bundle_is_refused_by_every_command() {
     let home = Home::new();
     home.write("cluster.yaml", CLUSTER);
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     let good = std::fs::read(home.path("tiny.bundle")).unwrap();
     home.write("empty", b"");
     home.write("garbage", vec![0xa5; 100_000]);
@@ -72,7 +72,7 @@ fn a_missing_bundle_is_named() {
 #[test]
 fn a_flipped_byte_is_found_and_named() {
     let home = Home::new();
-    let index = bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    let index = bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     let good = std::fs::read(home.path("tiny.bundle")).unwrap();
     let blob = index.image_named("etcd").unwrap().blobs[1];
     let content = b"configuration of etcd";
@@ -92,7 +92,7 @@ fn a_flipped_byte_is_found_and_named() {
 #[test]
 fn no_flipped_byte_of_a_blob_or_its_header_goes_unseen() {
     let home = Home::new();
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     let good = std::fs::read(home.path("tiny.bundle")).unwrap();
     let folder = b"blobs/sha256/";
     let first = good.windows(folder.len()).position(|w| w == folder).unwrap();

@@ -36,7 +36,7 @@ fn nothing_is_undone_without_a_yes_or_a_terminal() {
 #[test]
 fn an_unreachable_machine_is_named_by_every_command_that_needs_it() {
     let home = Home::new();
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     home.write("cluster.yaml", cluster(closed_port()));
     for args in [
         &["install", "-i", "cluster.yaml", "tiny.bundle"][..],
@@ -57,7 +57,7 @@ fn an_unreachable_machine_is_named_by_every_command_that_needs_it() {
 #[test]
 fn json_output_ends_with_one_result_that_says_the_same() {
     let home = Home::new();
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     home.write("cluster.yaml", cluster(closed_port()));
     let args = ["install", "-i", "cluster.yaml", "tiny.bundle", "--output", "json"];
     let ran = home.run(&args).ends(6).keeps_quiet_about(&["open-sesame"]);
@@ -108,7 +108,7 @@ fn json_output_has_its_result_also_when_an_input_is_wrong() {
 #[test]
 fn a_report_is_for_its_owner_alone_and_its_log_has_every_run() {
     let home = Home::new();
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     home.write("cluster.yaml", cluster(closed_port()));
     let install = ["install", "-i", "cluster.yaml", "tiny.bundle", "--report", "report"];
     let ran = home.run(&install).ends(6).complains(&["report/landfall.log"]);
@@ -144,7 +144,7 @@ fn a_report_is_for_its_owner_alone_and_its_log_has_every_run() {
 #[test]
 fn a_report_that_cannot_be_written_is_found_before_any_machine_is_called() {
     let home = Home::new();
-    bundle::write_tiny(&home.path("tiny.bundle")).unwrap();
+    bundle::write_tiny(&home.path("tiny.bundle"), bundle::VERSION).unwrap();
     home.write("taken", "a file, no folder");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -48,6 +48,8 @@ pub(super) fn configure(task: &Task, ports: &Ports, folder: &Path) -> Result<Vec
          \x20http-request set-header X-Forwarded-Port %[dst_port]\n\
          \x20http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}\n\
          \x20http-request set-header X-Forwarded-Proto http if !{{ ssl_fc }}\n\
+         \x20http-request set-header X-Forwarded-Scheme %[req.hdr(x-forwarded-proto)]\n\
+         \x20http-request set-header X-Scheme %[req.hdr(x-forwarded-proto)]\n\
          {paths}\x20use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map,none)]\n default_backend none\n\
          backend none\n http-request return status 404\n{backends}"
     );

@@ -23,6 +23,7 @@ pub(super) fn configure(task: &Task, ports: &Ports, folder: &Path) -> Result<Vec
          proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;\n\
          proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;\n\
          proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Port $server_port;\n\
+         proxy_set_header X-Forwarded-Scheme $scheme; proxy_set_header X-Scheme $scheme;\n\
          ssl_certificate {folder}/tls.crt; ssl_certificate_key {folder}/tls.key; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519;\n\
          ssl_session_cache off; ssl_session_tickets off;\n"
     );

@@ -5,14 +5,16 @@ use super::recorder::{Seen, shown};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What differs by itself, and says nothing: times, names of programs and of requests, the words for kept connections.
-const LEFT_OUT: [&str; 6] = [
+/// What differs by itself, and says nothing: times, names of programs and of requests, the words for kept connections, landfall's own
+/// counter of hops (tested in `ingress/src/proxy/headers/tests.rs`).
+const LEFT_OUT: [&str; 7] = [
     "date",
     "server",
     "x-request-id",
     "connection",
     "keep-alive",
     "x-endpoint",
+    "x-landfall-hops",
 ];
 /// Part of the body's own lines.
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];

@@ -1,7 +1,8 @@
 //! The founding, then everybody else: kubelets side by side, etcd members one by one.
 
 use super::{
-    KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id, unit_word,
+    Joins, KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id,
+    unit_word,
 };
 use crate::action::{Action, BootstrapGoal, Claims, ClusterEffect, Content};
 use crate::bundle_index::BinaryPlace;
@@ -310,6 +311,38 @@ impl Planner<'_> {
             StepKind::JoinCredential.on(&member.name)
         } else {
             StepKind::JoinKubeconfig.on(&member.name)
+        }
+    }
+
+    /// The step after which a member's kubeconfigs are there. The founder's are there when it is formed.
+    fn joined(&self, member: &Member) -> StepId {
+        match member.joins {
+            Joins::Init(_) => StepKind::Init.on(&member.name),
+            Joins::ControlPlane { .. } => StepKind::FinishControlPlane.on(&member.name),
+            Joins::Worker(_) => StepKind::JoinWorker.on(&member.name),
+        }
+    }
+
+    /// Kubeconfigs that earlier versions made name the API by a name in the hosts file. (Those of the controller manager and the
+    /// scheduler name the node's own API server by its address: kubeadm 1.37, phases/kubeconfig.) On a new node nothing is to be done.
+    pub(super) fn kubeconfigs(&mut self, member: &Member) {
+        let mut files = vec![("kubelet.conf", Some("kubelet.service"))];
+        match member.joins {
+            Joins::Init(_) => files.extend([("admin.conf", None), ("super-admin.conf", None)]),
+            Joins::ControlPlane { .. } => files.push(("admin.conf", None)),
+            Joins::Worker(_) => {}
+        }
+        let joined = self.joined(member);
+        for (name, restart) in files {
+            let action = Action::KubeconfigServer {
+                path: kubernetes(name),
+                from: self.input.named_server.clone(),
+                to: layout::API_BALANCER_URL.to_owned(),
+                restart: restart.map(str::to_owned),
+            };
+            let id = StepKind::Server.part_on(name, &member.name);
+            let needs = std::slice::from_ref(&joined);
+            self.add(id, &member.name, Stage::Network, needs, QUICK_S, action);
         }
     }
 

@@ -5,6 +5,7 @@ use crate::action::{Action, ClusterCondition};
 use crate::inventory::Role;
 use crate::name::StepId;
 use crate::plan::Stage;
+use std::collections::BTreeMap;
 
 impl Planner<'_> {
     pub(super) fn objects(&mut self) {
@@ -26,11 +27,21 @@ impl Planner<'_> {
             KUBEADM_S,
             Action::Await { condition },
         );
+        let mut removed: BTreeMap<&str, StepId> = BTreeMap::new();
+        for left in &input.left_out {
+            let objects = left.objects.clone();
+            let id = StepKind::Remove.part_of_cluster(&left.group);
+            let action = Action::Delete { objects };
+            let id = self.add(id, &lead, Stage::Network, &founded, KUBEADM_S, action);
+            removed.insert(&left.group, id);
+        }
         for group in &input.groups {
-            let needs = match group.when {
+            let mut needs = match group.when {
                 ApplyWhen::FirstApiServer => founded.clone(),
                 ApplyWhen::AllReady => vec![ready.clone()],
             };
+            // What goes may hold what comes: a node port, for instance.
+            needs.extend(removed.get(group.name.as_str()).cloned());
             let action = Action::Apply {
                 objects: group.objects.clone(),
             };
@@ -63,4 +74,140 @@ fn rollouts(objects: &[serde_json::Value]) -> Vec<ClusterCondition> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{InstallInput, Joins, Member, ObjectGroup, plan_install};
+    use super::*;
+    use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, INDEX_VERSION};
+    use crate::cluster_record::tests::record;
+    use crate::layout;
+    use crate::name::Digest;
+    use crate::plan::objects::LeftOut;
+    use serde_json::json;
+
+    fn index() -> BundleIndex {
+        let binary = |name: &str| Binary {
+            name: name.to_owned(),
+            component: "x".to_owned(),
+            version: "1".to_owned(),
+            blob: Digest::of(b"b"),
+            digest: Digest::of(b"d"),
+            size_bytes: 1,
+            roles: [BundleRole::ControlPlane, BundleRole::Worker].into(),
+            place: BinaryPlace::Bin,
+        };
+        let names = [
+            "landfall",
+            "containerd",
+            "containerd-shim-runc-v2",
+            "ctr",
+            "runc",
+            "kubelet",
+            "kubeadm",
+            "kubectl",
+        ];
+        BundleIndex {
+            version: INDEX_VERSION,
+            recipe: "source".to_owned(),
+            architecture: "amd64".to_owned(),
+            kubernetes_version: "v1.37.0".to_owned(),
+            image_repository: "r".to_owned(),
+            binaries: names.map(binary).to_vec(),
+            images: vec![],
+            components: vec![],
+            packages: vec![],
+            blobs: vec![],
+        }
+    }
+
+    fn member(name: &str, joins: Joins) -> Member {
+        let unit = |name: &str| (name.to_owned(), String::new());
+        Member {
+            name: name.parse().unwrap(),
+            address: [10, 0, 0, 1].into(),
+            cluster_config: Some(String::new()),
+            joins,
+            containerd_config: String::new(),
+            cni_template: String::new(),
+            resolv_conf: String::new(),
+            units: ["containerd.service", "landfall-api-balancer.service", "kubelet.service"]
+                .map(unit)
+                .to_vec(),
+        }
+    }
+
+    fn plan(groups: Vec<ObjectGroup>, left_out: Vec<LeftOut>) -> crate::plan::Plan {
+        let joins = Joins::ControlPlane {
+            kubelet: String::new(),
+            control_plane: String::new(),
+        };
+        let record = record(1, 1, 0);
+        plan_install(&InstallInput {
+            record: &record,
+            owned: &BTreeMap::new(),
+            run: 1,
+            members: vec![
+                member("cp-1", Joins::Init(String::new())),
+                member("cp-2", joins),
+                member("w-1", Joins::Worker(String::new())),
+            ],
+            index: &index(),
+            sysctls: vec![],
+            hosts_lines: vec![],
+            audit_policy: String::new(),
+            encryption_config: String::new(),
+            named_server: "https://api.x:7443".to_owned(),
+            groups,
+            left_out,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn kubeconfigs_of_every_member_are_looked_at_after_its_join() {
+        let plan = plan(vec![], vec![]);
+        let steps = plan.steps.iter().filter_map(|step| match &step.action {
+            Action::KubeconfigServer { to, restart, .. } => {
+                assert_eq!((to.as_str(), step.needs.len()), (layout::API_BALANCER_URL, 1));
+                Some((step.id.as_str(), step.needs[0].as_str(), restart.is_some()))
+            }
+            _ => None,
+        });
+        let expected = [
+            ("server/kubelet.conf/cp-1", "init/cp-1", true),
+            ("server/admin.conf/cp-1", "init/cp-1", false),
+            ("server/super-admin.conf/cp-1", "init/cp-1", false),
+            ("server/kubelet.conf/cp-2", "finish-control-plane/cp-2", true),
+            ("server/admin.conf/cp-2", "finish-control-plane/cp-2", false),
+            ("server/kubelet.conf/w-1", "join-worker/w-1", true),
+        ];
+        assert_eq!(steps.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_a_group_leaves_out_goes_before_the_group_comes() {
+        let old =
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "nginx", "namespace": "default" } });
+        let group = ObjectGroup {
+            name: "sample".to_owned(),
+            stage: Stage::Sample,
+            objects: vec![
+                json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "nginx", "namespace": "s" } }),
+            ],
+            when: ApplyWhen::FirstApiServer,
+        };
+        let left = |group: &str| LeftOut {
+            group: group.to_owned(),
+            objects: vec![old.clone()],
+        };
+        let plan = plan(vec![group], vec![left("ingress"), left("sample")]);
+        let needs = |id: &str| -> Vec<&str> {
+            let step = plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
+            step.needs.iter().map(StepId::as_str).collect()
+        };
+        assert_eq!(needs("remove-ingress"), ["init/cp-1"]);
+        assert_eq!(needs("apply-sample"), ["init/cp-1", "remove-sample"]);
+    }
 }

@@ -1,0 +1,322 @@
+//! Objects of the cluster: applied, removed, restored. What is there before is journalled first, and what landfall did not make is
+//! never taken over.
+
+use super::client::{Place, api_error, is_not_found};
+use super::{Cluster, POLL_EVERY};
+use crate::fleet;
+use crate::session::NodeSession;
+use kube::Client;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
+use kube::core::{ApiResource, GroupVersionKind};
+use landfall_core::action::{Action, Undo};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::{EntryState, Ownership};
+use landfall_core::name::NodeName;
+use landfall_core::plan::Step;
+use landfall_core::plan::objects::{self, ObjectKey};
+use landfall_core::wire::Request;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Field manager of server-side apply.
+const FIELD_MANAGER: &str = "landfall";
+/// How long a write is tried again while the API server is not ready for it, and a deletion may take: pods end within 30 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What keeps a namespace: kinds that people put something into. (What controllers make of them goes with them.)
+const KEEPS_NAMESPACE: [(&str, &str, &str); 11] = [
+    ("", "v1", "Pod"),
+    ("", "v1", "Service"),
+    ("", "v1", "ConfigMap"),
+    ("", "v1", "Secret"),
+    ("", "v1", "PersistentVolumeClaim"),
+    ("apps", "v1", "Deployment"),
+    ("apps", "v1", "DaemonSet"),
+    ("apps", "v1", "StatefulSet"),
+    ("batch", "v1", "Job"),
+    ("batch", "v1", "CronJob"),
+    ("networking.k8s.io", "v1", "Ingress"),
+];
+/// The ConfigMap that the controller manager puts into every namespace.
+const ROOT_CA: &str = "kube-root-ca.crt";
+
+impl Cluster {
+    /// Says whether a step on objects would change nothing, by the server's own answers. When the API does not answer, the step counts as
+    /// pending: it runs, and says then what is wrong.
+    pub fn is_satisfied(&self, session: &Arc<NodeSession>, step: &Step, owned: &BTreeMap<NodeName, Ownership>) -> bool {
+        let interrupted = |own: &Ownership| own.newest(&step.id).is_some_and(|e| e.state != EntryState::Owned);
+        if owned.values().any(interrupted) {
+            return false;
+        }
+        let asked = match &step.action {
+            Action::Apply { objects } => {
+                self.with_client(session, |client| async move { unchanged(&client, objects).await })
+            }
+            Action::Delete { objects } => {
+                self.with_client(session, |client| async move { absent(&client, objects).await })
+            }
+            _ => return false,
+        };
+        asked.unwrap_or(false)
+    }
+
+    /// Applies the objects of a step, journalled in all of `journals`. Returns that something was changed.
+    pub(super) fn apply(
+        &self,
+        session: &Arc<NodeSession>,
+        journals: &[Arc<NodeSession>],
+        step: &Step,
+        objects: &[Value],
+    ) -> Result<bool, Diagnosis> {
+        let owned = fleet::each(journals, |journal| journal.ask::<Ownership>(&Request::Ownership));
+        let owned: Vec<Ownership> = owned.into_iter().collect::<Result<_, _>>()?;
+        let ours: BTreeSet<ObjectKey> = owned.iter().flat_map(objects::made_by).collect();
+        let undo = self.with_client(session, |client| async move { prior_of(&client, objects, &ours).await })?;
+        journalled(journals, step, undo, || {
+            self.with_client(session, |client| async move {
+                for object in objects {
+                    apply_one(&client, object).await?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Removes objects of ours that are wanted no more, journalled with their bodies. Returns that something was changed.
+    pub(super) fn delete(
+        &self,
+        session: &Arc<NodeSession>,
+        journals: &[Arc<NodeSession>],
+        step: &Step,
+        objects: &[Value],
+    ) -> Result<bool, Diagnosis> {
+        let undo = self.with_client(session, |client| async move { bodies_of(&client, objects).await })?;
+        journalled(journals, step, undo, || {
+            self.with_client(session, |client| async move {
+                for object in objects.iter().rev() {
+                    delete_one(&client, object).await?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Restores objects as an undo recipe says. For a cluster that stays.
+    pub fn restore(&self, session: &Arc<NodeSession>, prior: &[Value], absent: &[Value]) -> Result<(), Diagnosis> {
+        self.with_client(session, |client| async move {
+            for object in absent.iter().rev() {
+                delete_one(&client, object).await?;
+            }
+            for object in prior {
+                apply_one(&client, object).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Acts between the intent and the end of a step, which every journal holds.
+fn journalled(
+    journals: &[Arc<NodeSession>],
+    step: &Step,
+    undo: Undo,
+    act: impl FnOnce() -> Result<(), Diagnosis>,
+) -> Result<bool, Diagnosis> {
+    let tell = |request: &Request| -> Result<(), Diagnosis> {
+        let told = fleet::each(journals, |journal| journal.ask::<()>(request));
+        told.into_iter().collect()
+    };
+    tell(&Request::Intent {
+        step: step.id.clone(),
+        action: step.action.identity(),
+        undo,
+    })?;
+    act()?;
+    tell(&Request::Done { step: step.id.clone() })?;
+    Ok(true)
+}
+
+async fn apply_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
+    let place = Place::of(object)?;
+    let began = Instant::now();
+    loop {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match place
+            .api(client)
+            .patch(&place.name, &params, &Patch::Apply(object))
+            .await
+        {
+            Ok(_) => return Ok(()),
+            // Right after init the server may not have its namespaces, priority classes or leader yet.
+            Err(error) if began.elapsed() < PATIENCE && is_passing(&error) => tokio::time::sleep(POLL_EVERY).await,
+            Err(error) => {
+                let what = format!("{place} could not be applied");
+                return Err(api_error(&what, &error).next("landfall status"));
+            }
+        }
+    }
+}
+
+fn is_passing(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 403 | 404 | 409 | 429 | 500 | 503 | 504),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
+}
+
+/// Deletes an object and waits until it is gone, with the pods that it owns. A namespace that holds what others put there stays.
+async fn delete_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
+    let place = Place::of(object)?;
+    if place.resource.kind == "Namespace" && holds_more(client, &place.name).await? {
+        return Ok(());
+    }
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        ..DeleteParams::default()
+    };
+    let failed = |error: &kube::Error| api_error(&format!("{place} could not be deleted"), error);
+    match place.api(client).delete(&place.name, &params).await {
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(failed(&error)),
+        Ok(_) => {}
+    }
+    let began = Instant::now();
+    while get(client, &place).await?.is_some() {
+        if began.elapsed() >= PATIENCE {
+            return Err(
+                Diagnosis::new(Code::StepDeadline, format!("{place} was deleted and does not go away"))
+                    .saw(format!("waited {} s", PATIENCE.as_secs()))
+                    .next("look at its finalizers with kubectl, then run the same command again"),
+            );
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Says whether a namespace holds something that a person put there.
+async fn holds_more(client: &Client, namespace: &str) -> Result<bool, Diagnosis> {
+    for (group, version, kind) in KEEPS_NAMESPACE {
+        let place = Place {
+            resource: ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)),
+            namespace: Some(namespace.to_owned()),
+            name: String::new(),
+        };
+        let list = place.api(client).list(&ListParams::default()).await;
+        let list = list.map_err(|e| api_error(&format!("namespace {namespace} could not be looked into"), &e))?;
+        if list.items.iter().any(|o| o.metadata.name.as_deref() != Some(ROOT_CA)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn get(client: &Client, place: &Place) -> Result<Option<DynamicObject>, Diagnosis> {
+    let found = place.api(client).get_opt(&place.name).await;
+    found.map_err(|e| api_error(&format!("{place} could not be read"), &e))
+}
+
+/// Reads what is there before an apply; an object that is not ours to change is an error.
+async fn prior_of(client: &Client, objects: &[Value], ours: &BTreeSet<ObjectKey>) -> Result<Undo, Diagnosis> {
+    let (mut prior, mut absent) = (Vec::new(), Vec::new());
+    for object in objects {
+        let place = Place::of(object)?;
+        let Some(found) = get(client, &place).await? else {
+            absent.push(objects::identity(object));
+            continue;
+        };
+        let key = ObjectKey::of(object);
+        if !(managers(&found).any(|m| m == FIELD_MANAGER) || ours.contains(&key) || key.is_made_by_kubeadm()) {
+            return Err(not_ours(&place, &found));
+        }
+        prior.push(comparable(&found));
+    }
+    Ok(Undo::RestoreObjects { prior, absent })
+}
+
+fn managers(object: &DynamicObject) -> impl Iterator<Item = &str> {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    entries.filter_map(|entry| entry.manager.as_deref())
+}
+
+fn not_ours(place: &Place, found: &DynamicObject) -> Diagnosis {
+    let made_by: BTreeSet<&str> = managers(found).collect();
+    let made_by = made_by.into_iter().collect::<Vec<_>>().join(", ");
+    Diagnosis::new(
+        Code::ForeignObject,
+        format!("{place} is in the cluster and is not landfall's, so it is not changed"),
+    )
+    .saw(format!(
+        "field managers: {}",
+        if made_by.is_empty() { "none" } else { &made_by }
+    ))
+    .next("rename or remove that object, or switch off in cluster.yaml what landfall would put there")
+    .next("then run the same command again")
+}
+
+/// Reads the bodies of those objects that are there.
+async fn bodies_of(client: &Client, objects: &[Value]) -> Result<Undo, Diagnosis> {
+    let mut prior = Vec::new();
+    for object in objects {
+        let found = get(client, &Place::of(object)?).await?;
+        prior.extend(found.as_ref().map(comparable));
+    }
+    Ok(Undo::RestoreObjects { prior, absent: vec![] })
+}
+
+/// Says whether none of these objects is there, but for namespaces that others use.
+async fn absent(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
+    for object in objects {
+        let place = Place::of(object)?;
+        let there = get(client, &place).await?.is_some();
+        if there && !(place.resource.kind == "Namespace" && holds_more(client, &place.name).await?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Says whether applying would change nothing: the server's own dry run gives what is there already.
+async fn unchanged(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
+    for object in objects {
+        let place = Place::of(object)?;
+        let Some(there) = get(client, &place).await? else {
+            return Ok(false);
+        };
+        let params = PatchParams {
+            dry_run: true,
+            ..PatchParams::apply(FIELD_MANAGER).force()
+        };
+        let would_be = place
+            .api(client)
+            .patch(&place.name, &params, &Patch::Apply(object))
+            .await
+            .map_err(|e| api_error(&format!("{place} could not be compared"), &e))?;
+        if comparable(&there) != comparable(&would_be) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// An object without what every write changes.
+fn comparable(object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in [
+            "managedFields",
+            "resourceVersion",
+            "generation",
+            "uid",
+            "creationTimestamp",
+        ] {
+            metadata.remove(key);
+        }
+    }
+    if let Some(map) = value.as_object_mut() {
+        map.remove("status");
+    }
+    value
+}
