@@ -1,10 +1,11 @@
 //! Control groups of containers, in every hierarchy of version 1 and 2.
 
-use crate::child::Children;
+use crate::child::{Children, kill as kill_process};
+use crate::processes::PATIENCE;
 use crate::{files, mounts};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Directories of one group in all hierarchies, those that are there.
 fn directories(name: &str) -> Vec<PathBuf> {
@@ -57,20 +58,14 @@ fn all_directories(names: &[&str]) -> Vec<PathBuf> {
     names.iter().flat_map(|name| directories(name)).collect()
 }
 
-/// Removes groups and those below them. Returns a line for each that stays.
+/// Removes groups and those below them, and kills what is in them. Returns a line for each that stays.
 pub fn remove(names: &[String], children: &Children) -> Vec<String> {
-    let mut residue = Vec::new();
     let (named, real): (Vec<_>, Vec<_>) = names
         .iter()
         .flat_map(|n| directories(n))
         .partition(|directory| is_named(directory));
-    for directory in real {
-        for group in tree(&directory) {
-            if let Err(errno) = remove_group(&group, children) {
-                residue.push(format!("the cgroup {} stays: {errno}", group.display()));
-            }
-        }
-    }
+    let residue = real.iter().flat_map(|directory| remove_tree(directory, children));
+    let residue = residue.collect();
     // Ours are empty by now and go; those of other machines are in use and stay.
     for group in named.iter().flat_map(|directory| tree(directory)) {
         let _ = rustix::fs::rmdir(&group);
@@ -78,20 +73,26 @@ pub fn remove(names: &[String], children: &Children) -> Vec<String> {
     residue
 }
 
-fn remove_group(group: &Path, children: &Children) -> Result<(), Errno> {
-    // Dead processes leave their group a little later than they die.
-    for _ in 0..40 {
-        match rustix::fs::rmdir(group) {
-            Err(Errno::BUSY) => {
-                if children.sleep(Duration::from_millis(25)).is_err() {
-                    return Err(Errno::BUSY);
-                }
+/// Removes a group and all below it. The runtime, which may still run, can finish a start that it began: so groups and processes that come
+/// meanwhile go too. Dead processes leave their group a little later than they die.
+fn remove_tree(directory: &Path, children: &Children) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        kill_in(&[directory.to_owned()]);
+        for pid in processes_in(&[directory.to_owned()]) {
+            kill_process(pid);
+        }
+        let mut residue = Vec::new();
+        for group in tree(directory) {
+            match rustix::fs::rmdir(&group) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => residue.push(format!("the cgroup {} stays: {errno}", group.display())),
             }
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(errno),
+        }
+        if residue.is_empty() || Instant::now() >= deadline || children.sleep(Duration::from_millis(25)).is_err() {
+            return residue;
         }
     }
-    Err(Errno::BUSY)
 }
 
 /// A group and all below it, deepest first.
@@ -109,6 +110,27 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_enters_a_group_while_it_is_removed_is_killed() {
+        let name = format!("landfall-test-{}", std::process::id());
+        let hierarchies: Vec<_> = mounts::all()
+            .into_iter()
+            .filter(|m| m.kind == "cgroup2" || m.kind == "cgroup" && m.options.contains("pids"))
+            .collect();
+        assert!(!hierarchies.is_empty(), "no hierarchy of cgroups is mounted");
+        let mut late = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        for hierarchy in &hierarchies {
+            let inner = hierarchy.point.join(&name).join("pod/container");
+            std::fs::create_dir_all(&inner).unwrap();
+            std::fs::write(inner.join("cgroup.procs"), late.id().to_string()).unwrap();
+        }
+        // As when the runtime finishes a start after the look for processes.
+        let residue = remove(std::slice::from_ref(&name), &Children::default());
+        let ended = late.wait().unwrap();
+        assert_eq!(residue, Vec::<String>::new());
+        assert!(!ended.success() && !exists(&name));
+    }
 
     #[test]
     fn listing_processes_kills_none() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A killed process is gone within milliseconds, unless a disk or network file system holds it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the processes that run one of these programs, also when its file was replaced or removed since.
 pub fn running(programs: &[PathBuf]) -> Vec<i32> {

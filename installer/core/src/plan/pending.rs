@@ -21,6 +21,7 @@ pub fn settle(
     owned: &BTreeMap<NodeName, Ownership>,
 ) -> Result<(), PlanError> {
     refuse_second_founding(plan, satisfied, record)?;
+    look_behind_makers(plan, satisfied);
     settle_ephemeral(plan, satisfied, owned);
     pass_waits(plan, satisfied);
     plan.check()
@@ -44,6 +45,16 @@ fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &Cl
             missing: step.id.clone(),
         }),
         None => Ok(()),
+    }
+}
+
+/// What a kubeconfig names is known once the step that makes the file is done; until then its absence says nothing.
+fn look_behind_makers(plan: &Plan, satisfied: &mut BTreeSet<StepId>) {
+    let reads = |step: &&Step| matches!(step.action, Action::KubeconfigServer { .. });
+    for step in plan.steps.iter().filter(reads) {
+        if step.needs.iter().any(|need| !satisfied.contains(need)) {
+            satisfied.remove(&step.id);
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Authority {
         let authority = STANDARD.encode(&self.pem);
         format!(
             "apiVersion: v1\nkind: Config\nclusters:\n- name: kubernetes\n  cluster:\n    \
-             certificate-authority-data: {authority}\n    server: https://api.landfall.internal:7443\ncontexts:\n- name: context\n  \
+             certificate-authority-data: {authority}\n    server: https://127.0.0.1:7443\ncontexts:\n- name: context\n  \
              context:\n    cluster: kubernetes\n    user: {user}\ncurrent-context: context\nusers:\n- name: {user}\n  user:\n    \
              token: {token}\n"
         )

@@ -97,14 +97,21 @@ impl State {
         }
         match words.as_slice() {
             ["endpoint", "health"] => Answer::said("127.0.0.1:2379 is healthy\n".to_owned()),
+            ["endpoint", "health", ..] => {
+                let started = self.clusters[at].members.iter().filter(|m| !m.learner);
+                let health = started.map(|m| json!({ "endpoint": client_url(m), "health": self.is_healthy(m) }));
+                Answer::said(json!(health.collect::<Vec<_>>()).to_string())
+            }
             ["member", "list", ..] => {
                 let list = self.clusters[at].members.iter().map(|m| {
-                    let mut member = json!({ "ID": m.id, "name": m.name, "peerURLs": [m.peer_url] });
+                    let mut member =
+                        json!({ "ID": m.id, "name": m.name, "peerURLs": [m.peer_url], "clientURLs": [client_url(m)] });
                     if m.learner {
                         member["isLearner"] = json!(true);
                         // One that never started has told nobody its name.
                         if !self.is_healthy(m) {
                             member["name"] = json!("");
+                            member["clientURLs"] = json!([]);
                         }
                     }
                     member
@@ -145,4 +152,9 @@ impl State {
         self.clusters[at].members.remove(index);
         Answer::said(format!("Member {id:x} removed from cluster\n"))
     }
+}
+
+/// Where a member answers clients.
+fn client_url(member: &Member) -> String {
+    member.peer_url.replace(":2380", ":2379")
 }
