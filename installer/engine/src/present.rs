@@ -25,8 +25,8 @@ impl Present {
     /// Reads all journals. Journals that tell different stories are an error that names the nodes.
     pub fn read(sessions: &Sessions) -> Result<Self, Vec<Diagnosis>> {
         let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
-        let history = RunHistory::of(&owned).map_err(|error| vec![history_unclear(&error)])?;
-        // A node on which nothing is ours is no member, whatever a run that failed early wrote there.
+        // Before the order of the runs: runs of two clusters have none, and that there are two is the reason to name. A node on which
+        // nothing is ours is no member, whatever a run that failed early wrote there.
         let members = owned.iter().filter(|(_, own)| !own.is_empty());
         let records = members.filter_map(|(name, own)| Some((name, own.record()?)));
         let record = newest(records)
@@ -37,6 +37,7 @@ impl Present {
                     .collect::<Vec<_>>()
             })?
             .cloned();
+        let history = RunHistory::of(&owned).map_err(|error| vec![history_unclear(&error)])?;
         Ok(Self { owned, history, record })
     }
 }
