@@ -3,7 +3,7 @@
 use crate::connect::Reader;
 use crate::faults::{Faults, Place};
 use crate::groups::{ALL, Groups, Var, Vars};
-use crate::roles::{self, Roles, Wish};
+use crate::roles::{self, RoleOptions, Roles};
 use crate::settings::Settings;
 use crate::template::Scope;
 use crate::vars::Resolver;
@@ -45,15 +45,15 @@ pub struct Common<'a> {
 pub fn desired(
     groups: &Groups,
     vars: &mut Resolver<'_>,
-    mut wish: Wish,
+    mut role_options: RoleOptions,
     common: &Common<'_>,
     faults: &mut Faults,
 ) -> Desired {
     if let Some(var) = vars.of_group(ALL, faults).get(CLUSTER) {
         let (value, place) = (var.value.clone(), var.place.clone());
-        wish.take(&value, &place, faults);
+        role_options.take(&value, &place, faults);
     }
-    let roles = roles::assign(groups, &wish, common.file, faults);
+    let roles = roles::assign(groups, &role_options, common.file, faults);
     let mut inventory = Inventory::default();
     let mut cluster: Option<(Var, Value)> = None;
     let mut settings = Settings::default();

@@ -2,7 +2,7 @@
 //!
 //! The entry point is [`read`]; [`listing`] prints what `ansible-inventory` prints. All problems of all files are
 //! reported at once, and no secret is repeated in one. Only [`tree::Disk`] touches files; everything else is pure over
-//! [`tree::FileTree`] and [`Surroundings`]. The README names the limits.
+//! [`tree::FileTree`] and [`Environment`]. The README names the limits.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ use groups::{Groups, Vars};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
-pub use roles::Wish;
+pub use roles::RoleOptions;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -48,7 +48,7 @@ pub struct Request {
     /// Directory of the playbook, whose `group_vars/` and `host_vars/` count too.
     pub playbook_dir: Option<PathBuf>,
     /// Which groups are what.
-    pub wish: Wish,
+    pub role_options: RoleOptions,
     /// Login user where no variable names one.
     pub user: Option<String>,
     /// Private key where no variable names one.
@@ -65,7 +65,7 @@ pub struct Request {
 
 /// What the process brings along.
 #[derive(Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
     /// The current directory.
@@ -116,14 +116,14 @@ fn load(request: &Request, tree: &dyn FileTree, faults: &mut Faults) -> Loaded {
 pub fn read(
     request: &Request,
     config: &config::Config,
-    surroundings: &Surroundings,
+    environment: &Environment,
     tree: &dyn FileTree,
 ) -> Result<Understood, Vec<Diagnosis>> {
     let mut faults = Faults::default();
     config.notices.iter().for_each(|notice| faults.notice(notice));
     let mut loaded = load(request, tree, &mut faults);
     roles::add_kubespray_groups(&mut loaded.groups);
-    let Surroundings { env, cwd } = surroundings;
+    let Environment { env, cwd } = environment;
     let local_user = ["USER", "LOGNAME"].iter().find_map(|key| env.get(*key));
     let defaults = defaults(request, config);
     let file = request.sources.join(", ");
@@ -138,9 +138,10 @@ pub fn read(
     };
     let broken = !faults.found().is_empty() && loaded.groups.hosts().next().is_none();
     let mut resolver = vars::Resolver::new(&loaded.groups, tree, &loaded.around, &request.keys);
-    let wish = request.wish.clone();
+    let role_options = request.role_options.clone();
     // Where no machine could be read at all, what follows from that is not worth words.
-    let desired = (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, wish, &common, &mut faults));
+    let desired =
+        (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, role_options, &common, &mut faults));
     overlooked(request, config, cwd, tree, &loaded, &mut faults);
     let notices = faults.take_notices();
     match (desired, faults.into_list()) {

@@ -88,7 +88,7 @@ const PLAIN_WORKERS: [&str; 4] = ["kube_node", "kube-node", "workers", "worker"]
 
 /// What the user says about groups: flags, and `landfall.groups` and `landfall.ignore`.
 #[derive(Debug, Default, Clone)]
-pub struct Wish {
+pub struct RoleOptions {
     /// Groups of control planes, besides the known ones.
     pub control_plane: Vec<String>,
     /// Groups of workers, besides the known ones.
@@ -101,7 +101,7 @@ pub struct Wish {
     pub control_planes: Vec<String>,
 }
 
-impl Wish {
+impl RoleOptions {
     /// Takes `groups` and `ignore` out of the cluster variable; what is wrong there is reported.
     pub fn take(&mut self, value: &Value, place: &Place, faults: &mut Faults) {
         let wrong = |faults: &mut Faults, key: &str| {
@@ -178,9 +178,12 @@ impl Roles {
 }
 
 /// Makes the roles of all machines, and reports those that have none.
-pub fn assign(groups: &Groups, wish: &Wish, file: &str, faults: &mut Faults) -> Roles {
+pub fn assign(groups: &Groups, role_options: &RoleOptions, file: &str, faults: &mut Faults) -> Roles {
     let place = Place::new(&file.into(), "groups");
-    for name in [&wish.control_plane, &wish.worker, &wish.outside].into_iter().flatten() {
+    for name in [&role_options.control_plane, &role_options.worker, &role_options.outside]
+        .into_iter()
+        .flatten()
+    {
         if groups.group(name).is_none() {
             faults.value(
                 &place,
@@ -189,34 +192,34 @@ pub fn assign(groups: &Groups, wish: &Wish, file: &str, faults: &mut Faults) -> 
         }
     }
     let mut roles = Roles {
-        control_planes: members(groups, wish, Part::ControlPlane),
-        workers: members(groups, wish, Part::Worker),
-        outside: members(groups, wish, Part::Outside),
-        etcd: members(groups, wish, Part::Etcd),
+        control_planes: members(groups, role_options, Part::ControlPlane),
+        workers: members(groups, role_options, Part::Worker),
+        outside: members(groups, role_options, Part::Outside),
+        etcd: members(groups, role_options, Part::Etcd),
     };
-    by_name(&mut roles, groups, wish, &place, faults);
+    by_name(&mut roles, groups, role_options, &place, faults);
     if roles.control_planes.is_empty() {
         no_control_plane(groups, file, faults);
         return roles;
     }
-    etcd_elsewhere(&roles, wish, groups, faults);
-    left_out(&roles, groups, wish, faults);
+    etcd_elsewhere(&roles, role_options, groups, faults);
+    left_out(&roles, groups, role_options, faults);
     roles
 }
 
 /// Lets `--control-planes` decide: all other members become workers.
-fn by_name(roles: &mut Roles, groups: &Groups, wish: &Wish, place: &Place, faults: &mut Faults) {
-    if wish.control_planes.is_empty() {
+fn by_name(roles: &mut Roles, groups: &Groups, role_options: &RoleOptions, place: &Place, faults: &mut Faults) {
+    if role_options.control_planes.is_empty() {
         return;
     }
-    for host in wish.control_planes.iter().filter(|h| groups.host(h).is_none()) {
+    for host in role_options.control_planes.iter().filter(|h| groups.host(h).is_none()) {
         faults.value(
             place,
             format_args!("--control-planes names {host}, which is not in the inventory"),
         );
     }
     let known = |host: &&String| groups.host(host).is_some();
-    let chosen: Vec<String> = wish.control_planes.iter().filter(known).cloned().collect();
+    let chosen: Vec<String> = role_options.control_planes.iter().filter(known).cloned().collect();
     let former: Vec<String> = roles
         .control_planes
         .iter()
@@ -233,20 +236,20 @@ fn by_name(roles: &mut Roles, groups: &Groups, wish: &Wish, place: &Place, fault
     roles.control_planes = chosen;
 }
 
-fn members(groups: &Groups, wish: &Wish, part: Part) -> Vec<String> {
+fn members(groups: &Groups, role_options: &RoleOptions, part: Part) -> Vec<String> {
     let mut hosts: Vec<String> = vec![];
     let mut add = |name: &str| {
         for host in groups.hosts_in(name) {
-            let ignored = wish.ignore.iter().any(|i| i == host || i == name);
+            let ignored = role_options.ignore.iter().any(|i| i == host || i == name);
             if !ignored && !hosts.iter().any(|h| h == host) {
                 hosts.push(host.to_owned());
             }
         }
     };
-    wish.own(part).iter().for_each(|name| add(name));
+    role_options.own(part).iter().for_each(|name| add(name));
     // A group that the user names for one role has no other by its name.
     let taken = |name: &str| {
-        let all = [&wish.control_plane, &wish.worker, &wish.outside];
+        let all = [&role_options.control_plane, &role_options.worker, &role_options.outside];
         all.into_iter().flatten().any(|n| n == name)
     };
     let names: Vec<&str> = known(groups, part).into_iter().filter(|n| !taken(n)).collect();
@@ -299,8 +302,8 @@ fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
 }
 
 /// etcd runs on the control planes: machines for etcd alone are refused, other differences told.
-fn etcd_elsewhere(roles: &Roles, wish: &Wish, groups: &Groups, faults: &mut Faults) {
-    let bastions = members(groups, wish, Part::Bastion);
+fn etcd_elsewhere(roles: &Roles, role_options: &RoleOptions, groups: &Groups, faults: &mut Faults) {
+    let bastions = members(groups, role_options, Part::Bastion);
     let alone: Vec<&str> = roles
         .etcd
         .iter()
@@ -340,13 +343,16 @@ fn etcd_elsewhere(roles: &Roles, wish: &Wish, groups: &Groups, faults: &mut Faul
 }
 
 /// Every machine without a role is named.
-fn left_out(roles: &Roles, groups: &Groups, wish: &Wish, faults: &mut Faults) {
-    let bastions = members(groups, wish, Part::Bastion);
+fn left_out(roles: &Roles, groups: &Groups, role_options: &RoleOptions, faults: &mut Faults) {
+    let bastions = members(groups, role_options, Part::Bastion);
     let elsewhere = known(groups, Part::Else);
     for (host, found) in groups.hosts() {
         let mine = groups.groups_of(host);
         let named: Vec<&str> = mine.iter().copied().filter(|g| ![ALL, UNGROUPED].contains(g)).collect();
-        let ignored = wish.ignore.iter().any(|i| i == host || named.contains(&i.as_str()));
+        let ignored = role_options
+            .ignore
+            .iter()
+            .any(|i| i == host || named.contains(&i.as_str()));
         let told = roles.etcd.iter().chain(&bastions).any(|h| h == host);
         if roles.has(host) || ignored || told {
             continue;
@@ -419,12 +425,12 @@ mod tests {
     use crate::ini;
 
     /// Returns the roles and all that was said.
-    fn roles(text: &str, wish: &Wish) -> (String, String) {
+    fn roles(text: &str, role_options: &RoleOptions) -> (String, String) {
         let mut faults = Faults::default();
         let mut groups = Groups::new();
         ini::parse(text, &"h".into(), &mut groups, &mut faults);
         groups.finish();
-        let roles = assign(&groups, wish, "h", &mut faults);
+        let roles = assign(&groups, role_options, "h", &mut faults);
         let notices = faults.take_notices().join("\n");
         let said: Vec<String> = faults.into_list().into_iter().map(|d| d.what).collect();
         let found = format!("{} | {}", roles.control_planes.join(" "), roles.workers.join(" "));
@@ -442,7 +448,7 @@ mod tests {
                     "[kube_control_plane]\nm\n"
                 };
                 let text = format!("{masters}[{name}]\nx\n{beside}");
-                let (found, said) = roles(&text, &Wish::default());
+                let (found, said) = roles(&text, &RoleOptions::default());
                 let (left, right) = found.split_once(" | ").unwrap();
                 let has = |list: &str| list.split(' ').any(|h| h == "x");
                 match part {
@@ -460,21 +466,21 @@ mod tests {
     #[test]
     fn a_machine_without_a_role_is_never_dropped() {
         let text = "[masters]\na\n[workers]\nb\n[gpu]\nc\n";
-        let (_, said) = roles(text, &Wish::default());
+        let (_, said) = roles(text, &RoleOptions::default());
         assert!(said.contains("c gets no role"), "{said}");
         let gpu = vec!["gpu".to_owned()];
-        let wish = Wish {
+        let role_options = RoleOptions {
             worker: gpu.clone(),
-            ..Wish::default()
+            ..RoleOptions::default()
         };
-        assert_eq!(roles(text, &wish), ("a | c b".to_owned(), String::new()));
-        let wish = Wish {
+        assert_eq!(roles(text, &role_options), ("a | c b".to_owned(), String::new()));
+        let role_options = RoleOptions {
             ignore: gpu,
-            ..Wish::default()
+            ..RoleOptions::default()
         };
-        assert_eq!(roles(text, &wish), ("a | b".to_owned(), String::new()));
+        assert_eq!(roles(text, &role_options), ("a | b".to_owned(), String::new()));
         assert!(
-            roles("x\n[masters]\na\n", &Wish::default())
+            roles("x\n[masters]\na\n", &RoleOptions::default())
                 .1
                 .contains("x gets no role")
         );
@@ -483,28 +489,31 @@ mod tests {
     #[test]
     fn a_group_of_all_nodes_is_no_group_of_workers() {
         let text = "[masters]\na\n[workers]\nb\n[nodes:children]\nmasters\nworkers\n";
-        assert_eq!(roles(text, &Wish::default()), ("a | b".to_owned(), String::new()));
+        assert_eq!(
+            roles(text, &RoleOptions::default()),
+            ("a | b".to_owned(), String::new())
+        );
         let text = "[kube_control_plane]\na\n[kube_node:children]\nkube_control_plane\n";
-        assert_eq!(roles(text, &Wish::default()).0, "a | a");
+        assert_eq!(roles(text, &RoleOptions::default()).0, "a | a");
     }
 
     #[test]
     fn control_planes_can_be_named_one_by_one() {
-        let wish = Wish {
+        let role_options = RoleOptions {
             control_planes: vec!["a".into()],
-            ..Wish::default()
+            ..RoleOptions::default()
         };
-        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &wish).0, "a | c b");
-        let wish = Wish {
+        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &role_options).0, "a | c b");
+        let role_options = RoleOptions {
             control_planes: ["a", "b", "c"].map(String::from).to_vec(),
-            ..Wish::default()
+            ..RoleOptions::default()
         };
-        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &wish).0, "a b c | ");
+        assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &role_options).0, "a b c | ");
     }
 
     #[test]
     fn unknown_groups_are_listed_with_their_sizes() {
-        let (_, said) = roles("[web]\na\nb\n[db]\nc\n", &Wish::default());
+        let (_, said) = roles("[web]\na\nb\n[db]\nc\n", &RoleOptions::default());
         assert!(said.contains("web (2), db (1)"), "{said}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::listing::{self, Export};
 use crate::tree::{Disk, Files};
-use crate::{Request, Surroundings, Understood, config::Config, read};
+use crate::{Environment, Request, Understood, config::Config, read};
 use landfall_core::explain::Code;
 use landfall_core::explain::Diagnosis;
 use landfall_core::inventory::{Node, Role};
@@ -19,8 +19,8 @@ fn fixture(name: &str) -> (PathBuf, String) {
 }
 
 /// Says that the local user is `me`.
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn environment() -> Environment {
+    Environment {
         env: BTreeMap::from([("USER".to_owned(), "me".to_owned())]),
         cwd: "/w".into(),
     }
@@ -36,14 +36,14 @@ fn request(path: &str) -> Request {
 fn desired(name: &str) -> Desired {
     let (path, _) = fixture(name);
     let request = request(path.to_str().unwrap());
-    read(&request, &Config::default(), &surroundings(), &Disk)
+    read(&request, &Config::default(), &environment(), &Disk)
         .unwrap()
         .desired
 }
 
 /// Reads an inventory of these files; the local user is `me`.
 fn files(path: &str, files: &[(&str, &str)]) -> Result<Understood, Vec<Diagnosis>> {
-    read(&request(path), &Config::default(), &surroundings(), &Files::of(files))
+    read(&request(path), &Config::default(), &environment(), &Files::of(files))
 }
 
 /// Reads an inventory with no files beside it; the local user is `me`.
@@ -140,7 +140,7 @@ fn variables_are_those_that_ansible_prints() {
 fn three_errors_are_all_named_and_no_secret_is() {
     let (path, _) = fixture("three-errors.ini");
     let request = request(path.to_str().unwrap());
-    let problems = read(&request, &Config::default(), &surroundings(), &Disk).unwrap_err();
+    let problems = read(&request, &Config::default(), &environment(), &Disk).unwrap_err();
     let all = problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>().join("\n");
     assert_eq!(problems.len(), 3, "{all}");
     for wanted in [

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Takes events while something runs.
-pub type Say<'a> = &'a (dyn Fn(EventKind) + Sync);
+pub type Emit<'a> = &'a (dyn Fn(EventKind) + Sync);
 
 /// Who holds the lease in this session.
 #[derive(Debug, Clone)]

@@ -94,7 +94,7 @@ impl Output {
     }
 }
 
-enum News {
+enum ChildEvent {
     Line { from_stdout: bool, text: String },
     Stdout(Vec<u8>),
     Closed,
@@ -187,7 +187,7 @@ impl Children {
         };
         let group = child.id() as i32;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (tell, news) = channel();
+        let (tell, events) = channel();
         if let Some(stdout) = stdout {
             read_lines(stdout, true, tell.clone());
         }
@@ -197,7 +197,7 @@ impl Children {
         thread::spawn(move || {
             let status = child.wait();
             // The receiver is gone when the deadline passed.
-            let _ = tell.send(News::Exit(status));
+            let _ = tell.send(ChildEvent::Exit(status));
         });
         let result = thread::scope(|scope| {
             let feeder = stdin.map(|stdin| {
@@ -212,7 +212,7 @@ impl Children {
                     Input::Feed(feed) => feed(stdin),
                 })
             });
-            let result = self.follow(&news, group, &job.argv, job.deadline, job.on_line, job.secret_stdout);
+            let result = self.follow(&events, group, &job.argv, job.deadline, job.on_line, job.secret_stdout);
             if result.is_err() {
                 kill_group(group);
             }
@@ -232,7 +232,7 @@ impl Children {
 
     fn follow(
         &self,
-        news: &Receiver<News>,
+        events: &Receiver<ChildEvent>,
         group: i32,
         argv: &[String],
         deadline: Instant,
@@ -258,8 +258,8 @@ impl Children {
                     tail: tail.into(),
                 });
             }
-            match news.recv_timeout(LOOK_EVERY) {
-                Ok(News::Line { from_stdout, text }) => {
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(ChildEvent::Line { from_stdout, text }) => {
                     if from_stdout && secret_stdout {
                         continue;
                     }
@@ -277,9 +277,9 @@ impl Children {
                     }
                     tail.push_back(text);
                 }
-                Ok(News::Stdout(bytes)) => stdout = bytes,
-                Ok(News::Closed) => open -= 1,
-                Ok(News::Exit(status)) => {
+                Ok(ChildEvent::Stdout(bytes)) => stdout = bytes,
+                Ok(ChildEvent::Closed) => open -= 1,
+                Ok(ChildEvent::Exit(status)) => {
                     let status = status.map_err(|source| AgentError::Kernel {
                         what: format!("waiting for {}", argv[0]),
                         source,
@@ -304,7 +304,7 @@ impl Children {
     }
 }
 
-fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<News>) {
+fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<ChildEvent>) {
     thread::spawn(move || {
         let mut reader = BufReader::with_capacity(32 * 1024, pipe);
         let mut whole = Vec::new();
@@ -315,14 +315,14 @@ fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<
             }
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
-            if tell.send(News::Line { from_stdout, text }).is_err() {
+            if tell.send(ChildEvent::Line { from_stdout, text }).is_err() {
                 return;
             }
         }
         if from_stdout {
-            let _ = tell.send(News::Stdout(whole));
+            let _ = tell.send(ChildEvent::Stdout(whole));
         }
-        let _ = tell.send(News::Closed);
+        let _ = tell.send(ChildEvent::Closed);
     });
 }
 

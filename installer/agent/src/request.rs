@@ -47,15 +47,15 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
     }
     let stream = Mutex::new(stream);
     let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
-    let say = |event: EventKind| send(&mut lock(), &Reply::Event { event });
+    let emit = |event: EventKind| send(&mut lock(), &Reply::Event { event });
     let result = match &request {
         Request::PutBlob { digest, size_bytes } => value(blobs::put(agent, digest, *size_bytes, &mut *lock())),
         Request::PutSecret { id, size_bytes } => {
             value(take_secret(agent, *size_bytes, &mut *lock()).map(|secret| agent.keep_secret(id.clone(), secret)))
         }
         Request::ReadSecret { path } => return read_secret(agent, path, &mut lock()),
-        Request::RunStep { step } => interpret::run_step(agent, step, &say).map(to_value),
-        Request::UndoStep { step } => value(undo::undo_newest(agent, step, &say)),
+        Request::RunStep { step } => interpret::run_step(agent, step, &emit).map(to_value),
+        Request::UndoStep { step } => value(undo::undo_newest(agent, step, &emit)),
         quiet => answer_quiet(agent, quiet),
     };
     let reply = match result {

@@ -1,7 +1,7 @@
 //! Taking back entries of the journal. Every entry's undo is journalled and may run any number of times; what cannot be taken back is
 //! named and the rest goes on. The order is the plan's (`landfall_core::plan::undo`).
 
-use crate::agent::{Agent, Say};
+use crate::agent::{Agent, Emit};
 use crate::blobs;
 use crate::child::Job;
 use crate::claims::{self, Left, Removal};
@@ -30,7 +30,7 @@ pub fn make_room(agent: &Agent) -> Result<()> {
 }
 
 /// Takes back the newest entry of one step alone, with everything that belongs to it.
-pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome> {
+pub fn undo_newest(agent: &Agent, step: &StepId, emit: Emit) -> Result<UndoOutcome> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
     let Some(entry) = entry else {
         return Ok(UndoOutcome {
@@ -38,7 +38,7 @@ pub fn undo_newest(agent: &Agent, step: &StepId, say: Say) -> Result<UndoOutcome
             residue: vec![],
         });
     };
-    let residue = take_back_entry(agent, &entry, say)?;
+    let residue = take_back_entry(agent, &entry, emit)?;
     if let Undo::RestorePath { path, .. } = &entry.undo
         && path.starts_with(layout::UNIT_DIR)
         && let Some(unit) = path.file_name().and_then(|name| name.to_str())
@@ -79,16 +79,16 @@ pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
 
 /// Takes back the newest entry of a step. A superseded one only leaves the journal: an older entry puts the same thing back. Returns a
 /// line for each thing that stays.
-pub fn take_back(agent: &Agent, step: &StepId, superseded: bool, say: Say) -> Result<Vec<String>> {
+pub fn take_back(agent: &Agent, step: &StepId, superseded: bool, emit: Emit) -> Result<Vec<String>> {
     let entry = agent.journal(|journal| Ok(journal.own().newest(step).cloned()))?;
     let Some(mut entry) = entry else { return Ok(vec![]) };
     if superseded {
         entry.undo = Undo::Nothing;
     }
-    take_back_entry(agent, &entry, say)
+    take_back_entry(agent, &entry, emit)
 }
 
-fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>> {
+fn take_back_entry(agent: &Agent, entry: &Entry, emit: Emit) -> Result<Vec<String>> {
     agent.holder()?;
     if agent.children.is_stopping() {
         return Err(AgentError::Stopped);
@@ -98,7 +98,7 @@ fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>
         agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
     }
     let began = Instant::now();
-    let residue = match act(agent, &entry.undo, say) {
+    let residue = match act(agent, &entry.undo, emit) {
         Err(AgentError::Stopped) => return Err(AgentError::Stopped),
         Err(error) => vec![error.line()],
         // Half of it was left undone because the session ends: that is no residue.
@@ -108,7 +108,7 @@ fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>
     if residue.is_empty() {
         agent.record(Record::Undone { step: step.clone() }, Durability::Buffered)?;
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        say(EventKind::Undone { step, took_ms });
+        emit(EventKind::Undone { step, took_ms });
         return Ok(vec![]);
     }
     let why = residue.join("; ");
@@ -117,7 +117,7 @@ fn take_back_entry(agent: &Agent, entry: &Entry, say: Say) -> Result<Vec<String>
         why: why.clone(),
     };
     agent.record(failed, Durability::Buffered)?;
-    say(EventKind::Residue {
+    emit(EventKind::Residue {
         step: step.clone(),
         text: why,
     });
@@ -148,7 +148,7 @@ fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
 }
 
-fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
+fn act(agent: &Agent, undo: &Undo, emit: Emit) -> Result<Vec<String>> {
     let host = &agent.host;
     let left = match undo {
         // Objects and effects are off the node: the engine takes them back.
@@ -158,7 +158,7 @@ fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
             Left::default()
         }
         Undo::RemoveDirectory { paths } => {
-            remove_directories(agent, paths, say)?;
+            remove_directories(agent, paths, emit)?;
             Left::default()
         }
         Undo::RemoveHostsLines { lines } => {
@@ -223,16 +223,16 @@ fn act(agent: &Agent, undo: &Undo, say: Say) -> Result<Vec<String>> {
         }
     };
     for text in left.notes {
-        say(EventKind::Note { text });
+        emit(EventKind::Note { text });
     }
     Ok(left.residue)
 }
 
 /// Ends an undo on this node: systemd forgets unit files that went, and modules go that nobody uses any more. What stays is a note.
-pub fn finish(agent: &Agent, units: &[String], modules: &[String], say: Say) -> Result<()> {
+pub fn finish(agent: &Agent, units: &[String], modules: &[String], emit: Emit) -> Result<()> {
     agent.holder()?;
     for text in claims::unload_modules(&agent.host, modules) {
-        say(EventKind::Note { text });
+        emit(EventKind::Note { text });
     }
     let units: Vec<&str> = units.iter().map(String::as_str).collect();
     if units.is_empty() {
@@ -243,7 +243,7 @@ pub fn finish(agent: &Agent, units: &[String], modules: &[String], say: Say) -> 
 }
 
 /// Removes directories that are empty. One that holds something when its turn comes holds what landfall did not make, and stays with it.
-fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> {
+fn remove_directories(agent: &Agent, paths: &[PathBuf], emit: Emit) -> Result<()> {
     for path in paths {
         let real: &Path = &agent.host.at(path);
         match rustix::fs::rmdir(real) {
@@ -253,7 +253,7 @@ fn remove_directories(agent: &Agent, paths: &[PathBuf], say: Say) -> Result<()> 
                     "the directory {} stays: it holds what landfall did not make",
                     path.display()
                 );
-                say(EventKind::Note { text });
+                emit(EventKind::Note { text });
                 return Ok(());
             }
             Err(errno) => return Err(io_at("removing", real)(errno.into())),

@@ -4,7 +4,7 @@ use crate::args::{Common, InventoryArgs};
 use crate::passwords;
 use landfall_ansible::config::{self, Config};
 use landfall_ansible::tree::Disk;
-use landfall_ansible::{Keys, Request, Surroundings, Understood, Wish};
+use landfall_ansible::{Environment, Keys, Request, RoleOptions, Understood};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::spec::{Desired, parse};
 use std::path::{Path, PathBuf};
@@ -26,20 +26,20 @@ pub fn read(args: &InventoryArgs) -> Result<Understood, Vec<Diagnosis>> {
             notices: vec![],
         });
     }
-    let (request, config, surroundings) = request(args)?;
-    landfall_ansible::read(&request, &config, &surroundings, &Disk)
+    let (request, config, environment) = request(args)?;
+    landfall_ansible::read(&request, &config, &environment, &Disk)
 }
 
 /// Returns what the flags and Ansible's settings ask for; asks for passwords where they say so.
-pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Surroundings), Vec<Diagnosis>> {
+pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), Vec<Diagnosis>> {
     let one = |diagnosis| vec![diagnosis];
-    let surroundings = Surroundings {
+    let environment = Environment {
         env: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         cwd: std::env::current_dir().unwrap_or_default(),
     };
-    let config = config::find(&Disk, &surroundings.env, &surroundings.cwd).map_err(one)?;
+    let config = config::find(&Disk, &environment.env, &environment.cwd).map_err(one)?;
     let sources = if args.sources.is_empty() {
         config.inventory.clone()
     } else {
@@ -55,11 +55,11 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Surroundings), 
     let request = Request {
         sources,
         playbook_dir: args.playbook_dir.clone(),
-        wish: Wish {
+        role_options: RoleOptions {
             control_plane: args.control_plane_group.clone(),
             worker: args.worker_group.clone(),
             control_planes: args.control_planes.clone(),
-            ..Wish::default()
+            ..RoleOptions::default()
         },
         user: args.user.clone(),
         private_key: args.private_key.clone(),
@@ -68,7 +68,7 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Surroundings), 
         extra_vars: args.extra_vars.clone(),
         keys: vault_keys(args, &config).map_err(one)?,
     };
-    Ok((request, config, surroundings))
+    Ok((request, config, environment))
 }
 
 fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> {

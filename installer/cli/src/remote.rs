@@ -8,7 +8,7 @@ use landfall_core::inventory::Node;
 use landfall_core::name::RunId;
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
-use landfall_engine::run::{CancelToken, Connector, Surroundings};
+use landfall_engine::run::{CancelToken, Connector, RunContext};
 use landfall_ssh::{SshOptions, SshTransport};
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,11 +26,11 @@ impl Connector for SshConnector {
 }
 
 /// Collects everything a run needs, and lets ^C end it.
-pub fn surroundings(
+pub fn run_context(
     common: &Common,
     sink: Arc<dyn EventSink>,
     report: Option<PathBuf>,
-) -> Result<Surroundings, Diagnosis> {
+) -> Result<RunContext, Diagnosis> {
     let internal =
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
     let known_hosts = expand_home(&common.known_hosts);
@@ -44,7 +44,7 @@ pub fn surroundings(
     };
     let cancel = CancelToken::default();
     on_interrupt(cancel.clone(), Arc::clone(&sink)).map_err(internal("signals cannot be caught"))?;
-    Ok(Surroundings {
+    Ok(RunContext {
         connector: Arc::new(SshConnector { options }),
         sink,
         cancel,

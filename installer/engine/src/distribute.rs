@@ -1,6 +1,6 @@
 //! Brings blobs to nodes: asks what is there, sends what is missing, in the order in which steps need it.
 
-use crate::fleet::{Sessions, Voice};
+use crate::fleet::{EventEmitter, Sessions};
 use crate::run::CancelToken;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
@@ -42,7 +42,7 @@ pub fn push(
     steps: &BTreeMap<NodeName, Vec<Step>>,
     arrival: &dyn Arrival,
     cancel: &CancelToken,
-    voice: &Voice,
+    emitter: &EventEmitter,
 ) -> BTreeMap<NodeName, u64> {
     let nodes: Vec<_> = steps
         .iter()
@@ -50,13 +50,13 @@ pub fn push(
         .collect();
     let sent = crate::fleet::each(&nodes, |(session, steps)| {
         let sent = AtomicU64::new(0);
-        if let Err(diagnosis) = push_to(bundle, session, steps, arrival, cancel, voice, &sent) {
+        if let Err(diagnosis) = push_to(bundle, session, steps, arrival, cancel, emitter, &sent) {
             arrival.failed(session.name(), diagnosis);
         }
         let bytes = sent.into_inner();
         if bytes > 0 {
             // What was sent of a blob that broke off counts too.
-            voice.say(Some(session.name()), EventKind::PushProgress { bytes });
+            emitter.emit(Some(session.name()), EventKind::PushProgress { bytes });
         }
         (session.name().clone(), bytes)
     });
@@ -69,7 +69,7 @@ fn push_to(
     steps: &[Step],
     arrival: &dyn Arrival,
     cancel: &CancelToken,
-    voice: &Voice,
+    emitter: &EventEmitter,
     sent: &AtomicU64,
 ) -> Result<(), Diagnosis> {
     let mut order = Vec::new();
@@ -92,7 +92,7 @@ fn push_to(
         missing.push((digest, entry.size_bytes));
     }
     let bytes = missing.iter().map(|(_, size)| size).sum();
-    voice.say(Some(session.name()), EventKind::PushPlanned { bytes });
+    emitter.emit(Some(session.name()), EventKind::PushPlanned { bytes });
     missing.reverse();
     let queue = Mutex::new(missing);
     let workers = [(); SIDE_BY_SIDE];
@@ -109,7 +109,7 @@ fn push_to(
             let mut counted = Counted {
                 inner: blob,
                 session,
-                voice,
+                emitter,
                 sent,
                 unreported: 0,
             };
@@ -129,7 +129,7 @@ fn push_to(
 struct Counted<'a, R> {
     inner: R,
     session: &'a NodeSession,
-    voice: &'a Voice,
+    emitter: &'a EventEmitter,
     sent: &'a AtomicU64,
     unreported: u64,
 }
@@ -137,7 +137,7 @@ struct Counted<'a, R> {
 impl<R> Counted<'_, R> {
     fn report(&mut self) {
         self.unreported = 0;
-        self.voice.say(
+        self.emitter.emit(
             Some(self.session.name()),
             EventKind::PushProgress {
                 bytes: self.sent.load(Ordering::Relaxed),

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Formed};
 use crate::distribute::{Arrival, blobs_of, push};
-use crate::fleet::{Sessions, Voice};
+use crate::fleet::{EventEmitter, Sessions};
 use crate::run::CancelToken;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
@@ -39,7 +39,7 @@ pub struct Executor<'a> {
     /// Set by ^C.
     pub cancel: &'a CancelToken,
     /// Events.
-    pub voice: &'a Voice,
+    pub emitter: &'a EventEmitter,
 }
 
 /// What came of running a plan.
@@ -109,7 +109,7 @@ impl Executor<'_> {
         }
         let bytes_sent = thread::scope(|scope| {
             let pusher = scope.spawn(|| match self.bundle {
-                Some(bundle) => push(bundle, self.sessions, &by_node, &shared, self.cancel, self.voice),
+                Some(bundle) => push(bundle, self.sessions, &by_node, &shared, self.cancel, self.emitter),
                 None => BTreeMap::new(),
             });
             self.hand_out(scope, plan, satisfied, &todo, &shared);
@@ -186,7 +186,7 @@ impl Executor<'_> {
     fn run_step(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
         let start = Instant::now();
         let (id, stage, node) = (step.id.clone(), step.stage, Some(&step.node));
-        self.voice.say(
+        self.emitter.emit(
             node,
             EventKind::StepStarted {
                 step: id.clone(),
@@ -202,7 +202,7 @@ impl Executor<'_> {
         match &result {
             Ok(outcome) => {
                 let changed = outcome.changed;
-                self.voice.say(
+                self.emitter.emit(
                     node,
                     EventKind::StepFinished {
                         step: id,
@@ -214,7 +214,7 @@ impl Executor<'_> {
             }
             Err(diagnosis) => {
                 let diagnosis = diagnosis.clone();
-                self.voice.say(
+                self.emitter.emit(
                     node,
                     EventKind::StepFailed {
                         step: id,
@@ -232,7 +232,7 @@ impl Executor<'_> {
             // Asked of the other nodes: the one that leaves may be the one that is broken.
             let formed = Formed::by(self.owned.values());
             self.cluster
-                .remove_effects(self.sessions, &step.node, effects, formed, self.voice)?;
+                .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)?;
             return Ok(unchanged());
         }
         let session = self.sessions.get(&step.node).ok_or_else(|| {
@@ -245,7 +245,7 @@ impl Executor<'_> {
         if step.action.runs_in_cluster() {
             let changed = self
                 .cluster
-                .run(session, self.journals, step, self.cancel, self.voice)?;
+                .run(session, self.journals, step, self.cancel, self.emitter)?;
             return Ok(StepOutcome {
                 changed,
                 residue: vec![],
@@ -266,7 +266,7 @@ impl Executor<'_> {
 
     fn run_on_node(&self, step: &Step, session: &NodeSession) -> Result<StepOutcome, Diagnosis> {
         session.ask_with(&Request::RunStep { step: step.clone() }, None, &mut |event| {
-            self.voice.say(Some(&step.node), event);
+            self.emitter.emit(Some(&step.node), event);
         })
     }
 
@@ -325,7 +325,7 @@ impl Executor<'_> {
             Action::Run { effects, .. } | Action::Bootstrap { effects, .. } => {
                 let formed = Formed::by(self.owned.values());
                 self.cluster
-                    .remove_effects(self.sessions, &step.node, effects, formed, self.voice)
+                    .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)
             }
             _ => Ok(()),
         }
@@ -334,7 +334,7 @@ impl Executor<'_> {
     fn take_back(&self, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
         let request = Request::UndoStep { step: step.id.clone() };
         let undone: UndoOutcome = session.ask_with(&request, None, &mut |event| {
-            self.voice.say(Some(&step.node), event);
+            self.emitter.emit(Some(&step.node), event);
         })?;
         if undone.residue.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! All nodes of a run: connected side by side, asked side by side.
 
-use crate::run::Surroundings;
+use crate::run::RunContext;
 use crate::session::{AgentPlace, AgentProgram, NodeSession};
 use landfall_core::event::{Event, EventKind, Phase, RunCounts};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
@@ -15,24 +15,24 @@ use std::time::Instant;
 
 /// Stamps events with the time since the run began and passes them to the sink; counts steps by how they came out.
 #[derive(Clone)]
-pub struct Voice {
+pub struct EventEmitter {
     began: Instant,
     sink: Arc<dyn landfall_core::event::EventSink>,
     counts: Arc<Mutex<RunCounts>>,
 }
 
-impl Voice {
+impl EventEmitter {
     /// Starts the run's clock.
-    pub fn new(around: &Surroundings) -> Self {
+    pub fn new(ctx: &RunContext) -> Self {
         Self {
             began: Instant::now(),
-            sink: Arc::clone(&around.sink),
+            sink: Arc::clone(&ctx.sink),
             counts: Arc::default(),
         }
     }
 
     /// Says something about a node or the whole run.
-    pub fn say(&self, node: Option<&NodeName>, kind: EventKind) {
+    pub fn emit(&self, node: Option<&NodeName>, kind: EventKind) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&kind);
         self.sink.emit(Event {
             at_ms: millis(self.began),
@@ -44,7 +44,7 @@ impl Voice {
     /// Says which run this is and how many steps it will do or take back.
     pub fn planned(&self, run: Option<&RunId>, steps: usize) {
         if let Some(run) = run.cloned() {
-            self.say(None, EventKind::RunPlanned { run, steps });
+            self.emit(None, EventKind::RunPlanned { run, steps });
         }
     }
 
@@ -56,16 +56,16 @@ impl Voice {
             counts: *self.counts.lock().unwrap_or_else(PoisonError::into_inner),
             duration_ms: millis(self.began),
         };
-        self.say(None, kind);
+        self.emit(None, kind);
     }
 
     /// Runs `work` as a phase.
     pub fn phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
-        self.say(None, EventKind::PhaseStarted { phase });
+        self.emit(None, EventKind::PhaseStarted { phase });
         let result = work();
         let took_ms = millis(start);
-        self.say(None, EventKind::PhaseFinished { phase, took_ms });
+        self.emit(None, EventKind::PhaseFinished { phase, took_ms });
         result
     }
 }
@@ -78,15 +78,20 @@ fn millis(since: Instant) -> u64 {
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
 
 /// Connects to all machines at once. Returns the sessions that stand and what went wrong with the others.
-pub fn connect(nodes: &[&Node], place: AgentPlace, around: &Surroundings, voice: &Voice) -> (Sessions, Vec<Diagnosis>) {
-    let program = match AgentProgram::read(&around.agent_program) {
+pub fn connect(
+    nodes: &[&Node],
+    place: AgentPlace,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
+) -> (Sessions, Vec<Diagnosis>) {
+    let program = match AgentProgram::read(&ctx.agent_program) {
         Ok(program) => program,
         Err(diagnosis) => return (Sessions::new(), vec![diagnosis]),
     };
     let results = each(nodes, |node| {
-        let transport = around.connector.connect(node).map_err(|d| d.on(&node.name))?;
+        let transport = ctx.connector.connect(node).map_err(|d| d.on(&node.name))?;
         let session = NodeSession::start(node, transport, &program, place)?;
-        voice.say(Some(&node.name), EventKind::Connected);
+        emitter.emit(Some(&node.name), EventKind::Connected);
         Ok(session)
     });
     let mut sessions = Sessions::new();
@@ -115,10 +120,10 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
 }
 
 /// Takes the lease of every node, or says why not.
-pub fn lease(sessions: &Sessions, command: &str, cluster: &str, around: &Surroundings) -> Result<(), Vec<Diagnosis>> {
+pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext) -> Result<(), Vec<Diagnosis>> {
     let request = Request::Lease {
-        run: around.run.clone(),
-        owner: around.owner.clone(),
+        run: ctx.run.clone(),
+        owner: ctx.owner.clone(),
         command: command.to_owned(),
         cluster: cluster.to_owned(),
     };

@@ -1,8 +1,8 @@
 //! The commands that only look: verify, status, kubeconfig.
 
 use crate::cluster::{Cluster, is_node_ready};
-use crate::fleet::{self, Sessions, Voice};
-use crate::run::{NodeStatus, Outcome, Surroundings};
+use crate::fleet::{self, EventEmitter, Sessions};
+use crate::run::{NodeStatus, Outcome, RunContext};
 use crate::session::AgentPlace;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
@@ -21,18 +21,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// See [`crate::run::verify`].
-pub fn verify(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
+pub fn verify(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase(Phase::Connect, || {
-        fleet::connect(&members, AgentPlace::Member, around, voice)
+    let (sessions, errors) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
     });
     if sessions.is_empty() {
         outcome.errors = errors;
         return outcome;
     }
     let machines: Vec<&Node> = desired.inventory.outside().collect();
-    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::Visitor, around, voice);
+    let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::External, ctx, emitter);
     let named = |prefix: &'static str| {
         move |d: Diagnosis| {
             let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
@@ -41,7 +41,7 @@ pub fn verify(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcom
     };
     let mut unreachable: Vec<_> = errors.into_iter().map(named("node")).collect();
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
-    verify_over(desired, &sessions, &outside, &unreachable, around, voice, &mut outcome);
+    verify_over(desired, &sessions, &outside, &unreachable, ctx, emitter, &mut outcome);
     fleet::close(&outside);
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
@@ -54,11 +54,11 @@ pub fn verify_over(
     sessions: &Sessions,
     outside: &Sessions,
     unreachable: &[(String, Diagnosis)],
-    around: &Surroundings,
-    voice: &Voice,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
     outcome: &mut Outcome,
 ) {
-    match crate::verify::verify(desired, sessions, outside, unreachable, around, voice) {
+    match crate::verify::verify(desired, sessions, outside, unreachable, ctx, emitter) {
         Ok(report) => outcome.verify = Some(report),
         Err(diagnosis) => {
             outcome.errors.extend(unreachable.iter().map(|(_, d)| d.clone()));
@@ -68,11 +68,11 @@ pub fn verify_over(
 }
 
 /// See [`crate::run::status`].
-pub fn status(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
+pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = voice.phase(Phase::Connect, || {
-        fleet::connect(&members, AgentPlace::Member, around, voice)
+    let (sessions, errors) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
     });
     for error in errors {
         if let Some(name) = error.node.clone() {
@@ -177,11 +177,11 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
 }
 
 /// See [`crate::run::kubeconfig`].
-pub fn kubeconfig(desired: &Desired, around: &Surroundings, voice: &Voice) -> Outcome {
+pub fn kubeconfig(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
     let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
-    let (sessions, errors) = voice.phase(Phase::Connect, || {
-        fleet::connect(&control_planes, AgentPlace::Member, around, voice)
+    let (sessions, errors) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&control_planes, AgentPlace::Member, ctx, emitter)
     });
     for node in &control_planes {
         let Some(session) = sessions.get(&node.name) else {

@@ -3,9 +3,9 @@
 use crate::cluster::Cluster;
 use crate::distribute::blobs_of;
 use crate::execute::{Executed, Executor};
-use crate::fleet::{self, Sessions, Voice};
+use crate::fleet::{self, EventEmitter, Sessions};
 use crate::present::Present;
-use crate::run::{InstallOptions, OnFailure, Outcome, Surroundings, Until};
+use crate::run::{InstallOptions, OnFailure, Outcome, RunContext, Until};
 use crate::session::{AgentPlace, NodeSession};
 use crate::{adopt, inspect, render, undo};
 use landfall_bundle::BundleFile;
@@ -45,15 +45,15 @@ pub fn install(
     desired: &Desired,
     bundle: &BundleFile,
     options: &InstallOptions,
-    around: &Surroundings,
-    voice: &Voice,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
 ) -> Outcome {
     let mut run = InstallRun {
         desired,
         bundle,
         options,
-        around,
-        voice: voice.clone(),
+        ctx,
+        emitter: emitter.clone(),
         sessions: Sessions::new(),
         outside: Sessions::new(),
         cluster: Cluster::default(),
@@ -73,8 +73,8 @@ struct InstallRun<'a> {
     desired: &'a Desired,
     bundle: &'a BundleFile,
     options: &'a InstallOptions,
-    around: &'a Surroundings,
-    voice: Voice,
+    ctx: &'a RunContext,
+    emitter: EventEmitter,
     sessions: Sessions,
     outside: Sessions,
     cluster: Cluster,
@@ -100,8 +100,8 @@ impl InstallRun<'_> {
     /// The story of an install. An error before `begin` leaves every node as it was.
     fn phases(&mut self) -> Result<(), Vec<Diagnosis>> {
         self.connect()?;
-        fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, self.around)?;
-        self.outcome.run = Some(self.around.run.clone());
+        fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, self.ctx)?;
+        self.outcome.run = Some(self.ctx.run.clone());
         let mut present = self.look()?;
         let facts = self.gather_facts()?;
         self.adopt(&mut present, &facts)?;
@@ -130,11 +130,11 @@ impl InstallRun<'_> {
     fn connect(&mut self) -> Result<(), Vec<Diagnosis>> {
         let members: Vec<&Node> = self.desired.inventory.members().collect();
         let machines: Vec<&Node> = self.desired.inventory.outside().collect();
-        let (around, voice) = (self.around, &self.voice);
-        let ((sessions, absent), (outside, errors)) = voice.phase(Phase::Connect, || {
+        let (ctx, emitter) = (self.ctx, &self.emitter);
+        let ((sessions, absent), (outside, errors)) = emitter.phase(Phase::Connect, || {
             std::thread::scope(|scope| {
-                let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::Visitor, around, voice));
-                let members = fleet::connect(&members, AgentPlace::Member, around, voice);
+                let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::External, ctx, emitter));
+                let members = fleet::connect(&members, AgentPlace::Member, ctx, emitter);
                 let outside = outside.join();
                 (
                     members,
@@ -184,7 +184,7 @@ impl InstallRun<'_> {
     }
 
     fn gather_facts(&self) -> Result<BTreeMap<NodeName, NodeFacts>, Vec<Diagnosis>> {
-        self.voice.phase(Phase::Facts, || {
+        self.emitter.phase(Phase::Facts, || {
             fleet::ask_all(&self.sessions, |name| {
                 let node = self.desired.inventory.node(name);
                 let node = node.expect("sessions are made from the inventory's nodes");
@@ -201,7 +201,7 @@ impl InstallRun<'_> {
         let control_planes = self.desired.inventory.control_planes();
         let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
         let session = session.ok_or_else(|| no_plan(PlanError::NoControlPlane))?;
-        let (uid, cluster) = (&self.around.new_uid, &self.cluster);
+        let (uid, cluster) = (&self.ctx.new_uid, &self.cluster);
         let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
         present.record = Some(record);
         self.outcome.record.clone_from(&present.record);
@@ -209,7 +209,7 @@ impl InstallRun<'_> {
     }
 
     fn preflight(&mut self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
-        let findings = self.voice.phase(Phase::Preflight, || {
+        let findings = self.emitter.phase(Phase::Preflight, || {
             let mut findings = preflight::check(self.desired, facts, &present.owned);
             if let Some(record) = &present.record {
                 let version = &self.bundle.index().kubernetes_version;
@@ -235,8 +235,8 @@ impl InstallRun<'_> {
 
     /// Plans, and finds out which steps are satisfied.
     fn plan(&mut self, present: Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Prepared, Vec<Diagnosis>> {
-        let voice = self.voice.clone();
-        let prepared = voice.phase(Phase::Plan, || {
+        let emitter = self.emitter.clone();
+        let prepared = emitter.phase(Phase::Plan, || {
             let upstream_dns = render::upstream_dns(self.desired, present.record.as_ref(), facts);
             let record = wanted_record(&MembershipInput {
                 desired: self.desired,
@@ -246,7 +246,7 @@ impl InstallRun<'_> {
                 kubernetes_version: &self.bundle.index().kubernetes_version,
                 bundle: self.bundle.index_digest(),
                 upstream_dns: &upstream_dns,
-                new_uid: &self.around.new_uid,
+                new_uid: &self.ctx.new_uid,
                 run: present.history.next_number(),
             });
             let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
@@ -263,7 +263,7 @@ impl InstallRun<'_> {
             })
         })?;
         let pending = pending(&prepared.plan, &prepared.satisfied);
-        self.voice.planned(self.outcome.run.as_ref(), pending.steps.len());
+        self.emitter.planned(self.outcome.run.as_ref(), pending.steps.len());
         self.outcome.plan = Some(pending);
         let made = PlanFile {
             version: PLAN_FILE_VERSION,
@@ -358,7 +358,7 @@ impl InstallRun<'_> {
 
     /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
     fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
-        self.voice.phase(Phase::CheckBundle, || {
+        self.emitter.phase(Phase::CheckBundle, || {
             let steps = prepared
                 .plan
                 .steps
@@ -374,11 +374,11 @@ impl InstallRun<'_> {
     fn begin(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
         let Prepared { present, record, .. } = prepared;
         let start = RunStart {
-            run: self.around.run.clone(),
+            run: self.ctx.run.clone(),
             number: Some(record.sequence.run),
             command: INSTALL.to_owned(),
-            owner: self.around.owner.clone(),
-            at_ms: self.around.at_ms,
+            owner: self.ctx.owner.clone(),
+            at_ms: self.ctx.at_ms,
             cluster: self.desired.spec.name.clone(),
             continues: present.history.unfinished().map(|run| run.number),
             takes_back: vec![],
@@ -414,17 +414,17 @@ impl InstallRun<'_> {
             journals: &self.control_planes(&prepared.record),
             on_done: &|step| record.note(step),
             cluster: &self.cluster,
-            cancel: &self.around.cancel,
-            voice: &self.voice,
+            cancel: &self.ctx.cancel,
+            emitter: &self.emitter,
         };
-        self.voice
+        self.emitter
             .phase(Phase::Execute, || executor.run(&prepared.plan, &prepared.satisfied))
     }
 
     fn succeeded(&mut self, executed: Executed) -> bool {
         self.outcome.changes = executed.changes;
         self.outcome.bytes_sent = executed.bytes_sent;
-        self.outcome.interrupted = self.around.cancel.is_cancelled();
+        self.outcome.interrupted = self.ctx.cancel.is_cancelled();
         self.outcome.errors.extend(executed.errors);
         if !executed.residue.is_empty() {
             let what = "what an earlier run left could not be taken back";
@@ -440,9 +440,9 @@ impl InstallRun<'_> {
 
     /// What serves the run alone goes also when it fails; everything else stays, or goes as the user asked.
     fn fail(&mut self, prepared: &Prepared) {
-        save_logs(self.around, &self.voice, &self.sessions, &self.outcome);
+        save_logs(self.ctx, &self.emitter, &self.sessions, &self.outcome);
         if self.options.on_failure == OnFailure::Rollback {
-            undo::take_back_own(&self.sessions, self.around, &self.voice, &mut self.outcome);
+            undo::take_back_own(&self.sessions, self.ctx, &self.emitter, &mut self.outcome);
             return;
         }
         for step in prepared.plan.steps.iter().filter(|s| s.ephemeral) {
@@ -479,17 +479,17 @@ impl InstallRun<'_> {
                 &self.sessions,
                 &self.outside,
                 &absent,
-                self.around,
-                &self.voice,
+                self.ctx,
+                &self.emitter,
                 &mut self.outcome,
             );
             let verify = self.outcome.verify.as_ref();
             let red = verify.map_or(0, |v| v.count(CellOutcome::Fail));
-            if red <= absent.len() || start.elapsed() >= SETTLE || self.around.cancel.is_cancelled() {
+            if red <= absent.len() || start.elapsed() >= SETTLE || self.ctx.cancel.is_cancelled() {
                 return;
             }
             let text = format!("{red} paths are not as expected yet; looking again");
-            self.voice.say(None, EventKind::Note { text });
+            self.emitter.emit(None, EventKind::Note { text });
             std::thread::sleep(SETTLE_PAUSE);
         }
     }
@@ -596,8 +596,8 @@ fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
 }
 
 /// Saves the ends of kubeadm's, kubelet's and containerd's logs of the nodes that failed, beside the report.
-fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome: &Outcome) {
-    let Some(directory) = &around.report_dir else { return };
+fn save_logs(ctx: &RunContext, emitter: &EventEmitter, sessions: &Sessions, outcome: &Outcome) {
+    let Some(directory) = &ctx.report_dir else { return };
     let nodes: BTreeSet<&NodeName> = outcome.errors.iter().filter_map(|e| e.node.as_ref()).collect();
     for node in nodes {
         let Some(session) = sessions.get(node) else { continue };
@@ -623,6 +623,6 @@ fn save_logs(around: &Surroundings, voice: &Voice, sessions: &Sessions, outcome:
             Ok(directory) => format!("logs of {node} are in {}", directory.display()),
             Err(error) => format!("logs of {node} could not be saved: {error}"),
         };
-        voice.say(Some(node), EventKind::Note { text });
+        emitter.emit(Some(node), EventKind::Note { text });
     }
 }

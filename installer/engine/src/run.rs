@@ -1,6 +1,6 @@
 //! The commands as functions: what they take and what comes of them.
 
-use crate::fleet::Voice;
+use crate::fleet::EventEmitter;
 use landfall_bundle::BundleFile;
 use landfall_core::cluster_record::{ClusterRecord, ClusterUid};
 use landfall_core::event::{BundleSummary, Command, EventKind, EventSink};
@@ -125,7 +125,7 @@ pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
 
 /// Everything a run needs from its surroundings.
-pub struct Surroundings {
+pub struct RunContext {
     /// Makes connections.
     pub connector: Arc<dyn Connector>,
     /// Takes events.
@@ -256,46 +256,46 @@ impl Outcome {
 }
 
 /// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
-pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, around: &Surroundings) -> Outcome {
+pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, ctx: &RunContext) -> Outcome {
     let command = match options.until {
         Until::Plan => Command::Plan,
         Until::Done => Command::Install,
     };
-    run(command, desired, Some(bundle), around, |voice| {
-        crate::install::install(desired, bundle, options, around, voice)
+    run(command, desired, Some(bundle), ctx, |emitter| {
+        crate::install::install(desired, bundle, options, ctx, emitter)
     })
 }
 
 /// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.
-pub fn verify(desired: &Desired, around: &Surroundings) -> Outcome {
-    run(Command::Verify, desired, None, around, |voice| {
-        crate::inspect::verify(desired, around, voice)
+pub fn verify(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Verify, desired, None, ctx, |emitter| {
+        crate::inspect::verify(desired, ctx, emitter)
     })
 }
 
 /// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster. `confirm` is asked once it
 /// is known what would go, and may refuse.
-pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, around: &Surroundings) -> Outcome {
+pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, ctx: &RunContext) -> Outcome {
     let name = match command {
         UndoCommand::Rollback => Command::Rollback,
         UndoCommand::Uninstall => Command::Uninstall,
     };
-    run(name, desired, None, around, |voice| {
-        crate::undo::undo(desired, command, until, confirm, around, voice)
+    run(name, desired, None, ctx, |emitter| {
+        crate::undo::undo(desired, command, until, confirm, ctx, emitter)
     })
 }
 
 /// Looks at what is installed; changes nothing.
-pub fn status(desired: &Desired, around: &Surroundings) -> Outcome {
-    run(Command::Status, desired, None, around, |voice| {
-        crate::inspect::status(desired, around, voice)
+pub fn status(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Status, desired, None, ctx, |emitter| {
+        crate::inspect::status(desired, ctx, emitter)
     })
 }
 
 /// Fetches an admin kubeconfig that works from here, when a control plane's API port can be reached from here.
-pub fn kubeconfig(desired: &Desired, around: &Surroundings) -> Outcome {
-    run(Command::Kubeconfig, desired, None, around, |voice| {
-        crate::inspect::kubeconfig(desired, around, voice)
+pub fn kubeconfig(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Kubeconfig, desired, None, ctx, |emitter| {
+        crate::inspect::kubeconfig(desired, ctx, emitter)
     })
 }
 
@@ -304,15 +304,15 @@ fn run(
     command: Command,
     desired: &Desired,
     bundle: Option<&BundleFile>,
-    around: &Surroundings,
-    work: impl FnOnce(&Voice) -> Outcome,
+    ctx: &RunContext,
+    work: impl FnOnce(&EventEmitter) -> Outcome,
 ) -> Outcome {
-    let voice = Voice::new(around);
+    let emitter = EventEmitter::new(ctx);
     let summary = |bundle: &BundleFile| {
         let path = bundle.path().display().to_string();
         BundleSummary::new(path, bundle.index_digest(), bundle.index())
     };
-    voice.say(
+    emitter.emit(
         None,
         EventKind::RunStarted {
             command,
@@ -323,19 +323,19 @@ fn run(
     );
     if bundle.is_some() {
         let text = "the bundle is not signed; its digests protect against damage, not against forgery".to_owned();
-        voice.say(None, EventKind::Warning { text });
+        emitter.emit(None, EventKind::Warning { text });
     }
-    let outcome = work(&voice);
+    let outcome = work(&emitter);
     for text in outcome.warnings.iter().cloned() {
-        voice.say(None, EventKind::Warning { text });
+        emitter.emit(None, EventKind::Warning { text });
     }
     if let Some(report) = outcome.verify.clone() {
-        voice.say(None, EventKind::Verified { report });
+        emitter.emit(None, EventKind::Verified { report });
     }
     let implied = outcome.implied_errors();
     for diagnosis in outcome.errors.iter().chain(&outcome.absent).chain(&implied).cloned() {
-        voice.say(None, EventKind::Error { diagnosis });
+        emitter.emit(None, EventKind::Error { diagnosis });
     }
-    voice.finished(outcome.exit_code(), outcome.rolled_back);
+    emitter.finished(outcome.exit_code(), outcome.rolled_back);
     outcome
 }

@@ -53,7 +53,7 @@ pub enum AgentPlace {
     /// A member: as root, in the state directory, kept for the next time.
     Member,
     /// An outside machine: as the login user, in a temporary directory that goes with the session.
-    Visitor,
+    External,
 }
 
 /// A running agent on a node.
@@ -78,15 +78,15 @@ impl NodeSession {
                 put_program(node, transport.as_mut(), program)?;
                 format!("exec {}/bin/landfall agent serve", layout::STATE_DIR)
             }
-            AgentPlace::Visitor => {
-                let directory = put_visitor(node, transport.as_mut(), program)?;
+            AgentPlace::External => {
+                let directory = upload_temporary_agent(node, transport.as_mut(), program)?;
                 // The shell stays as parent, so that the directory goes also when the agent is killed.
                 format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}")
             }
         };
         let child = match place {
             AgentPlace::Member => transport.spawn_root(&command),
-            AgentPlace::Visitor => transport.spawn(&command),
+            AgentPlace::External => transport.spawn(&command),
         };
         let child = child.map_err(|d| d.on(&node.name))?;
         Self::over(node.name.clone(), child, transport)
@@ -408,7 +408,11 @@ fn put_line(state: &str, sum: &str) -> String {
     )
 }
 
-fn put_visitor(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<String, Diagnosis> {
+fn upload_temporary_agent(
+    node: &Node,
+    transport: &mut dyn Transport,
+    program: &AgentProgram,
+) -> Result<String, Diagnosis> {
     let sum = program.digest.hex();
     let put = format!(
         "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/landfall.XXXXXX\") && cat > \"$d/landfall\" && \

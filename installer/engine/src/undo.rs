@@ -2,9 +2,9 @@
 
 use crate::cluster::Cluster;
 use crate::execute::Executor;
-use crate::fleet::{self, Sessions, Voice};
+use crate::fleet::{self, EventEmitter, Sessions};
 use crate::present::{Present, history_unclear};
-use crate::run::{CancelToken, Confirm, Outcome, Surroundings, UndoCommand, UndoSummary, Until};
+use crate::run::{CancelToken, Confirm, Outcome, RunContext, UndoCommand, UndoSummary, Until};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::{ClusterRecord, Sequence};
 use landfall_core::event::Phase;
@@ -26,20 +26,20 @@ pub fn undo(
     command: UndoCommand,
     until: Until,
     confirm: Confirm,
-    around: &Surroundings,
-    voice: &Voice,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, absent) = voice.phase(Phase::Connect, || {
-        fleet::connect(&members, AgentPlace::Member, around, voice)
+    let (sessions, absent) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
     });
     outcome.absent = absent;
     let mut run = UndoRun {
         desired,
         command,
-        around,
-        voice,
+        ctx,
+        emitter,
         sessions: &sessions,
     };
     if !sessions.is_empty()
@@ -56,8 +56,8 @@ pub fn undo(
 struct UndoRun<'a> {
     desired: &'a Desired,
     command: UndoCommand,
-    around: &'a Surroundings,
-    voice: &'a Voice,
+    ctx: &'a RunContext,
+    emitter: &'a EventEmitter,
     sessions: &'a Sessions,
 }
 
@@ -65,14 +65,14 @@ impl UndoRun<'_> {
     /// lease · read the journals · choose what goes · plan · ask · begin the run · take back · end the run
     fn phases(&mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
         let command = self.command.as_str();
-        fleet::lease(self.sessions, command, &self.desired.spec.name, self.around)?;
-        outcome.run = Some(self.around.run.clone());
+        fleet::lease(self.sessions, command, &self.desired.spec.name, self.ctx)?;
+        outcome.run = Some(self.ctx.run.clone());
         let present = Present::read_for(self.sessions, self.command)?;
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
             return Ok(());
         };
         let plan = plan_undo(&present.owned, &scope);
-        self.voice.planned(outcome.run.as_ref(), plan.steps.len());
+        self.emitter.planned(outcome.run.as_ref(), plan.steps.len());
         outcome.plan = Some(plan.clone());
         outcome.record.clone_from(&present.record);
         if until == Until::Plan || plan.steps.is_empty() {
@@ -91,7 +91,7 @@ impl UndoRun<'_> {
         let number = present.history.next_number();
         self.begin(&present, number, &runs)?;
         outcome.runs = runs;
-        take_back(self.sessions, &present.owned, &plan, self.voice, outcome);
+        take_back(self.sessions, &present.owned, &plan, self.emitter, outcome);
         // A run with something left stays open: the same command goes on with it.
         if outcome.errors.is_empty() && outcome.absent.is_empty() {
             self.end(&present, &scope, number, cluster_stays)?;
@@ -152,11 +152,11 @@ impl UndoRun<'_> {
     /// Writes the run's start into every journal that holds something.
     fn begin(&self, present: &Present, number: u64, runs: &[FleetRun]) -> Result<(), Vec<Diagnosis>> {
         let start = RunStart {
-            run: self.around.run.clone(),
+            run: self.ctx.run.clone(),
             number: Some(number),
             command: self.command.as_str().to_owned(),
-            owner: self.around.owner.clone(),
-            at_ms: self.around.at_ms,
+            owner: self.ctx.owner.clone(),
+            at_ms: self.ctx.at_ms,
             cluster: self.desired.spec.name.clone(),
             continues: None,
             takes_back: match self.command {
@@ -244,7 +244,7 @@ pub fn take_back(
     sessions: &Sessions,
     owned: &BTreeMap<NodeName, Ownership>,
     plan: &Plan,
-    voice: &Voice,
+    emitter: &EventEmitter,
     outcome: &mut Outcome,
 ) {
     let cluster = Cluster::default();
@@ -258,9 +258,9 @@ pub fn take_back(
         on_done: &|_| Ok(()),
         cluster: &cluster,
         cancel: &cancel,
-        voice,
+        emitter,
     };
-    let executed = voice.phase(Phase::Undo, || executor.run(plan, &BTreeSet::new()));
+    let executed = emitter.phase(Phase::Undo, || executor.run(plan, &BTreeSet::new()));
     outcome.changes += executed.changes;
     outcome.errors.extend(executed.errors);
     outcome.residue.extend(executed.residue);
@@ -278,14 +278,14 @@ pub fn take_back(
 }
 
 /// Takes back a run that failed: the entries of its own, and nothing of an earlier run.
-pub fn take_back_own(sessions: &Sessions, around: &Surroundings, voice: &Voice, outcome: &mut Outcome) {
+pub fn take_back_own(sessions: &Sessions, ctx: &RunContext, emitter: &EventEmitter, outcome: &mut Outcome) {
     let owned = match fleet::ask_all::<Ownership>(sessions, |_| Request::Ownership) {
         Ok(owned) => owned,
         Err(errors) => return outcome.errors.extend(errors),
     };
-    let scope = UndoScope::Runs(BTreeSet::from([around.run.clone()]));
+    let scope = UndoScope::Runs(BTreeSet::from([ctx.run.clone()]));
     let (changes, errors_before) = (outcome.changes, outcome.errors.len());
-    take_back(sessions, &owned, &plan_undo(&owned, &scope), voice, outcome);
+    take_back(sessions, &owned, &plan_undo(&owned, &scope), emitter, outcome);
     outcome.changes = changes;
     outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
     if outcome.rolled_back {

@@ -13,7 +13,7 @@ use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::Transport;
-use landfall_engine::run::{CancelToken, Connector, Surroundings};
+use landfall_engine::run::{CancelToken, Connector, RunContext};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -209,8 +209,8 @@ impl Fleet {
     }
 
     /// Returns what a run needs from its surroundings.
-    pub fn surroundings(&self, run: &str, owner: &str, sink: Arc<dyn EventSink>) -> Result<Surroundings> {
-        Ok(Surroundings {
+    pub fn run_context(&self, run: &str, owner: &str, sink: Arc<dyn EventSink>) -> Result<RunContext> {
+        Ok(RunContext {
             connector: Arc::clone(&self.0) as Arc<dyn Connector>,
             sink,
             cancel: CancelToken::default(),

@@ -15,7 +15,7 @@ pub mod run;
 pub mod system;
 pub mod unit;
 
-use crate::agent::{Agent, Say};
+use crate::agent::{Agent, Emit};
 use crate::claims;
 use crate::error::{AgentError, Result};
 use crate::journal_store::Durability;
@@ -39,7 +39,7 @@ pub struct Work<'a> {
     /// When it must be over.
     pub deadline: Instant,
     /// Takes events.
-    pub say: Say<'a>,
+    pub emit: Emit<'a>,
 }
 
 /// Judges a step by the journal and by what is there. Reads only.
@@ -50,11 +50,11 @@ pub fn check(agent: &Agent, step: &Step) -> Result<Verdict> {
 }
 
 /// Runs one step. Blocks until its deadline at most.
-pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<StepOutcome, Diagnosis> {
+pub fn run_step(agent: &Agent, step: &Step, emit: Emit) -> std::result::Result<StepOutcome, Diagnosis> {
     let outcome = if step.action.is_undo() {
-        take_back(agent, step, say)
+        take_back(agent, step, emit)
     } else {
-        perform(agent, step, say).map(|changed| StepOutcome {
+        perform(agent, step, emit).map(|changed| StepOutcome {
             changed,
             residue: vec![],
         })
@@ -63,11 +63,11 @@ pub fn run_step(agent: &Agent, step: &Step, say: Say) -> std::result::Result<Ste
 }
 
 /// Runs a step of an undo: its records are those of the undo itself.
-fn take_back(agent: &Agent, step: &Step, say: Say) -> Result<StepOutcome> {
+fn take_back(agent: &Agent, step: &Step, emit: Emit) -> Result<StepOutcome> {
     let residue = match &step.action {
         Action::BeginUndo { steps } => undo::begin(agent, steps).map(|()| vec![])?,
-        Action::TakeBack { step, superseded } => undo::take_back(agent, step, *superseded, say)?,
-        Action::FinishUndo { units, modules } => undo::finish(agent, units, modules, say).map(|()| vec![])?,
+        Action::TakeBack { step, superseded } => undo::take_back(agent, step, *superseded, emit)?,
+        Action::FinishUndo { units, modules } => undo::finish(agent, units, modules, emit).map(|()| vec![])?,
         _ => return Err(not_of_a_node()),
     };
     let changed = residue.is_empty() && matches!(step.action, Action::TakeBack { .. });
@@ -78,12 +78,12 @@ fn not_of_a_node() -> AgentError {
     AgentError::Refused("this step is not one that a node carries out".to_owned())
 }
 
-fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
+fn perform(agent: &Agent, step: &Step, emit: Emit) -> Result<bool> {
     agent.holder()?;
     let deadline = Instant::now() + Duration::from_secs(step.deadline_s);
     let mut entry = newest(agent, step)?;
     if entry.as_ref().is_some_and(|e| e.state != EntryState::Owned) {
-        let undone = undo::undo_newest(agent, &step.id, say)?;
+        let undone = undo::undo_newest(agent, &step.id, emit)?;
         if !undone.residue.is_empty() {
             return Err(AgentError::Residue(undone.residue));
         }
@@ -94,7 +94,7 @@ fn perform(agent: &Agent, step: &Step, say: Say) -> Result<bool> {
         step,
         owned: entry.as_ref(),
         deadline,
-        say,
+        emit,
     };
     if check(agent, step)?.is_satisfied() {
         consume_blobs(agent, &step.action);

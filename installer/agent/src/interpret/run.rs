@@ -23,7 +23,7 @@ pub fn run(work: &Work, argv: &[String], env: &[(String, String)], stdout: Optio
         said.1.push('\n');
         if !line.trim().is_empty() && said.0.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
             said.0 = Some(Instant::now());
-            (work.say)(EventKind::StepWaiting {
+            (work.emit)(EventKind::StepWaiting {
                 step: work.step.id.clone(),
                 text: line.trim().to_owned(),
             });

@@ -20,7 +20,7 @@ pub fn install(args: &Install) -> CommandResult {
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
@@ -31,7 +31,7 @@ pub fn install(args: &Install) -> CommandResult {
         on_failure,
         plan_file: args.plan.as_deref().map(read_plan).transpose()?,
     };
-    let outcome = run::install(&desired, &bundle, &options, &around);
+    let outcome = run::install(&desired, &bundle, &options, &ctx);
     if args.dry_run {
         show_plan(&args.common, &outcome);
         return Ok(reporter.close(vec![]));
@@ -64,9 +64,9 @@ pub fn plan(args: &Plan) -> CommandResult {
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, None)?;
     reporter.warn(&notices);
-    let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
     let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
-    let outcome = run::install(&desired, &bundle, &options, &around);
+    let outcome = run::install(&desired, &bundle, &options, &ctx);
     let mut problems = Vec::new();
     if let (Some(path), Some(file)) = (&args.write, &outcome.plan_file) {
         // It names machines, addresses and files, and holds whole objects.

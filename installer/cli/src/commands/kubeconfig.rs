@@ -14,8 +14,8 @@ pub fn kubeconfig(args: &Kubeconfig) -> CommandResult {
     let (desired, notices) = load::desired(&args.common)?;
     let reporter = Reporter::new(args.common.output, None)?;
     reporter.warn(&notices);
-    let around = remote::surroundings(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
-    let outcome = run::kubeconfig(&desired, &around);
+    let ctx = remote::run_context(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let outcome = run::kubeconfig(&desired, &ctx);
     let exit = reporter.close(vec![]);
     if let (ExitCode::Done, Some(secret)) = (exit, &outcome.kubeconfig) {
         if args.write == Path::new("-") {

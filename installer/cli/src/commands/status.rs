@@ -13,8 +13,8 @@ pub fn status(common: &Common) -> CommandResult {
     let (desired, notices) = load::desired(common)?;
     let reporter = Reporter::new(common.output, None)?;
     reporter.warn(&notices);
-    let around = remote::surroundings(common, reporter.clone(), None).map_err(|d| vec![d])?;
-    let outcome = run::status(&desired, &around);
+    let ctx = remote::run_context(common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let outcome = run::status(&desired, &ctx);
     if common.output == Output::Json {
         let nodes: serde_json::Map<String, Value> = outcome
             .nodes

@@ -27,11 +27,11 @@ fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
     }
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let yes = |_: &UndoSummary| Ok(());
     let ask: run::Confirm = if args.yes { &yes } else { &confirm };
-    let outcome = run::undo(&desired, command, until, ask, &around);
+    let outcome = run::undo(&desired, command, until, ask, &ctx);
     if args.dry_run {
         show_plan(&args.common, &outcome);
         return Ok(reporter.close(vec![]));

@@ -14,8 +14,8 @@ pub fn verify(args: &Verify) -> CommandResult {
     let (desired, notices) = load::desired(&args.common)?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let around = remote::surroundings(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
-    let outcome = run::verify(&desired, &around);
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let outcome = run::verify(&desired, &ctx);
     if let (Output::Human, Some(report)) = (args.common.output, &outcome.verify) {
         write_stdout(&render::verify(report, args.all));
     }

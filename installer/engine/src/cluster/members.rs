@@ -6,7 +6,7 @@
 
 use super::Cluster;
 use super::client::{api_error, is_not_found};
-use crate::fleet::{Sessions, Voice};
+use crate::fleet::{EventEmitter, Sessions};
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
@@ -54,7 +54,7 @@ impl Cluster {
         node: &NodeName,
         effects: &[ClusterEffect],
         formed: Formed,
-        voice: &Voice,
+        emitter: &EventEmitter,
     ) -> Result<(), Diagnosis> {
         let others: Vec<_> = sessions.values().filter(|s| s.name() != node && !s.is_lost()).collect();
         for effect in effects {
@@ -75,7 +75,7 @@ impl Cluster {
                 }
             };
             if let Some(text) = removed {
-                voice.say(Some(node), EventKind::Note { text });
+                emitter.emit(Some(node), EventKind::Note { text });
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ mod wait;
 pub use members::Formed;
 pub use wait::is_node_ready;
 
-use crate::fleet::Voice;
+use crate::fleet::EventEmitter;
 use crate::forward::Forward;
 use crate::run::CancelToken;
 use crate::session::NodeSession;
@@ -50,14 +50,14 @@ impl Cluster {
         journals: &[Arc<NodeSession>],
         step: &Step,
         cancel: &CancelToken,
-        voice: &Voice,
+        emitter: &EventEmitter,
     ) -> Result<bool, Diagnosis> {
         match &step.action {
             Action::Apply { objects } => self.apply(session, journals, step, objects),
             Action::Delete { objects } => self.delete(session, journals, step, objects),
             Action::Await { condition } => {
-                let mut say = |text: String| {
-                    voice.say(
+                let mut emit = |text: String| {
+                    emitter.emit(
                         Some(&step.node),
                         EventKind::StepWaiting {
                             step: step.id.clone(),
@@ -70,7 +70,7 @@ impl Cluster {
                     condition,
                     Duration::from_secs(step.deadline_s),
                     cancel,
-                    &mut say,
+                    &mut emit,
                 )?;
                 Ok(false)
             }

@@ -22,7 +22,7 @@ impl Cluster {
         condition: &ClusterCondition,
         deadline: Duration,
         cancel: &CancelToken,
-        say: &mut dyn FnMut(String),
+        emit: &mut dyn FnMut(String),
     ) -> Result<(), Diagnosis> {
         let began = Instant::now();
         self.with_client(session, |client| async move {
@@ -52,7 +52,7 @@ impl Cluster {
                 }
                 if seen != last {
                     let left = deadline.saturating_sub(began.elapsed()).as_secs();
-                    say(format!("{seen} ({left} s left)"));
+                    emit(format!("{seen} ({left} s left)"));
                     last = seen;
                 }
                 tokio::time::sleep(POLL_EVERY).await;

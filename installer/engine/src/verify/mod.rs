@@ -6,8 +6,8 @@ mod judge;
 mod targets;
 
 use crate::cluster::Cluster;
-use crate::fleet::{self, Sessions, Voice};
-use crate::run::Surroundings;
+use crate::fleet::{self, EventEmitter, Sessions};
+use crate::run::RunContext;
 use crate::session::NodeSession;
 use judge::{absent_sample, judge, unprobed};
 use landfall_core::event::Phase;
@@ -79,14 +79,14 @@ pub fn verify(
     members: &Sessions,
     outside: &Sessions,
     unreachable: &[(String, Diagnosis)],
-    around: &Surroundings,
-    voice: &Voice,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
 ) -> Result<VerifyReport, Diagnosis> {
-    voice.phase(Phase::Verify, || {
+    emitter.phase(Phase::Verify, || {
         let cluster = Cluster::default();
         let found = look_up(desired, &cluster, members)?;
-        let views = views(members, outside, &found);
-        let mut cells: Vec<Cell> = fleet::each(&views, |view| look(view, &found, desired, around))
+        let sources = probe_sources(members, outside, &found);
+        let mut cells: Vec<Cell> = fleet::each(&sources, |source| run_probes(source, &found, desired, ctx))
             .into_iter()
             .flatten()
             .collect();
@@ -112,60 +112,60 @@ pub fn verify(
     })
 }
 
-struct View {
+struct ProbeSource {
     kind: VantageKind,
     name: String,
-    eye: Eye,
+    prober: Prober,
 }
 
-enum Eye {
+enum Prober {
     Local,
     Agent(Arc<NodeSession>),
     Container(Arc<NodeSession>, String),
 }
 
-fn views(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec<View> {
-    let mut views = Vec::new();
+fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec<ProbeSource> {
+    let mut sources = Vec::new();
     for (node, container) in &found.probe_containers {
         if let Some(session) = members.get(node) {
-            let eye = Eye::Container(Arc::clone(session), container.clone());
-            views.push(View {
+            let prober = Prober::Container(Arc::clone(session), container.clone());
+            sources.push(ProbeSource {
                 kind: VantageKind::Pod,
                 name: format!("pod/{node}"),
-                eye,
+                prober,
             });
         }
     }
     for (node, session) in members {
-        views.push(View {
+        sources.push(ProbeSource {
             kind: VantageKind::Node,
             name: format!("node/{node}"),
-            eye: Eye::Agent(Arc::clone(session)),
+            prober: Prober::Agent(Arc::clone(session)),
         });
     }
-    views.push(View {
+    sources.push(ProbeSource {
         kind: VantageKind::Operator,
         name: "operator".to_owned(),
-        eye: Eye::Local,
+        prober: Prober::Local,
     });
     for (node, session) in outside {
-        let eye = Eye::Agent(Arc::clone(session));
-        views.push(View {
+        let prober = Prober::Agent(Arc::clone(session));
+        sources.push(ProbeSource {
             kind: VantageKind::Outside,
             name: format!("outside/{node}"),
-            eye,
+            prober,
         });
     }
-    views
+    sources
 }
 
-fn look(view: &View, found: &Targets, desired: &Desired, around: &Surroundings) -> Vec<Cell> {
-    let targets = found.seen_from(view.kind, desired);
+fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &RunContext) -> Vec<Cell> {
+    let targets = found.seen_from(source.kind, desired);
     let probes: Vec<ProbeSpec> = targets.iter().map(|t| t.probe.clone()).collect();
-    let results: Result<Vec<ProbeResult>, Diagnosis> = match &view.eye {
-        Eye::Local => Ok((around.local_prober)(&probes)),
-        Eye::Agent(session) => session.ask(&Request::Probe { probes }),
-        Eye::Container(session, container) => session.ask(&Request::ProbeInContainer {
+    let results: Result<Vec<ProbeResult>, Diagnosis> = match &source.prober {
+        Prober::Local => Ok((ctx.local_prober)(&probes)),
+        Prober::Agent(session) => session.ask(&Request::Probe { probes }),
+        Prober::Container(session, container) => session.ask(&Request::ProbeInContainer {
             container: container.clone(),
             probes,
         }),
@@ -174,14 +174,14 @@ fn look(view: &View, found: &Targets, desired: &Desired, around: &Surroundings) 
         Ok(results) => targets
             .iter()
             .zip(&results)
-            .map(|(target, result)| judge(view.kind, &view.name, target, result))
+            .map(|(target, result)| judge(source.kind, &source.name, target, result))
             .collect(),
         Err(diagnosis) => {
             let why = diagnosis
                 .saw
                 .first()
                 .map_or(diagnosis.what.clone(), |saw| format!("{}: {saw}", diagnosis.what));
-            vec![unprobed(&view.name, &why, found)]
+            vec![unprobed(&source.name, &why, found)]
         }
     }
 }

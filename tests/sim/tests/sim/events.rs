@@ -3,15 +3,15 @@
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Command, Event, EventKind};
 use landfall_core::report::Report;
-use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, Surroundings, UndoCommand, Until};
+use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
 use std::sync::{Arc, Mutex};
 
 /// Runs a command and returns what it returned and what it said.
-fn heard(scene: &Scene, run: &str, command: impl FnOnce(&Surroundings) -> Outcome) -> (Outcome, Vec<Event>) {
+fn heard(scene: &Scene, run: &str, command: impl FnOnce(&RunContext) -> Outcome) -> (Outcome, Vec<Event>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let take = Arc::clone(&events);
     let sink = Arc::new(Listener(move |event: &Event| take.lock().unwrap().push(event.clone())));
-    let context = scene.fleet.surroundings(run, "ann@desk", sink).unwrap();
+    let context = scene.fleet.run_context(run, "ann@desk", sink).unwrap();
     let outcome = command(&context);
     scene.fleet.settle().unwrap();
     let events = events.lock().unwrap().clone();

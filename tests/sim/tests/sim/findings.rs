@@ -46,7 +46,7 @@ fn a1_a_run_that_fails_before_its_first_record_takes_back_nothing() {
     });
     let mut context = scene
         .fleet
-        .surroundings("200-b", "ann@desk", Arc::new(listener))
+        .run_context("200-b", "ann@desk", Arc::new(listener))
         .unwrap();
     context.cancel = cancel;
     let second = scene.install_in(&context, OnFailure::Rollback);

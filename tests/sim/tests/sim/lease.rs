@@ -3,7 +3,7 @@
 use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
-use landfall_engine::fleet::{self, Voice};
+use landfall_engine::fleet::{self, EventEmitter};
 use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 use landfall_engine::session::AgentPlace;
 use std::path::PathBuf;
@@ -34,28 +34,22 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
             let _ = tell.lock().unwrap().send(());
         }
     });
-    let around = scene
+    let ctx = scene
         .fleet
-        .surroundings("100-a", "ann@desk", Arc::new(listener))
+        .run_context("100-a", "ann@desk", Arc::new(listener))
         .unwrap();
     thread::scope(|scope| {
         let hold = Hold(machine.at("hold"));
-        let first = scope.spawn(|| scene.install_in(&around, OnFailure::Keep));
+        let first = scope.spawn(|| scene.install_in(&ctx, OnFailure::Keep));
         started.recv_timeout(Duration::from_secs(60)).unwrap();
-        let around = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
+        let ctx = scene.fleet.run_context("200-b", "bob@laptop", null_sink()).unwrap();
         let second = run::install(
             &scene.desired,
             &scene.bundle,
             &InstallOptions::new(Until::Done, OnFailure::Rollback),
-            &around,
+            &ctx,
         );
-        let undo = run::undo(
-            &scene.desired,
-            UndoCommand::Uninstall,
-            Until::Done,
-            &|_| Ok(()),
-            &around,
-        );
+        let undo = run::undo(&scene.desired, UndoCommand::Uninstall, Until::Done, &|_| Ok(()), &ctx);
         for refused in [&second, &undo] {
             assert_eq!(refused.exit_code(), ExitCode::Locked);
             assert_eq!((refused.changes, refused.rolled_back), (0, false));
@@ -84,12 +78,12 @@ fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
 #[test]
 fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
     let scene = Scene::new(1, 2);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();
     let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
-    let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &around, &Voice::new(&around));
+    let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &ctx, &EventEmitter::new(&ctx));
     assert!(errors.is_empty(), "{errors:?}");
-    fleet::lease(&sessions, "install", "ship", &around).unwrap();
-    let others = scene.fleet.surroundings("200-b", "bob@laptop", null_sink()).unwrap();
+    fleet::lease(&sessions, "install", "ship", &ctx).unwrap();
+    let others = scene.fleet.run_context("200-b", "bob@laptop", null_sink()).unwrap();
     let install = run::install(
         &scene.desired,
         &scene.bundle,
@@ -101,7 +95,7 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
         assert_eq!((refused.exit_code(), refused.errors.len()), (ExitCode::Locked, 1));
         assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
     }
-    fleet::lease(&sessions, "install", "ship", &around).unwrap();
+    fleet::lease(&sessions, "install", "ship", &ctx).unwrap();
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     scene.fleet.settle().unwrap();

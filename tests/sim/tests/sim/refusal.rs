@@ -15,12 +15,12 @@ fn preflight_refuses_and_leaves_no_trace() {
             .write("proc/swaps", "Filename\n/dev/sda2 partition 1 0 -2\n", 0o444)
             .unwrap();
     });
-    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();
     let outcome = run::install(
         &scene.desired,
         &scene.bundle,
         &InstallOptions::new(Until::Done, OnFailure::Keep),
-        &around,
+        &ctx,
     );
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::PreflightRefused, "{:#?}", outcome.errors);
@@ -33,12 +33,12 @@ fn an_unreachable_node_ends_the_run_before_the_others_are_touched() {
     let scene = Scene::new(1, 2);
     let lost = "w-2".parse().unwrap();
     scene.fleet.set_unreachable(&lost, true);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();
     let outcome = run::install(
         &scene.desired,
         &scene.bundle,
         &InstallOptions::new(Until::Done, OnFailure::Keep),
-        &around,
+        &ctx,
     );
     scene.fleet.settle().unwrap();
     assert_eq!(outcome.exit_code(), ExitCode::Unreachable);
@@ -81,12 +81,12 @@ fn undoing_where_nothing_was_done_leaves_no_trace() {
 #[test]
 fn looking_at_bare_machines_leaves_no_trace() {
     let scene = Scene::new(1, 1);
-    let around = scene.fleet.surroundings("100-a", "ann@desk", null_sink()).unwrap();
+    let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();
     for (what, look) in [
         ("status", run::status as fn(&_, &_) -> _),
         ("kubeconfig", run::kubeconfig),
     ] {
-        let _: run::Outcome = look(&scene.desired, &around);
+        let _: run::Outcome = look(&scene.desired, &ctx);
         scene.fleet.settle().unwrap();
         scene.must_be_as_before(what);
     }

@@ -7,11 +7,11 @@ use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, CellOutcome};
-use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, Surroundings, UndoCommand, Until};
+use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
 use landfall_test_support::cluster::Seen;
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
-use landfall_test_support::{bundle, machine, wish};
+use landfall_test_support::{bundle, desired, machine};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -63,7 +63,7 @@ impl Scene {
 
     /// The same on machines that are changed first.
     pub fn with(control_planes: u8, workers: u8, change: impl FnOnce(&Fleet)) -> Self {
-        let desired = wish::desired(control_planes, workers, "").unwrap();
+        let desired = desired::cluster(control_planes, workers, "").unwrap();
         let directory = machine::memory_dir().unwrap();
         let bundle = bundle_of(&directory, bundle::VERSION);
         let program = Path::new(env!("CARGO_BIN_EXE_landfall-sim-node"));
@@ -90,12 +90,12 @@ impl Scene {
 
     /// The same, with a listener.
     pub fn install_heard(&self, run: &str, sink: Arc<dyn EventSink>) -> Outcome {
-        let context = self.fleet.surroundings(run, "ann@desk", sink).unwrap();
+        let context = self.fleet.run_context(run, "ann@desk", sink).unwrap();
         self.install_in(&context, OnFailure::Keep)
     }
 
     /// The same, in a context of its own.
-    pub fn install_in(&self, context: &Surroundings, on_failure: OnFailure) -> Outcome {
+    pub fn install_in(&self, context: &RunContext, on_failure: OnFailure) -> Outcome {
         let options = InstallOptions::new(Until::Done, on_failure);
         let outcome = run::install(&self.desired, &self.bundle, &options, context);
         self.fleet.settle().unwrap();
@@ -104,7 +104,7 @@ impl Scene {
 
     /// Installs, and interrupts as ^C does after `limit`: for installs that wait for what cannot come.
     pub fn install_within(&self, run: &str, limit: Duration) -> Outcome {
-        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
         let (tell, over) = mpsc::channel::<()>();
         let cancel = context.cancel.clone();
         let watch = std::thread::spawn(move || {
@@ -120,7 +120,7 @@ impl Scene {
 
     /// Verifies, by the engine's own command.
     pub fn verify(&self, run: &str) -> Outcome {
-        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
         let outcome = run::verify(&self.desired, &context);
         self.fleet.settle().unwrap();
         outcome
@@ -128,7 +128,7 @@ impl Scene {
 
     /// Asks for the status, by the engine's own command.
     pub fn status(&self, run: &str) -> Outcome {
-        let context = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
         let outcome = run::status(&self.desired, &context);
         self.fleet.settle().unwrap();
         outcome
@@ -139,13 +139,13 @@ impl Scene {
         let count = |role| self.desired.inventory.members().filter(|n| n.role == role).count();
         let (control_planes, workers) = (count(Role::ControlPlane), count(Role::Worker));
         let number = |n: usize| u8::try_from(n).unwrap();
-        self.desired = wish::desired(number(control_planes), number(workers), settings).unwrap();
+        self.desired = desired::cluster(number(control_planes), number(workers), settings).unwrap();
     }
 
     /// Rolls back or uninstalls under a run id, by the engine's own command.
     pub fn undo(&self, run: &str, command: UndoCommand) -> Outcome {
-        let around = self.fleet.surroundings(run, "ann@desk", null_sink()).unwrap();
-        let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), &around);
+        let ctx = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), &ctx);
         self.fleet.settle().unwrap();
         outcome
     }

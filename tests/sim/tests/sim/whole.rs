@@ -10,7 +10,7 @@ use landfall_core::verify::CellOutcome;
 use landfall_core::wire::Request;
 use landfall_engine::cluster::Cluster;
 use landfall_engine::execute::Executor;
-use landfall_engine::fleet::{self, Voice};
+use landfall_engine::fleet::{self, EventEmitter};
 use landfall_engine::run::UndoCommand;
 use landfall_engine::session::AgentPlace;
 use std::collections::BTreeMap;
@@ -157,10 +157,10 @@ fn a_step_waits_for_what_comes_before_a_satisfied_one() {
 
 /// Runs steps of a plan that no planner makes; some are there already.
 fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn EventSink>) {
-    let context = scene.fleet.surroundings("100-a", "ann@desk", sink).unwrap();
-    let voice = Voice::new(&context);
+    let context = scene.fleet.run_context("100-a", "ann@desk", sink).unwrap();
+    let emitter = EventEmitter::new(&context);
     let members: Vec<_> = scene.desired.inventory.members().collect();
-    let (sessions, errors) = fleet::connect(&members, AgentPlace::Member, &context, &voice);
+    let (sessions, errors) = fleet::connect(&members, AgentPlace::Member, &context, &emitter);
     assert!(errors.is_empty(), "{errors:?}");
     fleet::lease(&sessions, INSTALL, "ship", &context).unwrap();
     let start = RunStart {
@@ -184,7 +184,7 @@ fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn Even
         on_done: &|_| Ok(()),
         cluster: &Cluster::default(),
         cancel: &context.cancel,
-        voice: &voice,
+        emitter: &emitter,
     };
     let plan = Plan {
         steps,
