@@ -32,6 +32,9 @@ enum Command {
         /// Also what takes long, about an hour: more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
         #[arg(long)]
         full: bool,
+        /// One section alone, by its name in the output: `lab`, `tests`, …
+        #[arg(long, value_name = "SECTION")]
+        only: Option<String>,
     },
     /// Format, then clippy and unit tests of the crates that differ from main.
     Check,
@@ -64,7 +67,7 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
-        Command::Test { full } => suite::run(full),
+        Command::Test { full, only } => suite::run(full, only),
         Command::Check => check::check(),
         Command::Bless => check::bless(),
         Command::Size => size::run(),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
 use crate::{artifacts, dag, ingress, oracle};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -34,17 +34,26 @@ impl Count {
     }
 }
 
-/// Runs everything. The exit code is a failure when anything failed.
-pub fn run(full: bool) -> Result<ExitCode> {
-    let mut total = Count::default();
-    section("Debian packages", &mut total, || {
+/// The sections that ran, and which may run.
+struct Suite {
+    only: Option<String>,
+    names: Vec<&'static str>,
+    total: Count,
+}
+
+/// Runs everything, or the one section of that name. The exit code is a failure when anything failed.
+pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
+    let mut suite = Suite {
+        only,
+        names: vec![],
+        total: Count::default(),
+    };
+    suite.section("Debian packages", || {
         host::install_packages(&TEST_PACKAGES)?;
         ingress::install_peers().map(|()| Count::of(true))
     });
-    section("format", &mut total, || {
-        Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?))
-    });
-    section("clippy", &mut total, || {
+    suite.section("format", || Ok(Count::of(cargo(&["fmt", "--all", "--", "--check"])?)));
+    suite.section("clippy", || {
         Ok(Count::of(cargo(&[
             "clippy",
             "--workspace",
@@ -55,22 +64,28 @@ pub fn run(full: bool) -> Result<ExitCode> {
             "warnings",
         ])?))
     });
-    section("dependency rules", &mut total, || {
+    suite.section("dependency rules", || {
         let faults = dag::check()?;
         for fault in &faults {
             println!("{fault}");
         }
         Ok(Count::of(faults.is_empty()))
     });
-    section("tests", &mut total, tests);
-    section("inventories next to ansible-core", &mut total, move || {
-        inventories(full)
-    });
+    suite.section("tests", tests);
+    suite.section("inventories next to ansible-core", move || inventories(full));
     if full {
-        section("ingress proxy, long", &mut total, long_tests);
-        section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
+        suite.section("ingress proxy, long", long_tests);
+        suite.section("soak", || ingress::soak_loses_nothing().map(Count::of));
     }
-    section("lab", &mut total, lab);
+    suite.section("lab", lab);
+    let Suite { only, names, total } = suite;
+    if let Some(only) = only {
+        ensure!(
+            names.contains(&only.as_str()),
+            "there is no section {only:?}; there are: {}",
+            names.join(", ")
+        );
+    }
     println!(
         "{} passed, {} failed, {} skipped",
         total.passed, total.failed, total.skipped
@@ -82,21 +97,27 @@ pub fn run(full: bool) -> Result<ExitCode> {
     })
 }
 
-fn section(name: &str, total: &mut Count, work: impl FnOnce() -> Result<Count>) {
-    println!("== {name}");
-    let start = Instant::now();
-    let count = work().unwrap_or_else(|error| {
-        println!("{name}: {error:#}");
-        Count::of(false)
-    });
-    println!(
-        "== {name}: {} passed, {} failed, {} skipped in {:.0} s",
-        count.passed,
-        count.failed,
-        count.skipped,
-        start.elapsed().as_secs_f32()
-    );
-    total.add(count);
+impl Suite {
+    fn section(&mut self, name: &'static str, work: impl FnOnce() -> Result<Count>) {
+        self.names.push(name);
+        if self.only.as_deref().is_some_and(|only| only != name) {
+            return;
+        }
+        println!("== {name}");
+        let start = Instant::now();
+        let count = work().unwrap_or_else(|error| {
+            println!("{name}: {error:#}");
+            Count::of(false)
+        });
+        println!(
+            "== {name}: {} passed, {} failed, {} skipped in {:.0} s",
+            count.passed,
+            count.failed,
+            count.skipped,
+            start.elapsed().as_secs_f32()
+        );
+        self.total.add(count);
+    }
 }
 
 fn cargo(args: &[&str]) -> Result<bool> {
