@@ -123,9 +123,10 @@ pub struct Common {
     /// File of known host keys.
     #[arg(long, value_name = "FILE", default_value = "~/.ssh/known_hosts")]
     pub known_hosts: String,
-    /// Seconds for each SSH connection.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub connect_timeout: u64,
+    /// Seconds for each SSH connection (20 when not given). The first contact as a whole may take 30 s more, and two minutes when this
+    /// is not given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub connect_timeout: Option<u64>,
 }
 
 #[derive(ClapArgs)]

@@ -8,20 +8,30 @@ use landfall_core::inventory::Node;
 use landfall_core::name::RunId;
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
-use landfall_engine::run::{CancelToken, Connector, RunContext};
+use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
 use landfall_ssh::{SshOptions, SshTransport};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Time for one SSH connection when `--connect-timeout` is not given.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// What the first contact may take beyond `--connect-timeout`: login, the agent's upload and start.
+const CONTACT_BEYOND: Duration = Duration::from_secs(30);
+
 struct SshConnector {
     options: SshOptions,
+    contact_limit: Duration,
 }
 
 impl Connector for SshConnector {
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
         Ok(Box::new(SshTransport::connect(&node.connect, &self.options)?))
+    }
+
+    fn contact_limit(&self) -> Duration {
+        self.contact_limit
     }
 }
 
@@ -35,17 +45,21 @@ pub fn run_context(
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
     let known_hosts = expand_home(&common.known_hosts);
     let keys = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| expand_home(&format!("~/.ssh/{name}")));
+    let timeout = common.connect_timeout.map(Duration::from_secs);
     let options = SshOptions {
         accept_new: common.accept_new_host_keys.then(|| known_hosts.clone()),
         known_hosts: vec![known_hosts, PathBuf::from("/etc/ssh/ssh_known_hosts")],
         use_agent: std::env::var_os("SSH_AUTH_SOCK").is_some(),
         default_keys: keys.into_iter().filter(|k| k.is_file()).collect(),
-        timeout: Duration::from_secs(common.connect_timeout.max(1)),
+        timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
     };
     let cancel = CancelToken::default();
     on_interrupt(cancel.clone(), Arc::clone(&sink)).map_err(internal("signals cannot be caught"))?;
     Ok(RunContext {
-        connector: Arc::new(SshConnector { options }),
+        connector: Arc::new(SshConnector {
+            options,
+            contact_limit: timeout.map_or(CONTACT_LIMIT, |timeout| timeout + CONTACT_BEYOND),
+        }),
         sink,
         cancel,
         agent_program: std::env::current_exe().map_err(internal("the running program cannot be found"))?,

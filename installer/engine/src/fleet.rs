@@ -1,6 +1,6 @@
 //! All nodes of a run: connected side by side, asked side by side.
 
-use crate::run::RunContext;
+use crate::run::{Connector, RunContext};
 use crate::session::{AgentPlace, AgentProgram, NodeSession};
 use landfall_core::event::{Event, EventKind, Phase, RunCounts};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
@@ -9,6 +9,7 @@ use landfall_core::journal::Ownership;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::wire::{PROTOCOL_VERSION, Request, Welcome};
 use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -85,12 +86,11 @@ pub fn connect(
     emitter: &EventEmitter,
 ) -> (Sessions, Vec<Diagnosis>) {
     let program = match AgentProgram::read(&ctx.agent_program) {
-        Ok(program) => program,
+        Ok(program) => Arc::new(program),
         Err(diagnosis) => return (Sessions::new(), vec![diagnosis]),
     };
     let results = each(nodes, |node| {
-        let transport = ctx.connector.connect(node).map_err(|d| d.on(&node.name))?;
-        let session = NodeSession::start(node, transport, &program, place)?;
+        let session = contact(node, place, &ctx.connector, &program)?;
         emitter.emit(Some(&node.name), EventKind::Connected);
         Ok(session)
     });
@@ -105,6 +105,46 @@ pub fn connect(
         }
     }
     (sessions, errors)
+}
+
+/// Connects to a machine and starts its agent. Blocks until [`Connector::contact_limit`] at most; what comes of it later is closed.
+fn contact(
+    node: &Node,
+    place: AgentPlace,
+    connector: &Arc<dyn Connector>,
+    program: &Arc<AgentProgram>,
+) -> Result<Arc<NodeSession>, Diagnosis> {
+    let limit = connector.contact_limit();
+    // Nothing is kept in the channel: either somebody takes the session, or this thread learns that nobody does.
+    let (sender, receiver) = mpsc::sync_channel(0);
+    let start = {
+        let (node, connector, program) = (node.clone(), Arc::clone(connector), Arc::clone(program));
+        move || {
+            let transport = connector.connect(&node).map_err(|d| d.on(&node.name))?;
+            NodeSession::start(&node, transport, &program, place)
+        }
+    };
+    thread::spawn(move || {
+        if let Err(mpsc::SendError(Ok(session))) = sender.send(start()) {
+            session.close();
+        }
+    });
+    receiver.recv_timeout(limit).unwrap_or_else(|error| {
+        Err(match error {
+            RecvTimeoutError::Timeout => Diagnosis::new(
+                Code::Unreachable,
+                format!(
+                    "no agent runs on the machine {} s after the first contact",
+                    limit.as_secs()
+                ),
+            )
+            .on(&node.name)
+            .next("log in by hand and look how long that takes; --connect-timeout SECONDS gives it that and 30 s more"),
+            RecvTimeoutError::Disconnected => {
+                Diagnosis::new(Code::Internal, "the thread that connects broke off").on(&node.name)
+            }
+        })
+    })
 }
 
 /// Runs `work` for every item on a thread of its own and returns the results in order.
@@ -175,5 +215,40 @@ pub fn leave_nothing(sessions: &Sessions) {
 pub fn close(sessions: &Sessions) {
     for session in sessions.values() {
         session.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_core::transport::Transport;
+    use std::time::Duration;
+
+    /// A machine whose login hangs until the test ends.
+    struct Hangs(Mutex<mpsc::Receiver<()>>);
+
+    impl Connector for Hangs {
+        fn connect(&self, _: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
+            let _ = self.0.lock().unwrap().recv();
+            Err(Diagnosis::new(Code::LoginRefused, "too late"))
+        }
+
+        fn contact_limit(&self) -> Duration {
+            Duration::from_millis(50)
+        }
+    }
+
+    #[test]
+    fn a_machine_whose_login_hangs_is_named() {
+        let (end, hang) = mpsc::channel();
+        let connector: Arc<dyn Connector> = Arc::new(Hangs(Mutex::new(hang)));
+        let spec = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, ip: 10.0.0.1 }\n";
+        let desired = landfall_core::spec::parse::cluster_yaml(spec, "cluster.yaml").unwrap();
+        let program = Arc::new(AgentProgram::read(&std::env::current_exe().unwrap()).unwrap());
+        let node = &desired.inventory.nodes[0];
+        let error = contact(node, AgentPlace::Member, &connector, &program).err().unwrap();
+        assert_eq!(error.code, Code::Unreachable);
+        assert_eq!(error.node.as_ref(), Some(&node.name));
+        drop(end);
     }
 }

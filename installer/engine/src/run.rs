@@ -20,12 +20,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Makes connections; implemented over SSH by the command line, by fakes in tests.
 pub trait Connector: Send + Sync {
     /// Logs in to a machine. Blocks, with a time-out of its own.
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis>;
+
+    /// Time for the first contact as a whole: connection, login, the agent's upload and its first line.
+    fn contact_limit(&self) -> Duration {
+        CONTACT_LIMIT
+    }
 }
+
+/// Time for the first contact when nobody asks for another: the upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
+pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Set by ^C; every wait in the engine looks at it.
 #[derive(Debug, Clone, Default)]
