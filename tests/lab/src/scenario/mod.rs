@@ -1,5 +1,6 @@
 //! What the lab must show on real nodes: two installations, one killed twice and taken away, one whole; and what must survive them.
 
+mod absent;
 mod conformance;
 mod foreign;
 mod interrupted;
@@ -167,6 +168,7 @@ fn on_machines(lab: &Lab, built: &Built, checks: &mut Checks) -> Result<(), Brok
     conformance::show(&stage, &built.proof, checks);
     upgrade::show(&stage, checks);
     power::show(&stage, checks);
+    absent::show(&stage, checks);
     whole::take_away(&stage, checks);
     Ok(())
 }
