@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 /// Bytes moved at once: libssh2 cuts writes into packets of 32 KiB itself.
 const PIECE: usize = 256 * 1024;
 /// Pause between keepalives; the socket's user time-out turns unanswered ones into a dead connection.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(KEEPALIVE_S as u64);
+const KEEPALIVE_S: u32 = 5;
 /// Longest sleep without an event; bounds how late a keepalive is.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// libssh2's code for "would block".
@@ -50,7 +51,7 @@ impl Pump {
         let (orders, inbox) = channel();
         thread::Builder::new().name("ssh".to_owned()).spawn(move || {
             session.set_blocking(false);
-            session.set_keepalive(true, 5);
+            session.set_keepalive(true, KEEPALIVE_S);
             let mut thread = Thread {
                 session,
                 tcp,
@@ -120,13 +121,17 @@ impl Thread {
         }
     }
 
-    /// Opens a channel and starts the command. The session blocks meanwhile; other children wait for that one round trip.
+    /// Opens a channel and starts the command. The session blocks meanwhile, up to its own time-out; other children wait for that one
+    /// round trip.
     fn start(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
         self.session.set_blocking(true);
+        // With keepalives a blocking wait of libssh2 ends as timed out when the next one is due (libssh2 1.11, _libssh2_wait_socket).
+        self.session.set_keepalive(true, 0);
         let opened = self.session.channel_session().and_then(|mut channel| {
             channel.exec(command)?;
             Ok(channel)
         });
+        self.session.set_keepalive(true, KEEPALIVE_S);
         self.session.set_blocking(false);
         let refused = |error: &dyn std::error::Error| {
             Diagnosis::new(Code::ConnectionLost, "the server did not start a command").saw(error.to_string())

@@ -246,3 +246,21 @@ fn a_dead_server_ends_readers_and_waiters() {
     assert_eq!((output.len(), status), (0, None));
     assert_eq!(transport.spawn("true").err().unwrap().code, Code::ConnectionLost);
 }
+
+/// A login that waits for a directory service, or a machine under load: longer than the pause between keepalives, within the time-out.
+#[test]
+fn a_server_that_starts_a_command_slowly_is_waited_for() {
+    let server = Server::start();
+    let mut transport = server.connect();
+    let pid = server.sshd.id().to_string();
+    let signal = |name: &str| Command::new("pkill").args([name, "-P", &pid]).status().unwrap();
+    assert!(signal("-STOP").success());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(7));
+            assert!(signal("-CONT").success());
+        });
+        let child = transport.spawn("cat").unwrap();
+        assert_eq!(finish(child, b"late").0, b"late");
+    });
+}
