@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 /// Nodes that carry foreign state; the others stay as they are, so that tables which landfall's daemons make must go whole.
 const CARRIERS: [&str; 3] = ["cp-2", "cp-3", "w-1"];
 
+/// Those of them that are members of the first cluster, which has no workers: what comes after the install is planted there.
+const MEMBERS: [&str; 2] = ["cp-2", "cp-3"];
+
 /// One piece of foreign state: how it is planted, seen and taken away. Lines run in the node's network namespace with the host's
 /// tools, or on the node.
 struct Piece {
@@ -129,8 +132,8 @@ const AFTER: [Piece; 10] = [
     },
 ];
 
-fn on_carriers(lab: &Lab, pieces: &[Piece], line: fn(&Piece) -> &'static str) -> Result<()> {
-    for name in CARRIERS {
+fn on_nodes(lab: &Lab, nodes: &[&str], pieces: &[Piece], line: fn(&Piece) -> &'static str) -> Result<()> {
+    for name in nodes {
         let machine = lab.machine(name)?;
         for piece in pieces {
             let line = line(piece);
@@ -152,24 +155,24 @@ fn apply(lab: &Lab, machine: &Machine, piece: &Piece, line: &str) -> Result<()> 
 
 /// Plants what is there before the install.
 pub fn plant_before(lab: &Lab) -> Result<()> {
-    on_carriers(lab, &BEFORE, |piece| piece.plant)
+    on_nodes(lab, &CARRIERS, &BEFORE, |piece| piece.plant)
 }
 
 /// Plants what comes while the cluster runs.
 pub fn plant_after(lab: &Lab) -> Result<()> {
-    on_carriers(lab, &AFTER, |piece| piece.plant)
+    on_nodes(lab, &MEMBERS, &AFTER, |piece| piece.plant)
 }
 
 /// Fails unless all that was planted before is there.
 pub fn expect_before(lab: &Lab) -> Result<()> {
-    on_carriers(lab, &BEFORE, |piece| piece.seen)
+    on_nodes(lab, &CARRIERS, &BEFORE, |piece| piece.seen)
 }
 
 /// Fails unless all that was planted later is still there; then takes it away, so that the fingerprints can be compared.
 pub fn expect_and_take_after(lab: &Lab) -> Result<()> {
-    on_carriers(lab, &AFTER, |piece| piece.seen)?;
-    on_carriers(lab, &AFTER, |piece| piece.take)?;
-    let left = on_carriers(lab, &AFTER[1..2], |piece| piece.seen);
+    on_nodes(lab, &MEMBERS, &AFTER, |piece| piece.seen)?;
+    on_nodes(lab, &MEMBERS, &AFTER, |piece| piece.take)?;
+    let left = on_nodes(lab, &MEMBERS, &AFTER[1..2], |piece| piece.seen);
     ensure!(
         left.is_err(),
         "the later table is still there after it was taken away by hand"
