@@ -1,7 +1,7 @@
 //! Problems and notices of one inventory, which may stand in several files, and the places they stand at.
 
 use landfall_core::explain::Diagnosis;
-use landfall_core::spec::parse::Problems;
+use landfall_core::spec::Problems;
 use std::rc::Rc;
 
 /// Where something stands: a file, and a line or a path of keys in it.

@@ -1,6 +1,6 @@
 //! The node's side: an archive that containerd imports, and programs out of their compressed blobs.
 
-use crate::writer::{append, header};
+use crate::archive::{append, header, image_index};
 use crate::{BLOB_FOLDER, BundleError, OCI_LAYOUT};
 use landfall_core::bundle_index::Image;
 use landfall_core::name::Digest;
@@ -30,28 +30,6 @@ pub fn write_oci_archive(images: &[Image], blobs: &Path, out: &mut impl Write) -
             .map_err(BundleError::Stream)?;
     }
     tar.finish().map_err(BundleError::Stream)
-}
-
-/// The OCI index of images, with the names that containerd takes (its annotation comes before the standard one there).
-pub(crate) fn image_index(images: &[Image]) -> Vec<u8> {
-    let manifests: Vec<_> = images
-        .iter()
-        .map(|image| {
-            let reference = image.reference.as_str();
-            let tag = reference.rsplit_once(':').map_or("", |(_, tag)| tag);
-            serde_json::json!({
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": image.manifest.to_string(),
-                "size": image.manifest_size_bytes,
-                "platform": { "architecture": "amd64", "os": "linux" },
-                "annotations": { "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag },
-            })
-        })
-        .collect();
-    let index = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests,
-    });
-    index.to_string().into_bytes()
 }
 
 /// Decompresses a program's blob into `to` and returns the digest of what was written.

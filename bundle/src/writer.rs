@@ -1,5 +1,6 @@
 //! Writes a bundle: index first, blobs in order of their digest, so that the same inputs give the same bytes.
 
+use crate::archive::{append, header, image_index};
 use crate::{BLOB_FOLDER, BundleError, CHECKSUMS_NAME, CHUNK_BYTES, INDEX_NAME, OCI_LAYOUT};
 use landfall_core::bundle_index::{BlobEntry, BundleIndex};
 use landfall_core::name::Digest;
@@ -63,7 +64,7 @@ impl BundleWriter {
         for (name, bytes) in [
             (INDEX_NAME, serde_json::to_vec_pretty(index)?),
             ("oci-layout", OCI_LAYOUT.to_vec()),
-            ("index.json", crate::node::image_index(&index.images)),
+            ("index.json", image_index(&index.images)),
         ] {
             checksums += &format!("{}  {name}\n", Digest::of(&bytes).hex());
             append(&mut tar, name, &bytes)?;
@@ -86,21 +87,6 @@ fn unreadable(path: &Path, source: io::Error) -> BundleError {
         verb: "read",
         source,
     }
-}
-
-/// A header that depends on nothing but the size.
-pub(crate) fn header(size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(size);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    header
-}
-
-pub(crate) fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    tar.append_data(&mut header(bytes.len() as u64), name, bytes)
 }
 
 /// Reads a stream to its end; returns its digest, its size and the digests of its chunks.

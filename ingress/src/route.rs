@@ -21,6 +21,7 @@ mod remark;
 mod shared;
 mod snapshot;
 mod table;
+mod topic;
 mod virtual_host;
 mod words;
 

@@ -27,7 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
-pub use body::{Body, Cut};
+pub use body::Body;
 pub use connect::{Tls, connect};
 #[cfg(test)]
 pub(crate) use http1::{Parsed, Sending, parse as parse_head, write as write_head};
@@ -43,6 +43,10 @@ pub struct Destination {
     /// How TLS is spoken, where the protocol has it.
     pub tls: Option<Tls>,
 }
+
+/// The answer ended early: the endpoint broke off, or what it sent is malformed.
+#[derive(Debug)]
+pub struct Cut;
 
 /// Which connection a request takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +131,14 @@ impl Upstream {
         interim: Option<&Interim>,
     ) -> Result<Response<Body>, Failure> {
         match to.protocol {
-            Protocol::Http1 | Protocol::Https => self.http1.send(to, request, waits, over, interim).await,
-            Protocol::H2c | Protocol::H2 => self.http2.send(to, request, waits, over).await,
+            Protocol::Http1 | Protocol::Https => {
+                let answer = self.http1.send(to, request, waits, over, interim).await?;
+                Ok(answer.map(Body::http1))
+            }
+            Protocol::H2c | Protocol::H2 => {
+                let answer = self.http2.send(to, request, waits, over).await?;
+                Ok(answer.map(|(body, place)| Body::http2(body, place)))
+            }
         }
     }
 

@@ -161,7 +161,7 @@ fn relative(path: &str) -> PathBuf {
 }
 
 fn header(mode: u32, kind: tar::EntryType, size: u64) -> tar::Header {
-    let mut header = crate::writer::header(size);
+    let mut header = crate::archive::header(size);
     header.set_mode(mode);
     header.set_entry_type(kind);
     header

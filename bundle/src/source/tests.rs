@@ -38,12 +38,12 @@ fn a_layer_is_the_same_in_any_order_and_names_its_content() {
 fn packages_lose_their_documentation_and_keep_hard_links() {
     let mut tar = tar::Builder::new(Vec::new());
     let add = |tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]| {
-        let mut header = crate::writer::header(bytes.len() as u64);
+        let mut header = crate::archive::header(bytes.len() as u64);
         tar.append_data(&mut header, name, bytes).unwrap();
     };
     add(&mut tar, "./usr/share/doc/x/copyright", b"words");
     add(&mut tar, "./usr/bin/x", b"program");
-    let mut header = crate::writer::header(0);
+    let mut header = crate::archive::header(0);
     header.set_entry_type(tar::EntryType::Link);
     tar.append_link(&mut header, "./usr/bin/y", "./usr/bin/x").unwrap();
     let tar = tar.into_inner().unwrap();

@@ -10,7 +10,6 @@ use crate::traffic::{EntryPoint, Numbers};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, Response, StatusCode};
-pub(super) use lists::endpoint;
 use query::Query;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering;

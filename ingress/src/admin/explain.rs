@@ -1,7 +1,6 @@
 //! Why a request goes where it goes, for a method, a URL and fields that somebody typed. What becomes of it is told by the code that
 //! requests meet ([`crate::proxy::foresee`]); why rules lost, by the table. Nothing is sent and nothing is counted.
 
-use super::api::endpoint;
 use super::health;
 use crate::balance::{self, Preference, Turn};
 use crate::proxy::Proxy;
@@ -196,7 +195,7 @@ fn destination(route: &Route, way: &Way) -> Value {
         (_, turn) => health::word(e, turn != Some(Turn::Draining)),
     };
     let endpoints = seen.iter().flat_map(|seen| &seen.endpoints);
-    let endpoints: Vec<Value> = endpoints.map(|e| endpoint(e, word(e), None)).collect();
+    let endpoints: Vec<Value> = endpoints.map(|e| health::endpoint(e, word(e), None)).collect();
     let how = match seen {
         Some(_) => how(route, way, turn),
         None => health::Tally::of(&way.backend).reason().unwrap_or_default(),

@@ -4,6 +4,7 @@
 use crate::balance::Endpoint;
 use crate::route::{Backend, Route, Severity, Snapshot};
 use crate::tls;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -100,6 +101,14 @@ pub fn word(endpoint: &Endpoint, is_ready: bool) -> &'static str {
         (true, true) => "ejected",
         (false, _) => "draining",
     }
+}
+
+/// One endpoint as the API tells of it; `near` is what hints say, if they say something.
+pub fn endpoint(endpoint: &Endpoint, word: &str, near: Option<bool>) -> Value {
+    let seen = endpoint.seen();
+    json!({ "address": endpoint.address, "state": word, "near": near, "in_flight": seen.in_flight, "failures": seen.failures,
+        "unreachable_in_a_row": seen.unreachable, "unanswered_in_a_row": seen.unanswered,
+        "ejected_for_ms": seen.ejected_for.map(crate::clock::milliseconds), "tried_although_ejected": seen.tried_ejected })
 }
 
 /// How a route is. One that only redirects needs no endpoint.

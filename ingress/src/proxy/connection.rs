@@ -1,22 +1,12 @@
 //! One connection of a client: which HTTP is spoken, then that.
 
 use super::registry::Place;
+use super::sniff::{self, Spoken};
 use super::stall::Unstalled;
-use super::{Client, Proxy, http1, http2, sniff};
+use super::{Client, Proxy, http1, http2};
 use crate::metrics::OpenProtocol;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-
-/// What is known of the protocol beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spoken {
-    /// Nothing: the first bytes tell, for HTTP/2 may be spoken with prior knowledge.
-    Unknown,
-    /// HTTP/1 was agreed on.
-    Http1,
-    /// HTTP/2 was agreed on.
-    Http2,
-}
 
 /// Serves a connection to its end.
 pub(super) async fn serve<S>(proxy: &Arc<Proxy>, stream: S, client: Client, spoken: Spoken, place: &Place)

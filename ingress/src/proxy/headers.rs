@@ -293,5 +293,12 @@ fn strip_continue(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a list of words has this one.
+pub(crate) fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name);
+    let mut words = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    words.any(|w| w.trim().eq_ignore_ascii_case(word))
+}
+
 #[cfg(test)]
 mod tests;

@@ -18,14 +18,14 @@ mod date;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod head;
-mod interim;
 mod plain;
-mod reader;
+mod request_body;
 
 use super::registry::Place;
-use super::{Client, Proxy, upgrade};
+use super::{Client, Interim, Proxy, upgrade};
 use crate::alarm::Alarm;
 use crate::body::{Download, Upload};
+use crate::proxy::reader::{READ_AHEAD, Reader};
 use crate::reason::Reason;
 use answer::{Form, flush};
 use bytes::BytesMut;
@@ -33,7 +33,7 @@ use chunked::Decoder;
 use head::Head;
 use hyper::{Method, Request, Response, Version};
 use plain::{Carried, Plain, Scratch};
-use reader::{Home, RequestBody};
+use request_body::{Home, RequestBody};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -41,12 +41,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-pub(crate) use interim::Interim;
 pub(crate) use plain::passes;
-pub(crate) use reader::Reader;
 
-/// Bytes that are read ahead while an answer is on its way: requests that a client sends before it has the answer.
-const READ_AHEAD: usize = 16 * 1024;
 /// A head of more bytes counts for what its address may hold.
 const SMALL_HEAD: usize = 16 * 1024;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.

@@ -1,7 +1,8 @@
 //! Takes connections until it is told to stop, then waits for those that are open.
 
-use super::connection::{self, Spoken};
+use super::connection;
 use super::registry::{Full, Guard};
+use super::sniff::Spoken;
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::tls::Acceptor;

@@ -1,6 +1,5 @@
 //! HTTP/1 or HTTP/2 with prior knowledge: the first byte that differs from HTTP/2's preface decides (S27).
 
-use super::connection::Spoken;
 use super::registry::Place;
 use crate::limits::Limits;
 use bytes::{Buf, BytesMut};
@@ -14,6 +13,17 @@ use tokio::time::timeout;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the first read.
 const FIRST: usize = 8 * 1024;
+
+/// What is known of the protocol beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// Nothing: the first bytes tell, for HTTP/2 may be spoken with prior knowledge.
+    Unknown,
+    /// HTTP/1 was agreed on.
+    Http1,
+    /// HTTP/2 was agreed on.
+    Http2,
+}
 
 /// Reads until the protocol is known; returns what was read too. `None` when the client says nothing, or too slowly, or went away.
 pub(super) async fn first<S>(stream: &mut S, limits: &Limits, place: &Place) -> Option<(Spoken, BytesMut)>

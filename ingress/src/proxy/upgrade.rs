@@ -6,7 +6,7 @@
 //! A tunnel outlives changes of routes and endpoints. At the end of the process it has `Limits::tunnel_grace` to end by itself; then
 //! both sides of a WebSocket get a close frame with 1001 ("going away"), between two frames and never within one.
 
-use super::http1::Reader;
+use super::reader::Reader;
 use super::registry::Place;
 use super::{Exchange, Proxy};
 use crate::upstream::{self, Tunnel};
@@ -49,7 +49,7 @@ impl Wish {
         let fits = request.version() == Version::HTTP_11
             && *request.method() != Method::CONNECT
             && request.body().is_end_stream()
-            && super::http1::head::has_word(headers, header::CONNECTION, "upgrade");
+            && super::headers::has_word(headers, header::CONNECTION, "upgrade");
         (fits && plain && !forbidden && more.is_none()).then(|| Self {
             protocol: protocol.clone(),
         })

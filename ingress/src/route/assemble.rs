@@ -4,12 +4,13 @@
 //! Oldest first the host finds its owner, routes find their place, and alternatives their routes.
 
 use super::endpoints::Resolver;
-use super::index::{Index, Topic};
+use super::index::Index;
 use super::ingress::{Path, Rule};
 use super::kept::{Served, other_name};
 use super::remark::{Reason, Remark, Severity};
 use super::shared::Shared;
 use super::table::{Table, order};
+use super::topic::Topic;
 use super::virtual_host::VirtualHost;
 use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;

@@ -11,10 +11,10 @@ use super::assemble::Assembly;
 use super::census::{Census, Touched, wishes};
 use super::class::{Class, Classes};
 use super::endpoints::{Elsewhere, Resolver};
-use super::index::Topic;
 use super::ingress::Ingress;
 use super::kept::{Kept, Served, other_name};
 use super::last_good::LastGood;
+use super::topic::Topic;
 use super::virtual_host::{VirtualHost, key};
 use super::{Host, Options, Snapshot};
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What all Ingresses of ours ask for together, so that a change of one need not look at the others.
 
-use super::index::{Index, Topic};
+use super::index::Index;
 use super::kept::{Kept, Served};
 use super::options::Options;
+use super::topic::Topic;
 use crate::secrets::{Name, Wanted};
 use crate::tls::Wish;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,21 +4,11 @@
 //! Names are kept as hashes: two with one hash cost an unneeded look, never a missed one.
 
 use super::kept::Kept;
+use super::topic::Topic;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
-
-/// What an Ingress can have to do with.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Topic<'a> {
-    /// A host, as in [`super::Host::name`].
-    Host(&'a str),
-    /// Namespace and name of a Service.
-    Service(&'a str, &'a str),
-    /// Namespace and name of a Secret or ConfigMap: one of the other kind costs an unneeded look.
-    Secret(&'a str, &'a str),
-}
 
 /// The index: those that have to do with a topic, by its hash.
 #[derive(Debug, Default)]

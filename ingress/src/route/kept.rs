@@ -3,11 +3,11 @@
 //! A version that cannot be used leaves the last good one in service. What protects always comes from the newest.
 
 use super::compile::{Asked, judge};
-use super::index::Topic;
 use super::ingress::{Destination, Ingress, Rule};
 use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
 use super::shared::Keyed;
+use super::topic::Topic;
 use crate::annotations::target::Place;
 use crate::annotations::{Secrets, Use, named_secrets};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The body of an endpoint's answer, whatever protocol it came by.
 
-use super::{http1, http2};
+use super::{Cut, http1, http2};
 use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +13,9 @@ enum Source {
     Http2 { body: Incoming, _place: http2::Lease },
 }
 
-/// The answer ended early: the endpoint broke off, or what it sent is malformed.
-#[derive(Debug)]
-pub struct Cut;
-
 impl Body {
-    pub(super) fn http1(body: http1::AnswerBody) -> Self {
+    /// Of an answer that came by HTTP/1.1.
+    pub(crate) fn http1(body: http1::AnswerBody) -> Self {
         Self(Source::Http1(Box::new(body)))
     }
 

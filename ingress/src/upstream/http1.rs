@@ -12,7 +12,7 @@ mod connection;
 mod head;
 
 use super::connect::{Stream, connect};
-use super::{Body, Destination, Failure, Over, Waits};
+use super::{Destination, Failure, Over, Waits};
 use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
@@ -54,14 +54,14 @@ impl Taken {
         start: Instant,
         waits: &Waits,
         interim: &Interim,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<AnswerBody>, Failure> {
         let Self {
             mut connection, home, ..
         } = self;
         match connection.answer(method, None, start, waits, Some(interim)).await {
             Ok(head) => {
                 let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
-                Ok(Response::from_parts(head.parts, Body::http1(body)))
+                Ok(Response::from_parts(head.parts, body))
             }
             Err(Lost::Failed(failure)) => Err(failure),
             Err(Lost::Untouched(_) | Lost::Unanswered) => Err(Failure::Broken),
@@ -105,7 +105,7 @@ impl Idle {
         waits: &Waits,
         over: Over,
         interim: Option<&Interim>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<AnswerBody>, Failure> {
         let (parts, mut body) = request.into_parts();
         // A kept connection may just have been closed by the other side.
         let repeatable = parts.method.is_safe() && body.is_end_stream();
@@ -129,7 +129,7 @@ impl Idle {
                         idle: Arc::clone(self),
                     };
                     let body = AnswerBody::new(connection, home, head.framing, head.keep_alive);
-                    return Ok(Response::from_parts(head.parts, Body::http1(body)));
+                    return Ok(Response::from_parts(head.parts, body));
                 }
                 // No byte of it was sent: the second turn has a new connection.
                 Err(Lost::Untouched(back)) if !fresh => body = back,

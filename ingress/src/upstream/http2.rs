@@ -1,10 +1,11 @@
 //! HTTP/2 to endpoints: connections that many requests share.
 
 use super::connect::connect;
-use super::{Body, Destination, Failure, Over, Waits, broken, copy, in_time};
+use super::{Destination, Failure, Over, Waits, broken, copy, in_time};
 use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,7 +47,7 @@ impl Shared {
         mut request: Request<Upload>,
         waits: &Waits,
         over: Over,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<Answered>, Failure> {
         // A shared connection may be about to end; then the request comes back and gets a new one.
         if over == Over::Kept
             && let Some((sender, lease)) = self.join(to)
@@ -133,16 +134,19 @@ impl Shared {
     }
 }
 
+/// A body, with the place on the shared connection that it holds to its end.
+type Answered = (Incoming, Lease);
+
 async fn exchange(
     mut sender: SendRequest<Upload>,
     lease: Lease,
     request: Request<Upload>,
     waits: &Waits,
-) -> Result<Response<Body>, Failure> {
+) -> Result<Response<Answered>, Failure> {
     let progress = request.body().progress();
     let spare = copy(&request);
     match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
-        Ok(response) => Ok(response.map(|body| Body::http2(body, lease))),
+        Ok(response) => Ok(response.map(|body| (body, lease))),
         Err(mut error) => {
             if let Some(request) = error.take_message() {
                 return Err(Failure::Untouched(Box::new(request)));

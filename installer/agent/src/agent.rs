@@ -4,7 +4,7 @@ use crate::child::Children;
 use crate::error::{AgentError, Result};
 use crate::host::Host;
 use crate::journal_store::{Durability, JournalStore};
-use crate::lease::Lease;
+use crate::lease::{Holder, Lease};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::EventKind;
 use landfall_core::journal::{Ownership, Record, RunStart};
@@ -12,21 +12,9 @@ use landfall_core::name::{Digest, RunId, SecretId};
 use landfall_core::secret::Secret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Takes events while something runs.
 pub type Emit<'a> = &'a (dyn Fn(EventKind) + Sync);
-
-/// Who holds the lease in this session.
-#[derive(Debug, Clone)]
-pub struct Holder {
-    /// The run.
-    pub run: RunId,
-    /// `install`, `uninstall`, …
-    pub command: String,
-    /// Name of the cluster.
-    pub cluster: String,
-}
 
 /// The agent of one session.
 #[derive(Debug)]
@@ -175,10 +163,4 @@ impl Agent {
     pub fn consumed(&self) -> BTreeSet<Digest> {
         lock(&self.consumed).clone()
     }
-}
-
-/// The clock, for people and comparisons between machines; never for deadlines.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! Control groups of containers, in every hierarchy of version 1 and 2.
 
-use crate::child::{Children, kill as kill_process};
-use crate::processes::PATIENCE;
+use crate::child::Children;
+use crate::processes::{self, PATIENCE};
 use crate::{files, mounts};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ fn remove_tree(directory: &Path, children: &Children) -> Vec<String> {
     loop {
         kill_in(&[directory.to_owned()]);
         for pid in processes_in(&[directory.to_owned()]) {
-            kill_process(pid);
+            processes::kill(pid);
         }
         let mut residue = Vec::new();
         for group in tree(directory) {

@@ -4,8 +4,9 @@
 use crate::error::{AgentError, Result};
 use crate::files;
 use crate::host::Host;
+use crate::processes::{self, own_pids};
 use crate::redact::Redactor;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -333,35 +334,6 @@ fn kill_group(group: i32) {
     }
 }
 
-/// Returns the ids of all processes.
-pub fn all_pids() -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return vec![];
-    };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .collect()
-}
-
-/// Returns the ids of the machine's own processes: those of containers that hold whole machines, with agents of their own, are not among
-/// them (seen 2026-11-24: an agent beside such machines ended their agents' children).
-pub fn own_pids() -> Vec<i32> {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let ours = namespace("self");
-    let mut pids = all_pids();
-    pids.retain(|pid| namespace(&pid.to_string()) == ours);
-    pids
-}
-
-/// Kills a process.
-pub fn kill(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        // Gone already is what is wanted.
-        let _ = kill_process(pid, Signal::KILL);
-    }
-}
-
 /// Names a process for good: its number may be given to another, its start not.
 fn mark_of(pid: &str) -> Option<String> {
     let stat = files::text(format!("/proc/{pid}/stat"));
@@ -372,7 +344,7 @@ fn mark_of(pid: &str) -> Option<String> {
 
 /// Ends what agents that are no more left running, and waits for it. Returns a line for each process that does not go.
 pub fn end_orphans() -> Vec<String> {
-    crate::processes::end(|| {
+    processes::end(|| {
         let is_orphan = |pid: &i32| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let value = |pair: &[u8]| Some(pair.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?.to_vec());

@@ -38,16 +38,16 @@ mod paths;
 mod rules;
 mod settings;
 
+use crate::actions::file::absent_directories;
+use crate::actions::system;
+use crate::actions::unit::{self, StopHow};
 use crate::agent::Agent;
 use crate::error::{AgentError, Result};
-use crate::interpret::file::absent_directories;
-use crate::interpret::system;
-use crate::interpret::unit::{self, StopHow};
 use crate::netlink::{nft, route};
 use crate::{cgroups, mounts, processes};
 use landfall_core::action::{Claims, ClusterEffect, Undo};
 pub use modules::unload as unload_modules;
-pub use settings::{restore as restore_settings, undo_for as undo_for_settings, write as write_setting};
+pub use settings::{restore as restore_settings, undo_for as undo_for_settings, write_all as write_settings};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

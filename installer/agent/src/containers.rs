@@ -1,9 +1,9 @@
 //! Running containers, and programs inside them, through containerd's own client.
 
+use crate::actions::images::ctr;
 use crate::agent::Agent;
 use crate::child::{Input, Job, Output};
 use crate::error::{AgentError, Result};
-use crate::interpret::images::ctr;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

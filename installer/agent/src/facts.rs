@@ -1,13 +1,14 @@
 //! Looking at the machine. Reads only: netlink, /proc, /sys, and what systemd says.
 
-use crate::agent::{Agent, now_ms};
-use crate::child::{Job, all_pids};
+use crate::actions::system::{ModuleIndex, has_feature};
+use crate::actions::unit;
+use crate::agent::Agent;
+use crate::child::Job;
 use crate::dns::{self, ResolverFile};
 use crate::error::{AgentError, Result};
 use crate::files;
-use crate::host::Host;
-use crate::interpret::system::{ModuleIndex, has_feature};
-use crate::interpret::unit;
+use crate::host::{Host, now_ms};
+use crate::processes::all_pids;
 use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
 use landfall_core::facts::{FactsQuery, NodeFacts};

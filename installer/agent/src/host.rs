@@ -6,6 +6,7 @@ use crate::network::{KernelNetwork, Network};
 use landfall_core::layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Directories searched for programs. The system's own come first: /usr/local may be writable for a group (Debian: `staff`), and what is
 /// run here is run as root.
@@ -118,6 +119,12 @@ impl Host {
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// The clock, for people and comparisons between machines; never for deadlines.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

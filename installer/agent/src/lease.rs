@@ -1,15 +1,26 @@
 //! The lease of a node: a locked file in /run that says who is there. The kernel gives it back when the agent ends, however it ends.
 
-use crate::agent::{Holder, now_ms};
 use crate::error::{AgentError, Result, errno_at, io_at};
-use crate::host::Host;
+use crate::host::{Host, now_ms};
 use landfall_core::layout;
+use landfall_core::name::RunId;
 use rustix::fs::{FlockOperation, flock, fstat, stat};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+/// Who holds the lease in this session.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The run.
+    pub run: RunId,
+    /// `install`, `uninstall`, …
+    pub command: String,
+    /// Name of the cluster.
+    pub cluster: String,
+}
 
 /// A held lease. Dropping it gives it back and leaves nothing in /run.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`service_route::run`], [`probe::run`] and
 //! [`signal::wait_for_end`].
 
+pub mod actions;
 pub mod agent;
 pub mod api_balancer;
 pub mod blobs;
@@ -36,3 +37,4 @@ pub mod undo;
 mod certificates;
 mod cgroups;
 mod processes;
+mod unmount;

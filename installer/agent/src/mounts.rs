@@ -1,11 +1,7 @@
-//! Mounts of this mount namespace: which there are below a directory, and taking them away, deepest first.
+//! Mounts of this mount namespace, in the order in which they were made.
 
-use crate::child::Children;
 use crate::files;
-use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,46 +73,6 @@ pub fn below(directory: &Path) -> Vec<Mount> {
         .into_iter()
         .filter(|m| m.point != directory && m.point.starts_with(directory))
         .collect()
-}
-
-/// Says whether something is mounted at `path` itself.
-pub fn is_mount_point(path: &Path) -> bool {
-    all().iter().any(|m| m.point == path)
-}
-
-/// Takes away the mounts that `wanted` says, newest first. Returns a line for each that stays.
-pub fn take_away(wanted: impl Fn(&Mount) -> bool, children: &Children) -> Vec<String> {
-    let mut residue = Vec::new();
-    // The newest first: a mount on top of another must go before it.
-    for mount in all().into_iter().rev().filter(|m| wanted(m)) {
-        if let Err(errno) = unmount_patiently(&mount, children) {
-            residue.push(format!(
-                "the mount {} ({}) stays: {errno}",
-                mount.point.display(),
-                mount.kind
-            ));
-        }
-    }
-    residue
-}
-
-fn unmount_patiently(mount: &Mount, children: &Children) -> Result<(), Errno> {
-    // A process that was just killed may hold its files some milliseconds longer.
-    for _ in 0..20 {
-        match unmount(&mount.point, UnmountFlags::NOFOLLOW) {
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) => {
-                if children.sleep(Duration::from_millis(50)).is_err() {
-                    return Err(Errno::BUSY);
-                }
-            }
-            Err(errno) => return Err(errno),
-        }
-    }
-    if mount.is_remote() {
-        return Err(Errno::BUSY);
-    }
-    unmount(&mount.point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
 }
 
 #[cfg(test)]

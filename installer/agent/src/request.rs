@@ -1,9 +1,10 @@
 //! Answers one request on its stream.
 
-use crate::agent::{Agent, Holder};
+use crate::agent::Agent;
 use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
 use crate::journal_store::Durability;
+use crate::lease::Holder;
 use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};

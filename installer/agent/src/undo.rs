@@ -1,13 +1,13 @@
 //! Taking back entries of the journal. Every entry's undo is journalled and may run any number of times; what cannot be taken back is
 //! named and the rest goes on. The order is the plan's (`landfall_core::plan::undo`).
 
+use crate::actions::{images, kubeconfig, system, unit};
 use crate::agent::{Agent, Emit};
 use crate::blobs;
 use crate::child::Job;
 use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
 use crate::files;
-use crate::interpret::{images, kubeconfig, system, unit};
 use crate::journal_store::Durability;
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;

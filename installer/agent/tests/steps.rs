@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use landfall_agent::agent::{Agent, Holder};
+use landfall_agent::agent::Agent;
 use landfall_agent::host::Host;
+use landfall_agent::lease::Holder;
 use landfall_agent::{interpret, undo};
 use landfall_core::action::{Action, Claims, Content, FeatureEvidence, KernelFeature};
 use landfall_core::journal::{EntryState, JournalError, Record, RunStart, parse_journal};

@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use landfall_agent::agent::{Agent, Holder};
+use landfall_agent::agent::Agent;
 use landfall_agent::host::Host;
 use landfall_agent::interpret;
+use landfall_agent::lease::Holder;
 use landfall_core::action::{Action, Content};
 use landfall_core::journal::RunStart;
 use landfall_core::name::Digest;

@@ -5,6 +5,7 @@
 
 use crate::inventory::Role;
 use crate::name::{Digest, NodeName};
+use crate::quorum;
 use crate::spec::{Cidr, ClusterSpec, ProxyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -115,6 +116,12 @@ pub struct MemberRecord {
 }
 
 impl ClusterRecord {
+    /// Returns how many control planes must hold the number of a run before it may change anything.
+    pub fn majority(&self) -> usize {
+        let control_planes = self.members.values().filter(|m| m.role == Role::ControlPlane);
+        quorum::majority(control_planes.count())
+    }
+
     /// Returns the member that founds, or founded, the cluster.
     pub fn founder(&self) -> Option<&NodeName> {
         self.members.iter().find(|(_, m)| m.founder).map(|(name, _)| name)

@@ -10,11 +10,10 @@
 //! ```
 //! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
 
-use crate::action::Undo;
+use crate::action::{Undo, Wanted};
 use crate::cluster_record::ClusterRecord;
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// Version of the journal's lines; a reader refuses a larger one. Version 1 has neither numbers of runs nor cluster records.
 pub const JOURNAL_VERSION: u32 = 2;
@@ -108,44 +107,6 @@ pub struct RunStart {
     /// What an install installs: the version and the digest of the bundle's index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
-}
-
-/// State of the node that a step wants, for checks and repair long after the run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Wanted {
-    /// A directory.
-    Directory {
-        /// Absolute path.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-    },
-    /// A file or program. The content of a secret has no digest here.
-    File {
-        /// Absolute path.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-        /// Digest of the content.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        content: Option<Digest>,
-    },
-    /// Lines of /etc/hosts.
-    HostsLines(Vec<String>),
-    /// Kernel settings: name in dotted form and value.
-    Sysctls(Vec<(String, String)>),
-    /// Modules whose features are needed.
-    Modules(Vec<String>),
-    /// A systemd unit that is enabled.
-    Unit {
-        /// Unit name with suffix.
-        name: String,
-        /// Whether it runs.
-        running: bool,
-    },
-    /// Images in containerd, by reference.
-    Images(Vec<String>),
 }
 
 /// Identity of a file's state, so that a later check need not hash it again.

@@ -3,7 +3,7 @@
 
 use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
 use crate::facts::NodeFacts;
-use crate::inventory::{Node, Role};
+use crate::inventory::Node;
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::StepKind;
@@ -125,10 +125,4 @@ fn member(
         founder: known.is_some_and(|k| k.founder),
         etcd_id: known.and_then(|k| k.etcd_id),
     })
-}
-
-/// How many control planes must hold the number of a run before it may change anything.
-pub fn majority(record: &ClusterRecord) -> usize {
-    let control_planes = record.members.values().filter(|m| m.role == Role::ControlPlane).count();
-    control_planes / 2 + 1
 }

@@ -1,7 +1,8 @@
 //! Brings blobs to nodes: asks what is there, sends what is missing, in the order in which steps need it.
 
-use crate::fleet::{EventEmitter, Sessions};
-use crate::run::CancelToken;
+use crate::context::CancelToken;
+use crate::emitter::EventEmitter;
+use crate::fleet::Sessions;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
 use landfall_core::action::Action;

@@ -1,9 +1,10 @@
 //! Runs a plan: hands out every step whose needs are done and whose blobs have arrived, on as many nodes at once as there are.
 
 use crate::cluster::{Cluster, Formed};
+use crate::context::CancelToken;
 use crate::distribute::{Arrival, blobs_of, push};
-use crate::fleet::{EventEmitter, Sessions};
-use crate::run::CancelToken;
+use crate::emitter::EventEmitter;
+use crate::fleet::Sessions;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
 use landfall_core::action::{Action, Content};

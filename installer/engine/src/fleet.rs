@@ -1,79 +1,18 @@
 //! All nodes of a run: connected side by side, asked side by side.
 
-use crate::run::{Connector, RunContext};
+use crate::context::{Connector, RunContext};
+use crate::emitter::EventEmitter;
 use crate::session::{AgentPlace, AgentProgram, NodeSession};
-use landfall_core::event::{Event, EventKind, Phase, RunCounts};
-use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::event::EventKind;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
-use landfall_core::name::{NodeName, RunId};
+use landfall_core::name::NodeName;
 use landfall_core::wire::{PROTOCOL_VERSION, Request, Welcome};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
-
-/// Stamps events with the time since the run began and passes them to the sink; counts steps by how they came out.
-#[derive(Clone)]
-pub struct EventEmitter {
-    began: Instant,
-    sink: Arc<dyn landfall_core::event::EventSink>,
-    counts: Arc<Mutex<RunCounts>>,
-}
-
-impl EventEmitter {
-    /// Starts the run's clock.
-    pub fn new(ctx: &RunContext) -> Self {
-        Self {
-            began: Instant::now(),
-            sink: Arc::clone(&ctx.sink),
-            counts: Arc::default(),
-        }
-    }
-
-    /// Says something about a node or the whole run.
-    pub fn emit(&self, node: Option<&NodeName>, kind: EventKind) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&kind);
-        self.sink.emit(Event {
-            at_ms: millis(self.began),
-            node: node.cloned(),
-            kind,
-        });
-    }
-
-    /// Says which run this is and how many steps it will do or take back.
-    pub fn planned(&self, run: Option<&RunId>, steps: usize) {
-        if let Some(run) = run.cloned() {
-            self.emit(None, EventKind::RunPlanned { run, steps });
-        }
-    }
-
-    /// Says how the command came out. Nothing is said afterwards.
-    pub fn finished(&self, outcome: ExitCode, rolled_back: bool) {
-        let kind = EventKind::RunFinished {
-            outcome,
-            rolled_back,
-            counts: *self.counts.lock().unwrap_or_else(PoisonError::into_inner),
-            duration_ms: millis(self.began),
-        };
-        self.emit(None, kind);
-    }
-
-    /// Runs `work` as a phase.
-    pub fn phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        self.emit(None, EventKind::PhaseStarted { phase });
-        let result = work();
-        let took_ms = millis(start);
-        self.emit(None, EventKind::PhaseFinished { phase, took_ms });
-        result
-    }
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
@@ -222,6 +161,7 @@ pub fn close(sessions: &Sessions) {
 mod tests {
     use super::*;
     use landfall_core::transport::Transport;
+    use std::sync::Mutex;
     use std::time::Duration;
 
     /// A machine whose login hangs until the test ends.

@@ -1,8 +1,10 @@
 //! The commands that only look: verify, status, kubeconfig.
 
 use crate::cluster::{Cluster, is_node_ready};
-use crate::fleet::{self, EventEmitter, Sessions};
-use crate::run::{NodeStatus, Outcome, RunContext};
+use crate::context::RunContext;
+use crate::emitter::EventEmitter;
+use crate::fleet::{self, Sessions};
+use crate::outcome::{NodeStatus, Outcome};
 use crate::session::AgentPlace;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};

@@ -1,11 +1,13 @@
 //! An install, phase by phase: [`InstallRun::phases`] is the list.
 
 use crate::cluster::Cluster;
+use crate::context::{InstallOptions, OnFailure, RunContext, Until};
 use crate::distribute::blobs_of;
+use crate::emitter::EventEmitter;
 use crate::execute::{Executed, Executor};
-use crate::fleet::{self, EventEmitter, Sessions};
+use crate::fleet::{self, Sessions};
+use crate::outcome::Outcome;
 use crate::present::Present;
-use crate::run::{InstallOptions, OnFailure, Outcome, RunContext, Until};
 use crate::session::{AgentPlace, NodeSession};
 use crate::{adopt, inspect, render, undo};
 use landfall_bundle::BundleFile;

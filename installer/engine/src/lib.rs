@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod distribute;
+pub mod emitter;
 pub mod execute;
 pub mod fleet;
 pub mod forward;
@@ -14,7 +15,9 @@ pub mod undo;
 pub mod verify;
 
 mod adopt;
+mod context;
 mod inspect;
 mod install;
+mod outcome;
 mod present;
 mod render;

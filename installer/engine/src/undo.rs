@@ -1,10 +1,12 @@
 //! Rollback and uninstall: a plan made of the nodes' own journals, run by the one executor. What lies off the nodes goes first.
 
 use crate::cluster::Cluster;
+use crate::context::{CancelToken, Confirm, RunContext, UndoCommand, UndoSummary, Until};
+use crate::emitter::EventEmitter;
 use crate::execute::Executor;
-use crate::fleet::{self, EventEmitter, Sessions};
+use crate::fleet::{self, Sessions};
+use crate::outcome::Outcome;
 use crate::present::{Present, history_unclear};
-use crate::run::{CancelToken, Confirm, Outcome, RunContext, UndoCommand, UndoSummary, Until};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::{ClusterRecord, Sequence};
 use landfall_core::event::Phase;

@@ -1,8 +1,10 @@
-//! The dependency rules between crates, checked against what cargo resolves.
+//! The dependency rules between crates, checked against what cargo resolves, and between the modules of each crate.
 
+use crate::modules::{self, Knot};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 /// Crate → crates of ours that it may name as normal dependencies.
@@ -40,6 +42,41 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
     ("indicatif", &["landfall"]),
 ];
 
+/// Crate, modules, and why they may be in a circle.
+type KnownKnot = (&'static str, &'static [&'static str], &'static str);
+
+/// Circles that stand. Each list must be exact, so that a knot neither grows unseen nor stays listed when it has been untied.
+const KNOWN_KNOTS: &[KnownKnot] = &[(
+    "landfall-ingress",
+    &[
+        "access_log",
+        "admin",
+        "annotations",
+        "args",
+        "balance",
+        "body",
+        "check",
+        "handover",
+        "observer",
+        "policy",
+        "probe",
+        "proxy",
+        "rbac",
+        "route",
+        "run",
+        "secrets",
+        "services",
+        "state",
+        "status",
+        "tls",
+        "traffic",
+        "upstream",
+        "watch",
+    ],
+    "from annotations to the data plane each part names types of the next and some of the one before (a policy holds the target of an \
+     annotation, an exchange its observer, the observer its exchange): to be untied by types of their own below both",
+)];
+
 /// Returns every broken rule as a readable line.
 pub fn check() -> Result<Vec<String>> {
     let output = Command::new("cargo")
@@ -57,7 +94,70 @@ pub fn check() -> Result<Vec<String>> {
         "cargo metadata: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    faults(&serde_json::from_slice(&output.stdout).context("cargo metadata")?)
+    let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let mut lines = faults(&metadata)?;
+    lines.extend(circles(&metadata)?);
+    Ok(lines)
+}
+
+/// The knots of modules of each library and program of the workspace that are not as [`KNOWN_KNOTS`] says.
+fn circles(metadata: &Value) -> Result<Vec<String>> {
+    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let members = list(&metadata["workspace_members"]);
+    let mut found = Vec::new();
+    for package in list(&metadata["packages"]) {
+        if !members.contains(&package["id"]) {
+            continue;
+        }
+        for target in list(&package["targets"]) {
+            let kinds = list(&target["kind"]);
+            if kinds.iter().any(|kind| kind == "lib" || kind == "bin") {
+                let root = target["src_path"].as_str().context("a target without a root file")?;
+                let read = |path: &Path| std::fs::read_to_string(path).ok();
+                let name = target["name"].as_str().unwrap_or_default().to_owned();
+                let knots = modules::knots(Path::new(root), &read).with_context(|| format!("modules of {name}"))?;
+                found.extend(knots.into_iter().map(|knot| (name.clone(), knot)));
+            }
+        }
+    }
+    Ok(unexpected(&found, KNOWN_KNOTS))
+}
+
+fn unexpected(found: &[(String, Knot)], known: &[KnownKnot]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (name, knot) in found {
+        let listed = |k: &&KnownKnot| k.0 == name && knot.modules.iter().any(|m| k.1.contains(&m.as_str()));
+        let listed = known.iter().find(listed);
+        seen.extend(listed.map(|k| (k.0, k.1)));
+        let new = |m: &&String| !listed.is_some_and(|k| k.1.contains(&m.as_str()));
+        let new: Vec<&str> = knot.modules.iter().filter(new).map(String::as_str).collect();
+        if listed.is_none() {
+            lines.push(format!("modules of {name} in a circle: {}", knot.circle));
+        } else if !new.is_empty() {
+            lines.push(format!(
+                "modules of {name} that are new in a known knot: {}",
+                new.join(", ")
+            ));
+        }
+        let has = |m: &&&str| !knot.modules.iter().any(|have| have == *m);
+        let gone: Vec<&str> = listed.map_or(&[][..], |k| k.1).iter().filter(has).copied().collect();
+        if !gone.is_empty() {
+            lines.push(format!(
+                "no longer in the knot of {name}, to be taken off the list: {}",
+                gone.join(", ")
+            ));
+        }
+    }
+    let untied = known.iter().filter(|k| !seen.contains(&(k.0, k.1)));
+    lines.extend(untied.map(|k| {
+        format!(
+            "a knot of {} is untied, to be taken off the list: {}",
+            k.0,
+            k.1.join(", ")
+        )
+    }));
+    lines
 }
 
 fn faults(metadata: &Value) -> Result<Vec<String>> {
@@ -136,6 +236,26 @@ mod tests {
             "workspace_members": names.iter().filter(|n| n.starts_with("landfall")).collect::<Vec<_>>(),
             "resolve": {"nodes": nodes},
         })
+    }
+
+    #[test]
+    fn knots_that_are_new_grown_or_untied_are_named() {
+        let knot = |modules: &[&str]| Knot {
+            modules: modules.iter().map(|m| (*m).to_owned()).collect(),
+            circle: "the circle".to_owned(),
+        };
+        let found = |modules: &[&str]| vec![("landfall-x".to_owned(), knot(modules))];
+        const KNOWN: &[KnownKnot] = &[("landfall-x", &["a", "b"], "for the test")];
+        assert_eq!(unexpected(&found(&["a", "b"]), KNOWN), Vec::<String>::new());
+        let lines = |modules: &[&str], known| unexpected(&found(modules), known).join("\n");
+        assert!(lines(&["a", "b"], &[]).contains("the circle"));
+        assert!(lines(&["a", "b", "c"], KNOWN).ends_with("new in a known knot: c"));
+        assert!(lines(&["a", "c"], KNOWN).contains("new in a known knot: c\n"));
+        assert!(lines(&["a", "c"], KNOWN).ends_with("taken off the list: b"));
+        assert!(lines(&["c", "d"], KNOWN).contains("the circle"));
+        assert!(lines(&["c", "d"], KNOWN).ends_with("untied, to be taken off the list: a, b"));
+        let elsewhere = vec![("landfall-y".to_owned(), knot(&["a", "b"]))];
+        assert_eq!(unexpected(&elsewhere, KNOWN).len(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod dag;
 mod demo;
 mod ingress;
 mod machines;
+mod modules;
 mod oracle;
 mod size;
 mod suite;

@@ -178,19 +178,11 @@ impl Line for ServiceLine<'_> {
         all.sort_by_key(|(e, word, near)| (trouble(word), *near == Some(false), e.address));
         let left_out = all.len().saturating_sub(MOST_ENDPOINTS);
         let shown = own.into_iter().chain(all.into_iter().take(MOST_ENDPOINTS));
-        let endpoints: Vec<Value> = shown.map(|(e, word, near)| endpoint(e, word, near)).collect();
+        let endpoints: Vec<Value> = shown.map(|(e, word, near)| health::endpoint(e, word, near)).collect();
         json!({ "name": self.backend.name, "state": tally.health().label(), "reason": tally.reason(), "routes": self.routes,
             "counts": { "ready": tally.ready, "ejected": tally.ejected, "draining": tally.draining },
             "endpoints": endpoints, "endpoints_left_out": left_out })
     }
-}
-
-/// One endpoint as the API tells of it; `near` is what hints say, if they say something.
-pub(in crate::admin) fn endpoint(endpoint: &Endpoint, word: &str, near: Option<bool>) -> Value {
-    let seen = endpoint.seen();
-    json!({ "address": endpoint.address, "state": word, "near": near, "in_flight": seen.in_flight, "failures": seen.failures,
-        "unreachable_in_a_row": seen.unreachable, "unanswered_in_a_row": seen.unanswered,
-        "ejected_for_ms": seen.ejected_for.map(crate::clock::milliseconds), "tried_although_ejected": seen.tried_ejected })
 }
 
 impl Line for CertificateLine {

@@ -1,8 +1,9 @@
 //! Answers in HTTP/1's form.
 
+use super::super::lines::{field, status_line};
 use super::date;
-use super::reader::Reader;
 use crate::body::Download;
+use crate::proxy::reader::{READ_AHEAD, Reader};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame};
 use hyper::header::{self, HeaderMap};
@@ -119,21 +120,6 @@ pub(super) fn head(out: &mut Vec<u8>, response: &Response<Download>, form: Form,
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn status_line(out: &mut Vec<u8>, status: StatusCode) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 fn number_field(out: &mut Vec<u8>, length: u64) {
     // Writing to memory does not fail.
     let _ = write!(out, "content-length: {length}\r\n");
@@ -211,7 +197,7 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
     reader: &mut Option<&mut Reader<S>>,
 ) -> Result<Option<Result<Frame<Bytes>, crate::body::DownloadError>>, Cut> {
     loop {
-        let watched = reader.as_mut().filter(|reader| reader.buffer.len() < super::READ_AHEAD);
+        let watched = reader.as_mut().filter(|reader| reader.buffer.len() < READ_AHEAD);
         let Some(watched) = watched else {
             return Ok(poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await);
         };

@@ -7,6 +7,7 @@
 
 use super::chunked::Framing;
 use crate::limits::Limits;
+use crate::proxy::headers::has_word;
 use crate::reason::Reason;
 use bytes::{Bytes, BytesMut};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -179,13 +180,6 @@ pub(super) fn digits(text: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Whether a list of words has this one.
-pub(crate) fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
-    let values = headers.get_all(name);
-    let mut words = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    words.any(|w| w.trim().eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Left;
 use crate::host::Host;
-use crate::{child, files};
+use crate::{files, processes};
 
 /// Where the kernel lists loaded profiles, one a line: `name (mode)`.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
@@ -19,7 +19,7 @@ pub fn is_loaded(host: &Host, profile: &str) -> bool {
 pub fn remove(host: &Host, profiles: &[String]) -> Left {
     let mut left = Left::default();
     for profile in profiles.iter().filter(|p| is_loaded(host, p)) {
-        if host.has_kernel() && child::all_pids().into_iter().any(|pid| confines(profile, pid)) {
+        if host.has_kernel() && processes::all_pids().into_iter().any(|pid| confines(profile, pid)) {
             left.notes.push(format!(
                 "the AppArmor profile {profile} stays: a process is confined by it"
             ));

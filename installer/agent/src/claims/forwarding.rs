@@ -3,7 +3,7 @@
 use super::rules;
 use crate::agent::Agent;
 use crate::netlink::namespaces::{self, Content};
-use crate::{child, files};
+use crate::{files, processes};
 use landfall_core::action::Claims;
 use std::io;
 
@@ -71,7 +71,7 @@ fn judge(here: &Content, ours: &Claims) -> Vec<String> {
 
 /// Returns the name of a container runtime that runs and is not landfall's.
 pub fn runtime(ours: &Claims) -> Option<String> {
-    child::own_pids().into_iter().find_map(|pid| {
+    processes::own_pids().into_iter().find_map(|pid| {
         let name = files::text(format!("/proc/{pid}/comm")).trim().to_owned();
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let text = program.to_string_lossy();

@@ -2,8 +2,8 @@
 
 use super::paths::{NETNS_DIR, is_pod_netns};
 use crate::agent::Agent;
-use crate::mounts;
 use crate::netlink::route::{self, Link};
+use crate::unmount;
 use landfall_core::action::Claims;
 use std::io;
 use std::path::Path;
@@ -56,7 +56,7 @@ fn foreign(link: &Link, all: &[Link]) -> Option<String> {
 
 /// Takes away mounts under claimed directories. Under the directory of network namespaces, which all programs share, only pods'.
 pub fn unmount(agent: &Agent, claims: &Claims) -> Vec<String> {
-    mounts::take_away(
+    unmount::take_away(
         |mount| {
             if let Ok(name) = mount.point.strip_prefix(NETNS_DIR) {
                 return claims.paths.iter().any(|p| is_pod_netns(p)) && name.to_string_lossy().starts_with("cni-");

@@ -1,8 +1,8 @@
 //! Kernel modules. Unloading one takes everything of its kind along, in all network namespaces, whoever made it: so one that serves
 //! anybody stays.
 
+use crate::actions::system::{ModuleIndex, loaded_modules};
 use crate::host::Host;
-use crate::interpret::system::{ModuleIndex, loaded_modules};
 use crate::netlink::namespaces::{self, Content};
 use crate::{files, mounts};
 

@@ -1,10 +1,10 @@
 //! Kernel settings.
 
 use super::{Left, forwarding};
+use crate::actions::system::{differing_sysctls, read_sysctl, write_sysctl};
 use crate::agent::Agent;
 use crate::files;
 use crate::host::Host;
-use crate::interpret::system::{read_sysctl, write_sysctl};
 use landfall_core::action::{Claims, Undo};
 use landfall_core::layout;
 use landfall_core::plan::written_settings;
@@ -59,6 +59,14 @@ pub fn write(host: &Host, name: &str, value: &str) -> crate::error::Result<()> {
         Some(value) if read_sysctl(host, REDIRECTS).as_ref() != Some(&value) => write_sysctl(host, REDIRECTS, &value),
         _ => Ok(()),
     }
+}
+
+/// Writes those settings that differ.
+pub fn write_all(host: &Host, settings: &[(String, String)]) -> crate::error::Result<()> {
+    for (name, value) in differing_sysctls(host, settings) {
+        write(host, &name, &value)?;
+    }
+    Ok(())
 }
 
 /// Returns the settings with their present values, and those that the kernel changes along with them: of links, those that forward

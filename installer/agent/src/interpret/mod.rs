@@ -7,14 +7,9 @@
 //! else ── Intent (fsync) ── act ── look again ── Done        a failure adds Failed; an interruption adds nothing
 //! ```
 
-pub mod file;
-pub mod images;
-pub mod kubeconfig;
 pub mod observe;
-pub mod run;
-pub mod system;
-pub mod unit;
 
+use crate::actions::{Work, file, images, kubeconfig, run, system, unit};
 use crate::agent::{Agent, Emit};
 use crate::claims;
 use crate::error::{AgentError, Result};
@@ -27,20 +22,6 @@ use landfall_core::observe::{Verdict, judge};
 use landfall_core::plan::Step;
 use landfall_core::wire::StepOutcome;
 use std::time::{Duration, Instant};
-
-/// A step that is being looked at or run.
-pub struct Work<'a> {
-    /// The agent.
-    pub agent: &'a Agent,
-    /// The step.
-    pub step: &'a Step,
-    /// The newest entry of the step, when it is done.
-    pub owned: Option<&'a Entry>,
-    /// When it must be over.
-    pub deadline: Instant,
-    /// Takes events.
-    pub emit: Emit<'a>,
-}
 
 /// Judges a step by the journal and by what is there. Reads only.
 pub fn check(agent: &Agent, step: &Step) -> Result<Verdict> {
@@ -226,7 +207,7 @@ fn apply(work: &Work) -> Result<()> {
             size_bytes,
         } => file::install(host, path, blob, digest, *size_bytes),
         Action::HostsLines { lines } => system::add_hosts_lines(host, lines),
-        Action::Sysctls { settings } => system::write_sysctls(host, settings),
+        Action::Sysctls { settings } => claims::write_settings(host, settings),
         Action::KernelFeatures { features } => system::load_features(work.agent, features),
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::Images { images } => images::import(work, images),

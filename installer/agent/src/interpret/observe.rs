@@ -1,6 +1,6 @@
 //! Looks at what steps are about. Reads only; `landfall_core::observe` judges.
 
-use super::{images, kubeconfig, system, unit};
+use crate::actions::{images, kubeconfig, system, unit};
 use crate::agent::Agent;
 use crate::error::Result;
 use crate::files;

@@ -1,7 +1,7 @@
 //! Looking into every network namespace of the machine: a module of the kernel serves all of them.
 
 use super::{nft, route};
-use crate::{child, files, mounts};
+use crate::{files, mounts, processes};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct Content {
 /// what is in it is not known. `with_rules` asks nftables too, for which the kernel may load modules.
 pub fn all(with_rules: bool) -> io::Result<Vec<Content>> {
     let mut doors: BTreeMap<u64, PathBuf> = BTreeMap::new();
-    let of_processes = child::all_pids()
+    let of_processes = processes::all_pids()
         .into_iter()
         .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
     let mounted = mounts::all().into_iter().filter(|m| m.kind == "nsfs").map(|m| m.point);

@@ -13,7 +13,7 @@ mod prepare;
 pub use prepare::kernel_features;
 
 use super::key::StepKind;
-use super::objects::LeftOut;
+use super::objects::{LeftOut, ObjectGroup};
 use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
@@ -104,28 +104,6 @@ impl Member {
     fn founds(&self) -> bool {
         matches!(self.joins, Joins::Init(_))
     }
-}
-
-/// Kubernetes objects that are applied together.
-#[derive(Debug, Clone)]
-pub struct ObjectGroup {
-    /// Name, for instance `flannel`.
-    pub name: String,
-    /// Label.
-    pub stage: Stage,
-    /// Bodies.
-    pub objects: Vec<serde_json::Value>,
-    /// When it is applied.
-    pub when: ApplyWhen,
-}
-
-/// When a group of objects is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApplyWhen {
-    /// As soon as the API answers: DaemonSets follow the nodes.
-    FirstApiServer,
-    /// When all nodes are Ready, so that replicas spread: the scheduler takes no other.
-    AllReady,
 }
 
 /// Certificates and keys of the authorities that every control plane shares (kubeadm's names).

@@ -6,7 +6,7 @@
 use crate::action::Undo;
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::StepId;
-use crate::plan::install::ObjectGroup;
+use crate::plan::Stage;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +63,28 @@ pub fn identity(object: &Value) -> Value {
         "kind": object["kind"],
         "metadata": { "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"] },
     })
+}
+
+/// Kubernetes objects that are applied together.
+#[derive(Debug, Clone)]
+pub struct ObjectGroup {
+    /// Name, for instance `flannel`.
+    pub name: String,
+    /// Label.
+    pub stage: Stage,
+    /// Bodies.
+    pub objects: Vec<serde_json::Value>,
+    /// When it is applied.
+    pub when: ApplyWhen,
+}
+
+/// When a group of objects is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplyWhen {
+    /// As soon as the API answers: DaemonSets follow the nodes.
+    FirstApiServer,
+    /// When all nodes are Ready, so that replicas spread: the scheduler takes no other.
+    AllReady,
 }
 
 /// Objects of one group that are landfall's and wanted no more.
@@ -148,7 +170,6 @@ mod tests {
     use super::*;
     use crate::name::Digest;
     use crate::plan::Stage;
-    use crate::plan::install::ApplyWhen;
 
     fn object(kind: &str, name: &str) -> Value {
         json!({ "apiVersion": "apps/v1", "kind": kind, "metadata": { "name": name, "namespace": "n" }, "spec": { "replicas": 1 } })

@@ -5,7 +5,6 @@ use crate::cluster_record::{ClusterRecord, FixedSettings, RecordError};
 use crate::facts::NodeFacts;
 use crate::inventory::{Inventory, Role};
 use crate::journal::Ownership;
-use crate::membership::majority;
 use crate::name::NodeName;
 use crate::plan::key::StepKind;
 use crate::spec::Desired;
@@ -146,7 +145,7 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
 pub fn too_few_control_planes(record: &ClusterRecord, here: &[&NodeName]) -> Option<Finding> {
     let all: Vec<&NodeName> = record.control_planes().collect();
     let (present, absent): (Vec<&NodeName>, Vec<&NodeName>) = all.iter().partition(|name| here.contains(name));
-    let needed = majority(record);
+    let needed = record.majority();
     (present.len() < needed).then(|| Finding {
         id: "control-plane-majority",
         severity: Severity::Refuse,

@@ -4,7 +4,10 @@ pub mod ingress;
 pub mod parse;
 pub mod validate;
 
+mod problems;
+
 pub use ingress::IngressSpec;
+pub use problems::Problems;
 
 use crate::inventory::Inventory;
 use serde::{Deserialize, Serialize};

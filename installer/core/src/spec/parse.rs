@@ -1,48 +1,11 @@
 //! Reads `cluster.yaml`: fields of [`ClusterSpec`] at the top, machines under `nodes`. All problems at once.
 
-use super::{ClusterSpec, Desired, validate};
+use super::{ClusterSpec, Desired, Problems, validate};
 use crate::explain::{Code, Diagnosis};
 use crate::inventory::{Connect, Inventory, Node, Role};
 use crate::secret::Secret;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
-
-/// Collects problems of one file.
-#[derive(Debug)]
-pub struct Problems {
-    file: String,
-    found: Vec<Diagnosis>,
-}
-
-impl Problems {
-    /// Starts with none; `file` is named in each.
-    pub fn new(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            found: vec![],
-        }
-    }
-
-    /// Adds a wrong value: where it stands, and why it is wrong. Values are not repeated here: they may be secret.
-    pub fn value(&mut self, place: &str, why: impl std::fmt::Display) {
-        let text = format!("{}: {place}: {why}", self.file);
-        self.found.push(Diagnosis::new(Code::SpecValue, text));
-    }
-
-    /// Adds a finished problem.
-    pub fn push(&mut self, diagnosis: Diagnosis) {
-        self.found.push(diagnosis);
-    }
-
-    /// Hands out `value`, or all problems.
-    pub fn or<T>(self, value: T) -> Result<T, Vec<Diagnosis>> {
-        if self.found.is_empty() {
-            Ok(value)
-        } else {
-            Err(self.found)
-        }
-    }
-}
 
 /// Parses the text of a YAML file to a JSON value; the error says the line.
 pub fn yaml(text: &str, file: &str) -> Result<Value, Diagnosis> {

@@ -1,7 +1,6 @@
 //! Rules that span fields and machines.
 
-use super::Desired;
-use super::parse::Problems;
+use super::{Desired, Problems};
 use crate::explain::{Code, Diagnosis};
 use std::collections::BTreeMap;
 

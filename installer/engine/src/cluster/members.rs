@@ -6,7 +6,8 @@
 
 use super::Cluster;
 use super::client::{api_error, is_not_found};
-use crate::fleet::{EventEmitter, Sessions};
+use crate::emitter::EventEmitter;
+use crate::fleet::Sessions;
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;

@@ -17,9 +17,9 @@ mod wait;
 pub use members::Formed;
 pub use wait::is_node_ready;
 
-use crate::fleet::EventEmitter;
+use crate::context::CancelToken;
+use crate::emitter::EventEmitter;
 use crate::forward::Forward;
-use crate::run::CancelToken;
 use crate::session::NodeSession;
 use kube::Client;
 use landfall_core::action::Action;

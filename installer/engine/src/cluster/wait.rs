@@ -1,7 +1,7 @@
 //! Waits for states of the cluster, each with a deadline, a text that says what is missing, and an eye on the cancel token.
 
 use super::{Cluster, POLL_EVERY};
-use crate::run::CancelToken;
+use crate::context::CancelToken;
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;

@@ -6,8 +6,9 @@ mod judge;
 mod targets;
 
 use crate::cluster::Cluster;
-use crate::fleet::{self, EventEmitter, Sessions};
-use crate::run::RunContext;
+use crate::context::RunContext;
+use crate::emitter::EventEmitter;
+use crate::fleet::{self, Sessions};
 use crate::session::NodeSession;
 use judge::{absent_sample, judge, unprobed};
 use landfall_core::event::Phase;

@@ -1,7 +1,7 @@
 //! What lies ready before the clock starts: programs and images out of landfall's own bundle, uncompressed, as `podman save` and a
 //! build folder would have them.
 
-use super::config;
+use super::node_files;
 use anyhow::{Context, Result, anyhow, ensure};
 use landfall_bundle::{BundleFile, decompress_binary};
 use landfall_core::bundle_index::{BinaryPlace, Image};
@@ -105,9 +105,15 @@ impl Materials {
     fn write_files(&self) -> Result<()> {
         let units = self.root.join("etc/systemd/system");
         for (path, text) in [
-            (self.root.join("etc/containerd/config.toml"), config::containerd(self)),
-            (units.join("containerd.service"), config::CONTAINERD_SERVICE.to_owned()),
-            (units.join("kubelet.service"), config::KUBELET_SERVICE.to_owned()),
+            (
+                self.root.join("etc/containerd/config.toml"),
+                node_files::containerd(self.image("pause")),
+            ),
+            (
+                units.join("containerd.service"),
+                node_files::CONTAINERD_SERVICE.to_owned(),
+            ),
+            (units.join("kubelet.service"), node_files::KUBELET_SERVICE.to_owned()),
         ] {
             write(&path, text.as_bytes())?;
         }

@@ -6,6 +6,7 @@
 
 mod config;
 mod materials;
+mod node_files;
 mod remote;
 
 pub use materials::Materials;

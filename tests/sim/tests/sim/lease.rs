@@ -3,7 +3,8 @@
 use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
-use landfall_engine::fleet::{self, EventEmitter};
+use landfall_engine::emitter::EventEmitter;
+use landfall_engine::fleet;
 use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 use landfall_engine::session::AgentPlace;
 use std::path::PathBuf;

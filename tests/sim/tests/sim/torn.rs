@@ -1,8 +1,9 @@
 //! A journal whose last line was being written when the power went: every length of it that a disk can be left with.
 
-use landfall_agent::agent::{Agent, Holder};
+use landfall_agent::agent::Agent;
 use landfall_agent::host::Host;
 use landfall_agent::journal_store::JournalStore;
+use landfall_agent::lease::Holder;
 use landfall_agent::{blobs, interpret};
 use landfall_core::action::{Action, Content};
 use landfall_core::journal::{EntryState, RunStart};

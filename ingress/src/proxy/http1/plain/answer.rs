@@ -3,9 +3,9 @@
 //! INVARIANT: what is written here is what `upstream/http1/head.rs`, [`crate::proxy::headers::incoming`] and `answer.rs` make of the
 //! same answer, but for the order of fields.
 
-use super::super::answer::status_line;
 use super::super::date;
 use super::request::append_lower;
+use crate::proxy::lines::status_line;
 use hyper::StatusCode;
 use std::io::Write;
 use std::mem::MaybeUninit;

@@ -5,7 +5,8 @@ use super::{Carried, Plain, answer};
 use crate::balance::{Attempts, Outcome, Pick, Preference};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::http1::answer::flush;
-use crate::proxy::http1::{Connection, READ_AHEAD, Reader, head};
+use crate::proxy::http1::{Connection, head};
+use crate::proxy::reader::Reader;
 use crate::proxy::{headers, target};
 use crate::reason::Reason;
 use crate::upstream::{self, Failure, Taken, Waits};
@@ -14,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -135,7 +136,7 @@ where
                     Poll::Ready(_) => return Poll::Ready(First::Broken),
                 }
             }
-            if has_left(reader, context) {
+            if reader.has_left(context) {
                 return Poll::Ready(First::Gone);
             }
             connection.alarm.poll(due, context).map(|()| First::Late)
@@ -159,7 +160,7 @@ where
                 biased;
                 result = &mut answer => {
                     self.interim.take(&mut self.out);
-                    return Some(result);
+                    return Some(result.map(|answer| answer.map(upstream::Body::http1)));
                 }
                 () = self.interim.there() => {
                     self.interim.take(&mut self.out);
@@ -208,21 +209,9 @@ where
 
 /// Waits until the client has gone away.
 async fn left<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) {
-    poll_fn(|context| match has_left(reader, context) {
+    poll_fn(|context| match reader.has_left(context) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     })
     .await;
-}
-
-/// Reads what the client sends meanwhile; whether it went away.
-pub(super) fn has_left<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>, context: &mut Context<'_>) -> bool {
-    while reader.buffer.len() < READ_AHEAD {
-        match reader.poll_more(context) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(count)) if count > 0 => {}
-            Poll::Ready(_) => return true,
-        }
-    }
-    false
 }

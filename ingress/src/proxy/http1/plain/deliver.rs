@@ -1,9 +1,9 @@
 //! From the head of a plain answer to its last byte.
 
-use super::carry::has_left;
 use super::{Carried, Plain, answer};
 use crate::balance::Pick;
-use crate::proxy::http1::{Connection, Reader, answer as usual_answer};
+use crate::proxy::http1::{Connection, answer as usual_answer};
+use crate::proxy::reader::Reader;
 use crate::traffic::{End, EntryPoint, Made};
 use crate::upstream::Taken;
 use bytes::Buf;
@@ -138,7 +138,7 @@ where
                         if let Poll::Ready(more) = connection.poll_more(room, context) {
                             return Poll::Ready(more.map_err(|_| Cut::Endpoint));
                         }
-                        if has_left(reader, context) {
+                        if reader.has_left(context) {
                             return Poll::Ready(Err(Cut::Client));
                         }
                         connection.alarm.poll(due, context).map(|()| Err(Cut::Endpoint))

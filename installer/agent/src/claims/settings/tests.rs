@@ -44,7 +44,7 @@ impl Machine {
         let Undo::RestoreSysctls { settings, set } = undo_for(&self.agent.host, &wanted) else {
             panic!()
         };
-        crate::interpret::system::write_sysctls(&self.agent.host, &wanted).unwrap();
+        write_all(&self.agent.host, &wanted).unwrap();
         (settings, set)
     }
 
@@ -199,7 +199,7 @@ fn forwarding_stays_on_for_a_bridge_of_others() {
     let Undo::RestoreSysctls { settings, set } = undo_for(&agent.host, &wanted) else {
         panic!()
     };
-    crate::interpret::system::write_sysctls(&agent.host, &wanted).unwrap();
+    write_all(&agent.host, &wanted).unwrap();
     ip(&["link", "add", "br0", "type", "bridge"]);
     ip(&["link", "add", "cni0", "type", "bridge"]);
     let ours = Claims {

@@ -1,10 +1,11 @@
 //! Kubernetes objects, and what is awaited before the work counts as done.
 
-use super::{ApplyWhen, KUBEADM_S, Planner, StepKind};
+use super::{KUBEADM_S, Planner, StepKind};
 use crate::action::{Action, ClusterCondition};
 use crate::inventory::Role;
 use crate::name::StepId;
 use crate::plan::Stage;
+use crate::plan::objects::ApplyWhen;
 use std::collections::BTreeMap;
 
 impl Planner<'_> {
@@ -78,13 +79,14 @@ fn rollouts(objects: &[serde_json::Value]) -> Vec<ClusterCondition> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{InstallInput, Joins, Member, ObjectGroup, plan_install};
+    use super::super::{InstallInput, Joins, Member, plan_install};
     use super::*;
     use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, INDEX_VERSION};
     use crate::cluster_record::tests::record;
     use crate::layout;
     use crate::name::Digest;
     use crate::plan::objects::LeftOut;
+    use crate::plan::objects::ObjectGroup;
     use serde_json::json;
 
     fn index() -> BundleIndex {

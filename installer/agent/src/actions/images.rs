@@ -1,10 +1,10 @@
 //! Container images: imported from the blob store into containerd, pinned, checked.
 
 use super::Work;
+use crate::actions::file::forget_damaged;
 use crate::agent::Agent;
 use crate::child::{Input, Job};
 use crate::error::{AgentError, Result, io_at};
-use crate::interpret::file::forget_damaged;
 use landfall_core::bundle_index::Image;
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};

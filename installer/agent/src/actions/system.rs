@@ -123,14 +123,6 @@ pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(Str
         .collect()
 }
 
-/// Writes those settings that differ.
-pub fn write_sysctls(host: &Host, settings: &[(String, String)]) -> Result<()> {
-    for (name, value) in differing_sysctls(host, settings) {
-        crate::claims::write_setting(host, &name, &value)?;
-    }
-    Ok(())
-}
-
 /// Writes one setting, and nothing but it.
 pub fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(host, name);

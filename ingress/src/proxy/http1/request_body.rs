@@ -1,39 +1,14 @@
-//! The reading half of a client's connection. It belongs to the connection between requests and to a request's body while there is
-//! one; then it comes home.
+//! A request's body. While there is one the reading half of the connection belongs to it; then it comes home.
 
 use super::chunked::{Decoder, Piece};
 use crate::body::UploadError;
-use bytes::{Bytes, BytesMut};
+use crate::proxy::reader::Reader;
+use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-
-/// Room for one read: most heads fit, and large bodies move in steps that the allocator likes.
-const READ: usize = 16 * 1024;
-
-/// Bytes of a client.
-pub(crate) struct Reader<S> {
-    pub(crate) half: ReadHalf<S>,
-    /// What was read and not yet used.
-    pub(crate) buffer: BytesMut,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
-    /// Reads more into the buffer. Nothing is lost when this is dropped.
-    pub(crate) async fn more(&mut self) -> io::Result<usize> {
-        if self.buffer.capacity() - self.buffer.len() < READ / 4 {
-            self.buffer.reserve(READ);
-        }
-        self.half.read_buf(&mut self.buffer).await
-    }
-
-    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        pin!(self.more()).poll(context)
-    }
-}
 
 /// A reader that a body has done with.
 pub(crate) struct Home<S> {

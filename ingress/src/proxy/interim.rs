@@ -3,8 +3,8 @@
 //! INVARIANT: whoever puts one here and whoever sends it are polled by one task, so nobody has to be woken, and what there is has gone
 //! on before the next one is read. The final answer goes behind them.
 
-use super::answer::{field, status_line};
-use crate::proxy::headers;
+use super::headers;
+use super::lines::{field, status_line};
 use hyper::StatusCode;
 use hyper::header;
 use hyper::http::response;

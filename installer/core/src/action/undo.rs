@@ -1,0 +1,176 @@
+//! How a step is taken back: the recipe that is recorded before the step acts, and the claims that it may hold.
+
+use crate::name::{Digest, NodeName};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What an opaque tool makes on the host. At undo the daemons named in `units` are stopped first, then claims are removed and
+/// nothing else, never across a mount. The agent drops from the recorded claims whatever was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claims {
+    /// Units that must be stopped before anything is removed.
+    pub units: Vec<String>,
+    /// Directories of containers' cgroups, relative to each hierarchy's root, for instance `kubepods`; their processes are killed.
+    pub cgroups: Vec<String>,
+    /// Programs (absolute paths) whose remaining processes are killed, for instance the containerd shim.
+    pub programs: Vec<PathBuf>,
+    /// Files and directory trees.
+    pub paths: Vec<PathBuf>,
+    /// Directories under which mounts are taken away.
+    pub mounts_under: Vec<PathBuf>,
+    /// Network links by name.
+    pub links: Vec<String>,
+    /// nftables tables, `family name`, for instance `ip kube-proxy`.
+    pub nft_tables: Vec<String>,
+    /// Prefixes of iptables chains in any table, for instance `KUBE-`; jumps to them go too, and base tables that were absent
+    /// before and end empty.
+    pub iptables_chains: Vec<String>,
+    /// Kernel settings that they write; the recorded undo holds the prior values.
+    pub sysctls: Vec<String>,
+    /// Modules that they load; the recorded undo holds those that were absent, and what these need.
+    pub modules: Vec<String>,
+    /// AppArmor profiles that they load into the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apparmor_profiles: Vec<String>,
+}
+
+/// Something a step makes off the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterEffect {
+    /// A member of the etcd cluster.
+    EtcdMember {
+        /// Member name, the node's.
+        name: String,
+        /// Its peer URL.
+        peer_url: String,
+    },
+    /// A Node object.
+    Node {
+        /// Its name.
+        name: NodeName,
+    },
+}
+
+impl ClusterEffect {
+    /// Returns what it is, for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::EtcdMember { name, .. } => format!("etcd member {name}"),
+            Self::Node { name } => format!("Node {name}"),
+        }
+    }
+}
+
+/// How one step is taken back. Recorded before the step acts; idempotent, and right after a partial step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// Nothing to undo on the node.
+    Nothing,
+    /// Puts a path back to what it was.
+    RestorePath {
+        /// The path.
+        path: PathBuf,
+        /// What was there.
+        prior: Prior,
+    },
+    /// Removes a directory that was absent, if it is empty.
+    RemoveDirectory {
+        /// The directory and the parents that were absent too, deepest first.
+        paths: Vec<PathBuf>,
+    },
+    /// Removes lines of ours from /etc/hosts.
+    RemoveHostsLines {
+        /// The lines that were absent.
+        lines: Vec<String>,
+    },
+    /// Puts the prior server back into a kubeconfig, if it still names the one that replaced it.
+    KubeconfigServer {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// The URL that landfall wrote.
+        ours: String,
+        /// The URL that was there.
+        prior: String,
+        /// The unit that reads the file; restarted when it is active.
+        restart: Option<String>,
+    },
+    /// Puts kernel settings back, those that still have the value that was set.
+    RestoreSysctls {
+        /// Name and prior value.
+        settings: Vec<(String, String)>,
+        /// Name and value that the step sets; empty in journals that are older than this field.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
+    },
+    /// Unloads modules that were absent.
+    UnloadModules {
+        /// Module names.
+        modules: Vec<String>,
+    },
+    /// Puts a unit back: disabled and stopped when it was so.
+    RestoreUnit {
+        /// Unit name.
+        name: String,
+        /// Was it enabled?
+        was_enabled: bool,
+        /// Was it active?
+        was_active: bool,
+    },
+    /// Removes images that were absent from containerd (skipped when containerd itself goes).
+    RemoveImages {
+        /// References.
+        references: Vec<String>,
+    },
+    /// Stops daemons and removes claims.
+    RemoveClaims {
+        /// Only what was absent before.
+        claims: Claims,
+        /// Kernel settings and their prior values.
+        sysctls: Vec<(String, String)>,
+        /// Kernel settings and the values that the daemons (and, with them, the kernel) give them; see `RestoreSysctls`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
+        /// Tables of iptables in nftables that were absent before, `family name`, and base chains of those that were there,
+        /// `family table chain`.
+        absent_bases: Vec<String>,
+        /// Directories above claimed paths that were absent before, deepest first; removed when they end empty.
+        #[serde(default)]
+        absent_parents: Vec<PathBuf>,
+        /// Things off the node; the engine asks the cluster what became of them.
+        effects: Vec<ClusterEffect>,
+    },
+    /// Restores Kubernetes objects; the engine does it, and skips it when the cluster goes.
+    RestoreObjects {
+        /// Prior bodies of objects that were there.
+        prior: Vec<serde_json::Value>,
+        /// Objects that were absent (apiVersion, kind, namespace, name only).
+        absent: Vec<serde_json::Value>,
+    },
+}
+
+/// What was at a path before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prior {
+    /// Nothing.
+    Absent,
+    /// A file; its content is in the agent's store of prior contents by digest.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Digest of its content.
+        content: Digest,
+    },
+    /// A symbolic link.
+    Link {
+        /// Its target.
+        target: PathBuf,
+    },
+}

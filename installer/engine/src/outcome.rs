@@ -1,0 +1,121 @@
+//! What came of a command.
+
+use landfall_core::cluster_record::ClusterRecord;
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::facts::NodeFacts;
+use landfall_core::journal::RunStart;
+use landfall_core::name::{NodeName, RunId, StepId};
+use landfall_core::plan::Plan;
+use landfall_core::plan::file::PlanFile;
+use landfall_core::run_history::FleetRun;
+use landfall_core::secret::Secret;
+use landfall_core::verify::{CellOutcome, VerifyReport};
+use landfall_core::wire::CertificateAge;
+use std::collections::BTreeMap;
+
+/// What came of a command.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Errors, each ready for a person. Empty means it worked.
+    pub errors: Vec<Diagnosis>,
+    /// Remarks that do not fail the run.
+    pub warnings: Vec<String>,
+    /// What was planned: only steps that change something.
+    pub plan: Option<Plan>,
+    /// Why steps of the plan are to be done, where what was seen says so.
+    pub reasons: BTreeMap<StepId, String>,
+    /// The plan as a file holds it.
+    pub plan_file: Option<PlanFile>,
+    /// How many steps changed something.
+    pub changes: usize,
+    /// What verify saw.
+    pub verify: Option<VerifyReport>,
+    /// What could not be undone.
+    pub residue: Vec<String>,
+    /// Whether everything this run did was taken back.
+    pub rolled_back: bool,
+    /// The id of this run, once it held the nodes' leases.
+    pub run: Option<RunId>,
+    /// Members that were not here, each with the reason; what concerns them is still to be done.
+    pub absent: Vec<Diagnosis>,
+    /// The cluster, as its members' journals record it.
+    pub record: Option<ClusterRecord>,
+    /// Runs of the cluster, oldest first.
+    pub runs: Vec<FleetRun>,
+    /// State of each node, for `status`.
+    pub nodes: BTreeMap<NodeName, NodeStatus>,
+    /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
+    pub kubeconfig: Option<Secret>,
+    /// Whether ^C ended it.
+    pub interrupted: bool,
+    /// Bytes sent to each node.
+    pub bytes_sent: BTreeMap<NodeName, u64>,
+    /// Bytes that each node lacks, when only a plan was asked for.
+    pub bytes_to_send: BTreeMap<NodeName, u64>,
+}
+
+/// What `status` shows of a node.
+#[derive(Debug, Default, Clone)]
+pub struct NodeStatus {
+    /// Facts, when the node was reached.
+    pub facts: Option<NodeFacts>,
+    /// How many things are ours there.
+    pub owned: usize,
+    /// Version and digest of the bundle that was installed.
+    pub bundle: Option<String>,
+    /// A run that was interrupted.
+    pub open_run: Option<RunStart>,
+    /// Whether the Node is Ready, with kubelet's version, if the API answered.
+    pub ready: Option<(bool, String)>,
+    /// Health of the etcd member, on control planes.
+    pub etcd: Option<String>,
+    /// Certificates of a control plane, with the days they last.
+    pub certificates: Vec<CertificateAge>,
+    /// Why the node could not be looked at.
+    pub error: Option<Diagnosis>,
+}
+
+impl Outcome {
+    /// Returns how the process ends: the worst of all that happened.
+    pub fn exit_code(&self) -> ExitCode {
+        let mut worst = self
+            .errors
+            .iter()
+            .chain(&self.absent)
+            .map(|e| e.code.exit_code())
+            .max()
+            .unwrap_or(ExitCode::Done);
+        if self.rolled_back && worst == ExitCode::FailedKept {
+            worst = ExitCode::FailedRolledBack;
+        }
+        if self.interrupted {
+            worst = worst.max(ExitCode::Interrupted);
+        }
+        if self.verify.as_ref().is_some_and(|v| v.count(CellOutcome::Fail) > 0) {
+            worst = worst.max(ExitCode::VerifyFaults);
+        }
+        if !self.residue.is_empty() {
+            worst = worst.max(ExitCode::Residue);
+        }
+        worst
+    }
+
+    /// Returns the errors that no part of a run reports, because they follow from the outcome as a whole: that the user interrupted it,
+    /// and that verify found faults.
+    pub fn implied_errors(&self) -> Vec<Diagnosis> {
+        let mut errors = Vec::new();
+        if self.interrupted && self.errors.iter().all(|e| e.code != Code::Interrupted) {
+            errors.push(Diagnosis::new(Code::Interrupted, "the run was interrupted"));
+        }
+        let verify = self.verify.as_ref();
+        let failed = verify.map_or(0, |v| v.count(CellOutcome::Fail));
+        if let (Some(verify), 1..) = (verify, failed) {
+            let what = format!(
+                "{failed} of {} paths into the cluster are not as expected",
+                verify.cells.len()
+            );
+            errors.push(Diagnosis::new(Code::VerifyFault, what));
+        }
+        errors
+    }
+}
