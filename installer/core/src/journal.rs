@@ -10,8 +10,11 @@
 //! ```
 //! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
 
+pub mod repair;
+
 use crate::action::Undo;
 use crate::cluster_record::ClusterRecord;
+use crate::explain::{Code, Diagnosis};
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -275,6 +278,18 @@ pub enum JournalError {
         /// Version found.
         found: u32,
     },
+}
+
+impl From<&JournalError> for Diagnosis {
+    fn from(error: &JournalError) -> Self {
+        let diagnosis = Self::new(Code::Journal, "the journal of this node cannot be used").because(error);
+        match error {
+            JournalError::Illegal { .. } | JournalError::Damaged { .. } => diagnosis
+                .next("landfall journal show: it lists what the whole lines say")
+                .next("landfall journal repair: it makes the journal of its whole lines, and names what is lost"),
+            JournalError::Version { .. } => diagnosis.next("use the landfall that wrote it, or a newer one"),
+        }
+    }
 }
 
 /// Turns records into what is ours; an illegal transition is an error, never a guess.
