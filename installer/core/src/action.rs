@@ -404,9 +404,20 @@ pub enum Undo {
 }
 
 impl Undo {
+    /// Says whether nobody knows it.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
     /// Returns one line for people.
     pub fn text(&self) -> String {
-        let paths = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        let paths = |paths: &[PathBuf]| {
+            paths
+                .iter()
+                .map(|p| p.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         match self {
             Self::Nothing => "nothing to take back on the node".to_owned(),
             Self::RestorePath { path, prior } => match prior {
@@ -434,7 +445,10 @@ impl Undo {
             }
             Self::RemoveImages { references } => format!("remove {} images", references.len()),
             Self::RemoveClaims { claims, effects, .. } => {
-                let mut parts = vec![format!("stop the daemons, remove what they made: {}", paths(&claims.paths))];
+                let mut parts = vec![format!(
+                    "stop the daemons, remove what they made: {}",
+                    paths(&claims.paths)
+                )];
                 parts.extend(effects.iter().map(|effect| format!("the {}", effect.text())));
                 parts.join(", ")
             }

@@ -49,11 +49,10 @@ pub struct Repair {
     pub reading: JournalReading,
 }
 
-/// Repairs the text of a journal. `cluster` is the cluster's name and `runs` are runs that other journals of the cluster hold: the start
-/// of a run is on all nodes. A journal without damage comes back as it is, but for a torn last line. One of a newer landfall is an error.
-pub fn repair(text: &[u8], cluster: &str, runs: &[RunStart]) -> Result<Repair, JournalError> {
+/// Repairs the text of a journal. `runs` are runs that other journals of the cluster hold: the start of a run is on all nodes. A journal
+/// without damage comes back as it is, but for a torn last line. One of a newer landfall is an error.
+pub fn repair(text: &[u8], runs: &[RunStart]) -> Result<Repair, JournalError> {
     let mut work = Work {
-        cluster,
         runs,
         text: Vec::new(),
         own: Ownership::default(),
@@ -94,7 +93,6 @@ enum Kind {
 }
 
 struct Work<'a> {
-    cluster: &'a str,
     runs: &'a [RunStart],
     text: Vec<u8>,
     own: Ownership,
@@ -232,11 +230,19 @@ impl Work<'_> {
             command: INSTALL.to_owned(),
             owner: String::new(),
             at_ms: 0,
-            cluster: self.own.cluster().unwrap_or(self.cluster).to_owned(),
+            cluster: self.cluster(),
             continues: None,
             takes_back: vec![],
             bundle: None,
         }
+    }
+
+    /// Returns the name of the cluster, as the lines before or any other journal know it.
+    fn cluster(&self) -> String {
+        let other = || self.runs.last().map(|start| start.cluster.as_str());
+        let recorded = || self.own.record().map(|record| record.name.as_str());
+        let name = self.own.cluster().or_else(recorded).or_else(other);
+        name.unwrap_or_default().to_owned()
     }
 
     /// Puts an entry in for each line that may have held an intent and that no other line explains.

@@ -81,7 +81,7 @@ fn damaged(records: &[Record], lines: &[usize]) -> Vec<u8> {
 fn repaired(records: &[Record], lines: &[usize]) -> (Repair, Vec<(String, EntryState, bool)>) {
     let text = damaged(records, lines);
     assert!(parse_journal(&text).is_err());
-    let repair = repair(&text, "ship", &[]).unwrap();
+    let repair = repair(&text, &[]).unwrap();
     let again = replay(&parse_journal(&repair.text).unwrap()).unwrap();
     assert_eq!(again, repair.reading.own, "what was written is what is said");
     let entry = |e: &crate::journal::Entry| (e.step.to_string(), e.state, matches!(e.undo, Undo::Lost { .. }));
@@ -100,10 +100,10 @@ use EntryState::{Intended, Owned, Undoing};
 fn a_good_journal_comes_back_as_it_is_without_its_torn_end() {
     let records = [begin("r1", 1), step_of("r1", "a"), done("a"), finished("r1", DONE)];
     let whole: Vec<u8> = records.iter().flat_map(|r| render_line(r).into_bytes()).collect();
-    let found = repair(&whole, "ship", &[]).unwrap();
+    let found = repair(&whole, &[]).unwrap();
     assert_eq!((&found.text, found.reading.lost.len()), (&whole, 0));
     let torn = &whole[..whole.len() - 5];
-    let found = repair(torn, "ship", &[]).unwrap();
+    let found = repair(torn, &[]).unwrap();
     assert!(whole.starts_with(&found.text) && found.reading.lost.is_empty());
     assert_eq!(found.reading.own.open_run().unwrap().number, Some(1));
 }
@@ -133,7 +133,10 @@ fn a_lost_intent_is_known_by_the_end_of_its_step_and_its_undo_is_not() {
 fn an_intent_of_which_nothing_else_is_told_is_an_entry_of_its_line() {
     let records = [begin("r1", 1), step_of("r1", "a"), step_of("r1", "b"), done("b")];
     let (repair, entries) = repaired(&records, &[2]);
-    assert_eq!(entries, [("b".into(), Owned, false), ("lost-line/2".into(), Owned, true)]);
+    assert_eq!(
+        entries,
+        [("b".into(), Owned, false), ("lost-line/2".into(), Owned, true)]
+    );
     assert_eq!(
         lines_of(&repair),
         [(2, "whether it recorded a step, and how that is taken back")]
@@ -187,7 +190,7 @@ fn lost_lines_of_an_undo_are_told_by_what_follows_or_it_is_done_again() {
     let (_, entries) = repaired(&records[..5], &[4]);
     assert_eq!(entries, []);
     let text = damaged(&[&records[..5], &[begin("r2", 2)]].concat(), &[5]);
-    let own = repair(&text, "ship", &[]).unwrap().reading.own;
+    let own = repair(&text, &[]).unwrap().reading.own;
     assert_eq!(own.entries[0].state, Undoing);
     let (repair, entries) = repaired(&records[..5], &[2]);
     assert_eq!(entries, [], "its intent is lost, and it has been taken back since");
@@ -209,11 +212,14 @@ fn a_lost_start_of_a_run_is_taken_from_other_journals_or_from_the_record() {
     ];
     let text = damaged(&records, &[3]);
     let other = start("r2", Some(5));
-    let found = repair(&text, "ship", std::slice::from_ref(&other)).unwrap();
+    let found = repair(&text, std::slice::from_ref(&other)).unwrap();
     assert_eq!(found.reading.own.open_run(), Some(&other));
-    let alone = repair(&text, "ship", &[]).unwrap();
+    let alone = repair(&text, &[]).unwrap();
     let run = alone.reading.own.open_run().unwrap();
-    assert_eq!((run.run.as_str(), run.number, run.cluster.as_str()), ("r2", Some(5), "ship"));
+    assert_eq!(
+        (run.run.as_str(), run.number, run.cluster.as_str()),
+        ("r2", Some(5), "ship")
+    );
     assert_eq!(lines_of(&alone), [(3, "the start of a run")]);
 }
 
@@ -221,7 +227,7 @@ fn a_lost_start_of_a_run_is_taken_from_other_journals_or_from_the_record() {
 fn a_journal_whose_lines_are_whole_but_tell_no_legal_story_is_repaired_too() {
     let records = [begin("r1", 1), done("a")];
     let text: Vec<u8> = records.iter().flat_map(|r| render_line(r).into_bytes()).collect();
-    let repair = repair(&text, "ship", &[]).unwrap();
+    let repair = repair(&text, &[]).unwrap();
     assert!(matches!(repair.reading.own.entries[0].undo, Undo::Lost { line: 2, .. }));
 }
 
@@ -230,7 +236,7 @@ fn what_is_no_record_is_not_shown_and_a_newer_journal_is_not_touched() {
     let mut text = render_line(&begin("r1", 1)).into_bytes();
     text.extend(b"root:$6$secret\x1b[2J\n");
     text.extend(render_line(&step_of("r1", "a")).into_bytes());
-    let found = repair(&text, "ship", &[]).unwrap();
+    let found = repair(&text, &[]).unwrap();
     let lost = found.reading.own.newest(&"lost-line/2".parse().unwrap()).unwrap();
     assert_eq!(
         lost.undo,
@@ -242,10 +248,7 @@ fn what_is_no_record_is_not_shown_and_a_newer_journal_is_not_touched() {
     let line = render_line(&begin("r2", 2));
     let version = format!(" {} ", crate::journal::JOURNAL_VERSION);
     text.extend(line.replacen(&version, " 99 ", 1).into_bytes());
-    assert_eq!(
-        repair(&text, "ship", &[]),
-        Err(JournalError::Version { found: 99 })
-    );
+    assert_eq!(repair(&text, &[]), Err(JournalError::Version { found: 99 }));
 }
 
 /// Makes a legal history of a few steps and runs out of random choices.
@@ -292,7 +295,7 @@ proptest! {
             text[at] ^= bits;
         }
         let damaged = text.clone();
-        let Ok(Repair { text, reading }) = repair(&text, "ship", &[]) else {
+        let Ok(Repair { text, reading }) = repair(&text, &[]) else {
             // The version is not behind the checksum.
             return Ok(());
         };
@@ -307,6 +310,6 @@ proptest! {
 
     #[test]
     fn repairing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = repair(&bytes, "ship", &[]);
+        let _ = repair(&bytes, &[]);
     }
 }
