@@ -445,9 +445,14 @@ impl Undo {
             }
             Self::RemoveImages { references } => format!("remove {} images", references.len()),
             Self::RemoveClaims { claims, effects, .. } => {
+                let (first, rest) = claims.paths.split_at(claims.paths.len().min(3));
+                let more = match rest.len() {
+                    0 => String::new(),
+                    n => format!(" and {n} more paths"),
+                };
                 let mut parts = vec![format!(
-                    "stop the daemons, remove what they made: {}",
-                    paths(&claims.paths)
+                    "stop the daemons, remove what they made: {}{more}",
+                    paths(first)
                 )];
                 parts.extend(effects.iter().map(|effect| format!("the {}", effect.text())));
                 parts.join(", ")

@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, Formed};
 use crate::distribute::{Arrival, blobs_of, push};
 use crate::fleet::{EventEmitter, Sessions};
+use crate::once::OncePerKey;
 use crate::run::CancelToken;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
@@ -61,7 +62,6 @@ struct Progress {
     started: BTreeSet<StepId>,
     running: BTreeMap<NodeName, usize>,
     arrived: BTreeMap<NodeName, BTreeSet<Digest>>,
-    secrets_on: BTreeSet<(NodeName, SecretId)>,
     changes: usize,
     errors: Vec<Diagnosis>,
     residue: Vec<String>,
@@ -70,6 +70,7 @@ struct Progress {
 struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
+    secrets: OncePerKey<(NodeName, SecretId)>,
 }
 
 impl Shared {
@@ -100,6 +101,7 @@ impl Executor<'_> {
         let shared = Shared {
             progress: Mutex::new(Progress::default()),
             changed: Condvar::new(),
+            secrets: OncePerKey::default(),
         };
         pass_over(plan, satisfied, &mut shared.lock().done);
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
@@ -256,7 +258,8 @@ impl Executor<'_> {
             ..
         } = &step.action
         {
-            self.bring_secret(plan, id, &step.node, shared)?;
+            let key = (step.node.clone(), id.clone());
+            shared.secrets.run(&key, || self.bring_secret(plan, id, &step.node))?;
         }
         if self.was_interrupted(step) {
             self.settle_interrupted(plan, step, session)?;
@@ -271,10 +274,7 @@ impl Executor<'_> {
     }
 
     /// Copies a secret from the node that has it to the node that needs it, through memory only.
-    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName, shared: &Shared) -> Result<(), Diagnosis> {
-        if !shared.lock().secrets_on.insert((to.clone(), id.clone())) {
-            return Ok(());
-        }
+    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName) -> Result<(), Diagnosis> {
         let unknown = || Diagnosis::new(Code::Internal, format!("secret {id} has no source"));
         let source = plan.secrets.get(id).ok_or_else(unknown)?;
         let from = self.sessions.get(&source.node).ok_or_else(unknown)?;

@@ -1,6 +1,6 @@
 //! An install, phase by phase: [`InstallRun::phases`] is the list.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, member_ids};
 use crate::distribute::blobs_of;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, EventEmitter, Sessions};
@@ -529,11 +529,16 @@ impl RecordWriter {
         })
     }
 
-    /// Completes the record at the end of a run.
+    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
     fn complete(&self) -> Result<(), Vec<Diagnosis>> {
         self.write(|record, ca| {
             record.formed = true;
             record.ca = record.ca.or(ca);
+            let here = record.control_planes().filter_map(|name| self.sessions.get(name));
+            let ids = member_ids(&here.cloned().collect::<Vec<_>>());
+            for (name, member) in &mut record.members {
+                member.etcd_id = ids.get(name.as_str()).copied().or(member.etcd_id);
+            }
         })
     }
 

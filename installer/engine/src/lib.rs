@@ -16,5 +16,7 @@ pub mod verify;
 mod adopt;
 mod inspect;
 mod install;
+mod journal;
+mod once;
 mod present;
 mod render;

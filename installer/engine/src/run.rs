@@ -8,6 +8,7 @@ use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
 use landfall_core::journal::RunStart;
+use landfall_core::journal::repair::{JournalReading, LostLine};
 use landfall_core::name::{NodeName, RunId, StepId};
 use landfall_core::plan::Plan;
 use landfall_core::plan::file::PlanFile;
@@ -118,6 +119,18 @@ pub struct UndoSummary {
     pub absent: Vec<NodeName>,
 }
 
+/// What a repair of journals is about to do, for the question before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairSummary {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Nodes whose journals are damaged, with what is not known any more.
+    pub nodes: BTreeMap<NodeName, Vec<LostLine>>,
+}
+
+/// Asks whether journals may be repaired.
+pub type ConfirmRepair<'a> = &'a dyn Fn(&RepairSummary) -> Result<(), Diagnosis>;
+
 /// Asks whether an undo may begin.
 pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 
@@ -177,6 +190,8 @@ pub struct Outcome {
     pub record: Option<ClusterRecord>,
     /// Runs of the cluster, oldest first.
     pub runs: Vec<FleetRun>,
+    /// The nodes' journals, for `journal show`; those that are damaged, for `journal repair`.
+    pub journals: BTreeMap<NodeName, JournalReading>,
     /// State of each node, for `status`.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
@@ -289,6 +304,21 @@ pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Conf
 pub fn status(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Status, desired, None, ctx, |emitter| {
         crate::inspect::status(desired, ctx, emitter)
+    })
+}
+
+/// Shows the journals: the cluster's record, the runs, and what is landfall's on each node. Changes nothing. A damaged journal is shown as
+/// far as its lines are whole, and is an error.
+pub fn journal(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Journal, desired, None, ctx, |emitter| {
+        crate::journal::show(desired, ctx, emitter)
+    })
+}
+
+/// Makes damaged journals of their whole lines, under the nodes' leases. `confirm` is asked once it is known what is lost, and may refuse.
+pub fn repair_journals(desired: &Desired, until: Until, confirm: ConfirmRepair, ctx: &RunContext) -> Outcome {
+    run(Command::JournalRepair, desired, None, ctx, |emitter| {
+        crate::journal::repair(desired, until, confirm, ctx, emitter)
     })
 }
 
