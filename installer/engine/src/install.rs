@@ -1,6 +1,6 @@
 //! An install, phase by phase: [`InstallRun::phases`] is the list.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, member_ids};
 use crate::context::{InstallOptions, OnFailure, RunContext, Until};
 use crate::distribute::blobs_of;
 use crate::emitter::EventEmitter;
@@ -17,6 +17,7 @@ use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
+use landfall_core::journal::{DONE, INSTALL, UNINSTALL};
 use landfall_core::journal::{Ownership, RunStart};
 use landfall_core::membership::{MembershipInput, is_formed, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
@@ -27,7 +28,6 @@ use landfall_core::plan::objects::left_out;
 use landfall_core::plan::pending::{pass_waits, settle};
 use landfall_core::plan::{Plan, PlanError, Step};
 use landfall_core::preflight::{self, Severity};
-use landfall_core::run_history::{DONE, INSTALL, UNINSTALL};
 use landfall_core::spec::Desired;
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::{NodeLogs, Request};
@@ -531,11 +531,16 @@ impl RecordWriter {
         })
     }
 
-    /// Completes the record at the end of a run.
+    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
     fn complete(&self) -> Result<(), Vec<Diagnosis>> {
         self.write(|record, ca| {
             record.formed = true;
             record.ca = record.ca.or(ca);
+            let here = record.control_planes().filter_map(|name| self.sessions.get(name));
+            let ids = member_ids(&here.cloned().collect::<Vec<_>>());
+            for (name, member) in &mut record.members {
+                member.etcd_id = ids.get(name.as_str()).copied().or(member.etcd_id);
+            }
         })
     }
 
