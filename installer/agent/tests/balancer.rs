@@ -35,9 +35,12 @@ fn backend(name: &'static str, address: Option<SocketAddr>) -> (SocketAddr, Arc<
     (address, stop)
 }
 
+/// Ends a server; returns once its port refuses connections.
 fn end(address: SocketAddr, stop: &AtomicBool) {
     stop.store(true, Ordering::SeqCst);
-    let _ = TcpStream::connect(address);
+    wait_for("the end of a server", Duration::from_secs(5), || {
+        TcpStream::connect(address).is_err()
+    });
 }
 
 fn balancer(backends: Vec<SocketAddr>) -> SocketAddr {
