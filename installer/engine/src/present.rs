@@ -1,4 +1,4 @@
-//! What is there: the journals of the nodes that are here, the order of their runs, and the cluster they record.
+//! The present state: the journals of the reachable nodes, the order of their runs, and the cluster they record.
 
 use crate::fleet::{self, Sessions};
 use landfall_core::cluster_record::{ClusterRecord, newest};
@@ -22,7 +22,7 @@ pub struct Present {
 }
 
 impl Present {
-    /// Reads all journals. Journals that tell different stories are an error that names the nodes.
+    /// Reads all journals. Journals that contradict each other are an error that names the nodes.
     pub fn read(sessions: &Sessions) -> Result<Self, Vec<Diagnosis>> {
         let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
         // Before the order of the runs: runs of two clusters have none, and that there are two is the reason to name. A node on which
@@ -42,7 +42,7 @@ impl Present {
     }
 }
 
-/// Makes an error of journals that tell no order of runs.
+/// Makes an error of journals whose runs have no order.
 pub fn history_unclear(error: &HistoryError) -> Diagnosis {
     Diagnosis::new(Code::Journal, "the nodes' journals do not agree on the cluster's runs")
         .because(error)
