@@ -3,10 +3,11 @@
 use crate::child::Children;
 use crate::error::{AgentError, Result};
 use crate::host::Host;
-use crate::journal_store::{Durability, JournalStore};
+use crate::journal_store::{self, Durability, JournalStore};
 use crate::lease::{Holder, Lease};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::EventKind;
+use landfall_core::journal::repair::JournalReading;
 use landfall_core::journal::{Ownership, Record, RunStart};
 use landfall_core::name::{Digest, RunId, SecretId};
 use landfall_core::secret::Secret;
@@ -54,6 +55,19 @@ impl Agent {
             None => slot.insert(JournalStore::load(self.host.state("journal.jsonl"))?),
         };
         work(store)
+    }
+
+    /// Reads the journal as far as its lines are whole. `runs` are runs that journals of other nodes hold.
+    pub fn read_journal(&self, runs: &[RunStart]) -> Result<JournalReading> {
+        let path = self.host.state("journal.jsonl");
+        journal_store::read_whole_lines(&path, runs).map(|repair| repair.reading)
+    }
+
+    /// Replaces a damaged journal by what its whole lines say. A good one stays as it is.
+    pub fn repair_journal(&self, runs: &[RunStart]) -> Result<JournalReading> {
+        self.holder()?;
+        self.forget_journal();
+        journal_store::repair(&self.host.state("journal.jsonl"), runs)
     }
 
     /// Reads the journal again when it is next needed: another session may have written it before this one got the lease.

@@ -111,7 +111,7 @@ impl AgentError {
             Self::WrongDigest { .. } => Code::BundleDigest,
             Self::BlobMissing(_) => Code::BundleMissing,
             Self::Bundle(_) => Code::BundleFormat,
-            Self::Journal(_) => Code::Journal,
+            Self::Journal(error) => return Diagnosis::from(error),
             Self::Deadline { .. } => Code::StepDeadline,
             Self::Locked(_) => Code::Locked,
             Self::Residue(_) => Code::Residue,

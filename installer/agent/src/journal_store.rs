@@ -10,14 +10,15 @@
 //! before it is written. INVARIANT: who only reads never writes: another agent may be writing at this moment.
 
 use crate::error::{Result, errno_at, io_at};
-use crate::files;
-use landfall_core::journal::{JournalError, Ownership, Record, parse_journal, render_line, replay};
+use crate::files::{self, Meta};
+use landfall_core::journal::repair::{self, JournalReading, Repair};
+use landfall_core::journal::{JournalError, Ownership, Record, RunStart, parse_journal, render_line, replay};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Disk space kept for an undo, in bytes. Taking an entry back appends two records of about 150 bytes, or three with the reason when it
 /// cannot be; a control plane has about 150 entries (2026-11-28). This is room for over 2,000.
@@ -177,7 +178,7 @@ impl JournalStore {
         files::remove_file(&self.reserve())
     }
 
-    /// Removes the file and its reserve; only when nothing is ours.
+    /// Removes the file, its reserve and damaged journals that were kept; only when nothing is ours.
     pub fn remove(&mut self) -> Result<()> {
         if let Some(entry) = self.own.entries.first() {
             return Err(JournalError::Illegal {
@@ -192,12 +193,58 @@ impl JournalStore {
         self.own = Ownership::default();
         self.records = 0;
         self.release_reserve()?;
+        for kept in all_kept(&self.path) {
+            files::remove_file(&kept)?;
+        }
         if self.path.exists() {
             files::remove_file(&self.path)?;
             files::sync_parent(&self.path)?;
         }
         Ok(())
     }
+}
+
+/// Returns where the `n`th damaged journal is kept.
+fn kept(path: &Path, n: usize) -> PathBuf {
+    path.with_extension(format!("damaged-{n}"))
+}
+
+/// Returns all damaged journals that are kept.
+fn all_kept(path: &Path) -> Vec<PathBuf> {
+    let beside = path.parent().into_iter().flat_map(std::fs::read_dir);
+    let files = beside.flatten().flatten().map(|entry| entry.path());
+    let stem = path.with_extension("damaged-");
+    files
+        .filter(|file| {
+            file.as_os_str()
+                .as_encoded_bytes()
+                .starts_with(stem.as_os_str().as_encoded_bytes())
+        })
+        .collect()
+}
+
+/// Reads a journal as far as its lines are whole, also a damaged one. Makes and changes no file.
+pub fn read_whole_lines(path: &Path, runs: &[RunStart]) -> Result<Repair> {
+    let text = files::read(path)?.unwrap_or_default();
+    Ok(repair::repair(&text, runs)?)
+}
+
+/// Replaces a damaged journal by one of its whole lines, and keeps the damaged one beside it; a good one stays as it is. At any moment the
+/// journal is the old one or the new one, whole. Needs the node's lease.
+pub fn repair(path: &Path, runs: &[RunStart]) -> Result<JournalReading> {
+    let Repair { text, mut reading } = read_whole_lines(path, runs)?;
+    if reading.lost.is_empty() {
+        return Ok(reading);
+    }
+    let mut n = 1;
+    while kept(path, n).exists() {
+        n += 1;
+    }
+    let kept = kept(path, n);
+    std::fs::hard_link(path, &kept).map_err(io_at("keeping the damaged journal as", &kept))?;
+    files::write_bytes(path, Meta::mode(0o600), &text)?;
+    reading.kept = Some(kept);
+    Ok(reading)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, undo}
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
+use landfall_core::journal::repair::JOURNAL_REPAIR;
 use landfall_core::layout;
 use landfall_core::secret::Secret;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
@@ -97,6 +98,8 @@ fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value
         Request::WriteRecord { record } => value(agent.write_record(record)),
         Request::Facts(query) => value(facts::gather(agent, query)),
         Request::Ownership => value(agent.ownership()),
+        Request::ReadJournal { runs } => value(agent.read_journal(runs)),
+        Request::RepairJournal { runs } => value(agent.repair_journal(runs)),
         Request::Observe { steps } => value(interpret::observe::observe_all(agent, steps)),
         Request::HaveBlobs { digests } => Ok(to_value(blobs::have(agent, digests))),
         Request::Intent { step, action, undo } => {
@@ -149,8 +152,12 @@ fn end(stream: &mut Stream, await_peer: bool) {
 
 fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
     let cluster = holder.cluster.clone();
+    let repairs = holder.command == JOURNAL_REPAIR;
     agent.take_lease(owner, holder)?;
-    let own = agent.ownership()?;
+    let own = match agent.ownership() {
+        Err(AgentError::Journal(_)) if repairs => agent.read_journal(&[])?.own,
+        own => own?,
+    };
     if let Some(other) = own.cluster().filter(|c| *c != cluster && !own.is_empty()) {
         agent.release_lease();
         return Err(AgentError::OtherCluster {

@@ -62,6 +62,8 @@ pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
         .iter()
         .filter(|step| seen.insert(*step))
         .filter_map(|step| own.newest(step))
+        // What an earlier undo has named stays so until its turn comes.
+        .filter(|entry| !entry.undo.is_lost())
         .collect();
     let records: Vec<Record> = entries
         .iter()
@@ -94,6 +96,9 @@ fn take_back_entry(agent: &Agent, entry: &Entry, emit: Emit) -> Result<Vec<Strin
         return Err(AgentError::Stopped);
     }
     let step = entry.step.clone();
+    if entry.undo.is_lost() && entry.state == EntryState::Residue {
+        return forget_lost(agent, step, emit);
+    }
     if entry.state != EntryState::Undoing {
         agent.record(Record::UndoStarted { step: step.clone() }, Durability::OnDisk)?;
     }
@@ -122,6 +127,29 @@ fn take_back_entry(agent: &Agent, entry: &Entry, emit: Emit) -> Result<Vec<Strin
         text: why,
     });
     Ok(residue.iter().map(|line| format!("{step}: {line}")).collect())
+}
+
+/// Drops an entry whose undo is lost and that an earlier undo has named: the user was asked to look at what is left of it.
+fn forget_lost(agent: &Agent, step: StepId, emit: Emit) -> Result<Vec<String>> {
+    let records = [
+        Record::UndoStarted { step: step.clone() },
+        Record::Undone { step: step.clone() },
+    ];
+    agent.journal(|journal| journal.append(&records, Durability::OnDisk))?;
+    emit(EventKind::Undone { step, took_ms: 0 });
+    Ok(vec![])
+}
+
+/// What a user is told of an entry whose undo is lost.
+fn lost_text(line: usize, seen: &str) -> String {
+    let read = if seen.is_empty() {
+        String::new()
+    } else {
+        format!("; of the line can be read: {seen}")
+    };
+    format!(
+        "line {line} of the journal was damaged, and with it how this is taken back: look what is left of it, the next undo counts it as gone{read}"
+    )
 }
 
 fn claims_of(undo: &Undo) -> Option<&Claims> {
@@ -153,6 +181,7 @@ fn act(agent: &Agent, undo: &Undo, emit: Emit) -> Result<Vec<String>> {
     let left = match undo {
         // Objects and effects are off the node: the engine takes them back.
         Undo::Nothing | Undo::RestoreObjects { .. } => Left::default(),
+        Undo::Lost { line, seen } => return Ok(vec![lost_text(*line, seen)]),
         Undo::RestorePath { path, prior } => {
             files::restore(&host.at(path), prior, &host.state("prior"))?;
             Left::default()

@@ -7,6 +7,7 @@ use landfall_agent::session::serve_on;
 use landfall_core::action::{Action, Claims, Content};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::journal::repair::{JOURNAL_REPAIR, JournalReading};
 use landfall_core::journal::{EntryState, Ownership, RunStart};
 use landfall_core::name::Digest;
 use landfall_core::observe::{Observations, judge};
@@ -415,5 +416,47 @@ fn a_node_of_another_cluster_refuses() {
     let refused = operator.ask::<Welcome>(&lease).unwrap_err();
     assert_eq!(refused.code, Code::Preflight);
     assert!(refused.what.contains("ship"), "{refused:?}");
+    operator.hang_up();
+}
+
+#[test]
+fn a_damaged_journal_is_repaired_by_the_command_for_it_and_used_by_no_other() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.begin("run-1");
+    for name in ["a", "b"] {
+        let path = format!("/etc/{name}").into();
+        operator
+            .run(&step(name, Action::Directory { path, mode: 0o755 }))
+            .unwrap();
+    }
+    operator.hang_up();
+    let journal = root.path().join("var/lib/landfall/journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let damaged = text.replacen("\"step\":\"a\",\"action\"", "\"step\":\"x\",\"action\"", 1);
+    std::fs::write(&journal, damaged).unwrap();
+    let operator = Operator::connect(root.path(), LONG);
+    let error = operator.ask::<Ownership>(&Request::Ownership).unwrap_err();
+    assert_eq!(error.code, Code::Journal);
+    assert_eq!(operator.lease("run-2").unwrap_err().code, Code::Journal);
+    operator.hang_up();
+    let operator = Operator::connect(root.path(), LONG);
+    let lease = |cluster: &str| Request::Lease {
+        run: "run-2".parse().unwrap(),
+        owner: "ann@desk".into(),
+        command: JOURNAL_REPAIR.into(),
+        cluster: cluster.into(),
+    };
+    let refused = operator.ask::<Welcome>(&lease("other")).unwrap_err();
+    assert_eq!(
+        refused.code,
+        Code::Preflight,
+        "also a damaged journal is of one cluster"
+    );
+    operator.ask::<Welcome>(&lease("ship")).unwrap();
+    let repaired: JournalReading = operator.ask(&Request::RepairJournal { runs: vec![] }).unwrap();
+    let own: Ownership = operator.ask(&Request::Ownership).unwrap();
+    assert_eq!((&repaired.own, repaired.lost.len()), (&own, 1));
+    assert_eq!(own.entries.len(), 2);
     operator.hang_up();
 }

@@ -22,6 +22,9 @@ pub enum Command {
     Verify(Verify),
     /// Shows what is installed and how it is.
     Status(Common),
+    /// Shows the nodes' journals, or repairs damaged ones.
+    #[command(subcommand)]
+    Journal(Journal),
     /// Takes back what the last run changed.
     Rollback(Undo),
     /// Takes back everything landfall ever did on the nodes.
@@ -47,7 +50,8 @@ impl Command {
             Self::Install(args) => args.common.output,
             Self::Plan(args) => args.common.output,
             Self::Verify(args) => args.common.output,
-            Self::Status(common) => common.output,
+            Self::Status(common) | Self::Journal(Journal::Show(common)) => common.output,
+            Self::Journal(Journal::Repair(args)) => args.common.output,
             Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
             Self::Kubeconfig(args) => args.common.output,
             Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Agent(_) => Output::Human,
@@ -200,6 +204,30 @@ pub struct Undo {
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Show what would be taken back, in order, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Journal {
+    /// Shows the cluster's record, its runs, and on each node what is landfall's and how it is taken back.
+    Show(Common),
+    /// Makes a damaged journal of its whole lines, keeps the damaged one beside it, and lists what is lost. The next rollback or
+    /// uninstall names each step whose undo is lost.
+    Repair(JournalRepair),
+}
+
+#[derive(ClapArgs)]
+pub struct JournalRepair {
+    #[command(flatten)]
+    pub common: Common,
+    /// Do it without asking for the cluster's name.
+    #[arg(long)]
+    pub yes: bool,
+    /// Folder for journal-repair.json and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Show what is damaged and what would be lost, and stop.
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -1,11 +1,11 @@
-//! The question before something is taken back. It names the runs and says plainly what goes, so that users know what they confirm.
+//! The question before something is taken back or a journal is replaced. It names what goes, so that users know what they confirm.
 
 use crate::output::write_stderr;
-use crate::render::plural;
-use jiff::{Timestamp, tz::TimeZone};
+use crate::render::{date, lost_lines, plural};
+use jiff::Timestamp;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
-use landfall_engine::run::UndoSummary;
+use landfall_engine::run::{RepairSummary, UndoSummary};
 use std::io::IsTerminal;
 
 /// Says what would be taken back. `now_ms` is the present, in milliseconds since 1970.
@@ -48,13 +48,9 @@ fn what_goes(undo: &UndoSummary, now_ms: u64) -> String {
 
 /// A time in UTC, and how long ago it was.
 fn moment(at_ms: u64, now_ms: u64) -> String {
-    let at = i64::try_from(at_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let Some(at) = at else {
+    let Some(date) = date(at_ms) else {
         return "at an unknown time".to_owned();
     };
-    let date = at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC");
     const MINUTE_MS: u64 = 60_000;
     let Some(minutes) = now_ms.checked_sub(at_ms).map(|ms| ms / MINUTE_MS) else {
         return format!("{date} (ahead of this machine's clock)");
@@ -76,14 +72,35 @@ pub fn need_terminal() -> Result<(), Diagnosis> {
     Err(refused("this needs a confirmation, and standard input is no terminal"))
 }
 
-/// Requires typing the cluster's name, so that it is not confirmed by accident.
+/// Asks before an undo.
 pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-    let what = what_goes(undo, now_ms);
-    write_stderr(&format!("{what}Type the cluster's name ({}) to go on: ", undo.cluster));
+    ask_for_name(&what_goes(undo, now_ms), &undo.cluster)
+}
+
+/// Says what a repair of journals does and what is lost.
+fn what_is_lost(repair: &RepairSummary) -> String {
+    let mut text = format!(
+        "`landfall journal repair` makes the journal of {} of its whole lines. Of the damaged ones is not known any more:\n",
+        plural(repair.nodes.len(), "node")
+    );
+    for (node, lost) in &repair.nodes {
+        text.push_str(&lost_lines(node, lost));
+    }
+    text + "The damaged journals are kept. The next rollback or uninstall names each step whose undo is lost.\n"
+}
+
+/// Asks before journals are repaired.
+pub fn confirm_repair(repair: &RepairSummary) -> Result<(), Diagnosis> {
+    ask_for_name(&what_is_lost(repair), &repair.cluster)
+}
+
+/// Requires typing the cluster's name, so that it is not confirmed by accident.
+fn ask_for_name(what: &str, cluster: &str) -> Result<(), Diagnosis> {
+    write_stderr(&format!("{what}Type the cluster's name ({cluster}) to go on: "));
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line);
-    if read.is_ok() && line.trim() == undo.cluster {
+    if read.is_ok() && line.trim() == cluster {
         Ok(())
     } else {
         Err(refused("not confirmed; nothing was done"))
@@ -98,6 +115,7 @@ fn refused(why: &str) -> Diagnosis {
 mod tests {
     use super::*;
     use landfall_core::journal::RunStart;
+    use landfall_core::journal::repair::LostLine;
     use landfall_core::run_history::FleetRun;
     use landfall_engine::run::UndoCommand;
 
@@ -172,6 +190,24 @@ mod tests {
             .map(|(name, undo)| format!("# {name}\n{}\n", what_goes(undo, NOW)))
             .collect();
         insta::assert_snapshot!("questions", text);
+    }
+
+    #[test]
+    fn a_repair_names_the_nodes_and_what_is_lost() {
+        let lost = |line, unknown: &str| LostLine {
+            line,
+            unknown: unknown.to_owned(),
+        };
+        let repair = RepairSummary {
+            cluster: "ship".to_owned(),
+            nodes: [
+                ("cp-1", vec![lost(17, "how the step unit/kubelet/cp-1 is taken back")]),
+                ("w-1", vec![lost(3, "the start of a run"), lost(9, "how a run ended")]),
+            ]
+            .map(|(node, lost)| (node.parse().unwrap(), lost))
+            .into(),
+        };
+        insta::assert_snapshot!("repair", what_is_lost(&repair));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::inventory::Role;
 use crate::name::{Digest, NodeName};
-use crate::quorum;
+use crate::quorum::{self, MemberId};
 use crate::spec::{Cidr, ClusterSpec, ProxyMode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -110,9 +110,28 @@ pub struct MemberRecord {
     /// Whether `kubeadm init` runs, or ran, here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub founder: bool,
-    /// Id of its etcd member, once it has joined.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etcd_id: Option<u64>,
+    /// Id of its etcd member, once a run has ended in which it was one; in hexadecimal, as etcdctl prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hexadecimal")]
+    pub etcd_id: Option<MemberId>,
+}
+
+/// An etcd member's id as text in hexadecimal.
+mod hexadecimal {
+    use crate::quorum::MemberId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(id: &Option<MemberId>, to: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => to.collect_str(id),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MemberId>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        let id = text.map(|text| u64::from_str_radix(&text, 16)).transpose();
+        id.map(|id| id.map(MemberId)).map_err(D::Error::custom)
+    }
 }
 
 impl ClusterRecord {
@@ -318,6 +337,17 @@ pub(crate) mod tests {
         assert_eq!(found.sequence, newer.sequence);
         assert_eq!(found.founder(), Some(&b));
         assert_eq!(newest([]), Ok(None));
+    }
+
+    #[test]
+    fn an_etcd_id_is_written_as_etcdctl_prints_it() {
+        let mut record = record(1, 1, 0);
+        assert!(!serde_json::to_string(&record).unwrap().contains("etcd_id"));
+        let [a, ..] = names();
+        record.members.get_mut(&a).unwrap().etcd_id = Some(MemberId(0x8211_f1d0_f64f_3269));
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.contains(r#""etcd_id":"8211f1d0f64f3269""#), "{text}");
+        assert_eq!(serde_json::from_str::<ClusterRecord>(&text).unwrap(), record);
     }
 
     #[test]

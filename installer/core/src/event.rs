@@ -194,6 +194,10 @@ words! {
         Verify = "verify",
         /// Show what is installed.
         Status = "status",
+        /// Show what the nodes' journals hold.
+        Journal = "journal",
+        /// Make damaged journals of their whole lines.
+        JournalRepair = "journal-repair",
         /// Take back one run.
         Rollback = "rollback",
         /// Take back everything.

@@ -10,10 +10,27 @@
 //! ```
 //! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
 
+pub mod repair;
+
 use crate::action::{Undo, Wanted};
 use crate::cluster_record::ClusterRecord;
+use crate::explain::{Code, Diagnosis};
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
+
+/// Command of a run that brings a cluster to what is wanted.
+pub const INSTALL: &str = "install";
+/// Command of a run that takes other runs back.
+pub const ROLLBACK: &str = "rollback";
+/// Command of a run that takes everything away.
+pub const UNINSTALL: &str = "uninstall";
+
+/// Outcome of a run that did all it was to do.
+pub const DONE: &str = "done";
+/// Outcome of a run that took other runs back.
+pub const UNDONE: &str = "undone";
+/// Outcome of a run that failed and took itself back.
+pub const ROLLED_BACK: &str = "rolled-back";
 
 /// Version of the journal's lines; a reader refuses a larger one. Version 1 has neither numbers of runs nor cluster records.
 pub const JOURNAL_VERSION: u32 = 2;
@@ -236,6 +253,18 @@ pub enum JournalError {
         /// Version found.
         found: u32,
     },
+}
+
+impl From<&JournalError> for Diagnosis {
+    fn from(error: &JournalError) -> Self {
+        let diagnosis = Self::new(Code::Journal, "the journal of this node cannot be used").because(error);
+        match error {
+            JournalError::Illegal { .. } | JournalError::Damaged { .. } => diagnosis
+                .next("landfall journal show: it lists what the whole lines say")
+                .next("landfall journal repair: it makes the journal of its whole lines, and names what is lost"),
+            JournalError::Version { .. } => diagnosis.next("use the landfall that wrote it, or a newer one"),
+        }
+    }
 }
 
 /// Turns records into what is ours; an illegal transition is an error, never a guess.

@@ -2,7 +2,7 @@
 //! command and nothing else, so it never says anything that the events did not say.
 //!
 //! The format has a version. It grows when a field goes or changes its meaning, not when one is added.
-//! `tests/fixtures/golden` holds a stream of events and the report of each version.
+//! `tests/fixtures/formats` holds a stream of events and the report of each version.
 
 use crate::event::{BundleSummary, Command, Event, EventKind, Phase, RunCounts};
 use crate::explain::{Diagnosis, ExitCode};
@@ -229,8 +229,8 @@ mod tests {
     use crate::plan::Stage;
     use proptest::prelude::*;
 
-    const EVENTS: &str = include_str!("../../../tests/fixtures/golden/events-1.jsonl");
-    const REPORT: &str = include_str!("../../../tests/fixtures/golden/report-1.json");
+    const EVENTS: &str = include_str!("../../../tests/fixtures/formats/events-1.jsonl");
+    const REPORT: &str = include_str!("../../../tests/fixtures/formats/report-1.json");
 
     fn golden_events() -> Vec<Event> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

@@ -4,23 +4,9 @@
 //! INVARIANT: numbers order runs, never clocks. Runs of journals of version 1 have no number: they come before all that have one, in
 //! the order of the journals' lines.
 
-use crate::journal::{JournalRun, Ownership, RunStart};
+use crate::journal::{JournalRun, Ownership, ROLLBACK, ROLLED_BACK, RunStart, UNINSTALL};
 use crate::name::{NodeName, RunId};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Command of a run that brings a cluster to what is wanted.
-pub const INSTALL: &str = "install";
-/// Command of a run that takes other runs back.
-pub const ROLLBACK: &str = "rollback";
-/// Command of a run that takes everything away.
-pub const UNINSTALL: &str = "uninstall";
-
-/// Outcome of a run that did all it was to do.
-pub const DONE: &str = "done";
-/// Outcome of a run that took other runs back.
-pub const UNDONE: &str = "undone";
-/// Outcome of a run that failed and took itself back.
-pub const ROLLED_BACK: &str = "rolled-back";
 
 /// One run of the cluster, as all journals together know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,6 +260,7 @@ fn order_of_lines(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::INSTALL;
 
     fn start(run: &str, number: Option<u64>, command: &str, continues: Option<u64>) -> RunStart {
         RunStart {

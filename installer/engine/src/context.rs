@@ -4,11 +4,14 @@ use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::Diagnosis;
 use landfall_core::inventory::Node;
+use landfall_core::journal;
+use landfall_core::journal::repair::LostLine;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::file::PlanFile;
-use landfall_core::run_history::{self, FleetRun};
+use landfall_core::run_history::FleetRun;
 use landfall_core::transport::Transport;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,8 +99,8 @@ impl UndoCommand {
     /// Returns the command's name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Rollback => run_history::ROLLBACK,
-            Self::Uninstall => run_history::UNINSTALL,
+            Self::Rollback => journal::ROLLBACK,
+            Self::Uninstall => journal::UNINSTALL,
         }
     }
 }
@@ -118,6 +121,18 @@ pub struct UndoSummary {
     /// Nodes that are absent: what lies there stays until the command is run again.
     pub absent: Vec<NodeName>,
 }
+
+/// What a repair of journals is about to do, for the question before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairSummary {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Nodes whose journals are damaged, with what is not known any more.
+    pub nodes: BTreeMap<NodeName, Vec<LostLine>>,
+}
+
+/// Asks whether journals may be repaired.
+pub type ConfirmRepair<'a> = &'a dyn Fn(&RepairSummary) -> Result<(), Diagnosis>;
 
 /// Asks whether an undo may begin.
 pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;

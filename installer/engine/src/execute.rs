@@ -5,6 +5,7 @@ use crate::context::CancelToken;
 use crate::distribute::{Arrival, blobs_of, push};
 use crate::emitter::EventEmitter;
 use crate::fleet::Sessions;
+use crate::once::OncePerKey;
 use crate::session::NodeSession;
 use landfall_bundle::BundleFile;
 use landfall_core::action::{Action, Content};
@@ -62,7 +63,6 @@ struct Progress {
     started: BTreeSet<StepId>,
     running: BTreeMap<NodeName, usize>,
     arrived: BTreeMap<NodeName, BTreeSet<Digest>>,
-    secrets_on: BTreeSet<(NodeName, SecretId)>,
     changes: usize,
     errors: Vec<Diagnosis>,
     residue: Vec<String>,
@@ -71,6 +71,7 @@ struct Progress {
 struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
+    secrets: OncePerKey<(NodeName, SecretId)>,
 }
 
 impl Shared {
@@ -101,6 +102,7 @@ impl Executor<'_> {
         let shared = Shared {
             progress: Mutex::new(Progress::default()),
             changed: Condvar::new(),
+            secrets: OncePerKey::default(),
         };
         pass_over(plan, satisfied, &mut shared.lock().done);
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
@@ -257,7 +259,8 @@ impl Executor<'_> {
             ..
         } = &step.action
         {
-            self.bring_secret(plan, id, &step.node, shared)?;
+            let key = (step.node.clone(), id.clone());
+            shared.secrets.run(&key, || self.bring_secret(plan, id, &step.node))?;
         }
         if self.was_interrupted(step) {
             self.settle_interrupted(plan, step, session)?;
@@ -272,10 +275,7 @@ impl Executor<'_> {
     }
 
     /// Copies a secret from the node that has it to the node that needs it, through memory only.
-    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName, shared: &Shared) -> Result<(), Diagnosis> {
-        if !shared.lock().secrets_on.insert((to.clone(), id.clone())) {
-            return Ok(());
-        }
+    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName) -> Result<(), Diagnosis> {
         let unknown = || Diagnosis::new(Code::Internal, format!("secret {id} has no source"));
         let source = plan.secrets.get(id).ok_or_else(unknown)?;
         let from = self.sessions.get(&source.node).ok_or_else(unknown)?;

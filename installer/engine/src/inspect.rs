@@ -5,6 +5,7 @@ use crate::context::RunContext;
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
 use crate::outcome::{NodeStatus, Outcome};
+use crate::present;
 use crate::session::AgentPlace;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
@@ -89,26 +90,35 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
         outcome.errors.push(error);
     }
     let list: Vec<_> = sessions.values().collect();
-    let looked = fleet::each(&list, |session| {
-        let look = || -> Result<NodeStatus, Diagnosis> {
-            let own: Ownership = session.ask(&Request::Ownership)?;
-            let facts: NodeFacts = session.ask(&Request::Facts(FactsQuery::default()))?;
-            Ok(NodeStatus {
-                facts: Some(facts),
-                owned: own.entries.len(),
-                bundle: own.bundle().map(str::to_owned),
-                open_run: own.open_run().cloned(),
-                ..NodeStatus::default()
-            })
-        };
-        look().unwrap_or_else(|error| NodeStatus {
-            error: Some(error),
-            ..NodeStatus::default()
-        })
+    let looked = fleet::each(&list, |session| -> Result<(NodeFacts, Ownership), Diagnosis> {
+        let own = session.ask(&Request::Ownership)?;
+        Ok((session.ask(&Request::Facts(FactsQuery::default()))?, own))
     });
-    for (session, status) in list.iter().zip(looked) {
+    let mut owned = BTreeMap::new();
+    for (session, looked) in list.iter().zip(looked) {
+        let status = match looked {
+            Ok((facts, own)) => {
+                let status = NodeStatus {
+                    facts: Some(facts),
+                    owned: own.entries.len(),
+                    bundle: own.bundle().map(str::to_owned),
+                    open_run: own.open_run().cloned(),
+                    ..NodeStatus::default()
+                };
+                owned.insert(session.name().clone(), own);
+                status
+            }
+            Err(error) => {
+                outcome.errors.push(error.clone());
+                NodeStatus {
+                    error: Some(error),
+                    ..NodeStatus::default()
+                }
+            }
+        };
         outcome.nodes.insert(session.name().clone(), status);
     }
+    present::tell(owned, &mut outcome);
     if outcome.nodes.values().any(|n| n.owned > 0) {
         add_cluster_health(desired, &sessions, &mut outcome);
     }

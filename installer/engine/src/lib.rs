@@ -18,6 +18,8 @@ mod adopt;
 mod context;
 mod inspect;
 mod install;
+mod journal;
+mod once;
 mod outcome;
 mod present;
 mod render;

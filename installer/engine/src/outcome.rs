@@ -4,6 +4,7 @@ use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
 use landfall_core::journal::RunStart;
+use landfall_core::journal::repair::JournalReading;
 use landfall_core::name::{NodeName, RunId, StepId};
 use landfall_core::plan::Plan;
 use landfall_core::plan::file::PlanFile;
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub record: Option<ClusterRecord>,
     /// Runs of the cluster, oldest first.
     pub runs: Vec<FleetRun>,
+    /// The nodes' journals, for `journal show`; those that are damaged, for `journal repair`.
+    pub journals: BTreeMap<NodeName, JournalReading>,
     /// State of each node, for `status`.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).

@@ -1,6 +1,7 @@
 //! The present state: the journals of the reachable nodes, the order of their runs, and the cluster they record.
 
 use crate::fleet::{self, Sessions};
+use crate::outcome::Outcome;
 use landfall_core::cluster_record::{ClusterRecord, newest};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Ownership;
@@ -24,7 +25,11 @@ pub struct Present {
 impl Present {
     /// Reads all journals. Journals that contradict each other are an error that names the nodes.
     pub fn read(sessions: &Sessions) -> Result<Self, Vec<Diagnosis>> {
-        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(sessions, |_| Request::Ownership)?;
+        Self::of(fleet::ask_all(sessions, |_| Request::Ownership)?)
+    }
+
+    /// Puts journals together that were read already.
+    pub fn of(owned: BTreeMap<NodeName, Ownership>) -> Result<Self, Vec<Diagnosis>> {
         // Before the order of the runs: runs of two clusters have none, and that there are two is the reason to name. A node on which
         // nothing is ours is no member, whatever a run that failed early wrote there.
         let members = owned.iter().filter(|(_, own)| !own.is_empty());
@@ -39,6 +44,17 @@ impl Present {
             .cloned();
         let history = RunHistory::of(&owned).map_err(|error| vec![history_unclear(&error)])?;
         Ok(Self { owned, history, record })
+    }
+}
+
+/// Notes for people what these journals tell of the cluster, or why they do not.
+pub fn tell(owned: BTreeMap<NodeName, Ownership>, outcome: &mut Outcome) {
+    match Present::of(owned) {
+        Ok(present) => {
+            outcome.record = present.record;
+            outcome.runs = present.history.runs().to_vec();
+        }
+        Err(errors) => outcome.errors.extend(errors),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The commands as functions, with their arguments and results.
 
 pub use crate::context::{
-    CONTACT_LIMIT, CancelToken, Confirm, Connector, InstallOptions, LocalProber, OnFailure, RunContext, UndoCommand,
-    UndoSummary, Until,
+    CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber, OnFailure,
+    RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
 };
 pub use crate::outcome::{NodeStatus, Outcome};
 
@@ -45,6 +45,21 @@ pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Conf
 pub fn status(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Status, desired, None, ctx, |emitter| {
         crate::inspect::status(desired, ctx, emitter)
+    })
+}
+
+/// Shows the journals: the cluster's record, the runs, and what is landfall's on each node. Changes nothing. A damaged journal is shown as
+/// far as its lines are whole, and is an error.
+pub fn journal(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Journal, desired, None, ctx, |emitter| {
+        crate::journal::show(desired, ctx, emitter)
+    })
+}
+
+/// Makes damaged journals of their whole lines, under the nodes' leases. `confirm` is asked once it is known what is lost, and may refuse.
+pub fn repair_journals(desired: &Desired, until: Until, confirm: ConfirmRepair, ctx: &RunContext) -> Outcome {
+    run(Command::JournalRepair, desired, None, ctx, |emitter| {
+        crate::journal::repair(desired, until, confirm, ctx, emitter)
     })
 }
 

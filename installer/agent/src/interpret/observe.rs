@@ -75,7 +75,8 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
 fn observe_file(agent: &Agent, path: &Path, content: Option<&Content>, entry: Option<&Entry>) -> Result<Observation> {
     let real = agent.host.at(path);
     let stamp = files::stamp(&real);
-    let same_as_recorded = stamp.is_some() && entry.is_some_and(|e| e.stamp == stamp);
+    // Of an entry whose line was lost nobody knows which content its stamp belongs to.
+    let same_as_recorded = stamp.is_some() && entry.is_some_and(|e| e.stamp == stamp && !e.undo.is_lost());
     let secret = match content {
         Some(Content::Secret(id)) => agent.secret(id),
         _ => None,

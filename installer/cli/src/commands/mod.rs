@@ -5,12 +5,13 @@ mod init;
 mod install;
 mod inventory;
 mod inventory_forms;
+mod journal;
 mod kubeconfig;
 mod status;
 mod undo;
 mod verify;
 
-use crate::args::Command;
+use crate::args::{Command, Journal};
 use crate::reporter;
 use landfall_core::explain::{Diagnosis, ExitCode};
 
@@ -22,6 +23,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Plan(args) => install::plan(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Status(common) => status::status(&common),
+        Command::Journal(Journal::Show(common)) => journal::show(&common),
+        Command::Journal(Journal::Repair(args)) => journal::repair(&args),
         Command::Rollback(args) => undo::rollback(&args),
         Command::Uninstall(args) => undo::uninstall(&args),
         Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),

@@ -4,25 +4,38 @@ use super::CommandResult;
 use crate::args::{Common, Output};
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
-use crate::{load, remote};
+use crate::{load, remote, render};
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
-/// Shows each node: what is ours, whether it is Ready, etcd, certificates.
+/// Shows the cluster as it is recorded, and each node: what is ours, whether it is Ready, etcd, certificates.
 pub fn status(common: &Common) -> CommandResult {
     let (desired, notices) = load::desired(common)?;
     let reporter = Reporter::new(common.output, None)?;
     reporter.warn(&notices);
     let ctx = remote::run_context(common, reporter.clone(), None).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &ctx);
+    let last_run = outcome.runs.last().map(|run| run.number);
     if common.output == Output::Json {
         let nodes: serde_json::Map<String, Value> = outcome
             .nodes
             .iter()
             .map(|(name, status)| (name.to_string(), machine(status)))
             .collect();
-        write_stdout(&format!("{}\n", json!({ "event": "status", "nodes": nodes })));
+        let cluster = outcome
+            .record
+            .as_ref()
+            .map(|record| render::cluster_json(record, last_run));
+        let line = json!({ "event": "status", "cluster": cluster, "nodes": nodes });
+        write_stdout(&format!("{line}\n"));
     } else {
+        match &outcome.record {
+            Some(record) => write_stdout(&render::cluster(record, last_run)),
+            None if outcome.nodes.values().any(|node| node.owned > 0) => {
+                write_stdout("the journals hold no record of the cluster; the next install writes it\n");
+            }
+            None => {}
+        }
         for (name, status) in &outcome.nodes {
             write_stdout(&format!("{name}\n{}", human(status)));
         }

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_event_of_the_golden_stream_is_logged() {
-        let stream = include_str!("../../../../tests/fixtures/golden/events-1.jsonl");
+        let stream = include_str!("../../../../tests/fixtures/formats/events-1.jsonl");
         let began = Timestamp::from_millisecond(1_795_800_000_000).unwrap();
         let entries: String = stream
             .lines()

@@ -1,7 +1,9 @@
 //! What a user sees: events as lines, bars or JSON, and as a log; errors, plans, verify's table.
 
 mod bars;
+mod cluster;
 mod error;
+mod journal;
 mod json;
 mod junit;
 mod lines;
@@ -9,7 +11,9 @@ mod log;
 mod plan;
 mod table;
 
+pub use cluster::{cluster, cluster_json};
 pub use error::errors;
+pub use journal::{journals, journals_json, lost_lines, repair_json};
 pub use json::result_line;
 pub use junit::junit;
 pub use log::Log;
@@ -17,6 +21,7 @@ pub use plan::{bytes, plan};
 pub use table::verify;
 
 use crate::args::Output;
+use jiff::{Timestamp, tz::TimeZone};
 use landfall_core::event::{EventKind, EventSink};
 use std::io::IsTerminal;
 
@@ -98,6 +103,13 @@ fn text(kind: &EventKind) -> String {
         EventKind::Residue { step, text } => format!("LEFT BEHIND {step}: {text}"),
         EventKind::Note { text } => text.clone(),
     }
+}
+
+/// A time of a machine's clock as a date in UTC; `None` when it is none that a clock shows.
+pub fn date(at_ms: u64) -> Option<String> {
+    let at = i64::try_from(at_ms).ok().filter(|ms| *ms > 0);
+    let at = Timestamp::from_millisecond(at?).ok()?;
+    Some(at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 fn seconds(ms: u64) -> String {

@@ -149,6 +149,75 @@ pub enum Undo {
         /// Objects that were absent (apiVersion, kind, namespace, name only).
         absent: Vec<serde_json::Value>,
     },
+    /// Nobody knows: its line of the journal was damaged. The first undo names it as residue, the next one counts it as gone.
+    Lost {
+        /// One-based number of the line in the damaged journal.
+        line: usize,
+        /// What of the line could still be read; empty when it was no record.
+        seen: String,
+    },
+}
+
+impl Undo {
+    /// Says whether nobody knows it.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
+    /// Returns one line for people.
+    pub fn text(&self) -> String {
+        let paths = |paths: &[PathBuf]| {
+            paths
+                .iter()
+                .map(|p| p.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match self {
+            Self::Nothing => "nothing to take back on the node".to_owned(),
+            Self::RestorePath { path, prior } => match prior {
+                Prior::Absent => format!("remove {}", path.display()),
+                Prior::File { mode, .. } => format!("put the earlier file {} back ({mode:04o})", path.display()),
+                Prior::Link { target } => format!("link {} to {} again", path.display(), target.display()),
+            },
+            Self::RemoveDirectory { paths: list } => format!("remove {}, when empty", paths(list)),
+            Self::RemoveHostsLines { lines } => format!("remove {} line(s) from /etc/hosts", lines.len()),
+            Self::KubeconfigServer { path, prior, .. } => format!("server {prior} in {}", path.display()),
+            Self::RestoreSysctls { settings, .. } => format!("put {} kernel settings back", settings.len()),
+            Self::UnloadModules { modules } if modules.is_empty() => "no module was loaded".to_owned(),
+            Self::UnloadModules { modules } => format!("unload {}", modules.join(", ")),
+            Self::RestoreUnit {
+                name,
+                was_enabled,
+                was_active,
+            } => {
+                let word = |is: &bool, yes: &'static str, no: &'static str| if *is { yes } else { no };
+                format!(
+                    "{name} {} and {}",
+                    word(was_enabled, "enabled", "disabled"),
+                    word(was_active, "running", "stopped")
+                )
+            }
+            Self::RemoveImages { references } => format!("remove {} images", references.len()),
+            Self::RemoveClaims { claims, effects, .. } => {
+                let (first, rest) = claims.paths.split_at(claims.paths.len().min(3));
+                let more = match rest.len() {
+                    0 => String::new(),
+                    n => format!(" and {n} more paths"),
+                };
+                let mut parts = vec![format!(
+                    "stop the daemons, remove what they made: {}{more}",
+                    paths(first)
+                )];
+                parts.extend(effects.iter().map(|effect| format!("the {}", effect.text())));
+                parts.join(", ")
+            }
+            Self::RestoreObjects { prior, absent } => {
+                format!("restore {} objects, delete {}", prior.len(), absent.len())
+            }
+            Self::Lost { line, .. } => format!("not known: line {line} of the journal was damaged"),
+        }
+    }
 }
 
 /// What was at a path before.

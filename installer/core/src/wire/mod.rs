@@ -53,6 +53,18 @@ pub enum Request {
     Facts(FactsQuery),
     /// Reads the journal. Reply: [`Ownership`](crate::journal::Ownership).
     Ownership,
+    /// Reads the journal as far as its lines are whole, also a damaged one. Reply:
+    /// [`JournalReading`](crate::journal::repair::JournalReading).
+    ReadJournal {
+        /// Runs that journals of other nodes hold.
+        runs: Vec<RunStart>,
+    },
+    /// Replaces a damaged journal by what its whole lines say, and keeps it beside the new one. Needs the lease. Reply as for
+    /// [`Request::ReadJournal`], with the place where it is kept.
+    RepairJournal {
+        /// Runs that journals of other nodes hold.
+        runs: Vec<RunStart>,
+    },
     /// Looks at what these steps are about. Reply: [`crate::observe::Observations`].
     Observe {
         /// Steps of this node.
@@ -150,7 +162,8 @@ impl Request {
         match self {
             Self::Lease { .. } => "taking the lease".to_owned(),
             Self::Facts(_) => "gathering facts".to_owned(),
-            Self::Ownership => "reading the journal".to_owned(),
+            Self::Ownership | Self::ReadJournal { .. } => "reading the journal".to_owned(),
+            Self::RepairJournal { .. } => "repairing the journal".to_owned(),
             Self::StartRun { .. } => "recording the start of the run".to_owned(),
             Self::WriteRecord { .. } => "recording what the cluster is".to_owned(),
             Self::Observe { steps } => format!("looking at what {} steps are about", steps.len()),
@@ -179,7 +192,8 @@ impl Request {
         let seconds = match self {
             // Children of a killed agent are given 10 s to end.
             Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
-            Self::Ownership | Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
+            Self::Ownership | Self::ReadJournal { .. } | Self::RepairJournal { .. } => 0,
+            Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
             Self::StartRun { .. }
             | Self::WriteRecord { .. }
             | Self::Intent { .. }

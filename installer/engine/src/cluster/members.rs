@@ -19,7 +19,7 @@ use landfall_core::name::NodeName;
 use landfall_core::quorum::{MemberId, may_remove};
 use landfall_core::wire::{CommandOutput, Request};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Whether there has ever been a cluster, by the journals.
@@ -211,6 +211,17 @@ impl EtcdMembers {
     fn voters(&self) -> BTreeSet<MemberId> {
         self.members.iter().filter(|m| !m.is_learner).map(|m| m.id).collect()
     }
+}
+
+/// Returns the ids of etcd's members by name, as the first of these control planes lists them; nothing when none answers.
+pub fn member_ids(control_planes: &[Arc<NodeSession>]) -> BTreeMap<String, MemberId> {
+    let list = |session: &Arc<NodeSession>| {
+        let output = etcdctl(session, &["member", "list", "-w", "json"]).ok()?;
+        serde_json::from_str::<MemberList>(&output.stdout).ok()
+    };
+    let found = control_planes.iter().find_map(list);
+    let members = found.into_iter().flat_map(|list| list.members);
+    members.map(|member| (member.name, member.id)).collect()
 }
 
 fn etcdctl(session: &NodeSession, args: &[&str]) -> Result<CommandOutput, Diagnosis> {

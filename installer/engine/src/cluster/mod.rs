@@ -14,7 +14,7 @@ mod client;
 mod members;
 mod wait;
 
-pub use members::Formed;
+pub use members::{Formed, member_ids};
 pub use wait::is_node_ready;
 
 use crate::context::CancelToken;

@@ -1,5 +1,6 @@
 //! The cluster's record, kept up to date in the nodes' journals while a run goes on.
 
+use crate::cluster::member_ids;
 use crate::fleet::{self, Sessions};
 use landfall_core::action::{Action, BootstrapGoal};
 use landfall_core::cluster_record::ClusterRecord;
@@ -44,11 +45,16 @@ impl RecordWriter {
         })
     }
 
-    /// Completes the record at the end of a run.
+    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
     pub(super) fn complete(&self) -> Result<(), Vec<Diagnosis>> {
         self.write(|record, ca| {
             record.formed = true;
             record.ca = record.ca.or(ca);
+            let here = record.control_planes().filter_map(|name| self.sessions.get(name));
+            let ids = member_ids(&here.cloned().collect::<Vec<_>>());
+            for (name, member) in &mut record.members {
+                member.etcd_id = ids.get(name.as_str()).copied().or(member.etcd_id);
+            }
         })
     }
 

@@ -6,6 +6,7 @@ mod crash;
 mod events;
 mod faults;
 mod findings;
+mod journal;
 mod lease;
 mod refusal;
 mod scene;

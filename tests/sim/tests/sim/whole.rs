@@ -3,9 +3,9 @@
 use crate::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
+use landfall_core::journal::INSTALL;
 use landfall_core::journal::{EntryState, RunStart};
 use landfall_core::plan::{Plan, Stage, Step};
-use landfall_core::run_history::INSTALL;
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::Request;
 use landfall_engine::cluster::Cluster;

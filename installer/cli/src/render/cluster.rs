@@ -1,0 +1,67 @@
+//! The cluster as its record says, for `status` and `journal show`.
+
+use landfall_core::cluster_record::{ClusterRecord, MemberRecord};
+use landfall_core::inventory::Role;
+use landfall_core::name::NodeName;
+use serde_json::{Map, Value, json};
+
+/// Characters of a digest that tell it from others for people.
+const SHORT: usize = 12;
+
+/// Describes the cluster for people. `last_run` is the number of its newest run.
+pub fn cluster(record: &ClusterRecord, last_run: Option<u64>) -> String {
+    let ca = record.ca.map_or_else(
+        || "no CA yet".to_owned(),
+        |ca| format!("CA sha256:{}…", &ca.hex()[..SHORT]),
+    );
+    let formed = if record.formed { "" } else { ", not founded yet" };
+    let last_run = last_run.unwrap_or(record.sequence.run);
+    let mut text = format!(
+        "cluster {}{formed}\n  uid {}, {ca}\n  Kubernetes {}, last run {last_run}\n",
+        record.name, record.uid, record.kubernetes_version
+    );
+    let width = record.members.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
+    for (name, member) in &record.members {
+        text.push_str(&format!("  {name:width$}  {}\n", describe(member)));
+    }
+    text
+}
+
+fn describe(member: &MemberRecord) -> String {
+    let mut parts = vec![role(member.role).to_owned(), member.address.to_string()];
+    parts.extend(member.founder.then(|| "founder".to_owned()));
+    parts.extend(member.etcd_id.map(|id| format!("etcd {id}")));
+    parts.join(", ")
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::ControlPlane => "control-plane",
+        Role::Worker => "worker",
+        Role::Outside => "outside",
+    }
+}
+
+/// The same for machines, with whole digests.
+pub fn cluster_json(record: &ClusterRecord, last_run: Option<u64>) -> Value {
+    let member = |(name, member): (&NodeName, &MemberRecord)| {
+        let value = json!({
+            "role": role(member.role),
+            "address": member.address,
+            "machineId": member.uid,
+            "etcdId": member.etcd_id.map(|id| id.to_string()),
+        });
+        (name.to_string(), value)
+    };
+    json!({
+        "name": record.name,
+        "uid": record.uid,
+        "ca": record.ca,
+        "kubernetes": record.kubernetes_version,
+        "bundle": record.bundle,
+        "formed": record.formed,
+        "founder": record.founder(),
+        "members": record.members.iter().map(member).collect::<Map<_, _>>(),
+        "lastRun": last_run.unwrap_or(record.sequence.run),
+    })
+}

@@ -1,0 +1,158 @@
+//! Journals with damaged lines: who meets one says what to do, and after the repair every command goes its way.
+
+use crate::scene::{Scene, null_sink};
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::journal::EntryState;
+use landfall_core::name::NodeName;
+use landfall_engine::run::{self, Outcome, UndoCommand, Until};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+/// Damages the first line of a machine's journal that has this text; returns its one-based number.
+fn damage(scene: &Scene, node: &NodeName, text: &str) -> usize {
+    let path = scene.fleet.machine(node).unwrap().journal();
+    let journal = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = journal.lines().map(|line| format!("{line}\n")).collect();
+    let number = lines.iter().position(|line| line.contains(text)).unwrap();
+    let first = if lines[number].starts_with('0') { "1" } else { "0" };
+    lines[number].replace_range(..1, first);
+    std::fs::write(path, lines.concat()).unwrap();
+    number + 1
+}
+
+fn show(scene: &Scene) -> Outcome {
+    let context = scene.fleet.run_context("10-show", "ann@desk", null_sink()).unwrap();
+    let outcome = run::journal(&scene.desired, &context);
+    scene.fleet.settle().unwrap();
+    outcome
+}
+
+fn repair(scene: &Scene, until: Until) -> Outcome {
+    let context = scene.fleet.run_context("20-repair", "ann@desk", null_sink()).unwrap();
+    let outcome = run::repair_journals(&scene.desired, until, &|_| Ok(()), &context);
+    scene.fleet.settle().unwrap();
+    outcome
+}
+
+/// Fails unless the outcome says which line of which node is damaged, and what to do.
+fn must_name(outcome: &Outcome, node: &NodeName, line: usize) {
+    let is_it = |error: &&Diagnosis| error.code == Code::Journal && error.node.as_ref() == Some(node);
+    let error = outcome.errors.iter().find(is_it);
+    let error = error.unwrap_or_else(|| panic!("{:#?}", outcome.errors));
+    assert_eq!(error.causes, [format!("line {line} of the journal is damaged")]);
+    assert!(error.next.iter().any(|n| n.starts_with("landfall journal repair")));
+}
+
+#[test]
+fn a15_a_line_that_nothing_depends_on_is_repaired_without_a_trace() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let (cp, worker) = (name("cp-1"), name("w-1"));
+    let line = damage(&scene, &cp, "\"record\":\"done\",\"step\":\"init/cp-1\"");
+    let start = damage(&scene, &worker, "\"record\":\"run-started\"");
+    let (before, seen) = (scene.fleet.trees().unwrap(), scene.seen());
+    for outcome in [
+        scene.install("200-b"),
+        scene.undo("300-c", UndoCommand::Rollback),
+        scene.undo("400-d", UndoCommand::Uninstall),
+        scene.status("500-e"),
+        show(&scene),
+    ] {
+        assert_eq!(outcome.exit_code(), ExitCode::FailedKept, "{:#?}", outcome.errors);
+        must_name(&outcome, &cp, line);
+        must_name(&outcome, &worker, start);
+    }
+    let shown = show(&scene);
+    assert!(shown.journals[&cp].own.entries.len() > 40, "whole lines are shown");
+    assert_eq!(shown.record.unwrap().members.len(), 2);
+    let dry = repair(&scene, Until::Plan);
+    assert_eq!((dry.changes, dry.journals.len()), (0, 2), "{:#?}", dry.errors);
+    let differences = scene.fleet.differences(&before, &[]).unwrap();
+    assert!(differences.is_empty(), "looking changes nothing: {differences:#?}");
+
+    let repaired = repair(&scene, Until::Done);
+    scene.must_work(&repaired, "repair");
+    assert_eq!(repaired.changes, 2);
+    assert_eq!(repaired.journals[&cp].lost[0].line, line);
+    let (_, own) = scene.journal(&cp);
+    assert!(
+        own.entries
+            .iter()
+            .all(|e| e.state == EntryState::Owned && !e.undo.is_lost())
+    );
+    assert!(
+        repair(&scene, Until::Done).journals.is_empty(),
+        "a second repair finds nothing"
+    );
+    let again = scene.install("600-f");
+    scene.must_work(&again, "install after the repair");
+    assert_eq!(again.changes, 0);
+    assert_eq!(scene.seen(), seen);
+    scene.must_work(&scene.undo("700-g", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn a15_a_lost_start_of_a_run_is_taken_from_another_node() {
+    let scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let (_, before) = scene.journal(&name("w-1"));
+    damage(&scene, &name("w-1"), "\"record\":\"run-started\"");
+    scene.must_work(&repair(&scene, Until::Done), "repair");
+    assert_eq!(scene.journal(&name("w-1")).1, before);
+    scene.must_work(&scene.undo("300-c", UndoCommand::Rollback), "rollback of that run");
+    scene.must_be_as_before("rollback");
+}
+
+#[test]
+fn a15_a_lost_undo_is_named_by_the_next_uninstall_and_no_more_by_the_one_after() {
+    let scene = Scene::new(1, 0);
+    scene.must_work(&scene.install("100-a"), "install");
+    let node = name("cp-1");
+    let step = "unit-file/kubelet/cp-1";
+    let line = damage(
+        &scene,
+        &node,
+        &format!("\"record\":\"intent\",\"run\":\"100-a\",\"step\":\"{step}\""),
+    );
+    let repaired = repair(&scene, Until::Done);
+    scene.must_work(&repaired, "repair");
+    let lost = &repaired.journals[&node].lost;
+    assert_eq!((lost.len(), lost[0].line), (1, line));
+    assert!(lost[0].unknown.contains(step), "{lost:?}");
+    let again = scene.install("200-b");
+    scene.must_work(&again, "install");
+    assert_eq!(again.changes, 0, "what is there is as wanted");
+
+    let uninstalled = scene.undo("300-c", UndoCommand::Uninstall);
+    assert_eq!(uninstalled.exit_code(), ExitCode::Residue, "{:#?}", uninstalled.errors);
+    assert_eq!(uninstalled.residue.len(), 1, "{:#?}", uninstalled.residue);
+    let named = [step, "kubelet.service", &format!("line {line} of the journal")];
+    assert!(
+        named.iter().all(|text| uninstalled.residue[0].contains(text)),
+        "{:#?}",
+        uninstalled.residue
+    );
+    let machine = scene.fleet.machine(&node).unwrap();
+    std::fs::remove_file(machine.at("etc/systemd/system/kubelet.service")).unwrap();
+    scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "the next uninstall");
+    scene.must_be_as_before("with the damaged journal");
+}
+
+#[test]
+fn a_journal_of_another_run_is_not_repaired() {
+    let scene = Scene::new(1, 0);
+    scene.must_work(&scene.install("100-a"), "install");
+    damage(&scene, &name("cp-1"), "\"record\":\"done\"");
+    let lock = scene.fleet.machine(&name("cp-1")).unwrap().at("run/landfall/lease");
+    std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(&lock).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let before = std::fs::read(scene.fleet.machine(&name("cp-1")).unwrap().journal()).unwrap();
+    let outcome = repair(&scene, Until::Done);
+    assert_eq!(outcome.exit_code(), ExitCode::Locked, "{:#?}", outcome.errors);
+    let after = std::fs::read(scene.fleet.machine(&name("cp-1")).unwrap().journal()).unwrap();
+    assert_eq!(before, after);
+}
