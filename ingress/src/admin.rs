@@ -21,7 +21,7 @@ use crate::tls;
 use auth::Users;
 use fleet::Fleet;
 use guard::Names;
-use health::{Health, Rounds};
+use health::{Health, Rounds, Summary};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
@@ -181,7 +181,6 @@ impl Site {
         let state = &self.state;
         let snapshot = state.snapshot();
         let summary = self.rounds.summary(&snapshot);
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let mut text = Text::default();
         state.counters.render(
             &mut text,
@@ -207,6 +206,21 @@ impl Site {
                 ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
             ],
         );
+        self.limits(&mut text);
+        let dropped = [(String::new(), state.observer.log.dropped())];
+        let help = "Lines of the access log that found its queue full.";
+        text.series("access_log_dropped_total", "counter", help, dropped);
+        states(&mut text, &summary);
+        let ends = tls::earliest(&snapshot, MOST_CERTIFICATES).into_iter();
+        let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
+        let help = "End of the certificates that end first, in seconds since 1970.";
+        text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
+        state.observer.traffic.render(&mut text);
+        text.finish()
+    }
+
+    /// How much there may be at once.
+    fn limits(&self, text: &mut Text) {
         let bounds = self.proxy.bounds();
         for (name, help, value) in [
             (
@@ -234,33 +248,32 @@ impl Site {
             help,
             [(String::new(), files::shortages())],
         );
-        let dropped = [(String::new(), state.observer.log.dropped())];
-        let help = "Lines of the access log that found its queue full.";
-        text.series("access_log_dropped_total", "counter", help, dropped);
-        let by_health = |counts: [usize; Health::ALL.len()]| {
-            let of = |(health, count): (Health, usize)| (format!("{{state=\"{}\"}}", health.label()), count);
-            Health::ALL.into_iter().zip(counts).map(of).collect::<Vec<_>>()
-        };
-        let help = "Routes by how they are.";
-        text.series("route_states", "gauge", help, by_health(summary.routes));
-        let help = "Services' ports that routes lead to, by how they are.";
-        text.series("service_states", "gauge", help, by_health(summary.services));
-        let endpoints = &summary.endpoints;
-        let states = [
-            ("ready", endpoints.ready),
-            ("ejected", endpoints.ejected),
-            ("draining", endpoints.draining),
-        ];
-        let states = states.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count));
-        let help = "Endpoints that routes lead to, by how they are.";
-        text.series("endpoint_states", "gauge", help, states);
-        let ends = tls::earliest(&snapshot, MOST_CERTIFICATES).into_iter();
-        let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
-        let help = "End of the certificates that end first, in seconds since 1970.";
-        text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
-        state.observer.traffic.render(&mut text);
-        text.finish()
     }
+}
+
+/// How routes, Services and endpoints are.
+fn states(text: &mut Text, summary: &Summary) {
+    let by_health = |counts: [usize; Health::ALL.len()]| {
+        let of = |(health, count): (Health, usize)| (format!("{{state=\"{}\"}}", health.label()), count);
+        Health::ALL.into_iter().zip(counts).map(of).collect::<Vec<_>>()
+    };
+    let help = "Routes by how they are.";
+    text.series("route_states", "gauge", help, by_health(summary.routes));
+    let help = "Services' ports that routes lead to, by how they are.";
+    text.series("service_states", "gauge", help, by_health(summary.services));
+    let endpoints = &summary.endpoints;
+    let states = [
+        ("ready", endpoints.ready),
+        ("ejected", endpoints.ejected),
+        ("draining", endpoints.draining),
+    ];
+    let states = states.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count));
+    let help = "Endpoints that routes lead to, by how they are.";
+    text.series("endpoint_states", "gauge", help, states);
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {

@@ -25,7 +25,7 @@ mod wire;
 
 pub use doors::{Door, Doors, Reserved};
 pub use give::serve;
-pub use take::{Offer, Predecessor};
+pub use take::{Link, Offer, Predecessor};
 pub use wire::{Named, VERSIONS};
 #[cfg(test)]
 pub use wire::{receive, receive_listeners, send};

@@ -149,6 +149,21 @@ impl Counters {
 
     /// Writes all series; `gauges` are values that are kept elsewhere.
     pub fn render(&self, text: &mut Text, gauges: &[(&str, &str, u64)]) {
+        self.render_answers(text);
+        self.render_events(text);
+        self.render_rebuilds(text);
+        self.render_connections(text);
+        let own_gauges = [
+            ("requests_in_flight", "Requests being served.", self.requests.value()),
+            ("connections", "Open connections of clients.", self.connections.value()),
+            ("tunnels", "Upgraded connections of clients.", self.tunnels.value()),
+        ];
+        for (name, help, value) in own_gauges.iter().chain(gauges) {
+            text.series(name, "gauge", help, [(String::new(), *value)]);
+        }
+    }
+
+    fn render_answers(&self, text: &mut Text) {
         let classes = (1..self.answers.len()).map(|c| (format!("{{class=\"{c}xx\"}}"), read(&self.answers[c])));
         text.series("responses_total", "counter", "Answers by class of status.", classes);
         let own = Reason::ALL
@@ -160,6 +175,10 @@ impl Counters {
             "Answers that no endpoint gave, by reason.",
             own,
         );
+    }
+
+    /// Single counters.
+    fn render_events(&self, text: &mut Text) {
         let counters = [
             (
                 "failovers_total",
@@ -191,6 +210,10 @@ impl Counters {
         for (name, help, counter) in counters {
             text.series(name, "counter", help, [(String::new(), read(counter))]);
         }
+    }
+
+    /// Route tables.
+    fn render_rebuilds(&self, text: &mut Text) {
         let of = |value: fn(&Rebuilds) -> &AtomicU64| {
             let all = Rebuild::ALL.map(|kind| (kind.label(), read(value(&self.rebuilds[kind as usize]))));
             all.map(|(label, value)| (format!("{{kind=\"{label}\"}}"), value))
@@ -204,6 +227,9 @@ impl Counters {
         text.series("table_rebuild_last_seconds", "gauge", help, seconds(|r| &r.last));
         let help = "Longest time that building took.";
         text.series("table_rebuild_longest_seconds", "gauge", help, seconds(|r| &r.longest));
+    }
+
+    fn render_connections(&self, text: &mut Text) {
         let handshakes = CIPHERS.iter().zip(&self.handshakes).map(|(name, count)| {
             let version = if name.starts_with("TLS13") { "1.3" } else { "1.2" };
             let version = if *name == "other" { "other" } else { version };
@@ -224,14 +250,6 @@ impl Counters {
             "Open connections of clients by protocol.",
             open,
         );
-        let own_gauges = [
-            ("requests_in_flight", "Requests being served.", self.requests.value()),
-            ("connections", "Open connections of clients.", self.connections.value()),
-            ("tunnels", "Upgraded connections of clients.", self.tunnels.value()),
-        ];
-        for (name, help, value) in own_gauges.iter().chain(gauges) {
-            text.series(name, "gauge", help, [(String::new(), *value)]);
-        }
     }
 }
 

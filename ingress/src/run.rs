@@ -2,21 +2,22 @@
 
 use crate::access_log::AccessLog;
 use crate::args::{Serve, Stopping};
-use crate::handover::{self, Door, Doors, Meeting, Offer, Predecessor, Reserved};
+use crate::handover::{self, Door, Doors, Link, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
 use crate::observer::Observer;
 use crate::proxy::Proxy;
-use crate::route::LastGood;
+use crate::route::{LastGood, Options};
 use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
-use crate::traffic::EntryPoint;
+use crate::traffic::{EntryPoint, Traffic};
 use crate::{admin, files, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch::{Sender, channel};
+use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -60,55 +61,25 @@ impl Signals {
 pub async fn run(args: Serve) -> Result<(), String> {
     let publish = status::Publish::parse(&args.publish_address)?;
     let mut signals = Signals::new()?;
-    let observer = Observer::new(
-        args.metrics_routes,
-        AccessLog::start(args.access_log, std::io::stdout()),
-    );
-    let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
-    let files = files::raise_limit();
-    let limits = Limits::default().within(files);
-    log(&format!(
-        "limits open_files={files} connections={} connections_per_address={}",
-        limits.connections, limits.connections_per_address
-    ));
-    let proxy = Proxy::new(Arc::clone(&state), limits, args.front.clone());
+    let (state, proxy) = prepare(&args);
     let site = Arc::new(admin::Site::new(&args, Arc::clone(&state), Arc::clone(&proxy))?);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();
     if let Some(socket) = &args.probe_socket {
-        let listener = probe::listen(socket)?;
-        let state = Arc::clone(&state);
-        parts.spawn(async move {
-            probe::serve(listener, state).await;
-            "the kubelet's questions are no longer answered"
-        });
+        parts.spawn(answer_kubelet(probe::listen(socket)?, Arc::clone(&state)));
     }
     let meeting = Meeting::prepare(args.handover)?;
-    let predecessor = match &meeting {
-        Some(meeting) => Predecessor::greet(meeting).await,
-        None => None,
-    };
-    let [http, https, admin] = [
-        ("http", args.http_address),
-        ("https", args.https_address),
-        ("admin", args.admin_address),
-    ]
-    .map(|(name, address)| Entrance::new(name, address, predecessor.as_ref()));
-    let (http, https, admin) = (http?, https?, admin?);
-    let ports = (http.port(), https.port(), admin.port());
+    let predecessor = greet(meeting.as_ref()).await;
+    let addresses = [args.http_address, args.https_address, args.admin_address];
+    let mut entrances = Entrances::new(addresses, predecessor.as_ref())?;
     let doors = Arc::new(Doors::default());
+    let listening = entrances.text();
     // Whoever asks why this proxy is not ready wants an answer before the table is there.
-    let admin = if admin.is_ours() {
+    if let Some(admin) = entrances.own_admin() {
         parts.spawn(serve_admin(admin.open(&mut None, &doors)?, Arc::clone(&site)));
-        None
-    } else {
-        Some(admin)
-    };
+    }
     if predecessor.is_none() {
-        log(&format!(
-            "listening http={} https={} admin={}",
-            ports.0, ports.1, ports.2
-        ));
+        log(&listening);
     }
 
     let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
@@ -123,33 +94,20 @@ pub async fn run(args: Serve) -> Result<(), String> {
         node: args.node_name,
         zone: args.node_zone,
     };
-    let follow = watch::follow(
+    let kept = inherited(predecessor.as_ref());
+    parts.spawn(follow(
         client.clone(),
-        args.routing
-            .guarding(std::env::var("KUBERNETES_SERVICE_HOST").ok().as_deref()),
+        args.routing,
         read,
-        inherited(predecessor.as_ref()),
+        kept,
         here,
         Arc::clone(&state),
-    );
-    parts.spawn(async {
-        follow.await;
-        "the API is no longer followed"
-    });
+    ));
     let place = status::Place {
         pod: args.pod_name,
         namespace: args.pod_namespace,
     };
-    // Outside a cluster there is no pod, so no one whose address could be written.
-    let leading = (!place.pod.is_empty()).then(|| {
-        tokio::spawn(status::lead(
-            client,
-            place,
-            publish,
-            Arc::clone(&state),
-            stopping.clone(),
-        ))
-    });
+    let leading = lead(client, place, publish, &state, &stopping);
 
     tokio::select! {
         // Nothing was served, so there is nothing to drain.
@@ -157,50 +115,29 @@ pub async fn run(args: Serve) -> Result<(), String> {
         ended = parts.join_next() => return Err(reason(ended)),
         () = state.built() => {}
     }
-    let mut offer = match (&meeting, &predecessor) {
-        (Some(meeting), Some(predecessor)) => predecessor.take(meeting).await,
-        _ => None,
-    };
-    let http = http.open(&mut offer, &doors)?;
-    let https = https.open(&mut offer, &doors)?;
-    let admin = admin.map(|admin| admin.open(&mut offer, &doors)).transpose()?;
-    let admin_port = admin
-        .as_ref()
-        .map_or(args.admin_address.port(), |door| door.address().port());
-    let (http_port, https_port) = (http.address().port(), https.address().port());
-    let taken = format!("listening http={http_port} https={https_port} admin={admin_port}");
-    if let Some(door) = admin {
-        parts.spawn(serve_admin(door, Arc::clone(&site)));
+    let mut offer = take(meeting.as_ref(), predecessor.as_ref()).await;
+    let open = entrances.open(&mut offer, &doors)?;
+    open.tell(&state.observer.traffic);
+    let listening = open.text(args.admin_address);
+    if let Some(door) = open.admin {
+        parts.spawn(serve_admin(door, site));
     }
-    state.observer.traffic.listens(EntryPoint::Http, http.address());
-    state.observer.traffic.listens(EntryPoint::Https, https.address());
-    let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
-    let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
-    let mut proxy = tokio::spawn(async {
-        tokio::join!(plain, tls);
-    });
-    let link = match offer {
-        Some(offer) => Some(offer.confirm().await),
-        None => None,
-    };
+    let mut requests = serve_requests(proxy, open.http, open.https, acceptor, stopping);
+    let link = confirm(offer).await;
     state.open();
     if predecessor.is_some() {
-        log(&taken);
+        log(&listening);
     }
     if let Some(meeting) = meeting {
-        let giving = handover::serve(meeting, Arc::clone(&doors), Arc::clone(&state));
-        parts.spawn(async {
-            giving.await;
-            "nobody could take over"
-        });
+        parts.spawn(hand_over(meeting, Arc::clone(&doors), Arc::clone(&state)));
     }
 
     tokio::select! {
         () = signals.any() => {}
         ended = parts.join_next() => return Err(reason(ended)),
-        _ = &mut proxy => return Err("requests are no longer served".to_owned()),
+        _ = &mut requests => return Err("requests are no longer served".to_owned()),
     }
-    let drained = drain(&state, &doors, &stop, proxy, leading, &args.stopping);
+    let drained = drain(&state, &doors, &stop, requests, leading, &args.stopping);
     tokio::select! {
         () = drained => {}
         _ = signals.interrupt.recv() => log("interrupted again: leaving now"),
@@ -208,6 +145,87 @@ pub async fn run(args: Serve) -> Result<(), String> {
     parts.abort_all();
     drop(link);
     Ok(())
+}
+
+/// State and proxy, with limits by the files that may be open.
+fn prepare(args: &Serve) -> (Arc<State>, Arc<Proxy>) {
+    let access_log = AccessLog::start(args.access_log, std::io::stdout());
+    let observer = Observer::new(args.metrics_routes, access_log);
+    let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
+    let files = files::raise_limit();
+    let limits = Limits::default().within(files);
+    log(&format!(
+        "limits open_files={files} connections={} connections_per_address={}",
+        limits.connections, limits.connections_per_address
+    ));
+    let proxy = Proxy::new(Arc::clone(&state), limits, args.front.clone());
+    (state, proxy)
+}
+
+async fn answer_kubelet(listener: UnixListener, state: Arc<State>) -> &'static str {
+    probe::serve(listener, state).await;
+    "the kubelet's questions are no longer answered"
+}
+
+async fn follow(
+    client: kube::Client,
+    routing: Options,
+    read: watch::Tls,
+    kept: LastGood,
+    here: Locality,
+    state: Arc<State>,
+) -> &'static str {
+    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+    let routing = routing.guarding(api_server.as_deref());
+    watch::follow(client, routing, read, kept, here, state).await;
+    "the API is no longer followed"
+}
+
+/// Writes status while this proxy is the leader. Outside a cluster there is no pod, so no one whose address could be written.
+fn lead(
+    client: kube::Client,
+    place: status::Place,
+    publish: status::Publish,
+    state: &Arc<State>,
+    stopping: &Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let lead = |place| status::lead(client, place, publish, Arc::clone(state), stopping.clone());
+    (!place.pod.is_empty()).then(|| tokio::spawn(lead(place)))
+}
+
+/// The process that is here already, if it hands over.
+async fn greet(meeting: Option<&Meeting>) -> Option<Predecessor> {
+    Predecessor::greet(meeting?).await
+}
+
+/// Its listeners.
+async fn take(meeting: Option<&Meeting>, predecessor: Option<&Predecessor>) -> Option<Offer> {
+    predecessor?.take(meeting?).await
+}
+
+/// Tells it that this process serves.
+async fn confirm(offer: Option<Offer>) -> Option<Link> {
+    Some(offer?.confirm().await)
+}
+
+async fn hand_over(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) -> &'static str {
+    handover::serve(meeting, doors, state).await;
+    "nobody could take over"
+}
+
+/// Takes connections until `stopping`. The task ends when all are served.
+fn serve_requests(
+    proxy: Arc<Proxy>,
+    http: Door,
+    https: Door,
+    acceptor: Arc<Acceptor>,
+    stopping: Receiver<bool>,
+) -> JoinHandle<()> {
+    let plain = proxy::serve(Arc::clone(&proxy), http, None, stopping.clone());
+    let tls = proxy::serve(proxy, https, Some(acceptor), stopping);
+    tokio::spawn(async {
+        tokio::join!(plain, tls);
+    })
 }
 
 /// What the process before kept. One that cannot be read is left: what it held is bad by its newest version, which has its own remark.
@@ -221,6 +239,65 @@ fn inherited(predecessor: Option<&Predecessor>) -> LastGood {
         ));
         LastGood::default()
     })
+}
+
+/// The listeners to be.
+struct Entrances {
+    http: Entrance,
+    https: Entrance,
+    /// Gone once it is open.
+    admin: Option<Entrance>,
+}
+
+/// Listeners that are open; `admin` when it was not before.
+struct Open {
+    http: Door,
+    https: Door,
+    admin: Option<Door>,
+}
+
+impl Entrances {
+    fn new([http, https, admin]: [SocketAddr; 3], predecessor: Option<&Predecessor>) -> Result<Self, String> {
+        Ok(Self {
+            http: Entrance::new("http", http, predecessor)?,
+            https: Entrance::new("https", https, predecessor)?,
+            admin: Some(Entrance::new("admin", admin, predecessor)?),
+        })
+    }
+
+    fn text(&self) -> String {
+        let admin = self.admin.as_ref().map_or(0, Entrance::port);
+        let (http, https) = (self.http.port(), self.https.port());
+        format!("listening http={http} https={https} admin={admin}")
+    }
+
+    /// Takes out the one of the dashboard, unless it comes from the process before.
+    fn own_admin(&mut self) -> Option<Entrance> {
+        self.admin.take_if(|admin| admin.is_ours())
+    }
+
+    fn open(self, offer: &mut Option<Offer>, doors: &Doors) -> Result<Open, String> {
+        Ok(Open {
+            http: self.http.open(offer, doors)?,
+            https: self.https.open(offer, doors)?,
+            admin: self.admin.map(|admin| admin.open(offer, doors)).transpose()?,
+        })
+    }
+}
+
+impl Open {
+    /// Counts are kept by the listener's address.
+    fn tell(&self, traffic: &Traffic) {
+        traffic.listens(EntryPoint::Http, self.http.address());
+        traffic.listens(EntryPoint::Https, self.https.address());
+    }
+
+    /// `admin` is the address of the one that was open before.
+    fn text(&self, admin: SocketAddr) -> String {
+        let admin = self.admin.as_ref().map_or(admin, Door::address).port();
+        let (http, https) = (self.http.address().port(), self.https.address().port());
+        format!("listening http={http} https={https} admin={admin}")
+    }
 }
 
 /// One listener to be: reserved for this process, or expected from the one before.

@@ -25,7 +25,7 @@ fn init_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
     json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "InitConfiguration",
-        // kubeadm makes a bootstrap token in any case; nobody uses it, so it lives as short as it can.
+        // kubeadm always makes a bootstrap token. It is not used, so it gets the shortest lifetime.
         "bootstrapTokens": [{ "ttl": "1m0s" }],
         "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
         "nodeRegistration": registration(spec, node),

@@ -1,4 +1,4 @@
-//! Debian packages by suite, from a package source of our own: the machine's own sources decide nothing but the mirror.
+//! Debian packages by suite, from a package source of our own: of the machine's own sources only the mirror is used.
 
 use super::layer::LayerBuilder;
 use super::tools::run;

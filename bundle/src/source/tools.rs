@@ -1,4 +1,4 @@
-//! Starting other programs, quietly, with their last words kept for the error.
+//! Runs other programs without showing their output; the last lines are kept for the error.
 
 use super::failed;
 use landfall_core::explain::Diagnosis;
@@ -15,7 +15,7 @@ const NEEDED: [(&str, &str); 6] = [
     ("dpkg-deb", "dpkg (a Debian-like machine)"),
 ];
 
-/// Says at once everything that is missing.
+/// Returns one error that names everything that is missing.
 pub(super) fn require() -> Result<(), Diagnosis> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |program: &str| std::env::split_paths(&path).any(|d| d.join(program).is_file());

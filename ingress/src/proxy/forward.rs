@@ -86,30 +86,35 @@ impl Proxy {
                     exchange.pick = Some(pick);
                     return Ok(answer);
                 }
-                Err(Failure::Untouched(back)) => {
-                    self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                    attempts.untouched(pick);
-                    request = *back;
-                }
-                Err(Failure::Seen(back, onward)) => {
-                    if !attempts.again(&pick, onward) {
-                        return Err(Reason::Broken);
-                    }
-                    request = *back;
-                }
-                Err(Failure::Broken) => {
-                    pick.report(Outcome::Broken);
-                    return Err(Reason::Broken);
-                }
-                Err(Failure::Late) => {
-                    pick.report(Outcome::Late);
-                    return Err(Reason::Late);
-                }
-                Err(Failure::Request(Stage::Large)) => return Err(Reason::LargeBody),
-                Err(Failure::Request(Stage::Slow)) => return Err(Reason::SlowRequest),
-                Err(Failure::Request(Stage::Malformed)) => return Err(Reason::BadFraming),
-                Err(Failure::Request(_)) => return Err(Reason::BadRequest),
+                Err(failure) => request = self.after(failure, pick, &mut attempts)?,
             }
+        }
+    }
+
+    /// Returns the request that another endpoint may have, or why none may.
+    fn after(&self, failure: Failure, pick: Pick, attempts: &mut Attempts<'_>) -> Result<Request<Upload>, Reason> {
+        match failure {
+            Failure::Untouched(back) => {
+                self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                attempts.untouched(pick);
+                Ok(*back)
+            }
+            Failure::Seen(back, onward) => match attempts.again(&pick, onward) {
+                true => Ok(*back),
+                false => Err(Reason::Broken),
+            },
+            Failure::Broken => {
+                pick.report(Outcome::Broken);
+                Err(Reason::Broken)
+            }
+            Failure::Late => {
+                pick.report(Outcome::Late);
+                Err(Reason::Late)
+            }
+            Failure::Request(Stage::Large) => Err(Reason::LargeBody),
+            Failure::Request(Stage::Slow) => Err(Reason::SlowRequest),
+            Failure::Request(Stage::Malformed) => Err(Reason::BadFraming),
+            Failure::Request(_) => Err(Reason::BadRequest),
         }
     }
 }

@@ -176,6 +176,7 @@ async fn services_show_each_endpoint_with_its_state_and_its_failures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one page, looked at from all sides")]
 async fn a_request_is_explained_without_being_sent() {
     let world = world::busy().await;
     world.api.put("ingresses", ingress("any", "*.nginx.com", "nginx"));

@@ -131,7 +131,7 @@ impl Agent {
         })
     }
 
-    /// Takes the lease, or changes whom it speaks for when this session has it already.
+    /// Takes the lease, or changes its holder when this session has it already.
     pub fn take_lease(&self, owner: &str, holder: Holder) -> Result<()> {
         let mut slot = lock(&self.lease);
         let lease = match slot.take() {

@@ -28,13 +28,13 @@ use std::time::Duration;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A server on the same network accepts within milliseconds; one lost packet costs a second before the kernel sends it again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// What an API server says about itself.
+/// Readiness endpoint of an API server.
 const READY_PATH: &str = "/readyz";
-/// Sent bytes that nobody acknowledges for so long end a connection, in milliseconds.
+/// A connection ends when bytes that were sent stay unacknowledged for this long, in milliseconds.
 const UNACKNOWLEDGED_MS: u32 = 4000;
 /// Each direction's buffer; an API answer of many megabytes gains nothing from a larger one on a 1500-byte network.
 const BUFFER: usize = 16 * 1024;
-/// Stack of a connection's threads, which call nothing deep.
+/// Stack of a connection's threads, whose calls are not deeply nested.
 const STACK: usize = 64 * 1024;
 
 /// What is known of a backend; the order is that of preference.
@@ -55,7 +55,7 @@ impl Backend {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            // Nothing is known before the first look: not a reason to pass it over for one that is known to be unready.
+            // Its state is unknown before the first probe; it is preferred to a backend that is known to be unready.
             health: AtomicU8::new(Health::Unready as u8),
             connections: Mutex::default(),
         }
@@ -75,7 +75,7 @@ impl Backend {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks for ever.
+    /// Probes the backend until the process ends.
     fn watch(&self) -> io::Result<()> {
         let mut endpoint = Endpoint::new(self.address)?;
         let mut silences = 0;
@@ -97,7 +97,7 @@ fn look(endpoint: &mut Endpoint, silences: &mut u32) -> (Health, Duration) {
         match endpoint.get(READY_PATH) {
             Ok(status) => return (health_of(status, silences), CHECK_EVERY),
             Err(error) if is_silence(&error) => *silences += 1,
-            // The server closed an idle connection: a new one will tell.
+            // The server closed an idle connection: a new one is tried.
             Err(_) => {}
         }
     }
@@ -106,7 +106,7 @@ fn look(endpoint: &mut Endpoint, silences: &mut u32) -> (Health, Duration) {
             Ok(status) => (health_of(status, silences), CHECK_EVERY),
             Err(_) => (Health::Unready, CHECK_EVERY),
         },
-        // No pause: this look has waited already. One lost packet alone condemns nobody.
+        // No pause: the probe has waited already. It is tried again because one packet may have been lost.
         Err(error) if is_silence(&error) => {
             *silences += 1;
             (
@@ -114,7 +114,7 @@ fn look(endpoint: &mut Endpoint, silences: &mut u32) -> (Health, Duration) {
                 Duration::ZERO,
             )
         }
-        // Its process is gone, or its machine: it may be back any moment.
+        // Its process or machine is down, and may come back at any time.
         Err(_) => (Health::Down, CHECK_EVERY / 4),
     }
 }
@@ -128,7 +128,7 @@ fn health_of(status: u16, silences: &mut u32) -> Health {
     }
 }
 
-/// Listens and balances for ever. Returns only when the port cannot be had.
+/// Listens and balances until the process ends. Returns only when the port cannot be opened.
 pub fn run(listen: SocketAddr, backends: &[SocketAddr]) -> io::Result<()> {
     let listener = TcpListener::bind(listen)?;
     signal::notify_ready();
@@ -140,14 +140,14 @@ pub fn serve(listener: &TcpListener, backends: &[SocketAddr]) -> io::Result<()> 
     let backends: Arc<[Backend]> = backends.iter().copied().map(Backend::new).collect();
     for at in 0..backends.len() {
         let backends = Arc::clone(&backends);
-        // Without TLS at hand nothing is ever ready, and connections still go to whoever takes them.
+        // Without TLS no backend counts as ready; connections then go to any backend that accepts them.
         thread::Builder::new().spawn(move || backends[at].watch())?;
     }
     let numbers = Arc::new(AtomicU64::new(0));
     loop {
         let client = match listener.accept() {
             Ok((client, _)) => client,
-            // Out of file descriptors, or a client that left before it was greeted: neither ends the service.
+            // Out of file descriptors, or a client that left before it was accepted: neither ends the service.
             Err(_) => {
                 thread::sleep(Duration::from_millis(20));
                 continue;
@@ -155,7 +155,7 @@ pub fn serve(listener: &TcpListener, backends: &[SocketAddr]) -> io::Result<()> 
         };
         let (backends, numbers) = (Arc::clone(&backends), Arc::clone(&numbers));
         let work = move || pass(client, &backends, numbers.fetch_add(1, Ordering::Relaxed));
-        // Without a thread the client's connection is closed, and it comes again.
+        // Without a thread the connection is closed, and the client connects again.
         let _ = thread::Builder::new().stack_size(STACK).spawn(work);
     }
 }
@@ -187,7 +187,7 @@ fn pass(client: TcpStream, backends: &[Backend], number: u64) {
     let Some((backend, server)) = connect(backends) else {
         return;
     };
-    // Closing both is all that can be done about an error here, and happens by dropping them.
+    // An error ends the connection: dropping both streams closes them.
     let Ok(()) = tune(&client).and_then(|()| tune(&server)) else {
         return;
     };

@@ -58,13 +58,13 @@ pub fn put(agent: &Agent, digest: &Digest, size_bytes: u64, from: &mut impl Read
         files::sync_parent(&path)
     })();
     if taken.is_err() {
-        // Nothing that was not checked stays.
+        // A part whose digest was not checked is removed.
         let _ = std::fs::remove_file(&part);
     }
     taken
 }
 
-/// Removes all blobs, before an undo: they are in the way when the disk is full, and no step that is taken back needs them.
+/// Removes all blobs, before an undo: they take room on a full disk, and no undo needs them.
 pub fn drop_all(agent: &Agent) -> Result<()> {
     remove_dir(agent, "blobs")
 }

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Environment variable that marks our children and everything they start themselves.
 const MARK: &str = "LANDFALL_CHILD";
-/// How often a wait looks whether the session ends.
+/// How often a wait checks whether the session ends.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Output that is still under way after the program ended has so long to arrive; a daemon that kept the pipe open never ends it.
+/// How long output may still arrive after the program has ended; a daemon that keeps the pipe open would never end it.
 const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 /// Lines kept of each program's output.
 const TAIL_LINES: usize = 40;
@@ -62,7 +62,7 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// A quiet program without input that has `seconds` to end.
+    /// A program without input and without events, with a deadline in `seconds`.
     pub fn quick(argv: &[&str], seconds: u64) -> Job<'a> {
         Job {
             argv: argv.iter().map(|s| (*s).to_owned()).collect(),
@@ -116,7 +116,7 @@ impl Children {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Waits, and says at once when the session ends.
+    /// Sleeps; returns an error at once when the session ends.
     pub fn sleep(&self, duration: Duration) -> Result<()> {
         let until = Instant::now() + duration;
         loop {
@@ -219,7 +219,7 @@ impl Children {
             }
             let fed = feeder.map(|f| f.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             match (result, fed) {
-                // A program that ended badly broke its input; its own words are the better error.
+                // A program that failed has closed its input; its own output is the better error.
                 (Ok(output), Some(Err(error))) if output.status.success() => Err(error),
                 (result, _) => result,
             }
@@ -329,12 +329,12 @@ fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<
 
 fn kill_group(group: i32) {
     if let Some(pid) = Pid::from_raw(group) {
-        // Gone already is what is wanted.
+        // Already exited.
         let _ = kill_process_group(pid, Signal::KILL);
     }
 }
 
-/// Names a process for good: its number may be given to another, its start not.
+/// Identifies a process by its id and start time; the id alone may be used again.
 fn mark_of(pid: &str) -> Option<String> {
     let stat = files::text(format!("/proc/{pid}/stat"));
     // The second field is the program's name in brackets, which may itself hold blanks; the start is the 22nd.
@@ -342,7 +342,7 @@ fn mark_of(pid: &str) -> Option<String> {
     Some(format!("{pid}-{start}"))
 }
 
-/// Ends what agents that are no more left running, and waits for it. Returns a line for each process that does not go.
+/// Ends processes that agents left running which have exited since, and waits for their end. Returns a line for each process that does not go.
 pub fn end_orphans() -> Vec<String> {
     processes::end(|| {
         let is_orphan = |pid: &i32| {

@@ -7,7 +7,7 @@ use crate::error::{AgentError, Result};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A container as the kubelet labels it. All three must fit: a container's name alone is free for every pod to choose.
+/// A container as the kubelet labels it. All three labels must match: any pod may choose the same container name.
 #[derive(Debug, Clone, Copy)]
 pub struct ContainerOf<'a> {
     /// Namespace of the pod.

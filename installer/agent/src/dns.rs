@@ -1,5 +1,6 @@
 //! A small resolver for probes and for asking whether a DNS server works: one question, A or NS, over UDP or TCP.
 
+use crate::deadline::left;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -97,15 +98,6 @@ pub fn ask(server: SocketAddr, name: &str, kind: u16, tcp: bool, deadline: Insta
         ask_tcp(server, &question, deadline)
     } else {
         Ok(answer)
-    }
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(io::ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
     }
 }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A DNS server that takes longer is no use to a cluster.
+/// A DNS server that takes longer counts as not working.
 const DNS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Gathers facts. Blocks about 2 s when DNS is asked and does not answer, else some milliseconds.
@@ -99,7 +99,7 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         cluster_ca: cluster_ca(host),
     };
     facts.dns_works = dns_thread.map(|t| t.join().unwrap_or(false));
-    // Last, so that the comparison with the operator's clock counts no waiting of ours.
+    // Last, so that our own waits do not count as a difference to the operator's clock.
     facts.clock_ms = now_ms();
     Ok(facts)
 }

@@ -63,7 +63,7 @@ pub fn write(path: &Path, meta: Meta, fill: impl FnOnce(&mut File) -> Result<()>
         }
     })();
     if made.is_err() {
-        // The error that led here says more than one about the rest of it.
+        // Best effort: the first error is the one that is reported.
         let _ = std::fs::remove_file(&part);
     }
     made
@@ -214,7 +214,7 @@ fn keep_content(path: &Path, store: &Path) -> Result<Digest> {
         Ok(content)
     })();
     if kept.is_err() {
-        // The error that led here says more than one about the rest of it.
+        // Best effort: the first error is the one that is reported.
         let _ = std::fs::remove_file(&part);
     }
     kept

@@ -1,6 +1,7 @@
 //! HTTPS questions to health endpoints. Certificates are not checked: the answer's status is all that is read, nothing secret is sent, and
 //! a wrong answer does no more than choose among servers that every client checks for itself.
 
+use crate::http;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -10,8 +11,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most bytes of an answer; health endpoints say a few hundred.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Most bytes of a body; health endpoints say a few hundred.
+const MAX_BODY: usize = 64 * 1024;
 
 #[derive(Debug)]
 struct Unchecked(Vec<SignatureScheme>);
@@ -48,7 +49,7 @@ impl ServerCertVerifier for Unchecked {
     }
 }
 
-/// Settings under which any certificate will do.
+/// TLS settings that accept any certificate.
 fn any_certificate() -> io::Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let schemes = provider.signature_verification_algorithms.supported_schemes();
@@ -115,51 +116,10 @@ impl Endpoint {
         );
         stream.write_all(request.as_bytes())?;
         stream.flush()?;
-        let (status, reusable) = read_answer(&mut stream)?;
-        if reusable {
+        let answer = http::read_answer(&mut stream, MAX_BODY)?;
+        if answer.reusable {
             self.stream = Some(stream);
         }
-        Ok(status)
+        Ok(answer.status)
     }
-}
-
-/// Reads one answer with its body. Returns its status, and whether the connection can be used again.
-fn read_answer(stream: &mut impl Read) -> io::Result<(u16, bool)> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1.1");
-    let mut bytes = Vec::new();
-    let mut buffer = [0u8; 4096];
-    let split = loop {
-        if let Some(split) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break split;
-        }
-        let read = stream.read(&mut buffer)?;
-        if read == 0 || bytes.len() > MAX_ANSWER {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes.extend(&buffer[..read]);
-    };
-    let head = String::from_utf8_lossy(&bytes[..split]).to_ascii_lowercase();
-    let mut lines = head.split("\r\n");
-    let first = lines.next().and_then(|l| l.strip_prefix("http/1.1 "));
-    let status = first.and_then(|l| l.get(..3)?.parse().ok()).ok_or_else(invalid)?;
-    let header = |name: &str| {
-        head.split("\r\n")
-            .find_map(|l| l.strip_prefix(name))
-            .map(|v| v.trim().to_owned())
-    };
-    // An answer of unknown length ends with its connection.
-    let Some(length) = header("content-length:")
-        .and_then(|v| v.parse::<usize>().ok())
-        .filter(|l| *l < MAX_ANSWER)
-    else {
-        return Ok((status, false));
-    };
-    while bytes.len() < split + 4 + length {
-        let read = stream.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((status, false));
-        }
-        bytes.extend(&buffer[..read]);
-    }
-    Ok((status, header("connection:").as_deref() != Some("close")))
 }

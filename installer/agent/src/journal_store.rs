@@ -167,7 +167,7 @@ impl JournalStore {
             other => other.map_err(errno_at("setting aside disk space in", &path)),
         };
         if made.is_err() {
-            // The error that led here says more than one about the rest of it.
+            // Best effort: the first error is the one that is reported.
             let _ = std::fs::remove_file(&path);
         }
         made

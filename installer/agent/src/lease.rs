@@ -1,7 +1,8 @@
-//! The lease of a node: a locked file in /run that says who is there. The kernel gives it back when the agent ends, however it ends.
+//! The lease of a node: a locked file in /run that names its holder. The kernel releases the lock when the agent ends, even when it is killed.
 
 use crate::error::{AgentError, Result, errno_at, io_at};
 use crate::host::{Host, now_ms};
+use jiff::Timestamp;
 use landfall_core::layout;
 use landfall_core::name::RunId;
 use rustix::fs::{FlockOperation, flock, fstat, stat};
@@ -31,7 +32,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease or says who has it.
+    /// Takes the lease, or returns an error that names its holder.
     pub fn take(host: &Host, owner: &str, holder: &Holder) -> Result<Self> {
         let directory = host.at(layout::RUN_DIR);
         let path = directory.join("lease");
@@ -68,7 +69,7 @@ impl Lease {
                 holder.command,
                 holder.run,
                 holder.cluster,
-                utc(now_ms() / 1000)
+                utc(now_ms())
             );
             file.set_len(0)
                 .and_then(|()| file.write_all(text.as_bytes()))
@@ -88,28 +89,13 @@ impl Drop for Lease {
     }
 }
 
-/// Writes seconds since the epoch as a date people can read (proleptic Gregorian, after Howard Hinnant's days algorithm).
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+/// Writes milliseconds since the epoch as a date for people.
+fn utc(ms: u64) -> String {
+    let time = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let text = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    time.map_or_else(|| format!("a time that is no date ({ms} ms)"), text)
 }
 
 #[cfg(test)]
@@ -142,7 +128,8 @@ mod tests {
     #[test]
     fn dates_are_right() {
         assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_827_696), "2000-02-29 12:34:56 UTC");
-        assert_eq!(utc(1_795_471_200), "2026-11-23 22:00:00 UTC");
+        assert_eq!(utc(951_827_696_000), "2000-02-29 12:34:56 UTC");
+        assert_eq!(utc(1_795_471_200_999), "2026-11-23 22:00:00 UTC");
+        assert!(utc(u64::MAX).starts_with("a time that is no date"));
     }
 }

@@ -17,6 +17,7 @@ pub mod etcd;
 pub mod facts;
 pub mod files;
 pub mod host;
+pub mod http;
 pub mod https;
 pub mod interpret;
 pub mod journal_store;
@@ -36,5 +37,6 @@ pub mod undo;
 
 mod certificates;
 mod cgroups;
+mod deadline;
 mod processes;
 mod unmount;

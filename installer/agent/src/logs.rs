@@ -12,7 +12,7 @@ const TAIL_BYTES: u64 = 64 * 1024;
 /// Most log files of static pods.
 const MAX_POD_LOGS: usize = 24;
 
-/// Collects the ends of logs. What cannot be read says why in its own text.
+/// Collects the ends of logs. A log that cannot be read is replaced by the reason.
 pub fn collect(agent: &Agent) -> NodeLogs {
     let mut files = Vec::new();
     for unit in ["kubelet", "containerd"] {

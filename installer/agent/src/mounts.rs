@@ -15,7 +15,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Says whether its files are on another machine: detaching such a mount would hide it from whoever must end it.
+    /// Says whether its files are on another machine: a mount that was detached lazily can no longer be found and unmounted.
     pub fn is_remote(&self) -> bool {
         let kind = self.kind.as_str();
         matches!(

@@ -1,7 +1,9 @@
-//! Trying paths into the cluster: HTTP, plain or over TLS, and DNS, written out by hand so that a probe behaves the same on the operator's machine, on
+//! Trying paths into the cluster: HTTP, plain or over TLS, and DNS, by code of our own so that a probe behaves the same on the operator's machine, on
 //! nodes and in containers of a few megabytes.
 
+use crate::deadline::{Until, left};
 use crate::dns::{self, ResolverFile};
+use crate::{http, https};
 use landfall_core::verify::{ProbeResult, ProbeSpec, Scheme};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -10,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a body that are reported.
 const BODY_BYTES: usize = 4096;
-/// Bytes of an answer that are read at most; our targets answer with a few hundred.
-const MAX_ANSWER: u64 = 1024 * 1024;
+/// Bytes of a body that are read at most; our targets answer with a few hundred.
+const MAX_BODY: usize = 1024 * 1024;
 /// Probes side by side: enough to hide time-outs, few enough for a small machine.
 const SIDE_BY_SIDE: usize = 32;
 
@@ -55,7 +57,7 @@ fn try_one(probe: &ProbeSpec) -> ProbeResult {
             timeout_ms,
         } => {
             let deadline = began + Duration::from_millis(*timeout_ms);
-            http(*scheme, address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
+            get(*scheme, address, host, path, deadline).map(|(status, body)| ProbeResult::Http {
                 status,
                 body,
                 took_ms: took(began),
@@ -95,40 +97,7 @@ fn kind_of(error: &io::Error) -> &'static str {
     }
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(io::ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
-    }
-}
-
-/// Reads with whatever time is left until the deadline, so that an answer in drops cannot take longer than one in a gush.
-struct Until {
-    stream: TcpStream,
-    deadline: Instant,
-}
-
-impl Write for Until {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-impl Read for Until {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(left(self.deadline)?))?;
-        self.stream.read(buffer)
-    }
-}
-
-fn http(scheme: Scheme, address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
+fn get(scheme: Scheme, address: &str, host: &str, path: &str, deadline: Instant) -> io::Result<(u16, String)> {
     if [host, path]
         .iter()
         .any(|text| text.bytes().any(|b| b.is_ascii_control() || b == b' '))
@@ -146,83 +115,16 @@ fn http(scheme: Scheme, address: &str, host: &str, path: &str, deadline: Instant
     );
     match scheme {
         Scheme::Http => exchange(stream, &request),
-        Scheme::Https => exchange(crate::https::unchecked(host, stream)?, &request),
+        Scheme::Https => exchange(https::unchecked(host, stream)?, &request),
     }
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let result = stream.take(MAX_ANSWER).read_to_end(&mut answer);
-    parse_http(&answer, result.err())
-}
-
-/// Reads an answer that ended with the connection, or with an error after its body was complete.
-fn parse_http(answer: &[u8], error: Option<io::Error>) -> io::Result<(u16, String)> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1.1");
-    let Some(split) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
-        return Err(error.unwrap_or_else(|| {
-            if answer.is_empty() {
-                io::ErrorKind::UnexpectedEof.into()
-            } else {
-                malformed()
-            }
-        }));
-    };
-    let head = String::from_utf8_lossy(&answer[..split]).into_owned();
-    let mut lines = head.split("\r\n");
-    let status_line = lines
-        .next()
-        .filter(|l| l.starts_with("HTTP/1."))
-        .ok_or_else(malformed)?;
-    let status: u16 = status_line
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(malformed)?;
-    let header = |name: &str| {
-        let find = |line: &str| {
-            line.split_once(':')
-                .filter(|(k, _)| k.eq_ignore_ascii_case(name))
-                .map(|(_, v)| v.trim().to_owned())
-        };
-        head.split("\r\n").skip(1).find_map(find)
-    };
-    let raw = &answer[split + 4..];
-    let (body, complete) = if header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
-        dechunk(raw)
-    } else if let Some(length) = header("content-length").and_then(|v| v.parse::<usize>().ok()) {
-        (raw[..raw.len().min(length)].to_vec(), raw.len() >= length)
-    } else {
-        (raw.to_vec(), error.is_none())
-    };
-    if !complete {
-        return Err(error.unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended too early")));
-    }
-    let text = String::from_utf8_lossy(&body[..body.len().min(BODY_BYTES)]).into_owned();
-    Ok((status, text))
-}
-
-fn dechunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
-    let mut body = Vec::new();
-    loop {
-        let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else {
-            return (body, false);
-        };
-        let line = String::from_utf8_lossy(&raw[..end]).into_owned();
-        let size = line
-            .split(';')
-            .next()
-            .and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
-        match size {
-            Some(0) => return (body, true),
-            Some(size) if raw.len() >= end + 2 + size + 2 => {
-                body.extend(&raw[end + 2..end + 2 + size]);
-                raw = &raw[end + 4 + size..];
-            }
-            _ => return (body, false),
-        }
-    }
+    stream.flush()?;
+    let answer = http::read_answer(&mut stream, MAX_BODY)?;
+    let body = &answer.body[..answer.body.len().min(BODY_BYTES)];
+    Ok((answer.status, String::from_utf8_lossy(body).into_owned()))
 }
 
 fn no_name(name: &str, why: &str) -> io::Error {
@@ -350,11 +252,11 @@ mod tests {
         address
     }
 
-    fn get(address: String, timeout_ms: u64) -> ProbeResult {
-        get_by(Scheme::Http, address, timeout_ms)
+    fn probe(address: String, timeout_ms: u64) -> ProbeResult {
+        probe_by(Scheme::Http, address, timeout_ms)
     }
 
-    fn get_by(scheme: Scheme, address: String, timeout_ms: u64) -> ProbeResult {
+    fn probe_by(scheme: Scheme, address: String, timeout_ms: u64) -> ProbeResult {
         let spec = ProbeSpec::Http {
             scheme,
             address,
@@ -372,7 +274,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\n\r\nhello",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n",
         ] {
-            let result = get(serve_once(answer), 2000);
+            let result = probe(serve_once(answer), 2000);
             assert!(
                 matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"),
                 "{result:?}"
@@ -383,12 +285,12 @@ mod tests {
     #[test]
     fn hosts_are_reached_over_tls_whatever_their_certificate() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        let result = get_by(Scheme::Https, serve_tls_once(answer), 5000);
+        let result = probe_by(Scheme::Https, serve_tls_once(answer), 5000);
         assert!(
             matches!(&result, ProbeResult::Http { status: 200, body, .. } if body == "hello"),
             "{result:?}"
         );
-        let plain = get_by(Scheme::Https, serve_once(answer), 5000);
+        let plain = probe_by(Scheme::Https, serve_once(answer), 5000);
         assert!(
             matches!(&plain, ProbeResult::Failed { kind, .. } if kind == "other"),
             "{plain:?}"
@@ -406,17 +308,17 @@ mod tests {
             .local_addr()
             .unwrap()
             .to_string();
-        assert_eq!(kind(get(closed, 1000)), "refused");
+        assert_eq!(kind(probe(closed, 1000)), "refused");
         let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert_eq!(kind(get(silent.local_addr().unwrap().to_string(), 200)), "timeout");
+        assert_eq!(kind(probe(silent.local_addr().unwrap().to_string(), 200)), "timeout");
         assert_eq!(
-            kind(get(
+            kind(probe(
                 serve_once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"),
                 1000
             )),
             "reset"
         );
-        assert_eq!(kind(get("nonsense".into(), 1000)), "other");
+        assert_eq!(kind(probe("nonsense".into(), 1000)), "other");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn own_pids() -> Vec<i32> {
 /// Kills a process.
 pub fn kill(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // Gone already is what is wanted.
+        // Already exited.
         let _ = kill_process(pid, Signal::KILL);
     }
 }

@@ -13,7 +13,7 @@ const SECRET_KEYS: [&str; 9] = [
     "authorization",
 ];
 
-/// PEM has lines of 64 characters; of the first, the cut may have taken a part. No word of a log is so long by chance.
+/// PEM has lines of 64 characters; the first may be cut. Words of a log are hardly ever as long.
 const LONG_BASE64: usize = 40;
 
 /// Redacts line by line; remembers whether it is inside a PEM block.

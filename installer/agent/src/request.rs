@@ -58,7 +58,7 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
         Request::ReadSecret { path } => return read_secret(agent, path, &mut lock()),
         Request::RunStep { step } => interpret::run_step(agent, step, &emit).map(to_value),
         Request::UndoStep { step } => value(undo::undo_newest(agent, step, &emit)),
-        quiet => answer_quiet(agent, quiet),
+        other => without_events(agent, other),
     };
     let reply = match result {
         Ok(value) => Reply::Ok { value },
@@ -70,7 +70,7 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
 }
 
 /// Requests that have neither events nor bytes of their own.
-fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, Diagnosis> {
+fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value, Diagnosis> {
     match request {
         Request::Lease {
             run,
@@ -122,7 +122,10 @@ fn answer_quiet(agent: &Agent, request: &Request) -> std::result::Result<Value, 
         }
         Request::Certificates => value(certificates::ages(agent)),
         Request::Logs => Ok(to_value(logs::collect(agent))),
-        _ => Err(Diagnosis::new(Code::Internal, "the request was taken for another kind")),
+        _ => Err(Diagnosis::new(
+            Code::Internal,
+            "internal error: request dispatched to the wrong handler",
+        )),
     }
 }
 
@@ -135,7 +138,7 @@ fn value(result: Result<impl Serialize>) -> std::result::Result<Value, Diagnosis
 }
 
 fn send(stream: &mut Stream, reply: &Reply) {
-    // Nobody to tell it to: the session's own end follows.
+    // The peer is gone; the session ends next.
     let _ = write_json_line(stream, reply);
 }
 
@@ -187,7 +190,7 @@ fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
     })
 }
 
-/// Without a lease of our own nobody else may hold one either: tidying under another run would take its blobs.
+/// Without a lease of its own, the request is refused while another run holds one: tidying would remove that run's blobs.
 fn tidy(agent: &Agent) -> Result<()> {
     if agent.holder().is_ok() {
         return blobs::tidy(agent);
@@ -304,7 +307,7 @@ fn tunnel(agent: &Agent, mut stream: Stream, address: &str) {
                         return;
                     }
                     Ok(read) if to_target.write_all(&buffer[..read]).is_ok() => {}
-                    // Nobody listens any more on one of the sides: wake the other direction.
+                    // One side no longer reads: wake the other direction.
                     _ => {
                         let _ = to_target.shutdown(Shutdown::Both);
                         return;

@@ -1,5 +1,5 @@
-//! One session with an operator: a line that says who speaks, then frames. A thread per request. The end of the channel, or a minute
-//! without any sign of life, ends everything that this session started.
+//! One session with an operator: the banner line, then frames. A thread per request. The end of the channel, or a minute
+//! without a frame, ends everything that this session started.
 
 use crate::agent::Agent;
 use crate::host::Host;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The operator asks for a sign of life every 5 s; a minute covers a laptop that sleeps for a moment and a switch that reboots.
+/// The operator pings every 5 s; a minute covers a laptop that sleeps for a moment and a switch that reboots.
 const SILENCE: Duration = Duration::from_secs(60);
 /// After the end, requests have so long to notice: everything they wait for looks at least five times a second.
 const WIND_DOWN: Duration = Duration::from_secs(5);
@@ -112,7 +112,7 @@ pub fn serve_on(
         running.begin(number, request::name(&header));
         let name = format!("request-{number}");
         let work = move || {
-            // A panic in one request is our fault and must not keep the end waiting.
+            // A panic in one request is a bug of ours and must not delay the end.
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 request::answer(&agent, &header, stream)
             }));

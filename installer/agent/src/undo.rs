@@ -24,7 +24,7 @@ use std::time::Instant;
 /// journal's reserve back.
 pub fn make_room(agent: &Agent) -> Result<()> {
     agent.holder()?;
-    // What of them cannot be removed shows when the state directory goes.
+    // A blob that cannot be removed is reported when the state directory is removed.
     let _ = blobs::drop_all(agent);
     agent.journal(|journal| journal.release_reserve())
 }
@@ -51,8 +51,8 @@ pub fn undo_newest(agent: &Agent, step: &StepId, emit: Emit) -> Result<UndoOutco
     })
 }
 
-/// Marks the newest entries of these steps as going, with one write to disk, and stops the daemons that they claim: one that runs on
-/// would make again what an earlier entry's undo takes away. What does not stop shows as residue of the entry that claims it.
+/// Marks the newest entries of these steps as going, with one write to disk, and stops the daemons that they claim: a daemon that
+/// keeps running would make again what an earlier entry's undo removes. What does not stop shows as residue of the entry that claims it.
 pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
     agent.holder()?;
     agent.journal(|journal| journal.release_reserve())?;
@@ -106,7 +106,7 @@ fn take_back_entry(agent: &Agent, entry: &Entry, emit: Emit) -> Result<Vec<Strin
     let residue = match act(agent, &entry.undo, emit) {
         Err(AgentError::Stopped) => return Err(AgentError::Stopped),
         Err(error) => vec![error.line()],
-        // Half of it was left undone because the session ends: that is no residue.
+        // The undo was interrupted by the end of the session: that is no residue.
         Ok(residue) if !residue.is_empty() && agent.children.is_stopping() => return Err(AgentError::Stopped),
         Ok(residue) => residue,
     };
@@ -159,20 +159,20 @@ fn claims_of(undo: &Undo) -> Option<&Claims> {
     }
 }
 
-/// Says whether containerd's own state is on its way out, with all images in it.
+/// Says whether containerd's own state is being removed, with all images in it.
 fn containerd_goes(agent: &Agent) -> Result<bool> {
     let claims_state = |claims: &Claims| claims.paths.iter().any(|p| p.starts_with("/var/lib/containerd"));
     let goes = |e: &Entry| e.state == EntryState::Undoing && claims_of(&e.undo).is_some_and(claims_state);
     agent.journal(|journal| Ok(journal.own().entries.iter().any(goes)))
 }
 
-/// systemd remembers units whose files went.
+/// Makes systemd forget units whose files were removed.
 fn forget_units(agent: &Agent, names: &[&str]) -> Result<()> {
     agent
         .children
         .run(&agent.host, Job::quick(&["systemctl", "daemon-reload"], 60))?;
     let argv = [&["systemctl", "reset-failed", "--"], names].concat();
-    // Names that systemd has forgotten already make it complain, which is what is wanted.
+    // systemd reports an error for units that it no longer knows; those need no reset.
     agent.children.run_any(&agent.host, Job::quick(&argv, 10)).map(|_| ())
 }
 
@@ -271,7 +271,7 @@ pub fn finish(agent: &Agent, units: &[String], modules: &[String], emit: Emit) -
     }
 }
 
-/// Removes directories that are empty. One that holds something when its turn comes holds what landfall did not make, and stays with it.
+/// Removes directories that are empty. One that is not empty holds files that landfall did not make, and stays.
 fn remove_directories(agent: &Agent, paths: &[PathBuf], emit: Emit) -> Result<()> {
     for path in paths {
         let real: &Path = &agent.host.at(path);

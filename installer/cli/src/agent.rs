@@ -24,7 +24,7 @@ pub fn run(command: &Agent) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            // The journal of the unit is the only reader; nothing is left to do when even that is closed.
+            // Standard error goes to the unit's journal; a failure to write there cannot be reported.
             let _ = writeln!(io::stderr(), "landfall agent: {error}");
             1
         }

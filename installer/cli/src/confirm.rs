@@ -1,4 +1,4 @@
-//! The question before something is taken back or a journal is replaced. It names what goes, so that nobody confirms more than is meant.
+//! The question before something is taken back or a journal is replaced. It names what goes, so that users know what they confirm.
 
 use crate::output::write_stderr;
 use crate::render::{date, lost_lines, plural};
@@ -64,7 +64,7 @@ fn moment(at_ms: u64, now_ms: u64) -> String {
     format!("{date} ({ago})")
 }
 
-/// Refuses where nobody can be asked, before any machine is contacted.
+/// Refuses without a terminal to ask on, before any machine is contacted.
 pub fn need_terminal() -> Result<(), Diagnosis> {
     if std::io::stdin().is_terminal() {
         return Ok(());

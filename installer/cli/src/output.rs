@@ -13,7 +13,7 @@ use std::path::Path;
 /// Mode of files that show machines, addresses and versions to their owner alone.
 pub const PRIVATE: u32 = 0o600;
 
-/// Writes to standard output. A reader that went away (`landfall plan … | head`) is not reported: nobody reads it.
+/// Writes to standard output. A closed pipe (`landfall plan … | head`) is not an error.
 pub fn write_stdout(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(printable(text).as_bytes()).and_then(|()| out.flush());

@@ -52,7 +52,7 @@ pub struct ClusterRecord {
     pub name: String,
     /// Which of two records is newer.
     pub sequence: Sequence,
-    /// Whether the cluster exists: its first API server has answered. From then on nobody founds again.
+    /// Whether the cluster exists: its first API server has answered. From then on it is never founded again.
     pub formed: bool,
     /// SHA-256 of the cluster CA's certificate in DER form, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DnsPolicy {
-    /// Nowhere: they do not exist, and that is said at once.
+    /// Nowhere: such names do not exist, and DNS answers so at once.
     Closed,
     /// By these servers.
     Forward(Vec<IpAddr>),

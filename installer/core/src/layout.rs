@@ -1,4 +1,4 @@
-//! Where things lie on a node: one place for every path that more than one crate names.
+//! Paths on a node that more than one crate names.
 
 /// landfall's state: agent, journal, blobs.
 pub const STATE_DIR: &str = "/var/lib/landfall";

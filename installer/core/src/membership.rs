@@ -95,7 +95,7 @@ pub fn is_formed(owned: &BTreeMap<NodeName, Ownership>) -> bool {
     founding_entries(owned).any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
 }
 
-/// Picks who founds: whoever began it, else the first control plane of the inventory. The choice is recorded before the first change.
+/// Picks the founder: the node that began the founding, else the first control plane of the inventory. The choice is recorded before the first change.
 fn founder<'a>(input: &MembershipInput<'a>) -> Option<&'a NodeName> {
     let began = |kind: StepKind| founding_entries(input.owned).find(|(_, e)| kind.is_kind_of(&e.step));
     let began = began(StepKind::Init).or_else(|| began(StepKind::Certificates));

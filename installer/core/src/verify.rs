@@ -1,4 +1,4 @@
-//! What verify tries and what came of it: probes, cells and the report. Probing itself is done by whoever stands there.
+//! Probes of verify, their results as cells, and the report. The probes are run elsewhere: by agents, pods and the operator's machine.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! A cluster of an older landfall has no record: what it is, is read from the cluster itself, and from the journals who founded it. What
-//! is unclear is refused. Reads only; the run that follows writes the record.
+//! A cluster of an older landfall has no record: it is made from the cluster itself, and the founder from the journals. Anything
+//! unclear is refused. Reads only; the run that follows writes the record.
 
 use crate::cluster::Cluster;
 use crate::present::Present;
@@ -44,7 +44,7 @@ struct ApiServer {
     cert_sans: Vec<String>,
 }
 
-/// What the cluster says of itself.
+/// What was read from the cluster.
 struct Seen {
     kubeadm: KubeadmConfig,
     corefile: String,
@@ -149,8 +149,8 @@ fn one_ca(facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Digest, Vec<Diagnosis
     }
 }
 
-/// Members are the Nodes that the inventory names, and all control planes: those count for etcd's quorum. Workers that others joined
-/// are theirs.
+/// Members are the Nodes that the inventory names, and all control planes: those count for etcd's quorum. Workers that
+/// others joined are left out.
 fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTreeMap<NodeName, MemberRecord> {
     let member = |node: &Node| {
         let name: NodeName = node.metadata.name.as_ref()?.parse().ok()?;

@@ -28,7 +28,7 @@ pub trait Connector: Send + Sync {
     }
 }
 
-/// Time for the first contact when nobody asks for another: the upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
+/// Time for the first contact when none is given: the upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
 pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Set by ^C; every wait in the engine looks at it.
@@ -140,7 +140,7 @@ pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 /// Tries probes on the operator's own machine.
 pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
 
-/// Everything a run needs from its surroundings.
+/// Everything a run needs from outside.
 pub struct RunContext {
     /// Makes connections.
     pub connector: Arc<dyn Connector>,

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 /// Blobs sent side by side to one node: the second hides the wait for the first one's fsync.
 const SIDE_BY_SIDE: usize = 2;
 
-/// Says when a blob is on a node (or will never be).
+/// Whether a blob has reached a node, or failed to.
 pub trait Arrival: Sync {
     /// A blob is in the node's store.
     fn arrived(&self, node: &NodeName, digest: Digest);
@@ -56,7 +56,7 @@ pub fn push(
         }
         let bytes = sent.into_inner();
         if bytes > 0 {
-            // What was sent of a blob that broke off counts too.
+            // The bytes of an interrupted blob count too.
             emitter.emit(Some(session.name()), EventKind::PushProgress { bytes });
         }
         (session.name().clone(), bytes)
@@ -126,7 +126,7 @@ fn push_to(
     results.into_iter().collect()
 }
 
-/// Counts bytes on their way and says so now and then.
+/// Counts the bytes that are sent and emits progress events.
 struct Counted<'a, R> {
     inner: R,
     session: &'a NodeSession,

@@ -44,7 +44,7 @@ pub struct Executor<'a> {
     pub emitter: &'a EventEmitter,
 }
 
-/// What came of running a plan.
+/// Result of running a plan.
 #[derive(Debug, Default)]
 pub struct Executed {
     /// Steps that changed something.
@@ -53,7 +53,7 @@ pub struct Executed {
     pub errors: Vec<Diagnosis>,
     /// Bytes sent to each node.
     pub bytes_sent: BTreeMap<NodeName, u64>,
-    /// What steps that take back could not take back.
+    /// What undo steps could not undo.
     pub residue: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ impl Executor<'_> {
             } else {
                 todo.iter().find(|s| is_ready(s, &progress)).copied()
             };
-            // Nothing runs and nothing can begin: all is done, or what is left needs a step that failed.
+            // No step runs and none can begin: all are done, or the rest needs a step that failed.
             let awaits_blobs =
                 || !stop && progress.errors.is_empty() && todo.iter().any(|s| !progress.started.contains(&s.id));
             if running == 0 && ready.is_none() && !awaits_blobs() {

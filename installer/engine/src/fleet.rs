@@ -17,7 +17,7 @@ use std::thread;
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
 
-/// Connects to all machines at once. Returns the sessions that stand and what went wrong with the others.
+/// Connects to all machines at once. Returns the open sessions, and the errors of the others.
 pub fn connect(
     nodes: &[&Node],
     place: AgentPlace,
@@ -54,7 +54,7 @@ fn contact(
     program: &Arc<AgentProgram>,
 ) -> Result<Arc<NodeSession>, Diagnosis> {
     let limit = connector.contact_limit();
-    // Nothing is kept in the channel: either somebody takes the session, or this thread learns that nobody does.
+    // The channel has no buffer: the session is either received, or the send fails and this thread closes it.
     let (sender, receiver) = mpsc::sync_channel(0);
     let start = {
         let (node, connector, program) = (node.clone(), Arc::clone(connector), Arc::clone(program));
@@ -98,7 +98,7 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
     })
 }
 
-/// Takes the lease of every node, or says why not.
+/// Takes the lease of every node, or returns the errors.
 pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext) -> Result<(), Vec<Diagnosis>> {
     let request = Request::Lease {
         run: ctx.run.clone(),

@@ -31,7 +31,7 @@ impl Forward {
                     return;
                 }
                 let (session, target) = (Arc::clone(&session), target.clone());
-                // A tunnel that cannot be opened closes the connection; the client's own error says so.
+                // When the tunnel cannot be opened, the connection is closed and the client reports the error.
                 thread::spawn(move || {
                     if let Ok((stream, reader)) = session.tunnel(&target) {
                         relay(connection, stream, reader);

@@ -51,7 +51,7 @@ pub fn verify(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
     outcome
 }
 
-/// Verifies over sessions that stand already; `unreachable` machines, by vantage, become red cells.
+/// Verifies over open sessions. Each of the `unreachable` machines becomes a failed cell.
 pub fn verify_over(
     desired: &Desired,
     sessions: &Sessions,

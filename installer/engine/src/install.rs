@@ -1,40 +1,36 @@
 //! An install, phase by phase: [`InstallRun::phases`] is the list.
 
-use crate::cluster::{Cluster, member_ids};
+mod logs;
+mod planning;
+mod record_writer;
+
+use crate::cluster::Cluster;
 use crate::context::{InstallOptions, OnFailure, RunContext, Until};
-use crate::distribute::blobs_of;
 use crate::emitter::EventEmitter;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
 use crate::present::Present;
 use crate::session::{AgentPlace, NodeSession};
-use crate::{adopt, inspect, render, undo};
+use crate::{adopt, inspect, undo};
 use landfall_bundle::BundleFile;
-use landfall_core::action::{Action, BootstrapGoal};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
-use landfall_core::journal::{DONE, INSTALL, UNINSTALL};
-use landfall_core::journal::{Ownership, RunStart};
-use landfall_core::membership::{MembershipInput, is_formed, wanted_record};
-use landfall_core::name::{Digest, NodeName, StepId};
-use landfall_core::observe::{Observations, Verdict, judge};
-use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
-use landfall_core::plan::install::plan_install;
-use landfall_core::plan::objects::left_out;
-use landfall_core::plan::pending::{pass_waits, settle};
-use landfall_core::plan::{Plan, PlanError, Step};
-use landfall_core::preflight::{self, Severity};
+use landfall_core::journal::{DONE, INSTALL, RunStart, UNINSTALL};
+use landfall_core::membership::is_formed;
+use landfall_core::name::NodeName;
+use landfall_core::plan::PlanError;
+use landfall_core::preflight;
 use landfall_core::spec::Desired;
 use landfall_core::verify::CellOutcome;
-use landfall_core::wire::{NodeLogs, Request};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::sync::{Arc, Mutex, PoisonError};
+use landfall_core::wire::Request;
+use planning::{Prepared, no_plan};
+use record_writer::RecordWriter;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a cluster that has just come up may take until every path works: flannel's and kube-proxy's slowest retries are 30 s.
@@ -83,21 +79,6 @@ struct InstallRun<'a> {
     outcome: Outcome,
 }
 
-/// What the run is to do, before its first change.
-struct Prepared {
-    plan: Plan,
-    satisfied: BTreeSet<StepId>,
-    present: Present,
-    record: ClusterRecord,
-}
-
-impl Prepared {
-    fn changes_something(&self) -> bool {
-        let pending = |s: &&Step| s.action.changes_something() && !self.satisfied.contains(&s.id);
-        self.plan.steps.iter().any(|s| pending(&s))
-    }
-}
-
 impl InstallRun<'_> {
     /// The story of an install. An error before `begin` leaves every node as it was.
     fn phases(&mut self) -> Result<(), Vec<Diagnosis>> {
@@ -127,7 +108,7 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    /// Machines outside are looked from at the very end; that they cannot be reached is better known now. Members that are absent are
+    /// Machines outside are needed at the very end, but an unreachable one is reported now. Members that are absent are
     /// listed: whether the run can do without them is known when the cluster is.
     fn connect(&mut self) -> Result<(), Vec<Diagnosis>> {
         let members: Vec<&Node> = self.desired.inventory.members().collect();
@@ -166,8 +147,7 @@ impl InstallRun<'_> {
             };
             return Err(vec![diagnosis.next(next)]);
         }
-        let formed =
-            present.record.as_ref().is_some_and(|r| r.formed) || landfall_core::membership::is_formed(&present.owned);
+        let formed = present.record.as_ref().is_some_and(|r| r.formed) || is_formed(&present.owned);
         if !formed && !self.outcome.absent.is_empty() {
             // The founding needs every member.
             return Err(std::mem::take(&mut self.outcome.absent));
@@ -210,7 +190,7 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    fn preflight(&mut self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
+    fn preflight(&self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
         let findings = self.emitter.phase(Phase::Preflight, || {
             let mut findings = preflight::check(self.desired, facts, &present.owned);
             if let Some(record) = &present.record {
@@ -227,152 +207,14 @@ impl InstallRun<'_> {
             }
             findings
         });
-        let (refused, warned): (Vec<_>, Vec<_>) = findings.into_iter().partition(|f| f.severity == Severity::Refuse);
-        self.outcome.warnings.extend(warned.into_iter().map(|f| f.to_string()));
-        if refused.is_empty() {
+        if findings.is_empty() {
             return Ok(());
         }
-        Err(refused.into_iter().map(Diagnosis::from).collect())
+        Err(findings.into_iter().map(Diagnosis::from).collect())
     }
 
-    /// Plans, and finds out which steps are satisfied.
-    fn plan(&mut self, present: Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Prepared, Vec<Diagnosis>> {
-        let emitter = self.emitter.clone();
-        let prepared = emitter.phase(Phase::Plan, || {
-            let upstream_dns = render::upstream_dns(self.desired, present.record.as_ref(), facts);
-            let record = wanted_record(&MembershipInput {
-                desired: self.desired,
-                recorded: present.record.as_ref(),
-                owned: &present.owned,
-                facts,
-                kubernetes_version: &self.bundle.index().kubernetes_version,
-                bundle: self.bundle.index_digest(),
-                upstream_dns: &upstream_dns,
-                new_uid: &self.ctx.new_uid,
-                run: present.history.next_number(),
-            });
-            let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
-            let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
-            input.left_out = left_out(present.owned.values(), &input.groups);
-            let mut plan = plan_install(&input).map_err(no_plan)?;
-            let mut satisfied = self.satisfied(&plan, &present.owned)?;
-            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(no_plan)?;
-            Ok::<_, Vec<Diagnosis>>(Prepared {
-                plan,
-                satisfied,
-                present,
-                record,
-            })
-        })?;
-        let pending = pending(&prepared.plan, &prepared.satisfied);
-        self.emitter.planned(self.outcome.run.as_ref(), pending.steps.len());
-        self.outcome.plan = Some(pending);
-        let made = PlanFile {
-            version: PLAN_FILE_VERSION,
-            cluster: self.desired.spec.name.clone(),
-            uid: prepared.present.record.as_ref().map(|r| r.uid.clone()),
-            bundle: self.bundle.index_digest(),
-            plan: prepared.plan.clone(),
-            satisfied: prepared.satisfied.clone(),
-        };
-        if let Some(asked) = &self.options.plan_file {
-            self.refuse_drift(asked, &made)?;
-        }
-        self.outcome.plan_file = Some(made);
-        if self.options.until == Until::Plan {
-            self.outcome.bytes_to_send = self.missing_bytes(&prepared)?;
-        }
-        Ok(prepared)
-    }
-
-    /// A plan that was made earlier is run as it was made, or not at all. Without drift the plan made now has the very same steps.
-    fn refuse_drift(&self, asked: &PlanFile, made: &PlanFile) -> Result<(), Vec<Diagnosis>> {
-        let drift = asked.drift(made);
-        if drift.is_empty() {
-            return Ok(());
-        }
-        let diagnosis = Diagnosis::new(Code::PlanDrift, "what the plan was made for is not there any more");
-        let diagnosis = drift.into_iter().fold(diagnosis, Diagnosis::saw);
-        Err(vec![diagnosis])
-    }
-
-    /// Judges every step by what is there: nodes are looked at by their agents, objects by the server's own dry run. Waits count as
-    /// satisfied when all that they wait behind is.
-    fn satisfied(
-        &mut self,
-        plan: &Plan,
-        owned: &BTreeMap<NodeName, Ownership>,
-    ) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
-        let looked_at = |s: &&Step| s.action.changes_something() && !s.action.runs_in_cluster() && !s.ephemeral;
-        let seen: BTreeMap<NodeName, Observations> = fleet::ask_all(&self.sessions, |name| Request::Observe {
-            steps: plan.steps_on(name).filter(looked_at).cloned().collect(),
-        })?;
-        let mut satisfied = BTreeSet::new();
-        for step in plan.steps.iter().filter(looked_at) {
-            let Some(seen) = seen.get(&step.node).and_then(|seen| seen.get(&step.id)) else {
-                continue;
-            };
-            let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
-            match judge(&step.action, entry, seen) {
-                Verdict::Satisfied(_) => {
-                    satisfied.insert(step.id.clone());
-                }
-                Verdict::Pending(why) => {
-                    self.outcome.reasons.insert(step.id.clone(), why);
-                }
-            }
-        }
-        pass_waits(plan, &mut satisfied);
-        let applies: Vec<&Step> = plan
-            .steps
-            .iter()
-            .filter(|s| s.action.changes_something() && s.action.runs_in_cluster())
-            .filter(|s| s.needs.iter().all(|need| satisfied.contains(need)))
-            .collect();
-        let same = fleet::each(&applies, |step| {
-            let session = self.sessions.get(&step.node);
-            session.is_some_and(|session| self.cluster.is_satisfied(session, step, owned))
-        });
-        let unchanged = applies.iter().zip(same).filter(|(_, same)| *same);
-        satisfied.extend(unchanged.map(|(step, _)| step.id.clone()));
-        pass_waits(plan, &mut satisfied);
-        Ok(satisfied)
-    }
-
-    /// How many bytes each node lacks of what its steps need.
-    fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
-        let wanted = |name: &NodeName| -> BTreeSet<_> {
-            let steps = prepared
-                .plan
-                .steps_on(name)
-                .filter(|s| !prepared.satisfied.contains(&s.id));
-            steps.flat_map(blobs_of).collect()
-        };
-        let there: BTreeMap<NodeName, BTreeSet<_>> =
-            fleet::ask_all(&self.sessions, |name| Request::HaveBlobs { digests: wanted(name) })?;
-        let size = |digest: &Digest| self.bundle.index().blob(digest).map_or(0, |blob| blob.size_bytes);
-        let missing = |(name, there): (NodeName, BTreeSet<_>)| {
-            let bytes = wanted(&name).difference(&there).map(size).sum();
-            (name, bytes)
-        };
-        Ok(there.into_iter().map(missing).collect())
-    }
-
-    /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
-    fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
-        self.emitter.phase(Phase::CheckBundle, || {
-            let steps = prepared
-                .plan
-                .steps
-                .iter()
-                .filter(|s| !prepared.satisfied.contains(&s.id));
-            let blobs: BTreeSet<_> = steps.flat_map(blobs_of).collect();
-            self.bundle.verify_blobs(blobs.iter(), &mut |_, _| {})
-        })
-    }
-
-    /// Journals the run's number and the cluster on every member that is here, control planes first. Preflight saw to it that they are a
-    /// majority: so no two runs can have one number and both act.
+    /// Journals the run's number and the cluster on every member that is here, control planes first. Preflight has checked that they are a
+    /// majority, so that two runs with one number cannot both act.
     fn begin(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
         let Prepared { present, record, .. } = prepared;
         let start = RunStart {
@@ -440,9 +282,9 @@ impl InstallRun<'_> {
         self.outcome.errors.is_empty() && !self.outcome.interrupted
     }
 
-    /// What serves the run alone goes also when it fails; everything else stays, or goes as the user asked.
+    /// Steps that serve this run alone are withdrawn also when it fails. Everything else is kept or rolled back, as the user asked.
     fn fail(&mut self, prepared: &Prepared) {
-        save_logs(self.ctx, &self.emitter, &self.sessions, &self.outcome);
+        logs::save(self.ctx, &self.emitter, &self.sessions, &self.outcome);
         if self.options.on_failure == OnFailure::Rollback {
             undo::take_back_own(&self.sessions, self.ctx, &self.emitter, &mut self.outcome);
             return;
@@ -497,90 +339,6 @@ impl InstallRun<'_> {
     }
 }
 
-/// Keeps the record in the nodes' journals up to date while a run goes on.
-struct RecordWriter {
-    sessions: Sessions,
-    record: Mutex<ClusterRecord>,
-}
-
-impl RecordWriter {
-    fn new(sessions: &Sessions, record: &ClusterRecord) -> Self {
-        Self {
-            sessions: sessions.clone(),
-            record: Mutex::new(record.clone()),
-        }
-    }
-
-    /// Notes what a step that is done made of the cluster. From the founding on no node may found: this is written before anything that
-    /// needs the founding.
-    fn note(&self, step: &Step) -> Result<(), Diagnosis> {
-        let Action::Bootstrap { goal, .. } = &step.action else {
-            return Ok(());
-        };
-        if *goal != BootstrapGoal::Founder {
-            return Ok(());
-        }
-        self.write(|record, ca| {
-            record.formed = true;
-            record.ca = ca;
-        })
-        .map_err(|mut errors| {
-            errors
-                .pop()
-                .unwrap_or_else(|| Diagnosis::new(Code::Internal, "no error"))
-        })
-    }
-
-    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
-    fn complete(&self) -> Result<(), Vec<Diagnosis>> {
-        self.write(|record, ca| {
-            record.formed = true;
-            record.ca = record.ca.or(ca);
-            let here = record.control_planes().filter_map(|name| self.sessions.get(name));
-            let ids = member_ids(&here.cloned().collect::<Vec<_>>());
-            for (name, member) in &mut record.members {
-                member.etcd_id = ids.get(name.as_str()).copied().or(member.etcd_id);
-            }
-        })
-    }
-
-    fn write(&self, change: impl FnOnce(&mut ClusterRecord, Option<Digest>)) -> Result<(), Vec<Diagnosis>> {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let founder = record.founder().and_then(|name| self.sessions.get(name));
-        let facts = founder.map(|session| {
-            let query = landfall_core::facts::FactsQuery::default();
-            session.ask::<NodeFacts>(&Request::Facts(query))
-        });
-        let ca = facts.transpose().map_err(|d| vec![d])?.and_then(|f| f.cluster_ca);
-        change(&mut record, ca);
-        // The revisions of `begin` (0), the founding and the end of the run are different; each is written once.
-        record.sequence.revision += 1;
-        let request = Request::WriteRecord {
-            record: Box::new(record.clone()),
-        };
-        fleet::ask_all::<()>(&self.sessions, |_| request.clone()).map(drop)
-    }
-}
-
-/// Makes an error of a plan that cannot be made.
-fn no_plan(error: PlanError) -> Vec<Diagnosis> {
-    let code = match &error {
-        PlanError::FoundedAgain { .. } | PlanError::FounderAbsent(_) | PlanError::NoControlPlane => Code::Preflight,
-        PlanError::MissingFromBundle(_) => Code::BundleMissing,
-        _ => Code::Internal,
-    };
-    let next = match &error {
-        PlanError::FoundedAgain { .. } => {
-            "nothing was changed; look what happened to the node, and uninstall it alone if it is lost"
-        }
-        PlanError::FounderAbsent(_) | PlanError::NoControlPlane => {
-            "bring the node back, then run the same command again"
-        }
-        _ => "build the bundle again with this version of landfall",
-    };
-    vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]
-}
-
 /// The bundle as the journal and `status` name it.
 fn name_of(bundle: &BundleFile) -> String {
     format!(
@@ -588,48 +346,4 @@ fn name_of(bundle: &BundleFile) -> String {
         bundle.index().kubernetes_version,
         bundle.index_digest()
     )
-}
-
-/// The part of the plan that changes something, for people.
-fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
-    let steps = plan
-        .steps
-        .iter()
-        .filter(|s| s.action.changes_something() && !satisfied.contains(&s.id));
-    Plan {
-        steps: steps.cloned().collect(),
-        ..Plan::default()
-    }
-}
-
-/// Saves the ends of kubeadm's, kubelet's and containerd's logs of the nodes that failed, beside the report.
-fn save_logs(ctx: &RunContext, emitter: &EventEmitter, sessions: &Sessions, outcome: &Outcome) {
-    let Some(directory) = &ctx.report_dir else { return };
-    let nodes: BTreeSet<&NodeName> = outcome.errors.iter().filter_map(|e| e.node.as_ref()).collect();
-    for node in nodes {
-        let Some(session) = sessions.get(node) else { continue };
-        let saved = session.ask::<NodeLogs>(&Request::Logs).and_then(|logs| {
-            let directory = directory.join("logs").join(node.as_str());
-            let write = || -> std::io::Result<()> {
-                std::fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&directory)?;
-                logs.files.iter().try_for_each(|(name, text)| {
-                    let mut options = std::fs::OpenOptions::new();
-                    let options = options.write(true).create(true).truncate(true).mode(0o600);
-                    let mut file = options.open(directory.join(name.replace('/', "_")))?;
-                    file.write_all(text.as_bytes())
-                })
-            };
-            write()
-                .map_err(|e| Diagnosis::new(Code::FileUnreadable, "the node's logs could not be saved").because(&e))?;
-            Ok(directory)
-        });
-        let text = match saved {
-            Ok(directory) => format!("logs of {node} are in {}", directory.display()),
-            Err(error) => format!("logs of {node} could not be saved: {error}"),
-        };
-        emitter.emit(Some(node), EventKind::Note { text });
-    }
 }

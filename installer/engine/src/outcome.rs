@@ -1,4 +1,4 @@
-//! What came of a command.
+//! Result of a command.
 
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
@@ -14,7 +14,7 @@ use landfall_core::verify::{CellOutcome, VerifyReport};
 use landfall_core::wire::CertificateAge;
 use std::collections::BTreeMap;
 
-/// What came of a command.
+/// Result of a command.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Errors, each ready for a person. Empty means it worked.
@@ -37,7 +37,7 @@ pub struct Outcome {
     pub rolled_back: bool,
     /// The id of this run, once it held the nodes' leases.
     pub run: Option<RunId>,
-    /// Members that were not here, each with the reason; what concerns them is still to be done.
+    /// Members that could not be reached, each with the reason; their steps are still to be done.
     pub absent: Vec<Diagnosis>,
     /// The cluster, as its members' journals record it.
     pub record: Option<ClusterRecord>,

@@ -1,7 +1,7 @@
-//! What is there: the journals of the nodes that are here, the order of their runs, and the cluster they record.
+//! The present state: the journals of the reachable nodes, the order of their runs, and the cluster they record.
 
 use crate::fleet::{self, Sessions};
-use crate::run::Outcome;
+use crate::outcome::Outcome;
 use landfall_core::cluster_record::{ClusterRecord, newest};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Ownership;
@@ -23,7 +23,7 @@ pub struct Present {
 }
 
 impl Present {
-    /// Reads all journals. Journals that tell different stories are an error that names the nodes.
+    /// Reads all journals. Journals that contradict each other are an error that names the nodes.
     pub fn read(sessions: &Sessions) -> Result<Self, Vec<Diagnosis>> {
         Self::of(fleet::ask_all(sessions, |_| Request::Ownership)?)
     }
@@ -58,7 +58,7 @@ pub fn tell(owned: BTreeMap<NodeName, Ownership>, outcome: &mut Outcome) {
     }
 }
 
-/// Makes an error of journals that tell no order of runs.
+/// Makes an error of journals whose runs have no order.
 pub fn history_unclear(error: &HistoryError) -> Diagnosis {
     Diagnosis::new(Code::Journal, "the nodes' journals do not agree on the cluster's runs")
         .because(error)

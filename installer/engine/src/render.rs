@@ -12,7 +12,7 @@ use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{InstallInput, Joins, Member};
 use landfall_core::plan::objects::{ApplyWhen, ObjectGroup};
-use landfall_core::spec::Desired;
+use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -94,79 +94,10 @@ fn render_all<'a>(
     layout: &ClusterLayout,
 ) -> Result<InstallInput<'a>, RenderError> {
     let spec = &desired.spec;
-    let mut members = Vec::new();
-    for node in layout.members.iter().filter(|node| owned.contains_key(&node.name)) {
-        let joins = if record.founder() == Some(&node.name) {
-            Joins::Init(manifests::kubeadm_init(spec, index, layout, node)?)
-        } else if node.control_plane {
-            Joins::ControlPlane {
-                kubelet: manifests::kubelet_join(spec, node)?,
-                control_plane: manifests::control_plane_join(spec, node)?,
-            }
-        } else {
-            Joins::Worker(manifests::kubelet_join(spec, node)?)
-        };
-        members.push(Member {
-            name: node.name.clone(),
-            address: node.address,
-            joins,
-            containerd_config: manifests::containerd_config(spec, index)?,
-            cni_template: manifests::cni_template(),
-            resolv_conf: manifests::resolv_conf(layout),
-            cluster_config: if node.control_plane {
-                Some(manifests::cluster_config(spec, index, layout, node)?)
-            } else {
-                None
-            },
-            units: manifests::units(spec, layout, node),
-        });
-    }
-    let group = |name: &str, stage, when, objects| ObjectGroup {
-        name: name.to_owned(),
-        stage,
-        objects,
-        when,
-    };
-    use ApplyWhen::{AllReady, FirstApiServer};
-    let mut groups = vec![
-        group(
-            "flannel",
-            Stage::Network,
-            FirstApiServer,
-            manifests::flannel_objects(spec, index)?,
-        ),
-        group(
-            "dns",
-            Stage::Network,
-            AllReady,
-            manifests::dns_objects(spec, index, layout)?,
-        ),
-        group(
-            "kube-proxy",
-            Stage::Network,
-            FirstApiServer,
-            manifests::kube_proxy_objects(spec)?,
-        ),
-        group("probe", Stage::Sample, FirstApiServer, manifests::probe_objects(index)?),
-    ];
-    if spec.ingress.enabled {
-        groups.push(group(
-            "ingress",
-            Stage::Ingress,
-            FirstApiServer,
-            manifests::ingress_objects(spec, index)?,
-        ));
-    }
-    if spec.sample {
-        groups.push(group(
-            "sample",
-            Stage::Sample,
-            AllReady,
-            manifests::sample_objects(spec, index, layout)?,
-        ));
-    }
+    let here = layout.members.iter().filter(|node| owned.contains_key(&node.name));
+    let members = here.map(|node| member(spec, index, layout, node, record.founder() == Some(&node.name)));
     Ok(InstallInput {
-        members,
+        members: members.collect::<Result<_, _>>()?,
         record,
         owned,
         run: record.sequence.run,
@@ -176,7 +107,69 @@ fn render_all<'a>(
         audit_policy: manifests::audit_policy()?,
         encryption_config: manifests::encryption_config()?,
         named_server: format!("https://{}:{}", spec.control_plane_endpoint, layout::API_BALANCER_PORT),
-        groups,
+        groups: groups(spec, index, layout)?,
         left_out: vec![],
     })
+}
+
+fn member(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    layout: &ClusterLayout,
+    node: &MemberLayout,
+    founds: bool,
+) -> Result<Member, RenderError> {
+    let joins = if founds {
+        Joins::Init(manifests::kubeadm_init(spec, index, layout, node)?)
+    } else if node.control_plane {
+        Joins::ControlPlane {
+            kubelet: manifests::kubelet_join(spec, node)?,
+            control_plane: manifests::control_plane_join(spec, node)?,
+        }
+    } else {
+        Joins::Worker(manifests::kubelet_join(spec, node)?)
+    };
+    let cluster_config = node
+        .control_plane
+        .then(|| manifests::cluster_config(spec, index, layout, node));
+    Ok(Member {
+        name: node.name.clone(),
+        address: node.address,
+        joins,
+        containerd_config: manifests::containerd_config(spec, index)?,
+        cni_template: manifests::cni_template(),
+        resolv_conf: manifests::resolv_conf(layout),
+        cluster_config: cluster_config.transpose()?,
+        units: manifests::units(spec, layout, node),
+    })
+}
+
+/// Objects in groups, in the order in which they are applied.
+fn groups(spec: &ClusterSpec, index: &BundleIndex, layout: &ClusterLayout) -> Result<Vec<ObjectGroup>, RenderError> {
+    use ApplyWhen::{AllReady, FirstApiServer};
+    let group = |name: &str, stage, when, objects| ObjectGroup {
+        name: name.to_owned(),
+        stage,
+        objects,
+        when,
+    };
+    let flannel = manifests::flannel_objects(spec, index)?;
+    let dns = manifests::dns_objects(spec, index, layout)?;
+    let kube_proxy = manifests::kube_proxy_objects(spec)?;
+    let probe = manifests::probe_objects(index)?;
+    let mut groups = vec![
+        group("flannel", Stage::Network, FirstApiServer, flannel),
+        group("dns", Stage::Network, AllReady, dns),
+        group("kube-proxy", Stage::Network, FirstApiServer, kube_proxy),
+        group("probe", Stage::Sample, FirstApiServer, probe),
+    ];
+    if spec.ingress.enabled {
+        let objects = manifests::ingress_objects(spec, index)?;
+        groups.push(group("ingress", Stage::Ingress, FirstApiServer, objects));
+    }
+    if spec.sample {
+        let objects = manifests::sample_objects(spec, index, layout)?;
+        groups.push(group("sample", Stage::Sample, AllReady, objects));
+    }
+    Ok(groups)
 }

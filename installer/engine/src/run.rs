@@ -1,4 +1,4 @@
-//! The commands as functions: what they take and what comes of them.
+//! The commands as functions, with their arguments and results.
 
 pub use crate::context::{
     CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber, OnFailure,

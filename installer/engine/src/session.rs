@@ -1,17 +1,21 @@
 //! One node: the agent put in place and started over a [`Transport`], and typed requests to it.
 
+mod first_contact;
+
+pub use first_contact::AgentProgram;
+
+use first_contact::{await_banner, put_program, upload_temporary_agent};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
-use landfall_core::name::{Digest, NodeName};
+use landfall_core::name::NodeName;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::mux::{MAX_LINE, Mux, Role, Stream, read_json_line};
-use landfall_core::wire::{AGENT_BANNER, FileSize, Reply, Request};
+use landfall_core::wire::{FileSize, Reply, Request};
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,31 +25,8 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 /// A peer that answered nothing for so many pings is dead: 30 s covers a node that swaps or a switch that reboots.
 const PINGS_UNANSWERED: u32 = 6;
 
-/// Most output of a shell line at first contact, which answers with one line.
-const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
 /// Most bytes of a line of the agent's standard error that are kept as one.
 const MAX_STDERR_LINE: u64 = 4 * 1024;
-
-/// The program that is put on nodes.
-pub struct AgentProgram {
-    bytes: Vec<u8>,
-    digest: Digest,
-}
-
-impl AgentProgram {
-    /// Reads the program. Blocks on disk.
-    pub fn read(path: &Path) -> Result<Self, Diagnosis> {
-        let bytes = std::fs::read(path).map_err(|error| {
-            Diagnosis::new(
-                Code::FileUnreadable,
-                format!("the agent program {} cannot be read", path.display()),
-            )
-            .because(&error)
-        })?;
-        let digest = Digest::of(&bytes);
-        Ok(Self { bytes, digest })
-    }
-}
 
 /// Where the agent runs, and what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +146,7 @@ impl NodeSession {
     ) -> Result<T, Diagnosis> {
         let mut stream = self.open(request)?;
         if let Some(body) = body {
-            // When the agent stops reading early it has an answer that says why: that one is the better error.
+            // An agent that stops reading early answers with the reason; that answer is the error to report.
             let _ = copy(body, &mut stream);
         }
         let _ = stream.finish();
@@ -276,7 +257,7 @@ fn copy(from: &mut dyn Read, to: &mut Stream) -> std::io::Result<()> {
 
 fn heartbeat(mux: Arc<Mux>) {
     let pings = Arc::clone(&mux);
-    // In a thread of its own: a ping waits when nobody takes bytes any more, and that is what the other thread must notice.
+    // In a thread of its own: a ping blocks when the peer takes no more bytes, which the other thread must detect.
     thread::spawn(move || {
         while pings.closed().is_none() && pings.ping().is_ok() {
             thread::sleep(PING_EVERY);
@@ -324,149 +305,9 @@ fn lines_of(lines: &Mutex<VecDeque<String>>) -> Vec<String> {
         .collect()
 }
 
-/// Skips what the login shell says until the agent's own first line. A shell that says more than 64 KiB first is not normal.
-fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
-    let mut seen = String::new();
-    while seen.len() < 64 * 1024 {
-        let mut line = Vec::new();
-        match stdout.take(MAX_SHELL_OUTPUT).read_until(b'\n', &mut line) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
-        }
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.starts_with(AGENT_BANNER) {
-            return Ok(());
-        }
-        seen.push_str(&line);
-    }
-    Err(if seen.is_empty() {
-        "no output".to_owned()
-    } else {
-        seen.trim_end().to_owned()
-    })
-}
-
-/// Runs a shell line, feeds it `input`, and returns its standard output when it ends with status 0.
-fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: &[u8]) -> Result<String, Diagnosis> {
-    let RemoteChild {
-        mut stdin,
-        stdout,
-        stderr,
-        mut exit,
-    } = child.map_err(|d| d.on(&node.name))?;
-    let errors = thread::spawn(move || {
-        let mut text = String::new();
-        let _ = stderr.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
-        text
-    });
-    // A command that ends early closes its input: its exit status and words say more than the broken pipe.
-    let _ = stdin.write_all(input).and_then(|()| stdin.flush());
-    drop(stdin);
-    let mut text = String::new();
-    let _ = stdout.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
-    let status = exit.wait();
-    let errors = errors.join().unwrap_or_default();
-    if status == Some(0) {
-        return Ok(text);
-    }
-    Err(Diagnosis::new(Code::AgentStart, what)
-        .on(&node.name)
-        .saw(format!("exit status {status:?}"))
-        .saw(errors.trim().to_owned()))
-}
-
-fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<(), Diagnosis> {
-    let path = format!("{}/bin/landfall", layout::STATE_DIR);
-    let sum = program.digest.hex();
-    let ask = format!("sha256sum {path} 2>/dev/null || echo absent");
-    let found = shell(
-        node,
-        "the node cannot be asked for the agent",
-        transport.spawn_root(&ask),
-        &[],
-    )?;
-    if found.contains(&sum) {
-        return Ok(());
-    }
-    // First contact: the only place where shell text touches a node. The program is renamed into place only when its hash is right.
-    let put = put_line(layout::STATE_DIR, &sum);
-    shell(
-        node,
-        "the agent could not be put on the node",
-        transport.spawn_root(&put),
-        &program.bytes,
-    )?;
-    Ok(())
-}
-
-/// The shell line that takes the agent from standard input. The part has a random name: two operators may put theirs at the same time.
-fn put_line(state: &str, sum: &str) -> String {
-    format!(
-        "umask 077 && mkdir -p {state}/bin && p=$(mktemp {state}/bin/landfall.part.XXXXXX) && trap 'rm -f \"$p\"' EXIT && cat > \"$p\" && \
-         printf '%s  %s\\n' {sum} \"$p\" | sha256sum -c - >/dev/null && chmod 700 \"$p\" && mv -f \"$p\" {state}/bin/landfall"
-    )
-}
-
-fn upload_temporary_agent(
-    node: &Node,
-    transport: &mut dyn Transport,
-    program: &AgentProgram,
-) -> Result<String, Diagnosis> {
-    let sum = program.digest.hex();
-    let put = format!(
-        "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/landfall.XXXXXX\") && cat > \"$d/landfall\" && \
-         printf '%s  %s\\n' {sum} \"$d/landfall\" | sha256sum -c - >/dev/null && chmod 700 \"$d/landfall\" && echo \"$d\""
-    );
-    let directory = shell(
-        node,
-        "the temporary agent could not be put on the machine",
-        transport.spawn(&put),
-        &program.bytes,
-    )?;
-    let directory = directory.lines().last().unwrap_or_default().trim().to_owned();
-    let plain = directory.starts_with('/')
-        && directory
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-    if plain {
-        return Ok(directory);
-    }
-    Err(
-        Diagnosis::new(Code::AgentStart, "the machine made no usable temporary directory")
-            .on(&node.name)
-            .saw(directory),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
-
-    #[test]
-    fn two_operators_may_put_their_agents_at_the_same_time() {
-        let state = std::env::temp_dir().join(format!("landfall-put-{}", std::process::id()));
-        let start = |content: &[u8]| {
-            let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex());
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
-        };
-        let mut first = start(b"one half, other half");
-        first.stdin.as_mut().unwrap().write_all(b"one half").unwrap();
-        let mut second = start(b"another agent");
-        second.stdin.take().unwrap().write_all(b"another agent").unwrap();
-        assert!(second.wait().unwrap().success());
-        first.stdin.take().unwrap().write_all(b", other half").unwrap();
-        assert!(first.wait().unwrap().success());
-        let left: Vec<_> = std::fs::read_dir(state.join("bin"))
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        let put = std::fs::read(state.join("bin/landfall")).unwrap();
-        std::fs::remove_dir_all(&state).unwrap();
-        assert_eq!((left, put), (vec!["landfall".into()], b"one half, other half".to_vec()));
-    }
 
     /// A session whose agent says who it is, takes everything and answers nothing but pings.
     #[test]

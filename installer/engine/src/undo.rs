@@ -120,7 +120,7 @@ impl UndoRun<'_> {
                 let ids: BTreeSet<_> = runs.iter().map(|r| r.start.run.clone()).collect();
                 let scope = UndoScope::Runs(ids);
                 if !absent.is_empty() && !scope.cluster_stays(&present.owned) && present.record.is_none() {
-                    // Without a record nobody knows whether the absent node founded the cluster.
+                    // Without a record it is unknown whether the absent node founded the cluster.
                     return Err(absent.to_vec());
                 }
                 Ok(Some((scope, runs)))
@@ -251,7 +251,7 @@ pub fn take_back(
     outcome: &mut Outcome,
 ) {
     let cluster = Cluster::default();
-    // ^C of the run that failed does not end its rollback: half a way back is worse than either end.
+    // ^C of the failed run does not end its rollback: a partial rollback is worse than either end state.
     let cancel = CancelToken::default();
     let executor = Executor {
         sessions,

@@ -163,7 +163,7 @@ impl Thread {
         }
         poll(&mut fds, Some(&TICK))?;
         let mut bytes = [0u8; 64];
-        // Only the waking counts; how often does not. An end of file says that the handle was dropped.
+        // The bytes only wake this thread; their number has no meaning. End of file: the handle was dropped.
         if matches!((&self.woken).read(&mut bytes), Ok(0)) {
             return Err(io::Error::from(ErrorKind::NotConnected));
         }
@@ -230,7 +230,7 @@ impl Output {
                     self.sent += written;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Nobody reads any more: the command's words go nowhere, but it must not stall.
+                // The reader is gone: the output is dropped, so that the command does not stall.
                 Err(_) => self.gone = true,
             }
             if self.sent == self.pending.len() {
@@ -328,7 +328,7 @@ impl Child {
                     self.stdin.sent += written;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The command closed its input; what it says and how it ends still matter.
+                // The command closed its input. Its output and exit status are still read.
                 Err(_) if self.channel.eof() => self.stdin.sent = self.stdin.pending.len(),
                 Err(error) => return Err(error),
             }

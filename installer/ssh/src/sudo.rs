@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// sudo asks PAM, which may ask a directory server; two minutes is sshd's own patience (LoginGraceTime).
+/// sudo asks PAM, which may ask a directory server; two minutes is sshd's default LoginGraceTime.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Quotes a command for `sh -c`, whatever the login shell is.
@@ -92,7 +92,7 @@ fn await_ready(
             Ok(Seen::Words(text)) => words.push_str(&text),
             Ok(Seen::End("stderr")) => {}
             Ok(Seen::End(_)) | Err(RecvTimeoutError::Disconnected) => {
-                // Words of standard error may still be on their way when standard output has ended.
+                // Standard error may arrive after standard output has ended.
                 while let Ok(Seen::Words(text)) = seen.recv_timeout(Duration::from_millis(300)) {
                     words.push_str(&text);
                 }

@@ -104,6 +104,7 @@ async fn one_way(quick: bool, request: &str, answer: &[u8], ends: bool) -> (Vec<
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 async fn a_plain_request_means_the_same_the_quick_way() {
     let get = "GET /a?b=c HTTP/1.1\r\nHost: h\r\nUser-Agent: x\r\nCookie: a=b\r\n\r\n";
     let head = "HEAD /a HTTP/1.1\r\nHost: h:80\r\nConnection: keep-alive\r\n\r\n";

@@ -60,7 +60,7 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
     }
     let blobs = host.state("blobs");
     let feed = |stdin: std::process::ChildStdin| {
-        // The usual 64 KiB make the two sides wait for each other ten thousand times.
+        // With the usual 64 KiB the two sides would wait for each other ten thousand times.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
         let mut to = BufWriter::with_capacity(PIPE, stdin);
         landfall_bundle::write_oci_archive(&wanted, &blobs, &mut to)?;

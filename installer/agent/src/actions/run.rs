@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Lines of output become events at most this often: people read no faster.
+/// Lines of output become events at most this often, so that they can be read.
 const SAY_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs a program until its deadline at most; its lines become events and are kept in the state directory. Standard output goes to a
@@ -47,7 +47,7 @@ pub fn run(work: &Work, argv: &[String], env: &[(String, String)], stdout: Optio
     }
 }
 
-/// Keeps what a program said for `landfall`'s own log collection. A log that cannot be kept fails no step.
+/// Keeps a program's output for the report's logs. A log that cannot be written does not fail the step.
 fn keep_log(work: &Work, text: &str) {
     let directory = work.agent.host.state("logs");
     let name = format!("{}.log", work.step.id.as_str().replace('/', "_"));

@@ -148,7 +148,7 @@ fn explain_failed_start(agent: &Agent, name: &str, error: AgentError) -> AgentEr
 pub enum StopHow {
     /// They may end by themselves, [`STOP_S`] seconds long, because they clean up after themselves.
     Gently,
-    /// They are killed at once: what they leave is taken away anyhow.
+    /// They are killed at once: what they leave is removed afterwards.
     AtOnce,
 }
 

@@ -1,25 +1,25 @@
-//! Kernel modules. Unloading one takes everything of its kind along, in all network namespaces, whoever made it: so one that serves
-//! anybody stays.
+//! Kernel modules. Unloading one removes every link, table or mount of its kind, in all network namespaces and of all owners. A module
+//! that is in use stays.
 
 use crate::actions::system::{ModuleIndex, loaded_modules};
 use crate::host::Host;
 use crate::netlink::namespaces::{self, Content};
 use crate::{files, mounts};
 
-/// What modules may serve beside other modules.
+/// What may use modules, beside other modules.
 #[derive(Debug, Default)]
 struct Seen {
     networks: Vec<Content>,
     mounts: Vec<mounts::Mount>,
 }
 
-/// Unloads modules that serve nobody. Returns a line for each that stays.
+/// Unloads modules that are not in use. Returns a line for each that stays.
 pub fn unload(host: &Host, modules: &[String]) -> Vec<String> {
     let loaded = loaded_modules(host);
     if !host.has_kernel() || !modules.iter().any(|m| loaded.contains(m)) {
         return vec![];
     }
-    // Asking loads the module where there is one; then nobody has tables.
+    // Listing tables would load the module. Where it is not loaded there are no tables.
     let has_nftables = loaded.contains("nf_tables") || !ModuleIndex::read(host).has("nf_tables");
     let networks = match namespaces::all(has_nftables) {
         Ok(networks) => networks,
@@ -59,12 +59,12 @@ fn is_loaded(host: &Host, module: &str) -> bool {
     loaded_modules(host).contains(module)
 }
 
-/// Returns whom a module serves, if anybody.
+/// Returns what uses a module, if anything does.
 fn user(host: &Host, module: &str, seen: &Seen) -> Option<String> {
     of_kind(module, seen).or_else(|| holder(host, module))
 }
 
-/// What the kernel counts: other modules, open files, rules, mounts.
+/// Users that the kernel counts: other modules, open files, rules, mounts.
 fn holder(host: &Host, module: &str) -> Option<String> {
     let holders = std::fs::read_dir(host.at("/sys/module").join(module).join("holders"));
     if let Some(holder) = holders.into_iter().flatten().flatten().next() {
@@ -80,7 +80,7 @@ fn holder(host: &Host, module: &str) -> Option<String> {
         .then(|| "something that the kernel counts".to_owned())
 }
 
-/// What the kernel does not count: it would take these along.
+/// Users that the kernel does not count: they would be removed with the module.
 fn of_kind(module: &str, seen: &Seen) -> Option<String> {
     let link = |kinds: &[&str]| {
         let mut links = seen.networks.iter().flat_map(|n| &n.links);

@@ -51,7 +51,7 @@ fn along_with(host: &Host, name: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Writes a setting, and puts back what the kernel sets along with it and nobody asked for. `forwarding` of single links follows.
+/// Writes a setting, and restores the settings that the kernel changes as a side effect. `forwarding` of single links follows.
 pub fn write(host: &Host, name: &str, value: &str) -> crate::error::Result<()> {
     let redirects = (name == IP_FORWARD).then(|| read_sysctl(host, REDIRECTS)).flatten();
     write_sysctl(host, name, value)?;

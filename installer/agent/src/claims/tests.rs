@@ -55,6 +55,7 @@ fn what_was_there_before_is_not_claimed() {
 
 /// A whole machine's worth of claims on this kernel: a network namespace of this thread's own, mounts and cgroups under names of the test's.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one machine with one thing of each kind")]
 fn processes_mounts_links_rules_and_cgroups_go_and_foreign_ones_stay() {
     use crate::netlink::nft::tests::{chain, jump, make, own_namespace, table};
     own_namespace();

@@ -71,7 +71,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
     })
 }
 
-/// The stamp of the record saves hashing a hundred megabytes: who has not changed the file has not changed its content.
+/// A file whose stamp is as recorded is not hashed again: its content has not changed. This saves hashing some hundred megabytes.
 fn observe_file(agent: &Agent, path: &Path, content: Option<&Content>, entry: Option<&Entry>) -> Result<Observation> {
     let real = agent.host.at(path);
     let stamp = files::stamp(&real);

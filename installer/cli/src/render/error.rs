@@ -46,7 +46,7 @@ mod tests {
     use landfall_core::explain::Code;
     use landfall_core::journal::parse_journal;
     use landfall_core::plan::file::PlanFileError;
-    use landfall_core::preflight::{Finding, Severity};
+    use landfall_core::preflight::Finding;
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
     use landfall_engine::run::Outcome;
@@ -58,6 +58,7 @@ mod tests {
     /// One error of each code as a user meets it. The match has no catch-all: a new code does not compile until its error is here, and
     /// does not pass until its snapshot is. Made by the code that makes it in a run wherever that needs no machine; the others say the
     /// same as their one place of origin.
+    #[expect(clippy::too_many_lines, reason = "a table with one error of each code")]
     fn sample(code: Code) -> Diagnosis {
         let (node, step) = ("cp-1".parse().unwrap(), "join-control-plane/cp-1".parse().unwrap());
         let at_step = |error: AgentError| error.diagnosis().on(&node).at(&step);
@@ -120,7 +121,6 @@ mod tests {
                 .saw("sysctls/cp-1: to be done now, and not planned"),
             Code::Preflight => Diagnosis::from(Finding {
                 id: "port-taken",
-                severity: Severity::Refuse,
                 nodes: vec![node.clone()],
                 what: "a port that Kubernetes needs is taken".to_owned(),
                 saw: "6443/tcp".to_owned(),

@@ -31,7 +31,7 @@ impl Log {
         &self.path
     }
 
-    /// Adds an event. A disk that is full by now does not fail the run: the nodes matter more than the log.
+    /// Adds an event. An entry that cannot be written does not fail the run.
     pub fn write(&self, event: &Event) {
         if let Some(entry) = entry(event, Timestamp::now()) {
             // One call for each entry, so that entries of several threads do not mix.

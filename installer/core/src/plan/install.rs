@@ -1,7 +1,7 @@
 //! Plans an installation: which steps bring each node, and then the cluster, to what is wanted.
 //!
-//! The founder is who the cluster's record says; order in an inventory means nothing. Members that are absent get no steps: what needs
-//! them is left out, and the run after next finds it.
+//! The founder is the one that the cluster's record names; the order of an inventory has no effect. Absent members get no steps. Steps that
+//! need them are left out, and planned again by a later run.
 //!
 //! The order follows what really waits for what. Certificates and the join credential are made before any image is imported;
 //! all kubelets join as soon as the first API server answers; only etcd members join one by one.

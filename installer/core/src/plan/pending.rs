@@ -27,7 +27,7 @@ pub fn settle(
     plan.check()
 }
 
-/// INVARIANT: nobody founds a cluster that is formed, and nobody makes its authorities again.
+/// INVARIANT: a cluster that is formed is never founded again, and its authorities are never made again.
 fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &ClusterRecord) -> Result<(), PlanError> {
     if !record.formed {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Checks that compare nodes with each other and with the cluster's networks.
 
-use super::{Finding, Severity, choose_address, is_our_link};
+use super::{Finding, choose_address, is_our_link};
 use crate::facts::NodeFacts;
 use crate::journal::Ownership;
 use crate::name::NodeName;
@@ -38,7 +38,6 @@ fn twice(
     several
         .map(|(value, nodes)| Finding {
             id,
-            severity: Severity::Refuse,
             nodes,
             what: format!("several nodes have the same {what}"),
             saw: value,
@@ -63,7 +62,6 @@ fn addresses(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Fi
             .filter(|(_, nodes)| nodes.len() > 1)
             .map(|(address, nodes)| Finding {
                 id: "duplicate-address",
-                severity: Severity::Refuse,
                 nodes,
                 what: "several nodes have the same address".to_owned(),
                 saw: address.to_string(),
@@ -83,7 +81,6 @@ fn clocks(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Findi
     let off = facts.iter().filter(|(_, f)| f.clock_ms.abs_diff(median) > limit * 1000);
     off.map(|(name, seen)| Finding {
         id: "clock-skew",
-        severity: Severity::Refuse,
         nodes: vec![name.clone()],
         what: format!("the clock differs by more than {limit} s from the fleet's median"),
         saw: format!("{} s", seen.clock_ms.abs_diff(median) / 1000),
@@ -136,7 +133,6 @@ fn networks(
 fn overlap(name: &NodeName, what: &str, network: Cidr, seen: &str, interface: &str) -> Finding {
     Finding {
         id: "network-overlap",
-        severity: Severity::Refuse,
         nodes: vec![name.clone()],
         what: format!("the {what} {network} overlaps what the node uses already"),
         saw: format!("{seen} on {interface}"),

@@ -17,25 +17,13 @@ use crate::name::NodeName;
 use crate::plan::install::kernel_features;
 use crate::spec::{ClusterSpec, Desired};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
-/// Whether a finding stops the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// The run stops before the first change.
-    Refuse,
-    /// The user is told.
-    Warn,
-}
-
-/// One result of a check.
+/// One result of a check. Any stops the run before its first change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Stable, kebab-case name of the check.
     pub id: &'static str,
-    /// Whether it stops the run.
-    pub severity: Severity,
     /// The nodes concerned.
     pub nodes: Vec<NodeName>,
     /// What is wrong.
@@ -44,13 +32,6 @@ pub struct Finding {
     pub saw: String,
     /// What to do about it.
     pub next: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.nodes.iter().map(NodeName::as_str).collect();
-        write!(f, "{} ({}): {}; saw {}", self.id, nodes.join(", "), self.what, self.saw)
-    }
 }
 
 impl From<Finding> for Diagnosis {
@@ -118,7 +99,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
     }
 }
 
-/// Compares everything; an empty list of refusals means the install may begin.
+/// Compares everything; the install may begin when there is no finding.
 pub fn check(
     desired: &Desired,
     facts: &BTreeMap<NodeName, NodeFacts>,
@@ -160,7 +141,6 @@ pub fn member_address(
     };
     let refuse = |what: String, saw: String| Finding {
         id: "address-changed",
-        severity: Severity::Refuse,
         nodes: vec![node.name.clone()],
         what,
         saw,
@@ -189,7 +169,6 @@ pub fn member_address(
 pub fn choose_address(spec: &ClusterSpec, node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
     let refuse = |what: &str, saw: String| Finding {
         id: "node-address",
-        severity: Severity::Refuse,
         nodes: vec![node.name.clone()],
         what: what.to_owned(),
         saw,

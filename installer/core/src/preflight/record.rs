@@ -1,6 +1,6 @@
 //! Checks against the cluster that is recorded: its version, its fixed settings, its members.
 
-use super::{Finding, Severity, member_address};
+use super::{Finding, member_address};
 use crate::cluster_record::{ClusterRecord, FixedSettings, RecordError};
 use crate::facts::NodeFacts;
 use crate::inventory::{Inventory, Role};
@@ -26,7 +26,6 @@ pub fn check_record(
     if record.kubernetes_version != kubernetes_version {
         findings.push(Finding {
             id: "kubernetes-version",
-            severity: Severity::Refuse,
             nodes: vec![],
             what: format!("the bundle has another Kubernetes version than the cluster {}", record.name),
             saw: format!("cluster {}, bundle {kubernetes_version}", record.kubernetes_version),
@@ -36,7 +35,6 @@ pub fn check_record(
     let differences = record.fixed.differences(&FixedSettings::of(&desired.spec));
     findings.extend(differences.into_iter().map(|d| Finding {
         id: "fixed-setting",
-        severity: Severity::Refuse,
         nodes: vec![],
         what: format!("{} cannot be changed in a cluster that stands: {}", d.setting, d.why),
         saw: format!("cluster {:?}, spec {:?}", d.now, d.wanted),
@@ -61,7 +59,6 @@ fn member(
 ) -> Vec<Finding> {
     let finding = |id, what: String, saw: String, next: String| Finding {
         id,
-        severity: Severity::Refuse,
         nodes: vec![name.clone()],
         what,
         saw,
@@ -122,7 +119,6 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
             .iter()
             .map(|(name, uid)| Finding {
                 id: "other-cluster",
-                severity: Severity::Refuse,
                 nodes: vec![name.clone()],
                 what: "the node belongs to another cluster, or to an earlier one of the same name".to_owned(),
                 saw: format!("cluster {uid} in its journal, {most} in those of most nodes"),
@@ -131,7 +127,6 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
             .collect(),
         RecordError::SameSequence { sequence, nodes } => vec![Finding {
             id: "same-run-number",
-            severity: Severity::Refuse,
             nodes: nodes.clone(),
             what: "two runs gave themselves the same number, on nodes that did not see each other".to_owned(),
             saw: format!("number {}, two different cluster records", sequence.run),
@@ -148,7 +143,6 @@ pub fn too_few_control_planes(record: &ClusterRecord, here: &[&NodeName]) -> Opt
     let needed = record.majority();
     (present.len() < needed).then(|| Finding {
         id: "control-plane-majority",
-        severity: Severity::Refuse,
         nodes: absent.into_iter().cloned().collect(),
         what: format!(
             "{needed} of {} control planes are needed, and fewer are here",

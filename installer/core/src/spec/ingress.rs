@@ -78,7 +78,7 @@ impl IngressSpec {
         }
         if self.proxy_protocol && self.trusted_cidrs.is_empty() {
             refuse(
-                "ingress.proxyProtocol is true, and nobody's PROXY header would be believed".to_owned(),
+                "ingress.proxyProtocol is true, but no address is trusted to send PROXY headers".to_owned(),
                 "name the networks of the balancers in front in ingress.trustedCidrs",
             );
         }

@@ -1,83 +1,55 @@
 //! Rules that span fields and machines.
 
-use super::{Desired, Problems};
+use super::{ClusterSpec, Desired, Problems};
 use crate::explain::{Code, Diagnosis};
+use crate::inventory::Inventory;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Adds every broken rule to `problems`.
 pub fn validate(desired: &Desired, problems: &mut Problems) {
-    let spec = &desired.spec;
     let mut topology = |text: String, next: &str| {
         problems.push(Diagnosis::new(Code::SpecTopology, text).next(next));
     };
-    let control_planes = desired.inventory.control_planes().count();
+    validate_machines(&desired.inventory, &mut topology);
+    validate_networks(desired, &mut topology);
+    validate_names(&desired.spec, &mut topology);
+    desired.spec.ingress.validate(&mut topology);
+}
+
+/// What is wrong, and what to do about it.
+type Report<'a> = &'a mut dyn FnMut(String, &str);
+
+/// Control planes must be able to agree, and each machine must be one.
+fn validate_machines(inventory: &Inventory, report: Report) {
+    let control_planes = inventory.control_planes().count();
     if ![1, 3, 5].contains(&control_planes) {
-        topology(
+        report(
             format!("{control_planes} control planes are named; 1, 3 or 5 can be"),
             "etcd needs an odd number of members to outlive a lost one: add or remove a control plane",
         );
     }
     let mut names = BTreeMap::new();
     let mut places = BTreeMap::new();
-    for node in &desired.inventory.nodes {
-        *names.entry(node.name.clone()).or_insert(0) += 1;
-        *places
-            .entry((node.connect.host.clone(), node.connect.port))
-            .or_insert(0) += 1;
+    for node in &inventory.nodes {
+        *names.entry(&node.name).or_insert(0) += 1;
+        *places.entry((&node.connect.host, node.connect.port)).or_insert(0) += 1;
     }
     for (name, _) in names.iter().filter(|(_, n)| **n > 1) {
-        topology(
+        report(
             format!("the machine {name} is named more than once"),
             "give each machine one name and one role",
         );
     }
     for ((host, port), _) in places.iter().filter(|(_, n)| **n > 1) {
-        topology(
+        report(
             format!("more than one machine is reached at {host} port {port}"),
             "give each machine its own host",
         );
     }
-    if spec.pod_network_cidr.overlaps(&spec.service_cidr) {
-        topology(
-            format!(
-                "the pod network {} and the Service network {} overlap",
-                spec.pod_network_cidr, spec.service_cidr
-            ),
-            "choose two networks that share no address",
-        );
-    }
-    for node in &desired.inventory.nodes {
-        let addresses = node.ip.iter().chain(&node.access_ip);
-        for address in addresses {
-            if let std::net::IpAddr::V4(v4) = address {
-                for (what, cidr) in [("pod", spec.pod_network_cidr), ("Service", spec.service_cidr)] {
-                    if cidr.contains(*v4) {
-                        topology(
-                            format!("{address} of {} lies in the {what} network {cidr}", node.name),
-                            "choose a network that no machine uses",
-                        );
-                    }
-                }
-            }
-        }
-    }
-    let mut names = vec![
-        ("clusterDomain", &spec.cluster_domain),
-        ("controlPlaneEndpoint", &spec.control_plane_endpoint),
-        ("sampleHost", &spec.sample_host),
-        ("ingress.dashboardHost", &spec.ingress.dashboard_host),
-        ("name", &spec.name),
-    ];
-    names.retain(|(_, value)| !is_dns_name(value));
-    for (field, value) in names {
-        topology(
-            format!("{field}: {value:?} is no DNS name"),
-            "use lower-case letters, digits and hyphens, in parts divided by dots (RFC 1123)",
-        );
-    }
-    for node in &desired.inventory.nodes {
+    for node in &inventory.nodes {
         if let Some(v6) = node.ip.iter().chain(&node.access_ip).find(|ip| ip.is_ipv6()) {
-            topology(
+            report(
                 format!(
                     "{v6} of {} is an IPv6 address; clusters of landfall are IPv4",
                     node.name
@@ -86,13 +58,56 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
             );
         }
     }
+}
+
+/// The cluster's two networks must be large enough, and theirs alone.
+fn validate_networks(desired: &Desired, report: Report) {
+    let spec = &desired.spec;
+    if spec.pod_network_cidr.overlaps(&spec.service_cidr) {
+        report(
+            format!(
+                "the pod network {} and the Service network {} overlap",
+                spec.pod_network_cidr, spec.service_cidr
+            ),
+            "choose two networks that share no address",
+        );
+    }
+    for node in &desired.inventory.nodes {
+        for address in node.ip.iter().chain(&node.access_ip) {
+            let IpAddr::V4(v4) = address else { continue };
+            for (what, cidr) in [("pod", spec.pod_network_cidr), ("Service", spec.service_cidr)] {
+                if cidr.contains(*v4) {
+                    report(
+                        format!("{address} of {} lies in the {what} network {cidr}", node.name),
+                        "choose a network that no machine uses",
+                    );
+                }
+            }
+        }
+    }
     if spec.pod_network_cidr.prefix > 22 {
-        topology(
+        report(
             format!("the pod network {} is too small", spec.pod_network_cidr),
             "every node takes a /24 of it: choose /22 or larger",
         );
     }
-    spec.ingress.validate(&mut topology);
+}
+
+/// Names that resolvers and certificates must take.
+fn validate_names(spec: &ClusterSpec, report: Report) {
+    let names = [
+        ("clusterDomain", &spec.cluster_domain),
+        ("controlPlaneEndpoint", &spec.control_plane_endpoint),
+        ("sampleHost", &spec.sample_host),
+        ("ingress.dashboardHost", &spec.ingress.dashboard_host),
+        ("name", &spec.name),
+    ];
+    for (field, value) in names.into_iter().filter(|(_, value)| !is_dns_name(value)) {
+        report(
+            format!("{field}: {value:?} is no DNS name"),
+            "use lower-case letters, digits and hyphens, in parts divided by dots (RFC 1123)",
+        );
+    }
 }
 
 /// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.

@@ -321,7 +321,7 @@ fn wait<'a>(
     Ok(waited.unwrap_or_else(std::sync::PoisonError::into_inner).0)
 }
 
-/// One two-way stream. Dropping it before [`Stream::finish`] tells the peer that nobody reads or writes here any more.
+/// One two-way stream. Dropping it before [`Stream::finish`] tells the peer that this side no longer reads or writes.
 pub struct Stream {
     mux: Arc<Mux>,
     id: u32,

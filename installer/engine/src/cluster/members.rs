@@ -1,8 +1,8 @@
 //! Members of the cluster that have to go: etcd members and Node objects that an interrupted or undone join left behind.
 //!
-//! Whoever can answer is asked; only a real answer counts. "Not there" is one, and nothing is to be done then. That nobody could be
-//! asked is an error as soon as the cluster was ever formed: what is left behind would count in etcd's quorum for ever. Whether a
-//! member may go is [`landfall_core::quorum`]'s decision.
+//! Each reachable node is asked until one answers. "No such member" is an answer: there is nothing to do then. When no node answers,
+//! that is an error once the cluster has been formed: a member that is left behind would count in etcd's quorum for good.
+//! [`landfall_core::quorum`] decides whether a member may be removed.
 
 use super::Cluster;
 use super::client::{api_error, is_not_found};
@@ -123,7 +123,7 @@ fn ask_any<'a, S, T>(
     if formed == Formed::No {
         return Ok(None);
     }
-    let what = format!("nobody could be asked whether the cluster still has {what}, so nothing was removed");
+    let what = format!("no other node could be asked whether the cluster still has {what}, so nothing was removed");
     let mut diagnosis = Diagnosis::new(Code::ClusterApi, what);
     for error in unanswered {
         let node = error.node.as_ref().map_or("a node", NodeName::as_str);
@@ -283,7 +283,7 @@ mod tests {
         let list: Vec<&&str> = nodes.iter().collect();
         let error = ask_any(&list, Formed::Yes, "the etcd member cp-2", refused).unwrap_err();
         assert!(
-            error.what.contains("nobody could be asked") && error.what.contains("cp-2"),
+            error.what.contains("no other node could be asked") && error.what.contains("cp-2"),
             "{error:?}"
         );
         assert_eq!(
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(ask_any(&list, Formed::No, "x", refused).unwrap(), None);
         assert!(
             ask_any::<&str, u8>(&[], Formed::Yes, "x", refused).is_err(),
-            "nobody is there to be asked"
+            "there is no node to ask"
         );
     }
 

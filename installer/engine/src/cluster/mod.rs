@@ -33,7 +33,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Pause between two looks at something awaited: a GET costs the API server about a millisecond.
+/// Pause between two checks of a condition: a GET costs the API server about a millisecond.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// The way to the API: holds the admin credentials once they were read, in memory only.
@@ -96,7 +96,7 @@ impl Cluster {
         runtime.block_on(async {
             let client = client::client(&admin, &forward).await?;
             let mut work = std::pin::pin!(work(client));
-            // Whatever waits in there waits for the cluster; without the node there is no way to it.
+            // Without the node there is no connection to the cluster, so the work is given up.
             loop {
                 match tokio::time::timeout(POLL_EVERY, &mut work).await {
                     Ok(result) => return result,

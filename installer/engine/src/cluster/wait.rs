@@ -1,4 +1,4 @@
-//! Waits for states of the cluster, each with a deadline, a text that says what is missing, and an eye on the cancel token.
+//! Waits for states of the cluster. Each wait has a deadline, reports what is missing, and ends when the run is cancelled.
 
 use super::{Cluster, POLL_EVERY};
 use crate::context::CancelToken;
@@ -34,7 +34,7 @@ impl Cluster {
                         not_rolled_out(&client, kind, namespace, name).await
                     }
                 };
-                // An API server that restarts is no failure of the wait: its error is what is missing now.
+                // An API server may restart during the wait: its error is shown as what is still missing.
                 let seen = seen.unwrap_or_else(|error| Some(error.to_string()));
                 let Some(seen) = seen else { return Ok(()) };
                 if cancel.is_cancelled() {
@@ -43,7 +43,7 @@ impl Cluster {
                 if began.elapsed() >= deadline {
                     return Err(Diagnosis::new(
                         Code::StepDeadline,
-                        "the cluster did not become what is wanted in time",
+                        "the cluster did not reach the wanted state in time",
                     )
                     .saw(seen)
                     .saw(format!("waited {} s", deadline.as_secs()))

@@ -1,6 +1,5 @@
 //! Turns a probe's result into a cell: as expected or not, what was seen, the likely cause, what to do.
 
-use super::targets::Targets;
 use super::{Expectation, Target, TargetKind, VantageKind};
 use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::verify::{Cell, CellOutcome, ProbeResult};
@@ -36,12 +35,12 @@ pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, r
     }
 }
 
-/// The red cell of a vantage that cannot look at all.
-pub(crate) fn unprobed(vantage: &str, why: &str, _found: &Targets) -> Cell {
+/// The failed cell of a source whose probes cannot run.
+pub(crate) fn unprobed(vantage: &str, why: &str) -> Cell {
     Cell {
         vantage: vantage.to_owned(),
         target: "everything".to_owned(),
-        expected: "the vantage can look".to_owned(),
+        expected: "probes can run there".to_owned(),
         outcome: CellOutcome::Fail,
         saw: why.to_owned(),
         cause: Some("the machine or its probe pod is down or cannot be reached over SSH".to_owned()),
@@ -49,7 +48,7 @@ pub(crate) fn unprobed(vantage: &str, why: &str, _found: &Targets) -> Cell {
     }
 }
 
-/// The skipped cell of a sample that is not there: deleting it is its users' right, and the paths to it cannot be looked at.
+/// The skipped cell of a sample that is not there. Users may delete it; the paths to it cannot be probed then.
 pub(crate) fn absent_sample() -> Cell {
     Cell {
         vantage: "operator".to_owned(),
@@ -57,7 +56,7 @@ pub(crate) fn absent_sample() -> Cell {
         expected: format!("Service nginx in namespace {SAMPLE_NAMESPACE}"),
         outcome: CellOutcome::Skip,
         saw: "it is not there".to_owned(),
-        cause: Some("it was deleted: paths to pods, Services and node ports are not looked at".to_owned()),
+        cause: Some("it was deleted: paths to pods, Services and node ports are not probed".to_owned()),
         next: Some(
             "landfall install brings it back; `sample: false` in cluster.yaml leaves it out for good".to_owned(),
         ),

@@ -1,6 +1,6 @@
-//! Proves the ways into the cluster: every vantage looks at every target, and each look is one cell.
+//! Checks the paths into the cluster: every source (in the report: `vantage`) probes every target, and each result is one cell of the report.
 //!
-//! [`targets`] reads from the API what there is to look at, [`judge`] turns a probe's result into a cell.
+//! [`targets`] reads the targets from the API, [`judge`] turns a probe's result into a cell.
 
 mod judge;
 mod targets;
@@ -24,7 +24,7 @@ use targets::{Sample, Targets, look_up};
 /// Version of the report's format.
 const REPORT_VERSION: u32 = 1;
 
-/// From where something is looked at.
+/// Where a probe runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VantageKind {
     /// Inside a pod of the probe DaemonSet.
@@ -37,7 +37,7 @@ pub(crate) enum VantageKind {
     Outside,
 }
 
-/// What kind of way in a target is; decides what is expected from where.
+/// What kind of path a target is. It decides which result is expected from which source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TargetKind {
     /// A pod's own address.
@@ -54,7 +54,7 @@ pub(crate) enum TargetKind {
     Dns,
 }
 
-/// What must come of a probe.
+/// The result that a probe must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expectation {
     /// This status, and this text in the body.
@@ -92,14 +92,10 @@ pub fn verify(
             .flatten()
             .collect();
         for name in found.members_without_probe(desired) {
-            cells.push(unprobed(
-                &format!("pod/{name}"),
-                "no probe pod is running on this node",
-                &found,
-            ));
+            cells.push(unprobed(&format!("pod/{name}"), "no probe pod is running on this node"));
         }
         for (vantage, diagnosis) in unreachable {
-            cells.push(unprobed(vantage, &diagnosis.what, &found));
+            cells.push(unprobed(vantage, &diagnosis.what));
         }
         if found.sample == Sample::Absent {
             cells.push(absent_sample());
@@ -182,7 +178,7 @@ fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &Ru
                 .saw
                 .first()
                 .map_or(diagnosis.what.clone(), |saw| format!("{}: {saw}", diagnosis.what));
-            vec![unprobed(&source.name, &why, found)]
+            vec![unprobed(&source.name, &why)]
         }
     }
 }

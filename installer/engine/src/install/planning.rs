@@ -1,0 +1,211 @@
+//! What an install is to do: the plan, the steps that are satisfied, and what is checked of the bundle before the first change.
+
+use super::InstallRun;
+use crate::context::Until;
+use crate::distribute::blobs_of;
+use crate::present::Present;
+use crate::{fleet, render};
+use landfall_core::cluster_record::ClusterRecord;
+use landfall_core::event::Phase;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::facts::NodeFacts;
+use landfall_core::journal::Ownership;
+use landfall_core::membership::{MembershipInput, wanted_record};
+use landfall_core::name::{Digest, NodeName, StepId};
+use landfall_core::observe::{Observations, Verdict, judge};
+use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
+use landfall_core::plan::install::plan_install;
+use landfall_core::plan::objects::left_out;
+use landfall_core::plan::pending::{pass_waits, settle};
+use landfall_core::plan::{Plan, PlanError, Step};
+use landfall_core::wire::Request;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the run is to do, before its first change.
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) satisfied: BTreeSet<StepId>,
+    pub(super) present: Present,
+    pub(super) record: ClusterRecord,
+}
+
+impl Prepared {
+    /// Says whether any step is left that changes something.
+    pub(super) fn changes_something(&self) -> bool {
+        let pending = |s: &&Step| s.action.changes_something() && !self.satisfied.contains(&s.id);
+        self.plan.steps.iter().any(|s| pending(&s))
+    }
+}
+
+impl InstallRun<'_> {
+    /// Plans, and finds out which steps are satisfied.
+    pub(super) fn plan(
+        &mut self,
+        present: Present,
+        facts: &BTreeMap<NodeName, NodeFacts>,
+    ) -> Result<Prepared, Vec<Diagnosis>> {
+        let emitter = self.emitter.clone();
+        let prepared = emitter.phase(Phase::Plan, || {
+            let upstream_dns = render::upstream_dns(self.desired, present.record.as_ref(), facts);
+            let record = wanted_record(&MembershipInput {
+                desired: self.desired,
+                recorded: present.record.as_ref(),
+                owned: &present.owned,
+                facts,
+                kubernetes_version: &self.bundle.index().kubernetes_version,
+                bundle: self.bundle.index_digest(),
+                upstream_dns: &upstream_dns,
+                new_uid: &self.ctx.new_uid,
+                run: present.history.next_number(),
+            });
+            let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
+            let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
+            input.left_out = left_out(present.owned.values(), &input.groups);
+            let mut plan = plan_install(&input).map_err(no_plan)?;
+            let mut satisfied = self.satisfied(&plan, &present.owned)?;
+            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(no_plan)?;
+            Ok::<_, Vec<Diagnosis>>(Prepared {
+                plan,
+                satisfied,
+                present,
+                record,
+            })
+        })?;
+        let pending = pending(&prepared.plan, &prepared.satisfied);
+        self.emitter.planned(self.outcome.run.as_ref(), pending.steps.len());
+        self.outcome.plan = Some(pending);
+        let made = PlanFile {
+            version: PLAN_FILE_VERSION,
+            cluster: self.desired.spec.name.clone(),
+            uid: prepared.present.record.as_ref().map(|r| r.uid.clone()),
+            bundle: self.bundle.index_digest(),
+            plan: prepared.plan.clone(),
+            satisfied: prepared.satisfied.clone(),
+        };
+        if let Some(asked) = &self.options.plan_file {
+            self.refuse_drift(asked, &made)?;
+        }
+        self.outcome.plan_file = Some(made);
+        if self.options.until == Until::Plan {
+            self.outcome.bytes_to_send = self.missing_bytes(&prepared)?;
+        }
+        Ok(prepared)
+    }
+
+    /// A plan that was made earlier is run as it was made, or not at all. Without drift the plan made now has the very same steps.
+    fn refuse_drift(&self, asked: &PlanFile, made: &PlanFile) -> Result<(), Vec<Diagnosis>> {
+        let drift = asked.drift(made);
+        if drift.is_empty() {
+            return Ok(());
+        }
+        let diagnosis = Diagnosis::new(Code::PlanDrift, "what the plan was made for is not there any more");
+        let diagnosis = drift.into_iter().fold(diagnosis, Diagnosis::saw);
+        Err(vec![diagnosis])
+    }
+
+    /// Judges every step by what is there: nodes are looked at by their agents, objects by the server's own dry run. Waits count as
+    /// satisfied when all that they wait behind is.
+    fn satisfied(
+        &mut self,
+        plan: &Plan,
+        owned: &BTreeMap<NodeName, Ownership>,
+    ) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
+        let looked_at = |s: &&Step| s.action.changes_something() && !s.action.runs_in_cluster() && !s.ephemeral;
+        let seen: BTreeMap<NodeName, Observations> = fleet::ask_all(&self.sessions, |name| Request::Observe {
+            steps: plan.steps_on(name).filter(looked_at).cloned().collect(),
+        })?;
+        let mut satisfied = BTreeSet::new();
+        for step in plan.steps.iter().filter(looked_at) {
+            let Some(seen) = seen.get(&step.node).and_then(|seen| seen.get(&step.id)) else {
+                continue;
+            };
+            let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
+            match judge(&step.action, entry, seen) {
+                Verdict::Satisfied(_) => {
+                    satisfied.insert(step.id.clone());
+                }
+                Verdict::Pending(why) => {
+                    self.outcome.reasons.insert(step.id.clone(), why);
+                }
+            }
+        }
+        pass_waits(plan, &mut satisfied);
+        let applies: Vec<&Step> = plan
+            .steps
+            .iter()
+            .filter(|s| s.action.changes_something() && s.action.runs_in_cluster())
+            .filter(|s| s.needs.iter().all(|need| satisfied.contains(need)))
+            .collect();
+        let same = fleet::each(&applies, |step| {
+            let session = self.sessions.get(&step.node);
+            session.is_some_and(|session| self.cluster.is_satisfied(session, step, owned))
+        });
+        let unchanged = applies.iter().zip(same).filter(|(_, same)| *same);
+        satisfied.extend(unchanged.map(|(step, _)| step.id.clone()));
+        pass_waits(plan, &mut satisfied);
+        Ok(satisfied)
+    }
+
+    /// How many bytes each node lacks of what its steps need.
+    fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
+        let wanted = |name: &NodeName| -> BTreeSet<_> {
+            let steps = prepared
+                .plan
+                .steps_on(name)
+                .filter(|s| !prepared.satisfied.contains(&s.id));
+            steps.flat_map(blobs_of).collect()
+        };
+        let there: BTreeMap<NodeName, BTreeSet<_>> =
+            fleet::ask_all(&self.sessions, |name| Request::HaveBlobs { digests: wanted(name) })?;
+        let size = |digest: &Digest| self.bundle.index().blob(digest).map_or(0, |blob| blob.size_bytes);
+        let missing = |(name, there): (NodeName, BTreeSet<_>)| {
+            let bytes = wanted(&name).difference(&there).map(size).sum();
+            (name, bytes)
+        };
+        Ok(there.into_iter().map(missing).collect())
+    }
+
+    /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
+    pub(super) fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
+        self.emitter.phase(Phase::CheckBundle, || {
+            let steps = prepared
+                .plan
+                .steps
+                .iter()
+                .filter(|s| !prepared.satisfied.contains(&s.id));
+            let blobs: BTreeSet<_> = steps.flat_map(blobs_of).collect();
+            self.bundle.verify_blobs(blobs.iter(), &mut |_, _| {})
+        })
+    }
+}
+
+/// Makes an error of a plan that cannot be made.
+pub(super) fn no_plan(error: PlanError) -> Vec<Diagnosis> {
+    let code = match &error {
+        PlanError::FoundedAgain { .. } | PlanError::FounderAbsent(_) | PlanError::NoControlPlane => Code::Preflight,
+        PlanError::MissingFromBundle(_) => Code::BundleMissing,
+        _ => Code::Internal,
+    };
+    let next = match &error {
+        PlanError::FoundedAgain { .. } => {
+            "nothing was changed; look what happened to the node, and uninstall it alone if it is lost"
+        }
+        PlanError::FounderAbsent(_) | PlanError::NoControlPlane => {
+            "bring the node back, then run the same command again"
+        }
+        _ => "build the bundle again with this version of landfall",
+    };
+    vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]
+}
+
+/// The part of the plan that changes something, for people.
+fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
+    let steps = plan
+        .steps
+        .iter()
+        .filter(|s| s.action.changes_something() && !satisfied.contains(&s.id));
+    Plan {
+        steps: steps.cloned().collect(),
+        ..Plan::default()
+    }
+}

@@ -1,0 +1,77 @@
+//! The cluster's record, kept up to date in the nodes' journals while a run goes on.
+
+use crate::cluster::member_ids;
+use crate::fleet::{self, Sessions};
+use landfall_core::action::{Action, BootstrapGoal};
+use landfall_core::cluster_record::ClusterRecord;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::facts::{FactsQuery, NodeFacts};
+use landfall_core::name::Digest;
+use landfall_core::plan::Step;
+use landfall_core::wire::Request;
+use std::sync::{Mutex, PoisonError};
+
+/// See the module's text.
+pub(super) struct RecordWriter {
+    sessions: Sessions,
+    record: Mutex<ClusterRecord>,
+}
+
+impl RecordWriter {
+    pub(super) fn new(sessions: &Sessions, record: &ClusterRecord) -> Self {
+        Self {
+            sessions: sessions.clone(),
+            record: Mutex::new(record.clone()),
+        }
+    }
+
+    /// Notes what a step that is done made of the cluster. From the founding on no node may found: this is written before anything that
+    /// needs the founding.
+    pub(super) fn note(&self, step: &Step) -> Result<(), Diagnosis> {
+        let Action::Bootstrap { goal, .. } = &step.action else {
+            return Ok(());
+        };
+        if *goal != BootstrapGoal::Founder {
+            return Ok(());
+        }
+        self.write(|record, ca| {
+            record.formed = true;
+            record.ca = ca;
+        })
+        .map_err(|mut errors| {
+            errors
+                .pop()
+                .unwrap_or_else(|| Diagnosis::new(Code::Internal, "no error"))
+        })
+    }
+
+    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
+    pub(super) fn complete(&self) -> Result<(), Vec<Diagnosis>> {
+        self.write(|record, ca| {
+            record.formed = true;
+            record.ca = record.ca.or(ca);
+            let here = record.control_planes().filter_map(|name| self.sessions.get(name));
+            let ids = member_ids(&here.cloned().collect::<Vec<_>>());
+            for (name, member) in &mut record.members {
+                member.etcd_id = ids.get(name.as_str()).copied().or(member.etcd_id);
+            }
+        })
+    }
+
+    fn write(&self, change: impl FnOnce(&mut ClusterRecord, Option<Digest>)) -> Result<(), Vec<Diagnosis>> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let founder = record.founder().and_then(|name| self.sessions.get(name));
+        let facts = founder.map(|session| {
+            let query = FactsQuery::default();
+            session.ask::<NodeFacts>(&Request::Facts(query))
+        });
+        let ca = facts.transpose().map_err(|d| vec![d])?.and_then(|f| f.cluster_ca);
+        change(&mut record, ca);
+        // The revisions of `begin` (0), the founding and the end of the run are different; each is written once.
+        record.sequence.revision += 1;
+        let request = Request::WriteRecord {
+            record: Box::new(record.clone()),
+        };
+        fleet::ask_all::<()>(&self.sessions, |_| request.clone()).map(drop)
+    }
+}
