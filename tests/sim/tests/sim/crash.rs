@@ -1,7 +1,7 @@
 //! Agents that are killed, and operators that go away: at every place that the seed chooses, and after each of them both ways on.
 //! `LANDFALL_SEED` replays; `LANDFALL_SIM_CASES` sets how many places are tried.
 
-use crate::scene::{Listener, Scene};
+use landfall_test_sim::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::ExitCode;
 use landfall_core::name::NodeName;
@@ -104,7 +104,7 @@ fn at_event(number: u64, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn Eve
 fn sink_for(crash: &Crash, fleet: &Fleet) -> Arc<dyn EventSink> {
     let (fleet, names) = (fleet.clone(), fleet.names());
     match crash.clone() {
-        Crash::Torn(..) => crate::scene::null_sink(),
+        Crash::Torn(..) => landfall_test_sim::scene::null_sink(),
         Crash::Killed(name, at) => at_event(at, move || fleet.kill(&name)),
         Crash::AllKilled(at) => at_event(at, move || names.iter().for_each(|n| fleet.kill(n))),
         Crash::AllCut(at) => at_event(at, move || names.iter().for_each(|n| fleet.cut(n))),

@@ -1,6 +1,6 @@
 //! The stream of events of a command, and the report that is its fold, say the same as what the engine returns.
 
-use crate::scene::{Listener, Scene};
+use landfall_test_sim::scene::{Listener, Scene};
 use landfall_core::event::{Command, Event, EventKind};
 use landfall_core::report::Report;
 use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};

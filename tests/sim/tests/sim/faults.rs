@@ -1,6 +1,6 @@
 //! Faults of machines other than killed agents, and what the model makes of what never may happen.
 
-use crate::scene::{Listener, Scene};
+use landfall_test_sim::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::name::NodeName;
 use landfall_engine::run::UndoCommand;

@@ -1,6 +1,6 @@
 //! What a review found, each by its number (A1, A2, …): the scenario as it would happen, and what must come of it.
 
-use crate::scene::{Listener, Scene};
+use landfall_test_sim::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_core::inventory::Role;

@@ -1,6 +1,6 @@
 //! Two operators at once.
 
-use crate::scene::{Listener, Scene, null_sink};
+use landfall_test_sim::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::fleet::{self, EventEmitter};

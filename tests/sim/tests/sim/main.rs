@@ -8,6 +8,5 @@ mod faults;
 mod findings;
 mod lease;
 mod refusal;
-mod scene;
 mod torn;
 mod whole;

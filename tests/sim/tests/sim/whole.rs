@@ -1,6 +1,6 @@
 //! Runs that nothing disturbs.
 
-use crate::scene::{Listener, Scene, VARIES};
+use landfall_test_sim::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::{EntryState, RunStart};

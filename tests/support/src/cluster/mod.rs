@@ -37,6 +37,7 @@ pub struct World(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     points: Mutex<Vec<Point>>,
+    passed: Mutex<BTreeSet<(NodeName, String)>>,
     runtime: tokio::runtime::Handle,
     // Dropping it ends the runtime's thread, and with it every API server.
     _stop: tokio::sync::oneshot::Sender<()>,
@@ -152,6 +153,7 @@ impl World {
         Ok(Self(Arc::new(Inner {
             state: Mutex::new(state),
             points: Mutex::default(),
+            passed: Mutex::default(),
             runtime: handle,
             _stop: stop,
         })))
@@ -202,7 +204,18 @@ impl World {
         });
     }
 
+    /// Forgets what was to be done at points that nobody came to.
+    pub fn forget_points(&self) {
+        lock(&self.0.points).clear();
+    }
+
+    /// Returns the named points that machines' programs came to since the model started.
+    pub fn points_passed(&self) -> Vec<(NodeName, String)> {
+        lock(&self.0.passed).iter().cloned().collect()
+    }
+
     fn pass_point(&self, node: &NodeName, word: &str, when: When) {
+        lock(&self.0.passed).insert((node.clone(), word.to_owned()));
         let due: Vec<Point> = {
             let mut points = lock(&self.0.points);
             let is_due = |p: &mut Point| p.when == when && p.word == word && &p.node == node;
