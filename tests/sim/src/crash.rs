@@ -24,7 +24,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let amount = if args.full { Amount::Every } else { Amount::Part(args.cases) };
-    let say = |failure: &Failure| eprintln!("seed {}: {}\n{}", failure.seed, failure.schedule, failure.why);
+    let say = |failure: &Failure| eprintln!("{failure}");
     let report = sweep(args.seed.unwrap_or_else(seed::seed), amount, &say);
     let failed = report.failed.iter();
     let failed: Vec<_> = failed

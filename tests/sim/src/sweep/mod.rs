@@ -8,6 +8,7 @@ mod reference;
 use crate::scene::Scene;
 use reference::Reference;
 use std::any::Any;
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -31,6 +32,13 @@ pub struct Failure {
     pub schedule: String,
     /// What was not as it must be.
     pub why: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, schedule, why } = self;
+        write!(f, "failed with seed {seed}: {schedule}\n{why}")
+    }
 }
 
 /// What came of a sweep.

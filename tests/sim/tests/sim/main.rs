@@ -6,6 +6,7 @@ mod crash;
 mod events;
 mod faults;
 mod findings;
+mod laws;
 mod lease;
 mod refusal;
 mod torn;

@@ -3,13 +3,14 @@
 //! real one. Views of it: an HTTPS API server on loopback for each cluster ([`api`]), and a socket by which the programs of a machine
 //! (kubeadm, ctr, the agent's network) ask it ([`ask`]).
 //!
-//! What must never happen is looked for at every question and kept in a list: see [`World::violations`].
+//! What must never happen ([`Law`]) is looked for at every question and kept in a list: see [`World::violations`].
 
 mod api;
 mod ask;
 mod authority;
 mod etcd;
 mod kubeadm;
+mod laws;
 mod objects;
 mod traffic;
 mod workloads;
@@ -17,11 +18,14 @@ mod workloads;
 use crate::pipes::lock;
 use anyhow::{Context, Result};
 use authority::Authority;
+pub use laws::{Law, Violation};
 use etcd::Member;
-use landfall_core::journal::{EntryState, Ownership, parse_journal, replay};
+use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
 use objects::Store;
+use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -41,6 +45,15 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     // Dropping it ends the runtime's thread, and with it every API server.
     _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = lock(&self.state);
+        // The machines' files may have changed since.
+        state.pods.borrow_mut().clear();
+        state
+    }
 }
 
 /// When something happens at a named point: just before a question is answered, or after.
@@ -104,7 +117,9 @@ struct State {
     /// Join credentials: when they end, and whose they are.
     credentials: BTreeMap<String, (u64, String)>,
     leaving: BTreeSet<String>,
-    violations: Vec<String>,
+    violations: Vec<Violation>,
+    /// Pods of each cluster, since the model was asked.
+    pods: RefCell<BTreeMap<usize, Arc<[Value]>>>,
 }
 
 /// A cluster: everything that etcd holds, and its members.
@@ -160,11 +175,11 @@ impl World {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.0.state)
+        self.0.state()
     }
 
     /// Returns what happened that never may.
-    pub fn violations(&self) -> Vec<String> {
+    pub fn violations(&self) -> Vec<Violation> {
         let mut state = self.state();
         state.check();
         state.violations.clone()
@@ -232,7 +247,7 @@ impl World {
     }
 
     /// Returns an object of the API as it is; `resource` is `group/plural`, without group `plural`.
-    pub fn object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Option<serde_json::Value> {
+    pub fn object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let state = self.state();
         let at = state.cluster_of(from)?;
         state.read_all(at, resource).into_iter().find(|o| {
@@ -283,12 +298,6 @@ impl State {
         self.machines.iter().find(|(n, _)| n.as_str() == name)
     }
 
-    fn violate(&mut self, text: String) {
-        if !self.violations.contains(&text) {
-            self.violations.push(text);
-        }
-    }
-
     /// Says whether a unit runs on a machine that is on.
     fn runs(&self, node: &NodeName, unit: &str) -> bool {
         let on = !self.off.contains(node);
@@ -317,18 +326,6 @@ impl State {
             && self.cluster_of(node) == Some(at)
     }
 
-    /// Says whether some entry of a machine's journal is on its way: intended and not done, or being taken back.
-    fn is_under_way(&self, node: &NodeName) -> bool {
-        let journal = self.machine(node).and_then(Place::journal);
-        journal.is_some_and(|own| own.entries.iter().any(|e| e.state != EntryState::Owned))
-    }
-
-    fn must_be_intended(&mut self, node: &NodeName, what: &str) {
-        if !self.is_under_way(node) {
-            self.violate(format!("{what} on {node} without an intent in its journal"));
-        }
-    }
-
     fn seen(&self, at: usize) -> Seen {
         let members = &self.clusters[at].members;
         let nodes = self.read_all(at, "nodes").into_iter().map(|node| {
@@ -339,28 +336,6 @@ impl State {
             members: members.iter().map(|m| (m.name.clone(), self.is_healthy(m))).collect(),
             nodes: nodes.collect(),
             quorum: self.has_quorum(at),
-        }
-    }
-
-    /// Looks for what must never be: a cluster with members that live and without a quorum, though no test took a machine or an etcd away.
-    fn check(&mut self) {
-        for at in 0..self.clusters.len() {
-            let members = &self.clusters[at].members;
-            let (living, taken) = members.iter().fold((0, 0), |(living, taken), member| {
-                let named = self.named(&member.name);
-                let is_taken = named.is_some_and(|(n, m)| self.off.contains(n) || m.has(etcd::STOPPED));
-                (
-                    living + usize::from(self.is_healthy(member)),
-                    taken + usize::from(is_taken),
-                )
-            });
-            if living > 0 && taken == 0 && !self.has_quorum(at) {
-                let text = format!(
-                    "etcd has {living} healthy of {} members: below its quorum",
-                    members.len()
-                );
-                self.violate(text);
-            }
         }
     }
 }
