@@ -407,6 +407,27 @@ mod tests {
         );
     }
 
+    /// Seen on a busy machine: `systemctl show` had said its lines, and the unit counted as not there.
+    #[test]
+    fn output_that_is_taken_slowly_is_whole() {
+        let slow = |_: &str| thread::sleep(Duration::from_millis(15));
+        let job = Job {
+            on_line: Some(&slow),
+            ..Job::quick(&["seq", "100"], 30)
+        };
+        let output = Children::default().run(&Host::real(), job).unwrap();
+        assert_eq!(output.text().lines().count(), 100);
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_output_open_is_not_waited_for() {
+        let began = Instant::now();
+        let job = Job::quick(&["sh", "-c", "echo said; setsid sleep 30 &"], 60);
+        let output = Children::default().run(&Host::real(), job).unwrap();
+        assert_eq!(output.tail, ["said"]);
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
     #[test]
     fn a_deadline_ends_the_whole_group() {
         let children = Children::default();
