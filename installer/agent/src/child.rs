@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 const MARK: &str = "LANDFALL_CHILD";
 /// How often a wait looks whether the session ends.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Output that is still under way after the program ended has so long to arrive; a daemon that kept the pipe open never ends it.
-const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+/// Once the program has ended, its output is over when nothing came for so long: a daemon that kept the pipe open never closes it. Threads
+/// of a busy machine may wait for a second until they run (seen 2026-11-28: 500 ms were too short with 70 processes for each processor).
+const OUTPUT_GRACE: Duration = Duration::from_secs(5);
 /// Lines kept of each program's output.
 const TAIL_LINES: usize = 40;
 /// Most standard output that is kept whole; what we ask for is far smaller.
@@ -243,10 +244,11 @@ impl Children {
         let (mut redact_out, mut redact_err) = (Redactor::default(), Redactor::default());
         let mut tail: VecDeque<String> = VecDeque::new();
         let (mut stdout, mut stderr) = (Vec::new(), String::new());
-        let (mut open, mut ended): (usize, Option<(ExitStatus, Instant)>) = (2, None);
+        let (mut open, mut ended): (usize, Option<ExitStatus>) = (2, None);
+        let (mut heard, mut is_over) = (began, false);
         loop {
-            if let Some((status, at)) = ended
-                && (open == 0 || at.elapsed() > OUTPUT_GRACE)
+            if let Some(status) = ended
+                && (open == 0 || is_over)
             {
                 if open > 0 {
                     kill_group(group);
@@ -258,7 +260,14 @@ impl Children {
                     tail: tail.into(),
                 });
             }
-            match events.recv_timeout(LOOK_EVERY) {
+            let event = events.recv_timeout(LOOK_EVERY);
+            // Lines that were said and not taken yet do not count as silence, however long taking one lasts.
+            match &event {
+                Ok(_) => heard = Instant::now(),
+                Err(_) => is_over = heard.elapsed() > OUTPUT_GRACE,
+            }
+            is_over |= Instant::now() >= deadline;
+            match event {
                 Ok(ChildEvent::Line { from_stdout, text }) => {
                     if from_stdout && secret_stdout {
                         continue;
@@ -284,7 +293,7 @@ impl Children {
                         what: format!("waiting for {}", argv[0]),
                         source,
                     })?;
-                    ended = Some((status, Instant::now()));
+                    ended = Some(status);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
