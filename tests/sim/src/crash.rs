@@ -23,7 +23,11 @@ struct Args {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
 fn main() -> ExitCode {
     let args = Args::parse();
-    let amount = if args.full { Amount::Every } else { Amount::Part(args.cases) };
+    let amount = if args.full {
+        Amount::Every
+    } else {
+        Amount::Part(args.cases)
+    };
     let say = |failure: &Failure| eprintln!("{failure}");
     let report = sweep(args.seed.unwrap_or_else(seed::seed), amount, &say);
     let failed = report.failed.iter();

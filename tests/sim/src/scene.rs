@@ -189,7 +189,13 @@ impl Scene {
 
     /// Fails when something happened to a cluster that never may.
     pub fn must_be_lawful(&self, case: &str) {
-        let violations: Vec<String> = self.fleet.world().violations().iter().map(ToString::to_string).collect();
+        let violations: Vec<String> = self
+            .fleet
+            .world()
+            .violations()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert!(violations.is_empty(), "{case}: {violations:#?}");
     }
 

@@ -24,19 +24,25 @@ pub struct Crash {
 
 /// Plays the sweep. The exit code is a failure when a case failed.
 pub fn run(command: &Crash) -> Result<ExitCode> {
-    // Both programs of the package are built: the sweep starts the other one as its nodes.
-    let programs = programs(&["--package", "landfall-test-sim"])?;
-    let mut sweep = Command::new(named(&programs, "landfall-sim-crash")?);
-    if command.full {
-        sweep.arg("--full");
-    }
+    let mut arguments: Vec<String> = command.full.then(|| "--full".to_owned()).into_iter().collect();
     for (flag, value) in [("--seed", command.seed), ("--cases", command.cases)] {
-        sweep.args(value.iter().flat_map(|value| [flag.to_owned(), value.to_string()]));
+        arguments.extend(value.iter().flat_map(|value| [flag.to_owned(), value.to_string()]));
     }
-    let status = sweep.stdin(Stdio::null()).status()?;
-    Ok(if status.success() {
+    Ok(if sweep(&arguments)? {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Plays all of it; says whether every case passed.
+pub fn every_place() -> Result<bool> {
+    sweep(&["--full".to_owned()])
+}
+
+fn sweep(arguments: &[String]) -> Result<bool> {
+    // Both programs of the package are built: the sweep starts the other one as its nodes.
+    let programs = programs(&["--package", "landfall-test-sim"])?;
+    let mut sweep = Command::new(named(&programs, "landfall-sim-crash")?);
+    Ok(sweep.args(arguments).stdin(Stdio::null()).status()?.success())
 }

@@ -30,7 +30,7 @@ struct Args {
 enum Command {
     /// Everything CI checks; the last line is `N passed, N failed, N skipped`.
     Test {
-        /// Also what takes long, about an hour: more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
+        /// Also what takes long, some hours: every crash of an install, more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
         #[arg(long)]
         full: bool,
     },

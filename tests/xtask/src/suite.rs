@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
-use crate::{artifacts, dag, ingress, oracle};
+use crate::{artifacts, crash, dag, ingress, oracle};
 use anyhow::Result;
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -69,6 +69,7 @@ pub fn run(full: bool) -> Result<ExitCode> {
     if full {
         section("ingress proxy, long", &mut total, long_tests);
         section("soak", &mut total, || ingress::soak_loses_nothing().map(Count::of));
+        section("crashes", &mut total, || crash::every_place().map(Count::of));
     }
     section("lab", &mut total, lab);
     println!(

@@ -154,7 +154,10 @@ impl Reference {
             }
             Then::Undo(UndoCommand::Rollback) => {
                 let ways = [UndoCommand::Rollback, UndoCommand::Uninstall];
-                (length / 2 + choices.below(length), Then::Undo(*choices.one_of(&ways).unwrap()))
+                (
+                    length / 2 + choices.below(length),
+                    Then::Undo(*choices.one_of(&ways).unwrap()),
+                )
             }
             Then::Undo(UndoCommand::Uninstall) => (length / 2 + choices.below(length), first),
         };

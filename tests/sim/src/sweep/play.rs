@@ -99,7 +99,9 @@ impl Player<'_> {
         }
         let other = Arc::new(OtherOperator::default());
         let context = self.context(self.sink(fault, &other));
-        let outcome = self.scene.within(&context, PATIENCE, || self.command(command, &context));
+        let outcome = self
+            .scene
+            .within(&context, PATIENCE, || self.command(command, &context));
         let refused = other.0.lock().unwrap().take();
         if let Some(refused) = refused {
             self.must_be_refused(&refused.join().unwrap());
@@ -142,7 +144,9 @@ impl Player<'_> {
     fn must_be_refused(&self, outcome: &Outcome) {
         assert_eq!(outcome.changes, 0, "{}: {outcome:#?}", self.text);
         let codes = outcome.errors.iter().map(|e| e.code);
-        let refused = codes.into_iter().all(|code| matches!(code, Code::Locked | Code::Internal));
+        let refused = codes
+            .into_iter()
+            .all(|code| matches!(code, Code::Locked | Code::Internal));
         assert!(refused && !outcome.errors.is_empty(), "{}: {outcome:#?}", self.text);
     }
 
@@ -166,7 +170,12 @@ impl Player<'_> {
         let again = self.command(Then::Again, &context);
         self.scene.must_work(&again, &self.text);
         if open && case.second.is_none() {
-            let continues = |name: &NodeName| journal(self.scene, name).runs.last().and_then(|run| run.start.continues);
+            let continues = |name: &NodeName| {
+                journal(self.scene, name)
+                    .runs
+                    .last()
+                    .and_then(|run| run.start.continues)
+            };
             let all = names.iter().all(|name| continues(name) == Some(1));
             assert!(all, "{}: the interrupted run is gone on with, and named", self.text);
         }
@@ -177,13 +186,22 @@ impl Player<'_> {
         let context = self.context(null_sink());
         let third = self.command(Then::Again, &context);
         self.scene.must_work(&third, &self.text);
-        assert_eq!(third.changes, 0, "{}: nothing is left to do: {:#?}", self.text, third.plan);
+        assert_eq!(
+            third.changes, 0,
+            "{}: nothing is left to do: {:#?}",
+            self.text, third.plan
+        );
         self.undo(UndoCommand::Uninstall, &case.change);
     }
 
     fn undo(&mut self, command: UndoCommand, change: &Change) {
         match change {
             Change::Absent(node) => {
+                // All others go, so that a control plane that is not here is without its quorum.
+                let names = self.scene.fleet.names();
+                names
+                    .iter()
+                    .for_each(|name| self.scene.fleet.world().may_leave(name.as_str()));
                 self.scene.fleet.set_unreachable(node, true);
                 let context = self.context(null_sink());
                 let without = self.command(Then::Undo(command), &context);

@@ -15,6 +15,10 @@ fn an_install_may_be_disturbed_anywhere() {
     let cases = given.map_or(CASES, |text| text.parse().unwrap());
     let report = sweep(seed, Amount::Part(cases), &|failure| println!("{failure}"));
     println!("{report:?}");
-    assert!(report.failed.is_empty(), "{} of {cases} cases failed", report.failed.len());
+    assert!(
+        report.failed.is_empty(),
+        "{} of {cases} cases failed",
+        report.failed.len()
+    );
     assert!(report.disturbed * 4 >= cases * 3, "{report:?}");
 }

@@ -33,7 +33,10 @@ fn remove_member(scene: &Scene, index: usize) {
 
 fn must_be_seen(scene: &Scene, law: Law, what: &str) {
     let seen = scene.fleet.world().violations();
-    assert!(seen.iter().any(|v| v.law == law && v.what == what), "{law:?}, {what}: {seen:#?}");
+    assert!(
+        seen.iter().any(|v| v.law == law && v.what == what),
+        "{law:?}, {what}: {seen:#?}"
+    );
 }
 
 #[test]

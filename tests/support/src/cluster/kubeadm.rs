@@ -22,6 +22,8 @@ impl World {
         state.must_be_intended(node, "a founding", &[StepKind::Init]);
         state.forget_gone();
         state.may_found(node);
+        // Who may leave was said of the cluster before.
+        state.leaving.clear();
         let Some(ca) = state.ca_of(node) else {
             return Answer::failed("no certificate authority");
         };
