@@ -86,10 +86,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let client = client().await?;
     site.fleet.connect(client.clone());
     let (stop, stopping) = channel(false);
-    let read = watch::Tls {
-        secrets: args.secrets,
-        default_certificate: args.tls.default_certificate,
-    };
+    let read = watched_tls(&args);
     let here = Locality {
         node: args.node_name,
         zone: args.node_zone,
@@ -145,6 +142,14 @@ pub async fn run(args: Serve) -> Result<(), String> {
     parts.abort_all();
     drop(link);
     Ok(())
+}
+
+/// Which Secrets the proxy reads.
+fn watched_tls(args: &Serve) -> watch::Tls {
+    watch::Tls {
+        secrets: args.secrets.clone(),
+        default_certificate: args.tls.default_certificate.clone(),
+    }
 }
 
 /// State and proxy, with limits by the files that may be open.

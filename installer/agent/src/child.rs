@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 const MARK: &str = "LANDFALL_CHILD";
 /// How often a wait checks whether the session ends.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long output may still arrive after the program has ended; a daemon that keeps the pipe open would never end it.
-const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+/// Once the program has ended, its output is over when nothing came for so long: a daemon that kept the pipe open never closes it. Threads
+/// of a busy machine may wait for a second until they run (seen 2026-11-28: 500 ms were too short with 70 processes for each processor).
+const OUTPUT_GRACE: Duration = Duration::from_secs(5);
 /// Lines kept of each program's output.
 const TAIL_LINES: usize = 40;
 /// Most standard output that is kept whole; what we ask for is far smaller.
@@ -244,10 +245,11 @@ impl Children {
         let (mut redact_out, mut redact_err) = (Redactor::default(), Redactor::default());
         let mut tail: VecDeque<String> = VecDeque::new();
         let (mut stdout, mut stderr) = (Vec::new(), String::new());
-        let (mut open, mut ended): (usize, Option<(ExitStatus, Instant)>) = (2, None);
+        let (mut open, mut ended): (usize, Option<ExitStatus>) = (2, None);
+        let (mut heard, mut is_over) = (began, false);
         loop {
-            if let Some((status, at)) = ended
-                && (open == 0 || at.elapsed() > OUTPUT_GRACE)
+            if let Some(status) = ended
+                && (open == 0 || is_over)
             {
                 if open > 0 {
                     kill_group(group);
@@ -259,7 +261,14 @@ impl Children {
                     tail: tail.into(),
                 });
             }
-            match events.recv_timeout(LOOK_EVERY) {
+            let event = events.recv_timeout(LOOK_EVERY);
+            // Lines that were said and not taken yet do not count as silence, however long taking one lasts.
+            match &event {
+                Ok(_) => heard = Instant::now(),
+                Err(_) => is_over = heard.elapsed() > OUTPUT_GRACE,
+            }
+            is_over |= Instant::now() >= deadline;
+            match event {
                 Ok(ChildEvent::Line { from_stdout, text }) => {
                     if from_stdout && secret_stdout {
                         continue;
@@ -285,7 +294,7 @@ impl Children {
                         what: format!("waiting for {}", argv[0]),
                         source,
                     })?;
-                    ended = Some((status, Instant::now()));
+                    ended = Some(status);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
@@ -377,6 +386,27 @@ mod tests {
             "{:?}",
             output.tail
         );
+    }
+
+    /// Seen on a busy machine: `systemctl show` had said its lines, and the unit counted as not there.
+    #[test]
+    fn output_that_is_taken_slowly_is_whole() {
+        let slow = |_: &str| thread::sleep(Duration::from_millis(15));
+        let job = Job {
+            on_line: Some(&slow),
+            ..Job::quick(&["seq", "100"], 30)
+        };
+        let output = Children::default().run(&Host::real(), job).unwrap();
+        assert_eq!(output.text().lines().count(), 100);
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_output_open_is_not_waited_for() {
+        let began = Instant::now();
+        let job = Job::quick(&["sh", "-c", "echo said; setsid sleep 30 &"], 60);
+        let output = Children::default().run(&Host::real(), job).unwrap();
+        assert_eq!(output.tail, ["said"]);
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[test]

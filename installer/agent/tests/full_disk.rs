@@ -107,17 +107,7 @@ impl Drop for Machine {
 }
 
 fn start(run: &str, number: u64) -> RunStart {
-    RunStart {
-        run: run.parse().unwrap(),
-        number: Some(number),
-        command: "install".into(),
-        owner: "ann@desk".into(),
-        at_ms: 0,
-        cluster: "ship".into(),
-        continues: None,
-        takes_back: vec![],
-        bundle: None,
-    }
+    RunStart::new(run.parse().unwrap(), number, "install", "ship")
 }
 
 fn directory(n: usize) -> Action {

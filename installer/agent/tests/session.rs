@@ -89,17 +89,8 @@ impl Operator {
     fn begin(&self, run: &str) {
         self.lease(run).unwrap();
         let own: Ownership = self.ask(&Request::Ownership).unwrap();
-        let start = RunStart {
-            run: run.parse().unwrap(),
-            number: Some(own.runs.iter().filter_map(|r| r.start.number).max().unwrap_or(0) + 1),
-            command: "install".into(),
-            owner: "ann@desk".into(),
-            at_ms: 0,
-            cluster: "ship".into(),
-            continues: None,
-            takes_back: vec![],
-            bundle: None,
-        };
+        let number = own.runs.iter().filter_map(|r| r.start.number).max().unwrap_or(0) + 1;
+        let start = RunStart::new(run.parse().unwrap(), number, "install", "ship");
         self.ask::<()>(&Request::StartRun { start, record: None }).unwrap();
     }
 

@@ -77,17 +77,7 @@ impl Machine {
         self.lease(run);
         let own = self.agent.ownership().unwrap();
         let number = own.runs.iter().filter_map(|r| r.start.number).max().unwrap_or(0) + 1;
-        let start = RunStart {
-            run: run.parse().unwrap(),
-            number: Some(number),
-            command: "install".into(),
-            owner: "ann@desk".into(),
-            at_ms: 0,
-            cluster: "ship".into(),
-            continues: None,
-            takes_back: vec![],
-            bundle: None,
-        };
+        let start = RunStart::new(run.parse().unwrap(), number, "install", "ship");
         self.agent.start_run(&start, None).unwrap();
     }
 

@@ -126,15 +126,9 @@ mod tests {
     fn run(number: u64, hours_ago: u64) -> FleetRun {
         FleetRun {
             start: RunStart {
-                run: format!("id-{number}").parse().unwrap(),
-                number: Some(number),
-                command: "install".to_owned(),
                 owner: "ann@desk".to_owned(),
                 at_ms: NOW - hours_ago * HOUR,
-                cluster: "ship".to_owned(),
-                continues: None,
-                takes_back: vec![],
-                bundle: None,
+                ..RunStart::new(format!("id-{number}").parse().unwrap(), number, "install", "ship")
             },
             number,
             outcome: None,

@@ -126,6 +126,23 @@ pub struct RunStart {
     pub bundle: Option<String>,
 }
 
+impl RunStart {
+    /// Returns the start of a run that nobody is named for, that goes on with no other and takes none back, and that has no bundle.
+    pub fn new(run: RunId, number: u64, command: &str, cluster: &str) -> Self {
+        Self {
+            run,
+            number: Some(number),
+            command: command.to_owned(),
+            owner: String::new(),
+            at_ms: 0,
+            cluster: cluster.to_owned(),
+            continues: None,
+            takes_back: vec![],
+            bundle: None,
+        }
+    }
+}
+
 /// Identity of a file's state, so that a later check need not hash it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {

@@ -264,15 +264,9 @@ mod tests {
 
     fn start(run: &str, number: Option<u64>, command: &str, continues: Option<u64>) -> RunStart {
         RunStart {
-            run: run.parse().unwrap(),
             number,
-            command: command.to_owned(),
-            owner: "ann@desk".to_owned(),
-            at_ms: 0,
-            cluster: "ship".to_owned(),
             continues,
-            takes_back: vec![],
-            bundle: None,
+            ..RunStart::new(run.parse().unwrap(), 0, command, "ship")
         }
     }
 

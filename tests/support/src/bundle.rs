@@ -34,12 +34,13 @@ const OTHER_IMAGES: [&str; 7] = [
     "nginx",
 ];
 
-fn program(name: &str, version: &str) -> String {
-    match name {
+fn program(name: &str, version: &str, build: u32) -> String {
+    let text = match name {
         "kubeadm" => include_str!("programs/kubeadm.sh").to_owned(),
         "ctr" => include_str!("programs/ctr.sh").to_owned(),
         other => format!("#!/bin/sh\necho this is {other} {version}\n"),
-    }
+    };
+    format!("{text}# build {build}\n")
 }
 
 /// The Kubernetes version of a bundle when no other is asked for.
@@ -47,6 +48,11 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
+    write_build(output, version, 1)
+}
+
+/// The same; each build of a version has programs of its own.
+pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -60,7 +66,7 @@ pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
     let mut binaries = Vec::new();
     let places = PROGRAMS.iter().map(|p| (p, BinaryPlace::Bin));
     for (name, place) in places.chain(PLUGINS.iter().map(|p| (p, BinaryPlace::Cni))) {
-        let text = program(name, version);
+        let text = program(name, version, build);
         binaries.push(Binary {
             name: (*name).to_owned(),
             component: (*name).to_owned(),

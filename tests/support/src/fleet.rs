@@ -3,7 +3,7 @@
 
 use crate::cluster::World;
 use crate::machine::{Machine, memory_dir, write_program};
-use crate::pipes::{Agent, Agents, FileLimit, Pipes, lock};
+use crate::pipes::{Agent, Agents, FileLimit, Pipes, Way, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
 use landfall_core::cluster_record::ClusterUid;
@@ -42,6 +42,7 @@ struct Inner {
     agents: Agents,
     limits: Mutex<BTreeMap<NodeName, FileLimit>>,
     unreachable: Mutex<BTreeSet<NodeName>>,
+    delays: Mutex<BTreeMap<NodeName, Duration>>,
 }
 
 impl Fleet {
@@ -78,6 +79,7 @@ impl Fleet {
             agents: Agents::default(),
             limits: Mutex::default(),
             unreachable: Mutex::default(),
+            delays: Mutex::default(),
         })))
     }
 
@@ -169,6 +171,15 @@ impl Fleet {
         } else {
             set.remove(name);
         }
+    }
+
+    /// Makes a machine slow: whatever is sent to it from now on arrives so much later. `None` makes it as fast as the others again.
+    pub fn set_slow(&self, name: &NodeName, delay: Option<Duration>) {
+        let mut delays = lock(&self.0.delays);
+        match delay {
+            Some(delay) => delays.insert(name.clone(), delay),
+            None => delays.remove(name),
+        };
     }
 
     /// Kills the agents of a machine at once.
@@ -271,7 +282,10 @@ impl Connector for Inner {
         let Some(machine) = machine.filter(|_| !lost) else {
             return Err(Diagnosis::new(Code::Unreachable, "the machine does not answer"));
         };
-        let limit = lock(&self.limits).get(&node.name).copied();
-        Ok(Box::new(Pipes::new(&node.name, machine.root(), limit, &self.agents)))
+        let way = Way {
+            limit: lock(&self.limits).get(&node.name).copied(),
+            delay: lock(&self.delays).get(&node.name).copied().unwrap_or_default(),
+        };
+        Ok(Box::new(Pipes::new(&node.name, machine.root(), way, &self.agents)))
     }
 }

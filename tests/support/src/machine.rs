@@ -51,6 +51,21 @@ const DIRECTORIES: [&str; 19] = [
     "var/log",
 ];
 
+/// Files that no run may touch, with what is in them.
+pub(crate) fn foreign(name: &str) -> [(&'static str, String); 5] {
+    let id: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+    [
+        ("etc/hostname", format!("{name}\n")),
+        ("etc/machine-id", format!("{id:0>32}\n")),
+        ("usr/local/bin/other", "not ours".to_owned()),
+        ("var/lib/other/data", "not ours".to_owned()),
+        (
+            "etc/systemd/system/other.service",
+            "[Service]\nExecStart=/usr/local/bin/other\n".to_owned(),
+        ),
+    ]
+}
+
 /// A machine; the directory goes with it.
 #[derive(Debug)]
 pub struct Machine {
@@ -76,9 +91,14 @@ impl Machine {
             machine.write(&format!("usr/bin/{program}"), "#!/bin/sh\n", 0o755)?;
         }
         machine.write("proc/modules", "overlay 1 0 - Live 0x0\n", 0o444)?;
-        machine.write("etc/hostname", &format!("{name}\n"), 0o644)?;
-        let id: String = name.bytes().map(|b| format!("{b:02x}")).collect();
-        machine.write("etc/machine-id", &format!("{id:0>32}\n"), 0o444)?;
+        for (path, text) in foreign(name) {
+            let mode = match path {
+                "usr/local/bin/other" => 0o755,
+                "var/lib/other/data" => 0o600,
+                _ => 0o644,
+            };
+            machine.write(path, &text, mode)?;
+        }
         machine.write("etc/resolv.conf", "", 0o644)?;
         // Every second hosts file has no newline at its end.
         let hosts = if name.ends_with('1') {
@@ -89,16 +109,9 @@ impl Machine {
         machine.write("etc/hosts", hosts, 0o664)?;
         // A program that the bundle replaces, so that prior content is at stake.
         machine.write("usr/local/bin/runc", "#!/bin/sh\necho old\n", 0o750)?;
-        machine.write("usr/local/bin/other", "not ours", 0o755)?;
-        machine.write("var/lib/other/data", "not ours", 0o600)?;
         symlink(
             "/etc/systemd/system/other.service",
             machine.at("etc/systemd/system/multi-user.target.wants/other.service"),
-        )?;
-        machine.write(
-            "etc/systemd/system/other.service",
-            "[Service]\nExecStart=/usr/local/bin/other\n",
-            0o644,
         )?;
         machine.write("usr/bin/systemctl", SYSTEMCTL, 0o755)?;
         Ok(machine)

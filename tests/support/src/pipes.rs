@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// Environment variable by which a node's agent is told how long a file may get, in bytes, before the kernel kills it.
 pub const FILE_LIMIT: &str = "LANDFALL_SIM_FILE_LIMIT";
@@ -21,6 +23,14 @@ pub const FULL_DISK: &str = "LANDFALL_SIM_FULL_DISK";
 pub(crate) struct FileLimit {
     pub(crate) bytes: u64,
     pub(crate) full_disk: bool,
+}
+
+/// What is special about a machine and the connection to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    pub(crate) limit: Option<FileLimit>,
+    /// How long each write to the machine takes.
+    pub(crate) delay: Duration,
 }
 
 /// The way to an agent's standard input; taken away when the connection ends.
@@ -46,17 +56,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Pipes {
     name: NodeName,
     root: String,
-    limit: Option<FileLimit>,
+    way: Way,
     agents: Agents,
     lines: Vec<Line>,
 }
 
 impl Pipes {
-    pub(crate) fn new(name: &NodeName, root: &Path, limit: Option<FileLimit>, agents: &Agents) -> Self {
+    pub(crate) fn new(name: &NodeName, root: &Path, way: Way, agents: &Agents) -> Self {
         Self {
             name: name.clone(),
             root: root.display().to_string(),
-            limit,
+            way,
             agents: Arc::clone(agents),
             lines: Vec::new(),
         }
@@ -73,7 +83,7 @@ impl Pipes {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if let Some(limit) = self.limit {
+        if let Some(limit) = self.way.limit {
             shell.env(FILE_LIMIT, limit.bytes.to_string());
             if limit.full_disk {
                 shell.env(FULL_DISK, "1");
@@ -96,7 +106,7 @@ impl Pipes {
             Box::new(Ended(child))
         };
         Ok(RemoteChild {
-            stdin: Box::new(Input(line)),
+            stdin: Box::new(Input(line, self.way.delay)),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
             exit,
@@ -123,11 +133,14 @@ impl Transport for Pipes {
     }
 }
 
-/// The writing end of a line; broken once the line is taken away, closed when it is dropped.
-struct Input(Line);
+/// The writing end of a line, with how long each write takes; broken once the line is taken away, closed when it is dropped.
+struct Input(Line, Duration);
 
 impl Write for Input {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.1.is_zero() {
+            thread::sleep(self.1);
+        }
         match lock(&self.0).as_mut() {
             Some(pipe) => pipe.write(bytes),
             None => Err(ErrorKind::BrokenPipe.into()),

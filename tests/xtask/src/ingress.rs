@@ -164,7 +164,7 @@ pub fn proof_program() -> Result<PathBuf> {
 }
 
 /// Builds programs; cargo itself names their files.
-fn programs(arguments: &[&str]) -> Result<Vec<PathBuf>> {
+pub fn programs(arguments: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new("cargo");
     cargo.args([
         "build",
@@ -177,7 +177,7 @@ fn programs(arguments: &[&str]) -> Result<Vec<PathBuf>> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()?;
-    ensure!(output.status.success(), "the proxy and its proofs do not build");
+    ensure!(output.status.success(), "cargo build of {arguments:?} failed");
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(messages
@@ -185,7 +185,8 @@ fn programs(arguments: &[&str]) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-fn named(programs: &[PathBuf], name: &str) -> Result<PathBuf> {
+/// Returns the program of that name.
+pub fn named(programs: &[PathBuf], name: &str) -> Result<PathBuf> {
     let is = |path: &&PathBuf| path.file_name().is_some_and(|file| file == name);
     programs
         .iter()

@@ -3,6 +3,7 @@
 mod artifacts;
 mod bench;
 mod check;
+mod crash;
 mod dag;
 mod demo;
 mod ingress;
@@ -30,7 +31,7 @@ struct Args {
 enum Command {
     /// Everything CI checks; the last line is `N passed, N failed, N skipped`.
     Test {
-        /// Also what takes long, about an hour: more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
+        /// Also what takes long, some hours: every crash of an install, more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
         #[arg(long)]
         full: bool,
         /// One section alone, by its name in the output: `lab`, `tests`, …
@@ -53,6 +54,8 @@ enum Command {
     Bench(bench::Bench),
     /// Sends requests through the ingress proxy while endpoints and routes change; the last line is one JSON object.
     Soak(ingress::Soak),
+    /// Plays the simulation's installs that are killed, cut off or disturbed otherwise; the last line is one JSON object.
+    Crash(crash::Crash),
     /// Plays seeded schedules of API events, pods and clients through the ingress proxy's decisions, on a clock of their own.
     Simulate(ingress::Simulate),
     /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
@@ -75,6 +78,7 @@ fn main() -> Result<ExitCode> {
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),
+        Command::Crash(command) => crash::run(&command),
         Command::Simulate(command) => ingress::simulate(&command),
         Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
         Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
 
-use crate::{artifacts, dag, ingress, oracle};
+use crate::{artifacts, crash, dag, ingress, oracle};
 use anyhow::{Result, ensure};
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -76,6 +76,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     if full {
         suite.section("ingress proxy, long", long_tests);
         suite.section("soak", || ingress::soak_loses_nothing().map(Count::of));
+        suite.section("crashes", || crash::every_place().map(Count::of));
     }
     suite.section("lab", lab);
     let Suite { only, names, total } = suite;

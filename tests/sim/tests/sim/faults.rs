@@ -1,12 +1,11 @@
-//! Faults of machines other than killed agents, and what the model makes of what never may happen.
+//! Faults of machines other than killed agents.
 
-use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::name::NodeName;
 use landfall_engine::run::UndoCommand;
-use std::process::Command;
-use std::sync::Arc;
+use landfall_test_sim::scene::{Listener, Scene};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -68,37 +67,36 @@ fn a_full_disk_fails_a_step_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn what_never_may_happen_to_a_cluster_is_seen() {
-    let scene = Scene::new(3, 0);
+fn another_bundle_of_the_same_version_is_taken_node_after_node_and_can_be_taken_back() {
+    let mut scene = Scene::new(3, 1);
     scene.must_work(&scene.install("100-a"), "install");
-    let ask = |node: &str, words: &[&str]| {
-        let program = scene.fleet.machine(&name(node)).unwrap().at("sim/ask");
-        let output = Command::new(program).args(words).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let list = ask("cp-1", &["exec", "etcd-of-cp-1", "etcdctl", "member", "list"]);
-    let members: serde_json::Value = serde_json::from_str(&list).unwrap();
-    let id = members["members"][2]["ID"].as_u64().unwrap();
-    ask(
-        "cp-1",
-        &[
-            "exec",
-            "etcd-of-cp-1",
-            "etcdctl",
-            "member",
-            "remove",
-            &format!("{id:x}"),
-        ],
-    );
-    ask("cp-2", &["found"]);
-    ask("cp-3", &["etcd-add"]);
-    let seen = scene.fleet.world().violations();
-    for wanted in [
-        "the healthy etcd member cp-3 was removed from a cluster that stays",
-        "cp-2 founds a cluster while cp-1, cp-3 have one",
-        "a founding on cp-2 without an intent in its journal",
-        "a join of etcd on cp-3 without an intent in its journal",
-    ] {
-        assert!(seen.iter().any(|v| v == wanted), "{wanted}: {seen:#?}");
+    let (installed, seen) = (scene.fleet.trees().unwrap(), scene.seen());
+    scene.bundle = scene.rebuilt_bundle();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let order = Arc::clone(&said);
+    let listener = Listener(move |event: &Event| match &event.kind {
+        EventKind::StepStarted { step, .. } if step.as_str().starts_with("unit/kubelet/") => {
+            order.lock().unwrap().push((event.node.clone(), "restarts"));
+        }
+        EventKind::StepFinished { step, .. } if step.as_str().starts_with("node-ready-again/") => {
+            let node = step.as_str().rsplit('/').next().and_then(|n| n.parse().ok());
+            order.lock().unwrap().push((node, "is ready again"));
+        }
+        _ => {}
+    });
+    let second = scene.install_heard("200-b", Arc::new(listener));
+    scene.must_work(&second, "another bundle");
+    assert!(second.changes > 0);
+    assert_eq!(scene.seen(), seen, "nobody left");
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.len(), 8, "{said:?}");
+    for pair in said.chunks(2) {
+        let is_pair = pair[0].0 == pair[1].0 && (pair[0].1, pair[1].1) == ("restarts", "is ready again");
+        assert!(is_pair, "one node after another: {said:?}");
     }
+    assert_eq!(scene.install("300-c").changes, 0);
+    scene.must_work(&scene.undo("400-d", UndoCommand::Rollback), "rollback");
+    scene.must_be_installed_as(&installed, "rollback");
+    scene.must_work(&scene.undo("500-e", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
 }

@@ -1,10 +1,10 @@
 //! Journals with damaged lines: who meets one says what to do, and after the repair every command goes its way.
 
-use crate::scene::{Scene, null_sink};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::journal::EntryState;
 use landfall_core::name::NodeName;
 use landfall_engine::run::{self, Outcome, UndoCommand, Until};
+use landfall_test_sim::scene::{Scene, null_sink};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()

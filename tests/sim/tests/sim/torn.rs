@@ -82,17 +82,7 @@ fn left(undone: bool) -> Left {
     let machine = Machine::new("cp-1").unwrap();
     let before = machine.tree().unwrap();
     let agent = agent_on(&machine);
-    let start = RunStart {
-        run: "100-a".parse().unwrap(),
-        number: Some(1),
-        command: "install".to_owned(),
-        owner: "ann@desk".to_owned(),
-        at_ms: 0,
-        cluster: "ship".to_owned(),
-        continues: None,
-        takes_back: vec![],
-        bundle: None,
-    };
+    let start = RunStart::new("100-a".parse().unwrap(), 1, "install", "ship");
     agent.start_run(&start, None).unwrap();
     for step in steps() {
         assert!(interpret::run_step(&agent, &step, &|_| {}).unwrap().changed);

@@ -1,6 +1,5 @@
 //! Runs that nothing disturbs.
 
-use crate::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::INSTALL;
@@ -14,6 +13,7 @@ use landfall_engine::execute::Executor;
 use landfall_engine::fleet;
 use landfall_engine::run::UndoCommand;
 use landfall_engine::session::AgentPlace;
+use landfall_test_sim::scene::{Listener, Scene, VARIES};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -164,17 +164,7 @@ fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn Even
     let (sessions, errors) = fleet::connect(&members, AgentPlace::Member, &context, &emitter);
     assert!(errors.is_empty(), "{errors:?}");
     fleet::lease(&sessions, INSTALL, "ship", &context).unwrap();
-    let start = RunStart {
-        run: context.run.clone(),
-        number: Some(1),
-        command: INSTALL.to_owned(),
-        owner: context.owner.clone(),
-        at_ms: context.at_ms,
-        cluster: "ship".to_owned(),
-        continues: None,
-        takes_back: vec![],
-        bundle: None,
-    };
+    let start = RunStart::new(context.run.clone(), 1, INSTALL, "ship");
     let request = Request::StartRun { start, record: None };
     fleet::ask_all::<()>(&sessions, |_| request.clone()).unwrap();
     let executor = Executor {

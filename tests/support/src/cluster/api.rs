@@ -4,7 +4,6 @@
 use super::objects::{Apply, Refusal};
 use super::workloads::matches;
 use super::{Inner, State, World};
-use crate::pipes::lock;
 use anyhow::Result;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -66,7 +65,7 @@ async fn answer(
         body: &body,
     };
     let result = match world.upgrade() {
-        Some(inner) => lock(&inner.state).api(&ca, &asked),
+        Some(inner) => inner.state().api(&ca, &asked),
         None => Err((503, "the test is over".to_owned())),
     };
     let (status, value) = result.unwrap_or_else(|(code, message)| (code, failure(code, &message)));
@@ -194,8 +193,11 @@ impl State {
             Method::DELETE => {
                 let there = found(self).ok_or_else(missing)?;
                 if resource == "nodes" {
-                    self.judge_removal(at, &there, &name);
+                    self.may_remove_node(at, &there, &name);
+                } else {
+                    self.may_delete(&there, &format!("{resource} {name}"));
                 }
+                self.must_be_intended_somewhere("an object was deleted");
                 self.clusters[at]
                     .store
                     .delete(&resource, &namespace, &name)
@@ -203,22 +205,6 @@ impl State {
                 Ok((200, there))
             }
             _ => Err((405, format!("{} is not modelled", asked.method))),
-        }
-    }
-
-    /// A Node that is Ready may only go when its machine's join was interrupted, is taken back, or the test wants it to. A control plane
-    /// that is no member of etcd has not joined whole, and its kubelet joins anew with it.
-    fn judge_removal(&mut self, at: usize, node: &Value, name: &str) {
-        let (machine, state) = (self.named(name), &*self);
-        let under_way = machine.is_some_and(|(n, _)| state.is_under_way(n));
-        let configured = machine
-            .map(|(_, m)| m.text(landfall_core::layout::KUBEADM_CONFIG))
-            .unwrap_or_default();
-        let joins_etcd = configured.contains("localAPIEndpoint");
-        let is_member = self.clusters[at].members.iter().any(|m| m.name == name);
-        let half = joins_etcd && !is_member;
-        if super::workloads::is_ready(node) && !under_way && !half && !self.leaving.contains(name) {
-            self.violate(format!("the Ready Node {name} was removed from a cluster that stays"));
         }
     }
 
@@ -267,6 +253,9 @@ impl State {
             dry_run,
             number,
         };
+        if !dry_run {
+            self.must_be_intended_somewhere("an object was applied");
+        }
         let (value, new) = self.clusters[at].store.apply(&request)?;
         Ok((if new { 201 } else { 200 }, value))
     }

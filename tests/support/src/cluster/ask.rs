@@ -12,6 +12,7 @@
 
 use super::{State, World};
 use landfall_core::name::NodeName;
+use landfall_core::plan::key::StepKind;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -65,7 +66,12 @@ impl World {
         let point = if word == "point" { argument } else { word };
         self.pass_point(node, point, super::When::Before);
         let answer = match word {
-            "point" => Answer::said(String::new()),
+            "point" => {
+                if point == "import" {
+                    self.state().must_be_intended(node, "an import", &[StepKind::Images]);
+                }
+                Answer::said(String::new())
+            }
             "found" => self.found(node),
             _ => {
                 let mut state = self.state();

@@ -1,14 +1,10 @@
 //! etcd: members, quorum, and `etcdctl` as far as it is asked.
 
-use super::State;
 use super::ask::Answer;
+use super::{ETCD_DATA, ETCD_STOPPED, Law, State};
 use landfall_core::name::NodeName;
+use landfall_core::plan::key::StepKind;
 use serde_json::json;
-
-/// Where a member keeps its id; wiping etcd's data takes it away.
-pub(super) const DATA: &str = "/var/lib/etcd/member/id";
-/// A mark that keeps etcd's container down, for tests.
-pub(super) const STOPPED: &str = "/sim/etcd-stopped";
 
 /// An entry of etcd's membership.
 #[derive(Debug, Clone)]
@@ -25,12 +21,15 @@ impl State {
     pub(super) fn runs_etcd(&self, node: &NodeName) -> bool {
         let machine = self.machine(node);
         self.runs(node, "kubelet.service")
-            && machine.is_some_and(|m| m.has("/etc/kubernetes/manifests/etcd.yaml") && m.has(DATA) && !m.has(STOPPED))
+            && machine.is_some_and(|m| {
+                m.has("/etc/kubernetes/manifests/etcd.yaml") && m.has(ETCD_DATA) && !m.has(ETCD_STOPPED)
+            })
     }
 
     pub(super) fn is_healthy(&self, member: &Member) -> bool {
-        self.named(&member.name)
-            .is_some_and(|(node, machine)| self.runs_etcd(node) && machine.text(DATA).trim() == member.id.to_string())
+        self.named(&member.name).is_some_and(|(node, machine)| {
+            self.runs_etcd(node) && machine.text(ETCD_DATA).trim() == member.id.to_string()
+        })
     }
 
     pub(super) fn has_quorum(&self, at: usize) -> bool {
@@ -41,13 +40,14 @@ impl State {
 
     /// Adds a member that does not vote yet, as kubeadm does.
     pub(super) fn add_member(&mut self, node: &NodeName) -> Answer {
-        self.must_be_intended(node, "a join of etcd");
+        self.must_be_intended(node, "a join of etcd", &[StepKind::JoinControlPlane]);
         let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
             return Answer::failed("error execution phase etcd-join: etcdserver: request timed out");
         };
         let pending = self.clusters[at].members.iter().find(|m| m.learner).cloned();
         if let Some(pending) = pending {
-            self.violate(format!("{node} joins etcd while {} has not joined yet", pending.name));
+            let what = format!("{node} joins while {} has not joined yet", pending.name);
+            self.violate(Law::Joins, what);
             return Answer::failed("etcdserver: too many learner members in cluster");
         }
         if let Some(sick) = self.clusters[at].members.iter().find(|m| !self.is_healthy(m)) {
@@ -140,14 +140,13 @@ impl State {
             // What etcd's strict reconfiguration check says.
             return Answer::failed("Error: etcdserver: unhealthy cluster");
         }
+        self.must_be_intended_somewhere("an etcd member was removed");
         let interrupted = self
             .named(&member.name)
             .is_some_and(|(node, _)| self.is_under_way(node));
         if self.is_healthy(&member) && !interrupted && !self.leaving.contains(&member.name) {
-            self.violate(format!(
-                "the healthy etcd member {} was removed from a cluster that stays",
-                member.name
-            ));
+            let what = format!("the healthy etcd member {} was removed", member.name);
+            self.violate(Law::Ours, what);
         }
         self.clusters[at].members.remove(index);
         Answer::said(format!("Member {id:x} removed from cluster\n"))

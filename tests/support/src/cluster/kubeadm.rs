@@ -1,12 +1,14 @@
 //! What kubeadm and the kubelets that it starts do to a cluster. The script `programs/kubeadm.sh` asks for each of it, and leaves files.
 
+use super::ETCD_DATA;
 use super::ask::Answer;
 use super::authority::Authority;
-use super::etcd::{DATA, Member};
+use super::etcd::Member;
 use super::objects::Store;
 use super::{Cluster, State, World};
 use landfall_core::layout;
 use landfall_core::name::NodeName;
+use landfall_core::plan::key::StepKind;
 use landfall_core::spec::Cidr;
 use serde_json::{Value, json};
 
@@ -18,18 +20,11 @@ impl World {
     /// Founds a cluster: `kubeadm init` up to the point where etcd has its first data.
     pub(super) fn found(&self, node: &NodeName) -> Answer {
         let mut state = self.state();
-        state.must_be_intended(node, "a founding");
+        state.must_be_intended(node, "a founding", &[StepKind::Init]);
         state.forget_gone();
-        let standing: Vec<String> = state
-            .machines
-            .iter()
-            .filter(|(n, m)| *n != node && m.has(DATA) && !state.off.contains(*n))
-            .map(|(n, _)| n.to_string())
-            .collect();
-        if !standing.is_empty() {
-            let text = format!("{node} founds a cluster while {} have one", standing.join(", "));
-            state.violate(text);
-        }
+        state.may_found(node);
+        // Who may leave was said of the cluster before.
+        state.leaving.clear();
         let Some(ca) = state.ca_of(node) else {
             return Answer::failed("no certificate authority");
         };
@@ -124,7 +119,7 @@ impl State {
     fn forget_gone(&mut self) {
         let gone = |state: &Self, at: usize| {
             let here = |m: &Member| {
-                let data = state.named(&m.name).map(|(_, machine)| machine.text(DATA));
+                let data = state.named(&m.name).map(|(_, machine)| machine.text(ETCD_DATA));
                 data.is_some_and(|text| text.trim() == m.id.to_string())
             };
             !state.clusters[at].members.iter().any(here)
@@ -138,7 +133,7 @@ impl State {
 
     /// Makes a certificate authority; prints `ca.crt`.
     pub(super) fn make_authority(&mut self, node: &NodeName) -> Answer {
-        self.must_be_intended(node, "a certificate authority");
+        self.must_be_intended(node, "a certificate authority", &[StepKind::Certificates]);
         let number = self.number();
         match Authority::new(number) {
             Ok(authority) => {
@@ -158,6 +153,7 @@ impl State {
 
     /// Signs a credential by which nodes join.
     pub(super) fn credential(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "a join credential", &[StepKind::JoinCredential]);
         let number = self.number();
         let Some((ca, authority)) = self.authority(node) else {
             return Answer::failed("no certificate authority");
@@ -178,7 +174,7 @@ impl State {
 
     /// A kubelet asks for its certificate by the join credential, and registers; prints kubelet.conf.
     pub(super) fn join_kubelet(&mut self, node: &NodeName) -> Answer {
-        self.must_be_intended(node, "a join");
+        self.must_be_intended(node, "a join", &[StepKind::JoinKubelet, StepKind::JoinWorker]);
         let Some(at) = self.way_to_api(node).filter(|at| self.has_quorum(*at)) else {
             return Answer::failed(
                 "error execution phase kubelet-start: couldn't validate the identity of the API Server",
@@ -239,6 +235,7 @@ impl State {
 
     /// Marks a Node as control plane, with the taint that kubeadm's configuration does not take away.
     pub(super) fn mark_control_plane(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "a marking", &[StepKind::Init, StepKind::FinishControlPlane]);
         let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
             return Answer::failed("error execution phase mark-control-plane: etcdserver: request timed out");
         };

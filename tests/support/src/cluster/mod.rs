@@ -3,13 +3,14 @@
 //! real one. Views of it: an HTTPS API server on loopback for each cluster ([`api`]), and a socket by which the programs of a machine
 //! (kubeadm, ctr, the agent's network) ask it ([`ask`]).
 //!
-//! What must never happen is looked for at every question and kept in a list: see [`World::violations`].
+//! What must never happen ([`Law`]) is looked for at every question and kept in a list: see [`World::violations`].
 
 mod api;
 mod ask;
 mod authority;
 mod etcd;
 mod kubeadm;
+mod laws;
 mod objects;
 mod traffic;
 mod workloads;
@@ -18,16 +19,24 @@ use crate::pipes::lock;
 use anyhow::{Context, Result};
 use authority::Authority;
 use etcd::Member;
-use landfall_core::journal::{EntryState, Ownership, parse_journal, replay};
+use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
+pub use laws::{Law, Violation};
 use objects::Store;
+use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::AbortHandle;
+
+/// Where a member keeps its id; wiping etcd's data takes it away.
+const ETCD_DATA: &str = "/var/lib/etcd/member/id";
+/// A mark that keeps etcd's container down, for tests.
+const ETCD_STOPPED: &str = "/sim/etcd-stopped";
 
 /// The clusters of a fleet. Cloning gives a second handle.
 #[derive(Debug, Clone)]
@@ -37,9 +46,19 @@ pub struct World(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     points: Mutex<Vec<Point>>,
+    passed: Mutex<BTreeSet<(NodeName, String)>>,
     runtime: tokio::runtime::Handle,
     // Dropping it ends the runtime's thread, and with it every API server.
     _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = lock(&self.state);
+        // The machines' files may have changed since.
+        state.pods.borrow_mut().clear();
+        state
+    }
 }
 
 /// When something happens at a named point: just before a question is answered, or after.
@@ -103,7 +122,9 @@ struct State {
     /// Join credentials: when they end, and whose they are.
     credentials: BTreeMap<String, (u64, String)>,
     leaving: BTreeSet<String>,
-    violations: Vec<String>,
+    violations: Vec<Violation>,
+    /// Pods of each cluster, since the model was asked.
+    pods: RefCell<BTreeMap<usize, Arc<[Value]>>>,
 }
 
 /// A cluster: everything that etcd holds, and its members.
@@ -152,17 +173,18 @@ impl World {
         Ok(Self(Arc::new(Inner {
             state: Mutex::new(state),
             points: Mutex::default(),
+            passed: Mutex::default(),
             runtime: handle,
             _stop: stop,
         })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.0.state)
+        self.0.state()
     }
 
     /// Returns what happened that never may.
-    pub fn violations(&self) -> Vec<String> {
+    pub fn violations(&self) -> Vec<Violation> {
         let mut state = self.state();
         state.check();
         state.violations.clone()
@@ -202,7 +224,18 @@ impl World {
         });
     }
 
+    /// Forgets what was to be done at points that nobody came to.
+    pub fn forget_points(&self) {
+        lock(&self.0.points).clear();
+    }
+
+    /// Returns the named points that machines' programs came to since the model started.
+    pub fn points_passed(&self) -> Vec<(NodeName, String)> {
+        lock(&self.0.passed).iter().cloned().collect()
+    }
+
     fn pass_point(&self, node: &NodeName, word: &str, when: When) {
+        lock(&self.0.passed).insert((node.clone(), word.to_owned()));
         let due: Vec<Point> = {
             let mut points = lock(&self.0.points);
             let is_due = |p: &mut Point| p.when == when && p.word == word && &p.node == node;
@@ -219,7 +252,7 @@ impl World {
     }
 
     /// Returns an object of the API as it is; `resource` is `group/plural`, without group `plural`.
-    pub fn object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Option<serde_json::Value> {
+    pub fn object(&self, from: &NodeName, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let state = self.state();
         let at = state.cluster_of(from)?;
         state.read_all(at, resource).into_iter().find(|o| {
@@ -241,7 +274,7 @@ impl World {
     /// Kills etcd on a machine without anything else: its container does not come back.
     pub fn stop_etcd(&self, node: &NodeName, stopped: bool) -> Result<()> {
         let state = self.state();
-        let mark = state.machine(node).context("no such machine")?.at(etcd::STOPPED);
+        let mark = state.machine(node).context("no such machine")?.at(ETCD_STOPPED);
         if stopped {
             std::fs::write(mark, "")?;
         } else {
@@ -268,12 +301,6 @@ impl State {
 
     fn named(&self, name: &str) -> Option<(&NodeName, &Place)> {
         self.machines.iter().find(|(n, _)| n.as_str() == name)
-    }
-
-    fn violate(&mut self, text: String) {
-        if !self.violations.contains(&text) {
-            self.violations.push(text);
-        }
     }
 
     /// Says whether a unit runs on a machine that is on.
@@ -304,18 +331,6 @@ impl State {
             && self.cluster_of(node) == Some(at)
     }
 
-    /// Says whether some entry of a machine's journal is on its way: intended and not done, or being taken back.
-    fn is_under_way(&self, node: &NodeName) -> bool {
-        let journal = self.machine(node).and_then(Place::journal);
-        journal.is_some_and(|own| own.entries.iter().any(|e| e.state != EntryState::Owned))
-    }
-
-    fn must_be_intended(&mut self, node: &NodeName, what: &str) {
-        if !self.is_under_way(node) {
-            self.violate(format!("{what} on {node} without an intent in its journal"));
-        }
-    }
-
     fn seen(&self, at: usize) -> Seen {
         let members = &self.clusters[at].members;
         let nodes = self.read_all(at, "nodes").into_iter().map(|node| {
@@ -326,28 +341,6 @@ impl State {
             members: members.iter().map(|m| (m.name.clone(), self.is_healthy(m))).collect(),
             nodes: nodes.collect(),
             quorum: self.has_quorum(at),
-        }
-    }
-
-    /// Looks for what must never be: a cluster with members that live and without a quorum, though no test took a machine or an etcd away.
-    fn check(&mut self) {
-        for at in 0..self.clusters.len() {
-            let members = &self.clusters[at].members;
-            let (living, taken) = members.iter().fold((0, 0), |(living, taken), member| {
-                let named = self.named(&member.name);
-                let is_taken = named.is_some_and(|(n, m)| self.off.contains(n) || m.has(etcd::STOPPED));
-                (
-                    living + usize::from(self.is_healthy(member)),
-                    taken + usize::from(is_taken),
-                )
-            });
-            if living > 0 && taken == 0 && !self.has_quorum(at) {
-                let text = format!(
-                    "etcd has {living} healthy of {} members: below its quorum",
-                    members.len()
-                );
-                self.violate(text);
-            }
         }
     }
 }

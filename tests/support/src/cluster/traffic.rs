@@ -77,7 +77,7 @@ impl State {
 
     fn behind(&self, at: usize, service: &Value) -> ProbeResult {
         let text = |key: &str| service["metadata"][key].as_str().unwrap_or_default();
-        if self.endpoints(at, text("namespace"), text("name")).is_empty() {
+        if !self.has_endpoints(at, text("namespace"), text("name")) {
             return failed("refused");
         }
         let is_sample = service["spec"]["selector"]["app.kubernetes.io/name"] == "nginx";
@@ -91,7 +91,7 @@ impl State {
         }
         let nodes = self.read_all(at, "nodes");
         let is_node = nodes.iter().any(|n| n["status"]["addresses"][0]["address"] == ip);
-        let pods = self.read_all(at, "pods");
+        let pods = self.pods(at);
         let pod_at = |p: &&Value| p["status"]["podIP"] == ip && p["status"]["containerStatuses"][0]["ready"] == true;
         if !is_node {
             return match pods.iter().find(pod_at) {
@@ -143,7 +143,7 @@ impl State {
             .and_then(|s| s["spec"]["clusterIP"].as_str())
             .unwrap_or_default();
         let asked = server.map_or(own, |s| s.trim_end_matches(":53"));
-        if asked != own || self.endpoints(at, "kube-system", "kube-dns").is_empty() {
+        if asked != own || !self.has_endpoints(at, "kube-system", "kube-dns") {
             return failed("timeout");
         }
         let store = &self.clusters[at].store;

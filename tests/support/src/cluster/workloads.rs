@@ -3,6 +3,7 @@
 use super::State;
 use landfall_core::name::NodeName;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Says whether a Node, as read, is Ready.
 pub(super) fn is_ready(node: &Value) -> bool {
@@ -22,7 +23,7 @@ impl State {
         let store = &self.clusters[at].store;
         match resource {
             "nodes" => store.all(resource).map(|node| self.node(at, node)).collect(),
-            "pods" => self.pods(at),
+            "pods" => self.pods(at).to_vec(),
             "discovery.k8s.io/endpointslices" => self.slices(at),
             "apps/daemonsets" | "apps/deployments" => {
                 let pods = self.pods(at);
@@ -72,7 +73,14 @@ impl State {
             .map_or_else(|| "unknown".to_owned(), |v| v.trim().to_owned())
     }
 
-    fn pods(&self, at: usize) -> Vec<Value> {
+    /// Returns all pods. They are worked out once for each question: one about many probes looks at them often.
+    pub(super) fn pods(&self, at: usize) -> Arc<[Value]> {
+        let mut known = self.pods.borrow_mut();
+        let pods = known.entry(at).or_insert_with(|| self.work_out_pods(at).into());
+        Arc::clone(pods)
+    }
+
+    fn work_out_pods(&self, at: usize) -> Vec<Value> {
         let nodes: Vec<Value> = self.read_all(at, "nodes");
         let store = &self.clusters[at].store;
         let mut pods = Vec::new();
@@ -99,36 +107,34 @@ impl State {
     }
 
     fn slices(&self, at: usize) -> Vec<Value> {
-        let pods = self.pods(at);
-        let slice = |service: &Value| {
-            let meta = &service["metadata"];
-            let of = |pod: &&Value| {
-                pod["metadata"]["namespace"] == meta["namespace"]
-                    && matches(&pod["metadata"]["labels"], &service["spec"]["selector"])
-            };
-            let endpoints = pods.iter().filter(of).map(|pod| {
-                json!({ "addresses": [pod["status"]["podIP"]],
-                    "conditions": { "ready": pod["status"]["containerStatuses"][0]["ready"] } })
-            });
-            let endpoints: Vec<Value> = endpoints.collect();
-            json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-                "metadata": { "name": format!("{}-1", meta["name"].as_str().unwrap_or_default()), "namespace": meta["namespace"],
-                    "labels": { "kubernetes.io/service-name": meta["name"] } },
-                "endpoints": endpoints, "ports": service["spec"]["ports"] })
-        };
-        self.clusters[at].store.all("services").map(slice).collect()
+        let services = self.clusters[at].store.all("services");
+        services.map(|service| self.slice(at, service)).collect()
     }
 
-    /// Returns the addresses of ready pods behind a Service.
-    pub(super) fn endpoints(&self, at: usize, namespace: &str, name: &str) -> Vec<String> {
-        let slices = self.slices(at).into_iter().filter(|s| {
-            s["metadata"]["namespace"] == namespace && s["metadata"]["labels"]["kubernetes.io/service-name"] == name
+    fn slice(&self, at: usize, service: &Value) -> Value {
+        let meta = &service["metadata"];
+        let pods = self.pods(at);
+        let of = |pod: &&Value| {
+            pod["metadata"]["namespace"] == meta["namespace"]
+                && matches(&pod["metadata"]["labels"], &service["spec"]["selector"])
+        };
+        let endpoints = pods.iter().filter(of).map(|pod| {
+            json!({ "addresses": [pod["status"]["podIP"]],
+                "conditions": { "ready": pod["status"]["containerStatuses"][0]["ready"] } })
         });
-        let endpoints = slices.flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
-        endpoints
-            .filter(|e| e["conditions"]["ready"] == true)
-            .filter_map(|e| e["addresses"][0].as_str().map(str::to_owned))
-            .collect()
+        let endpoints: Vec<Value> = endpoints.collect();
+        json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "name": format!("{}-1", meta["name"].as_str().unwrap_or_default()), "namespace": meta["namespace"],
+                "labels": { "kubernetes.io/service-name": meta["name"] } },
+            "endpoints": endpoints, "ports": service["spec"]["ports"] })
+    }
+
+    /// Says whether a ready pod is behind a Service.
+    pub(super) fn has_endpoints(&self, at: usize, namespace: &str, name: &str) -> bool {
+        let service = self.clusters[at].store.get("services", namespace, name);
+        let slice = service.map(|service| self.slice(at, service));
+        let endpoints = slice.as_ref().and_then(|s| s["endpoints"].as_array());
+        endpoints.is_some_and(|list| list.iter().any(|e| e["conditions"]["ready"] == true))
     }
 
     /// Containers of a machine: id and labels, as containerd knows them.
@@ -142,7 +148,7 @@ impl State {
         let Some(at) = self.cluster_of(node) else {
             return containers;
         };
-        for pod in self.pods(at) {
+        for pod in self.pods(at).iter() {
             let status = &pod["status"]["containerStatuses"][0];
             let id = status["containerID"]
                 .as_str()

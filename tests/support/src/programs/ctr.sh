@@ -3,17 +3,20 @@
 PATH=/usr/bin:/bin
 root=${0%/usr/local/bin/ctr}
 images=$root/var/lib/containerd/images
-[ ! -d "${images%/*}" ] || touch "$images"
+[ ! -d "${images%/*}" ] || : >>"$images"
 case "$3 $4" in
 "images list")
+    names=
     for filter; do
         case $filter in
         name==*)
             name=${filter#name==}
-            grep -sxF "${name%%,*}" "$images"
+            names="$names
+${name%%,*}"
             ;;
         esac
     done
+    [ -z "$names" ] || grep -sxF "${names#?}" "$images"
     exit 0
     ;;
 "containers list") exec "$root/sim/ask" containers "$6" ;;

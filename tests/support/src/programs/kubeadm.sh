@@ -1,7 +1,7 @@
 #!/bin/sh
-# kubeadm as far as files on a node show it. It leaves something after each small pause, so that it can be killed half done, and it
-# refuses a node on which an earlier try left something, as the real one does. What becomes of the cluster is the model's to say:
-# `ask` changes it, or fails with kubeadm's words.
+# kubeadm as far as files on a node show it. It can be killed half done wherever it asks the model, and it refuses a node on which an
+# earlier try left something, as the real one does. What becomes of the cluster is the model's to say: `ask` changes it, or fails with
+# kubeadm's words.
 PATH=/usr/bin:/bin
 root=${0%/usr/local/bin/kubeadm}
 kubernetes=$root/etc/kubernetes
@@ -12,8 +12,8 @@ ask() {
 }
 put() {
     while [ -e "$root/hold" ]; do sleep 0.02; done
-    sleep 0.005
-    mkdir -p "${1%/*}" && echo "$2" >"$1" || exit 1
+    [ -d "${1%/*}" ] || mkdir -p "${1%/*}" || exit 1
+    echo "$2" >"$1" || exit 1
 }
 refuse() {
     echo "[ERROR] $1" >&2

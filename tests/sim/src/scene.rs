@@ -1,4 +1,4 @@
-//! A fleet, a bundle and a cluster that shall be, and the few things that tests do with them.
+//! A fleet, a bundle and a cluster that shall be, and the few things that tests do with them. Each `must_…` ends the test when it is not so.
 
 use landfall_bundle::BundleFile;
 use landfall_core::event::{Event, EventSink};
@@ -13,13 +13,13 @@ use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
 use landfall_test_support::{bundle, desired, machine};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Paths on a node that an install leaves different each time: the state with its journal and logs, a random key, and what names a
-/// cluster of which there is only one.
-pub const VARIES: [&str; 10] = [
+/// Paths on a node that an install leaves different each time: the state with its journal and logs, a random key, what names a
+/// cluster of which there is only one, and what only the simulation has.
+pub const VARIES: [&str; 11] = [
     "var/lib/landfall",
     "etc/kubernetes/landfall/encryption.yaml",
     "etc/kubernetes/landfall-join.conf",
@@ -30,6 +30,7 @@ pub const VARIES: [&str; 10] = [
     "etc/kubernetes/pki/front-proxy-ca.crt",
     "etc/kubernetes/pki/etcd/ca.crt",
     "var/lib/etcd/member/id",
+    "sim",
 ];
 
 /// Takes events by a closure.
@@ -48,8 +49,11 @@ pub fn null_sink() -> Arc<dyn EventSink> {
 
 /// A cluster that is to be, and its bare machines.
 pub struct Scene {
+    /// What shall be.
     pub desired: Desired,
+    /// What is installed.
     pub bundle: BundleFile,
+    /// The machines.
     pub fleet: Fleet,
     /// Every machine as it was before.
     pub before: BTreeMap<NodeName, Tree>,
@@ -57,6 +61,7 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// Makes machines for so many control planes (1, 3 or 5) and workers.
     pub fn new(control_planes: u8, workers: u8) -> Self {
         Self::with(control_planes, workers, |_| {})
     }
@@ -65,9 +70,8 @@ impl Scene {
     pub fn with(control_planes: u8, workers: u8, change: impl FnOnce(&Fleet)) -> Self {
         let desired = desired::cluster(control_planes, workers, "").unwrap();
         let directory = machine::memory_dir().unwrap();
-        let bundle = bundle_of(&directory, bundle::VERSION);
-        let program = Path::new(env!("CARGO_BIN_EXE_landfall-sim-node"));
-        let fleet = Fleet::new(desired.inventory.members(), program).unwrap();
+        let bundle = bundle_of(&directory, bundle::VERSION, 1);
+        let fleet = Fleet::new(desired.inventory.members(), &node_program()).unwrap();
         change(&fleet);
         Self {
             bundle,
@@ -80,7 +84,12 @@ impl Scene {
 
     /// Makes a bundle of another Kubernetes version.
     pub fn other_bundle(&self, version: &str) -> BundleFile {
-        bundle_of(&self.directory, version)
+        bundle_of(&self.directory, version, 1)
+    }
+
+    /// Makes another bundle of the same Kubernetes version: its programs differ.
+    pub fn rebuilt_bundle(&self) -> BundleFile {
+        bundle_of(&self.directory, bundle::VERSION, 2)
     }
 
     /// Installs under a run id and waits until every agent has ended.
@@ -105,6 +114,11 @@ impl Scene {
     /// Installs, and interrupts as ^C does after `limit`: for installs that wait for what cannot come.
     pub fn install_within(&self, run: &str, limit: Duration) -> Outcome {
         let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        self.within(&context, limit, || self.install_in(&context, OnFailure::Keep))
+    }
+
+    /// Does something, and interrupts it as ^C does after `limit`.
+    pub fn within<T>(&self, context: &RunContext, limit: Duration, what: impl FnOnce() -> T) -> T {
         let (tell, over) = mpsc::channel::<()>();
         let cancel = context.cancel.clone();
         let watch = std::thread::spawn(move || {
@@ -112,10 +126,10 @@ impl Scene {
                 cancel.cancel();
             }
         });
-        let outcome = self.install_in(&context, OnFailure::Keep);
+        let done = what();
         drop(tell);
         watch.join().unwrap();
-        outcome
+        done
     }
 
     /// Verifies, by the engine's own command.
@@ -144,8 +158,13 @@ impl Scene {
 
     /// Rolls back or uninstalls under a run id, by the engine's own command.
     pub fn undo(&self, run: &str, command: UndoCommand) -> Outcome {
-        let ctx = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
-        let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), &ctx);
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        self.undo_in(&context, command)
+    }
+
+    /// The same, in a context of its own.
+    pub fn undo_in(&self, context: &RunContext, command: UndoCommand) -> Outcome {
+        let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), context);
         self.fleet.settle().unwrap();
         outcome
     }
@@ -170,7 +189,13 @@ impl Scene {
 
     /// Fails when something happened to a cluster that never may.
     pub fn must_be_lawful(&self, case: &str) {
-        let violations = self.fleet.world().violations();
+        let violations: Vec<String> = self
+            .fleet
+            .world()
+            .violations()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert!(violations.is_empty(), "{case}: {violations:#?}");
     }
 
@@ -212,8 +237,16 @@ impl Scene {
     }
 }
 
-fn bundle_of(directory: &tempfile::TempDir, version: &str) -> BundleFile {
-    let path = directory.path().join(format!("{version}.bundle"));
-    bundle::write_tiny(&path, version).unwrap();
+/// Returns the program that a simulated node runs. Cargo puts it beside programs, and above tests.
+fn node_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let places = own.ancestors().skip(1).take(2);
+    let found = places.map(|place| place.join("landfall-sim-node")).find(|p| p.exists());
+    found.expect("cargo builds the programs of a package before its tests; `cargo xtask crash` builds both")
+}
+
+fn bundle_of(directory: &tempfile::TempDir, version: &str, build: u32) -> BundleFile {
+    let path = directory.path().join(format!("{version}-{build}.bundle"));
+    bundle::write_build(&path, version, build).unwrap();
     BundleFile::open(&path).unwrap()
 }

@@ -1,0 +1,186 @@
+//! What one case of the sweep does, all of it chosen by its seed.
+
+use super::reference::{Place, Reference};
+use landfall_core::name::NodeName;
+use landfall_engine::run::UndoCommand;
+use landfall_test_support::cluster::When;
+use landfall_test_support::seed::Choices;
+
+/// A prime: multiplied by it, neighbouring seeds come to places far from each other, and as many seeds as there are places come to all.
+const STRIDE: u64 = 2_654_435_761;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The kernel kills an agent in the write that takes its journal beyond so many bytes.
+    Torn(NodeName, u64),
+    /// Writes that take an agent's journal beyond so many bytes fail.
+    DiskFull(NodeName, u64),
+    /// An agent is killed at a named point of a long action.
+    KilledAt(NodeName, String, When),
+    /// An agent is killed when so many steps have begun or ended.
+    Killed(NodeName, u64),
+    /// All agents are killed then.
+    AllKilled(u64),
+    /// The connection to a node ends then; its agent notices.
+    Cut(NodeName, u64),
+    /// All connections end then: the operator is gone.
+    AllCut(u64),
+    /// A node loses its power then, and what was not put on disk.
+    PowerCut(NodeName, u64),
+    /// Another operator comes then and wants to uninstall.
+    OtherOperator(u64),
+}
+
+/// What is done afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Install again.
+    Again,
+    /// Take back.
+    Undo(UndoCommand),
+}
+
+/// A second disturbance, of what is done afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Second {
+    /// What goes wrong.
+    pub fault: Fault,
+    /// What is done after that.
+    pub then: Then,
+}
+
+/// What else differs from the first install when it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// The inventory names the nodes in another order.
+    Reordered,
+    /// The operator's clock is a day behind.
+    ClockBehind,
+    /// The bundle is another one of the same version; when it is installed again.
+    OtherBundle,
+    /// A node cannot be reached, and later can; when it is taken back.
+    Absent(NodeName),
+    /// The inventory lacks a node, and later has it; when it is uninstalled.
+    Shortened(NodeName),
+    /// A node is slow in all of it, the first install too.
+    Slow(NodeName),
+}
+
+/// One case: from bare machines to bare machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// What chose it.
+    pub seed: u64,
+    /// What disturbs the install.
+    pub fault: Fault,
+    /// What is done then.
+    pub then: Then,
+    /// What disturbs that.
+    pub second: Option<Second>,
+    /// What is different from then on.
+    pub change: Change,
+}
+
+impl Reference {
+    /// Returns how many cases there are: each place with each command afterwards.
+    pub fn cases(&self) -> u64 {
+        self.places.len() as u64 * 3
+    }
+
+    /// Returns the case of a seed. As many seeds in a row as there are cases come to every place with every command afterwards.
+    pub fn case(&self, seed: u64) -> Case {
+        let mut choices = Choices::new(seed, "case");
+        let number = (seed % self.cases()).wrapping_mul(STRIDE) % self.cases();
+        let then = [
+            Then::Again,
+            Then::Undo(UndoCommand::Rollback),
+            Then::Undo(UndoCommand::Uninstall),
+        ][number as usize % 3];
+        let fault = self.fault(&self.places[number as usize / 3], &mut choices);
+        let second = (choices.below(4) == 0).then(|| self.second(then, &mut choices));
+        let change = self.change(then, &mut choices);
+        Case {
+            seed,
+            fault,
+            then,
+            second,
+            change,
+        }
+    }
+
+    fn node(&self, choices: &mut Choices) -> NodeName {
+        let nodes: Vec<&NodeName> = self.lengths.keys().collect();
+        (*choices.one_of(&nodes).unwrap()).clone()
+    }
+
+    fn fault(&self, place: &Place, choices: &mut Choices) -> Fault {
+        match place {
+            Place::Record { node, start, end } => {
+                let inside = [0, 1, choices.below(end - start)];
+                Fault::Torn(node.clone(), start + choices.one_of(&inside).unwrap())
+            }
+            Place::Point { node, word, when } => Fault::KilledAt(node.clone(), word.clone(), *when),
+            Place::StepEvent(at) => self.at_step(*at, choices),
+        }
+    }
+
+    fn at_step(&self, at: u64, choices: &mut Choices) -> Fault {
+        let node = self.node(choices);
+        match choices.below(7) {
+            0 => Fault::Killed(node, at),
+            1 => Fault::AllKilled(at),
+            2 => Fault::Cut(node, at),
+            3 => Fault::AllCut(at),
+            4 => Fault::PowerCut(node, at),
+            5 => Fault::OtherOperator(at),
+            _ => {
+                let bytes = choices.below(self.lengths[&node]);
+                Fault::DiskFull(node, bytes)
+            }
+        }
+    }
+
+    fn second(&self, first: Then, choices: &mut Choices) -> Second {
+        let node = self.node(choices);
+        let length = self.lengths[&node];
+        // Only an uninstall ends an uninstall, and a rollback is not taken back by an install.
+        let (bytes, then) = match first {
+            Then::Again => {
+                let ways = [Then::Again, Then::Undo(UndoCommand::Rollback)];
+                (choices.below(length), *choices.one_of(&ways).unwrap())
+            }
+            Then::Undo(UndoCommand::Rollback) => {
+                let ways = [UndoCommand::Rollback, UndoCommand::Uninstall];
+                (
+                    length / 2 + choices.below(length),
+                    Then::Undo(*choices.one_of(&ways).unwrap()),
+                )
+            }
+            Then::Undo(UndoCommand::Uninstall) => (length / 2 + choices.below(length), first),
+        };
+        let at = choices.below(self.step_events / 2);
+        let fault = match choices.below(4) {
+            0 => Fault::AllKilled(at),
+            1 => Fault::Killed(node, at),
+            2 => Fault::AllCut(at),
+            _ => Fault::Torn(node, bytes),
+        };
+        Second { fault, then }
+    }
+
+    fn change(&self, then: Then, choices: &mut Choices) -> Change {
+        let node = self.node(choices);
+        match (choices.below(8), then) {
+            (0, _) => Change::Reordered,
+            (1, _) => Change::ClockBehind,
+            (2, Then::Again) => Change::OtherBundle,
+            (2, Then::Undo(_)) => Change::Absent(node),
+            (3, Then::Undo(UndoCommand::Uninstall)) => Change::Shortened(node),
+            (4, _) => Change::Slow(node),
+            _ => Change::None,
+        }
+    }
+}

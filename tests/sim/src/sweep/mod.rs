@@ -1,0 +1,123 @@
+//! The sweep: a whole install of three control planes and two workers, disturbed at every record of every journal, at named points within
+//! long actions and between steps; then installed again, rolled back or uninstalled, at times disturbed once more.
+
+mod case;
+mod play;
+mod reference;
+
+use crate::scene::Scene;
+use reference::Reference;
+use std::any::Any;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// Which cases are played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// All that there are.
+    Every,
+    /// So many, spread over all places.
+    Part(u64),
+}
+
+/// A case that did not end as it must.
+#[derive(Debug)]
+pub struct Failure {
+    /// What chose it: played again by this seed alone.
+    pub seed: u64,
+    /// What was done.
+    pub schedule: String,
+    /// What was not as it must be.
+    pub why: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, schedule, why } = self;
+        write!(f, "failed with seed {seed}: {schedule}\n{why}")
+    }
+}
+
+/// What came of a sweep.
+#[derive(Debug)]
+pub struct Report {
+    /// The first case's seed; each further one has the next number.
+    pub seed: u64,
+    /// Records of all journals after an undisturbed install.
+    pub records: usize,
+    /// Places where an install can be disturbed: records, named points, moments between steps.
+    pub places: usize,
+    /// Cases that were played.
+    pub cases: u64,
+    /// Cases whose first install was disturbed; the others came to an end before their place.
+    pub disturbed: u64,
+    /// Cases that did not end as they must.
+    pub failed: Vec<Failure>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Plays cases from a seed on, several beside each other; `say` is told of each failure at once. Blocks until all have ended.
+pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Report {
+    let began = Instant::now();
+    let scene = Scene::new(3, 2);
+    let reference = Reference::of(&scene);
+    let cases = match amount {
+        Amount::Every => reference.cases(),
+        Amount::Part(cases) => cases,
+    };
+    let (next, disturbed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = Mutex::new(Vec::new());
+    // Agents and programs of a case often wait for each other, so that one case keeps no processor busy.
+    let workers = 2 * thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut scene = None;
+        loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if number >= cases {
+                return;
+            }
+            let case = reference.case(seed + number);
+            let mut own = scene.take().unwrap_or_else(|| Scene::new(3, 2));
+            // Machines that a failed case left go with it.
+            let played = thread::scope(|scope| {
+                let played = scope.spawn(|| play::play(&mut own, &reference, &case));
+                played.join()
+            });
+            match played {
+                Ok(was_disturbed) => {
+                    disturbed.fetch_add(u64::from(was_disturbed), Ordering::SeqCst);
+                    scene = Some(own);
+                }
+                Err(panic) => {
+                    let failure = Failure {
+                        seed: case.seed,
+                        schedule: format!("{case:?}"),
+                        why: text_of(panic.as_ref()),
+                    };
+                    say(&failure);
+                    failed.lock().unwrap().push(failure);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+    Report {
+        seed,
+        records: reference.records(),
+        places: reference.places.len(),
+        cases,
+        disturbed: disturbed.into_inner(),
+        failed: failed.into_inner().unwrap(),
+        seconds: began.elapsed().as_secs_f64(),
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()))
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

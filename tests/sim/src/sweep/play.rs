@@ -1,0 +1,251 @@
+//! Plays one case: from bare machines, through its disturbances, back to bare machines.
+
+use super::case::{Case, Change, Fault, Then};
+use super::reference::{Reference, is_step};
+use crate::scene::{Listener, Scene, null_sink};
+use landfall_bundle::BundleFile;
+use landfall_core::event::{Event, EventSink};
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::name::NodeName;
+use landfall_engine::run::{self, OnFailure, Outcome, RunContext, UndoCommand, Until};
+use landfall_test_support::fleet::Fleet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Seconds since the epoch with which run ids begin: 2026-11-22.
+const NOW_S: u64 = 1_795_300_000;
+const DAY_S: u64 = 86_400;
+/// How much later what is sent to a slow node arrives.
+const SLOW: Duration = Duration::from_millis(10);
+/// Longest that a disturbed command may wait for what cannot come before it is interrupted, as ^C would.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Plays a case; ends the thread by a panic when something is not as it must be. Returns whether the first install was disturbed at all:
+/// the last places may lie behind its end.
+pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
+    let desired = scene.desired.clone();
+    if let Change::Slow(node) = &case.change {
+        scene.fleet.set_slow(node, Some(SLOW));
+    }
+    let mut player = Player {
+        scene,
+        clock_s: NOW_S,
+        runs: 0,
+        first_bundle: None,
+        text: format!("{case:?}"),
+    };
+    let first = player.disturbed(Then::Again, &case.fault);
+    player.change(case);
+    let mut then = case.then;
+    if let Some(second) = &case.second {
+        player.disturbed(then, &second.fault);
+        then = second.then;
+    }
+    match then {
+        Then::Again => player.install_again(reference, case),
+        Then::Undo(command) => player.undo(command, &case.change),
+    }
+    player.scene.must_be_as_before(&player.text);
+    if let Some(bundle) = player.first_bundle {
+        scene.bundle = bundle;
+    }
+    scene.desired = desired;
+    for node in scene.fleet.names() {
+        scene.fleet.set_slow(&node, None);
+    }
+    !first.errors.is_empty()
+}
+
+struct Player<'a> {
+    scene: &'a mut Scene,
+    /// The operator's clock.
+    clock_s: u64,
+    runs: u64,
+    /// The bundle of the first install, once another one is installed.
+    first_bundle: Option<BundleFile>,
+    text: String,
+}
+
+impl Player<'_> {
+    fn context(&mut self, sink: Arc<dyn EventSink>) -> RunContext {
+        self.runs += 1;
+        self.clock_s += 60;
+        let run = format!("{}-{:08x}", self.clock_s, self.runs);
+        let mut context = self.scene.fleet.run_context(&run, "ann@desk", sink).unwrap();
+        context.at_ms = self.clock_s * 1000;
+        context
+    }
+
+    fn command(&self, then: Then, context: &RunContext) -> Outcome {
+        match then {
+            Then::Again => self.scene.install_in(context, OnFailure::Keep),
+            Then::Undo(command) => self.scene.undo_in(context, command),
+        }
+    }
+
+    /// Runs a command that something disturbs, and takes the disturbance away again.
+    fn disturbed(&mut self, command: Then, fault: &Fault) -> Outcome {
+        let fleet = self.scene.fleet.clone();
+        match fault {
+            Fault::Torn(node, bytes) => fleet.limit_files(node, Some(*bytes)),
+            Fault::DiskFull(node, bytes) => fleet.fill_disk(node, Some(*bytes)),
+            Fault::KilledAt(node, word, when) => {
+                let (other, killed) = (fleet.clone(), node.clone());
+                fleet.world().at_point(node, word, *when, move || other.kill(&killed));
+            }
+            _ => {}
+        }
+        let other = Arc::new(OtherOperator::default());
+        let context = self.context(self.sink(fault, &other));
+        let outcome = self
+            .scene
+            .within(&context, PATIENCE, || self.command(command, &context));
+        let refused = other.0.lock().unwrap().take();
+        if let Some(refused) = refused {
+            self.must_be_refused(&refused.join().unwrap());
+            fleet.settle().unwrap();
+            self.scene.must_work(&outcome, &self.text);
+        }
+        fleet.world().forget_points();
+        for node in fleet.names() {
+            fleet.limit_files(&node, None);
+        }
+        if let Fault::PowerCut(node, _) = fault {
+            fleet.power_on(node).unwrap();
+        }
+        self.scene.must_be_lawful(&self.text);
+        if !outcome.errors.is_empty() {
+            let code = outcome.exit_code();
+            let fits = matches!(code, ExitCode::FailedKept | ExitCode::Residue | ExitCode::Interrupted);
+            assert!(fits, "{}: {code:?} {:#?}", self.text, outcome.errors);
+        }
+        outcome
+    }
+
+    fn sink(&self, fault: &Fault, other: &Arc<OtherOperator>) -> Arc<dyn EventSink> {
+        let (fleet, names) = (self.scene.fleet.clone(), self.scene.fleet.names());
+        match fault.clone() {
+            Fault::Torn(..) | Fault::DiskFull(..) | Fault::KilledAt(..) => null_sink(),
+            Fault::Killed(name, at) => at_event(at, move || fleet.kill(&name)),
+            Fault::AllKilled(at) => at_event(at, move || names.iter().for_each(|n| fleet.kill(n))),
+            Fault::Cut(name, at) => at_event(at, move || fleet.cut(&name)),
+            Fault::AllCut(at) => at_event(at, move || names.iter().for_each(|n| fleet.cut(n))),
+            Fault::PowerCut(name, at) => at_event(at, move || fleet.power_off(&name).unwrap()),
+            Fault::OtherOperator(at) => {
+                let (other, desired) = (Arc::clone(other), self.scene.desired.clone());
+                at_event(at, move || other.uninstall(&fleet, &desired))
+            }
+        }
+    }
+
+    /// The other operator is told who is there, or, when the first run was over by then, asked before anything is taken back.
+    fn must_be_refused(&self, outcome: &Outcome) {
+        assert_eq!(outcome.changes, 0, "{}: {outcome:#?}", self.text);
+        let codes = outcome.errors.iter().map(|e| e.code);
+        let refused = codes
+            .into_iter()
+            .all(|code| matches!(code, Code::Locked | Code::Internal));
+        assert!(refused && !outcome.errors.is_empty(), "{}: {outcome:#?}", self.text);
+    }
+
+    fn change(&mut self, case: &Case) {
+        match &case.change {
+            Change::Reordered => self.scene.desired.inventory.nodes.rotate_left(1),
+            Change::ClockBehind => self.clock_s -= DAY_S,
+            Change::OtherBundle => {
+                let other = self.scene.rebuilt_bundle();
+                self.first_bundle = Some(std::mem::replace(&mut self.scene.bundle, other));
+            }
+            Change::None | Change::Absent(_) | Change::Shortened(_) | Change::Slow(_) => {}
+        }
+    }
+
+    fn install_again(&mut self, reference: &Reference, case: &Case) {
+        let names = self.scene.fleet.names();
+        let journal = |scene: &Scene, name: &NodeName| scene.journal_as_found(name);
+        let open = names.iter().any(|name| journal(self.scene, name).open_run().is_some());
+        let context = self.context(null_sink());
+        let again = self.command(Then::Again, &context);
+        self.scene.must_work(&again, &self.text);
+        if open && case.second.is_none() {
+            let continues = |name: &NodeName| {
+                journal(self.scene, name)
+                    .runs
+                    .last()
+                    .and_then(|run| run.start.continues)
+            };
+            let all = names.iter().all(|name| continues(name) == Some(1));
+            assert!(all, "{}: the interrupted run is gone on with, and named", self.text);
+        }
+        // Another order may have made another node the founder; another bundle has other programs.
+        if !matches!(case.change, Change::Reordered | Change::OtherBundle) {
+            self.scene.must_be_installed_as(&reference.installed, &self.text);
+        }
+        let context = self.context(null_sink());
+        let third = self.command(Then::Again, &context);
+        self.scene.must_work(&third, &self.text);
+        assert_eq!(
+            third.changes, 0,
+            "{}: nothing is left to do: {:#?}",
+            self.text, third.plan
+        );
+        self.undo(UndoCommand::Uninstall, &case.change);
+    }
+
+    fn undo(&mut self, command: UndoCommand, change: &Change) {
+        match change {
+            Change::Absent(node) => {
+                // All others go, so that a control plane that is not here is without its quorum.
+                let names = self.scene.fleet.names();
+                names
+                    .iter()
+                    .for_each(|name| self.scene.fleet.world().may_leave(name.as_str()));
+                self.scene.fleet.set_unreachable(node, true);
+                let context = self.context(null_sink());
+                let without = self.command(Then::Undo(command), &context);
+                self.scene.fleet.set_unreachable(node, false);
+                let code = without.exit_code();
+                assert_eq!(code, ExitCode::Unreachable, "{}: {:#?}", self.text, without.errors);
+                self.scene.must_be_lawful(&self.text);
+            }
+            Change::Shortened(node) => {
+                let whole = self.scene.desired.clone();
+                self.scene.desired.inventory.nodes.retain(|n| &n.name != node);
+                let context = self.context(null_sink());
+                self.command(Then::Undo(command), &context);
+                self.scene.desired = whole;
+                self.scene.must_be_lawful(&self.text);
+            }
+            _ => {}
+        }
+        let context = self.context(null_sink());
+        let undone = self.command(Then::Undo(command), &context);
+        self.scene.must_work(&undone, &self.text);
+    }
+}
+
+/// Another operator, who wants to uninstall while a run is under way, and would say no to the question.
+#[derive(Default)]
+struct OtherOperator(Mutex<Option<JoinHandle<Outcome>>>);
+
+impl OtherOperator {
+    fn uninstall(&self, fleet: &Fleet, desired: &landfall_core::spec::Desired) {
+        let context = fleet.run_context("9-other", "bob@laptop", null_sink()).unwrap();
+        let desired = desired.clone();
+        let no = |_: &run::UndoSummary| Err(Diagnosis::new(Code::Internal, "no"));
+        let command = move || run::undo(&desired, UndoCommand::Uninstall, Until::Done, &no, &context);
+        *self.0.lock().unwrap() = Some(std::thread::spawn(command));
+    }
+}
+
+/// Does something when so many steps have begun or ended.
+fn at_event(number: u64, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn EventSink> {
+    let count = AtomicU64::new(0);
+    Arc::new(Listener(move |event: &Event| {
+        if is_step(event) && count.fetch_add(1, Ordering::SeqCst) == number {
+            what();
+        }
+    }))
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask crash`: builds the simulation's programs and plays its sweep over crashes.
+
+use crate::ingress::{named, programs};
+use anyhow::Result;
+use clap::Args;
+use std::process::{Command, ExitCode, Stdio};
+
+/// Installs of three control planes and two workers that are disturbed, and what is done then.
+#[derive(Args)]
+pub struct Crash {
+    /// Every record of every journal with every command afterwards, about an hour.
+    #[arg(long)]
+    full: bool,
+    /// The first case; each further one has the next number. By default one made from the clock.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many cases; 1 plays again what failed with a seed.
+    #[arg(long, conflicts_with = "full")]
+    cases: Option<u64>,
+    /// For symmetry with the other commands: the last line is one JSON object in any case.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plays the sweep. The exit code is a failure when a case failed.
+pub fn run(command: &Crash) -> Result<ExitCode> {
+    let mut arguments: Vec<String> = command.full.then(|| "--full".to_owned()).into_iter().collect();
+    for (flag, value) in [("--seed", command.seed), ("--cases", command.cases)] {
+        arguments.extend(value.iter().flat_map(|value| [flag.to_owned(), value.to_string()]));
+    }
+    Ok(if sweep(&arguments)? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Plays all of it; says whether every case passed.
+pub fn every_place() -> Result<bool> {
+    sweep(&["--full".to_owned()])
+}
+
+fn sweep(arguments: &[String]) -> Result<bool> {
+    // Both programs of the package are built: the sweep starts the other one as its nodes.
+    let programs = programs(&["--package", "landfall-test-sim"])?;
+    let mut sweep = Command::new(named(&programs, "landfall-sim-crash")?);
+    Ok(sweep.args(arguments).stdin(Stdio::null()).status()?.success())
+}
