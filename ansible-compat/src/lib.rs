@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod collection;
 pub mod config;
 mod connect;
 mod convert;

@@ -12,6 +12,7 @@ use landfall_core::report::Report;
 use landfall_core::verify::CellOutcome;
 use landfall_engine::run::{self, InstallOptions, Outcome, Until};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
@@ -86,8 +87,13 @@ pub fn plan(args: &Plan) -> CommandResult {
 pub fn show_plan(common: &Common, outcome: &Outcome) {
     let Some(plan) = &outcome.plan else { return };
     if common.output == Output::Json {
-        let line =
-            json!({ "event": "plan", "plan": plan, "reasons": outcome.reasons, "bytesToSend": outcome.bytes_to_send });
+        let texts: BTreeMap<_, _> = plan
+            .steps
+            .iter()
+            .map(|s| (&s.id, json!({ "text": s.action.text(), "undo": s.action.undo_text() })))
+            .collect();
+        let (reasons, bytes) = (&outcome.reasons, &outcome.bytes_to_send);
+        let line = json!({ "event": "plan", "plan": plan, "texts": texts, "reasons": reasons, "bytesToSend": bytes });
         write_stdout(&format!("{line}\n"));
     } else {
         write_stdout(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));
