@@ -73,6 +73,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     });
     suite.section("tests", tests);
     suite.section("inventories next to ansible-core", move || inventories(full));
+    suite.section("Ansible collection", collection);
     if full {
         suite.section("ingress proxy, long", long_tests);
         suite.section("soak", || ingress::soak_loses_nothing().map(Count::of));
@@ -169,6 +170,16 @@ fn inventories(full: bool) -> Result<Count> {
     cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
     cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
     run_tests(&mut cargo)
+}
+
+/// The Ansible collection, exported from the program and installed: its own tests, ansible-lint, ansible-doc, ansible-builder.
+fn collection() -> Result<Count> {
+    let (passed, failed) = oracle::collection(&artifacts::cache()?, &artifacts::debug("landfall")?)?;
+    Ok(Count {
+        passed,
+        failed,
+        skipped: 0,
+    })
 }
 
 /// All tests of the workspace.

@@ -33,7 +33,8 @@ nodes:
 
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
-from ansible_collections.landfall.cluster.plugins.plugin_utils.cluster_yaml import groups_of, is_cluster_yaml, variables_of
+from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.landfall.cluster.plugins.plugin_utils.cluster_yaml import groups_of, is_cluster_yaml, read, variables_of
 
 try:
     # From ansible-core 2.19 on a text is a template only when its source is trusted; the lookups below are this plugin's own words.
@@ -43,6 +44,17 @@ except ImportError:
     def trust_as_template(value):
         """Returns the text: older versions trust all."""
         return value
+
+
+def as_it_is(value):
+    """Returns a value so that nothing in it is taken for a template: landfall knows none in cluster.yaml."""
+    if isinstance(value, dict):
+        return {key: as_it_is(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [as_it_is(part) for part in value]
+    if isinstance(value, str):
+        return wrap_var(value) if any(mark in value for mark in ("{{", "{%", "{#")) else trust_as_template(value)
+    return value
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -57,14 +69,14 @@ class InventoryModule(BaseInventoryPlugin):
     def parse(self, inventory, loader, path, cache=True):
         """Adds the machines of a cluster.yaml."""
         super().parse(inventory, loader, path, cache)
-        document = dict(loader.load_from_file(path))
+        document = read(path)
         nodes = document.pop("nodes")
         for group in ("kube_control_plane", "kube_node", "k8s_cluster", "outside"):
             inventory.add_group(group)
         for member in ("kube_control_plane", "kube_node"):
             inventory.add_child("k8s_cluster", member)
         if document:
-            inventory.set_variable("all", "landfall", document)
+            inventory.set_variable("all", "landfall", as_it_is(document))
         for node in nodes:
             try:
                 name, groups = node["name"], groups_of(node)
@@ -74,4 +86,4 @@ class InventoryModule(BaseInventoryPlugin):
             for group in groups:
                 inventory.add_child(group, name)
             for key, (value, is_template) in variables_of(node).items():
-                inventory.set_variable(name, key, trust_as_template(value) if is_template else value)
+                inventory.set_variable(name, key, trust_as_template(value) if is_template else as_it_is(value))

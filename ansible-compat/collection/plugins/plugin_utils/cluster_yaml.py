@@ -23,11 +23,16 @@ FILES = {"passwordFile": "ansible_password", "becomePasswordFile": "ansible_beco
 ROLES = {"control-plane": ["kube_control_plane"], "worker": ["kube_node"], "outside": ["outside"]}
 
 
+def read(path):
+    """Returns what is in a file of YAML."""
+    with open(path, encoding="utf-8") as file:
+        return yaml.safe_load(file)
+
+
 def is_cluster_yaml(path):
     """Says whether a file is landfall's own: a list `nodes` at its top."""
     try:
-        with open(path, encoding="utf-8") as file:
-            document = yaml.safe_load(file)
+        document = read(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     return isinstance(document, dict) and isinstance(document.get("nodes"), list)
