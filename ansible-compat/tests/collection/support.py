@@ -16,7 +16,7 @@ PROGRAM = os.environ["LANDFALL_PROGRAM"]
 ARCHIVE = os.environ["LANDFALL_COLLECTION"]
 COLLECTIONS = os.environ["ANSIBLE_COLLECTIONS_PATH"]
 FIXTURES = os.path.join(os.path.dirname(__file__), "../../../tests/fixtures")
-MODULES = ["bundle_info", "cluster", "cluster_info", "kubeconfig"]
+MODULES = ["bundle_info", "cluster", "cluster_info", "kubeconfig", "node"]
 ROLES = ["install", "prepare_hosts", "uninstall", "verify"]
 
 

@@ -33,6 +33,7 @@ class Program(InDirectory):
             (task("cluster", state="verified"), nobody),
             (task("cluster", state="absent", name="ship"), nobody),
             (task("cluster_info"), nobody),
+            (task("node", name=["w-9"], bundle=bundle), ["LF0004", "no host and no group is called w-9"]),
             (task("kubeconfig", dest=here), nobody[:1]),
             (task("cluster", bundle=bundle), ["LF0401"]),
             (task("bundle_info", bundle=bundle), ["LF0401"]),

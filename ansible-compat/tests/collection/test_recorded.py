@@ -84,10 +84,11 @@ class Recorded(InDirectory):
             Case(self, {"dry-run": [STARTED, EMPTY, result(0)]}, state="absent", name="ship"),
             Case(self, UNDO, state="absent", name="boat"),
             Case(self, UNDO, state="absent", name="ship"),
+            Case(self, {"install": [STARTED, result(2)]}, module="node", bundle="b", name=["w-3", "kube_node"]),
             Case(self, {"verify": [STARTED, result(0, 10, errors=[FAULT], verify={"version": 1, "cells": RED, "missing_routes": []})]}, state="verified"),
         ]
         results, text = self.play([case.task for case in cases], "--diff", "-vvv", "-e", "ansible_password=geheim2")
-        first, again, gone, other, undone, red = results
+        first, again, gone, other, undone, joined, red = results
         with self.subTest("an install that changed something is changed and shows it"):
             self.assertEqual((first["changed"], first["changes"], first["cluster"]), (True, 1, "ship"))
             (line,) = cases[0].read("arguments")
@@ -108,6 +109,9 @@ class Recorded(InDirectory):
             self.assertEqual(len(cases[3].read("arguments")), 1)
             self.assertEqual((undone["changed"], undone["changes"]), (True, 3))
             self.assertIn(" --yes", cases[4].read("arguments")[1])
+        with self.subTest("a node is a limit of landfall's"):
+            self.assertEqual((joined["changed"], joined["changes"]), (True, 2))
+            self.assertIn(" --limit w-3,kube_node ", cases[5].read("arguments")[0])
         with self.subTest("a red path fails with landfall's words"):
             self.assertEqual((red["failed"], red["paths"], red["failed_paths"]), (True, {"passed": 0, "failed": 1}, RED))
             self.assertTrue(red["msg"].startswith("LF0701 1 of 1 paths"), red["msg"])

@@ -135,6 +135,9 @@ const INVENTORY: &str = "Options for Ansible inventories";
 pub struct Common {
     #[command(flatten)]
     pub inventory: InventoryArgs,
+    /// Act on these machines alone: hosts and groups with `:`, `!`, `&`, `*`, as for Ansible, or @FILE. All others stay members as they are.
+    #[arg(short, long, value_name = "PATTERN")]
+    pub limit: Option<String>,
     /// Form of progress and result.
     #[arg(long, value_enum, default_value = "human")]
     pub output: Output,

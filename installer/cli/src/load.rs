@@ -1,37 +1,34 @@
 //! Inventory files and flags to what the engine takes.
 
-use crate::args::{Common, InventoryArgs};
+use crate::args::InventoryArgs;
 use crate::passwords;
 use landfall_ansible::config::{self, Config};
 use landfall_ansible::tree::Disk;
 use landfall_ansible::{Environment, Keys, Request, RoleOptions, Understood};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::secret::Secret;
-use landfall_core::spec::{Desired, parse};
+use landfall_core::spec::parse;
 use std::path::{Path, PathBuf};
 
 const LOGIN_PASSWORD: &str = "login password";
 const SUDO_PASSWORD: &str = "password of sudo";
 const VAULT_PASSWORD: &str = "password of the vault";
 
-/// Reads what the user wants, and what he should know of it.
-pub fn desired(common: &Common) -> Result<(Desired, Vec<String>), Vec<Diagnosis>> {
-    let understood = read(&common.inventory)?;
-    let notices = understood.notices.iter().map(ToString::to_string).collect();
-    Ok((understood.desired, notices))
-}
-
-/// Reads a `cluster.yaml` or an Ansible inventory; which one, its content says.
-pub fn read(args: &InventoryArgs) -> Result<Understood, Vec<Diagnosis>> {
+/// Reads a `cluster.yaml` or an Ansible inventory, which one, its content says; and which of its machines `limit` chooses.
+pub fn read(args: &InventoryArgs, limit: Option<&str>) -> Result<Understood, Vec<Diagnosis>> {
     if let Some((path, text)) = cluster_yaml(args) {
         no_flags(args, &path).map_err(|d| vec![d])?;
         let desired = parse::cluster_yaml(&text, &path)?;
+        let choose = |pattern| landfall_ansible::limit_of(&desired, pattern, &Disk);
+        let limit = limit.map(choose).transpose()?;
         return Ok(Understood {
             desired,
             notices: vec![],
+            limit,
         });
     }
-    let (request, config, environment) = request(args)?;
+    let (mut request, config, environment) = request(args)?;
+    request.limit = limit.map(str::to_owned);
     landfall_ansible::read(&request, &config, &environment, &Disk)
 }
 
@@ -83,6 +80,7 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
         become_password: become_password.or(ask(ask_become, SUDO_PASSWORD)?),
         extra_vars: args.extra_vars.clone(),
         keys: vault_keys(args, &config).map_err(one)?,
+        limit: None,
     };
     Ok((request, config, environment))
 }

@@ -8,6 +8,7 @@ pub mod distribute;
 pub mod execute;
 pub mod fleet;
 pub mod forward;
+pub mod limit;
 pub mod run;
 pub mod session;
 pub mod undo;

@@ -1,6 +1,7 @@
 //! The commands as functions: what they take and what comes of them.
 
 use crate::fleet::EventEmitter;
+use crate::limit::Limit;
 use landfall_bundle::BundleFile;
 use landfall_core::cluster_record::{ClusterRecord, ClusterUid};
 use landfall_core::event::{BundleSummary, Command, EventKind, EventSink};
@@ -155,6 +156,8 @@ pub struct RunContext {
     pub at_ms: u64,
     /// Where logs of failed nodes go (made when needed).
     pub report_dir: Option<PathBuf>,
+    /// Which machines `install`, `plan`, `verify`, `status` and `kubeconfig` act on.
+    pub limit: Limit,
 }
 
 /// What came of a command.

@@ -162,14 +162,30 @@ fn lab() -> Result<Count> {
     Ok(count)
 }
 
-/// Generated inventories, read by landfall and by ansible-core: 300, or 10,000 with `--full`.
+/// Generated inventories and logins, read by landfall and by ansible-core: 300 and 100, or 10,000 and 1,000 with `--full`, and fuzzing then.
 fn inventories(full: bool) -> Result<Count> {
     let python = oracle::python(&artifacts::cache()?)?;
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--locked", "--package", "landfall-ansible", "--test", "oracle"]);
+    cargo.args(["test", "--locked", "--no-fail-fast", "--package", "landfall-ansible"]);
+    cargo.args(["--test", "oracle", "--test", "logins"]);
     cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
     cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
-    run_tests(&mut cargo)
+    cargo.env("LANDFALL_ORACLE_LOGINS", if full { "1000" } else { "100" });
+    let mut count = run_tests(&mut cargo)?;
+    if full {
+        let mut fuzz = Command::new("cargo");
+        fuzz.args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--package",
+            "landfall-ansible",
+            "--lib",
+            "fuzz::",
+        ]);
+        count.add(run_tests(fuzz.env("FUZZ_SECONDS", "120"))?);
+    }
+    Ok(count)
 }
 
 /// The Ansible collection, exported from the program and installed: its own tests, ansible-lint, ansible-doc, ansible-builder.

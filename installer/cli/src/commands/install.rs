@@ -5,6 +5,7 @@ use crate::args::{Common, Install, OnFailure, Output, Plan};
 use crate::output::{write_stdout, write_whole};
 use crate::reporter::Reporter;
 use crate::{load, remote, render};
+use landfall_ansible::Understood;
 use landfall_bundle::BundleFile;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::plan::file::PlanFile;
@@ -17,11 +18,15 @@ use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
 pub fn install(args: &Install) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), limit).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
@@ -61,11 +66,15 @@ fn success(report: &Report) -> String {
 
 /// Shows the plan.
 pub fn plan(args: &Plan) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, None)?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
     let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
     let outcome = run::install(&desired, &bundle, &options, &ctx);
     let mut problems = Vec::new();

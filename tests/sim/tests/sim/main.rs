@@ -7,6 +7,7 @@ mod events;
 mod faults;
 mod findings;
 mod lease;
+mod limit;
 mod refusal;
 mod scene;
 mod torn;
