@@ -84,7 +84,7 @@ fn write(dir: &Path) -> Result<()> {
     for host in (1..=HOSTS).step_by(10) {
         fs::write(
             dir.join(format!("host_vars/h{host:04}.yml")),
-            format!("serial: {host}\n"),
+            format!("number: {host}\n"),
         )?;
     }
     Ok(())
