@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// Keys that say how to log in.
-const LOGIN: [&str; 13] = [
+const LOGIN: [&str; 14] = [
     "defaults.remote_user",
     "defaults.private_key_file",
     "defaults.remote_port",
@@ -27,9 +27,10 @@ const LOGIN: [&str; 13] = [
     "ssh_connection.ssh_common_args",
     "ssh_connection.ssh_extra_args",
     "ssh_connection.ssh_executable",
+    "paramiko_connection.proxy_command",
 ];
 /// Environment variables of the same meaning.
-const ENVIRONMENT: [&str; 11] = [
+const ENVIRONMENT: [&str; 12] = [
     "ANSIBLE_REMOTE_USER",
     "ANSIBLE_PRIVATE_KEY_FILE",
     "ANSIBLE_REMOTE_PORT",
@@ -41,6 +42,7 @@ const ENVIRONMENT: [&str; 11] = [
     "ANSIBLE_SSH_ARGS",
     "ANSIBLE_SSH_COMMON_ARGS",
     "ANSIBLE_SSH_EXTRA_ARGS",
+    "ANSIBLE_PARAMIKO_PROXY_COMMAND",
 ];
 
 /// What Ansible's settings say.
@@ -137,6 +139,10 @@ impl Config {
             if key == "privilege_escalation.become" && !truth(key) {
                 continue;
             }
+            // Ansible takes a path here from the file's own directory.
+            let path =
+                (key == "defaults.private_key_file" && !value.is_empty()).then(|| full(value).display().to_string());
+            let value = path.as_deref().unwrap_or(value);
             self.login.insert(key.to_owned(), plain(value, Place::new(&file, key)));
         }
         let list = |key: &str| {
@@ -219,13 +225,19 @@ fn settings(text: &str) -> BTreeMap<String, String> {
         } else if let Some((key, value)) = bare.split_once(['=', ':']) {
             // Ansible allows comments after a blank and a semicolon.
             let value = value.split(" ;").next().unwrap_or_default().trim();
-            let value = value.trim_matches(['"', '\'']);
+            let value = unquoted(value);
             let key = format!("{section}.{}", key.trim().to_ascii_lowercase());
             last = Some(key.clone());
             set.insert(key, value.to_owned());
         }
     }
     set
+}
+
+/// Takes the quotes off that enclose a whole value.
+fn unquoted(value: &str) -> &str {
+    let inner = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -247,7 +259,7 @@ mod tests {
         let config = find(&files, &env, Path::new("/w")).unwrap();
         for (key, wanted) in [
             ("defaults.remote_user", "pi"),
-            ("defaults.private_key_file", "keys/pi"),
+            ("defaults.private_key_file", "/w/keys/pi"),
             ("privilege_escalation.become", "true"),
             ("ssh_connection.ssh_args", "-C\n-q"),
         ] {

@@ -16,12 +16,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 /// Variables that change how Ansible logs in, in ways that are not taken over.
-const REFUSED: [&[&str]; 6] = [
+const REFUSED: [&[&str]; 5] = [
     &["ansible_private_key", "ansible_ssh_private_key"],
     &["ansible_private_key_passphrase", "ansible_ssh_private_key_passphrase"],
     &["ssh_connection.ssh_executable", "ansible_ssh_executable"],
     &["ansible_ssh_pkcs11_provider", "ansible_pkcs11_provider"],
-    &["ansible_paramiko_proxy_command"],
     &["ansible_chroot_exe"],
 ];
 /// Where arguments for the ssh program stand.
@@ -60,8 +59,16 @@ const HARMLESS_OPTIONS: [&str; 18] = [
     "passwordauthentication",
     "identitiesonly",
 ];
-/// Options and flags that lead a login through another machine.
+/// Options that lead a login through another machine.
 const JUMPS: [&str; 2] = ["proxyjump", "proxycommand"];
+/// Where a command stands through which paramiko, Ansible's other way to log in, reaches machines.
+const PARAMIKO_PROXY: [&str; 3] = [
+    "paramiko_connection.proxy_command",
+    "ANSIBLE_PARAMIKO_PROXY_COMMAND",
+    "ansible_paramiko_proxy_command",
+];
+/// Flags of ssh that take no argument and lead nowhere else.
+const HARMLESS_FLAGS: &str = "CqvT4";
 
 /// Takes typed values out of variables, and reports wrong ones.
 pub struct Reader<'a> {
@@ -74,12 +81,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the variable that wins among several names; null and an empty text are as good as unset.
+    /// Returns the variable that wins among several names. Null is as good as unset; an empty text wins too, and means that nothing is set.
     fn var(&mut self, names: &[&str]) -> Option<(Value, &'a Place)> {
         for var in names.iter().rev().filter_map(|name| self.vars.get(*name)) {
             match self.scope.value(&var.value) {
                 Ok(Value::Null) => {}
-                Ok(Value::String(text)) if text.is_empty() => {}
+                Ok(Value::String(text)) if text.is_empty() => return None,
                 Ok(value) => return Some((value, &var.place)),
                 Err(why) => {
                     self.faults.value(&var.place, why);
@@ -148,6 +155,9 @@ impl<'a> Reader<'a> {
             if let Some((_, place)) = self.var(refused) {
                 self.faults.value(place, "is not supported yet");
             }
+        }
+        if let Some((_, place)) = self.var(&PARAMIKO_PROXY) {
+            self.jump("ProxyCommand", place);
         }
         for args in SSH_ARGS {
             self.ssh_args(args);
@@ -294,6 +304,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn jump(&mut self, option: &str, place: &Place) {
+        let why =
+            format!("logins through another machine ({option}) are not supported yet; run landfall on that machine");
+        self.faults.value(place, why);
+    }
+
     /// Refuses arguments of ssh that could change where or how a login goes. Their values may hold a secret.
     fn ssh_args(&mut self, names: &[&str]) {
         let Some((text, place)) = self.text(names) else {
@@ -305,22 +321,25 @@ impl<'a> Reader<'a> {
         };
         let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
-            let option = match word.strip_prefix("-o") {
-                Some("") => words.next().unwrap_or_default(),
-                Some(option) => option,
-                None if ["-C", "-q", "-v", "-vv", "-vvv", "-4", "-T"].contains(&word) => continue,
-                None if word.starts_with("-J") => {
-                    words.next();
+            // Flags may stand in one word, `-CJ host`; what follows -o or -J may be in the same word or the next.
+            let flags = word.strip_prefix('-').unwrap_or_default();
+            let other = flags.trim_start_matches(|c| HARMLESS_FLAGS.contains(c));
+            let option = match (other.chars().next(), other.get(1..)) {
+                (None, _) if !flags.is_empty() => continue,
+                (Some('J'), Some(rest)) => {
+                    if rest.is_empty() {
+                        words.next();
+                    }
                     "ProxyJump"
                 }
-                None => {
-                    let shown: String = word
-                        .chars()
-                        .take(2)
-                        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-                        .collect();
-                    let why =
-                        format!("the argument {shown} of ssh is not supported; variables such as ansible_user are");
+                (Some('o'), Some("")) => words.next().unwrap_or_default(),
+                (Some('o'), Some(option)) => option,
+                (first, _) => {
+                    let shown = first.filter(char::is_ascii_alphanumeric).map(|c| format!("-{c}"));
+                    let why = format!(
+                        "the argument {} of ssh is not supported; variables such as ansible_user are",
+                        shown.unwrap_or_default()
+                    );
                     self.faults.value(place, why);
                     return;
                 }
@@ -329,10 +348,7 @@ impl<'a> Reader<'a> {
             let lower = option.to_ascii_lowercase();
             let shown: String = option.chars().take_while(char::is_ascii_alphanumeric).collect();
             if JUMPS.contains(&lower.as_str()) {
-                let why = format!(
-                    "logins through another machine ({shown}) are not supported yet; run landfall on that machine"
-                );
-                self.faults.value(place, why);
+                self.jump(&shown, place);
             } else if !HARMLESS_OPTIONS.contains(&lower.as_str()) {
                 self.faults
                     .value(place, format_args!("the ssh option {shown} is not supported yet"));

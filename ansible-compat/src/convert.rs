@@ -42,6 +42,14 @@ pub struct Common<'a> {
     pub playbook_dir: Option<&'a Path>,
 }
 
+/// The wanted cluster, and which host of the inventory each machine is.
+pub struct Found {
+    /// The cluster and its machines.
+    pub desired: Desired,
+    /// Host of the inventory and name of the node.
+    pub hosts: Vec<(String, NodeName)>,
+}
+
 /// Makes the wanted cluster. Machines come as Ansible lists them: control planes, workers, then those outside.
 pub fn desired(
     groups: &Groups,
@@ -49,13 +57,14 @@ pub fn desired(
     mut role_options: RoleOptions,
     common: &Common<'_>,
     faults: &mut Faults,
-) -> Desired {
+) -> Found {
     if let Some(var) = vars.of_group(ALL, faults).get(CLUSTER) {
         let (value, place) = (var.value.clone(), var.place.clone());
         role_options.take(&value, &place, faults);
     }
     let roles = roles::assign(groups, &role_options, common.file, faults);
     let mut inventory = Inventory::default();
+    let mut hosts = vec![];
     let mut cluster: Option<(Var, Value)> = None;
     let mut settings = Settings::default();
     for (host, role) in machines(&roles) {
@@ -82,6 +91,7 @@ pub fn desired(
                 Role::Outside => false,
             };
         }
+        hosts.extend(node.as_ref().map(|node| (host.to_owned(), node.name.clone())));
         inventory.nodes.extend(node);
     }
     let spec = spec(cluster, settings, faults);
@@ -93,7 +103,7 @@ pub fn desired(
     }
     faults.take(problems);
     odd_members(&roles, faults);
-    desired
+    Found { desired, hosts }
 }
 
 fn machines(roles: &Roles) -> impl Iterator<Item = (&str, Role)> {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod collection;
 pub mod config;
 mod connect;
 mod convert;
@@ -15,6 +16,7 @@ mod groups;
 mod ini;
 pub mod listing;
 mod literal;
+mod patterns;
 mod range;
 mod roles;
 mod scalar;
@@ -30,10 +32,12 @@ mod yaml;
 use faults::{Faults, Place};
 use groups::{Groups, Vars};
 use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::inventory::Role;
+use landfall_core::name::NodeName;
 use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
 pub use roles::RoleOptions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,6 +65,8 @@ pub struct Request {
     pub extra_vars: Vec<String>,
     /// Passwords of vaults.
     pub keys: Keys,
+    /// Value of `--limit`.
+    pub limit: Option<String>,
 }
 
 /// What the process brings along.
@@ -79,6 +85,8 @@ pub struct Understood {
     pub desired: Desired,
     /// What the user should know: machines without a role, variables that are not followed.
     pub notices: Vec<String>,
+    /// The machines that `--limit` chooses, when it is given.
+    pub limit: Option<BTreeSet<NodeName>>,
 }
 
 /// An inventory that is read whole.
@@ -144,10 +152,78 @@ pub fn read(
         (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, role_options, &common, &mut faults));
     overlooked(request, config, cwd, tree, &loaded, &mut faults);
     let notices = faults.take_notices();
+    let limit = desired.as_ref().and_then(|found| {
+        limit(
+            &loaded.groups,
+            &found.hosts,
+            request.limit.as_deref()?,
+            tree,
+            &mut faults,
+        )
+    });
     match (desired, faults.into_list()) {
-        (Some(desired), list) if list.is_empty() => Ok(Understood { desired, notices }),
+        (Some(convert::Found { desired, .. }), list) if list.is_empty() => Ok(Understood {
+            desired,
+            notices,
+            limit,
+        }),
         (_, list) => Err(list),
     }
+}
+
+/// Returns the nodes that `--limit` chooses of a `cluster.yaml`, whose groups are named as in an inventory: `kube_control_plane`,
+/// `kube_node`, `outside`, and `k8s_cluster` for the members.
+///
+/// # Errors
+/// The pattern chooses nothing.
+pub fn limit_of(desired: &Desired, pattern: &str, tree: &dyn FileTree) -> Result<BTreeSet<NodeName>, Vec<Diagnosis>> {
+    let mut groups = Groups::new();
+    let place = Place::new(&"cluster.yaml".into(), "nodes");
+    let mut hosts = vec![];
+    for node in &desired.inventory.nodes {
+        let group = match node.role {
+            Role::ControlPlane => "kube_control_plane",
+            Role::Worker => "kube_node",
+            Role::Outside => "outside",
+        };
+        groups.add_host(group, node.name.as_str(), None, &place);
+        if node.role != Role::Outside {
+            groups.add_host("k8s_cluster", node.name.as_str(), None, &place);
+        }
+        hosts.push((node.name.to_string(), node.name.clone()));
+    }
+    groups.finish();
+    let mut faults = Faults::default();
+    limit(&groups, &hosts, pattern, tree, &mut faults).ok_or_else(|| faults.into_list())
+}
+
+/// Returns the nodes of the hosts that a pattern chooses; that it chooses none of the cluster is an error.
+fn limit(
+    groups: &Groups,
+    hosts: &[(String, NodeName)],
+    pattern: &str,
+    tree: &dyn FileTree,
+    faults: &mut Faults,
+) -> Option<BTreeSet<NodeName>> {
+    let next = "patterns are those of Ansible: hosts and groups with `:`, `!`, `&` and `*`, or @FILE";
+    let chosen = match patterns::select(groups, pattern, tree) {
+        Ok(chosen) => chosen,
+        Err(why) => {
+            faults.push(Diagnosis::new(Code::Usage, format!("--limit {pattern}: {why}")).next(next));
+            return None;
+        }
+    };
+    let nodes: BTreeSet<NodeName> = hosts
+        .iter()
+        .filter(|(host, _)| chosen.contains(host))
+        .map(|(_, node)| node.clone())
+        .collect();
+    if nodes.is_empty() {
+        let what = format!("--limit {pattern} chooses no machine of the cluster");
+        faults.push(Diagnosis::new(Code::Usage, what).next(next));
+        return None;
+    }
+    Some(nodes)
 }
 
 /// Returns how to log in where no variable says it, under names that no variable has.
@@ -282,5 +358,7 @@ fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> Option<Pat
     None
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use crate::faults::Faults;
 use crate::groups::{ALL, Groups, PRIORITY, Vars};
 use crate::tree::FileTree;
 use crate::vars::Resolver;
-use crate::{Request, load};
+use crate::{Request, load, patterns};
 use landfall_core::explain::{Code, Diagnosis};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -71,6 +71,14 @@ pub fn with<T>(
 }
 
 impl Listing<'_> {
+    /// Returns the hosts that a pattern of `--limit` means.
+    ///
+    /// # Errors
+    /// A part of the pattern matches nothing, or is none.
+    pub fn limited(&self, pattern: &str, tree: &dyn FileTree) -> Result<BTreeSet<String>, String> {
+        patterns::select(self.groups, pattern, tree)
+    }
+
     /// Returns what `--list` prints.
     pub fn list(&mut self) -> Value {
         let mut found = Map::new();

@@ -286,6 +286,133 @@ fn what_ansible_could_do_and_landfall_cannot_is_refused() {
     assert!(!problems.contains("hush"));
 }
 
+/// Every way to write a jump host for ssh.
+const JUMPS: [(&str, &str); 12] = [
+    ("-J hush", "ProxyJump"),
+    ("-Jhush", "ProxyJump"),
+    ("-CJ hush", "ProxyJump"),
+    ("-q -4Jhush -v", "ProxyJump"),
+    ("-o ProxyJump=hush", "ProxyJump"),
+    ("-oProxyJump=hush", "ProxyJump"),
+    ("-Co ProxyJump=hush", "ProxyJump"),
+    ("-C -o \"proxyjump hush\"", "proxyjump"),
+    ("-o ProxyCommand=\"ssh -W %h:%p -q hush\"", "ProxyCommand"),
+    ("-o \"ProxyCommand ssh -W %h:%p hush\"", "ProxyCommand"),
+    ("-o proxycommand=\"nc -X 5 -x hush %h %p\"", "proxycommand"),
+    ("-o ControlMaster=auto -o \"ProxyCommand=ssh hush\"", "ProxyCommand"),
+];
+
+#[test]
+fn jump_hosts_are_refused_by_name_wherever_they_stand() {
+    let told = |problems: Vec<Diagnosis>| problems.iter().map(|d| d.what.clone()).collect::<Vec<_>>().join("\n");
+    let host = "[masters]\ncp\n";
+    for (args, option) in JUMPS {
+        let mut places = vec![];
+        for variable in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
+            let yaml = serde_json::json!({ variable: args }).to_string();
+            let vars = [("i/h", host), ("i/group_vars/all.json", yaml.as_str())];
+            places.push((format!("group_vars, {variable}"), files("i/h", &vars)));
+            let with = Request {
+                extra_vars: vec![yaml],
+                ..request("h")
+            };
+            let tree = Files::of(&[("h", host)]);
+            places.push((
+                format!("-e {variable}"),
+                read(&with, &Config::default(), &environment(), &tree),
+            ));
+        }
+        for key in ["ssh_args", "ssh_common_args", "ssh_extra_args"] {
+            let cfg = format!("[ssh_connection]\n{key} = {args}\n");
+            let tree = Files::of(&[("h", host), ("/w/ansible.cfg", &cfg)]);
+            let config = crate::config::find(&tree, &BTreeMap::new(), Path::new("/w")).unwrap();
+            places.push((
+                format!("ansible.cfg, {key}"),
+                read(&request("h"), &config, &environment(), &tree),
+            ));
+            let name = format!("ANSIBLE_{}", key.to_ascii_uppercase());
+            let env = BTreeMap::from([(name.clone(), args.to_owned())]);
+            let config = crate::config::find(&tree_without(host), &env, Path::new("/w")).unwrap();
+            places.push((name, read(&request("h"), &config, &environment(), &tree_without(host))));
+        }
+        for (place, read) in places {
+            let problems = told(read.unwrap_err());
+            let wanted = format!("logins through another machine ({option}) are not supported yet");
+            assert!(problems.contains(&wanted), "{place}: {args}: {problems}");
+            assert!(!problems.contains("hush"), "{place}: {problems}");
+        }
+    }
+}
+
+fn tree_without(host: &str) -> Files {
+    Files::of(&[("h", host)])
+}
+
+#[test]
+fn jump_hosts_of_paramiko_of_kubespray_and_in_expressions_are_refused_by_name() {
+    let told = |read: Result<Understood, Vec<Diagnosis>>| format!("{:?}", read.unwrap_err());
+    for (what, inventory) in [
+        (
+            "ProxyCommand",
+            "[masters]\ncp ansible_connection=paramiko ansible_paramiko_proxy_command='nc hush'\n",
+        ),
+        ("jump host", "[bastion]\nb ansible_host=192.0.2.9\n[masters]\ncp\n"),
+        (
+            "ProxyJump",
+            "[masters]\ncp\n[all:vars]\njump=hush\nansible_ssh_common_args='-o ProxyJump={{ jump }}'\n",
+        ),
+    ] {
+        let problems = told(files("h", &[("h", inventory)]));
+        assert!(problems.contains(what) && !problems.contains("hush"), "{problems}");
+    }
+    let tree = Files::of(&[
+        ("h", "[masters]\ncp\n"),
+        ("/w/ansible.cfg", "[paramiko_connection]\nproxy_command = nc hush\n"),
+    ]);
+    let config = crate::config::find(&tree, &BTreeMap::new(), Path::new("/w")).unwrap();
+    let problems = told(read(&request("h"), &config, &environment(), &tree));
+    assert!(
+        problems.contains("ProxyCommand") && !problems.contains("hush"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_limit_chooses_nodes_and_leaves_the_cluster_whole() {
+    let inventory =
+        "[masters]\ncp\n[kube_node]\nw1 landfall_node_name=first\nw2\n[other]\nx\n[landfall:children]\nkube_node\n";
+    let limited = |pattern: &str| {
+        let with = Request {
+            limit: Some(pattern.to_owned()),
+            ..request("h")
+        };
+        let inventory = inventory.replace("[other]\nx\n", "[lb]\nx\n");
+        read(
+            &with,
+            &Config::default(),
+            &environment(),
+            &Files::of(&[("h", &inventory)]),
+        )
+    };
+    let understood = limited("kube_node:!w2").unwrap();
+    assert_eq!(understood.desired.inventory.nodes.len(), 3);
+    assert_eq!(understood.limit, Some(["first".parse().unwrap()].into()));
+    for (pattern, wanted) in [
+        ("w9", "no host and no group is called w9"),
+        ("lb", "chooses no machine of the cluster"),
+    ] {
+        let problems = limited(pattern).unwrap_err();
+        assert_eq!(problems[0].code, Code::Usage);
+        assert!(problems[0].what.contains(wanted), "{problems:?}");
+    }
+    let desired = text("h", "[masters]\ncp\n[kube_node]\nw1\n[outside]\npc\n").unwrap();
+    for (pattern, wanted) in [("k8s_cluster", 2), ("kube_node:outside", 2), ("!pc", 2)] {
+        let chosen = crate::limit_of(&desired, pattern, &Files::default()).unwrap();
+        assert_eq!(chosen.len(), wanted, "{pattern}");
+    }
+    assert!(crate::limit_of(&desired, "w9", &Files::default()).is_err());
+}
+
 #[test]
 fn what_other_roles_use_is_ignored() {
     let inventory =

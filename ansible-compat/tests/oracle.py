@@ -9,6 +9,8 @@ import json
 import sys
 
 from ansible.cli.inventory import InventoryCLI
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultSecretsContext
 from ansible.plugins.vars import host_group_vars
 from ansible.utils.context_objects import GlobalCLIArgs
@@ -31,14 +33,30 @@ def ask(source, *flags):
     return out.getvalue()
 
 
+def limited(source, patterns):
+    """Returns which hosts each pattern of --limit means; null where Ansible refuses it or finds that a part matches nothing."""
+    loader = DataLoader()
+    manager = InventoryManager(loader, [source])
+    chosen = []
+    for pattern in patterns:
+        try:
+            manager.subset(pattern)
+            manager._pattern_cache.clear()
+            chosen.append(sorted(host.name for host in manager.get_hosts("all")))
+        except Exception:  # an unknown part, or no valid one
+            chosen.append(None)
+    return chosen
+
+
 def main():
     for line in sys.stdin:
-        source = line.strip()
+        source, *patterns = line.rstrip("\n").split("\t")
         try:
             answer = {
                 "list": json.loads(ask(source, "--list")),
                 "export": json.loads(ask(source, "--list", "--export")),
                 "graph": ask(source, "--graph").rstrip("\n"),
+                "limits": limited(source, patterns),
             }
         except Exception as error:  # the test shows what could not be asked
             answer = {"error": f"{type(error).__name__}: {error}"}

@@ -222,14 +222,47 @@ fn write(dir: &Path, seed: u64) -> PathBuf {
     dir.join(name)
 }
 
+/// Patterns of `--limit` for an inventory: names of groups and hosts, globs, places.
+fn patterns(seed: u64) -> Vec<String> {
+    let numbers = &mut Numbers(seed ^ 0x11);
+    let parts = [
+        "a",
+        "b1",
+        "n1",
+        "n*",
+        "w0?.lan",
+        "z",
+        "lone",
+        "kube_node",
+        "masters",
+        "web",
+        "top",
+        "k8s-cluster",
+        "all",
+        "~[abz]",
+        "n[!13]",
+        "masters[0]",
+        "web[0]",
+    ];
+    let marks = ["", "", "!", "&"];
+    let pattern = |numbers: &mut Numbers| {
+        let parts: Vec<String> = (0..=numbers.next(3))
+            .map(|_| numbers.pick(&marks).to_owned() + numbers.pick(&parts))
+            .collect();
+        parts.join(numbers.pick(&[":", ","]))
+    };
+    (0..4).map(|_| pattern(numbers)).collect()
+}
+
 /// Asks ansible-core about all inventories, in one process.
-fn ask(python: &str, home: &Path, paths: &[PathBuf]) -> Vec<Value> {
+fn ask(python: &str, home: &Path, paths: &[PathBuf], asked: &[Vec<String>]) -> Vec<Value> {
     let config = home.join("ansible.cfg");
     std::fs::write(&config, "").unwrap();
     let mut child = Command::new(python)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle.py"))
         .env("ANSIBLE_CONFIG", &config)
         .env("ANSIBLE_NOCOLOR", "1")
+        .env("ANSIBLE_HOST_PATTERN_MISMATCH", "error")
         .env("USER", "me")
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::piped())
@@ -238,7 +271,11 @@ fn ask(python: &str, home: &Path, paths: &[PathBuf]) -> Vec<Value> {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let lines: String = paths.iter().map(|p| format!("{}\n", p.display())).collect();
+    let lines: String = paths
+        .iter()
+        .zip(asked)
+        .map(|(path, asked)| format!("{}\t{}\n", path.display(), asked.join("\t")))
+        .collect();
     let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).unwrap());
     let answers = BufReader::new(child.stdout.take().unwrap()).lines();
     let answers = answers
@@ -263,6 +300,15 @@ fn landfall(path: &Path, export: Export) -> (Value, String) {
     })
 }
 
+fn limited(path: &Path, pattern: &str) -> Option<Vec<String>> {
+    let request = Request {
+        sources: vec![path.display().to_string()],
+        ..Request::default()
+    };
+    let chosen = listing::with(&request, &Disk, Export::Flattened, |l| Ok(l.limited(pattern, &Disk)));
+    chosen.unwrap().ok().map(|hosts| hosts.into_iter().collect())
+}
+
 #[test]
 #[ignore = "needs LANDFALL_ORACLE_PYTHON, a Python with ansible-core 2.19; cargo xtask test installs one"]
 fn generated_inventories_are_printed_as_ansible_prints_them() {
@@ -273,15 +319,25 @@ fn generated_inventories_are_printed_as_ansible_prints_them() {
     let paths: Vec<PathBuf> = (first..first + count)
         .map(|seed| write(&home.path().join(seed.to_string()), seed))
         .collect();
-    let answers = ask(&python, home.path(), &paths);
+    let asked: Vec<Vec<String>> = (first..first + count).map(patterns).collect();
+    let answers = ask(&python, home.path(), &paths, &asked);
     assert_eq!(answers.len(), paths.len(), "every inventory has an answer");
-    for (path, answer) in paths.iter().zip(&answers) {
+    for ((path, answer), asked) in paths.iter().zip(&answers).zip(&asked) {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(answer.get("error").is_none(), "{}: {answer}\n{text}", path.display());
         let (list, graph) = landfall(path, Export::Flattened);
         let (export, _) = landfall(path, Export::AsSet);
         for (what, found) in [("list", list), ("export", export), ("graph", Value::from(graph))] {
             assert_eq!(found, answer[what], "{what} of {}\n{text}", path.display());
+        }
+        for (pattern, wanted) in asked.iter().zip(answer["limits"].as_array().unwrap()) {
+            let wanted: Option<Vec<String>> = serde_json::from_value(wanted.clone()).unwrap();
+            assert_eq!(
+                limited(path, pattern),
+                wanted,
+                "--limit {pattern} of {}\n{text}",
+                path.display()
+            );
         }
     }
 }

@@ -38,6 +38,9 @@ pub enum Command {
     /// Makes and checks bundles.
     #[command(subcommand)]
     Bundle(Bundle),
+    /// The Ansible collection landfall.cluster.
+    #[command(subcommand)]
+    Ansible(Ansible),
     /// What runs on nodes; started by landfall itself.
     #[command(subcommand, hide = true)]
     Agent(Agent),
@@ -54,7 +57,7 @@ impl Command {
             Self::Journal(Journal::Repair(args)) => args.common.output,
             Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
             Self::Kubeconfig(args) => args.common.output,
-            Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Agent(_) => Output::Human,
+            Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Ansible(_) | Self::Agent(_) => Output::Human,
         }
     }
 }
@@ -95,6 +98,24 @@ pub struct InventoryArgs {
     /// Ask for the password of sudo.
     #[arg(short = 'K', long, help_heading = INVENTORY)]
     pub ask_become_pass: bool,
+    /// File with the login password where the inventory holds none; an executable one is run for it.
+    #[arg(
+        long,
+        visible_alias = "conn-pass-file",
+        value_name = "FILE",
+        conflicts_with = "ask_pass",
+        help_heading = INVENTORY
+    )]
+    pub connection_password_file: Option<PathBuf>,
+    /// File with the password of sudo where the inventory holds none; an executable one is run for it.
+    #[arg(
+        long,
+        visible_alias = "become-pass-file",
+        value_name = "FILE",
+        conflicts_with = "ask_become_pass",
+        help_heading = INVENTORY
+    )]
+    pub become_password_file: Option<PathBuf>,
     /// Variables that beat all others: key=value, a mapping, or @FILE.
     #[arg(short, long, value_name = "VARS", help_heading = INVENTORY)]
     pub extra_vars: Vec<String>,
@@ -118,6 +139,9 @@ const INVENTORY: &str = "Options for Ansible inventories";
 pub struct Common {
     #[command(flatten)]
     pub inventory: InventoryArgs,
+    /// Act on these machines alone: hosts and groups with `:`, `!`, `&`, `*`, as for Ansible, or @FILE. All others stay members as they are.
+    #[arg(short, long, value_name = "PATTERN")]
+    pub limit: Option<String>,
     /// Form of progress and result.
     #[arg(long, value_enum, default_value = "human")]
     pub output: Output,
@@ -332,6 +356,16 @@ pub struct BundleBuild {
     /// Folder for parts that can be used again; by default ~/.cache/landfall.
     #[arg(long, env = "LANDFALL_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Ansible {
+    /// Writes the collection as an archive for `ansible-galaxy collection install`.
+    Export {
+        /// The file to write; by default landfall-cluster-VERSION.tar.gz.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -1,32 +1,34 @@
 //! Inventory files and flags to what the engine takes.
 
-use crate::args::{Common, InventoryArgs};
+use crate::args::InventoryArgs;
 use crate::passwords;
 use landfall_ansible::config::{self, Config};
 use landfall_ansible::tree::Disk;
 use landfall_ansible::{Environment, Keys, Request, RoleOptions, Understood};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::spec::{Desired, parse};
+use landfall_core::secret::Secret;
+use landfall_core::spec::parse;
 use std::path::{Path, PathBuf};
 
-/// Reads what the user wants, and what he should know of it.
-pub fn desired(common: &Common) -> Result<(Desired, Vec<String>), Vec<Diagnosis>> {
-    let understood = read(&common.inventory)?;
-    let notices = understood.notices.iter().map(ToString::to_string).collect();
-    Ok((understood.desired, notices))
-}
+const LOGIN_PASSWORD: &str = "login password";
+const SUDO_PASSWORD: &str = "password of sudo";
+const VAULT_PASSWORD: &str = "password of the vault";
 
-/// Reads a `cluster.yaml` or an Ansible inventory; which one, its content says.
-pub fn read(args: &InventoryArgs) -> Result<Understood, Vec<Diagnosis>> {
+/// Reads a `cluster.yaml` or an Ansible inventory, which one, its content says; and which of its machines `limit` chooses.
+pub fn read(args: &InventoryArgs, limit: Option<&str>) -> Result<Understood, Vec<Diagnosis>> {
     if let Some((path, text)) = cluster_yaml(args) {
         no_flags(args, &path).map_err(|d| vec![d])?;
         let desired = parse::cluster_yaml(&text, &path)?;
+        let choose = |pattern| landfall_ansible::limit_of(&desired, pattern, &Disk);
+        let limit = limit.map(choose).transpose()?;
         return Ok(Understood {
             desired,
             notices: vec![],
+            limit,
         });
     }
-    let (request, config, environment) = request(args)?;
+    let (mut request, config, environment) = request(args)?;
+    request.limit = limit.map(str::to_owned);
     landfall_ansible::read(&request, &config, &environment, &Disk)
 }
 
@@ -52,6 +54,17 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
         ));
     }
     let ask = |wanted: bool, what: &str| wanted.then(|| passwords::ask(what)).transpose().map_err(one);
+    let from = |file: &Option<PathBuf>, what: &str| {
+        let read = |path: &PathBuf| passwords::from_file(&parse::expand_home(&path.to_string_lossy()), what, None);
+        file.as_ref().map(read).transpose().map_err(one)
+    };
+    let password = from(&args.connection_password_file, LOGIN_PASSWORD)?;
+    let become_password = from(&args.become_password_file, SUDO_PASSWORD)?;
+    let asks = |known: &Option<Secret>, wanted: bool| known.is_none() && wanted;
+    let (ask_pass, ask_become) = (
+        asks(&password, args.ask_pass || config.ask_pass),
+        asks(&become_password, args.ask_become_pass || config.ask_become_pass),
+    );
     let request = Request {
         sources,
         playbook_dir: args.playbook_dir.clone(),
@@ -63,10 +76,11 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
         },
         user: args.user.clone(),
         private_key: args.private_key.clone(),
-        password: ask(args.ask_pass || config.ask_pass, "login password")?,
-        become_password: ask(args.ask_become_pass || config.ask_become_pass, "password of sudo")?,
+        password: password.or(ask(ask_pass, LOGIN_PASSWORD)?),
+        become_password: become_password.or(ask(ask_become, SUDO_PASSWORD)?),
         extra_vars: args.extra_vars.clone(),
         keys: vault_keys(args, &config).map_err(one)?,
+        limit: None,
     };
     Ok((request, config, environment))
 }
@@ -80,17 +94,17 @@ fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> 
         };
         let password = match source {
             "prompt" => passwords::ask(&format!("password of the vault {}", id.as_deref().unwrap_or_default()))?,
-            file => passwords::vault_file(&parse::expand_home(file), id.as_deref())?,
+            file => passwords::from_file(&parse::expand_home(file), VAULT_PASSWORD, id.as_deref())?,
         };
         keys.add(id, password);
     }
     let files = args.vault_password_file.iter().map(|path| (&None, path));
     for (id, path) in files.chain(config.vaults.iter().map(|(id, path)| (id, path))) {
         let path: PathBuf = parse::expand_home(&path.to_string_lossy());
-        keys.add(id.clone(), passwords::vault_file(&path, id.as_deref())?);
+        keys.add(id.clone(), passwords::from_file(&path, VAULT_PASSWORD, id.as_deref())?);
     }
     if args.ask_vault_pass {
-        keys.add(None, passwords::ask("password of the vault")?);
+        keys.add(None, passwords::ask(VAULT_PASSWORD)?);
     }
     Ok(keys)
 }
@@ -112,6 +126,8 @@ fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
         ("--private-key", args.private_key.is_some()),
         ("--ask-pass", args.ask_pass),
         ("--ask-become-pass", args.ask_become_pass),
+        ("--connection-password-file", args.connection_password_file.is_some()),
+        ("--become-password-file", args.become_password_file.is_some()),
         ("--extra-vars", !args.extra_vars.is_empty()),
         ("--playbook-dir", args.playbook_dir.is_some()),
         ("--vault-password-file", !args.vault_password_file.is_empty()),

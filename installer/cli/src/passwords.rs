@@ -36,17 +36,18 @@ pub fn ask(what: &str) -> Result<Secret, Diagnosis> {
     Ok(Secret::new(line.trim_end_matches(['\n', '\r'])))
 }
 
-/// Reads the password of a vault from a file; an executable one is run, as Ansible does, and prints it.
+/// Reads a password, `what` it is for, from a file; an executable one is run, as Ansible does, and prints it. `vault_id` is for scripts
+/// that know several vaults.
 ///
 /// # Errors
 /// The file cannot be read or run, or holds nothing.
-pub fn vault_file(path: &Path, id: Option<&str>) -> Result<Secret, Diagnosis> {
+pub fn from_file(path: &Path, what: &str, vault_id: Option<&str>) -> Result<Secret, Diagnosis> {
     use std::os::unix::fs::PermissionsExt;
     let shown = path.display();
     let refuse = |error: std::io::Error| {
         Diagnosis::new(Code::FileUnreadable, format!("{shown} cannot be read"))
             .because(&error)
-            .next("name a file that holds the password of the vault")
+            .next(format!("name a file that holds the {what}"))
     };
     let mode = std::fs::metadata(path).map_err(refuse)?.permissions().mode();
     let text = if mode & 0o111 != 0 {
@@ -56,7 +57,7 @@ pub fn vault_file(path: &Path, id: Option<&str>) -> Result<Secret, Diagnosis> {
         let client = path
             .file_stem()
             .is_some_and(|stem| stem.to_string_lossy().ends_with("-client"));
-        if let (true, Some(id)) = (client, id) {
+        if let (true, Some(id)) = (client, vault_id) {
             script.args(["--vault-id", id]);
         }
         let output = script
@@ -65,11 +66,8 @@ pub fn vault_file(path: &Path, id: Option<&str>) -> Result<Secret, Diagnosis> {
             .output()
             .map_err(refuse)?;
         if !output.status.success() {
-            let what = format!(
-                "{shown}, which prints the password of the vault, failed: {}",
-                output.status
-            );
-            return Err(Diagnosis::new(Code::FileUnreadable, what).next("run it by hand and see what it says"));
+            let failed = format!("{shown}, which prints the {what}, failed: {}", output.status);
+            return Err(Diagnosis::new(Code::FileUnreadable, failed).next("run it by hand and see what it says"));
         }
         output.stdout
     } else {
@@ -77,8 +75,8 @@ pub fn vault_file(path: &Path, id: Option<&str>) -> Result<Secret, Diagnosis> {
     };
     let text = text.trim_ascii();
     if text.is_empty() {
-        let what = format!("{shown} holds no password");
-        return Err(Diagnosis::new(Code::FileUnreadable, what).next("write the password of the vault into it"));
+        let empty = format!("{shown} holds no password");
+        return Err(Diagnosis::new(Code::FileUnreadable, empty).next(format!("write the {what} into it")));
     }
     Ok(Secret::new(text))
 }

@@ -5,11 +5,13 @@ use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
-use landfall_core::name::RunId;
+use landfall_core::name::{NodeName, RunId};
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
+use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
 use landfall_ssh::{SshOptions, SshTransport};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub fn run_context(
     common: &Common,
     sink: Arc<dyn EventSink>,
     report: Option<PathBuf>,
+    limit: Option<BTreeSet<NodeName>>,
 ) -> Result<RunContext, Diagnosis> {
     let internal =
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
@@ -69,6 +72,7 @@ pub fn run_context(
         new_uid: ClusterUid::from_random(random().map_err(internal("no random bytes can be had"))?),
         at_ms: now_ms().map_err(internal("the clock cannot be read"))?,
         report_dir: report,
+        limit: limit.map_or_else(Limit::default, Limit::to),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What a run is given: how it goes about its work, and everything that it needs from outside.
 
+use crate::limit::Limit;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::Diagnosis;
@@ -162,4 +163,6 @@ pub struct RunContext {
     pub at_ms: u64,
     /// Where logs of failed nodes go (made when needed).
     pub report_dir: Option<PathBuf>,
+    /// Which machines `install`, `plan`, `verify`, `status` and `kubeconfig` act on.
+    pub limit: Limit,
 }

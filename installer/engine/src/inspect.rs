@@ -26,15 +26,13 @@ use std::time::Duration;
 /// See [`crate::run::verify`].
 pub fn verify(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
-    let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = emitter.phase(Phase::Connect, || {
-        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
-    });
+    let (sessions, errors) = connect_members(desired, ctx, emitter);
     if sessions.is_empty() {
         outcome.errors = errors;
         return outcome;
     }
-    let machines: Vec<&Node> = desired.inventory.outside().collect();
+    let machines = desired.inventory.outside();
+    let machines: Vec<&Node> = machines.filter(|n| ctx.limit.includes(&n.name)).collect();
     let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::External, ctx, emitter);
     let named = |prefix: &'static str| {
         move |d: Diagnosis| {
@@ -73,10 +71,7 @@ pub fn verify_over(
 /// See [`crate::run::status`].
 pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
-    let members: Vec<&Node> = desired.inventory.members().collect();
-    let (sessions, errors) = emitter.phase(Phase::Connect, || {
-        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
-    });
+    let (sessions, errors) = connect_members(desired, ctx, emitter);
     for error in errors {
         if let Some(name) = error.node.clone() {
             outcome.nodes.insert(
@@ -122,9 +117,23 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
     if outcome.nodes.values().any(|n| n.owned > 0) {
         add_cluster_health(desired, &sessions, &mut outcome);
     }
+    outcome.nodes.retain(|name, _| ctx.limit.includes(name));
     fleet::leave_nothing(&sessions);
     fleet::close(&sessions);
     outcome
+}
+
+/// Connects to the members that are acted on, and to control planes. That one of the latter is not here is no error when it is only
+/// asked for the others' sake.
+fn connect_members(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> (Sessions, Vec<Diagnosis>) {
+    let members: Vec<&Node> = desired.inventory.members().filter(|n| ctx.limit.contacts(n)).collect();
+    let (sessions, mut errors) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&members, AgentPlace::Member, ctx, emitter)
+    });
+    if !sessions.is_empty() {
+        errors.retain(|d| d.node.as_ref().is_none_or(|name| ctx.limit.includes(name)));
+    }
+    (sessions, errors)
 }
 
 fn add_cluster_health(desired: &Desired, sessions: &Sessions, outcome: &mut Outcome) {
@@ -191,7 +200,13 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
 /// See [`crate::run::kubeconfig`].
 pub fn kubeconfig(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
-    let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
+    let control_planes = desired.inventory.control_planes();
+    let control_planes: Vec<&Node> = control_planes.filter(|n| ctx.limit.includes(&n.name)).collect();
+    if control_planes.is_empty() {
+        let what = "--limit leaves out every control plane, and the kubeconfig comes from one";
+        outcome.errors.push(Diagnosis::new(Code::Usage, what));
+        return outcome;
+    }
     let (sessions, errors) = emitter.phase(Phase::Connect, || {
         fleet::connect(&control_planes, AgentPlace::Member, ctx, emitter)
     });

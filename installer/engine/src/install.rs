@@ -111,8 +111,10 @@ impl InstallRun<'_> {
     /// Machines outside are needed at the very end, but an unreachable one is reported now. Members that are absent are
     /// listed: whether the run can do without them is known when the cluster is.
     fn connect(&mut self) -> Result<(), Vec<Diagnosis>> {
-        let members: Vec<&Node> = self.desired.inventory.members().collect();
-        let machines: Vec<&Node> = self.desired.inventory.outside().collect();
+        let limit = &self.ctx.limit;
+        let members: Vec<&Node> = self.desired.inventory.members().filter(|n| limit.contacts(n)).collect();
+        let machines = self.desired.inventory.outside();
+        let machines: Vec<&Node> = machines.filter(|n| limit.includes(&n.name)).collect();
         let (ctx, emitter) = (self.ctx, &self.emitter);
         let ((sessions, absent), (outside, errors)) = emitter.phase(Phase::Connect, || {
             std::thread::scope(|scope| {
@@ -148,6 +150,13 @@ impl InstallRun<'_> {
             return Err(vec![diagnosis.next(next)]);
         }
         let formed = present.record.as_ref().is_some_and(|r| r.formed) || is_formed(&present.owned);
+        if !formed && self.ctx.limit.is_set() {
+            let what = "the cluster does not stand yet, and its founding needs every member";
+            return Err(vec![
+                Diagnosis::new(Code::Usage, what).next("install once without --limit"),
+            ]);
+        }
+        self.leave_out_others(&present);
         if !formed && !self.outcome.absent.is_empty() {
             // The founding needs every member.
             return Err(std::mem::take(&mut self.outcome.absent));
@@ -163,6 +172,26 @@ impl InstallRun<'_> {
         }
         self.outcome.record.clone_from(&present.record);
         Ok(present)
+    }
+
+    /// With a limit: takes leave of control planes that are to be no members yet, and does not miss members that are not acted on.
+    fn leave_out_others(&mut self, present: &Present) {
+        let limit = &self.ctx.limit;
+        let Some(record) = present.record.as_ref().filter(|_| limit.is_set()) else {
+            return;
+        };
+        let stays = |name: &NodeName| limit.includes(name) || record.members.contains_key(name);
+        let (stay, go): (Sessions, Sessions) = std::mem::take(&mut self.sessions)
+            .into_iter()
+            .partition(|(name, _)| stays(name));
+        self.sessions = stay;
+        fleet::leave_nothing(&go);
+        fleet::close(&go);
+        let (absent, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outcome.absent)
+            .into_iter()
+            .partition(|d| d.node.as_ref().is_none_or(|name| limit.includes(name)));
+        self.outcome.absent = absent;
+        self.outcome.warnings.extend(others.iter().map(ToString::to_string));
     }
 
     fn gather_facts(&self) -> Result<BTreeMap<NodeName, NodeFacts>, Vec<Diagnosis>> {

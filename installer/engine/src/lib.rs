@@ -9,6 +9,7 @@ pub mod emitter;
 pub mod execute;
 pub mod fleet;
 pub mod forward;
+pub mod limit;
 pub mod run;
 pub mod session;
 pub mod undo;

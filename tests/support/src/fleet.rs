@@ -13,6 +13,7 @@ use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::Transport;
+use landfall_engine::limit::Limit;
 use landfall_engine::run::{CancelToken, Connector, RunContext};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,6 +233,7 @@ impl Fleet {
             new_uid: ClusterUid::from_random([1; 16]),
             at_ms: 1_795_300_000_000,
             report_dir: None,
+            limit: Limit::default(),
         })
     }
 

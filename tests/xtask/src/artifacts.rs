@@ -46,17 +46,29 @@ pub fn build() -> Result<Artifacts> {
 
 /// Builds the program of a package as it is released; returns the file.
 pub fn release(package: &str) -> Result<PathBuf> {
+    program(package, &["--release"])
+}
+
+/// Builds the program of a package as tests use it; returns the file.
+pub fn debug(package: &str) -> Result<PathBuf> {
+    program(package, &[])
+}
+
+fn program(package: &str, profile: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(checkout()?).args([
         "build",
         "--quiet",
-        "--release",
         "--locked",
         "--package",
         package,
         "--message-format=json-render-diagnostics",
     ]);
-    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let output = cargo
+        .args(profile)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
     ensure!(output.status.success(), "{package} does not build");
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()

@@ -7,6 +7,7 @@
 //! its time: ingress proxy, encryption at rest, audit log, and a look from every vantage at the end.
 
 mod figures;
+mod inventory;
 mod memory;
 
 use crate::artifacts::{self, Artifacts};
@@ -43,6 +44,12 @@ pub enum Bench {
     },
     /// The ingress proxy, next to nginx and haproxy; the last line is one JSON object.
     Ingress(ingress::Bench),
+    /// Reading an inventory of 2,000 hosts, next to ansible-inventory; prints one JSON object.
+    Inventory {
+        /// How many times each reads it; the figures are medians.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
 }
 
 /// Measures it.
@@ -50,6 +57,7 @@ pub fn run(command: &Bench) -> Result<ExitCode> {
     match command {
         Bench::Install { rounds, json } => install(*rounds, *json).map(|()| ExitCode::SUCCESS),
         Bench::Ingress(command) => ingress::bench(command),
+        Bench::Inventory { rounds } => inventory::run(*rounds),
     }
 }
 

@@ -73,6 +73,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     });
     suite.section("tests", tests);
     suite.section("inventories next to ansible-core", move || inventories(full));
+    suite.section("Ansible collection", collection);
     if full {
         suite.section("ingress proxy, long", long_tests);
         suite.section("soak", || ingress::soak_loses_nothing().map(Count::of));
@@ -162,14 +163,40 @@ fn lab() -> Result<Count> {
     Ok(count)
 }
 
-/// Generated inventories, read by landfall and by ansible-core: 300, or 10,000 with `--full`.
+/// Generated inventories and logins, read by landfall and by ansible-core: 300 and 100, or 10,000 and 1,000 with `--full`, and fuzzing then.
 fn inventories(full: bool) -> Result<Count> {
     let python = oracle::python(&artifacts::cache()?)?;
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--locked", "--package", "landfall-ansible", "--test", "oracle"]);
+    cargo.args(["test", "--locked", "--no-fail-fast", "--package", "landfall-ansible"]);
+    cargo.args(["--test", "oracle", "--test", "logins"]);
     cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
     cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
-    run_tests(&mut cargo)
+    cargo.env("LANDFALL_ORACLE_LOGINS", if full { "1000" } else { "100" });
+    let mut count = run_tests(&mut cargo)?;
+    if full {
+        let mut fuzz = Command::new("cargo");
+        fuzz.args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--package",
+            "landfall-ansible",
+            "--lib",
+            "fuzz::",
+        ]);
+        count.add(run_tests(fuzz.env("FUZZ_SECONDS", "120"))?);
+    }
+    Ok(count)
+}
+
+/// The Ansible collection, exported from the program and installed: its own tests, ansible-lint, ansible-doc, ansible-builder.
+fn collection() -> Result<Count> {
+    let (passed, failed) = oracle::collection(&artifacts::cache()?, &artifacts::debug("landfall")?)?;
+    Ok(Count {
+        passed,
+        failed,
+        skipped: 0,
+    })
 }
 
 /// All tests of the workspace.

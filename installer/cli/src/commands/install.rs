@@ -5,6 +5,7 @@ use crate::args::{Common, Install, OnFailure, Output, Plan};
 use crate::output::{write_stdout, write_whole};
 use crate::reporter::Reporter;
 use crate::{load, remote, render};
+use landfall_ansible::Understood;
 use landfall_bundle::BundleFile;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::plan::file::PlanFile;
@@ -12,15 +13,20 @@ use landfall_core::report::Report;
 use landfall_core::verify::CellOutcome;
 use landfall_engine::run::{self, InstallOptions, Outcome, Until};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Installs, or with `--dry-run` shows the plan.
 pub fn install(args: &Install) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), limit).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
@@ -60,11 +66,15 @@ fn success(report: &Report) -> String {
 
 /// Shows the plan.
 pub fn plan(args: &Plan) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
     let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
     let reporter = Reporter::new(args.common.output, None)?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
     let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
     let outcome = run::install(&desired, &bundle, &options, &ctx);
     let mut problems = Vec::new();
@@ -86,8 +96,13 @@ pub fn plan(args: &Plan) -> CommandResult {
 pub fn show_plan(common: &Common, outcome: &Outcome) {
     let Some(plan) = &outcome.plan else { return };
     if common.output == Output::Json {
-        let line =
-            json!({ "event": "plan", "plan": plan, "reasons": outcome.reasons, "bytesToSend": outcome.bytes_to_send });
+        let texts: BTreeMap<_, _> = plan
+            .steps
+            .iter()
+            .map(|s| (&s.id, json!({ "text": s.action.text(), "undo": s.action.undo_text() })))
+            .collect();
+        let (reasons, bytes) = (&outcome.reasons, &outcome.bytes_to_send);
+        let line = json!({ "event": "plan", "plan": plan, "texts": texts, "reasons": reasons, "bytesToSend": bytes });
         write_stdout(&format!("{line}\n"));
     } else {
         write_stdout(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));

@@ -21,7 +21,7 @@ pub fn inventory(args: &Inventory) -> CommandResult {
             Diagnosis::new(Code::Usage, what).next("landfall inventory --help"),
         ]);
     }
-    let understood = load::read(&args.inventory)?;
+    let understood = load::read(&args.inventory, None)?;
     for notice in &understood.notices {
         write_stderr(&format!("warning: {notice}\n"));
     }

@@ -6,15 +6,31 @@ use crate::confirm::{confirm_repair, need_terminal};
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
 use crate::{load, remote, render};
-use landfall_core::explain::ExitCode;
+use landfall_ansible::Understood;
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::spec::Desired;
 use landfall_engine::run::{self, Outcome, RepairSummary, Until};
+
+/// Reads the inventory. The journals of a part tell no order of runs, so that there is no limit.
+fn whole(common: &Common) -> Result<(Desired, Vec<String>), Vec<Diagnosis>> {
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&common.inventory, common.limit.as_deref())?;
+    if limit.is_some() {
+        let what = "journals are read from every node, without --limit";
+        return Err(vec![Diagnosis::new(Code::Usage, what)]);
+    }
+    Ok((desired, notices))
+}
 
 /// Shows the cluster's record, its runs and what is landfall's on each node.
 pub fn show(common: &Common) -> CommandResult {
-    let (desired, notices) = load::desired(common)?;
+    let (desired, notices) = whole(common)?;
     let reporter = Reporter::new(common.output, None)?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(common, reporter.clone(), None, None).map_err(|d| vec![d])?;
     let outcome = run::journal(&desired, &ctx);
     write_stdout(&match common.output {
         Output::Json => format!("{}\n", render::journals_json(&outcome)),
@@ -25,13 +41,13 @@ pub fn show(common: &Common) -> CommandResult {
 
 /// Repairs damaged journals.
 pub fn repair(args: &JournalRepair) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let (desired, notices) = whole(&args.common)?;
     if !args.yes && !args.dry_run {
         need_terminal().map_err(|d| vec![d])?;
     }
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), None).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let yes = |_: &RepairSummary| Ok(());
     let ask: run::ConfirmRepair = if args.yes { &yes } else { &confirm_repair };

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod ansible;
 mod bundle;
 mod init;
 mod install;
@@ -31,6 +32,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Inventory(args) => inventory::inventory(&args),
         Command::Init(args) => init::init(&args),
         Command::Bundle(args) => bundle::run(args),
+        Command::Ansible(args) => ansible::run(args),
         // main has taken it already.
         Command::Agent(_) => Ok(ExitCode::Usage),
     };

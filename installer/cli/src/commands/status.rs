@@ -5,15 +5,20 @@ use crate::args::{Common, Output};
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
 use crate::{load, remote, render};
+use landfall_ansible::Understood;
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
 /// Shows the cluster as it is recorded, and each node: what is ours, whether it is Ready, etcd, certificates.
 pub fn status(common: &Common) -> CommandResult {
-    let (desired, notices) = load::desired(common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&common.inventory, common.limit.as_deref())?;
     let reporter = Reporter::new(common.output, None)?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(common, reporter.clone(), None).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
     let outcome = run::status(&desired, &ctx);
     let last_run = outcome.runs.last().map(|run| run.number);
     if common.output == Output::Json {

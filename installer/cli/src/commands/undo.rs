@@ -7,7 +7,8 @@ use crate::confirm::{confirm, need_terminal};
 use crate::output::write_stdout;
 use crate::reporter::Reporter;
 use crate::{load, remote};
-use landfall_core::explain::ExitCode;
+use landfall_ansible::Understood;
+use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_engine::run::{self, UndoCommand, UndoSummary, Until};
 
 /// Takes back what the newest run changed.
@@ -21,13 +22,25 @@ pub fn uninstall(args: &Undo) -> CommandResult {
 }
 
 fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
+    if limit.is_some() {
+        let what = format!(
+            "{} takes back what was done on every node, and takes no --limit",
+            command.as_str()
+        );
+        let next = "landfall has no command yet that removes one node";
+        return Err(vec![Diagnosis::new(Code::Usage, what).next(next)]);
+    }
     if !args.yes && !args.dry_run {
         need_terminal().map_err(|d| vec![d])?;
     }
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), limit).map_err(|d| vec![d])?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let yes = |_: &UndoSummary| Ok(());
     let ask: run::Confirm = if args.yes { &yes } else { &confirm };

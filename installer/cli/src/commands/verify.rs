@@ -5,16 +5,21 @@ use crate::args::{Output, Verify};
 use crate::output::{PRIVATE, write_stdout, write_whole};
 use crate::reporter::Reporter;
 use crate::{load, remote, render};
+use landfall_ansible::Understood;
 use landfall_core::explain::Diagnosis;
 use landfall_engine::run::{self, Outcome};
 use std::path::Path;
 
 /// Tries every path into the cluster.
 pub fn verify(args: &Verify) -> CommandResult {
-    let (desired, notices) = load::desired(&args.common)?;
+    let Understood {
+        desired,
+        notices,
+        limit,
+    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
     let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
     reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone()).map_err(|d| vec![d])?;
+    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), limit).map_err(|d| vec![d])?;
     let outcome = run::verify(&desired, &ctx);
     if let (Output::Human, Some(report)) = (args.common.output, &outcome.verify) {
         write_stdout(&render::verify(report, args.all));

@@ -77,7 +77,7 @@ mod tests {
                     sources: vec!["no/such.yaml".to_owned()],
                     ..Default::default()
                 };
-                crate::load::read(&args).map(|_| ()).unwrap_err().remove(0)
+                crate::load::read(&args, None).map(|_| ()).unwrap_err().remove(0)
             },
             Code::SpecSyntax => cluster("nodes: [\n"),
             Code::SpecValue => cluster("proxyMode: magic\nnodes: [{name: cp-1, role: control-plane, host: 10.9.0.1}]\n"),

@@ -63,6 +63,8 @@ impl InstallRun<'_> {
             input.left_out = left_out(present.owned.values(), &input.groups);
             let mut plan = plan_install(&input).map_err(no_plan)?;
             let mut satisfied = self.satisfied(&plan, &present.owned)?;
+            let left_out = self.ctx.limit.leave_out(&plan, &mut satisfied);
+            left_out.map_err(|blocked| vec![blocked.diagnosis()])?;
             settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(no_plan)?;
             Ok::<_, Vec<Diagnosis>>(Prepared {
                 plan,

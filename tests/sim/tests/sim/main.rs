@@ -9,6 +9,7 @@ mod findings;
 mod journal;
 mod laws;
 mod lease;
+mod limit;
 mod refusal;
 mod torn;
 mod whole;
