@@ -1,9 +1,9 @@
 //! Faults of machines other than killed agents.
 
+use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::name::NodeName;
 use landfall_engine::run::UndoCommand;
-use landfall_test_sim::scene::{Listener, Scene};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 

@@ -11,3 +11,5 @@ mod lease;
 mod refusal;
 mod torn;
 mod whole;
+
+use landfall_test_sim::scene;

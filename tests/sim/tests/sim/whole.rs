@@ -1,5 +1,6 @@
 //! Runs that nothing disturbs.
 
+use crate::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::{EntryState, RunStart};
@@ -12,7 +13,6 @@ use landfall_engine::execute::Executor;
 use landfall_engine::fleet::{self, EventEmitter};
 use landfall_engine::run::UndoCommand;
 use landfall_engine::session::AgentPlace;
-use landfall_test_sim::scene::{Listener, Scene, VARIES};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
