@@ -266,7 +266,7 @@ impl Children {
                 Ok(_) => heard = Instant::now(),
                 Err(_) => is_over = heard.elapsed() > OUTPUT_GRACE,
             }
-            is_over |= Instant::now() >= deadline;
+            is_over |= Instant::now() >= deadline + OUTPUT_GRACE;
             match event {
                 Ok(ChildEvent::Line { from_stdout, text }) => {
                     if from_stdout && secret_stdout {
