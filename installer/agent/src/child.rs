@@ -264,10 +264,10 @@ impl Children {
             let event = events.recv_timeout(LOOK_EVERY);
             // Lines that were said and not taken yet do not count as silence, however long taking one lasts.
             match &event {
-                Ok(_) => heard = Instant::now(),
+                Ok(_) => (heard, is_over) = (Instant::now(), false),
                 Err(_) => is_over = heard.elapsed() > OUTPUT_GRACE,
             }
-            is_over |= Instant::now() >= deadline;
+            is_over |= Instant::now() >= deadline + OUTPUT_GRACE;
             match event {
                 Ok(ChildEvent::Line { from_stdout, text }) => {
                     if from_stdout && secret_stdout {
@@ -398,6 +398,16 @@ mod tests {
         };
         let output = Children::default().run(&Host::real(), job).unwrap();
         assert_eq!(output.text().lines().count(), 100);
+    }
+
+    /// Seen in the simulation: a probe that had been silent for longer than the grace counted as one without output.
+    #[test]
+    fn output_after_a_long_silence_is_whole() {
+        for _ in 0..4 {
+            let job = Job::quick(&["sh", "-c", "sleep 5.5; seq 2000"], 60);
+            let output = Children::default().run(&Host::real(), job).unwrap();
+            assert_eq!(output.text().lines().count(), 2000);
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The stream of events of a command, and the report that is its fold, say the same as what the engine returns.
 
+use crate::scene::{Listener, Scene};
 use landfall_core::event::{Command, Event, EventKind};
 use landfall_core::report::Report;
 use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
-use landfall_test_sim::scene::{Listener, Scene};
 use std::sync::{Arc, Mutex};
 
 /// Runs a command and returns what it returned and what it said.

@@ -1,12 +1,12 @@
 //! What a review found, each by its number (A1, A2, …): the scenario as it would happen, and what must come of it.
 
+use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_core::inventory::Role;
 use landfall_core::journal::EntryState;
 use landfall_core::name::NodeName;
 use landfall_engine::run::{CancelToken, OnFailure, Outcome, UndoCommand};
-use landfall_test_sim::scene::{Listener, Scene};
 use landfall_test_support::cluster::When;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What never may happen is seen: each law is broken by hand, behind landfall's back, and the model says so.
 
+use crate::scene::Scene;
 use landfall_core::name::NodeName;
-use landfall_test_sim::scene::Scene;
 use landfall_test_support::cluster::Law;
 use std::process::Command;
 

@@ -1,12 +1,12 @@
 //! Two operators at once.
 
+use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::emitter::EventEmitter;
 use landfall_engine::fleet;
 use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
 use landfall_engine::session::AgentPlace;
-use landfall_test_sim::scene::{Listener, Scene, null_sink};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;

@@ -13,3 +13,5 @@ mod limit;
 mod refusal;
 mod torn;
 mod whole;
+
+use landfall_test_sim::scene;

@@ -1,8 +1,8 @@
 //! `install` up to where it refuses, and commands that find nothing.
 
+use crate::scene::{Scene, null_sink};
 use landfall_core::explain::{Code, ExitCode};
 use landfall_engine::run::{self, InstallOptions, OnFailure, UndoCommand, Until};
-use landfall_test_sim::scene::{Scene, null_sink};
 
 #[test]
 fn preflight_refuses_and_leaves_no_trace() {

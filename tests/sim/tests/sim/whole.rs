@@ -1,5 +1,6 @@
 //! Runs that nothing disturbs.
 
+use crate::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::INSTALL;
@@ -13,7 +14,6 @@ use landfall_engine::execute::Executor;
 use landfall_engine::fleet;
 use landfall_engine::run::UndoCommand;
 use landfall_engine::session::AgentPlace;
-use landfall_test_sim::scene::{Listener, Scene, VARIES};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
