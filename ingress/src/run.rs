@@ -100,11 +100,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
         here,
         Arc::clone(&state),
     ));
-    let place = status::Place {
-        pod: args.pod_name,
-        namespace: args.pod_namespace,
-    };
-    let leading = lead(client, place, publish, &state, &stopping);
+    let leading = lead(client, args.pod_name, args.pod_namespace, publish, &state, &stopping);
 
     tokio::select! {
         // Nothing was served, so there is nothing to drain.
@@ -189,13 +185,16 @@ async fn follow(
 /// Writes status while this proxy is the leader. Outside a cluster there is no pod, so no one whose address could be written.
 fn lead(
     client: kube::Client,
-    place: status::Place,
+    pod: String,
+    namespace: String,
     publish: status::Publish,
     state: &Arc<State>,
     stopping: &Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
-    let lead = |place| status::lead(client, place, publish, Arc::clone(state), stopping.clone());
-    (!place.pod.is_empty()).then(|| tokio::spawn(lead(place)))
+    let is_here = !pod.is_empty();
+    let place = status::Place { pod, namespace };
+    let lead = || status::lead(client, place, publish, Arc::clone(state), stopping.clone());
+    is_here.then(|| tokio::spawn(lead()))
 }
 
 /// The process that is here already, if it hands over.
