@@ -60,6 +60,7 @@ impl Signals {
 /// Serves until a signal, or until a part that never ends does end.
 pub async fn run(args: Serve) -> Result<(), String> {
     let publish = status::Publish::parse(&args.publish_address)?;
+    let read = watched_tls(&args);
     let mut signals = Signals::new()?;
     let (state, proxy) = prepare(&args);
     let site = Arc::new(admin::Site::new(&args, Arc::clone(&state), Arc::clone(&proxy))?);
@@ -86,7 +87,6 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let client = client().await?;
     site.fleet.connect(client.clone());
     let (stop, stopping) = channel(false);
-    let read = watched_tls(&args);
     let here = Locality {
         node: args.node_name,
         zone: args.node_zone,

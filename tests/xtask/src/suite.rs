@@ -163,7 +163,7 @@ fn lab() -> Result<Count> {
     Ok(count)
 }
 
-/// Generated inventories and logins, read by landfall and by ansible-core: 300 and 100, or 10,000 and 1,000 with `--full`, and fuzzing then.
+/// Generated inventories and logins, read by landfall and by ansible-core: 300 and 40, or 10,000 and 1,000 with `--full`, and fuzzing then.
 fn inventories(full: bool) -> Result<Count> {
     let python = oracle::python(&artifacts::cache()?)?;
     let mut cargo = Command::new("cargo");
@@ -171,7 +171,7 @@ fn inventories(full: bool) -> Result<Count> {
     cargo.args(["--test", "oracle", "--test", "logins"]);
     cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
     cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
-    cargo.env("LANDFALL_ORACLE_LOGINS", if full { "1000" } else { "100" });
+    cargo.env("LANDFALL_ORACLE_LOGINS", if full { "1000" } else { "40" });
     let mut count = run_tests(&mut cargo)?;
     if full {
         let mut fuzz = Command::new("cargo");
