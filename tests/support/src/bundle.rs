@@ -47,6 +47,11 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
+    write_tiny_with(output, version, "12.4")
+}
+
+/// The same with another version of a Debian package: another build of the same.
+pub fn write_tiny_with(output: &Path, version: &str, base_files: &str) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -103,7 +108,7 @@ pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
         }],
         packages: vec![DebianPackage {
             name: "base-files".to_owned(),
-            version: "12.4".to_owned(),
+            version: base_files.to_owned(),
             digest: Digest::of(b"base-files"),
         }],
         blobs: vec![],

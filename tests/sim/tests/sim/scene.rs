@@ -83,6 +83,13 @@ impl Scene {
         bundle_of(&self.directory, version)
     }
 
+    /// Makes another build of the same Kubernetes version.
+    pub fn other_build(&self) -> BundleFile {
+        let path = self.directory.path().join("other-build.bundle");
+        bundle::write_tiny_with(&path, bundle::VERSION, "12.5").unwrap();
+        BundleFile::open(&path).unwrap()
+    }
+
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
         self.install_heard(run, null_sink())
