@@ -63,8 +63,9 @@ mod tests {
         let done = AtomicUsize::new(0);
         let (began, first_began) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
+        let (once, done) = (&once, &done);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 let work = || {
                     began.send(()).unwrap();
                     released.recv().unwrap();
@@ -74,7 +75,7 @@ mod tests {
                 once.run(&"a", work).unwrap();
             });
             first_began.recv().unwrap();
-            let second = scope.spawn(|| {
+            let second = scope.spawn(move || {
                 once.run::<()>(&"a", || panic!("it is done once")).unwrap();
                 done.load(Ordering::SeqCst)
             });

@@ -37,12 +37,12 @@ fn run(run: &FleetRun) -> String {
     let owner = Some(run.start.owner.as_str()).filter(|owner| !owner.is_empty());
     let steps: Vec<String> = run.steps.iter().map(|(node, n)| format!("{n} on {node}")).collect();
     let steps = if steps.is_empty() {
-        "nothing of it is left".to_owned()
+        String::new()
     } else {
-        format!("steps: {}", steps.join(", "))
+        format!("; steps: {}", steps.join(", "))
     };
     format!(
-        "  {}  {} by {}, {}: {}; {steps}\n",
+        "  {}  {} by {}, {}: {}{steps}\n",
         run.number,
         run.start.command,
         owner.unwrap_or("an unknown user"),
@@ -67,7 +67,7 @@ fn step(entry: &Entry, run: &str) -> String {
 
 /// Lists what the damaged lines of a node's journal leave unknown.
 pub fn lost_lines(node: &NodeName, lost: &[LostLine]) -> String {
-    let line = |lost: &LostLine| format!("  {node}: line {}: {}\n", lost.line, lost.unknown);
+    let line = |lost: &LostLine| format!("  {node}: line {} is damaged; not known: {}\n", lost.line, lost.unknown);
     lost.iter().map(line).collect()
 }
 
