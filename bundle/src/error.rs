@@ -1,5 +1,6 @@
 //! What can be wrong with a bundle.
 
+use landfall_core::bundle_index::INDEX_VERSION;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use std::path::PathBuf;
@@ -25,6 +26,14 @@ pub enum BundleError {
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// A newer landfall built it.
+    #[error("{path} has version {found} of the bundle's format, this landfall reads up to {INDEX_VERSION}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
     },
     /// The index does not fit what is in the file.
     #[error("{path} does not hold what its index says: blob {digest} is {what}")]
@@ -53,12 +62,14 @@ impl From<BundleError> for Diagnosis {
     fn from(error: BundleError) -> Self {
         let code = match error {
             BundleError::Io { .. } => Code::FileUnreadable,
-            BundleError::Format { .. } | BundleError::Stream(_) => Code::BundleFormat,
+            BundleError::Format { .. } | BundleError::Version { .. } | BundleError::Stream(_) => Code::BundleFormat,
             BundleError::Blob { .. } => Code::BundleMissing,
             BundleError::Digest { .. } => Code::BundleDigest,
         };
-        Diagnosis::new(code, "the bundle is not usable")
-            .because(&error)
-            .next("copy the bundle again from where it was built")
+        let diagnosis = Diagnosis::new(code, "the bundle is not usable").because(&error);
+        if matches!(error, BundleError::Version { .. }) {
+            return diagnosis.next("use the landfall that built the bundle, or a newer one");
+        }
+        diagnosis.next("copy the bundle again from where it was built")
     }
 }

@@ -94,11 +94,10 @@ impl BundleFile {
             .ok_or_else(|| malformed(format!("it holds no {INDEX_NAME}")))?;
         let version: VersionOnly = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
         if version.version > INDEX_VERSION {
-            let why = format!(
-                "its format is version {}, this landfall reads up to {INDEX_VERSION}",
-                version.version
-            );
-            return Err(malformed(why));
+            return Err(BundleError::Version {
+                path: path.to_owned(),
+                found: version.version,
+            });
         }
         let parsed: BundleIndex = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
         for blob in &parsed.blobs {

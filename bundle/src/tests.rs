@@ -111,7 +111,13 @@ fn garbage_and_newer_formats_are_refused() {
         ..index(vec![])
     };
     BundleWriter::default().write(newer, &path).unwrap();
-    assert!(BundleFile::open(&path).err().unwrap().causes[0].contains("version"));
+    let error = BundleFile::open(&path).err().unwrap();
+    assert_eq!(error.code, Code::BundleFormat);
+    assert!(
+        error.causes[0].contains("has version 2 of the bundle's format"),
+        "{error:?}"
+    );
+    assert_eq!(error.next, ["use the landfall that built the bundle, or a newer one"]);
     assert_eq!(
         BundleFile::open(&directory.path().join("absent")).err().unwrap().code,
         Code::FileUnreadable

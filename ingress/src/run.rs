@@ -143,7 +143,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
 /// Which Secrets the proxy reads.
 fn watched_tls(args: &Serve) -> watch::Tls {
     watch::Tls {
-        secrets: args.secrets.clone(),
+        secrets: args.secrets,
         default_certificate: args.tls.default_certificate.clone(),
     }
 }

@@ -81,7 +81,7 @@ pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
 /// Says what a repair of journals does and what is lost.
 fn what_is_lost(repair: &RepairSummary) -> String {
     let mut text = format!(
-        "`landfall journal repair` makes the journal of {} of its whole lines. Of the damaged ones is not known any more:\n",
+        "`landfall journal repair` makes the journal of {} of its whole lines:\n",
         plural(repair.nodes.len(), "node")
     );
     for (node, lost) in &repair.nodes {

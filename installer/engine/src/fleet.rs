@@ -107,15 +107,20 @@ pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext
         cluster: cluster.to_owned(),
     };
     let welcomes: BTreeMap<NodeName, Welcome> = ask_all(sessions, |_| request.clone())?;
-    let other = |(name, welcome): (NodeName, Welcome)| {
-        (welcome.protocol != PROTOCOL_VERSION).then(|| {
-            Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
-                .on(&name)
-                .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol))
-        })
-    };
-    let errors: Vec<Diagnosis> = welcomes.into_iter().filter_map(other).collect();
+    let errors: Vec<Diagnosis> = welcomes
+        .iter()
+        .filter_map(|(name, welcome)| other_protocol(name, welcome))
+        .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Says that an agent speaks another version of the protocol.
+fn other_protocol(name: &NodeName, welcome: &Welcome) -> Option<Diagnosis> {
+    (welcome.protocol != PROTOCOL_VERSION).then(|| {
+        Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
+            .on(name)
+            .saw(format!("agent {}, this landfall {PROTOCOL_VERSION}", welcome.protocol))
+    })
 }
 
 /// Asks every node the same and returns the answers by name, or all errors.
@@ -190,5 +195,19 @@ mod tests {
         assert_eq!(error.code, Code::Unreachable);
         assert_eq!(error.node.as_ref(), Some(&node.name));
         drop(end);
+    }
+
+    #[test]
+    fn an_agent_of_a_newer_protocol_is_refused_with_what_to_do() {
+        let node = "cp-1".parse().unwrap();
+        let welcome = |protocol| Welcome {
+            protocol,
+            version: "9.0.0".to_owned(),
+        };
+        assert_eq!(other_protocol(&node, &welcome(PROTOCOL_VERSION)), None);
+        let error = other_protocol(&node, &welcome(PROTOCOL_VERSION + 1)).unwrap();
+        assert_eq!((error.code, error.node.as_ref()), (Code::Protocol, Some(&node)));
+        assert_eq!(error.saw, ["agent 3, this landfall 2"]);
+        assert!(error.next[0].contains("the same version of landfall"), "{error:?}");
     }
 }

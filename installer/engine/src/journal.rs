@@ -52,9 +52,14 @@ pub fn repair(
     emitter: &EventEmitter,
 ) -> Outcome {
     let (sessions, mut outcome) = connect(desired, ctx, emitter);
-    let cluster = &desired.spec.name;
+    let run = RepairRun {
+        cluster: &desired.spec.name,
+        ctx,
+        emitter,
+        sessions: &sessions,
+    };
     if !sessions.is_empty()
-        && let Err(errors) = repair_on(&sessions, cluster, until, confirm, ctx, emitter, &mut outcome)
+        && let Err(errors) = run.phases(until, confirm, &mut outcome)
     {
         outcome.errors.extend(errors);
     }
@@ -81,49 +86,53 @@ fn damage(reading: &JournalReading) -> Option<Diagnosis> {
     Some(Diagnosis::from(&JournalError::Damaged { line }))
 }
 
-/// lease · read · read damaged ones again with what the others know · ask · repair
-fn repair_on(
-    sessions: &Sessions,
-    cluster: &str,
-    until: Until,
-    confirm: ConfirmRepair,
-    ctx: &RunContext,
-    emitter: &EventEmitter,
-    outcome: &mut Outcome,
-) -> Result<(), Vec<Diagnosis>> {
-    fleet::lease(sessions, JOURNAL_REPAIR, cluster, ctx)?;
-    let read: BTreeMap<NodeName, JournalReading> = fleet::ask_all(sessions, |_| Request::ReadJournal { runs: vec![] })?;
-    let (good, damaged): (Vec<_>, Vec<_>) = read.into_iter().partition(|(_, reading)| reading.lost.is_empty());
-    let damaged: Sessions = damaged
-        .into_iter()
-        .filter_map(|(name, _)| Some((name.clone(), Arc::clone(sessions.get(&name)?))))
-        .collect();
-    let runs: Vec<RunStart> = good
-        .into_iter()
-        .flat_map(|(_, reading)| reading.own.runs)
-        .map(|run| run.start)
-        .collect();
-    outcome.journals = fleet::ask_all(&damaged, |_| Request::ReadJournal { runs: runs.clone() })?;
-    if until == Until::Plan || damaged.is_empty() {
-        return Ok(());
+/// One repair of journals.
+struct RepairRun<'a> {
+    cluster: &'a str,
+    ctx: &'a RunContext,
+    emitter: &'a EventEmitter,
+    sessions: &'a Sessions,
+}
+
+impl RepairRun<'_> {
+    /// lease · read · read damaged ones again with what the others know · ask · repair
+    fn phases(&self, until: Until, confirm: ConfirmRepair, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
+        fleet::lease(self.sessions, JOURNAL_REPAIR, self.cluster, self.ctx)?;
+        let (damaged, runs) = self.find_damaged()?;
+        outcome.journals = fleet::ask_all(&damaged, |_| Request::ReadJournal { runs: runs.clone() })?;
+        if until == Until::Plan || damaged.is_empty() {
+            return Ok(());
+        }
+        let lost = |(name, reading): (&NodeName, &JournalReading)| (name.clone(), reading.lost.clone());
+        confirm(&RepairSummary {
+            cluster: self.cluster.to_owned(),
+            nodes: outcome.journals.iter().map(lost).collect(),
+        })
+        .map_err(|refusal| vec![refusal])?;
+        outcome.journals = fleet::ask_all(&damaged, |_| Request::RepairJournal { runs: runs.clone() })?;
+        outcome.changes = outcome.journals.len();
+        for (name, reading) in &outcome.journals {
+            let kept = reading.kept.as_deref().map(|path| path.display().to_string());
+            let text = format!(
+                "the journal was made of its whole lines; the damaged one is {}",
+                kept.unwrap_or_default()
+            );
+            self.emitter.emit(Some(name), EventKind::Note { text });
+        }
+        Ok(())
     }
-    let nodes = outcome.journals.iter();
-    confirm(&RepairSummary {
-        cluster: cluster.to_owned(),
-        nodes: nodes
-            .map(|(name, reading)| (name.clone(), reading.lost.clone()))
-            .collect(),
-    })
-    .map_err(|refusal| vec![refusal])?;
-    outcome.journals = fleet::ask_all(&damaged, |_| Request::RepairJournal { runs: runs.clone() })?;
-    for (name, reading) in &outcome.journals {
-        outcome.changes += 1;
-        let kept = reading.kept.as_deref().map(|path| path.display().to_string());
-        let text = format!(
-            "the journal was made of its whole lines; the damaged one is {}",
-            kept.unwrap_or_default()
-        );
-        emitter.emit(Some(name), EventKind::Note { text });
+
+    /// Returns the nodes whose journals are damaged, and the runs that the other journals hold.
+    fn find_damaged(&self) -> Result<(Sessions, Vec<RunStart>), Vec<Diagnosis>> {
+        let read: BTreeMap<NodeName, JournalReading> =
+            fleet::ask_all(self.sessions, |_| Request::ReadJournal { runs: vec![] })?;
+        let is_damaged = |name: &NodeName| read.get(name).is_some_and(|reading| !reading.lost.is_empty());
+        let damaged = self.sessions.iter().filter(|(name, _)| is_damaged(name));
+        let damaged = damaged
+            .map(|(name, session)| (name.clone(), Arc::clone(session)))
+            .collect();
+        let good = read.into_values().filter(|reading| reading.lost.is_empty());
+        let runs = good.flat_map(|reading| reading.own.runs).map(|run| run.start);
+        Ok((damaged, runs.collect()))
     }
-    Ok(())
 }

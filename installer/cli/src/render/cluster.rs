@@ -22,7 +22,7 @@ pub fn cluster(record: &ClusterRecord, last_run: Option<u64>) -> String {
     );
     let width = record.members.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
     for (name, member) in &record.members {
-        text.push_str(&format!("  {name:width$}  {}\n", describe(member)));
+        text.push_str(&format!("  {:width$}  {}\n", name.as_str(), describe(member)));
     }
     text
 }

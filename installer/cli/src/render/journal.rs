@@ -37,12 +37,12 @@ fn run(run: &FleetRun) -> String {
     let owner = Some(run.start.owner.as_str()).filter(|owner| !owner.is_empty());
     let steps: Vec<String> = run.steps.iter().map(|(node, n)| format!("{n} on {node}")).collect();
     let steps = if steps.is_empty() {
-        "nothing of it is left".to_owned()
+        String::new()
     } else {
-        format!("steps: {}", steps.join(", "))
+        format!("; steps: {}", steps.join(", "))
     };
     format!(
-        "  {}  {} by {}, {}: {}; {steps}\n",
+        "  {}  {} by {}, {}: {}{steps}\n",
         run.number,
         run.start.command,
         owner.unwrap_or("an unknown user"),
@@ -67,7 +67,7 @@ fn step(entry: &Entry, run: &str) -> String {
 
 /// Lists what the damaged lines of a node's journal leave unknown.
 pub fn lost_lines(node: &NodeName, lost: &[LostLine]) -> String {
-    let line = |lost: &LostLine| format!("  {node}: line {}: {}\n", lost.line, lost.unknown);
+    let line = |lost: &LostLine| format!("  {node}: line {} is damaged; not known: {}\n", lost.line, lost.unknown);
     lost.iter().map(line).collect()
 }
 
@@ -106,4 +106,53 @@ pub fn repair_json(outcome: &Outcome) -> Value {
     };
     let nodes = outcome.journals.iter().map(node).collect::<Map<_, _>>();
     json!({ "event": "journal-repair", "nodes": nodes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_core::journal::repair::repair;
+    use landfall_core::run_history::RunHistory;
+
+    /// What `journal show` gets of a node with the journal of the fixtures, in which one line is damaged.
+    fn outcome() -> Outcome {
+        let text = include_str!("../../../../tests/fixtures/formats/journal-2.jsonl");
+        let damaged = text.replacen(
+            "\"step\":\"hosts/cp-1\",\"action\"",
+            "\"step\":\"hosts/cp-2\",\"action\"",
+            1,
+        );
+        let reading = repair(damaged.as_bytes(), &[]).unwrap().reading;
+        let node: NodeName = "cp-1".parse().unwrap();
+        let owned = [(node.clone(), reading.own.clone())].into();
+        Outcome {
+            record: reading.own.record().cloned(),
+            runs: RunHistory::of(&owned).unwrap().runs().to_vec(),
+            journals: [(node, reading)].into(),
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn a_journal_is_shown_with_its_cluster_its_runs_and_every_way_back() {
+        insta::assert_snapshot!("journal", journals(&outcome()));
+    }
+
+    #[test]
+    fn machines_get_the_cluster_the_runs_and_the_entries_as_journals_hold_them() {
+        let outcome = outcome();
+        let value = journals_json(&outcome);
+        assert_eq!(
+            (&value["event"], &value["cluster"]["lastRun"]),
+            (&"journal".into(), &3.into())
+        );
+        let steps = &value["nodes"]["cp-1"]["steps"];
+        assert_eq!(steps.as_array().unwrap().len(), 13);
+        assert_eq!(steps[0]["undo"]["undo"], "remove-claims");
+        assert_eq!(value["nodes"]["cp-1"]["lost"][0]["line"], 13);
+        let cluster = serde_json::to_string_pretty(&value["cluster"]).unwrap();
+        let runs = serde_json::to_string_pretty(&value["runs"]).unwrap();
+        insta::assert_snapshot!("journal-json", format!("{cluster}\n{runs}"));
+        assert_eq!(repair_json(&outcome)["nodes"]["cp-1"]["lost"][0]["line"], 13);
+    }
 }

@@ -24,8 +24,8 @@ fn nothing_is_undone_without_a_yes_or_a_terminal() {
     listener.set_nonblocking(true).unwrap();
     home.write("cluster.yaml", cluster(listener.local_addr().unwrap().port()));
     let before = home.names();
-    for command in ["uninstall", "rollback"] {
-        let ran = home.run(&[command, "-i", "cluster.yaml"]).ends(2);
+    for command in [&["uninstall"][..], &["rollback"], &["journal", "repair"]] {
+        let ran = home.run(&[command, &["-i", "cluster.yaml"]].concat()).ends(2);
         let ran = ran.complains(&["error[LF0004]", "confirmation", "--yes"]);
         assert_eq!(ran.out, "");
     }
@@ -43,6 +43,9 @@ fn an_unreachable_machine_is_named_by_every_command_that_needs_it() {
         &["install", "-i", "cluster.yaml", "tiny.bundle", "--dry-run"],
         &["plan", "-i", "cluster.yaml", "tiny.bundle"],
         &["status", "-i", "cluster.yaml"],
+        &["journal", "show", "-i", "cluster.yaml"],
+        &["journal", "repair", "-i", "cluster.yaml", "--yes"],
+        &["journal", "repair", "-i", "cluster.yaml", "--dry-run"],
         &["verify", "-i", "cluster.yaml"],
         &["kubeconfig", "-i", "cluster.yaml"],
         &["rollback", "-i", "cluster.yaml", "--yes"],
@@ -91,6 +94,8 @@ fn json_output_has_its_result_also_when_an_input_is_wrong() {
     for args in [
         &["status", "-i", "cluster.yaml", "--output", "json"][..],
         &["uninstall", "-i", "cluster.yaml", "--output", "json"],
+        &["journal", "show", "-i", "cluster.yaml", "--output", "json"],
+        &["journal", "repair", "-i", "cluster.yaml", "--output", "json"],
         &["install", "-i", "cluster.yaml", "no.bundle", "--output", "json"],
     ] {
         let ran = home.run(args).ends(3).complains(&["error[LF0102]"]);
@@ -102,6 +107,29 @@ fn json_output_has_its_result_also_when_an_input_is_wrong() {
         );
         assert_eq!(result["errors"][0]["code"], "LF0102");
         assert!(result["errors"][0]["next"][0].is_string(), "{result}");
+    }
+}
+
+#[test]
+fn journal_commands_have_a_line_of_json_each_before_the_result() {
+    let home = Home::new();
+    home.write("cluster.yaml", cluster(closed_port()));
+    for (command, event, flags) in [("show", "journal", &[][..]), ("repair", "journal-repair", &["--yes"])] {
+        let args = ["journal", command, "-i", "cluster.yaml", "--output", "json"];
+        let ran = home.run(&[&args, flags].concat()).ends(6);
+        let lines: Vec<serde_json::Value> = ran.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(
+            (&lines[0]["event"], &lines[0]["command"]),
+            (&"run-started".into(), &event.into())
+        );
+        let [.., line, result] = &lines[..] else {
+            panic!("{}", ran.out)
+        };
+        assert_eq!(
+            (&line["event"], &line["nodes"]),
+            (&event.into(), &serde_json::json!({}))
+        );
+        assert_eq!((&result["event"], &result["exitCode"]), (&"result".into(), &6.into()));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::program::Home;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "install",
     "plan",
     "verify",
     "status",
+    "journal",
     "rollback",
     "uninstall",
     "kubeconfig",
@@ -34,12 +35,16 @@ fn every_command_explains_itself() {
     for command in COMMANDS {
         let help = home.run(&[command, "--help"]).ends(0);
         assert!(help.out.contains(&format!("Usage: landfall {command}")), "{}", help.out);
-        if !matches!(command, "bundle") {
+        if !matches!(command, "bundle" | "journal") {
             assert!(help.out.contains("--inventory <FILE>"), "{}", help.out);
         }
     }
     for command in ["build", "inspect", "verify"] {
         home.run(&["bundle", command, "--help"]).ends(0);
+    }
+    for command in ["show", "repair"] {
+        let help = home.run(&["journal", command, "--help"]).ends(0);
+        assert!(help.out.contains("--inventory <FILE>"), "{}", help.out);
     }
 }
 
@@ -57,6 +62,9 @@ fn wrong_use_ends_with_2() {
         &["status", "-i", "x.yaml", "--connect-timeout", "soon"],
         &["uninstall", "--yes"],
         &["bundle"],
+        &["journal"],
+        &["journal", "show", "-i", "x.yaml", "--yes"],
+        &["journal", "repair", "--yes"],
         &["bundle", "verify"],
         &["bundle", "build", "--recipe", "magic", "-o", "x"],
         &["agent", "api-balancer", "--listen", "127.0.0.1:0"],

@@ -1,10 +1,15 @@
-//! Journals with damaged lines: who meets one says what to do, and after the repair every command goes its way.
+//! What journals tell: of damaged lines, of the cluster, of runs with another bundle, and of clusters of version 1.
 
+use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::journal::EntryState;
 use landfall_core::name::NodeName;
 use landfall_engine::run::{self, Outcome, UndoCommand, Until};
-use landfall_test_sim::scene::{Scene, null_sink};
+use landfall_test_sim::scene::{Listener, Scene, null_sink};
+use landfall_test_support::tree::Tree;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -149,10 +154,116 @@ fn a_journal_of_another_run_is_not_repaired() {
     let lock = scene.fleet.machine(&name("cp-1")).unwrap().at("run/landfall/lease");
     std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
     let file = std::fs::File::create(&lock).unwrap();
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    file.try_lock().unwrap();
     let before = std::fs::read(scene.fleet.machine(&name("cp-1")).unwrap().journal()).unwrap();
     let outcome = repair(&scene, Until::Done);
     assert_eq!(outcome.exit_code(), ExitCode::Locked, "{:#?}", outcome.errors);
     let after = std::fs::read(scene.fleet.machine(&name("cp-1")).unwrap().journal()).unwrap();
     assert_eq!(before, after);
+}
+
+#[test]
+fn status_and_journal_show_tell_the_cluster_with_its_etcd_members() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    for outcome in [scene.status("200-b"), show(&scene)] {
+        let record = outcome.record.unwrap();
+        assert_eq!((record.formed, record.sequence.run), (true, 1));
+        assert_eq!(record.founder(), Some(&name("cp-1")));
+        let id = |node: &str| record.members[&name(node)].etcd_id;
+        let ids: BTreeSet<_> = ["cp-1", "cp-2", "cp-3"].into_iter().filter_map(id).collect();
+        assert_eq!((ids.len(), id("w-1")), (3, None));
+        let runs: Vec<_> = outcome
+            .runs
+            .iter()
+            .map(|run| (run.number, run.outcome.as_deref()))
+            .collect();
+        assert_eq!(runs, [(1, Some("done"))]);
+    }
+    scene.set("upstreamDns: [10.20.9.9]\n");
+    scene.must_work(&scene.install("300-c"), "a changed setting");
+    let shown = show(&scene);
+    assert_eq!(shown.runs.last().unwrap().number, 2);
+    assert_eq!(shown.journals.len(), 4);
+    assert_eq!(shown.exit_code(), ExitCode::Done, "{:#?}", shown.errors);
+}
+
+#[test]
+fn a24_a_run_that_goes_on_with_another_bundle_names_it() {
+    let mut scene = Scene::new(1, 1);
+    let (fleet, names) = (scene.fleet.clone(), scene.fleet.names());
+    let listener = Listener(move |event: &Event| {
+        if matches!(&event.kind, EventKind::StepStarted { step, .. } if step.as_str() == "join-worker/w-1") {
+            names.iter().for_each(|node| fleet.kill(node));
+        }
+    });
+    let first = scene.install_heard("100-a", Arc::new(listener));
+    assert!(!first.errors.is_empty(), "it was killed");
+    let first_bundle = scene.bundle.index_digest();
+    scene.bundle = scene.rebuilt_bundle();
+    let other_bundle = scene.bundle.index_digest();
+    assert_ne!(first_bundle, other_bundle);
+    scene.must_work(&scene.install("200-b"), "the same with another build");
+    for node in scene.fleet.names() {
+        let (_, own) = scene.journal(&node);
+        let starts: Vec<_> = own.runs.iter().map(|run| &run.start).collect();
+        let bundles: Vec<_> = starts.iter().map(|start| start.bundle.as_deref().unwrap()).collect();
+        assert!(bundles[0].contains(&first_bundle.to_string()), "{bundles:?}");
+        assert!(bundles[1].contains(&other_bundle.to_string()), "{bundles:?}");
+        assert_eq!(starts[1].continues, Some(1));
+        assert_eq!(own.record().unwrap().bundle, Some(other_bundle));
+    }
+    for status in scene.status("300-c").nodes.values() {
+        assert!(status.bundle.as_ref().unwrap().contains(&other_bundle.to_string()));
+    }
+}
+
+/// Gives the machines the journals that the program of commit 726b1b0 left on such ones.
+fn plant_old_journals(scene: &Scene, case: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fixtures/formats/journal-1")
+        .join(case);
+    for node in scene.fleet.names() {
+        let to = scene.fleet.machine(&node).unwrap().journal();
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(folder.join(format!("{node}.jsonl")), to).unwrap();
+    }
+}
+
+fn journals(scene: &Scene) -> BTreeMap<NodeName, Tree> {
+    let trees = scene.fleet.trees().unwrap();
+    // The agent itself stays where something is landfall's.
+    trees
+        .into_iter()
+        .map(|(name, tree)| (name, tree.without(&["var/lib/landfall/bin"])))
+        .collect()
+}
+
+#[test]
+fn journals_of_version_1_are_looked_at_without_a_change_and_taken_back() {
+    for (case, steps) in [("whole", 195), ("interrupted", 187), ("half-undone", 70)] {
+        let scene = Scene::new(3, 1);
+        plant_old_journals(&scene, case);
+        let before = journals(&scene);
+        let shown = show(&scene);
+        assert_eq!(shown.exit_code(), ExitCode::Done, "{case}: {:#?}", shown.errors);
+        let owned: usize = shown.journals.values().map(|reading| reading.own.entries.len()).sum();
+        assert_eq!((owned, shown.record), (steps, None), "{case}");
+        let status = scene.status("200-b");
+        assert_eq!(
+            status.nodes.values().map(|node| node.owned).sum::<usize>(),
+            steps,
+            "{case}"
+        );
+        for (node, tree) in journals(&scene) {
+            // A journal on which nothing is ours goes with the state directory.
+            if shown.journals[&node].own.entries.is_empty() {
+                continue;
+            }
+            let differences = tree.differences(&before[&node]);
+            assert!(differences.is_empty(), "{case}, {node}: {differences:#?}");
+        }
+        scene.must_work(&scene.undo("300-c", UndoCommand::Uninstall), case);
+        scene.must_be_as_before(case);
+    }
 }
