@@ -183,7 +183,10 @@ impl Undo {
             Self::RemoveDirectory { paths: list } => format!("remove {}, when empty", paths(list)),
             Self::RemoveHostsLines { lines } => format!("remove {} line(s) from /etc/hosts", lines.len()),
             Self::KubeconfigServer { path, prior, .. } => format!("server {prior} in {}", path.display()),
-            Self::RestoreSysctls { settings, .. } => format!("put {} kernel settings back", settings.len()),
+            Self::RestoreSysctls { settings, .. } => {
+                let values: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                format!("put kernel settings back: {}", values.join(" "))
+            }
             Self::UnloadModules { modules } if modules.is_empty() => "no module was loaded".to_owned(),
             Self::UnloadModules { modules } => format!("unload {}", modules.join(", ")),
             Self::RestoreUnit {
