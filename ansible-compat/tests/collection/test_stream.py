@@ -10,7 +10,7 @@ from support import FIXTURES
 
 def golden():
     """Returns the recorded stream of an install that failed."""
-    with open(os.path.join(FIXTURES, "golden/events-1.jsonl"), encoding="utf-8") as file:
+    with open(os.path.join(FIXTURES, "formats/events-1.jsonl"), encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 

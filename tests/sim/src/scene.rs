@@ -92,6 +92,13 @@ impl Scene {
         bundle_of(&self.directory, bundle::VERSION, 2)
     }
 
+    /// Makes another bundle of the same programs.
+    pub fn repackaged_bundle(&self) -> BundleFile {
+        let path = self.directory.path().join("repackaged.bundle");
+        bundle::write_repackaged(&path, bundle::VERSION).unwrap();
+        BundleFile::open(&path).unwrap()
+    }
+
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
         self.install_heard(run, null_sink())

@@ -48,11 +48,20 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
-    write_build(output, version, 1)
+    write(output, version, 1, "12.4")
+}
+
+/// The same with another version of a Debian package: another bundle of the same programs.
+pub fn write_repackaged(output: &Path, version: &str) -> Result<BundleIndex> {
+    write(output, version, 1, "12.5")
 }
 
 /// The same; each build of a version has programs of its own.
 pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleIndex> {
+    write(output, version, build, "12.4")
+}
+
+fn write(output: &Path, version: &str, build: u32, base_files: &str) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -109,7 +118,7 @@ pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleInd
         }],
         packages: vec![DebianPackage {
             name: "base-files".to_owned(),
-            version: "12.4".to_owned(),
+            version: base_files.to_owned(),
             digest: Digest::of(b"base-files"),
         }],
         blobs: vec![],

@@ -200,7 +200,7 @@ fn a24_a_run_that_goes_on_with_another_bundle_names_it() {
     let first = scene.install_heard("100-a", Arc::new(listener));
     assert!(!first.errors.is_empty(), "it was killed");
     let first_bundle = scene.bundle.index_digest();
-    scene.bundle = scene.rebuilt_bundle();
+    scene.bundle = scene.repackaged_bundle();
     let other_bundle = scene.bundle.index_digest();
     assert_ne!(first_bundle, other_bundle);
     scene.must_work(&scene.install("200-b"), "the same with another build");

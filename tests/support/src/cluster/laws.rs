@@ -3,7 +3,7 @@
 use super::workloads::is_ready;
 use super::{ETCD_DATA, ETCD_STOPPED, State};
 use crate::machine::foreign;
-use landfall_core::journal::{Entry, EntryState};
+use landfall_core::journal::{Entry, EntryState, Ownership, UNINSTALL};
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use serde_json::Value;
@@ -78,9 +78,18 @@ impl State {
         }
     }
 
-    /// Somebody changes the cluster's objects or members: some step must be on its way on a machine of the fleet.
+    /// Says whether a run that takes others back is open by a machine's journal: its start names what goes, and is written first.
+    fn takes_back(&self, node: &NodeName) -> bool {
+        let journal = self.machine(node).and_then(super::Place::journal);
+        let run = journal.as_ref().and_then(Ownership::open_run);
+        run.is_some_and(|start| start.command == UNINSTALL || !start.takes_back.is_empty())
+    }
+
+    /// Somebody changes the cluster's objects or members: some step must be on its way on a machine of the fleet, or a run that takes
+    /// others back.
     pub(super) fn must_be_intended_somewhere(&mut self, what: &str) {
-        if !self.machines.keys().any(|node| self.is_under_way(node)) {
+        let intended = |node: &NodeName| self.is_under_way(node) || self.takes_back(node);
+        if !self.machines.keys().any(intended) {
             self.violate(Law::Intent, format!("{what} without one"));
         }
     }
