@@ -13,6 +13,7 @@ use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::{EntryState, Ownership};
 use landfall_core::name::{Digest, NodeName, SecretId, StepId};
+use landfall_core::plan::key::StepKind;
 use landfall_core::plan::{Plan, Step};
 use landfall_core::secret::Secret;
 use landfall_core::wire::{Request, StepOutcome, UndoOutcome};
@@ -310,6 +311,8 @@ impl Executor<'_> {
                 .iter()
                 .filter_map(|id| plan.steps.iter().find(|s| &s.id == id))
         };
+        // Marked before anything of theirs goes: a run that is cut off in between is gone on with from there.
+        self.begin_undo(step, again().map(|s| s.id.clone()).collect(), session)?;
         self.take_back(step, session)?;
         for earlier in again().rev() {
             self.remove_effects(earlier)?;
@@ -319,6 +322,18 @@ impl Executor<'_> {
             self.run_on_node(earlier, session)?;
         }
         Ok(())
+    }
+
+    /// Journals that steps of the same node as `of` are being taken back, and stops their daemons.
+    fn begin_undo(&self, of: &Step, steps: Vec<StepId>, session: &NodeSession) -> Result<(), Diagnosis> {
+        let begin = Step {
+            id: StepKind::BeginUndo.on(&of.node),
+            action: Action::BeginUndo { steps },
+            needs: vec![],
+            redo: vec![],
+            ..of.clone()
+        };
+        self.run_on_node(&begin, session).map(drop)
     }
 
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
