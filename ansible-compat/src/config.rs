@@ -78,7 +78,7 @@ pub fn find(tree: &dyn FileTree, env: &BTreeMap<String, String>, cwd: &Path) -> 
     let mut config = Config::default();
     for path in places.into_iter().flatten() {
         if let Ok(Some(Entry::File(text))) = tree.entry(&path) {
-            config.read(&text, &path)?;
+            config.read(&text, &path, cwd)?;
             config.file = Some(path);
             break;
         }
@@ -93,7 +93,7 @@ pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> 
         let path = dir.join("ansible.cfg");
         if let Ok(Some(Entry::File(text))) = tree.entry(&path) {
             let mut config = Config::default();
-            config.read(&text, &path).ok()?;
+            config.read(&text, &path, dir).ok()?;
             // How ssh is tuned leads no login elsewhere.
             let sets: Vec<String> = config
                 .login
@@ -115,7 +115,7 @@ pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> 
 }
 
 impl Config {
-    fn read(&mut self, text: &str, path: &Path) -> Result<(), Diagnosis> {
+    fn read(&mut self, text: &str, path: &Path, cwd: &Path) -> Result<(), Diagnosis> {
         let file: Rc<str> = path.display().to_string().into();
         let dir = path.parent().unwrap_or(Path::new(""));
         let set = settings(text);
@@ -139,9 +139,9 @@ impl Config {
             if key == "privilege_escalation.become" && !truth(key) {
                 continue;
             }
-            // Ansible takes a path here from the file's own directory.
-            let path =
-                (key == "defaults.private_key_file" && !value.is_empty()).then(|| full(value).display().to_string());
+            // Ansible takes a path here from the file's own directory; in the current one it means the same as it is written.
+            let is_elsewhere = key == "defaults.private_key_file" && !value.is_empty() && dir != cwd;
+            let path = is_elsewhere.then(|| full(value).display().to_string());
             let value = path.as_deref().unwrap_or(value);
             self.login.insert(key.to_owned(), plain(value, Place::new(&file, key)));
         }
@@ -259,7 +259,7 @@ mod tests {
         let config = find(&files, &env, Path::new("/w")).unwrap();
         for (key, wanted) in [
             ("defaults.remote_user", "pi"),
-            ("defaults.private_key_file", "/w/keys/pi"),
+            ("defaults.private_key_file", "keys/pi"),
             ("privilege_escalation.become", "true"),
             ("ssh_connection.ssh_args", "-C\n-q"),
         ] {
@@ -277,6 +277,9 @@ mod tests {
             find(&files, &env, Path::new("/x")).unwrap().login["defaults.remote_user"].value,
             "pi"
         );
+        let elsewhere = BTreeMap::from([("ANSIBLE_CONFIG".to_owned(), "/w/ansible.cfg".to_owned())]);
+        let config = find(&files, &elsewhere, Path::new("/x")).unwrap();
+        assert_eq!(config.login["defaults.private_key_file"].value, "/w/keys/pi");
     }
 
     #[test]
