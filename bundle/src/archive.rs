@@ -1,6 +1,7 @@
 //! Members of the tar archives that bundles and image archives are.
 
-use landfall_core::bundle_index::Image;
+use landfall_core::bundle_index::{BundleIndex, Image, Variant};
+use landfall_core::name::Digest;
 use std::io::{self, Write};
 
 /// A header that depends on nothing but the size.
@@ -14,22 +15,29 @@ pub(crate) fn header(size: u64) -> tar::Header {
     header
 }
 
+/// The whole header of a member, in the only form that a bundle may have.
+pub(crate) fn member_header(name: &str, size: u64) -> io::Result<tar::Header> {
+    let mut header = header(size);
+    header.set_path(name)?;
+    header.set_cksum();
+    Ok(header)
+}
+
 pub(crate) fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
     tar.append_data(&mut header(bytes.len() as u64), name, bytes)
 }
 
-/// The OCI index of images, with the names that containerd takes (its annotation comes before the standard one there).
-pub(crate) fn image_index(images: &[Image]) -> Vec<u8> {
+/// The OCI index of images of some architectures, with the names that containerd takes (its annotation comes before the standard one there).
+pub(crate) fn image_index<'a>(images: impl Iterator<Item = (&'a str, &'a Image)>) -> Vec<u8> {
     let manifests: Vec<_> = images
-        .iter()
-        .map(|image| {
+        .map(|(architecture, image)| {
             let reference = image.reference.as_str();
             let tag = reference.rsplit_once(':').map_or("", |(_, tag)| tag);
             serde_json::json!({
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "mediaType": image.media_type,
                 "digest": image.manifest.to_string(),
                 "size": image.manifest_size_bytes,
-                "platform": { "architecture": "amd64", "os": "linux" },
+                "platform": { "architecture": architecture, "os": "linux" },
                 "annotations": { "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag },
             })
         })
@@ -38,4 +46,21 @@ pub(crate) fn image_index(images: &[Image]) -> Vec<u8> {
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests,
     });
     index.to_string().into_bytes()
+}
+
+/// The images of all architectures, with the architecture.
+pub(crate) fn all_images<'a>(index: &'a BundleIndex) -> impl Iterator<Item = (&'a str, &'a Image)> {
+    let of_one = |v: &'a Variant| {
+        let Variant {
+            architecture, images, ..
+        } = v;
+        images.iter().map(|image| (architecture.as_str(), image))
+    };
+    index.variants.iter().flat_map(of_one)
+}
+
+/// Digests of the files that are no blobs, in the form of `sha256sum`.
+pub(crate) fn checksums(files: &[(&str, &[u8])]) -> String {
+    let line = |(name, bytes): &(&str, &[u8])| format!("{}  {name}\n", Digest::of(bytes).hex());
+    files.iter().map(line).collect()
 }

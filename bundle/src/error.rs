@@ -1,6 +1,7 @@
 //! What can be wrong with a bundle.
 
-use landfall_core::bundle_index::INDEX_VERSION;
+use crate::blob::DamagedChunk;
+use landfall_core::bundle_index::{BundleRole, INDEX_VERSION};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use std::path::PathBuf;
@@ -45,10 +46,23 @@ pub enum BundleError {
         /// `missing`, or of another size.
         what: String,
     },
-    /// A blob's bytes do not have its digest.
+    /// Blobs are asked for that an exported bundle does not hold.
+    #[error("{path} was exported for the role {role}, and {count} blobs that are asked for are for other nodes alone")]
+    OtherRole {
+        /// The file.
+        path: PathBuf,
+        /// The role that it was exported for.
+        role: BundleRole,
+        /// How many blobs it lacks.
+        count: usize,
+    },
+    /// A part of a blob does not have its digest.
+    #[error(transparent)]
+    Chunk(#[from] DamagedChunk),
+    /// A file that is to be a blob does not have its digest.
     #[error("{name} has digest {found}")]
     Digest {
-        /// Name inside the file.
+        /// The file.
         name: String,
         /// Digest of the bytes that are there.
         found: Digest,
@@ -63,12 +77,15 @@ impl From<BundleError> for Diagnosis {
         let code = match error {
             BundleError::Io { .. } => Code::FileUnreadable,
             BundleError::Format { .. } | BundleError::Version { .. } | BundleError::Stream(_) => Code::BundleFormat,
-            BundleError::Blob { .. } => Code::BundleMissing,
-            BundleError::Digest { .. } => Code::BundleDigest,
+            BundleError::Blob { .. } | BundleError::OtherRole { .. } => Code::BundleMissing,
+            BundleError::Digest { .. } | BundleError::Chunk(_) => Code::BundleDigest,
         };
         let diagnosis = Diagnosis::new(code, "the bundle is not usable").because(&error);
         if matches!(error, BundleError::Version { .. }) {
             return diagnosis.next("use the landfall that built the bundle, or a newer one");
+        }
+        if matches!(error, BundleError::OtherRole { .. }) {
+            return diagnosis.next("use the whole bundle");
         }
         diagnosis.next("copy the bundle again from where it was built")
     }

@@ -1,10 +1,10 @@
 //! The node's side: an archive that containerd imports, and programs out of their compressed blobs.
 
 use crate::archive::{append, header, image_index};
+use crate::hashed::Hashed;
 use crate::{BLOB_FOLDER, BundleError, OCI_LAYOUT};
-use landfall_core::bundle_index::Image;
+use landfall_core::bundle_index::{Image, NODE_ARCHITECTURE};
 use landfall_core::name::Digest;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,7 +14,12 @@ use std::path::Path;
 pub fn write_oci_archive(images: &[Image], blobs: &Path, out: &mut impl Write) -> Result<(), BundleError> {
     let mut tar = tar::Builder::new(out);
     append(&mut tar, "oci-layout", OCI_LAYOUT).map_err(BundleError::Stream)?;
-    append(&mut tar, "index.json", &image_index(images)).map_err(BundleError::Stream)?;
+    append(
+        &mut tar,
+        "index.json",
+        &image_index(images.iter().map(|image| (NODE_ARCHITECTURE, image))),
+    )
+    .map_err(BundleError::Stream)?;
     let wanted: BTreeSet<Digest> = images.iter().flat_map(|i| i.blobs.iter().copied()).collect();
     for digest in wanted {
         let path = blobs.join(digest.hex());
@@ -35,26 +40,7 @@ pub fn write_oci_archive(images: &[Image], blobs: &Path, out: &mut impl Write) -
 /// Decompresses a program's blob into `to` and returns the digest of what was written.
 pub fn decompress_binary(from: impl Read, to: &mut impl Write) -> Result<Digest, BundleError> {
     let mut decoder = zstd::stream::read::Decoder::new(from).map_err(BundleError::Stream)?;
-    let mut hashed = Hashed {
-        to,
-        hash: Sha256::new(),
-    };
+    let mut hashed = Hashed::new(to);
     io::copy(&mut decoder, &mut hashed).map_err(BundleError::Stream)?;
-    Ok(Digest::from_bytes(hashed.hash.finalize().into()))
-}
-
-struct Hashed<'a, W> {
-    to: &'a mut W,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for Hashed<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
+    Ok(hashed.digest())
 }

@@ -3,6 +3,7 @@
 use super::lock::{Lock, Locked};
 use super::tools::run;
 use super::{BuildOptions, failed, io};
+use crate::sbom::CrateGraph;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::process::Command;
 /// Where every built program lies.
 pub(super) struct Programs {
     paths: BTreeMap<String, PathBuf>,
+    versions: BTreeMap<String, String>,
 }
 
 /// How a component is built, beside its packages.
@@ -67,7 +69,7 @@ fn recipe(component: &str) -> Recipe {
 
 impl Programs {
     pub fn build(options: &BuildOptions<'_>, lock: &Lock) -> Result<Self, Diagnosis> {
-        let mut paths = BTreeMap::new();
+        let (mut paths, mut versions) = (BTreeMap::new(), BTreeMap::new());
         let go = run(Command::new("go").arg("version"), "asking Go for its version")?;
         for (name, locked) in &lock.components {
             let folder = go_component(options, lock, name, locked, &go)?;
@@ -75,12 +77,21 @@ impl Programs {
                 let path = entry.map_err(io("read", &folder))?.path();
                 if let Some(file) = path.file_name().and_then(|f| f.to_str()) {
                     paths.insert(file.to_owned(), path.clone());
+                    versions.insert(file.to_owned(), locked.version.clone());
                 }
             }
         }
         (options.progress)("building landfall-ingress");
         paths.insert("landfall-ingress".to_owned(), ingress(options)?);
-        Ok(Self { paths })
+        versions.insert("pause".to_owned(), lock.pause_version.clone());
+        Ok(Self { paths, versions })
+    }
+
+    /// Version of a program; those of this checkout have this crate's.
+    pub fn version(&self, name: &str) -> &str {
+        self.versions
+            .get(name)
+            .map_or(env!("CARGO_PKG_VERSION"), String::as_str)
     }
 
     /// Path of a program; one that was not built is found missing when it is read.
@@ -208,6 +219,19 @@ fn ingress(options: &BuildOptions<'_>) -> Result<PathBuf, Diagnosis> {
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back();
     found.ok_or_else(|| failed("cargo built landfall-ingress but names no program"))
+}
+
+/// Asks cargo which crates the programs of this checkout consist of, as they are built for nodes.
+pub(super) fn crates(options: &BuildOptions<'_>) -> Result<CrateGraph, Diagnosis> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(options.checkout).args([
+        "metadata",
+        "--format-version=1",
+        "--locked",
+        "--filter-platform=x86_64-unknown-linux-gnu",
+    ]);
+    let text = run(&mut cargo, "asking cargo for the crates of this checkout")?;
+    CrateGraph::parse(&text).map_err(|error| failed("what cargo says of its crates cannot be read").because(&error))
 }
 
 /// A folder of this process's own below the cache, on the same file system.

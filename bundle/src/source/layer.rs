@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// A finished layer.
 #[derive(Debug, Clone)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     /// Digest of the compressed blob.
     pub blob: Digest,
     /// Digest of the tar inside (OCI image-spec 1.1, config.md, `diff_ids`).
@@ -29,7 +29,7 @@ enum Entry {
 
 /// Collects what a layer holds.
 #[derive(Debug, Default)]
-pub(super) struct LayerBuilder {
+pub(crate) struct LayerBuilder {
     entries: BTreeMap<PathBuf, Entry>,
 }
 

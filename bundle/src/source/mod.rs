@@ -3,26 +3,31 @@
 //! Starts compilers and apt; runs on a build machine only. What did not change comes from a cache, by the digest of its inputs.
 
 mod components;
+pub(crate) mod contents;
 mod debian;
 mod layer;
 mod lock;
-mod oci;
+pub(crate) mod oci;
 mod tools;
 
+use crate::minisign::SecretKey;
+use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
+use contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
 use landfall_core::bundle_index::{
-    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, INDEX_VERSION, Image,
+    Binary, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, Variant, previous_minor,
 };
 use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::name::Digest;
 use layer::{Layer, LayerBuilder};
 use lock::Lock;
 use oci::{ImageSettings, Store};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Prefix of every image name: a name that no public registry answers to.
-const IMAGE_REPOSITORY: &str = "registry.landfall.internal";
+pub(crate) const IMAGE_REPOSITORY: &str = "registry.landfall.internal";
 
 /// What to build and where.
 pub struct BuildOptions<'a> {
@@ -34,6 +39,8 @@ pub struct BuildOptions<'a> {
     pub agent: &'a Path,
     /// The bundle file to write.
     pub output: &'a Path,
+    /// Signs it.
+    pub key: &'a SecretKey,
     /// Called with the finished index before the file is written: names what manifests need and the bundle lacks.
     pub check: &'a dyn Fn(&BundleIndex) -> Result<(), Diagnosis>,
     /// Takes one line per part, as it begins.
@@ -55,6 +62,9 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         binaries: vec![],
         images: vec![],
         packages: vec![],
+        sbom: Sbom::default(),
+        inside: BTreeMap::new(),
+        crates: components::crates(options)?,
     };
     parts.add_binaries()?;
     parts.add_images()?;
@@ -65,41 +75,51 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         .collect();
     components.push(component("pause", &lock.pause_version));
     components.push(component("landfall", env!("CARGO_PKG_VERSION")));
-    let index = BundleIndex {
-        version: INDEX_VERSION,
-        recipe: "source".to_owned(),
-        architecture: "amd64".to_owned(),
-        kubernetes_version: format!("v{}", lock.version("kubernetes")?),
-        image_repository: IMAGE_REPOSITORY.to_owned(),
+    let variant = Variant {
+        architecture: NODE_ARCHITECTURE.to_owned(),
         binaries: parts.binaries,
         images: parts.images,
-        components,
-        packages: parts.packages,
-        blobs: vec![],
     };
+    let kubernetes = format!("v{}", lock.version("kubernetes")?);
+    let mut index = BundleIndex::new("source", &kubernetes, IMAGE_REPOSITORY, variant);
+    index.upgrades_from = upgrades_from(&|name| lock.version(name).ok());
+    index.components = components;
+    index.packages = parts.packages;
+    let (sbom, path) = store.keep(&parts.sbom.to_json(&index))?;
+    parts.writer.add_blob(sbom, path);
+    index.sbom = Some(sbom);
     (options.check)(&index)?;
     (options.progress)("writing the bundle");
-    parts.writer.write(index, options.output).map_err(broken)
+    parts
+        .writer
+        .write(index, Some(options.key), options.output)
+        .map_err(broken)
 }
 
-fn component(name: &str, version: &str) -> Component {
+/// The oldest versions that can be upgraded from, for components where that is limited.
+pub(crate) fn upgrades_from<'a>(version: &dyn Fn(&str) -> Option<&'a str>) -> Vec<Component> {
+    let from = |name| Some(component(name, &previous_minor(version(name)?)?));
+    ["kubernetes", "etcd"].into_iter().filter_map(from).collect()
+}
+
+pub(crate) fn component(name: &str, version: &str) -> Component {
     Component {
         name: name.to_owned(),
         version: version.to_owned(),
     }
 }
 
-fn broken(error: BundleError) -> Diagnosis {
+pub(crate) fn broken(error: BundleError) -> Diagnosis {
     error.into()
 }
 
 /// Says that a part of the build failed.
-fn failed(what: impl Into<String>) -> Diagnosis {
+pub(crate) fn failed(what: impl Into<String>) -> Diagnosis {
     Diagnosis::new(Code::BundleBuild, what)
 }
 
 /// The error of a file operation, with the path.
-fn io(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Diagnosis {
+pub(crate) fn io(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Diagnosis {
     move |error| failed(format!("{} cannot be {verb}", path.display())).because(&error)
 }
 
@@ -113,50 +133,29 @@ struct Parts<'a> {
     binaries: Vec<Binary>,
     images: Vec<Image>,
     packages: Vec<DebianPackage>,
-}
-
-fn both() -> BTreeSet<BundleRole> {
-    [BundleRole::ControlPlane, BundleRole::Worker].into()
-}
-
-fn control_plane() -> BTreeSet<BundleRole> {
-    [BundleRole::ControlPlane].into()
+    sbom: Sbom,
+    /// What is in a layer, by the digest of its tar.
+    inside: BTreeMap<Digest, Vec<Reference>>,
+    /// What the programs of this checkout consist of.
+    crates: CrateGraph,
 }
 
 impl Parts<'_> {
     fn add_binaries(&mut self) -> Result<(), Diagnosis> {
-        let own = [("landfall", "landfall", both(), BinaryPlace::Bin)];
-        let kubernetes = [("kubeadm", both()), ("kubelet", both()), ("kubectl", control_plane())];
-        let containerd = ["containerd", "containerd-shim-runc-v2", "ctr"];
-        let cni = ["bridge", "host-local", "loopback", "portmap"];
-        let all = own
-            .into_iter()
-            .chain(kubernetes.map(|(name, roles)| ("kubernetes", name, roles, BinaryPlace::Bin)))
-            .chain(containerd.map(|name| ("containerd", name, both(), BinaryPlace::Bin)))
-            .chain([("runc", "runc", both(), BinaryPlace::Bin)])
-            .chain(cni.map(|name| ("cni", name, both(), BinaryPlace::Cni)));
-        for (component, name, roles, place) in all {
+        for program in &NODE_PROGRAMS {
+            let name = program.name;
             (self.options.progress)(&format!("packing {name}"));
-            let path = match component {
-                "landfall" => self.options.agent.to_owned(),
-                _ => self.programs.path(name),
+            let own = program.component == "landfall";
+            let (path, version) = if own {
+                (self.options.agent.to_owned(), env!("CARGO_PKG_VERSION"))
+            } else {
+                (self.programs.path(name), self.lock.version(program.component)?)
             };
-            let version = match component {
-                "landfall" => env!("CARGO_PKG_VERSION"),
-                _ => self.lock.version(component)?,
-            };
+            let listed = self.list(name, version, &path)?;
+            self.sbom.on_nodes(&listed);
             let packed = self.store.pack(&path)?;
+            self.binaries.push(program.binary(version, &packed));
             self.writer.add_blob(packed.blob, packed.path);
-            self.binaries.push(Binary {
-                name: name.to_owned(),
-                component: component.to_owned(),
-                version: version.to_owned(),
-                blob: packed.blob,
-                digest: packed.content,
-                size_bytes: packed.size_bytes,
-                roles,
-                place,
-            });
         }
         Ok(())
     }
@@ -206,24 +205,40 @@ impl Parts<'_> {
         let settings = ImageSettings::program("/usr/sbin/nginx").with_args(&["-g", "daemon off;"]);
         self.image("nginx", &tag_of(version), &[web], &settings, both())?;
 
-        let layer = self.programs_layer(&[("landfall-ingress", "")])?;
-        let tag = format!("{}-{}", env!("CARGO_PKG_VERSION"), &layer.diff_id.hex()[..12]);
-        let settings = ImageSettings::program("/landfall-ingress");
-        self.image("landfall-ingress", &tag, &[layer], &settings, both())?;
-        let mut layer = LayerBuilder::default();
-        layer.file_from(self.options.agent, "/landfall", 0o755)?;
-        let layer = self.store.layer(&layer)?;
-        let tag = format!("{}-{}", env!("CARGO_PKG_VERSION"), &layer.diff_id.hex()[..12]);
-        let settings = ImageSettings::program("/landfall").with_args(&["agent", "probe-idle"]);
-        self.image("landfall-probe", &tag, &[layer], &settings, both())
+        (self.options.progress)("landfall's own images");
+        let ingress = self.programs.path("landfall-ingress");
+        let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
+        let own = own_images(self.store, NODE_ARCHITECTURE, self.options.agent, &ingress, &mut add)?;
+        let programs = [("landfall-ingress", &*ingress), ("landfall", self.options.agent)];
+        for (image, (name, program)) in own.iter().zip(programs) {
+            let listed = self.list(name, env!("CARGO_PKG_VERSION"), program)?;
+            self.sbom.image(image, &[listed]);
+        }
+        self.images.extend(own);
+        Ok(())
     }
 
-    fn programs_layer(&self, programs: &[(&str, &str)]) -> Result<Layer, Diagnosis> {
+    fn programs_layer(&mut self, programs: &[(&str, &str)]) -> Result<Layer, Diagnosis> {
         let mut layer = LayerBuilder::default();
+        let mut inside = Vec::new();
         for (name, directory) in programs {
-            layer.file_from(&self.programs.path(name), &format!("{directory}/{name}"), 0o755)?;
+            let path = self.programs.path(name);
+            layer.file_from(&path, &format!("{directory}/{name}"), 0o755)?;
+            inside.push(self.list(name, self.programs.version(name), &path)?);
         }
-        self.store.layer(&layer)
+        let layer = self.store.layer(&layer)?;
+        self.inside.insert(layer.diff_id, inside);
+        Ok(layer)
+    }
+
+    /// Lists a program in the bill of materials. Those of this checkout consist of crates; what others consist of, they say themselves.
+    fn list(&mut self, name: &str, version: &str, path: &Path) -> Result<Reference, Diagnosis> {
+        let bytes = std::fs::read(path).map_err(io("read", path))?;
+        let listed = self.sbom.program(name, version, &bytes);
+        if name.starts_with("landfall") {
+            self.sbom.crates(&listed, &self.crates, name);
+        }
+        Ok(listed)
     }
 
     fn debian_layer(
@@ -240,7 +255,12 @@ impl Parts<'_> {
             }
         }
         self.packages.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok((self.store.layer(&layer)?, found))
+        let layer = self.store.layer(&layer)?;
+        let inside = found
+            .iter()
+            .map(|package| self.sbom.package(package, &self.lock.debian_suite));
+        self.inside.insert(layer.diff_id, inside.collect());
+        Ok((layer, found))
     }
 
     fn image(
@@ -252,11 +272,12 @@ impl Parts<'_> {
         roles: BTreeSet<BundleRole>,
     ) -> Result<(), Diagnosis> {
         (self.options.progress)(&format!("image {name}:{tag}"));
-        let reference = format!("{IMAGE_REPOSITORY}/{name}:{tag}")
-            .parse()
-            .map_err(|error| failed(format!("the image {name} has no valid name")).because(&error))?;
+        let reference = image_name(name, tag)?;
         let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
         let image = self.store.image(reference, layers, settings, roles, &mut add)?;
+        let inside = layers.iter().filter_map(|layer| self.inside.get(&layer.diff_id));
+        let inside: Vec<Reference> = inside.flatten().cloned().collect();
+        self.sbom.image(&image, &inside);
         self.images.push(image);
         Ok(())
     }

@@ -2,26 +2,24 @@
 
 use super::layer::{Layer, LayerBuilder};
 use super::{failed, io};
-use landfall_core::bundle_index::{BundleRole, Image};
+use crate::ZSTD_LEVEL;
+use crate::hashed::Hashed;
+use landfall_core::bundle_index::{BundleRole, Image, NODE_ARCHITECTURE, OCI_MANIFEST};
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::{Digest, ImageRef};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// zstd level of layers and programs: 3 is its default; 19 saves 12 % more bytes for twenty times the time (zstd's own tables).
-const ZSTD_LEVEL: i32 = 3;
-
 /// Blobs by digest, and which inputs led to which blob.
-pub(super) struct Store {
+pub(crate) struct Store {
     folder: PathBuf,
 }
 
 /// A program as a blob.
-pub(super) struct Packed {
+pub(crate) struct Packed {
     pub blob: Digest,
     pub content: Digest,
     pub size_bytes: u64,
@@ -29,9 +27,10 @@ pub(super) struct Packed {
 }
 
 /// What an image's configuration says.
-pub(super) struct ImageSettings {
+pub(crate) struct ImageSettings {
     pub user: String,
     entrypoint: Vec<String>,
+    architecture: String,
 }
 
 impl ImageSettings {
@@ -39,7 +38,14 @@ impl ImageSettings {
         Self {
             user: String::new(),
             entrypoint: vec![path.to_owned()],
+            architecture: NODE_ARCHITECTURE.to_owned(),
         }
+    }
+
+    /// Says which machines the programs inside are for.
+    pub fn on(mut self, architecture: &str) -> Self {
+        self.architecture = architecture.to_owned();
+        self
     }
 
     pub fn with_args(mut self, args: &[&str]) -> Self {
@@ -57,9 +63,13 @@ impl Store {
 
     /// Compresses a program, once.
     pub fn pack(&self, program: &Path) -> Result<Packed, Diagnosis> {
-        let bytes = std::fs::read(program).map_err(io("read", program))?;
-        let content = Digest::of(&bytes);
-        let (blob, _, path) = self.once(&format!("program-{}", content.hex()), |out| out.write_all(&bytes))?;
+        self.pack_bytes(&std::fs::read(program).map_err(io("read", program))?)
+    }
+
+    /// The same for a program that is in memory.
+    pub fn pack_bytes(&self, bytes: &[u8]) -> Result<Packed, Diagnosis> {
+        let content = Digest::of(bytes);
+        let (blob, _, path) = self.once(&format!("program-{}", content.hex()), |out| out.write_all(bytes))?;
         Ok(Packed {
             blob,
             content,
@@ -95,8 +105,8 @@ impl Store {
         }
         let part = self.folder.join(format!("part-{}", std::process::id()));
         let pack = || -> std::io::Result<(Digest, Digest)> {
-            let outer = Hashing::new(BufWriter::new(File::create(&part)?));
-            let mut inner = Hashing::new(zstd::Encoder::new(outer, ZSTD_LEVEL)?);
+            let outer = Hashed::new(BufWriter::new(File::create(&part)?));
+            let mut inner = Hashed::new(zstd::Encoder::new(outer, ZSTD_LEVEL)?);
             content(&mut inner)?;
             let (encoder, inner) = inner.finish();
             let (mut file, outer) = encoder.finish()?.finish();
@@ -110,7 +120,8 @@ impl Store {
         Ok((blob, inner, path))
     }
 
-    fn keep(&self, bytes: &[u8]) -> Result<(Digest, PathBuf), Diagnosis> {
+    /// Writes small bytes under their digest; returns it and the path.
+    pub fn keep(&self, bytes: &[u8]) -> Result<(Digest, PathBuf), Diagnosis> {
         let digest = Digest::of(bytes);
         let path = self.folder.join(digest.hex());
         std::fs::write(&path, bytes).map_err(io("written", &path))?;
@@ -128,7 +139,7 @@ impl Store {
     ) -> Result<Image, Diagnosis> {
         let diff_ids: Vec<_> = layers.iter().map(|l| l.diff_id.to_string()).collect();
         let config = json!({
-            "architecture": "amd64", "os": "linux",
+            "architecture": settings.architecture, "os": "linux",
             "config": {
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "Entrypoint": settings.entrypoint, "User": settings.user,
@@ -142,7 +153,7 @@ impl Store {
             .map(|l| json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": l.blob.to_string(), "size": l.size_bytes }))
             .collect();
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
             "config": { "mediaType": "application/vnd.oci.image.config.v1+json",
                 "digest": config_digest.to_string(), "size": config.len() },
             "layers": descriptors,
@@ -159,6 +170,7 @@ impl Store {
         Ok(Image {
             reference,
             manifest: manifest_digest,
+            media_type: OCI_MANIFEST.to_owned(),
             manifest_size_bytes: manifest.len() as u64,
             blobs,
             roles,
@@ -173,33 +185,4 @@ fn json_bytes(value: &serde_json::Value) -> Result<Vec<u8>, Diagnosis> {
 fn parse_note(text: &str) -> Option<(Digest, Digest)> {
     let (blob, inner) = text.trim().split_once(' ')?;
     Some((blob.parse().ok()?, inner.parse().ok()?))
-}
-
-/// Passes bytes on and keeps their SHA-256.
-struct Hashing<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Hashing<W> {
-    fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hash: Sha256::new(),
-        }
-    }
-    fn finish(self) -> (W, Digest) {
-        (self.inner, Digest::from_bytes(self.hash.finalize().into()))
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }

@@ -1,6 +1,8 @@
+use super::contents::both;
 use super::layer::LayerBuilder;
 use super::oci::{ImageSettings, Store};
-use super::{both, tag_of};
+use super::tag_of;
+use crate::delta::content::{Form, content_and_form};
 use landfall_core::name::Digest;
 use std::io::Read;
 
@@ -32,6 +34,30 @@ fn a_layer_is_the_same_in_any_order_and_names_its_content() {
     assert_eq!(names, ["bin", "bin/a", "usr", "usr/bin", "usr/bin/a"]);
     other.file("/usr/bin/a", 0o755, "b");
     assert_ne!(one.key(), other.key());
+}
+
+/// What a delta needs: blobs of this recipe come back from their content to the byte.
+#[test]
+fn programs_and_layers_are_made_again_from_their_content() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::open(cache.path()).unwrap();
+    // Several blocks of zstd and many writes of tar.
+    let bytes: Vec<u8> = (0..200_000u32)
+        .flat_map(|n| (n / 3).wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let program = cache.path().join("program");
+    std::fs::write(&program, &bytes).unwrap();
+    let mut builder = LayerBuilder::default();
+    builder.file("/usr/bin/a", 0o755, bytes);
+    builder.link("/bin/a", "../usr/bin/a");
+    let blobs = [
+        (store.pack(&program).unwrap().path, Form::Packed),
+        (store.layer(&builder).unwrap().path, Form::PackedLayer),
+    ];
+    for (path, wanted) in blobs {
+        let (content, form) = content_and_form(std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!((form, content.len() > 800_000 - 1), (wanted, true), "{path:?}");
+    }
 }
 
 #[test]

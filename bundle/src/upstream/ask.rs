@@ -1,0 +1,171 @@
+//! Makes a lock file: asks publishers for their checksums, and registries for what their tags stand for now.
+
+use super::catalogue::{self, IMAGES};
+use super::http::{Client, read_small};
+use super::lockfile::{LockFile, LockedImage, LockedProgram, is_version};
+use super::login::Logins;
+use super::mirror::{Mirror, addresses};
+use super::registry::{ImageAddress, Registries};
+use super::{LockOptions, NetworkOptions};
+use crate::source::contents::NODE_PROGRAMS;
+use crate::source::failed;
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::name::Digest;
+use std::collections::BTreeMap;
+
+/// The most that a file of checksums may have; publishers' own have less than 10 kB.
+const SUMS_BYTES: u64 = 1024 * 1024;
+
+pub(super) fn ask(options: &LockOptions<'_>) -> Result<LockFile, Diagnosis> {
+    let network = options.network;
+    let versions = versions(options.versions)?;
+    let client = Client::new(network)?;
+    let mut sums = Sums {
+        client: &client,
+        mirrors: network.mirrors,
+        known: BTreeMap::new(),
+    };
+    let mut programs = Vec::new();
+    for architecture in options.architectures {
+        for program in &NODE_PROGRAMS {
+            // Only landfall's own is nowhere published.
+            let version = versions.get(program.component).map_or("", String::as_str);
+            let Some(at) = catalogue::published(program.component, program.name, version, architecture) else {
+                continue;
+            };
+            let digest = sums.of(&at.url, &at.sums)?;
+            programs.push(LockedProgram::new(
+                program.name,
+                architecture,
+                at.url,
+                digest,
+                at.member,
+            ));
+        }
+    }
+    let images = images(network, &client, &versions, options.architectures)?;
+    Ok(LockFile::new(versions, programs, images))
+}
+
+/// The default versions, with those that were asked for.
+fn versions(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Diagnosis> {
+    let mut versions = catalogue::versions();
+    for (component, version) in asked {
+        // Both forms are in use; addresses have the `v` where it belongs.
+        let plain = version.strip_prefix('v').unwrap_or(version);
+        if !is_version(plain) {
+            return Err(Diagnosis::new(
+                Code::Usage,
+                format!("{component}: {version:?} is no version"),
+            ));
+        }
+        if versions.insert(component.clone(), plain.to_owned()).is_none() {
+            let known: Vec<String> = catalogue::versions().into_keys().collect();
+            let unknown = Diagnosis::new(Code::Usage, format!("there is no component {component}"));
+            return Err(unknown.next(format!("name one of {}", known.join(", "))));
+        }
+    }
+    Ok(versions)
+}
+
+fn images(
+    network: &NetworkOptions<'_>,
+    client: &Client<'_>,
+    versions: &BTreeMap<String, String>,
+    architectures: &[String],
+) -> Result<Vec<LockedImage>, Diagnosis> {
+    let registries = Registries::new(client, network.mirrors, Logins::read(network.docker_config)?);
+    let mut locked = Vec::new();
+    for image in &IMAGES {
+        let version = versions.get(image.component).map_or("", String::as_str);
+        let reference = image.reference(version);
+        let address: ImageAddress = reference.parse().map_err(failed)?;
+        (client.say)(&format!("asking for {reference}"));
+        let manifests = registries.lock(&address, architectures)?;
+        locked.push(LockedImage::new(image.name, reference, &manifests));
+    }
+    Ok(locked)
+}
+
+/// Files of checksums, each asked for once.
+struct Sums<'a> {
+    client: &'a Client<'a>,
+    mirrors: &'a [Mirror],
+    known: BTreeMap<String, String>,
+}
+
+impl Sums<'_> {
+    /// Returns what the publisher says is the SHA-256 of `url`.
+    fn of(&mut self, url: &str, sums: &str) -> Result<Digest, Diagnosis> {
+        if !self.known.contains_key(sums) {
+            (self.client.say)(&format!("asking for the checksum of {url}"));
+            let text = self.read(sums)?;
+            self.known.insert(sums.to_owned(), text);
+        }
+        let file = url.rsplit('/').next().unwrap_or_default();
+        sum_of(&self.known[sums], file).ok_or_else(|| {
+            failed(format!("{sums} has no SHA-256 of {file}")).next("look whether this version was released")
+        })
+    }
+
+    fn read(&self, sums: &str) -> Result<String, Diagnosis> {
+        let mut refused = Vec::new();
+        for url in addresses(self.mirrors, sums) {
+            let text = self.client.patiently(&url, || {
+                let response = self.client.get(&url, &[])?;
+                if response.status() != 200 {
+                    let text = format!("the server answers {}", response.status());
+                    return Err(super::http::Trouble::lasting(text));
+                }
+                read_small(response, SUMS_BYTES)
+            });
+            match text {
+                Ok(text) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                Err(trouble) => refused.push(format!("{url}: {}", trouble.text)),
+            }
+        }
+        let nowhere = failed(format!("the checksum {sums} cannot be had"));
+        let nowhere = refused.into_iter().fold(nowhere, Diagnosis::saw);
+        Err(nowhere.next("look whether this version was released, and whether this machine reaches the server"))
+    }
+}
+
+/// Finds a file's digest in what `sha256sum` writes, or takes the only word of a file that has one.
+fn sum_of(text: &str, file: &str) -> Option<Digest> {
+    let digest = |hex: &str| format!("sha256:{}", hex.to_ascii_lowercase()).parse().ok();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if let [only] = words[..] {
+        return digest(only);
+    }
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.trim().split_once(char::is_whitespace));
+    let named = |name: &str| name.trim_start().trim_start_matches('*').rsplit('/').next() == Some(file);
+    lines.find(|(_, name)| named(name)).and_then(|(hex, _)| digest(hex))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_read_in_each_form_that_publishers_use() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        assert_eq!(sum_of(&a.hex(), "kubelet"), Some(a));
+        assert_eq!(sum_of(&format!("{}\n", a.hex()), "kubelet"), Some(a));
+        let list = format!("{}  runc.arm64\n{} *./dist/runc.amd64\n", a.hex(), b.hex());
+        assert_eq!(sum_of(&list, "runc.amd64"), Some(b));
+        assert_eq!(sum_of(&list, "amd64"), None);
+        assert_eq!(sum_of("<html> not found </html>", "kubelet"), None);
+        assert_eq!(sum_of("", "kubelet"), None);
+    }
+
+    #[test]
+    fn versions_are_taken_with_and_without_a_v() {
+        let asked = |component: &str, version: &str| versions(&[(component.to_owned(), version.to_owned())].into());
+        assert_eq!(asked("kubernetes", "v1.36.3").unwrap()["kubernetes"], "1.36.3");
+        assert_eq!(asked("etcd", "3.6.10-0").unwrap()["etcd"], "3.6.10-0");
+        assert!(asked("kubernetes", "latest").is_err());
+        assert!(asked("docker", "1.0").is_err());
+    }
+}
