@@ -1,7 +1,8 @@
 //! The dashboard's port: health, metrics, the page and its JSON API. Read-only, and nothing secret in it.
 //!
 //! Every request but `/healthz` and `/readyz` names a host that is this proxy's own ([`guard`]), so that no page of another site can
-//! read it through a name of that site. A password, when there is one, is asked for everything but health and `/metrics`.
+//! read it through a name of that site. The dashboard asks for a password ([`auth`]); `/metrics` asks those who are neither a node nor a
+//! Pod ([`sources`]); health asks nobody.
 
 mod api;
 mod auth;
@@ -10,6 +11,7 @@ mod fleet;
 mod guard;
 mod health;
 mod report;
+mod sources;
 
 use crate::args::Serve;
 use crate::files;
@@ -18,7 +20,8 @@ use crate::metrics::{Text, label};
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
-use auth::Users;
+pub use auth::Protection;
+use auth::{Access, Admission};
 use fleet::Fleet;
 use guard::Names;
 use health::{Health, Rounds, Summary};
@@ -29,9 +32,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sources::Sources;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -57,11 +62,14 @@ pub struct Site {
     names: Names,
     /// There is a dashboard.
     shown: bool,
-    users: Option<Users>,
+    access: Access,
+    sources: Sources,
     node_address: Option<IpAddr>,
     strict_sni: bool,
     proxy: Arc<Proxy>,
     rounds: Rounds,
+    /// Lines of lists that became JSON.
+    lines: AtomicU64,
     /// The other proxies.
     pub fleet: Fleet,
 }
@@ -75,16 +83,18 @@ struct Asker {
 }
 
 impl Site {
-    /// Reads the password file, if one is named: a dashboard that should have a password never opens without.
+    /// Reads the password file, if one is named. An error when the machine has no random numbers.
     pub fn new(args: &Serve, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
         Ok(Self {
             names: Names::new(args),
             shown: !args.no_dashboard,
-            users: args.dashboard_auth_file.as_deref().map(Users::read).transpose()?,
+            access: Access::new(args.dashboard_auth, args.dashboard_auth_file.as_deref())?,
+            sources: Sources::new(&args.routing.cluster, args.node_address),
             node_address: args.node_address,
             strict_sni: args.tls.strict_sni,
             proxy,
             rounds: Rounds::default(),
+            lines: AtomicU64::default(),
             fleet: Fleet::new(&args.pod_namespace, args.admin_address.port()),
             state,
         })
@@ -148,18 +158,22 @@ impl Site {
             return text(StatusCode::MISDIRECTED_REQUEST, why);
         }
         if path == "/metrics" {
+            if !self.access.is_open()
+                && !self.sources.admit(request, asker, &self.fleet).await
+                && let Err(response) = self
+                    .admitted(request, "metrics are for nodes and Pods, and for who has the password")
+                    .await
+            {
+                return response;
+            }
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             return respond(StatusCode::OK, kind, self.metrics());
         }
         if !self.shown {
             return text(StatusCode::NOT_FOUND, "404: this proxy shows no dashboard\n");
         }
-        if let Some(users) = &self.users
-            && !users.admits(request.headers()).await
-        {
-            let mut response = text(StatusCode::UNAUTHORIZED, "401: user and password are needed\n");
-            let challenge = HeaderValue::from_static("Basic realm=\"landfall ingress\", charset=\"UTF-8\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        let closed = "the dashboard is closed: it has no password (--dashboard-auth-file, or --dashboard-auth=none)";
+        if let Err(response) = self.admitted(request, closed).await {
             return response;
         }
         if let Some(name) = path.strip_prefix("/api/v1/") {
@@ -170,10 +184,26 @@ impl Site {
             "/" => file("text/html; charset=utf-8", include_str!("admin/page.html")),
             "/page.css" => file("text/css; charset=utf-8", include_str!("admin/page.css")),
             "/page.js" => file("text/javascript; charset=utf-8", include_str!("admin/page.js")),
+            "/graphs.js" => file("text/javascript; charset=utf-8", include_str!("admin/graphs.js")),
             "/explain.js" => file("text/javascript; charset=utf-8", include_str!("admin/explain.js")),
             "/icon.svg" => file("image/svg+xml", include_str!("admin/icon.svg")),
             "/status.json" => respond(StatusCode::OK, "application/json", report::render(&self.state)),
             _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
+        }
+    }
+
+    /// Asks for the password. `closed` is said when there is none that could be right.
+    async fn admitted<B>(&self, request: &Request<B>, closed: &str) -> Result<(), Response<Full<Bytes>>> {
+        match self.access.admits(request.headers()).await {
+            Admission::Granted => Ok(()),
+            Admission::Closed => Err(text(StatusCode::NOT_FOUND, &format!("404: {closed}\n"))),
+            Admission::Refused => {
+                let why = "401: user and password of the landfall ingress dashboard are needed; `landfall dashboard` prints them\n";
+                let mut response = text(StatusCode::UNAUTHORIZED, why);
+                let fields = response.headers_mut();
+                fields.insert(header::WWW_AUTHENTICATE, Access::challenge());
+                Err(response)
+            }
         }
     }
 
@@ -210,6 +240,7 @@ impl Site {
         let dropped = [(String::new(), state.observer.log.dropped())];
         let help = "Lines of the access log that found its queue full.";
         text.series("access_log_dropped_total", "counter", help, dropped);
+        self.work(&mut text);
         states(&mut text, &summary);
         let ends = tls::earliest(&snapshot, MOST_CERTIFICATES).into_iter();
         let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
@@ -217,6 +248,16 @@ impl Site {
         text.series("tls_certificate_not_after_seconds", "gauge", help, ends);
         state.observer.traffic.render(&mut text);
         text.finish()
+    }
+
+    /// What looking at the dashboard costs, in counts: a figure in seconds would depend on the machine.
+    fn work(&self, text: &mut Text) {
+        let help = "Looks through the whole table for the dashboard and metrics, one in a second at most.";
+        let rounds = [(String::new(), self.rounds.made())];
+        text.series("dashboard_rounds_total", "counter", help, rounds);
+        let help = "Lines of lists of the dashboard that became JSON.";
+        let lines = [(String::new(), self.lines.load(Ordering::Relaxed))];
+        text.series("dashboard_lines_total", "counter", help, lines);
     }
 
     /// How much there may be at once.

@@ -21,7 +21,7 @@ pub use secrets::{NoSecrets, Secrets, Use, named as named_secrets};
 pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
 
 use crate::policy::{Canary, Policy};
-use crate::route::{Options, Reason, Severity};
+use crate::route::{Options, Reason, Severity, pattern};
 use std::sync::{Arc, OnceLock};
 use values::Values;
 
@@ -74,6 +74,8 @@ pub struct Wishes {
     pub policy: Policy,
     /// Paths with characters of regular expressions are such.
     pub regex: bool,
+    /// Whether case counts in them.
+    pub case: pattern::Case,
     /// The Ingress offers alternatives to the routes of others.
     pub canary: Option<Canary>,
     /// Further hosts of all its rules, lower case.
@@ -121,10 +123,16 @@ pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, o
     let aliases = values.list("server-alias", syntax::alias).unwrap_or_default();
     let fallback = values.parse("default-backend", syntax::object_name);
     let regex = values.flag("use-regex").unwrap_or(false) || policy.rewrite.is_some();
+    let case = values.parse("regex-case", |text| match text {
+        "sensitive" => Ok(pattern::Case::Sensitive),
+        "insensitive" => Ok(pattern::Case::Insensitive),
+        _ => Err("neither sensitive nor insensitive"),
+    });
     values.finish(&mut policy);
     Wishes {
         policy,
         regex,
+        case: case.unwrap_or_default(),
         canary,
         aliases,
         fallback,

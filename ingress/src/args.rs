@@ -23,8 +23,6 @@ pub enum Command {
     Probe(Probe),
     /// Says what becomes of each Ingress of manifests or of a cluster. Exit status: 0 supported, 1 approximated, 2 refused or unreadable.
     Check(crate::check::Check),
-    /// Prints Roles for the Secrets and ConfigMaps that the Ingresses of manifests or of a cluster name.
-    Rbac(crate::rbac::Rbac),
 }
 
 /// One question to the proxy of the same pod.
@@ -82,8 +80,12 @@ pub struct Serve {
     /// One more host name or address under which the dashboard answers; may be given more than once.
     #[arg(long = "dashboard-allow-host", value_name = "HOST")]
     pub dashboard_allow_hosts: Vec<String>,
-    /// htpasswd file (bcrypt or SHA-1) with users of the dashboard; everyone who reaches its port may read it without one.
-    #[arg(long, value_name = "FILE")]
+    /// How the dashboard is protected. Without a password file, and not opened by `none`, its port answers for health and metrics alone.
+    #[arg(long, value_enum, default_value_t)]
+    pub dashboard_auth: crate::admin::Protection,
+    /// Who may read the dashboard: a htpasswd file (bcrypt or SHA-1), or a directory with `username` and `password`, as a Secret of type
+    /// kubernetes.io/basic-auth is mounted. Read again while the program runs.
+    #[arg(long, value_name = "PATH")]
     pub dashboard_auth_file: Option<PathBuf>,
     /// Requests that get a line of JSON on standard output.
     #[arg(long, value_enum, default_value_t)]

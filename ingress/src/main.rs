@@ -16,6 +16,7 @@ mod body;
 mod chance;
 mod check;
 mod clock;
+mod dns;
 mod events;
 mod files;
 #[cfg(test)]
@@ -29,7 +30,6 @@ mod path;
 mod policy;
 mod probe;
 mod proxy;
-mod rbac;
 mod reason;
 mod route;
 mod run;
@@ -51,7 +51,6 @@ fn main() -> ExitCode {
     match args.command {
         Some(Command::Probe(probe)) => probe::ask(&probe.socket, probe.question),
         Some(Command::Check(check)) => check::run(&check),
-        Some(Command::Rbac(rbac)) => rbac::run(&rbac),
         None => serve(args.serve),
     }
 }

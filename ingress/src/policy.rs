@@ -150,6 +150,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// Reads one from the command line.
+    pub fn argument(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| "an address or a network such as 10.0.0.0/8 is needed".to_owned())
+    }
+
     /// Reads `10.0.0.0/8` or a single address. `None` when it is neither.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
@@ -321,8 +326,10 @@ pub struct Timeouts {
     pub connect: Option<Duration>,
     /// For the head of an answer, and silence within it.
     pub read: Option<Duration>,
-    /// Silence within a request's body.
+    /// For the endpoint to take more of a request.
     pub send: Option<Duration>,
+    /// Silence of the client within a request's body; then nothing else bounds how long the body may take.
+    pub client_body: Option<Duration>,
 }
 
 /// When another endpoint is tried. A failed connection always is, within `tries`.

@@ -34,7 +34,7 @@ mod target;
 mod upgrade;
 
 pub use exchange::Exchange;
-pub(crate) use headers::has_word;
+pub(crate) use headers::{HOPS, has_word, words};
 pub(crate) use http1::chunked;
 pub(crate) use http1::passes;
 pub(crate) use interim::Interim;
@@ -43,10 +43,11 @@ pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
+use crate::dns::Resolver;
 use crate::files;
 use crate::limits::Limits;
 use crate::path;
-use crate::policy::{EncodedMode, Network};
+use crate::policy::{EncodedMode, Network, Policy};
 use crate::reason::Reason;
 use crate::route::{Route, Snapshot};
 use crate::state::State;
@@ -86,15 +87,11 @@ pub struct Proxy {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Front {
     /// Networks of proxies in front, comma-separated: their X-Forwarded-* are believed, and their PROXY headers with --proxy-protocol.
-    #[arg(long = "trusted-cidrs", value_delimiter = ',', value_parser = parse_network)]
+    #[arg(long = "trusted-cidrs", value_delimiter = ',', value_parser = Network::argument)]
     pub trusted: Vec<Network>,
     /// Connections of trusted proxies may begin with a PROXY header, version 1 or 2.
     #[arg(long)]
     pub proxy_protocol: bool,
-}
-
-fn parse_network(text: &str) -> Result<Network, String> {
-    Network::parse(text).ok_or_else(|| "an address or a network such as 10.0.0.0/8 is needed".to_owned())
 }
 
 impl Front {
@@ -160,6 +157,11 @@ impl Proxy {
         });
         tokio::spawn(tidy(Arc::downgrade(&proxy), proxy.limits.sweep));
         proxy
+    }
+
+    /// Says who is asked for names outside the cluster, which URLs of annotations may have; the first one counts.
+    pub fn resolve_by(&self, resolver: Resolver) {
+        self.policies.resolve_by(resolver);
     }
 
     /// The bounds that it keeps.
@@ -295,7 +297,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Download>, Reason> {
         let [client, origin] = clients;
-        self.bound_upload(&mut request, route.policy.body_limit_bytes)?;
+        self.bound_upload(&mut request, &route.policy)?;
         exchange.uploads(request.body().progress());
         let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         let wish = Wish::of(&request);
@@ -331,13 +333,14 @@ impl Proxy {
     }
 
     /// Gives a request's body its bounds; refuses one that says itself that it is too large.
-    fn bound_upload(&self, request: &mut Request<Upload>, bytes: Option<u64>) -> Result<(), Reason> {
-        // A stream of messages may be silent for long; it is bounded by silence alone, as answers are.
-        let is_grpc = target::is_grpc(request.headers());
+    fn bound_upload(&self, request: &mut Request<Upload>, policy: &Policy) -> Result<(), Reason> {
+        // A stream of messages may be silent for long; it is bounded by silence alone, as answers are. So is what a route says itself.
+        let bounded = policy.timeouts.client_body;
+        let slow = bounded.is_some() || target::is_stream(request.headers());
         let limits = UploadLimits {
-            bytes,
-            silence: Some(self.limits.silence),
-            grace: (!is_grpc).then_some(self.limits.body_grace),
+            bytes: policy.body_limit_bytes,
+            silence: Some(bounded.unwrap_or(self.limits.silence)),
+            grace: (!slow).then_some(self.limits.body_grace),
             rate: self.limits.body_rate,
         };
         request.body_mut().bound(limits).then_some(()).ok_or(Reason::LargeBody)

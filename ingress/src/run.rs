@@ -2,6 +2,7 @@
 
 use crate::access_log::AccessLog;
 use crate::args::{Serve, Stopping};
+use crate::dns::Resolver;
 use crate::handover::{self, Door, Doors, Link, Meeting, Offer, Predecessor, Reserved};
 use crate::limits::Limits;
 use crate::observer::Observer;
@@ -10,7 +11,7 @@ use crate::route::{LastGood, Options};
 use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
-use crate::traffic::{EntryPoint, Traffic};
+use crate::traffic::{EntryPoint, Traffic, series};
 use crate::{admin, files, log, probe, proxy, status, watch};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 /// The service account's client; a kubeconfig only when one is named, for running outside a cluster.
 ///
@@ -83,6 +84,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
         log(&listening);
     }
 
+    parts.spawn(sample(Arc::clone(&state)));
     let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
     let client = client().await?;
     site.fleet.connect(client.clone());
@@ -160,12 +162,33 @@ fn prepare(args: &Serve) -> (Arc<State>, Arc<Proxy>) {
         limits.connections, limits.connections_per_address
     ));
     let proxy = Proxy::new(Arc::clone(&state), limits, args.front.clone());
+    if let Some(server) = args.routing.dns {
+        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+        let options = args.routing.clone().guarding(api_server.as_deref());
+        proxy.resolve_by(Resolver::new(
+            server,
+            Box::new(move |address| options.admits(address).is_ok()),
+        ));
+    }
     (state, proxy)
 }
 
 async fn answer_kubelet(listener: UnixListener, state: Arc<State>) -> &'static str {
     probe::serve(listener, state).await;
     "the kubelet's questions are no longer answered"
+}
+
+/// Keeps what the dashboard's graphs show.
+async fn sample(state: Arc<State>) -> &'static str {
+    let mut ticks = tokio::time::interval(series::PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let connections = state.counters.connections.value();
+        state.observer.traffic.sample(connections);
+    }
 }
 
 async fn follow(

@@ -1,5 +1,5 @@
 //! The Secrets that Ingresses name: certificates, htpasswd files, authorities; and in the same way the ConfigMaps. Followed by name, so that
-//! a Role with `resourceNames` is enough; [`follow`] does it.
+//! a right on each name is enough; [`follow`] does it.
 //!
 //! Which are wanted is said by the table's builder (`Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
 //! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+/// The ClusterRole, of the manifests, that lets the proxy read Secrets and ConfigMaps where it is bound.
+const ROLE: &str = "landfall-ingress-secrets";
 /// Longest name of a Secret or namespace in Kubernetes.
 const LONGEST_NAME: usize = 253;
 
@@ -108,6 +110,8 @@ pub enum Found {
     Pending,
     /// There is none.
     Missing,
+    /// It was never read: the proxy has no right to.
+    Forbidden,
     /// It was never read; why, as the API says it.
     Unreadable(Arc<str>),
     /// As it is now. When the API can no longer be asked, as it was.
@@ -117,7 +121,7 @@ pub enum Found {
 impl Found {
     /// Nothing was read yet.
     fn is_open(&self) -> bool {
-        matches!(self, Self::Pending | Self::Unreadable(_))
+        matches!(self, Self::Pending | Self::Forbidden | Self::Unreadable(_))
     }
 }
 
@@ -132,11 +136,17 @@ impl View {
         Self(Arc::new(found))
     }
 
+    /// What is known of each, in the order of their names.
+    pub fn all(&self) -> impl Iterator<Item = (&Name, &Found)> {
+        self.0.iter()
+    }
+
     /// A Secret's content, or why there is none.
     pub fn get(&self, name: &Name) -> Result<&Arc<Material>, Absent> {
         match self.0.get(name) {
             Some(Found::Here(material)) => Ok(material),
             Some(Found::Missing) => Err(Absent::Missing),
+            Some(Found::Forbidden) => Err(Absent::Forbidden(name.clone())),
             Some(Found::Unreadable(why)) => Err(Absent::Unreadable(Arc::clone(why))),
             Some(Found::Pending) | None => Err(Absent::Pending),
         }
@@ -178,8 +188,19 @@ pub enum Absent {
     Pending,
     /// There is no such Secret.
     Missing,
-    /// It may not or cannot be read.
+    /// It may not be read.
+    Forbidden(Name),
+    /// It cannot be read.
     Unreadable(Arc<str>),
+}
+
+/// What to do about a Secret that may not be read, in clusters of landfall's and in others.
+fn forbidden(name: &Name) -> String {
+    let namespace = name.namespace();
+    format!(
+        "may not be read by the ingress proxy; run: landfall ingress allow {namespace} (in a cluster that landfall did not install: kubectl \
+         -n {namespace} create rolebinding {ROLE} --clusterrole={ROLE} --serviceaccount=kube-system:landfall-ingress)"
+    )
 }
 
 impl fmt::Display for Absent {
@@ -187,6 +208,7 @@ impl fmt::Display for Absent {
         match self {
             Self::Pending => f.write_str("was not read yet"),
             Self::Missing => f.write_str("does not exist"),
+            Self::Forbidden(name) => forbidden(name).fmt(f),
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
         }
     }
@@ -229,12 +251,16 @@ mod tests {
         let name = |n| Name::new("default", n).unwrap();
         let view = View::new(BTreeMap::from([
             (name("missing"), Found::Missing),
-            (name("refused"), Found::Unreadable("forbidden".into())),
+            (name("refused"), Found::Unreadable("connection refused".into())),
+            (name("forbidden"), Found::Forbidden),
             (name("pending"), Found::Pending),
         ]));
         let why = |n| view.get(&name(n)).unwrap_err().to_string();
         assert_eq!(why("missing"), "does not exist");
-        assert_eq!(why("refused"), "cannot be read: forbidden");
+        assert_eq!(why("refused"), "cannot be read: connection refused");
+        assert!(
+            why("forbidden").starts_with("may not be read by the ingress proxy; run: landfall ingress allow default (")
+        );
         assert_eq!((why("pending"), why("unknown")), (why("unknown"), why("pending")));
         use crate::annotations::Secrets;
         assert_eq!(view.value("default", "missing", "k"), Err("does not exist".to_owned()));

@@ -9,7 +9,7 @@ mod entry;
 
 #[cfg(test)]
 pub use entry::Hint;
-pub use entry::{Locality, PortKey, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+pub use entry::{Locality, PortKey, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
 
 use crate::balance::Backend;
 use entry::Entry;
@@ -144,6 +144,13 @@ impl Services {
         let mut inner = self.inner();
         let service = find(&mut inner.entries, namespace, service)?.service()?;
         service.ports.first().map(|port| port.number)
+    }
+
+    /// Whether a Service lets Ingresses of that other namespace name it. One that is not there does not.
+    pub fn is_shared(&self, namespace: &str, service: &str, with: &str) -> bool {
+        let mut inner = self.inner();
+        let service = find(&mut inner.entries, namespace, service).and_then(|entry| entry.service());
+        service.is_some_and(|service| service.is_shared_with(with))
     }
 
     /// The number of a Service's port of that name.

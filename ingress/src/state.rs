@@ -3,9 +3,10 @@
 use crate::metrics::Counters;
 use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
+use crate::secrets::Secrets;
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
@@ -25,6 +26,8 @@ pub struct State {
     started: Instant,
     /// Wakes whoever builds tables; for what the table depends on beside the objects that `watch` follows (Secrets).
     pub rebuild: Arc<Notify>,
+    /// What was read of Secrets, once they are followed.
+    pub secrets: OnceLock<Arc<Secrets>>,
     /// Counters for /metrics.
     pub counters: Counters,
     /// Where requests are recorded.
@@ -49,6 +52,7 @@ impl State {
             leading: AtomicBool::new(false),
             started: Instant::now(),
             rebuild: Arc::default(),
+            secrets: OnceLock::new(),
             counters: Counters::default(),
             observer: Arc::default(),
             node: node.to_owned(),

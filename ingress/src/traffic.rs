@@ -8,6 +8,7 @@
 
 mod latency;
 mod routes;
+pub mod series;
 mod stats;
 mod text;
 mod window;
@@ -17,9 +18,10 @@ pub use stats::{Made, Numbers, Stats};
 
 use hyper::StatusCode;
 use latency::Latency;
+use series::Series;
 use stats::Durations;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where requests come in.
@@ -51,6 +53,7 @@ pub struct Traffic {
     entries: [Stats<64>; EntryPoint::ALL.len()],
     durations: [Durations; EntryPoint::ALL.len()],
     addresses: [OnceLock<SocketAddr>; EntryPoint::ALL.len()],
+    series: Mutex<Series>,
     /// Counts by route.
     pub routes: Routes,
 }
@@ -63,6 +66,7 @@ impl Traffic {
             entries: Default::default(),
             durations: Default::default(),
             addresses: Default::default(),
+            series: Mutex::default(),
             routes: Routes::new(exported),
         }
     }
@@ -129,6 +133,19 @@ impl Traffic {
         }
         total.quantiles = Latency::together(self.entries.iter().map(Stats::latency), now.minute(), [0.5, 0.99]);
         total
+    }
+
+    /// What happened in the last quarter of an hour. Requests never take this lock.
+    pub fn series(&self) -> MutexGuard<'_, Series> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a sample of everything; to be called every [`series::PERIOD`], with the connections of clients that are open.
+    pub fn sample(&self, connections: u64) {
+        let now = self.now();
+        // A sample that comes late is of a longer time.
+        let asked = self.routes.asked_within(now, series::PERIOD * 2);
+        self.series().take(now, &self.total(), connections, &asked);
     }
 
     /// Requests of each of the last `seconds` whole seconds over all entry points, oldest first.

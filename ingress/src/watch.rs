@@ -1,11 +1,11 @@
-//! Follows the API: four lists, kept current. Endpoints are in force with their event; routes with the table that is built next.
+//! Follows the API: five lists, kept current. Endpoints are in force with their event; routes with the table that is built next.
 //!
 //! ```text
 //! stream.rs (one task per kind) ──events──> world.rs ──Services──> backends' endpoints, at once
 //!                                              └─Changes──> route/build.rs (a thread of its own) ──Snapshot──> state.rs
 //! ```
 //!
-//! INVARIANT: no snapshot before all four lists were read whole; afterwards a lost watch, or a list that is read again, leaves the last
+//! INVARIANT: no snapshot before all five lists were read whole (that of namespaces may be refused: it only says which are being deleted); afterwards a lost watch, or a list that is read again, leaves the last
 //! one in place until the new list is whole.
 
 mod feed;
@@ -29,6 +29,7 @@ use kube::Client;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
+use stream::IfRefused;
 use tables::Tables;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -60,15 +61,19 @@ pub async fn follow(
     let mut tasks = JoinSet::new();
     let kind = |state| (client.clone(), Arc::clone(state), changes.clone());
     let (c, s, tx) = kind(&state);
-    tasks.spawn(stream::follow(c, s, tx, Change::Ingress));
+    tasks.spawn(stream::follow(c, s, tx, Change::Ingress, IfRefused::Wait));
     let (c, s, tx) = kind(&state);
-    tasks.spawn(stream::follow(c, s, tx, Change::Class));
+    tasks.spawn(stream::follow(c, s, tx, Change::Class, IfRefused::Wait));
     let (c, s, tx) = kind(&state);
-    tasks.spawn(stream::follow(c, s, tx, Change::Service));
+    tasks.spawn(stream::follow(c, s, tx, Change::Namespace, IfRefused::Empty));
     let (c, s, tx) = kind(&state);
-    tasks.spawn(stream::follow(c, s, tx, Change::Slice));
+    tasks.spawn(stream::follow(c, s, tx, Change::Service, IfRefused::Wait));
+    let (c, s, tx) = kind(&state);
+    tasks.spawn(stream::follow(c, s, tx, Change::Slice, IfRefused::Wait));
     drop(changes);
     let secrets = Secrets::new(client.clone(), tls.secrets, Arc::clone(&state.rebuild));
+    // It is told once, by the only one who follows.
+    let _ = state.secrets.set(Arc::clone(&secrets));
     let builder = Builder::new(options)
         .with_last_good(inherited)
         .with_default_certificate(tls.default_certificate);
@@ -133,12 +138,15 @@ async fn ended(building: &mut Option<Building>) -> Result<Duration, JoinError> {
     }
 }
 
-/// An error with its causes: the outermost alone says "failed to perform initial object list".
+/// An error with those of its causes that say more: the outermost alone says "failed to perform initial object list".
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
         cause = error.source();
     }
     text

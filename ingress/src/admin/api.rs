@@ -3,6 +3,7 @@
 
 mod lists;
 mod query;
+mod series;
 
 use super::health::{Health, Summary};
 use super::{Asker, Site, explain, respond};
@@ -36,10 +37,15 @@ impl Site {
         let value = match name {
             "overview" => self.overview(),
             "entrypoints" => json!({ "items": self.entry_points() }),
-            "routes" => query.apply(self.routes(&snapshot)),
-            "services" => query.apply(lists::services(&snapshot)),
-            "certificates" => query.apply(lists::certificates(&snapshot)),
-            "remarks" => query.apply(lists::remarks(&snapshot)),
+            "routes" => query.apply(self.routes(&snapshot), &self.lines),
+            "services" => query.apply(lists::services(&snapshot), &self.lines),
+            "certificates" => query.apply(lists::certificates(&snapshot), &self.lines),
+            "secrets" => {
+                let view = self.state.secrets.get().map(|secrets| secrets.found());
+                query.apply(lists::secrets(&view.unwrap_or_default()), &self.lines)
+            }
+            "remarks" => query.apply(lists::remarks(&snapshot), &self.lines),
+            "series" => self.series(&query),
             "fleet" => {
                 let own = self.overview();
                 self.fleet.view(&own, self.node_address, request.headers()).await
@@ -96,10 +102,10 @@ impl Site {
             "history": traffic.history(HISTORY),
             "entry_points": self.entry_points(),
             "connections": { "open": state.counters.connections.value(), "protocols": protocols },
-            "table": { "taken_over": read(&state.counters.snapshots), "watch_errors": read(&state.counters.watch_errors),
+            "table": { "routes": format!("{:016x}", summary.fingerprint), "taken_over": read(&state.counters.snapshots), "watch_errors": read(&state.counters.watch_errors),
                 "failovers": read(&state.counters.failovers) },
             "access_log": { "mode": mode, "dropped": log.dropped() },
-            "dashboard": { "host": state.dashboard_host, "authentication": self.users.is_some() },
+            "dashboard": { "host": state.dashboard_host, "authentication": !self.access.is_open() },
         })
     }
 

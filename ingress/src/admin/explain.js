@@ -29,9 +29,32 @@ function viewExplain(asked) {
 
 const OUTCOMES = { open: "would be asked" };
 const PROTOCOLS = { http1: "HTTP/1.1", h2c: "HTTP/2 in plain text", https: "HTTP/1.1 over TLS", h2: "HTTP/2 over TLS" };
-function stageLine(s) {
-  return el("li", { class: s.outcome.replace(" ", "-") }, el("span", { class: "stage" }, s.stage), " ",
-    el("span", { class: "badge " + (KINDS[s.outcome] || "") }, OUTCOMES[s.outcome] || s.outcome), s.text ? el("span", { class: "dim" }, " " + s.text) : null);
+// The chain of decisions: each link is what was asked, what came of it, and why. A link that answers is the last that is reached.
+function chainLink(kind, what, outcome, ...why) {
+  return el("li", { class: kind }, el("span", { class: "stage" }, what), " ", outcome, " ", el("span", { class: "dim" }, why));
+}
+
+function stageLink(s) {
+  const word = el("span", { class: "badge " + (KINDS[s.outcome] || "") }, OUTCOMES[s.outcome] || s.outcome);
+  return chainLink("met " + s.outcome.replaceAll(" ", "-"), s.stage, word, s.text);
+}
+
+function chain(x) {
+  const links = [chainLink("passes", "request", el("code", {}, x.method + " " + x.host + x.path), "by " + x.client.address + " over " + x.client.scheme + " and HTTP/" + x.http)];
+  if (x.winner) {
+    links.push(chainLink("passes", "host", el("code", {}, x.winner.host), many(x.others.length + 1, "rule"), " looked at"));
+    links.push(chainLink("passes", "rule", el("code", {}, x.winner.path + " " + x.winner.type), x.winner.ingress + ": " + x.winner.why));
+  } else links.push(chainLink("answers", "rule", el("span", { class: "badge bad" }, "none"), x.answer.text));
+  links.push(...x.stages.map(stageLink));
+  const stopped = x.answer.status || !x.destinations.length;
+  if (stopped) links.push(chainLink("answers end", "answer", el("span", { class: "badge " + (x.answer.status >= 400 ? "bad" : "good") }, x.answer.status || "–"), x.answer.text));
+  else links.push(el("li", { class: "passes end" }, el("span", { class: "stage" }, x.destinations.length > 1 ? "one of" : "goes to"), el("div", { class: "fork" }, x.destinations.map((d) => {
+    const bar = el("i", {});
+    bar.style.width = 100 * d.share + "%";
+    return el("div", { class: "branch" }, el("strong", {}, d.service), el("div", { class: "meter", role: "img", "aria-label": Math.round(100 * d.share) + " % of such requests" }, bar),
+      el("span", { class: "dim" }, Math.round(1000 * d.share) / 10 + " % · " + many(d.endpoints.length, "endpoint")));
+  }))));
+  return el("ol", { class: "stages chain" }, links);
 }
 
 const fieldList = (fields) => facts(fields.map(([name, value]) => [el("code", {}, name), el("code", {}, value)]));
@@ -48,10 +71,10 @@ function drawExplanation(into, x) {
   const parts = [el("div", { class: "verdict" + (x.answer.status >= 400 ? " bad" : "") }, el("strong", {}, x.answer.text),
     el("div", { class: "dim" }, x.method + " " + x.host + x.path + (x.path !== x.asked_path ? " (asked as " + x.asked_path + ")" : "")
       + ", by " + c.address + " over " + c.scheme + " and HTTP/" + x.http))];
+  parts.push(el("h3", {}, "The chain of decisions"), chain(x));
   if (x.winner) parts.push(el("h3", {}, "The rule that won"), facts([["Rule", [el("code", {}, x.winner.host + " " + x.winner.path), " " + x.winner.type]], ["Ingress", x.winner.ingress],
     ["Service", x.winner.service], ["Why", x.winner.why]]));
   if (x.destinations.length) parts.push(el("h3", {}, "Where it may go"), x.destinations.map(destination));
-  if (x.stages.length) parts.push(el("h3", {}, "What it meets, in this order"), el("ol", { class: "stages" }, x.stages.map(stageLine)));
   if (x.steps.length) parts.push(el("h3", {}, "How its host was found"), el("ul", {}, x.steps.map((s) => el("li", {}, s))));
   if (x.others.length) parts.push(el("h3", {}, "The rules that lost"), table({ columns: [["Host", "", (r) => soft(r.host)], ["Path", "", (r) => [soft(r.path), " " + r.type]],
     ["Ingress", "", (r) => r.ingress], ["Why", "", (r) => r.why]] }, x.others));

@@ -43,6 +43,8 @@ pub struct Fleet {
     port: AtomicU16,
     client: OnceLock<kube::Client>,
     peers: Mutex<Option<(Instant, Arc<[Peer]>)>>,
+    /// When a stranger's address last made us ask for the list.
+    strangers: Mutex<Option<Instant>>,
 }
 
 impl Fleet {
@@ -53,6 +55,7 @@ impl Fleet {
             port: AtomicU16::new(port),
             client: OnceLock::new(),
             peers: Mutex::default(),
+            strangers: Mutex::default(),
         }
     }
 
@@ -72,6 +75,23 @@ impl Fleet {
         peers
             .as_ref()
             .is_some_and(|(_, peers)| peers.iter().any(|peer| peer.address == address))
+    }
+
+    /// The same, after a look at the list when it is not known. However many strangers come, that is one list in [`LIST_LASTS`].
+    pub(super) async fn knows(&self, address: IpAddr) -> bool {
+        if self.has(address) {
+            return true;
+        }
+        {
+            let mut last = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < LIST_LASTS) {
+                return false;
+            }
+            *last = Some(Instant::now());
+        }
+        // An API that does not answer tells of no node.
+        drop(self.peers().await);
+        self.has(address)
     }
 
     async fn peers(&self) -> Result<Arc<[Peer]>, String> {
@@ -148,8 +168,16 @@ fn summary(overview: &Value, address: &Value, this: bool) -> Value {
     let traffic = &overview["traffic"];
     json!({ "state": overview["state"], "node": overview["node"], "address": address, "self": this, "version": overview["version"],
         "uptime_seconds": overview["uptime_seconds"], "leader": overview["leader"], "routes": overview["counts"]["routes"],
+        "table": overview["table"]["routes"], "entry_points": entry_points(overview),
         "rps": traffic["rps"], "p99_ms": traffic["p99_ms"], "requests": traffic["requests"],
         "errors_ours": traffic["errors_ours"], "errors_upstream": traffic["errors_upstream"] })
+}
+
+/// Where a proxy takes requests, and how many.
+fn entry_points(overview: &Value) -> Vec<Value> {
+    let all = overview["entry_points"].as_array().into_iter().flatten();
+    all.map(|entry| json!({ "name": entry["name"], "address": entry["address"], "rps": entry["traffic"]["rps"] }))
+        .collect()
 }
 
 fn peer_of(pod: &Pod) -> Option<Peer> {

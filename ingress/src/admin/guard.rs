@@ -7,8 +7,8 @@ use crate::route::host_of;
 use hyper::{Request, header};
 use std::net::IpAddr;
 
-/// The Service in front of the proxies, as the manifests name it.
-const SERVICE: &str = "landfall-ingress";
+/// The Service in front of the dashboards, as the manifests name it.
+const SERVICE: &str = "landfall-dashboard";
 
 /// Hosts that are this proxy's own.
 pub(super) struct Names {
@@ -93,15 +93,15 @@ mod tests {
             "127.0.0.1:8080",
             "[::1]:8080",
             "dash.example.com",
-            "landfall-ingress.kube-system.svc.cluster.local:8080",
+            "landfall-dashboard.kube-system.svc.cluster.local:8080",
         ] {
             assert!(admitted(&[host], "192.0.2.7"), "{host}");
         }
         for host in [
             "evil.example.com",
             "ui.landfall.local.evil.example.com",
-            "landfall-ingress.kube-system.svcevil.com",
-            "landfall-ingress.kube-system.evil.com",
+            "landfall-dashboard.kube-system.svcevil.com",
+            "landfall-dashboard.kube-system.evil.com",
             "10.0.0.2",
             "192.0.2.8:8080",
             "a b",

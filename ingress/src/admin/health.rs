@@ -6,6 +6,7 @@ use crate::route::{Backend, Route, Severity, Snapshot};
 use crate::tls;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,8 @@ pub struct Summary {
     pub certificates: tls::Outline,
     /// Remarks: notes, approximated, refused.
     pub remarks: [usize; 3],
+    /// The same in every proxy that has the same routes, whatever their order; endpoints and annotations are not in it.
+    pub fingerprint: u64,
 }
 
 impl Summary {
@@ -168,6 +171,7 @@ impl Summary {
         let mut services: HashMap<&str, &Backend> = HashMap::new();
         for route in snapshot.routes().chain(snapshot.default_route()) {
             summary.routes[of_route(route) as usize] += 1;
+            summary.fingerprint = summary.fingerprint.wrapping_add(fingerprint(route));
             services.extend(backends(route).map(|backend| (&*backend.name, backend)));
         }
         for backend in services.into_values() {
@@ -189,9 +193,28 @@ impl Summary {
     }
 }
 
+/// FNV-1a of 64 bits (draft-eastlake-fnv) over what a route is and where it leads. No secret is in it, and nobody gains by two that are the same.
+fn fingerprint(route: &Route) -> u64 {
+    let parts = [
+        &*route.host.name,
+        &route.path,
+        route.kind(),
+        &route.ingress,
+        &route.backend.name,
+    ];
+    // A byte that is in no text ends each.
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// The last round.
 #[derive(Debug, Default)]
-pub struct Rounds(Mutex<Option<Round>>);
+pub struct Rounds {
+    last: Mutex<Option<Round>>,
+    made: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Round {
@@ -202,16 +225,22 @@ struct Round {
 }
 
 impl Rounds {
+    /// How many were made.
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
     /// Returns how many are how in this table, as of the last second.
     pub fn summary(&self, snapshot: &Arc<Snapshot>) -> Arc<Summary> {
         // Held while the round is made: whoever comes meanwhile waits for it instead of making another.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(round) = &*last
             && std::ptr::eq(round.table.as_ptr(), Arc::as_ptr(snapshot))
             && round.at.elapsed() < LASTS
         {
             return Arc::clone(&round.summary);
         }
+        self.made.fetch_add(1, Ordering::Relaxed);
         let summary = Arc::new(Summary::of(snapshot));
         *last = Some(Round {
             table: Arc::downgrade(snapshot),

@@ -3,6 +3,8 @@
 
 const PERIOD = 2000;
 const PAGE = 50;
+// Routes whose graphs are shown at once.
+const GRAPHED = 12;
 const $ = (id) => document.getElementById(id);
 const state = { paused: false, view: "", sort: {}, q: "", only: "", offset: 0, overview: null, turn: 0 };
 
@@ -89,11 +91,12 @@ const traffic = [
 ];
 const VIEWS = {
   overview: { title: "Overview" },
+  traffic: { title: "Traffic" },
   routes: { title: "Routes", count: (o) => o.routes, empty: "No Ingress of this class has a rule yet.", search: true, only: ["healthy", "degraded", "down", "closed"], columns: [
     ["State", "state", (r) => badge(r.state, r.reason)],
     ["Host", "host", (r) => soft(r.host)],
     ["Path", "path", (r) => [soft(r.path), el("span", { class: "why" }, r.type, " ", /[*]/.test(r.host) || r.type === "Regex" ? null
-      : link("explain", "http://" + r.host + r.path, "explain"))]],
+      : link("explain", "http://" + r.host + r.path, "explain"), r.traffic.requests ? [" ", link("traffic", r.ingress, "graphs")] : null)]],
     ["Ingress", "ingress", (r) => [r.ingress, el("span", { class: "why" }, "to ", link("services", r.service, r.service))]],
     ["Endpoints", "", (r) => int(r.endpoints), true], ...traffic] },
   services: { title: "Services", count: (o) => o.services, empty: "No route leads to a Service yet.", search: true, only: ["healthy", "degraded", "down"], columns: [
@@ -117,7 +120,7 @@ const VIEWS = {
     ["Host", "host", (r) => (r.on ? soft(r.on) : "–")],
     ["What", "", (r) => [r.text, el("span", { class: "why" }, r.kind)]]] },
   explain: { title: "Explain" },
-  fleet: { title: "Fleet", columns: [
+  fleet: { title: "Fleet", above: fleetPicture, columns: [
     ["State", "", (n) => badge(n.state, n.reason)],
     ["Node", "", (n) => [n.node || "–", n.self ? el("span", { class: "why" }, "this one") : null]],
     ["Address", "", (n) => el("a", { href: "http://" + n.address + "/" }, n.address)],
@@ -261,7 +264,7 @@ function drawList(view, list, fresh) {
         on: { input: (e) => { state.q = e.target.value; state.offset = 0; redraw(true); } } }) : null;
       const only = view.only ? el("select", { name: "state", "aria-label": "State", on: { change: (e) => { state.only = e.target.value; state.offset = 0; redraw(true); } } },
         el("option", { value: "" }, "All states"), view.only.map((o) => el("option", { value: o, selected: o === state.only }, o))) : null;
-      $("view").replaceChildren(el("div", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, view.title), search, only), holder, el("div", { class: "pages", id: "pages" })));
+      $("view").replaceChildren(el("div", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, view.title), search, only), view.above ? el("div", { id: "above" }) : null, holder, el("div", { class: "pages", id: "pages" })));
     }
   } else {
     body.querySelector("tbody").replaceChildren(...rows(view, list.items));
@@ -269,6 +272,7 @@ function drawList(view, list, fresh) {
     if (none && !empty) body.append(el("p", { class: "empty" }, nothing(view)));
     if (!none && empty) empty.remove();
   }
+  if (view.above) $("above").replaceChildren(view.above(list.items));
   const foot = $("pages");
   if (foot && view.search) {
     const at = [...foot.querySelectorAll("button")].indexOf(document.activeElement);
@@ -288,7 +292,12 @@ async function redraw(fresh) {
     state.overview = overview;
     drawOverview(overview);
     drawTabs();
-    if (name === "overview") $("view").replaceChildren(viewOverview(overview));
+    if (name === "overview" || name === "traffic") {
+      const series = await get("series?" + (name === "overview" ? "limit=0" : "limit=" + GRAPHED + "&q=" + encodeURIComponent(state.q)));
+      if (!current()) return;
+      if (name === "overview") $("view").replaceChildren(seriesCard(series), viewOverview(overview));
+      else viewTraffic(series);
+    }
     else if (name === "explain") { if (!$("x-url")) $("view").replaceChildren(viewExplain(state.q)); }
     else {
       const list = await get(name + "?" + query());

@@ -31,10 +31,12 @@ pub const NAMES: &[(&str, Support)] = &[
     // Paths.
     ("use-regex", Approximated(REGEX)),
     ("rewrite-target", Approximated(REGEX)),
+    ("regex-case", Served),
     ("paths", Served),
     ("encoded-paths", Served),
     // Requests.
     ("proxy-body-size", Served),
+    ("client-body-timeout", Served),
     ("limit-rps", Served),
     ("limit-rpm", Served),
     ("limit-connections", Served),
@@ -229,11 +231,12 @@ pub const NAMES: &[(&str, Support)] = &[
     ("modsecurity-snippet", Snippet),
 ];
 
-const REGEX: &str =
-    "only this Ingress' own paths with characters of regular expressions are such, case counts, and Exact stays exact";
+const REGEX: &str = "only this Ingress' own paths with characters of regular expressions are such, and Exact stays exact; case counts, which it does not in ingress-nginx, unless ingress.landfall.dev/regex-case is insensitive";
 
 /// Names without counterpart in ingress-nginx.
-const OURS_ONLY: [&str; 5] = [
+const OURS_ONLY: [&str; 7] = [
+    "client-body-timeout",
+    "regex-case",
     "paths",
     "encoded-paths",
     "hsts",

@@ -1,7 +1,7 @@
 //! Where an annotation may lead on our behalf: URLs of `auth-url` and `mirror-target`, under a policy against forged requests.
 //!
-//! There is no name look-up here (the program is static), so a host is an address, a Service of the cluster by its DNS name, or `$host`,
-//! the request's own, which is looked up in our own table.
+//! A host is an address, a Service of the cluster by its DNS name, `$host` (the request's own, which is looked up in our own table), or a
+//! name outside the cluster, which [`crate::dns`] asks for when there is a request.
 
 use super::syntax::object_name;
 use crate::route::{Options, host_of};
@@ -34,6 +34,13 @@ pub enum Place {
         namespace: String,
         /// Its name.
         name: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A name outside the cluster, which is looked up.
+    Name {
+        /// In small letters, without a dot at its end.
+        host: String,
         /// Its port.
         port: u16,
     },
@@ -113,7 +120,8 @@ fn service(host: &str, port: u16, own: &str, options: &Options) -> Result<Place,
         (Some(place), _) => place.split_once('.').ok_or("no Service")?,
         (None, 1) => (short, own),
         (None, 2) => short.split_once('.').ok_or("no Service")?,
-        _ => return Err("neither an address nor a Service of the cluster: names are not looked up"),
+        _ if short != host => return Err("no Service"),
+        _ => return outside(host, port, options),
     };
     let letter = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.');
     if !letter || namespace.contains('.') || object_name(name).is_err() || object_name(namespace).is_err() {
@@ -122,14 +130,35 @@ fn service(host: &str, port: u16, own: &str, options: &Options) -> Result<Place,
     if (namespace, name) == ("default", "kubernetes") && !options.allow_internal_targets {
         return Err("the API server is refused");
     }
-    if namespace != own && !options.allow_cross_namespace {
-        return Err("Services of other namespaces are refused");
-    }
+    // Whether a Service of another namespace may be named is its own word, for which the table looks (`route/endpoints.rs`).
     Ok(Place::Service {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         port,
     })
+}
+
+/// A name of three labels or more that is no Service's. Two are always a Service with its namespace.
+fn outside(host: &str, port: u16, options: &Options) -> Result<Place, &'static str> {
+    if options.dns.is_none() {
+        return Err("neither an address nor a Service of the cluster: names are looked up only with --cluster-dns");
+    }
+    let label = |label: &str| {
+        let bytes = label.bytes();
+        (1..=63).contains(&label.len()) && bytes.clone().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    // What ends in a number is an address to some resolvers (`0x7f.1.1`, `127.1.1`), and to nobody a name.
+    let named = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()));
+    match named && host.split('.').all(label) {
+        true => Ok(Place::Name {
+            host: host.to_owned(),
+            port,
+        }),
+        false => Err("no host"),
+    }
 }
 
 /// The port behind a host; the outer `None` is a port that is none.

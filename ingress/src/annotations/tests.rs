@@ -3,7 +3,7 @@
 use super::names::NAMES;
 use super::target::{Place, Target};
 use super::*;
-use crate::policy::{EncodedMode, HashKey, HttpsRedirect, PathMode, Protocol};
+use crate::policy::{EncodedMode, HashKey, HttpsRedirect, Network, PathMode, Protocol};
 use std::time::Duration;
 
 /// Secrets by `namespace/name/key`.
@@ -361,6 +361,28 @@ fn our_own_names_are_read() {
     }
 }
 
+/// A NetworkPolicy that keeps a Pod from all but its own does not see who wrote an annotation.
+#[test]
+fn addresses_within_the_cluster_are_refused_as_targets() {
+    let networks = ["10.244.0.0/16", "10.96.0.0/12", "192.0.2.1"];
+    let mut options = Options {
+        cluster: networks.map(|text| Network::parse(text).unwrap()).to_vec(),
+        ..Options::default()
+    };
+    for inside in [
+        "http://10.244.3.4:8080/",
+        "http://10.96.0.10/",
+        "http://192.0.2.1:9100/",
+        "http://[::ffff:10.244.3.4]/",
+    ] {
+        let refused = Target::parse(inside, "d", &options).unwrap_err();
+        assert!(refused.contains("Pods, Services and nodes"), "{inside}: {refused}");
+    }
+    assert!(Target::parse("http://192.0.2.2/", "d", &options).is_ok());
+    options.allow_internal_targets = true;
+    assert!(Target::parse("http://10.244.3.4/", "d", &options).is_ok());
+}
+
 #[test]
 fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
     let mut options = Options {
@@ -418,7 +440,6 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
         "http://0x7f.1/",
         "http://10.96.0.1/api",
         "https://kubernetes.default.svc/api",
-        "http://other.elsewhere.svc/",
         "http://example.com.evil.org/",
         "http://user@auth/",
         "http://auth:99999/",
@@ -430,13 +451,32 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
         assert!(Target::parse(url, "d", &options).is_err(), "{url}");
     }
     options.allow_internal_targets = true;
-    options.allow_cross_namespace = true;
-    for url in [
-        "http://127.0.0.1/",
-        "http://169.254.1.1/",
-        "http://other.elsewhere.svc/",
-    ] {
+    for url in ["http://127.0.0.1/", "http://169.254.1.1/"] {
         assert!(Target::parse(url, "d", &options).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn names_outside_are_taken_where_they_are_looked_up() {
+    let mut options = Options::default();
+    // Names outside are looked up only where there is somebody to ask; what other resolvers take for an address is no name.
+    assert!(Target::parse("http://auth.example.com/", "d", &options).is_err());
+    options.dns = Some(([10, 96, 0, 10], 53).into());
+    let outside = Target::parse("https://Auth.Example.com:8443/x", "d", &options).unwrap();
+    let name = Place::Name {
+        host: "auth.example.com".to_owned(),
+        port: 8443,
+    };
+    assert_eq!((outside.place, outside.path.as_str()), (name, "/x"));
+    for url in [
+        "http://0x7f.0.0.1/",
+        "http://127.0.1/",
+        "http://10-0-0-1.d.pod.cluster.local/",
+        "http://a..example.com/",
+        "http://sub.localhost/",
+        "http://1.2.3.4.5/",
+    ] {
+        assert!(Target::parse(url, "d", &options).is_err(), "{url}");
     }
 }
 

@@ -27,6 +27,9 @@ pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_
         send: values
             .parse("proxy-send-timeout", syntax::time)
             .filter(|t| !t.is_zero()),
+        client_body: values
+            .parse("client-body-timeout", syntax::time)
+            .filter(|t| !t.is_zero()),
     };
     policy.retries = Retries {
         statuses: values.parse("proxy-next-upstream", statuses).unwrap_or_default(),

@@ -37,7 +37,7 @@ pub(super) const REASON: HeaderName = HeaderName::from_static("x-landfall-reason
 
 /// How often a request came through proxies of this kind, this one included. `Via` would say it too, but nginx as an endpoint compresses
 /// no answer to a request that has one.
-pub(super) const HOPS: HeaderName = HeaderName::from_static("x-landfall-hops");
+pub(crate) const HOPS: HeaderName = HeaderName::from_static("x-landfall-hops");
 /// Times that a request may come through. A backend may be another host of this proxy, and that one again; eight are a loop.
 pub(super) const HOPS_MOST: u32 = 8;
 
@@ -234,12 +234,7 @@ fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {
-    let mut words = headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|te| te.to_str().ok())
-        .flat_map(|te| te.split(','));
-    words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+    has_word(headers, header::TE, "trailers")
 }
 
 /// A request from [`outgoing`] in HTTP/2's form: the host as `:authority`. `None` when there is no host.
@@ -266,12 +261,8 @@ pub(super) fn incoming<B>(mut response: Response<B>) -> Response<B> {
 
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+        let named: Vec<HeaderName> = words(headers, &header::CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| !KEPT.contains(name))
             .collect();
         for name in &named {
@@ -295,9 +286,14 @@ fn strip_continue(headers: &mut HeaderMap) {
 
 /// Whether a list of words has this one.
 pub(crate) fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
-    let values = headers.get_all(name);
-    let mut words = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    words.any(|w| w.trim().eq_ignore_ascii_case(word))
+    words(headers, &name).any(|w| w.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// The words of a list in all its fields. One that is no text spoils none of the others.
+pub(crate) fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let fields = headers.get_all(name).into_iter();
+    let words = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    words.map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

@@ -149,7 +149,10 @@ where
             if place.closing() && !begun {
                 return Next::End;
             }
-            place.set_idle();
+            // Bytes of a head that does not end make nobody younger.
+            if deadline.is_none() {
+                place.set_idle();
+            }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
             tokio::select! {
                 biased;
@@ -157,7 +160,8 @@ where
                     Ok(read) if read > 0 => {}
                     _ => return Next::End,
                 },
-                () = place.told_to_close(), if !begun => return Next::End,
+                // Without an answer, whose end would be waited for while others wait for the place.
+                () = place.told_to_close(begun) => return Next::End,
                 () = poll_fn(|context| self.alarm.poll(deadline, context)) => {
                     return if begun { Next::Refused(Reason::SlowRequest) } else { Next::End };
                 }

@@ -17,9 +17,11 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -62,9 +64,15 @@ where
         tokio::select! {
             _ = connection.as_mut() => return,
             // GOAWAY without a last stream, and after a round trip one with it: nothing that is on its way is lost.
-            () = place.told_to_close(), if !told => {
+            () = place.told_to_close(false), if !told => {
                 told = true;
                 connection.as_mut().graceful_shutdown();
+                if place.evicted() && watch.open.load(Ordering::Relaxed) == 0 {
+                    // Others wait for its place: GOAWAY is written as far as the kernel takes it, and no answer is waited for.
+                    let written = |context: &mut Context<'_>| Poll::Ready(connection.as_mut().poll(context).is_ready());
+                    poll_fn(written).await;
+                    return;
+                }
             }
             // Where HTTP/1 says Connection: close with its next answer.
             () = proxy.state.moved(), if !told => {

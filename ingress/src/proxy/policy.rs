@@ -32,7 +32,7 @@ mod foresee;
 mod fuzz;
 mod hash_by;
 pub(crate) mod htpasswd;
-mod keyed;
+pub(crate) mod keyed;
 mod limit;
 pub(crate) mod mirror;
 mod passage;
@@ -48,6 +48,8 @@ pub(crate) use foresee::{Met, Outcome, Way};
 pub(super) use limit::Slot;
 pub(super) use passage::Passage;
 
+use crate::annotations::target::{Place, Target};
+use crate::dns::Resolver;
 use crate::limits::Limits;
 use crate::policy::{Canary, ExternalAuth};
 use crate::proxy::{Client, claims};
@@ -69,9 +71,9 @@ use passage::Stop;
 use place::{addresses, destinations, filled};
 pub(super) use stage::Stage;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// Known to every proxy of a cluster and to no client of its services.
@@ -84,6 +86,8 @@ pub(super) struct Policies {
     certificates: Certificates,
     fetcher: Arc<Fetcher>,
     mirrors: Arc<Semaphore>,
+    /// Asks for names outside the cluster, when there is somebody to ask.
+    resolver: OnceLock<Arc<Resolver>>,
     /// Of cookies that name endpoints.
     cluster: Key,
     lots: (RandomState, AtomicU64),
@@ -111,10 +115,24 @@ impl Policies {
             certificates: Certificates::new(own.clone(), limits),
             fetcher: Arc::new(Fetcher::new(limits)),
             mirrors: Arc::new(Semaphore::new(limits.mirrored_requests)),
+            resolver: OnceLock::new(),
             cluster: std::fs::read(CLUSTER_CA).map_or(own, |ca| Key::of(&ca)),
             lots: (RandomState::new(), AtomicU64::new(0)),
             https_port,
             limits: limits.clone(),
+        }
+    }
+
+    /// Says who is asked for names; the first one counts.
+    pub(super) fn resolve_by(&self, resolver: Resolver) {
+        let _ = self.resolver.set(Arc::new(resolver));
+    }
+
+    /// The addresses of a target that is a name; none of others.
+    async fn found(&self, target: &Target) -> Arc<[IpAddr]> {
+        match (&target.place, self.resolver.get()) {
+            (Place::Name { host, .. }, Some(resolver)) => resolver.addresses(host).await,
+            _ => Arc::from([]),
         }
     }
 
@@ -221,7 +239,8 @@ impl Policies {
         let Some(auth) = &asked.route.policy.external_auth else {
             return Ok(());
         };
-        let answer = match question(auth, asked, snapshot) {
+        let found = self.found(&auth.target).await;
+        let answer = match question(auth, asked, snapshot, &found) {
             Some((destinations, question)) => {
                 let most = self.limits.subrequest_bytes;
                 self.fetcher.fetch(&destinations, &question, most).await
@@ -316,11 +335,17 @@ impl Policies {
     fn mirror(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
         let mirror = asked.route.policy.mirror.as_ref()?;
         let uri = filled(asked, &mirror.place.path);
-        let addresses = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri)?;
+        // A name is looked up when the copy is sent: the request itself never waits for that.
+        let addresses = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[])?;
+        let name = match &mirror.place.place {
+            Place::Name { host, port } => Some((Arc::clone(self.resolver.get()?), host.clone(), *port)),
+            _ => None,
+        };
         let slot = Arc::clone(&self.mirrors).try_acquire_owned().ok()?;
         let most = if mirror.body { self.limits.mirrored_bytes } else { 0 };
         let to = mirror::To {
             destinations: destinations(addresses, None)?,
+            name,
             authority: mirror.place.authority.clone(),
             uri: uri.parse().ok()?,
         };
@@ -369,13 +394,14 @@ fn question(
     auth: &ExternalAuth,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
+    found: &[IpAddr],
 ) -> Option<(Vec<Destination>, Request<Full<Bytes>>)> {
     let uri = filled(asked, &auth.target.path);
     let authority = match auth.target.authority.as_str() {
         "" => asked.authority,
         own => own,
     };
-    let addresses = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri)?;
+    let addresses = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri, found)?;
     let destinations = destinations(addresses, auth.tls.as_ref())?;
     Some((destinations, external::question(auth, asked, authority, &uri)?))
 }

@@ -53,6 +53,8 @@ pub(super) struct Place {
     /// Milliseconds since the registry's start, or [`BUSY`].
     idle_since: AtomicU64,
     closing: AtomicBool,
+    /// It is to end even if a request has begun, for others need its place.
+    evicted: AtomicBool,
     /// The connection's task; it waits in one place at a time.
     waits: AtomicWaker,
     start: Instant,
@@ -105,9 +107,10 @@ impl Registry {
                 .values()
                 .min_by_key(|p| p.idle_since.load(Ordering::Relaxed));
             match oldest {
-                // Those already told are on their way out: no second one is closed for the same place.
-                _ if open.places.values().any(|p| p.closing()) => return Err(Full::Everywhere),
-                Some(oldest) if oldest.idle_since.load(Ordering::Relaxed) != BUSY => oldest.close(),
+                // Idle ones that were told are on their way out: no second one is closed for the same place. One that was told and has
+                // become busy ends when it can, and is not waited for.
+                _ if open.places.values().any(|p| p.closing() && p.idle()) => return Err(Full::Everywhere),
+                Some(oldest) if oldest.idle() => oldest.evict(),
                 _ => {}
             }
             return Err(Full::Everywhere);
@@ -128,6 +131,7 @@ impl Registry {
             budget: Arc::new(Budget::new(received, sent, held)),
             idle_since: AtomicU64::new(BUSY),
             closing: AtomicBool::new(open.closing),
+            evicted: AtomicBool::new(false),
             waits: AtomicWaker::new(),
             start: self.start,
         });
@@ -157,7 +161,7 @@ impl Registry {
             .filter(|place| !place.closing() && since(place) != BUSY);
         let mut idle: Vec<_> = idle.map(|place| (since(place), place)).collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
-        idle.iter().take(most).for_each(|(_, place)| place.close());
+        idle.iter().take(most).for_each(|(_, place)| place.evict());
     }
 
     /// Tells all connections to end, also those that come later.
@@ -196,9 +200,23 @@ impl Place {
         self.idle_since.store(millis, Ordering::Relaxed);
     }
 
+    fn idle(&self) -> bool {
+        self.idle_since.load(Ordering::Relaxed) != BUSY
+    }
+
+    /// Its place is needed by others.
+    pub(super) fn evicted(&self) -> bool {
+        self.evicted.load(Ordering::SeqCst)
+    }
+
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.waits.wake();
+    }
+
+    fn evict(&self) {
+        self.evicted.store(true, Ordering::SeqCst);
+        self.close();
     }
 
     /// This connection is to end when it can.
@@ -206,11 +224,15 @@ impl Place {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// Waits for that.
-    pub(super) async fn told_to_close(&self) {
+    /// Waits for that; once a request has `begun`, only for its place to be needed: at the end of the program it is still answered.
+    pub(super) async fn told_to_close(&self, begun: bool) {
         poll_fn(|context| {
             self.waits.register(context.waker());
-            if self.closing() { Poll::Ready(()) } else { Poll::Pending }
+            let told = if begun { &self.evicted } else { &self.closing };
+            match told.load(Ordering::SeqCst) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         })
         .await;
     }
@@ -261,6 +283,10 @@ mod tests {
         // Nobody else is closed for the same place.
         assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
         assert!(!one.place().closing());
+        // Unless that one has become busy, which may last.
+        two.place().set_busy();
+        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert!(one.place().closing() && one.place().evicted());
         drop(two);
         let three = registry.admit(address(1), false).unwrap();
         drop(one);

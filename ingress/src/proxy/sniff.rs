@@ -46,7 +46,7 @@ where
                 read = stream.read_buf(&mut buffer) => if read.unwrap_or(0) == 0 {
                     return None;
                 },
-                () = place.told_to_close() => return None,
+                () = place.told_to_close(false) => return None,
             }
         }
     };

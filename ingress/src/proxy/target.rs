@@ -52,6 +52,13 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
+/// A stream of messages in both directions: gRPC, or Connect's own protocol (connectrpc.com, `application/connect+proto` and `+json`).
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let is_connect = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/connect+"));
+    is_connect || is_grpc(headers)
+}
+
 /// Returns the normalised host.
 ///
 /// S6: a target in absolute form, which is what `:authority` is in HTTP/2, wins over the Host field; more than one Host, or none, is a

@@ -11,6 +11,7 @@ mod policy;
 mod quick;
 mod repeats;
 mod smuggling;
+mod streams;
 mod upgrades;
 
 use crate::limits::Limits;

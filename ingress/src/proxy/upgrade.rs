@@ -128,7 +128,7 @@ pub(super) async fn tunnel<S>(
         let up = up.carry(first, &mut reader.half, &mut to_endpoint);
         let down = down.carry(endpoint.read, &mut from_endpoint, &mut writer);
         let end = async {
-            place.told_to_close().await;
+            place.told_to_close(false).await;
             sleep(limits.tunnel_grace).await;
             // Both ways listen as long as they last.
             let _ = close.send(true);

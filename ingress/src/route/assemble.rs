@@ -3,7 +3,7 @@
 //!
 //! Oldest first the host finds its owner, routes find their place, and alternatives their routes.
 
-use super::endpoints::Resolver;
+use super::endpoints::{Resolver, remark};
 use super::index::Index;
 use super::ingress::{Path, Rule};
 use super::kept::{Served, other_name};
@@ -205,10 +205,24 @@ impl<'a> Assembly<'a> {
         let version = &served.version;
         let fallback = served.asked.fallback.as_deref();
         route.fallback = fallback.map(|name| self.resolver.first_port(version, name, remarks));
-        let auth = route.policy.external_auth.as_ref().map(|auth| &auth.target.place);
-        route.auth = auth.and_then(|place| self.resolver.place(version, place, remarks));
-        let mirror = route.policy.mirror.as_ref().map(|mirror| &mirror.place.place);
-        route.mirror = mirror.and_then(|place| self.resolver.place(version, place, remarks));
+        let policy = Arc::clone(&route.policy);
+        if let Some(auth) = &policy.external_auth {
+            match self.resolver.admits(version, &auth.target.place) {
+                Ok(()) => route.auth = self.resolver.place(version, &auth.target.place, remarks),
+                Err(why) => {
+                    let why = format!("auth-url: {why}");
+                    remark(version, Reason::Closed, why.clone(), remarks);
+                    Arc::make_mut(&mut route.policy).closed.get_or_insert(why);
+                }
+            }
+        }
+        if let Some(mirror) = &policy.mirror {
+            match self.resolver.admits(version, &mirror.place.place) {
+                Ok(()) => route.mirror = self.resolver.place(version, &mirror.place.place, remarks),
+                // Nothing is mirrored then: a copy to a Service needs that Service's backend.
+                Err(why) => remark(version, Reason::BadAnnotation, format!("mirror-target: {why}"), remarks),
+            }
+        }
         route
     }
 

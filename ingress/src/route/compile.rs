@@ -65,7 +65,7 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
             remarks: vec![],
             bad: false,
         };
-        judged.look(ingress, false, &mut vec![]);
+        judged.look(ingress, (false, pattern::Case::default()), &mut vec![]);
         return judged;
     }
     let wishes = annotations::read(&ingress.annotations, &ingress.namespace, secrets, options);
@@ -78,7 +78,7 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
         judged.remark(ingress, fault.severity, fault.reason, fault.text);
     }
     let mut patterns = vec![];
-    judged.look(ingress, wishes.regex, &mut patterns);
+    judged.look(ingress, (wishes.regex, wishes.case), &mut patterns);
     judged.asked = Arc::new(Asked {
         policy: Arc::new(wishes.policy),
         canary: wishes.canary.map(Arc::new),
@@ -92,7 +92,7 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
 
 impl Judged {
     /// Looks at hosts and paths, and makes regular expressions.
-    fn look(&mut self, ingress: &Ingress, regex: bool, patterns: &mut Vec<(Arc<str>, Regex)>) {
+    fn look(&mut self, ingress: &Ingress, (regex, case): (bool, pattern::Case), patterns: &mut Vec<(Arc<str>, Regex)>) {
         let named = ingress.rules.iter().map(|rule| &rule.host);
         for host in named.chain(ingress.tls.iter().flat_map(|item| &item.hosts)) {
             if !host.valid {
@@ -107,7 +107,7 @@ impl Judged {
         {
             let written = &path.path;
             let why = match read(path, regex) {
-                Reading::Pattern => match pattern::path(written) {
+                Reading::Pattern => match pattern::path(written, case) {
                     Ok(pattern) => {
                         patterns.push((Arc::clone(written), pattern));
                         continue;

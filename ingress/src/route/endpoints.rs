@@ -6,7 +6,7 @@ use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
 use crate::annotations::target::Place;
 use crate::balance::{Backend, Found, Resolved};
-use crate::services::{PortKey, Services};
+use crate::services::{PortKey, SHARED_WITH, Services};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +42,22 @@ impl Resolver<'_> {
         }
     }
 
+    /// Whether an annotation of this Ingress may name the place: a Service of its own namespace, or one of another that says so.
+    pub(super) fn admits(&self, ingress: &Ingress, place: &Place) -> Result<(), String> {
+        let Place::Service { namespace, name, .. } = place else {
+            return Ok(());
+        };
+        let own = *namespace == *ingress.namespace || self.options.allow_cross_namespace;
+        // The same whether it is there or not: who may not use it learns nothing of it.
+        if own || self.services.is_shared(namespace, name, &ingress.namespace) {
+            return Ok(());
+        }
+        Err(format!(
+            "Service {namespace}/{name} of another namespace does not let this one use it: its annotation {SHARED_WITH} must name {}",
+            ingress.namespace
+        ))
+    }
+
     /// The backend of a place that an annotation names; none for an address.
     pub(super) fn place(&self, ingress: &Ingress, place: &Place, remarks: &mut Vec<Remark>) -> Option<Arc<Backend>> {
         match place {
@@ -49,7 +65,7 @@ impl Resolver<'_> {
                 let port = PortKey::Number((*port).into());
                 Some(self.service(ingress, namespace, name, &port, remarks))
             }
-            Place::Address(_) | Place::OwnHost => None,
+            Place::Address(_) | Place::Name { .. } | Place::OwnHost => None,
         }
     }
 
@@ -127,7 +143,7 @@ impl Resolver<'_> {
     }
 }
 
-fn remark(ingress: &Ingress, reason: Reason, text: String, remarks: &mut Vec<Remark>) {
+pub(super) fn remark(ingress: &Ingress, reason: Reason, text: String, remarks: &mut Vec<Remark>) {
     let (namespace, name) = (&ingress.namespace, ingress.name());
     remarks.push(Remark::ingress(namespace, name, Severity::Refused, reason, text));
 }

@@ -1,6 +1,7 @@
 //! What the operator decides about routing, by flags.
 
-use std::net::IpAddr;
+use crate::policy::Network;
+use std::net::{IpAddr, SocketAddr};
 
 /// The value of `spec.controller` of classes that are ours, when no flag says otherwise.
 pub const CONTROLLER: &str = "landfall.dev/ingress";
@@ -20,15 +21,31 @@ pub struct Options {
     /// Send requests to Services of type ExternalName whose name is an address.
     #[arg(long)]
     pub allow_external_name: bool,
-    /// Let annotations name loopback and link-local addresses and the API server (auth-url, mirror-target, ExternalName).
+    /// Let annotations name loopback and link-local addresses, those of the cluster and the API server (auth-url, mirror-target, ExternalName).
     #[arg(long)]
     pub allow_internal_targets: bool,
     /// Let annotations name Secrets and Services of other namespaces.
     #[arg(long)]
     pub allow_cross_namespace: bool,
+    /// Networks of the cluster's Pods, Services and nodes, comma-separated: annotations may not name an address in them, and from there
+    /// /metrics may be read without a password.
+    #[arg(long = "cluster-cidrs", value_name = "CIDR", value_delimiter = ',', value_parser = Network::argument)]
+    pub cluster: Vec<Network>,
+    /// The cluster's DNS, for names outside the cluster in auth-url and mirror-target: an address, with a port unless that is 53. Without
+    /// it such names are refused.
+    #[arg(long = "cluster-dns", value_name = "ADDRESS", value_parser = server)]
+    pub dns: Option<SocketAddr>,
     /// Addresses of the API server.
     #[arg(skip)]
     pub api_server: Vec<IpAddr>,
+}
+
+/// A DNS server as people write it.
+fn server(text: &str) -> Result<SocketAddr, String> {
+    let bare = |_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    text.parse::<SocketAddr>()
+        .or_else(bare)
+        .map_err(|_| format!("{text:?} is no address, such as 10.96.0.10 or 10.96.0.10:53"))
 }
 
 impl Default for Options {
@@ -40,6 +57,8 @@ impl Default for Options {
             allow_external_name: false,
             allow_internal_targets: false,
             allow_cross_namespace: false,
+            cluster: vec![],
+            dns: None,
             api_server: vec![],
         }
     }
@@ -67,6 +86,10 @@ impl Options {
             () if link_local => Err("link-local addresses are refused"),
             () if address.is_multicast() || broadcast => Err("multicast addresses are refused"),
             () if self.api_server.contains(&address) => Err("the API server is refused"),
+            // A NetworkPolicy sees the proxy, not who wrote the annotation. A Service is named by its name, within its own namespace.
+            () if self.cluster.iter().any(|network| network.contains(address)) => {
+                Err("addresses of Pods, Services and nodes are refused: name a Service of this namespace")
+            }
             () => Ok(()),
         }
     }

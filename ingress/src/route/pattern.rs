@@ -6,19 +6,29 @@ use regex::{Regex, RegexBuilder};
 /// Nesting; what people write has three or four levels.
 const DEPTH: u32 = 32;
 
+/// Whether upper and lower case are different.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Case {
+    /// They are.
+    #[default]
+    Sensitive,
+    /// They are not, as in ingress-nginx (`~*`).
+    Insensitive,
+}
+
 /// A regular expression that is looked for anywhere.
 pub fn free(text: &str) -> Result<Regex, &'static str> {
-    build(text)
+    build(text, Case::Sensitive)
 }
 
 /// A path's: matched from the start, and like nginx's free at the end.
-pub fn path(text: &str) -> Result<Regex, &'static str> {
+pub fn path(text: &str, case: Case) -> Result<Regex, &'static str> {
     if !text.starts_with('/') {
         return Err("it does not begin with a slash");
     }
     // Checked alone first: a lone bracket must not reach into what stands around it.
-    build(text)?;
-    build(&format!("^(?:{text})"))
+    build(text, case)?;
+    build(&format!("^(?:{text})"), case)
 }
 
 /// Whether a path has characters that mean something in regular expressions. A dot alone is far more often just a dot.
@@ -26,7 +36,7 @@ pub fn is_pattern(path: &str) -> bool {
     path.contains(['^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\'])
 }
 
-fn build(text: &str) -> Result<Regex, &'static str> {
+fn build(text: &str, case: Case) -> Result<Regex, &'static str> {
     if text.len() > PATTERN_BYTES {
         return Err("too long");
     }
@@ -34,6 +44,7 @@ fn build(text: &str) -> Result<Regex, &'static str> {
         .size_limit(PATTERN_MEMORY)
         .dfa_size_limit(PATTERN_MEMORY)
         .nest_limit(DEPTH)
+        .case_insensitive(case == Case::Insensitive)
         .build();
     built.map_err(|_| "no regular expression, or too large a one")
 }

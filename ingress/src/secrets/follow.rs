@@ -81,6 +81,12 @@ pub struct Secrets {
     answers: channel::Sender<u64>,
 }
 
+impl Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secrets>")
+    }
+}
+
 impl Secrets {
     /// Nothing is wanted yet. `changed` is notified whenever a wanted Secret changed.
     pub fn new(client: Client, scope: Scope, changed: Arc<Notify>) -> Arc<Self> {
@@ -116,6 +122,11 @@ impl Secrets {
             self.wanted.send_replace(Arc::clone(wanted));
         }
         pending
+    }
+
+    /// All wanted Secrets as they are now.
+    pub fn found(&self) -> View {
+        self.known().found.clone()
     }
 
     /// All wanted Secrets as they are now, and those that are something else than in the last view.
@@ -178,17 +189,25 @@ impl Secrets {
     }
 
     /// Keeps what was read, and gives the reason where nothing was.
-    fn failed(&self, name: &Name, why: &str) {
+    fn failed(&self, name: &Name, why: Found) {
+        let text = match &why {
+            Found::Unreadable(text) => text.to_string(),
+            _ => "forbidden".to_owned(),
+        };
         {
             let mut known = self.known();
             let Some(old) = known.get(name) else { return };
-            match old {
-                Found::Here(_) | Found::Missing => return,
-                Found::Unreadable(before) if **before == *why => return,
-                Found::Unreadable(_) | Found::Pending => known.put(name, Found::Unreadable(why.into())),
+            let told = match (old, &why) {
+                (Found::Here(_) | Found::Missing, _) | (Found::Forbidden, Found::Forbidden) => true,
+                (Found::Unreadable(before), Found::Unreadable(now)) => before == now,
+                _ => false,
+            };
+            if told {
+                return;
             }
+            known.put(name, why);
         }
-        log(&format!("{} {name} cannot be read: {why}", name.kind()));
+        log(&format!("{} {name} cannot be read: {text}", name.kind()));
         self.tell();
     }
 
@@ -216,10 +235,8 @@ impl Secrets {
                     continue;
                 }
                 if watches.len() == limits::SECRET_WATCHES {
-                    self.failed(
-                        name,
-                        "more Secrets are named than are followed by name: use --secrets=cluster",
-                    );
+                    let why = "more Secrets are named than are followed by name: use --secrets=cluster";
+                    self.failed(name, Found::Unreadable(why.into()));
                     continue;
                 }
                 let this = Arc::clone(&self);
@@ -264,7 +281,7 @@ impl Secrets {
                 Ok(Event::InitDone) => self.set(&name, found(listed.take())),
                 Ok(Event::Apply(object)) => self.set(&name, found(Some(object))),
                 Ok(Event::Delete(_)) => self.set(&name, Found::Missing),
-                Err(error) => self.failed(&name, &innermost(&error)),
+                Err(error) => self.failed(&name, unread(&error)),
             }
         }
     }
@@ -308,10 +325,10 @@ impl Secrets {
                         }
                     }
                     Some(Err(error)) => {
-                        let why = innermost(&error);
+                        let why = unread(&error);
                         let names = Arc::clone(&self.wanted.borrow());
                         let secrets = names.iter().filter(|name| name.kind() == Kind::Secret);
-                        secrets.for_each(|name| self.failed(name, &why));
+                        secrets.for_each(|name| self.failed(name, why.clone()));
                     }
                     None => return,
                 },
@@ -339,7 +356,7 @@ impl Secrets {
         loop {
             match api.get_opt(name.name()).await {
                 Ok(secret) => return self.answer(&name, found(secret), Answer::First),
-                Err(error) => self.failed(&name, &innermost(&error)),
+                Err(error) => self.failed(&name, unread(&error)),
             }
             let open = self.known().get(&name).is_some_and(Found::is_open);
             let Some(pause) = pauses.next().filter(|_| open) else {
@@ -375,13 +392,22 @@ impl Backoff for Retry {
     }
 }
 
-/// The cause that says most: what the API answered, without the layers around it.
-fn innermost(error: &dyn Error) -> String {
+/// Why nothing was read: by the cause that says most, what the API answered, without the layers around it.
+fn unread(error: &(dyn Error + 'static)) -> Found {
     let mut error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
+    loop {
+        let status = match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        };
+        if status == Some(403) {
+            return Found::Forbidden;
+        }
+        match error.source() {
+            Some(cause) => error = cause,
+            None => return Found::Unreadable(error.to_string().into()),
+        }
     }
-    error.to_string()
 }
 
 fn backoff() -> ResetTimerBackoff<Retry> {

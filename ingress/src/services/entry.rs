@@ -15,6 +15,19 @@ pub struct Service {
     pub address: Option<IpAddr>,
     /// What it is a name for, when it is of type `ExternalName`.
     pub external: Option<Box<str>>,
+    /// The value of its annotation [`SHARED_WITH`].
+    pub shared_with: Option<Box<str>>,
+}
+
+/// Annotation of a Service: the namespaces, comma-separated, whose Ingresses may name it in `auth-url` and `mirror-target`; `*` is all.
+pub const SHARED_WITH: &str = "ingress.landfall.dev/allow-namespaces";
+
+impl Service {
+    /// Whether Ingresses of that other namespace may name it.
+    pub fn is_shared_with(&self, namespace: &str) -> bool {
+        let names = self.shared_with.as_deref().unwrap_or_default().split(',');
+        names.map(str::trim).any(|name| name == "*" || name == namespace)
+    }
 }
 
 /// What is kept of a Service's port.
@@ -160,7 +173,8 @@ impl Entry {
         }
         let before = std::mem::replace(&mut self.service, service);
         self.refresh();
-        // All that makers of routes look at: what is missing is remarked, the first port may be meant, names are resolved by them.
+        // All that makers of routes look at: what is missing is remarked, the first port may be meant, names are resolved by them, and
+        // Ingresses of other namespaces need its word.
         let seen = |service: Option<&'_ Service>| {
             let ports = |service: &Service| {
                 service
@@ -169,7 +183,7 @@ impl Entry {
                     .map(|port| (port.number, port.name.clone()))
                     .collect::<Vec<_>>()
             };
-            service.map(|service| (ports(service), service.external.clone()))
+            service.map(|service| (ports(service), service.external.clone(), service.shared_with.clone()))
         };
         match seen(before.as_ref()) == seen(self.service.as_ref()) {
             true => Touched::Endpoints,

@@ -12,6 +12,7 @@ fn service(ports: &[(&str, u16)]) -> Service {
         ports: ports.collect(),
         address: "10.96.0.1".parse().ok(),
         external: None,
+        shared_with: None,
     }
 }
 
@@ -111,6 +112,16 @@ fn what_routes_resolve_themselves_touches_the_table_and_all_else_does_not() {
     assert_eq!(services.put_service("d", "a", more), Touched::Table);
     let other_first = service(&[("x", 81), ("", 80)]);
     assert_eq!(services.put_service("d", "a", other_first), Touched::Table);
+    // Whom it is shared with is the table's to know, like its ports.
+    let shared = |names: &str| Service {
+        shared_with: Some(names.into()),
+        ..http()
+    };
+    assert_eq!(services.put_service("d", "a", shared("b, c")), Touched::Table);
+    let with = |namespace| services.is_shared("d", "a", namespace);
+    assert_eq!(["b", "c", "d", "", "b, c"].map(with), [true, true, false, false, false]);
+    assert_eq!(services.put_service("d", "a", shared("*")), Touched::Table);
+    assert!(services.is_shared("d", "a", "e") && !services.is_shared("d", "none", "e"));
     let external = |name: &str| Service {
         external: Some(name.into()),
         ..http()

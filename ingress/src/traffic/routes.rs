@@ -4,6 +4,7 @@ use super::{Moment, Numbers, RouteStats};
 use crate::route::Route;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Routes that are counted on their own: more than the 10,000 hosts that the table is made for, and 1.3 KB each once they are asked.
 const MOST: usize = 16_384;
@@ -142,6 +143,18 @@ impl Routes {
         Some(stats.numbers(now))
     }
 
+    /// Routes that were asked within this time.
+    pub(super) fn asked_within(&self, now: Moment, time: Duration) -> Vec<(RouteKey, RouteStats)> {
+        let known = self.known();
+        let asked = known
+            .stats
+            .iter()
+            .filter(|(_, entry)| entry.stats.answered_within(now, time));
+        asked
+            .map(|(key, entry)| (key.clone(), Arc::clone(&entry.stats)))
+            .collect()
+    }
+
     /// Routes with series of their own, in order, and all others.
     pub(super) fn series(&self) -> (Vec<(RouteKey, RouteStats)>, Vec<RouteStats>) {
         let known = self.known();
@@ -160,10 +173,11 @@ impl Routes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn key(path: &str) -> RouteKey {
+    /// A route of one Ingress.
+    pub fn key(path: &str) -> RouteKey {
         RouteKey {
             ingress: "d/i".into(),
             host: "h".into(),

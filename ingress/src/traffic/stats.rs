@@ -214,6 +214,21 @@ impl<const N: usize> Stats<N> {
         &self.latency
     }
 
+    /// Answers of the last whole seconds and the running one, as far back as the window reaches.
+    pub(super) fn recent(&self, now: Moment, seconds: u32) -> u64 {
+        let seconds = seconds.min(now.second).min(N as u32 - 1);
+        (now.second - seconds..=now.second)
+            .map(|second| u64::from(self.window.at(second)))
+            .sum()
+    }
+
+    /// Whether there was an answer within the last seconds.
+    pub(super) fn answered_within(&self, now: Moment, time: Duration) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        last > 0 && now.millis.saturating_sub(last - 1) <= millis
+    }
+
     /// Answers in this second.
     pub fn at(&self, second: u32) -> u32 {
         self.window.at(second)

@@ -11,7 +11,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::{Instant, timeout};
 
@@ -23,6 +25,8 @@ pub(super) struct Shared {
 
 struct Open {
     sender: SendRequest<Upload>,
+    /// Streams that the endpoint takes at once, as it said last.
+    allowed: Arc<AtomicUsize>,
     /// Counts one more than there are requests on this connection.
     places: Arc<()>,
     used: Instant,
@@ -75,14 +79,22 @@ impl Shared {
         let Ok(Ok((sender, connection))) = timeout(waits.connect, builder.handshake(TokioIo::new(stream))).await else {
             return Err(Failure::Untouched(Box::new(request)));
         };
-        // Its error reaches whoever waits for an answer.
-        tokio::spawn(async move { drop(connection.await) });
+        let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let said = Arc::clone(&allowed);
+        let mut connection = Box::pin(connection);
+        tokio::spawn(poll_fn(move |context| {
+            let polled = connection.as_mut().poll(context);
+            said.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            // Its error reaches whoever waits for an answer.
+            polled.map(drop)
+        }));
         let place = Arc::new(());
         let lease = Lease {
             _place: Arc::clone(&place),
         };
         let shared = Open {
             sender: sender.clone(),
+            allowed,
             places: place,
             used: Instant::now(),
         };
@@ -90,11 +102,15 @@ impl Shared {
         exchange(sender, lease, request, waits).await
     }
 
-    /// A place on a connection that has one free.
+    /// A place on a connection that has one free: RFC 9113, 5.1.2 leaves it to us to open another. Until an endpoint has said how many
+    /// streams it takes, that is as many as we give one connection.
     fn join(&self, to: &Destination) -> Option<(SendRequest<Upload>, Lease)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let list = open.get_mut(to)?;
-        let free = |o: &&mut Open| !o.sender.is_closed() && Arc::strong_count(&o.places) <= self.limits.http2_streams;
+        let most = self.limits.http2_streams;
+        // One that takes none at the moment is waited for on one connection, not on one for each request.
+        let takes = |o: &Open| o.allowed.load(Ordering::Relaxed).clamp(1, most);
+        let free = |o: &&mut Open| !o.sender.is_closed() && Arc::strong_count(&o.places) <= takes(o);
         let found = list.iter_mut().find(free)?;
         found.used = Instant::now();
         let lease = Lease {

@@ -1,11 +1,11 @@
-//! The four kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
+//! The five kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
 //! never takes memory, not even while it is read.
 
 use crate::policy::Protocol;
 use crate::route::{Addresses, Class, ClassSpec, Ingress, Meta, Spec, Words};
-use crate::services::{Locality, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
+use crate::services::{Locality, SHARED_WITH, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
 use k8s_openapi::Resource as Kind;
-use k8s_openapi::api::core::v1::Service as ApiService;
+use k8s_openapi::api::core::v1::{Namespace as ApiNamespace, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
 use k8s_openapi::api::networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -29,6 +29,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         uid: Option<String>,
         resource_version: Option<String>,
         creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
         annotations: Option<BTreeMap<String, String>>,
         labels: Option<BTreeMap<String, String>>,
     }
@@ -39,6 +40,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         uid: read.uid,
         resource_version: read.resource_version,
         creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
         annotations: read.annotations,
         labels: read.labels,
         ..ObjectMeta::default()
@@ -106,6 +108,15 @@ struct ReadPoint {
     ip: Option<String>,
     hostname: Option<String>,
 }
+
+/// A Namespace as read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceObject {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+}
+kind!(NamespaceObject, ApiNamespace);
 
 /// An IngressClass as read.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -224,6 +235,8 @@ impl ClassObject {
 impl ServiceObject {
     /// What is kept of it.
     pub fn compact(self, words: &mut Words) -> Service {
+        let annotations = self.metadata.annotations.unwrap_or_default();
+        let shared_with = annotations.get(SHARED_WITH).map(|names| names.as_str().into());
         let Some(spec) = self.spec else {
             return Service::default();
         };
@@ -239,6 +252,7 @@ impl ServiceObject {
             // "None" of headless Services is no address.
             address: spec.cluster_ip.and_then(|ip| ip.parse().ok()),
             external: (spec.kind.as_deref() == Some("ExternalName")).then(|| spec.external_name.unwrap_or_default()),
+            shared_with,
         }
     }
 }

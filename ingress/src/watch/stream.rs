@@ -38,14 +38,29 @@ enum Again {
     Never,
 }
 
+/// What a refusal of the list means: by missing rights, or because the server has no such kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfRefused {
+    /// Nothing is known until it is allowed.
+    Wait,
+    /// As long as no list was read, there are none. Asking goes on.
+    Empty,
+}
+
 /// Sends every event on; returns when nobody takes them.
-pub async fn follow<K, C>(client: Client, state: Arc<State>, changes: Sender<C>, wrap: fn(Event<K>) -> C)
-where
+pub async fn follow<K, C>(
+    client: Client,
+    state: Arc<State>,
+    changes: Sender<C>,
+    wrap: fn(Event<K>) -> C,
+    if_refused: IfRefused,
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut lists = Lists::Streamed;
+    let mut if_refused = if_refused;
     loop {
-        match once::<K, C>(&client, &state, &changes, wrap, lists).await {
+        match once::<K, C>(&client, &state, &changes, wrap, lists, &mut if_refused).await {
             Again::WithPages => {
                 log(&format!(
                     "{}: the API server does not stream lists, asking for pages",
@@ -59,7 +74,14 @@ where
     }
 }
 
-async fn once<K, C>(client: &Client, state: &State, changes: &Sender<C>, wrap: fn(Event<K>) -> C, lists: Lists) -> Again
+async fn once<K, C>(
+    client: &Client,
+    state: &State,
+    changes: &Sender<C>,
+    wrap: fn(Event<K>) -> C,
+    lists: Lists,
+    if_refused: &mut IfRefused,
+) -> Again
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -84,7 +106,10 @@ where
             Some(Ok(event)) => {
                 match event {
                     Event::Init => listing = true,
-                    Event::InitDone => listing = false,
+                    Event::InitDone => {
+                        listing = false;
+                        *if_refused = IfRefused::Wait;
+                    }
                     _ => {}
                 }
                 if changes.send(wrap(event)).await.is_err() {
@@ -95,6 +120,18 @@ where
                 state.counters.watch_errors.fetch_add(1, Ordering::Relaxed);
                 log(&format!("watching {}: {}", K::plural(&()), chain(&error)));
                 match answer_code(&error) {
+                    Some(403 | 404) if *if_refused == IfRefused::Empty => {
+                        *if_refused = IfRefused::Wait;
+                        log(&format!(
+                            "{}: none are known, and requests are served without",
+                            K::plural(&())
+                        ));
+                        for event in [Event::Init, Event::InitDone] {
+                            if changes.send(wrap(event)).await.is_err() {
+                                return Again::Never;
+                            }
+                        }
+                    }
                     Some(400 | 422) if lists == Lists::Streamed => return Again::WithPages,
                     // As an event the watcher sees to it; as an answer it would ask the same for ever.
                     Some(410) => {
@@ -110,10 +147,11 @@ where
     }
 }
 
-/// The status that a watch was refused with.
+/// The status that a list or a watch was refused with.
 fn answer_code(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
     match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
         _ => None,
     }
 }

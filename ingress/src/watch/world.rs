@@ -1,7 +1,7 @@
 //! The objects as the API has them, kept current event by event. No I/O: the same events give the same world.
 
 use super::feed::{Feed, Step};
-use super::kinds::{ClassObject, IngressObject, ServiceObject, SliceObject};
+use super::kinds::{ClassObject, IngressObject, NamespaceObject, ServiceObject, SliceObject};
 use crate::route::{Addresses, Changes, Class, Ingress, Words};
 use crate::services::{Locality, Service, Services, Slice, Touched};
 use kube::ResourceExt;
@@ -10,13 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// An event of one of the four kinds.
+/// An event of one of the five kinds.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Of an Ingress.
     Ingress(Event<IngressObject>),
     /// Of a class.
     Class(Event<ClassObject>),
+    /// Of a namespace.
+    Namespace(Event<NamespaceObject>),
     /// Of a Service.
     Service(Event<ServiceObject>),
     /// Of an EndpointSlice.
@@ -31,7 +33,10 @@ type Key = (Arc<str>, Arc<str>);
 pub struct World {
     here: Locality,
     services: Arc<Services>,
+    /// All of them, also those of namespaces that are being deleted, which no table has.
     ingresses: HashMap<Arc<str>, Arc<Ingress>>,
+    /// Namespaces that are being deleted. Their Ingresses own nothing any more, although some are still there for a while.
+    ending: HashSet<Box<str>>,
     classes: BTreeMap<Box<str>, Arc<Class>>,
     /// What no table knows yet.
     changes: Changes,
@@ -42,6 +47,8 @@ pub struct World {
     addresses: BTreeSet<Arc<Addresses>>,
     ingress_feed: Feed<Arc<str>, (Ingress, Addresses)>,
     class_feed: Feed<Box<str>, Class>,
+    /// Whether each is being deleted.
+    namespace_feed: Feed<Box<str>, bool>,
     service_feed: Feed<Key, Service>,
     slice_feed: Feed<Key, (Box<str>, Slice)>,
 }
@@ -53,6 +60,7 @@ impl World {
             here,
             services: Arc::default(),
             ingresses: HashMap::new(),
+            ending: HashSet::new(),
             classes: BTreeMap::new(),
             changes: Changes::default(),
             asked: false,
@@ -60,14 +68,19 @@ impl World {
             addresses: BTreeSet::new(),
             ingress_feed: Feed::default(),
             class_feed: Feed::default(),
+            namespace_feed: Feed::default(),
             service_feed: Feed::default(),
             slice_feed: Feed::default(),
         }
     }
 
-    /// All four lists were read whole at least once.
+    /// All five lists were read whole at least once, or that of namespaces was refused.
     pub fn whole(&self) -> bool {
-        self.ingress_feed.whole() && self.class_feed.whole() && self.service_feed.whole() && self.slice_feed.whole()
+        self.ingress_feed.whole()
+            && self.class_feed.whole()
+            && self.namespace_feed.whole()
+            && self.service_feed.whole()
+            && self.slice_feed.whole()
     }
 
     /// All Services with their endpoints.
@@ -85,6 +98,9 @@ impl World {
     pub fn apply(&mut self, change: Change) -> Touched {
         match change {
             Change::Ingress(event) => {
+                let Some(event) = without_ending(event) else {
+                    return Touched::Endpoints;
+                };
                 let words = &mut self.words;
                 let step = self.ingress_feed.take(map(event, |object: IngressObject| {
                     let (ingress, addresses) = object.split(words);
@@ -98,6 +114,12 @@ impl World {
                     (class.name.clone(), class)
                 }));
                 self.class(step)
+            }
+            Change::Namespace(event) => {
+                let step = self.namespace_feed.take(map(event, |object: NamespaceObject| {
+                    (object.name_any().into(), is_ending(&object))
+                }));
+                self.namespace(step)
             }
             Change::Service(event) => {
                 let words = &mut self.words;
@@ -144,11 +166,14 @@ impl World {
         ingress.publish(addresses);
         let ingress = Arc::new(ingress);
         let label = Arc::clone(&ingress.label);
-        self.changes
-            .ingresses
-            .insert(Arc::clone(&label), Some(Arc::clone(&ingress)));
+        let kept = self.ending.contains(&*ingress.namespace);
+        if !kept {
+            self.changes
+                .ingresses
+                .insert(Arc::clone(&label), Some(Arc::clone(&ingress)));
+        }
         self.ingresses.insert(label, ingress);
-        Touched::Table
+        if kept { Touched::Endpoints } else { Touched::Table }
     }
 
     fn remove_ingress(&mut self, label: &Arc<str>) -> Touched {
@@ -157,6 +182,38 @@ impl World {
         }
         self.changes.ingresses.insert(Arc::clone(label), None);
         Touched::Table
+    }
+
+    fn namespace(&mut self, step: Step<Box<str>, bool>) -> Touched {
+        match step {
+            Step::Wait => Touched::Endpoints,
+            Step::Put(name, ending) => self.put_namespace(&name, ending),
+            // One that is gone may come again, and is another one then.
+            Step::Remove(name) => self.put_namespace(&name, false),
+            Step::Replace(all) => {
+                let gone = missing(self.ending.iter(), &all);
+                let gone = most(gone.iter().map(|name| self.put_namespace(name, false)));
+                most(all.iter().map(|(name, ending)| self.put_namespace(name, *ending))).either(gone)
+            }
+        }
+    }
+
+    /// Notes whether a namespace is being deleted; its Ingresses leave the table with it.
+    fn put_namespace(&mut self, name: &str, ending: bool) -> Touched {
+        let different = match ending {
+            true => self.ending.insert(name.into()),
+            false => self.ending.remove(name),
+        };
+        if !different {
+            return Touched::Endpoints;
+        }
+        let mut touched = Touched::Endpoints;
+        for (label, ingress) in self.ingresses.iter().filter(|(_, ingress)| *ingress.namespace == *name) {
+            let served = (!ending).then(|| Arc::clone(ingress));
+            self.changes.ingresses.insert(Arc::clone(label), served);
+            touched = Touched::Table;
+        }
+        touched
     }
 
     /// The one copy of this set; `None` when it is empty.
@@ -259,6 +316,20 @@ fn missing<'a, K: Clone + Eq + Hash + 'a, V>(known: impl Iterator<Item = &'a K>,
 
 fn key(object: &impl kube::Resource) -> Key {
     (object.namespace().unwrap_or_default().into(), object.name_any().into())
+}
+
+/// Whether the API is about to delete it, and only waits for what must end before.
+fn is_ending(object: &impl kube::Resource) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// The event, where an Ingress that is being deleted counts as deleted.
+fn without_ending(event: Event<IngressObject>) -> Option<Event<IngressObject>> {
+    match event {
+        Event::InitApply(object) if is_ending(&object) => None,
+        Event::Apply(object) if is_ending(&object) => Some(Event::Delete(object)),
+        other => Some(other),
+    }
 }
 
 /// The event with its object made compact, and its key.

@@ -1,9 +1,8 @@
-//! `check --live` and `rbac --live` against a cluster, as an administrator runs them.
+//! `check --live` against a cluster, as an administrator runs them.
 
 use crate::harness::{endpoint, ingress, program};
 use crate::{FakeApi, cluster};
 use landfall_test_ingress::program::kubeconfig;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Runs the program with a kubeconfig for this API; its exit status and what it wrote.
@@ -93,48 +92,7 @@ async fn check_live_judges_the_whole_cluster_as_it_is() {
 async fn what_cannot_be_read_of_a_cluster_is_said_and_nothing_is_judged() {
     let api = cluster(&[endpoint("one").await]).await;
     api.forbid("list", "services");
-    for command in [&["check", "--live"][..], &["rbac", "--live"]] {
-        let (status, out, error) = run(&api, command).await;
-        assert_eq!((status, out.as_str()), (2, ""), "{command:?}");
-        assert!(error.contains("services") && error.contains("Forbidden"), "{error}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rbac_live_prints_roles_for_just_what_ingresses_of_ours_name() {
-    let api = cluster(&[endpoint("one").await]).await;
-    let mut tls = annotated(
-        "a",
-        json!({ "nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": "users",
-            "ingress.landfall.dev/auth-url-ca-secret": "authorities", "nginx.ingress.kubernetes.io/custom-headers": "default/fields" }),
-    );
-    tls["spec"]["tls"] = json!([{ "hosts": ["a.nginx.com"], "secretName": "web" }]);
-    let mut foreign = tls.clone();
-    foreign["metadata"]["namespace"] = json!("elsewhere");
-    foreign["spec"]["ingressClassName"] = json!("other");
-    api.put("ingresses", tls);
-    api.put("ingresses", foreign);
-    let (status, text, _) = run(&api, &["rbac", "--live", "--ingress-class=landfall"]).await;
-    assert_eq!(status, 0);
-    let documents = serde_yaml::Deserializer::from_str(&text);
-    let objects: Vec<Value> = documents
-        .map(|document| Value::deserialize(document).unwrap())
-        .collect();
-    assert_eq!(objects.len(), 2, "{text}");
-    assert_eq!(
-        (&objects[0]["kind"], &objects[0]["metadata"]["namespace"]),
-        (&json!("Role"), &json!("default"))
-    );
-    let rule = &objects[0]["rules"][0];
-    assert_eq!(rule["resourceNames"], json!(["authorities", "users", "web"]));
-    assert_eq!(
-        (&rule["resources"], &rule["verbs"]),
-        (&json!(["secrets"]), &json!(["get", "list", "watch"]))
-    );
-    let rule = &objects[0]["rules"][1];
-    assert_eq!(
-        (&rule["resources"], &rule["resourceNames"]),
-        (&json!(["configmaps"]), &json!(["fields"]))
-    );
-    assert_eq!(objects[1]["subjects"][0]["name"], "landfall-ingress");
+    let (status, out, error) = run(&api, &["check", "--live"]).await;
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(error.contains("services") && error.contains("Forbidden"), "{error}");
 }

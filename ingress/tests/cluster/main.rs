@@ -9,6 +9,7 @@ mod chromium;
 mod commands;
 mod dashboard;
 mod files;
+mod flood;
 mod handover;
 mod harness;
 mod lists;
@@ -29,7 +30,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// Kinds that the proxy follows.
-const KINDS: [&str; 4] = ["ingresses", "ingressclasses", "services", "endpointslices"];
+const KINDS: [&str; 5] = [
+    "ingresses",
+    "ingressclasses",
+    "namespaces",
+    "services",
+    "endpointslices",
+];
 
 /// A cluster whose host `test.nginx.com` leads to these endpoints.
 async fn cluster(endpoints: &[SocketAddr]) -> FakeApi {
@@ -50,13 +57,13 @@ async fn ready(api: &FakeApi) -> Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s29_ready_comes_after_the_last_of_four_lists_whichever_it_is() {
+async fn s29_ready_comes_after_the_last_of_five_lists_whichever_it_is() {
     for held in KINDS {
         let api = cluster(&[endpoint("one").await]).await;
         api.hold(held);
         let proxy = Proxy::start(&api, "");
         // Each list is the beginning of a watch; this one says nothing yet.
-        until("four watches", || async {
+        until("five watches", || async {
             KINDS.iter().all(|k| api.count("watch", k) > 0)
         })
         .await;

@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 const CLIENTS: usize = 8;
-const MIB: u64 = 1024 * 1024;
+pub const MIB: u64 = 1024 * 1024;
 /// RFC 9113, 6.9.2.
 const WIDEST: u32 = (1 << 31) - 1;
 
 /// Resident memory in bytes.
-fn memory(proxy: &Proxy) -> u64 {
+pub fn memory(proxy: &Proxy) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
@@ -33,7 +33,7 @@ async fn most(proxy: &Proxy, seconds: u32) -> u64 {
 }
 
 /// An endpoint that answers everything with 3 MB; with a body it reads the head and then nothing.
-async fn large() -> SocketAddr {
+pub async fn large() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -61,6 +61,11 @@ fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), body].concat()
 }
 
+/// A whole request without a body.
+pub fn request(stream: u32, head: &[u8]) -> Vec<u8> {
+    frame(1, 5, stream, head)
+}
+
 /// A field without a place in the table, or with one.
 fn field(name: &str, value: &str, indexed: bool) -> Vec<u8> {
     let mut bytes = vec![if indexed { 0x40 } else { 0 }];
@@ -83,7 +88,7 @@ fn field(name: &str, value: &str, indexed: bool) -> Vec<u8> {
 }
 
 /// A head for this path; GET, or POST.
-fn head(post: bool, path: &str) -> Vec<u8> {
+pub fn head(post: bool, path: &str) -> Vec<u8> {
     let method = if post { 0x83 } else { 0x82 };
     let mut bytes = vec![method, 0x86];
     bytes.extend(field(":path", path, false));
@@ -105,7 +110,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Clients that have sent this, and read nothing.
-async fn clients(proxy: &Proxy, frames: impl Fn(u32) -> Vec<u8>, streams: u32) -> Vec<TcpStream> {
+pub async fn clients(proxy: &Proxy, frames: impl Fn(u32) -> Vec<u8>, streams: u32) -> Vec<TcpStream> {
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut stream = connect(proxy.http).await;
@@ -132,7 +137,7 @@ async fn each_costs_at_most(mebibytes: u64, frames: impl Fn(u32) -> Vec<u8>, str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_open_every_window_and_read_nothing_hold_little() {
-    each_costs_at_most(4, |stream| frame(1, 5, stream, &head(false, "/large")), 100).await;
+    each_costs_at_most(4, |stream| request(stream, &head(false, "/large")), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +161,7 @@ async fn heads_of_many_references_hold_little() {
             block.extend(field("x-large", &"a".repeat(3000), true));
         }
         block.extend([0xbe; 20]);
-        frame(1, 5, stream, &block)
+        request(stream, &block)
     };
     each_costs_at_most(4, references, 100).await;
 }

@@ -278,7 +278,7 @@ async fn a_right_over_all_secrets_that_is_given_later_is_used() {
             .page("/api/v1/remarks")
             .await
             .1
-            .contains("cannot be read: Forbidden")
+            .contains("may not be read by the ingress proxy")
     })
     .await;
     for verb in ["get", "list", "watch"] {
@@ -313,4 +313,47 @@ async fn passwords_that_nobody_can_check_are_remarked_on_the_dashboard_and_in_an
     })
     .await;
     assert_eq!(proxy.status("locked.nginx.com").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_may_not_be_read_names_the_command_and_is_served_as_soon_as_it_may() {
+    let authority = Authority::new();
+    let api = cluster(&[endpoint("one").await]).await;
+    api.put("pods", pod("a", "127.0.0.1"));
+    for verb in ["get", "list", "watch"] {
+        api.forbid(verb, "secrets");
+    }
+    api.put("secrets", authority.secret("web"));
+    let mut tls = ingress("nginx", HOST, "nginx");
+    tls["spec"]["tls"] = json!([{ "hosts": [HOST], "secretName": "web" }]);
+    api.put("ingresses", tls);
+    let proxy = Proxy::start(&api, "a");
+    until("ready", || proxy.ready()).await;
+    assert_eq!(trusted(&proxy, &authority).await, None);
+    let command = "landfall ingress allow default";
+    until("an Event with the command", || async {
+        api.all("events").iter().any(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["regarding"]["name"] == "nginx" && note.contains(command)
+        })
+    })
+    .await;
+    let (_, remarks) = proxy.page("/api/v1/remarks").await;
+    assert!(remarks.contains(command), "{remarks}");
+    let list =
+        || async { serde_json::from_str::<Value>(&proxy.page("/api/v1/secrets").await.1).unwrap()["items"].clone() };
+    let line = |state: &str| json!([{ "kind": "Secret", "namespace": "default", "name": "web", "state": state }]);
+    assert_eq!(list().await, line("forbidden"));
+
+    for verb in ["get", "list", "watch"] {
+        api.allow(verb, "secrets");
+    }
+    // The longest pause between two tries is 10 s.
+    until("the certificate", || async {
+        trusted(&proxy, &authority).await.is_some()
+    })
+    .await;
+    assert_eq!(list().await, line("read"));
+    let (_, remarks) = proxy.page("/api/v1/remarks").await;
+    assert!(!remarks.contains(command), "{remarks}");
 }

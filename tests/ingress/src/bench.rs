@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// Host of every case but those with many.
 const HOST: &str = "bench.test";
-/// Load before a part is measured: connections are made, pools are filled.
+/// Warm-up before a part is measured, which opens connections and fills pools.
 const WARM_UP: Duration = Duration::from_millis(300);
 const CASES: [&str; 7] = [
     "http1_small",
@@ -44,7 +44,7 @@ pub struct Settings {
     /// How often each case is measured on each proxy.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Only these cases.
+    /// The cases to run; all when empty.
     #[arg(long, value_delimiter = ',', value_parser = CASES)]
     pub cases: Vec<String>,
     /// Milliseconds of each measured part.

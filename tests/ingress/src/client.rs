@@ -258,10 +258,15 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Answer, usize)>, Failure> {
 
 /// One GET on its own connection; status 0 when the connection is refused or the answer is not whole.
 pub async fn fetch(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
+    fetch_with(address, host, path, "").await
+}
+
+/// The same with more fields, each with its line's end.
+pub async fn fetch_with(address: SocketAddr, host: &str, path: &str, fields: &str) -> (u16, String) {
     let Ok(mut connection) = connect(address).await else {
         return (0, String::new());
     };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n");
     match connection.exchange(request.as_bytes()).await {
         Ok(answer) => (answer.status, answer.text()),
         Err(_) => (0, String::new()),

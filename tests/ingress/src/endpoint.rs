@@ -1,4 +1,4 @@
-//! Real endpoints: HTTP/1.1 servers on loopback that come up, drain as a pod does, or are killed.
+//! Real endpoints: HTTP/1.1 servers on loopback that start, drain like a pod, or are killed.
 
 use crate::websocket;
 use http_body_util::{BodyExt, Full};
@@ -25,7 +25,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 enum Kind {
     /// JSON that tells service, pod and the request as it came.
     Echo,
-    /// `SERVICE NONCE BODY`: who answers whom; the nonce is the field `x-nonce`.
+    /// `SERVICE NONCE BODY`, where the nonce is the value of the field `x-nonce`.
     Short,
 }
 
@@ -34,7 +34,7 @@ enum Life {
     Serving,
     /// Takes no connection; each request is the last on its connection.
     Draining,
-    /// Gone at once, in the middle of whatever it does.
+    /// Killed: it stops at once.
     Killed,
 }
 
@@ -141,7 +141,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, mut living: watch::R
     );
     loop {
         tokio::select! {
-            // What the other side does wrong shows there.
+            // Errors of the other side are detected there.
             _ = served.as_mut() => return,
             changed = living.changed() => {
                 // A dropped endpoint is killed before its sender goes.

@@ -1,8 +1,8 @@
-//! An API server as far as the proxy can tell, on loopback.
+//! A fake API server on loopback, with everything that the proxy uses.
 //!
 //! Lists (in pages too), watches with resource versions, streaming lists (`sendInitialEvents`), bookmarks, selectors, creations, merge
-//! patches and their conflicts, deletions; a history that is forgotten (410), watches that are cut, lists that hang, rights that are
-//! taken away. Objects are kept as text, so that 10,000 Ingresses with what belongs to them are listed in milliseconds.
+//! patches and their conflicts, deletions; expired histories (410), closed watches, lists that hang, revoked rights. Objects are kept as text,
+//! so that 10,000 Ingresses with their Services are listed in milliseconds.
 
 mod target;
 mod world;
@@ -108,7 +108,7 @@ impl FakeApi {
         self.world().held.insert(plural.to_owned());
     }
 
-    /// Answers them.
+    /// Answers the lists that are held.
     pub fn release(&self, plural: &str) {
         self.change(|world| world.held.remove(plural));
     }
@@ -123,7 +123,7 @@ impl FakeApi {
         self.world().forbidden.remove(&(verb.to_owned(), resource.to_owned()));
     }
 
-    /// Treats streaming lists so from now on.
+    /// Sets how streaming lists are answered from now on.
     pub fn streaming_lists(&self, how: StreamingLists) {
         self.world().streaming_lists = how;
     }

@@ -1,4 +1,4 @@
-//! Proofs of the ingress proxy from outside: the real program, a pretended API server, real endpoints and clients on loopback.
+//! Black-box tests of the ingress proxy: the real program, a fake API server, real endpoints and clients on loopback.
 //!
 //! [`fake_api`], [`objects`], [`program`], [`endpoint`] and [`client`] are the parts; the crate's README says which proof uses which.
 

@@ -1,4 +1,4 @@
-//! Programs that a proof needs and a machine may not have.
+//! Checks for programs that a test needs and that may not be installed.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub fn installed<P: AsRef<Path>>(proof: &str, programs: &[P]) -> bool {
         missing.display()
     );
     assert!(std::env::var_os(NO_SKIPS).is_none(), "{text}");
-    // A test's own output is lost when this fails; it would be no reason to fail.
+    // A failure only loses the message, so it is ignored.
     let _ = std::io::stdout().write_all(format!("\nskipped: {text}\n").as_bytes());
     false
 }

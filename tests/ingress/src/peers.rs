@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How often a proxy is started whose ports are taken.
+/// Number of attempts to start a proxy whose ports are in use.
 const TRIES: u32 = 5;
 /// What all of them say then, in lower case.
 const TAKEN: &str = "address already in use";
@@ -71,7 +71,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What it is called.
+    /// Its name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -117,7 +117,7 @@ impl Peer {
         let mut tries = 1;
         loop {
             match Self::start_once(kind, task).await {
-                // A connection of somebody else had one of the free ports in the meantime.
+                // Another connection has taken one of the free ports in the meantime.
                 Err(error) if tries < TRIES && error.to_string().to_lowercase().contains(TAKEN) => tries += 1,
                 result => return result,
             }

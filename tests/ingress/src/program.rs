@@ -1,4 +1,4 @@
-//! The proxy's program: built, started against a fake API, asked, ended.
+//! Builds, starts, queries and stops the proxy's program.
 
 use crate::client;
 use crate::fake_api::FakeApi;
@@ -53,7 +53,7 @@ pub fn built() -> &'static Path {
     })
 }
 
-/// How to start it.
+/// Options of a start.
 #[derive(Debug, Clone)]
 pub struct Launch {
     program: PathBuf,
@@ -65,7 +65,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A program in no pod, with ports from the kernel unless arguments say otherwise.
+    /// A program in no pod, with ports from the kernel and a dashboard without a password unless arguments say otherwise.
     pub fn new(program: &Path) -> Self {
         Self {
             program: program.to_owned(),
@@ -133,8 +133,10 @@ impl Launch {
             .into_iter()
             .filter(|door| !named(door))
             .map(|door| format!("{door}127.0.0.1:0"));
+        let open = "--dashboard-auth";
         command
             .args(from_kernel)
+            .args((!named(&open)).then_some("--dashboard-auth=none"))
             .args(&self.arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -262,13 +264,13 @@ impl Program {
             .find_map(|line| line.strip_prefix(&wanted)?.trim().parse().ok())
     }
 
-    /// Tells it to end.
+    /// Sends it SIGTERM.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    /// Ends it without a chance to do anything.
+    /// Kills it by SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -303,7 +305,7 @@ impl Drop for Program {
     }
 }
 
-/// Asks again until `check` holds.
+/// Polls until `check` holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let start = Instant::now();
     while !check().await {

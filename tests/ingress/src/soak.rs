@@ -1,4 +1,4 @@
-//! Requests through the real program while its world changes, and what became of each of them.
+//! Sends requests through the real program while endpoints and routes change, and counts their outcomes.
 //!
 //! *Lost* is a request without a correct answer although a usable endpoint existed throughout. Counted apart: requests that an
 //! endpoint was killed under ([`Outcome::Killed`]), and safe requests that a client sent again because a kept connection had ended
@@ -49,7 +49,7 @@ impl Settings {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The right answer.
@@ -60,7 +60,7 @@ pub enum Outcome {
     Lost(String),
 }
 
-/// What became of all of them.
+/// The outcomes of all requests.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Requests with any outcome.
@@ -100,7 +100,7 @@ impl Tally {
     }
 }
 
-/// What a phase showed.
+/// The result of a phase.
 #[derive(Debug)]
 pub struct Phase {
     /// Requests.

@@ -17,6 +17,12 @@ async fn default_backend() {
     holds("default-backend", 6).await;
 }
 
+/// As the suite meets it when one feature follows another: the namespace of the one before is still being deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn default_backend_after_another() {
+    holds("default-backend-after-another", 6).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn host_rules() {
     holds("host-rules", 7).await;

@@ -6,6 +6,7 @@ use super::numbers;
 use super::query::{Key, Line};
 use crate::balance::Endpoint;
 use crate::route::{Backend, Remark, Route, Snapshot};
+use crate::secrets::{Found, Name, View};
 use crate::tls::{self, Fact};
 use crate::traffic::{Numbers, RouteKey, Traffic, shown_host, shown_kind};
 use serde_json::{Value, json};
@@ -43,12 +44,33 @@ pub(super) struct RemarkLine<'a> {
     object: String,
 }
 
+/// A Secret or ConfigMap that Ingresses name.
+pub(super) struct SecretLine {
+    name: Name,
+    found: &'static str,
+}
+
 impl Site {
     pub(super) fn routes<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<RouteLine<'a>> {
         let traffic = &self.state.observer.traffic;
         let all = snapshot.routes().chain(snapshot.default_route());
         all.map(|route| RouteLine { route, traffic }).collect()
     }
+}
+
+/// Secrets and ConfigMaps that Ingresses name, and whether they could be read; never what is in them.
+pub(super) fn secrets(view: &View) -> Vec<SecretLine> {
+    let all = view.all().map(|(name, found)| SecretLine {
+        name: name.clone(),
+        found: match found {
+            Found::Here(_) => "read",
+            Found::Missing => "missing",
+            Found::Forbidden => "forbidden",
+            Found::Unreadable(_) => "unreadable",
+            Found::Pending => "pending",
+        },
+    });
+    all.collect()
 }
 
 pub(super) fn services(snapshot: &Snapshot) -> Vec<ServiceLine<'_>> {
@@ -221,6 +243,30 @@ impl Line for CertificateLine {
         let fact = &self.0;
         json!({ "host": fact.host, "secret": fact.secret, "ingress": fact.ingress, "not_after": fact.not_after,
             "days_left": fact.days_left, "names": fact.names, "state": self.state(), "reason": fact.problem })
+    }
+}
+
+impl Line for SecretLine {
+    fn state(&self) -> &str {
+        self.found
+    }
+
+    fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        is_wanted(&self.name.to_string())
+    }
+
+    fn key(&self, name: &str) -> Key<'_> {
+        match name {
+            "state" => self.found.into(),
+            "name" => self.name.name().into(),
+            "namespace" => self.name.namespace().into(),
+            _ => Key::None,
+        }
+    }
+
+    fn json(&self) -> Value {
+        let name = &self.name;
+        json!({ "kind": name.kind().to_string(), "namespace": name.namespace(), "name": name.name(), "state": self.found })
     }
 }
 

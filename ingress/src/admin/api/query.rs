@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicU64};
 
 /// Items of one answer, when nothing is said and at most.
 const USUAL: usize = 100;
@@ -73,8 +74,8 @@ impl Query {
         found.map(|(_, value)| value.clone()).collect()
     }
 
-    /// Searches, filters, sorts and cuts. Stable, so that equal lines keep the table's order.
-    pub(super) fn apply<L: Line>(&self, mut lines: Vec<L>) -> Value {
+    /// Searches, filters, sorts and cuts. Stable, so that equal lines keep the table's order. `made` counts the lines that became JSON.
+    pub(super) fn apply<L: Line>(&self, mut lines: Vec<L>, made: &AtomicU64) -> Value {
         if let Some(wanted) = self.first("q").map(str::to_lowercase).filter(|text| !text.is_empty()) {
             let has = |text: &str| text.to_lowercase().contains(&wanted);
             lines.retain(|line| line.any_text(&has));
@@ -94,7 +95,11 @@ impl Query {
         let (total, offset) = (lines.len(), number("offset").unwrap_or(0));
         let limit = number("limit").unwrap_or(USUAL).min(MOST);
         let shown = order.into_iter().skip(offset).take(limit);
-        let items: Vec<Value> = shown.map(|i| lines[i].json()).collect();
+        let json = |i: usize| {
+            made.fetch_add(1, atomic::Ordering::Relaxed);
+            lines[i].json()
+        };
+        let items: Vec<Value> = shown.map(json).collect();
         json!({ "total": total, "offset": offset, "items": items })
     }
 }
@@ -148,11 +153,16 @@ mod tests {
     }
 
     fn asked(query: &str) -> Value {
-        Query::parse(query).unwrap().apply(vec![
+        let lines = vec![
             Named("a/One", "healthy", Some(2.0)),
             Named("b/two", "down", None),
             Named("c/three", "healthy", Some(10.0)),
-        ])
+        ];
+        let made = AtomicU64::default();
+        let list = Query::parse(query).unwrap().apply(lines, &made);
+        let shown = list["items"].as_array().map(Vec::len);
+        assert_eq!(usize::try_from(made.into_inner()).ok(), shown, "lines that became JSON");
+        list
     }
 
     #[test]

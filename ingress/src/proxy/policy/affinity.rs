@@ -31,7 +31,7 @@ pub(super) fn named(
     if sent.len() != 16 {
         return None;
     }
-    let is_named = |endpoint: &SocketAddr| same(value(key, backend, *endpoint).as_bytes(), sent.as_bytes());
+    let is_named = |endpoint: &SocketAddr| same(value(key, backend, *endpoint).as_bytes(), sent);
     endpoints.into_iter().find(is_named)
 }
 

@@ -91,7 +91,7 @@ impl Passwords {
 }
 
 /// User and password of exactly one well-formed `Authorization` field.
-pub(super) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+pub(crate) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next()?.as_bytes();
     if fields.next().is_some() {
@@ -110,7 +110,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
 }
 
 /// `WWW-Authenticate`.
-pub(super) fn challenge(realm: &str) -> HeaderValue {
+pub(crate) fn challenge(realm: &str) -> HeaderValue {
     let mut text = String::from("Basic realm=\"");
     for c in realm.chars().filter(|c| !c.is_control()) {
         if matches!(c, '"' | '\\') {

@@ -22,10 +22,11 @@ pub(super) fn share(canary: &Canary) -> f64 {
 
 fn by_header(canary: &Canary, headers: &HeaderMap) -> Option<bool> {
     let header = canary.header.as_ref()?;
-    let value = headers.get(&header.name)?.to_str().ok()?;
+    let value = headers.get(&header.name)?.as_bytes();
     match &header.value {
-        Some(HeaderMatch::Value(wanted)) => (value == wanted).then_some(true),
-        Some(HeaderMatch::Pattern(pattern)) => pattern.is_match(value).then_some(true),
+        Some(HeaderMatch::Value(wanted)) => (value == wanted.as_bytes()).then_some(true),
+        // Bytes that are no text match what any character does.
+        Some(HeaderMatch::Pattern(pattern)) => pattern.is_match(&String::from_utf8_lossy(value)).then_some(true),
         None => always_or_never(value),
     }
 }
@@ -34,10 +35,10 @@ fn by_cookie(canary: &Canary, headers: &HeaderMap) -> Option<bool> {
     always_or_never(cookies::find(headers, canary.cookie.as_ref()?)?)
 }
 
-fn always_or_never(value: &str) -> Option<bool> {
+fn always_or_never(value: &[u8]) -> Option<bool> {
     match value {
-        "always" => Some(true),
-        "never" => Some(false),
+        b"always" => Some(true),
+        b"never" => Some(false),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 
 use super::passage::{Passage, Stop};
 use super::{Asked, Policies, Stage, addresses, basic, canary, filled, question, unlimited};
+use crate::annotations::target::Place;
 use crate::balance::{Backend, Preference};
 use crate::policy::HttpsRedirect;
 use crate::reason::Reason;
@@ -201,8 +202,9 @@ fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
     let Some(auth) = &asked.route.policy.external_auth else {
         return Outcome::Unasked;
     };
-    match question(auth, asked, snapshot) {
-        Some((addresses, _)) if !addresses.is_empty() => Outcome::Open(format!(
+    let named = matches!(auth.target.place, Place::Name { .. });
+    match question(auth, asked, snapshot, &[]) {
+        Some((addresses, _)) if named || !addresses.is_empty() => Outcome::Open(format!(
             "{} would be asked with {}; 401 and 403 would be the answer",
             without_query(&auth.url),
             auth.method
@@ -217,8 +219,9 @@ fn foresee_mirror(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
     };
     let uri = filled(asked, &mirror.place.path);
     let target = without_query(&mirror.target);
-    match addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri) {
-        Some(addresses) if !addresses.is_empty() => {
+    let named = matches!(mirror.place.place, Place::Name { .. });
+    match addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[]) {
+        Some(addresses) if named || !addresses.is_empty() => {
             Outcome::Open(format!("{target} would get a copy if there is room"))
         }
         _ => Outcome::Passes(format!("no copy is made, for {target} cannot be asked")),

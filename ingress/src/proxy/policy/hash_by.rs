@@ -11,7 +11,7 @@ pub(super) fn key(by: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
         HashKey::Client => Some(asked.address().to_string().into_bytes()),
         HashKey::Host => Some(asked.host.as_bytes().to_vec()),
         HashKey::Header(name) => asked.headers.get(name).map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => cookies::find(asked.headers, name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => cookies::find(asked.headers, name).map(<[u8]>::to_vec),
         HashKey::Argument(name) => argument(asked.query?, name).map(|value| value.as_bytes().to_vec()),
     }
 }

@@ -4,11 +4,13 @@
 //! mirrored; nothing of it reaches the client.
 
 use super::fetch::Fetcher;
+use crate::dns::Resolver;
 use crate::upstream::Destination;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Uri};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,6 +20,8 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// Where copies go.
 pub(super) struct To {
     pub(super) destinations: Vec<Destination>,
+    /// A name and its port, which is looked up instead.
+    pub(super) name: Option<(Arc<Resolver>, String, u16)>,
     /// `Host`; empty for the request's own.
     pub(super) authority: String,
     pub(super) uri: Uri,
@@ -98,8 +102,14 @@ impl Copy {
         } = *self;
         let request = head.map(|()| Full::new(Bytes::from(body)));
         tokio::spawn(async move {
+            let mut destinations = to.destinations;
+            if let Some((resolver, name, port)) = to.name {
+                let found = resolver.addresses(&name).await;
+                let plain = |address: &IpAddr| Destination::plain(SocketAddr::new(*address, port));
+                destinations.extend(found.iter().map(plain));
+            }
             // Whether it arrived is nobody's concern.
-            drop(fetcher.fetch(&to.destinations, &request, ANSWER_BYTES).await);
+            drop(fetcher.fetch(&destinations, &request, ANSWER_BYTES).await);
             drop(slot);
         });
     }

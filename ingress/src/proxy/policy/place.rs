@@ -7,7 +7,7 @@ use crate::policy::{Protocol, Upstream};
 use crate::route::{Backend, Snapshot};
 use crate::tls::backend::{self, Alpn};
 use crate::upstream::{Destination, Tls};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Path and query of a target. A path variable brings its own slash.
@@ -19,18 +19,23 @@ pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
 }
 
 /// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
-/// that nobody asks another's service past that one's own protection.
+/// that nobody asks another's service past that one's own protection. Of a name, those that were `found` for it.
 pub(super) fn addresses(
     target: &Target,
     service: Option<&Arc<Backend>>,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     uri: &str,
+    found: &[IpAddr],
 ) -> Option<Vec<SocketAddr>> {
     const TRIES: usize = 3;
     match &target.place {
         Place::Address(address) => Some(vec![*address]),
         Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
+        Place::Name { port, .. } => {
+            let found = found.iter().take(TRIES);
+            Some(found.map(|address| SocketAddr::new(*address, *port)).collect())
+        }
         Place::OwnHost => {
             let path = uri.split('?').next().unwrap_or(uri);
             let path = canonical(path).ok()?;

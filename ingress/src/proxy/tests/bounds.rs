@@ -1,8 +1,9 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
-use super::ends::{ask, endless, endpoint, get, proxy_with, raw_endpoint, rest, status};
+use super::ends::{ask, endless, endpoint, get, proxy_wishing, proxy_with, raw_endpoint, rest, status};
 use super::frames::{self, Raw};
 use crate::limits::Limits;
+use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -62,6 +63,50 @@ async fn a_slow_upload_is_no_silent_endpoint() {
         stream.write_all(b"x").await.unwrap();
     }
     assert!(rest(&mut stream).await.contains("body=8"));
+}
+
+/// Sends a body of eight bytes, one each 100 ms, to a proxy that gives bodies 300 ms and no second more.
+async fn slowly(annotations: serde_json::Value, fields: &str) -> String {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        body_grace: Duration::from_millis(300),
+        body_rate: 1_000_000,
+        ..Limits::default()
+    };
+    let proxy = proxy_wishing(&[a], annotations, limits).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: 8\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if stream.write_all(b"x").await.is_err() {
+            break;
+        }
+    }
+    rest(&mut stream).await
+}
+
+#[tokio::test]
+async fn a_slow_upload_goes_on_where_the_route_lets_it() {
+    let usual = slowly(json!({}), "").await;
+    assert!(!usual.contains("body=8"), "{usual}");
+    let route = json!({ "ingress.landfall.dev/client-body-timeout": "5" });
+    assert!(slowly(route, "").await.contains("body=8"));
+    let connect = slowly(json!({}), "Content-Type: application/connect+proto\r\n").await;
+    assert!(connect.contains("body=8"), "{connect}");
+}
+
+#[tokio::test]
+async fn silence_within_a_body_is_bounded_as_the_route_says() {
+    let (a, _) = endpoint("alpha").await;
+    let route = json!({ "ingress.landfall.dev/client-body-timeout": "1" });
+    let proxy = proxy_wishing(&[a], route, Limits::default()).await;
+    let answer = ask(
+        proxy.address,
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nx",
+    )
+    .await;
+    assert_eq!(status(&answer), "408", "{answer}");
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-async fn client(proxy: &Running) -> SendRequest<Full<Bytes>> {
+/// Opens an HTTP/2 connection to the proxy.
+pub(super) async fn client(proxy: &Running) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await

@@ -212,7 +212,11 @@ impl Cluster {
             spec["type"] = json!("ExternalName");
             spec["externalName"] = json!(chance.one(&["192.0.2.7", "192.0.2.8", "example.com"]));
         }
-        let service = json!({ "metadata": { "namespace": key.0, "name": key.1 }, "spec": spec });
+        let mut service = json!({ "metadata": { "namespace": key.0, "name": key.1 }, "spec": spec });
+        if chance.percent(40) {
+            let shared = chance.one(&["*", "d", "d, other", ""]);
+            service["metadata"]["annotations"] = json!({ "ingress.landfall.dev/allow-namespaces": shared });
+        }
         let event = Event::Apply(object(&service));
         self.services.insert(key, service);
         Change::Service(event)

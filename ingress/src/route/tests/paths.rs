@@ -172,6 +172,30 @@ fn regular_expressions_count_on_their_own_ingress_only() {
 }
 
 #[test]
+fn regular_expressions_mind_case_unless_told_otherwise() {
+    for (case, upper) in [("sensitive", '-'), ("insensitive", 'a')] {
+        let mut one = ingress(
+            "i1",
+            ours(&[rule(
+                "h",
+                &[("ImplementationSpecific", "/api(/|$)(.*)", "a"), ("Exact", "/e", "b")],
+            )]),
+        );
+        annotate(&mut one, &format!("{NGINX}/use-regex"), "true");
+        annotate(&mut one, "ingress.landfall.dev/regex-case", case);
+        let _ = check(
+            &world(&[one]),
+            &[
+                ("h", "/api/x", 'a'),
+                ("h", "/API/x", upper),
+                ("h", "/e", 'b'),
+                ("h", "/E", '-'),
+            ],
+        );
+    }
+}
+
+#[test]
 fn s28_challenges_are_answered_over_plain_http_before_anything_redirects() {
     let mut site = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
     site["spec"]["tls"] = json!([{ "hosts": ["h"], "secretName": "cert" }]);

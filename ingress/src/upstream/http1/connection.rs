@@ -5,7 +5,7 @@ use super::super::{Failure, Waits, broken, deadline};
 use super::head::{self, Head, Parsed, Sending};
 use crate::alarm::Alarm;
 use crate::body::{Progress, Upload};
-use crate::proxy::{Interim, passes};
+use crate::proxy::{Interim, passes, words};
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
@@ -187,13 +187,9 @@ impl Connection {
         self.upload = (sending != Sending::Nothing).then_some(body);
         self.named.clear();
         if self.chunked {
-            let lists = parts
-                .headers
-                .get_all(header::TRAILER)
-                .iter()
-                .filter_map(|list| list.to_str().ok());
-            let names = lists.flat_map(|list| list.split(','));
-            self.named.extend(names.filter_map(|name| name.trim().parse().ok()));
+            let names = words(&parts.headers, &header::TRAILER);
+            self.named
+                .extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
         }
     }
 

@@ -215,6 +215,8 @@ impl Cluster {
             Change::Class(Event::Init),
             Change::Class(Event::InitApply(class)),
             Change::Class(Event::InitDone),
+            Change::Namespace(Event::Init),
+            Change::Namespace(Event::InitDone),
             Change::Service(Event::Init),
         ];
         changes.extend((0..SERVICES).map(|s| Change::Service(Event::InitApply(service(s)))));

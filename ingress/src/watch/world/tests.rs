@@ -36,6 +36,7 @@ fn list(world: &mut World, ingresses: &[Value], services: &[Value], slices: &[Va
     let mut changes = vec![
         Change::Ingress(Event::Init),
         Change::Class(Event::Init),
+        Change::Namespace(Event::Init),
         Change::Service(Event::Init),
         Change::Slice(Event::Init),
     ];
@@ -45,6 +46,7 @@ fn list(world: &mut World, ingresses: &[Value], services: &[Value], slices: &[Va
     changes.extend([
         Change::Ingress(Event::InitDone),
         Change::Class(Event::InitDone),
+        Change::Namespace(Event::InitDone),
         Change::Service(Event::InitDone),
         Change::Slice(Event::InitDone),
     ]);
@@ -64,11 +66,12 @@ fn addresses(world: &World, service: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_whole_when_all_four_lists_are() {
+fn it_is_whole_when_all_five_lists_are() {
     let mut world = world();
     let done = [
         Change::Ingress(Event::InitDone),
         Change::Class(Event::InitDone),
+        Change::Namespace(Event::InitDone),
         Change::Service(Event::InitDone),
         Change::Slice(Event::InitDone),
     ];
@@ -192,4 +195,73 @@ fn hints_are_seen_from_this_node_and_zone() {
         (endpoint.node_hint, endpoint.zone_hint),
         (crate::services::Hint::Elsewhere, crate::services::Hint::Here)
     );
+}
+
+fn namespace(name: &str, ending: bool) -> Change {
+    let mut meta = json!({ "name": name });
+    if ending {
+        meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    Change::Namespace(Event::Apply(object(&json!({ "metadata": meta }))))
+}
+
+/// Labels of the Ingresses that changed, and whether each is served now.
+fn changed(world: &mut World) -> Vec<(String, bool)> {
+    let changes = world.take_changes().ingresses.into_iter();
+    let mut all: Vec<_> = changes.map(|(label, now)| (label.to_string(), now.is_some())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn ingresses_of_a_namespace_that_is_being_deleted_are_served_no_more() {
+    let mut world = world();
+    let _ = list(
+        &mut world,
+        &[ingress("a", json!({})), ingress("b", json!({}))],
+        &[],
+        &[],
+    );
+    assert_eq!(changed(&mut world).len(), 2);
+    assert_eq!(world.apply(namespace("d", false)), Touched::Endpoints);
+    assert_eq!(world.apply(namespace("other", true)), Touched::Endpoints);
+    assert_eq!(world.apply(namespace("d", true)), Touched::Table);
+    let gone = [("d/a".to_owned(), false), ("d/b".to_owned(), false)];
+    assert_eq!(changed(&mut world), gone);
+    // What changes there until it is gone is of no matter.
+    let mut written = ingress("a", json!({}));
+    written["spec"]["ingressClassName"] = json!("another");
+    let written = Change::Ingress(Event::Apply(object(&written)));
+    assert_eq!(world.apply(written), Touched::Endpoints);
+    let _ = world.apply(Change::Ingress(Event::Delete(object(&ingress("b", json!({}))))));
+    assert_eq!(changed(&mut world), [("d/b".to_owned(), false)]);
+
+    // A namespace of the same name is another one, even when its Ingress is heard of first.
+    let _ = world.apply(Change::Ingress(Event::Delete(object(&ingress("a", json!({}))))));
+    assert_eq!(changed(&mut world), [("d/a".to_owned(), false)]);
+    let _ = world.apply(Change::Ingress(Event::Apply(object(&ingress("a", json!({}))))));
+    assert_eq!(changed(&mut world), []);
+    assert_eq!(world.apply(namespace("d", false)), Touched::Table);
+    assert_eq!(changed(&mut world), [("d/a".to_owned(), true)]);
+    let _ = world.apply(namespace("d", true));
+    for change in [Event::Init, Event::InitDone] {
+        let _ = world.apply(Change::Namespace(change));
+    }
+    assert_eq!(changed(&mut world), [("d/a".to_owned(), true)]);
+}
+
+#[test]
+fn an_ingress_that_is_being_deleted_is_served_no_more() {
+    let mut world = world();
+    let mut ending = ingress("a", json!({}));
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let _ = list(&mut world, &[ending.clone(), ingress("b", json!({}))], &[], &[]);
+    assert_eq!(changed(&mut world), [("d/b".to_owned(), true)]);
+    let _ = world.apply(Change::Ingress(Event::Apply(object(&ingress("a", json!({}))))));
+    assert_eq!(changed(&mut world), [("d/a".to_owned(), true)]);
+    assert_eq!(
+        world.apply(Change::Ingress(Event::Apply(object(&ending)))),
+        Touched::Table
+    );
+    assert_eq!(changed(&mut world), [("d/a".to_owned(), false)]);
 }

@@ -117,6 +117,7 @@ async fn the_page_works_in_a_browser_on_a_phone_and_on_a_desk() {
 fn walk(mut page: Chromium) -> Chromium {
     let views = [
         "overview",
+        "traffic",
         "routes",
         "services",
         "certificates",
@@ -166,6 +167,10 @@ fn fits(page: &mut Chromium, view: &str, width: u32) {
     assert_eq!(over, "", "{view} is wider than {width} px");
 }
 
+/// The ends of the chain of decisions: what its first links and its last are, and the branches of that.
+const CHAIN: &str = "(() => { const links = [...document.querySelectorAll('#x-answer .chain li')]; const name = (li) => li.querySelector('.stage').textContent; \
+    return links.slice(0, 3).map(name).join(' ') + ' … ' + name(links[links.length - 1]) + ': ' + links[links.length - 1].querySelectorAll('.branch').length; })()";
+
 /// Types a request with a field and a client, and reads what the page makes of it.
 fn explain(page: &mut Chromium) {
     for (id, typed) in [
@@ -194,9 +199,10 @@ fn explain(page: &mut Chromium) {
         assert!(text(&shown).contains(wanted), "{wanted}: {shown}");
     }
     assert_eq!(
-        page.eval("document.querySelectorAll('#x-answer .stages li').length"),
+        page.eval("document.querySelectorAll('#x-answer .chain li.met').length"),
         12
     );
+    assert_eq!(page.eval(CHAIN), "request host rule … goes to: 1");
 }
 
 /// A request that the route's policy answers, and the rules that lost it.
@@ -216,6 +222,13 @@ fn refused(page: &mut Chromium) {
     ] {
         assert!(text(&shown).contains(wanted), "{wanted}: {shown}");
     }
+    // The chain ends where it was answered: what follows is not reached.
+    let after = "[...document.querySelectorAll('#x-answer .chain li.met')].map(li => li.className.split(' ')[1])";
+    let after = page.eval(after);
+    let links: Vec<_> = after.as_array().unwrap().iter().map(text).collect();
+    let stop = links.iter().position(|link| *link == "answers").unwrap();
+    assert!(links[stop + 1..].iter().all(|link| *link == "not-reached"), "{links:?}");
+    assert_eq!(page.eval(CHAIN), "request host rule … answer: 0");
     page.eval("document.activeElement.blur()");
 }
 
@@ -358,7 +371,15 @@ async fn an_empty_cluster_and_one_of_ten_thousand_hosts_are_shown_alike() {
             let mut page = open(address);
             for (width, height) in [(1280, 900), (390, 844)] {
                 page.size(width, height, false);
-                for view in ["overview", "routes", "services", "certificates", "remarks", "fleet"] {
+                for view in [
+                    "overview",
+                    "traffic",
+                    "routes",
+                    "services",
+                    "certificates",
+                    "remarks",
+                    "fleet",
+                ] {
                     show(&mut page, view);
                     fits(&mut page, view, width);
                     page.screenshot(&screenshots().join(format!("{name}-{view}-{width}.png")));
@@ -385,6 +406,61 @@ async fn an_empty_cluster_and_one_of_ten_thousand_hosts_are_shown_alike() {
         });
         looked.await.unwrap();
     }
+}
+
+/// What the API says in a busy quarter of an hour, so that no test waits for one: the page's own look at the API is replaced.
+const BUSY: &str = "(() => { const n = 90, up = (of) => Array.from({ length: n }, (_, i) => of(i)); \
+    const set = (k) => ({ requests: up((i) => Math.round(k * (400 + 300 * Math.sin(i / 9)))), errors_ours: up((i) => (i > 60 && i < 66 ? 40 * k : 0)), \
+      errors_upstream: up((i) => (i % 17 ? 0 : Math.round(9 * k))), p50_ms: up((i) => (i > 30 && i < 36 ? null : 3 + Math.sin(i / 5))), \
+      p99_ms: up((i) => (i > 30 && i < 36 ? null : 20 + 15 * Math.abs(Math.sin(i / 7)))) }); \
+    const items = ['shop.example.com', 'a-quite-long-label-'.repeat(3) + 'x.example.com'].map((host, k) => ({ ...set(1 / (k + 1)), host, path: '/api/v1', exact: false, ingress: 'team/shop' })); \
+    const series = { range_seconds: 900, seconds_ago: up((i) => 4 + 10 * (n - 1 - i)), lengths: up(() => 10), all: { ...set(3), connections: up((i) => 900 + 5 * i) }, total: 30, offset: 0, items }; \
+    const node = (name, more) => ({ node: name, address: '10.0.0.1:8080', state: 'ready', self: false, version: '0.1.0', uptime_seconds: 500, leader: false, routes: 31, table: 'a', rps: 50, \
+      p99_ms: 4, requests: 900, errors_ours: 0, errors_upstream: 0, entry_points: [{ name: 'http', address: '0.0.0.0:80', rps: 30 }, { name: 'https', address: '0.0.0.0:443', rps: 20 }], ...more }); \
+    const fleet = { total: 4, offset: 0, items: [node('cp-1', { self: true, leader: true }), node('worker-1', { rps: 120 }), node('worker-2', { table: 'b', routes: 30 }), \
+      { node: 'worker-3', address: '10.0.0.4:8080', state: 'unreachable', reason: 'no answer in time', self: false }] }; \
+    const real = get; window.get = async (path) => path.startsWith('series') ? series : path.startsWith('fleet') ? fleet : real(path); })()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_an_hour_and_a_fleet_are_drawn() {
+    if !Chromium::is_installed() {
+        return;
+    }
+    let api_server = world::empty().await;
+    let proxy = start(&api_server).await;
+    let address = proxy.admin;
+    let looked = spawn_blocking(move || {
+        let mut page = open(address);
+        page.eval(BUSY);
+        for (width, dark) in [(1280, false), (390, false), (1280, true)] {
+            page.size(width, if width == 390 { 844 } else { 900 }, dark);
+            for view in ["overview", "traffic", "fleet"] {
+                show(&mut page, view);
+                fits(&mut page, view, width);
+                let theme = if dark { "dark" } else { "light" };
+                page.screenshot(&screenshots().join(format!("busy-{view}-{width}-{theme}.png")));
+            }
+        }
+        show(&mut page, "traffic");
+        // Four graphs of everything and three of each route; times have a gap where nothing was asked.
+        assert_eq!(page.eval("document.querySelectorAll('figure.graph').length"), 10);
+        let label = "document.querySelector('#series svg').getAttribute('aria-label')";
+        assert_eq!(page.eval(label), "Requests per second: requests now 79.7, at most 210");
+        let starts = "document.querySelectorAll('#series figure')[2].querySelector('path.line.late').getAttribute('d').split('M').length - 1";
+        assert_eq!(page.eval(starts), 2);
+        // Every line lies within its picture.
+        let outside = "[...document.querySelectorAll('figure.graph path.line')].filter(p => { const b = p.getBBox(); \
+            return b.x < -0.1 || b.y < -0.1 || b.x + b.width > 300.1 || b.y + b.height > 80.1; }).length";
+        assert_eq!(page.eval(outside), 0);
+        show(&mut page, "fleet");
+        let boxes = "[...document.querySelectorAll('.node-box')].map(b => b.querySelector('.notes').innerText.replaceAll('\\n', ' ')).join(' | ')";
+        assert_eq!(
+            page.eval(boxes),
+            "this one writes status up to date | up to date | other routes than most | does not answer"
+        );
+        assert_eq!(page.complaints(), [""; 0]);
+    });
+    looked.await.unwrap();
 }
 
 /// Tab from the top passes by every control in the order of the page, and each shows that it has the focus.

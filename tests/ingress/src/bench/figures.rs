@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The value at this share of all values, which get sorted; not a number when there are none.
+/// Sorts the values and returns the percentile at this share; NaN when there are no values.
 pub(super) fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
@@ -15,12 +15,12 @@ pub(super) fn median(values: &[f64]) -> f64 {
     quantile(&mut values.to_vec(), 0.5)
 }
 
-/// Median, and the distance between the quarters: what half of all rounds lay within.
+/// Median and interquartile range.
 pub(super) fn summary(values: &[f64]) -> Value {
     json!({ "median": rounded(median(values)), "spread": rounded(spread(values)), "rounds": values.len() })
 }
 
-/// The rounds' own ratios: both halves of a ratio come from the same round, so what slows a round slows both.
+/// Returns the ratio of each round: both values of a ratio come from the same round, so a slow round slows both.
 fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
     ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
 }

@@ -1,4 +1,4 @@
-//! 10,000 hosts with two endpoints each and 100 certificates: how soon a change is in effect, what it costs to keep them.
+//! 10,000 hosts with two endpoints each and 100 certificates: measures when a change takes effect, and the cost of keeping them.
 
 use super::WARM_UP;
 use super::figures::{quantile, rounded};
@@ -26,7 +26,7 @@ const WHOLE_REBUILDS: usize = 20;
 /// Metrics of whole tables, without what all names begin with: how many, and the longest time.
 const WHOLE_TABLES: &str = "s_total{kind=\"whole\"}";
 const WHOLE_LONGEST: &str = "longest_seconds{kind=\"whole\"}";
-/// A change that is not in effect after this is an error.
+/// Time limit for a change to take effect.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers that tell the two backends apart by their length.
 const OLD: usize = 128;
@@ -160,7 +160,7 @@ async fn until_rebuilt(ours: &Program, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Asks again and again until the answer has this length; returns the milliseconds since the change was written.
+/// Repeats a request until the answer has this length; returns the milliseconds since the change was written.
 async fn until(connection: &mut Connection<TcpStream>, host: &str, length: usize, written: Instant) -> Result<f64> {
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     loop {

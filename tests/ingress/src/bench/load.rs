@@ -1,8 +1,8 @@
 //! Load and backend. All of it runs on the one thread of the benchmark, so nothing but the proxy competes for the proxy's core.
 //!
-//! *Closed*: every worker asks as fast as it is answered; for CPU per request. *Open*: requests start at fixed times, whatever became
-//! of the ones before, and each is timed from the moment at which it should have started: a proxy that stalls is charged for all that
-//! had to wait (no coordinated omission).
+//! *Closed loop*: every worker sends its next request after the answer; it measures CPU per request. *Open loop*: requests start at fixed times,
+//! independently of earlier ones, and each is timed from its scheduled start, so that a stall counts for all requests that had to wait (no
+//! coordinated omission).
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use http_body_util::{BodyExt, Empty};
@@ -214,7 +214,7 @@ async fn answer(stream: &mut Box<dyn Stream>, buffer: &mut Vec<u8>, body: usize)
     Ok(())
 }
 
-/// Asks as fast as answers come; returns how many came and in what time.
+/// Runs a closed loop; returns the number of answers and the time.
 pub(super) async fn closed(aim: &Aim, work: &Work, count: usize, time: Duration) -> Result<(usize, Duration)> {
     let workers = workers(aim, work, count).await?;
     let start = Instant::now();

@@ -13,7 +13,7 @@ const HOSTS: usize = 10;
 const BODY: usize = 128;
 /// Connections at once while there is load.
 const WORKERS: usize = 32;
-/// Between the load and the look: what is only kept for a moment has gone by then.
+/// Pause between the load and the measurement, in which short-lived memory is freed.
 const REST: Duration = Duration::from_secs(1);
 
 pub(super) async fn measure(programs: &Programs, rounds: u32, part: Duration) -> Result<Value> {

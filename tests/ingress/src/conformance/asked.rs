@@ -1,4 +1,4 @@
-//! One request, and whether its answer is as the suite wants every answer to be.
+//! Sends one request and checks the properties that the suite requires of every answer.
 
 use super::cluster::Proxy;
 use crate::client::{self, Answer, Failure};
@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What Go's client calls itself, which the suite expects to arrive.
+/// User-Agent of Go's client, which the suite expects at the endpoint.
 const AGENT: &str = "Go-http-client/1.1";
 
 /// How a request travels.

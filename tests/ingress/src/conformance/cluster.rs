@@ -1,4 +1,4 @@
-//! What a scenario needs of a cluster.
+//! The interface of a cluster that scenarios run in.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -6,6 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Namespace of everything that scenarios make.
 pub const NAMESPACE: &str = "conformance";
+
+/// A namespace that is being deleted while scenarios are played; its name comes before [`NAMESPACE`].
+pub const ENDING: &str = "a-conformance-that-ends";
 
 /// Where one proxy listens.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +25,9 @@ pub struct Proxy {
 pub trait Cluster: Send + Sync {
     /// Every proxy.
     fn proxies(&self) -> Vec<Proxy>;
-    /// What the status of an Ingress has to say, in order.
+    /// Fields by which the dashboards know who may read them; empty when they ask nobody.
+    fn login(&self) -> String;
+    /// The addresses that the status of an Ingress must have, in order.
     fn published(&self) -> Vec<IpAddr>;
     /// Where endpoints of this process listen, so that proxies reach them.
     fn endpoints(&self) -> IpAddr;
@@ -32,6 +37,10 @@ pub trait Cluster: Send + Sync {
     fn allow_secrets(&self, ingress: &Value) -> Result<()>;
     /// Reads an object of a kind (`Ingress`, `Lease`).
     fn read(&self, kind: &str, namespace: &str, name: &str) -> Result<Value>;
-    /// Removes objects; those that are not there are no matter.
+    /// Begins to delete the namespace [`ENDING`], which stays with all that is in it until [`Cluster::end`].
+    fn begin_to_end(&self) -> Result<()>;
+    /// Removes the finalizer, so that the namespace is deleted.
+    fn end(&self, objects: &[Value]) -> Result<()>;
+    /// Removes objects; missing ones are no error.
     fn remove(&self, objects: &[Value]) -> Result<()>;
 }

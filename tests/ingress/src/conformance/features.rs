@@ -1,4 +1,4 @@
-//! The suite's features: what is in the cluster, what is asked there, what has to come of it.
+//! The suite's features: the objects in the cluster, the requests and the expected answers.
 
 use crate::objects::tls_secret;
 use rustls::pki_types::CertificateDer;
@@ -12,19 +12,21 @@ pub struct Feature {
     /// Its name, and that of the Ingress whose status shows that all is exposed.
     pub name: &'static str,
     pub(super) ingresses: Vec<Value>,
+    /// An older default backend, without an endpoint, is in a namespace that is being deleted: as after a feature that has just ended.
+    pub(super) after_another: bool,
     pub(super) secrets: Vec<Value>,
     /// The one for [`HOST_WITH_TLS`].
     pub(super) certificate: Option<CertificateDer<'static>>,
     pub(super) scenarios: Vec<(&'static str, Scenario)>,
 }
 
-/// What is done in a scenario.
+/// One check of a scenario.
 pub(super) enum Scenario {
     /// A question has the right answer.
     Asks(Question),
     /// A hundred requests reach all ten pods of this Service.
     AllPods(&'static str),
-    /// This Ingress is nobody's.
+    /// No controller handles this Ingress.
     LeftAlone(&'static str),
 }
 
@@ -51,10 +53,14 @@ pub(super) enum Wants {
 
 use Wants::{Https, NotFound, Service};
 
-/// All of them.
+/// All features.
 pub fn features() -> Vec<Feature> {
     vec![
-        default_backend(),
+        default_backend("default-backend"),
+        Feature {
+            after_another: true,
+            ..default_backend("default-backend-after-another")
+        },
         host_rules(),
         ingress_class(),
         load_balancing(),
@@ -63,13 +69,10 @@ pub fn features() -> Vec<Feature> {
 }
 
 /// An Ingress without rules sends everything to its default backend.
-fn default_backend() -> Feature {
+fn default_backend(name: &'static str) -> Feature {
     let to = |method, host, path| asks(method, host, path, Service("echo-service"));
     Feature {
-        ingresses: vec![ingress(
-            "default-backend",
-            json!({ "defaultBackend": backend("echo-service") }),
-        )],
+        ingresses: vec![ingress(name, json!({ "defaultBackend": backend("echo-service") }))],
         scenarios: vec![
             ("GET without a path", to("GET", "my-host", "/")),
             ("GET with a path", to("GET", "my-host", "/sub-path")),
@@ -78,7 +81,7 @@ fn default_backend() -> Feature {
             ("DELETE with a path", to("DELETE", "some-host", "/resource")),
             ("PATCH with a path", to("PATCH", "my-host", "/resource")),
         ],
-        ..Feature::new("default-backend")
+        ..Feature::new(name)
     }
 }
 
@@ -246,6 +249,7 @@ impl Feature {
         Self {
             name,
             ingresses: vec![],
+            after_another: false,
             secrets: vec![],
             certificate: None,
             scenarios: vec![],

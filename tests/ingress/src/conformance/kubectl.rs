@@ -1,21 +1,13 @@
 //! A real cluster, by a kubectl with an administrator's rights.
 
-use super::cluster::{Cluster, NAMESPACE, Proxy};
+use super::cluster::{Cluster, ENDING, NAMESPACE, Proxy};
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
-
-/// The proxy's own program, in any of its pods.
-const PROGRAM: [&str; 6] = [
-    "exec",
-    "--stdin",
-    "--namespace=kube-system",
-    "daemonset/landfall-ingress",
-    "--",
-    "/landfall-ingress",
-];
 
 /// See the module's text.
 #[derive(Debug)]
@@ -23,6 +15,7 @@ pub struct Kubectl {
     command: Vec<String>,
     nodes: Vec<IpAddr>,
     endpoints: IpAddr,
+    login: String,
 }
 
 impl Kubectl {
@@ -31,11 +24,13 @@ impl Kubectl {
     pub fn new(command: Vec<String>, mut nodes: Vec<IpAddr>, endpoints: IpAddr) -> Result<Self> {
         // As the writer of statuses orders them.
         nodes.sort_by_key(ToString::to_string);
-        let cluster = Self {
+        let mut cluster = Self {
             command,
             nodes,
             endpoints,
+            login: String::new(),
         };
+        cluster.login = cluster.read_login()?;
         cluster.apply(&[cluster.namespace()])?;
         Ok(cluster)
     }
@@ -43,6 +38,19 @@ impl Kubectl {
     /// Removes the namespace with everything in it.
     pub fn leave(&self) -> Result<()> {
         self.remove(&[self.namespace()])
+    }
+
+    /// The dashboards' login as a field of a request; empty when there is none.
+    fn read_login(&self) -> Result<String> {
+        let get = ["get", "secret", "landfall-dashboard", "--namespace=kube-system"];
+        let text = self.run(&[&get[..], &["--ignore-not-found", "--output=json"]].concat(), "")?;
+        if text.trim().is_empty() {
+            return Ok(String::new());
+        }
+        let secret: Value = serde_json::from_str(&text).context("kubectl's answer is no JSON")?;
+        let value = |name: &str| STANDARD.decode(secret["data"][name].as_str().unwrap_or_default());
+        let both = [value("username")?, b":".to_vec(), value("password")?].concat();
+        Ok(format!("Authorization: Basic {}\r\n", STANDARD.encode(both)))
     }
 
     fn namespace(&self) -> Value {
@@ -86,6 +94,10 @@ impl Cluster for Kubectl {
         self.nodes.iter().map(proxy).collect()
     }
 
+    fn login(&self) -> String {
+        self.login.clone()
+    }
+
     fn published(&self) -> Vec<IpAddr> {
         self.nodes.clone()
     }
@@ -99,19 +111,40 @@ impl Cluster for Kubectl {
         self.run(&arguments, &list(objects)).map(drop)
     }
 
-    /// By the Roles that `landfall-ingress rbac` prints.
-    fn allow_secrets(&self, ingress: &Value) -> Result<()> {
-        let roles = self.run(&[&PROGRAM[..], &["rbac", "-"]].concat(), &ingress.to_string())?;
-        ensure!(
-            roles.contains("resourceNames"),
-            "landfall-ingress rbac names no Secret:\n{roles}"
-        );
-        self.run(&["apply", "--server-side", "--filename=-"], &roles).map(drop)
+    /// As `landfall ingress allow` does.
+    fn allow_secrets(&self, _: &Value) -> Result<()> {
+        let role = "landfall-ingress-secrets";
+        let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": { "name": role, "namespace": NAMESPACE },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "subjects": [{ "kind": "ServiceAccount", "name": "landfall-ingress", "namespace": "kube-system" }] });
+        self.apply(&[binding])
     }
 
     fn read(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
         let text = self.run(&["get", kind, name, "--namespace", namespace, "--output=json"], "")?;
         serde_json::from_str(&text).context("kubectl's answer is no JSON")
+    }
+
+    fn begin_to_end(&self) -> Result<()> {
+        self.run(&["delete", "namespace", ENDING, "--wait=false"], "").map(drop)
+    }
+
+    fn end(&self, objects: &[Value]) -> Result<()> {
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        for held in objects
+            .iter()
+            .filter(|object| object["metadata"]["finalizers"].is_array())
+        {
+            let name = held["metadata"]["name"].as_str().unwrap_or_default();
+            let place = ["ingress", name, "--namespace", ENDING];
+            self.run(
+                &[&["patch"][..], &place, &["--type=merge", "--patch", patch]].concat(),
+                "",
+            )?;
+        }
+        self.run(&["wait", "--for=delete", "namespace", ENDING, "--timeout=60s"], "")
+            .map(drop)
     }
 
     fn remove(&self, objects: &[Value]) -> Result<()> {

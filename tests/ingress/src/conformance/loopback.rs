@@ -1,6 +1,6 @@
-//! A pretended cluster: the real program, a pretended API server, all on loopback.
+//! A fake cluster on loopback: the real program and a fake API server.
 
-use super::cluster::{Cluster, Proxy};
+use super::cluster::{Cluster, ENDING, Proxy};
 use crate::FakeApi;
 use crate::objects::{class, pod};
 use crate::program::{Launch, Program, built};
@@ -41,6 +41,10 @@ impl Cluster for Loopback {
         }]
     }
 
+    fn login(&self) -> String {
+        String::new()
+    }
+
     fn published(&self) -> Vec<IpAddr> {
         vec![NODE.into()]
     }
@@ -52,7 +56,7 @@ impl Cluster for Loopback {
     fn apply(&self, objects: &[Value]) -> Result<()> {
         for object in objects {
             let mut object = object.clone();
-            // As the server does.
+            // A real API server does the same.
             object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
             self.api.put(plural(&object)?, object);
         }
@@ -67,6 +71,16 @@ impl Cluster for Loopback {
         let plural = plural(&json!({ "kind": kind }))?;
         let object = self.api.get(plural, namespace, name);
         object.with_context(|| format!("there is no {kind} {namespace}/{name}"))
+    }
+
+    fn begin_to_end(&self) -> Result<()> {
+        let metadata = json!({ "name": ENDING, "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        self.api.put("namespaces", json!({ "metadata": metadata }));
+        Ok(())
+    }
+
+    fn end(&self, objects: &[Value]) -> Result<()> {
+        self.remove(objects)
     }
 
     fn remove(&self, objects: &[Value]) -> Result<()> {

@@ -1,7 +1,7 @@
-//! A feature's objects in a cluster, with an endpoint for each Service, until they are taken away.
+//! A feature's objects in a cluster, with an endpoint for each Service, until they are removed.
 
 use super::asked::trusting;
-use super::cluster::{Cluster, NAMESPACE, Proxy};
+use super::cluster::{Cluster, ENDING, NAMESPACE, Proxy};
 use super::features::{Feature, HOST_WITH_TLS};
 use crate::client;
 use crate::endpoint::Endpoint;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for anything; a Lease is renewed every 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause before something is looked at again.
+/// Polling interval.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// See the module's text.
@@ -22,6 +22,8 @@ pub struct World<'a> {
     cluster: &'a dyn Cluster,
     objects: Vec<Value>,
     pods: Vec<Endpoint>,
+    /// What is in a namespace that is being deleted.
+    ending: Vec<Value>,
 }
 
 impl<'a> World<'a> {
@@ -32,7 +34,11 @@ impl<'a> World<'a> {
             cluster,
             objects: Vec::new(),
             pods: Vec::new(),
+            ending: Vec::new(),
         };
+        if feature.after_another {
+            world.begin_to_end(feature).await?;
+        }
         let services: BTreeSet<&str> = feature.ingresses.iter().flat_map(services_of).collect();
         for name in services {
             let ports = json!([{ "name": "http", "port": 8080, "targetPort": 3000 }]);
@@ -72,6 +78,38 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
+    /// Makes an older default backend without an endpoint, waits until every proxy sends requests there, and begins to delete its
+    /// namespace. Its Ingress stays, as objects of a namespace do for a while.
+    async fn begin_to_end(&mut self, feature: &Feature) -> Result<()> {
+        let there = |version: &str, kind: &str, mut object: Value| {
+            object = placed(version, kind, object);
+            object["metadata"]["namespace"] = json!(ENDING);
+            object
+        };
+        let ports = json!([{ "name": "http", "port": 8080, "targetPort": 3000 }]);
+        let service = json!({ "metadata": { "name": "echo-service" }, "spec": { "ports": ports } });
+        self.ending = vec![
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": ENDING } }),
+            there("v1", "Service", service),
+        ];
+        let ingresses = feature.ingresses.iter().cloned().map(|mut ingress| {
+            // A finalizer keeps the namespace until the scenarios are over.
+            ingress["metadata"]["finalizers"] = json!(["landfall.dev/conformance"]);
+            there("networking.k8s.io/v1", "Ingress", ingress)
+        });
+        self.ending.extend(ingresses);
+        self.cluster.apply(&self.ending)?;
+        for proxy in self.cluster.proxies() {
+            let start = Instant::now();
+            while client::fetch(proxy.http, "my-host", "/").await.0 != 503 {
+                let late = start.elapsed() > PATIENCE;
+                anyhow::ensure!(!late, "{} does not have the older default backend", proxy.http);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        self.cluster.begin_to_end()
+    }
+
     /// Every proxy.
     pub fn proxies(&self) -> Vec<Proxy> {
         self.cluster.proxies()
@@ -103,11 +141,14 @@ impl<'a> World<'a> {
 
     /// Removes everything and waits until no proxy has any of it.
     pub async fn take_away(self) -> Result<()> {
+        if !self.ending.is_empty() {
+            self.cluster.end(&self.ending)?;
+        }
         self.cluster.remove(&self.objects)?;
         for proxy in self.cluster.proxies() {
             let start = Instant::now();
             loop {
-                let page = dashboard(proxy).await;
+                let page = dashboard(proxy, &self.cluster.login()).await;
                 let here = self.pods.iter().any(|pod| page.contains(&pod.address.to_string()));
                 if !page.is_empty() && !here {
                     break;
@@ -136,7 +177,7 @@ impl<'a> World<'a> {
         for proxy in self.cluster.proxies() {
             let start = Instant::now();
             loop {
-                let page = dashboard(proxy).await;
+                let page = dashboard(proxy, &self.cluster.login()).await;
                 let missing = self.pods.iter().find(|pod| !page.contains(&pod.address.to_string()));
                 let Some(missing) = missing else { break };
                 let late = start.elapsed() > PATIENCE;
@@ -168,8 +209,8 @@ impl<'a> World<'a> {
 }
 
 /// The newest table of a proxy; empty when it does not answer.
-async fn dashboard(proxy: Proxy) -> String {
-    let (status, text) = client::fetch(proxy.admin, "ui.landfall.local", "/status.json").await;
+async fn dashboard(proxy: Proxy, login: &str) -> String {
+    let (status, text) = client::fetch_with(proxy.admin, "ui.landfall.local", "/status.json", login).await;
     if status == 200 { text } else { String::new() }
 }
 

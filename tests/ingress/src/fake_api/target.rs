@@ -1,4 +1,4 @@
-//! What a request to the API is about.
+//! Parses the path and query of a request to the API.
 
 use hyper::Request;
 use hyper::body::Incoming;

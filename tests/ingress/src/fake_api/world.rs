@@ -1,4 +1,4 @@
-//! The objects of the pretended cluster and what happened to them.
+//! The objects of the fake cluster and their history.
 
 use super::target::Target;
 use hyper::StatusCode;

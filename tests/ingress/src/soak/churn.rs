@@ -1,4 +1,4 @@
-//! Endpoints and routes that come and go while requests are sent.
+//! Adds and removes endpoints and routes while requests are sent.
 //!
 //! An endpoint lives as a pod does: it listens before it is announced; it is announced as terminating while it still serves; it is
 //! withdrawn; then it drains. Every Service has an endpoint at any time that takes requests, `lone` at times only one that is
@@ -120,7 +120,7 @@ impl Churn {
         tokio::spawn(async move {
             tokio::time::sleep(UNSEEN).await;
             api.delete("endpointslices", "default", &victim.slice);
-            // Until the proxy has heard of it.
+            // Waits until the proxy has received the change.
             tokio::time::sleep(GRACE).await;
             kills.withdrawn(service);
         });

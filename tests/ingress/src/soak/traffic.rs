@@ -1,4 +1,4 @@
-//! Clients that check every answer to the byte, and WebSockets that are asked again and again.
+//! Clients that check every byte of every answer, and WebSockets with repeated messages.
 
 use super::{Outcome, Tally};
 use crate::client::{self, Connection, Failure};
@@ -224,7 +224,7 @@ pub(super) async fn websocket(
     None
 }
 
-/// What the WebSockets had to say at their end.
+/// The results of the WebSockets.
 pub(super) async fn all_ended<T, I: IntoIterator<Item = T>>(websockets: Vec<JoinHandle<I>>) -> Vec<T> {
     let mut all = Vec::new();
     for socket in websockets {

@@ -1,12 +1,12 @@
-//! Where two outcomes differ, in lines that can be listed; and the list.
+//! Compares two outcomes and returns the differences as lines.
 
 use super::exchange::{Answer, End, Outcome};
 use super::recorder::{Seen, shown};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What differs by itself, and says nothing: times, names of programs and of requests, the words for kept connections, landfall's own
-/// counter of hops (tested in `ingress/src/proxy/headers/tests.rs`).
+/// Values that always differ and are not compared: times, names of programs and of requests, fields of kept connections, landfall's own
+/// hop counter (tested in `ingress/src/proxy/headers/tests.rs`).
 const LEFT_OUT: [&str; 7] = [
     "date",
     "server",

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Silence after which a proxy is said to wait for more. Answers over loopback come within milliseconds; a busy machine may need longer.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// What became of a case.
+/// The outcome of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub answers: Vec<Answer>,
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// What became of the connection.
+/// The state of the connection at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Another request was answered on it.

@@ -1,4 +1,4 @@
-//! The differences that are known, with the reason why ours is right: `differences.txt`, and the same for people: `DIFFERENTIAL.md`.
+//! The known differences, each with the reason why landfall's behaviour is right: `differences.txt`, and rendered in `DIFFERENTIAL.md`.
 //!
 //! | line | means |
 //! |---|---|

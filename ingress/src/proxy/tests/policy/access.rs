@@ -364,6 +364,95 @@ async fn auth_signin_sends_there_with_the_way_back_and_a_dead_service_lets_nobod
     assert!(a.asked().is_empty());
 }
 
+/// kubernetes/ingress-nginx asks any Service of the cluster. Here the one that is asked, or gets copies, has to say that it is meant to.
+#[tokio::test]
+async fn a_service_of_another_namespace_is_asked_only_when_it_allows_it() {
+    let a = plain("alpha").await;
+    let auth = service("auth", |_, _| (200, vec![("X-User", "anna".to_owned())])).await;
+    let copies = plain("copies").await;
+    let wishes = [
+        ("auth-url", "http://auth.sso.svc.cluster.local/verify"),
+        ("mirror-target", "http://copies.sso/$request_uri"),
+    ];
+    for (allowed, passes) in [
+        (Some("d"), true),
+        (Some("shop, d"), true),
+        (Some("*"), true),
+        (Some("shop"), false),
+        (Some("dd,d*"), false),
+        (Some(""), false),
+        (None, false),
+    ] {
+        let word = allowed.map(|names| ("ingress.landfall.dev/allow-namespaces", names));
+        let proxy = World::new()
+            .service("a", &[a.address])
+            .service_of("sso", "auth", &[auth.address], word.as_slice())
+            .service_of("sso", "copies", &[copies.address], word.as_slice())
+            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&wishes[1..], "mirrored.io", ROOT)
+            .start()
+            .await;
+        let answer = get(&proxy, "/x", &[]).await;
+        let mirrored = send(&proxy, "GET", "mirrored.io", "/x", &[]).await;
+        assert_eq!(mirrored.status, 200, "{allowed:?}");
+        if passes {
+            assert_eq!(answer.status, 200, "{allowed:?}");
+            assert_eq!(auth.next().await.uri.path(), "/verify");
+            assert_eq!(a.next().await.field("host"), Some("h.io"));
+            assert_eq!(
+                (copies.next().await.uri.path().to_owned(), copies.next().await.method),
+                ("/x".into(), "GET".parse().unwrap())
+            );
+        } else {
+            let refused = (answer.status, answer.field("x-landfall-reason"));
+            assert_eq!(refused, (503, Some("closed")), "{allowed:?}");
+            assert!(auth.asked().is_empty() && copies.asked().is_empty(), "{allowed:?}");
+        }
+        a.asked();
+    }
+}
+
+/// oauth2-proxy is often behind a public name. What that name leads to is checked as a literal is, each time that it is looked up.
+#[tokio::test]
+async fn auth_url_and_mirror_target_may_be_names_outside_that_lead_nowhere_inside() {
+    let a = plain("alpha").await;
+    let auth = plain("auth").await;
+    let copies = plain("copies").await;
+    let dns = crate::dns::tests::server(&[std::net::Ipv4Addr::LOCALHOST], 60, false).await;
+    let url = format!("http://auth.example.com:{}/verify", auth.address.port());
+    let mirror = format!("http://copies.example.com:{}$request_uri", copies.address.port());
+    let wishes = [("auth-url", &*url), ("mirror-target", &*mirror)];
+    for inside in [true, false] {
+        let proxy = World::new()
+            .service("a", &[a.address])
+            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&wishes[1..], "mirrored.io", ROOT)
+            .dns(dns.address, inside)
+            .start()
+            .await;
+        let answer = get(&proxy, "/x", &[]).await;
+        let mirrored = send(&proxy, "GET", "mirrored.io", "/y", &[]).await;
+        assert_eq!(mirrored.status, 200);
+        if inside {
+            assert_eq!(answer.status, 200);
+            let question = auth.next().await;
+            let host = format!("auth.example.com:{}", auth.address.port());
+            assert_eq!((question.uri.path(), question.field("host")), ("/verify", Some(&*host)));
+            let mut paths = [copies.next().await, copies.next().await].map(|copy| copy.uri.path().to_owned());
+            paths.sort();
+            assert_eq!(paths, ["/x", "/y"]);
+        } else {
+            // Everything that the name has is loopback, which an annotation may not name.
+            assert_eq!(
+                (answer.status, answer.field("x-landfall-reason")),
+                (502, Some("auth_broken"))
+            );
+            assert!(auth.asked().is_empty() && copies.asked().is_empty());
+        }
+        a.asked();
+    }
+}
+
 #[tokio::test]
 async fn auth_tls_secret_refuses_plain_connections_whatever_they_claim() {
     let a = plain("alpha").await;

@@ -1,6 +1,7 @@
 //! Objects with annotations, and services that keep what they were asked.
 
 use crate::annotations::Secrets;
+use crate::dns::Resolver;
 use crate::limits::Limits;
 use crate::policy::Network;
 use crate::proxy::Front;
@@ -108,6 +109,7 @@ pub(super) struct World {
     secrets: Keys,
     limits: Option<Limits>,
     trusting: bool,
+    options: Options,
 }
 
 /// Values by name and key; those of ConfigMaps and of Secrets have names apart.
@@ -152,11 +154,24 @@ impl World {
 
     /// A Service in namespace `d` with these endpoints.
     pub(super) fn service(self, name: &str, endpoints: &[SocketAddr]) -> Self {
-        let service = json!({ "metadata": { "name": name, "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } });
+        self.service_of("d", name, endpoints, &[])
+    }
+
+    /// The same in another namespace, with annotations.
+    pub(super) fn service_of(
+        self,
+        namespace: &str,
+        name: &str,
+        endpoints: &[SocketAddr],
+        annotations: &[(&str, &str)],
+    ) -> Self {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let metadata = json!({ "name": name, "namespace": namespace, "annotations": annotations });
+        let service = json!({ "metadata": metadata, "spec": { "ports": [{ "port": 80 }] } });
         add_service(&self.objects.services, service).unwrap();
         for (i, endpoint) in endpoints.iter().enumerate() {
             let slice = json!({ "addressType": "IPv4",
-                "metadata": { "name": format!("{name}-{i}"), "namespace": "d", "labels": { "kubernetes.io/service-name": name } },
+                "metadata": { "name": format!("{name}-{i}"), "namespace": namespace, "labels": { "kubernetes.io/service-name": name } },
                 "ports": [{ "name": "", "port": endpoint.port() }], "endpoints": [{ "addresses": [endpoint.ip()] }] });
             add_slice(&self.objects.services, slice).unwrap();
         }
@@ -212,6 +227,13 @@ impl World {
         self
     }
 
+    /// Names outside the cluster are looked up there; they may lead to loopback, where all services of these tests are, when it is `inside`.
+    pub(super) fn dns(mut self, server: SocketAddr, inside: bool) -> Self {
+        self.options.dns = Some(server);
+        self.options.allow_internal_targets = inside;
+        self
+    }
+
     /// The client is a trusted proxy: it may say who asked, and how.
     pub(super) fn trusting(mut self) -> Self {
         self.trusting = true;
@@ -229,13 +251,20 @@ impl World {
 
     /// Clients speak TLS or do not.
     pub(super) async fn run(self, tls: bool) -> Running {
-        let snapshot = Builder::new(Options::default()).build(&self.objects, &self.secrets);
+        let snapshot = Builder::new(self.options.clone()).build(&self.objects, &self.secrets);
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
         let front = Front {
             trusted: trusted.into_iter().collect(),
             ..Front::default()
         };
-        proxy_over(snapshot, self.limits.unwrap_or_default(), front, tls).await
+        let running = proxy_over(snapshot, self.limits.unwrap_or_default(), front, tls).await;
+        if let Some(server) = self.options.dns {
+            running.proxy.resolve_by(Resolver::new(
+                server,
+                Box::new(move |address| self.options.admits(address).is_ok()),
+            ));
+        }
+        running
     }
 }
 

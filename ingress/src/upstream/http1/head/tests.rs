@@ -202,3 +202,14 @@ fn a_request_says_the_length_that_its_body_has() {
         format!("{first}content-length: 0\r\n\r\n")
     );
 }
+
+#[test]
+fn an_answer_may_have_many_fields_within_its_bytes() {
+    let with = |count: usize| {
+        let fields: String = (0..count).map(|n| format!("Set-Cookie: c{n}=1\r\n")).collect();
+        read(&format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"))
+    };
+    let head = with(500).unwrap();
+    assert_eq!(head.parts.headers.get_all("set-cookie").iter().count(), 500);
+    assert!(with(1000).is_err(), "one field more than there may be");
+}

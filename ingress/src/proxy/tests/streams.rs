@@ -1,0 +1,112 @@
+//! Streams of HTTP/2 to endpoints: how many one connection carries, and how their end reaches the other side.
+
+use super::ends::{Running, listen, proxy_wishing};
+use super::http2::client;
+use crate::limits::Limits;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper::{Request, Response, StatusCode};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Longest wait for what happens at once.
+const SOON: Duration = Duration::from_secs(10);
+
+/// An endpoint that takes so many streams for each connection. `/watch` begins an answer that does not end by itself; when its stream
+/// ends, why is sent on. Others end at once. The second result counts its connections.
+async fn few_streams(streams: u32) -> (SocketAddr, Arc<AtomicUsize>, mpsc::UnboundedReceiver<h2::Reason>) {
+    let (listener, address) = listen().await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let (tell, ends) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut builder = h2::server::Builder::new();
+                builder.max_concurrent_streams(streams);
+                let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let watch = request.uri().path() == "/watch";
+                    let mut sending = respond.send_response(hyper::Response::new(()), !watch).unwrap();
+                    let tell = tell.clone();
+                    tokio::spawn(async move {
+                        // The request's own body is kept open with it.
+                        let _body = request;
+                        if watch && let Ok(reason) = std::future::poll_fn(|context| sending.poll_reset(context)).await {
+                            let _ = tell.send(reason);
+                        }
+                    });
+                }
+            });
+        }
+    });
+    (address, connections, ends)
+}
+
+fn ask(path: &str) -> Request<Full<Bytes>> {
+    let request = Request::builder().method("POST").uri(format!("http://h{path}"));
+    let request = request
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    request.body(Full::default()).unwrap()
+}
+
+async fn call(sender: &mut SendRequest<Full<Bytes>>, path: &str) -> Response<Incoming> {
+    let answer = timeout(SOON, sender.send_request(ask(path))).await;
+    answer.unwrap().unwrap()
+}
+
+async fn proxy_to(endpoint: SocketAddr) -> Running {
+    let wish = json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" });
+    proxy_wishing(&[endpoint], wish, Limits::default()).await
+}
+
+/// RFC 9113, 5.1.2: one client's long calls must not keep others waiting.
+#[tokio::test]
+async fn a_second_connection_carries_what_an_endpoint_takes_no_more_of_on_the_first() {
+    let (address, connections, _ends) = few_streams(2).await;
+    let proxy = proxy_to(address).await;
+    let mut sender = client(&proxy).await;
+    // The endpoint says how many it takes with its first answer at the latest.
+    let first = call(&mut sender, "/unary").await;
+    assert_eq!(first.status(), StatusCode::OK);
+    drop(first.into_body().collect().await);
+    let mut watches = Vec::new();
+    for number in 0..5 {
+        let watch = timeout(SOON, sender.send_request(ask("/watch"))).await;
+        watches.push(
+            watch
+                .unwrap_or_else(|_| panic!("call {number} waits for another"))
+                .unwrap(),
+        );
+    }
+    let last = timeout(SOON, sender.send_request(ask("/unary")))
+        .await
+        .expect("no wait")
+        .unwrap();
+    assert_eq!(last.status(), StatusCode::OK);
+    assert_eq!(connections.load(Ordering::SeqCst), 3, "two streams on each");
+}
+
+#[tokio::test]
+async fn a_call_that_its_client_cancels_is_cancelled_at_the_endpoint() {
+    let (address, connections, mut ends) = few_streams(100).await;
+    let proxy = proxy_to(address).await;
+    let mut sender = client(&proxy).await;
+    let watch = call(&mut sender, "/watch").await;
+    let other = call(&mut sender, "/watch").await;
+    drop(watch);
+    assert_eq!(timeout(SOON, ends.recv()).await.unwrap(), Some(h2::Reason::CANCEL));
+    // The other call on the same connection goes on.
+    assert!(timeout(Duration::from_millis(200), ends.recv()).await.is_err());
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    drop(other);
+}
