@@ -43,7 +43,7 @@ pub fn required_images(
     objects.extend(dns_objects(spec, index, cluster)?);
     objects.extend(probe_objects(index)?);
     if spec.ingress.enabled {
-        objects.extend(ingress_objects(spec, index)?);
+        objects.extend(ingress_objects(spec, index, cluster)?);
     }
     if spec.sample {
         objects.extend(sample_objects(spec, index, cluster)?);

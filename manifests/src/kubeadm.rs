@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// Where API server audit logs lie on a control plane.
 const AUDIT_LOG_DIR: &str = "/var/log/kubernetes";
+/// Where containerd serves the CRI.
+const CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 /// Configuration for `kubeadm init` on the first control plane.
 pub fn kubeadm_init(
@@ -27,22 +29,28 @@ fn init_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
         "kind": "InitConfiguration",
         // kubeadm always makes a bootstrap token. It is not used, so it gets the shortest lifetime.
         "bootstrapTokens": [{ "ttl": "1m0s" }],
-        "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
+        "localAPIEndpoint": local_endpoint(node),
         "nodeRegistration": registration(spec, node),
     })
 }
 
-/// The cluster's configuration as a control plane needs it to make credentials. It names the node's own address: kubeadm would look for
-/// the default route, which an air gap lacks.
-pub fn cluster_config(
-    spec: &ClusterSpec,
-    index: &BundleIndex,
-    cluster: &ClusterLayout,
-    node: &MemberLayout,
-) -> Result<String, RenderError> {
+/// What `kubeadm kubeconfig user` reads on a control plane. It names the node's own address: kubeadm would look for the default route, which
+/// an air gap lacks. Nothing in it depends on the other members, so that no node waits for another's new file when one joins.
+pub fn credential_config(spec: &ClusterSpec, index: &BundleIndex, node: &MemberLayout) -> Result<String, RenderError> {
     documents(&[
-        init_configuration(spec, node),
-        cluster_configuration(spec, index, cluster)?,
+        json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "InitConfiguration",
+            "localAPIEndpoint": local_endpoint(node),
+            "nodeRegistration": { "name": node.name, "criSocket": CRI_SOCKET },
+        }),
+        json!({
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "ClusterConfiguration",
+            "clusterName": spec.name,
+            "kubernetesVersion": index.kubernetes_version,
+            "controlPlaneEndpoint": control_plane_endpoint(),
+        }),
     ])
 }
 
@@ -63,9 +71,19 @@ pub fn kubelet_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, R
 pub fn control_plane_join(spec: &ClusterSpec, node: &MemberLayout) -> Result<String, RenderError> {
     let mut join = join_configuration(spec, node);
     join["controlPlane"] = json!({
-        "localAPIEndpoint": { "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT },
+        "localAPIEndpoint": local_endpoint(node),
     });
     documents(&[join])
+}
+
+fn local_endpoint(node: &MemberLayout) -> Value {
+    json!({ "advertiseAddress": node.address.to_string(), "bindPort": layout::API_SERVER_PORT })
+}
+
+/// kubeadm writes it into kubeconfigs, and takes an address as well as a name (util/endpoint.go, ParseHostPort). The name is among the
+/// certificate's, and in the hosts file for people; nothing that must start at boot depends on that file.
+fn control_plane_endpoint() -> String {
+    format!("127.0.0.1:{}", layout::API_BALANCER_PORT)
 }
 
 fn join_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
@@ -73,6 +91,9 @@ fn join_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
         "discovery": { "file": { "kubeConfigPath": layout::JOIN_KUBECONFIG } },
+        // kubeadm waits 2 minutes for a new etcd member to start (app/constants, 1.37). That ended a join on a busy machine (2026-11-28),
+        // and a member whose first four starts fail has no more time: the kubelet pauses for 10, 20, 40 and 80 s.
+        "timeouts": { "etcdAPICall": "5m0s" },
         "nodeRegistration": registration(spec, node),
     })
 }
@@ -80,9 +101,14 @@ fn join_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
 fn registration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
     let mut registration = json!({
         "name": node.name,
-        "criSocket": "unix:///run/containerd/containerd.sock",
+        "criSocket": CRI_SOCKET,
         "imagePullPolicy": "Never",
-        "kubeletExtraArgs": [{ "name": "node-ip", "value": node.address.to_string() }],
+        // kubeadm itself gives the name only where the host has another at the join (phases/kubelet/flags.go), and a host that is renamed
+        // later, by cloud-init or DHCP, would be no node any more.
+        "kubeletExtraArgs": arguments(&[
+            ("node-ip", &node.address.to_string()),
+            ("hostname-override", node.name.as_str()),
+        ]),
     });
     if node.control_plane && node.schedulable {
         registration["taints"] = json!([]);
@@ -138,9 +164,7 @@ fn cluster_configuration(
         "kind": "ClusterConfiguration",
         "clusterName": spec.name,
         "kubernetesVersion": index.kubernetes_version,
-        // kubeadm writes it into kubeconfigs, and takes an address as well as a name (util/endpoint.go, ParseHostPort). The name is
-        // among the certificate's, and in the hosts file for people; nothing that must start at boot depends on that file.
-        "controlPlaneEndpoint": format!("127.0.0.1:{}", layout::API_BALANCER_PORT),
+        "controlPlaneEndpoint": control_plane_endpoint(),
         "imageRepository": index.image_repository,
         "networking": {
             "podSubnet": spec.pod_network_cidr,

@@ -7,6 +7,7 @@
 mod dns;
 mod images;
 mod ingress;
+mod ingress_rights;
 mod kubeadm;
 mod network;
 mod node_files;
@@ -15,13 +16,15 @@ mod sample;
 pub use dns::dns_objects;
 pub use images::{images_of, required_images};
 pub use ingress::{ingress_objects, standalone_ingress};
+pub use ingress_rights::{Allowed, ingress_allow_objects};
 pub use kubeadm::{
-    audit_policy, cluster_config, control_plane_join, encryption_config, kube_proxy_objects, kubeadm_init, kubelet_join,
+    audit_policy, control_plane_join, credential_config, encryption_config, kube_proxy_objects, kubeadm_init,
+    kubelet_join,
 };
 pub use landfall_core::dns_policy::DnsPolicy;
 pub use network::{cni_template, flannel_objects};
 pub use node_files::{containerd_config, hosts_lines, kernel_settings, resolv_conf, units};
-pub use sample::{probe_objects, sample_objects};
+pub use sample::{SAMPLE_NODE_PORT, probe_objects, sample_objects};
 
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::name::{Digest, NodeName};

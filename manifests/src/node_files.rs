@@ -3,6 +3,7 @@
 use crate::{ClusterLayout, DnsPolicy, MemberLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
+use landfall_core::name::NodeName;
 use landfall_core::spec::{ClusterSpec, Profile};
 
 /// containerd's configuration, version 3, with CNI directories of landfall's own.
@@ -56,38 +57,47 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             BALANCER_RIGHTS,
         ),
     ));
+    let mut command = format!("{bin}/landfall agent node-settings --address {}", node.address);
     if !node.reaches_services {
-        let command = format!(
-            "{bin}/landfall agent service-route --cidr {} --interface {}",
-            spec.service_cidr, node.interface
-        );
-        units.push((
-            "landfall-service-route.service".to_owned(),
-            service(
-                "Keeps a route for the Service network on a node without a default route",
-                "Before=kubelet.service",
-                &command,
-                // The service removes the route when it ends by itself; this is for one that was killed.
-                &format!("ExecStopPost={command} --remove\n{SERVICE_ROUTE_RIGHTS}"),
-            ),
-        ));
+        command += &format!(" --service-cidr {} --interface {}", spec.service_cidr, node.interface);
     }
-    units.push(("kubelet.service".to_owned(), kubelet_unit()));
+    units.push((
+        NODE_SETTINGS.to_owned(),
+        service(
+            "Keeps kernel settings, modules and the route to Services as landfall set them",
+            &format!("After={SET_BEFORE}\nBefore=kubelet.service"),
+            &command,
+            // The service removes its route when it ends by itself; this is for one that was killed.
+            &format!("ExecStopPost={command} --remove\n{NODE_SETTINGS_RIGHTS}"),
+        ),
+    ));
+    units.push(("kubelet.service".to_owned(), kubelet_unit(&node.name)));
     units
 }
+
+/// The unit of the node's settings service.
+const NODE_SETTINGS: &str = "landfall-node-settings.service";
+/// What sets kernel settings, links and packet filters at a boot, on any distribution; units that a machine does not have are passed over.
+const SET_BEFORE: &str = "systemd-sysctl.service systemd-modules-load.service procps.service tuned.service network.target nftables.service \
+                          iptables.service netfilter-persistent.service firewalld.service ufw.service";
+/// Variables by which Go programs take a proxy for requests (net/http, `ProxyFromEnvironment`), and their lower-case forms. An administrator may
+/// set them for every unit (`DefaultEnvironment=`); the cluster's own addresses are none of a proxy's business. It goes over every other line that
+/// sets one, also in drop-ins (systemd.exec(5)).
+const NO_PROXY: &str =
+    "UnsetEnvironment=HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy\n";
 
 /// The balancer needs a port above 1024 and nothing else. A connection takes six descriptors (two sockets, each open three times), so the
 /// usual soft limit of 1024 would be 170 connections; this is 10,000.
 const BALANCER_RIGHTS: &str = "DynamicUser=yes\nCapabilityBoundingSet=\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
                                LimitNOFILE=65536\n";
-/// The service route changes routes and nothing else.
-const SERVICE_ROUTE_RIGHTS: &str =
-    "CapabilityBoundingSet=CAP_NET_ADMIN\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n";
+/// The settings service changes routes and kernel settings, and loads modules. What it reads (the journal) and asks (containerd) is root's.
+const NODE_SETTINGS_RIGHTS: &str =
+    "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n";
 
 /// A service of landfall's own, which tells systemd when it is up. `more` holds further whole lines of its `[Service]` section.
 fn service(description: &str, order: &str, command: &str, more: &str) -> String {
     format!(
-        "[Unit]\nDescription={description}\n{order}\nStartLimitIntervalSec=0\n\n[Service]\nType=notify\nExecStart={command}\n{more}\
+        "[Unit]\nDescription={description}\n{order}\nStartLimitIntervalSec=0\n\n[Service]\nType=notify\nExecStart={command}\n{NO_PROXY}{more}\
          Restart=always\nRestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n"
     )
 }
@@ -97,21 +107,23 @@ fn containerd_unit() -> String {
     format!(
         "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\n[Service]\n\
          ExecStart={}/containerd --config {}\nType=notify\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=2\n\
-         LimitNPROC=infinity\nLimitCORE=0\nTasksMax=infinity\nOOMScoreAdjust=-999\n\n[Install]\nWantedBy=multi-user.target\n",
+         LimitNPROC=infinity\nLimitCORE=0\nTasksMax=infinity\nOOMScoreAdjust=-999\n{NO_PROXY}\n[Install]\nWantedBy=multi-user.target\n",
         layout::BIN_DIR,
         layout::CONTAINERD_CONFIG
     )
 }
 
-fn kubelet_unit() -> String {
+/// The node keeps the name that it has in the cluster, whatever its hostname becomes: kubeadm names it to the kubelet only when both differ on the
+/// day of the join (cmd/kubeadm/app/phases/kubelet/flags.go).
+fn kubelet_unit(name: &NodeName) -> String {
     format!(
-        "[Unit]\nDescription=kubelet, put here by landfall\nAfter=containerd.service\nStartLimitIntervalSec=0\n\n[Service]\n\
+        "[Unit]\nDescription=kubelet, put here by landfall\nAfter=containerd.service {NODE_SETTINGS}\nStartLimitIntervalSec=0\n\n[Service]\n\
          Environment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
          --kubeconfig=/etc/kubernetes/kubelet.conf\"\n\
          Environment=KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml\n\
          EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n\
-         ExecStart={}/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS\n\
-         Restart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
+         ExecStart={}/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS --hostname-override={name}\n\
+         {NO_PROXY}Restart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
         layout::BIN_DIR
     )
 }

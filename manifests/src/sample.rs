@@ -2,16 +2,19 @@
 
 use crate::dns::spread;
 use crate::ingress::rule;
+use crate::ingress_rights::{Allowed, ingress_allow_objects};
 use crate::{ClusterLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout::SAMPLE_NAMESPACE;
+use landfall_core::plan::objects::{CERTIFICATE_FOR, GENERATED};
 use landfall_core::spec::ClusterSpec;
+use landfall_core::spec::ingress::SecretScope;
 use serde_json::{Value, json};
 
 /// NodePort of the sample, the one of the scenario.
-const SAMPLE_NODE_PORT: u16 = 30080;
+pub const SAMPLE_NODE_PORT: u16 = 30080;
 
-/// A namespace of its own, nginx with two replicas on two nodes, its Service of type NodePort, its Ingress.
+/// A namespace of its own, nginx with two replicas on two nodes, its Service of type NodePort, its Ingress with TLS.
 pub fn sample_objects(
     spec: &ClusterSpec,
     index: &BundleIndex,
@@ -48,15 +51,32 @@ pub fn sample_objects(
                 "ports": [{ "name": "http", "port": 80, "targetPort": 80, "nodePort": SAMPLE_NODE_PORT }] } }),
     ];
     if spec.ingress.enabled {
-        objects.push(rule(
-            "nginx",
-            SAMPLE_NAMESPACE,
-            &spec.sample_host,
-            "nginx",
-            json!({ "name": "http" }),
-        ));
+        objects.extend(entrance(spec));
     }
     Ok(objects)
+}
+
+/// The sample's Ingress, with TLS by a certificate of its own, which is made when it is applied, and the right to read that one. Plain
+/// requests are served too.
+fn entrance(spec: &ClusterSpec) -> Vec<Value> {
+    let host = &spec.sample_host;
+    let secret = format!("{host}-tls");
+    let mut ingress = rule("nginx", SAMPLE_NAMESPACE, host, "nginx", json!({ "name": "http" }));
+    ingress["metadata"]["annotations"] = json!({ "ingress.landfall.dev/ssl-redirect": "false" });
+    ingress["spec"]["tls"] = json!([{ "hosts": [host], "secretName": secret }]);
+    let certificate = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": { "name": secret, "namespace": SAMPLE_NAMESPACE, "annotations": { CERTIFICATE_FOR: host } },
+        "data": { "tls.crt": GENERATED, "tls.key": GENERATED } });
+    let mut objects = vec![certificate];
+    if spec.ingress.secrets == SecretScope::Named {
+        objects.extend(ingress_allow_objects(&Allowed::Named {
+            namespace: SAMPLE_NAMESPACE.to_owned(),
+            secrets: vec![secret],
+            config_maps: vec![],
+        }));
+    }
+    objects.push(ingress);
+    objects
 }
 
 /// One idle pod on every node, from inside which verify looks.

@@ -1,5 +1,5 @@
 use super::*;
-use landfall_core::bundle_index::{INDEX_VERSION, Image};
+use landfall_core::bundle_index::{Image, NODE_ARCHITECTURE, OCI_MANIFEST, Variant};
 use landfall_core::layout;
 use landfall_core::name::Digest;
 use landfall_core::spec::{ClusterSpec, Profile};
@@ -22,22 +22,17 @@ fn index(names: &[&str]) -> BundleIndex {
     let image = |name: &&str| Image {
         reference: format!("registry.landfall.internal/{name}").parse().unwrap(),
         manifest: Digest::of(name.as_bytes()),
+        media_type: OCI_MANIFEST.to_owned(),
         manifest_size_bytes: 1,
         blobs: vec![],
         roles: Default::default(),
     };
-    BundleIndex {
-        version: INDEX_VERSION,
-        recipe: "source".into(),
-        architecture: "amd64".into(),
-        kubernetes_version: "v1.37.2".into(),
-        image_repository: "registry.landfall.internal".into(),
+    let variant = Variant {
+        architecture: NODE_ARCHITECTURE.to_owned(),
         binaries: vec![],
         images: names.iter().map(image).collect(),
-        components: vec![],
-        packages: vec![],
-        blobs: vec![],
-    }
+    };
+    BundleIndex::new("source", "v1.37.2", "registry.landfall.internal", variant)
 }
 
 fn cluster(dns: DnsPolicy) -> ClusterLayout {
@@ -197,9 +192,57 @@ fn a_node_balances_over_all_control_planes_with_its_own_first() {
     let balancer = &units.iter().find(|(name, _)| name.contains("balancer")).unwrap().1;
     let order = "--backend 10.90.0.2:6443 --backend 10.90.0.1:6443 --backend 10.90.0.3:6443";
     assert!(balancer.contains(order), "{balancer}");
-    let routes = |n: usize| super::units(&ClusterSpec::default(), &cluster, &cluster.members[n]);
-    assert!(routes(0).iter().any(|(name, _)| name.contains("service-route")));
-    assert!(!routes(4).iter().any(|(name, _)| name.contains("service-route")));
+}
+
+#[test]
+fn every_node_keeps_its_settings_and_those_without_another_route_a_route_to_services() {
+    let cluster = cluster(DnsPolicy::Closed);
+    let settings = |n: usize| {
+        let units = units(&ClusterSpec::default(), &cluster, &cluster.members[n]);
+        units
+            .into_iter()
+            .find(|(name, _)| name == "landfall-node-settings.service")
+            .unwrap()
+            .1
+    };
+    let start = |unit: &str| unit.lines().find(|l| l.starts_with("ExecStart=")).unwrap().to_owned();
+    let route = " --service-cidr 10.96.0.0/12 --interface ";
+    assert!(start(&settings(0)).contains(" --address 10.90.0.1") && start(&settings(0)).contains(route));
+    assert!(!start(&settings(4)).contains(route));
+    let order = settings(0);
+    let after = order.lines().find_map(|l| l.strip_prefix("After=")).unwrap();
+    for unit in [
+        "systemd-sysctl.service",
+        "network.target",
+        "nftables.service",
+        "firewalld.service",
+    ] {
+        assert!(after.split(' ').any(|word| word == unit), "{unit}: {after}");
+    }
+    assert!(!after.contains("network-online"), "some machines never are");
+    assert_lines(&order, &["Before=kubelet.service"]);
+}
+
+#[test]
+fn a_proxy_for_all_units_reaches_none_of_ours() {
+    let line = "UnsetEnvironment=HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy";
+    let cluster = cluster(DnsPolicy::Closed);
+    for (name, unit) in units(&ClusterSpec::default(), &cluster, &cluster.members[0]) {
+        let service = unit
+            .split_once("[Service]")
+            .and_then(|(_, rest)| rest.split_once("[Install]"));
+        assert!(service.unwrap().0.lines().any(|l| l == line), "{name}:\n{unit}");
+    }
+}
+
+#[test]
+fn the_kubelet_starts_after_the_settings_and_keeps_the_nodes_name() {
+    let unit = unit_text("kubelet");
+    assert_lines(&unit, &["After=containerd.service landfall-node-settings.service"]);
+    assert!(
+        unit.contains("$KUBELET_KUBEADM_ARGS --hostname-override=node-4\n"),
+        "{unit}"
+    );
 }
 
 #[test]
@@ -210,6 +253,27 @@ fn join_names_no_secret() {
     assert!(worker.contains("landfall-join.conf") && !worker.contains("token"));
     let control_plane = control_plane_join(&spec, &cluster.members[1]).unwrap();
     assert!(control_plane.contains("advertiseAddress: 10.90.0.2"));
+}
+
+/// The host may be renamed later: the kubelet is told its name whatever the host's is.
+#[test]
+fn every_kubelet_is_told_the_name_of_its_node() {
+    let spec = ClusterSpec::default();
+    let cluster = cluster(DnsPolicy::Closed);
+    for node in &cluster.members {
+        let init = kubeadm_init(&spec, &index(&NAMES), &cluster, node).unwrap();
+        for text in [
+            init,
+            kubelet_join(&spec, node).unwrap(),
+            control_plane_join(&spec, node).unwrap(),
+        ] {
+            let first = text.split("---\n").find(|part| !part.trim().is_empty()).unwrap();
+            let config: serde_json::Value = serde_yaml::from_str(first).unwrap();
+            let arguments = config["nodeRegistration"]["kubeletExtraArgs"].as_array().unwrap();
+            let named = arguments.iter().find(|a| a["name"] == "hostname-override").unwrap();
+            assert_eq!(named["value"], node.name.as_str(), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -236,7 +300,7 @@ fn the_cni_template_becomes_json() {
 
 #[test]
 fn a_new_ingress_pod_fits_beside_the_old_one() {
-    let objects = ingress_objects(&ClusterSpec::default(), &index(&NAMES)).unwrap();
+    let objects = ingress_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
     let set = objects.iter().find(|o| o["kind"] == "DaemonSet").unwrap();
     let strategy = &set["spec"]["updateStrategy"]["rollingUpdate"];
     assert_eq!(
@@ -268,7 +332,7 @@ fn ingress_arguments(ingress: &str) -> Vec<String> {
         ingress: serde_json::from_str(ingress).unwrap(),
         ..ClusterSpec::default()
     };
-    let objects = ingress_objects(&spec, &index(&NAMES)).unwrap();
+    let objects = ingress_objects(&spec, &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
     let set = objects.iter().find(|o| o["kind"] == "DaemonSet").unwrap();
     serde_json::from_value(set["spec"]["template"]["spec"]["containers"][0]["args"].clone()).unwrap()
 }
@@ -283,6 +347,8 @@ fn each_setting_of_the_ingress_proxy_reaches_its_program() {
         ),
         (r#""proxyProtocol": true"#, "--proxy-protocol"),
         (r#""dashboard": false"#, "--no-dashboard"),
+        (r#""dashboardAuth": "none""#, "--dashboard-auth=none"),
+        (r#""secrets": "cluster""#, "--secrets=cluster"),
         (r#""tlsMinVersion": "1.3""#, "--tls-min-version=1.3"),
         (
             r#""tlsCiphers": ["TLS_AES_128_GCM_SHA256"]"#,
@@ -308,22 +374,86 @@ fn each_setting_of_the_ingress_proxy_reaches_its_program() {
     assert!(!named("--trusted-cidrs") && !named("--tls-ciphers") && !named("--workers") && !named("--proxy-protocol"));
 }
 
-#[test]
-fn the_dashboard_can_be_left_out_alone() {
-    let of = |dashboard| {
-        let mut spec = ClusterSpec::default();
-        spec.ingress.dashboard = dashboard;
-        let objects = ingress_objects(&spec, &index(&NAMES)).unwrap();
-        let service = objects.iter().find(|o| o["kind"] == "Service").unwrap();
-        let ports = service["spec"]["ports"].as_array().unwrap().len();
-        (
-            objects.iter().filter(|o| o["kind"] == "Ingress").count(),
-            ports,
-            objects.len(),
-        )
+/// Objects of the ingress proxy, by kind and name.
+fn ingress_names(ingress: &str) -> Vec<String> {
+    let spec = ClusterSpec {
+        ingress: serde_json::from_str(ingress).unwrap(),
+        ..ClusterSpec::default()
     };
-    let ((with, ports, all), (without, fewer, others)) = (of(true), of(false));
-    assert_eq!((with, without, ports - fewer, all - others), (1, 0, 1, 1));
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let objects = ingress_objects(&spec, &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    let names = objects
+        .iter()
+        .map(|o| format!("{} {}", text(&o["kind"]), text(&o["metadata"]["name"])));
+    names.collect()
+}
+
+#[test]
+fn the_dashboard_and_its_password_can_be_left_out_alone() {
+    let all = ingress_names("{}");
+    let missing = |ingress: &str| -> Vec<String> {
+        let there = ingress_names(ingress);
+        all.iter().filter(|name| !there.contains(name)).cloned().collect()
+    };
+    let [secret, service, rule] = ["Secret", "Service", "Ingress"].map(|kind| format!("{kind} landfall-dashboard"));
+    assert_eq!(missing(r#"{"dashboard": false}"#), [secret.clone(), service, rule]);
+    assert_eq!(missing(r#"{"dashboardAuth": "none"}"#), [secret.as_str()]);
+    // Pods that mount the Secret come after it.
+    let at = |name: &str| all.iter().position(|object| object == name).unwrap();
+    assert!(at(&secret) < at("DaemonSet landfall-ingress"));
+    assert!(!standalone_ingress().unwrap().contains("kind: Secret\n"));
+}
+
+/// Whoever comes by a NodePort or a Service's address has a node's address, and nodes may read the metrics.
+#[test]
+fn the_dashboards_port_is_behind_no_address_that_hides_who_comes() {
+    let objects = ingress_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    let services: Vec<_> = objects.iter().filter(|o| o["kind"] == "Service").collect();
+    for service in &services {
+        let ports = service["spec"]["ports"].as_array().unwrap();
+        let dashboard = ports.iter().any(|port| port["targetPort"] == 8080);
+        assert_eq!(dashboard, service["spec"]["clusterIP"] == "None", "{service}");
+    }
+    assert_eq!(services.len(), 2);
+}
+
+#[test]
+fn secrets_can_be_read_when_the_spec_or_the_command_says_so() {
+    let role = "landfall-ingress-secrets";
+    let everywhere = format!("ClusterRoleBinding {role}");
+    let usual = ingress_names("{}");
+    assert!(usual.contains(&format!("ClusterRole {role}")) && !usual.contains(&everywhere));
+    assert!(ingress_names(r#"{"secrets": "cluster"}"#).contains(&everywhere));
+    let all = ingress_allow_objects(&Allowed::Everywhere);
+    assert_eq!(all[1]["kind"], "ClusterRoleBinding");
+    let one = ingress_allow_objects(&Allowed::Namespace("shop".to_owned()));
+    assert_eq!(
+        (&one[1]["metadata"]["namespace"], &one[1]["roleRef"]["name"]),
+        (&"shop".into(), &role.into())
+    );
+    let named = ingress_allow_objects(&Allowed::Named {
+        namespace: "shop".to_owned(),
+        secrets: vec!["tls".to_owned()],
+        config_maps: vec![],
+    });
+    assert_eq!(named[0]["rules"].as_array().unwrap().len(), 1);
+    assert_eq!(named[0]["rules"][0]["resourceNames"][0], "tls");
+    // Another role than that of the whole namespace: what a binding refers to cannot be changed.
+    assert_ne!(named[1]["metadata"]["name"], one[1]["metadata"]["name"]);
+}
+
+#[test]
+fn the_sample_has_tls_by_a_certificate_of_its_own_that_the_proxy_may_read() {
+    let objects = sample_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    let of = |kind: &str| objects.iter().find(|o| o["kind"] == kind).unwrap();
+    let tls = &of("Ingress")["spec"]["tls"][0];
+    assert_eq!(
+        (&tls["hosts"][0], &tls["secretName"]),
+        (&"test.nginx.com".into(), &"test.nginx.com-tls".into())
+    );
+    assert_eq!(of("Secret")["metadata"]["name"], tls["secretName"]);
+    assert_eq!(of("Role")["rules"][0]["resourceNames"][0], tls["secretName"]);
+    assert!(landfall_core::plan::objects::is_generated(of("Secret")));
 }
 
 /// The proxy stands alone, so what both sides must agree on lies in a file: its own tests read these arguments.
@@ -334,7 +464,7 @@ fn every_argument_that_the_ingress_proxy_may_get_is_written_down() {
         .join(",");
     let all = ingress_arguments(&format!(
         r#"{{"trustedCidrs": ["10.0.0.0/8", "192.0.2.1/32"], "proxyProtocol": true, "tlsMinVersion": "1.3", "tlsCiphers": [{suites}],
-            "workers": 3, "accessLog": "off", "dashboard": false}}"#
+            "workers": 3, "accessLog": "off", "dashboard": false, "dashboardAuth": "none", "secrets": "cluster"}}"#
     ));
     expect_file("../tests/fixtures/ingress-arguments.txt", &(all.join("\n") + "\n"));
 }
@@ -372,7 +502,7 @@ fn assert_lines(unit: &str, wanted: &[&str]) {
 
 #[test]
 fn services_are_up_for_systemd_when_they_say_so() {
-    for prefix in ["landfall-api-balancer", "landfall-service-route"] {
+    for prefix in ["landfall-api-balancer", "landfall-node-settings"] {
         assert_lines(&unit_text(prefix), &["Type=notify"]);
     }
 }
@@ -391,7 +521,7 @@ fn the_balancer_runs_without_rights_and_with_descriptors_for_thousands_of_connec
 
 #[test]
 fn the_route_goes_with_its_service_also_when_that_was_killed() {
-    let unit = unit_text("landfall-service-route");
+    let unit = unit_text("landfall-node-settings");
     let line = |key: &str| {
         unit.lines()
             .find_map(|l| l.strip_prefix(key))
@@ -399,7 +529,13 @@ fn the_route_goes_with_its_service_also_when_that_was_killed() {
             .to_owned()
     };
     assert_eq!(line("ExecStopPost="), format!("{} --remove", line("ExecStart=")));
-    assert_lines(&unit, &["CapabilityBoundingSet=CAP_NET_ADMIN", "NoNewPrivileges=yes"]);
+    assert_lines(
+        &unit,
+        &[
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE",
+            "NoNewPrivileges=yes",
+        ],
+    );
 }
 
 #[test]
