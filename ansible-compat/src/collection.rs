@@ -1,5 +1,5 @@
-//! The Ansible collection `landfall.cluster`, which travels inside the program: its files, and the archive that
-//! `ansible-galaxy collection install` takes.
+//! The Ansible collection `landfall.cluster`, which is embedded in the program: its files, and the archive for
+//! `ansible-galaxy collection install`.
 
 use landfall_core::name::Digest;
 use serde_json::{Value, json};
@@ -54,10 +54,10 @@ files! {
     "roles/verify/tasks/main.yml",
 }
 
-/// Makes the archive. The same program makes the same bytes.
+/// Makes the archive. The same program always makes the same bytes.
 ///
 /// # Errors
-/// None that memory can have; what tar and gzip say is handed on.
+/// tar or gzip fails, which does not happen in memory.
 pub fn archive() -> io::Result<Vec<u8>> {
     let listed = list()?;
     let manifest = manifest(&listed)?;
@@ -97,7 +97,7 @@ fn entry(name: &str, kind: &str, content: Option<&[u8]>) -> Value {
     json!({ "name": name, "ftype": kind, "chksum_type": method, "chksum_sha256": digest, "format": 1 })
 }
 
-/// `MANIFEST.json`: who the collection is, and the digest of `FILES.json`.
+/// `MANIFEST.json`: name and version of the collection, and the digest of `FILES.json`.
 fn manifest(listed: &[u8]) -> io::Result<Vec<u8>> {
     pretty(&json!({
         "collection_info": {
@@ -133,7 +133,7 @@ fn hex(content: &[u8]) -> String {
     digest.strip_prefix("sha256:").unwrap_or(&digest).to_owned()
 }
 
-/// A header that says nothing of when and by whom the archive is made.
+/// Returns a header without the time and the user of the build, so that the archive is reproducible.
 fn header(size_bytes: u64, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_size(size_bytes);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_collection_travels() {
+    fn the_archive_contains_every_file_of_the_collection() {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("collection");
         let mut there = BTreeSet::from(["LICENSE".to_owned()]);
         walk(&home, &home, &mut there);

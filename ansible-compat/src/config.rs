@@ -1,7 +1,7 @@
-//! `ansible.cfg` as Ansible finds it, and the environment variables that beat it.
+//! Reads `ansible.cfg`, where Ansible finds it, and the environment variables that override it.
 //!
-//! What it says of logins becomes [`Vars`] under names of the form `section.key`, which no variable of an inventory has;
-//! `connect` reads them below all variables.
+//! Its login settings become [`Vars`] under names of the form `section.key`, which no variable of an inventory has. In
+//! `connect` all variables override them.
 
 use crate::faults::Place;
 use crate::groups::{Var, Vars};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Keys that say how to log in.
+/// Keys of login settings.
 const LOGIN: [&str; 14] = [
     "defaults.remote_user",
     "defaults.private_key_file",
@@ -45,12 +45,12 @@ const ENVIRONMENT: [&str; 12] = [
     "ANSIBLE_PARAMIKO_PROXY_COMMAND",
 ];
 
-/// What Ansible's settings say.
+/// Ansible's settings.
 #[derive(Debug, Default)]
 pub struct Config {
     /// The file in force, if there is one.
     pub file: Option<PathBuf>,
-    /// How to log in where no variable says it.
+    /// Login settings, which variables override.
     pub login: Vars,
     /// Inventories, for a call without `-i`.
     pub inventory: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Config {
     pub ask_pass: bool,
     /// Asks for the password of sudo.
     pub ask_become_pass: bool,
-    /// What the user should know.
+    /// Notices for the user.
     pub notices: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> 
         if let Ok(Some(Entry::File(text))) = tree.entry(&path) {
             let mut config = Config::default();
             config.read(&text, &path, dir).ok()?;
-            // How ssh is tuned leads no login elsewhere.
+            // Tuning options of ssh do not change the login.
             let sets: Vec<String> = config
                 .login
                 .keys()
@@ -234,7 +234,7 @@ fn settings(text: &str) -> BTreeMap<String, String> {
     set
 }
 
-/// Takes the quotes off that enclose a whole value.
+/// Removes the quotes around a whole value.
 fn unquoted(value: &str) -> &str {
     let inner = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     inner('"').or_else(|| inner('\'')).unwrap_or(value)

@@ -1,21 +1,21 @@
-//! The variables of one host to its addresses and its login.
+//! Turns the variables of one host into its addresses and its login.
 //!
-//! Of several names for one thing the last in the list wins, as with Ansible: first what `ansible.cfg` and the command
-//! line say, then variables. What Ansible would do and the installer cannot is refused, so that nobody logs in
-//! elsewhere or as another than the inventory says.
+//! Of several names for one setting the last in the list wins, as in Ansible: first `ansible.cfg` and the command line, then
+//! variables. Settings of Ansible that the installer does not support are errors, so that it never logs in to another machine or as
+//! another user than the inventory says.
 
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
-use crate::shlex;
+use crate::ssh_args;
 use crate::template::Scope;
-use landfall_core::inventory::Connect;
+use landfall_core::inventory::{Connect, Proxy, SshSettings, Unset};
 use landfall_core::secret::Secret;
 use landfall_core::spec::parse::expand_home;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-/// Variables that change how Ansible logs in, in ways that are not taken over.
+/// Variables that change how Ansible logs in and that are not supported.
 const REFUSED: [&[&str]; 5] = [
     &["ansible_private_key", "ansible_ssh_private_key"],
     &["ansible_private_key_passphrase", "ansible_ssh_private_key_passphrase"],
@@ -23,7 +23,7 @@ const REFUSED: [&[&str]; 5] = [
     &["ansible_ssh_pkcs11_provider", "ansible_pkcs11_provider"],
     &["ansible_chroot_exe"],
 ];
-/// Where arguments for the ssh program stand.
+/// Variables with arguments for the ssh program.
 const SSH_ARGS: [&[&str]; 3] = [
     &["ssh_connection.ssh_args", "ANSIBLE_SSH_ARGS", "ansible_ssh_args"],
     &[
@@ -37,51 +37,24 @@ const SSH_ARGS: [&[&str]; 3] = [
         "ansible_ssh_extra_args",
     ],
 ];
-/// Options of ssh that tune a connection or its host key check but do not lead it elsewhere. The installer has its own
-/// rules for these: host keys are always checked.
-const HARMLESS_OPTIONS: [&str; 18] = [
-    "stricthostkeychecking",
-    "userknownhostsfile",
-    "globalknownhostsfile",
-    "updatehostkeys",
-    "loglevel",
-    "controlmaster",
-    "controlpersist",
-    "controlpath",
-    "connecttimeout",
-    "connectionattempts",
-    "serveraliveinterval",
-    "serveralivecountmax",
-    "tcpkeepalive",
-    "compression",
-    "preferredauthentications",
-    "pubkeyauthentication",
-    "passwordauthentication",
-    "identitiesonly",
-];
-/// Options that lead a login through another machine.
-const JUMPS: [&str; 2] = ["proxyjump", "proxycommand"];
-/// Where a command stands through which paramiko, Ansible's other way to log in, reaches machines.
+/// Variables with a proxy command for paramiko, Ansible's other SSH client.
 const PARAMIKO_PROXY: [&str; 3] = [
     "paramiko_connection.proxy_command",
     "ANSIBLE_PARAMIKO_PROXY_COMMAND",
     "ansible_paramiko_proxy_command",
 ];
-/// Flags of ssh that take no argument and lead nowhere else.
-const HARMLESS_FLAGS: &str = "CqvT4";
-
-/// Takes typed values out of variables, and reports wrong ones.
+/// Reads typed values from variables, and reports wrong ones.
 pub struct Reader<'a> {
     /// The variables of the host.
     pub vars: &'a Vars,
-    /// What makes out their values.
+    /// Evaluates their values.
     pub scope: &'a Scope,
     /// Where problems go.
     pub faults: &'a mut Faults,
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the variable that wins among several names. Null is as good as unset; an empty text wins too, and means that nothing is set.
+    /// Returns the variable that wins among several names. A null counts as unset. An empty text wins, and then nothing is set.
     fn var(&mut self, names: &[&str]) -> Option<(Value, &'a Place)> {
         for var in names.iter().rev().filter_map(|name| self.vars.get(*name)) {
             match self.scope.value(&var.value) {
@@ -122,7 +95,7 @@ impl<'a> Reader<'a> {
         parsed
     }
 
-    /// Reads a truth value, with all the words that Ansible takes for one.
+    /// Reads a boolean, with all the words that Ansible accepts for one.
     fn flag(&mut self, names: &[&str]) -> Option<bool> {
         let (value, place) = self.var(names)?;
         let text = match &value {
@@ -156,12 +129,7 @@ impl<'a> Reader<'a> {
                 self.faults.value(place, "is not supported yet");
             }
         }
-        if let Some((_, place)) = self.var(&PARAMIKO_PROXY) {
-            self.jump("ProxyCommand", place);
-        }
-        for args in SSH_ARGS {
-            self.ssh_args(args);
-        }
+        let proxy = self.proxy(local_user);
         let (in_host, host) = self.host(name);
         let user = self.text(&[
             "defaults.remote_user",
@@ -170,14 +138,12 @@ impl<'a> Reader<'a> {
             "ansible_user",
             "ansible_ssh_user",
         ]);
-        let user = user
-            .map(|(user, _)| user)
-            .or(in_host)
-            .unwrap_or_else(|| local_user.to_owned());
-        // The installer needs root on every node: it asks for it where Ansible would leave that to the play.
-        let become_root = self
-            .flag(&["privilege_escalation.become", "ANSIBLE_BECOME", "ansible_become"])
-            .unwrap_or(user != "root");
+        let user = user.map(|(user, _)| user).or(in_host);
+        let user_unset = user.is_none();
+        let user = user.unwrap_or_else(|| local_user.to_owned());
+        // The installer needs root on every node, so it uses sudo also when Ansible would leave that to the play.
+        let said = self.flag(&["privilege_escalation.become", "ANSIBLE_BECOME", "ansible_become"]);
+        let become_root = said.unwrap_or(user != "root");
         if become_root {
             self.privileges();
         }
@@ -194,9 +160,19 @@ impl<'a> Reader<'a> {
             "ansible_private_key_file",
             "ansible_ssh_private_key_file",
         ];
+        let port = self.parsed(&port, "port").map(NonZeroU16::get);
+        let ssh = SshSettings {
+            proxy,
+            unset: Unset {
+                user: user_unset,
+                port: port.is_none(),
+                become_root: said.is_none(),
+            },
+            ..SshSettings::default()
+        };
         Connect {
             host,
-            port: self.parsed(&port, "port").map_or(22, NonZeroU16::get),
+            port: port.unwrap_or(22),
             private_key: self.text(&key).map(|(path, _)| expand_home(&path)),
             password: self.secret(&[
                 "--ask-pass",
@@ -211,11 +187,12 @@ impl<'a> Reader<'a> {
                 "ansible_become_pass",
                 "ansible_sudo_pass",
             ]),
+            ssh,
             user,
         }
     }
 
-    /// Returns the user that stands before an `@` of the host, and the host. A user that is set otherwise wins, as with ssh.
+    /// Returns the user before an `@` in the host, and the host. A user that is set by another variable wins, as in ssh.
     fn host(&mut self, name: &str) -> (Option<String>, String) {
         let host = self.text(&["ansible_host", "ansible_ssh_host"]);
         let host = host.map_or_else(|| name.to_owned(), |(host, _)| host);
@@ -251,7 +228,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses every way to root but sudo, and what would change sudo.
+    /// Refuses every become method other than sudo, and settings that would change sudo.
     fn privileges(&mut self) {
         let only = |reader: &mut Self, names: &[&str], known: &[&str]| {
             if let Some((text, place)) = reader.text(names)
@@ -304,55 +281,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn jump(&mut self, option: &str, place: &Place) {
-        let why =
-            format!("logins through another machine ({option}) are not supported yet; run landfall on that machine");
-        self.faults.value(place, why);
-    }
-
-    /// Refuses arguments of ssh that could change where or how a login goes. Their values may hold a secret.
-    fn ssh_args(&mut self, names: &[&str]) {
-        let Some((text, place)) = self.text(names) else {
-            return;
-        };
-        let words = match shlex::split_all(&text) {
-            Ok(words) => words,
-            Err(why) => return self.faults.value(place, why),
-        };
-        let mut words = words.iter().map(String::as_str);
-        while let Some(word) = words.next() {
-            // Flags may stand in one word, `-CJ host`; what follows -o or -J may be in the same word or the next.
-            let flags = word.strip_prefix('-').unwrap_or_default();
-            let other = flags.trim_start_matches(|c| HARMLESS_FLAGS.contains(c));
-            let option = match (other.chars().next(), other.get(1..)) {
-                (None, _) if !flags.is_empty() => continue,
-                (Some('J'), Some(rest)) => {
-                    if rest.is_empty() {
-                        words.next();
-                    }
-                    "ProxyJump"
-                }
-                (Some('o'), Some("")) => words.next().unwrap_or_default(),
-                (Some('o'), Some(option)) => option,
-                (first, _) => {
-                    let shown = first.filter(char::is_ascii_alphanumeric).map(|c| format!("-{c}"));
-                    let why = format!(
-                        "the argument {} of ssh is not supported; variables such as ansible_user are",
-                        shown.unwrap_or_default()
-                    );
-                    self.faults.value(place, why);
-                    return;
-                }
+    /// Returns the jump hosts or proxy command: the first one among the arguments of ssh, as on ssh's own command line.
+    fn proxy(&mut self, local_user: &str) -> Option<Proxy> {
+        let mut proxy = None;
+        for names in SSH_ARGS {
+            let Some((text, place)) = self.text(names) else {
+                continue;
             };
-            let option = option.trim_start().split(['=', ' ']).next().unwrap_or_default();
-            let lower = option.to_ascii_lowercase();
-            let shown: String = option.chars().take_while(char::is_ascii_alphanumeric).collect();
-            if JUMPS.contains(&lower.as_str()) {
-                self.jump(&shown, place);
-            } else if !HARMLESS_OPTIONS.contains(&lower.as_str()) {
-                self.faults
-                    .value(place, format_args!("the ssh option {shown} is not supported yet"));
+            match ssh_args::parse(&text, local_user) {
+                Ok(found) => proxy = proxy.or(found),
+                Err(faults) => faults.into_iter().for_each(|why| self.faults.value(place, why)),
             }
         }
+        proxy.or_else(|| {
+            self.text(&PARAMIKO_PROXY)
+                .map(|(command, _)| ssh_args::command(&command, local_user))
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Groups and variables to what the installer wants: machines with roles, and the cluster.
+//! Turns groups and variables into the installer's input: machines with roles, and the spec of the cluster.
 
 use crate::connect::Reader;
 use crate::faults::{Faults, Place};
@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::template::Scope;
 use crate::vars::Resolver;
 use crate::vault::Keys;
-use landfall_core::inventory::{Inventory, Node, Role};
+use landfall_core::inventory::{Inventory, Node, Proxy, Role};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Problems;
 use landfall_core::spec::parse::cluster_spec;
@@ -20,15 +20,15 @@ use std::sync::Arc;
 
 /// The variable that holds fields of the cluster.
 const CLUSTER: &str = "landfall";
-/// Variables that give a node another name than the inventory's, the last one that is set wins: kubespray's, kubeasz's,
-/// our own.
+/// Variables that give a node another name than the inventory's: those of kubespray, of kubeasz, and landfall's own. The last one that is set
+/// wins.
 const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
 
-/// What holds for every machine.
+/// The context that all machines share.
 pub struct Common<'a> {
     /// The inventory, as the user knows it.
     pub file: &'a str,
-    /// Who logs in where nothing names a user.
+    /// The default login user.
     pub local_user: &'a str,
     /// Logins of `ansible.cfg`, the environment and flags, under names that no variable has.
     pub defaults: &'a Vars,
@@ -94,16 +94,52 @@ pub fn desired(
         hosts.extend(node.as_ref().map(|node| (host.to_owned(), node.name.clone())));
         inventory.nodes.extend(node);
     }
+    through_bastion(&roles, &hosts, &mut inventory, groups, vars, common, faults);
     let spec = spec(cluster, settings, faults);
     let desired = Desired { spec, inventory };
     let mut problems = Problems::new(common.file);
-    // That there is no control plane is told already, with the groups that there are.
+    // The missing control plane is reported already, with the groups of the inventory.
     if !roles.control_planes.is_empty() {
         validate::validate(&desired, &mut problems);
     }
     faults.take(problems);
     odd_members(&roles, faults);
     Found { desired, hosts }
+}
+
+/// Makes the first machine of the group bastion the jump host of all machines, as kubespray does, except of those with a proxy of their own.
+fn through_bastion(
+    roles: &Roles,
+    hosts: &[(String, NodeName)],
+    inventory: &mut Inventory,
+    groups: &Groups,
+    vars: &mut Resolver<'_>,
+    common: &Common<'_>,
+    faults: &mut Faults,
+) {
+    let Some((bastion, others)) = roles.bastions.split_first() else {
+        return;
+    };
+    if !others.is_empty() {
+        faults.notice(format_args!(
+            "of the group bastion the first is the jump host, {bastion}; kubespray has one too"
+        ));
+    }
+    let mut seen = common.defaults.clone();
+    seen.extend(vars.of(bastion, faults));
+    let scope = scope(bastion, groups, &seen, vars, common);
+    let reader = &mut Reader {
+        vars: &seen,
+        scope: &scope,
+        faults,
+    };
+    let hop = reader.connect(bastion, common.local_user);
+    for node in &mut inventory.nodes {
+        let itself = hosts.iter().any(|(host, name)| host == bastion && *name == node.name);
+        if !itself && node.connect.ssh.proxy.is_none() {
+            node.connect.ssh.proxy = Some(Proxy::Jump(vec![hop.clone()]));
+        }
+    }
 }
 
 fn machines(roles: &Roles) -> impl Iterator<Item = (&str, Role)> {
@@ -114,7 +150,7 @@ fn machines(roles: &Roles) -> impl Iterator<Item = (&str, Role)> {
         .chain(roles.outside.iter().map(|h| (h.as_str(), Role::Outside)))
 }
 
-/// Says which control planes could be the ones, where their number is even.
+/// Suggests which control planes to keep when their number is even.
 fn odd_members(roles: &Roles, faults: &mut Faults) {
     let named = &roles.control_planes;
     if named.is_empty() || [1, 3, 5].contains(&named.len()) {
@@ -144,7 +180,7 @@ fn odd_members(roles: &Roles, faults: &mut Faults) {
     }
 }
 
-/// Collects what a host's expressions can name: its variables, and what Ansible adds to them.
+/// Collects the variables that a host's expressions can name: its own, and those that Ansible adds.
 fn scope(host: &str, groups: &Groups, vars: &Vars, resolver: &Resolver<'_>, common: &Common<'_>) -> Scope {
     let file = groups.host(host).map_or("", |h| &*h.place.file);
     let absolute = |path: &Path| normal(&common.cwd.join(path));
@@ -210,7 +246,7 @@ fn one_cluster(kept: &mut Option<(Var, Value)>, var: &Var, scope: &Scope, faults
     }
 }
 
-/// Makes out the fields of the cluster variable, each for itself.
+/// Evaluates the fields of the cluster variable, each by itself.
 fn made_out(var: &Var, scope: &Scope, faults: &mut Faults) -> Value {
     let Value::Object(map) = &var.value else {
         return scope.value(&var.value).unwrap_or(Value::Null);

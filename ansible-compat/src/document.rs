@@ -1,6 +1,6 @@
-//! YAML text to a JSON value as Ansible's loader reads it: YAML 1.1 scalars, merge keys, anchors, `!vault`, `!unsafe`.
+//! Parses YAML to a JSON value like Ansible's loader: YAML 1.1 scalars, merge keys, anchors, `!vault`, `!unsafe`.
 //!
-//! Of a key that stands twice the last wins, as with PyYAML, and the line is told. Aliases are expanded up to a bound.
+//! Of equal keys in a mapping the last wins, as in PyYAML, and the line is reported. Aliases are expanded up to a bound.
 
 use crate::scalar;
 use crate::yaml::{UNSAFE, VAULT};
@@ -14,12 +14,12 @@ const MAX_VALUES: usize = 1_000_000;
 /// Mappings and lists within each other, at most; it only guards the stack.
 const MAX_DEPTH: usize = 128;
 
-/// A document and what was odd in it.
+/// A document and its duplicate keys.
 #[derive(Debug)]
 pub struct Document {
     /// The value; an empty text is null.
     pub value: Value,
-    /// Keys that stand twice in a mapping, with the line of the later one.
+    /// Duplicate keys of mappings, with the line of the later one.
     pub doubled: Vec<(String, usize)>,
 }
 
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_document_is_refused() {
+    fn several_documents_or_none_are_refused() {
         for (text, wanted) in [
             ("a: [", "line"),
             ("a: 1\n---\nb: 2\n", "more than one document"),

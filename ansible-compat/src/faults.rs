@@ -1,10 +1,10 @@
-//! Problems and notices of one inventory, which may stand in several files, and the places they stand at.
+//! Collects the problems and notices of one inventory, with their places. An inventory may have several files.
 
 use landfall_core::explain::Diagnosis;
 use landfall_core::spec::Problems;
 use std::rc::Rc;
 
-/// Where something stands: a file, and a line or a path of keys in it.
+/// A place in an inventory: a file, and a line or a path of keys in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The file, as the user knows it.
@@ -52,7 +52,7 @@ impl Faults {
         }
     }
 
-    /// Adds what the user should know but need not change. It must not repeat a value that may be secret.
+    /// Adds a notice, which the user should know and need not act on. It must not repeat a value that may be secret.
     pub fn notice(&mut self, text: impl std::fmt::Display) {
         let text = text.to_string();
         if !self.notices.contains(&text) {
@@ -65,12 +65,12 @@ impl Faults {
         &mut self.found
     }
 
-    /// Hands out all notices.
+    /// Returns all notices.
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Hands out all problems.
+    /// Returns all problems.
     pub fn into_list(self) -> Vec<Diagnosis> {
         self.found
     }

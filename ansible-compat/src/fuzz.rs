@@ -1,4 +1,4 @@
-//! Everything that people write into inventories, fed with mutated corpora. How, is in `tests/fuzz/harness.rs`.
+//! Fuzzes the parsers of everything in inventories with mutated corpora. `tests/fuzz/harness.rs` describes how.
 
 use crate::faults::Place;
 use crate::groups::Groups;

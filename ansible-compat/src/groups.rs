@@ -1,8 +1,8 @@
-//! The groups and hosts of an inventory, with Ansible's rules for who belongs to whom and in which order.
+//! The groups and hosts of an inventory, with Ansible's rules for membership and order.
 //!
-//! `all` and `ungrouped` exist from the start. Files are read into it one after the other; [`Groups::finish`] then does
-//! what Ansible does at the end: groups without a parent go below `all`, hosts without a group into `ungrouped`, and
-//! depths are computed. Groups form a DAG: [`Groups::add_child`] refuses a loop, so that depths exist.
+//! `all` and `ungrouped` exist from the start. Files are read one after the other; [`Groups::finish`] then does the same as
+//! Ansible: groups without a parent become children of `all`, hosts without a group members of `ungrouped`, and depths are
+//! computed. Groups form a DAG: [`Groups::add_child`] refuses a loop, so that depths exist.
 
 use crate::faults::Place;
 use serde_json::Value;
@@ -64,7 +64,7 @@ struct Index {
     /// Groups that a host is in by itself.
     direct: BTreeMap<String, Vec<String>>,
     parents: BTreeMap<String, Vec<String>>,
-    /// Longest way down from `all`.
+    /// Length of the longest path from `all`.
     depth: BTreeMap<String, usize>,
 }
 
@@ -120,7 +120,7 @@ impl Groups {
         self.groups.get(name).map(|g| &g.vars)
     }
 
-    /// Adds a host to a group and returns its variables. A port sticks to a host that is new.
+    /// Adds a host to a group and returns its variables. A port is set only for a new host.
     pub fn add_host(&mut self, group: &str, name: &str, port: Option<u16>, place: &Place) -> &mut Vars {
         let members = &mut self.group_mut(group).hosts;
         if !members.iter().any(|m| m == name) {
@@ -155,7 +155,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Ends the reading: nothing is without a group, and depths are known. To be called again after a change.
+    /// Puts groups without a parent below `all` and hosts without a group into `ungrouped`, and computes depths. Must be called again after a
+    /// change.
     pub fn finish(&mut self) {
         self.index = Index::default();
         for name in &self.group_order {
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_sticks_to_a_new_host_only() {
+    fn a_port_is_set_for_a_new_host_only() {
         let mut groups = Groups::new();
         assert!(
             groups

@@ -1,7 +1,7 @@
 //! Reads an inventory in Ansible's INI form: sections of hosts, of children and of variables.
 //!
-//! Wrong lines are reported and passed over, so that one reading finds them all. Messages name the line and never
-//! repeat it: a password with a blank in it must not end up on the screen.
+//! Wrong lines are reported and skipped, so that all are found at once. Messages give the number of the line and never
+//! its text, because a line may hold a password.
 
 use crate::faults::{Faults, Place};
 use crate::groups::{Groups, UNGROUPED, Var};
@@ -9,7 +9,7 @@ use crate::{literal, range, shlex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// What the lines of a section are.
+/// The kind of a section's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Hosts,
@@ -44,7 +44,7 @@ pub fn parse(text: &str, file: &Rc<str>, groups: &mut Groups, faults: &mut Fault
             Some((group, Kind::Hosts)) => reader.host(group, line, &place),
             Some((group, Kind::Children)) => reader.child(group, line, &place),
             Some((group, Kind::Vars)) => reader.var(group, line, &place),
-            // The header was wrong and is reported; what its lines are is not known.
+            // The wrong header is reported already, and the kind of its lines is unknown.
             None => {}
         }
     }

@@ -1,7 +1,7 @@
-//! Reads Ansible inventories as Ansible does, with the files beside them, to what the installer wants.
+//! Reads Ansible inventories like Ansible, with the files beside them, and makes the installer's input from them.
 //!
-//! The entry point is [`read`]; [`listing`] prints what `ansible-inventory` prints. All problems of all files are
-//! reported at once, and no secret is repeated in one. Only [`tree::Disk`] touches files; everything else is pure over
+//! The entry point is [`read`]; [`listing`] prints the same as `ansible-inventory`. All problems of all files are
+//! reported together, and none contains a secret. Only [`tree::Disk`] reads files; everything else is pure over
 //! [`tree::FileTree`] and [`Environment`]. The README names the limits.
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod scalar;
 mod settings;
 mod shlex;
 mod sources;
+mod ssh_args;
 mod template;
 pub mod tree;
 mod vars;
@@ -44,22 +45,22 @@ use std::sync::Arc;
 use tree::{Entry, FileTree};
 pub use vault::Keys;
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Default)]
 pub struct Request {
     /// Values of `-i`.
     pub sources: Vec<String>,
     /// Directory of the playbook, whose `group_vars/` and `host_vars/` count too.
     pub playbook_dir: Option<PathBuf>,
-    /// Which groups are what.
+    /// The roles of groups.
     pub role_options: RoleOptions,
-    /// Login user where no variable names one.
+    /// Default login user.
     pub user: Option<String>,
-    /// Private key where no variable names one.
+    /// Default private key.
     pub private_key: Option<String>,
-    /// Login password where no variable holds one.
+    /// Default login password.
     pub password: Option<Secret>,
-    /// Password for sudo where no variable holds one.
+    /// Default password for sudo.
     pub become_password: Option<Secret>,
     /// Values of `-e`: `key=value …`, a mapping of YAML or JSON, or `@FILE`.
     pub extra_vars: Vec<String>,
@@ -69,7 +70,7 @@ pub struct Request {
     pub limit: Option<String>,
 }
 
-/// What the process brings along.
+/// The environment of the process.
 #[derive(Default)]
 pub struct Environment {
     /// Environment variables.
@@ -78,18 +79,18 @@ pub struct Environment {
     pub cwd: PathBuf,
 }
 
-/// What was understood.
+/// The result of reading an inventory.
 #[derive(Debug)]
 pub struct Understood {
     /// The cluster and its machines.
     pub desired: Desired,
-    /// What the user should know: machines without a role, variables that are not followed.
+    /// Notices for the user: machines without a role, variables that are not supported.
     pub notices: Vec<String>,
     /// The machines that `--limit` chooses, when it is given.
     pub limit: Option<BTreeSet<NodeName>>,
 }
 
-/// An inventory that is read whole.
+/// An inventory with all its variables.
 struct Loaded {
     groups: Groups,
     around: vars::Around,
@@ -117,7 +118,7 @@ fn load(request: &Request, tree: &dyn FileTree, faults: &mut Faults) -> Loaded {
     Loaded { groups, around }
 }
 
-/// Reads an inventory. Who logs in where nothing names a user is the local user, as with Ansible.
+/// Reads an inventory. The default login user is the local user, as in Ansible.
 ///
 /// # Errors
 /// All problems that were found.
@@ -147,7 +148,7 @@ pub fn read(
     let broken = !faults.found().is_empty() && loaded.groups.hosts().next().is_none();
     let mut resolver = vars::Resolver::new(&loaded.groups, tree, &loaded.around, &request.keys);
     let role_options = request.role_options.clone();
-    // Where no machine could be read at all, what follows from that is not worth words.
+    // When no machine could be read, the problems that follow from that are left out.
     let desired =
         (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, role_options, &common, &mut faults));
     overlooked(request, config, cwd, tree, &loaded, &mut faults);
@@ -288,7 +289,7 @@ fn extra_vars(values: &[String], tree: &dyn FileTree, faults: &mut Faults) -> Va
     vars
 }
 
-/// Refuses to go on where a file that Ansible reads from another directory would change a login.
+/// Refuses an inventory when a file that Ansible would read from another directory changes a login.
 fn overlooked(
     request: &Request,
     config: &config::Config,

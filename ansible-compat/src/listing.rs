@@ -1,4 +1,4 @@
-//! What `ansible-inventory` prints: `--list`, `--list --export`, `--yaml`, `--host`, `--graph`.
+//! Makes the output of `ansible-inventory`: `--list`, `--list --export`, `--yaml`, `--host`, `--graph`.
 //!
 //! The shapes are those of `ansible/cli/inventory.py` of 2.19. Values are printed as they are set: expressions are not
 //! evaluated, inline vaults stay encrypted, and passwords are shown.
@@ -23,7 +23,7 @@ const INTERNAL: [&str; 28] = [
     "inventory_hostname", "inventory_hostname_short", "groups", "group_names", "omit", "playbook_dir",
 ];
 
-/// Which variables are printed where.
+/// Where variables are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Export {
     /// All variables of a host with the host.
@@ -40,7 +40,7 @@ pub struct Listing<'a> {
     faults: Faults,
 }
 
-/// Reads an inventory and hands it to `print`.
+/// Reads an inventory and passes it to `print`.
 ///
 /// # Errors
 /// All problems that were found.
@@ -71,7 +71,7 @@ pub fn with<T>(
 }
 
 impl Listing<'_> {
-    /// Returns the hosts that a pattern of `--limit` means.
+    /// Returns the hosts that a pattern of `--limit` matches.
     ///
     /// # Errors
     /// A part of the pattern matches nothing, or is none.

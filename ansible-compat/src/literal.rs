@@ -1,4 +1,4 @@
-//! Values of INI inventories: what Python's `ast.literal_eval` accepts has its type, all else is text.
+//! Parses values of INI inventories: a text that Python's `ast.literal_eval` accepts gets its type, every other text stays text.
 //!
 //! `8080` is a number, `True` a boolean, `{'a': [1]}` a mapping; `yes`, `10.0.0.1` and `010` are text. Tuples and
 //! sets become lists. Complex numbers, `set()`, `...` and `\N{…}` are left as text: no variable that is used here has them.
@@ -273,7 +273,7 @@ fn number(text: &str, sign: &str) -> Option<Value> {
         if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
             return None;
         }
-        // Larger numbers stay the digits they are: they can only be text of ours.
+        // Larger numbers stay text, because no setting of landfall is such a number.
         let text = format!("{sign}{digits}");
         return Some(text.parse::<i64>().map_or(Value::String(text), Value::from));
     }
@@ -285,7 +285,7 @@ fn number(text: &str, sign: &str) -> Option<Value> {
     Number::from_f64(float).map(Value::Number)
 }
 
-/// Takes the underscores out; each must stand between two digits.
+/// Removes the underscores; each must be between two digits.
 fn plain(digits: &str) -> Option<String> {
     let bytes = digits.as_bytes();
     let good = bytes.iter().enumerate().all(|(i, b)| {

@@ -1,8 +1,8 @@
-//! Patterns of hosts, as `--limit` takes them: which hosts of an inventory are meant.
+//! Evaluates the host patterns of `--limit`.
 //!
 //! `a,b` or `a:b` joins, `!a` leaves out, `&a` keeps what is also in it; a part is a host, a group, a glob, `~` with a regular
 //! expression, or `@FILE` with a pattern in each line. `group[0]` and `group[1:3]` choose from a group by place.
-//! One thing is an error here that Ansible only warns of: a part that matches nothing.
+//! A part that matches nothing is an error here; Ansible only warns.
 
 use crate::groups::{ALL, Groups};
 use crate::tree::{Entry, FileTree};
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-/// Returns the hosts that a pattern means.
+/// Returns the hosts that a pattern matches.
 ///
 /// # Errors
 /// A file cannot be read, a regular expression is none, or a part matches nothing; the text says which part.
@@ -108,7 +108,7 @@ fn one(groups: &Groups, part: &str) -> Result<Vec<String>, String> {
 /// Places of a subscript: the first and, of a range, the last, where `None` is the end.
 type Places = (i64, Option<Option<i64>>);
 
-/// Takes `[n]`, `[n:]` or `[n:m]` off the end of a part.
+/// Removes `[n]`, `[n:]` or `[n:m]` from the end of a part.
 fn subscript(part: &str) -> (&str, Option<Places>) {
     let plain = (part, None);
     let Some((name, places)) = part.strip_suffix(']').and_then(|p| p.rsplit_once('[')) else {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_mean_what_they_mean_for_ansible() {
+    fn patterns_match_the_same_hosts_as_in_ansible() {
         for (pattern, wanted) in [
             ("all", "cp-1 cp-2 cp-3 w-1 w-2"),
             ("w-1", "w-1"),

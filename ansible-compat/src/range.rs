@@ -1,9 +1,9 @@
 //! Host patterns: a name with an optional port, where `[1:5]`, `[01:10:2]` and `[a:c]` stand for several names.
 //!
-//! Two slips are errors here that Ansible lets pass: a range that ends before it begins (no host at all there), and a
-//! word after the colon that is no port. And `[1:3]:22` is three names with a port; Ansible takes it for `1` at port 3.
+//! Two mistakes are errors here that Ansible accepts: a range that ends before it begins, which gives no host in Ansible, and a
+//! word after the colon that is no port. `[1:3]:22` is three names with a port here; Ansible reads it as `1` at port 3.
 
-/// More names than this in one pattern are refused: it is a slip of the pen, not a cluster.
+/// Most names of one pattern: more are a typing mistake, because no cluster is so large.
 const MAX_NAMES: usize = 10_000;
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -26,7 +26,7 @@ pub enum PatternError {
     TooMany,
     /// What follows the colon is no port.
     Port,
-    /// Nothing is left for a name.
+    /// The name is empty.
     Empty,
 }
 

@@ -1,14 +1,14 @@
-//! Which group makes which machine: one table of the names that projects use, and the user's own names.
+//! The roles of machines by their groups: a table of the names that projects use, and the user's own names.
 //!
-//! Nothing is left out in silence. A machine without a role is an error beside machines with one, unless its group is
-//! known as something else or the inventory says to ignore it.
+//! A machine without a role is an error, unless its group is known to be no part of a cluster or the inventory says to ignore
+//! it.
 
 use crate::faults::{Faults, Place};
 use crate::groups::{ALL, Groups, UNGROUPED};
 use landfall_core::explain::{Code, Diagnosis};
 use serde_json::Value;
 
-/// What a group is for.
+/// The role of a group's machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     ControlPlane,
@@ -16,7 +16,7 @@ enum Part {
     Outside,
     Etcd,
     Bastion,
-    /// Known, and no part of a cluster.
+    /// A known group that is no part of a cluster.
     Else,
 }
 
@@ -86,14 +86,14 @@ const NAMES: &[(Part, &[&str], &[&str])] = &[
 /// Groups of workers that are never a name for the whole cluster: their members run workloads, whoever they are.
 const PLAIN_WORKERS: [&str; 4] = ["kube_node", "kube-node", "workers", "worker"];
 
-/// What the user says about groups: flags, and `landfall.groups` and `landfall.ignore`.
+/// The user's settings about groups: flags, and `landfall.groups` and `landfall.ignore`.
 #[derive(Debug, Default, Clone)]
 pub struct RoleOptions {
     /// Groups of control planes, besides the known ones.
     pub control_plane: Vec<String>,
     /// Groups of workers, besides the known ones.
     pub worker: Vec<String>,
-    /// Groups of machines that look from outside, besides the known one.
+    /// Groups of machines outside the cluster, besides the known one.
     pub outside: Vec<String>,
     /// Groups and hosts that are no part of the cluster.
     pub ignore: Vec<String>,
@@ -155,7 +155,7 @@ fn names(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Who is what; each list in Ansible's order.
+/// The machines by role; each list in Ansible's order.
 #[derive(Debug, Default)]
 pub struct Roles {
     /// Control planes.
@@ -166,6 +166,8 @@ pub struct Roles {
     pub outside: Vec<String>,
     /// Members of groups for etcd.
     pub etcd: Vec<String>,
+    /// Members of groups for jump hosts: all other machines are reached through the first.
+    pub bastions: Vec<String>,
 }
 
 impl Roles {
@@ -177,7 +179,7 @@ impl Roles {
     }
 }
 
-/// Makes the roles of all machines, and reports those that have none.
+/// Determines the roles of all machines, and reports those that have none.
 pub fn assign(groups: &Groups, role_options: &RoleOptions, file: &str, faults: &mut Faults) -> Roles {
     let place = Place::new(&file.into(), "groups");
     for name in [&role_options.control_plane, &role_options.worker, &role_options.outside]
@@ -196,13 +198,14 @@ pub fn assign(groups: &Groups, role_options: &RoleOptions, file: &str, faults: &
         workers: members(groups, role_options, Part::Worker),
         outside: members(groups, role_options, Part::Outside),
         etcd: members(groups, role_options, Part::Etcd),
+        bastions: members(groups, role_options, Part::Bastion),
     };
     by_name(&mut roles, groups, role_options, &place, faults);
     if roles.control_planes.is_empty() {
         no_control_plane(groups, file, faults);
         return roles;
     }
-    etcd_elsewhere(&roles, role_options, groups, faults);
+    etcd_elsewhere(&roles, faults);
     left_out(&roles, groups, role_options, faults);
     roles
 }
@@ -301,9 +304,8 @@ fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
     faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
 }
 
-/// etcd runs on the control planes: machines for etcd alone are refused, other differences told.
-fn etcd_elsewhere(roles: &Roles, role_options: &RoleOptions, groups: &Groups, faults: &mut Faults) {
-    let bastions = members(groups, role_options, Part::Bastion);
+/// etcd runs on the control planes, so machines for etcd alone are an error; other differences are a notice.
+fn etcd_elsewhere(roles: &Roles, faults: &mut Faults) {
     let alone: Vec<&str> = roles
         .etcd
         .iter()
@@ -332,19 +334,10 @@ fn etcd_elsewhere(roles: &Roles, role_options: &RoleOptions, groups: &Groups, fa
             roles.control_planes.join(", ")
         ));
     }
-    if !bastions.is_empty() {
-        let what = format!(
-            "the group bastion ({}) is a jump host for all other machines, and logins through one are not supported yet",
-            bastions.join(", ")
-        );
-        let next = "if the machines can be reached without it, say so: landfall: {ignore: [bastion]}";
-        faults.push(Diagnosis::new(Code::SpecTopology, what).next(next));
-    }
 }
 
-/// Every machine without a role is named.
+/// Reports every machine without a role.
 fn left_out(roles: &Roles, groups: &Groups, role_options: &RoleOptions, faults: &mut Faults) {
-    let bastions = members(groups, role_options, Part::Bastion);
     let elsewhere = known(groups, Part::Else);
     for (host, found) in groups.hosts() {
         let mine = groups.groups_of(host);
@@ -353,7 +346,7 @@ fn left_out(roles: &Roles, groups: &Groups, role_options: &RoleOptions, faults: 
             .ignore
             .iter()
             .any(|i| i == host || named.contains(&i.as_str()));
-        let told = roles.etcd.iter().chain(&bastions).any(|h| h == host);
+        let told = roles.etcd.iter().chain(&roles.bastions).any(|h| h == host);
         if roles.has(host) || ignored || told {
             continue;
         }
@@ -424,7 +417,7 @@ mod tests {
     use super::*;
     use crate::ini;
 
-    /// Returns the roles and all that was said.
+    /// Returns the roles and all messages.
     fn roles(text: &str, role_options: &RoleOptions) -> (String, String) {
         let mut faults = Faults::default();
         let mut groups = Groups::new();
@@ -456,7 +449,7 @@ mod tests {
                     Part::Worker => assert!(has(right), "{name}: {found}"),
                     Part::Outside => assert_eq!(said, "", "{name}"),
                     Part::Etcd => assert!(said.contains("machines of its own (x)"), "{name}: {said}"),
-                    Part::Bastion => assert!(said.contains("jump host"), "{name}: {said}"),
+                    Part::Bastion => assert_eq!(said, "", "{name}"),
                     Part::Else => assert!(said.contains("x") && said.contains("no part of"), "{name}: {said}"),
                 }
             }

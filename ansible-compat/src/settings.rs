@@ -1,6 +1,6 @@
-//! Variables of other projects that say what the cluster is: taken over, or named with what to do instead.
+//! Variables of other projects that configure the cluster. They are either used, or reported with what to do instead.
 //!
-//! Networks are taken over. Of the rest, what equals landfall's own is passed over, and all else is told in one block.
+//! Networks are used. Of the others, values that equal landfall's own are ignored, and the rest are reported in one notice.
 
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
@@ -8,7 +8,7 @@ use crate::template::Scope;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Variables that are taken over, with the field of `cluster.yaml`.
+/// Variables that are used, with the field of `cluster.yaml`.
 #[rustfmt::skip]
 const MAPPED: &[(&str, &[&str])] = &[
     (
@@ -36,7 +36,7 @@ const MAPPED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Variables that are not taken over: names, values that equal landfall's own, and what to do.
+/// Variables that are not used: names, values that equal landfall's own, and what to do.
 #[rustfmt::skip]
 const TOLD: &[(&[&str], &[&str], &str)] = &[
     (
@@ -158,7 +158,7 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
     ),
 ];
 
-/// Says whether a variable is taken over.
+/// Says whether a variable is used.
 pub fn is_mapped(name: &str) -> bool {
     MAPPED.iter().any(|(_, names)| names.contains(&name))
 }
@@ -212,7 +212,7 @@ impl Settings {
         }
     }
 
-    /// Returns what is taken over, and tells the rest. Fields in `set` are the user's own and win.
+    /// Returns the values that are used, and reports the others. Fields in `set` are the user's own and win.
     pub fn finish(self, set: &dyn Fn(&str) -> bool, faults: &mut Faults) -> Vec<(&'static str, Value, Place)> {
         if !self.told.is_empty() {
             let lines = self
@@ -239,7 +239,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A list of one thing is that thing, as rke2 takes it.
+/// Returns the only element of a list of one, as rke2 does.
 fn single(value: Value) -> Value {
     match value {
         Value::Array(mut items) if items.len() == 1 => items.remove(0),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_taken_over_told_or_passed_over() {
+    fn settings_are_used_reported_or_ignored() {
         for (_, names) in MAPPED.iter().take(2) {
             for name in *names {
                 let (mapped, told) = look(&format!("{name}: 10.1.0.0/16"));

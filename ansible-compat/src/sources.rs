@@ -1,6 +1,6 @@
-//! Reads inventory sources as Ansible tries them: lists of hosts, directories, and files as YAML, then as INI.
+//! Reads inventory sources in the order in which Ansible tries them: lists of hosts, directories, and files as YAML, then as INI.
 //!
-//! What would have to be run (scripts, plugins) is named and refused.
+//! Sources that would have to be run (scripts, plugins) are errors.
 
 use crate::faults::{Faults, Place};
 use crate::groups::{Groups, UNGROUPED};
@@ -23,11 +23,11 @@ const IGNORED_NAMES: [&str; 3] = ["host_vars", "group_vars", "vars_plugins"];
 pub struct Sources<'a> {
     /// The files.
     pub tree: &'a dyn FileTree,
-    /// What opens vaults.
+    /// The keys of vaults.
     pub keys: &'a Keys,
     /// Where problems go.
     pub faults: &'a mut Faults,
-    /// What is read so far.
+    /// The groups that were read so far.
     pub groups: Groups,
     /// Directories of the sources, where variable files are looked for.
     pub dirs: Vec<PathBuf>,
@@ -126,7 +126,7 @@ impl Sources<'_> {
                     }
                     yaml::groups(&map, &file, &mut self.groups, self.faults);
                 }
-                // Ansible reads what is no mapping as INI.
+                // Ansible reads a document that is no mapping as INI.
                 _ => ini::parse(&text, &file, &mut self.groups, self.faults),
             },
             Some(Err(why)) if !looks_like_ini(&text) => {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn unreadable_sources_are_refused() {
         for (text, path, wanted) in [
             ("#!/bin/sh\n", "h", "script"),
             ("", "h.toml", "TOML"),

@@ -1,7 +1,7 @@
-//! Makes out the value of a variable: Jinja expressions, encrypted values, and variables that name others.
+//! Evaluates variables: Jinja expressions, encrypted values, and references to other variables.
 //!
-//! A [`Scope`] is what one host sees. Values are made out when they are used, so what nothing uses may hold anything.
-//! `minijinja` evaluates; of lookups only `env` is known, and nothing is ever run. No message repeats a value.
+//! A [`Scope`] holds the variables of one host. Values are evaluated when they are used, so an unused variable may hold anything.
+//! `minijinja` evaluates. The only lookup is `env`, and nothing is ever run. No message repeats a value.
 
 use crate::vault::Keys;
 use crate::yaml::{UNSAFE, VAULT};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Variables that name each other, at most so many in a row.
+/// Most references from one variable to the next.
 const MAX_DEPTH: usize = 20;
 /// Filters that collections name in full.
 const PREFIXES: [&str; 4] = [

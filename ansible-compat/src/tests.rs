@@ -5,6 +5,7 @@ use crate::tree::{Disk, Files};
 use crate::{Environment, Request, Understood, config::Config, read};
 use landfall_core::explain::Code;
 use landfall_core::explain::Diagnosis;
+use landfall_core::inventory::Proxy;
 use landfall_core::inventory::{Node, Role};
 use landfall_core::spec::{Desired, Profile, parse::expand_home};
 use std::collections::BTreeMap;
@@ -250,12 +251,13 @@ fn what_ansible_could_do_and_landfall_cannot_is_refused() {
         ("ansible_become=hush", "line 2, ansible_become: must be true or false"),
         ("ansible_ssh_private_key=hush", "line 2, ansible_ssh_private_key"),
         (
-            "ansible_ssh_common_args='-o ProxyCommand=\"ssh -W %h:%p hush\"'",
-            "logins through another machine (ProxyCommand)",
+            "ansible_ssh_extra_args='-J hush,'",
+            "the value of ProxyJump is not understood",
         ),
+        ("ansible_ssh_extra_args='-w hush'", "the argument -w of ssh"),
         (
-            "ansible_ssh_extra_args='-J hush'",
-            "logins through another machine (ProxyJump)",
+            "ansible_ssh_extra_args='-o PermitLocalCommand=hush'",
+            "the ssh option PermitLocalCommand",
         ),
         (
             "ansible_password='{{ nosuch }}'",
@@ -286,27 +288,42 @@ fn what_ansible_could_do_and_landfall_cannot_is_refused() {
     assert!(!problems.contains("hush"));
 }
 
-/// Every way to write a jump host for ssh.
-const JUMPS: [(&str, &str); 12] = [
-    ("-J hush", "ProxyJump"),
-    ("-Jhush", "ProxyJump"),
-    ("-CJ hush", "ProxyJump"),
-    ("-q -4Jhush -v", "ProxyJump"),
-    ("-o ProxyJump=hush", "ProxyJump"),
-    ("-oProxyJump=hush", "ProxyJump"),
-    ("-Co ProxyJump=hush", "ProxyJump"),
-    ("-C -o \"proxyjump hush\"", "proxyjump"),
-    ("-o ProxyCommand=\"ssh -W %h:%p -q hush\"", "ProxyCommand"),
-    ("-o \"ProxyCommand ssh -W %h:%p hush\"", "ProxyCommand"),
-    ("-o proxycommand=\"nc -X 5 -x hush %h %p\"", "proxycommand"),
-    ("-o ControlMaster=auto -o \"ProxyCommand=ssh hush\"", "ProxyCommand"),
+/// Every way to write a jump host for ssh, and what it means.
+const JUMPS: [(&str, &str); 13] = [
+    ("-J b", "me@b:22"),
+    ("-Jops@b:3", "ops@b:3"),
+    ("-CJ b,c", "me@b:22,me@c:22"),
+    ("-q -4Jb -v", "me@b:22"),
+    ("-o ProxyJump=b -J other", "me@b:22"),
+    ("-oProxyJump=b", "me@b:22"),
+    ("-Co ProxyJump=b", "me@b:22"),
+    ("-C -o \"proxyjump b\"", "me@b:22"),
+    ("-o ProxyCommand=\"ssh -W %h:%p -q b\"", "me@b:22"),
+    (
+        "-o \"ProxyCommand ssh -p 5 -W %h:%p ops@b -o StrictHostKeyChecking=no\"",
+        "ops@b:5",
+    ),
+    ("-o proxycommand=\"nc -X 5 -x b %h %p\"", "nc -X 5 -x b %h %p"),
+    (
+        "-o ControlMaster=auto -o \"ProxyCommand=ssh b nc %h %p\"",
+        "ssh b nc %h %p",
+    ),
+    ("-o ProxyCommand=none", "none"),
 ];
 
+/// The way to the first machine, as text.
+fn way(read: Result<Understood, Vec<Diagnosis>>) -> String {
+    let connect = read.unwrap().desired.inventory.nodes.remove(0).connect;
+    match &connect.ssh.proxy {
+        Some(Proxy::Command(command)) => command.clone(),
+        _ => connect.render_jump().unwrap_or_default(),
+    }
+}
+
 #[test]
-fn jump_hosts_are_refused_by_name_wherever_they_stand() {
-    let told = |problems: Vec<Diagnosis>| problems.iter().map(|d| d.what.clone()).collect::<Vec<_>>().join("\n");
+fn jump_hosts_are_taken_wherever_they_stand() {
     let host = "[masters]\ncp\n";
-    for (args, option) in JUMPS {
+    for (args, wanted) in JUMPS {
         let mut places = vec![];
         for variable in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
             let yaml = serde_json::json!({ variable: args }).to_string();
@@ -336,10 +353,7 @@ fn jump_hosts_are_refused_by_name_wherever_they_stand() {
             places.push((name, read(&request("h"), &config, &environment(), &tree_without(host))));
         }
         for (place, read) in places {
-            let problems = told(read.unwrap_err());
-            let wanted = format!("logins through another machine ({option}) are not supported yet");
-            assert!(problems.contains(&wanted), "{place}: {args}: {problems}");
-            assert!(!problems.contains("hush"), "{place}: {problems}");
+            assert_eq!(way(read), wanted, "{place}: {args}");
         }
     }
 }
@@ -349,32 +363,34 @@ fn tree_without(host: &str) -> Files {
 }
 
 #[test]
-fn jump_hosts_of_paramiko_of_kubespray_and_in_expressions_are_refused_by_name() {
-    let told = |read: Result<Understood, Vec<Diagnosis>>| format!("{:?}", read.unwrap_err());
-    for (what, inventory) in [
+fn jump_hosts_of_paramiko_of_kubespray_and_in_expressions_are_taken() {
+    for (wanted, inventory) in [
         (
-            "ProxyCommand",
-            "[masters]\ncp ansible_connection=paramiko ansible_paramiko_proxy_command='nc hush'\n",
+            "nc b %p",
+            "[masters]\ncp ansible_connection=paramiko ansible_paramiko_proxy_command='nc b %p'\n",
         ),
-        ("jump host", "[bastion]\nb ansible_host=192.0.2.9\n[masters]\ncp\n"),
         (
-            "ProxyJump",
-            "[masters]\ncp\n[all:vars]\njump=hush\nansible_ssh_common_args='-o ProxyJump={{ jump }}'\n",
+            "ops@192.0.2.9:5",
+            "[bastion]\nb ansible_host=192.0.2.9 ansible_user=ops ansible_port=5\n[masters]\ncp\n",
+        ),
+        (
+            "me@own:22",
+            "[bastion]\nb\n[masters]\ncp\n[masters:vars]\njump=own\nansible_ssh_common_args='-o ProxyJump={{ jump }}'\n",
+        ),
+        ("", "[bastion]\ncp\n[masters]\ncp\n"),
+        (
+            "",
+            "[bastion]\nb\n[masters]\ncp\n[all:vars]\nlandfall={'ignore': ['bastion']}\n",
         ),
     ] {
-        let problems = told(files("h", &[("h", inventory)]));
-        assert!(problems.contains(what) && !problems.contains("hush"), "{problems}");
+        assert_eq!(way(files("h", &[("h", inventory)])), wanted, "{inventory}");
     }
     let tree = Files::of(&[
         ("h", "[masters]\ncp\n"),
-        ("/w/ansible.cfg", "[paramiko_connection]\nproxy_command = nc hush\n"),
+        ("/w/ansible.cfg", "[paramiko_connection]\nproxy_command = nc b\n"),
     ]);
     let config = crate::config::find(&tree, &BTreeMap::new(), Path::new("/w")).unwrap();
-    let problems = told(read(&request("h"), &config, &environment(), &tree));
-    assert!(
-        problems.contains("ProxyCommand") && !problems.contains("hush"),
-        "{problems}"
-    );
+    assert_eq!(way(read(&request("h"), &config, &environment(), &tree)), "nc b");
 }
 
 #[test]

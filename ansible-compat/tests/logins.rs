@@ -5,10 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod numbers;
+
 use landfall_ansible::tree::Disk;
 use landfall_ansible::{Environment, Keys, Request, config, read};
 use landfall_core::inventory::Connect;
 use landfall_core::secret::Secret;
+use numbers::Numbers;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,25 +22,6 @@ use std::process::{Command, Stdio};
 
 /// Hosts of one inventory; one run of `ansible` logs in to all.
 const HOSTS: usize = 20;
-
-/// splitmix64, from Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % below as u64).unwrap()
-    }
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.next(of.len())]
-    }
-    fn chance(&mut self, of: usize) -> bool {
-        self.next(of) == 0
-    }
-}
 
 /// Variables of logins, and values for them that are the same in YAML and, within quotes, in INI. `VAULT` becomes a vaulted value.
 const VARIABLES: [(&str, &[&str]); 12] = [

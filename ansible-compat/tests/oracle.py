@@ -11,18 +11,22 @@ import sys
 from ansible.cli.inventory import InventoryCLI
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.vault import VaultSecretsContext
 from ansible.plugins.vars import host_group_vars
 from ansible.utils.context_objects import GlobalCLIArgs
 
+try:
+    from ansible.parsing.vault import VaultSecretsContext
+except ImportError:  # ansible-core before 2.19 keeps no secrets beside its loader
+    VaultSecretsContext = None
+
 
 def ask(source, *flags):
-    for cache in (host_group_vars.CANONICAL_PATHS, host_group_vars.FOUND):
-        cache.clear()
-    host_group_vars.NAK.clear()
+    for cache in ("CANONICAL_PATHS", "FOUND", "NAK"):
+        getattr(host_group_vars, cache, set()).clear()
     # The arguments of a process are a singleton; each call here is a process of its own.
     GlobalCLIArgs._Singleton__instance = None
-    VaultSecretsContext._current = None
+    if VaultSecretsContext:
+        VaultSecretsContext._current = None
     cli = InventoryCLI(["ansible-inventory", "-i", source, *flags])
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):

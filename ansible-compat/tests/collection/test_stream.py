@@ -22,7 +22,7 @@ class Streams(unittest.TestCase):
         self.assertEqual(seen.cluster, "ship")
         self.assertEqual(
             seen.done,
-            [("cp-1", "containerd/cp-1", "write /etc/landfall/containerd.toml"), ("cp-1", "containerd/cp-1", "taken back")],
+            [("cp-1", "containerd/cp-1", "write /etc/landfall/containerd.toml"), ("cp-1", "containerd/cp-1", "undone")],
         )
 
     def test_progress_names_what_people_wait_for(self):

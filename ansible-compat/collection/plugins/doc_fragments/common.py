@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options of all modules, and of those that contact machines."""
+    """Options of all modules, of those that contact machines, and of those that change them."""
 
     DOCUMENTATION = r"""
 options:
@@ -66,4 +66,16 @@ options:
   connect_timeout:
     description: Seconds for each SSH connection.
     type: int
+"""
+
+    RUNS = r"""
+options:
+  on_failure:
+    description: What to do with the changes of this run when a step fails.
+    type: str
+    choices: [keep, rollback]
+    default: keep
+  report:
+    description: Folder on the control machine for landfall's reports and its log.
+    type: path
 """

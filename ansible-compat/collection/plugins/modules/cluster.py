@@ -17,12 +17,13 @@ author:
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines
+  - landfall.cluster.common.runs
 options:
   state:
     description:
       - V(present) installs the cluster and verifies it.
       - V(verified) tries every path into the cluster and changes nothing.
-      - V(absent) takes back everything that landfall did on the machines, with the cluster and all that is stored in it.
+      - V(absent) undoes everything that landfall did on the machines, with the cluster and all that is stored in it.
     type: str
     choices: [present, absent, verified]
     default: present
@@ -32,14 +33,6 @@ options:
   name:
     description: Name of the cluster that goes. Required for O(state=absent), and compared with the inventory's.
     type: str
-  on_failure:
-    description: What to do with the changes of this run when a step fails.
-    type: str
-    choices: [keep, rollback]
-    default: keep
-  report:
-    description: Folder on the control machine for landfall's reports and its log.
-    type: path
 attributes:
   check_mode:
     support: full
@@ -81,7 +74,7 @@ run:
   returned: when nodes were leased to the run
   type: str
 changes:
-  description: Steps that changed something, or that were taken back.
+  description: Steps that changed something, or that were undone.
   returned: always
   type: int
 errors:
@@ -90,12 +83,12 @@ errors:
   type: list
   elements: dict
 residue:
-  description: What could not be taken back.
+  description: What could not be undone.
   returned: always
   type: list
   elements: str
 plan:
-  description: Steps that would be done, with their node, stage, text, the reason, and how each is taken back.
+  description: Steps that would be done, with their node, stage, text, the reason, and how each is undone.
   returned: in check mode with O(state=present) and O(state=absent)
   type: list
   elements: dict

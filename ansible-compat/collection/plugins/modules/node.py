@@ -15,6 +15,7 @@ author:
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines
+  - landfall.cluster.common.runs
 options:
   state:
     description: V(present) is the only one; landfall has no command yet that removes a node.
@@ -30,14 +31,6 @@ options:
     description: The bundle file.
     type: path
     required: true
-  on_failure:
-    description: What to do with the changes of this run when a step fails.
-    type: str
-    choices: [keep, rollback]
-    default: keep
-  report:
-    description: Folder on the control machine for landfall's reports and its log.
-    type: path
 attributes:
   check_mode:
     support: full
@@ -77,12 +70,12 @@ errors:
   type: list
   elements: dict
 residue:
-  description: Always empty for this module, unless a failed run could not be taken back whole.
+  description: Always empty for this module, unless a failed run could not be undone whole.
   returned: always
   type: list
   elements: str
 plan:
-  description: Steps that would be done, with their node, stage, text, the reason, and how each is taken back.
+  description: Steps that would be done, with their node, stage, text, the reason, and how each is undone.
   returned: in check mode
   type: list
   elements: dict

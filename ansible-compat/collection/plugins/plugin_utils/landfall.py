@@ -68,7 +68,7 @@ def progress(event):
         "residue": (0, lambda: f"left behind {event['step']}: {event['text']}"),
         "note": (0, lambda: event["text"]),
         "connected": (1, lambda: "connected"),
-        "undone": (1, lambda: f"taken back {event['step']}"),
+        "undone": (1, lambda: f"undone {event['step']}"),
         "step-finished": (1, lambda: f"{event['step']}: {'changed' if event['changed'] else 'as wanted'}"),
         "step-started": (2, lambda: f"{event['step']}: {event['text']}"),
     }
@@ -105,7 +105,7 @@ class Stream:
         elif kind == "step-finished" and event["changed"]:
             self.done.append((event.get("node"), event["step"], self._texts.get(event["step"], "")))
         elif kind == "undone":
-            self.done.append((event.get("node"), event["step"], "taken back"))
+            self.done.append((event.get("node"), event["step"], "undone"))
 
 
 def steps_of(event):
