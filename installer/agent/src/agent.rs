@@ -5,12 +5,14 @@ use crate::error::{AgentError, Result};
 use crate::host::Host;
 use crate::journal_store::{self, Durability, JournalStore};
 use crate::lease::{Holder, Lease};
+use landfall_core::bundle_index::{BlobEntry, BundleIndex, IndexError};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::EventKind;
 use landfall_core::journal::repair::JournalReading;
 use landfall_core::journal::{Ownership, Record, RunStart};
 use landfall_core::name::{Digest, RunId, SecretId};
 use landfall_core::secret::Secret;
+use landfall_core::trust::{KeyId, TrustOffer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +30,7 @@ pub struct Agent {
     lease: Mutex<Option<(Lease, Holder)>>,
     secrets: Mutex<BTreeMap<SecretId, Secret>>,
     consumed: Mutex<BTreeSet<Digest>>,
+    bundle: Mutex<Option<BundleIndex>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,6 +47,7 @@ impl Agent {
             lease: Mutex::default(),
             secrets: Mutex::default(),
             consumed: Mutex::default(),
+            bundle: Mutex::default(),
         }
     }
 
@@ -91,6 +95,11 @@ impl Agent {
         if self.holder()?.run != start.run {
             let text = "the run is not the one that holds the lease";
             return Err(AgentError::Refused(text.to_owned()));
+        }
+        // An undo writes no record, and needs no bundle.
+        if record.is_some() && lock(&self.bundle).is_none() {
+            let text = "nothing may be installed before this node has checked the bundle's signature";
+            return Err(AgentError::Unchecked(text.to_owned()));
         }
         self.journal(|journal| {
             let newest = journal.own().runs.iter().filter_map(|r| r.start.number).max();
@@ -166,6 +175,29 @@ impl Agent {
     /// Returns a secret that was brought.
     pub fn secret(&self, id: &SecretId) -> Option<Secret> {
         lock(&self.secrets).get(id).cloned()
+    }
+
+    /// Checks the signature of a bundle and keeps its index for this session. The keys in this node's journal decide; where it has none,
+    /// those of the operator. `text` are the index's own bytes.
+    pub fn trust_bundle(&self, text: &[u8], signature: Option<&str>, offer: &TrustOffer) -> Result<Option<KeyId>> {
+        self.holder()?;
+        let own = self.ownership()?;
+        let recorded = own.record().and_then(|record| record.trust.as_ref());
+        let judged = landfall_bundle::trust::judge(offer, recorded, text, signature)?;
+        let unusable = |error: IndexError| AgentError::Unchecked(format!("the index of the bundle: {error}"));
+        *lock(&self.bundle) = Some(BundleIndex::parse(text).map_err(unusable)?);
+        Ok(judged.signer)
+    }
+
+    /// Returns what the checked bundle says of a blob.
+    pub fn blob_entry(&self, digest: &Digest) -> Result<BlobEntry> {
+        let slot = lock(&self.bundle);
+        let entry = slot.as_ref().and_then(|index| index.blob(digest));
+        entry.cloned().ok_or_else(|| {
+            AgentError::Unchecked(format!(
+                "the blob {digest} is in no bundle whose signature this node has checked"
+            ))
+        })
     }
 
     /// Remembers blobs that no later step needs.

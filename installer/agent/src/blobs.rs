@@ -1,15 +1,20 @@
-//! The blob store of the node: files named by their digest. A file with its final name was hashed on the way in.
+//! The blob store of the node: files named by their digest. A file with its final name was hashed on the way in; a `.part` is what came
+//! of a blob before a connection ended.
 
 use crate::agent::Agent;
 use crate::error::{AgentError, Result, if_there, io_at};
 use crate::files;
 use landfall_core::action::{Prior, Undo};
+use landfall_core::bundle_index::CHUNK_BYTES;
 use landfall_core::name::Digest;
+use landfall_core::plan::key::keeps_blobs;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 /// Returns which of these blobs are there.
 pub fn have(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeSet<Digest> {
@@ -20,48 +25,80 @@ pub fn have(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeSet<Digest> {
         .collect()
 }
 
-/// Takes a blob in: part file, hash on the way, fsync, rename. Blocks until `size_bytes` have come or the stream ends.
-pub fn put(agent: &Agent, digest: &Digest, size_bytes: u64, from: &mut impl Read) -> Result<()> {
+/// Returns how many bytes of each of these blobs came before a connection ended, in whole chunks.
+pub fn parts(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeMap<Digest, u64> {
+    let length = |digest: &Digest| std::fs::metadata(part_of(&agent.host.blob(digest))).map_or(0, |m| m.len());
+    let whole = |bytes: u64| bytes - bytes % CHUNK_BYTES;
+    let parts = digests.iter().map(|digest| (*digest, whole(length(digest))));
+    parts.filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+fn part_of(blob: &Path) -> PathBuf {
+    blob.with_extension("part")
+}
+
+/// Takes a blob of the checked bundle in: part file, each chunk hashed as it comes, fsync, rename. `range` are the bytes that come; those
+/// before it are whole chunks, which are in the part file and hashed again. Blocks until all have come or the stream ends. A damaged chunk
+/// ends it at once, and is named. The chunks before it, and those of a stream that ends early, stay for the next time.
+pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {
     agent.holder()?;
+    let entry = agent.blob_entry(digest)?;
+    if entry.size_bytes != range.end {
+        let text = format!(
+            "the blob {digest} has {} bytes in the bundle, not {}",
+            entry.size_bytes, range.end
+        );
+        return Err(AgentError::Unchecked(text));
+    }
     let path = agent.host.blob(digest);
-    let part = path.with_extension("part");
+    let part = part_of(&path);
     files::make_private_dir(&agent.host.state("blobs"))?;
-    let taken = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)
-            .map_err(io_at("creating", &part))?;
-        let mut hash = Sha256::new();
-        let mut left = size_bytes;
-        let mut buffer = vec![0u8; 256 * 1024];
-        while left > 0 {
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = from.read(&mut buffer[..want]).map_err(io_at("receiving", &part))?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).map_err(io_at("writing", &part))?;
-            left -= read as u64;
-        }
-        if left > 0 || Digest::from_bytes(hash.finalize().into()) != *digest {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&part)
+        .map_err(io_at("opening", &part))?;
+    let ends = (CHUNK_BYTES..range.end).step_by(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX));
+    let mut at = 0;
+    for (end, chunk) in ends.chain([range.end]).zip(&entry.chunks) {
+        let hash = if end <= range.start {
+            copy(&mut file, None, end - at).map_err(io_at("reading", &part))?
+        } else {
+            copy(from, Some(&mut file), end - at).map_err(io_at("receiving", &part))?
+        };
+        if hash != Some(*chunk) {
+            file.set_len(at).map_err(io_at("shortening", &part))?;
             return Err(AgentError::WrongDigest {
-                what: "a blob that was sent".to_owned(),
-                digest: *digest,
+                what: format!("what came as bytes {at} to {end} of the blob {digest}"),
+                digest: *chunk,
             });
         }
-        file.sync_data().map_err(io_at("writing to disk", &part))?;
-        std::fs::rename(&part, &path).map_err(io_at("putting in place", &path))?;
-        files::sync_parent(&path)
-    })();
-    if taken.is_err() {
-        // A part whose digest was not checked is removed.
-        let _ = std::fs::remove_file(&part);
+        at = end;
     }
-    taken
+    file.set_len(at).map_err(io_at("shortening", &part))?;
+    file.sync_data().map_err(io_at("writing to disk", &part))?;
+    std::fs::rename(&part, &path).map_err(io_at("putting in place", &path))?;
+    files::sync_parent(&path)
+}
+
+/// Hashes so many bytes, and writes them where there is somewhere to. Returns nothing when there were fewer.
+fn copy(from: &mut impl Read, mut to: Option<&mut File>, bytes: u64) -> std::io::Result<Option<Digest>> {
+    let mut from = from.take(bytes);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0u8; 256 * 1024]);
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            let is_whole = from.limit() == 0;
+            return Ok(is_whole.then(|| Digest::from_bytes(hash.finalize().into())));
+        }
+        hash.update(&buffer[..read]);
+        if let Some(to) = &mut to {
+            to.write_all(&buffer[..read])?;
+        }
+    }
 }
 
 /// Removes all blobs, before an undo: they take room on a full disk, and no undo needs them.
@@ -75,7 +112,7 @@ pub fn tidy(agent: &Agent) -> Result<()> {
     if own.is_empty() {
         return remove_state(agent);
     }
-    if own.open_run().is_none() {
+    if own.open_run().is_none() && !keeps_blobs(&own) {
         remove_dir(agent, "blobs")?;
     } else {
         for digest in agent.consumed() {

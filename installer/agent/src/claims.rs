@@ -33,7 +33,7 @@
 mod apparmor;
 mod forwarding;
 mod links;
-mod modules;
+pub(crate) mod modules;
 mod paths;
 mod rules;
 mod settings;
@@ -47,7 +47,10 @@ use crate::netlink::{nft, route};
 use crate::{cgroups, mounts, processes};
 use landfall_core::action::{Claims, ClusterEffect, Undo};
 pub use modules::unload as unload_modules;
-pub use settings::{restore as restore_settings, undo_for as undo_for_settings, write_all as write_settings};
+pub use settings::{
+    asked_otherwise, restore as restore_settings, undo_for as undo_for_settings, write as write_setting,
+    write_all as write_settings,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

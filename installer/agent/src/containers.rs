@@ -31,34 +31,41 @@ impl ContainerOf<'_> {
 
 /// Returns the id of the running container. Blocks 30 s at most; none that runs is an error.
 pub fn running(agent: &Agent, wanted: ContainerOf) -> Result<String> {
-    let filter = wanted.filter();
-    let ids = agent
-        .children
-        .run(
-            &agent.host,
-            Job::quick(&ctr(&["containers", "list", "--quiet", &filter]), 15),
-        )?
-        .text();
-    let tasks = agent
-        .children
-        .run(&agent.host, Job::quick(&ctr(&["tasks", "list"]), 15))?
-        .text();
-    let running: BTreeSet<&str> = tasks
-        .lines()
-        .filter(|line| line.split_whitespace().nth(2) == Some("RUNNING"))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    let found = ids
-        .lines()
-        .map(str::trim)
-        .find(|id| running.contains(id))
-        .map(str::to_owned);
+    let found = all_running(agent, &wanted.filter())?.into_iter().next();
     found.ok_or_else(|| {
         AgentError::NotSatisfied(format!(
             "container {} of pod {}/{} does not run on this node",
             wanted.container, wanted.namespace, wanted.pod
         ))
     })
+}
+
+/// Returns the ids of running containers that fit containerd's filter.
+fn all_running(agent: &Agent, filter: &str) -> Result<Vec<String>> {
+    let ask = |args: &[&str]| agent.children.run(&agent.host, Job::quick(&ctr(args), 15));
+    let ids = ask(&["containers", "list", "--quiet", filter])?.text();
+    let tasks = ask(&["tasks", "list"])?.text();
+    let running: BTreeSet<&str> = tasks
+        .lines()
+        .filter(|line| line.split_whitespace().nth(2) == Some("RUNNING"))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let ids = ids.lines().map(str::trim).filter(|id| running.contains(id));
+    Ok(ids.map(str::to_owned).collect())
+}
+
+/// Kills the running containers of this name in pods of a namespace, whatever their pods are called; the kubelet starts them again. Returns
+/// how many there were. Blocks a minute at most.
+pub fn end_all(agent: &Agent, namespace: &str, container: &str) -> Result<usize> {
+    let filter = format!(
+        "labels.\"io.kubernetes.pod.namespace\"=={namespace},labels.\"io.kubernetes.container.name\"=={container}"
+    );
+    let ids = all_running(agent, &filter)?;
+    for id in &ids {
+        let job = Job::quick(&ctr(&["tasks", "kill", "--signal", "SIGKILL", id]), 15);
+        agent.children.run(&agent.host, job)?;
+    }
+    Ok(ids.len())
 }
 
 /// Runs a program in a container. Blocks until it ends or `limit` is over.

@@ -1,5 +1,6 @@
 //! What can go wrong on the node, with the cause kept as the source. [`AgentError::diagnosis`] makes it readable for people.
 
+use landfall_bundle::trust::TrustError;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::JournalError;
 use landfall_core::name::Digest;
@@ -75,6 +76,12 @@ pub enum AgentError {
     /// The bundle's helper failed.
     #[error("the bundle's content cannot be used")]
     Bundle(#[from] landfall_bundle::BundleError),
+    /// The bundle is not signed by a key that counts on this node.
+    #[error("the bundle is not trusted")]
+    Trust(#[from] TrustError),
+    /// Something would be done with a bundle that was not checked, or with a blob that is not in it.
+    #[error("{0}")]
+    Unchecked(String),
     /// The journal is damaged or its history is not legal.
     #[error("the journal of this node cannot be used")]
     Journal(#[from] JournalError),
@@ -111,6 +118,8 @@ impl AgentError {
             Self::WrongDigest { .. } => Code::BundleDigest,
             Self::BlobMissing(_) => Code::BundleMissing,
             Self::Bundle(_) => Code::BundleFormat,
+            Self::Trust(error) => return Diagnosis::from(error.clone()),
+            Self::Unchecked(_) => Code::BundleSignature,
             Self::Journal(error) => return Diagnosis::from(error),
             Self::Deadline { .. } => Code::StepDeadline,
             Self::Locked(_) => Code::Locked,

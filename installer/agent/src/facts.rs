@@ -1,17 +1,22 @@
-//! Looking at the machine. Reads only: netlink, /proc, /sys, and what systemd says.
+//! Looking at the machine. Reads only, but for the tries of [`survey`], which leave nothing: netlink, /proc, /sys, what systemd says.
+
+mod filters;
+mod places;
+mod survey;
+mod tries;
 
 use crate::actions::system::{ModuleIndex, has_feature};
-use crate::actions::unit;
+use crate::actions::unit::{self, UnitState};
 use crate::agent::Agent;
 use crate::child::Job;
 use crate::dns::{self, ResolverFile};
 use crate::error::{AgentError, Result};
 use crate::files;
-use crate::host::{Host, now_ms};
+use crate::host::Host;
 use crate::processes::all_pids;
 use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
-use landfall_core::facts::{FactsQuery, NodeFacts};
+use landfall_core::facts::{FactsQuery, NodeFacts, PacketFilters, Survey};
 use landfall_core::name::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +27,7 @@ use std::time::{Duration, Instant};
 /// A DNS server that takes longer counts as not working.
 const DNS_LIMIT: Duration = Duration::from_secs(2);
 
-/// Gathers facts. Blocks about 2 s when DNS is asked and does not answer, else some milliseconds.
+/// Gathers facts. Blocks about 2 s when DNS is asked and does not answer; the tries of a survey take some 100 ms; else some milliseconds.
 pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
     let host = &agent.host;
     let text = |path: &str| files::text(host.at(path));
@@ -40,25 +45,19 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
             peer_routes.insert(*peer, route);
         }
     }
-    let os = text("/etc/os-release");
-    let os = os
-        .lines()
-        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
-        .unwrap_or_default()
-        .trim_matches('"')
-        .to_owned();
     let memory_kib = meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0);
     let storage = nearest_existing(host, Path::new(landfall_core::layout::STATE_DIR));
     let space = rustix::fs::statvfs(&storage).map_err(|errno| AgentError::Kernel {
         what: "asking for free disk space".to_owned(),
         source: errno.into(),
     })?;
+    let states = unit_states(agent, &query.units);
     let mut facts = NodeFacts {
         hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
         machine_id: text("/etc/machine-id").trim().to_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         kernel: uname.release().to_string_lossy().into_owned(),
-        os,
+        os: os_name(host),
         systemd: systemd_version(agent),
         cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_mib: memory_kib / 1024,
@@ -80,7 +79,10 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
             .filter(|p| std::fs::symlink_metadata(host.at(p)).is_ok())
             .cloned()
             .collect(),
-        units: unit_states(agent, &query.units),
+        units: states
+            .iter()
+            .map(|(name, s)| (name.clone(), s.active.clone()))
+            .collect(),
         features: available_features(host, query),
         swaps: text("/proc/swaps")
             .lines()
@@ -95,12 +97,12 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
         dns_servers,
         dns_works: None,
-        exec_allowed: !space.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC),
         cluster_ca: cluster_ca(host),
+        survey: survey(agent, query, &states).map_err(kernel("looking at the machine"))?,
     };
     facts.dns_works = dns_thread.map(|t| t.join().unwrap_or(false));
     // Last, so that our own waits do not count as a difference to the operator's clock.
-    facts.clock_ms = now_ms();
+    facts.clock_ms = host.now_ms();
     Ok(facts)
 }
 
@@ -116,11 +118,36 @@ fn cluster_ca(host: &Host) -> Option<Digest> {
     Some(Digest::of(&der.unwrap_or_else(|_| text.into_bytes())))
 }
 
+/// What preflight alone looks at, where it is asked for.
+fn survey(agent: &Agent, query: &FactsQuery, states: &BTreeMap<String, UnitState>) -> std::io::Result<Survey> {
+    let Some(asked) = &query.survey else {
+        return Ok(Survey::default());
+    };
+    let host = &agent.host;
+    let enabled = states.iter().filter(|(_, state)| state.is_enabled());
+    Ok(Survey {
+        enabled_units: enabled.map(|(name, _)| name.clone()).collect(),
+        features_now: features_now(host, query),
+        filters: asked
+            .filters_without
+            .as_ref()
+            .map_or_else(PacketFilters::default, |own| filters::read(agent, own)),
+        ..survey::gather(host, asked)?
+    })
+}
+
+fn os_name(host: &Host) -> String {
+    let text = files::text(host.at("/etc/os-release"));
+    let name = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default().trim_matches('"').to_owned()
+}
+
 fn meminfo(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Returns where the nearest directory really is, from a path of the machine upwards.
 fn nearest_existing(host: &Host, path: &Path) -> std::path::PathBuf {
     path.ancestors()
         .map(|p| host.at(p))
@@ -146,14 +173,16 @@ fn systemd_version(agent: &Agent) -> Option<u32> {
         .ok()
 }
 
-fn unit_states(agent: &Agent, names: &[String]) -> BTreeMap<String, String> {
+fn unit_states(agent: &Agent, names: &[String]) -> BTreeMap<String, UnitState> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let states = unit::states(&agent.children, &agent.host, &names).unwrap_or_default();
+    let mut states = unit::states(&agent.children, &agent.host, &names).unwrap_or_default();
+    states.retain(|_, state| !matches!(state.load.as_str(), "not-found" | ""));
     states
-        .into_iter()
-        .filter(|(_, s)| !matches!(s.load.as_str(), "not-found" | ""))
-        .map(|(name, s)| (name, s.active))
-        .collect()
+}
+
+fn features_now(host: &Host, query: &FactsQuery) -> BTreeSet<String> {
+    let there = query.features.iter().filter(|f| has_feature(host, &f.evidence));
+    there.map(|f| f.module.clone()).collect()
 }
 
 fn available_features(host: &Host, query: &FactsQuery) -> BTreeSet<String> {
@@ -269,6 +298,7 @@ fn socket_owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::preflight;
     use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
@@ -299,5 +329,33 @@ mod tests {
         );
         assert_eq!(facts.peer_routes[&IpAddr::from(Ipv4Addr::LOCALHOST)].interface, "lo");
         assert!(facts.memory_mib > 0 && facts.cpus > 0 && facts.clock_ms > 0 && !facts.kernel.is_empty());
+    }
+
+    /// Needs root. What is judged depends on this machine; that everything is answered, and nothing left, does not.
+    #[test]
+    fn everything_that_preflight_asks_is_answered() {
+        let text = "nodes: [{name: cp-1, role: control-plane, host: 127.0.0.1}]";
+        let desired = landfall_core::spec::parse::cluster_yaml(text, "cluster.yaml").unwrap();
+        let query = FactsQuery {
+            ask_dns: false,
+            ..preflight::query(&desired, &desired.inventory.nodes[0])
+        };
+        let asked = query.survey.clone().unwrap();
+        let names = |dir: &str| {
+            std::fs::read_dir(dir)
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect::<BTreeSet<_>>()
+        };
+        let (before, mounts) = (names("/var/lib"), crate::mounts::all());
+        let seen = gather(&Agent::new(Host::real()), &query).unwrap();
+        assert_eq!((names("/var/lib"), crate::mounts::all()), (before, mounts));
+        assert_eq!(seen.survey.places.len(), asked.places.len());
+        assert!(seen.survey.places.values().all(|place| place.total_bytes > 0));
+        assert!(seen.survey.files.contains_key("/proc/sys/net/ipv4/ip_local_port_range"));
+        assert_eq!(seen.survey.nftables_families.len(), 3);
+        // It travels as JSON.
+        let text = serde_json::to_string(&seen).unwrap();
+        assert_eq!(serde_json::from_str::<NodeFacts>(&text).unwrap(), seen);
     }
 }

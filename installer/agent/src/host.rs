@@ -6,7 +6,7 @@ use crate::network::{KernelNetwork, Network};
 use landfall_core::layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Directories searched for programs. The system's own come first: /usr/local may be writable for a group (Debian: `staff`), and what is
 /// run here is run as root.
@@ -35,6 +35,8 @@ const OWN_PROGRAMS: [&str; 8] = [
 pub struct Host {
     root: PathBuf,
     network: Arc<dyn Network>,
+    /// How far this machine's clock is behind that of the kernel; zero on a real one.
+    clock_behind: Duration,
 }
 
 impl Host {
@@ -43,6 +45,7 @@ impl Host {
         Self {
             root: PathBuf::from("/"),
             network: Arc::new(KernelNetwork),
+            clock_behind: Duration::ZERO,
         }
     }
 
@@ -51,6 +54,7 @@ impl Host {
         Self {
             root: root.into(),
             network: Arc::new(KernelNetwork),
+            clock_behind: Duration::ZERO,
         }
     }
 
@@ -58,6 +62,18 @@ impl Host {
     #[must_use]
     pub fn with_network(self, network: Arc<dyn Network>) -> Self {
         Self { network, ..self }
+    }
+
+    /// The same machine with a clock that is so far behind.
+    #[must_use]
+    pub fn with_clock_behind(self, clock_behind: Duration) -> Self {
+        Self { clock_behind, ..self }
+    }
+
+    /// The machine's clock in milliseconds since the epoch, for people and comparisons between machines; never for deadlines.
+    pub fn now_ms(&self) -> u64 {
+        let behind = u64::try_from(self.clock_behind.as_millis()).unwrap_or(u64::MAX);
+        now_ms().saturating_sub(behind)
     }
 
     /// Returns the machine's network.
@@ -121,7 +137,7 @@ fn is_program(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// The clock, for people and comparisons between machines; never for deadlines.
+/// The kernel's clock in milliseconds since the epoch.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,7 +1,7 @@
 //! The lease of a node: a locked file in /run that names its holder. The kernel releases the lock when the agent ends, even when it is killed.
 
 use crate::error::{AgentError, Result, errno_at, io_at};
-use crate::host::{Host, now_ms};
+use crate::host::Host;
 use jiff::Timestamp;
 use landfall_core::layout;
 use landfall_core::name::RunId;
@@ -69,7 +69,7 @@ impl Lease {
                 holder.command,
                 holder.run,
                 holder.cluster,
-                utc(now_ms())
+                utc(host.now_ms())
             );
             file.set_len(0)
                 .and_then(|()| file.write_all(text.as_bytes()))
@@ -77,6 +77,22 @@ impl Lease {
             return Ok(Self { path, _file: file });
         }
     }
+}
+
+/// Says whether some agent holds the lease of this machine, without taking it: the kernel's list of locks tells. The file alone says
+/// nothing, for an agent that was killed leaves it. (`/proc/locks` names a lock's file by device and inode, proc_locks(5); the inode is enough,
+/// because a stray match only delays the asker.)
+pub fn is_held(host: &Host) -> bool {
+    let Ok(file) = stat(host.at(layout::RUN_DIR).join("lease")) else {
+        return false;
+    };
+    let inode = file.st_ino.to_string();
+    let locks = crate::files::text("/proc/locks");
+    locks.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let is_flock = words.nth(1) == Some("FLOCK");
+        is_flock && words.any(|word| word.rsplit(':').next() == Some(&inode) && word.contains(':'))
+    })
 }
 
 impl Drop for Lease {
@@ -123,6 +139,22 @@ mod tests {
         drop(lease);
         assert!(!host.at(layout::RUN_DIR).exists(), "nothing is left in /run");
         Lease::take(&host, "bob@desk", &holder()).unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_sees_whether_it_is_held() {
+        // In memory, as /run is: file systems of several layers show other inodes to programs than in the list of locks.
+        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let host = Host::under(root.path());
+        assert!(!is_held(&host));
+        let lease = Lease::take(&host, "ann@desk", &holder()).unwrap();
+        assert!(is_held(&host));
+        let path = host.at(layout::RUN_DIR).join("lease");
+        drop(lease);
+        assert!(!is_held(&host));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "an agent that was killed").unwrap();
+        assert!(!is_held(&host));
     }
 
     #[test]

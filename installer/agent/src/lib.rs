@@ -1,7 +1,7 @@
 //! The agent: the only part of landfall that touches a node. It runs as root on the node for the length of a session, takes typed
 //! requests over its standard input and output, interprets actions with an undo recorded before each, and takes them back.
 //!
-//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`service_route::run`], [`probe::run`] and
+//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`node_settings::run`], [`probe::run`] and
 //! [`signal::wait_for_end`].
 
 pub mod actions;
@@ -16,6 +16,7 @@ pub mod error;
 pub mod etcd;
 pub mod facts;
 pub mod files;
+pub mod health;
 pub mod host;
 pub mod http;
 pub mod https;
@@ -23,14 +24,15 @@ pub mod interpret;
 pub mod journal_store;
 pub mod lease;
 pub mod logs;
+pub mod mesh;
 pub mod mounts;
 pub mod netlink;
 pub mod network;
+pub mod node_settings;
 pub mod probe;
 pub mod redact;
 pub mod request;
 pub mod safe_delete;
-pub mod service_route;
 pub mod session;
 pub mod signal;
 pub mod undo;
@@ -39,4 +41,5 @@ mod certificates;
 mod cgroups;
 mod deadline;
 mod processes;
+mod text_files;
 mod unmount;

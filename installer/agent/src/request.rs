@@ -5,13 +5,15 @@ use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
 use crate::journal_store::Durability;
 use crate::lease::Holder;
-use crate::{blobs, certificates, containers, etcd, facts, interpret, logs, undo};
+use crate::{blobs, certificates, containers, etcd, facts, health, interpret, logs, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
 use landfall_core::journal::repair::JOURNAL_REPAIR;
 use landfall_core::layout;
+use landfall_core::mesh::MeshListen;
 use landfall_core::secret::Secret;
+use landfall_core::trust::{KeyId, TrustOffer};
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use landfall_core::wire::mux::{Stream, write_json_line};
 use landfall_core::wire::{FileSize, PROTOCOL_VERSION, Reply, Request, Welcome};
@@ -22,7 +24,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Secrets are keys and small files.
 const MAX_SECRET: u64 = 1024 * 1024;
@@ -44,14 +46,31 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
             return;
         }
     };
-    if let Request::Tunnel { address } = &request {
-        return tunnel(agent, stream, address);
+    match &request {
+        Request::Tunnel { address } => return tunnel(agent, stream, address),
+        Request::MeshListen(asked) => return mesh_listen(agent, stream, asked),
+        _ => {}
     }
     let stream = Mutex::new(stream);
     let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
     let emit = |event: EventKind| send(&mut lock(), &Reply::Event { event });
     let result = match &request {
-        Request::PutBlob { digest, size_bytes } => value(blobs::put(agent, digest, *size_bytes, &mut *lock())),
+        Request::PutBlob {
+            digest,
+            size_bytes,
+            from_bytes,
+        } => value(blobs::put(agent, digest, *from_bytes..*size_bytes, &mut *lock())),
+        Request::TrustBundle {
+            size_bytes,
+            signature,
+            trust,
+        } => value(take_index(
+            agent,
+            *size_bytes,
+            signature.as_deref(),
+            trust,
+            &mut *lock(),
+        )),
         Request::PutSecret { id, size_bytes } => {
             value(take_secret(agent, *size_bytes, &mut *lock()).map(|secret| agent.keep_secret(id.clone(), secret)))
         }
@@ -87,8 +106,8 @@ fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value
             },
         )),
         Request::StartRun { start, record } => {
-            // An undo writes no record of the cluster; its own start must fit on a full disk.
-            let room = if record.is_none() {
+            // The start of an undo must fit on a full disk.
+            let room = if start.is_undo() {
                 undo::make_room(agent)
             } else {
                 Ok(())
@@ -102,6 +121,7 @@ fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value
         Request::RepairJournal { runs } => value(agent.repair_journal(runs)),
         Request::Observe { steps } => value(interpret::observe::observe_all(agent, steps)),
         Request::HaveBlobs { digests } => Ok(to_value(blobs::have(agent, digests))),
+        Request::PartialBlobs { digests } => Ok(to_value(blobs::parts(agent, digests))),
         Request::Intent { step, action, undo } => {
             value(undo::record_cluster_intent(agent, step, *action, undo.clone()))
         }
@@ -114,6 +134,7 @@ fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value
         }
         Request::FinishRun { outcome } => value(finish_run(agent, outcome)),
         Request::Tidy => value(tidy(agent)),
+        Request::MeshTry(asked) => Ok(to_value(agent.host.network().mesh_try(asked))),
         Request::Probe { probes } => Ok(to_value(agent.host.network().probe(probes))),
         Request::ProbeInContainer { container, probes } => value(probe_in_container(agent, container, probes)),
         Request::Etcdctl { node, args } => {
@@ -121,6 +142,7 @@ fn without_events(agent: &Agent, request: &Request) -> std::result::Result<Value
             value(etcd::etcdctl(agent, node, &args))
         }
         Request::Certificates => value(certificates::ages(agent)),
+        Request::NodeHealth => value(health::look(agent)),
         Request::Logs => Ok(to_value(logs::collect(agent))),
         _ => Err(Diagnosis::new(
             Code::Internal,
@@ -211,6 +233,26 @@ fn tidy(agent: &Agent) -> Result<()> {
     result
 }
 
+/// Most bytes of a bundle's index: a terabyte of blobs has 20 MB of digests.
+const MAX_INDEX: u64 = 64 * 1024 * 1024;
+
+fn take_index(
+    agent: &Agent,
+    size_bytes: u64,
+    signature: Option<&str>,
+    trust: &TrustOffer,
+    from: &mut impl Read,
+) -> Result<Option<KeyId>> {
+    let mut text = Vec::new();
+    let read = from.take(size_bytes.min(MAX_INDEX)).read_to_end(&mut text);
+    match read {
+        Ok(read) if read as u64 == size_bytes => agent.trust_bundle(&text, signature, trust),
+        _ => Err(AgentError::Refused(
+            "the index of the bundle did not arrive whole".to_owned(),
+        )),
+    }
+}
+
 fn take_secret(agent: &Agent, size_bytes: u64, from: &mut impl Read) -> Result<Secret> {
     agent.holder()?;
     // As large as it will be: a vector that grows leaves copies behind.
@@ -272,6 +314,26 @@ fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> R
         status: format!("{}", output.status),
         tail: output.tail,
     })
+}
+
+/// Listens for peers until the operator ends the stream, the connection ends, or the time is over.
+fn mesh_listen(agent: &Agent, mut stream: Stream, asked: &MeshListen) {
+    match agent.host.network().mesh_listen(asked) {
+        Ok((listening, listeners)) => {
+            let value = to_value(listening);
+            send(&mut stream, &Reply::Ok { value });
+            let mut reader = stream.reader();
+            reader.set_deadline(Some(Instant::now() + Duration::from_millis(asked.limit_ms)));
+            let mut rest = [0u8; 64];
+            while matches!(reader.read(&mut rest), Ok(read) if read > 0) {}
+            drop(listeners);
+        }
+        Err(error) => {
+            let diagnosis = Diagnosis::new(Code::Internal, "no listeners can be opened for peers").because(&error);
+            send(&mut stream, &Reply::Failed { diagnosis });
+        }
+    }
+    let _ = stream.finish();
 }
 
 fn tunnel(agent: &Agent, mut stream: Stream, address: &str) {

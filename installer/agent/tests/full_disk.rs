@@ -7,10 +7,12 @@ use landfall_agent::host::Host;
 use landfall_agent::lease::Holder;
 use landfall_agent::{blobs, interpret, undo};
 use landfall_core::action::{Action, Content, Undo};
+use landfall_core::bundle_index::{BlobEntry, BundleIndex, NODE_ARCHITECTURE, Variant};
 use landfall_core::journal::RunStart;
 use landfall_core::name::Digest;
 use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::plan::{Stage, Step};
+use landfall_core::trust::{TrustOffer, Unsigned};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -57,16 +59,7 @@ impl Machine {
     }
 
     fn run(&self, id: &str, action: Action) {
-        let step = Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: "cp-1".parse().unwrap(),
-            needs: vec![],
-            deadline_s: 30,
-            action,
-            redo: vec![],
-            ephemeral: false,
-        };
+        let step = Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action);
         assert!(interpret::run_step(self.agent(), &step, &|_| {}).unwrap().changed);
     }
 
@@ -153,7 +146,24 @@ fn blobs_of_a_failed_run_make_room_for_its_undo() {
     machine.run("file", file("/etc/theirs", "new\n".into()));
     let bytes = vec![7u8; 3 * 1024 * 1024];
     let digest = Digest::of(&bytes);
-    blobs::put(machine.agent(), &digest, bytes.len() as u64, &mut &bytes[..]).unwrap();
+    let variant = Variant {
+        architecture: NODE_ARCHITECTURE.into(),
+        binaries: vec![],
+        images: vec![],
+    };
+    let mut index = BundleIndex::new("source", "v1.37.2", "r", variant);
+    index.blobs = vec![BlobEntry {
+        digest,
+        size_bytes: bytes.len() as u64,
+        chunks: vec![digest],
+    }];
+    let index = serde_json::to_vec(&index).unwrap();
+    let unsigned = TrustOffer {
+        unsigned: Unsigned::Allow,
+        ..TrustOffer::default()
+    };
+    machine.agent().trust_bundle(&index, None, &unsigned).unwrap();
+    blobs::put(machine.agent(), &digest, 0..bytes.len() as u64, &mut &bytes[..]).unwrap();
     machine.fill();
     assert_eq!(machine.undo_all(), 1);
     assert_eq!(std::fs::read(machine.at("etc/theirs")).unwrap(), big.as_bytes());
@@ -163,16 +173,13 @@ fn blobs_of_a_failed_run_make_room_for_its_undo() {
 fn without_room_for_a_reserve_nothing_is_begun() {
     let machine = Machine::new();
     machine.fill();
-    let step = Step {
-        id: "dir".parse().unwrap(),
-        stage: Stage::Prepare,
-        node: "cp-1".parse().unwrap(),
-        needs: vec![],
-        deadline_s: 30,
-        action: directory(1),
-        redo: vec![],
-        ephemeral: false,
-    };
+    let step = Step::new(
+        "dir".parse().unwrap(),
+        Stage::Prepare,
+        "cp-1".parse().unwrap(),
+        30,
+        directory(1),
+    );
     interpret::run_step(machine.agent(), &step, &|_| {}).unwrap_err();
     assert!(!machine.at("srv").exists());
     assert!(machine.agent().ownership().unwrap().is_empty());

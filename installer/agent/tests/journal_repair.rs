@@ -96,16 +96,7 @@ fn start() -> RunStart {
 
 /// Runs a step; returns what of it stays.
 fn run(agent: &Agent, id: &str, action: Action) -> Vec<String> {
-    let step = Step {
-        id: id.parse().unwrap(),
-        stage: Stage::Prepare,
-        node: "cp-1".parse().unwrap(),
-        needs: vec![],
-        deadline_s: 30,
-        action,
-        redo: vec![],
-        ephemeral: false,
-    };
+    let step = Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action);
     interpret::run_step(agent, &step, &|_| {}).unwrap().residue
 }
 

@@ -4,24 +4,33 @@
 
 use landfall_agent::host::Host;
 use landfall_agent::session::serve_on;
+use landfall_bundle::chunk_digests;
+use landfall_bundle::minisign::SecretKey;
 use landfall_core::action::{Action, Claims, Content};
+use landfall_core::bundle_index::{BlobEntry, BundleIndex, NODE_ARCHITECTURE, Variant};
+use landfall_core::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, Sequence};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::repair::{JOURNAL_REPAIR, JournalReading};
 use landfall_core::journal::{EntryState, Ownership, RunStart};
+use landfall_core::mesh::MeshListen;
 use landfall_core::name::Digest;
 use landfall_core::observe::{Observations, judge};
 use landfall_core::plan::{Stage, Step};
+use landfall_core::spec::ClusterSpec;
+use landfall_core::trust::{ClusterTrust, KeyId, OfferedKey, TrustOffer};
 use landfall_core::wire::mux::{Mux, Role, read_json_line};
 use landfall_core::wire::{AGENT_BANNER, Reply, Request, StepOutcome, UndoOutcome, Welcome};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 struct Operator {
     mux: Arc<Mux>,
@@ -94,6 +103,16 @@ impl Operator {
         self.ask::<()>(&Request::StartRun { start, record: None }).unwrap();
     }
 
+    /// Lets the node check an index that holds some blobs.
+    fn trust(&self, index: &[u8], key: &SecretKey, offer: &TrustOffer) -> Result<Option<KeyId>, Diagnosis> {
+        let request = Request::TrustBundle {
+            size_bytes: index.len() as u64,
+            signature: Some(key.sign(index, "x").to_text()),
+            trust: offer.clone(),
+        };
+        self.ask_with(&request, index, &mut |_| {}).map(|(value, _)| value)
+    }
+
     fn run(&self, step: &Step) -> Result<StepOutcome, Diagnosis> {
         self.ask(&Request::RunStep { step: step.clone() })
     }
@@ -106,6 +125,43 @@ impl Operator {
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// An index of blobs with this content.
+fn index(blobs: &[&[u8]]) -> Vec<u8> {
+    let variant = Variant {
+        architecture: NODE_ARCHITECTURE.into(),
+        binaries: vec![],
+        images: vec![],
+    };
+    let mut index = BundleIndex::new("source", "v1.37.2", "r", variant);
+    let entry = |mut bytes: &[u8]| {
+        let (digest, size_bytes, chunks) = chunk_digests(&mut bytes).unwrap();
+        BlobEntry {
+            digest,
+            size_bytes,
+            chunks,
+        }
+    };
+    index.blobs = blobs.iter().map(|bytes| entry(bytes)).collect();
+    index.blobs.sort_by_key(|blob| blob.digest);
+    serde_json::to_vec(&index).unwrap()
+}
+
+fn key(number: u8) -> SecretKey {
+    SecretKey::from_random(&Zeroizing::new([number; 40]))
+}
+
+/// An operator who trusts these keys.
+fn offer(keys: &[&SecretKey]) -> TrustOffer {
+    let offered = |key: &&SecretKey| OfferedKey {
+        key: key.public().to_text(),
+        endorsement: None,
+    };
+    TrustOffer {
+        keys: keys.iter().map(offered).collect(),
+        ..TrustOffer::default()
+    }
+}
+
 fn machine() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("bin")).unwrap();
@@ -114,16 +170,7 @@ fn machine() -> tempfile::TempDir {
 }
 
 fn step(id: &str, action: Action) -> Step {
-    Step {
-        id: id.parse().unwrap(),
-        stage: Stage::Prepare,
-        node: "cp-1".parse().unwrap(),
-        needs: vec![],
-        deadline_s: 30,
-        action,
-        redo: vec![],
-        ephemeral: false,
-    }
+    Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action)
 }
 
 fn shell(id: &str, root: &Path, script: &str, creates: &str) -> Step {
@@ -269,29 +316,121 @@ fn blobs_are_checked_on_the_way_in() {
     let root = machine();
     let operator = Operator::connect(root.path(), LONG);
     operator.begin("run-1");
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    let bytes: Vec<u8> = (0..6_000_000u32).map(|n| n as u8).collect();
     let digest = Digest::of(&bytes);
-    let put = Request::PutBlob {
+    operator.trust(&index(&[&bytes]), &key(1), &offer(&[&key(1)])).unwrap();
+    let put = |from_bytes| Request::PutBlob {
         digest,
         size_bytes: bytes.len() as u64,
+        from_bytes,
+    };
+    let send = |from_bytes, body: &[u8]| operator.ask_with::<()>(&put(from_bytes), body, &mut |_| {});
+    let parts = || {
+        let ask = Request::PartialBlobs {
+            digests: [digest].into(),
+        };
+        operator.ask::<BTreeMap<Digest, u64>>(&ask).unwrap()
     };
     let mut wrong = bytes.clone();
-    wrong[1_000_000] ^= 1;
-    for body in [&wrong[..], &bytes[..2_000_000]] {
-        let refused = operator.ask_with::<()>(&put, body, &mut |_| {}).unwrap_err();
+    wrong[5_000_000] ^= 1;
+    let first = 4_194_304;
+    for body in [&wrong[..], &bytes[..5_500_000]] {
+        let refused = send(0, body).unwrap_err();
         assert_eq!(refused.code, Code::BundleDigest);
-        let blobs = root.path().join("var/lib/landfall/blobs");
-        assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0, "nothing unchecked stays");
+        assert!(refused.what.contains("bytes 4194304 to 6000000"), "{refused:?}");
+        assert_eq!(parts(), [(digest, first)].into(), "the chunk before it stays");
     }
+    // The chunk that is there is hashed again before the rest is taken, and goes when it is damaged.
+    let part = root
+        .path()
+        .join(format!("var/lib/landfall/blobs/{}.part", digest.hex()));
+    let mut damaged = std::fs::read(&part).unwrap();
+    damaged[7] ^= 1;
+    std::fs::write(&part, damaged).unwrap();
+    let refused = send(first, &bytes[4_194_304..]).unwrap_err();
+    assert!(refused.what.contains("bytes 0 to 4194304"), "{refused:?}");
+    assert_eq!(parts(), BTreeMap::new());
+    send(0, &bytes[..4_500_000]).unwrap_err();
+    assert_eq!(parts(), [(digest, first)].into());
     let ask = Request::HaveBlobs {
         digests: [digest].into(),
     };
     assert!(operator.ask::<Vec<Digest>>(&ask).unwrap().is_empty());
-    operator.ask_with::<()>(&put, &bytes, &mut |_| {}).unwrap();
+    send(first, &bytes[4_194_304..]).unwrap();
     assert_eq!(operator.ask::<Vec<Digest>>(&ask).unwrap(), [digest]);
     operator.ask::<()>(&Request::Tidy).unwrap();
     assert!(!root.path().join("var/lib/landfall").exists());
     operator.hang_up();
+}
+
+#[test]
+fn nothing_of_a_bundle_is_taken_before_its_signature_was_checked() {
+    let root = machine();
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-1").unwrap();
+    let put = |bytes: &[u8]| {
+        let put = Request::PutBlob {
+            digest: Digest::of(bytes),
+            size_bytes: bytes.len() as u64,
+            from_bytes: 0,
+        };
+        operator.ask_with::<()>(&put, bytes, &mut |_| {})
+    };
+    let start = |number| {
+        let record = Some(Box::new(record(number)));
+        let start = RunStart::new("run-1".parse().unwrap(), number, "install", "ship");
+        operator.ask::<()>(&Request::StartRun { start, record })
+    };
+    let code = |refused: Result<_, Diagnosis>| refused.map(|_| ()).unwrap_err().code;
+    assert_eq!(code(put(b"blob").map(|_| ())), Code::BundleSignature);
+    assert_eq!(code(start(1)), Code::BundleSignature);
+    let text = index(&[b"blob"]);
+    let stranger = operator.trust(&text, &key(2), &offer(&[&key(1)]));
+    assert_eq!(code(stranger.map(|_| ())), Code::BundleSignature);
+    assert_eq!(code(put(b"blob").map(|_| ())), Code::BundleSignature);
+    let signer = operator.trust(&text, &key(1), &offer(&[&key(1)])).unwrap();
+    assert_eq!(signer, Some(key(1).public().id()));
+    put(b"blob").unwrap();
+    assert_eq!(
+        code(put(b"stowaway").map(|_| ())),
+        Code::BundleSignature,
+        "it is not in the index"
+    );
+    start(1).unwrap();
+    operator.hang_up();
+    // The journal now holds a record, whose one key decides, whatever the operator trusts.
+    let operator = Operator::connect(root.path(), LONG);
+    operator.lease("run-2").unwrap();
+    let other = operator.trust(&text, &key(2), &offer(&[&key(2)]));
+    assert_eq!(code(other.map(|_| ())), Code::BundleSignature);
+    operator.trust(&text, &key(1), &offer(&[])).unwrap();
+    operator.hang_up();
+}
+
+/// A cluster that trusts the key 1.
+fn record(run: u64) -> ClusterRecord {
+    let spec = ClusterSpec::default();
+    ClusterRecord {
+        uid: ClusterUid::from_random([1; 16]),
+        name: "ship".into(),
+        sequence: Sequence { run, revision: 0 },
+        formed: false,
+        ca: None,
+        kubernetes_version: "v1.37.2".into(),
+        bundle: None,
+        bundle_version: None,
+        trust: Some(ClusterTrust {
+            keys: [(key(1).public().id(), key(1).public().to_text())].into(),
+            ..ClusterTrust::default()
+        }),
+        fixed: FixedSettings::of(&spec),
+        kept: KeptSettings {
+            proxy_mode: spec.proxy_mode,
+            upstream_dns: None,
+            upstream_dns_named: false,
+        },
+        members: Default::default(),
+    }
 }
 
 #[test]
@@ -450,4 +589,40 @@ fn a_damaged_journal_is_repaired_by_the_command_for_it_and_used_by_no_other() {
     assert_eq!((&repaired.own, repaired.lost.len()), (&own, 1));
     assert_eq!(own.entries.len(), 2);
     operator.hang_up();
+}
+
+#[test]
+fn listeners_for_peers_close_with_their_stream_and_with_the_connection() {
+    let root = machine();
+    // A port that was free a moment ago; a test beside this one would have to take just that.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let request = Request::MeshListen(MeshListen {
+        token: "000102030405060708090a0b0c0d0e0f".to_owned(),
+        node: "cp-1".parse().unwrap(),
+        address: std::net::Ipv4Addr::LOCALHOST,
+        tcp: vec![free.port()],
+        udp: None,
+        limit_ms: 60_000,
+    });
+    let is_open = || TcpStream::connect_timeout(&free, Duration::from_secs(5)).is_ok();
+    let operator = Operator::connect(root.path(), LONG);
+    let listen = || {
+        let stream = operator.mux.open(&serde_json::to_vec(&request).unwrap()).unwrap();
+        let mut reader = BufReader::new(stream.reader());
+        let reply = read_json_line::<Reply>(&mut reader).unwrap().expect("an answer");
+        assert!(
+            matches!(&reply, Reply::Ok { value } if value["tcp_failed"] == serde_json::json!({})),
+            "{reply:?}"
+        );
+        stream
+    };
+    let stream = listen();
+    assert!(is_open());
+    drop(stream);
+    wait_for("closing the listener", || !is_open());
+    let stream = listen();
+    assert!(is_open());
+    assert_eq!(operator.hang_up(), 0);
+    assert!(!is_open(), "nothing outlives the session");
+    drop(stream);
 }

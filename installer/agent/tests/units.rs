@@ -91,16 +91,7 @@ impl Machine {
     }
 
     fn run(&self, id: &str, action: Action) {
-        let step = Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: "cp-1".parse().unwrap(),
-            needs: vec![],
-            deadline_s: 30,
-            action,
-            redo: vec![],
-            ephemeral: false,
-        };
+        let step = Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action);
         assert!(
             interpret::run_step(&self.agent, &step, &|_| {}).unwrap().changed,
             "{id}"
@@ -177,6 +168,45 @@ fn an_uninstall_starts_no_unit_that_it_removes() {
     let units = machine.at("/etc/systemd/system");
     assert_eq!(fs::read_dir(units).unwrap().count(), 0);
     assert!(!machine.at("/etc/daemon.conf").exists() && machine.agent.ownership().unwrap().is_empty());
+}
+
+/// A later version does otherwise what a unit did.
+#[test]
+fn a_unit_that_is_wanted_no_more_stops_and_comes_back_with_a_rollback() {
+    let machine = Machine::new();
+    machine.install_unit("run-1", "1", true);
+    let is_on = || {
+        let action = Action::StopUnit {
+            name: "x.service".into(),
+        };
+        let step = Step::new(
+            "stop".parse().unwrap(),
+            Stage::Prepare,
+            "cp-1".parse().unwrap(),
+            30,
+            action,
+        );
+        !interpret::check(&machine.agent, &step).unwrap().is_satisfied()
+    };
+    let stop = |run: &str| {
+        machine.lease(run);
+        machine.run(
+            "stop",
+            Action::StopUnit {
+                name: "x.service".into(),
+            },
+        );
+        assert_eq!(machine.runs_with(), None);
+        assert!(!is_on() && machine.at("/etc/systemd/system/x.service").exists());
+    };
+    stop("run-2");
+    machine.undo(Some("run-2"));
+    assert_eq!(machine.runs_with().as_deref(), Some("unit 1\nconf 1\n"));
+    assert!(is_on());
+    stop("run-3");
+    machine.undo(None);
+    assert_eq!(machine.runs_with(), None);
+    assert!(!machine.at("/etc/systemd/system/x.service").exists() && machine.agent.ownership().unwrap().is_empty());
 }
 
 #[test]

@@ -1,23 +1,38 @@
-//! `landfall agent …`: the same program, on a node.
+//! `landfall agent …`: the parts of this program that run on a node.
 
 use crate::args::Agent;
-use landfall_agent::{api_balancer, probe, service_route, session, signal};
+use landfall_agent::node_settings::{self, Options, ServiceRoute};
+use landfall_agent::{api_balancer, probe, session, signal};
 use std::io::{self, Write};
 
-/// Runs until its work ends; returns the exit status.
+/// Writes a line for systemd's journal, which reads a service's standard output.
+fn write_journal_line(line: &str) {
+    // A failure to write there cannot be reported.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Runs a part of the agent. Blocks until it ends; returns the exit status.
 pub fn run(command: &Agent) -> u8 {
     let result = match command {
         Agent::Serve => return session::serve(io::stdin(), io::stdout()),
         Agent::ApiBalancer { listen, backends } => api_balancer::run(*listen, backends),
-        Agent::ServiceRoute {
-            cidr,
+        Agent::NodeSettings {
+            address,
+            service_cidr,
             interface,
             remove,
-        } => match cidr.parse() {
-            Ok(cidr) if *remove => service_route::remove(&cidr, interface),
-            Ok(cidr) => service_route::run(&cidr, interface),
-            Err(text) => Err(io::Error::other(text)),
-        },
+        } => {
+            let route = service_cidr.zip(interface.clone());
+            let route = route.map(|(network, interface)| ServiceRoute { network, interface });
+            match (route, remove) {
+                (route, false) => {
+                    let address = *address;
+                    node_settings::run(&Options { address, route }, &mut write_journal_line)
+                }
+                (Some(route), true) => route.remove(),
+                (None, true) => Ok(()),
+            }
+        }
         Agent::Probe => probe::serve(io::stdin(), io::stdout()),
         Agent::ProbeIdle => signal::wait_for_end(),
     };

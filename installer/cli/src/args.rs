@@ -1,10 +1,15 @@
 //! The command line.
 
+use crate::upstream_args::{BundleLock, UpstreamArgs};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use landfall_core::bundle_index::BundleRole;
+use landfall_core::spec::Cidr;
+use landfall_core::trust::KeyId;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Installs highly available Kubernetes clusters on machines without internet, proves that they work, and takes them away again.
+/// Installs highly available Kubernetes clusters on machines without internet, verifies that they work, and uninstalls them.
 #[derive(Parser)]
 #[command(name = "landfall", version, max_term_width = 110)]
 pub struct Args {
@@ -14,26 +19,35 @@ pub struct Args {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Installs the cluster, or brings it to what the inventory says, and verifies it.
+    /// Installs the cluster, or changes it to match the inventory, and verifies it.
     Install(Install),
     /// Shows what install would do on each node; changes nothing.
     Plan(Plan),
-    /// Tries every path into the cluster from every place: pods, nodes, this machine, machines outside.
+    /// Checks the machines before an install; changes nothing.
+    Preflight(Preflight),
+    /// Sends to each node what an install would send, ahead of it. The nodes keep it until an install has used it.
+    Push(Push),
+    /// Probes every path into the cluster from everywhere: pods, nodes, this machine, machines outside.
     Verify(Verify),
-    /// Shows what is installed and how it is.
+    /// Shows what is installed and its health.
     Status(Common),
     /// Shows the nodes' journals, or repairs damaged ones.
     #[command(subcommand)]
     Journal(Journal),
-    /// Takes back what the last run changed.
+    /// Undoes what the last run changed.
     Rollback(Undo),
-    /// Takes back everything landfall ever did on the nodes.
+    /// Undoes everything that landfall did on the nodes.
     Uninstall(Undo),
     /// Writes an admin kubeconfig that works from here.
     Kubeconfig(Kubeconfig),
-    /// Shows what was understood of an inventory, as cluster.yaml.
+    /// Sets what the ingress proxy may do.
+    #[command(subcommand)]
+    Ingress(Ingress),
+    /// Prints the addresses, the user and the password of the ingress proxy's dashboard.
+    Dashboard(Common),
+    /// Shows the content of an inventory as cluster.yaml.
     Inventory(Inventory),
-    /// Writes a cluster.yaml with comments; asks for what no flag says.
+    /// Writes a cluster.yaml with comments; asks for values that no flag gives.
     Init(Init),
     /// Makes and checks bundles.
     #[command(subcommand)]
@@ -41,22 +55,25 @@ pub enum Command {
     /// The Ansible collection landfall.cluster.
     #[command(subcommand)]
     Ansible(Ansible),
-    /// What runs on nodes; started by landfall itself.
+    /// The parts that run on nodes; landfall itself starts them.
     #[command(subcommand, hide = true)]
     Agent(Agent),
 }
 
 impl Command {
-    /// Returns the form of output that was asked for. Commands that contact no machine have text alone.
+    /// Returns the form of output that was asked for. Commands that contact no machine only print text.
     pub fn output(&self) -> Output {
         match self {
             Self::Install(args) => args.common.output,
             Self::Plan(args) => args.common.output,
+            Self::Preflight(args) => args.common.output,
+            Self::Push(args) => args.common.output,
             Self::Verify(args) => args.common.output,
-            Self::Status(common) | Self::Journal(Journal::Show(common)) => common.output,
+            Self::Status(common) | Self::Dashboard(common) | Self::Journal(Journal::Show(common)) => common.output,
             Self::Journal(Journal::Repair(args)) => args.common.output,
             Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
             Self::Kubeconfig(args) => args.common.output,
+            Self::Ingress(Ingress::Allow(args)) => args.common.output,
             Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Ansible(_) | Self::Agent(_) => Output::Human,
         }
     }
@@ -70,7 +87,7 @@ pub enum Output {
     Json,
 }
 
-/// Which machines, and how to log in. All but -i are for Ansible inventories and named as there.
+/// The machines and their logins. All but -i are for Ansible inventories and named as in Ansible.
 #[derive(ClapArgs, Clone, Default)]
 pub struct InventoryArgs {
     /// Machines and settings: landfall's cluster.yaml, or an Ansible inventory (file, directory or list of hosts; several count
@@ -116,7 +133,7 @@ pub struct InventoryArgs {
         help_heading = INVENTORY
     )]
     pub become_password_file: Option<PathBuf>,
-    /// Variables that beat all others: key=value, a mapping, or @FILE.
+    /// Variables that override all others: key=value, a mapping, or @FILE.
     #[arg(short, long, value_name = "VARS", help_heading = INVENTORY)]
     pub extra_vars: Vec<String>,
     /// Directory of the playbook, whose group_vars and host_vars count too.
@@ -139,7 +156,7 @@ const INVENTORY: &str = "Options for Ansible inventories";
 pub struct Common {
     #[command(flatten)]
     pub inventory: InventoryArgs,
-    /// Act on these machines alone: hosts and groups with `:`, `!`, `&`, `*`, as for Ansible, or @FILE. All others stay members as they are.
+    /// Act only on these machines: hosts and groups with `:`, `!`, `&`, `*`, as in Ansible, or @FILE. All others stay members and are not changed.
     #[arg(short, long, value_name = "PATTERN")]
     pub limit: Option<String>,
     /// Form of progress and result.
@@ -148,30 +165,61 @@ pub struct Common {
     /// Write keys of hosts seen for the first time to the known_hosts file instead of refusing them.
     #[arg(long)]
     pub accept_new_host_keys: bool,
-    /// File of known host keys.
-    #[arg(long, value_name = "FILE", default_value = "~/.ssh/known_hosts")]
-    pub known_hosts: String,
+    /// File of known host keys (~/.ssh/known_hosts when not given, or what ssh_config names).
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts: Option<String>,
+    /// Settings of ssh to read instead of ~/.ssh/config and /etc/ssh/ssh_config; `none` for no file.
+    #[arg(long, value_name = "FILE")]
+    pub ssh_config: Option<String>,
     /// Seconds for each SSH connection (20 when not given). The first contact as a whole may take 30 s more, and two minutes when this
     /// is not given.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub connect_timeout: Option<u64>,
 }
 
+/// The keys whose bundles are accepted. Keys in /etc/landfall/trusted.d/*.pub and ~/.config/landfall/trusted.d/*.pub are trusted too.
+#[derive(ClapArgs, Clone, Default)]
+pub struct TrustArgs {
+    /// Public key of a builder, in minisign's form. A signature by an older key beside it (FILE.minisig) lets a cluster accept it.
+    #[arg(long, value_name = "FILE", help_heading = TRUST)]
+    pub trusted_key: Vec<PathBuf>,
+    /// Accept a bundle that no trusted key has signed. Nothing then protects against a forged one.
+    #[arg(long, help_heading = TRUST)]
+    pub allow_unsigned: bool,
+    /// Let the cluster accept the trusted key that signed the bundle, although none of the cluster's own keys has signed it.
+    #[arg(long, help_heading = TRUST)]
+    pub force_new_key: bool,
+    /// Revoke this key; a cluster remembers that.
+    #[arg(long, value_name = "ID", help_heading = TRUST)]
+    pub revoke_key: Vec<KeyId>,
+}
+
+const TRUST: &str = "Options for the signature of the bundle";
+
 #[derive(ClapArgs)]
 pub struct Install {
     #[command(flatten)]
     pub common: Common,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// The bundle file.
     pub bundle: PathBuf,
     /// Show the plan and stop.
     #[arg(long)]
     pub dry_run: bool,
-    /// A plan of `landfall plan -w`: it is run as it was made, and refused (4) when what it was made for is not there any more.
+    /// A plan of `landfall plan -w`: it is run unchanged, and refused (4) when the cluster has changed since it was made.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
+    /// Refuse (4) for warnings of preflight too.
+    #[arg(long)]
+    pub strict: bool,
     /// What to do with this run's changes when a step fails.
     #[arg(long, value_enum, default_value = "keep")]
     pub on_failure: OnFailure,
+    /// How long lost connections are retried without any progress of the run. What was sent or done is not repeated. 0 ends the run at the
+    /// first loss; so does `--plan`.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub reconnect: u64,
     /// Folder for install.json, verify.json, landfall.log and logs of nodes that failed.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
@@ -184,7 +232,7 @@ pub struct Install {
 pub enum OnFailure {
     /// Leave everything as it is; running again continues.
     Keep,
-    /// Take back what this run changed.
+    /// Undo what this run changed.
     Rollback,
 }
 
@@ -192,14 +240,61 @@ pub enum OnFailure {
 pub struct Plan {
     #[command(flatten)]
     pub common: Common,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// The bundle file.
     pub bundle: PathBuf,
+    /// Refuse (4) for warnings of preflight too.
+    #[arg(long)]
+    pub strict: bool,
     /// Exit with 12 when changes are pending.
     #[arg(long)]
     pub exit_code: bool,
     /// Also write the plan to a file, for `install --plan`.
     #[arg(short = 'w', long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+pub struct Preflight {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// The bundle file; without one, its size, date and version are not compared.
+    pub bundle: Option<PathBuf>,
+    /// Refuse (4) for warnings of preflight too.
+    #[arg(long)]
+    pub strict: bool,
+    /// Folder for preflight.json and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Also write the result as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+pub struct Push {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// The bundle file.
+    #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+    pub bundle: Option<PathBuf>,
+    /// Take away what was pushed and not used.
+    #[arg(long)]
+    pub remove: bool,
+    /// Refuse (4) for warnings of preflight too.
+    #[arg(long)]
+    pub strict: bool,
+    /// How long a node whose connection is lost is waited for without any progress; what was sent is not sent again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub reconnect: u64,
+    /// Folder for push.json and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
@@ -212,9 +307,30 @@ pub struct Verify {
     /// Also write the result as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
-    /// Show every cell, not only the table and what is wrong.
+    /// Show every cell, not only the table and the failed cells.
     #[arg(long)]
     pub all: bool,
+    /// Repeat until all is as expected, for so long at most, for instance after a boot: 90s, 5m, 1h.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait: Option<Duration>,
+}
+
+/// Reads a time: a number of seconds, or one with `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "h" => 3600,
+        "m" => 60,
+        _ => 1,
+    };
+    let number: Option<u64> = number.parse().ok();
+    let total = number.and_then(|number| number.checked_mul(seconds));
+    total
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a time is a number followed by s, m or h, for instance 5m".to_owned())
 }
 
 #[derive(ClapArgs)]
@@ -227,16 +343,16 @@ pub struct Undo {
     /// Folder for rollback.json or uninstall.json, and landfall.log.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Show what would be taken back, in order, and stop.
+    /// Show what would be undone, in order, and stop.
     #[arg(long)]
     pub dry_run: bool,
 }
 
 #[derive(Subcommand)]
 pub enum Journal {
-    /// Shows the cluster's record, its runs, and on each node what is landfall's and how it is taken back.
+    /// Shows the cluster's record, its runs, and on each node what is landfall's and how it is undone.
     Show(Common),
-    /// Makes a damaged journal of its whole lines, keeps the damaged one beside it, and lists what is lost. The next rollback or
+    /// Repairs a damaged journal: keeps the intact lines, keeps the damaged file beside it, and lists what is lost. The next rollback or
     /// uninstall names each step whose undo is lost.
     Repair(JournalRepair),
 }
@@ -254,6 +370,31 @@ pub struct JournalRepair {
     /// Show what is damaged and what would be lost, and stop.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Ingress {
+    /// Lets the ingress proxy read the Secrets and ConfigMaps of a namespace, so that Ingresses there have TLS with their own
+    /// certificates. It takes effect at once; install keeps it, rollback and uninstall undo it.
+    Allow(IngressAllow),
+}
+
+#[derive(ClapArgs)]
+pub struct IngressAllow {
+    #[command(flatten)]
+    pub common: Common,
+    /// All Secrets and ConfigMaps of this namespace, also those that come later.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub namespace: Option<String>,
+    /// Those of all namespaces.
+    #[arg(long)]
+    pub all: bool,
+    /// Only those that Ingresses name at present.
+    #[arg(long)]
+    pub named: bool,
+    /// Folder for ingress-allow.json and landfall.log.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
@@ -287,7 +428,7 @@ pub struct Inventory {
     /// With --graph: print variables too.
     #[arg(long)]
     pub vars: bool,
-    /// Form to write what was understood in.
+    /// Form of the output.
     #[arg(long, value_enum, value_name = "FORM")]
     pub to: Option<InventoryForm>,
 }
@@ -327,6 +468,8 @@ pub struct Init {
 pub enum Bundle {
     /// Builds a bundle.
     Build(BundleBuild),
+    /// Asks publishers for digests, and writes the lock file from which `build` makes the same bundle at any time.
+    Lock(BundleLock),
     /// Shows what is inside.
     Inspect {
         /// The bundle file.
@@ -335,27 +478,189 @@ pub enum Bundle {
         #[arg(long)]
         json: bool,
     },
-    /// Reads every byte and compares it with the index.
+    /// Checks the signature, reads every byte and compares it with the index.
     Verify {
         /// The bundle file.
         bundle: PathBuf,
+        #[command(flatten)]
+        trust: TrustArgs,
     },
+    /// Makes a key that signs bundles, in minisign's form; prints its id.
+    Keygen {
+        /// File of the secret key; the public one is beside it, with the ending `pub`. By default the key with which `build` signs.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Put the secret key behind a password, which is asked for.
+        #[arg(long, conflicts_with = "password_file")]
+        ask_password: bool,
+        /// File with the password of the secret key; an executable one is run for it.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Signs a bundle, or the public key of a new builder.
+    Sign {
+        /// The bundle file, which is replaced; or a FILE.pub, whose signature is written beside it as FILE.pub.minisig.
+        file: PathBuf,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    #[command(flatten)]
+    Files(BundleFiles),
+}
+
+/// Bundles on their way by stick.
+#[derive(Subcommand)]
+pub enum BundleFiles {
+    /// Shows what differs between two bundles: programs, images, components, Debian packages.
+    Diff {
+        /// The old bundle.
+        old: PathBuf,
+        /// The new bundle.
+        new: PathBuf,
+        /// Show what is the same too.
+        #[arg(long)]
+        all: bool,
+        /// Print all entries as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes what makes the new bundle of the old one: a file that is much smaller than the new bundle.
+    Delta {
+        /// The old bundle, which is there already where the delta goes.
+        old: PathBuf,
+        /// The new bundle.
+        new: PathBuf,
+        /// The delta to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Makes the new bundle of the old one and a delta, to the byte, and checks its signature.
+    Apply {
+        /// The old bundle.
+        old: PathBuf,
+        /// The delta.
+        delta: PathBuf,
+        /// The new bundle to write; it may be the old one's file.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Cuts a file into parts, with an index.
+    Split {
+        /// The file: a bundle or a delta.
+        file: PathBuf,
+        /// Largest part: bytes, or a number with kB, MB, GB, KiB, MiB or GiB. A FAT file system takes files below 4 GiB.
+        #[arg(long, value_parser = size, default_value = "4GB")]
+        size: u64,
+        /// Folder for the parts.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Makes the file of its parts again. Parts that are missing, swapped or damaged are named all at once.
+    Join {
+        /// Folder with the parts and their index.
+        folder: PathBuf,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Writes a smaller bundle that serves nodes of one role alone. The signature stays good.
+    Export {
+        /// The bundle file.
+        bundle: PathBuf,
+        /// The role whose nodes it is for.
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// The bundle to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Prints the bundle's bill of materials (SBOM): CycloneDX 1.6 in JSON.
+    Sbom {
+        /// The bundle file.
+        bundle: PathBuf,
+        /// The file to write, in place of standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Control plane nodes.
+    ControlPlane,
+    /// Workers.
+    Worker,
+}
+
+impl From<RoleArg> for BundleRole {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::ControlPlane => Self::ControlPlane,
+            RoleArg::Worker => Self::Worker,
+        }
+    }
+}
+
+/// Reads a size above 0: bytes, or a number with a unit (IEC 80000-13).
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" | "B" => Some(1),
+        "kB" | "KB" => Some(1000),
+        "MB" => Some(1000u64.pow(2)),
+        "GB" => Some(1000u64.pow(3)),
+        "KiB" => Some(1024),
+        "MiB" => Some(1024u64.pow(2)),
+        "GiB" => Some(1024u64.pow(3)),
+        _ => None,
+    };
+    let number: Option<u64> = number.parse().ok();
+    let bytes = number
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        "a size is a number above 0 with B, kB, MB, GB, KiB, MiB or GiB behind it, for instance 4GB".to_owned()
+    })
+}
+
+/// The secret key.
+#[derive(ClapArgs)]
+pub struct KeyArgs {
+    /// Secret key, in minisign's form; by default ~/.config/landfall/bundle.key.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// File with its password, which is asked for otherwise where it has one; an executable file is run for it.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
 pub struct BundleBuild {
-    /// Where the parts come from: `source` builds them from Go modules, Debian packages and this checkout.
-    #[arg(long, value_parser = ["source"])]
+    /// Where the parts come from: `upstream` downloads what publishers released, `source` builds all from Go modules, Debian packages and a
+    /// checkout of landfall.
+    #[arg(long, value_parser = ["upstream", "source"], default_value = "upstream")]
     pub recipe: String,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// The checkout of landfall.
+    /// The checkout of landfall, for the recipe source.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub checkout: PathBuf,
     /// Folder for parts that can be used again; by default ~/.cache/landfall.
     #[arg(long, env = "LANDFALL_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Signs the bundle; made when it is not there.
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
 }
 
 #[derive(Subcommand)]
@@ -379,18 +684,52 @@ pub enum Agent {
         #[arg(long = "backend", required = true)]
         backends: Vec<SocketAddr>,
     },
-    /// Keeps the route of the Service network.
-    ServiceRoute {
+    /// Keeps kernel settings, modules and the Service network's route in the state that the node's journal requires.
+    NodeSettings {
+        /// The node's own address, for which it waits.
         #[arg(long)]
-        cidr: String,
-        #[arg(long)]
-        interface: String,
-        /// Take the route away and end.
+        address: Option<IpAddr>,
+        /// The Service network, when no other route leads to it.
+        #[arg(long, requires = "interface")]
+        service_cidr: Option<Cidr>,
+        /// The interface of the route.
+        #[arg(long, requires = "service_cidr")]
+        interface: Option<String>,
+        /// Remove the route and end.
         #[arg(long)]
         remove: bool,
     },
-    /// Tries the probes on standard input, writes results to standard output.
+    /// Runs the probes on standard input, writes results to standard output.
     Probe,
-    /// Waits for its end, in the probe image.
+    /// Waits until it is terminated, in the probe image.
     ProbeIdle,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        let of = |text| duration(text).map(|time| time.as_secs()).ok();
+        assert_eq!(
+            ["90", "90s", "5m", "1h", "0"].map(of),
+            [Some(90), Some(90), Some(300), Some(3600), Some(0)]
+        );
+        for wrong in ["", "m", "-1", "5 m", "5d", "1.5h", "18446744073709551615h"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_a_unit() {
+        let of = |text| size(text).ok();
+        assert_eq!(
+            ["700", "4GB", "4GiB", "1kB", "3MiB"].map(of),
+            [Some(700), Some(4_000_000_000), Some(1 << 32), Some(1000), Some(3 << 20)]
+        );
+        for wrong in ["", "0", "GB", "-1", "4 GB", "4gb", "1.5GB", "99999999999999GB"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! The question before something is taken back or a journal is replaced. It names what goes, so that users know what they confirm.
+//! Asks for confirmation before an undo or a repair of journals. The question names what will be removed, so that users know what they
+//! confirm.
 
 use crate::output::write_stderr;
 use crate::render::{date, lost_lines, plural};
@@ -8,10 +9,10 @@ use landfall_core::name::NodeName;
 use landfall_engine::run::{RepairSummary, UndoSummary};
 use std::io::IsTerminal;
 
-/// Says what would be taken back. `now_ms` is the present, in milliseconds since 1970.
-fn what_goes(undo: &UndoSummary, now_ms: u64) -> String {
+/// Returns the text that says what would be undone. `now_ms` is the present time, in milliseconds since 1970.
+fn undo_text(undo: &UndoSummary, now_ms: u64) -> String {
     let mut text = format!(
-        "`landfall {}` takes back {}:\n",
+        "`landfall {}` undoes {}:\n",
         undo.command.as_str(),
         plural(undo.runs.len(), "run")
     );
@@ -42,11 +43,13 @@ fn what_goes(undo: &UndoSummary, now_ms: u64) -> String {
         ),
     });
     let absent = undo.absent.iter();
-    text.extend(absent.map(|node| format!("{node} does not answer: what lies there stays until this is run again.\n")));
+    text.extend(
+        absent.map(|node| format!("{node} does not answer: its state stays until this command is run again.\n")),
+    );
     text
 }
 
-/// A time in UTC, and how long ago it was.
+/// Returns a time in UTC, and how long ago it was.
 fn moment(at_ms: u64, now_ms: u64) -> String {
     let Some(date) = date(at_ms) else {
         return "at an unknown time".to_owned();
@@ -64,7 +67,7 @@ fn moment(at_ms: u64, now_ms: u64) -> String {
     format!("{date} ({ago})")
 }
 
-/// Refuses without a terminal to ask on, before any machine is contacted.
+/// Returns an error when there is no terminal to ask on. Called before any machine is contacted.
 pub fn need_terminal() -> Result<(), Diagnosis> {
     if std::io::stdin().is_terminal() {
         return Ok(());
@@ -75,13 +78,13 @@ pub fn need_terminal() -> Result<(), Diagnosis> {
 /// Asks before an undo.
 pub fn confirm(undo: &UndoSummary) -> Result<(), Diagnosis> {
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-    ask_for_name(&what_goes(undo, now_ms), &undo.cluster)
+    ask_for_name(&undo_text(undo, now_ms), &undo.cluster)
 }
 
-/// Says what a repair of journals does and what is lost.
-fn what_is_lost(repair: &RepairSummary) -> String {
+/// Returns the text that says what a repair of journals does and what is lost.
+fn repair_text(repair: &RepairSummary) -> String {
     let mut text = format!(
-        "`landfall journal repair` makes the journal of {} of its whole lines:\n",
+        "`landfall journal repair` keeps the intact lines of the journal of {}:\n",
         plural(repair.nodes.len(), "node")
     );
     for (node, lost) in &repair.nodes {
@@ -92,7 +95,7 @@ fn what_is_lost(repair: &RepairSummary) -> String {
 
 /// Asks before journals are repaired.
 pub fn confirm_repair(repair: &RepairSummary) -> Result<(), Diagnosis> {
-    ask_for_name(&what_is_lost(repair), &repair.cluster)
+    ask_for_name(&repair_text(repair), &repair.cluster)
 }
 
 /// Requires typing the cluster's name, so that it is not confirmed by accident.
@@ -181,7 +184,7 @@ mod tests {
         ];
         let text: String = cases
             .iter()
-            .map(|(name, undo)| format!("# {name}\n{}\n", what_goes(undo, NOW)))
+            .map(|(name, undo)| format!("# {name}\n{}\n", undo_text(undo, NOW)))
             .collect();
         insta::assert_snapshot!("questions", text);
     }
@@ -195,17 +198,17 @@ mod tests {
         let repair = RepairSummary {
             cluster: "ship".to_owned(),
             nodes: [
-                ("cp-1", vec![lost(17, "how the step unit/kubelet/cp-1 is taken back")]),
+                ("cp-1", vec![lost(17, "how the step unit/kubelet/cp-1 is undone")]),
                 ("w-1", vec![lost(3, "the start of a run"), lost(9, "how a run ended")]),
             ]
             .map(|(node, lost)| (node.parse().unwrap(), lost))
             .into(),
         };
-        insta::assert_snapshot!("repair", what_is_lost(&repair));
+        insta::assert_snapshot!("repair", repair_text(&repair));
     }
 
     #[test]
-    fn times_are_told_with_their_distance() {
+    fn times_are_shown_with_their_age() {
         let at = |ago_ms: u64| moment(NOW - ago_ms, NOW);
         assert_eq!(at(0), "2026-11-28 05:00 UTC (just now)");
         assert_eq!(at(90_000), "2026-11-28 04:58 UTC (1 minute ago)");

@@ -1,6 +1,6 @@
-//! Inventory files and flags to what the engine takes.
+//! Reads inventory files and flags into the input of the engine.
 
-use crate::args::InventoryArgs;
+use crate::args::{Common, InventoryArgs};
 use crate::passwords;
 use landfall_ansible::config::{self, Config};
 use landfall_ansible::tree::Disk;
@@ -14,7 +14,7 @@ const LOGIN_PASSWORD: &str = "login password";
 const SUDO_PASSWORD: &str = "password of sudo";
 const VAULT_PASSWORD: &str = "password of the vault";
 
-/// Reads a `cluster.yaml` or an Ansible inventory, which one, its content says; and which of its machines `limit` chooses.
+/// Reads a `cluster.yaml` or an Ansible inventory, which its content tells apart, and the machines that `limit` chooses.
 pub fn read(args: &InventoryArgs, limit: Option<&str>) -> Result<Understood, Vec<Diagnosis>> {
     if let Some((path, text)) = cluster_yaml(args) {
         no_flags(args, &path).map_err(|d| vec![d])?;
@@ -32,7 +32,16 @@ pub fn read(args: &InventoryArgs, limit: Option<&str>) -> Result<Understood, Vec
     landfall_ansible::read(&request, &config, &environment, &Disk)
 }
 
-/// Returns what the flags and Ansible's settings ask for; asks for passwords where they say so.
+/// Reads the inventory of a command that acts on every member. `refusal` is the error for a `--limit`.
+pub fn whole(common: &Common, refusal: impl FnOnce() -> Diagnosis) -> Result<Understood, Vec<Diagnosis>> {
+    let understood = read(&common.inventory, common.limit.as_deref())?;
+    match understood.limit {
+        None => Ok(understood),
+        Some(_) => Err(vec![refusal()]),
+    }
+}
+
+/// Returns the request of the flags and Ansible's settings. Asks for passwords when they say so, and blocks for that.
 pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), Vec<Diagnosis>> {
     let one = |diagnosis| vec![diagnosis];
     let environment = Environment {
@@ -109,14 +118,14 @@ fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> 
     Ok(keys)
 }
 
-/// Returns the path and text of a `cluster.yaml`, if that is what is named.
+/// Returns the path and text of the `cluster.yaml` that the flags name; `None` when they name an inventory.
 pub fn cluster_yaml(args: &InventoryArgs) -> Option<(String, String)> {
     let [path] = &args.sources[..] else { return None };
     let text = std::fs::read_to_string(Path::new(path)).ok()?;
     is_cluster_yaml(&text).then(|| (path.clone(), text))
 }
 
-/// In a `cluster.yaml` each machine has its own fields: a flag that would be without effect is an error.
+/// Refuses flags that have no effect with a `cluster.yaml`, in which each machine has its own fields.
 fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
     let set = [
         ("--control-plane-group", !args.control_plane_group.is_empty()),
@@ -145,8 +154,8 @@ fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
     Err(Diagnosis::new(Code::Usage, what).next(format!("set the fields of the machines in {path}")))
 }
 
-/// `cluster.yaml` has a list `nodes` at its top; an inventory has groups there, which are mappings or sections. A file whose YAML is
-/// broken is told by the line.
+/// Says whether a text is a `cluster.yaml`: it has a list `nodes` at its top, where an inventory has groups, which are mappings or sections. In
+/// a file with broken YAML the line `nodes:` decides.
 fn is_cluster_yaml(text: &str) -> bool {
     let mut lines = text
         .lines()

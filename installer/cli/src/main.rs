@@ -1,4 +1,4 @@
-//! The `landfall` program: arguments, what a run needs of this machine, rendering. What it does lives in the other crates.
+//! The `landfall` program: arguments, the context of a run, rendering. The other crates do the work.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,9 @@ mod passwords;
 mod remote;
 mod render;
 mod reporter;
+mod start;
+mod trust;
+mod upstream_args;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version go to standard output and are no error; clap knows which is which.
+            // clap prints help and version to standard output with status 0, and errors to standard error.
             let status = if error.use_stderr() { 2 } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(status),

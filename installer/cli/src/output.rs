@@ -1,7 +1,7 @@
-//! Standard output, standard error and files: the only places where this program writes text.
+//! Writes to standard output, standard error and files. No other module writes text.
 //!
-//! Texts from nodes (output of programs, names in errors) may hold anything, terminal escape sequences too. Control characters other than
-//! line breaks and tabs are replaced here, so that no node can move the cursor or set colours on the operator's terminal.
+//! Texts from nodes (output of programs, names in errors) may contain anything, also terminal escape sequences. This module replaces control
+//! characters other than line breaks and tabs, so that no node can move the cursor or set colours on the operator's terminal.
 
 use landfall_core::explain::{Code, Diagnosis};
 use std::borrow::Cow;
@@ -19,12 +19,12 @@ pub fn write_stdout(text: &str) {
     let _ = out.write_all(printable(text).as_bytes()).and_then(|()| out.flush());
 }
 
-/// Writes to standard error. That it is closed cannot be reported anywhere.
+/// Writes to standard error. A failure cannot be reported anywhere.
 pub fn write_stderr(text: &str) {
     let _ = io::stderr().write_all(printable(text).as_bytes());
 }
 
-/// Replaces control characters, but for line breaks and tabs, by U+FFFD.
+/// Replaces control characters other than line breaks and tabs by U+FFFD.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let is_unsafe = |c: char| c.is_control() && c != '\n' && c != '\t';
     if text.contains(is_unsafe) {
@@ -34,7 +34,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Writes a file by way of a temporary one beside it, so that it is whole or absent.
+/// Writes a file through a temporary one beside it, so that it is either complete or absent.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Diagnosis> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -56,7 +56,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Diagnosis
     write().map_err(|error| unwritable(path, &error))
 }
 
-/// Opens a file to add to, readable by its owner alone, also when it was there with another mode.
+/// Opens a file for appending and makes it readable by its owner alone, also when it existed with another mode.
 pub fn open_log(path: &Path) -> Result<File, Diagnosis> {
     let open = || -> io::Result<File> {
         if let Some(parent) = path.parent() {
@@ -69,7 +69,7 @@ pub fn open_log(path: &Path) -> Result<File, Diagnosis> {
     open().map_err(|error| unwritable(path, &error))
 }
 
-/// Makes a folder for its owner alone. One that is there keeps its mode: it is the user's.
+/// Makes a folder for its owner alone. An existing folder keeps its mode.
 fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_whole_and_private_and_so_is_its_new_folder() {
+    fn a_file_and_its_new_folder_are_private() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("report/install.json");
         write_whole(&path, b"{}", PRIVATE).unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_readable_by_others_is_so_no_more_and_keeps_its_lines() {
+    fn a_log_becomes_private_and_keeps_its_lines() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("landfall.log");
         std::fs::write(&path, "earlier\n").unwrap();

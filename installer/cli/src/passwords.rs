@@ -1,4 +1,4 @@
-//! Passwords that a person types or a file holds. None comes from an argument, and none is printed.
+//! Reads passwords from the terminal or from files. No password comes from an argument, and none is printed.
 
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::secret::Secret;
@@ -36,11 +36,11 @@ pub fn ask(what: &str) -> Result<Secret, Diagnosis> {
     Ok(Secret::new(line.trim_end_matches(['\n', '\r'])))
 }
 
-/// Reads a password, `what` it is for, from a file; an executable one is run, as Ansible does, and prints it. `vault_id` is for scripts
-/// that know several vaults.
+/// Reads a password from a file; an executable file is run and prints it, as in Ansible. `what` names the password in errors; `vault_id` is for
+/// scripts that know several vaults. Blocks until the program ends.
 ///
 /// # Errors
-/// The file cannot be read or run, or holds nothing.
+/// The file cannot be read or run, or is empty.
 pub fn from_file(path: &Path, what: &str, vault_id: Option<&str>) -> Result<Secret, Diagnosis> {
     use std::os::unix::fs::PermissionsExt;
     let shown = path.display();
@@ -53,7 +53,7 @@ pub fn from_file(path: &Path, what: &str, vault_id: Option<&str>) -> Result<Secr
     let text = if mode & 0o111 != 0 {
         let absolute = std::path::absolute(path).map_err(refuse)?;
         let mut script = Command::new(absolute);
-        // Ansible hands the id to scripts whose name ends so.
+        // Ansible passes the id to scripts whose names end like this.
         let client = path
             .file_stem()
             .is_some_and(|stem| stem.to_string_lossy().ends_with("-client"));

@@ -1,6 +1,7 @@
-//! SSH for the engine, and what else a run needs from this machine.
+//! Makes the context of a run: the SSH connector, ^C, the run id and the user.
 
 use crate::args::Common;
+use crate::passwords;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
@@ -10,26 +11,45 @@ use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
-use landfall_ssh::{SshOptions, SshTransport};
+use landfall_ssh::{Local, Passphrases, SshConfig, SshOptions, SshTransport};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Time for one SSH connection when `--connect-timeout` is not given.
+/// Default time limit of one SSH connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// What the first contact may take beyond `--connect-timeout`: login, the agent's upload and start.
+/// Default time limit for a login shell to start a command. It is less than [`CONTACT_LIMIT`], so that the error names the cause.
+const SHELL_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time of the first contact beyond `--connect-timeout`: login, the agent's upload and start.
 const CONTACT_BEYOND: Duration = Duration::from_secs(30);
 
 struct SshConnector {
     options: SshOptions,
+    config: SshConfig,
+    local: Local,
+    /// Whether `--known-hosts` is given, which overrides `ssh_config`.
+    known_hosts_given: bool,
     contact_limit: Duration,
+    sink: Arc<dyn EventSink>,
+    began: Instant,
+    /// Settings of ssh that were reported already.
+    reported: Mutex<BTreeSet<String>>,
 }
 
 impl Connector for SshConnector {
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
-        Ok(Box::new(SshTransport::connect(&node.connect, &self.options)?))
+        let mut connect = node.connect.clone();
+        let ignored = self
+            .config
+            .apply(&mut connect, &self.local)
+            .map_err(|why| Diagnosis::new(Code::SpecValue, format!("ssh_config: {why}")).on(&node.name))?;
+        self.report_ignored(ignored);
+        if self.known_hosts_given {
+            connect.forget_known_hosts();
+        }
+        Ok(Box::new(SshTransport::connect(&connect, &self.options)?))
     }
 
     fn contact_limit(&self) -> Duration {
@@ -37,7 +57,41 @@ impl Connector for SshConnector {
     }
 }
 
-/// Collects everything a run needs, and lets ^C end it.
+impl SshConnector {
+    /// Reports settings that would change the connection and are not supported, each once in a run.
+    fn report_ignored(&self, ignored: BTreeSet<String>) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<String> = ignored
+            .into_iter()
+            .filter(|keyword| !reported.contains(keyword))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let text = format!("ssh_config: landfall does not support {}", new.join(", "));
+        reported.extend(new);
+        self.sink.emit(Event {
+            at_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            node: None,
+            kind: EventKind::Note { text },
+        });
+    }
+}
+
+/// Reads the settings of ssh: the file that `--ssh-config` names, or the user's and the system's.
+fn ssh_config(given: Option<&str>) -> Result<SshConfig, Diagnosis> {
+    let own = expand_home("~/.ssh");
+    match given {
+        Some("none") => Ok(SshConfig::default()),
+        Some(file) => SshConfig::read(&[(expand_home(file), own)], true),
+        None => {
+            let system = PathBuf::from("/etc/ssh");
+            SshConfig::read(&[(own.join("config"), own), (system.join("ssh_config"), system)], false)
+        }
+    }
+}
+
+/// Makes the context of a run, and lets ^C cancel it.
 pub fn run_context(
     common: &Common,
     sink: Arc<dyn EventSink>,
@@ -46,21 +100,34 @@ pub fn run_context(
 ) -> Result<RunContext, Diagnosis> {
     let internal =
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
-    let known_hosts = expand_home(&common.known_hosts);
+    let known_hosts = expand_home(common.known_hosts.as_deref().unwrap_or("~/.ssh/known_hosts"));
     let keys = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| expand_home(&format!("~/.ssh/{name}")));
     let timeout = common.connect_timeout.map(Duration::from_secs);
     let options = SshOptions {
-        accept_new: common.accept_new_host_keys.then(|| known_hosts.clone()),
+        accept_new: common.accept_new_host_keys,
+        new_keys: known_hosts.clone(),
         known_hosts: vec![known_hosts, PathBuf::from("/etc/ssh/ssh_known_hosts")],
-        use_agent: std::env::var_os("SSH_AUTH_SOCK").is_some(),
+        agent_socket: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+        // Passphrases can only be asked for on a terminal.
+        passphrases: Some(Passphrases::new(|what| passwords::ask(what).ok())),
         default_keys: keys.into_iter().filter(|k| k.is_file()).collect(),
         timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+        shell_timeout: timeout.unwrap_or(SHELL_TIMEOUT),
     };
     let cancel = CancelToken::default();
     on_interrupt(cancel.clone(), Arc::clone(&sink)).map_err(internal("signals cannot be caught"))?;
     Ok(RunContext {
         connector: Arc::new(SshConnector {
             options,
+            config: ssh_config(common.ssh_config.as_deref())?,
+            local: Local {
+                user: local_user(),
+                home: expand_home("~/").components().collect(),
+            },
+            known_hosts_given: common.known_hosts.is_some(),
+            sink: Arc::clone(&sink),
+            began: Instant::now(),
+            reported: Mutex::default(),
             contact_limit: timeout.map_or(CONTACT_LIMIT, |timeout| timeout + CONTACT_BEYOND),
         }),
         sink,
@@ -71,6 +138,7 @@ pub fn run_context(
         run: new_run_id().map_err(internal("no run id can be made"))?,
         new_uid: ClusterUid::from_random(random().map_err(internal("no random bytes can be had"))?),
         at_ms: now_ms().map_err(internal("the clock cannot be read"))?,
+        clock: landfall_agent::host::now_ms,
         report_dir: report,
         limit: limit.map_or_else(Limit::default, Limit::to),
     })
@@ -93,20 +161,24 @@ fn on_interrupt(cancel: CancelToken, sink: Arc<dyn EventSink>) -> std::io::Resul
             });
         }
         if signals.next().is_some() {
-            // Nodes notice the closed connection and stop by themselves; the journal knows how far they came.
+            // Agents notice the closed connection and stop; their journals record how far they came.
             let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
         }
     });
     Ok(())
 }
 
-fn owner() -> String {
+fn local_user() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    user.unwrap_or_else(|_| "unknown-user".to_owned())
+}
+
+fn owner() -> String {
     let host = Command::new("uname").arg("-n").output().ok();
     let host = host.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     format!(
         "{}@{}",
-        user.unwrap_or_else(|_| "unknown-user".to_owned()),
+        local_user(),
         host.filter(|h| !h.is_empty())
             .unwrap_or_else(|| "unknown-host".to_owned())
     )

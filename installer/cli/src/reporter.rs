@@ -1,4 +1,4 @@
-//! Where the events of a command go: to the terminal, into the log, and into the report, which is a fold of them.
+//! Passes the events of a command to the terminal, the log and the report.
 
 use crate::args::Output;
 use crate::output::{PRIVATE, write_stderr, write_stdout, write_whole};
@@ -9,7 +9,7 @@ use landfall_core::report::Report;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Takes the events of one command.
+/// The event sink of one command.
 pub struct Reporter {
     output: Output,
     screen: Box<dyn EventSink>,
@@ -31,7 +31,7 @@ impl Reporter {
         }))
     }
 
-    /// Passes on what was noticed before the command began.
+    /// Emits warnings from before the command began.
     pub fn warn(&self, notices: &[String]) {
         for text in notices {
             let kind = EventKind::Warning { text: text.clone() };
@@ -47,12 +47,12 @@ impl Reporter {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the report of what has happened so far.
+    /// Returns the report of the events so far.
     pub fn report(&self) -> Report {
         self.lock().clone()
     }
 
-    /// Writes the report into its folder, when there is one, as `install.json` or what the command is.
+    /// Writes the report into its folder, when there is one, under the command's name, for instance `install.json`.
     pub fn write(&self) -> Result<(), Diagnosis> {
         let report = self.report();
         let (Some(folder), Some(command)) = (&self.folder, report.command) else {
@@ -62,7 +62,7 @@ impl Reporter {
         write_whole(&folder.join(format!("{command}.json")), text.as_bytes(), PRIVATE)
     }
 
-    /// Shows errors and residue, or the closing line of JSON. `problems` came up after the engine had ended. Returns how the command ends.
+    /// Shows errors and residue, or the last line of JSON. `problems` are errors from after the end of the engine. Returns the exit code.
     pub fn close(&self, problems: Vec<Diagnosis>) -> ExitCode {
         let mut report = self.report();
         for problem in problems {
@@ -79,7 +79,7 @@ impl Reporter {
             write_stderr(&format!("left behind: {line}\n"));
         }
         if let (Some(log), true) = (&self.log, exit != ExitCode::Done) {
-            write_stderr(&format!("everything that happened is in {}\n", log.path().display()));
+            write_stderr(&format!("all events are in {}\n", log.path().display()));
         }
         exit
     }
@@ -95,7 +95,7 @@ impl EventSink for Reporter {
     }
 }
 
-/// Shows why a command was refused before it began; returns how it ends.
+/// Shows why a command was refused before it began; returns the exit code.
 pub fn refuse(output: Output, errors: Vec<Diagnosis>) -> ExitCode {
     write_stderr(&render::errors(&errors));
     let mut report = Report::default();

@@ -1,5 +1,5 @@
-//! What can be done to a node or the cluster, and how each thing is undone. Closed enums: the agent (or `engine::cluster` for
-//! [`Action::Apply`] and [`Action::Await`]) interprets them.
+//! The actions on a node or on the cluster, and their undo recipes. Both enums are closed. The agent runs the actions of nodes, `engine::cluster`
+//! those of the cluster.
 
 mod text;
 mod undo;
@@ -53,7 +53,7 @@ pub enum Action {
         /// Size of the program itself, in bytes.
         size_bytes: u64,
     },
-    /// Lines that must stand in `/etc/hosts`; all other lines stay.
+    /// Lines that `/etc/hosts` must contain; all other lines are kept.
     HostsLines {
         /// Whole lines without newline.
         lines: Vec<String>,
@@ -63,20 +63,25 @@ pub enum Action {
         /// Name in dotted form and wanted value.
         settings: Vec<(String, String)>,
     },
-    /// Kernel features: each is looked up by what it is (`probe` path under /proc or /sys exists, or a line of
-    /// /proc/filesystems) and its module is loaded only when it is absent.
+    /// Kernel features: a module is loaded only when its feature is absent, by the feature's evidence (a path under /proc or /sys, or a
+    /// line of /proc/filesystems).
     KernelFeatures {
         /// Feature list.
         features: Vec<KernelFeature>,
     },
-    /// A systemd unit whose file is there already: enabled, and started or restarted.
+    /// Enables a systemd unit whose file exists, and starts or restarts it.
     Unit {
         /// Unit name with suffix.
         name: String,
         /// Whether it is started now, or only enabled.
         start: bool,
-        /// Digest of everything that asks for a restart when it changes (unit file, configuration, program).
+        /// Digest of everything whose change requires a restart (unit file, configuration, program).
         restart_on: Digest,
+    },
+    /// Stops and disables a systemd unit that an earlier version installed. Its file is removed when its own step is undone.
+    StopUnit {
+        /// Unit name with suffix.
+        name: String,
     },
     /// Container images imported into containerd's `k8s.io` namespace and pinned.
     Images {
@@ -84,7 +89,7 @@ pub enum Action {
         images: Vec<Image>,
     },
     /// An opaque program that may run any number of times. Satisfied when an earlier run of the step with the same fields is recorded as
-    /// done and everything in `creates` is there.
+    /// done and everything in `creates` exists.
     Run {
         /// Program and arguments; never a secret.
         argv: Vec<String>,
@@ -100,7 +105,7 @@ pub enum Action {
         stdout: Option<PathBuf>,
     },
     /// A one-shot phase by which a node becomes part of the cluster. Satisfied when the step is recorded as done and everything in
-    /// `creates` is there: the recipe may change from version to version, and the node is a member all the same.
+    /// `creates` exists, even when another version of landfall would run other commands.
     Bootstrap {
         /// What the node is afterwards.
         goal: BootstrapGoal,
@@ -113,36 +118,36 @@ pub enum Action {
         /// Things it makes off the node.
         effects: Vec<ClusterEffect>,
     },
-    /// Begins to take back steps: their newest entries are marked, and the daemons that they claim are stopped, before anything is
-    /// removed. Recorded by the marks alone.
+    /// Begins to undo steps: marks their newest entries and stops the daemons that they claim, before anything is removed. Only the marks
+    /// are recorded.
     BeginUndo {
         /// The steps, newest first.
         steps: Vec<StepId>,
     },
-    /// Takes back the newest entry of a step. Recorded as its undo.
+    /// Undoes the newest entry of a step. Recorded as its undo.
     TakeBack {
         /// The step.
         step: StepId,
-        /// Whether an older entry that goes too puts the same thing back: then this one only leaves the journal.
+        /// Whether an older entry that is also undone restores the same thing, so that this one is only removed from the journal.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         superseded: bool,
     },
-    /// Ends an undo on a node: systemd forgets unit files that are gone, and modules go that nobody uses any more. Not recorded.
+    /// Ends an undo on a node: systemd reloads its units, and unused modules are unloaded. Not recorded.
     FinishUndo {
-        /// Names of units whose files went, or came back.
+        /// Names of units whose files were removed or restored.
         units: Vec<String>,
         /// Names of modules.
         modules: Vec<String>,
     },
-    /// Takes members and Nodes out of a cluster that stays. Runs on the operator, over another node; not recorded: what made them is
-    /// taken back afterwards.
+    /// Removes etcd members and Nodes from a cluster that stays. Runs on the operator, through another node; not recorded, because the steps
+    /// that made them are undone afterwards.
     LeaveCluster {
-        /// What an earlier step made off its node.
+        /// What an earlier step made in the cluster.
         effects: Vec<ClusterEffect>,
     },
-    /// Puts objects of a cluster that stays back to what they were. Runs on the operator; not recorded.
+    /// Restores objects of a cluster that stays. Runs on the operator; not recorded.
     RestoreObjects {
-        /// Bodies of objects that were there.
+        /// Prior bodies of objects that existed.
         prior: Vec<serde_json::Value>,
         /// Objects that were absent (apiVersion, kind, namespace, name only).
         absent: Vec<serde_json::Value>,
@@ -152,12 +157,12 @@ pub enum Action {
         /// Whole objects, in order.
         objects: Vec<serde_json::Value>,
     },
-    /// Removes Kubernetes objects that landfall made and that are wanted no more. Runs and is journalled as [`Action::Apply`].
+    /// Deletes Kubernetes objects that landfall made and that are no longer wanted. Runs and is journalled like [`Action::Apply`].
     Delete {
-        /// What names them (apiVersion, kind, namespace, name), in the order in which they were applied; the last goes first.
+        /// Their apiVersion, kind, namespace and name, in the order in which they were applied; the last one is deleted first.
         objects: Vec<serde_json::Value>,
     },
-    /// The API server that a kubeconfig names. Satisfied when the file is not there, or names another one than `from`.
+    /// Replaces the API server in a kubeconfig. Satisfied when the file does not exist, or names another one than `from`.
     KubeconfigServer {
         /// The kubeconfig.
         path: PathBuf,
@@ -170,7 +175,7 @@ pub enum Action {
     },
     /// Waits for a state of the cluster. Changes nothing and is not journalled.
     Await {
-        /// What is awaited.
+        /// The state to wait for.
         condition: ClusterCondition,
     },
 }
@@ -238,7 +243,7 @@ pub enum FeatureEvidence {
     Nftables,
 }
 
-/// Something awaited from the cluster.
+/// A state of the cluster that a step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterCondition {
@@ -256,12 +261,12 @@ pub enum ClusterCondition {
 }
 
 impl Action {
-    /// Says whether the step leaves anything behind: waits do not, and are neither journalled nor counted as changes.
+    /// Says whether the action changes something. Waits do not; they are neither journalled nor counted as changes.
     pub fn changes_something(&self) -> bool {
         !matches!(self, Self::Await { .. })
     }
 
-    /// Says whether the step is part of taking back: its records are those of an undo.
+    /// Says whether the step is part of undoing: its records are those of an undo.
     pub fn is_undo(&self) -> bool {
         matches!(
             self,
@@ -285,8 +290,8 @@ impl Action {
         )
     }
 
-    /// Returns the digest that identifies this action; recorded, and compared by the next run. Of a one-shot step the goal alone counts:
-    /// a node that reached it has reached it, whatever the recipe is today.
+    /// Returns the digest that identifies this action. It is recorded, and compared by the next run. For a one-shot phase it covers the goal alone,
+    /// because a node that has reached the goal is not changed by another recipe.
     pub fn identity(&self) -> Digest {
         let serialised = match self {
             Self::Bootstrap { goal, .. } => serde_json::to_vec(goal),

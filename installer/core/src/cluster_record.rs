@@ -1,12 +1,13 @@
-//! What a cluster is: its identity, its fixed settings and its members. A copy lies in the journal of every member; the newest counts.
+//! The record of a cluster: its identity, its fixed settings and its members. Every member's journal holds a copy; the newest one counts.
 //!
-//! INVARIANT: order in an inventory, a wall clock or a name never decide what a cluster is. The founder, the identity and the settings
-//! that kubeadm takes only once are read from here.
+//! INVARIANT: the founder, the identity and the fixed settings are read from the record, never derived from the order of an inventory, from a
+//! clock or from a name.
 
 use crate::inventory::Role;
 use crate::name::{Digest, NodeName};
 use crate::quorum::{self, MemberId};
 use crate::spec::{Cidr, ClusterSpec, ProxyMode};
+use crate::trust::ClusterTrust;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +35,7 @@ impl fmt::Display for ClusterUid {
     }
 }
 
-/// Place of a record in the order of all records of its cluster: first the run's number, then the revision within the run.
+/// Orders the records of a cluster: by the run's number, then by the revision within the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sequence {
     /// Number of the run that wrote the record.
@@ -62,6 +63,12 @@ pub struct ClusterRecord {
     /// Digest of the index of the bundle that was installed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Digest>,
+    /// Version of that bundle. `None` in the record of an older landfall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_version: Option<String>,
+    /// Which keys may sign bundles. `None` when no signed bundle was installed yet: then the operator's keys decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<ClusterTrust>,
     /// Settings that kubeadm takes once.
     pub fixed: FixedSettings,
     /// Settings that are changed by a run as a whole, and kept otherwise.
@@ -85,7 +92,7 @@ pub struct FixedSettings {
     pub api_server_cert_sans: Vec<String>,
 }
 
-/// Settings that a run changes as a whole; what facts of the moment say does not change them.
+/// Settings that stay until a spec changes them: the facts that they were chosen from may change later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptSettings {
     /// Mode of kube-proxy.
@@ -93,7 +100,7 @@ pub struct KeptSettings {
     /// DNS servers outside the cluster that CoreDNS forwards to; empty: no name outside the cluster is resolved. `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_dns: Option<Vec<IpAddr>>,
-    /// Whether the spec named these servers. Once it names none any more, the decision is made anew.
+    /// Whether the spec named these servers. When a later spec names none, they are chosen again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub upstream_dns_named: bool,
 }
@@ -107,9 +114,12 @@ pub struct MemberRecord {
     pub role: Role,
     /// Address that peers use.
     pub address: IpAddr,
-    /// Whether `kubeadm init` runs, or ran, here.
+    /// Whether this is the founder, on which `kubeadm init` runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub founder: bool,
+    /// Whether it takes Pods of users, as it joined: kubeadm sets a control plane's taint once. `None` in the record of an older landfall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedulable: Option<bool>,
     /// Id of its etcd member, once a run has ended in which it was one; in hexadecimal, as etcdctl prints it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hexadecimal")]
     pub etcd_id: Option<MemberId>,
@@ -150,13 +160,6 @@ impl ClusterRecord {
     pub fn control_planes(&self) -> impl Iterator<Item = &NodeName> {
         let control_plane = |(_, m): &(&NodeName, &MemberRecord)| m.role == Role::ControlPlane;
         self.members.iter().filter(control_plane).map(|(name, _)| name)
-    }
-
-    /// Says whether two records say the same, whichever is newer.
-    pub fn same_content(&self, other: &Self) -> bool {
-        let mut other = other.clone();
-        other.sequence = self.sequence;
-        *self == other
     }
 }
 
@@ -233,10 +236,10 @@ pub struct FixedDifference {
     pub why: &'static str,
 }
 
-/// Why the records of several journals make no cluster.
+/// Why the records of several journals contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Journals speak of different clusters.
+    /// The journals hold records of different clusters.
     #[error("the nodes belong to different clusters")]
     SeveralClusters {
         /// Identity of the cluster that most nodes belong to.
@@ -244,7 +247,7 @@ pub enum RecordError {
         /// Nodes that belong to another one, with its identity.
         others: BTreeMap<NodeName, ClusterUid>,
     },
-    /// Two runs gave themselves the same number, and both wrote a record.
+    /// Two runs chose the same number, and both wrote a record.
     #[error("two different records have the number {}.{}", sequence.run, sequence.revision)]
     SameSequence {
         /// The number.
@@ -254,7 +257,7 @@ pub enum RecordError {
     },
 }
 
-/// Picks the record that counts among those of all nodes: the newest. Records of different clusters are an error.
+/// Returns the newest record among those of all nodes. Records of different clusters are an error.
 pub fn newest<'a>(
     records: impl IntoIterator<Item = (&'a NodeName, &'a ClusterRecord)>,
 ) -> Result<Option<&'a ClusterRecord>, RecordError> {
@@ -298,6 +301,7 @@ pub(crate) mod tests {
             role: Role::ControlPlane,
             address: IpAddr::from(address),
             founder,
+            schedulable: Some(false),
             etcd_id: None,
         };
         ClusterRecord {
@@ -308,6 +312,8 @@ pub(crate) mod tests {
             ca: None,
             kubernetes_version: "v1.37.2".to_owned(),
             bundle: None,
+            bundle_version: None,
+            trust: None,
             fixed: FixedSettings::of(&ClusterSpec::default()),
             kept: KeptSettings {
                 proxy_mode: ProxyMode::Nftables,
@@ -370,7 +376,6 @@ pub(crate) mod tests {
         other.kubernetes_version = "v1.38.0".to_owned();
         let error = newest([(&a, &ours), (&b, &other)]).unwrap_err();
         assert!(matches!(error, RecordError::SameSequence { .. }), "{error:?}");
-        assert!(!ours.same_content(&other) && ours.same_content(&record(1, 9, 9)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Where names outside the cluster are resolved. Decided once: what nodes' resolvers did at one moment must not change a cluster.
+//! Chooses the DNS servers for names outside the cluster. The choice is made once and recorded, so that an outage of the nodes' resolvers does not
+//! change the cluster.
 
 use crate::facts::NodeFacts;
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_resolvers_do_at_one_moment_changes_no_cluster() {
+    fn a_later_state_of_the_resolvers_changes_nothing() {
         let works = [
             seen(Some(true), &[[192, 0, 2, 1]]),
             seen(Some(true), &[[192, 0, 2, 1], [127, 0, 0, 53]]),

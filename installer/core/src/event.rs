@@ -1,8 +1,8 @@
-//! What happens during a command, as renderers, logs and reports see it. The only channel from the engine to the user.
+//! The events of a command. Renderers, logs and reports get nothing else from the engine.
 //!
 //! The events of one command, in order:
 //! ```text
-//! RunStarted ─ Warning* ─ PhaseStarted … PhaseFinished (phases may hold Connected, Push*, Step*, Undone, Residue, Note)
+//! RunStarted ─ Warning* ─ PhaseStarted … PhaseFinished (phases may hold Connected, Found, Push*, Step*, Undone, Residue, Note)
 //!    └─ RunPlanned, once it is known what will change ─ … ─ Verified? ─ Error* ─ RunFinished
 //! ```
 //! What is known at the start is in [`EventKind::RunStarted`]. The run's id and the number of its steps are known only after the nodes'
@@ -13,13 +13,15 @@
 
 use crate::bundle_index::BundleIndex;
 use crate::explain::{Diagnosis, ExitCode};
+use crate::finding::Finding;
 use crate::name::{Digest, NodeName, RunId, StepId};
 use crate::plan::Stage;
+use crate::trust::KeyId;
 use crate::verify::VerifyReport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One thing that happened.
+/// One event of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Milliseconds since the run began (monotonic).
@@ -48,35 +50,40 @@ pub enum EventKind {
         /// The members of the inventory, in its order.
         nodes: Vec<NodeName>,
     },
-    /// The nodes are leased to the run, and it is known what it will do. Said again when a failed install is taken back.
+    /// The nodes are leased and the plan is made. Emitted again when a failed install is rolled back.
     RunPlanned {
-        /// The run: the journals of the nodes name it. One that takes on an interrupted run has that run's id.
+        /// The run's id, as the journals of the nodes record it. A run that continues an interrupted one has that run's id.
         run: RunId,
-        /// How many steps will be done, or taken back.
+        /// How many steps will be done, or undone.
         steps: usize,
     },
     /// A command has ended. Always the last event.
     RunFinished {
-        /// How it came out.
+        /// Its exit code.
         outcome: ExitCode,
-        /// Whether everything this run did was taken back again, because a step failed.
+        /// Whether everything that this run did was undone because a step failed.
         rolled_back: bool,
-        /// How many steps came out how.
+        /// Numbers of steps by result.
         counts: RunCounts,
         /// How long the command took, in milliseconds.
         duration_ms: u64,
     },
-    /// Something that does not fail the run, and that the user should know.
+    /// Something that the user should know and that does not fail the run.
     Warning {
         /// The text.
         text: String,
     },
-    /// Something failed the run. Said once for each error, before the run's end; a failed step is said by `StepFailed` at once as well.
+    /// A finding of preflight. One that refuses the run is also emitted as an `Error` at the run's end.
+    Found {
+        /// What it found.
+        finding: Finding,
+    },
+    /// An error of the run. Each one is emitted once, before the run's end; a failed step is also emitted as `StepFailed` at once.
     Error {
         /// What went wrong.
         diagnosis: Diagnosis,
     },
-    /// Verify looked at every path. When it looked several times, the last one counts.
+    /// Verify has probed every path. When it did so several times, the last report counts.
     Verified {
         /// What it saw.
         report: VerifyReport,
@@ -114,7 +121,7 @@ pub enum EventKind {
         /// One line for people.
         text: String,
     },
-    /// A step waits; said again while it does.
+    /// A step waits; emitted again when the reason changes.
     StepWaiting {
         /// The step.
         step: StepId,
@@ -127,7 +134,7 @@ pub enum EventKind {
         step: StepId,
         /// Its stage.
         stage: Stage,
-        /// Whether it changed something, or all was as wanted.
+        /// Whether it changed something.
         changed: bool,
         /// How long it took, in milliseconds.
         took_ms: u64,
@@ -141,14 +148,14 @@ pub enum EventKind {
         /// What went wrong.
         diagnosis: Diagnosis,
     },
-    /// Something was taken back.
+    /// Something was undone.
     Undone {
         /// The step that was undone.
         step: StepId,
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
-    /// Something could not be taken back.
+    /// Something could not be undone.
     Residue {
         /// The step.
         step: StepId,
@@ -190,6 +197,8 @@ words! {
         Install = "install",
         /// Show what `install` would do.
         Plan = "plan",
+        /// Check the machines.
+        Preflight = "preflight",
         /// Try every path into the cluster.
         Verify = "verify",
         /// Show what is installed.
@@ -198,17 +207,23 @@ words! {
         Journal = "journal",
         /// Make damaged journals of their whole lines.
         JournalRepair = "journal-repair",
-        /// Take back one run.
+        /// Undo one run.
         Rollback = "rollback",
-        /// Take back everything.
+        /// Undo everything.
         Uninstall = "uninstall",
         /// Fetch an admin kubeconfig.
         Kubeconfig = "kubeconfig",
+        /// Show where the dashboard is, and its login.
+        Dashboard = "dashboard",
+        /// Bring blobs to the nodes ahead of an install, or take them away again.
+        Push = "push",
+        /// Let the ingress proxy read Secrets.
+        IngressAllow = "ingress-allow",
     }
 }
 
 words! {
-    /// A phase of a command: what the whole fleet is busy with. The words are part of the report's format.
+    /// A phase of a command, for the whole fleet. The words are part of the report's format.
     Phase {
         /// Log in to all machines and start the agents.
         Connect = "connect",
@@ -218,6 +233,8 @@ words! {
         Preflight = "preflight",
         /// Make the plan and find out which steps are satisfied.
         Plan = "plan",
+        /// Let the nodes try to reach each other.
+        Mesh = "mesh",
         /// Hash the blobs that will be sent.
         CheckBundle = "check-bundle",
         /// Send blobs and run steps.
@@ -241,21 +258,25 @@ pub struct BundleSummary {
     pub kubernetes: String,
     /// Recipe by which it was built.
     pub recipe: String,
+    /// Id of the trusted key that signed it. `None` when `--allow-unsigned` let it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<KeyId>,
 }
 
 impl BundleSummary {
     /// Describes a bundle by its index.
-    pub fn new(path: String, index_digest: Digest, index: &BundleIndex) -> Self {
+    pub fn new(path: String, index_digest: Digest, index: &BundleIndex, signed_by: Option<&KeyId>) -> Self {
         Self {
             path,
             index_digest,
             kubernetes: index.kubernetes_version.clone(),
             recipe: index.recipe.clone(),
+            signed_by: signed_by.cloned(),
         }
     }
 }
 
-/// How many steps came out how: a tally of events.
+/// Numbers of steps by result, counted from events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunCounts {
     /// Steps that changed something.
@@ -264,9 +285,9 @@ pub struct RunCounts {
     pub unchanged: usize,
     /// Steps that failed.
     pub failed: usize,
-    /// Steps that were taken back.
+    /// Steps that were undone.
     pub undone: usize,
-    /// Steps that could not be taken back.
+    /// Steps that could not be undone.
     pub residue: usize,
 }
 
@@ -274,7 +295,7 @@ impl RunCounts {
     /// Counts one event.
     pub fn add(&mut self, kind: &EventKind) {
         match kind {
-            // A step of an undo says `Undone` for each thing that went.
+            // A step of an undo emits `Undone` for each entry that was undone.
             EventKind::StepFinished { stage: Stage::Undo, .. } => {}
             EventKind::StepFinished { changed: true, .. } => self.changed += 1,
             EventKind::StepFinished { changed: false, .. } => self.unchanged += 1,

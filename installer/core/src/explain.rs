@@ -97,7 +97,7 @@ codes! {
         "wait until the other run ends, then run the same command again";
     /// The run was interrupted by the user.
     Interrupted = "LF0003" => Interrupted, next
-        "run the same command again: it continues; or take back what was done with `landfall rollback`";
+        "run the same command again: it continues; or undo what was done with `landfall rollback`";
     /// Wrong use of a command.
     Usage = "LF0004" => Usage, next
         "landfall --help";
@@ -121,7 +121,7 @@ codes! {
         "compare the fingerprint with the machine's own, then run again with --accept-new-host-keys";
     /// A node's host key differs from the known one.
     HostKeyMismatch = "LF0203" => Unreachable, next
-        "find out why the key changed before anything else: somebody may be in between";
+        "find out why the key changed before anything else: somebody may intercept the connection";
     /// The login was refused.
     LoginRefused = "LF0204" => Unreachable, next
         "look whether the user, key or password in the inventory is right; try the same login with ssh";
@@ -137,7 +137,7 @@ codes! {
     /// The two sides speak different protocol versions.
     Protocol = "LF0208" => Unreachable, next
         "run the command again with the same version of landfall as the run before, or look whether another landfall is at work on the node";
-    /// A recorded member of the cluster is not here: it does not answer, or the inventory lacks it.
+    /// A recorded member of the cluster is absent: it does not answer, or the inventory lacks it.
     MemberAbsent = "LF0209" => Unreachable, next
         "bring the machine back, or put it into the inventory again; then run the same command again: it finishes what is left";
     /// A node did not answer a request in time.
@@ -149,7 +149,7 @@ codes! {
     /// A plan file cannot be read.
     PlanFile = "LF0302" => SpecInvalid, next
         "make the plan by `landfall plan --write FILE`";
-    /// What a plan file was made for is not there any more.
+    /// The cluster has changed since the plan file was made.
     PlanDrift = "LF0303" => PreflightRefused, next
         "make a new plan by `landfall plan --write FILE`, and read it";
     /// The bundle's format is not valid.
@@ -164,6 +164,9 @@ codes! {
     /// Building the bundle failed.
     BundleBuild = "LF0404" => BundleInvalid, next
         "correct what the last lines name, then build again: finished parts are kept";
+    /// The bundle is not signed by a key that is trusted.
+    BundleSignature = "LF0405" => BundleInvalid, next
+        "get the builder's public key from a source that you trust, and name it by --trusted-key FILE";
     /// A step failed.
     StepFailed = "LF0501" => FailedKept, next
         "correct what the last lines name, then run the same command again: it continues at this step";
@@ -179,7 +182,7 @@ codes! {
     /// The cluster's API did not answer or refused.
     ClusterApi = "LF0505" => FailedKept, next
         "`landfall status` shows which control planes answer";
-    /// An object of the cluster that landfall would apply is there and is not landfall's.
+    /// An object that landfall would apply exists in the cluster and was not made by landfall.
     ForeignObject = "LF0506" => FailedKept, next
         "rename or remove the object, or switch off in cluster.yaml what landfall would put there; then run the same command again";
     /// Something could not be undone.
@@ -215,7 +218,7 @@ pub struct Diagnosis {
     /// The chain of causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-    /// What to do next: commands to paste, or advice. Never empty: [`Code::next`] stands here until something more exact is known.
+    /// What to do next: commands to paste, or advice. Never empty: it starts with [`Code::next`], which more exact advice replaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What was seen on the machines. Gathered by the agent, read-only; compared by preflight, used by the planner.
+//! Facts of the machines. The agent gathers them and changes nothing; preflight checks them and the planner uses them.
 
 use crate::name::Digest;
 use crate::spec::Cidr;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What the agent is asked to look at.
+/// What the agent is asked to gather.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FactsQuery {
     /// Addresses of the other members, to find the route to them.
@@ -25,9 +25,140 @@ pub struct FactsQuery {
     pub features: Vec<crate::action::KernelFeature>,
     /// Whether the node's DNS servers are asked (takes up to 2 s when they do not answer).
     pub ask_dns: bool,
+    /// What only preflight needs; `None` for other commands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<SurveyQuery>,
 }
 
-/// One machine, as seen.
+/// What preflight needs: settings for the next boot, disks, leftovers of other software.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SurveyQuery {
+    /// Files whose text matters.
+    pub files: Vec<FilePattern>,
+    /// Directories in which landfall or the cluster will keep files; where one is absent, the nearest that is there is looked at.
+    pub places: Vec<String>,
+    /// Files that must not be immutable.
+    pub mutable_files: Vec<String>,
+    /// Directories whose content matters.
+    pub listed: Vec<String>,
+    /// Kernel modules that will be needed.
+    pub modules: Vec<String>,
+    /// Prefixes of names of nftables chains.
+    pub chain_prefixes: Vec<String>,
+    /// Directory in whose file system an overlay is mounted for a try.
+    pub try_overlay: Option<String>,
+    /// Whether tables of each family of nf_tables are made for a try.
+    pub try_nftables: bool,
+    /// Tables of nftables (`family name`) whose rules do not matter, because daemons of the cluster make them; `None` when no packet filter is
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters_without: Option<Vec<String>>,
+}
+
+/// Files by name; `*` stands for any characters within one part of the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePattern {
+    /// The path.
+    pub pattern: String,
+    /// Keys of the lines that are wanted; other lines come back empty, because the file may hold secrets. All lines when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+}
+
+/// What was gathered for preflight.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Survey {
+    /// Texts of the files that are there, by path.
+    pub files: BTreeMap<String, FileText>,
+    /// The places asked for.
+    pub places: BTreeMap<String, PlaceFacts>,
+    /// Files asked for that are immutable.
+    pub immutable: BTreeSet<String>,
+    /// Names in the directories asked for, of those that are there.
+    pub contents: BTreeMap<String, Vec<String>>,
+    /// Links with what makes links of their sort (`bridge`, `vxlan`; empty for hardware).
+    pub links: BTreeMap<String, String>,
+    /// nftables chains with the prefixes asked for, as `family table chain`.
+    pub chains: BTreeSet<String>,
+    /// Units asked for that are enabled, and so start at a boot.
+    pub enabled_units: BTreeSet<String>,
+    /// Features asked for that are there now.
+    pub features_now: BTreeSet<String>,
+    /// Modules asked for that the kernel has as such; others are built in, or absent.
+    pub modules: BTreeSet<String>,
+    /// Families of nf_tables in which a table could be made, by name.
+    pub nftables_families: BTreeMap<String, Tried>,
+    /// Whether an overlay could be mounted.
+    pub overlay: Tried,
+    /// Rules of packet filters.
+    #[serde(default)]
+    pub filters: PacketFilters,
+}
+
+/// Rules of packet filters, as the host's own programs print them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PacketFilters {
+    /// `nft --json list table`, of each table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nftables: Vec<String>,
+    /// `iptables-save`, of nf_tables and of the legacy tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables: Vec<String>,
+    /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// Legacy tables in use that could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread_legacy: Vec<String>,
+}
+
+/// A file's text.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileText {
+    /// The text, as far as it was asked for; at most 64 KiB.
+    pub text: String,
+    /// Where the file really is, when its path leads over a symbolic link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<String>,
+}
+
+/// The result of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tried {
+    /// It was not tried, or it says nothing.
+    #[default]
+    Unknown,
+    /// It works.
+    Works,
+    /// It does not work; the kernel's error.
+    Fails(String),
+}
+
+/// A directory in which files will be kept, and its file system.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlaceFacts {
+    /// The directory that is there: the place itself, or the nearest one above it.
+    pub directory: String,
+    /// The file system's number (`st_dev`).
+    pub device: u64,
+    /// Size of the file system, in bytes; 0 when it does not say.
+    pub total_bytes: u64,
+    /// Free for everybody, in bytes.
+    pub available_bytes: u64,
+    /// Free for root, in bytes.
+    pub free_bytes: u64,
+    /// Inodes in all; 0 when the file system makes them as needed.
+    pub inodes: u64,
+    /// Free inodes.
+    pub free_inodes: u64,
+    /// Whether programs may not be started from there.
+    pub noexec: bool,
+    /// Whether a file could be made.
+    pub write: Tried,
+}
+
+/// The facts of one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// Kernel's host name.
@@ -76,11 +207,12 @@ pub struct NodeFacts {
     pub dns_servers: Vec<IpAddr>,
     /// Whether every asked DNS server answered NOERROR over both UDP and TCP within 2 s; `None` when not asked.
     pub dns_works: Option<bool>,
-    /// Whether the state directory may hold programs (not mounted noexec).
-    pub exec_allowed: bool,
     /// SHA-256 of the cluster CA's certificate in DER form, where the node has one.
     #[serde(default)]
     pub cluster_ca: Option<Digest>,
+    /// What preflight alone looks at.
+    #[serde(default)]
+    pub survey: Survey,
 }
 
 /// An address of an interface.
@@ -92,6 +224,9 @@ pub struct InterfaceAddress {
     pub address: Ipv4Addr,
     /// Prefix length.
     pub prefix: u8,
+    /// Whether it has a limited lifetime in the kernel: it was leased by DHCP.
+    #[serde(default)]
+    pub is_leased: bool,
 }
 
 /// A route.

@@ -1,4 +1,4 @@
-//! What happened on a node: the record format and [`replay`], the checked state machine that turns records into ownership.
+//! The journal of a node: its record format, and [`replay`], the checked state machine that turns records into ownership.
 //!
 //! ```text
 //!            Intent            Done
@@ -8,7 +8,7 @@
 //!                      └─ UndoStarted ► undoing ──Undone──► (gone)
 //!                                          └──UndoFailed──► residue ──UndoStarted──► undoing
 //! ```
-//! INVARIANT: an intent is on disk before its step acts, so whatever is on the node and not in the journal is not ours.
+//! INVARIANT: an intent is on disk before its step acts, so anything on the node that the journal does not name was not made by landfall.
 
 pub mod repair;
 
@@ -18,18 +18,22 @@ use crate::explain::{Code, Diagnosis};
 use crate::name::{Digest, RunId, StepId};
 use serde::{Deserialize, Serialize};
 
-/// Command of a run that brings a cluster to what is wanted.
+/// Command of a run that installs a cluster or changes it to what the spec wants.
 pub const INSTALL: &str = "install";
-/// Command of a run that takes other runs back.
+/// Command of a run that undoes other runs.
 pub const ROLLBACK: &str = "rollback";
-/// Command of a run that takes everything away.
+/// Command of a run that undoes everything.
 pub const UNINSTALL: &str = "uninstall";
+/// Command of runs that let the ingress proxy read Secrets.
+pub const INGRESS_ALLOW: &str = "ingress allow";
+/// Command of runs that bring blobs to nodes ahead of an install, or take them away again.
+pub const PUSH: &str = "push";
 
-/// Outcome of a run that did all it was to do.
+/// Outcome of a run that completed its plan.
 pub const DONE: &str = "done";
-/// Outcome of a run that took other runs back.
+/// Outcome of a run that undid other runs.
 pub const UNDONE: &str = "undone";
-/// Outcome of a run that failed and took itself back.
+/// Outcome of a run that failed and was rolled back.
 pub const ROLLED_BACK: &str = "rolled-back";
 
 /// Version of the journal's lines; a reader refuses a larger one. Version 1 has neither numbers of runs nor cluster records.
@@ -41,7 +45,7 @@ pub const JOURNAL_VERSION: u32 = 2;
 pub enum Record {
     /// A run that changes something begins. It is written before the run's first intent; a run without changes writes none.
     RunStarted(RunStart),
-    /// What the cluster is, as this run knows it. Newer records replace older ones.
+    /// The record of the cluster. A newer record replaces older ones.
     Cluster(Box<ClusterRecord>),
     /// A step is about to act.
     Intent {
@@ -51,9 +55,9 @@ pub enum Record {
         step: StepId,
         /// Digest of its action.
         action: Digest,
-        /// How it is taken back.
+        /// How it is undone.
         undo: Undo,
-        /// What holds once it is done, where that can be looked at again.
+        /// The state that the step establishes, if it can be checked later.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wanted: Option<Wanted>,
     },
@@ -61,7 +65,7 @@ pub enum Record {
     Done {
         /// The step.
         step: StepId,
-        /// Proof for quick checks later.
+        /// State of the file for quick checks later.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stamp: Option<FileStamp>,
     },
@@ -111,23 +115,23 @@ pub struct RunStart {
     /// Who runs it: `user@host`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub owner: String,
-    /// Operator's clock, milliseconds since the epoch. For people alone: it orders nothing.
+    /// The operator's clock, in milliseconds since the epoch. It is only displayed: runs are ordered by their numbers.
     pub at_ms: u64,
     /// Name of the cluster.
     pub cluster: String,
-    /// Number of the unfinished run that this one goes on with.
+    /// Number of the unfinished run that this one continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<u64>,
-    /// Numbers of the runs whose entries a rollback takes back.
+    /// Numbers of the runs whose entries a rollback undoes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub takes_back: Vec<u64>,
-    /// What an install installs: the version and the digest of the bundle's index.
+    /// The bundle of an install: its version and the digest of its index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
 }
 
 impl RunStart {
-    /// Returns the start of a run that nobody is named for, that goes on with no other and takes none back, and that has no bundle.
+    /// Returns the start of a run without an owner and a bundle that continues no other and undoes none.
     pub fn new(run: RunId, number: u64, command: &str, cluster: &str) -> Self {
         Self {
             run,
@@ -140,6 +144,11 @@ impl RunStart {
             takes_back: vec![],
             bundle: None,
         }
+    }
+
+    /// Says whether the run undoes others.
+    pub fn is_undo(&self) -> bool {
+        matches!(self.command.as_str(), ROLLBACK | UNINSTALL)
     }
 }
 
@@ -159,7 +168,7 @@ pub struct FileStamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryState {
-    /// Intent without done: it may have acted partly.
+    /// The intent is recorded and the end is not: the step may have acted partly.
     Intended,
     /// Done.
     Owned,
@@ -169,7 +178,7 @@ pub enum EntryState {
     Residue,
 }
 
-/// One thing that is ours on the node.
+/// One step whose changes landfall owns on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The run that made it.
@@ -178,13 +187,13 @@ pub struct Entry {
     pub step: StepId,
     /// Digest of the action.
     pub action: Digest,
-    /// How it is taken back.
+    /// How it is undone.
     pub undo: Undo,
-    /// Where it stands.
+    /// Its state.
     pub state: EntryState,
-    /// Proof for quick checks.
+    /// State of its file, for quick checks.
     pub stamp: Option<FileStamp>,
-    /// What holds once it is done; journals of version 1 do not say.
+    /// The state that the step establishes; journals of version 1 do not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Wanted>,
 }
@@ -199,10 +208,10 @@ pub struct JournalRun {
     pub outcome: Option<String>,
 }
 
-/// What is ours on a node, oldest first. Undo goes from the end to the front.
+/// What landfall owns on a node, oldest first. An undo starts at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ownership {
-    /// Entries; a step may stand more than once when a later run replaced what an earlier one made.
+    /// Entries. A step has several when a later run replaced what an earlier one made.
     pub entries: Vec<Entry>,
     /// Runs in the order of the journal's lines.
     #[serde(default)]
@@ -217,7 +226,7 @@ impl Ownership {
     pub fn newest(&self, step: &StepId) -> Option<&Entry> {
         self.entries.iter().rev().find(|e| &e.step == step)
     }
-    /// Says whether nothing is ours.
+    /// Says whether landfall owns nothing.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -245,10 +254,10 @@ impl Ownership {
     }
 }
 
-/// Why records are no legal history.
+/// Why a journal cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// A record about a step that has no fitting entry.
+    /// A record about a step that has no entry in a state that allows it.
     #[error("record {index} says {what} of step {step}, which was not in a state for it")]
     Illegal {
         /// Zero-based record number.
@@ -277,14 +286,14 @@ impl From<&JournalError> for Diagnosis {
         let diagnosis = Self::new(Code::Journal, "the journal of this node cannot be used").because(error);
         match error {
             JournalError::Illegal { .. } | JournalError::Damaged { .. } => diagnosis
-                .next("landfall journal show: it lists what the whole lines say")
-                .next("landfall journal repair: it makes the journal of its whole lines, and names what is lost"),
+                .next("landfall journal show: it lists what the intact lines hold")
+                .next("landfall journal repair: it keeps the intact lines and names what is lost"),
             JournalError::Version { .. } => diagnosis.next("use the landfall that wrote it, or a newer one"),
         }
     }
 }
 
-/// Turns records into what is ours; an illegal transition is an error, never a guess.
+/// Turns records into ownership; an illegal transition is an error.
 pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
     let mut own = Ownership::default();
     for (index, record) in records.iter().enumerate() {
@@ -294,7 +303,7 @@ pub fn replay(records: &[Record]) -> Result<Ownership, JournalError> {
 }
 
 impl Ownership {
-    /// Takes in one more record, the `index`th of its journal. An illegal one is an error and changes nothing.
+    /// Applies one more record, with its zero-based `index` in the journal. An illegal one is an error and changes nothing.
     pub fn take(&mut self, index: usize, record: &Record) -> Result<(), JournalError> {
         use EntryState::*;
         let illegal = |what, step: &StepId| JournalError::Illegal {
@@ -304,7 +313,7 @@ impl Ownership {
         };
         match record {
             Record::RunStarted(start) => {
-                // A run of version 1 that went on wrote its start again, with the same id.
+                // A continued run of version 1 wrote its start again, with the same id.
                 if self
                     .runs
                     .last()
@@ -403,7 +412,7 @@ pub fn parse_journal(text: &[u8]) -> Result<Vec<Record>, JournalError> {
         }
         match parse_line(line) {
             Ok(record) => records.push(record),
-            // Only the piece after the last newline can be torn: every whole line ends in one.
+            // Only the text after the last newline can be torn, because every complete line ends with one.
             Err(None) if index + 1 == count => {}
             Err(None) => return Err(JournalError::Damaged { line: index + 1 }),
             Err(Some(found)) => return Err(JournalError::Version { found }),
@@ -475,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn undone_entries_go_and_uncover_the_earlier_one() {
+    fn undoing_an_entry_makes_the_earlier_one_the_newest() {
         let done = |n| Record::Done {
             step: id(n),
             stamp: None,

@@ -3,12 +3,14 @@
 
 use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
 use crate::facts::NodeFacts;
+use crate::finding::Finding;
 use crate::inventory::Node;
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::StepKind;
-use crate::preflight::{Finding, member_address};
+use crate::preflight::member_address;
 use crate::spec::{ClusterSpec, Desired};
+use crate::trust::ClusterTrust;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -27,6 +29,10 @@ pub struct MembershipInput<'a> {
     pub kubernetes_version: &'a str,
     /// Digest of the bundle's index.
     pub bundle: Digest,
+    /// Version of the bundle.
+    pub bundle_version: &'a str,
+    /// Which keys may sign bundles from now on.
+    pub trust: Option<&'a ClusterTrust>,
     /// DNS servers that CoreDNS is to forward to.
     pub upstream_dns: &'a [IpAddr],
     /// Identity for a cluster that has none yet.
@@ -77,6 +83,8 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
             .or(if formed { seen_ca } else { None }),
         kubernetes_version: input.kubernetes_version.to_owned(),
         bundle: Some(input.bundle),
+        bundle_version: Some(input.bundle_version.to_owned()),
+        trust: input.trust.cloned(),
         fixed: input
             .recorded
             .filter(|r| r.formed)
@@ -123,6 +131,7 @@ fn member(
         role: known.map_or(node.role, |k| k.role),
         address,
         founder: known.is_some_and(|k| k.founder),
+        schedulable: known.and_then(|k| k.schedulable).or(Some(node.schedulable)),
         etcd_id: known.and_then(|k| k.etcd_id),
     })
 }

@@ -69,7 +69,7 @@ string_newtype!(
     check_step_id
 );
 string_newtype!(
-    /// Identifies one run of the installer; a resumed run keeps it.
+    /// Identifies one run of the installer. A run that goes on with another one has an id of its own.
     RunId,
     check_token
 );

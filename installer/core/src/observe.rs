@@ -1,5 +1,5 @@
-//! What was seen of what a step is about, and the judgement whether the step has anything to do, with the reason. The agent looks; this
-//! module alone judges, for the plan and again before and after each act.
+//! The observed state of what a step changes, and the decision whether the step is satisfied or pending, with the reason. The agent observes;
+//! only this module decides, for the plan and again before and after each step.
 
 use crate::action::{Action, Content};
 use crate::journal::{Entry, EntryState};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What was seen of one step's subject.
+/// The observed state of what one step changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Observation {
-    /// There is nothing to look at: the journal alone tells.
+    /// Nothing can be observed; only the journal tells whether the step is done.
     Nothing,
-    /// Whether a directory is there.
+    /// Whether a directory exists.
     Directory {
-        /// Is it?
+        /// Whether it exists.
         exists: bool,
     },
     /// A file or program.
@@ -32,7 +32,7 @@ pub enum Observation {
     },
     /// Whether a kubeconfig names the server that is to be replaced.
     Kubeconfig {
-        /// Does it?
+        /// Whether it does.
         names_server: bool,
     },
     /// Lines that /etc/hosts lacks.
@@ -52,44 +52,44 @@ pub enum Observation {
     },
     /// A unit.
     Unit {
-        /// Does it start at boot?
+        /// Whether it starts at boot.
         enabled: bool,
-        /// Does it run?
+        /// Whether it runs.
         active: bool,
     },
-    /// Images that are not there with their manifest, or not pinned.
+    /// Images that are absent, have another manifest, or are not pinned.
     Images {
         /// References.
         missing: Vec<String>,
     },
-    /// Paths that are absent of those that the step makes.
+    /// Paths of the step's `creates` that are absent.
     Paths {
         /// The paths.
         missing: Vec<PathBuf>,
     },
 }
 
-/// What was seen of several steps.
+/// Observations by step.
 pub type Observations = BTreeMap<StepId, Observation>;
 
-/// Whether a step has anything to do.
+/// Whether a step is satisfied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing to do, and why.
+    /// It is satisfied, for this reason.
     Satisfied(&'static str),
-    /// Something to do, and what is not as wanted.
+    /// It is pending, for this reason.
     Pending(String),
 }
 
 impl Verdict {
-    /// Says whether there is nothing to do.
+    /// Says whether the step is satisfied.
     pub fn is_satisfied(&self) -> bool {
         matches!(self, Self::Satisfied(_))
     }
 }
 
-/// Judges a step: `entry` is its newest record, `seen` what the agent saw. An interrupted step is always to be done: what it left is
-/// taken back first.
+/// Decides whether a step is satisfied: `entry` is its newest record, `seen` the agent's observation. An interrupted step is always pending: what
+/// it left is undone first.
 pub fn judge(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Verdict {
     match entry {
         Some(entry) if entry.state != EntryState::Owned => {
@@ -99,7 +99,7 @@ pub fn judge(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Verd
     }
 }
 
-/// Says whether the journal records this very action. Of a one-shot phase the goal alone counts.
+/// Says whether the journal records the same action. For a one-shot phase only the goal is compared.
 fn recorded(action: &Action, entry: Option<&Entry>) -> bool {
     let once = matches!(action, Action::Bootstrap { .. });
     entry.is_some_and(|entry| once || entry.action == action.identity())
@@ -136,12 +136,20 @@ fn judge_state(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Ve
         (Action::KubeconfigServer { from, .. }, _) => pending(format!("it names {from}")),
         (Action::HostsLines { .. }, Observation::HostsLines { missing }) => list("lacks", missing),
         (Action::Sysctls { .. }, Observation::Sysctls { differing }) => {
+            if differing.is_empty() {
+                return held(action, entry);
+            }
             let text = |(name, value): &(String, Option<String>)| {
                 format!("{name} is {}", value.as_deref().unwrap_or("not there"))
             };
             list("differs:", &differing.iter().map(text).collect::<Vec<_>>())
         }
+        (Action::KernelFeatures { .. }, Observation::Features { absent }) if absent.is_empty() => held(action, entry),
         (Action::KernelFeatures { .. }, Observation::Features { absent }) => list("absent:", absent),
+        (Action::StopUnit { .. }, Observation::Unit { enabled, active }) => match enabled | active {
+            true => pending("it is enabled or runs".to_owned()),
+            false => Verdict::Satisfied("it is stopped and disabled"),
+        },
         (Action::Images { .. }, Observation::Images { missing }) => list("missing:", missing),
         (Action::Unit { start, .. }, Observation::Unit { enabled, active }) => {
             match (recorded(action, entry), *enabled, *active || !start) {
@@ -162,6 +170,16 @@ fn judge_state(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Ve
     }
 }
 
+/// Decides about a state that is as wanted and must stay so. The node's settings service reads the wanted values from the journal, so a step is
+/// pending until the journal holds them, even when nothing has to be changed. The undo of such an entry is empty.
+fn held(action: &Action, entry: Option<&Entry>) -> Verdict {
+    if entry.is_some_and(|entry| entry.wanted == action.wanted()) {
+        Verdict::Satisfied("as wanted")
+    } else {
+        Verdict::Pending("as wanted, but not in the journal".to_owned())
+    }
+}
+
 fn list(what: &str, missing: &[String]) -> Verdict {
     if missing.is_empty() {
         Verdict::Satisfied("as wanted")
@@ -170,7 +188,7 @@ fn list(what: &str, missing: &[String]) -> Verdict {
     }
 }
 
-/// Content that a file is to have.
+/// The content that a file should have.
 enum Wanted {
     Digest(Digest),
     Generated,
@@ -204,7 +222,7 @@ fn judge_file(wanted_mode: u32, wanted: Wanted, action: &Action, entry: Option<&
     }
     let unchanged = *same_as_recorded && recorded(action, entry);
     let holds = match wanted {
-        // What was generated once is kept: another run cannot know it.
+        // Generated content is kept, because another run cannot generate the same.
         Wanted::Generated => entry.is_some(),
         Wanted::Secret => holds_secret.unwrap_or(unchanged),
         Wanted::Digest(wanted) => unchanged || *digest == Some(wanted),
@@ -251,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_judged_by_what_is_there_whoever_wrote_it() {
+    fn a_file_is_judged_by_its_content_whoever_wrote_it() {
         let action = file("a");
         assert!(judge(&action, None, &seen(Some(0o644), Some("a"))).is_satisfied());
         let pending = [
@@ -267,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_one_shot_phase_is_done_whatever_its_recipe_is_today_and_pending_when_its_work_is_gone() {
+    fn a_one_shot_phase_stays_done_with_another_recipe_and_is_pending_when_its_files_are_gone() {
         let phase = |argument: &str, claims: Claims| Action::Bootstrap {
             goal: BootstrapGoal::Node,
             argv: vec!["kubeadm".to_owned(), argument.to_owned()],
@@ -292,6 +310,28 @@ mod tests {
         };
         assert!(!judge(&new, Some(&done), &gone).is_satisfied());
         assert!(!judge(&new, None, &there).is_satisfied(), "what others did is not ours");
+    }
+
+    #[test]
+    fn a_state_that_was_right_before_is_recorded_once() {
+        let action = Action::Sysctls {
+            settings: vec![("kernel.panic".to_owned(), "10".to_owned())],
+        };
+        let right = Observation::Sysctls { differing: vec![] };
+        let why = "as wanted, but not in the journal";
+        assert_eq!(judge(&action, None, &right), Verdict::Pending(why.to_owned()));
+        let mut recorded = entry(&action, EntryState::Owned);
+        assert!(
+            !judge(&action, Some(&recorded), &right).is_satisfied(),
+            "journals of version 1 do not hold the values"
+        );
+        recorded.wanted = action.wanted();
+        assert!(judge(&action, Some(&recorded), &right).is_satisfied());
+        let features = Action::KernelFeatures { features: vec![] };
+        let there = Observation::Features { absent: vec![] };
+        assert!(!judge(&features, None, &there).is_satisfied());
+        recorded.wanted = features.wanted();
+        assert!(judge(&features, Some(&recorded), &there).is_satisfied());
     }
 
     #[test]

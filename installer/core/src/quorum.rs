@@ -1,8 +1,7 @@
-//! When an etcd member may be removed: the one rule that every removal goes by (a join that is done again, rollback, later remove
-//! and replace).
+//! Decides whether an etcd member may be removed. Every removal uses this rule.
 //!
-//! A removal is a change of etcd's configuration. It must be agreed to by a majority of the members as they are now, and those that
-//! stay must be a majority of what is left, or the cluster takes no writes any more. Learners do not vote and do not count.
+//! A removal changes etcd's configuration. A majority of the present members must agree to it, and the healthy remaining members must be a majority
+//! of the remaining ones, because the cluster takes no writes otherwise. Learners do not vote and do not count.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -23,10 +22,10 @@ impl fmt::Display for MemberId {
 /// Why a member may not be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QuorumRisk {
-    /// Nobody would be left.
+    /// No voting member would be left.
     #[error("it is the only voting member: etcd's data would be gone")]
     LastMember,
-    /// There is no majority that could agree to the removal.
+    /// The healthy members are no majority that could agree to the removal.
     #[error("only {healthy} of {members} voting members are healthy, and a removal needs {needed}")]
     NoQuorumNow {
         /// Healthy voting members.
@@ -36,7 +35,7 @@ pub enum QuorumRisk {
         /// Their majority.
         needed: usize,
     },
-    /// Those that stay would be no majority.
+    /// The healthy remaining members would be no majority.
     #[error("{healthy} of the {members} voting members that stay are healthy, and they need {needed}")]
     NoQuorumAfter {
         /// Healthy voting members that stay.
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_one_of_three_goes_and_a_healthy_one_beside_it_stays() {
+    fn with_one_dead_member_of_three_only_that_one_may_be_removed() {
         let (members, healthy) = (ids(1..=3), ids(1..=2));
         assert_eq!(may_remove(&members, &healthy, MemberId(3)), Ok(()));
         let risk = may_remove(&members, &healthy, MemberId(2)).unwrap_err();
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_one_of_two_cannot_be_voted_out_and_the_last_one_never_goes() {
+    fn a_dead_member_of_two_and_the_last_member_may_not_be_removed() {
         let (members, healthy) = (ids(1..=2), ids([1]));
         let risk = may_remove(&members, &healthy, MemberId(2)).unwrap_err();
         let expected = QuorumRisk::NoQuorumNow {
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learner_goes_when_the_voters_can_agree() {
+    fn a_learner_may_be_removed_when_the_voters_are_a_majority() {
         assert_eq!(may_remove(&ids([1]), &ids([1]), MemberId(9)), Ok(()));
         assert!(may_remove(&ids([1, 2]), &ids([1]), MemberId(9)).is_err());
     }

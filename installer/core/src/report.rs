@@ -1,11 +1,12 @@
-//! The report of a command: `install.json` and its like, and what `--output json` prints at the end. It is a fold over the events of the
-//! command and nothing else, so it never says anything that the events did not say.
+//! The report of a command: `install.json` and similar files, and what `--output json` prints at the end. It is a fold over the events of the
+//! command, so it contains nothing that the events do not contain.
 //!
 //! The format has a version. It grows when a field goes or changes its meaning, not when one is added.
 //! `tests/fixtures/formats` holds a stream of events and the report of each version.
 
 use crate::event::{BundleSummary, Command, Event, EventKind, Phase, RunCounts};
 use crate::explain::{Diagnosis, ExitCode};
+use crate::finding::Finding;
 use crate::name::{NodeName, RunId};
 use crate::verify::VerifyReport;
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,10 @@ use std::collections::BTreeMap;
 
 /// Version of the report's format.
 pub const REPORT_VERSION: u32 = 1;
-/// The name under which the sending of blobs stands beside the stages of the plan.
+/// The name of the upload of blobs among the stages of the plan.
 const PUSH: &str = "push";
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -36,25 +37,31 @@ pub struct Report {
     pub nodes: BTreeMap<NodeName, BTreeMap<String, StageReport>>,
     /// Bytes that each node was sent.
     pub bytes_sent: BTreeMap<NodeName, u64>,
-    /// Steps that changed something; of a rollback or uninstall, steps that were taken back.
+    /// Steps that changed something; of a rollback or uninstall, steps that were undone.
     pub changes: usize,
-    /// How many steps came out how.
+    /// Numbers of steps by result.
     pub counts: RunCounts,
     /// Errors, each once.
     pub errors: Vec<Diagnosis>,
     /// Remarks that did not fail the run.
     pub warnings: Vec<String>,
-    /// What could not be taken back: `node: step: what`.
+    /// Nodes that were logged in to, in the order in which they were.
+    #[serde(default)]
+    pub connected: Vec<NodeName>,
+    /// What preflight found, the most severe first. Those that refuse are among the errors too.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// What could not be undone: `node: step: what`.
     pub residue: Vec<String>,
-    /// Whether everything the run did was taken back again, because a step failed.
+    /// Whether everything the run did was undone again, because a step failed.
     pub rolled_back: bool,
     /// How long the command took, in milliseconds.
     pub duration_ms: u64,
-    /// How it came out; absent when the events end before the command does.
+    /// Its outcome; absent when the events end before the command does.
     pub outcome: Option<ExitCode>,
     /// The process's exit status that belongs to it.
     pub exit_code: Option<u8>,
-    /// What verify saw. It has a file of its own, `verify.json`.
+    /// The report of verify, which has a file of its own, `verify.json`.
     #[serde(skip)]
     pub verify: Option<VerifyReport>,
 }
@@ -100,6 +107,8 @@ impl Default for Report {
             counts: RunCounts::default(),
             errors: vec![],
             warnings: vec![],
+            connected: vec![],
+            findings: vec![],
             residue: vec![],
             rolled_back: false,
             duration_ms: 0,
@@ -144,6 +153,9 @@ impl Report {
                 self.duration_ms = *duration_ms;
             }
             EventKind::Warning { text } => self.warnings.push(text.clone()),
+            // A retried run repeats preflight.
+            EventKind::Found { finding } if self.findings.contains(finding) => {}
+            EventKind::Found { finding } => self.findings.push(finding.clone()),
             EventKind::Error { diagnosis } => self.add_error(diagnosis.clone()),
             EventKind::StepFailed { diagnosis, .. } => self.add_error(diagnosis.clone()),
             EventKind::Verified { report } => self.verify = Some(report.clone()),
@@ -164,8 +176,8 @@ impl Report {
                 let node = event.node.as_ref().map(|node| format!("{node}: ")).unwrap_or_default();
                 self.residue.push(format!("{node}{step}: {text}"));
             }
+            EventKind::Connected => self.connected.extend(event.node.clone()),
             EventKind::PhaseStarted { .. }
-            | EventKind::Connected
             | EventKind::StepStarted { .. }
             | EventKind::StepWaiting { .. }
             | EventKind::Undone { .. }
@@ -177,7 +189,7 @@ impl Report {
         };
     }
 
-    /// Adds an error, unless it is known: a failed step is told when it fails, and once more at the end of the run.
+    /// Adds an error, unless the report has it: a failed step is emitted when it fails, and once more at the end of the run.
     pub fn add_error(&mut self, diagnosis: Diagnosis) {
         if !self.errors.contains(&diagnosis) {
             self.errors.push(diagnosis);
@@ -197,7 +209,7 @@ impl Report {
         }
     }
 
-    /// Two blobs travel to a node at once, so their events may overtake each other: the greatest number of bytes counts.
+    /// Records the greatest number of bytes: two blobs are sent to a node in parallel, so their events may arrive in another order.
     fn push(&mut self, event: &Event, bytes: u64, has_stage: bool) {
         let Some(node) = &event.node else { return };
         let sent = self.bytes_sent.entry(node.clone()).or_default();
@@ -284,6 +296,7 @@ mod tests {
                     | EventKind::RunPlanned { .. }
                     | EventKind::RunFinished { .. }
                     | EventKind::Warning { .. }
+                    | EventKind::Found { .. }
                     | EventKind::Error { .. }
                     | EventKind::Verified { .. }
                     | EventKind::PhaseStarted { .. }
@@ -307,11 +320,11 @@ mod tests {
             .collect();
         kinds.sort();
         kinds.dedup();
-        assert_eq!(kinds.len(), 18, "{kinds:?}");
+        assert_eq!(kinds.len(), 19, "{kinds:?}");
     }
 
     #[test]
-    fn a_step_that_failed_is_one_error_though_it_is_told_twice() {
+    fn a_failed_step_that_is_emitted_twice_is_one_error() {
         let diagnosis = Diagnosis::new(Code::StepFailed, "kubeadm ended with 1");
         let failed = EventKind::StepFailed {
             step: "init/cp-1".parse().unwrap(),
@@ -336,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_counts_what_was_taken_back() {
+    fn a_rollback_counts_undone_steps() {
         let start = EventKind::RunStarted {
             command: Command::Rollback,
             cluster: "ship".to_owned(),

@@ -1,5 +1,5 @@
-//! The order of a cluster's runs, put together from the journals of its nodes: which run is the newest, whether it has finished, and
-//! what a rollback takes back.
+//! The order of a cluster's runs, from the journals of its nodes: which run is the newest, whether it has finished, and what a rollback
+//! undoes.
 //!
 //! INVARIANT: numbers order runs, never clocks. Runs of journals of version 1 have no number: they come before all that have one, in
 //! the order of the journals' lines.
@@ -8,7 +8,7 @@ use crate::journal::{JournalRun, Ownership, ROLLBACK, ROLLED_BACK, RunStart, UNI
 use crate::name::{NodeName, RunId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One run of the cluster, as all journals together know it.
+/// One run of the cluster, combined from all journals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetRun {
     /// How it began. The number is set, also for runs of journals of version 1.
@@ -25,11 +25,11 @@ pub struct FleetRun {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunHistory {
     runs: Vec<FleetRun>,
-    // Runs of version 1 whose order no journal tells; what depends on it is refused.
+    // Runs of version 1 that have no order; everything that depends on it is refused.
     unordered: BTreeSet<RunId>,
 }
 
-/// Why journals tell no order of runs.
+/// Why the runs of the journals have no order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
     /// Two runs have one number.
@@ -42,7 +42,7 @@ pub enum HistoryError {
         /// Nodes whose journals name one of them.
         nodes: Vec<NodeName>,
     },
-    /// Journals of version 1 tell opposite orders.
+    /// Journals of version 1 have the runs in opposite orders.
     #[error("the nodes' journals name their runs in opposite orders: {}", runs.iter().map(RunId::as_str).collect::<Vec<_>>().join(", "))]
     OppositeOrders {
         /// The runs.
@@ -59,7 +59,7 @@ pub enum HistoryError {
 /// What `rollback` has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RollbackTarget {
-    /// Nothing: no run has changed anything, or the newest was taken back already.
+    /// Nothing: no run has changed anything, or the newest was undone already.
     Nothing,
     /// The entries of these runs, newest run first.
     Runs(Vec<FleetRun>),
@@ -124,7 +124,7 @@ impl RunHistory {
         self.runs.last().map_or(1, |run| run.number + 1)
     }
 
-    /// Returns all runs as journals hold them, when they agree on no order: an uninstall needs none, but a number above all others.
+    /// Returns all runs without an order, for journals that contradict each other: an uninstall needs only a number above all others.
     pub fn without_order(owned: &BTreeMap<NodeName, Ownership>) -> Self {
         let runs = owned.values().flat_map(|own| &own.runs);
         let mut runs: Vec<FleetRun> = runs
@@ -140,7 +140,7 @@ impl RunHistory {
         self.runs.last()
     }
 
-    /// Returns the run that has not finished, if there is one: the newest, where runs that took themselves back do not count.
+    /// Returns the unfinished run, if there is one. It is the newest, not counting runs that were rolled back by themselves.
     pub fn unfinished(&self) -> Option<&FleetRun> {
         let newest = self
             .runs
@@ -150,10 +150,10 @@ impl RunHistory {
         newest.filter(|run| run.outcome.is_none())
     }
 
-    /// Says what a rollback takes back: the newest run, with the unfinished runs that it went on with. A rollback that was interrupted
-    /// goes on with its own runs; one that has finished is not gone beyond.
+    /// Returns what a rollback undoes: the newest run, with the unfinished runs that it continued. An interrupted rollback continues with its own runs; a
+    /// second rollback after a finished one undoes nothing.
     pub fn rollback_target(&self) -> Result<RollbackTarget, HistoryError> {
-        // Behind a run that took itself back only an unfinished one is meant: a finished one was not touched by what just failed.
+        // After a run that was rolled back by itself only an unfinished run is undone: a finished one was not changed by the failed run.
         let Some(newest) = self.unfinished().or(self.newest()) else {
             return Ok(RollbackTarget::Nothing);
         };
@@ -177,12 +177,12 @@ impl RunHistory {
         }
     }
 
-    /// Returns a run and those it went on with, newest first.
+    /// Returns a run and those that it continued, newest first.
     fn chain(&self, newest: &FleetRun) -> Vec<FleetRun> {
         let mut chain = vec![newest.clone()];
         let mut next = newest.start.continues;
         while let Some(run) = next.and_then(|number| self.runs.iter().find(|r| r.number == number)) {
-            // A run goes on with an older one only: another number would be a damaged record, and end the chain.
+            // A run continues only older ones; another number is a damaged record and ends the chain.
             next = run.start.continues.filter(|earlier| *earlier < run.number);
             chain.push(run.clone());
         }
@@ -200,14 +200,14 @@ impl FleetRun {
         }
     }
 
-    /// One journal that says that the run has finished is enough.
+    /// Says whether the run has finished, by at least one journal.
     fn join(&mut self, run: &JournalRun) {
         if self.outcome.is_none() {
             self.outcome.clone_from(&run.outcome);
         }
     }
 
-    /// Returns how many entries it left on all nodes.
+    /// Returns the number of its entries on all nodes.
     pub fn step_count(&self) -> usize {
         self.steps.values().sum()
     }
@@ -222,7 +222,7 @@ fn nodes_with_number(owned: &BTreeMap<NodeName, Ownership>, number: u64) -> Vec<
         .collect()
 }
 
-/// Orders runs without numbers by the order of lines of all journals. The second result are those that no journal orders against all others.
+/// Orders runs without numbers by the order of lines in all journals. The second result holds the runs that have no order against all others.
 fn order_of_lines(
     owned: &BTreeMap<NodeName, Ownership>,
     mut left: BTreeSet<RunId>,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_takes_the_chain_of_unfinished_runs_and_no_finished_one_before() {
+    fn a_rollback_undoes_the_chain_of_unfinished_runs_and_no_finished_one_before() {
         let runs = [
             (start("a", Some(1), INSTALL, None), true),
             (start("b", Some(2), INSTALL, None), false),
@@ -316,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn one_journal_that_names_the_end_of_a_run_is_enough() {
+    fn a_run_has_finished_when_one_journal_says_so() {
         let run = start("a", Some(1), INSTALL, None);
         let history = RunHistory::of(&fleet(vec![journal(&[(run.clone(), false)]), journal(&[(run, true)])])).unwrap();
         assert!(history.unfinished().is_none());
     }
 
     #[test]
-    fn a_finished_rollback_is_not_gone_beyond_and_an_interrupted_one_goes_on() {
+    fn a_second_rollback_undoes_nothing_and_an_interrupted_one_continues() {
         let rollback = RunStart {
             takes_back: vec![2],
             ..start("c", Some(3), ROLLBACK, None)
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_run_that_took_itself_back_only_an_unfinished_one_is_meant() {
+    fn after_a_self_rolled_back_run_only_an_unfinished_one_is_undone() {
         let mut own = journal(&[
             (start("a", Some(1), INSTALL, None), true),
             (start("b", Some(2), INSTALL, None), true),

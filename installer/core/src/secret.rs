@@ -1,5 +1,5 @@
 //! A value that must never be printed: it has no `Debug` of its content, no `Display` and no `Serialize`, and its bytes are overwritten
-//! when it goes.
+//! when it is dropped.
 
 use std::fmt;
 use zeroize::Zeroizing;
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_are_overwritten_when_the_secret_goes() {
+    fn the_bytes_are_overwritten_on_drop() {
         fn is_wiped_when_dropped(_: &impl zeroize::ZeroizeOnDrop) {}
         is_wiped_when_dropped(&Secret::new("x").0);
         assert_eq!(format!("{:?}", Secret::new("x")), "<secret>");

@@ -1,4 +1,4 @@
-//! The one seam between the engine and the way to a node. Implementations: `landfall-ssh`, a local process, test fakes.
+//! The interface between the engine and a connection to a node. `landfall-ssh` and the fakes of the tests implement it.
 
 use crate::explain::Diagnosis;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ pub struct RemoteChild {
     pub exit: Box<dyn RemoteExit>,
 }
 
-/// How a remote command ended.
+/// The exit of a remote command.
 pub trait RemoteExit: Send {
     /// Blocks until the command has ended and returns its exit status; `None` when a signal or a cut line ended it.
     fn wait(&mut self) -> Option<i32>;

@@ -1,8 +1,8 @@
-//! Probes of verify, their results as cells, and the report. The probes are run elsewhere: by agents, pods and the operator's machine.
+//! The probes of verify, their results as cells, and the report. Agents, pods and the operator's machine run the probes.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to try.
+/// One probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "probe", rename_all = "kebab-case")]
 pub enum ProbeSpec {
@@ -53,7 +53,7 @@ pub enum Scheme {
     Https,
 }
 
-/// What came of a probe.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum ProbeResult {
@@ -86,7 +86,7 @@ pub enum ProbeResult {
     },
 }
 
-/// How a cell came out.
+/// The outcome of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CellOutcome {
@@ -98,7 +98,7 @@ pub enum CellOutcome {
     Skip,
 }
 
-/// One vantage looking at one target.
+/// The result of one source (`vantage`) for one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     /// From where: `pod/cp-1`, `node/cp-1`, `operator`, `outside/pc-1`.
@@ -131,6 +131,25 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// Says in one line what is not as expected: how many cells, and the first of them. `None` when all is as expected.
+    pub fn missing(&self) -> Option<String> {
+        let first = self.cells.iter().find(|c| c.outcome == CellOutcome::Fail)?;
+        let (red, all) = (self.count(CellOutcome::Fail), self.cells.len());
+        let Cell {
+            vantage, target, saw, ..
+        } = first;
+        Some(format!(
+            "{red} of {all} paths are not as expected yet, first {vantage} -> {target}: {saw}"
+        ))
+    }
+
+    /// Says whether the API answers, the members' services run and their Nodes are Ready. Other failed cells may never pass.
+    pub fn is_up(&self) -> bool {
+        let tells = |cell: &&Cell| matches!(cell.target.as_str(), "api" | "services" | "ready");
+        let mut cells = self.cells.iter().filter(tells);
+        cells.all(|cell| cell.outcome == CellOutcome::Pass)
+    }
+
     /// Counts cells of one outcome.
     pub fn count(&self, outcome: CellOutcome) -> usize {
         self.cells.iter().filter(|c| c.outcome == outcome).count()

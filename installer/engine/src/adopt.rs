@@ -1,7 +1,7 @@
-//! A cluster of an older landfall has no record: it is made from the cluster itself, and the founder from the journals. Anything
-//! unclear is refused. Reads only; the run that follows writes the record.
+//! Makes the record of a cluster that an older landfall installed without one: the settings are read from the cluster, the founder from the
+//! journals. Anything ambiguous is an error. This module only reads; the run that follows writes the record.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, api_error};
 use crate::present::Present;
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -17,6 +17,9 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// Label and taint of control planes.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// The part of kubeadm's ClusterConfiguration that cannot be changed later (kubeadm.k8s.io/v1beta4).
 #[derive(Debug, Deserialize)]
@@ -44,14 +47,15 @@ struct ApiServer {
     cert_sans: Vec<String>,
 }
 
-/// What was read from the cluster.
+/// What was read from the cluster's API.
 struct Seen {
     kubeadm: KubeadmConfig,
     corefile: String,
     nodes: Vec<Node>,
 }
 
-/// Makes the record of a cluster whose journals hold none. `session` is a control plane of it.
+/// Makes the record of a cluster whose journals hold none. Blocks for the API requests, which go through `session`, a control plane. Returns an
+/// error when the API does not answer, or when nodes disagree on the founder or on the certificate authority.
 pub fn adopt(
     desired: &Desired,
     present: &Present,
@@ -73,7 +77,9 @@ pub fn adopt(
         [] => None,
         several => {
             let names: Vec<_> = several.iter().map(|n| n.as_str()).collect();
-            return Err(vec![unclear("several nodes founded a cluster").saw(names.join(", "))]);
+            return Err(vec![
+                not_adoptable("several nodes founded a cluster").saw(names.join(", ")),
+            ]);
         }
     };
     let members = members(desired, &seen.nodes, founder);
@@ -86,6 +92,8 @@ pub fn adopt(
         ca: Some(ca),
         kubernetes_version: seen.kubeadm.kubernetes_version,
         bundle: None,
+        bundle_version: None,
+        trust: None,
         fixed,
         kept: KeptSettings {
             proxy_mode: desired.spec.proxy_mode,
@@ -96,7 +104,7 @@ pub fn adopt(
     })
 }
 
-fn unclear(what: &str) -> Diagnosis {
+fn not_adoptable(what: &str) -> Diagnosis {
     Diagnosis::new(
         Code::Preflight,
         format!("the cluster of an older landfall cannot be recorded: {what}"),
@@ -107,7 +115,7 @@ fn unclear(what: &str) -> Diagnosis {
 fn ask(cluster: &Cluster, session: &Arc<NodeSession>) -> Result<Seen, Diagnosis> {
     let read = cluster.with_client(session, |client| async move {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-        let failed = |what: &'static str| move |e: kube::Error| Diagnosis::new(Code::ClusterApi, what).because(&e);
+        let failed = |what: &'static str| move |e: kube::Error| api_error(what, &e);
         let kubeadm = maps
             .get("kubeadm-config")
             .await
@@ -121,7 +129,7 @@ fn ask(cluster: &Cluster, session: &Arc<NodeSession>) -> Result<Seen, Diagnosis>
         Ok((kubeadm, dns, nodes))
     });
     let (kubeadm, dns, nodes) = read.map_err(|error| {
-        unclear("its API has to answer for that")
+        not_adoptable("its API has to answer for that")
             .saw(error.to_string())
             .next("bring the API back, then run the same command again")
     })?;
@@ -129,33 +137,39 @@ fn ask(cluster: &Cluster, session: &Arc<NodeSession>) -> Result<Seen, Diagnosis>
     let text_of_kubeadm = text(&kubeadm, "ClusterConfiguration").unwrap_or_default();
     Ok(Seen {
         kubeadm: serde_yaml::from_str(&text_of_kubeadm)
-            .map_err(|error| unclear("kubeadm's configuration is not understood").because(&error))?,
+            .map_err(|error| not_adoptable("kubeadm's configuration is not understood").because(&error))?,
         corefile: dns.and_then(|map| text(&map, "Corefile")).unwrap_or_default(),
         nodes,
     })
 }
 
-/// All nodes must hold the certificate of one authority.
+/// Returns the digest of the certificate authority that all nodes hold; nodes with different ones are an error.
 fn one_ca(facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Digest, Vec<Diagnosis>> {
     let held: BTreeSet<Digest> = facts.values().filter_map(|f| f.cluster_ca).collect();
     match held.into_iter().collect::<Vec<_>>().as_slice() {
         [one] => Ok(*one),
-        [] => Err(vec![unclear("no node holds its certificate authority")]),
+        [] => Err(vec![not_adoptable("no node holds its certificate authority")]),
         _ => {
-            let what = unclear("its nodes hold certificates of different authorities");
+            let what = not_adoptable("its nodes hold certificates of different authorities");
             let held = facts.iter().filter_map(|(name, f)| Some((name, f.cluster_ca?)));
             Err(vec![held.fold(what, |d, (name, ca)| d.saw(format!("{name}: {ca}")))])
         }
     }
 }
 
-/// Members are the Nodes that the inventory names, and all control planes: those count for etcd's quorum. Workers that
-/// others joined are left out.
+/// Says whether a node has the taint that keeps Pods of users off control planes.
+fn is_tainted(node: &Node) -> bool {
+    let taints = node.spec.iter().filter_map(|spec| spec.taints.as_ref());
+    taints.flatten().any(|taint| taint.key == CONTROL_PLANE)
+}
+
+/// Returns the members: the Nodes that the inventory names, and all control planes, because those count in etcd's quorum. Workers that
+/// somebody else joined are left out.
 fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTreeMap<NodeName, MemberRecord> {
     let member = |node: &Node| {
         let name: NodeName = node.metadata.name.as_ref()?.parse().ok()?;
         let labels = node.metadata.labels.as_ref();
-        let control_plane = labels.is_some_and(|l| l.contains_key("node-role.kubernetes.io/control-plane"));
+        let control_plane = labels.is_some_and(|l| l.contains_key(CONTROL_PLANE));
         if !control_plane && desired.inventory.node(&name).is_none() {
             return None;
         }
@@ -180,6 +194,7 @@ fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTr
             },
             address,
             founder: founder == Some(&name),
+            schedulable: Some(!is_tainted(node)),
             etcd_id: None,
         };
         Some((name, record))
@@ -187,7 +202,7 @@ fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTr
     nodes.iter().filter_map(member).collect()
 }
 
-/// kubeadm's names in the certificate hold what every cluster has; the rest is what the spec asked for.
+/// Returns the settings that cannot be changed. The names that kubeadm puts into every certificate are left out of the extra names.
 fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRecord>) -> FixedSettings {
     let endpoint = kubeadm.control_plane_endpoint.rsplit_once(':');
     let control_plane_endpoint = endpoint
@@ -208,7 +223,7 @@ fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRe
     }
 }
 
-/// Servers that CoreDNS forwards to; empty when it forwards nowhere.
+/// Returns the servers that CoreDNS forwards to; empty when it does not forward.
 fn forward_servers(corefile: &str) -> Vec<IpAddr> {
     let forwards = corefile
         .lines()
@@ -234,6 +249,7 @@ mod tests {
             role: Role::ControlPlane,
             address: "10.0.0.1".parse().unwrap(),
             founder: true,
+            schedulable: Some(false),
             etcd_id: None,
         };
         let members = BTreeMap::from([("cp-1".parse().unwrap(), member)]);

@@ -1,12 +1,13 @@
-//! What a run is given: how it goes about its work, and everything that it needs from outside.
+//! What a run is given: its options, and everything that it needs from outside.
 
 use crate::limit::Limit;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::Diagnosis;
+use landfall_core::finding::Strictness;
 use landfall_core::inventory::Node;
-use landfall_core::journal;
 use landfall_core::journal::repair::LostLine;
+use landfall_core::journal::{self, RunStart};
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::file::PlanFile;
 use landfall_core::run_history::FleetRun;
@@ -16,32 +17,39 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Makes connections; implemented over SSH by the command line, by fakes in tests.
+/// Makes connections. The command line implements it over SSH, the tests with fakes.
 pub trait Connector: Send + Sync {
     /// Logs in to a machine. Blocks, with a time-out of its own.
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis>;
 
-    /// Time for the first contact as a whole: connection, login, the agent's upload and its first line.
+    /// Time limit of the whole first contact: connection, login, upload of the agent, and the agent's first line.
     fn contact_limit(&self) -> Duration {
         CONTACT_LIMIT
     }
 }
 
-/// Time for the first contact when none is given: the upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
+/// Default time limit of the first contact: an upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
 pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
-/// Set by ^C; every wait in the engine looks at it.
+/// Says whether the user has cancelled the run by ^C. Every wait in the engine checks it.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// Asks the run to stop handing out steps.
+    /// Asks the run to start no further step.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
-    /// Says whether that was asked.
+    /// Blocks for `pause`, or until the run is cancelled.
+    pub fn sleep(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while !self.is_cancelled() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(100).min(pause));
+        }
+    }
+    /// Says whether the run was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -50,9 +58,9 @@ impl CancelToken {
 /// What to do when a step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Leave everything; running again continues.
+    /// Leave everything as it is; running the command again continues.
     Keep,
-    /// Take back what this run changed.
+    /// Undo what this run changed.
     Rollback,
 }
 
@@ -61,38 +69,46 @@ pub enum OnFailure {
 pub enum Until {
     /// Stop after the plan (`--dry-run`, `landfall plan`).
     Plan,
-    /// Do it.
+    /// Send what the plan needs, and stop (`landfall push`).
+    Pushed,
+    /// Run the plan.
     Done,
 }
 
-/// How `install` goes about it.
+/// Options of `install`.
 #[derive(Debug, Clone)]
 pub struct InstallOptions {
-    /// How far it goes.
+    /// Whether the plan is run or only made.
     pub until: Until,
     /// What happens when a step fails.
     pub on_failure: OnFailure,
-    /// A plan made earlier, which is to be run as it is.
+    /// A plan that was made earlier and is to be run unchanged.
     pub plan_file: Option<PlanFile>,
+    /// How long lost connections are retried without any progress of the run; zero ends the run at the first loss.
+    pub reconnect: Duration,
+    /// Whether warnings of preflight are refusals too.
+    pub strictness: Strictness,
 }
 
 impl InstallOptions {
-    /// Returns the options of an install without a plan file.
+    /// Returns the options of an install without a plan file that retries no lost connection.
     pub fn new(until: Until, on_failure: OnFailure) -> Self {
         Self {
             until,
             on_failure,
             plan_file: None,
+            reconnect: Duration::ZERO,
+            strictness: Strictness::default(),
         }
     }
 }
 
-/// What `undo` takes back.
+/// Which runs `undo` undoes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UndoCommand {
-    /// The newest run, with the unfinished runs that it went on with.
+    /// The newest run, with the unfinished runs that it continued.
     Rollback,
-    /// Everything.
+    /// All runs.
     Uninstall,
 }
 
@@ -106,42 +122,52 @@ impl UndoCommand {
     }
 }
 
-/// What an undo is about to do, for the question before it.
+/// Which Secrets the ingress proxy may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowOptions {
+    /// Those of this namespace; those of all namespaces when it is `None`.
+    pub namespace: Option<String>,
+    /// Only those that Ingresses name at present.
+    pub named: bool,
+}
+
+/// What an undo is about to do, for the user to confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndoSummary {
     /// The command.
     pub command: UndoCommand,
     /// Name of the cluster.
     pub cluster: String,
-    /// Runs whose entries go, newest first.
+    /// Runs that are undone, newest first.
     pub runs: Vec<FleetRun>,
-    /// Whether the cluster itself goes, with everything stored in it.
+    /// Whether the cluster itself is removed, with everything stored in it.
     pub removes_cluster: bool,
     /// Nodes that leave the cluster.
     pub removes_nodes: Vec<NodeName>,
-    /// Nodes that are absent: what lies there stays until the command is run again.
+    /// Nodes that are not connected: their state stays until the command is run again.
     pub absent: Vec<NodeName>,
 }
 
-/// What a repair of journals is about to do, for the question before it.
+/// What a repair of journals is about to do, for the user to confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepairSummary {
     /// Name of the cluster.
     pub cluster: String,
-    /// Nodes whose journals are damaged, with what is not known any more.
+    /// Nodes whose journals are damaged, with what was lost.
     pub nodes: BTreeMap<NodeName, Vec<LostLine>>,
 }
 
-/// Asks whether journals may be repaired.
+/// Asks the user whether journals may be repaired; an error refuses.
 pub type ConfirmRepair<'a> = &'a dyn Fn(&RepairSummary) -> Result<(), Diagnosis>;
 
-/// Asks whether an undo may begin.
+/// Asks the user whether an undo may begin; an error refuses.
 pub type Confirm<'a> = &'a dyn Fn(&UndoSummary) -> Result<(), Diagnosis>;
 
-/// Tries probes on the operator's own machine.
+/// Runs probes on the operator's machine.
 pub type LocalProber = fn(&[ProbeSpec]) -> Vec<ProbeResult>;
 
 /// Everything a run needs from outside.
+#[derive(Clone)]
 pub struct RunContext {
     /// Makes connections.
     pub connector: Arc<dyn Connector>,
@@ -151,18 +177,31 @@ pub struct RunContext {
     pub cancel: CancelToken,
     /// The program put on nodes as agent: the running executable.
     pub agent_program: PathBuf,
-    /// Probes from here.
+    /// Runs probes on this machine.
     pub local_prober: LocalProber,
     /// Who runs this: `user@host`, shown when a lease is refused.
     pub owner: String,
     /// Fresh id for this run.
     pub run: RunId,
-    /// Identity for a cluster that this run founds; fresh and random.
+    /// Random identity of the cluster that this run may found.
     pub new_uid: ClusterUid,
-    /// This machine's clock when the run began, milliseconds since the epoch. For people alone: it orders nothing.
+    /// This machine's clock when the run began, in milliseconds since the epoch. It is only displayed: runs are ordered by their numbers.
     pub at_ms: u64,
-    /// Where logs of failed nodes go (made when needed).
+    /// Reads this machine's clock, milliseconds since the epoch, for comparison with the nodes' clocks.
+    pub clock: fn() -> u64,
+    /// Directory for the logs of failed nodes; it is made when needed.
     pub report_dir: Option<PathBuf>,
-    /// Which machines `install`, `plan`, `verify`, `status` and `kubeconfig` act on.
+    /// Machines that `install`, `plan`, `preflight`, `verify`, `status` and `kubeconfig` act on.
     pub limit: Limit,
+}
+
+impl RunContext {
+    /// Returns the start record of a run that continues no other, undoes none and has no bundle.
+    pub fn start(&self, number: u64, command: &str, cluster: &str) -> RunStart {
+        RunStart {
+            owner: self.owner.clone(),
+            at_ms: self.at_ms,
+            ..RunStart::new(self.run.clone(), number, command, cluster)
+        }
+    }
 }

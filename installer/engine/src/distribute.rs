@@ -1,10 +1,10 @@
-//! Brings blobs to nodes: asks what is there, sends what is missing, in the order in which steps need it.
+//! Uploads blobs to nodes: asks which ones a node has, and sends the others in the order in which steps need them.
 
 use crate::context::CancelToken;
 use crate::emitter::EventEmitter;
 use crate::fleet::Sessions;
 use crate::session::NodeSession;
-use landfall_bundle::BundleFile;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::action::Action;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
@@ -13,17 +13,18 @@ use landfall_core::plan::Step;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Blobs sent side by side to one node: the second hides the wait for the first one's fsync.
-const SIDE_BY_SIDE: usize = 2;
+const PARALLEL_UPLOADS: usize = 2;
 
-/// Whether a blob has reached a node, or failed to.
+/// Receives the results of uploads.
 pub trait Arrival: Sync {
-    /// A blob is in the node's store.
+    /// Called when a blob is in the node's store.
     fn arrived(&self, node: &NodeName, digest: Digest);
-    /// Sending to the node failed.
+    /// Called when an upload to the node failed.
     fn failed(&self, node: &NodeName, diagnosis: Diagnosis);
 }
 
@@ -36,9 +37,9 @@ pub fn blobs_of(step: &Step) -> Vec<Digest> {
     }
 }
 
-/// Sends to every node what its steps need. Blocks until all is sent or failed.
+/// Sends every node the blobs that its steps need, and returns the bytes sent to each. Blocks until all uploads are done or have failed.
 pub fn push(
-    bundle: &BundleFile,
+    bundle: &Bundle<Verified>,
     sessions: &Sessions,
     steps: &BTreeMap<NodeName, Vec<Step>>,
     arrival: &dyn Arrival,
@@ -65,7 +66,7 @@ pub fn push(
 }
 
 fn push_to(
-    bundle: &BundleFile,
+    bundle: &Bundle<Verified>,
     session: &Arc<NodeSession>,
     steps: &[Step],
     arrival: &dyn Arrival,
@@ -84,46 +85,77 @@ fn push_to(
     for digest in &there {
         arrival.arrived(session.name(), *digest);
     }
+    order.retain(|digest| !there.contains(digest));
+    let digests = order.iter().copied().collect();
+    let parts: BTreeMap<Digest, u64> = session.ask(&Request::PartialBlobs { digests })?;
     let mut missing = Vec::new();
-    for digest in order.into_iter().filter(|d| !there.contains(d)) {
+    for digest in order {
         let entry = bundle.index().blob(&digest).ok_or_else(|| {
             Diagnosis::new(Code::BundleMissing, format!("the bundle has no blob {digest}"))
                 .next("build the bundle again; `landfall bundle verify FILE` names what is wrong with it")
         })?;
-        missing.push((digest, entry.size_bytes));
+        let there = parts.get(&digest).copied().filter(|bytes| *bytes < entry.size_bytes);
+        missing.push((digest, there.unwrap_or(0)..entry.size_bytes));
     }
-    let bytes = missing.iter().map(|(_, size)| size).sum();
+    let bytes = missing.iter().map(|(_, range)| range.end - range.start).sum();
     emitter.emit(Some(session.name()), EventKind::PushPlanned { bytes });
     missing.reverse();
     let queue = Mutex::new(missing);
-    let workers = [(); SIDE_BY_SIDE];
+    let workers = [(); PARALLEL_UPLOADS];
     let results = crate::fleet::each(&workers, |()| {
         loop {
             if cancel.is_cancelled() {
                 return Ok(());
             }
             let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-            let Some((digest, size_bytes)) = next else {
+            let Some((digest, range)) = next else {
                 return Ok(());
             };
-            let blob = bundle.blob(&digest)?;
-            let mut counted = Counted {
-                inner: blob,
-                session,
-                emitter,
-                sent,
-                unreported: 0,
-            };
-            let () = session.ask_with(
-                &Request::PutBlob { digest, size_bytes },
-                Some(&mut counted),
-                &mut |_| {},
-            )?;
-            counted.report();
+            let send = |range: Range<u64>| send(bundle, session, &digest, range, emitter, sent);
+            let resumes = range.start > 0;
+            match send(range.clone()) {
+                // The node's part of the blob was damaged, as after a power cut, and the node has deleted it.
+                Err(diagnosis) if resumes && diagnosis.code == Code::BundleDigest => send(0..range.end)?,
+                sent => sent?,
+            }
             arrival.arrived(session.name(), digest);
         }
     });
     results.into_iter().collect()
+}
+
+/// Sends the bytes of a blob that are in `range`, up to its end.
+fn send(
+    bundle: &Bundle<Verified>,
+    session: &NodeSession,
+    digest: &Digest,
+    range: Range<u64>,
+    emitter: &EventEmitter,
+    sent: &AtomicU64,
+) -> Result<(), Diagnosis> {
+    let mut blob = bundle.blob(digest)?;
+    std::io::copy(&mut blob.by_ref().take(range.start), &mut std::io::sink()).map_err(|e| bundle.blob_fault(e))?;
+    let mut counted = Counted {
+        inner: blob,
+        session,
+        emitter,
+        sent,
+        unreported: 0,
+        fault: None,
+    };
+    let request = Request::PutBlob {
+        digest: *digest,
+        size_bytes: range.end,
+        from_bytes: range.start,
+    };
+    let put = session.ask_with(&request, Some(&mut counted), &mut |_| {});
+    if let Some(fault) = counted.fault.take() {
+        // The node only knows that the blob is too short.
+        return Err(bundle.blob_fault(fault));
+    }
+    let () = put?;
+    counted.report();
+    Ok(())
 }
 
 /// Counts the bytes that are sent and emits progress events.
@@ -133,6 +165,8 @@ struct Counted<'a, R> {
     emitter: &'a EventEmitter,
     sent: &'a AtomicU64,
     unreported: u64,
+    /// Why the blob could not be read to its end.
+    fault: Option<std::io::Error>,
 }
 
 impl<R> Counted<'_, R> {
@@ -149,7 +183,14 @@ impl<R> Counted<'_, R> {
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = match self.inner.read(buffer) {
+            Ok(read) => read,
+            Err(error) => {
+                let kind = error.kind();
+                self.fault = Some(error);
+                return Err(kind.into());
+            }
+        };
         self.sent.fetch_add(read as u64, Ordering::Relaxed);
         self.unreported += read as u64;
         // One event per 4 MiB keeps a bar smooth without flooding the sink.

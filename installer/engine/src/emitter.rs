@@ -1,4 +1,4 @@
-//! Events on their way to the sink.
+//! The sender of a run's events.
 
 use crate::context::RunContext;
 use landfall_core::event::{Event, EventKind, EventSink, Phase, RunCounts};
@@ -7,7 +7,7 @@ use landfall_core::name::{NodeName, RunId};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Stamps events with the time since the run began and passes them to the sink; counts steps by how they came out.
+/// Stamps events with the time since the run began and passes them to the sink; counts steps by their result.
 #[derive(Clone)]
 pub struct EventEmitter {
     began: Instant,
@@ -16,7 +16,7 @@ pub struct EventEmitter {
 }
 
 impl EventEmitter {
-    /// Starts the run's clock.
+    /// Returns an emitter whose clock starts now.
     pub fn new(ctx: &RunContext) -> Self {
         Self {
             began: Instant::now(),
@@ -25,7 +25,7 @@ impl EventEmitter {
         }
     }
 
-    /// Says something about a node or the whole run.
+    /// Emits an event about a node, or about the whole run.
     pub fn emit(&self, node: Option<&NodeName>, kind: EventKind) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&kind);
         self.sink.emit(Event {
@@ -35,14 +35,14 @@ impl EventEmitter {
         });
     }
 
-    /// Says which run this is and how many steps it will do or take back.
+    /// Emits the run's id and the number of steps that it will do or undo.
     pub fn planned(&self, run: Option<&RunId>, steps: usize) {
         if let Some(run) = run.cloned() {
             self.emit(None, EventKind::RunPlanned { run, steps });
         }
     }
 
-    /// Says how the command came out. Nothing is said afterwards.
+    /// Emits the command's result. It is the last event.
     pub fn finished(&self, outcome: ExitCode, rolled_back: bool) {
         let kind = EventKind::RunFinished {
             outcome,
@@ -53,7 +53,7 @@ impl EventEmitter {
         self.emit(None, kind);
     }
 
-    /// Runs `work` as a phase.
+    /// Runs `work` between the events that begin and end a phase.
     pub fn phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         self.emit(None, EventKind::PhaseStarted { phase });

@@ -1,4 +1,4 @@
-//! Runs a plan: hands out every step whose needs are done and whose blobs have arrived, on as many nodes at once as there are.
+//! Runs a plan: starts every step whose needs are done and whose blobs have arrived, on all nodes side by side.
 
 use crate::cluster::{Cluster, Formed};
 use crate::context::CancelToken;
@@ -7,7 +7,7 @@ use crate::emitter::EventEmitter;
 use crate::fleet::Sessions;
 use crate::once::OncePerKey;
 use crate::session::NodeSession;
-use landfall_bundle::BundleFile;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::action::{Action, Content};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
@@ -22,22 +22,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Steps that run side by side on one node: enough to overlap waiting with work, few enough for a two-core node.
+/// Steps that run at the same time on one node: enough to overlap waiting with work, few enough for a two-core node.
 const STEPS_PER_NODE: usize = 4;
 
 /// Everything a plan runs on.
 pub struct Executor<'a> {
     /// The nodes.
     pub sessions: &'a Sessions,
-    /// What is ours on each node, as read before.
+    /// What landfall owns on each node, as read before the run.
     pub owned: &'a BTreeMap<NodeName, Ownership>,
     /// The bundle; an undo needs none.
-    pub bundle: Option<&'a BundleFile>,
-    /// Sessions whose journals hold the steps of the cluster: all control planes that are here.
+    pub bundle: Option<&'a Bundle<Verified>>,
+    /// Sessions whose journals record the steps of the cluster: all connected control planes.
     pub journals: &'a [Arc<NodeSession>],
-    /// Called after each step that is done, before anything that needs it.
+    /// Called after each step that is done, before any step that needs it starts.
     pub on_done: &'a (dyn Fn(&Step) -> Result<(), Diagnosis> + Sync),
-    /// The way to the API, opened when it is first needed.
+    /// The connection to the API, opened when it is first needed.
     pub cluster: &'a Cluster,
     /// Set by ^C.
     pub cancel: &'a CancelToken,
@@ -50,7 +50,7 @@ pub struct Executor<'a> {
 pub struct Executed {
     /// Steps that changed something.
     pub changes: usize,
-    /// What went wrong.
+    /// Errors of failed steps and uploads.
     pub errors: Vec<Diagnosis>,
     /// Bytes sent to each node.
     pub bytes_sent: BTreeMap<NodeName, u64>,
@@ -87,25 +87,25 @@ impl Shared {
 
 impl Arrival for Shared {
     fn arrived(&self, node: &NodeName, digest: Digest) {
-        self.update(|p| {
-            p.arrived.entry(node.clone()).or_default().insert(digest);
+        self.update(|progress| {
+            progress.arrived.entry(node.clone()).or_default().insert(digest);
         });
     }
     fn failed(&self, _node: &NodeName, diagnosis: Diagnosis) {
-        self.update(|p| p.errors.push(diagnosis));
+        self.update(|progress| progress.errors.push(diagnosis));
     }
 }
 
 impl Executor<'_> {
-    /// Runs `plan`. `satisfied` steps of the whole plan count as done, each once what it needs is. After the first failure no new step
-    /// is handed out; running ones end. Blocks until all is over.
+    /// Runs `plan`. A `satisfied` step counts as done as soon as its needs are done. After the first failure no new step is started, unless the
+    /// plan says to keep going. Blocks until all running steps have ended.
     pub fn run(&self, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Executed {
         let shared = Shared {
             progress: Mutex::new(Progress::default()),
             changed: Condvar::new(),
             secrets: OncePerKey::default(),
         };
-        pass_over(plan, satisfied, &mut shared.lock().done);
+        mark_satisfied(plan, satisfied, &mut shared.lock().done);
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
         let mut by_node: BTreeMap<NodeName, Vec<Step>> = BTreeMap::new();
         for step in &todo {
@@ -116,7 +116,7 @@ impl Executor<'_> {
                 Some(bundle) => push(bundle, self.sessions, &by_node, &shared, self.cancel, self.emitter),
                 None => BTreeMap::new(),
             });
-            self.hand_out(scope, plan, satisfied, &todo, &shared);
+            self.start_steps(scope, plan, satisfied, &todo, &shared);
             pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         let progress = std::mem::take(&mut *shared.lock());
@@ -128,7 +128,7 @@ impl Executor<'_> {
         }
     }
 
-    fn hand_out<'scope, 'env>(
+    fn start_steps<'scope, 'env>(
         &'scope self,
         scope: &'scope thread::Scope<'scope, 'env>,
         plan: &'scope Plan,
@@ -153,9 +153,8 @@ impl Executor<'_> {
                 return;
             }
             let Some(step) = ready else {
-                // The time-out only serves ^C, which has no way to notify.
-                let wait = self.changed_or(&shared.changed, progress);
-                drop(wait);
+                // The time-out serves ^C alone, which cannot notify the condition variable.
+                drop(self.wait_for_change(&shared.changed, progress));
                 continue;
             };
             progress.started.insert(step.id.clone());
@@ -163,24 +162,26 @@ impl Executor<'_> {
             drop(progress);
             scope.spawn(move || {
                 let result = self.run_step(plan, step, shared);
-                shared.update(|p| {
-                    *p.running.entry(step.node.clone()).or_default() -= 1;
+                shared.update(|progress| {
+                    *progress.running.entry(step.node.clone()).or_default() -= 1;
                     match result {
                         Ok(outcome) => {
-                            p.done.insert(step.id.clone());
-                            pass_over(plan, satisfied, &mut p.done);
-                            p.changes += usize::from(outcome.changed);
+                            progress.done.insert(step.id.clone());
+                            mark_satisfied(plan, satisfied, &mut progress.done);
+                            progress.changes += usize::from(outcome.changed);
                             let residue = outcome.residue.into_iter();
-                            p.residue.extend(residue.map(|line| format!("{}: {line}", step.node)));
+                            progress
+                                .residue
+                                .extend(residue.map(|line| format!("{}: {line}", step.node)));
                         }
-                        Err(diagnosis) => p.errors.push(diagnosis),
+                        Err(diagnosis) => progress.errors.push(diagnosis),
                     }
                 });
             });
         }
     }
 
-    fn changed_or<'a>(&self, changed: &Condvar, guard: MutexGuard<'a, Progress>) -> MutexGuard<'a, Progress> {
+    fn wait_for_change<'a>(&self, changed: &Condvar, guard: MutexGuard<'a, Progress>) -> MutexGuard<'a, Progress> {
         changed
             .wait_timeout(guard, Duration::from_millis(200))
             .map(|(guard, _)| guard)
@@ -199,7 +200,7 @@ impl Executor<'_> {
             },
         );
         let result = self
-            .act(plan, step, shared)
+            .run_action(plan, step, shared)
             .and_then(|outcome| (self.on_done)(step).map(|()| outcome))
             .map_err(|d| if d.step.is_none() { d.at(&step.id) } else { d });
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -231,10 +232,10 @@ impl Executor<'_> {
         result
     }
 
-    fn act(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
+    fn run_action(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
         if let Action::LeaveCluster { effects } = &step.action {
-            // Asked of the other nodes: the one that leaves may be the one that is broken.
-            let formed = Formed::by(self.owned.values());
+            // The other nodes are asked, because the leaving node may be the broken one.
+            let formed = Formed::from_journals(self.owned.values());
             self.cluster
                 .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)?;
             return Ok(unchanged());
@@ -249,7 +250,7 @@ impl Executor<'_> {
         if step.action.runs_in_cluster() {
             let changed = self
                 .cluster
-                .run(session, self.journals, step, self.cancel, self.emitter)?;
+                .run(self.sessions, self.journals, step, self.cancel, self.emitter)?;
             return Ok(StepOutcome {
                 changed,
                 residue: vec![],
@@ -261,10 +262,10 @@ impl Executor<'_> {
         } = &step.action
         {
             let key = (step.node.clone(), id.clone());
-            shared.secrets.run(&key, || self.bring_secret(plan, id, &step.node))?;
+            shared.secrets.run(&key, || self.copy_secret(plan, id, &step.node))?;
         }
         if self.was_interrupted(step) {
-            self.settle_interrupted(plan, step, session)?;
+            self.undo_interrupted(plan, step, session)?;
         }
         self.run_on_node(step, session)
     }
@@ -276,7 +277,7 @@ impl Executor<'_> {
     }
 
     /// Copies a secret from the node that has it to the node that needs it, through memory only.
-    fn bring_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName) -> Result<(), Diagnosis> {
+    fn copy_secret(&self, plan: &Plan, id: &SecretId, to: &NodeName) -> Result<(), Diagnosis> {
         let unknown = || Diagnosis::new(Code::Internal, format!("secret {id} has no source"));
         let source = plan.secrets.get(id).ok_or_else(unknown)?;
         let from = self.sessions.get(&source.node).ok_or_else(unknown)?;
@@ -299,9 +300,9 @@ impl Executor<'_> {
         newest.is_some_and(|entry| entry.state != EntryState::Owned)
     }
 
-    /// A step that was interrupted may have left a member or a Node behind: they go before the agent undoes and repeats the step. Steps
-    /// that hold what it left half-done are taken back with it, and done again.
-    fn settle_interrupted(&self, plan: &Plan, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
+    /// Undoes what an interrupted earlier attempt of the step left, before the step runs again: its etcd member and Node object first, then its changes
+    /// on the node. Steps that the interrupted one leaves half done (`step.redo`) are undone with it and run again.
+    fn undo_interrupted(&self, plan: &Plan, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
         self.remove_effects(step)?;
         if step.redo.is_empty() {
             return Ok(());
@@ -311,12 +312,12 @@ impl Executor<'_> {
                 .iter()
                 .filter_map(|id| plan.steps.iter().find(|s| &s.id == id))
         };
-        // Marked before anything of theirs goes: a run that is cut off in between is gone on with from there.
+        // The journal marks them before anything of theirs is removed, so that a run that is cut off in between can continue from there.
         self.begin_undo(step, again().map(|s| s.id.clone()).collect(), session)?;
-        self.take_back(step, session)?;
+        self.undo_step_on_node(step, session)?;
         for earlier in again().rev() {
             self.remove_effects(earlier)?;
-            self.take_back(earlier, session)?;
+            self.undo_step_on_node(earlier, session)?;
         }
         for earlier in again() {
             self.run_on_node(earlier, session)?;
@@ -324,22 +325,17 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Journals that steps of the same node as `of` are being taken back, and stops their daemons.
+    /// Journals that these steps of the node of `of` are being undone, and stops their daemons.
     fn begin_undo(&self, of: &Step, steps: Vec<StepId>, session: &NodeSession) -> Result<(), Diagnosis> {
-        let begin = Step {
-            id: StepKind::BeginUndo.on(&of.node),
-            action: Action::BeginUndo { steps },
-            needs: vec![],
-            redo: vec![],
-            ..of.clone()
-        };
+        let (id, action) = (StepKind::BeginUndo.on(&of.node), Action::BeginUndo { steps });
+        let begin = Step::new(id, of.stage, of.node.clone(), of.deadline_s, action);
         self.run_on_node(&begin, session).map(drop)
     }
 
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
         match &step.action {
             Action::Run { effects, .. } | Action::Bootstrap { effects, .. } => {
-                let formed = Formed::by(self.owned.values());
+                let formed = Formed::from_journals(self.owned.values());
                 self.cluster
                     .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)
             }
@@ -347,7 +343,7 @@ impl Executor<'_> {
         }
     }
 
-    fn take_back(&self, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
+    fn undo_step_on_node(&self, step: &Step, session: &NodeSession) -> Result<(), Diagnosis> {
         let request = Request::UndoStep { step: step.id.clone() };
         let undone: UndoOutcome = session.ask_with(&request, None, &mut |event| {
             self.emitter.emit(Some(&step.node), event);
@@ -355,13 +351,13 @@ impl Executor<'_> {
         if undone.residue.is_empty() {
             return Ok(());
         }
-        let what = "what an interrupted step left cannot be taken back";
+        let what = "what an interrupted step left cannot be undone";
         let diagnosis = Diagnosis::new(Code::ForeignState, what).on(&step.node).at(&step.id);
         Err(undone.residue.into_iter().fold(diagnosis, Diagnosis::saw))
     }
 }
 
-/// Outcome of a step that is part of an undo and is not itself an entry that went.
+/// Returns the outcome of a step that serves an undo and removes no entry of its own.
 fn unchanged() -> StepOutcome {
     StepOutcome {
         changed: false,
@@ -369,9 +365,9 @@ fn unchanged() -> StepOutcome {
     }
 }
 
-/// Counts satisfied steps as done whose needs are done. One that stands behind a step that is still to be done must not let those
-/// behind it overtake: what is there of it may be taken back before that step is done again.
-fn pass_over(plan: &Plan, satisfied: &BTreeSet<StepId>, done: &mut BTreeSet<StepId>) {
+/// Marks satisfied steps as done when their needs are done. A satisfied step whose needs are still pending must not release the steps that
+/// need it, because it may be undone before its needs are run again.
+fn mark_satisfied(plan: &Plan, satisfied: &BTreeSet<StepId>, done: &mut BTreeSet<StepId>) {
     let mut before = None;
     while before != Some(done.len()) {
         before = Some(done.len());

@@ -1,4 +1,4 @@
-//! All nodes of a run: connected side by side, asked side by side.
+//! All nodes of a run: connections, leases and requests to all of them in parallel.
 
 use crate::context::{Connector, RunContext};
 use crate::emitter::EventEmitter;
@@ -17,7 +17,7 @@ use std::thread;
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
 
-/// Connects to all machines at once. Returns the open sessions, and the errors of the others.
+/// Connects to all machines in parallel. Returns the open sessions, and the errors of the others. Blocks for [`Connector::contact_limit`] at most.
 pub fn connect(
     nodes: &[&Node],
     place: AgentPlace,
@@ -46,7 +46,7 @@ pub fn connect(
     (sessions, errors)
 }
 
-/// Connects to a machine and starts its agent. Blocks until [`Connector::contact_limit`] at most; what comes of it later is closed.
+/// Connects to a machine and starts its agent. Blocks for [`Connector::contact_limit`] at most; a session that opens later is closed.
 fn contact(
     node: &Node,
     place: AgentPlace,
@@ -86,7 +86,7 @@ fn contact(
     })
 }
 
-/// Runs `work` for every item on a thread of its own and returns the results in order.
+/// Runs `work` for every item on a thread of its own and returns the results in order. Blocks until the slowest is done.
 pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let work = &work;
@@ -98,7 +98,7 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
     })
 }
 
-/// Takes the lease of every node, or returns the errors.
+/// Acquires the lease of every node, or returns the errors.
 pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext) -> Result<(), Vec<Diagnosis>> {
     let request = Request::Lease {
         run: ctx.run.clone(),
@@ -114,7 +114,7 @@ pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// Says that an agent speaks another version of the protocol.
+/// Returns the error of an agent that speaks another version of the protocol.
 fn other_protocol(name: &NodeName, welcome: &Welcome) -> Option<Diagnosis> {
     (welcome.protocol != PROTOCOL_VERSION).then(|| {
         Diagnosis::new(Code::Protocol, "the agent speaks another protocol version")
@@ -123,7 +123,7 @@ fn other_protocol(name: &NodeName, welcome: &Welcome) -> Option<Diagnosis> {
     })
 }
 
-/// Asks every node the same and returns the answers by name, or all errors.
+/// Sends every node the same request and returns the answers by name, or all errors. Blocks for the request's deadline at most.
 pub fn ask_all<T: serde::de::DeserializeOwned + Send>(
     sessions: &Sessions,
     request: impl Fn(&NodeName) -> Request + Sync,
@@ -143,16 +143,30 @@ pub fn ask_all<T: serde::de::DeserializeOwned + Send>(
     if errors.is_empty() { Ok(answers) } else { Err(errors) }
 }
 
-/// Takes landfall's state away again from nodes where nothing is ours. Nodes that another run holds are left alone.
-pub fn leave_nothing(sessions: &Sessions) {
+/// Removes landfall's state directory from nodes where landfall owns nothing. Nodes whose lease another run holds are left alone.
+pub fn remove_unused_state(sessions: &Sessions) {
     let list: Vec<_> = sessions.values().collect();
-    // A node that is lost by now keeps its state directory: the next run finds and reports it.
+    // A node whose connection is lost keeps its state directory; the next run finds and reports it.
     each(&list, |session| {
         let own = session.ask::<Ownership>(&Request::Ownership);
         if own.is_ok_and(|own| own.is_empty()) {
             let _: Result<(), Diagnosis> = session.ask(&Request::Tidy);
         }
     });
+}
+
+/// Journals the end of the run and its outcome on every node.
+pub fn finish_run(sessions: &Sessions, outcome: &str) -> Result<(), Vec<Diagnosis>> {
+    let finish = Request::FinishRun {
+        outcome: outcome.to_owned(),
+    };
+    ask_all::<()>(sessions, |_| finish.clone()).map(drop)
+}
+
+/// Like [`finish_run`], and removes what only the run needed.
+pub fn end_run(sessions: &Sessions, outcome: &str) -> Result<(), Vec<Diagnosis>> {
+    finish_run(sessions, outcome)?;
+    ask_all::<()>(sessions, |_| Request::Tidy).map(drop)
 }
 
 /// Ends all sessions.

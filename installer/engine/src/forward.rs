@@ -1,4 +1,4 @@
-//! A port on the operator's loopback that leads to an address as seen from a node, for clients that want a socket.
+//! Port forwarding: a port on the operator's loopback that leads to an address as seen from a node, for clients that need a socket.
 
 use crate::session::NodeSession;
 use landfall_core::explain::{Code, Diagnosis};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// Forwards until it is dropped.
+/// A forwarded port. It is closed when this is dropped.
 pub struct Forward {
     address: SocketAddr,
     stop: Arc<AtomicBool>,

@@ -1,30 +1,71 @@
-//! The commands that only look: verify, status, kubeconfig.
+//! The commands that only read: verify, status, kubeconfig, dashboard.
 
-use crate::cluster::{Cluster, is_node_ready};
+use crate::cluster::{Cluster, api_error, is_node_ready};
 use crate::context::RunContext;
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
-use crate::outcome::{NodeStatus, Outcome};
+use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
 use crate::present;
-use crate::session::AgentPlace;
+use crate::session::{AgentPlace, NodeSession};
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
-use landfall_core::event::Phase;
+use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::{FactsQuery, NodeFacts};
+use landfall_core::health::NodeHealth;
 use landfall_core::inventory::{Node, Role};
 use landfall_core::journal::Ownership;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
+use landfall_core::plan::key;
 use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
+use landfall_core::verify::VerifyReport;
 use landfall_core::wire::{CertificateAge, CommandOutput, Request};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Pause between two rounds of a verify that waits.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// See [`crate::run::verify`].
-pub fn verify(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
+pub fn verify(desired: &Desired, wait: Duration, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
+    let began = Instant::now();
+    let mut reported = String::new();
+    loop {
+        let outcome = verify_once(desired, ctx, emitter);
+        let left = wait.saturating_sub(began.elapsed());
+        let Some(missing) = missing(&outcome).filter(|_| !left.is_zero() && !ctx.cancel.is_cancelled()) else {
+            return outcome;
+        };
+        if missing != reported {
+            let text = format!("{missing} ({} s left)", left.as_secs());
+            emitter.emit(None, EventKind::Note { text });
+            reported = missing;
+        }
+        ctx.cancel.sleep(left.min(RETRY_PAUSE));
+    }
+}
+
+/// Says what verify waits for; `None` when all is as expected, or when waiting cannot help. A refused login is not retried, because that may lock
+/// the account.
+fn missing(outcome: &Outcome) -> Option<String> {
+    let lasting = |code| {
+        use Code::{HostKeyMismatch, HostKeyUnknown, LoginRefused, SudoRefused};
+        matches!(code, HostKeyUnknown | HostKeyMismatch | LoginRefused | SudoRefused)
+    };
+    match outcome.errors.first() {
+        Some(_) if outcome.errors.iter().any(|error| lasting(error.code)) => None,
+        Some(error) => {
+            let node = error.node.as_ref().map_or_else(String::new, |node| format!("{node}: "));
+            Some(format!("{node}{}", error.what))
+        }
+        None => outcome.verify.as_ref().and_then(VerifyReport::missing),
+    }
+}
+
+fn verify_once(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
     let (sessions, errors) = connect_members(desired, ctx, emitter);
     if sessions.is_empty() {
@@ -42,15 +83,15 @@ pub fn verify(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
     };
     let mut unreachable: Vec<_> = errors.into_iter().map(named("node")).collect();
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
-    verify_over(desired, &sessions, &outside, &unreachable, ctx, emitter, &mut outcome);
+    verify_sessions(desired, &sessions, &outside, &unreachable, ctx, emitter, &mut outcome);
     fleet::close(&outside);
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
 
-/// Verifies over open sessions. Each of the `unreachable` machines becomes a failed cell.
-pub fn verify_over(
+/// Verifies over open sessions. Each of the `unreachable` machines becomes a failed cell. Blocks for one round of probes.
+pub fn verify_sessions(
     desired: &Desired,
     sessions: &Sessions,
     outside: &Sessions,
@@ -59,13 +100,8 @@ pub fn verify_over(
     emitter: &EventEmitter,
     outcome: &mut Outcome,
 ) {
-    match crate::verify::verify(desired, sessions, outside, unreachable, ctx, emitter) {
-        Ok(report) => outcome.verify = Some(report),
-        Err(diagnosis) => {
-            outcome.errors.extend(unreachable.iter().map(|(_, d)| d.clone()));
-            outcome.errors.push(diagnosis);
-        }
-    }
+    let report = crate::verify::verify(desired, sessions, outside, unreachable, ctx, emitter);
+    outcome.verify = Some(report);
 }
 
 /// See [`crate::run::status`].
@@ -85,16 +121,21 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
         outcome.errors.push(error);
     }
     let list: Vec<_> = sessions.values().collect();
-    let looked = fleet::each(&list, |session| -> Result<(NodeFacts, Ownership), Diagnosis> {
-        let own = session.ask(&Request::Ownership)?;
-        Ok((session.ask(&Request::Facts(FactsQuery::default()))?, own))
-    });
+    let looked = fleet::each(
+        &list,
+        |session| -> Result<(NodeFacts, NodeHealth, Ownership), Diagnosis> {
+            let own = session.ask(&Request::Ownership)?;
+            let health = session.ask(&Request::NodeHealth)?;
+            Ok((session.ask(&Request::Facts(FactsQuery::default()))?, health, own))
+        },
+    );
     let mut owned = BTreeMap::new();
     for (session, looked) in list.iter().zip(looked) {
         let status = match looked {
-            Ok((facts, own)) => {
+            Ok((facts, health, own)) => {
                 let status = NodeStatus {
                     facts: Some(facts),
+                    health: Some(health),
                     owned: own.entries.len(),
                     bundle: own.bundle().map(str::to_owned),
                     open_run: own.open_run().cloned(),
@@ -113,18 +154,18 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
         };
         outcome.nodes.insert(session.name().clone(), status);
     }
-    present::tell(owned, &mut outcome);
+    present::fill(owned, &mut outcome);
     if outcome.nodes.values().any(|n| n.owned > 0) {
         add_cluster_health(desired, &sessions, &mut outcome);
     }
     outcome.nodes.retain(|name, _| ctx.limit.includes(name));
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
 
-/// Connects to the members that are acted on, and to control planes. That one of the latter is not here is no error when it is only
-/// asked for the others' sake.
+/// Connects to the members that the command acts on, and to control planes. A control plane that is only needed for its record or API may
+/// be missing without an error.
 fn connect_members(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> (Sessions, Vec<Diagnosis>) {
     let members: Vec<&Node> = desired.inventory.members().filter(|n| ctx.limit.contacts(n)).collect();
     let (sessions, mut errors) = emitter.phase(Phase::Connect, || {
@@ -181,7 +222,7 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
         };
         let listed = cluster.with_client(session, |client| async move {
             let nodes = Api::<KubeNode>::all(client).list(&ListParams::default()).await;
-            nodes.map_err(|e| Diagnosis::new(Code::ClusterApi, "the API does not answer").because(&e))
+            nodes.map_err(|e| api_error("the API does not answer", &e))
         });
         match listed {
             Ok(nodes) => {
@@ -231,7 +272,7 @@ pub fn kubeconfig(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -
                 outcome.kubeconfig = Some(Secret::new(text));
                 break;
             }
-            Err(error) => outcome.errors.push(error),
+            Err(error) => outcome.errors.push(nothing_installed(session).unwrap_or(error)),
         }
     }
     if outcome.kubeconfig.is_some() {
@@ -239,17 +280,66 @@ pub fn kubeconfig(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -
     } else {
         outcome.errors.extend(errors);
     }
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
 
-/// Replaces the node-local balancer's name by the control plane's address, and says whether that can be reached from here.
+/// Returns an error when landfall owns nothing on the node.
+fn nothing_installed(session: &NodeSession) -> Option<Diagnosis> {
+    let own: Ownership = session.ask(&Request::Ownership).ok()?;
+    key::is_bare(&own).then(|| {
+        Diagnosis::new(Code::ClusterApi, "nothing is installed on the node")
+            .on(session.name())
+            .next("landfall install")
+    })
+}
+
+/// See [`crate::run::dashboard`].
+pub fn dashboard(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
+    let mut outcome = Outcome::default();
+    let ingress = &desired.spec.ingress;
+    if !ingress.enabled || !ingress.dashboard {
+        let what = "cluster.yaml leaves the dashboard out";
+        let next = "set ingress.enabled and ingress.dashboard to true, then landfall install";
+        outcome.errors.push(Diagnosis::new(Code::Usage, what).next(next));
+        return outcome;
+    }
+    let control_planes: Vec<&Node> = desired.inventory.control_planes().collect();
+    let (sessions, errors) = emitter.phase(Phase::Connect, || {
+        fleet::connect(&control_planes, AgentPlace::Member, ctx, emitter)
+    });
+    match crate::dashboard::login(desired, &Cluster::default(), &sessions) {
+        Ok(login) => {
+            let addresses = desired
+                .inventory
+                .members()
+                .map(|node| format!("http://{}:{}/", reached_at(node), ingress.dashboard_port));
+            outcome.dashboard = Some(DashboardAccess {
+                addresses: addresses.collect(),
+                host: ingress.dashboard_host.clone(),
+                login,
+            });
+        }
+        Err(diagnosis) => {
+            outcome.errors.extend(errors);
+            outcome.errors.push(diagnosis);
+        }
+    }
+    fleet::remove_unused_state(&sessions);
+    fleet::close(&sessions);
+    outcome
+}
+
+/// Returns the address by which other machines reach the node.
+fn reached_at(node: &Node) -> String {
+    let address = node.access_ip.or(node.ip);
+    address.map_or_else(|| node.connect.host.clone(), |ip| ip.to_string())
+}
+
+/// Replaces the node-local balancer's name in a kubeconfig by the control plane's address, and says whether that can be reached from this machine.
 fn pointed_at(kubeconfig: &str, node: &Node) -> (String, bool) {
-    let address = node
-        .access_ip
-        .or(node.ip)
-        .map_or_else(|| node.connect.host.clone(), |ip| ip.to_string());
+    let address = reached_at(node);
     let server = format!("https://{address}:{}", layout::API_SERVER_PORT);
     let lines = kubeconfig.lines().map(|line| match line.split_once("server:") {
         Some((indent, _)) => format!("{indent}server: {server}\n"),

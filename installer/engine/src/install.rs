@@ -2,6 +2,8 @@
 
 mod logs;
 mod planning;
+mod push_ahead;
+mod reconnect;
 mod record_writer;
 
 use crate::cluster::Cluster;
@@ -10,38 +12,44 @@ use crate::emitter::EventEmitter;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
+use crate::preflight::{self, Gathered};
 use crate::present::Present;
 use crate::session::{AgentPlace, NodeSession};
 use crate::{adopt, inspect, undo};
-use landfall_bundle::BundleFile;
+use landfall_bundle::trust::judge;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
-use landfall_core::journal::{DONE, INSTALL, RunStart, UNINSTALL};
+use landfall_core::journal::{DONE, INSTALL, RunStart};
 use landfall_core::membership::is_formed;
-use landfall_core::name::NodeName;
+use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::PlanError;
-use landfall_core::preflight;
 use landfall_core::spec::Desired;
-use landfall_core::verify::CellOutcome;
+use landfall_core::trust::{ClusterTrust, KeyId};
+use landfall_core::verify::{CellOutcome, VerifyReport};
 use landfall_core::wire::Request;
-use planning::{Prepared, no_plan};
+use planning::{Prepared, plan_error};
+use reconnect::Reconnect;
 use record_writer::RecordWriter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a cluster that has just come up may take until every path works: flannel's and kube-proxy's slowest retries are 30 s.
-const SETTLE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
+/// How long verify is repeated while paths fail in a cluster whose members are up: flannel's and kube-proxy's slowest retries are 30 s.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long the API and the members may take to start: after a boot, or after a corrected setting, the kubelet and the static pods start again.
+/// kubeadm itself waits 4 minutes for them (`waitForControlPlane`).
+const STARTUP_LIMIT: Duration = Duration::from_secs(300);
+/// Pause between two rounds of verify.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`crate::run::install`].
 pub fn install(
     desired: &Desired,
-    bundle: &BundleFile,
+    bundle: &Bundle<Verified>,
     options: &InstallOptions,
     ctx: &RunContext,
     emitter: &EventEmitter,
@@ -50,56 +58,86 @@ pub fn install(
         desired,
         bundle,
         options,
-        ctx,
+        ctx: ctx.clone(),
+        runs: vec![ctx.run.clone()],
         emitter: emitter.clone(),
         sessions: Sessions::new(),
         outside: Sessions::new(),
         cluster: Cluster::default(),
+        trust: None,
         outcome: Outcome::default(),
+        begun: false,
+        failed: None,
+        reconnect: Reconnect::new(options),
     };
-    if let Err(errors) = run.phases() {
-        run.outcome.errors.extend(errors);
+    loop {
+        if let Err(errors) = run.phases() {
+            run.outcome.errors.extend(errors);
+        }
+        if !run.should_retry() {
+            break;
+        }
     }
-    fleet::leave_nothing(&run.sessions);
+    run.keep_or_roll_back();
+    fleet::remove_unused_state(&run.sessions);
     fleet::close(&run.outside);
     fleet::close(&run.sessions);
     run.outcome
 }
 
-/// One install, and all that its phases share.
+/// One install: what its phases share.
 struct InstallRun<'a> {
     desired: &'a Desired,
-    bundle: &'a BundleFile,
+    bundle: &'a Bundle<Verified>,
     options: &'a InstallOptions,
-    ctx: &'a RunContext,
+    /// The context, with the run id of the current attempt.
+    ctx: RunContext,
+    /// Run ids of all attempts, the oldest first.
+    runs: Vec<RunId>,
     emitter: EventEmitter,
     sessions: Sessions,
     outside: Sessions,
     cluster: Cluster,
+    /// The keys that the cluster trusts from this run on.
+    trust: Option<ClusterTrust>,
+    /// Outcome of the current attempt.
     outcome: Outcome,
+    /// Whether an attempt has begun to change nodes.
+    begun: bool,
+    /// The plan of the attempt, when its execution failed.
+    failed: Option<Prepared>,
+    reconnect: Reconnect,
 }
 
 impl InstallRun<'_> {
-    /// The story of an install. An error before `begin` leaves every node as it was.
+    /// Runs the phases of one attempt. An error before `begin` leaves every node as it was.
     fn phases(&mut self) -> Result<(), Vec<Diagnosis>> {
         self.connect()?;
-        fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, self.ctx)?;
+        self.check_known_nodes()?;
+        fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, &self.ctx)?;
         self.outcome.run = Some(self.ctx.run.clone());
-        let mut present = self.look()?;
-        let facts = self.gather_facts()?;
-        self.adopt(&mut present, &facts)?;
-        self.preflight(&present, &facts)?;
-        let prepared = self.plan(present, &facts)?;
+        let mut present = self.read_present()?;
+        self.trust_bundle(&present)?;
+        let gathered = preflight::gather(self.desired, &self.sessions, &self.ctx, &self.emitter)?;
+        let facts = &gathered.facts;
+        self.adopt(&mut present, facts)?;
+        self.preflight(&present, &gathered)?;
+        let prepared = self.plan(present, &gathered)?;
         if self.options.until == Until::Plan {
             return Ok(());
         }
         self.check_bundle(&prepared)?;
-        if prepared.changes_something() {
+        if self.options.until == Until::Pushed {
+            return self.push_ahead(&prepared);
+        }
+        // A run that was cut off after its last step has no step left, but must still be finished.
+        if prepared.changes_something() || prepared.present.history.unfinished().is_some() {
+            self.begun = true;
             self.begin(&prepared)?;
             let record = RecordWriter::new(&self.sessions, &prepared.record);
             let executed = self.execute(&prepared, &record);
             if !self.succeeded(executed) {
-                self.fail(&prepared);
+                self.failed = Some(prepared);
                 return Ok(());
             }
             self.finish(&record)?;
@@ -108,14 +146,14 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    /// Machines outside are needed at the very end, but an unreachable one is reported now. Members that are absent are
-    /// listed: whether the run can do without them is known when the cluster is.
+    /// Connects to the members and the machines outside. An unreachable machine outside is an error now, although it is only needed by verify.
+    /// Unreachable members are only listed: the cluster's record decides whether the run can do without them.
     fn connect(&mut self) -> Result<(), Vec<Diagnosis>> {
         let limit = &self.ctx.limit;
         let members: Vec<&Node> = self.desired.inventory.members().filter(|n| limit.contacts(n)).collect();
         let machines = self.desired.inventory.outside();
         let machines: Vec<&Node> = machines.filter(|n| limit.includes(&n.name)).collect();
-        let (ctx, emitter) = (self.ctx, &self.emitter);
+        let (ctx, emitter) = (&self.ctx, &self.emitter);
         let ((sessions, absent), (outside, errors)) = emitter.phase(Phase::Connect, || {
             std::thread::scope(|scope| {
                 let outside = scope.spawn(|| fleet::connect(&machines, AgentPlace::External, ctx, emitter));
@@ -135,34 +173,26 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    /// Reads what is there. A way back that was begun is finished before anything else: by its own command when everything goes.
-    fn look(&mut self) -> Result<Present, Vec<Diagnosis>> {
+    /// Reads the journals. An unfinished run of another command is an error: that command finishes it.
+    fn read_present(&mut self) -> Result<Present, Vec<Diagnosis>> {
         let present = Present::read(&self.sessions)?;
-        if let Some(run) = present.history.unfinished().filter(|run| run.start.command != INSTALL) {
-            let command = &run.start.command;
-            let diagnosis = Diagnosis::new(Code::Preflight, format!("a run of {command} has not finished"))
-                .saw(format!("run {} by {}", run.number, run.start.owner));
-            let next = if command == UNINSTALL {
-                "landfall uninstall: it finishes what was begun; then install".to_owned()
-            } else {
-                format!("landfall {command}: it finishes what was begun; then install")
-            };
-            return Err(vec![diagnosis.next(next)]);
+        if let Some(diagnosis) = preflight::unfinished_command(&present) {
+            return Err(vec![diagnosis]);
         }
         let formed = present.record.as_ref().is_some_and(|r| r.formed) || is_formed(&present.owned);
         if !formed && self.ctx.limit.is_set() {
-            let what = "the cluster does not stand yet, and its founding needs every member";
+            let what = "the cluster is not founded yet, and the first install needs every member";
             return Err(vec![
                 Diagnosis::new(Code::Usage, what).next("install once without --limit"),
             ]);
         }
         self.leave_out_others(&present);
         if !formed && !self.outcome.absent.is_empty() {
-            // The founding needs every member.
+            // The first install needs every member.
             return Err(std::mem::take(&mut self.outcome.absent));
         }
         if let Some(record) = &present.record {
-            let unlisted = preflight::unlisted_members(record, &self.desired.inventory);
+            let unlisted = landfall_core::preflight::unlisted_members(record, &self.desired.inventory);
             self.outcome.absent.extend(unlisted.into_iter().map(|(name, address)| {
                 Diagnosis::new(Code::MemberAbsent, "a member of the cluster is not in the inventory")
                     .on(&name)
@@ -174,7 +204,28 @@ impl InstallRun<'_> {
         Ok(present)
     }
 
-    /// With a limit: takes leave of control planes that are to be no members yet, and does not miss members that are not acted on.
+    /// Checks the bundle's signature. Once the cluster is founded, the keys in its record decide. Each node checks the signature again, by the keys
+    /// in its own journal, before it stores a blob or begins the run.
+    fn trust_bundle(&mut self, present: &Present) -> Result<(), Vec<Diagnosis>> {
+        let (text, signature, offer) = (self.bundle.index_text(), self.bundle.signature(), self.bundle.offer());
+        let recorded = present.record.as_ref().and_then(|record| record.trust.as_ref());
+        let judged = judge(offer, recorded, text, signature).map_err(|error| vec![error.into()])?;
+        self.trust = judged.trust;
+        let request = Request::TrustBundle {
+            size_bytes: text.len() as u64,
+            signature: signature.map(str::to_owned),
+            trust: offer.clone(),
+        };
+        let sessions: Vec<_> = self.sessions.values().collect();
+        let told = fleet::each(&sessions, |session| {
+            session.ask_with::<Option<KeyId>>(&request, Some(&mut &*text), &mut |_| {})
+        });
+        let errors: Vec<Diagnosis> = told.into_iter().filter_map(Result::err).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// With `--limit`: closes the sessions of control planes that are not members and not chosen, and turns the errors of unreachable members
+    /// that are not chosen into warnings.
     fn leave_out_others(&mut self, present: &Present) {
         let limit = &self.ctx.limit;
         let Some(record) = present.record.as_ref().filter(|_| limit.is_set()) else {
@@ -185,7 +236,7 @@ impl InstallRun<'_> {
             .into_iter()
             .partition(|(name, _)| stays(name));
         self.sessions = stay;
-        fleet::leave_nothing(&go);
+        fleet::remove_unused_state(&go);
         fleet::close(&go);
         let (absent, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.outcome.absent)
             .into_iter()
@@ -194,24 +245,14 @@ impl InstallRun<'_> {
         self.outcome.warnings.extend(others.iter().map(ToString::to_string));
     }
 
-    fn gather_facts(&self) -> Result<BTreeMap<NodeName, NodeFacts>, Vec<Diagnosis>> {
-        self.emitter.phase(Phase::Facts, || {
-            fleet::ask_all(&self.sessions, |name| {
-                let node = self.desired.inventory.node(name);
-                let node = node.expect("sessions are made from the inventory's nodes");
-                Request::Facts(preflight::query(self.desired, node))
-            })
-        })
-    }
-
-    /// A cluster of an older landfall has no record: it is read from the cluster itself.
+    /// Makes the record of a cluster that an older landfall installed without one.
     fn adopt(&mut self, present: &mut Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
         if present.record.is_some() || !is_formed(&present.owned) {
             return Ok(());
         }
         let control_planes = self.desired.inventory.control_planes();
         let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
-        let session = session.ok_or_else(|| no_plan(PlanError::NoControlPlane))?;
+        let session = session.ok_or_else(|| plan_error(PlanError::NoControlPlane))?;
         let (uid, cluster) = (&self.ctx.new_uid, &self.cluster);
         let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
         present.record = Some(record);
@@ -219,43 +260,37 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    fn preflight(&self, present: &Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
-        let findings = self.emitter.phase(Phase::Preflight, || {
-            let mut findings = preflight::check(self.desired, facts, &present.owned);
-            if let Some(record) = &present.record {
-                let version = &self.bundle.index().kubernetes_version;
-                findings.extend(preflight::check_record(
-                    self.desired,
-                    version,
-                    record,
-                    facts,
-                    &present.owned,
-                ));
-                let here: Vec<&NodeName> = self.sessions.keys().collect();
-                findings.extend(preflight::too_few_control_planes(record, &here).filter(|_| record.formed));
-            }
-            findings
-        });
-        if findings.is_empty() {
-            return Ok(());
+    fn check_input<'a>(&'a self, present: &'a Present, gathered: &'a Gathered) -> preflight::CheckInput<'a> {
+        preflight::CheckInput {
+            desired: self.desired,
+            gathered,
+            present,
+            bundle: Some(self.bundle),
+            sessions: &self.sessions,
+            strictness: self.options.strictness,
         }
-        Err(findings.into_iter().map(Diagnosis::from).collect())
     }
 
-    /// Journals the run's number and the cluster on every member that is here, control planes first. Preflight has checked that they are a
-    /// majority, so that two runs with one number cannot both act.
+    fn preflight(&self, present: &Present, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
+        preflight::run_checks(&self.check_input(present, gathered), &self.emitter)
+    }
+
+    /// The nodes try each other before the first change. A run without changes asks nobody.
+    fn mesh(&self, prepared: &Prepared, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
+        if !prepared.changes_something() {
+            return Ok(());
+        }
+        preflight::try_mesh(&self.check_input(&prepared.present, gathered), &self.emitter)
+    }
+
+    /// Journals the run's number and the cluster's record on every connected member, control planes first. Preflight has checked that the
+    /// connected control planes are a majority, so that two runs with the same number cannot both act.
     fn begin(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
         let Prepared { present, record, .. } = prepared;
         let start = RunStart {
-            run: self.ctx.run.clone(),
-            number: Some(record.sequence.run),
-            command: INSTALL.to_owned(),
-            owner: self.ctx.owner.clone(),
-            at_ms: self.ctx.at_ms,
-            cluster: self.desired.spec.name.clone(),
             continues: present.history.unfinished().map(|run| run.number),
-            takes_back: vec![],
             bundle: Some(name_of(self.bundle)),
+            ..self.ctx.start(record.sequence.run, INSTALL, &self.desired.spec.name)
         };
         let request = Request::StartRun {
             start,
@@ -295,12 +330,14 @@ impl InstallRun<'_> {
     }
 
     fn succeeded(&mut self, executed: Executed) -> bool {
-        self.outcome.changes = executed.changes;
-        self.outcome.bytes_sent = executed.bytes_sent;
+        self.outcome.changes += executed.changes;
+        for (node, bytes) in executed.bytes_sent {
+            *self.outcome.bytes_sent.entry(node).or_default() += bytes;
+        }
         self.outcome.interrupted = self.ctx.cancel.is_cancelled();
         self.outcome.errors.extend(executed.errors);
         if !executed.residue.is_empty() {
-            let what = "what an earlier run left could not be taken back";
+            let what = "changes of an earlier run could not be undone";
             let diagnosis = Diagnosis::new(Code::Residue, what);
             let diagnosis = executed.residue.iter().cloned().fold(diagnosis, Diagnosis::saw);
             self.outcome
@@ -311,18 +348,27 @@ impl InstallRun<'_> {
         self.outcome.errors.is_empty() && !self.outcome.interrupted
     }
 
-    /// Steps that serve this run alone are withdrawn also when it fails. Everything else is kept or rolled back, as the user asked.
-    fn fail(&mut self, prepared: &Prepared) {
-        logs::save(self.ctx, &self.emitter, &self.sessions, &self.outcome);
-        if self.options.on_failure == OnFailure::Rollback {
-            undo::take_back_own(&self.sessions, self.ctx, &self.emitter, &mut self.outcome);
+    /// Ends a failed execution: keeps everything or rolls back, as the user asked.
+    fn keep_or_roll_back(&mut self) {
+        if self.failed.is_none() {
             return;
         }
-        for step in prepared.plan.steps.iter().filter(|s| s.ephemeral) {
+        logs::save(&self.ctx, &self.emitter, &self.sessions, &self.outcome);
+        if self.options.on_failure == OnFailure::Rollback {
+            undo::roll_back_failed(&self.sessions, &self.runs, &self.emitter, &mut self.outcome);
+        } else {
+            self.undo_ephemeral();
+        }
+    }
+
+    /// Undoes the steps that serve the run alone, such as join credentials.
+    fn undo_ephemeral(&self) {
+        let steps = self.failed.iter().flat_map(|prepared| &prepared.plan.steps);
+        for step in steps.filter(|s| s.ephemeral) {
             let Some(session) = self.sessions.get(&step.node) else {
                 continue;
             };
-            // Best effort: the next run takes back what stays.
+            // Errors are ignored: the next run undoes what stays.
             let request = Request::UndoStep { step: step.id.clone() };
             let _: Result<landfall_core::wire::UndoOutcome, Diagnosis> = session.ask(&request);
         }
@@ -330,46 +376,59 @@ impl InstallRun<'_> {
 
     fn finish(&self, record: &RecordWriter) -> Result<(), Vec<Diagnosis>> {
         record.complete()?;
-        let finish = Request::FinishRun {
-            outcome: DONE.to_owned(),
-        };
-        fleet::ask_all::<()>(&self.sessions, |_| finish.clone())?;
-        fleet::ask_all::<()>(&self.sessions, |_| Request::Tidy).map(drop)
+        fleet::end_run(&self.sessions, DONE)
     }
 
-    /// Verifies until all is as expected. A cluster that has just come up still spreads routes and endpoints: what is red is looked at
-    /// again, for [`SETTLE`] at most.
+    /// Repeats verify until all is as expected. A cluster that has just started still distributes routes and endpoints, so failed cells are probed
+    /// again for [`SETTLE_LIMIT`] at most once the API answers and the members are up, for which they have [`STARTUP_LIMIT`].
     fn verify(&mut self) {
         let start = Instant::now();
+        let mut up_since = start;
+        let mut reported = String::new();
         let vantage = |d: &Diagnosis| {
             let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
             (format!("node/{node}"), d.clone())
         };
         let absent: Vec<_> = self.outcome.absent.iter().map(vantage).collect();
         loop {
-            inspect::verify_over(
+            inspect::verify_sessions(
                 self.desired,
                 &self.sessions,
                 &self.outside,
                 &absent,
-                self.ctx,
+                &self.ctx,
                 &self.emitter,
                 &mut self.outcome,
             );
             let verify = self.outcome.verify.as_ref();
             let red = verify.map_or(0, |v| v.count(CellOutcome::Fail));
-            if red <= absent.len() || start.elapsed() >= SETTLE || self.ctx.cancel.is_cancelled() {
+            // Waiting cannot help a lost connection: `should_retry` decides whether it is made again.
+            let lost = self.sessions.values().any(|session| session.is_lost());
+            let is_up = verify.is_none_or(VerifyReport::is_up);
+            let is_over = if is_up {
+                up_since.elapsed() >= SETTLE_LIMIT
+            } else {
+                start.elapsed() >= STARTUP_LIMIT
+            };
+            if red <= absent.len() || lost || is_over || self.ctx.cancel.is_cancelled() {
                 return;
             }
-            let text = format!("{red} paths are not as expected yet; looking again");
-            self.emitter.emit(None, EventKind::Note { text });
-            std::thread::sleep(SETTLE_PAUSE);
+            if !is_up {
+                up_since = Instant::now();
+            }
+            let missing = verify.and_then(VerifyReport::missing).unwrap_or_default();
+            if missing != reported {
+                let text = format!("{missing}; verifying again");
+                self.emitter.emit(None, EventKind::Note { text });
+                reported = missing;
+            }
+            self.ctx.cancel.sleep(SETTLE_PAUSE);
         }
     }
 }
 
-/// The bundle as the journal and `status` name it.
-fn name_of(bundle: &BundleFile) -> String {
+/// Returns the bundle's name in the journal and in `status`.
+fn name_of(bundle: &Bundle<Verified>) -> String {
     format!(
         "Kubernetes {}, index {}",
         bundle.index().kubernetes_version,

@@ -1,4 +1,4 @@
-//! The nodes' journals for people: what they hold, and the repair of damaged ones.
+//! The `journal` commands: shows the nodes' journals and repairs damaged ones.
 
 use crate::context::{ConfirmRepair, RepairSummary, RunContext, Until};
 use crate::emitter::EventEmitter;
@@ -37,8 +37,8 @@ pub fn show(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outc
     }
     let owned = outcome.journals.iter();
     let owned = owned.map(|(name, reading)| (name.clone(), reading.own.clone()));
-    present::tell(owned.collect(), &mut outcome);
-    fleet::leave_nothing(&sessions);
+    present::fill(owned.collect(), &mut outcome);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
@@ -63,7 +63,7 @@ pub fn repair(
     {
         outcome.errors.extend(errors);
     }
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
@@ -80,7 +80,7 @@ fn connect(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> (Sess
     (sessions, outcome)
 }
 
-/// Says that a journal is damaged.
+/// Returns the error of a damaged journal.
 fn damage(reading: &JournalReading) -> Option<Diagnosis> {
     let line = reading.lost.first()?.line;
     Some(Diagnosis::from(&JournalError::Damaged { line }))
@@ -114,7 +114,7 @@ impl RepairRun<'_> {
         for (name, reading) in &outcome.journals {
             let kept = reading.kept.as_deref().map(|path| path.display().to_string());
             let text = format!(
-                "the journal was made of its whole lines; the damaged one is {}",
+                "the journal now holds the lines that were intact; the damaged file is {}",
                 kept.unwrap_or_default()
             );
             self.emitter.emit(Some(name), EventKind::Note { text });

@@ -4,6 +4,7 @@
 //! sees goes through the [`landfall_core::event::EventSink`] and the returned [`run::Outcome`].
 
 pub mod cluster;
+pub mod dashboard;
 pub mod distribute;
 pub mod emitter;
 pub mod execute;
@@ -16,11 +17,16 @@ pub mod undo;
 pub mod verify;
 
 mod adopt;
+mod allow;
 mod context;
 mod inspect;
 mod install;
 mod journal;
+mod mesh;
 mod once;
 mod outcome;
+mod preflight;
 mod present;
+mod push;
+mod random;
 mod render;

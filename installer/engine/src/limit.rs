@@ -1,4 +1,4 @@
-//! `--limit`: which machines a command acts on. Who belongs to the cluster is another matter and stays what inventory and record say.
+//! `--limit`: the machines that a command acts on. Membership of the cluster does not depend on it: inventory and record decide that.
 
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::{Node, Role};
@@ -6,23 +6,23 @@ use landfall_core::name::{NodeName, StepId};
 use landfall_core::plan::{Plan, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The machines that a command acts on; all of them unless some were chosen.
+/// The machines that a command acts on: the chosen ones, or all.
 #[derive(Debug, Clone, Default)]
 pub struct Limit(Option<BTreeSet<NodeName>>);
 
-/// A step on a chosen node needs one on a node that is left out.
+/// The error of a step on a chosen node that needs a pending step on a node that is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
     /// The step that cannot be done.
     pub step: StepId,
-    /// What would have to be done before.
+    /// The step that it needs.
     pub need: StepId,
-    /// The node of that.
+    /// The node of the needed step.
     pub node: NodeName,
 }
 
 impl Blocked {
-    /// Says what to do about it.
+    /// Returns the error with the next action.
     pub fn diagnosis(&self) -> Diagnosis {
         let Self { step, need, node } = self;
         Diagnosis::new(
@@ -34,7 +34,7 @@ impl Blocked {
 }
 
 impl Limit {
-    /// Acts on these machines alone.
+    /// Returns a limit to these machines.
     pub fn to(nodes: BTreeSet<NodeName>) -> Self {
         Self(Some(nodes))
     }
@@ -49,13 +49,13 @@ impl Limit {
         self.0.as_ref().is_none_or(|nodes| nodes.contains(node))
     }
 
-    /// Says whether a machine is contacted: one that is acted on, or a control plane, because these hold the cluster's record and API.
+    /// Says whether a machine is contacted: a chosen one, or a control plane, because control planes hold the cluster's record and API.
     pub fn contacts(&self, node: &Node) -> bool {
         node.role == Role::ControlPlane || self.includes(&node.name)
     }
 
-    /// Adds to `satisfied` every step on a machine that is left out, so that it is not done. What serves the run alone stays: a join on a
-    /// chosen node needs a credential from a control plane.
+    /// Adds every step on a machine that is left out to `satisfied`, so that it is not done. Steps that serve the run alone stay pending: a join on
+    /// a chosen node needs a credential from a control plane.
     pub fn leave_out(&self, plan: &Plan, satisfied: &mut BTreeSet<StepId>) -> Result<(), Blocked> {
         if !self.is_set() {
             return Ok(());
@@ -82,7 +82,7 @@ impl Limit {
                         node: other.node.clone(),
                     });
                 }
-                // What is behind a step that is done already was not needed.
+                // The needs of a step that is done already do not matter.
                 if !satisfied.contains(need) && seen.insert(need) {
                     open.extend(by_id.get(need).iter().flat_map(|step| &step.needs));
                 }
@@ -100,19 +100,17 @@ mod tests {
     use landfall_core::plan::Stage;
 
     fn step(id: &str, node: &str, needs: &[&str]) -> Step {
-        Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: node.parse().unwrap(),
-            needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
-            deadline_s: 10,
-            action: Action::Directory {
+        Step::new(
+            id.parse().unwrap(),
+            Stage::Prepare,
+            node.parse().unwrap(),
+            10,
+            Action::Directory {
                 path: "/opt/x".into(),
                 mode: 0o755,
             },
-            redo: vec![],
-            ephemeral: false,
-        }
+        )
+        .after(needs.iter().map(|n| n.parse().unwrap()).collect())
     }
 
     fn limited(to: &str, steps: Vec<Step>, satisfied: &[&str]) -> Result<Vec<String>, Blocked> {

@@ -1,4 +1,4 @@
-//! Work that is done once for each key, whoever asks first; others wait until it is done.
+//! Runs work once for each key: the first caller does it, others wait until it is done.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,7 +9,7 @@ enum State {
     Done,
 }
 
-/// Remembers for which keys the work is done.
+/// The keys whose work is under way or done.
 pub struct OncePerKey<K> {
     states: Mutex<BTreeMap<K, State>>,
     changed: Condvar,
@@ -25,7 +25,7 @@ impl<K> Default for OncePerKey<K> {
 }
 
 impl<K: Ord + Clone> OncePerKey<K> {
-    /// Does the work, unless it is done for this key. Blocks while somebody else does it; when that fails, tries it itself.
+    /// Does the work, unless it is done for this key. Blocks while another thread does it; when that thread fails, this one tries.
     pub fn run<E>(&self, key: &K, work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -58,7 +58,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn the_second_goes_on_only_when_the_first_is_done() {
+    fn the_second_caller_waits_until_the_first_is_done() {
         let once: OncePerKey<&str> = OncePerKey::default();
         let done = AtomicUsize::new(0);
         let (began, first_began) = mpsc::channel();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_tried_again() {
+    fn failed_work_is_retried() {
         let once = OncePerKey::default();
         assert_eq!(once.run(&1, || Err("lost")), Err("lost"));
         let mut again = false;

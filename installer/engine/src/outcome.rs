@@ -1,8 +1,10 @@
 //! Result of a command.
 
+use crate::dashboard::Login;
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::facts::NodeFacts;
+use landfall_core::health::NodeHealth;
 use landfall_core::journal::RunStart;
 use landfall_core::journal::repair::JournalReading;
 use landfall_core::name::{NodeName, RunId, StepId};
@@ -17,23 +19,23 @@ use std::collections::BTreeMap;
 /// Result of a command.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Errors, each ready for a person. Empty means it worked.
+    /// Errors, each ready for display. Empty means success.
     pub errors: Vec<Diagnosis>,
     /// Remarks that do not fail the run.
     pub warnings: Vec<String>,
-    /// What was planned: only steps that change something.
+    /// The plan, reduced to the steps that change something.
     pub plan: Option<Plan>,
-    /// Why steps of the plan are to be done, where what was seen says so.
+    /// Why steps of the plan are pending, as far as observations tell.
     pub reasons: BTreeMap<StepId, String>,
-    /// The plan as a file holds it.
+    /// The plan in the form of a plan file.
     pub plan_file: Option<PlanFile>,
     /// How many steps changed something.
     pub changes: usize,
-    /// What verify saw.
+    /// The report of verify.
     pub verify: Option<VerifyReport>,
     /// What could not be undone.
     pub residue: Vec<String>,
-    /// Whether everything this run did was taken back.
+    /// Whether everything that this run did was undone.
     pub rolled_back: bool,
     /// The id of this run, once it held the nodes' leases.
     pub run: Option<RunId>,
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// Text result of `kubeconfig` (holds keys; only ever written to a 0600 file or standard output on request).
     pub kubeconfig: Option<Secret>,
+    /// Result of `dashboard` (holds a password; only ever written to standard output).
+    pub dashboard: Option<DashboardAccess>,
     /// Whether ^C ended it.
     pub interrupted: bool,
     /// Bytes sent to each node.
@@ -57,12 +61,23 @@ pub struct Outcome {
     pub bytes_to_send: BTreeMap<NodeName, u64>,
 }
 
+/// The address and the login of the ingress proxy's dashboard.
+#[derive(Debug, Clone)]
+pub struct DashboardAccess {
+    /// Its URLs by address: one for each node.
+    pub addresses: Vec<String>,
+    /// Its host, which the proxy of every node serves.
+    pub host: String,
+    /// The login; `None` when the dashboard asks for none.
+    pub login: Option<Login>,
+}
+
 /// What `status` shows of a node.
 #[derive(Debug, Default, Clone)]
 pub struct NodeStatus {
     /// Facts, when the node was reached.
     pub facts: Option<NodeFacts>,
-    /// How many things are ours there.
+    /// How many journal entries landfall owns on the node.
     pub owned: usize,
     /// Version and digest of the bundle that was installed.
     pub bundle: Option<String>,
@@ -74,12 +89,14 @@ pub struct NodeStatus {
     pub etcd: Option<String>,
     /// Certificates of a control plane, with the days they last.
     pub certificates: Vec<CertificateAge>,
-    /// Why the node could not be looked at.
+    /// The state of its services and kernel settings.
+    pub health: Option<NodeHealth>,
+    /// Why the node could not be inspected.
     pub error: Option<Diagnosis>,
 }
 
 impl Outcome {
-    /// Returns how the process ends: the worst of all that happened.
+    /// Returns the exit code: the worst of all results.
     pub fn exit_code(&self) -> ExitCode {
         let mut worst = self
             .errors
@@ -103,8 +120,7 @@ impl Outcome {
         worst
     }
 
-    /// Returns the errors that no part of a run reports, because they follow from the outcome as a whole: that the user interrupted it,
-    /// and that verify found faults.
+    /// Returns the errors that follow from the outcome as a whole: the user interrupted the run, or verify found faults.
     pub fn implied_errors(&self) -> Vec<Diagnosis> {
         let mut errors = Vec::new();
         if self.interrupted && self.errors.iter().all(|e| e.code != Code::Interrupted) {

@@ -11,10 +11,10 @@ use landfall_core::run_history::{HistoryError, RunHistory};
 use landfall_core::wire::Request;
 use std::collections::BTreeMap;
 
-/// The cluster as its nodes' journals tell it.
+/// The cluster as its nodes' journals record it.
 #[derive(Debug, Default)]
 pub struct Present {
-    /// What is ours on each node that is here.
+    /// What landfall owns on each connected node.
     pub owned: BTreeMap<NodeName, Ownership>,
     /// The runs, oldest first.
     pub history: RunHistory,
@@ -28,10 +28,10 @@ impl Present {
         Self::of(fleet::ask_all(sessions, |_| Request::Ownership)?)
     }
 
-    /// Puts journals together that were read already.
+    /// Combines journals that were read already.
     pub fn of(owned: BTreeMap<NodeName, Ownership>) -> Result<Self, Vec<Diagnosis>> {
-        // Before the order of the runs: runs of two clusters have none, and that there are two is the reason to name. A node on which
-        // nothing is ours is no member, whatever a run that failed early wrote there.
+        // This comes before the order of the runs: runs of two clusters have no order, and the two clusters are the error to report. A node on
+        // which landfall owns nothing is no member, even when a run that failed early wrote into its journal.
         let members = owned.iter().filter(|(_, own)| !own.is_empty());
         let records = members.filter_map(|(name, own)| Some((name, own.record()?)));
         let record = newest(records)
@@ -47,8 +47,8 @@ impl Present {
     }
 }
 
-/// Notes for people what these journals tell of the cluster, or why they do not.
-pub fn tell(owned: BTreeMap<NodeName, Ownership>, outcome: &mut Outcome) {
+/// Fills the cluster's record and runs into the outcome, or the errors of journals that contradict each other.
+pub fn fill(owned: BTreeMap<NodeName, Ownership>, outcome: &mut Outcome) {
     match Present::of(owned) {
         Ok(present) => {
             outcome.record = present.record;
@@ -58,7 +58,7 @@ pub fn tell(owned: BTreeMap<NodeName, Ownership>, outcome: &mut Outcome) {
     }
 }
 
-/// Makes an error of journals whose runs have no order.
+/// Returns the error of journals whose runs have no order.
 pub fn history_unclear(error: &HistoryError) -> Diagnosis {
     Diagnosis::new(Code::Journal, "the nodes' journals do not agree on the cluster's runs")
         .because(error)

@@ -1,4 +1,4 @@
-//! Renders everything the planner needs, for the cluster that is recorded and the nodes as they were seen.
+//! Renders the files and objects that the planner needs, from the spec, the cluster's record and the facts of the nodes.
 
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::cluster_record::ClusterRecord;
@@ -17,7 +17,7 @@ use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayo
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Renders for the members that are here. Absent members are in the files of the others.
+/// Renders the planner's input for the connected members. Absent members still appear in the files of the others.
 pub fn render<'a>(
     desired: &Desired,
     index: &'a BundleIndex,
@@ -35,7 +35,7 @@ pub fn render<'a>(
     })
 }
 
-/// Lays the cluster out: control planes first, each group by name, so that the order of an inventory changes no file.
+/// Returns the members in a fixed order: control planes first, each group by name, so that the order of the inventory changes no file.
 fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, NodeFacts>) -> ClusterLayout {
     let mut members: Vec<MemberLayout> = record
         .members
@@ -45,13 +45,15 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
             MemberLayout {
                 name: name.clone(),
                 control_plane: member.role == Role::ControlPlane,
-                schedulable: desired.inventory.node(name).is_some_and(|node| node.schedulable),
+                schedulable: member
+                    .schedulable
+                    .unwrap_or_else(|| desired.inventory.node(name).is_some_and(|node| node.schedulable)),
                 address: member.address,
                 interface: seen
                     .and_then(|f| f.interface_of(member.address))
                     .unwrap_or_default()
                     .to_owned(),
-                // Our own route from an earlier run does not count: its unit must stay.
+                // A route that an earlier run added does not count, because its unit must stay.
                 reaches_services: seen.is_some_and(NodeFacts::has_default_route),
             }
         })
@@ -64,7 +66,8 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
     }
 }
 
-/// Decides where names outside the cluster are resolved; empty: nowhere. What the spec named before and names no more is decided anew.
+/// Chooses the DNS servers for names outside the cluster; empty means that they are not resolved. Servers that the spec named in an earlier run
+/// and no longer names are not kept.
 pub fn upstream_dns(
     desired: &Desired,
     recorded: Option<&ClusterRecord>,
@@ -129,9 +132,9 @@ fn member(
     } else {
         Joins::Worker(manifests::kubelet_join(spec, node)?)
     };
-    let cluster_config = node
+    let credential_config = node
         .control_plane
-        .then(|| manifests::cluster_config(spec, index, layout, node));
+        .then(|| manifests::credential_config(spec, index, node));
     Ok(Member {
         name: node.name.clone(),
         address: node.address,
@@ -139,12 +142,12 @@ fn member(
         containerd_config: manifests::containerd_config(spec, index)?,
         cni_template: manifests::cni_template(),
         resolv_conf: manifests::resolv_conf(layout),
-        cluster_config: cluster_config.transpose()?,
+        credential_config: credential_config.transpose()?,
         units: manifests::units(spec, layout, node),
     })
 }
 
-/// Objects in groups, in the order in which they are applied.
+/// Returns the objects in groups, in the order in which they are applied.
 fn groups(spec: &ClusterSpec, index: &BundleIndex, layout: &ClusterLayout) -> Result<Vec<ObjectGroup>, RenderError> {
     use ApplyWhen::{AllReady, FirstApiServer};
     let group = |name: &str, stage, when, objects| ObjectGroup {
@@ -164,7 +167,7 @@ fn groups(spec: &ClusterSpec, index: &BundleIndex, layout: &ClusterLayout) -> Re
         group("probe", Stage::Sample, FirstApiServer, probe),
     ];
     if spec.ingress.enabled {
-        let objects = manifests::ingress_objects(spec, index)?;
+        let objects = manifests::ingress_objects(spec, index, layout)?;
         groups.push(group("ingress", Stage::Ingress, FirstApiServer, objects));
     }
     if spec.sample {

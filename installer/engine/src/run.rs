@@ -1,20 +1,23 @@
 //! The commands as functions, with their arguments and results.
 
 pub use crate::context::{
-    CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber, OnFailure,
-    RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
+    AllowOptions, CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber,
+    OnFailure, RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
 };
-pub use crate::outcome::{NodeStatus, Outcome};
+pub use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
 
 use crate::emitter::EventEmitter;
-use landfall_bundle::BundleFile;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::event::{BundleSummary, Command, EventKind};
+use landfall_core::finding::Strictness;
 use landfall_core::spec::Desired;
+use std::time::Duration;
 
-/// Installs, or only plans. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
-pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions, ctx: &RunContext) -> Outcome {
+/// Installs, or only plans, or only sends what an install would. `bundle` was opened by the caller. Blocks until all is verified, or has failed.
+pub fn install(desired: &Desired, bundle: &Bundle<Verified>, options: &InstallOptions, ctx: &RunContext) -> Outcome {
     let command = match options.until {
         Until::Plan => Command::Plan,
+        Until::Pushed => Command::Push,
         Until::Done => Command::Install,
     };
     run(command, desired, Some(bundle), ctx, |emitter| {
@@ -22,15 +25,36 @@ pub fn install(desired: &Desired, bundle: &BundleFile, options: &InstallOptions,
     })
 }
 
-/// Verifies every path into the cluster. Blocks; every probe has a time-out of its own.
-pub fn verify(desired: &Desired, ctx: &RunContext) -> Outcome {
-    run(Command::Verify, desired, None, ctx, |emitter| {
-        crate::inspect::verify(desired, ctx, emitter)
+/// Checks the machines, with the bundle when one is named; changes nothing. Every finding is an event; those that refuse are errors too. Blocks
+/// until all nodes have answered.
+pub fn preflight(
+    desired: &Desired,
+    bundle: Option<&Bundle<Verified>>,
+    strictness: Strictness,
+    ctx: &RunContext,
+) -> Outcome {
+    run(Command::Preflight, desired, bundle, ctx, |emitter| {
+        crate::preflight::preflight(desired, bundle, strictness, ctx, emitter)
     })
 }
 
-/// Rolls back or uninstalls, from the nodes' journals alone. Refuses nodes whose journal names another cluster. `confirm` is asked once it
-/// is known what would go, and may refuse.
+/// Removes blobs that were pushed ahead from the nodes. Blocks until they are gone.
+pub fn push_remove(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Push, desired, None, ctx, |emitter| {
+        crate::push::remove(desired, ctx, emitter)
+    })
+}
+
+/// Verifies every path into the cluster, repeatedly until all is as expected, for `wait` at most. Blocks; every probe has a time-out of its
+/// own.
+pub fn verify(desired: &Desired, wait: Duration, ctx: &RunContext) -> Outcome {
+    run(Command::Verify, desired, None, ctx, |emitter| {
+        crate::inspect::verify(desired, wait, ctx, emitter)
+    })
+}
+
+/// Rolls back or uninstalls, from the nodes' journals alone. Nodes whose journal names another cluster are an error. `confirm` is called when
+/// the runs to undo are known, and may refuse. Blocks until all is undone.
 pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Confirm, ctx: &RunContext) -> Outcome {
     let name = match command {
         UndoCommand::Rollback => Command::Rollback,
@@ -41,47 +65,61 @@ pub fn undo(desired: &Desired, command: UndoCommand, until: Until, confirm: Conf
     })
 }
 
-/// Looks at what is installed; changes nothing.
+/// Reads the state of what is installed; changes nothing. Blocks until all nodes have answered.
 pub fn status(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Status, desired, None, ctx, |emitter| {
         crate::inspect::status(desired, ctx, emitter)
     })
 }
 
-/// Shows the journals: the cluster's record, the runs, and what is landfall's on each node. Changes nothing. A damaged journal is shown as
-/// far as its lines are whole, and is an error.
+/// Reads the journals: the cluster's record, the runs, and what landfall owns on each node. Changes nothing. Of a damaged journal the intact
+/// lines are shown, and it is an error.
 pub fn journal(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Journal, desired, None, ctx, |emitter| {
         crate::journal::show(desired, ctx, emitter)
     })
 }
 
-/// Makes damaged journals of their whole lines, under the nodes' leases. `confirm` is asked once it is known what is lost, and may refuse.
+/// Repairs damaged journals under the nodes' leases, keeping their intact lines. `confirm` is called when the losses are known, and may refuse.
 pub fn repair_journals(desired: &Desired, until: Until, confirm: ConfirmRepair, ctx: &RunContext) -> Outcome {
     run(Command::JournalRepair, desired, None, ctx, |emitter| {
         crate::journal::repair(desired, until, confirm, ctx, emitter)
     })
 }
 
-/// Fetches an admin kubeconfig that works from here, when a control plane's API port can be reached from here.
+/// Reads an admin kubeconfig and points it at a control plane's address. It works from this machine when that address can be reached.
 pub fn kubeconfig(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Kubeconfig, desired, None, ctx, |emitter| {
         crate::inspect::kubeconfig(desired, ctx, emitter)
     })
 }
 
-/// Does a command's `work` between the events that begin and end it.
+/// Returns the addresses of the ingress proxy's dashboard, and reads its login.
+pub fn dashboard(desired: &Desired, ctx: &RunContext) -> Outcome {
+    run(Command::Dashboard, desired, None, ctx, |emitter| {
+        crate::inspect::dashboard(desired, ctx, emitter)
+    })
+}
+
+/// Lets the ingress proxy read Secrets, with immediate effect. Blocks until the rights exist.
+pub fn allow_secrets(desired: &Desired, options: &AllowOptions, ctx: &RunContext) -> Outcome {
+    run(Command::IngressAllow, desired, None, ctx, |emitter| {
+        crate::allow::allow(desired, options, ctx, emitter)
+    })
+}
+
+/// Runs a command's `work` between the events that begin and end it.
 fn run(
     command: Command,
     desired: &Desired,
-    bundle: Option<&BundleFile>,
+    bundle: Option<&Bundle<Verified>>,
     ctx: &RunContext,
     work: impl FnOnce(&EventEmitter) -> Outcome,
 ) -> Outcome {
     let emitter = EventEmitter::new(ctx);
-    let summary = |bundle: &BundleFile| {
+    let summary = |bundle: &Bundle<Verified>| {
         let path = bundle.path().display().to_string();
-        BundleSummary::new(path, bundle.index_digest(), bundle.index())
+        BundleSummary::new(path, bundle.index_digest(), bundle.index(), bundle.signer())
     };
     emitter.emit(
         None,
@@ -92,8 +130,9 @@ fn run(
             nodes: desired.inventory.members().map(|node| node.name.clone()).collect(),
         },
     );
-    if bundle.is_some() {
-        let text = "the bundle is not signed; its digests protect against damage, not against forgery".to_owned();
+    if bundle.is_some_and(|bundle| bundle.signer().is_none()) {
+        let text = "--allow-unsigned: no trusted key has signed the bundle; its digests protect against damage, not against forgery";
+        let text = text.to_owned();
         emitter.emit(None, EventKind::Warning { text });
     }
     let outcome = work(&emitter);

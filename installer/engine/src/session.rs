@@ -1,4 +1,4 @@
-//! One node: the agent put in place and started over a [`Transport`], and typed requests to it.
+//! The session with one node: uploads and starts the agent over a [`Transport`], and sends it typed requests.
 
 mod first_contact;
 
@@ -10,6 +10,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
+use landfall_core::preflight::fapolicyd_rules;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::mux::{MAX_LINE, Mux, Role, Stream, read_json_line};
 use landfall_core::wire::{FileSize, Reply, Request};
@@ -20,12 +21,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often the agent is asked for a sign of life.
+/// Interval of the heartbeat.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// A peer that answered nothing for so many pings is dead: 30 s covers a node that swaps or a switch that reboots.
+/// An agent that leaves so many pings unanswered counts as dead: 30 s cover a node that swaps or a switch that reboots.
 const PINGS_UNANSWERED: u32 = 6;
 
-/// Most bytes of a line of the agent's standard error that are kept as one.
+/// Longest line of the agent's standard error in bytes; a longer one is kept as several.
 const MAX_STDERR_LINE: u64 = 4 * 1024;
 
 /// Where the agent runs, and what it may do.
@@ -33,7 +34,7 @@ const MAX_STDERR_LINE: u64 = 4 * 1024;
 pub enum AgentPlace {
     /// A member: as root, in the state directory, kept for the next time.
     Member,
-    /// An outside machine: as the login user, in a temporary directory that goes with the session.
+    /// An outside machine: as the login user, in a temporary directory that is removed at the end of the session.
     External,
 }
 
@@ -61,7 +62,7 @@ impl NodeSession {
             }
             AgentPlace::External => {
                 let directory = upload_temporary_agent(node, transport.as_mut(), program)?;
-                // The shell stays as parent, so that the directory goes also when the agent is killed.
+                // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
                 format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}")
             }
         };
@@ -91,10 +92,16 @@ impl NodeSession {
             for line in lines_of(&errors) {
                 diagnosis = diagnosis.saw(line);
             }
-            return Err(diagnosis.next(format!(
-                "log in to the node and look whether {} may hold programs",
-                layout::STATE_DIR
-            )));
+            return Err(diagnosis
+                .next(format!(
+                    "log in to the node and look whether {} may hold programs",
+                    layout::STATE_DIR
+                ))
+                .next(format!(
+                    "where fapolicyd runs (`systemctl status fapolicyd`), put these lines into /etc/fapolicyd/rules.d/30-landfall.rules and run \
+                     `fagenrules --load`:\n{}",
+                    fapolicyd_rules().join("\n")
+                )));
         }
         let mux = Mux::new(Role::Operator, stdin);
         let pump = Arc::clone(&mux);
@@ -113,12 +120,12 @@ impl NodeSession {
         &self.name
     }
 
-    /// Says whether the connection is gone.
+    /// Says whether the connection is lost.
     pub fn is_lost(&self) -> bool {
         self.mux.closed().is_some()
     }
 
-    /// Returns the error that says that the connection is gone.
+    /// Returns the error of a lost connection.
     pub fn connection_lost(&self) -> Diagnosis {
         self.lost(&std::io::ErrorKind::UnexpectedEof.into())
     }
@@ -132,12 +139,12 @@ impl NodeSession {
             .take();
     }
 
-    /// Asks and waits for the answer. Blocks until the request's own deadline ([`Request::deadline`]) at most.
+    /// Sends a request and returns the answer. Blocks until the request's own deadline ([`Request::deadline`]) at most.
     pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Diagnosis> {
         self.ask_with(request, None, &mut |_| {})
     }
 
-    /// Asks, sends `body` behind the request, hands events on, and waits for the answer.
+    /// Sends a request and then `body`, passes the agent's events to `on_event`, and returns the answer. Blocks like [`Self::ask`].
     pub fn ask_with<T: DeserializeOwned>(
         &self,
         request: &Request,
@@ -146,7 +153,7 @@ impl NodeSession {
     ) -> Result<T, Diagnosis> {
         let mut stream = self.open(request)?;
         if let Some(body) = body {
-            // An agent that stops reading early answers with the reason; that answer is the error to report.
+            // An agent that stops reading early answers with the reason, which is the error to report.
             let _ = copy(body, &mut stream);
         }
         let _ = stream.finish();
@@ -155,7 +162,7 @@ impl NodeSession {
         self.decode(value)
     }
 
-    /// Asks for a file: its size, then as many raw bytes.
+    /// Requests a file: the agent sends its size and then as many raw bytes. Blocks like [`Self::ask`].
     pub fn ask_bytes(&self, request: &Request) -> Result<Vec<u8>, Diagnosis> {
         let mut stream = self.open(request)?;
         let _ = stream.finish();
@@ -172,7 +179,7 @@ impl NodeSession {
         }
     }
 
-    /// Opens a TCP connection from the node; returns the stream for writing and a reader.
+    /// Opens a TCP connection from the node; returns the stream for writing and a reader. The connection has no deadline.
     pub fn tunnel(&self, address: &str) -> Result<(Stream, impl Read + Send + 'static), Diagnosis> {
         let request = Request::Tunnel {
             address: address.to_owned(),
@@ -180,10 +187,18 @@ impl NodeSession {
         let mut stream = self.open(&request)?;
         let mut reader = BufReader::new(stream.reader());
         self.await_reply(&request, &mut reader, &mut |_| {})?;
-        // What goes through it takes as long as its two ends want.
+        // The two ends of the connection decide how long it lasts.
         stream.set_deadline(None);
         reader.get_mut().set_deadline(None);
         Ok((stream, reader))
+    }
+
+    /// Asks for something that lasts as long as the stream that is returned with the answer.
+    pub fn hold<T: DeserializeOwned>(&self, request: &Request) -> Result<(T, Stream), Diagnosis> {
+        let stream = self.open(request)?;
+        let mut reader = BufReader::new(stream.reader());
+        let value = self.await_reply(request, &mut reader, &mut |_| {})?;
+        Ok((self.decode(value)?, stream))
     }
 
     fn open(&self, request: &Request) -> Result<Stream, Diagnosis> {
@@ -220,7 +235,7 @@ impl NodeSession {
         })
     }
 
-    /// Explains an answer that did not come: too late, or the connection is gone.
+    /// Returns the error of a missing answer: the deadline has passed, or the connection is lost.
     fn unanswered(&self, request: &Request, error: &std::io::Error) -> Diagnosis {
         if error.kind() != std::io::ErrorKind::TimedOut {
             return self.lost(error);
@@ -257,7 +272,7 @@ fn copy(from: &mut dyn Read, to: &mut Stream) -> std::io::Result<()> {
 
 fn heartbeat(mux: Arc<Mux>) {
     let pings = Arc::clone(&mux);
-    // In a thread of its own: a ping blocks when the peer takes no more bytes, which the other thread must detect.
+    // The pings have a thread of their own, because a ping blocks when the peer reads no more bytes, and the other thread must detect that.
     thread::spawn(move || {
         while pings.closed().is_none() && pings.ping().is_ok() {
             thread::sleep(PING_EVERY);
@@ -309,7 +324,7 @@ fn lines_of(lines: &Mutex<VecDeque<String>>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A session whose agent says who it is, takes everything and answers nothing but pings.
+    /// The agent of this session sends its banner, reads everything and answers nothing but pings.
     #[test]
     fn a_request_that_is_not_answered_names_the_node_and_what_was_asked() {
         let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();

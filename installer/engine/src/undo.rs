@@ -1,4 +1,5 @@
-//! Rollback and uninstall: a plan made of the nodes' own journals, run by the one executor. What lies off the nodes goes first.
+//! Rollback and uninstall: makes a plan from the nodes' journals alone and runs it with the executor that installs use. Objects and members of
+//! the cluster are removed before the changes on nodes.
 
 use crate::cluster::Cluster;
 use crate::context::{CancelToken, Confirm, RunContext, UndoCommand, UndoSummary, Until};
@@ -14,7 +15,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
 use landfall_core::journal::{ROLLED_BACK, UNDONE};
-use landfall_core::name::NodeName;
+use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::Plan;
 use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::preflight::unlisted_members;
@@ -50,7 +51,7 @@ pub fn undo(
     {
         outcome.errors.extend(errors);
     }
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
 }
@@ -65,7 +66,7 @@ struct UndoRun<'a> {
 }
 
 impl UndoRun<'_> {
-    /// lease · read the journals · choose what goes · plan · ask · begin the run · take back · end the run
+    /// lease · read the journals · choose the runs · plan · confirm · begin the run · undo · end the run
     fn phases(&mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
         let command = self.command.as_str();
         fleet::lease(self.sessions, command, &self.desired.spec.name, self.ctx)?;
@@ -94,15 +95,15 @@ impl UndoRun<'_> {
         let number = present.history.next_number();
         self.begin(&present, number, &runs)?;
         outcome.runs = runs;
-        take_back(self.sessions, &present.owned, &plan, self.emitter, outcome);
-        // A run with something left stays open: the same command goes on with it.
+        run_undo(self.sessions, &present.owned, &plan, self.emitter, outcome);
+        // A run with residue stays unfinished: the same command continues it.
         if outcome.errors.is_empty() && outcome.absent.is_empty() {
             self.end(&present, &scope, number, cluster_stays)?;
         }
         Ok(())
     }
 
-    /// Says what goes, or that there is nothing to take back.
+    /// Chooses the runs to undo; `None` when there are none.
     fn choose(
         &self,
         present: &Present,
@@ -120,7 +121,7 @@ impl UndoRun<'_> {
                 let ids: BTreeSet<_> = runs.iter().map(|r| r.start.run.clone()).collect();
                 let scope = UndoScope::Runs(ids);
                 if !absent.is_empty() && !scope.cluster_stays(&present.owned) && present.record.is_none() {
-                    // Without a record it is unknown whether the absent node founded the cluster.
+                    // Without a record nobody knows whether the absent node founded the cluster.
                     return Err(absent.to_vec());
                 }
                 Ok(Some((scope, runs)))
@@ -133,7 +134,7 @@ impl UndoRun<'_> {
         }
     }
 
-    /// An uninstall of some members would leave the others without quorum, or with dead members.
+    /// Refuses an uninstall of some members: the others would be left without quorum, or with dead members.
     fn refuse_partial(&self, present: &Present) -> Result<(), Vec<Diagnosis>> {
         let Some(record) = &present.record else { return Ok(()) };
         let unlisted = unlisted_members(record, &self.desired.inventory);
@@ -142,38 +143,31 @@ impl UndoRun<'_> {
         }
         let diagnosis = Diagnosis::new(
             Code::Preflight,
-            "the inventory lacks members of the cluster, and an uninstall takes the whole cluster away",
+            "the inventory lacks members of the cluster, and an uninstall removes the whole cluster",
         );
         let named = unlisted.into_iter().fold(diagnosis, |d, (name, address)| {
             d.saw(format!("{name} at {address} is a member"))
         });
         Err(vec![named.next(
-            "put them into the inventory, also when they are gone for good: what cannot be reached is named and left out",
+            "put them into the inventory, also when they are lost: unreachable nodes are reported and left out",
         )])
     }
 
-    /// Writes the run's start into every journal that holds something.
+    /// Writes the run's start into every journal that has entries.
     fn begin(&self, present: &Present, number: u64, runs: &[FleetRun]) -> Result<(), Vec<Diagnosis>> {
         let start = RunStart {
-            run: self.ctx.run.clone(),
-            number: Some(number),
-            command: self.command.as_str().to_owned(),
-            owner: self.ctx.owner.clone(),
-            at_ms: self.ctx.at_ms,
-            cluster: self.desired.spec.name.clone(),
-            continues: None,
             takes_back: match self.command {
                 UndoCommand::Rollback => runs.iter().map(|r| r.number).collect(),
                 UndoCommand::Uninstall => vec![],
             },
-            bundle: None,
+            ..self.ctx.start(number, self.command.as_str(), &self.desired.spec.name)
         };
         let holders = holders(self.sessions, &present.owned);
         let request = Request::StartRun { start, record: None };
         fleet::ask_all::<()>(&holders, |_| request.clone()).map(drop)
     }
 
-    /// Ends the run on every node that still holds something; a cluster that stays gets its record as of before the runs that went.
+    /// Ends the run on every node that still has entries. A cluster that stays gets the record from before the undone runs.
     fn end(
         &self,
         present: &Present,
@@ -189,16 +183,12 @@ impl UndoRun<'_> {
             };
             fleet::ask_all::<()>(&holders, |_| request.clone())?;
         }
-        let finish = Request::FinishRun {
-            outcome: UNDONE.to_owned(),
-        };
-        fleet::ask_all::<()>(self.sessions, |_| finish.clone())?;
-        fleet::ask_all::<()>(self.sessions, |_| Request::Tidy).map(drop)
+        fleet::end_run(self.sessions, UNDONE)
     }
 }
 
 impl Present {
-    /// Reads what an undo needs. An uninstall needs neither an order of runs nor one record.
+    /// Reads what an undo needs. An uninstall needs neither an order of the runs nor a common record.
     fn read_for(sessions: &Sessions, command: UndoCommand) -> Result<Self, Vec<Diagnosis>> {
         match (Self::read(sessions), command) {
             (Err(_), UndoCommand::Uninstall) => {
@@ -221,7 +211,7 @@ fn holders(sessions: &Sessions, owned: &BTreeMap<NodeName, Ownership>) -> Sessio
         .collect()
 }
 
-/// Returns the record of a cluster from which some runs were taken back: as it was before them, without the members that left.
+/// Returns the cluster's record after some runs were undone: as it was before them, without the members that left.
 fn record_after(present: &Present, scope: &UndoScope, number: u64) -> Option<ClusterRecord> {
     let UndoScope::Runs(ids) = scope else { return None };
     let taken = present.history.runs().iter().filter(|r| ids.contains(&r.start.run));
@@ -242,8 +232,9 @@ fn record_after(present: &Present, scope: &UndoScope, number: u64) -> Option<Clu
     Some(record)
 }
 
-/// Runs the plan of an undo over leased nodes whose journals hold the run's start. Fills in the outcome.
-pub fn take_back(
+/// Runs the plan of an undo over leased nodes whose journals hold the run's start, and fills in the outcome. Blocks until it is done; ^C does not
+/// end it.
+pub fn run_undo(
     sessions: &Sessions,
     owned: &BTreeMap<NodeName, Ownership>,
     plan: &Plan,
@@ -251,7 +242,7 @@ pub fn take_back(
     outcome: &mut Outcome,
 ) {
     let cluster = Cluster::default();
-    // ^C of the failed run does not end its rollback: a partial rollback is worse than either end state.
+    // ^C of the failed run does not end its rollback: a partial rollback is worse than keeping all or rolling back all.
     let cancel = CancelToken::default();
     let executor = Executor {
         sessions,
@@ -280,23 +271,19 @@ pub fn take_back(
     }
 }
 
-/// Takes back a run that failed: the entries of its own, and nothing of an earlier run.
-pub fn take_back_own(sessions: &Sessions, ctx: &RunContext, emitter: &EventEmitter, outcome: &mut Outcome) {
+/// Rolls back a run that failed: its own entries, and nothing of an earlier run.
+pub fn roll_back_failed(sessions: &Sessions, runs: &[RunId], emitter: &EventEmitter, outcome: &mut Outcome) {
     let owned = match fleet::ask_all::<Ownership>(sessions, |_| Request::Ownership) {
         Ok(owned) => owned,
         Err(errors) => return outcome.errors.extend(errors),
     };
-    let scope = UndoScope::Runs(BTreeSet::from([ctx.run.clone()]));
+    let scope = UndoScope::Runs(runs.iter().cloned().collect());
     let (changes, errors_before) = (outcome.changes, outcome.errors.len());
-    take_back(sessions, &owned, &plan_undo(&owned, &scope), emitter, outcome);
+    run_undo(sessions, &owned, &plan_undo(&owned, &scope), emitter, outcome);
     outcome.changes = changes;
     outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
     if outcome.rolled_back {
-        let finish = Request::FinishRun {
-            outcome: ROLLED_BACK.to_owned(),
-        };
-        if let Err(errors) = fleet::ask_all::<()>(sessions, |_| finish.clone()) {
-            outcome.errors.extend(errors);
-        }
+        let finished = fleet::finish_run(sessions, ROLLED_BACK);
+        outcome.errors.extend(finished.err().unwrap_or_default());
     }
 }

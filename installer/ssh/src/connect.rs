@@ -1,93 +1,83 @@
-//! Connecting: address, handshake with the right host key first, host key check, login; then the session goes to its pump thread.
+//! Connection set-up: TCP, jump hosts or a proxy command; handshake; host key check; login. Then the session's pump thread takes over.
 
 use crate::auth::log_in;
-use crate::known_hosts::{KnownHosts, Verdict, fingerprint, key_type, render_line};
-use crate::pump::Pump;
+use crate::key::{fingerprint, key_type};
+use crate::known_hosts::{KnownHosts, Verdict, render_line};
+use crate::options::SshOptions;
+use crate::proxy::ProxyProcess;
+use crate::pump::{DEAD_AFTER, Pump};
 use crate::resolve::resolve;
-use crate::sudo;
+use crate::start::{self, RunAs};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::Connect;
+use landfall_core::inventory::{Connect, Proxy};
 use landfall_core::transport::{RemoteChild, Transport};
-use ssh2::{MethodType, Session};
+use ssh2::{ErrorCode, MethodType, Session};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The kernel gives a connection up when sent bytes stay unanswered for so long: keepalives every 5 s make sure that some are sent.
-const DEAD_AFTER: Duration = Duration::from_secs(30);
-/// One at a time, so that two new hosts do not write the same file at once.
+/// First pause before a retry, when the server closed the connection before its banner; each further pause is twice as long, up to the maximum.
+/// sshd drops connections at random when more than 10 have not logged in yet (sshd_config(5), MaxStartups 10:30:100).
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// libssh2's codes for a server that closed the connection before it sent its version.
+const NO_BANNER: [ErrorCode; 3] = [ErrorCode::Session(-2), ErrorCode::Session(-13), ErrorCode::Session(-43)];
+/// Held while a new host key is written, so that two threads do not write the same file at once.
 static WRITING_KNOWN_HOSTS: Mutex<()> = Mutex::new(());
-
-/// How connections are made.
-#[derive(Debug, Clone)]
-pub struct SshOptions {
-    /// Files of known host keys, in OpenSSH's format; ones that are absent are passed over.
-    pub known_hosts: Vec<PathBuf>,
-    /// Where keys of new hosts are written when they are accepted; `None` refuses unknown hosts.
-    pub accept_new: Option<PathBuf>,
-    /// Whether keys of an SSH agent are tried.
-    pub use_agent: bool,
-    /// Keys tried when the inventory names none.
-    pub default_keys: Vec<PathBuf>,
-    /// Time for the TCP connection and for each answer of the handshake.
-    pub timeout: Duration,
-}
 
 /// A logged-in SSH connection.
 pub struct SshTransport {
     connect: Connect,
     pump: Pump,
+    shell_timeout: Duration,
+    /// The connection's route, which must be dropped after the connection.
+    _way: Route,
+}
+
+/// What a connection runs over and must keep alive.
+enum Route {
+    Tcp,
+    Command(ProxyProcess),
+    Jump {
+        /// The connection to the last jump host, which ends when it is dropped.
+        _host: Box<SshTransport>,
+    },
 }
 
 impl SshTransport {
-    /// Connects and logs in. Blocks for at most some time-outs; the host key is checked before any secret is sent.
+    /// Connects and logs in, through jump hosts if any. Each host key is checked before a secret is sent. Blocks for at most a few time-outs for each
+    /// machine on the way.
     pub fn connect(connect: &Connect, options: &SshOptions) -> Result<Self, Diagnosis> {
-        let stream = reach(connect, options)?;
-        let tcp = stream
-            .try_clone()
-            .map_err(|error| unreachable_host(connect).because(&error))?;
-        let known = read_known_hosts(options);
-        let mut session =
-            Session::new().map_err(|e| Diagnosis::new(Code::Internal, "no SSH session can be made").because(&e))?;
-        session.set_timeout(u32::try_from(options.timeout.as_millis()).unwrap_or(u32::MAX));
-        prefer(&session, connect, &known);
-        session.set_tcp_stream(stream);
-        session.handshake().map_err(|error| {
-            unreachable_host(connect)
-                .saw("the port answers, but the SSH handshake failed")
-                .because(&error)
-                .next("look whether an SSH server of the last ten years listens there (SHA-1 key exchange is refused)")
-        })?;
+        let known = KnownHosts::read(known_hosts_files(connect, options))?;
+        let (session, socket, way) = handshake(connect, options, &known)?;
         check_host_key(&session, connect, options, &known)?;
-        log_in(&session, connect, &options.default_keys, options.use_agent)?;
-        let pump = Pump::start(session, tcp).map_err(|error| unreachable_host(connect).because(&error))?;
+        log_in(&session, connect, options)?;
+        let pump = Pump::start(session, socket).map_err(|error| unreachable_host(connect).because(&error))?;
         Ok(Self {
             connect: connect.clone(),
             pump,
+            shell_timeout: options.shell_timeout,
+            _way: way,
         })
-    }
-}
-
-#[cfg(test)]
-impl SshTransport {
-    pub(crate) fn pump(&mut self) -> &mut Pump {
-        &mut self.pump
     }
 }
 
 impl Transport for SshTransport {
     fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        self.pump.spawn(&sudo::shell(command))
+        start::start(&mut self.pump, command, &RunAs::LoginUser, self.shell_timeout)
     }
 
     fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
         if !self.connect.become_root || self.connect.user == "root" {
             return self.spawn(command);
         }
-        sudo::spawn(&mut self.pump, command, self.connect.become_password.as_ref())
+        let who = RunAs::Root(self.connect.become_password.as_ref());
+        start::start(&mut self.pump, command, &who, self.shell_timeout)
     }
 }
 
@@ -98,7 +88,88 @@ fn unreachable_host(connect: &Connect) -> Diagnosis {
     )
 }
 
-fn reach(connect: &Connect, options: &SshOptions) -> Result<TcpStream, Diagnosis> {
+/// Connects and does the key exchange. A server that closes the connection before its banner has too many logins at once and is retried.
+fn handshake(
+    connect: &Connect,
+    options: &SshOptions,
+    known: &KnownHosts,
+) -> Result<(Session, OwnedFd, Route), Diagnosis> {
+    let began = Instant::now();
+    let mut pause = RETRY_PAUSE;
+    loop {
+        let (socket, way) = open_route(connect, options)?;
+        let copy = socket
+            .try_clone()
+            .map_err(|error| unreachable_host(connect).because(&error))?;
+        let mut session =
+            Session::new().map_err(|e| Diagnosis::new(Code::Internal, "no SSH session can be made").because(&e))?;
+        session.set_timeout(u32::try_from(options.timeout.as_millis()).unwrap_or(u32::MAX));
+        prefer(&session, connect, known);
+        session.set_tcp_stream(socket);
+        let Err(error) = session.handshake() else {
+            return Ok((session, copy, way));
+        };
+        if NO_BANNER.contains(&error.code()) && began.elapsed() + pause < options.timeout {
+            thread::sleep(with_jitter(pause));
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            continue;
+        }
+        let mut diagnosis = unreachable_host(connect).because(&error);
+        if let Route::Command(process) = &way {
+            return Err(diagnosis
+                .saw(format!("the proxy command printed: {}", process.stderr_text()))
+                .next("run the command by hand: it has to connect its standard input and output to the machine's SSH port"));
+        }
+        diagnosis = diagnosis.saw("the port answers, but the SSH handshake failed");
+        return Err(if NO_BANNER.contains(&error.code()) {
+            diagnosis.next("the server closed the connection before its banner: look for MaxStartups, PerSourcePenalties, fail2ban or hosts.deny on it")
+        } else {
+            diagnosis
+                .next("look whether an SSH server of the last ten years listens there (SHA-1 key exchange is refused)")
+        });
+    }
+}
+
+/// Returns the pause with jitter, between half and one and a half of it, so that many connections do not retry at the same moment.
+fn with_jitter(pause: Duration) -> Duration {
+    let mut random = [0u8; 1];
+    // Without random bytes the pause has no jitter.
+    let share = match rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => f64::from(random[0]) / 255.0,
+        Err(_) => 0.5,
+    };
+    pause.mul_f64(0.5 + share)
+}
+
+fn open_route(connect: &Connect, options: &SshOptions) -> Result<(OwnedFd, Route), Diagnosis> {
+    match &connect.ssh.proxy {
+        None | Some(Proxy::Direct) => Ok((open_tcp(connect, options)?.into(), Route::Tcp)),
+        Some(Proxy::Command(command)) => {
+            let (process, stream) = ProxyProcess::start(command, connect)?;
+            Ok((stream.into(), Route::Command(process)))
+        }
+        Some(Proxy::Jump(hops)) => {
+            let Some((last, before)) = hops.split_last() else {
+                return Ok((open_tcp(connect, options)?.into(), Route::Tcp));
+            };
+            let mut last = last.clone();
+            if !before.is_empty() {
+                last.ssh.proxy = Some(Proxy::Jump(before.to_vec()));
+            }
+            let on_the_way = |d: Diagnosis| {
+                d.saw(format!(
+                    "on the way to {}: at the jump host {}",
+                    connect.host, last.host
+                ))
+            };
+            let mut hop = SshTransport::connect(&last, options).map_err(on_the_way)?;
+            let stream = hop.pump.forward(&connect.host, connect.port).map_err(on_the_way)?;
+            Ok((stream.into(), Route::Jump { _host: Box::new(hop) }))
+        }
+    }
+}
+
+fn open_tcp(connect: &Connect, options: &SshOptions) -> Result<TcpStream, Diagnosis> {
     let mut last = unreachable_host(connect);
     for address in resolve(&connect.host)? {
         match TcpStream::connect_timeout(&SocketAddr::new(address, connect.port), options.timeout) {
@@ -119,27 +190,23 @@ fn reach(connect: &Connect, options: &SshOptions) -> Result<TcpStream, Diagnosis
     Err(last.next(format!("ssh -p {} {}@{}", connect.port, connect.user, connect.host)))
 }
 
-fn read_known_hosts(options: &SshOptions) -> KnownHosts {
-    let mut known = KnownHosts::default();
-    for file in options.known_hosts.iter().chain(&options.accept_new) {
-        if let Ok(text) = std::fs::read_to_string(file) {
-            known.extend(KnownHosts::parse(&text));
-        }
-    }
-    known
+fn known_hosts_files<'a>(connect: &'a Connect, options: &'a SshOptions) -> impl Iterator<Item = &'a PathBuf> {
+    let own = &connect.ssh.known_hosts;
+    let files = if own.is_empty() { &options.known_hosts } else { own };
+    files.iter().chain([new_keys_file(connect, options)])
 }
 
-/// Asks for the key types by which the host is known, and for AES-GCM where the processor has AES: libssh2's own order has its
-/// portable chacha20 first, which is several times slower there.
+/// Returns the file for new host keys: the first one that ssh_config names for the host, else the default.
+fn new_keys_file<'a>(connect: &'a Connect, options: &'a SshOptions) -> &'a PathBuf {
+    connect.ssh.known_hosts.first().unwrap_or(&options.new_keys)
+}
+
+/// Prefers the key types by which the host is known, and AES-GCM when the processor has AES instructions: libssh2's own order begins with
+/// its portable chacha20, which is several times slower there.
 fn prefer(session: &Session, connect: &Connect, known: &KnownHosts) {
     let supported = session.supported_algs(MethodType::HostKey).unwrap_or_default();
-    let wanted = known.key_types(&connect.host, connect.port);
-    let of_type = |algorithm: &&str| {
-        wanted.contains(algorithm) || (wanted.contains(&"ssh-rsa") && algorithm.starts_with("rsa-sha2-"))
-    };
-    let (first, rest): (Vec<&str>, Vec<&str>) = supported.iter().copied().partition(|a| of_type(a));
-    let order = [first, rest].concat().join(",");
-    // A preference that is not taken leaves the default order, which works too.
+    let order = known.prefer(&connect.host, connect.port, &supported).join(",");
+    // A preference that libssh2 refuses leaves its default order, which works too.
     let _ = session.method_pref(MethodType::HostKey, &order);
     if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" aes ")) {
         let ciphers =
@@ -158,23 +225,42 @@ fn check_host_key(
     let (host, port) = (connect.host.as_str(), connect.port);
     let key = session.host_key().map(|(key, _)| key);
     let key = key.ok_or_else(|| Diagnosis::new(Code::HostKeyUnknown, format!("{host} presented no host key")))?;
-    let type_name = key_type(key).unwrap_or("unknown");
-    let print = fingerprint(key);
-    match known.check(host, port, key) {
+    let shown = format!("{} {}", key_type(key).unwrap_or("unknown"), fingerprint(key));
+    let now_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mismatch =
+        |what: &str| Diagnosis::new(Code::HostKeyMismatch, format!("the host key of {host} {what}")).saw(shown.clone());
+    match known.check(host, port, key, now_s) {
         Verdict::Known => Ok(()),
-        Verdict::Revoked => Err(Diagnosis::new(Code::HostKeyMismatch, format!("the host key of {host} is marked as revoked"))
-            .saw(format!("{type_name} {print}"))),
-        Verdict::Mismatch => Err(Diagnosis::new(Code::HostKeyMismatch, format!("the host key of {host} is not the known one"))
-            .saw(format!("{type_name} {print}"))
-            .next("find out why before anything else: somebody may be in between")
-            .next(format!("if the machine was set up anew: ssh-keygen -R '[{host}]:{port}' and ssh-keygen -R {host}"))),
-        Verdict::Unknown => match &options.accept_new {
-            Some(file) => remember(file, &render_line(host, port, type_name, key)),
-            None => Err(Diagnosis::new(Code::HostKeyUnknown, format!("the host key of {host} is not known"))
-                .saw(format!("{type_name} {print}"))
-                .next("compare the fingerprint with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)")
-                .next("then run again with --accept-new-host-keys")),
-        },
+        Verdict::Revoked { place } => Err(mismatch("is marked as revoked").saw(place)),
+        Verdict::Certificate { why } => Err(mismatch("has a certificate that does not hold").saw(why)),
+        Verdict::Unreadable { place, .. } => Err(Diagnosis::new(
+            Code::FileUnreadable,
+            format!("a line for {host} in known_hosts cannot be read"),
+        )
+        .saw(place)
+        .next("correct the line or remove it")),
+        Verdict::Mismatch { places } => Err(places
+            .into_iter()
+            .fold(mismatch("is not the known one"), |d, place| {
+                d.saw(format!("another key is in {place}"))
+            })
+            .next("find out why before anything else: somebody may intercept the connection")
+            .next(format!(
+                "if the machine was set up anew: ssh-keygen -R '[{host}]:{port}' and ssh-keygen -R {host}"
+            ))),
+        Verdict::Unknown if options.accept_new || connect.ssh.accept_new => {
+            remember(new_keys_file(connect, options), &render_line(host, port, key))
+        }
+        Verdict::Unknown => Err(
+            Diagnosis::new(Code::HostKeyUnknown, format!("the host key of {host} is not known"))
+                .saw(shown)
+                .next(
+                    "compare the fingerprint with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)",
+                )
+                .next("then run again with --accept-new-host-keys"),
+        ),
     }
 }
 
@@ -186,7 +272,10 @@ fn remember(file: &std::path::Path, line: &str) -> Result<(), Diagnosis> {
         if let Some(parent) = file.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // One write of one line in append mode: a crash leaves whole lines.
+        // Without this, a last line without a line end would run into the new line.
+        let torn = std::fs::read(file).is_ok_and(|bytes| bytes.last().is_some_and(|b| *b != b'\n'));
+        let line = if torn { format!("\n{line}") } else { line.to_owned() };
+        // The line is appended by one write, so that a crash leaves whole lines.
         std::fs::OpenOptions::new()
             .create(true)
             .append(true)

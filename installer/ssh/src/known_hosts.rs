@@ -1,20 +1,34 @@
-//! The known_hosts format (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"): hashed names, patterns, ports, revoked keys.
+//! The known_hosts format (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"), with the rules of OpenSSH's `hostfile.c` and `sshconnect.c`: hashed
+//! names, patterns, ports, revoked keys, certificate authorities.
 //!
 //! libssh2's own check compares names with `strcmp` and gives a false mismatch when a host is known by another key type first.
 
+use crate::key::{self, CERTIFICATE, Certificate};
+use crate::pattern;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
+use landfall_core::explain::{Code, Diagnosis};
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
-/// One usable line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marker {
+    None,
+    Revoked,
+    Authority,
+    /// An unknown word with `@`, which may be a misspelt `@revoked`.
+    Unknown,
+}
+
+/// One line that is no comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    revoked: bool,
+    place: String,
+    marker: Marker,
     names: String,
-    key_type: String,
-    key: Vec<u8>,
+    /// The key; `None` when it cannot be read.
+    key: Option<Vec<u8>>,
 }
 
 /// All lines of all files.
@@ -23,24 +37,62 @@ pub struct KnownHosts {
     entries: Vec<Entry>,
 }
 
-/// What known_hosts says of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The status of a host key by known_hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The host is known by this key.
+    /// The host is known by this key, or an authority of it has signed its certificate.
     Known,
     /// The host is not known at all.
     Unknown,
-    /// The host is known by other keys only.
-    Mismatch,
-    /// The key is marked as revoked.
-    Revoked,
+    /// The host is known by other keys only; `places` are their files and lines.
+    Mismatch {
+        /// `FILE:LINE` of each of them.
+        places: Vec<String>,
+    },
+    /// The key, or the authority that signed its certificate, is marked as revoked.
+    Revoked {
+        /// `FILE:LINE`.
+        place: String,
+    },
+    /// A trusted authority signed the certificate, but it does not hold for this host now.
+    Certificate {
+        /// Why.
+        why: String,
+    },
+    /// A line for this host cannot be read, and no other line decides.
+    Unreadable {
+        /// `FILE:LINE`.
+        place: String,
+        /// Whether the line may revoke the key, so that other lines do not count.
+        revokes: bool,
+    },
 }
 
 impl KnownHosts {
-    /// Reads lines; ones that are not understood, and certificate authorities, are passed over.
-    pub fn parse(text: &str) -> Self {
+    /// Reads files. Missing files are ignored, as OpenSSH does. A file that exists and cannot be read is an error, because it may revoke keys.
+    pub fn read<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<Self, Diagnosis> {
+        let mut known = Self::default();
+        for file in files {
+            match std::fs::read(file) {
+                Ok(bytes) => known.extend(Self::parse(file, &String::from_utf8_lossy(&bytes))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let what = format!("the known host keys in {} cannot be read", file.display());
+                    return Err(Diagnosis::new(Code::FileUnreadable, what).because(&error));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Parses the lines of one file. A line that is not valid affects only the hosts that it names.
+    pub fn parse(file: &Path, text: &str) -> Self {
+        let lines = text.split('\n').enumerate();
+        let entry = |(at, line): (usize, &str)| {
+            parse_line(line.trim_end_matches('\r'), format!("{}:{}", file.display(), at + 1))
+        };
         Self {
-            entries: text.lines().filter_map(parse_line).collect(),
+            entries: lines.filter_map(entry).collect(),
         }
     }
 
@@ -49,70 +101,158 @@ impl KnownHosts {
         self.entries.extend(other.entries);
     }
 
-    /// Judges the key that a host presents.
-    pub fn check(&self, host: &str, port: u16, key: &[u8]) -> Verdict {
-        let name = lookup_name(host, port);
-        let of_host: Vec<_> = self.entries.iter().filter(|e| names_match(&e.names, &name)).collect();
-        if of_host.iter().any(|e| e.revoked && e.key == key) {
-            return Verdict::Revoked;
+    /// Checks the key or certificate that a host presents at the time `now_s` (seconds since 1970).
+    pub fn check(&self, host: &str, port: u16, key: &[u8], now_s: u64) -> Verdict {
+        let host = host.to_ascii_lowercase();
+        let name = lookup_name(&host, port);
+        let verdict = self.check_name(&name, &host, key, now_s);
+        if !matches!(verdict, Verdict::Unknown | Verdict::Unreadable { revokes: false, .. }) || name == host {
+            return verdict;
         }
-        let mut keys = of_host.iter().filter(|e| !e.revoked).peekable();
-        match (keys.peek().is_some(), keys.any(|e| e.key == key)) {
-            (_, true) => Verdict::Known,
-            (true, false) => Verdict::Mismatch,
-            (false, false) => Verdict::Unknown,
+        // As in OpenSSH, a key that is known without a port is valid for every port of the machine.
+        match self.check_name(&host, &host, key, now_s) {
+            known @ (Verdict::Known | Verdict::Revoked { .. }) => known,
+            _ => verdict,
         }
     }
 
-    /// Returns the key types by which a host is known, to ask for those first.
-    pub fn key_types(&self, host: &str, port: u16) -> Vec<&str> {
-        let name = lookup_name(host, port);
-        let known = self
+    fn check_name(&self, name: &str, host: &str, key: &[u8], now_s: u64) -> Verdict {
+        let of_host: Vec<&Entry> = self.entries.iter().filter(|e| names_match(&e.names, name)).collect();
+        let certificate = Certificate::parse(key);
+        let plain = certificate.as_ref().map_or(key, |c| c.plain.as_slice());
+        let authority = certificate.as_ref().map(|c| c.authority);
+        for entry in &of_host {
+            let place = entry.place.clone();
+            match (entry.marker, entry.key.as_deref()) {
+                (Marker::Revoked | Marker::Unknown, None) => return Verdict::Unreadable { place, revokes: true },
+                (Marker::Revoked, Some(key)) if key == plain || Some(key) == authority => {
+                    return Verdict::Revoked { place };
+                }
+                _ => {}
+            }
+        }
+        let trusted = |e: &&Entry| e.marker == Marker::Authority && e.key.is_some() && e.key.as_deref() == authority;
+        if let Some(certificate) = certificate.as_ref().filter(|_| of_host.iter().any(trusted)) {
+            return match certificate.check_host(host, now_s) {
+                Ok(()) => Verdict::Known,
+                Err(why) => Verdict::Certificate { why },
+            };
+        }
+        let mut places = Vec::new();
+        for entry in of_host.iter().filter(|e| e.marker == Marker::None) {
+            match &entry.key {
+                Some(known) if known == plain => return Verdict::Known,
+                Some(_) => places.push(entry.place.clone()),
+                None => {}
+            }
+        }
+        if !places.is_empty() {
+            return Verdict::Mismatch { places };
+        }
+        match of_host.iter().find(|e| e.key.is_none()) {
+            Some(entry) => Verdict::Unreadable {
+                place: entry.place.clone(),
+                revokes: false,
+            },
+            None => Verdict::Unknown,
+        }
+    }
+
+    /// Sorts the host key algorithms: those by which this host is known come first, then OpenSSH's order. Certificates are included only when an
+    /// authority is known for the host.
+    pub fn prefer<'a>(&self, host: &str, port: u16, supported: &[&'a str]) -> Vec<&'a str> {
+        let host = host.to_ascii_lowercase();
+        let name = lookup_name(&host, port);
+        let of_host = || {
+            self.entries
+                .iter()
+                .filter(|e| names_match(&e.names, &name) || names_match(&e.names, &host))
+        };
+        let authority = of_host().any(|e| e.marker == Marker::Authority);
+        let of_type = |algorithm: &str| {
+            let keys = of_host()
+                .filter(|e| e.marker == Marker::None)
+                .filter_map(|e| e.key.as_deref());
+            keys.filter_map(key::key_type)
+                .any(|known| known == algorithm || (known == "ssh-rsa" && algorithm.starts_with("rsa-sha2-")))
+        };
+        let mut order: Vec<&str> = supported.to_vec();
+        order.retain(|algorithm| authority || !algorithm.ends_with(CERTIFICATE));
+        // Certificates, then known types, then ed25519, which OpenSSH has first (ssh_config(5), HostKeyAlgorithms).
+        order.sort_by_key(|algorithm| {
+            (
+                !algorithm.ends_with(CERTIFICATE),
+                !of_type(algorithm),
+                *algorithm != "ssh-ed25519",
+            )
+        });
+        order
+    }
+
+    /// Returns the lines that name a host, with their marker, like `ssh-keygen -F`.
+    #[cfg(test)]
+    pub(crate) fn lines_of(&self, name: &str) -> Vec<(String, &'static str)> {
+        let mark = |marker| match marker {
+            Marker::None => "",
+            Marker::Revoked => " REVOKED",
+            Marker::Authority => " CA",
+            Marker::Unknown => "?",
+        };
+        let of_host = self
             .entries
             .iter()
-            .filter(|e| !e.revoked && names_match(&e.names, &name));
-        known.map(|e| e.key_type.as_str()).collect()
+            .filter(|e| e.marker != Marker::Unknown && names_match(&e.names, name));
+        of_host.map(|e| (e.place.clone(), mark(e.marker))).collect()
     }
 }
 
-/// Renders a line for a new host.
-pub fn render_line(host: &str, port: u16, key_type: &str, key: &[u8]) -> String {
-    format!("{} {key_type} {}\n", lookup_name(host, port), STANDARD.encode(key))
-}
-
-/// Returns a key's fingerprint as OpenSSH shows it.
-pub fn fingerprint(key: &[u8]) -> String {
-    format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(key)))
-}
-
-/// Reads the type out of a key blob, whose first field it is (RFC 4253, 6.6).
-pub fn key_type(key: &[u8]) -> Option<&str> {
-    let length = u32::from_be_bytes(key.get(..4)?.try_into().ok()?) as usize;
-    std::str::from_utf8(key.get(4..4usize.checked_add(length)?)?).ok()
+/// Renders a line for a new host; a certificate is written as the key that it certifies.
+pub fn render_line(host: &str, port: u16, presented: &[u8]) -> String {
+    let plain = Certificate::parse(presented).map_or_else(|| presented.to_vec(), |c| c.plain);
+    let name = lookup_name(&host.to_ascii_lowercase(), port);
+    format!(
+        "{name} {} {}\n",
+        key::key_type(&plain).unwrap_or("unknown"),
+        STANDARD.encode(&plain)
+    )
 }
 
 fn lookup_name(host: &str, port: u16) -> String {
-    let host = host.to_ascii_lowercase();
-    if port == 22 { host } else { format!("[{host}]:{port}") }
+    if port == 22 {
+        host.to_owned()
+    } else {
+        format!("[{host}]:{port}")
+    }
 }
 
-fn parse_line(line: &str) -> Option<Entry> {
-    let mut words = line.split_whitespace();
-    let mut first = words.next().filter(|w| !w.starts_with('#'))?;
-    let revoked = first == "@revoked";
-    if first.starts_with('@') {
-        if !revoked {
-            return None;
-        }
-        first = words.next()?;
+const BLANK: [char; 2] = [' ', '\t'];
+
+fn parse_line(line: &str, place: String) -> Option<Entry> {
+    let mut rest = line.trim_start_matches(BLANK);
+    if rest.is_empty() || rest.starts_with('#') {
+        return None;
     }
-    let key_type = words.next()?;
-    let key = STANDARD.decode(words.next()?).ok()?;
+    let mut marker = Marker::None;
+    while rest.starts_with('@') {
+        let (word, behind) = rest.split_once(BLANK).unwrap_or((rest, ""));
+        marker = match word {
+            "@revoked" if marker == Marker::None => Marker::Revoked,
+            "@cert-authority" if marker == Marker::None => Marker::Authority,
+            _ => Marker::Unknown,
+        };
+        rest = behind.trim_start_matches(BLANK);
+    }
+    let (names, behind) = rest.split_once(BLANK).unwrap_or((rest, ""));
+    let mut words = behind.split(BLANK).filter(|w| !w.is_empty());
+    let key = words
+        .next()
+        .zip(words.next())
+        .and_then(|(name, encoded)| key::parse(name, encoded));
     Some(Entry {
-        revoked,
-        names: first.to_owned(),
-        key_type: key_type.to_owned(),
-        key,
+        place,
+        marker,
+        names: names.to_owned(),
+        key: key.filter(|_| marker != Marker::Unknown),
     })
 }
 
@@ -120,15 +260,8 @@ fn names_match(names: &str, wanted: &str) -> bool {
     if let Some(hashed) = names.strip_prefix("|1|") {
         return hash_matches(hashed, wanted).unwrap_or(false);
     }
-    let mut matched = false;
-    for pattern in names.split(',') {
-        match pattern.strip_prefix('!') {
-            Some(negated) if glob(&negated.to_ascii_lowercase(), wanted) => return false,
-            Some(_) => {}
-            None => matched |= glob(&pattern.to_ascii_lowercase(), wanted),
-        }
-    }
-    matched
+    let names = names.to_ascii_lowercase();
+    pattern::any(names.split(','), wanted)
 }
 
 fn hash_matches(hashed: &str, wanted: &str) -> Option<bool> {
@@ -138,97 +271,5 @@ fn hash_matches(hashed: &str, wanted: &str) -> Option<bool> {
     Some(mac.verify_slice(&STANDARD.decode(sum).ok()?).is_ok())
 }
 
-/// Matches `*` and `?` without backtracking blow-up.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    p = at + 1;
-                    t = from + 1;
-                    star = Some((at, t));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(names: &str, key: &[u8]) -> String {
-        format!("{names} ssh-ed25519 {}\n", STANDARD.encode(key))
-    }
-
-    #[test]
-    fn a_known_key_of_another_type_is_no_mismatch() {
-        let known = KnownHosts::parse(&(line("a.example", b"one") + &line("a.example", b"two")));
-        assert_eq!(known.check("A.example", 22, b"two"), Verdict::Known);
-        assert_eq!(known.check("a.example", 22, b"three"), Verdict::Mismatch);
-        assert_eq!(known.check("b.example", 22, b"one"), Verdict::Unknown);
-        assert_eq!(known.check("a.example", 2222, b"one"), Verdict::Unknown);
-    }
-
-    #[test]
-    fn patterns_negations_and_ports_count() {
-        let known = KnownHosts::parse(&line("*.ship,!bad.ship,[10.0.0.?]:2222", b"k"));
-        assert_eq!(known.check("deck.ship", 22, b"k"), Verdict::Known);
-        assert_eq!(known.check("bad.ship", 22, b"k"), Verdict::Unknown);
-        assert_eq!(known.check("10.0.0.7", 2222, b"k"), Verdict::Known);
-        assert_eq!(known.check("10.0.0.77", 2222, b"k"), Verdict::Unknown);
-    }
-
-    #[test]
-    fn revoked_keys_are_refused_and_bad_lines_passed_over() {
-        let text = format!(
-            "# note\nnonsense\n@cert-authority * x y\n@revoked {}{}",
-            line("*", b"r"),
-            line("h", b"r")
-        );
-        let known = KnownHosts::parse(&text);
-        assert_eq!(known.check("h", 22, b"r"), Verdict::Revoked);
-        assert_eq!(known.check("h", 22, b"s"), Verdict::Mismatch);
-    }
-
-    #[test]
-    fn hashed_names_of_ssh_keygen_match() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("known_hosts");
-        std::fs::write(&file, line("[10.9.8.7]:2222", b"key")).unwrap();
-        let status = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-H", "-f"])
-            .arg(&file)
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let text = std::fs::read_to_string(&file).unwrap();
-        assert!(text.starts_with("|1|"), "{text}");
-        assert_eq!(KnownHosts::parse(&text).check("10.9.8.7", 2222, b"key"), Verdict::Known);
-        assert_eq!(
-            KnownHosts::parse(&text).check("10.9.8.8", 2222, b"key"),
-            Verdict::Unknown
-        );
-    }
-
-    #[test]
-    fn a_rendered_line_is_read_back() {
-        let known = KnownHosts::parse(&render_line("h", 2222, "ssh-ed25519", b"k"));
-        assert_eq!(known.check("h", 2222, b"k"), Verdict::Known);
-        assert_eq!(known.key_types("h", 2222), ["ssh-ed25519"]);
-        assert_eq!(key_type(b"\0\0\0\x03abcrest"), Some("abc"));
-        assert_eq!(key_type(b"\xff\xff\xff\xff"), None);
-    }
-}
+mod tests;

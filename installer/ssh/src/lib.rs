@@ -1,16 +1,27 @@
 //! SSH behind [`landfall_core::transport::Transport`]: the only crate that sees ssh2 and OpenSSL.
 //!
-//! A session and all its channels live and die on one thread of their own ([`pump`]); the outside sees ordinary blocking streams.
+//! One thread owns a session and all its channels ([`pump`]); callers use ordinary blocking streams.
 
 mod auth;
+mod config;
 mod connect;
+mod identity;
+mod key;
 mod known_hosts;
+mod options;
+mod pattern;
+mod proxy;
 mod pump;
 mod resolve;
-mod sudo;
+mod start;
+mod wire;
 
-pub use connect::{SshOptions, SshTransport};
-pub use known_hosts::fingerprint;
+pub use config::SshConfig;
+pub use config::apply::Local;
+pub use connect::SshTransport;
+pub use key::fingerprint;
+pub use options::{Passphrases, SshOptions};
+pub use resolve::resolve;
 
 #[cfg(test)]
 mod tests;

@@ -1,38 +1,43 @@
 //! One thread per connection moves bytes between the session's channels and ordinary sockets.
 //!
-//! INVARIANT: the session and its channels are touched by this thread alone (libssh2 frees channels without the session's lock).
-//! The outside holds the other ends of Unix socket pairs, whose buffers give back-pressure both ways.
+//! INVARIANT: no other thread uses the session and its channels (libssh2 frees channels without the session's lock).
+//! Callers hold the other ends of Unix socket pairs, whose buffers give back-pressure in both directions.
 
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::transport::{RemoteChild, RemoteExit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes moved at once: libssh2 cuts writes into packets of 32 KiB itself.
-const PIECE: usize = 256 * 1024;
-/// Pause between keepalives; the socket's user time-out turns unanswered ones into a dead connection.
+/// Size of a buffer in bytes; libssh2 itself splits writes into packets of 32 KiB.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Interval of keepalives, which request an answer.
 const KEEPALIVE: Duration = Duration::from_secs(KEEPALIVE_S as u64);
 const KEEPALIVE_S: u32 = 5;
-/// Longest sleep without an event; bounds how late a keepalive is.
+/// A server that sends nothing for so long, not even answers to keepalives, counts as dead. Behind a jump host TCP cannot detect that.
+pub const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// Longest sleep without an event; a keepalive is late by this at most.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// libssh2's code for "would block".
 const EAGAIN: ErrorCode = ErrorCode::Session(-37);
 
-/// A handle on the thread. Dropping it ends the connection.
+/// A handle to the thread. Dropping it ends the connection.
 pub struct Pump {
-    orders: Sender<Order>,
+    requests: Sender<Request>,
     wake: UnixStream,
 }
 
-struct Order {
-    command: String,
-    answer: Sender<Result<RemoteChild, Diagnosis>>,
+enum Request {
+    /// Run a command line.
+    Exec(String, Sender<Result<RemoteChild, Diagnosis>>),
+    /// Open a TCP connection from the server to a host and port.
+    Forward(String, u16, Sender<Result<UnixStream, Diagnosis>>),
 }
 
 struct Exit(Receiver<Option<i32>>);
@@ -44,39 +49,46 @@ impl RemoteExit for Exit {
 }
 
 impl Pump {
-    /// Takes a logged-in session over.
-    pub fn start(session: Session, tcp: TcpStream) -> io::Result<Self> {
+    /// Starts the thread with a logged-in session.
+    ///
+    /// `socket` is the session's own socket; the thread shuts it down when it ends.
+    pub fn start(session: Session, socket: OwnedFd) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
-        let (orders, inbox) = channel();
+        let (requests, inbox) = channel();
         thread::Builder::new().name("ssh".to_owned()).spawn(move || {
             session.set_blocking(false);
             session.set_keepalive(true, KEEPALIVE_S);
             let mut thread = Thread {
                 session,
-                tcp,
+                socket,
                 woken,
                 inbox,
                 children: Vec::new(),
                 last_keepalive: Instant::now(),
+                last_heard: Instant::now(),
             };
-            // However it ends, the children are dropped with it: their readers see the end, their waiters no status.
+            // The children are dropped with the thread, so their readers see end of file and their waiters get no status.
             let _ = thread.run();
-            let _ = thread.tcp.shutdown(Shutdown::Both);
+            let _ = rustix::net::shutdown(&thread.socket, rustix::net::Shutdown::Both);
         })?;
-        Ok(Self { orders, wake })
+        Ok(Self { requests, wake })
     }
 
     /// Starts a command line. Blocks until the server accepted it.
     pub fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+        self.request(|answer| Request::Exec(command.to_owned(), answer))
+    }
+
+    /// Opens a connection from the server to `host`. Blocks until it is open.
+    pub fn forward(&mut self, host: &str, port: u16) -> Result<UnixStream, Diagnosis> {
+        self.request(|answer| Request::Forward(host.to_owned(), port, answer))
+    }
+
+    fn request<T>(&mut self, request: impl FnOnce(Sender<Result<T, Diagnosis>>) -> Request) -> Result<T, Diagnosis> {
         let lost = || Diagnosis::new(Code::ConnectionLost, "the SSH connection is lost");
         let (answer, answered) = channel();
-        self.orders
-            .send(Order {
-                command: command.to_owned(),
-                answer,
-            })
-            .map_err(|_| lost())?;
+        self.requests.send(request(answer)).map_err(|_| lost())?;
         self.wake.write_all(&[1]).map_err(|e| lost().because(&e))?;
         answered.recv().map_err(|_| lost())?
     }
@@ -84,20 +96,24 @@ impl Pump {
 
 struct Thread {
     session: Session,
-    tcp: TcpStream,
+    socket: OwnedFd,
     woken: UnixStream,
-    inbox: Receiver<Order>,
+    inbox: Receiver<Request>,
     children: Vec<Child>,
     last_keepalive: Instant,
+    last_heard: Instant,
 }
 
 impl Thread {
     fn run(&mut self) -> Result<(), io::Error> {
         loop {
             match self.inbox.try_recv() {
-                Ok(order) => {
-                    let result = self.start(&order.command);
-                    let _ = order.answer.send(result);
+                Ok(Request::Exec(command, answer)) => {
+                    let _ = answer.send(self.start(&command));
+                    continue;
+                }
+                Ok(Request::Forward(host, port, answer)) => {
+                    let _ = answer.send(self.start_forward(&host, port));
                     continue;
                 }
                 Err(TryRecvError::Disconnected) if self.children.is_empty() => return Ok(()),
@@ -115,31 +131,58 @@ impl Thread {
                 moved |= child.step()?;
             }
             self.children.retain(|child| !child.finished);
-            if !moved {
+            if moved {
+                self.last_heard = Instant::now();
+            } else {
                 self.sleep()?;
             }
         }
     }
 
-    /// Opens a channel and starts the command. The session blocks meanwhile, up to its own time-out; other children wait for that one
-    /// round trip.
+    /// Opens a channel and starts the command.
     fn start(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        self.session.set_blocking(true);
-        // With keepalives a blocking wait of libssh2 ends as timed out when the next one is due (libssh2 1.11, _libssh2_wait_socket).
-        self.session.set_keepalive(true, 0);
-        let opened = self.session.channel_session().and_then(|mut channel| {
+        let opened = self.blocking(|session| {
+            let mut channel = session.channel_session()?;
             channel.exec(command)?;
             Ok(channel)
         });
-        self.session.set_keepalive(true, KEEPALIVE_S);
-        self.session.set_blocking(false);
         let refused = |error: &dyn std::error::Error| {
             Diagnosis::new(Code::ConnectionLost, "the server did not start a command").saw(error.to_string())
         };
-        let channel = opened.map_err(|error| refused(&error))?;
+        let channel = opened.map_err(|error| {
+            refused(&error)
+                .next("look into the server's own log; sshd counts sessions (MaxSessions) and may force a command")
+        })?;
         let (child, remote) = Child::new(channel).map_err(|error| refused(&error))?;
         self.children.push(child);
         Ok(remote)
+    }
+
+    /// Opens a channel that leads to another machine.
+    fn start_forward(&mut self, host: &str, port: u16) -> Result<UnixStream, Diagnosis> {
+        let refused = |error: &dyn std::error::Error| {
+            Diagnosis::new(Code::Unreachable, format!("the jump host opened no connection to {host} port {port}"))
+                .saw(error.to_string())
+                .next("look whether the jump host can reach that address, and whether its sshd forwards (AllowTcpForwarding, PermitOpen)")
+        };
+        let channel = self
+            .blocking(|session| session.channel_direct_tcpip(host, port, None))
+            .map_err(|error| refused(&error))?;
+        let (child, stream) = Child::forward(channel).map_err(|error| refused(&error))?;
+        self.children.push(child);
+        Ok(stream)
+    }
+
+    /// Runs `work` with a blocking session. It blocks for the session's time-out at most, and all other channels wait meanwhile.
+    fn blocking<T>(&mut self, work: impl FnOnce(&Session) -> Result<T, ssh2::Error>) -> Result<T, ssh2::Error> {
+        self.session.set_blocking(true);
+        // With keepalives a blocking wait of libssh2 ends as timed out when the next one is due (libssh2 1.11, _libssh2_wait_socket).
+        self.session.set_keepalive(true, 0);
+        let result = work(&self.session);
+        self.session.set_keepalive(true, KEEPALIVE_S);
+        self.session.set_blocking(false);
+        self.last_heard = Instant::now();
+        result
     }
 
     fn sleep(&mut self) -> io::Result<()> {
@@ -150,7 +193,10 @@ impl Thread {
         ) {
             wanted |= PollFlags::OUT;
         }
-        let mut fds = vec![PollFd::new(&self.tcp, wanted), PollFd::new(&self.woken, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.socket, wanted),
+            PollFd::new(&self.woken, PollFlags::IN),
+        ];
         for child in &self.children {
             if child.stdin.wants_more() {
                 fds.push(PollFd::new(&child.stdin.socket, PollFlags::IN));
@@ -162,8 +208,13 @@ impl Thread {
             }
         }
         poll(&mut fds, Some(&TICK))?;
+        if fds[0].revents().contains(PollFlags::IN) {
+            self.last_heard = Instant::now();
+        } else if self.last_heard.elapsed() > DEAD_AFTER {
+            return Err(io::Error::from(ErrorKind::TimedOut));
+        }
         let mut bytes = [0u8; 64];
-        // The bytes only wake this thread; their number has no meaning. End of file: the handle was dropped.
+        // The bytes only wake this thread; their number has no meaning. End of file means that the handle was dropped.
         if matches!((&self.woken).read(&mut bytes), Ok(0)) {
             return Err(io::Error::from(ErrorKind::NotConnected));
         }
@@ -171,7 +222,7 @@ impl Thread {
     }
 }
 
-/// Bytes on their way into the command.
+/// The command's standard input: bytes that were read from the caller and not yet sent.
 struct Input {
     socket: UnixStream,
     pending: Vec<u8>,
@@ -186,7 +237,7 @@ impl Input {
     }
 }
 
-/// Bytes on their way out of the command.
+/// An output of the command: bytes that were received and not yet given to the caller.
 struct Output {
     socket: UnixStream,
     pending: Vec<u8>,
@@ -204,7 +255,7 @@ impl Output {
         }
     }
 
-    /// Moves bytes from the channel towards the reader; says whether any moved.
+    /// Copies bytes from the channel to the caller without blocking; returns whether any were copied.
     fn step(&mut self, from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
         if self.pending.is_empty() {
@@ -230,7 +281,7 @@ impl Output {
                     self.sent += written;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The reader is gone: the output is dropped, so that the command does not stall.
+                // The reader has closed its end: further output is discarded, so that the command does not stall.
                 Err(_) => self.gone = true,
             }
             if self.sent == self.pending.len() {
@@ -240,6 +291,17 @@ impl Output {
         }
         Ok(moved)
     }
+}
+
+/// Returns two connected sockets: the pump's, which never blocks, and the caller's.
+pub(crate) fn pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    for end in [&ours, &theirs] {
+        // The kernel may give less (net.core.wmem_max), which only costs speed.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, BUFFER_BYTES);
+    }
+    Ok((ours, theirs))
 }
 
 struct Child {
@@ -255,20 +317,34 @@ struct Child {
 
 impl Child {
     fn new(channel: Channel) -> io::Result<(Self, RemoteChild)> {
-        let pair = || -> io::Result<(UnixStream, UnixStream)> {
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            for end in [&ours, &theirs] {
-                // The kernel may give less (net.core.wmem_max); what counts is that one piece does not take many turns.
-                let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, PIECE);
-            }
-            Ok((ours, theirs))
-        };
         let (stdin, their_stdin) = pair()?;
         let (stdout, their_stdout) = pair()?;
         let (stderr, their_stderr) = pair()?;
         let (exit, exited) = std::sync::mpsc::channel();
-        let child = Self {
+        let child = Self::over(channel, stdin, Output::new(stdout), Output::new(stderr), exit);
+        let remote = RemoteChild {
+            stdin: Box::new(their_stdin),
+            stdout: Box::new(their_stdout),
+            stderr: Box::new(their_stderr),
+            exit: Box::new(Exit(exited)),
+        };
+        Ok((child, remote))
+    }
+
+    /// A channel whose two directions are one socket; it has no standard error and no exit status.
+    fn forward(channel: Channel) -> io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = pair()?;
+        let mut stderr = Output::new(ours.try_clone()?);
+        stderr.gone = true;
+        let (exit, _nobody_waits) = std::sync::mpsc::channel();
+        Ok((
+            Self::over(channel, ours.try_clone()?, Output::new(ours), stderr, exit),
+            theirs,
+        ))
+    }
+
+    fn over(channel: Channel, stdin: UnixStream, stdout: Output, stderr: Output, exit: Sender<Option<i32>>) -> Self {
+        Self {
             channel,
             stdin: Input {
                 socket: stdin,
@@ -277,20 +353,13 @@ impl Child {
                 ended: false,
                 eof_sent: false,
             },
-            stdout: Output::new(stdout),
-            stderr: Output::new(stderr),
+            stdout,
+            stderr,
             exit,
-            buffer: vec![0; PIECE],
+            buffer: vec![0; BUFFER_BYTES],
             closing: false,
             finished: false,
-        };
-        let remote = RemoteChild {
-            stdin: Box::new(their_stdin),
-            stdout: Box::new(their_stdout),
-            stderr: Box::new(their_stderr),
-            exit: Box::new(Exit(exited)),
-        };
-        Ok((child, remote))
+        }
     }
 
     fn step(&mut self) -> io::Result<bool> {
@@ -350,7 +419,7 @@ impl Child {
     fn close(&mut self) -> io::Result<()> {
         if !self.closing {
             self.closing = true;
-            // The reader sees the end at once; the status follows.
+            // The reader sees end of file at once; the exit status follows.
             let _ = self.stdout.socket.shutdown(Shutdown::Both);
             let _ = self.stderr.socket.shutdown(Shutdown::Both);
         }

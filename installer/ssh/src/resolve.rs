@@ -1,10 +1,11 @@
-//! Host names to addresses: the one place. A static program has no working name look-up in glibc, so `getent` does it.
+//! Resolves host names by `getent`, because glibc's name look-up does not work in a static program. No other module resolves names.
 
 use landfall_core::explain::{Code, Diagnosis};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-/// Returns the addresses of a host. Literal addresses are taken as they are; blocks as long as the system's resolver does.
+/// Returns the addresses of a host; a literal address is returned as it is. A name without addresses is an error. Blocks as long as the system's
+/// resolver does.
 pub fn resolve(host: &str) -> Result<Vec<IpAddr>, Diagnosis> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);

@@ -6,6 +6,7 @@ pub mod kubeconfig;
 pub mod run;
 pub mod system;
 pub mod unit;
+pub mod unit_health;
 
 use crate::agent::{Agent, Emit};
 use landfall_core::journal::Entry;

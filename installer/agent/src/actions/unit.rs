@@ -24,6 +24,10 @@ pub struct UnitState {
     pub file: String,
     /// Whether its file changed since systemd read it.
     pub needs_reload: bool,
+    /// How often systemd has started it again by itself.
+    pub restarts: u32,
+    /// When it became active, since the boot.
+    pub active_since: Duration,
 }
 
 impl UnitState {
@@ -31,7 +35,8 @@ impl UnitState {
     pub fn is_active(&self) -> bool {
         matches!(self.active.as_str(), "active" | "activating" | "reloading")
     }
-    fn is_enabled(&self) -> bool {
+    /// Says whether it starts at a boot.
+    pub fn is_enabled(&self) -> bool {
         self.file == "enabled"
     }
 }
@@ -44,7 +49,7 @@ pub fn states(children: &Children, host: &Host, names: &[&str]) -> Result<BTreeM
     let mut argv = vec![
         "systemctl",
         "show",
-        "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload",
+        "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,NRestarts,ActiveEnterTimestampMonotonic",
         "--",
     ];
     argv.extend(names);
@@ -58,6 +63,10 @@ pub fn states(children: &Children, host: &Host, names: &[&str]) -> Result<BTreeM
                 "ActiveState" => state.active = value.to_owned(),
                 "UnitFileState" => state.file = value.to_owned(),
                 "NeedDaemonReload" => state.needs_reload = value == "yes",
+                "NRestarts" => state.restarts = value.parse().unwrap_or(0),
+                "ActiveEnterTimestampMonotonic" => {
+                    state.active_since = Duration::from_micros(value.parse().unwrap_or(0));
+                }
                 _ => {}
             }
         }
@@ -211,8 +220,8 @@ pub fn restore_stopped(agent: &Agent, name: &str, was_enabled: bool) -> Result<(
     disable(agent, name, was_enabled, &state(agent, name)?)
 }
 
-/// Puts a unit back that was active, after the files that it reads: systemd reads its file again, and it starts anew, so that it runs with
-/// what was restored. A unit whose file is gone is left alone.
+/// Puts a unit back that was active, after the files that it reads: systemd reads its file again, and it is enabled as it was and starts
+/// anew, so that it runs with what was restored. A unit whose file is gone is left alone.
 pub fn restore_running(agent: &Agent, name: &str, was_enabled: bool) -> Result<()> {
     agent
         .children
@@ -220,6 +229,10 @@ pub fn restore_running(agent: &Agent, name: &str, was_enabled: bool) -> Result<(
     let now = state(agent, name)?;
     disable(agent, name, was_enabled, &now)?;
     if now.load == "loaded" {
+        if was_enabled && now.file == "disabled" {
+            let argv = ["systemctl", "--quiet", "enable", "--", name];
+            agent.children.run(&agent.host, Job::quick(&argv, 30))?;
+        }
         agent
             .children
             .run(&agent.host, Job::quick(&["systemctl", "restart", "--", name], 60))

@@ -3,24 +3,14 @@
 use super::{Left, forwarding};
 use crate::actions::system::{differing_sysctls, read_sysctl, write_sysctl};
 use crate::agent::Agent;
-use crate::files;
 use crate::host::Host;
+use crate::text_files;
 use landfall_core::action::{Claims, Undo};
+use landfall_core::facts::{FilePattern, FileText};
 use landfall_core::layout;
 use landfall_core::plan::written_settings;
+use landfall_core::sysctl_conf::{self, Assignments, LAST_FILE};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// Where files with settings lie. Of two with the same name the one further up counts (sysctl.d(5), sysctl(8)).
-const DIRECTORIES: [&str; 5] = [
-    "/etc/sysctl.d",
-    "/run/sysctl.d",
-    "/usr/local/lib/sysctl.d",
-    "/usr/lib/sysctl.d",
-    "/lib/sysctl.d",
-];
-/// Read last of all (sysctl(8)).
-const LAST_FILE: &str = "/etc/sysctl.conf";
 
 const IP_FORWARD: &str = "net.ipv4.ip_forward";
 const IPV6_FORWARDING: &str = "net.ipv6.conf.all.forwarding";
@@ -129,7 +119,8 @@ fn restore_with(
     if prior.is_empty() {
         return Left::default();
     }
-    let files = configured(host);
+    let files = files_of(host);
+    let configured = Configured::by(&files);
     let set = if set.is_empty() {
         set_values(prior, &[])
     } else {
@@ -142,10 +133,10 @@ fn restore_with(
         let Some(present) = read_sysctl(host, name) else {
             continue;
         };
-        let target = files.get(&sysctl_key(name)).unwrap_or(value);
+        let target = configured.get(name).map_or_else(|| value.clone(), |said| said.value);
         let landfalls = set.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        if landfalls == Some(&present) || present == *target {
-            wanted.insert(name, target.clone());
+        if landfalls == Some(&present) || present == target {
+            wanted.insert(name, target);
         } else {
             left.notes
                 .push(format!("{name} stays {present}: something else has set it since"));
@@ -203,81 +194,59 @@ fn put(host: &Host, name: &str, value: &str) -> Option<String> {
     Some(format!("{name} is not {value} again: {error}"))
 }
 
-/// Returns a setting's name as a path below `/proc/sys`; of a name with dots, slashes stand for dots (sysctl.d(5)).
-fn sysctl_key(name: &str) -> String {
-    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
-        Some(b'.') => name
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                c => c,
-            })
-            .collect(),
-        _ => name.to_owned(),
+/// Reads the machine's files, landfall's own left out.
+fn files_of(host: &Host) -> BTreeMap<String, FileText> {
+    let mut patterns = sysctl_conf::patterns();
+    patterns.push(FilePattern {
+        pattern: LAST_FILE.to_owned(),
+        only: vec![],
+    });
+    let mut files = text_files::read(host, &patterns);
+    if let Some(own) = files.get_mut(layout::SYSCTL_FILE) {
+        // It still hides files of its name.
+        own.text.clear();
     }
+    files
 }
 
-/// Returns what the machine's files say, landfall's own left out: by name of the file, later ones win. `*` stands for one whole part of
-/// a name, and a name that is written out wins over it.
-fn configured(host: &Host) -> Settings {
-    let mut by_name: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
-    for directory in DIRECTORIES {
-        for entry in std::fs::read_dir(host.at(directory)).into_iter().flatten().flatten() {
-            if Path::new(&entry.file_name()).extension().is_some_and(|e| e == "conf") {
-                by_name.entry(entry.file_name()).or_insert(entry.path());
-            }
-        }
-    }
-    by_name.retain(|_, path| *path != host.at(layout::SYSCTL_FILE));
-    let mut settings = Settings::default();
-    for path in by_name.into_values().chain([host.at(LAST_FILE)]) {
-        for line in files::text(path)
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.starts_with(['#', ';']))
-        {
-            if let Some((name, value)) = line.strip_prefix('-').unwrap_or(line).split_once('=') {
-                let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
-                let key = sysctl_key(name.trim());
-                let list = if key.contains('*') {
-                    &mut settings.patterns
-                } else {
-                    &mut settings.names
-                };
-                list.insert(key, value);
-            }
-        }
-    }
-    settings
+/// Returns the file and line by which the machine's own sysctl configuration asks for another value than `value`, in words.
+pub fn asked_otherwise(host: &Host, name: &str, value: &str) -> Option<String> {
+    let files = files_of(host);
+    let said = Configured::by(&files).get(name).filter(|said| said.value != value)?;
+    Some(format!("{}, line {},", said.file, said.line))
+}
+
+/// A value in a file. Words are set apart by one blank.
+#[derive(Debug)]
+struct Said {
+    value: String,
+    file: String,
+    /// From 1.
+    line: usize,
 }
 
 /// What files say.
-#[derive(Debug, Default)]
-struct Settings {
-    names: BTreeMap<String, String>,
-    patterns: BTreeMap<String, String>,
-}
+#[derive(Debug)]
+struct Configured<'a>(Assignments<'a>);
 
-impl Settings {
-    fn get(&self, key: &str) -> Option<&String> {
-        let fits = |pattern: &str| {
-            let (mut left, mut right) = (pattern.split('/'), key.split('/'));
-            pattern.split('/').count() == key.split('/').count()
-                && left.all(|part| right.next().is_some_and(|k| part == "*" || part == k))
-        };
-        let pattern = || {
-            self.patterns
-                .iter()
-                .find(|(pattern, _)| fits(pattern))
-                .map(|(_, value)| value)
-        };
+impl<'a> Configured<'a> {
+    fn by(files: &'a BTreeMap<String, FileText>) -> Self {
+        Self(Assignments::read(files, None))
+    }
+
+    fn get(&self, name: &str) -> Option<Said> {
+        let assignments = &self.0;
         // `net.ipv4.ip_forward` and `net.ipv4.conf.all.forwarding` are one setting.
-        let twin = (key == "net/ipv4/ip_forward").then_some("net/ipv4/conf/all/forwarding");
-        self.names
-            .get(key)
-            .or_else(|| twin.and_then(|twin| self.names.get(twin)))
-            .or_else(pattern)
+        let twin = (name == IP_FORWARD).then_some("net.ipv4.conf.all.forwarding");
+        let said = assignments
+            .named(name)
+            .or_else(|| assignments.named(twin?))
+            .or_else(|| assignments.winner(name))?;
+        Some(Said {
+            value: said.value.split_whitespace().collect::<Vec<_>>().join(" "),
+            file: said.file.to_owned(),
+            line: said.line,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::claims;
 use crate::error::{AgentError, Result};
 use crate::journal_store::Durability;
 use crate::undo;
-use landfall_core::action::{Action, Undo};
+use landfall_core::action::{Action, BootstrapGoal, Undo};
 use landfall_core::explain::Diagnosis;
 use landfall_core::journal::{Entry, EntryState, FileStamp, Record};
 use landfall_core::observe::{Verdict, judge};
@@ -135,6 +135,7 @@ fn durability_of_done(action: &Action) -> Durability {
         | Action::Bootstrap { .. }
         | Action::Images { .. }
         | Action::Unit { .. }
+        | Action::StopUnit { .. }
         | Action::Claim { .. } => Durability::OnDisk,
         _ => Durability::Buffered,
     }
@@ -164,7 +165,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         Action::KernelFeatures { features } => Undo::UnloadModules {
             modules: system::absent_modules(host, features),
         },
-        Action::Unit { name, .. } => unit::undo_for(agent, name)?,
+        Action::Unit { name, .. } | Action::StopUnit { name } => unit::undo_for(agent, name)?,
         Action::Images { images } => {
             let references = images::missing(agent, images)?
                 .iter()
@@ -210,8 +211,14 @@ fn apply(work: &Work) -> Result<()> {
         Action::Sysctls { settings } => claims::write_settings(host, settings),
         Action::KernelFeatures { features } => system::load_features(work.agent, features),
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
+        Action::StopUnit { name } => unit::restore_stopped(work.agent, name, false),
         Action::Images { images } => images::import(work, images),
         Action::Run { argv, env, stdout, .. } => run::run(work, argv, env, stdout.as_deref()),
+        Action::Bootstrap {
+            goal: BootstrapGoal::ControlPlane,
+            argv,
+            ..
+        } => run::join_etcd(work, argv),
         Action::Bootstrap { argv, .. } => run::run(work, argv, &[], None),
         Action::KubeconfigServer {
             path,
@@ -245,8 +252,13 @@ fn holds_after(work: &Work) -> Result<bool> {
         }
         Action::File { path, mode, .. } => Ok(crate::files::has_mode(&host.at(path), *mode)),
         action => {
-            let seen = observe::observe(work.agent, action, work.owned)?;
-            Ok(judge(action, work.owned, &seen).is_satisfied())
+            // As it will be recorded when this look is good.
+            let done = newest(work.agent, work.step)?.map(|entry| Entry {
+                state: EntryState::Owned,
+                ..entry
+            });
+            let seen = observe::observe(work.agent, action, done.as_ref())?;
+            Ok(judge(action, done.as_ref(), &seen).is_satisfied())
         }
     }
 }

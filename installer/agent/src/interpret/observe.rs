@@ -48,7 +48,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
                 absent: absent.map(|f| f.module.clone()).collect(),
             }
         }
-        Action::Unit { name, .. } => unit::observe(agent, name)?,
+        Action::Unit { name, .. } | Action::StopUnit { name } => unit::observe(agent, name)?,
         Action::Images { images } => {
             let missing = images::missing(agent, images)?;
             Observation::Images {

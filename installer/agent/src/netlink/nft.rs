@@ -2,12 +2,13 @@
 //! iptables-nft keeps its chains in tables of fixed names ([`IPTABLES_TABLES`]), so this is also how iptables chains go.
 
 use super::uapi::{
-    NF_ACCEPT, NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP,
-    NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE,
-    NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
-    NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA,
-    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME, NFTA_TARGET_NAME,
-    NFTA_VERDICT_CHAIN,
+    NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN,
+    NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
+    NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
+    NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
+    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_HOOK_HOOKNUM, NFTA_IMMEDIATE_DATA, NFTA_RULE_CHAIN,
+    NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
+    NLM_F_CREATE, NLM_F_EXCL,
 };
 use super::{Body, Message, Netlink, Subsystem, attribute, attributes, text_of};
 use std::collections::BTreeSet;
@@ -43,6 +44,8 @@ pub struct Chain {
     pub name: String,
     /// Whether the kernel calls it by itself (it has a hook).
     pub is_base: bool,
+    /// Whether it sees what is for the machine itself, goes through it or comes from it.
+    pub filters: bool,
     /// Whether it lets pass what no rule decides; only base chains have another policy.
     pub accepts: bool,
 }
@@ -108,28 +111,35 @@ fn dump(netlink: &mut Netlink, kind: u16) -> io::Result<Vec<Message>> {
     }
 }
 
-/// Reads all tables, chains and rules. A kernel without nftables has none.
-pub fn read() -> io::Result<Ruleset> {
-    let mut netlink = Netlink::open(Subsystem::Netfilter)?;
-    let mut all = Ruleset::default();
-    let tables = match dump(&mut netlink, NFT_MSG_GETTABLE) {
+/// Lists all tables. A kernel without nftables has none.
+pub fn tables() -> io::Result<BTreeSet<Table>> {
+    tables_over(&mut Netlink::open(Subsystem::Netfilter)?)
+}
+
+fn tables_over(netlink: &mut Netlink) -> io::Result<BTreeSet<Table>> {
+    let tables = match dump(netlink, NFT_MSG_GETTABLE) {
         Ok(tables) => tables,
         // What the kernel says when it has no nftables at all.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            return Ok(all);
+            return Ok(BTreeSet::new());
         }
         Err(error) => return Err(error),
     };
-    all.tables = tables
-        .iter()
-        .filter_map(|m| {
-            let (family, attributes) = split(m)?;
-            Some(Table {
-                family,
-                name: text_of(attributes, NFTA_TABLE_NAME)?,
-            })
-        })
-        .collect();
+    let table = |message: &Message| {
+        let (family, attributes) = split(message)?;
+        let name = text_of(attributes, NFTA_TABLE_NAME)?;
+        Some(Table { family, name })
+    };
+    Ok(tables.iter().filter_map(table).collect())
+}
+
+/// Reads all tables, chains and rules. A kernel without nftables has none.
+pub fn read() -> io::Result<Ruleset> {
+    let mut netlink = Netlink::open(Subsystem::Netfilter)?;
+    let mut all = Ruleset {
+        tables: tables_over(&mut netlink)?,
+        ..Ruleset::default()
+    };
     if all.tables.is_empty() {
         return Ok(all);
     }
@@ -154,6 +164,10 @@ fn chain_of(message: &Message) -> Option<Chain> {
         },
         name: text_of(attributes, NFTA_CHAIN_NAME)?,
         is_base: attribute(attributes, NFTA_CHAIN_HOOK).is_some(),
+        filters: attribute(attributes, NFTA_CHAIN_HOOK)
+            .and_then(|hook| attribute(hook, NFTA_HOOK_HOOKNUM))
+            .and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)))
+            .is_some_and(|number| [NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT].contains(&number)),
         accepts: policy.unwrap_or(NF_ACCEPT) == NF_ACCEPT,
     })
 }
@@ -273,6 +287,12 @@ fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
         messages,
         (NFNL_MSG_BATCH_END, &mark),
     )
+}
+
+/// Makes an empty table; one that is there is an error.
+pub fn make_table(table: &Table) -> io::Result<()> {
+    let body = fixed(table.family).with_text(NFTA_TABLE_NAME, &table.name);
+    transaction(&[(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, body)])
 }
 
 /// Deletes whole tables with everything in them; ones that are gone meanwhile are an error, so that the caller reads again.
@@ -489,6 +509,8 @@ pub(crate) mod tests {
         run(&["link", "add", "vethx", "type", "veth", "peer", "name", "vethy"]);
         run(&["link", "set", "vethx", "master", "cni0"]);
         run(&["addr", "add", "10.9.0.1/24", "dev", "cni0"]);
+        let lease = ["valid_lft", "600", "preferred_lft", "600"];
+        run(&[&["addr", "add", "10.9.1.1/24", "dev", "cni0"][..], &lease].concat());
         run(&["link", "set", "cni0", "up"]);
         let network = "10.96.0.0/12".parse().unwrap();
         assert!(route::add_link_route(&network, "absent").is_err());
@@ -511,8 +533,15 @@ pub(crate) mod tests {
             route::addresses()
                 .unwrap()
                 .iter()
-                .any(|a| a.address.to_string() == "10.9.0.1" && a.prefix == 24)
+                .any(|a| a.address.to_string() == "10.9.0.1" && a.prefix == 24 && !a.is_leased)
         );
+        let leased: Vec<_> = route::addresses()
+            .unwrap()
+            .into_iter()
+            .filter(|a| a.is_leased)
+            .collect();
+        assert_eq!(leased.len(), 1);
+        assert_eq!(leased[0].address.to_string(), "10.9.1.1", "an address with a lifetime");
         for _ in 0..2 {
             route::remove_link_route(&network, "cni0").unwrap();
         }

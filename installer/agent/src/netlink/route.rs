@@ -1,10 +1,10 @@
 //! Links, addresses and routes of this network namespace.
 
 use super::uapi::{
-    AF_INET, AF_INET6, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFI_FLAGS, IFI_INDEX, IFINFOMSG_LEN, IFLA_IFNAME,
-    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, NLM_F_CREATE, NLM_F_EXCL, RT_SCOPE_LINK, RT_TABLE_MAIN, RTA_DST,
-    RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_TABLE, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE,
-    RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, RTPROT_STATIC,
+    AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_PERMANENT, IFA_FLAGS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFI_FLAGS, IFI_INDEX,
+    IFINFOMSG_LEN, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, NLM_F_CREATE, NLM_F_EXCL,
+    RT_SCOPE_LINK, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_TABLE, RTM_DELLINK, RTM_DELROUTE,
+    RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, RTPROT_STATIC,
 };
 use super::{Body, Netlink, Subsystem, attribute, text_of, u32_at};
 use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
@@ -27,6 +27,8 @@ pub struct Link {
     pub kind: String,
     /// Whether an administrator has set it up.
     pub is_up: bool,
+    /// Size of the largest packet, in bytes.
+    pub mtu: u32,
 }
 
 /// Lists all links.
@@ -43,6 +45,7 @@ pub fn links() -> io::Result<Vec<Link>> {
                 .and_then(|info| text_of(info, IFLA_INFO_KIND))
                 .unwrap_or_default(),
             is_up: u32_at(&message.body, IFI_FLAGS)? & IFF_UP != 0,
+            mtu: attribute(attributes, IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
         })
     });
     Ok(links.collect())
@@ -80,9 +83,18 @@ pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
             interface: names.get(&u32_at(&message.body, 4)?)?.clone(),
             address: ipv4(address)?,
             prefix: *message.body.get(1)?,
+            is_leased: is_leased(&message.body, attributes),
         })
     });
     Ok(addresses.collect())
+}
+
+/// Says whether the kernel forgets an address by itself: it has a lifetime, as DHCP clients give it.
+fn is_leased(body: &[u8], attributes: &[u8]) -> bool {
+    let flags = attribute(attributes, IFA_FLAGS).and_then(|flags| u32_at(flags, 0));
+    // Kernels before 3.14 have the lowest eight flags in the message's fixed part alone.
+    let flags = flags.or_else(|| body.get(2).map(|flags| u32::from(*flags)));
+    flags.is_some_and(|flags| flags & IFA_F_PERMANENT == 0)
 }
 
 struct RawRoute {

@@ -46,11 +46,15 @@ pub const RTMSG_LEN: usize = 12;
 
 // if_link.h, if_addr.h, if.h
 pub const IFLA_IFNAME: u16 = 3;
+pub const IFLA_MTU: u16 = 4;
 pub const IFLA_MASTER: u16 = 10;
 pub const IFLA_LINKINFO: u16 = 18;
 pub const IFLA_INFO_KIND: u16 = 1;
 pub const IFA_ADDRESS: u16 = 1;
 pub const IFA_LOCAL: u16 = 2;
+pub const IFA_FLAGS: u16 = 8;
+/// An address without a lifetime.
+pub const IFA_F_PERMANENT: u32 = 0x80;
 /// Size of `struct ifaddrmsg`.
 pub const IFADDRMSG_LEN: usize = 8;
 pub const IFF_UP: u32 = 1;
@@ -67,8 +71,9 @@ pub const NFPROTO_NETDEV: u8 = 5;
 pub const NFPROTO_BRIDGE: u8 = 7;
 pub const NFPROTO_IPV6: u8 = 10;
 pub const NF_ACCEPT: u32 = 1;
-#[cfg(test)]
 pub const NF_INET_LOCAL_IN: u32 = 1;
+pub const NF_INET_FORWARD: u32 = 2;
+pub const NF_INET_LOCAL_OUT: u32 = 3;
 #[cfg(test)]
 pub const NF_INET_POST_ROUTING: u32 = 4;
 
@@ -83,7 +88,6 @@ pub const NFGENMSG_LEN: usize = 4;
 const fn nft(message: u16) -> u16 {
     ((NFNL_SUBSYS_NFTABLES as u16) << 8) | message
 }
-#[cfg(test)]
 pub const NFT_MSG_NEWTABLE: u16 = nft(0);
 pub const NFT_MSG_GETTABLE: u16 = nft(1);
 pub const NFT_MSG_DELTABLE: u16 = nft(2);
@@ -102,7 +106,6 @@ pub const NFTA_CHAIN_HOOK: u16 = 4;
 pub const NFTA_CHAIN_POLICY: u16 = 5;
 #[cfg(test)]
 pub const NFTA_CHAIN_TYPE: u16 = 7;
-#[cfg(test)]
 pub const NFTA_HOOK_HOOKNUM: u16 = 1;
 #[cfg(test)]
 pub const NFTA_HOOK_PRIORITY: u16 = 2;

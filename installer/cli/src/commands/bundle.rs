@@ -1,53 +1,80 @@
-//! `bundle build`, `inspect`, `verify`.
+//! `bundle build`, `inspect`, `verify`, `keygen`, `sign`.
 
-use super::CommandResult;
-use crate::args::{Bundle, BundleBuild};
-use crate::output::{write_stderr, write_stdout};
-use crate::render;
-use landfall_bundle::BundleFile;
+use super::{CommandResult, bundle_upstream};
+use crate::args::{Bundle as Command, BundleBuild, KeyArgs, TrustArgs};
+use crate::output::{write_stderr, write_stdout, write_whole};
+use crate::{passwords, render, trust};
+use landfall_bundle::minisign::{PublicKey, Signature};
 use landfall_bundle::source::{self, BuildOptions};
+use landfall_bundle::{Bundle, Unverified, own_parts};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::spec::{ClusterSpec, parse};
 use landfall_manifests::{ClusterLayout, DnsPolicy, MemberLayout, required_images};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Runs one of them.
-pub fn run(command: Bundle) -> CommandResult {
+pub fn run(command: Command) -> CommandResult {
     let result = match command {
-        Bundle::Build(args) => build(&args),
-        Bundle::Inspect { bundle, json } => inspect(&bundle, json),
-        Bundle::Verify { bundle } => return verify(&bundle),
+        Command::Build(args) => build(&args),
+        Command::Lock(args) => bundle_upstream::lock(&args),
+        Command::Inspect { bundle, json } => inspect(&bundle, json),
+        Command::Verify { bundle, trust } => return verify(&bundle, &trust),
+        Command::Keygen {
+            output,
+            ask_password,
+            password_file,
+        } => keygen(output, ask_password, password_file.as_deref()),
+        Command::Sign { file, key } => sign(&file, &key),
+        Command::Files(command) => return super::bundle_files::run(command),
     };
     result.map(|()| ExitCode::Done).map_err(|d| vec![d])
 }
 
 fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
-    let agent = std::env::current_exe()
+    if args.recipe == "source" && args.upstream.given() {
+        let what = "the recipe source takes no --lock, --part, --architecture, --mirror and --ca";
+        return Err(Diagnosis::new(Code::Usage, what).next("leave them out, or take the recipe upstream"));
+    }
+    let running = std::env::current_exe()
         .map_err(|error| Diagnosis::new(Code::BundleBuild, "the running program cannot be found").because(&error))?;
     let cache = args
         .cache
         .clone()
         .unwrap_or_else(|| parse::expand_home("~/.cache/landfall"));
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    let start = Instant::now();
-    let index = source::build(&BuildOptions {
-        checkout: &absolute(&args.checkout),
-        cache: &absolute(&cache),
-        agent: &agent,
-        output: &absolute(&args.output),
-        check: &check_images,
-        progress: &|text| write_stderr(&format!("[{:7.1}] {text}\n", start.elapsed().as_secs_f32())),
-    })?;
+    let (key, made) = trust::builders_key(args.key.key.as_deref(), args.key.password_file.as_deref())?;
+    if made {
+        let path = args.key.key.clone().unwrap_or_else(trust::default_key);
+        write_stderr(&format!(
+            "made the key {} that signs bundles: {}\n",
+            key.public().id(),
+            path.display()
+        ));
+    }
+    let cache = absolute(&cache);
+    let index = if args.recipe == "upstream" {
+        bundle_upstream::build(args, &running, &cache, &key, &check_images)?
+    } else {
+        source::build(&BuildOptions {
+            checkout: &absolute(&args.checkout),
+            cache: &cache,
+            agent: &own_parts::agent(&running, &cache)?,
+            output: &absolute(&args.output),
+            key: &key,
+            check: &check_images,
+            progress: &bundle_upstream::lines(),
+        })?
+    };
     let total: u64 = index.blobs.iter().map(|b| b.size_bytes).sum();
     write_stdout(&format!(
-        "{}: {} programs, {} images, {} in {} blobs\n",
+        "{}: {} programs, {} images, {} in {} blobs, signed by {}\n",
         args.output.display(),
-        index.binaries.len(),
-        index.images.len(),
+        index.binaries().len(),
+        index.images().len(),
         render::bytes(total),
-        index.blobs.len()
+        index.blobs.len(),
+        key.public().id()
     ));
     Ok(())
 }
@@ -74,7 +101,7 @@ fn check_images(index: &BundleIndex) -> Result<(), Diagnosis> {
 }
 
 fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
-    let bundle = BundleFile::open(path)?;
+    let bundle = Bundle::<Unverified>::open(path)?;
     let index = bundle.index();
     if json {
         write_stdout(&format!("{:#}\n", serde_json::to_value(index).unwrap_or_default()));
@@ -82,18 +109,31 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
     }
     let size = |digest| index.blob(digest).map_or(0, |b| b.size_bytes);
     let mut text = format!(
-        "{}\n  Kubernetes {}, recipe {}, {}, index {}\n\ncomponents\n",
+        "{}\n  Kubernetes {}, recipe {}, {}, index {}\n",
         path.display(),
         index.kubernetes_version,
         index.recipe,
-        index.architecture,
+        architectures(index),
         bundle.index_digest()
     );
+    text.push_str(&signed(&bundle));
+    if let Some(role) = bundle.role() {
+        text.push_str(&format!(
+            "  exported for the role {role}; what other nodes need alone is not inside\n"
+        ));
+    }
+    if let Some(from) = &index.min_upgrade_from {
+        text.push_str(&format!(
+            "  version {}, upgrades from Kubernetes {from}\n",
+            index.bundle_version
+        ));
+    }
+    text.push_str("\ncomponents\n");
     for component in &index.components {
         text.push_str(&format!("  {:28} {}\n", component.name, component.version));
     }
     text.push_str("\nprograms\n");
-    for binary in &index.binaries {
+    for binary in index.binaries() {
         text.push_str(&format!(
             "  {:28} {:>10}\n",
             binary.name,
@@ -101,7 +141,7 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
         ));
     }
     text.push_str("\nimages\n");
-    for image in &index.images {
+    for image in index.images() {
         let bytes = image.blobs.iter().map(&size).sum();
         let workers = image.roles.contains(&landfall_core::bundle_index::BundleRole::Worker);
         let roles = if workers { "all nodes" } else { "control planes" };
@@ -119,9 +159,72 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
     Ok(())
 }
 
-fn verify(path: &Path) -> CommandResult {
-    let bundle = BundleFile::open(path).map_err(|d| vec![d])?;
-    bundle.verify(&mut |_, _| {})?;
-    write_stdout(&format!("{}: every byte is as the index says\n", path.display()));
+fn architectures(index: &BundleIndex) -> String {
+    let names: Vec<&str> = index.variants.iter().map(|v| v.architecture.as_str()).collect();
+    names.join(" and ")
+}
+
+/// Says whose signature is there. Whether it is right, `verify` and `install` say.
+fn signed(bundle: &Bundle<Unverified>) -> String {
+    let key = bundle.signature().and_then(|text| Signature::parse(text).ok());
+    key.map_or_else(
+        || "  not signed\n".to_owned(),
+        |s| format!("  signature by {}\n", s.key_id()),
+    )
+}
+
+fn verify(path: &Path, trust: &TrustArgs) -> CommandResult {
+    let open = || Bundle::open(path)?.verify(&trust::offer(trust, &[])?);
+    let bundle = open().map_err(|d| vec![d])?;
+    bundle.check_blobs(&mut |_, _| {})?;
+    let by = super::bundle_files::signed_by(&bundle);
+    let role = bundle.role().map(|role| format!("; for the role {role} alone"));
+    let role = role.unwrap_or_default();
+    write_stdout(&format!(
+        "{}: every byte is as the index says; {by}{role}\n",
+        path.display()
+    ));
     Ok(ExitCode::Done)
+}
+
+fn keygen(output: Option<PathBuf>, ask: bool, password_file: Option<&Path>) -> Result<(), Diagnosis> {
+    let secret = output.unwrap_or_else(trust::default_key);
+    let what = "password of the secret key";
+    let password = match password_file {
+        Some(file) => Some(passwords::from_file(file, what, None)?),
+        None if ask => Some(passwords::ask(what)?),
+        None => None,
+    };
+    let public = trust::public_of(&secret);
+    let key = trust::keygen(&secret, &public, password.as_ref())?;
+    write_stdout(&format!(
+        "key {}: {} is secret, {} is for those who install\n",
+        key.public().id(),
+        secret.display(),
+        public.display()
+    ));
+    Ok(())
+}
+
+fn sign(path: &Path, args: &KeyArgs) -> Result<(), Diagnosis> {
+    let secret = args.key.clone().unwrap_or_else(trust::default_key);
+    let key = trust::secret_key(&secret, args.password_file.as_deref())?;
+    let id = key.public().id();
+    if path.extension().is_some_and(|end| end == "pub") {
+        let text = trust::read_small(path)?;
+        PublicKey::parse(&text).map_err(|error| {
+            let what = format!("{} is no public key", path.display());
+            Diagnosis::new(Code::BundleSignature, what)
+                .because(&error)
+                .next("name a bundle, or a public key")
+        })?;
+        let signature = key.sign(text.as_bytes(), "a key for bundles");
+        let beside = trust::beside(path);
+        write_whole(&beside, signature.to_text().as_bytes(), 0o644)?;
+        write_stdout(&format!("{}: signed by {id}\n", beside.display()));
+        return Ok(());
+    }
+    landfall_bundle::sign(&Bundle::<Unverified>::open(path)?, &key, path)?;
+    write_stdout(&format!("{}: signed by {id}\n", path.display()));
+    Ok(())
 }

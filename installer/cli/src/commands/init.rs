@@ -8,13 +8,13 @@ use landfall_core::spec::{ClusterSpec, parse};
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write as _};
 
-/// Writes a commented `cluster.yaml` from flags, or from what the user answers.
+/// Writes a commented `cluster.yaml` from flags, or from the user's answers.
 pub fn init(args: &Init) -> CommandResult {
     let one = |diagnosis| vec![diagnosis];
     let answers = Answers::collect(args).map_err(one)?;
     let text = answers.text();
     let file = args.output.display().to_string();
-    // What is written can be read again, or the answers are wrong: the same rules for both.
+    // Parsing the text checks the answers by the rules of cluster.yaml.
     parse::cluster_yaml(&text, &file)?;
     let written = std::fs::File::options()
         .write(true)
@@ -80,7 +80,7 @@ impl Answers {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
         let mut text = format!(
             "# What the cluster shall be. Every field has a default; those in comments show it.\n\
-             # Check what was understood: landfall inventory -i cluster.yaml\n\n\
+             # Check the result: landfall inventory -i cluster.yaml\n\n\
              # Uninstall asks for this name.\nname: {}\n\n\
              # Networks of the cluster; no machine may have an address in one.\n\
              # podNetworkCidr: {pods}\n# serviceCidr: {services}\n\n\

@@ -1,12 +1,12 @@
 //! `install` and `plan`.
 
+use super::preflight::strictness;
 use super::{CommandResult, verify};
 use crate::args::{Common, Install, OnFailure, Output, Plan};
 use crate::output::{write_stdout, write_whole};
-use crate::reporter::Reporter;
-use crate::{load, remote, render};
-use landfall_ansible::Understood;
-use landfall_bundle::BundleFile;
+use crate::start::{Started, start};
+use crate::trust::open_bundle;
+use crate::{load, render};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::plan::file::PlanFile;
 use landfall_core::report::Report;
@@ -15,18 +15,13 @@ use landfall_engine::run::{self, InstallOptions, Outcome, Until};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Installs, or with `--dry-run` shows the plan.
 pub fn install(args: &Install) -> CommandResult {
-    let Understood {
-        desired,
-        notices,
-        limit,
-    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
-    let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
-    let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), limit).map_err(|d| vec![d])?;
+    let understood = load::read(&args.common.inventory, args.common.limit.as_deref())?;
+    let bundle = open_bundle(&args.bundle, &args.trust, &understood.desired)?;
+    let Started { desired, reporter, ctx } = start(&args.common, understood, args.report.as_deref())?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let on_failure = match args.on_failure {
         OnFailure::Keep => run::OnFailure::Keep,
@@ -36,6 +31,8 @@ pub fn install(args: &Install) -> CommandResult {
         until,
         on_failure,
         plan_file: args.plan.as_deref().map(read_plan).transpose()?,
+        reconnect: Duration::from_secs(args.reconnect),
+        strictness: strictness(args.strict),
     };
     let outcome = run::install(&desired, &bundle, &options, &ctx);
     if args.dry_run {
@@ -61,25 +58,22 @@ pub fn install(args: &Install) -> CommandResult {
 fn success(report: &Report) -> String {
     let passed = report.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Pass));
     let cluster = report.cluster.as_deref().unwrap_or_default();
-    format!("the cluster {cluster} is up; {passed} paths into it were tried and work\n")
+    format!("the cluster {cluster} is up; {passed} paths into it were probed and work\n")
 }
 
 /// Shows the plan.
 pub fn plan(args: &Plan) -> CommandResult {
-    let Understood {
-        desired,
-        notices,
-        limit,
-    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
-    let bundle = BundleFile::open(&args.bundle).map_err(|d| vec![d])?;
-    let reporter = Reporter::new(args.common.output, None)?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
-    let options = InstallOptions::new(Until::Plan, run::OnFailure::Keep);
+    let understood = load::read(&args.common.inventory, args.common.limit.as_deref())?;
+    let bundle = open_bundle(&args.bundle, &args.trust, &understood.desired)?;
+    let Started { desired, reporter, ctx } = start(&args.common, understood, None)?;
+    let options = InstallOptions {
+        strictness: strictness(args.strict),
+        ..InstallOptions::new(Until::Plan, run::OnFailure::Keep)
+    };
     let outcome = run::install(&desired, &bundle, &options, &ctx);
     let mut problems = Vec::new();
     if let (Some(path), Some(file)) = (&args.write, &outcome.plan_file) {
-        // It names machines, addresses and files, and holds whole objects.
+        // The file is private, because it names machines, addresses and files and holds whole objects.
         problems.extend(write_whole(path, file.render().as_bytes(), 0o600).err());
     }
     show_plan(&args.common, &outcome);
@@ -92,7 +86,7 @@ pub fn plan(args: &Plan) -> CommandResult {
     })
 }
 
-/// Shows a plan, why each step is to be done, and what it sends.
+/// Shows a plan, why each step is pending, and how many bytes each node is sent.
 pub fn show_plan(common: &Common, outcome: &Outcome) {
     let Some(plan) = &outcome.plan else { return };
     if common.output == Output::Json {

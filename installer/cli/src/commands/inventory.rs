@@ -10,7 +10,7 @@ use landfall_ansible::tree::Disk;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use serde_json::Value;
 
-/// Shows what was understood, or prints what `ansible-inventory` prints.
+/// Shows the content of the inventory, or prints what `ansible-inventory` prints.
 pub fn inventory(args: &Inventory) -> CommandResult {
     if args.list || args.host.is_some() || args.graph.is_some() {
         return as_ansible(args);

@@ -1,7 +1,7 @@
-//! What was understood of an inventory, as `cluster.yaml` or as an Ansible inventory. Secrets are left out and named.
+//! Writes an inventory as `cluster.yaml` or as an Ansible inventory. Secrets are left out and named.
 
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Node, Role};
+use landfall_core::inventory::{Node, Proxy, Role};
 use landfall_core::spec::{ClusterSpec, Desired};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ pub fn ansible_yaml(desired: &Desired) -> Result<String, Diagnosis> {
     for (group, nodes) in groups(desired) {
         let mut hosts = Map::new();
         for node in nodes {
-            // Ansible takes variables where a host is named first.
+            // Ansible reads variables where a host is named first.
             let vars = if group == "kube_node" && node.role == Role::ControlPlane {
                 Map::new()
             } else {
@@ -83,6 +83,15 @@ fn vars(node: &Node) -> Map<String, Value> {
     put("ansible_become", json!(connect.become_root));
     if let Some(key) = &connect.private_key {
         put("ansible_ssh_private_key_file", json!(key));
+    }
+    if let Some(jump) = connect.render_jump() {
+        put("ansible_ssh_common_args", json!(format!("-o ProxyJump={jump}")));
+    } else if let Some(Proxy::Command(command)) = &connect.ssh.proxy {
+        let quoted = command.replace('\\', "\\\\").replace('"', "\\\"");
+        put(
+            "ansible_ssh_common_args",
+            json!(format!("-o \"ProxyCommand={quoted}\"")),
+        );
     }
     if let Some(ip) = node.ip {
         put("ip", json!(ip));
@@ -170,6 +179,11 @@ fn node(node: &Node) -> Value {
     put("user", json!(connect.user));
     if let Some(key) = &connect.private_key {
         put("privateKey", json!(key));
+    }
+    if let Some(jump) = connect.render_jump() {
+        put("jump", json!(jump));
+    } else if let Some(Proxy::Command(command)) = &connect.ssh.proxy {
+        put("proxyCommand", json!(command));
     }
     put("become", json!(connect.become_root));
     if let Some(ip) = node.ip {

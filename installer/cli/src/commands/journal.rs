@@ -4,33 +4,23 @@ use super::CommandResult;
 use crate::args::{Common, JournalRepair, Output};
 use crate::confirm::{confirm_repair, need_terminal};
 use crate::output::write_stdout;
-use crate::reporter::Reporter;
-use crate::{load, remote, render};
+use crate::start::{Started, start};
+use crate::{load, render};
 use landfall_ansible::Understood;
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
-use landfall_core::spec::Desired;
 use landfall_engine::run::{self, Outcome, RepairSummary, Until};
 
-/// Reads the inventory. The journals of a part tell no order of runs, so that there is no limit.
-fn whole(common: &Common) -> Result<(Desired, Vec<String>), Vec<Diagnosis>> {
-    let Understood {
-        desired,
-        notices,
-        limit,
-    } = load::read(&common.inventory, common.limit.as_deref())?;
-    if limit.is_some() {
-        let what = "journals are read from every node, without --limit";
-        return Err(vec![Diagnosis::new(Code::Usage, what)]);
-    }
-    Ok((desired, notices))
+/// Reads the inventory without a limit: the journals of some nodes do not tell the order of the runs.
+fn whole(common: &Common) -> Result<Understood, Vec<Diagnosis>> {
+    load::whole(common, || {
+        Diagnosis::new(Code::Usage, "journals are read from every node, without --limit")
+    })
 }
 
-/// Shows the cluster's record, its runs and what is landfall's on each node.
+/// Shows the cluster's record, its runs and what landfall owns on each node.
 pub fn show(common: &Common) -> CommandResult {
-    let (desired, notices) = whole(common)?;
-    let reporter = Reporter::new(common.output, None)?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(common, reporter.clone(), None, None).map_err(|d| vec![d])?;
+    let understood = whole(common)?;
+    let Started { desired, reporter, ctx } = start(common, understood, None)?;
     let outcome = run::journal(&desired, &ctx);
     write_stdout(&match common.output {
         Output::Json => format!("{}\n", render::journals_json(&outcome)),
@@ -41,13 +31,11 @@ pub fn show(common: &Common) -> CommandResult {
 
 /// Repairs damaged journals.
 pub fn repair(args: &JournalRepair) -> CommandResult {
-    let (desired, notices) = whole(&args.common)?;
+    let understood = whole(&args.common)?;
     if !args.yes && !args.dry_run {
         need_terminal().map_err(|d| vec![d])?;
     }
-    let reporter = Reporter::new(args.common.output, args.report.as_deref())?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), args.report.clone(), None).map_err(|d| vec![d])?;
+    let Started { desired, reporter, ctx } = start(&args.common, understood, args.report.as_deref())?;
     let until = if args.dry_run { Until::Plan } else { Until::Done };
     let yes = |_: &RepairSummary| Ok(());
     let ask: run::ConfirmRepair = if args.yes { &yes } else { &confirm_repair };
@@ -57,15 +45,15 @@ pub fn repair(args: &JournalRepair) -> CommandResult {
     }
     let problems = reporter.write().err().into_iter().collect();
     let exit = reporter.close(problems);
-    // What was repaired is told also when another node is absent.
+    // Repairs are reported even when another node is absent.
     if args.common.output == Output::Human && (exit == ExitCode::Done || outcome.changes > 0) {
-        write_stdout(&told(&outcome, until));
+        write_stdout(&text(&outcome, until));
     }
     Ok(exit)
 }
 
-/// Says what was repaired, or would be.
-fn told(outcome: &Outcome, until: Until) -> String {
+/// Returns the text that says what was repaired, or would be.
+fn text(outcome: &Outcome, until: Until) -> String {
     if outcome.journals.is_empty() {
         return "no journal is damaged\n".to_owned();
     }
@@ -75,10 +63,10 @@ fn told(outcome: &Outcome, until: Until) -> String {
         .collect();
     let journals = render::plural(outcome.journals.len(), "journal");
     text.push_str(&match until {
-        Until::Plan => format!("{journals} would be made of its whole lines\n"),
-        Until::Done => format!(
-            "done; {journals} repaired. The next rollback or uninstall names what of this cannot be taken back\n"
-        ),
+        Until::Plan => format!("{journals} would be repaired: the intact lines are kept\n"),
+        Until::Done | Until::Pushed => {
+            format!("done; {journals} repaired. The next rollback or uninstall names what cannot be undone\n")
+        }
     });
     text
 }

@@ -2,24 +2,17 @@
 
 use super::CommandResult;
 use crate::args::Kubeconfig;
+use crate::load;
 use crate::output::{PRIVATE, write_stdout, write_whole};
-use crate::reporter::Reporter;
-use crate::{load, remote};
-use landfall_ansible::Understood;
+use crate::start::{Started, start};
 use landfall_core::explain::ExitCode;
 use landfall_engine::run;
 use std::path::Path;
 
 /// Fetches the admin kubeconfig and writes it for its owner alone.
 pub fn kubeconfig(args: &Kubeconfig) -> CommandResult {
-    let Understood {
-        desired,
-        notices,
-        limit,
-    } = load::read(&args.common.inventory, args.common.limit.as_deref())?;
-    let reporter = Reporter::new(args.common.output, None)?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(&args.common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
+    let understood = load::read(&args.common.inventory, args.common.limit.as_deref())?;
+    let Started { desired, reporter, ctx } = start(&args.common, understood, None)?;
     let outcome = run::kubeconfig(&desired, &ctx);
     let exit = reporter.close(vec![]);
     if let (ExitCode::Done, Some(secret)) = (exit, &outcome.kubeconfig) {

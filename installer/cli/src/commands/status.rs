@@ -3,22 +3,17 @@
 use super::CommandResult;
 use crate::args::{Common, Output};
 use crate::output::write_stdout;
-use crate::reporter::Reporter;
-use crate::{load, remote, render};
-use landfall_ansible::Understood;
+use crate::start::{Started, start};
+use crate::{load, render};
+use landfall_core::health::{NodeHealth, SettingFault, UnitHealth};
+use landfall_engine::cluster::evidence::faults;
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
-/// Shows the cluster as it is recorded, and each node: what is ours, whether it is Ready, etcd, certificates.
+/// Shows the cluster's record, and for each node what landfall owns, whether it is Ready, etcd and certificates.
 pub fn status(common: &Common) -> CommandResult {
-    let Understood {
-        desired,
-        notices,
-        limit,
-    } = load::read(&common.inventory, common.limit.as_deref())?;
-    let reporter = Reporter::new(common.output, None)?;
-    reporter.warn(&notices);
-    let ctx = remote::run_context(common, reporter.clone(), None, limit).map_err(|d| vec![d])?;
+    let understood = load::read(&common.inventory, common.limit.as_deref())?;
+    let Started { desired, reporter, ctx } = start(common, understood, None)?;
     let outcome = run::status(&desired, &ctx);
     let last_run = outcome.runs.last().map(|run| run.number);
     if common.output == Output::Json {
@@ -57,13 +52,38 @@ fn machine(status: &NodeStatus) -> Value {
         "kubelet": status.ready.as_ref().map(|(_, version)| version),
         "etcd": status.etcd,
         "certificates": status.certificates.iter().map(|c| json!({ "name": c.name, "daysLeft": c.days_left })).collect::<Vec<_>>(),
+        "health": status.health.as_ref().map(health_of),
         "error": status.error,
+    })
+}
+
+fn health_of(health: &NodeHealth) -> Value {
+    let unit = |unit: &UnitHealth| {
+        json!({
+            "name": unit.name,
+            "state": unit.state,
+            "restarts": unit.restarts,
+            "failing": unit.is_failing,
+            "lastError": unit.last_error,
+        })
+    };
+    let setting = |setting: &SettingFault| {
+        json!({
+            "name": setting.name,
+            "wanted": setting.wanted,
+            "present": setting.present,
+            "askedBy": setting.asked_by,
+        })
+    };
+    json!({
+        "units": health.units.iter().map(unit).collect::<Vec<_>>(),
+        "settings": health.settings.iter().map(setting).collect::<Vec<_>>(),
     })
 }
 
 fn human(status: &NodeStatus) -> String {
     if let Some(error) = &status.error {
-        return format!("  cannot be looked at: {error}\n");
+        return format!("  cannot be inspected: {error}\n");
     }
     let mut lines = vec![match (&status.ready, status.owned) {
         (Some((true, version)), _) => format!("Ready, kubelet {version}"),
@@ -71,7 +91,9 @@ fn human(status: &NodeStatus) -> String {
         (None, 0) => "nothing is installed".to_owned(),
         (None, _) => "the Kubernetes API does not know it, or does not answer".to_owned(),
     }];
-    lines.push(format!("{} things here are landfall's", status.owned));
+    let health = status.health.iter();
+    lines.extend(health.flat_map(faults).map(|fault| format!("WRONG: {fault}")));
+    lines.push(format!("landfall owns {} journal entries here", status.owned));
     lines.extend(status.bundle.iter().map(|bundle| format!("bundle: {bundle}")));
     lines.extend(
         status

@@ -1,4 +1,4 @@
-//! One bar per node on a terminal: bytes while they are sent, then the step by name.
+//! Progress bars on a terminal, one for each node: bytes during the upload, then the name of the step.
 
 use super::line;
 use crate::output::printable;
@@ -40,7 +40,7 @@ impl Bars {
         let _ = self.screen.println(printable(text));
     }
 
-    /// Takes all bars off the screen, so that results can be printed.
+    /// Removes all bars from the screen, so that results can be printed.
     fn clear(&self) {
         let nodes = std::mem::take(&mut *self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         nodes.values().for_each(ProgressBar::finish_and_clear);

@@ -1,14 +1,14 @@
-//! The cluster as its record says, for `status` and `journal show`.
+//! Renders the cluster's record, for `status` and `journal show`.
 
 use landfall_core::cluster_record::{ClusterRecord, MemberRecord};
 use landfall_core::inventory::Role;
 use landfall_core::name::NodeName;
 use serde_json::{Map, Value, json};
 
-/// Characters of a digest that tell it from others for people.
+/// Characters of a digest that are displayed.
 const SHORT: usize = 12;
 
-/// Describes the cluster for people. `last_run` is the number of its newest run.
+/// Renders the record as text. `last_run` is the number of the cluster's newest run.
 pub fn cluster(record: &ClusterRecord, last_run: Option<u64>) -> String {
     let ca = record.ca.map_or_else(
         || "no CA yet".to_owned(),
@@ -42,7 +42,7 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-/// The same for machines, with whole digests.
+/// Renders the record as JSON, with whole digests.
 pub fn cluster_json(record: &ClusterRecord, last_run: Option<u64>) -> Value {
     let member = |(name, member): (&NodeName, &MemberRecord)| {
         let value = json!({

@@ -1,9 +1,9 @@
-//! Errors for people: what, where, what was seen, why, what to do next.
+//! Renders errors as text: what, where, what was seen, why, what to do next.
 
 use landfall_core::explain::Diagnosis;
 use std::collections::BTreeMap;
 
-/// Renders all errors; ones that differ only in the machine come as one.
+/// Renders all errors; those that differ only in the machine are merged.
 pub fn errors(errors: &[Diagnosis]) -> String {
     let mut alike: Vec<(Diagnosis, Vec<String>)> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
@@ -42,11 +42,12 @@ fn one(error: &Diagnosis, nodes: &[String]) -> String {
 mod tests {
     use super::*;
     use landfall_agent::error::AgentError;
-    use landfall_bundle::{BundleError, BundleFile};
+    use landfall_bundle::trust::TrustError;
+    use landfall_bundle::{Bundle, BundleError, Unverified};
     use landfall_core::explain::Code;
+    use landfall_core::finding::{Check, Finding};
     use landfall_core::journal::parse_journal;
     use landfall_core::plan::file::PlanFileError;
-    use landfall_core::preflight::Finding;
     use landfall_core::spec::parse;
     use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
     use landfall_engine::run::Outcome;
@@ -55,9 +56,9 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    /// One error of each code as a user meets it. The match has no catch-all: a new code does not compile until its error is here, and
-    /// does not pass until its snapshot is. Made by the code that makes it in a run wherever that needs no machine; the others say the
-    /// same as their one place of origin.
+    /// Returns one error of each code. The match has no catch-all: a new code does not compile until its error is listed here, and fails until its
+    /// snapshot exists. The errors are made by the code that makes them in a run, if that needs no machine; the others repeat the text of
+    /// their place of origin, which the comment names.
     #[expect(clippy::too_many_lines, reason = "a table with one error of each code")]
     fn sample(code: Code) -> Diagnosis {
         let (node, step) = ("cp-1".parse().unwrap(), "join-control-plane/cp-1".parse().unwrap());
@@ -92,14 +93,15 @@ mod tests {
             Code::HostKeyMismatch => new("the host key of 10.9.0.1 is not the known one")
                 .on(&node)
                 .saw("ssh-ed25519 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU")
-                .next("find out why before anything else: somebody may be in between")
+                .saw("another key is in /home/ann/.ssh/known_hosts:3")
+                .next("find out why before anything else: somebody may intercept the connection")
                 .next("if the machine was set up anew: ssh-keygen -R '[10.9.0.1]:22' and ssh-keygen -R 10.9.0.1"),
             // ssh/src/auth.rs
-            Code::LoginRefused => new("the login of admin was refused")
+            Code::LoginRefused => new("the login of admin on 10.9.0.1 was refused")
                 .on(&node)
                 .saw("the server offers: publickey")
                 .next("try it by hand: ssh -p 22 admin@10.9.0.1"),
-            // ssh/src/sudo.rs
+            // ssh/src/start.rs
             Code::SudoRefused => new("the sudo password is wrong")
                 .on(&node)
                 .next("give the right one as becomePassword or becomePasswordFile in cluster.yaml, or as ansible_become_password in the inventory"),
@@ -117,20 +119,18 @@ mod tests {
             // engine/src/cluster/apply.rs
             Code::ForeignObject => new("Service landfall-sample/nginx is there and is not landfall's"),
             // engine/src/install.rs
-            Code::PlanDrift => new("what the plan was made for is not there any more")
+            Code::PlanDrift => new("the cluster has changed since the plan was made")
                 .saw("sysctls/cp-1: to be done now, and not planned"),
-            Code::Preflight => Diagnosis::from(Finding {
-                id: "port-taken",
-                nodes: vec![node.clone()],
-                what: "a port that Kubernetes needs is taken".to_owned(),
-                saw: "6443/tcp".to_owned(),
-                next: "find the program with `ss -lntp` and stop it".to_owned(),
-            }),
+            Code::Preflight => {
+                let what = "port tcp/6443 is taken";
+                let found = Finding::new(Check::PortTaken, what, "nginx (process 712)", "stop what listens there");
+                Diagnosis::from(found.on([&node]))
+            }
             Code::BundleFormat => {
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("garbage.bundle");
                 std::fs::write(&path, [0xa5; 2048]).unwrap();
-                without_folder(BundleFile::open(&path).err().unwrap(), folder.path())
+                without_folder(Bundle::<Unverified>::open(&path).err().unwrap(), folder.path())
             }
             Code::BundleDigest => Diagnosis::from(BundleError::Digest {
                 name: "blobs/sha256/9f86d081884c7d65".to_owned(),
@@ -141,6 +141,9 @@ mod tests {
                 digest: landfall_core::name::Digest::of(b"a blob"),
                 what: "missing".to_owned(),
             }),
+            Code::BundleSignature => {
+                Diagnosis::from(TrustError::Unknown("E7620F1842B4E81F".parse().unwrap()))
+            }
             // bundle/src/source/mod.rs
             Code::BundleBuild => new("building kubelet failed").saw("go: downloading k8s.io/kubernetes: no route to host"),
             Code::StepFailed => at_step(AgentError::Program {
@@ -198,10 +201,13 @@ mod tests {
         let node = &desired.inventory.nodes[0];
         let options = SshOptions {
             known_hosts: vec![],
-            accept_new: None,
-            use_agent: false,
+            new_keys: "no/such".into(),
+            accept_new: false,
+            agent_socket: None,
             default_keys: vec![],
+            passphrases: None,
             timeout: Duration::from_secs(5),
+            shell_timeout: Duration::from_secs(5),
         };
         let refused = SshTransport::connect(&node.connect, &options);
         refused.err().unwrap().on(&node.name)

@@ -56,7 +56,7 @@ fn step(entry: &Entry, run: &str) -> String {
         EntryState::Owned => "",
         EntryState::Intended => ", interrupted",
         EntryState::Undoing => ", taking it back was interrupted",
-        EntryState::Residue => ", could not be taken back",
+        EntryState::Residue => ", could not be undone",
     };
     format!(
         "  {} (run {run}{state})\n      undo: {}\n",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_is_shown_with_its_cluster_its_runs_and_every_way_back() {
+    fn a_journal_is_shown_with_its_cluster_its_runs_and_every_undo() {
         insta::assert_snapshot!("journal", journals(&outcome()));
     }
 

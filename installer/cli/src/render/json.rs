@@ -25,6 +25,7 @@ pub fn result_line(report: &Report) -> String {
         "changes": report.changes,
         "errors": report.errors,
         "warnings": report.warnings,
+        "findings": report.findings,
         "residue": report.residue,
         "verify": report.verify,
     });

@@ -3,6 +3,7 @@
 mod bars;
 mod cluster;
 mod error;
+mod finding;
 mod journal;
 mod json;
 mod junit;
@@ -13,9 +14,10 @@ mod table;
 
 pub use cluster::{cluster, cluster_json};
 pub use error::errors;
+pub use finding::preflight_summary;
 pub use journal::{journals, journals_json, lost_lines, repair_json};
 pub use json::result_line;
-pub use junit::junit;
+pub use junit::{junit, preflight_junit};
 pub use log::Log;
 pub use plan::{bytes, plan};
 pub use table::verify;
@@ -43,6 +45,8 @@ fn line(kind: &EventKind) -> Option<String> {
         | EventKind::Verified { .. }
         | EventKind::Error { .. } => None,
         EventKind::StepFailed { step, diagnosis, .. } => Some(format!("FAILED {step}: {diagnosis}")),
+        // It is shown as an error at the end.
+        EventKind::Found { finding } if finding.refuses() => None,
         kind => Some(text(kind)),
     }
 }
@@ -71,7 +75,7 @@ fn text(kind: &EventKind) -> String {
             duration_ms,
             ..
         } => format!(
-            "== ended with {} after {}: {} changed, {} failed, {} taken back",
+            "== ended with {} after {}: {} changed, {} failed, {} undone",
             outcome.status(),
             seconds(*duration_ms),
             counts.changed,
@@ -79,6 +83,7 @@ fn text(kind: &EventKind) -> String {
             counts.undone
         ),
         EventKind::Warning { text } => format!("warning: {text}"),
+        EventKind::Found { finding } => finding::finding(finding),
         EventKind::Error { diagnosis } => errors(std::slice::from_ref(diagnosis)),
         EventKind::Verified { report } => verify(report, false),
         EventKind::PhaseStarted { phase } => format!("== {phase}"),
@@ -99,7 +104,7 @@ fn text(kind: &EventKind) -> String {
         EventKind::StepFailed { step, diagnosis, .. } => {
             format!("FAILED {step}: {}", errors(std::slice::from_ref(diagnosis)))
         }
-        EventKind::Undone { step, took_ms } => format!("taken back {step}: {}", seconds(*took_ms)),
+        EventKind::Undone { step, took_ms } => format!("undone {step}: {}", seconds(*took_ms)),
         EventKind::Residue { step, text } => format!("LEFT BEHIND {step}: {text}"),
         EventKind::Note { text } => text.clone(),
     }

@@ -1,10 +1,10 @@
-//! The plan for people.
+//! Renders the plan as text.
 
 use landfall_core::name::{NodeName, StepId};
 use landfall_core::plan::Plan;
 use std::collections::BTreeMap;
 
-/// Bytes with the unit that suits them.
+/// Renders a number of bytes with a unit.
 pub fn bytes(n: u64) -> String {
     let n = n as f64;
     match n {
@@ -15,7 +15,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// Lists what would change, by node and in order, with how each is taken back.
+/// Lists the pending steps by node, in order, with how each is undone.
 pub fn plan(plan: &Plan, reasons: &BTreeMap<StepId, String>, missing: &BTreeMap<NodeName, u64>) -> String {
     let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for step in &plan.steps {

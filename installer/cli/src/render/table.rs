@@ -1,9 +1,9 @@
-//! verify's result: a table of vantages and kinds of targets, the red cells in full.
+//! Renders verify's report: a table of sources and kinds of targets, and the failed cells in full.
 
 use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
 use std::collections::BTreeMap;
 
-/// The table: one row per vantage, one column per kind of target; `3/3` passed of tried, `-` not tried.
+/// Renders the table: one row for each source, one column for each kind of target; `3/3` is passed of probed, `-` is not probed.
 pub fn verify(report: &VerifyReport, all: bool) -> String {
     let kind = |cell: &Cell| cell.target.split('/').next().unwrap_or_default().to_owned();
     let mut columns: Vec<String> = Vec::new();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn red_cells_are_seen_and_told() {
+    fn failed_cells_are_counted_and_listed() {
         let report = VerifyReport {
             version: 1,
             cells: vec![

@@ -1,23 +1,25 @@
-//! Actions as lines for people.
+//! Texts of actions, for display.
 
 use super::{Action, ClusterCondition, ClusterEffect};
 
 impl Action {
-    /// Returns one line for people: how the change will be taken back. The recipe itself is made when the node's state is known.
+    /// Returns one line that says how the change will be undone. The recipe itself is made when the node's state is known.
     pub fn undo_text(&self) -> &'static str {
         match self {
+            Self::Claim { claims } if claims.units.is_empty() => "remove what was made",
             Self::Claim { .. } => {
-                "stop the daemons; remove what they made and was not there, the audit log in /var/log/kubernetes included"
+                "stop the daemons; remove what they made, including the audit log in /var/log/kubernetes"
             }
-            Self::Directory { .. } => "remove it when it was not there and is empty",
-            Self::File { .. } | Self::Binary { .. } => "remove it, or put the earlier file back",
+            Self::Directory { .. } => "remove it if it was absent before and is empty",
+            Self::File { .. } | Self::Binary { .. } => "remove it, or restore the earlier file",
             Self::HostsLines { .. } => "remove these lines",
             Self::Sysctls { .. } => {
-                "set what other sysctl files say, or the earlier values, where nobody else has set another"
+                "set the values of other sysctl files, or the earlier values, unless somebody else has changed them"
             }
-            Self::KernelFeatures { .. } => "unload what was loaded for it and serves nobody else",
-            Self::Unit { .. } => "stop and disable it, or as it was",
-            Self::Images { .. } => "remove the images that were not there",
+            Self::KernelFeatures { .. } => "unload the modules that were loaded for it and that nobody else uses",
+            Self::Unit { .. } => "stop and disable it, or restore its earlier state",
+            Self::StopUnit { .. } => "enable and start it, or restore its earlier state",
+            Self::Images { .. } => "remove the images that were absent before",
             Self::Run { .. } | Self::Bootstrap { .. } => "remove what it made here, and its members of the cluster",
             Self::BeginUndo { .. }
             | Self::TakeBack { .. }
@@ -26,7 +28,7 @@ impl Action {
             | Self::RestoreObjects { .. } => "install again",
             Self::Apply { .. } => "delete the objects, or restore the earlier ones",
             Self::Delete { .. } => "apply them again as they were",
-            Self::KubeconfigServer { .. } => "write the earlier server back",
+            Self::KubeconfigServer { .. } => "restore the earlier server",
             Self::Await { .. } => "nothing to undo",
         }
     }
@@ -34,6 +36,10 @@ impl Action {
     /// Returns one line for people.
     pub fn text(&self) -> String {
         match self {
+            Self::Claim { claims } if claims.units.is_empty() => {
+                let paths: Vec<_> = claims.paths.iter().map(|path| path.display().to_string()).collect();
+                format!("record what will be made: {}", paths.join(", "))
+            }
             Self::Claim { .. } => "record what the daemons will make".to_owned(),
             Self::Directory { path, mode } => format!("directory {} ({mode:04o})", path.display()),
             Self::File { path, mode, .. } => format!("file {} ({mode:04o})", path.display()),
@@ -49,13 +55,14 @@ impl Action {
             }
             Self::Unit { name, start: true, .. } => format!("enable and start {name}"),
             Self::Unit { name, start: false, .. } => format!("enable {name}"),
+            Self::StopUnit { name } => format!("stop and disable {name}"),
             Self::Images { images } => format!("import and pin {} images", images.len()),
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
             Self::Bootstrap { goal, argv, .. } => format!("the node {}: run {}", goal.text(), argv.join(" ")),
-            Self::BeginUndo { steps } => format!("stop the daemons of {} steps that go", steps.len()),
-            Self::TakeBack { step, .. } => format!("take back {step}"),
+            Self::BeginUndo { steps } => format!("stop the daemons of {} steps to undo", steps.len()),
+            Self::TakeBack { step, .. } => format!("undo {step}"),
             Self::FinishUndo { units, modules } => format!(
-                "make systemd read its units again ({}), and unload what nobody uses of {} modules",
+                "reload systemd's units ({}), and unload the unused ones of {} modules",
                 units.join(", "),
                 modules.len()
             ),

@@ -1,4 +1,4 @@
-//! How a step is taken back: the recipe that is recorded before the step acts, and the claims that it may hold.
+//! The undo recipe of a step, which is recorded before the step acts, and the claims in it.
 
 use crate::name::{Digest, NodeName};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub struct Claims {
     pub programs: Vec<PathBuf>,
     /// Files and directory trees.
     pub paths: Vec<PathBuf>,
-    /// Directories under which mounts are taken away.
+    /// Directories under which everything is unmounted.
     pub mounts_under: Vec<PathBuf>,
     /// Network links by name.
     pub links: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Claims {
     pub apparmor_profiles: Vec<String>,
 }
 
-/// Something a step makes off the node.
+/// Something that a step makes in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterEffect {
@@ -63,13 +63,13 @@ impl ClusterEffect {
     }
 }
 
-/// How one step is taken back. Recorded before the step acts; idempotent, and right after a partial step.
+/// The undo recipe of one step. It is recorded before the step acts, is idempotent, and is correct also after a partial step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
     /// Nothing to undo on the node.
     Nothing,
-    /// Puts a path back to what it was.
+    /// Restores what was at a path.
     RestorePath {
         /// The path.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum Undo {
         /// The unit that reads the file; restarted when it is active.
         restart: Option<String>,
     },
-    /// Puts kernel settings back, those that still have the value that was set.
+    /// Restores kernel settings that still have the value that the step set.
     RestoreSysctls {
         /// Name and prior value.
         settings: Vec<(String, String)>,
@@ -110,13 +110,13 @@ pub enum Undo {
         /// Module names.
         modules: Vec<String>,
     },
-    /// Puts a unit back: disabled and stopped when it was so.
+    /// Restores the state of a unit.
     RestoreUnit {
         /// Unit name.
         name: String,
-        /// Was it enabled?
+        /// Whether it was enabled.
         was_enabled: bool,
-        /// Was it active?
+        /// Whether it was active.
         was_active: bool,
     },
     /// Removes images that were absent from containerd (skipped when containerd itself goes).
@@ -139,7 +139,7 @@ pub enum Undo {
         /// Directories above claimed paths that were absent before, deepest first; removed when they end empty.
         #[serde(default)]
         absent_parents: Vec<PathBuf>,
-        /// Things off the node; the engine asks the cluster what became of them.
+        /// What the step made in the cluster; the engine removes it.
         effects: Vec<ClusterEffect>,
     },
     /// Restores Kubernetes objects; the engine does it, and skips it when the cluster goes.
@@ -149,17 +149,17 @@ pub enum Undo {
         /// Objects that were absent (apiVersion, kind, namespace, name only).
         absent: Vec<serde_json::Value>,
     },
-    /// Nobody knows: its line of the journal was damaged. The first undo names it as residue, the next one counts it as gone.
+    /// The recipe is lost, because its line of the journal was damaged. The first undo reports it as residue, the next one counts it as undone.
     Lost {
         /// One-based number of the line in the damaged journal.
         line: usize,
-        /// What of the line could still be read; empty when it was no record.
+        /// The legible part of the line; empty when the line was no record.
         seen: String,
     },
 }
 
 impl Undo {
-    /// Says whether nobody knows it.
+    /// Says whether the recipe is lost.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
@@ -174,10 +174,10 @@ impl Undo {
                 .join(", ")
         };
         match self {
-            Self::Nothing => "nothing to take back on the node".to_owned(),
+            Self::Nothing => "nothing to undo on the node".to_owned(),
             Self::RestorePath { path, prior } => match prior {
                 Prior::Absent => format!("remove {}", path.display()),
-                Prior::File { mode, .. } => format!("put the earlier file {} back ({mode:04o})", path.display()),
+                Prior::File { mode, .. } => format!("restore the earlier file {} ({mode:04o})", path.display()),
                 Prior::Link { target } => format!("link {} to {} again", path.display(), target.display()),
             },
             Self::RemoveDirectory { paths: list } => format!("remove {}, when empty", paths(list)),
@@ -185,7 +185,7 @@ impl Undo {
             Self::KubeconfigServer { path, prior, .. } => format!("server {prior} in {}", path.display()),
             Self::RestoreSysctls { settings, .. } => {
                 let values: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                format!("put kernel settings back: {}", values.join(" "))
+                format!("restore kernel settings: {}", values.join(" "))
             }
             Self::UnloadModules { modules } if modules.is_empty() => "no module was loaded".to_owned(),
             Self::UnloadModules { modules } => format!("unload {}", modules.join(", ")),

@@ -1,4 +1,4 @@
-//! What holds once an action is done.
+//! The state of a node that an action establishes.
 
 use super::{Action, Content, PROGRAM_MODE};
 use crate::name::Digest;
@@ -44,7 +44,7 @@ pub enum Wanted {
 }
 
 impl Action {
-    /// Returns what holds once the action is done, where that can be looked at again later.
+    /// Returns the state that the action establishes, if it can be checked later.
     pub fn wanted(&self) -> Option<Wanted> {
         match self {
             Self::Directory { path, mode } => Some(Wanted::Directory {
@@ -75,6 +75,7 @@ impl Action {
             }),
             Self::Images { images } => Some(Wanted::Images(images.iter().map(|i| i.reference.to_string()).collect())),
             Self::Claim { .. }
+            | Self::StopUnit { .. }
             | Self::Run { .. }
             | Self::Bootstrap { .. }
             | Self::BeginUndo { .. }

@@ -1,8 +1,7 @@
-//! Makes a journal with damaged lines usable again: whole lines stay as they are, and what the lost ones must have said is put in where
-//! the lines around them tell it. An intent that is lost takes the way back of its step with it: [`Undo::Lost`] stands in its place, so
-//! that the next undo names it.
+//! Repairs a journal with damaged lines: intact lines are kept, and lost records are added where the lines around them imply them. With an
+//! intent its undo recipe is lost; [`Undo::Lost`] takes its place, so that the next undo reports it.
 //!
-//! INVARIANT: nothing is read out of a damaged line but of which kind it was, where its beginning is whole; the rest is for people.
+//! INVARIANT: of a damaged line only the kind of record is used, when the beginning is legible; the rest is only displayed.
 
 use super::{DONE, INSTALL};
 use super::{EntryState, JournalError, Ownership, Record, RunStart, parse_line, render_line};
@@ -14,43 +13,43 @@ use std::path::PathBuf;
 /// Name of the command, as leases show it.
 pub const JOURNAL_REPAIR: &str = "journal repair";
 
-/// How every record begins.
+/// The beginning of every record.
 const BEGIN: &str = "{\"record\":\"";
-/// Most characters of a damaged line that are shown: the paths of an undo recipe stand at its beginning.
+/// Most characters of a damaged line that are shown: the paths of an undo recipe are at its beginning.
 const MAX_SEEN: usize = 400;
 
-/// What a journal holds, as far as its lines are whole.
+/// The content of a journal, as far as its lines are intact.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct JournalReading {
     /// What is ours.
     pub own: Ownership,
     /// Lines that are damaged or missing; none in a good journal.
     pub lost: Vec<LostLine>,
-    /// Where the damaged journal is kept, once it was repaired.
+    /// The path of the damaged journal after a repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
 }
 
-/// A line that is damaged, or that must be missing.
+/// A line that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostLine {
-    /// One-based line number; of a missing line that of the next one.
+    /// One-based line number; for a missing line that of the next one.
     pub line: usize,
-    /// What is not known any more.
+    /// What was lost with the line.
     pub unknown: String,
 }
 
-/// A journal made of the whole lines of another one.
+/// A repaired journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// Its text: whole lines as they were, and what was put in.
+    /// Its text: the intact lines, and the records that were added.
     pub text: Vec<u8>,
-    /// What it says.
+    /// Its content.
     pub reading: JournalReading,
 }
 
-/// Repairs the text of a journal. `runs` are runs that other journals of the cluster hold: the start of a run is on all nodes. A journal
-/// without damage comes back as it is, but for a torn last line. One of a newer landfall is an error.
+/// Repairs the text of a journal. `runs` are the runs in other journals of the cluster, because all nodes record the start of a run. A journal
+/// without damage is returned unchanged, apart from a torn last line. A journal of a newer landfall is an error.
 pub fn repair(text: &[u8], runs: &[RunStart]) -> Result<Repair, JournalError> {
     let mut work = Work {
         runs,
@@ -68,7 +67,7 @@ pub fn repair(text: &[u8], runs: &[RunStart]) -> Result<Repair, JournalError> {
         match parse_line(line) {
             Ok(record) => work.take(index + 1, line, record),
             Err(Some(found)) => return Err(JournalError::Version { found }),
-            // The piece after the last newline is torn: its act was never allowed.
+            // The text after the last newline is torn. Its step has not acted, because the record was not complete.
             Err(None) if index + 1 == count => {}
             Err(None) => work.miss(index + 1, line),
         }
@@ -80,13 +79,13 @@ pub fn repair(text: &[u8], runs: &[RunStart]) -> Result<Repair, JournalError> {
 struct Damaged {
     line: usize,
     seen: String,
-    /// The run that was the newest there.
+    /// The newest run before the line.
     run: Option<RunId>,
-    /// Whether it can have been one record only.
+    /// Whether the line can only have been one record.
     single: bool,
 }
 
-/// Kinds of records, by whether an intent may be lost with one.
+/// The kind of a damaged record.
 enum Kind {
     Intent,
     Other(&'static str),
@@ -101,7 +100,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Takes a whole line, after the records that must have stood before it.
+    /// Adds an intact line, after the missing records that it implies.
     fn take(&mut self, line: usize, bytes: &[u8], record: Record) {
         if let Record::Intent { run, .. } | Record::RunFinished { run, .. } = &record
             && self.own.runs.iter().all(|known| &known.start.run != run)
@@ -126,14 +125,14 @@ impl Work<'_> {
         self.text.push(b'\n');
     }
 
-    /// Puts a record in.
+    /// Adds a record.
     fn add(&mut self, record: &Record) {
         if self.own.take(0, record).is_ok() {
             self.text.extend(render_line(record).into_bytes());
         }
     }
 
-    /// Notes a damaged line.
+    /// Records a damaged line.
     fn miss(&mut self, line: usize, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
         let single = is_one_record(&text);
@@ -143,7 +142,7 @@ impl Work<'_> {
             self.lost.push((LostLine { line, unknown }, None));
             return;
         }
-        // What is no record may come from any file of the disk: it is not shown.
+        // A text that is no record may come from any file of the disk and is not shown.
         let seen = text.find(BEGIN).map_or_else(String::new, |at| {
             let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
             text[at..].chars().take(MAX_SEEN).map(printable).collect()
@@ -157,7 +156,7 @@ impl Work<'_> {
         });
     }
 
-    /// Returns what must have been said before this record, which does not fit as it is.
+    /// Returns the missing records that must precede this one, which is not legal without them.
     fn missing_before(&mut self, line: usize, record: &Record) -> Vec<Record> {
         use EntryState::{Intended, Owned, Residue, Undoing};
         let (Record::Intent { step, .. }
@@ -192,7 +191,7 @@ impl Work<'_> {
         }
     }
 
-    /// Makes an intent whose undo is lost, with the damaged line in which it most likely stood.
+    /// Makes an intent whose undo is lost, and assigns it to the damaged line that most likely held it.
     fn lost_intent(&mut self, line: usize, step: &StepId) -> Record {
         let at = self.damaged.iter().position(|d| d.single);
         let (line, seen, run) = match at.map(|at| self.damaged.remove(at)) {
@@ -200,12 +199,12 @@ impl Work<'_> {
             None => (line, String::new(), None),
         };
         let run = run.or_else(|| self.own.runs.last().map(|run| run.start.run.clone()));
-        let unknown = format!("how the step {step} is taken back");
+        let unknown = format!("how the step {step} is undone");
         self.lost.push((LostLine { line, unknown }, Some(step.clone())));
         intent(run, step.clone(), Undo::Lost { line, seen })
     }
 
-    /// A run that has finished well left no step half-done: where an end is missing, its line was lost.
+    /// Adds the missing ends of steps of a run that finished successfully: it left no step half done, so their lines were lost.
     fn end_steps_of(&mut self, run: &RunId) {
         let open = self.own.entries.iter();
         let open = open.filter(|e| &e.run == run && e.state == EntryState::Intended);
@@ -215,7 +214,7 @@ impl Work<'_> {
         }
     }
 
-    /// Returns the start of a run whose own line is lost: as another journal has it, else with what is known of it here.
+    /// Returns the start of a run whose own line is lost: from another journal, else with what this journal tells about it.
     fn start_of(&self, run: &RunId) -> RunStart {
         if let Some(known) = self.runs.iter().find(|start| &start.run == run) {
             return known.clone();
@@ -237,7 +236,7 @@ impl Work<'_> {
         }
     }
 
-    /// Returns the name of the cluster, as the lines before or any other journal know it.
+    /// Returns the name of the cluster, from the lines before or from another journal.
     fn cluster(&self) -> String {
         let other = || self.runs.last().map(|start| start.cluster.as_str());
         let recorded = || self.own.record().map(|record| record.name.as_str());
@@ -245,7 +244,7 @@ impl Work<'_> {
         name.unwrap_or_default().to_owned()
     }
 
-    /// Puts an entry in for each line that may have held an intent and that no other line explains.
+    /// Adds an entry for each damaged line that may have held an intent and that no other line accounts for.
     fn finish(mut self) -> Repair {
         for damaged in std::mem::take(&mut self.damaged) {
             let Damaged { line, seen, run, .. } = damaged;
@@ -258,7 +257,7 @@ impl Work<'_> {
                 step: step.clone(),
                 stamp: None,
             });
-            let unknown = "whether it recorded a step, and how that is taken back".to_owned();
+            let unknown = "whether it recorded a step, and how that is undone".to_owned();
             self.lost.push((LostLine { line, unknown }, Some(step)));
         }
         self.lost.sort_by_key(|(lost, _)| lost.line);
@@ -271,7 +270,7 @@ impl Work<'_> {
             if let Some(step) = step
                 && !is_lost(&step, lost.line)
             {
-                lost.unknown = format!("how the step {step} was to be taken back; it has been since");
+                lost.unknown = format!("how the step {step} was to be undone; it was undone later");
             }
             lost
         };
@@ -297,27 +296,27 @@ fn intent(run: Option<RunId>, step: StepId, undo: Undo) -> Record {
     }
 }
 
-/// Says whether a damaged line can have been one record only: from where a record begins it is one JSON object to its end. Two lines
-/// whose line break is damaged are none.
+/// Says whether a damaged line can only have been one record: from a record's beginning to its end it is one JSON object. Two lines whose line
+/// break is damaged are not.
 fn is_one_record(text: &str) -> bool {
     let at = text.find(BEGIN);
     at.is_some_and(|at| serde_json::from_str::<serde::de::IgnoredAny>(&text[at..]).is_ok())
 }
 
-/// Reads of which kind a damaged line was, and what its loss means.
+/// Returns the kind of a damaged line's record, and what its loss means.
 fn kind_of(text: &str) -> Option<Kind> {
     let (_, rest) = text.split_once(BEGIN)?;
     let (kind, _) = rest.split_once('"')?;
     Some(match kind {
         "intent" => Kind::Intent,
         "run-started" => Kind::Other("the start of a run"),
-        "cluster" => Kind::Other("what the cluster was then; the newest record of any node counts"),
-        "done" => Kind::Other("which step was done; one whose end is told nowhere else counts as interrupted"),
-        "failed" => Kind::Other("which step failed; it counts as interrupted all the same"),
+        "cluster" => Kind::Other("a record of the cluster; the newest record of any node counts"),
+        "done" => Kind::Other("which step was done; a step without another record of its end counts as interrupted"),
+        "failed" => Kind::Other("which step failed; it counts as interrupted in any case"),
         "undo-started" | "undone" | "undo-failed" => {
-            Kind::Other("which step was taken back; one whose end is told nowhere else is taken back again")
+            Kind::Other("which step was undone; a step without another record of that is undone again")
         }
-        "run-finished" => Kind::Other("how a run ended; one journal that says it is enough"),
+        "run-finished" => Kind::Other("how a run ended; the record in another journal is enough"),
         _ => return None,
     })
 }

@@ -1,10 +1,10 @@
-//! What opaque daemons are known to make on a node: claimed before they start, so that all of it can be taken away.
+//! The claims: what opaque daemons are known to make on a node. They are recorded before the daemons start, so that an undo can remove all of it.
 
 use crate::action::Claims;
 use crate::inventory::Role;
 use std::path::PathBuf;
 
-/// What containerd makes of its template once the kubelet knows the node's podCIDR; it never makes it anew by itself.
+/// The file that containerd renders from its template once the kubelet knows the node's podCIDR. containerd never renders it again by itself.
 const CNI_CONFIG: &str = "/etc/landfall/cni/net.d/10-containerd-net.conflist";
 
 fn strings(list: &[&str]) -> Vec<String> {
@@ -15,9 +15,8 @@ fn paths(list: &[&str]) -> Vec<PathBuf> {
     list.iter().map(PathBuf::from).collect()
 }
 
-/// What kubelet, containerd, kube-proxy, flannel and the CNI plugins make on a node while they run (README of this crate says where
-/// each is made). Checked by the whole-host fingerprint in the lab. One function for each kind that has a rule of its own in
-/// `agent/src/claims`.
+/// Returns what kubelet, containerd, kube-proxy, flannel and the CNI plugins make on a node while they run (the README of this crate names the
+/// sources). The whole-host fingerprint in the lab checks it. Each kind with a rule of its own in `agent/src/claims` has a function here.
 pub(super) fn daemon_claims() -> Claims {
     Claims {
         units: strings(&["kubelet.service", "containerd.service"]),
@@ -83,8 +82,19 @@ fn daemon_tables() -> Vec<String> {
     ])
 }
 
+/// Settings that a kubelet with `protectKernelDefaults` wants to find (`setupKernelTunables` in
+/// pkg/kubelet/cm/container_manager_linux.go, 1.37).
+pub const KUBELET_SETTINGS: [&str; 6] = [
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "kernel.keys.root_maxkeys",
+    "kernel.keys.root_maxbytes",
+];
+
 fn daemon_settings() -> Vec<String> {
-    strings(&[
+    let mut settings = strings(&[
         "net.ipv4.conf.all.route_localnet",
         "net.ipv4.ip_forward",
         // The kernel changes it with ip_forward: see `written_settings`.
@@ -97,17 +107,13 @@ fn daemon_settings() -> Vec<String> {
         "net.netfilter.nf_conntrack_tcp_be_liberal",
         "net.bridge.bridge-nf-call-iptables",
         "net.bridge.bridge-nf-call-ip6tables",
-        "vm.overcommit_memory",
-        "vm.panic_on_oom",
-        "kernel.panic",
-        "kernel.panic_on_oops",
-        "kernel.keys.root_maxkeys",
-        "kernel.keys.root_maxbytes",
-    ])
+    ]);
+    settings.extend(strings(&KUBELET_SETTINGS));
+    settings
 }
 
 /// Returns the settings that the daemons, and the kernel with them, are known to write, with the values that they write on a machine
-/// with so many processors: a setting that has another value by the time it is taken back was set by somebody else.
+/// with so many processors: a setting that has another value by the time it is undone was set by somebody else.
 ///
 /// Sources: the kubelet's `pkg/kubelet/cm/container_manager_linux.go` and `component-helpers/node/util/sysctl`; kube-proxy's
 /// `cmd/kube-proxy/app/conntrack.go` and the defaults of its configuration (32768 connections for each processor and 131072 at least,
@@ -188,7 +194,7 @@ fn daemon_modules() -> Vec<String> {
     ])
 }
 
-/// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be taken back alone.
+/// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be undone alone.
 pub(super) fn kubeadm_claims(role: Role) -> Claims {
     let mut claims = Claims {
         units: strings(&["kubelet.service"]),
@@ -201,7 +207,7 @@ pub(super) fn kubeadm_claims(role: Role) -> Claims {
             "/etc/kubernetes/tmp",
             "/var/lib/kubelet",
             "/etc/kubernetes/pki/ca.crt",
-            // A node that joins again gets another podCIDR: what was made from the first must not stay.
+            // A node that joins again gets another podCIDR, so the file that was rendered with the first one must not stay.
             CNI_CONFIG,
             "/run/landfall/cni",
             "/run/flannel",

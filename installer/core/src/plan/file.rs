@@ -1,4 +1,4 @@
-//! A plan in a file: made and read today, run tomorrow, and refused when what it was made for is not there any more.
+//! A plan in a file: it can be reviewed and run later, and is refused when the cluster has changed since it was made.
 
 use super::{Plan, Step};
 use crate::cluster_record::ClusterUid;
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Version of the file's format; a reader refuses another one.
 pub const PLAN_FILE_VERSION: u32 = 1;
 
-/// A plan and what it was made for. It holds no secret: those are named in it, never in it.
+/// A plan, and the cluster and bundle that it was made for. It names secrets and does not contain them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanFile {
@@ -24,20 +24,20 @@ pub struct PlanFile {
     pub bundle: Digest,
     /// The whole plan.
     pub plan: Plan,
-    /// Its steps that have nothing to do.
+    /// Its satisfied steps.
     pub satisfied: BTreeSet<StepId>,
 }
 
 /// Why a plan file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanFileError {
-    /// It is no plan file.
+    /// The text is no plan file.
     #[error("it is no plan of landfall")]
     Syntax(#[from] serde_json::Error),
     /// Another version of landfall wrote it.
     #[error("it has version {0}, this landfall reads version {PLAN_FILE_VERSION}")]
     Version(u64),
-    /// Its steps make no plan.
+    /// Its steps do not form a valid plan.
     #[error("its steps make no plan")]
     Plan(#[from] super::PlanError),
 }
@@ -61,7 +61,7 @@ impl PlanFile {
         text + "\n"
     }
 
-    /// Lists in what a plan made now differs from this one, each a readable line; nothing when it may be run as it is.
+    /// Returns the differences of a plan made now from this one, a readable line each. Empty when this one may be run.
     pub fn drift(&self, now: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.cluster != now.cluster {
@@ -110,18 +110,17 @@ mod tests {
     use crate::plan::Stage;
 
     fn file(modes: &[(&str, u32)]) -> PlanFile {
-        let step = |(id, mode): &(&str, u32)| Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: "cp-1".parse().unwrap(),
-            needs: vec![],
-            deadline_s: 60,
-            action: Action::Directory {
-                path: "/etc/landfall".into(),
-                mode: *mode,
-            },
-            redo: vec![],
-            ephemeral: false,
+        let step = |(id, mode): &(&str, u32)| {
+            Step::new(
+                id.parse().unwrap(),
+                Stage::Prepare,
+                "cp-1".parse().unwrap(),
+                60,
+                Action::Directory {
+                    path: "/etc/landfall".into(),
+                    mode: *mode,
+                },
+            )
         };
         PlanFile {
             version: PLAN_FILE_VERSION,

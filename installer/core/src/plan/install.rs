@@ -1,10 +1,10 @@
-//! Plans an installation: which steps bring each node, and then the cluster, to what is wanted.
+//! Plans an install: the steps that bring each node, and then the cluster, to the wanted state.
 //!
-//! The founder is the one that the cluster's record names; the order of an inventory has no effect. Absent members get no steps. Steps that
-//! need them are left out, and planned again by a later run.
+//! The cluster's record names the founder; the order of an inventory has no effect. Absent members get no steps. Steps that need an absent
+//! member are left out, and a later run plans them.
 //!
-//! The order follows what really waits for what. Certificates and the join credential are made before any image is imported;
-//! all kubelets join as soon as the first API server answers; only etcd members join one by one.
+//! Steps only wait for what they need: certificates and the join credential are made before any image is imported, and all kubelets join as
+//! soon as the first API server answers. Only etcd members join one by one.
 
 mod join;
 mod objects;
@@ -29,11 +29,11 @@ use std::path::{Path, PathBuf};
 /// Everything the planner needs, already rendered and chosen.
 #[derive(Debug, Clone)]
 pub struct InstallInput<'a> {
-    /// Members that are here, control planes first, each group by name.
+    /// Connected members, control planes first, each group by name.
     pub members: Vec<Member>,
-    /// The cluster that is to be, with all its members, also absent ones.
+    /// The record of the cluster, with all its members, also absent ones.
     pub record: &'a ClusterRecord,
-    /// What is ours on each node that is here.
+    /// What landfall owns on each connected node.
     pub owned: &'a BTreeMap<NodeName, Ownership>,
     /// Number of the run, for what serves this run alone.
     pub run: u64,
@@ -51,7 +51,7 @@ pub struct InstallInput<'a> {
     pub named_server: String,
     /// Kubernetes objects in groups.
     pub groups: Vec<ObjectGroup>,
-    /// Objects of ours that are wanted no more.
+    /// Objects of ours that are no longer wanted.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -70,8 +70,8 @@ pub struct Member {
     pub cni_template: String,
     /// Resolver file.
     pub resolv_conf: String,
-    /// kubeadm's configuration of the cluster, on control planes: what makes credentials reads it.
-    pub cluster_config: Option<String>,
+    /// What `kubeadm kubeconfig user` reads when it makes a credential, on control planes.
+    pub credential_config: Option<String>,
     /// Units by name, with text; all are enabled, and started unless they are the kubelet.
     pub units: Vec<(String, String)>,
 }
@@ -81,7 +81,7 @@ pub struct Member {
 pub enum Joins {
     /// The founder: `kubeadm init`.
     Init(String),
-    /// A further control plane: its kubelet joins first, beside everybody else's; then etcd and the API server, one node after the other.
+    /// A further control plane: its kubelet joins first, in parallel with all others; then etcd and the API server, one node after the other.
     ControlPlane {
         /// For the kubelet.
         kubelet: String,
@@ -125,7 +125,7 @@ const BULK_S: u64 = 900;
 /// Seconds for kubeadm's phases: its own waits end after 4 minutes, several follow each other.
 const KUBEADM_S: u64 = 600;
 
-/// Plans every step. Satisfied ones are taken out later, by what was seen.
+/// Plans every step. Satisfied steps are removed later, by the agents' observations.
 pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
     let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
     let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
@@ -158,7 +158,7 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
 
 struct Planner<'a> {
     input: &'a InstallInput<'a>,
-    /// The control plane over which the cluster is asked and whose keys are shared: the founder, when it is here.
+    /// The control plane whose API is used and whose keys are shared: the founder, when it is connected.
     lead: &'a Member,
     founder: Option<&'a Member>,
     /// The step after which the next node's daemons may be restarted.
@@ -180,16 +180,9 @@ impl Planner<'_> {
         deadline_s: u64,
         action: Action,
     ) -> StepId {
-        self.plan.steps.push(Step {
-            id: id.clone(),
-            stage,
-            node: node.clone(),
-            needs: needs.to_vec(),
-            deadline_s,
-            action,
-            redo: vec![],
-            ephemeral: false,
-        });
+        self.plan
+            .steps
+            .push(Step::new(id.clone(), stage, node.clone(), deadline_s, action).after(needs.to_vec()));
         id
     }
 
@@ -204,7 +197,7 @@ impl Planner<'_> {
         )
     }
 
-    /// A step of the founder, when the founder is here. When it is not, what it made is there already.
+    /// Returns a step of the founder, when the founder is connected. Otherwise the founder has done the step in an earlier run.
     fn founded_by(&self, kind: StepKind) -> Option<StepId> {
         self.founder.map(|founder| kind.on(&founder.name))
     }

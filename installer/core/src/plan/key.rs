@@ -1,6 +1,7 @@
 //! Names of steps as a type: the planner names its edges by kind, part and node, and cannot misspell them.
 
 use crate::inventory::Role;
+use crate::journal::{EntryState, Ownership};
 use crate::name::{NodeName, StepId};
 
 /// What a step is about. The text of each kind is the first part of the step's id, and part of the interface: journals hold it.
@@ -30,7 +31,7 @@ pub enum StepKind {
     KubeadmConfig,
     /// kubeadm's configuration by which a control plane's kubelet joins.
     KubeletJoinConfig,
-    /// kubeadm's ClusterConfiguration alone.
+    /// What `kubeadm kubeconfig user` reads.
     ClusterConfig,
     /// kubeadm has checked its configuration of the node.
     KubeadmConfigValid,
@@ -40,6 +41,8 @@ pub enum StepKind {
     UnitFile,
     /// A unit; the part is its name.
     Unit,
+    /// A unit of an earlier version that is no longer wanted; the part is its name.
+    StopUnit,
     /// A program; the part is its name.
     Binary,
     /// Images.
@@ -78,14 +81,16 @@ pub enum StepKind {
     Apply,
     /// A workload is awaited; the part is its name.
     RolledOut,
-    /// A step of an earlier run, or one that serves this run alone, is taken back; the part is that step.
+    /// A step of an earlier run, or one that serves this run alone, is undone; the part is that step.
     TakeBack,
-    /// What serves this run alone is taken back at its end; the part is that step.
+    /// A step that serves this run alone is undone at its end; the part is that step.
     Withdraw,
-    /// What an undo takes back is marked and its daemons are stopped.
+    /// The entries of an undo are marked and their daemons are stopped.
     BeginUndo,
     /// An undo on a node ends.
     FinishUndo,
+    /// Blobs are kept on the node until an install has used them.
+    KeepBlobs,
     /// Members and Nodes leave a cluster that stays; the part is the step that made them.
     LeaveCluster,
     /// Objects of a cluster that stays are restored; the part is the step that applied them.
@@ -146,6 +151,7 @@ impl StepKind {
             Self::KubeletJoinConfigValid => "kubelet-join-config-valid",
             Self::UnitFile => "unit-file",
             Self::Unit => "unit",
+            Self::StopUnit => "stop-unit",
             Self::Binary => "binary",
             Self::Images => "images",
             Self::Certificates => "certificates",
@@ -169,6 +175,7 @@ impl StepKind {
             Self::Withdraw => "withdraw",
             Self::BeginUndo => "begin-undo",
             Self::FinishUndo => "finish-undo",
+            Self::KeepBlobs => "keep-blobs",
             Self::LeaveCluster => "leave-cluster",
             Self::RestoreObjects => "restore-objects",
         }
@@ -187,7 +194,7 @@ impl StepKind {
         id(self.as_str())
     }
 
-    /// Returns the id of the cluster's step of this kind and part. Parts of groups are joined by a hyphen, as ever.
+    /// Returns the id of the cluster's step of this kind and part. Parts of groups are joined by a hyphen.
     pub fn part_of_cluster(self, part: &str) -> StepId {
         let separator = if matches!(self, Self::Apply | Self::Remove) {
             '-'
@@ -212,6 +219,28 @@ impl StepKind {
         let rest = step.as_str().strip_prefix(self.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// Says whether a step makes its node a member: from then on the node's kubelet belongs to the cluster.
+pub fn is_membership(step: &StepId) -> bool {
+    let kinds = [StepKind::Init, StepKind::JoinWorker, StepKind::JoinKubelet];
+    kinds.iter().any(|kind| kind.is_kind_of(step))
+}
+
+/// Says whether a journal holds a membership that is whole.
+pub fn has_joined(own: &Ownership) -> bool {
+    let mut owned = own.entries.iter().filter(|e| e.state == EntryState::Owned);
+    owned.any(|entry| is_membership(&entry.step))
+}
+
+/// Says whether landfall owns nothing but blobs that were pushed ahead: nothing is installed then.
+pub fn is_bare(own: &Ownership) -> bool {
+    own.entries.iter().all(|e| StepKind::KeepBlobs.is_kind_of(&e.step))
+}
+
+/// Says whether blobs are kept until an install has used them.
+pub fn keeps_blobs(own: &Ownership) -> bool {
+    own.entries.iter().any(|e| StepKind::KeepBlobs.is_kind_of(&e.step))
 }
 
 fn id(text: &str) -> StepId {

@@ -1,6 +1,6 @@
-//! The plan: ordered by `needs` alone, serialisable, made by pure planners from what is wanted and what was seen.
+//! The plan: steps that only `needs` orders. Pure planners make it from the wanted and the observed state.
 
-mod claims;
+pub(crate) mod claims;
 pub mod file;
 pub mod install;
 pub mod key;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub struct Plan {
     /// Steps; any order in which every step comes after its needs is right.
     pub steps: Vec<Step>,
-    /// Whether a failed step stops only what needs it. An install stops as a whole: what follows would build on a broken base.
+    /// Whether a failed step stops only the steps that need it. An install stops as a whole, because later steps would build on a failed one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_going: bool,
     /// Where secrets that steps name come from: read from that node's file once its step is done.
@@ -52,13 +52,34 @@ pub struct Step {
     pub deadline_s: u64,
     /// What to do.
     pub action: Action,
-    /// Steps of the same node that are taken back and done again before this one is, when this one was interrupted: what they claim
+    /// Steps of the same node that are undone and done again before this one is, when this one was interrupted: what they claim
     /// holds what this one leaves half-done. In the order in which they are done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redo: Vec<StepId>,
-    /// Serves other steps of this run alone: it is made anew when one of them is to be done, and is taken back at the end of the run.
+    /// Serves other steps of this run alone: it is made anew when one of them is to be done, and is undone at the end of the run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ephemeral: bool,
+}
+
+impl Step {
+    /// Returns a step that needs no other, takes no other along when it is repeated, and outlasts its run.
+    pub fn new(id: StepId, stage: Stage, node: NodeName, deadline_s: u64, action: Action) -> Self {
+        Self {
+            id,
+            stage,
+            node,
+            needs: vec![],
+            deadline_s,
+            action,
+            redo: vec![],
+            ephemeral: false,
+        }
+    }
+
+    /// Returns it with steps that must be done first.
+    pub fn after(self, needs: Vec<StepId>) -> Self {
+        Self { needs, ..self }
+    }
 }
 
 /// Label of a group of steps.
@@ -83,7 +104,7 @@ pub enum Stage {
     Sample,
     /// What served this run alone goes.
     Finish,
-    /// Taking back.
+    /// Undoing.
     Undo,
 }
 
@@ -202,19 +223,17 @@ mod tests {
     use super::*;
 
     fn step(id: &str, needs: &[&str]) -> Step {
-        Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: "cp-1".parse().unwrap(),
-            needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
-            deadline_s: 10,
-            action: Action::Directory {
+        Step::new(
+            id.parse().unwrap(),
+            Stage::Prepare,
+            "cp-1".parse().unwrap(),
+            10,
+            Action::Directory {
                 path: "/opt/x".into(),
                 mode: 0o755,
             },
-            redo: vec![],
-            ephemeral: false,
-        }
+        )
+        .after(needs.iter().map(|n| n.parse().unwrap()).collect())
     }
 
     #[test]

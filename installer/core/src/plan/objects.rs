@@ -27,6 +27,44 @@ const KUBEADM_OBJECTS: [(&str, &str); 8] = [
     ("Service", "kube-dns"),
 ];
 
+/// First words of the groups by which `landfall ingress allow` lets the ingress proxy read Secrets: all, all of a namespace, those of a
+/// namespace that are named. An install with an ingress proxy keeps them.
+pub const ALLOWED: &str = "ingress-allow";
+/// See [`ALLOWED`].
+pub const ALLOWED_NAMED: &str = "ingress-named";
+/// Name of the ingress proxy's group.
+pub const INGRESS: &str = "ingress";
+
+/// Stands for a value of a Secret that is made once for each cluster: by whoever applies the Secret, when it is not there. So the value is
+/// in no plan and no journal. (It is no base64, so no API server takes it for a value.)
+pub const GENERATED: &str = "${generated}";
+
+/// Annotation of a Secret of type kubernetes.io/tls whose values are made: the host that the certificate is for.
+pub const CERTIFICATE_FOR: &str = "landfall.io/certificate-for";
+
+/// Says whether a body is a Secret whose values are made when it is applied.
+pub fn is_generated(object: &Value) -> bool {
+    let data = object["data"].as_object();
+    object["kind"] == "Secret" && data.is_some_and(|data| data.values().any(|value| value == GENERATED))
+}
+
+/// Returns a body as a journal may hold it: of a Secret without its values, so that who puts it back makes new ones.
+pub fn without_secrets(object: Value) -> Value {
+    if object["kind"] != "Secret" {
+        return object;
+    }
+    // Other annotations go too: `kubectl apply` keeps the whole body in one.
+    let mut kept = identity(&object);
+    kept["metadata"]["labels"] = object["metadata"]["labels"].clone();
+    if let Some(host) = object["metadata"]["annotations"].get(CERTIFICATE_FOR) {
+        kept["metadata"]["annotations"] = json!({ CERTIFICATE_FOR: host });
+    }
+    kept["type"] = object["type"].clone();
+    let names = object["data"].as_object().into_iter().flatten();
+    kept["data"] = names.map(|(name, _)| (name.clone(), json!(GENERATED))).collect();
+    kept
+}
+
 /// What tells an object from all others. The version of its API is no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -105,6 +143,8 @@ pub fn made_by(own: &Ownership) -> BTreeSet<ObjectKey> {
 /// Compares what the journals say was made with what is wanted. `owned` in the order of the members; a step that several nodes
 /// journal counts once.
 pub fn left_out<'a>(owned: impl IntoIterator<Item = &'a Ownership>, wanted: &[ObjectGroup]) -> Vec<LeftOut> {
+    let ingress = wanted.iter().any(|group| group.name == INGRESS);
+    let kept = |group: &str| ingress && [ALLOWED, ALLOWED_NAMED].iter().any(|word| group.starts_with(word));
     let wanted: BTreeSet<ObjectKey> = wanted
         .iter()
         .flat_map(|g| g.objects.iter().map(ObjectKey::of))
@@ -116,7 +156,7 @@ pub fn left_out<'a>(owned: impl IntoIterator<Item = &'a Ownership>, wanted: &[Ob
             .filter(|o| !wanted.contains(&ObjectKey::of(o)))
             .collect(),
     });
-    left.filter(|l| !l.objects.is_empty()).collect()
+    left.filter(|l| !l.objects.is_empty() && !kept(&l.group)).collect()
 }
 
 /// What landfall made and did not remove since, by group.
@@ -240,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_allowed_is_kept_as_long_as_there_is_an_ingress_proxy() {
+        let (role, binding) = (object("DaemonSet", "landfall-ingress"), object("RoleBinding", "b"));
+        let one = std::slice::from_ref(&binding);
+        let journal = own(vec![
+            entry("apply-ingress", &[], std::slice::from_ref(&role)),
+            entry("apply-ingress-allow-shop", &[], one),
+        ]);
+        let ingress = [wanted("ingress", &[role])];
+        assert_eq!(left_out([&journal], &ingress), vec![]);
+        let all = left_out([&journal], &[]);
+        assert_eq!(
+            names(&all),
+            [("ingress", vec!["landfall-ingress"]), ("ingress-allow-shop", vec!["b"])]
+        );
+    }
+
+    #[test]
     fn what_was_there_before_is_never_left_out() {
         let (theirs, ours) = (object("Deployment", "theirs"), object("Service", "ours"));
         let journal = own(vec![
@@ -274,6 +331,24 @@ mod tests {
         entries[1].state = EntryState::Owned;
         entries.push(entry("apply-sample/cp-1", &[], one));
         assert_eq!(names(&left_out([&own(entries)], &[])), [("sample", vec!["a"])]);
+    }
+
+    #[test]
+    fn the_values_of_a_secret_are_in_no_journal() {
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+            "metadata": { "name": "s", "namespace": "n", "labels": { "a": "b" },
+                "annotations": { CERTIFICATE_FOR: "h", "kubectl.kubernetes.io/last-applied-configuration": "{\"data\":{\"password\":\"aHVudGVyMg==\"}}" } },
+            "data": { "username": "YQ==", "password": "aHVudGVyMg==" }, "stringData": { "x": "hunter2" } });
+        let kept = without_secrets(secret.clone());
+        assert!(is_generated(&kept) && !is_generated(&secret));
+        let text = kept.to_string();
+        assert!(!text.contains("aHVudGVyMg") && !text.contains("hunter2"), "{text}");
+        assert_eq!(ObjectKey::of(&kept), ObjectKey::of(&secret));
+        assert_eq!(kept["data"], json!({ "username": GENERATED, "password": GENERATED }));
+        assert_eq!(kept["metadata"]["labels"], json!({ "a": "b" }));
+        assert_eq!(kept["metadata"]["annotations"], json!({ CERTIFICATE_FOR: "h" }));
+        let other = object("ConfigMap", "c");
+        assert_eq!(without_secrets(other.clone()), other);
     }
 
     #[test]

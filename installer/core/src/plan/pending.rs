@@ -9,7 +9,7 @@ use crate::journal::Ownership;
 use crate::name::{NodeName, StepId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Seconds for taking back one file.
+/// Seconds for undoing one file.
 const WITHDRAW_S: u64 = 60;
 
 /// Completes a plan: adds what withdraws steps that serve this run alone, and adds to `satisfied` what need not be done.
@@ -58,26 +58,23 @@ fn look_behind_makers(plan: &Plan, satisfied: &mut BTreeSet<StepId>) {
     }
 }
 
+/// Makes the step that undoes another step of the same node; `kind` is [`StepKind::TakeBack`] or [`StepKind::Withdraw`].
+pub fn undo_step(kind: StepKind, stage: Stage, node: NodeName, step: &StepId, deadline_s: u64) -> Step {
+    let action = Action::TakeBack {
+        step: step.clone(),
+        superseded: false,
+    };
+    Step::new(kind.part_of_cluster(step.as_str()), stage, node, deadline_s, action)
+}
+
 fn settle_ephemeral(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &BTreeMap<NodeName, Ownership>) {
     let ephemeral: Vec<Step> = plan.steps.iter().filter(|s| s.ephemeral).cloned().collect();
     for step in ephemeral {
         let users = users_of(plan, &step.id, satisfied);
         let left_over = owned.get(&step.node).is_some_and(|own| own.newest(&step.id).is_some());
-        let take_back = |kind: StepKind, needs: Vec<StepId>| Step {
-            id: kind.part_of_cluster(step.id.as_str()),
-            stage: Stage::Finish,
-            node: step.node.clone(),
-            needs,
-            deadline_s: WITHDRAW_S,
-            action: Action::TakeBack {
-                step: step.id.clone(),
-                superseded: false,
-            },
-            redo: vec![],
-            ephemeral: false,
-        };
+        let undo = |kind| undo_step(kind, Stage::Finish, step.node.clone(), &step.id, WITHDRAW_S);
         if left_over {
-            let earlier = take_back(StepKind::TakeBack, vec![]);
+            let earlier = undo(StepKind::TakeBack);
             if let Some(found) = plan.steps.iter_mut().find(|s| s.id == step.id) {
                 found.needs.push(earlier.id.clone());
             }
@@ -87,7 +84,7 @@ fn settle_ephemeral(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &B
             satisfied.insert(step.id.clone());
         } else {
             satisfied.remove(&step.id);
-            plan.steps.push(take_back(StepKind::Withdraw, users));
+            plan.steps.push(undo(StepKind::Withdraw).after(users));
         }
     }
 }
@@ -139,16 +136,8 @@ mod tests {
     use crate::name::Digest;
 
     fn step(id: &str, needs: &[&str], action: Action) -> Step {
-        Step {
-            id: id.parse().unwrap(),
-            stage: Stage::Prepare,
-            node: "cp-1".parse().unwrap(),
-            needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
-            deadline_s: 10,
-            action,
-            redo: vec![],
-            ephemeral: false,
-        }
+        Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 10, action)
+            .after(needs.iter().map(|n| n.parse().unwrap()).collect())
     }
 
     fn directory() -> Action {
@@ -222,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_an_earlier_run_left_is_taken_back_first_or_alone() {
+    fn a_credential_of_an_earlier_run_is_undone_first_or_alone() {
         let steps = || {
             vec![
                 credential(),

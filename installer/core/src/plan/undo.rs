@@ -1,9 +1,9 @@
-//! Plans the way back: what leaves a cluster that stays, and on each node the journal's entries, newest first.
+//! Plans an undo: removes what the runs made in a cluster that stays, and undoes the journal entries of each node, newest first.
 //!
-//! The order on a node follows what must be gone before what: a directory goes after everything in it, and a unit that was active before
-//! is started again after its file is back.
+//! Exceptions from that order on a node: a directory is removed after everything in it, and a unit that was active before is started again
+//! after its file is restored.
 
-use super::key::StepKind;
+use super::key::{StepKind, is_membership};
 use super::{Plan, Stage, Step};
 use crate::action::{Action, Undo};
 use crate::journal::{Entry, Ownership};
@@ -12,13 +12,13 @@ use crate::name::{NodeName, RunId, StepId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Seconds for taking back one entry: the longest unmounts, deletes hundreds of megabytes and waits for daemons to end.
+/// Seconds for undoing one entry: the longest unmounts, deletes hundreds of megabytes and waits for daemons to end.
 const TAKE_BACK_S: u64 = 600;
 
-/// What is taken back.
+/// The entries to undo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UndoScope {
-    /// All entries: the cluster goes.
+    /// All entries, and with them the cluster.
     Everything,
     /// The entries of these runs.
     Runs(BTreeSet<RunId>),
@@ -32,25 +32,21 @@ impl UndoScope {
         }
     }
 
-    /// Says whether the cluster itself stays: it was founded by an entry that is not taken back.
+    /// Says whether the cluster itself stays: it was founded by an entry that is not undone.
     pub fn cluster_stays(&self, owned: &BTreeMap<NodeName, Ownership>) -> bool {
         let founding = |e: &Entry| StepKind::Init.is_kind_of(&e.step) && !self.holds(e);
         *self != Self::Everything && owned.values().any(|own| own.entries.iter().any(founding))
     }
 
-    /// Names the nodes whose membership is taken back.
+    /// Names the nodes whose membership is undone.
     pub fn leaving_nodes(&self, owned: &BTreeMap<NodeName, Ownership>) -> Vec<NodeName> {
-        let joins = |e: &Entry| {
-            let kinds = [StepKind::Init, StepKind::JoinWorker, StepKind::JoinKubelet];
-            self.holds(e) && kinds.iter().any(|kind| kind.is_kind_of(&e.step))
-        };
+        let joins = |e: &Entry| self.holds(e) && is_membership(&e.step);
         let leaving = owned.iter().filter(|(_, own)| own.entries.iter().any(joins));
         leaving.map(|(name, _)| name.clone()).collect()
     }
 }
 
-/// Plans to take back what lies in the scope. Nodes without such an entry get no step. A step that fails stops what needs it, and
-/// nothing else.
+/// Plans to undo the entries in the scope. Nodes without such an entry get no step. A failed step stops only the steps that need it.
 pub fn plan_undo(owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Plan {
     let mut planner = UndoPlanner {
         plan: Plan {
@@ -75,21 +71,15 @@ struct UndoPlanner {
 
 impl UndoPlanner {
     fn add(&mut self, id: StepId, node: &NodeName, needs: Option<&StepId>, action: Action) -> StepId {
-        self.plan.steps.push(Step {
-            id: id.clone(),
-            stage: Stage::Undo,
-            node: node.clone(),
-            needs: needs.into_iter().cloned().collect(),
-            deadline_s: TAKE_BACK_S,
-            action,
-            redo: vec![],
-            ephemeral: false,
-        });
+        self.plan.steps.push(
+            Step::new(id.clone(), Stage::Undo, node.clone(), TAKE_BACK_S, action)
+                .after(needs.into_iter().cloned().collect()),
+        );
         id
     }
 
-    /// Plans what leaves a cluster that stays: objects as they were, members and Nodes gone; returns the last step. Cluster steps are
-    /// journalled on every control plane, and are taken back once.
+    /// Plans the undo in a cluster that stays: objects are restored, etcd members and Nodes removed. Returns the last step. Cluster steps are
+    /// journalled on every control plane, and are undone once.
     fn cluster(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Option<StepId> {
         let mut last: Option<StepId> = None;
         let mut seen: BTreeSet<(&RunId, &StepId)> = BTreeSet::new();
@@ -157,7 +147,7 @@ impl UndoPlanner {
     }
 }
 
-/// Lists entries in the scope, newest first. One behind which a newer entry of the same step stays is left: it lies under that.
+/// Returns the entries in the scope, newest first. An entry is left out when a newer entry of the same step stays.
 fn newest_first<'a>(own: &'a Ownership, scope: &UndoScope) -> Vec<&'a Entry> {
     let mut kept: BTreeSet<&StepId> = BTreeSet::new();
     let mut entries = Vec::new();
@@ -171,7 +161,7 @@ fn newest_first<'a>(own: &'a Ownership, scope: &UndoScope) -> Vec<&'a Entry> {
     entries
 }
 
-/// Moves each directory behind the last entry that takes something out of it.
+/// Moves each directory behind the last entry whose undo removes something from it.
 fn in_order(entries: Vec<&Entry>) -> Vec<&Entry> {
     let mut placed: Vec<(usize, usize, &Entry)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -185,7 +175,7 @@ fn in_order(entries: Vec<&Entry>) -> Vec<&Entry> {
         };
         placed.push((place, at, entry));
     }
-    // An entry stands before the directories that wait for it; several of them keep their own order.
+    // An entry comes before the directories that wait for it; the directories keep their own order.
     placed.sort_by_key(|(place, at, entry)| {
         (
             *place,
@@ -196,7 +186,7 @@ fn in_order(entries: Vec<&Entry>) -> Vec<&Entry> {
     placed.into_iter().map(|(_, _, entry)| entry).collect()
 }
 
-/// Says whether an undo may take something out of a directory.
+/// Says whether an undo may remove something from a directory.
 fn touches(undo: &Undo, directory: &Path) -> bool {
     let near = |path: &Path| path.starts_with(directory) || directory.starts_with(path);
     match undo {
@@ -214,7 +204,7 @@ fn starts_again(entry: &Entry) -> bool {
     matches!(&entry.undo, Undo::RestoreUnit { was_active: true, .. })
 }
 
-/// Of several entries of one unit the oldest knows what it was: the newer ones would start it only to stop it again.
+/// Leaves only the oldest of several entries of a unit to restore its state: a newer one would start the unit only to stop it again.
 fn superseded_units<'a>(newest_first: &[&'a Entry]) -> BTreeSet<(&'a RunId, &'a StepId)> {
     let unit = |entry: &Entry| match &entry.undo {
         Undo::RestoreUnit { name, .. } => Some(name.clone()),
@@ -324,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_go_behind_what_lies_in_them_and_units_start_behind_their_files() {
+    fn directories_are_removed_after_their_content_and_units_start_after_their_files() {
         let own = node(vec![
             entry("r1", "claim/a", claims("/etc/kubernetes", vec![])),
             entry("r1", "dir-config/a", directory("/etc/landfall")),
@@ -343,20 +333,20 @@ mod tests {
         assert_eq!(
             taken(&plan, "a"),
             [
-                "stop the daemons of 6 steps that go",
+                "stop the daemons of 6 steps to undo",
                 "unit-file/containerd/a",
                 "containerd-config/a",
                 "dir-config/a",
                 "claim/a",
                 "dir-kubernetes/a",
-                "make systemd read its units again (containerd.service), and unload what nobody uses of 0 modules",
+                "reload systemd's units (containerd.service), and unload the unused ones of 0 modules",
                 "unit/containerd/a",
             ]
         );
     }
 
     #[test]
-    fn a_run_that_joined_a_node_leaves_a_cluster_that_stays_and_nothing_of_others() {
+    fn undoing_a_join_removes_the_node_from_a_cluster_that_stays() {
         let objects = |name: &str| Undo::RestoreObjects {
             prior: vec![],
             absent: vec![serde_json::json!({ "metadata": { "name": name } })],
@@ -398,7 +388,7 @@ mod tests {
         );
         assert_eq!(
             taken(&plan, "cp-2"),
-            ["stop the daemons of 1 steps that go", "apply-sample"]
+            ["stop the daemons of 1 steps to undo", "apply-sample"]
         );
         assert!(!plan.steps.iter().any(|s| s.id.as_str().contains("init")));
         let whole = plan_undo(&owned, &UndoScope::Everything);
@@ -409,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_under_a_newer_one_that_stays_is_left() {
+    fn an_entry_with_a_newer_one_that_stays_is_not_undone() {
         let own = node(vec![
             entry("r1", "hosts/a", Undo::Nothing),
             entry("r2", "hosts/a", Undo::Nothing),

@@ -1,31 +1,35 @@
 //! Checks that compare nodes with each other and with the cluster's networks.
 
-use super::{Finding, choose_address, is_our_link};
+use super::{Input, choose_address, is_our_link};
 use crate::facts::NodeFacts;
+use crate::finding::{Check, Finding};
 use crate::journal::Ownership;
 use crate::name::NodeName;
+use crate::plan::key::is_bare;
 use crate::spec::{Cidr, Desired};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub(super) fn check(
-    desired: &Desired,
-    facts: &BTreeMap<NodeName, NodeFacts>,
-    owned: &BTreeMap<NodeName, Ownership>,
-) -> Vec<Finding> {
+pub(super) fn check(input: &Input) -> Vec<Finding> {
+    let Input {
+        desired, facts, owned, ..
+    } = *input;
     let mut findings = Vec::new();
-    findings.extend(twice("duplicate-hostname", "host name", facts, |f| f.hostname.clone()));
-    findings.extend(twice("duplicate-machine-id", "machine-id", facts, |f| {
+    findings.extend(twice(Check::DuplicateHostname, "host name", facts, |f| {
+        f.hostname.clone()
+    }));
+    findings.extend(twice(Check::DuplicateMachineId, "machine-id", facts, |f| {
         f.machine_id.clone()
     }));
     findings.extend(addresses(desired, facts));
     findings.extend(clocks(desired, facts));
+    findings.extend(wrong_clocks(input));
     findings.extend(networks(desired, facts, owned));
     findings
 }
 
 fn twice(
-    id: &'static str,
+    check: Check,
     what: &str,
     facts: &BTreeMap<NodeName, NodeFacts>,
     value: impl Fn(&NodeFacts) -> String,
@@ -36,12 +40,9 @@ fn twice(
     }
     let several = by_value.into_iter().filter(|(_, nodes)| nodes.len() > 1);
     several
-        .map(|(value, nodes)| Finding {
-            id,
-            nodes,
-            what: format!("several nodes have the same {what}"),
-            saw: value,
-            next: format!("give every node a {what} of its own (a copied disk image keeps the old one)"),
+        .map(|(value, nodes)| {
+            let next = format!("give every node a {what} of its own (a copied disk image keeps the old one)");
+            Finding::new(check, format!("several nodes have the same {what}"), value, next).on(&nodes)
         })
         .collect()
 }
@@ -60,12 +61,10 @@ fn addresses(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Fi
         by_address
             .into_iter()
             .filter(|(_, nodes)| nodes.len() > 1)
-            .map(|(address, nodes)| Finding {
-                id: "duplicate-address",
-                nodes,
-                what: "several nodes have the same address".to_owned(),
-                saw: address.to_string(),
-                next: "set `ip` for each of them in the inventory".to_owned(),
+            .map(|(address, nodes)| {
+                let next = "set `ip` for each of them in the inventory";
+                let what = "several nodes have the same address";
+                Finding::new(Check::DuplicateAddress, what, address.to_string(), next).on(&nodes)
             }),
     );
     findings
@@ -79,14 +78,48 @@ fn clocks(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Findi
     };
     let limit = desired.spec.limits.clock_skew_s;
     let off = facts.iter().filter(|(_, f)| f.clock_ms.abs_diff(median) > limit * 1000);
-    off.map(|(name, seen)| Finding {
-        id: "clock-skew",
-        nodes: vec![name.clone()],
-        what: format!("the clock differs by more than {limit} s from the fleet's median"),
-        saw: format!("{} s", seen.clock_ms.abs_diff(median) / 1000),
-        next: "set the clock (timedatectl set-time) or let a time server of your own do it".to_owned(),
+    off.map(|(name, seen)| {
+        let what = format!("the clock differs by more than {limit} s from the fleet's median");
+        let saw = format!("{} s", seen.clock_ms.abs_diff(median) / 1000);
+        Finding::new(Check::ClockSkew, what, saw, SET_CLOCK).on([name])
     })
     .collect()
+}
+
+const SET_CLOCK: &str = "set the clock (timedatectl set-time) or let a time server of your own do it";
+
+/// Clocks that agree with each other may all be wrong: the operator's clock and the date of the bundle's file know better.
+fn wrong_clocks(input: &Input) -> Vec<Finding> {
+    let limit = input.desired.spec.limits.clock_skew_s;
+    let mut findings = Vec::new();
+    for (name, seen) in input.facts {
+        let node = utc(seen.clock_ms);
+        if let Some(operator) = input
+            .clocks
+            .get(name)
+            .filter(|at| seen.clock_ms.abs_diff(**at) > limit * 1000)
+        {
+            let what = format!("the clock differs by more than {limit} s from this machine's");
+            let saw = format!("{node} on {name}, {} here", utc(*operator));
+            let next = format!("set the clock that is wrong: on {name} `timedatectl set-time`, or here");
+            findings.push(Finding::new(Check::ClockOperator, what, saw, next).on([name]));
+        }
+        let written = input.bundle.and_then(|bundle| bundle.written_ms);
+        if let Some(written) = written.filter(|written| seen.clock_ms.saturating_add(limit * 1000) < *written) {
+            let what = "the clock shows a time before the bundle was made";
+            let saw = format!("{node} on {name}, the bundle's file is of {}", utc(written));
+            findings.push(Finding::new(Check::ClockBundle, what, saw, SET_CLOCK).on([name]));
+        }
+    }
+    findings
+}
+
+/// A time for people, in UTC.
+fn utc(ms: u64) -> String {
+    let time = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| format!("{ms} ms since 1970"), |time| format!("{time:.0}"))
 }
 
 fn networks(
@@ -97,7 +130,7 @@ fn networks(
     let mut findings = Vec::new();
     let (pods, services) = (desired.spec.pod_network_cidr, desired.spec.service_cidr);
     for (name, seen) in facts {
-        let ours = owned.get(name).is_some_and(|own| !own.is_empty());
+        let ours = owned.get(name).is_some_and(|own| !is_bare(own));
         for (what, network) in [("pod network", pods), ("Service network", services)] {
             let clash = seen.routes.iter().find(|route| {
                 let made_by_us = ours && (is_our_link(&route.interface) || route.destination == services);
@@ -131,11 +164,22 @@ fn networks(
 }
 
 fn overlap(name: &NodeName, what: &str, network: Cidr, seen: &str, interface: &str) -> Finding {
-    Finding {
-        id: "network-overlap",
-        nodes: vec![name.clone()],
-        what: format!("the {what} {network} overlaps what the node uses already"),
-        saw: format!("{seen} on {interface}"),
-        next: "choose another network: podNetworkCidr or serviceCidr in cluster.yaml".to_owned(),
+    Finding::new(
+        Check::NetworkOverlap,
+        format!("the {what} {network} overlaps what the node uses already"),
+        format!("{seen} on {interface}"),
+        "choose another network: podNetworkCidr or serviceCidr in cluster.yaml",
+    )
+    .on([name])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn times_are_shown_as_dates() {
+        assert_eq!(utc(1_795_874_400_123), "2026-11-28T14:00:00Z");
+        assert_eq!(utc(u64::MAX), format!("{} ms since 1970", u64::MAX));
     }
 }

@@ -1,119 +1,245 @@
-//! Pure checks before the first change: what was seen on the machines against what a cluster needs.
+//! Pure checks before the first change: what was seen on the machines against what a cluster needs, now and after the next boot.
 //!
-//! [`query`] says what a node's agent shall look at, [`check`] compares, [`choose_address`] picks the address a node joins with.
+//! [`query`] says what a node's agent shall look at, [`check`] compares, [`choose_address`] picks the address a node joins with. The table
+//! of checks is [`Check`](crate::finding::Check); how much a finding matters in a run is [`settle`](crate::finding::settle)'s to say.
 
+mod addresses;
+mod cloud_init;
+mod filters;
 mod fleet;
 mod host;
+mod leftovers;
+mod limits;
+pub mod mesh;
+mod modules;
+mod places;
 mod record;
+mod room;
+mod security;
+mod swap;
+mod sysctl;
+mod tuned;
 
 pub use record::{check_record, records_disagree, too_few_control_planes, unlisted_members};
+pub use security::fapolicyd_rules;
 
-use crate::explain::{Code, Diagnosis};
-use crate::facts::{FactsQuery, InterfaceAddress, NodeFacts};
+use crate::bundle_index::BundleIndex;
+use crate::facts::{FactsQuery, FilePattern, InterfaceAddress, NodeFacts, SurveyQuery};
+use crate::finding::{Check, Finding, Severity};
 use crate::inventory::{Node, Role};
 use crate::journal::Ownership;
 use crate::layout;
 use crate::name::NodeName;
 use crate::plan::install::kernel_features;
-use crate::spec::{ClusterSpec, Desired};
+use crate::plan::key::is_bare;
+use crate::spec::{ClusterSpec, Desired, Profile};
+use crate::sysctl_conf;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// One result of a check. Any stops the run before its first change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Stable, kebab-case name of the check.
-    pub id: &'static str,
-    /// The nodes concerned.
-    pub nodes: Vec<NodeName>,
-    /// What is wrong.
-    pub what: String,
-    /// What was seen.
-    pub saw: String,
-    /// What to do about it.
-    pub next: String,
-}
-
-impl From<Finding> for Diagnosis {
-    fn from(finding: Finding) -> Self {
-        let mut diagnosis = Diagnosis::new(Code::Preflight, format!("preflight {}: {}", finding.id, finding.what));
-        diagnosis.node = if finding.nodes.len() == 1 {
-            finding.nodes.first().cloned()
-        } else {
-            None
-        };
-        if finding.nodes.len() > 1 {
-            let nodes: Vec<_> = finding.nodes.iter().map(NodeName::as_str).collect();
-            diagnosis = diagnosis.saw(format!("on {}", nodes.join(", ")));
-        }
-        diagnosis.saw(finding.saw).next(finding.next)
-    }
-}
-
 /// Programs that kubeadm 1.37 insists on (cmd/kubeadm/app/preflight/checks.go) and that are not in the bundle.
 const HOST_PROGRAMS: [&str; 2] = ["mount", "cp"];
-/// Paths whose presence means another Kubernetes or containerd.
-const FOREIGN_PATHS: [&str; 6] = [
-    "/etc/kubernetes",
-    "/var/lib/kubelet",
-    "/var/lib/etcd",
-    "/var/lib/containerd",
-    "/usr/local/bin/kubelet",
-    "/usr/bin/kubelet",
-];
-/// Units whose activity means another container runtime, Kubernetes or firewall.
-const FOREIGN_UNITS: [&str; 7] = [
-    "kubelet.service",
-    "containerd.service",
-    "docker.service",
-    "crio.service",
-    "k3s.service",
-    "firewalld.service",
-    "ufw.service",
-];
 /// UDP port of flannel's VXLAN on Linux.
 const VXLAN_PORT: u16 = 8472;
 
+/// What [`check`] compares.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The spec and the machines.
+    pub desired: &'a Desired,
+    /// What was seen on the machines that are here.
+    pub facts: &'a BTreeMap<NodeName, NodeFacts>,
+    /// What is landfall's on them.
+    pub owned: &'a BTreeMap<NodeName, Ownership>,
+    /// Kernel settings that landfall writes, with their values.
+    pub settings: &'a [(String, String)],
+    /// The operator's clock when each machine's facts came in, milliseconds since the epoch.
+    pub clocks: &'a BTreeMap<NodeName, u64>,
+    /// The bundle, when one is named.
+    pub bundle: Option<BundleFacts<'a>>,
+}
+
+/// What preflight needs to know of a bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct BundleFacts<'a> {
+    /// What is in it.
+    pub index: &'a BundleIndex,
+    /// When its file was written, milliseconds since the epoch. (The index itself holds no time: same inputs, same bytes.)
+    pub written_ms: Option<u64>,
+}
+
+/// TCP ports that a node's part of the cluster listens on.
+fn tcp_ports(spec: &ClusterSpec, role: Role) -> Vec<u16> {
+    let mut ports = layout::NODE_PORTS.map(|own| own.port).to_vec();
+    if role == Role::ControlPlane {
+        ports.extend(layout::CONTROL_PLANE_PORTS.map(|own| own.port));
+    }
+    if spec.ingress.enabled {
+        let ingress = &spec.ingress;
+        ports.extend([ingress.http_port, ingress.https_port, ingress.dashboard_port]);
+    }
+    ports
+}
+
 /// Returns what to look at on a node.
 pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
-    let mut tcp_ports = vec![10250, 10248, 10249, 10256, layout::API_BALANCER_PORT];
-    if node.role == Role::ControlPlane {
-        tcp_ports.extend([layout::API_SERVER_PORT, 2379, 2380, 2381, 10257, 10259]);
-    }
-    if desired.spec.ingress.enabled {
-        let ingress = &desired.spec.ingress;
-        tcp_ports.extend([ingress.http_port, ingress.https_port, ingress.dashboard_port]);
-    }
     let others = desired.inventory.members().filter(|other| other.name != node.name);
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     FactsQuery {
         peers: others
             .filter_map(|other| other.access_ip.or(other.ip).or_else(|| other.connect.host.parse().ok()))
             .collect(),
-        tcp_ports,
+        tcp_ports: tcp_ports(&desired.spec, node.role),
         udp_ports: vec![VXLAN_PORT],
-        programs: HOST_PROGRAMS.iter().map(|p| (*p).to_owned()).collect(),
-        paths: FOREIGN_PATHS.iter().map(|p| (*p).to_owned()).collect(),
-        units: FOREIGN_UNITS.iter().map(|u| (*u).to_owned()).collect(),
+        programs: texts(&HOST_PROGRAMS),
+        paths: [
+            texts(&leftovers::FOREIGN_PATHS),
+            texts(&swap::PATHS),
+            texts(&cloud_init::PATHS),
+        ]
+        .concat(),
+        units: [
+            leftovers::units(),
+            texts(&swap::UNITS),
+            texts(&security::UNITS),
+            texts(&host::FIREWALL_UNITS),
+            texts(&tuned::UNITS),
+        ]
+        .concat(),
         features: kernel_features(),
         ask_dns: desired.spec.upstream_dns.is_empty(),
+        survey: Some(SurveyQuery {
+            files: [
+                swap::files(),
+                sysctl_conf::patterns(),
+                tuned::files(),
+                modules::files(),
+                cloud_init::files(),
+                addresses::files(),
+                leftovers::files(),
+                limits::files(),
+                security::files(),
+            ]
+            .concat(),
+            places: places::places(node.role),
+            mutable_files: places::mutable_files(),
+            listed: texts(&leftovers::DIRECTORIES),
+            modules: modules::needed(&desired.spec),
+            chain_prefixes: texts(&leftovers::CHAINS),
+            try_overlay: Some(places::CONTAINERD_DIR.to_owned()),
+            try_nftables: true,
+            filters_without: Some(texts(&filters::OWN_TABLES)),
+        }),
     }
 }
 
-/// Compares everything; the install may begin when there is no finding.
-pub fn check(
-    desired: &Desired,
-    facts: &BTreeMap<NodeName, NodeFacts>,
-    owned: &BTreeMap<NodeName, Ownership>,
-) -> Vec<Finding> {
-    let mut findings = fleet::check(desired, facts, owned);
-    for node in desired.inventory.members() {
-        if let Some(seen) = facts.get(&node.name) {
-            let ours = owned.get(&node.name).is_some_and(|own| !own.is_empty());
-            findings.extend(host::check(desired, node, seen, ours));
+/// Asks for whole files.
+fn whole(patterns: &[&str]) -> Vec<FilePattern> {
+    only(patterns, &[])
+}
+
+/// Asks for the lines of files that begin with one of `keys`, and for headings of sections.
+fn only(patterns: &[&str], keys: &[&str]) -> Vec<FilePattern> {
+    let pattern = |pattern: &&str| FilePattern {
+        pattern: (*pattern).to_owned(),
+        only: keys.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    patterns.iter().map(pattern).collect()
+}
+
+/// Compares everything, and returns all that was found.
+pub fn check(input: &Input) -> Vec<Finding> {
+    let mut findings = fleet::check(input);
+    for node in input.desired.inventory.members() {
+        let Some(facts) = input.facts.get(&node.name) else {
+            continue;
+        };
+        let mut look = Look {
+            input,
+            node,
+            facts,
+            ours: input.owned.get(&node.name).is_some_and(|own| !is_bare(own)),
+            lab: input.desired.spec.profile == Profile::Lab,
+            found: vec![],
+        };
+        for check in CHECKS {
+            check(&mut look);
         }
+        findings.append(&mut look.found);
     }
     findings
 }
+
+/// The checks of one node.
+const CHECKS: [fn(&mut Look); 13] = [
+    host::check,
+    filters::check,
+    swap::check,
+    sysctl::check,
+    tuned::check,
+    modules::check,
+    cloud_init::check,
+    addresses::check,
+    places::check,
+    room::check,
+    leftovers::check,
+    limits::check,
+    security::check,
+];
+
+/// One node, and what was found there so far.
+struct Look<'a> {
+    input: &'a Input<'a>,
+    node: &'a Node,
+    facts: &'a NodeFacts,
+    /// Whether an earlier run of landfall left things there, which are no findings.
+    ours: bool,
+    lab: bool,
+    found: Vec<Finding>,
+}
+
+impl Look<'_> {
+    fn add(&mut self, finding: Finding) {
+        self.found.push(finding.on([&self.node.name]));
+    }
+
+    /// Adds something that speaks against a first install. Where landfall is already, it has done without harm so far, and what it needs
+    /// to mend itself must not be refused: there it is a warning.
+    fn add_before_install(&mut self, finding: Finding) {
+        let most = if self.ours { Severity::Warn } else { Severity::Refuse };
+        self.add(finding.at_most(most));
+    }
+
+    /// Says that something could not be looked at.
+    fn not_determined(&mut self, check: Check, why: impl Into<String>) {
+        let next = "look at it yourself, or leave it";
+        self.add(Finding::new(
+            Check::NotDetermined,
+            format!("{check} was not checked"),
+            why,
+            next,
+        ));
+    }
+
+    /// Returns the text of a file, when it is there.
+    fn text(&self, path: &str) -> Option<&str> {
+        Some(self.facts.survey.files.get(path)?.text.as_str())
+    }
+
+    /// Returns a number that a file of /proc holds.
+    fn number(&self, path: &str) -> Option<u64> {
+        self.text(path)?.trim().parse().ok()
+    }
+}
+
+/// Says whether an `option` (`name=value` or a word) stands on the kernel's command line.
+fn has_kernel_option(look: &Look, options: &[&str]) -> bool {
+    let line = look.text(CMDLINE).unwrap_or_default();
+    line.split_whitespace().any(|word| options.contains(&word))
+}
+
+/// The kernel's command line.
+const CMDLINE: &str = "/proc/cmdline";
 
 /// Links that landfall's network makes on a node: the CNI bridge, flannel's tunnel, and one `veth` for each pod.
 fn is_our_link(name: &str) -> bool {
@@ -139,15 +265,12 @@ pub fn member_address(
     let Some(recorded) = recorded else {
         return choose_address(spec, node, facts);
     };
-    let refuse = |what: String, saw: String| Finding {
-        id: "address-changed",
-        nodes: vec![node.name.clone()],
-        what,
-        saw,
-        next: format!(
+    let refuse = |what: String, saw: String| {
+        let next = format!(
             "give the machine {recorded} again and name it in the inventory; a member with another address has to be taken out with \
              `landfall uninstall` on that node alone, and joined anew"
-        ),
+        );
+        Finding::new(Check::AddressChanged, what, saw, next).on([&node.name])
     };
     if let Some(named) = node.access_ip.or(node.ip).filter(|named| *named != recorded) {
         let what = format!("the node joined the cluster as {recorded}, and the inventory names another address");
@@ -167,12 +290,9 @@ pub fn member_address(
 /// Picks the address and interface that a node joins with: `access_ip`, else `ip`, else the source of the route to its peers, else the
 /// address it was reached at, else its only address. Addresses that landfall's own network gave the node do not count.
 pub fn choose_address(spec: &ClusterSpec, node: &Node, facts: &NodeFacts) -> Result<(IpAddr, String), Finding> {
-    let refuse = |what: &str, saw: String| Finding {
-        id: "node-address",
-        nodes: vec![node.name.clone()],
-        what: what.to_owned(),
-        saw,
-        next: "set `ip` for the node in the inventory to the address its peers reach".to_owned(),
+    let refuse = |what: &str, saw: String| {
+        let next = "set `ip` for the node in the inventory to the address its peers reach";
+        Finding::new(Check::NodeAddress, what, saw, next).on([&node.name])
     };
     let seen = || {
         facts

@@ -1,20 +1,22 @@
 //! Checks against the cluster that is recorded: its version, its fixed settings, its members.
 
-use super::{Finding, member_address};
-use crate::cluster_record::{ClusterRecord, FixedSettings, RecordError};
+use super::member_address;
+use crate::bundle_index::{BundleIndex, version_numbers};
+use crate::cluster_record::{ClusterRecord, FixedSettings, MemberRecord, RecordError};
 use crate::facts::NodeFacts;
+use crate::finding::{Check, Finding};
 use crate::inventory::{Inventory, Role};
 use crate::journal::Ownership;
 use crate::name::NodeName;
-use crate::plan::key::StepKind;
+use crate::plan::key::is_membership;
 use crate::spec::Desired;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Compares what is wanted with the cluster that is there. A cluster that is not formed yet may still become anything.
+/// Compares what is wanted, and the bundle when there is one, with the cluster that is there. A cluster that is not formed yet may still become anything.
 pub fn check_record(
     desired: &Desired,
-    kubernetes_version: &str,
+    index: Option<&BundleIndex>,
     record: &ClusterRecord,
     facts: &BTreeMap<NodeName, NodeFacts>,
     owned: &BTreeMap<NodeName, Ownership>,
@@ -23,31 +25,52 @@ pub fn check_record(
     if !record.formed {
         return findings;
     }
-    if record.kubernetes_version != kubernetes_version {
-        findings.push(Finding {
-            id: "kubernetes-version",
-            nodes: vec![],
-            what: format!("the bundle has another Kubernetes version than the cluster {}", record.name),
-            saw: format!("cluster {}, bundle {kubernetes_version}", record.kubernetes_version),
-            next: "use a bundle of the cluster's version: `install` replaces no program under running daemons, and there is no upgrade yet".to_owned(),
-        });
-    }
+    findings.extend(index.and_then(|index| bundle_versions(index, record)));
     let differences = record.fixed.differences(&FixedSettings::of(&desired.spec));
-    findings.extend(differences.into_iter().map(|d| Finding {
-        id: "fixed-setting",
-        nodes: vec![],
-        what: format!("{} cannot be changed in a cluster that stands: {}", d.setting, d.why),
-        saw: format!("cluster {:?}, spec {:?}", d.now, d.wanted),
-        next: format!(
-            "set {} back to {:?}; only a new cluster can have another value",
-            d.setting, d.now
-        ),
+    findings.extend(differences.into_iter().map(|d| {
+        Finding::new(
+            Check::FixedSetting,
+            format!("{} cannot be changed in a cluster that stands: {}", d.setting, d.why),
+            format!("cluster {:?}, spec {:?}", d.now, d.wanted),
+            format!(
+                "set {} back to {:?}; only a new cluster can have another value",
+                d.setting, d.now
+            ),
+        )
     }));
     for (name, seen) in facts {
         let empty = Ownership::default();
         findings.extend(member(desired, record, name, seen, owned.get(name).unwrap_or(&empty)));
     }
     findings
+}
+
+/// Compares the versions of the bundle with those of the cluster. What would be a downgrade is named so.
+fn bundle_versions(index: &BundleIndex, record: &ClusterRecord) -> Option<Finding> {
+    let (now, offered) = (&record.kubernetes_version, &index.kubernetes_version);
+    let name = &record.name;
+    if now != offered {
+        let what = if version_numbers(offered) < version_numbers(now) {
+            format!("a downgrade: the bundle has an older Kubernetes version than the cluster {name}")
+        } else {
+            format!("the bundle has another Kubernetes version than the cluster {name}")
+        };
+        return Some(Finding::new(
+            Check::KubernetesVersion,
+            what,
+            format!("cluster {now}, bundle {offered}"),
+            "use a bundle of the cluster's version: `install` replaces no program under running daemons, and there is no upgrade yet",
+        ));
+    }
+    let installed = record.bundle_version.as_ref()?;
+    (version_numbers(&index.bundle_version) < version_numbers(installed)).then(|| {
+        Finding::new(
+            Check::BundleVersion,
+            format!("a downgrade: a newer bundle was installed in the cluster {name}"),
+            format!("installed {installed}, this bundle {}", index.bundle_version),
+            "use the bundle that was installed, or a newer one",
+        )
+    })
 }
 
 fn member(
@@ -57,37 +80,31 @@ fn member(
     seen: &NodeFacts,
     own: &Ownership,
 ) -> Vec<Finding> {
-    let finding = |id, what: String, saw: String, next: String| Finding {
-        id,
-        nodes: vec![name.clone()],
-        what,
-        saw,
-        next,
-    };
+    let finding = |check, what: String, saw: String, next: String| Finding::new(check, what, saw, next).on([name]);
     let mut findings = Vec::new();
     let Some(known) = record.members.get(name) else {
         return findings;
     };
-    let role = desired.inventory.node(name).map(|node| node.role);
-    if let Some(role) = role.filter(|role| *role != known.role) {
+    let node = desired.inventory.node(name);
+    if let Some(role) = node.map(|node| node.role).filter(|role| *role != known.role) {
         findings.push(finding(
-            "member-role",
+            Check::MemberRole,
             "a member cannot change between control plane and worker".to_owned(),
             format!("recorded {}, inventory {}", role_text(known.role), role_text(role)),
             "give the node its recorded role back in the inventory".to_owned(),
         ));
     }
+    findings.extend(node.and_then(|node| schedulable(name, node.schedulable, known)));
     let joined = own.entries.iter().any(|e| is_membership(&e.step));
     if !joined {
         return findings;
     }
-    let node = desired.inventory.node(name);
     findings.extend(node.and_then(|node| member_address(&desired.spec, node, Some(known.address), seen).err()));
     if let (Some(recorded), Some(found)) = (record.ca, seen.cluster_ca)
         && recorded != found
     {
         findings.push(finding(
-            "other-cluster",
+            Check::OtherCluster,
             format!(
                 "the node holds the certificate authority of another cluster than {}",
                 record.name
@@ -99,9 +116,27 @@ fn member(
     findings
 }
 
-fn is_membership(step: &crate::name::StepId) -> bool {
-    let kinds = [StepKind::Init, StepKind::JoinWorker, StepKind::JoinKubelet];
-    kinds.iter().any(|kind| kind.is_kind_of(step))
+/// Says when the inventory wants another taint on a control plane than the one with which it joined.
+fn schedulable(name: &NodeName, wanted: bool, known: &MemberRecord) -> Option<Finding> {
+    let joined = known.schedulable?;
+    if known.role != Role::ControlPlane || joined == wanted {
+        return None;
+    }
+    let (keeps, sign) = if joined {
+        ("takes Pods", "")
+    } else {
+        ("takes no Pods", "-")
+    };
+    let finding = Finding::new(
+        Check::MemberSchedulable,
+        format!("the control plane {keeps}, as it joined, and keeps to that"),
+        format!("joined with schedulable: {joined}, the inventory means {wanted}"),
+        format!(
+            "`kubectl taint node {name} node-role.kubernetes.io/control-plane:NoSchedule{sign}` changes it; \
+             `schedulable: {joined}` in the inventory ends this warning"
+        ),
+    );
+    Some(finding.on([name]))
 }
 
 fn role_text(role: Role) -> &'static str {
@@ -117,22 +152,25 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
     match error {
         RecordError::SeveralClusters { most, others } => others
             .iter()
-            .map(|(name, uid)| Finding {
-                id: "other-cluster",
-                nodes: vec![name.clone()],
-                what: "the node belongs to another cluster, or to an earlier one of the same name".to_owned(),
-                saw: format!("cluster {uid} in its journal, {most} in those of most nodes"),
-                next: format!("run `landfall uninstall` with an inventory that holds {name} alone, then install again"),
+            .map(|(name, uid)| {
+                Finding::new(
+                    Check::OtherCluster,
+                    "the node belongs to another cluster, or to an earlier one of the same name",
+                    format!("cluster {uid} in its journal, {most} in those of most nodes"),
+                    format!("run `landfall uninstall` with an inventory that holds {name} alone, then install again"),
+                )
+                .on([name])
             })
             .collect(),
-        RecordError::SameSequence { sequence, nodes } => vec![Finding {
-            id: "same-run-number",
-            nodes: nodes.clone(),
-            what: "two runs gave themselves the same number, on nodes that did not see each other".to_owned(),
-            saw: format!("number {}, two different cluster records", sequence.run),
-            next: "compare /var/lib/landfall/journal.jsonl on the nodes, and uninstall the nodes of the wrong run"
-                .to_owned(),
-        }],
+        RecordError::SameSequence { sequence, nodes } => vec![
+            Finding::new(
+                Check::SameRunNumber,
+                "two runs gave themselves the same number, on nodes that did not see each other",
+                format!("number {}, two different cluster records", sequence.run),
+                "compare /var/lib/landfall/journal.jsonl on the nodes, and uninstall the nodes of the wrong run",
+            )
+            .on(nodes),
+        ],
     }
 }
 
@@ -141,15 +179,17 @@ pub fn too_few_control_planes(record: &ClusterRecord, here: &[&NodeName]) -> Opt
     let all: Vec<&NodeName> = record.control_planes().collect();
     let (present, absent): (Vec<&NodeName>, Vec<&NodeName>) = all.iter().partition(|name| here.contains(name));
     let needed = record.majority();
-    (present.len() < needed).then(|| Finding {
-        id: "control-plane-majority",
-        nodes: absent.into_iter().cloned().collect(),
-        what: format!(
-            "{needed} of {} control planes are needed, and fewer are here",
-            all.len()
-        ),
-        saw: format!("{} here", present.len()),
-        next: "bring the absent control planes back, or put them into the inventory again".to_owned(),
+    (present.len() < needed).then(|| {
+        Finding::new(
+            Check::ControlPlaneMajority,
+            format!(
+                "{needed} of {} control planes are needed, and fewer are here",
+                all.len()
+            ),
+            format!("{} here", present.len()),
+            "bring the absent control planes back, or put them into the inventory again",
+        )
+        .on(absent)
     })
 }
 
@@ -157,4 +197,66 @@ pub fn too_few_control_planes(record: &ClusterRecord, here: &[&NodeName]) -> Opt
 pub fn unlisted_members(record: &ClusterRecord, inventory: &Inventory) -> Vec<(NodeName, IpAddr)> {
     let unlisted = record.members.iter().filter(|(name, _)| inventory.node(name).is_none());
     unlisted.map(|(name, m)| (name.clone(), m.address)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle_index::Variant;
+    use crate::cluster_record::tests::record;
+
+    fn found(kubernetes: &str, bundle: &str, installed: Option<&str>) -> Option<Finding> {
+        let variant = Variant {
+            architecture: "amd64".to_owned(),
+            binaries: vec![],
+            images: vec![],
+        };
+        let mut index = BundleIndex::new("source", kubernetes, "r", variant);
+        index.bundle_version = bundle.to_owned();
+        let mut record = record(1, 1, 0);
+        record.bundle_version = installed.map(str::to_owned);
+        bundle_versions(&index, &record)
+    }
+
+    #[test]
+    fn a_changed_taint_of_a_control_plane_is_a_warning() {
+        let known = |schedulable| MemberRecord {
+            schedulable,
+            ..record(1, 1, 0).members.values().next().unwrap().clone()
+        };
+        let found = |joined, wanted| {
+            let name = "cp-1".parse().unwrap();
+            schedulable(&name, wanted, &known(joined)).map(|finding| finding.next)
+        };
+        assert_eq!(
+            [found(Some(true), true), found(Some(false), false), found(None, true)],
+            [None, None, None]
+        );
+        assert!(
+            found(Some(true), false)
+                .unwrap()
+                .contains("node-role.kubernetes.io/control-plane:NoSchedule`")
+        );
+        assert!(
+            found(Some(false), true)
+                .unwrap()
+                .contains("node-role.kubernetes.io/control-plane:NoSchedule-`")
+        );
+    }
+
+    #[test]
+    fn a_downgrade_is_named() {
+        assert_eq!(found("v1.37.2", "0.1.0", None), None);
+        assert_eq!(found("v1.37.2", "0.2.0", Some("0.1.9")), None);
+        let older = found("v1.36.11", "0.1.0", None).unwrap();
+        assert_eq!(older.check, Check::KubernetesVersion);
+        assert!(older.what.contains("downgrade"), "{older:?}");
+        let newer = found("v1.38.0", "0.1.0", None).unwrap();
+        assert!(!newer.what.contains("downgrade"), "{newer:?}");
+        let older = found("v1.37.2", "0.9.0", Some("0.10.0")).unwrap();
+        assert_eq!(
+            (older.check, older.saw.as_str()),
+            (Check::BundleVersion, "installed 0.10.0, this bundle 0.9.0")
+        );
+    }
 }

@@ -1,5 +1,9 @@
+mod next_boot;
+mod present;
+mod wire;
+
 use super::*;
-use crate::facts::{InterfaceAddress, PeerRoute, Route};
+use crate::facts::{FileText, InterfaceAddress, PeerRoute, PlaceFacts, Route, Survey, Tried};
 use crate::inventory::{Connect, Inventory};
 use crate::journal::{Entry, EntryState};
 use crate::name::Digest;
@@ -20,6 +24,7 @@ fn node(name: &str, last: u8) -> Node {
             password: None,
             become_root: false,
             become_password: None,
+            ssh: crate::inventory::SshSettings::default(),
         },
     }
 }
@@ -40,6 +45,7 @@ pub(crate) fn good(n: u8) -> NodeFacts {
             interface: "eth0".into(),
             address: [10, 90, 0, 10 + n].into(),
             prefix: 24,
+            is_leased: false,
         }],
         routes: vec![Route {
             destination: "10.90.0.0/24".parse().unwrap(),
@@ -56,9 +62,99 @@ pub(crate) fn good(n: u8) -> NodeFacts {
         selinux_enforcing: false,
         dns_servers: vec![],
         dns_works: None,
-        exec_allowed: true,
         cluster_ca: None,
+        survey: good_survey(),
     }
+}
+
+/// A disk of 100 GiB of which half is free.
+const DISK: PlaceFacts = PlaceFacts {
+    directory: String::new(),
+    device: 7,
+    total_bytes: 100 << 30,
+    available_bytes: 45 << 30,
+    free_bytes: 50 << 30,
+    inodes: 1_000_000,
+    free_inodes: 500_000,
+    noexec: false,
+    write: Tried::Works,
+};
+
+/// What is seen on a Debian 12 machine on which nothing is installed.
+fn good_survey() -> Survey {
+    let mut survey = Survey {
+        links: [("lo".to_owned(), String::new()), ("eth0".to_owned(), String::new())].into(),
+        features_now: kernel_features().into_iter().map(|f| f.module).collect(),
+        modules: ["overlay", "br_netfilter", "vxlan", "bridge"].map(str::to_owned).into(),
+        nftables_families: ["ip", "ip6", "inet"].map(|f| (f.to_owned(), Tried::Works)).into(),
+        overlay: Tried::Works,
+        ..Survey::default()
+    };
+    for place in places::places(Role::ControlPlane) {
+        let directory = "/var/lib".to_owned();
+        survey.places.insert(place, PlaceFacts { directory, ..DISK });
+    }
+    for (path, text) in [
+        (
+            "/etc/fstab",
+            "# <file system> <mount point>\nUUID=a / ext4 errors=remount-ro 0 1\n",
+        ),
+        ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=UUID=a ro quiet\n"),
+        ("/etc/sysctl.d/99-sysctl.conf", "#net.ipv4.ip_forward=1\n"),
+        ("/usr/lib/sysctl.d/50-pid-max.conf", "kernel.pid_max = 4194304\n"),
+        ("/proc/sys/kernel/modules_disabled", "0\n"),
+        ("/proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+        ("/proc/sys/net/ipv4/ip_local_reserved_ports", "\n"),
+        ("/proc/sys/fs/inotify/max_user_instances", "128\n"),
+        ("/proc/sys/fs/inotify/max_user_watches", "29000\n"),
+        ("/proc/sys/fs/nr_open", "1048576\n"),
+        ("/proc/sys/fs/file-max", "9223372036854775807\n"),
+        ("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n"),
+    ] {
+        put(&mut survey, path, text);
+    }
+    survey
+}
+
+fn put(survey: &mut Survey, path: &str, text: &str) {
+    let file = FileText {
+        text: text.to_owned(),
+        real: None,
+    };
+    survey.files.insert(path.to_owned(), file);
+}
+
+/// A link to another file, which is read through it.
+fn put_link(survey: &mut Survey, path: &str, real: &str, text: &str) {
+    put(survey, path, text);
+    survey.files.get_mut(path).unwrap().real = Some(real.to_owned());
+}
+
+fn settings() -> Vec<(String, String)> {
+    [
+        ("net.ipv4.ip_forward", "1"),
+        ("vm.overcommit_memory", "1"),
+        ("kernel.panic", "10"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// A run without a bundle, with the operator's clock as the nodes' median is.
+fn judge(
+    desired: &Desired,
+    facts: &BTreeMap<NodeName, NodeFacts>,
+    owned: &BTreeMap<NodeName, Ownership>,
+) -> Vec<Finding> {
+    let clocks = facts.keys().map(|name| (name.clone(), 1_000_000)).collect();
+    check(&Input {
+        desired,
+        facts,
+        owned,
+        settings: &settings(),
+        clocks: &clocks,
+        bundle: None,
+    })
 }
 
 fn desired() -> Desired {
@@ -73,7 +169,26 @@ fn findings(change: impl Fn(&mut NodeFacts)) -> Vec<Finding> {
     let mut facts: BTreeMap<NodeName, NodeFacts> =
         (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
     change(facts.get_mut(&"cp-2".parse::<NodeName>().unwrap()).unwrap());
-    check(&desired(), &facts, &BTreeMap::new())
+    judge(&desired(), &facts, &BTreeMap::new())
+}
+
+type Change = fn(&mut NodeFacts);
+
+/// Returns what is found on a machine that differs from a good one.
+fn found(change: Change) -> Vec<Finding> {
+    findings(change)
+}
+
+/// Says whether exactly one finding came, of this check, and returns it.
+fn only(check: Check, found: Vec<Finding>) -> Finding {
+    assert_eq!(found.len(), 1, "{check}: {found:#?}");
+    assert_eq!(found[0].check, check, "{found:#?}");
+    assert_eq!(found[0].nodes.len(), 1);
+    found.into_iter().next().unwrap()
+}
+
+fn place(finding: &Finding) -> String {
+    finding.place.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 #[test]
@@ -84,7 +199,7 @@ fn healthy_machines_have_no_findings() {
 #[test]
 fn each_fault_is_found_by_its_own_check() {
     type Fault = (&'static str, fn(&mut NodeFacts));
-    let faults: [Fault; 18] = [
+    let faults: [Fault; 17] = [
         ("duplicate-hostname", |f| f.hostname = "cp-1".into()),
         ("duplicate-machine-id", |f| f.machine_id = "id-1".into()),
         ("duplicate-address", |f| f.addresses[0].address = [10, 90, 0, 11].into()),
@@ -98,7 +213,6 @@ fn each_fault_is_found_by_its_own_check() {
         ("kernel-features", |f| {
             f.features.remove("overlay");
         }),
-        ("noexec", |f| f.exec_allowed = false),
         ("swap", |f| f.swaps = vec!["/dev/sda2".into()]),
         ("firewall", |f| {
             f.units.insert("firewalld.service".into(), "active".into());
@@ -107,7 +221,7 @@ fn each_fault_is_found_by_its_own_check() {
             f.ports_taken.insert("tcp/6443".into(), "nginx".into());
         }),
         ("foreign-cluster", |f| {
-            f.paths.insert("/etc/kubernetes".into());
+            f.paths.insert("/usr/bin/kubelet".into());
         }),
         ("clock-skew", |f| f.clock_ms += 31_000),
         ("network-overlap", |f| {
@@ -119,7 +233,7 @@ fn each_fault_is_found_by_its_own_check() {
     ];
     for (id, fault) in faults {
         let found = findings(fault);
-        assert!(found.iter().any(|f| f.id == id), "{id}: {found:?}");
+        assert!(found.iter().any(|f| f.check.id() == id), "{id}: {found:?}");
     }
 }
 
@@ -142,28 +256,44 @@ fn what_an_earlier_run_left_is_no_finding() {
         (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
     let seen = facts.get_mut(&name).unwrap();
     seen.ports_taken.insert("tcp/6443".into(), "kube-apiserver".into());
-    seen.paths.insert("/etc/kubernetes".into());
+    seen.paths.insert("/usr/local/bin/kubelet".into());
+    seen.units = ["kubelet.service", "containerd.service"]
+        .map(|unit| (unit.to_owned(), "active".to_owned()))
+        .into();
+    let survey = &mut seen.survey;
+    survey.enabled_units = ["kubelet.service", "containerd.service"].map(str::to_owned).into();
+    for directory in leftovers::DIRECTORIES {
+        survey.contents.insert(directory.to_owned(), vec!["pki".to_owned()]);
+    }
+    for (link, kind) in [
+        ("cni0", "bridge"),
+        ("flannel.1", "vxlan"),
+        ("flannel-v6.1", "vxlan"),
+        ("veth1a2b", "veth"),
+    ] {
+        survey.links.insert(link.to_owned(), kind.to_owned());
+    }
+    survey.chains = [
+        "ip filter KUBE-FIREWALL",
+        "ip nat FLANNEL-POSTRTG",
+        "ip nat CNI-HOSTPORT-DNAT",
+    ]
+    .map(str::to_owned)
+    .into();
+    put(
+        survey,
+        layout::SYSCTL_FILE,
+        "net.ipv4.ip_forward = 1\nvm.overcommit_memory = 1\n",
+    );
     for (network, link) in [("10.244.1.0/24", "cni0"), ("10.96.0.0/12", "eth0")] {
         seen.routes.push(Route {
             destination: network.parse().unwrap(),
             interface: link.into(),
         });
     }
-    assert!(!check(&desired(), &facts, &BTreeMap::new()).is_empty());
-    let entry = Entry {
-        run: "r".parse().unwrap(),
-        step: "claim/cp-2".parse().unwrap(),
-        action: Digest::of(b""),
-        undo: crate::action::Undo::Nothing,
-        state: EntryState::Owned,
-        stamp: None,
-        wanted: None,
-    };
-    let own = Ownership {
-        entries: vec![entry],
-        ..Ownership::default()
-    };
-    assert_eq!(check(&desired(), &facts, &[(name, own)].into()), vec![]);
+    assert!(!judge(&desired(), &facts, &BTreeMap::new()).is_empty());
+    let own = owned_entry();
+    assert_eq!(judge(&desired(), &facts, &[(name, own)].into()), vec![]);
 }
 
 #[test]
@@ -173,6 +303,7 @@ fn the_address_comes_from_ip_or_the_route_to_peers() {
         interface: "eth1".into(),
         address: [192, 168, 7, 1].into(),
         prefix: 24,
+        is_leased: false,
     });
     let mut host = node("cp-1", 11);
     assert_eq!(choose_address(&ClusterSpec::default(), &host, &seen).unwrap().1, "eth0");
@@ -186,8 +317,8 @@ fn the_address_comes_from_ip_or_the_route_to_peers() {
     seen.peer_routes
         .insert([10, 90, 0, 12].into(), peer([10, 90, 0, 11], "eth0"));
     assert_eq!(
-        choose_address(&ClusterSpec::default(), &host, &seen).unwrap_err().id,
-        "node-address"
+        choose_address(&ClusterSpec::default(), &host, &seen).unwrap_err().check,
+        Check::NodeAddress
     );
     host.ip = Some([192, 168, 7, 1].into());
     assert_eq!(choose_address(&ClusterSpec::default(), &host, &seen).unwrap().1, "eth1");
@@ -210,6 +341,7 @@ fn as_member() -> NodeFacts {
             interface: interface.into(),
             address: address.into(),
             prefix,
+            is_leased: false,
         });
     }
     seen
@@ -232,8 +364,12 @@ fn what_our_network_gave_a_node_is_not_its_own_address() {
         interface: "eth1".into(),
         address: [192, 168, 7, 1].into(),
         prefix: 24,
+        is_leased: false,
     });
-    assert_eq!(choose_address(&spec, &host, &two).unwrap_err().id, "node-address");
+    assert_eq!(
+        choose_address(&spec, &host, &two).unwrap_err().check,
+        Check::NodeAddress
+    );
     let route = PeerRoute {
         source: [192, 168, 7, 1].into(),
         interface: "eth1".into(),
@@ -258,7 +394,7 @@ fn an_address_that_changed_since_the_join_is_refused() {
     let mut moved = seen.clone();
     moved.addresses[0].address = [10, 90, 0, 99].into();
     let finding = member_address(&spec, &host, recorded, &moved).unwrap_err();
-    assert_eq!(finding.id, "address-changed");
+    assert_eq!(finding.check, Check::AddressChanged);
     assert_eq!(finding.saw, "10.90.0.99 on eth0");
     assert!(finding.next.contains("10.90.0.11"), "{}", finding.next);
     // The machine has both, and the inventory now names the other.
@@ -266,5 +402,25 @@ fn an_address_that_changed_since_the_join_is_refused() {
     assert!(member_address(&spec, &host, recorded, &moved).is_ok());
     host.ip = Some([10, 90, 0, 99].into());
     let finding = member_address(&spec, &host, recorded, &moved).unwrap_err();
-    assert_eq!((finding.id, finding.saw.as_str()), ("address-changed", "10.90.0.99"));
+    assert_eq!(
+        (finding.check, finding.saw.as_str()),
+        (Check::AddressChanged, "10.90.0.99")
+    );
+}
+
+/// A journal with an entry of landfall.
+fn owned_entry() -> Ownership {
+    let entry = Entry {
+        run: "r".parse().unwrap(),
+        step: "claim/cp-2".parse().unwrap(),
+        action: Digest::of(b""),
+        undo: crate::action::Undo::Nothing,
+        state: EntryState::Owned,
+        stamp: None,
+        wanted: None,
+    };
+    Ownership {
+        entries: vec![entry],
+        ..Ownership::default()
+    }
 }

@@ -1,4 +1,4 @@
-//! What the cluster's ingress proxy shall be like: the field `ingress` of `cluster.yaml`.
+//! Settings of the ingress proxy: the field `ingress` of `cluster.yaml`.
 //!
 //! The proxy's program has a flag for each; a test of the manifests writes them all, and a test of the program reads them.
 
@@ -23,7 +23,11 @@ pub struct IngressSpec {
     pub dashboard_port: u16,
     /// Host name of the dashboard's Ingress.
     pub dashboard_host: String,
-    /// Networks of proxies in front, whose X-Forwarded headers are taken over.
+    /// How the dashboard is protected.
+    pub dashboard_auth: DashboardAuth,
+    /// Secrets that the proxy may read.
+    pub secrets: SecretScope,
+    /// Networks of proxies in front, whose X-Forwarded headers are trusted.
     pub trusted_cidrs: Vec<Cidr>,
     /// Connections from `trusted_cidrs` may begin with a PROXY header.
     pub proxy_protocol: bool,
@@ -46,6 +50,8 @@ impl Default for IngressSpec {
             dashboard: true,
             dashboard_port: 8080,
             dashboard_host: "ui.landfall.local".to_owned(),
+            dashboard_auth: DashboardAuth::default(),
+            secrets: SecretScope::default(),
             trusted_cidrs: vec![],
             proxy_protocol: false,
             tls_min_version: TlsVersion::default(),
@@ -57,7 +63,7 @@ impl Default for IngressSpec {
 }
 
 impl IngressSpec {
-    /// Gives every rule that the settings break together to `refuse`: what is wrong, and what to do.
+    /// Calls `refuse` for every rule that the settings break, with what is wrong and what to do.
     pub(super) fn validate(&self, refuse: &mut dyn FnMut(String, &str)) {
         if !self.enabled {
             return;
@@ -173,7 +179,7 @@ impl TlsCipher {
     }
 }
 
-// Not derived: that would ask for text that lives as long as the names do.
+// Not derived: a derived one would require text with the lifetime of the names.
 impl<'de> Deserialize<'de> for TlsCipher {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
@@ -181,6 +187,28 @@ impl<'de> Deserialize<'de> for TlsCipher {
         let why = || D::Error::custom(format!("{text:?} is none of {}", TLS_CIPHERS.join(", ")));
         known.map(Self).ok_or_else(why)
     }
+}
+
+/// How the dashboard is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DashboardAuth {
+    /// By a password that is made once for each cluster; `landfall dashboard` prints it.
+    #[default]
+    Password,
+    /// Not at all: everybody who can connect to it can read it, and the metrics.
+    None,
+}
+
+/// Secrets that the proxy may read: with them it serves TLS for Ingresses that name one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretScope {
+    /// Those that `landfall ingress allow` allowed, each followed by its name.
+    #[default]
+    Named,
+    /// All of the cluster.
+    Cluster,
 }
 
 /// Which requests get a line of JSON in the proxy's log.
@@ -209,7 +237,7 @@ impl AccessLog {
 
 #[cfg(test)]
 mod tests {
-    use super::TlsVersion;
+    use super::{DashboardAuth, SecretScope, TlsVersion};
     use crate::explain::{Code, Diagnosis};
     use crate::spec::Desired;
     use crate::spec::parse::cluster_yaml;
@@ -237,13 +265,18 @@ mod tests {
     #[test]
     fn settings_are_read_and_written() {
         let all = "trustedCidrs: [10.9.0.0/24, 192.0.2.1/32], proxyProtocol: true, tlsMinVersion: 1.3, \
-                   tlsCiphers: [TLS_AES_128_GCM_SHA256], workers: 2, accessLog: json";
+                   tlsCiphers: [TLS_AES_128_GCM_SHA256], workers: 2, accessLog: json, dashboardAuth: none, secrets: cluster";
         let ingress = read(all).unwrap().spec.ingress;
         assert_eq!(ingress.trusted_cidrs[1].to_string(), "192.0.2.1/32");
         assert_eq!((ingress.proxy_protocol, ingress.workers.unwrap().get()), (true, 2));
         assert_eq!(ingress.tls_min_version, TlsVersion::Tls13);
         assert_eq!(ingress.tls_ciphers[0].name(), "TLS_AES_128_GCM_SHA256");
         assert_eq!(ingress.access_log.name(), "json");
+        assert_eq!(ingress.dashboard_auth, DashboardAuth::None);
+        assert_eq!(ingress.secrets, SecretScope::Cluster);
+        let usual = read("").unwrap().spec.ingress;
+        assert_eq!(usual.dashboard_auth, DashboardAuth::Password);
+        assert_eq!(usual.secrets, SecretScope::Named);
         let again = serde_json::from_value(serde_json::to_value(&ingress).unwrap());
         assert_eq!(ingress, again.unwrap());
         for (written, version) in [("'1.2'", TlsVersion::Tls12), ("VersionTLS13", TlsVersion::Tls13)] {

@@ -1,4 +1,4 @@
-//! What the cluster shall be: the types of `cluster.yaml`. Parsing is in [`parse`], rules in [`validate`].
+//! The types of `cluster.yaml`. Parsing is in [`parse`], rules are in [`validate`].
 
 pub mod ingress;
 pub mod parse;
@@ -9,8 +9,10 @@ mod problems;
 pub use ingress::IngressSpec;
 pub use problems::Problems;
 
+use crate::finding::Check;
 use crate::inventory::Inventory;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What the user wants: validated and immutable.
@@ -95,10 +97,10 @@ impl Cidr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Real machines: defaults of a careful administrator.
+    /// Real machines.
     #[default]
     Standard,
-    /// Containers that stand in for machines (README of `manifests` lists each exception).
+    /// Containers in place of machines (the README of `manifests` lists each exception).
     Lab,
 }
 
@@ -130,8 +132,12 @@ pub struct ClusterSpec {
     pub sample: bool,
     /// Host name of the sample's Ingress.
     pub sample_host: String,
+    /// Public keys of builders of bundles, each the line of a key file of minisign.
+    pub trusted_keys: Vec<String>,
     /// Limits that preflight enforces.
     pub limits: Limits,
+    /// Checks of preflight whose findings are accepted: a refusal becomes a warning, unless it is a hard need.
+    pub accept: BTreeSet<Check>,
 }
 
 /// How kube-proxy programs the node.
@@ -155,7 +161,7 @@ pub struct Limits {
     pub worker_memory_mib: u64,
     /// Least free disk under /var/lib, in MiB.
     pub disk_mib: u64,
-    /// Largest clock difference to the fleet's median, in seconds.
+    /// Largest clock difference to the fleet's median, to the operator's clock and to the bundle's date, in seconds.
     pub clock_skew_s: u64,
 }
 
@@ -180,7 +186,9 @@ impl Default for ClusterSpec {
             ingress: IngressSpec::default(),
             sample: true,
             sample_host: "test.nginx.com".to_owned(),
+            trusted_keys: vec![],
             limits: Limits::default(),
+            accept: BTreeSet::new(),
         }
     }
 }

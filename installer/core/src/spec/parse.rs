@@ -2,7 +2,7 @@
 
 use super::{ClusterSpec, Desired, Problems, validate};
 use crate::explain::{Code, Diagnosis};
-use crate::inventory::{Connect, Inventory, Node, Role};
+use crate::inventory::{Connect, Inventory, Node, Proxy, Role, SshSettings, Unset};
 use crate::secret::Secret;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -21,6 +21,10 @@ pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
     };
     let mut problems = Problems::new(file);
     let nodes = fields.remove("nodes");
+    let mut way = Map::new();
+    for key in ["jump", "proxyCommand"] {
+        way.extend(fields.remove(key).map(|value| (key.to_owned(), value)));
+    }
     let spec = cluster_spec(&fields, "", &mut problems);
     let mut inventory = Inventory::default();
     match nodes {
@@ -33,6 +37,14 @@ pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
     }
     let any_worker = inventory.workers().next().is_some();
     for node in &mut inventory.nodes {
+        if node.connect.ssh.proxy.is_none() {
+            let mut fields = Fields {
+                map: way.clone(),
+                place: String::new(),
+                problems: &mut problems,
+            };
+            node.connect.ssh.proxy = proxy(&mut fields, &node.connect);
+        }
         node.schedulable |= node.role == Role::Worker || (node.role == Role::ControlPlane && !any_worker);
     }
     let desired = Desired { spec, inventory };
@@ -40,7 +52,7 @@ pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
     problems.or(desired)
 }
 
-/// Reads fields of the cluster, each for itself down to the last, so that every wrong one is named.
+/// Reads each field of the cluster by itself, so that every wrong one is reported.
 pub fn cluster_spec(fields: &Map<String, Value>, prefix: &str, problems: &mut Problems) -> ClusterSpec {
     let mut good = Map::new();
     for (key, value) in fields {
@@ -56,7 +68,7 @@ pub fn cluster_spec(fields: &Map<String, Value>, prefix: &str, problems: &mut Pr
     })
 }
 
-/// Returns the parts of a value that a spec takes; the others are problems. `whole` makes a spec with just one part of it.
+/// Returns the valid parts of a value; the others are added as problems. `whole` makes a spec with just one part of it.
 fn sound(value: &Value, place: &str, whole: &dyn Fn(Value) -> Value, problems: &mut Problems) -> Option<Value> {
     // Whether a list or a mapping can stand here shows without what is in it.
     let shell = match value {
@@ -102,7 +114,7 @@ impl Fields<'_> {
         match self.map.remove(key)? {
             Value::String(text) => Some(text),
             Value::Null => None,
-            // YAML reads 1.10 as 1.1 and 1e3 as 1000: what was written is not known any more.
+            // YAML reads 1.10 as 1.1 and 1e3 as 1000, so the written text is lost.
             Value::Number(_) => {
                 self.wrong(
                     key,
@@ -179,29 +191,41 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
     };
     let ip = fields.parsed("ip", "IP address");
     let access_ip = fields.parsed("accessIp", "IP address");
-    let user = fields.text("user").unwrap_or_else(|| "root".to_owned());
-    let become_root = fields.flag("become").unwrap_or(user != "root");
+    let user = fields.text("user");
+    let become_root = fields.flag("become");
+    let port = fields.whole_number("port", "port");
+    let unset = Unset {
+        user: user.is_none(),
+        port: port.is_none(),
+        become_root: become_root.is_none(),
+    };
+    let user = user.unwrap_or_else(|| "root".to_owned());
     let password = secret(&mut fields, "password");
     let become_password = secret(&mut fields, "becomePassword");
     let host = fields
         .text("host")
         .or_else(|| ip.map(|i: std::net::IpAddr| i.to_string()));
-    let connect = Connect {
+    let mut connect = Connect {
         host: host.unwrap_or_else(|| name.as_ref().map(ToString::to_string).unwrap_or_default()),
-        port: fields.whole_number("port", "port").unwrap_or(22),
+        port: port.unwrap_or(22),
         private_key: fields.text("privateKey").map(|p| expand_home(&p)),
         password,
-        become_root,
+        become_root: become_root.unwrap_or(user != "root"),
         become_password,
         user,
+        ssh: SshSettings {
+            unset,
+            ..SshSettings::default()
+        },
     };
+    connect.ssh.proxy = proxy(&mut fields, &connect);
     let schedulable = fields.flag("schedulable").unwrap_or(false);
     let unknown: Vec<String> = fields.map.keys().cloned().collect();
     for key in unknown {
         fields.wrong(
             &key,
             "is unknown; known: name, role, ip, accessIp, host, port, user, privateKey, password, passwordFile, become, \
-             becomePassword, becomePasswordFile, schedulable",
+             becomePassword, becomePasswordFile, jump, proxyCommand, schedulable",
         );
     }
     Some(Node {
@@ -212,6 +236,88 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         access_ip,
         connect,
     })
+}
+
+/// Reads how a machine is reached: `jump`, in the form of ssh's ProxyJump or as a list of machines with fields of their own, or `proxyCommand`. A jump
+/// host without user and key uses those of the machine.
+fn proxy(fields: &mut Fields<'_>, node: &Connect) -> Option<Proxy> {
+    if let Some(command) = fields.text("proxyCommand") {
+        if fields.map.contains_key("jump") {
+            fields.wrong("jump", "leads another way than proxyCommand: give one of them");
+        }
+        return Some(if command == "none" {
+            Proxy::Direct
+        } else {
+            Proxy::Command(command)
+        });
+    }
+    let found = match fields.map.remove("jump")? {
+        Value::Null => return None,
+        Value::String(text) => Connect::parse_jump(&text, &node.user),
+        Value::Array(list) => Ok(Proxy::Jump(
+            list.into_iter()
+                .enumerate()
+                .filter_map(|(n, hop)| jump_host(hop, n, fields, node))
+                .collect(),
+        )),
+        _ => Err("must be text such as admin@203.0.113.9:22, or a list of machines".to_owned()),
+    };
+    match found {
+        Ok(Proxy::Jump(mut hops)) => {
+            for hop in &mut hops {
+                hop.ssh
+                    .identity_files
+                    .extend(node.private_key.clone().filter(|_| hop.private_key.is_none()));
+            }
+            Some(Proxy::Jump(hops))
+        }
+        Ok(proxy) => Some(proxy),
+        Err(why) => {
+            fields.wrong("jump", &why);
+            None
+        }
+    }
+}
+
+fn jump_host(value: Value, n: usize, fields: &mut Fields<'_>, node: &Connect) -> Option<Connect> {
+    let place = format!("{}.jump[{n}]", fields.place);
+    let mut fields = match value {
+        Value::Object(map) => Fields {
+            map,
+            place,
+            problems: &mut *fields.problems,
+        },
+        Value::String(text) => match Connect::parse_jump(&text, &node.user) {
+            Ok(Proxy::Jump(hops)) if hops.len() == 1 => return hops.into_iter().next(),
+            _ => {
+                fields.problems.value(
+                    &place,
+                    format_args!("{text:?} is no jump host such as admin@203.0.113.9:22"),
+                );
+                return None;
+            }
+        },
+        _ => {
+            fields.problems.value(&place, "must be text or a mapping");
+            return None;
+        }
+    };
+    let Some(host) = fields.text("host") else {
+        fields.wrong("host", "is missing");
+        return None;
+    };
+    let (user, port) = (fields.text("user"), fields.whole_number("port", "port"));
+    let mut hop = Connect::hop(&host, port, user.as_deref(), &node.user);
+    hop.private_key = fields.text("privateKey").map(|p| expand_home(&p));
+    hop.password = secret(&mut fields, "password");
+    let unknown: Vec<String> = fields.map.keys().cloned().collect();
+    for key in unknown {
+        fields.wrong(
+            &key,
+            "is unknown; known: host, port, user, privateKey, password, passwordFile",
+        );
+    }
+    Some(hop)
 }
 
 /// A secret given as text, or by a file that holds it.
@@ -250,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_where_text_is_meant_is_refused_because_its_digits_may_be_lost() {
+    fn a_number_in_place_of_text_is_refused() {
         for field in ["password: 1.10", "becomePassword: 12", "user: 1e3", "privateKey: 0x10"] {
             let problems = read(field).unwrap_err();
             let text = format!("{problems:?}");
@@ -264,7 +370,46 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_of_any_system_are_no_part_of_a_secret() {
+    fn jump_hosts_and_proxy_commands_are_of_one_machine_or_of_all() {
+        let ways = |text: &str| -> Vec<String> {
+            let nodes = cluster_yaml(text, "c.yaml").unwrap().inventory.nodes;
+            let way = |n: &Node| match &n.connect.ssh.proxy {
+                Some(Proxy::Command(command)) => command.clone(),
+                _ => n.connect.render_jump().unwrap_or_default(),
+            };
+            nodes.iter().map(way).collect()
+        };
+        let text = "jump: b\nnodes:\n- {name: a, role: control-plane, ip: 192.0.2.1, user: ann, privateKey: k}\n\
+                    - {name: c, role: worker, ip: 192.0.2.2, jump: 'o@d:5,e'}\n\
+                    - {name: f, role: worker, ip: 192.0.2.3, proxyCommand: nc %h %p}\n\
+                    - {name: g, role: worker, ip: 192.0.2.4, jump: none}\n\
+                    - {name: h, role: worker, ip: 192.0.2.5, jump: [x, {host: y, port: 7, user: z, privateKey: yk}]}\n";
+        assert_eq!(
+            ways(text),
+            ["ann@b:22", "o@d:5,root@e:22", "nc %h %p", "none", "root@x:22,z@y:7"]
+        );
+        let nodes = cluster_yaml(text, "c.yaml").unwrap().inventory.nodes;
+        let Some(Proxy::Jump(hops)) = &nodes[0].connect.ssh.proxy else {
+            panic!()
+        };
+        assert_eq!(
+            hops[0].ssh.identity_files,
+            [PathBuf::from("k")],
+            "the machine's key is tried at the jump host"
+        );
+        for wrong in [
+            "jump: 'a b'",
+            "jump: 5",
+            "jump: [{port: 2}]",
+            "jump: [{host: h, usr: x}]",
+            "jump: b, proxyCommand: nc",
+        ] {
+            assert!(format!("{:?}", read(wrong).unwrap_err()).contains("jump"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn line_ends_of_any_system_are_stripped_from_a_secret() {
         for (number, end) in ["", "\n", "\r\n", "\n\n", "\r\n\r\n"].iter().enumerate() {
             let path = std::env::temp_dir().join(format!("landfall-secret-{}-{number}", std::process::id()));
             std::fs::write(&path, format!(" pass word {end}")).unwrap();

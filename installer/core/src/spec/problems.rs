@@ -1,4 +1,4 @@
-//! What is wrong with a file: everything at once.
+//! Collects all problems of a file, so that they are reported together.
 
 use crate::explain::{Code, Diagnosis};
 
@@ -10,7 +10,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Starts with none; `file` is named in each.
+    /// Returns an empty collection; each problem will name `file`.
     pub fn new(file: &str) -> Self {
         Self {
             file: file.to_owned(),
@@ -18,7 +18,7 @@ impl Problems {
         }
     }
 
-    /// Adds a wrong value: where it stands, and why it is wrong. Values are not repeated here: they may be secret.
+    /// Adds a wrong value: its place, and why it is wrong. The value itself is left out, because it may be secret.
     pub fn value(&mut self, place: &str, why: impl std::fmt::Display) {
         let text = format!("{}: {place}: {why}", self.file);
         self.found.push(Diagnosis::new(Code::SpecValue, text));
@@ -29,7 +29,7 @@ impl Problems {
         self.found.push(diagnosis);
     }
 
-    /// Hands out `value`, or all problems.
+    /// Returns `value`, or all problems.
     pub fn or<T>(self, value: T) -> Result<T, Vec<Diagnosis>> {
         if self.found.is_empty() {
             Ok(value)

@@ -3,6 +3,7 @@
 use super::{ClusterSpec, Desired, Problems};
 use crate::explain::{Code, Diagnosis};
 use crate::inventory::Inventory;
+use crate::layout;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -14,13 +15,14 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
     validate_machines(&desired.inventory, &mut topology);
     validate_networks(desired, &mut topology);
     validate_names(&desired.spec, &mut topology);
+    validate_ports(&desired.spec, &mut topology);
     desired.spec.ingress.validate(&mut topology);
 }
 
 /// What is wrong, and what to do about it.
 type Report<'a> = &'a mut dyn FnMut(String, &str);
 
-/// Control planes must be able to agree, and each machine must be one.
+/// Checks that the control planes can form a quorum and that no machine is listed twice.
 fn validate_machines(inventory: &Inventory, report: Report) {
     let control_planes = inventory.control_planes().count();
     if ![1, 3, 5].contains(&control_planes) {
@@ -60,7 +62,7 @@ fn validate_machines(inventory: &Inventory, report: Report) {
     }
 }
 
-/// The cluster's two networks must be large enough, and theirs alone.
+/// Checks that the cluster's two networks are large enough and overlap with nothing.
 fn validate_networks(desired: &Desired, report: Report) {
     let spec = &desired.spec;
     if spec.pod_network_cidr.overlaps(&spec.service_cidr) {
@@ -85,15 +87,70 @@ fn validate_networks(desired: &Desired, report: Report) {
             }
         }
     }
-    if spec.pod_network_cidr.prefix > 22 {
+    validate_sizes(desired, report);
+}
+
+/// Refuses networks that kubeadm or the controller manager refuses, or that have too few addresses.
+fn validate_sizes(desired: &Desired, report: Report) {
+    let (pods, services) = (desired.spec.pod_network_cidr, desired.spec.service_cidr);
+    let machines = desired.inventory.members().count().max(1);
+    let needed = NODE_PREFIX - u8::try_from(machines.next_power_of_two().ilog2()).unwrap_or(NODE_PREFIX);
+    if pods.prefix > needed {
         report(
-            format!("the pod network {} is too small", spec.pod_network_cidr),
-            "every node takes a /24 of it: choose /22 or larger",
+            format!("the pod network {pods} is too small: {machines} machines need /{needed}"),
+            &format!(
+                "every node takes a /{NODE_PREFIX} of it: choose /{needed} or larger, larger still when machines may follow"
+            ),
+        );
+    }
+    if pods.prefix < LEAST_POD_PREFIX {
+        report(
+            format!("the pod network {pods} is too large"),
+            &format!("the controller manager takes /{LEAST_POD_PREFIX} at most: choose /{LEAST_POD_PREFIX} or smaller"),
+        );
+    }
+    let (largest, smallest) = (SERVICE_PREFIXES.start(), SERVICE_PREFIXES.end());
+    if !SERVICE_PREFIXES.contains(&services.prefix) {
+        report(
+            format!("the Service network {services} has a size that Kubernetes does not take"),
+            &format!(
+                "choose one from /{largest} to /{smallest}: kubeadm refuses larger ones, and in smaller ones there is no address for DNS"
+            ),
         );
     }
 }
 
-/// Names that resolvers and certificates must take.
+/// Each node's share of the pod network (kube-controller-manager's --node-cidr-mask-size, default for IPv4).
+const NODE_PREFIX: u8 = 24;
+/// Largest pod network for shares of that size: 16 bits of difference at most (kubeadm's `PodSubnetNodeMaskMaxDiff`).
+const LEAST_POD_PREFIX: u8 = NODE_PREFIX - 16;
+/// Service networks: 20 bits at most (kubeadm's `MaximumBitsForServiceSubnet`), and the tenth address is that of DNS.
+const SERVICE_PREFIXES: std::ops::RangeInclusive<u8> = 12..=28;
+
+/// Checks the ports of the ingress proxy, which listens on every node, beside the cluster's own programs.
+fn validate_ports(spec: &ClusterSpec, report: Report) {
+    let ingress = &spec.ingress;
+    let ports = [
+        ("httpPort", ingress.http_port),
+        ("httpsPort", ingress.https_port),
+        ("dashboardPort", ingress.dashboard_port),
+    ];
+    let next = "choose a port that nothing on the nodes needs";
+    for (field, port) in ports.into_iter().filter(|_| ingress.enabled) {
+        let mut own = layout::NODE_PORTS.iter().chain(&layout::CONTROL_PLANE_PORTS);
+        if let Some(own) = own.find(|own| own.port == port) {
+            report(format!("ingress.{field}: {port} is the port of {}", own.listener), next);
+        } else if layout::NODE_PORT_RANGE.contains(&port) {
+            let (first, last) = (layout::NODE_PORT_RANGE.start(), layout::NODE_PORT_RANGE.end());
+            report(
+                format!("ingress.{field}: {port} is a NodePort ({first} to {last})"),
+                next,
+            );
+        }
+    }
+}
+
+/// Checks the names that resolvers and certificates must accept.
 fn validate_names(spec: &ClusterSpec, report: Report) {
     let names = [
         ("clusterDomain", &spec.cluster_domain),
@@ -150,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_come_at_once_and_secrets_stay_out() {
+    fn all_problems_are_reported_together_without_secrets() {
         let bad = "podNetworkCidr: 10.96.1.0/99\nproxyMode: ipvs\ncolour: red\nnodes:\n  - {name: UPPER_, role: boss, port: x}\n  \
                    - {name: a, role: control-plane, host: h, password: [hush]}\n  - {name: a, role: control-plane, host: h, shoe: 1}\n";
         let problems = cluster_yaml(bad, "c.yaml").unwrap_err();
@@ -188,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_where_text_is_wanted_is_no_default() {
+    fn a_mapping_in_place_of_text_is_refused() {
         for (wrong, place) in [
             ("name: {}", "name: "),
             ("name: [x, y]", "name: "),
@@ -214,8 +271,83 @@ mod tests {
         assert!(problems[0].what.contains("overlap"));
     }
 
+    /// A file with so many machines and one more field.
+    fn with_machines(machines: usize, field: &str) -> Result<crate::spec::Desired, Vec<crate::explain::Diagnosis>> {
+        let nodes: String = (1..=machines)
+            .map(|n| {
+                let role = if n == 1 { "control-plane" } else { "worker" };
+                format!("  - {{name: n-{n}, role: {role}, host: 10.9.0.{n}}}\n")
+            })
+            .collect();
+        cluster_yaml(&format!("{field}\nnodes:\n{nodes}"), "c.yaml")
+    }
+
     #[test]
-    fn no_yaml_is_said_with_its_line() {
+    fn networks_must_be_large_enough_for_the_machines_and_for_kubernetes() {
+        for (machines, field, wanted) in [
+            (5, "podNetworkCidr: 10.244.0.0/22", Some("5 machines need /21")),
+            (4, "podNetworkCidr: 10.244.0.0/22", None),
+            (5, "podNetworkCidr: 10.244.0.0/21", None),
+            (1, "podNetworkCidr: 10.244.0.0/24", None),
+            (1, "podNetworkCidr: 10.244.0.0/25", Some("1 machines need /24")),
+            (9, "podNetworkCidr: 10.244.0.0/21", Some("9 machines need /20")),
+            (1, "podNetworkCidr: 12.0.0.0/7", Some("too large")),
+            (1, "serviceCidr: 10.96.0.0/30", Some("/12 to /28")),
+            (1, "serviceCidr: 10.96.0.0/28", None),
+            (1, "serviceCidr: 11.0.0.0/8", Some("/12 to /28")),
+        ] {
+            let problems = with_machines(machines, field).err().unwrap_or_default();
+            let text: Vec<String> = problems.iter().map(|p| format!("{} {:?}", p.what, p.next)).collect();
+            match wanted {
+                Some(wanted) => {
+                    assert!(
+                        text.len() == 1 && text[0].contains(wanted),
+                        "{machines}, {field}: {text:?}"
+                    );
+                    assert_eq!(problems[0].code, Code::SpecTopology);
+                }
+                None => assert!(text.is_empty(), "{machines}, {field}: {text:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn ports_of_the_cluster_are_not_the_proxys() {
+        for (field, wanted) in [
+            ("httpPort: 6443", "API server"),
+            ("httpsPort: 7443", "balancer"),
+            ("dashboardPort: 10250", "kubelet"),
+            ("httpPort: 2379", "etcd"),
+            ("httpsPort: 30000", "NodePort"),
+            ("dashboardPort: 32767", "NodePort"),
+        ] {
+            let problems = with_machines(1, &format!("ingress: {{{field}}}")).unwrap_err();
+            let text: Vec<&str> = problems.iter().map(|p| p.what.as_str()).collect();
+            assert!(text.len() == 1 && text[0].contains(wanted), "{field}: {text:?}");
+            assert!(
+                with_machines(1, &format!("ingress: {{enabled: false, {field}}}")).is_ok(),
+                "{field}"
+            );
+        }
+        assert!(with_machines(1, "ingress: {httpPort: 8081, httpsPort: 8443}").is_ok());
+    }
+
+    #[test]
+    fn checks_to_accept_are_known_by_their_ids() {
+        use crate::finding::Check;
+        let accepted = with_machines(1, "accept: [disk, memory, disk]").unwrap().spec.accept;
+        assert_eq!(accepted.into_iter().collect::<Vec<_>>(), [Check::Memory, Check::Disk]);
+        let problems = with_machines(1, "accept: [disk, dsik]").unwrap_err();
+        assert_eq!((problems.len(), problems[0].code), (1, Code::SpecValue));
+        let text = &problems[0].what;
+        assert!(text.contains("accept[1]") && text.contains("dsik"), "{text}");
+        for check in Check::ALL {
+            assert!(text.contains(check.id()), "{check} is not listed in {text}");
+        }
+    }
+
+    #[test]
+    fn broken_yaml_is_reported_with_its_line() {
         let problems = cluster_yaml("a: b\nc: [", "c.yaml").unwrap_err();
         assert_eq!(problems[0].code, Code::SpecSyntax);
         assert!(problems[0].causes[0].contains("line"));

@@ -9,8 +9,10 @@ use crate::event::EventKind;
 use crate::explain::Diagnosis;
 use crate::facts::FactsQuery;
 use crate::journal::RunStart;
+use crate::mesh::{MeshListen, MeshTry};
 use crate::name::{Digest, NodeName, RunId, SecretId, StepId};
 use crate::plan::Step;
+use crate::trust::TrustOffer;
 use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -70,8 +72,24 @@ pub enum Request {
         /// Steps of this node.
         steps: Vec<Step>,
     },
+    /// The index of the bundle, in its own bytes, which follow on the stream. The node checks its signature before it takes in a blob or a
+    /// run that installs; the cluster's record, where its journal has one, says by which keys. Reply: the id of the key, or null.
+    TrustBundle {
+        /// Size of the index.
+        size_bytes: u64,
+        /// The signature, in minisign's form.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signature: Option<String>,
+        /// What the operator trusts.
+        trust: TrustOffer,
+    },
     /// Which of these blobs are in the node's store? Reply: those that are.
     HaveBlobs {
+        /// Digests asked for.
+        digests: BTreeSet<Digest>,
+    },
+    /// How much of each of these blobs came before a connection ended? Reply: bytes by digest, without those of which there is nothing.
+    PartialBlobs {
         /// Digests asked for.
         digests: BTreeSet<Digest>,
     },
@@ -81,6 +99,9 @@ pub enum Request {
         digest: Digest,
         /// Its size.
         size_bytes: u64,
+        /// How many of its first bytes are there already, as [`Request::PartialBlobs`] says, and do not follow.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from_bytes: u64,
     },
     /// A secret for later steps, kept in memory only; its bytes follow on the stream. Reply: null.
     PutSecret {
@@ -130,6 +151,10 @@ pub enum Request {
         /// `address:port`.
         address: String,
     },
+    /// Opens listeners for peers. Reply: [`MeshListening`](crate::mesh::MeshListening); they close when this stream ends.
+    MeshListen(MeshListen),
+    /// Tries the listeners of peers. Reply: one [`MeshSeen`](crate::mesh::MeshSeen) per peer, in order.
+    MeshTry(MeshTry),
     /// Probes a path into the cluster. Reply: one [`ProbeResult`](crate::verify::ProbeResult) per spec, in order.
     Probe {
         /// What to try.
@@ -151,6 +176,8 @@ pub enum Request {
     },
     /// Asks kubeadm when this control plane's certificates end. Reply: [`CertificateAge`] of each.
     Certificates,
+    /// Looks whether units run and kernel settings hold as the journal wants. Reply: [`NodeHealth`](crate::health::NodeHealth).
+    NodeHealth,
     /// Collects the end of the logs of kubeadm, kubelet and containerd, redacted. Reply: [`NodeLogs`].
     Logs,
 }
@@ -167,7 +194,8 @@ impl Request {
             Self::StartRun { .. } => "recording the start of the run".to_owned(),
             Self::WriteRecord { .. } => "recording what the cluster is".to_owned(),
             Self::Observe { steps } => format!("looking at what {} steps are about", steps.len()),
-            Self::HaveBlobs { .. } => "looking which blobs are there".to_owned(),
+            Self::TrustBundle { .. } => "checking the bundle's signature".to_owned(),
+            Self::HaveBlobs { .. } | Self::PartialBlobs { .. } => "looking which blobs are there".to_owned(),
             Self::PutBlob { digest, .. } => format!("taking in the blob {digest}"),
             Self::PutSecret { .. } => "taking in a secret".to_owned(),
             Self::ReadSecret { path } => format!("reading {path}"),
@@ -178,10 +206,13 @@ impl Request {
             Self::FinishRun { .. } => "recording the end of the run".to_owned(),
             Self::Tidy => "removing what is no longer needed".to_owned(),
             Self::Tunnel { address } => format!("connecting to {address}"),
+            Self::MeshListen(_) => "listening for its peers".to_owned(),
+            Self::MeshTry(asked) => format!("trying {} peers", asked.peers.len()),
             Self::Probe { probes } => format!("trying {} probes", probes.len()),
             Self::ProbeInContainer { probes, .. } => format!("trying {} probes in a container", probes.len()),
             Self::Etcdctl { .. } => "asking etcd".to_owned(),
             Self::Certificates => "asking kubeadm for certificates".to_owned(),
+            Self::NodeHealth => "looking how the node is".to_owned(),
             Self::Logs => "collecting logs".to_owned(),
         }
     }
@@ -193,13 +224,22 @@ impl Request {
             // Children of a killed agent are given 10 s to end.
             Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
             Self::Ownership | Self::ReadJournal { .. } | Self::RepairJournal { .. } => 0,
-            Self::HaveBlobs { .. } | Self::PutSecret { .. } | Self::ReadSecret { .. } => 0,
+            Self::TrustBundle { .. }
+            | Self::HaveBlobs { .. }
+            | Self::PartialBlobs { .. }
+            | Self::PutSecret { .. }
+            | Self::ReadSecret { .. } => 0,
             Self::StartRun { .. }
             | Self::WriteRecord { .. }
             | Self::Intent { .. }
             | Self::Done { .. }
             | Self::FinishRun { .. }
             | Self::Tunnel { .. } => 0,
+            Self::MeshListen(asked) => asked.limit_ms.div_ceil(1000),
+            // Some seconds; the agent's own limits stand in its module `mesh`.
+            Self::MeshTry(_) => 0,
+            // systemd once and the logs of a few units.
+            Self::NodeHealth => 60,
             // 24 logs, and twice journalctl with 20 s.
             Self::Logs | Self::Tidy => 60,
             // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
@@ -215,6 +255,12 @@ impl Request {
         };
         Duration::from_secs(seconds.saturating_add(60))
     }
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Seconds in which a step is taken back: units have 30 s to stop, processes 10, mounts and groups some seconds each.

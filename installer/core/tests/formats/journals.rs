@@ -59,6 +59,13 @@ fn every_kind_of_line_is_written_as_it_was_read() {
         assert_eq!(render_line(record), line);
     }
     must_be_all(records.iter().map(record_kind), 9);
+    let trust = |record: &Record| match record {
+        Record::Cluster(cluster) => Some(cluster.trust.is_some()),
+        _ => None,
+    };
+    // Records of clusters that never saw a signed bundle have no keys.
+    let trust: Vec<bool> = records.iter().filter_map(trust).collect();
+    assert!(trust.contains(&true) && trust.contains(&false));
     let intents = records.iter().filter_map(|record| match record {
         Record::Intent { undo, wanted, .. } => Some((undo, wanted)),
         _ => None,

@@ -62,7 +62,7 @@ fn entry<'a>(fleet: &'a BTreeMap<NodeName, Ownership>, step: &str) -> &'a Entry 
     fleet.values().find_map(|own| own.newest(&step)).unwrap()
 }
 
-/// Steps that an undo takes back on a node, in order.
+/// Steps that an undo undoes on a node, in order.
 fn taken(plan: &Plan, node: &NodeName) -> Vec<String> {
     let steps = plan.steps.iter().filter(|step| &step.node == node);
     let taken = steps.filter_map(|step| match &step.action {
@@ -99,7 +99,7 @@ fn must_take_everything_back(fleet: &BTreeMap<NodeName, Ownership>) {
 }
 
 #[test]
-fn a_whole_install_is_ours_and_its_run_is_the_one_that_a_rollback_takes_back() {
+fn a_rollback_undoes_the_run_of_a_whole_install() {
     let fleet = fleet!("whole");
     let counts: Vec<usize> = fleet.values().map(|own| own.entries.len()).collect();
     assert_eq!(counts, [47, 55, 55, 38]);
@@ -128,7 +128,7 @@ fn a_whole_install_is_ours_and_its_run_is_the_one_that_a_rollback_takes_back() {
     assert_eq!(history.next_number(), 2);
     must_take_everything_back(&fleet);
     let RollbackTarget::Runs(runs) = history.rollback_target().unwrap() else {
-        panic!("the only run is the one to take back");
+        panic!("the only run is the one to undo");
     };
     let scope = UndoScope::Runs(runs.iter().map(|r| r.start.run.clone()).collect());
     assert!(!scope.cluster_stays(&fleet), "it founded the cluster");
@@ -148,7 +148,7 @@ fn a_whole_install_is_ours_and_its_run_is_the_one_that_a_rollback_takes_back() {
 }
 
 #[test]
-fn an_interrupted_install_is_unfinished_and_all_of_it_can_be_taken_back() {
+fn an_interrupted_install_is_unfinished_and_can_be_undone() {
     let fleet = fleet!("interrupted");
     let interrupted: BTreeSet<&str> = fleet
         .values()
@@ -165,7 +165,7 @@ fn an_interrupted_install_is_unfinished_and_all_of_it_can_be_taken_back() {
     assert!(is_formed(&fleet));
     must_take_everything_back(&fleet);
     let Undo::RemoveClaims { effects, .. } = &entry(&fleet, "join-control-plane/cp-2").undo else {
-        panic!("a join is taken back by its claims");
+        panic!("a join is undone by its claims");
     };
     assert!(effects[0].text().contains("etcd member cp-2"), "{effects:?}");
 }

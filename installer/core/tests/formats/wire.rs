@@ -1,6 +1,7 @@
 //! The protocol between operator and agent, version 2: requests, replies, and the frames that carry them.
 
 use crate::must_be_all;
+use landfall_core::mesh::{MeshListening, MeshSeen, PortSeen};
 use landfall_core::wire::mux::{Mux, Role};
 use landfall_core::wire::{PROTOCOL_VERSION, Reply, Request};
 use std::io::{Read, Write};
@@ -19,7 +20,9 @@ fn request_kind(request: &Request) -> &'static str {
         Request::ReadJournal { .. } => "read-journal",
         Request::RepairJournal { .. } => "repair-journal",
         Request::Observe { .. } => "observe",
+        Request::TrustBundle { .. } => "trust-bundle",
         Request::HaveBlobs { .. } => "have-blobs",
+        Request::PartialBlobs { .. } => "partial-blobs",
         Request::PutBlob { .. } => "put-blob",
         Request::PutSecret { .. } => "put-secret",
         Request::ReadSecret { .. } => "read-secret",
@@ -30,10 +33,13 @@ fn request_kind(request: &Request) -> &'static str {
         Request::FinishRun { .. } => "finish-run",
         Request::Tidy => "tidy",
         Request::Tunnel { .. } => "tunnel",
+        Request::MeshListen(_) => "mesh-listen",
+        Request::MeshTry(_) => "mesh-try",
         Request::Probe { .. } => "probe",
         Request::ProbeInContainer { .. } => "probe-in-container",
         Request::Etcdctl { .. } => "etcdctl",
         Request::Certificates => "certificates",
+        Request::NodeHealth => "node-health",
         Request::Logs => "logs",
     }
 }
@@ -62,7 +68,7 @@ fn every_request_and_reply_is_written_as_it_was_read() {
     for (line, request) in &requests {
         assert_eq!(&serde_json::to_string(request).unwrap(), line);
     }
-    must_be_all(requests.iter().map(|(_, request)| request_kind(request)), 24);
+    must_be_all(requests.iter().map(|(_, request)| request_kind(request)), 29);
     let replies: Vec<(&str, Reply)> = replies
         .into_iter()
         .map(|line| {
@@ -76,6 +82,49 @@ fn every_request_and_reply_is_written_as_it_was_read() {
         assert_eq!(&serde_json::to_string(reply).unwrap(), line);
     }
     must_be_all(replies.iter().map(|(_, reply)| reply_kind(reply)), 3);
+}
+
+#[test]
+fn what_nodes_see_of_each_other_is_written_as_it_was_read() {
+    let values = LINES
+        .lines()
+        .filter_map(|line| match serde_json::from_str::<Reply>(line) {
+            Ok(Reply::Ok { value }) => Some(value),
+            _ => None,
+        });
+    let values: Vec<serde_json::Value> = values.collect();
+    let listening = values.iter().filter(|value| value.get("tcp_failed").is_some());
+    let read: Vec<MeshListening> = listening
+        .clone()
+        .map(|v| serde_json::from_value(v.clone()).unwrap())
+        .collect();
+    assert_eq!(
+        read.iter()
+            .map(|r| serde_json::to_value(r).unwrap())
+            .collect::<Vec<_>>(),
+        listening.cloned().collect::<Vec<_>>()
+    );
+    assert_eq!(read.len(), 1);
+    let seen = values.iter().filter(|value| value.is_array());
+    let read: Vec<Vec<MeshSeen>> = seen
+        .clone()
+        .map(|v| serde_json::from_value(v.clone()).unwrap())
+        .collect();
+    assert_eq!(
+        read.iter()
+            .map(|r| serde_json::to_value(r).unwrap())
+            .collect::<Vec<_>>(),
+        seen.cloned().collect::<Vec<_>>()
+    );
+    let ports = read.iter().flatten().flat_map(|seen| seen.tcp.values());
+    let kind = |port: &PortSeen| match port {
+        PortSeen::Open { .. } => "open",
+        PortSeen::Silent => "silent",
+        PortSeen::Refused => "refused",
+        PortSeen::Closed(_) => "closed",
+        PortSeen::Stranger => "stranger",
+    };
+    must_be_all(ports.map(kind), 5);
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Objects of the cluster: applied, removed, restored. What is there before is journalled first, and what landfall did not make is
-//! never taken over.
+//! Applies, deletes and restores objects of the cluster. The prior objects are journalled first, and an object that landfall did not make is
+//! never changed.
 
 use super::client::{Place, api_error, is_not_found};
+use super::generated;
 use super::{Cluster, POLL_EVERY};
 use crate::fleet;
 use crate::session::NodeSession;
@@ -22,9 +23,10 @@ use std::time::{Duration, Instant};
 
 /// Field manager of server-side apply.
 const FIELD_MANAGER: &str = "landfall";
-/// How long a write is tried again while the API server is not ready for it, and a deletion may take: pods end within 30 s.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What keeps a namespace: kinds that people put something into. (What controllers make of them goes with them.)
+/// How long a write is retried while the API server is not ready for it, and how long a deletion may take: pods end within 30 s.
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
+/// Kinds (group, version, kind) whose objects keep a namespace from being deleted: people make them. Objects that controllers make are deleted with
+/// their owners.
 const KEEPS_NAMESPACE: [(&str, &str, &str); 11] = [
     ("", "v1", "Pod"),
     ("", "v1", "Service"),
@@ -42,8 +44,8 @@ const KEEPS_NAMESPACE: [(&str, &str, &str); 11] = [
 const ROOT_CA: &str = "kube-root-ca.crt";
 
 impl Cluster {
-    /// Says whether a step on objects would change nothing, by the server's own answers. When the API does not answer, the step counts as
-    /// pending: it runs, and says then what is wrong.
+    /// Says whether a step on objects would change nothing, by the answers of the API server. When the server does not answer, the step counts as
+    /// pending, so that running it reports the error. Blocks for the requests.
     pub fn is_satisfied(&self, session: &Arc<NodeSession>, step: &Step, owned: &BTreeMap<NodeName, Ownership>) -> bool {
         let interrupted = |own: &Ownership| own.newest(&step.id).is_some_and(|e| e.state != EntryState::Owned);
         if owned.values().any(interrupted) {
@@ -61,7 +63,7 @@ impl Cluster {
         asked.unwrap_or(false)
     }
 
-    /// Applies the objects of a step, journalled in all of `journals`. Returns that something was changed.
+    /// Applies the objects of a step and journals it in all of `journals`. Returns whether something changed.
     pub(super) fn apply(
         &self,
         session: &Arc<NodeSession>,
@@ -83,7 +85,7 @@ impl Cluster {
         })
     }
 
-    /// Removes objects of ours that are wanted no more, journalled with their bodies. Returns that something was changed.
+    /// Deletes objects of ours that are no longer wanted and journals their bodies. Returns whether something changed.
     pub(super) fn delete(
         &self,
         session: &Arc<NodeSession>,
@@ -102,7 +104,7 @@ impl Cluster {
         })
     }
 
-    /// Restores objects as an undo recipe says. For a cluster that stays.
+    /// Applies the `prior` objects of an undo recipe and deletes the `absent` ones. It is used when the cluster stays. Blocks for the requests.
     pub fn restore(&self, session: &Arc<NodeSession>, prior: &[Value], absent: &[Value]) -> Result<(), Diagnosis> {
         self.with_client(session, |client| async move {
             for object in absent.iter().rev() {
@@ -116,7 +118,7 @@ impl Cluster {
     }
 }
 
-/// Acts between the intent and the end of a step, which every journal holds.
+/// Writes the step's intent into every journal, does `work`, and writes that the step is done.
 fn journalled(
     journals: &[Arc<NodeSession>],
     step: &Step,
@@ -139,6 +141,17 @@ fn journalled(
 
 async fn apply_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
     let place = Place::of(object)?;
+    if objects::is_generated(object) {
+        // An existing object is left unchanged, whoever made it.
+        return match get(client, &place).await? {
+            Some(_) => Ok(()),
+            None => apply_body(client, &place, &generated::with_values(object)?).await,
+        };
+    }
+    apply_body(client, &place, object).await
+}
+
+async fn apply_body(client: &Client, place: &Place, object: &Value) -> Result<(), Diagnosis> {
     let began = Instant::now();
     loop {
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -149,7 +162,7 @@ async fn apply_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
         {
             Ok(_) => return Ok(()),
             // Right after init the server may not have its namespaces, priority classes or leader yet.
-            Err(error) if began.elapsed() < PATIENCE && is_passing(&error) => tokio::time::sleep(POLL_EVERY).await,
+            Err(error) if began.elapsed() < RETRY_LIMIT && is_passing(&error) => tokio::time::sleep(POLL_EVERY).await,
             Err(error) => {
                 let what = format!("{place} could not be applied");
                 return Err(api_error(&what, &error).next("landfall status"));
@@ -184,10 +197,10 @@ async fn delete_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
     }
     let began = Instant::now();
     while get(client, &place).await?.is_some() {
-        if began.elapsed() >= PATIENCE {
+        if began.elapsed() >= RETRY_LIMIT {
             return Err(
                 Diagnosis::new(Code::StepDeadline, format!("{place} was deleted and does not go away"))
-                    .saw(format!("waited {} s", PATIENCE.as_secs()))
+                    .saw(format!("waited {} s", RETRY_LIMIT.as_secs()))
                     .next("look at its finalizers with kubectl, then run the same command again"),
             );
         }
@@ -218,7 +231,7 @@ async fn get(client: &Client, place: &Place) -> Result<Option<DynamicObject>, Di
     found.map_err(|e| api_error(&format!("{place} could not be read"), &e))
 }
 
-/// Reads what is there before an apply; an object that is not ours to change is an error.
+/// Reads the objects as they are before an apply; an object that landfall did not make is an error.
 async fn prior_of(client: &Client, objects: &[Value], ours: &BTreeSet<ObjectKey>) -> Result<Undo, Diagnosis> {
     let (mut prior, mut absent) = (Vec::new(), Vec::new());
     for object in objects {
@@ -227,11 +240,15 @@ async fn prior_of(client: &Client, objects: &[Value], ours: &BTreeSet<ObjectKey>
             absent.push(objects::identity(object));
             continue;
         };
+        if objects::is_generated(object) {
+            // It is not changed, so there is nothing to put back.
+            continue;
+        }
         let key = ObjectKey::of(object);
         if !(managers(&found).any(|m| m == FIELD_MANAGER) || ours.contains(&key) || key.is_made_by_kubeadm()) {
             return Err(not_ours(&place, &found));
         }
-        prior.push(comparable(&found));
+        prior.push(objects::without_secrets(comparable(&found)));
     }
     Ok(Undo::RestoreObjects { prior, absent })
 }
@@ -256,17 +273,17 @@ fn not_ours(place: &Place, found: &DynamicObject) -> Diagnosis {
     .next("then run the same command again")
 }
 
-/// Reads the bodies of those objects that are there.
+/// Reads the bodies of those objects that exist.
 async fn bodies_of(client: &Client, objects: &[Value]) -> Result<Undo, Diagnosis> {
     let mut prior = Vec::new();
     for object in objects {
         let found = get(client, &Place::of(object)?).await?;
-        prior.extend(found.as_ref().map(comparable));
+        prior.extend(found.as_ref().map(comparable).map(objects::without_secrets));
     }
     Ok(Undo::RestoreObjects { prior, absent: vec![] })
 }
 
-/// Says whether none of these objects is there, but for namespaces that others use.
+/// Says whether none of these objects exists, apart from namespaces that others use.
 async fn absent(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
     for object in objects {
         let place = Place::of(object)?;
@@ -278,13 +295,16 @@ async fn absent(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
     Ok(true)
 }
 
-/// Says whether applying would change nothing: the server's own dry run gives what is there already.
+/// Says whether applying would change nothing, by a dry run of the apply on the server.
 async fn unchanged(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
     for object in objects {
         let place = Place::of(object)?;
         let Some(there) = get(client, &place).await? else {
             return Ok(false);
         };
+        if objects::is_generated(object) {
+            continue;
+        }
         let params = PatchParams {
             dry_run: true,
             ..PatchParams::apply(FIELD_MANAGER).force()
@@ -301,7 +321,7 @@ async fn unchanged(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis
     Ok(true)
 }
 
-/// An object without what every write changes.
+/// Returns the object without the fields that every write changes.
 fn comparable(object: &DynamicObject) -> Value {
     let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {

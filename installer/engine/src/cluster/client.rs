@@ -1,5 +1,6 @@
 //! A client of the Kubernetes API whose connection goes through a node's session, and where objects lie in the API.
 
+use super::error_text::error_text;
 use crate::forward::Forward;
 use kube::api::{Api, DynamicObject};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -10,7 +11,7 @@ use landfall_core::secret::Secret;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Whole time for one API request; a healthy server answers in milliseconds, a restarting one after seconds.
+/// Time limit of one API request; a healthy server answers in milliseconds, a restarting one after seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An object's place in the API.
@@ -74,8 +75,9 @@ pub(super) async fn client(admin: &Secret, forward: &Forward) -> Result<Client, 
     Client::try_from(config).map_err(|e| bad(&e))
 }
 
-pub(super) fn api_error(what: &str, error: &kube::Error) -> Diagnosis {
-    Diagnosis::new(Code::ClusterApi, what).because(error)
+/// Makes a diagnosis of an error that the API server answered, or of one on the connection to it.
+pub fn api_error(what: &str, error: &kube::Error) -> Diagnosis {
+    Diagnosis::new(Code::ClusterApi, what).saw(error_text(error))
 }
 
 pub(super) fn is_not_found(error: &kube::Error) -> bool {

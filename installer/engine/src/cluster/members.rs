@@ -1,4 +1,4 @@
-//! Members of the cluster that have to go: etcd members and Node objects that an interrupted or undone join left behind.
+//! Removes members of the cluster: etcd members and Node objects that an interrupted or undone join left behind.
 //!
 //! Each reachable node is asked until one answers. "No such member" is an answer: there is nothing to do then. When no node answers,
 //! that is an error once the cluster has been formed: a member that is left behind would count in etcd's quorum for good.
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Whether there has ever been a cluster, by the journals.
+/// Whether the cluster was ever founded, by the journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Formed {
     /// No founding is recorded as done: nothing can be left behind in a cluster.
@@ -32,8 +32,8 @@ pub enum Formed {
 }
 
 impl Formed {
-    /// Reads it from the journals.
-    pub fn by<'a>(owned: impl IntoIterator<Item = &'a Ownership>) -> Self {
+    /// Reads that from the journals of all nodes.
+    pub fn from_journals<'a>(owned: impl IntoIterator<Item = &'a Ownership>) -> Self {
         let founded = |own: &Ownership| {
             let init = |e: &&landfall_core::journal::Entry| e.step.as_str().starts_with("init/");
             own.entries.iter().filter(init).any(|e| e.state == EntryState::Owned)
@@ -47,8 +47,8 @@ impl Formed {
 }
 
 impl Cluster {
-    /// Takes away what an interrupted or undone step of `node` made off its node. Asks the other nodes what became of it first, and
-    /// never removes an etcd member when that would cost etcd its quorum.
+    /// Removes what an interrupted or undone step of `node` made in the cluster: its etcd member and its Node object. Asks the other nodes
+    /// whether these exist. An etcd member whose removal would cost etcd its quorum is an error. Blocks for the requests.
     pub fn remove_effects(
         &self,
         sessions: &Sessions,
@@ -106,7 +106,8 @@ impl Cluster {
     }
 }
 
-/// Returns the first answer and who gave it. Without any: nothing when no cluster was ever formed, else an error with all reasons.
+/// Returns the first answer and the node that gave it. When no node answers, returns `None` if no cluster was ever founded, else an error
+/// with all reasons.
 fn ask_any<'a, S, T>(
     sessions: &[&'a S],
     formed: Formed,
@@ -151,12 +152,12 @@ struct EtcdMembers {
 struct EtcdMember {
     #[serde(rename = "ID")]
     id: MemberId,
-    /// Empty until it has started.
+    /// Empty until the member has started.
     #[serde(default)]
     name: String,
     #[serde(default, rename = "peerURLs")]
     peer_urls: Vec<String>,
-    /// None until it has started.
+    /// Empty until the member has started.
     #[serde(default, rename = "clientURLs")]
     client_urls: Vec<String>,
     #[serde(default, rename = "isLearner")]
@@ -178,7 +179,7 @@ struct EndpointHealth {
 impl EtcdMembers {
     fn ask(session: &NodeSession) -> Result<Self, Diagnosis> {
         let list = etcdctl(session, &["member", "list", "-w", "json"])?;
-        // It ends with an error when one endpoint is not healthy, and says which on its standard output all the same.
+        // etcdctl ends with an error when one endpoint is not healthy, and still prints all of them on its standard output.
         let health = etcdctl(session, &["endpoint", "health", "--cluster", "-w", "json"])?;
         Self::read(&list.stdout, &health.stdout).map_err(|error| {
             let output =
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_founding_that_is_done_makes_a_cluster() {
+    fn a_cluster_is_founded_only_when_the_founding_is_done() {
         let own = |step: &str, state| Ownership {
             entries: vec![Entry {
                 run: "r".parse().unwrap(),
@@ -320,9 +321,18 @@ mod tests {
             }],
             ..Ownership::default()
         };
-        assert_eq!(Formed::by([&own("init/cp-1", EntryState::Owned)]), Formed::Yes);
-        assert_eq!(Formed::by([&own("init/cp-1", EntryState::Intended)]), Formed::No);
-        assert_eq!(Formed::by([&own("join-kubelet/cp-1", EntryState::Owned)]), Formed::No);
+        assert_eq!(
+            Formed::from_journals([&own("init/cp-1", EntryState::Owned)]),
+            Formed::Yes
+        );
+        assert_eq!(
+            Formed::from_journals([&own("init/cp-1", EntryState::Intended)]),
+            Formed::No
+        );
+        assert_eq!(
+            Formed::from_journals([&own("join-kubelet/cp-1", EntryState::Owned)]),
+            Formed::No
+        );
     }
 
     /// As etcdctl 3.7 prints it: two that run, one that was added and has not started, one learner.

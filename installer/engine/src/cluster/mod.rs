@@ -1,29 +1,36 @@
-//! The Kubernetes API, reached through a node: objects, waits, members. One small asynchronous island; callers block.
+//! The Kubernetes API, reached through a node: objects, waits, members. Asynchronous code stays in this module; callers block.
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | `generated` | values of Secrets that are made when they are applied |
 //! | `client` | a connection through a session; where an object lies in the API |
 //! | `apply` | objects: apply, delete, restore, and whose they are |
 //! | `wait` | conditions of the cluster |
-//! | `members` | etcd members and Node objects that have to go |
+//! | `evidence` | why something that is awaited does not come |
+//! | `error_text` | texts for transport errors |
+//! | `members` | removal of etcd members and Node objects |
 //!
-//! Every failure is a [`Diagnosis`]. None is read as "no cluster here": whether there is one is the caller's knowledge ([`Formed`]).
+//! Every failure is a [`Diagnosis`]. No failure is taken to mean that there is no cluster: the caller knows whether there is one ([`Formed`]).
 
 mod apply;
 mod client;
+mod error_text;
+pub mod evidence;
+mod generated;
 mod members;
 mod wait;
 
+pub use client::api_error;
 pub use members::{Formed, member_ids};
 pub use wait::is_node_ready;
 
 use crate::context::CancelToken;
 use crate::emitter::EventEmitter;
+use crate::fleet::Sessions;
 use crate::forward::Forward;
 use crate::session::NodeSession;
 use kube::Client;
 use landfall_core::action::Action;
-use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::layout;
 use landfall_core::plan::Step;
@@ -36,47 +43,42 @@ use std::time::Duration;
 /// Pause between two checks of a condition: a GET costs the API server about a millisecond.
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
-/// The way to the API: holds the admin credentials once they were read, in memory only.
+/// A connection to the API. Keeps the admin credentials in memory once they were read.
 #[derive(Default)]
 pub struct Cluster {
     kubeconfig: Mutex<Option<Secret>>,
 }
 
 impl Cluster {
-    /// Runs one cluster step over `session`, journalled in all of `journals`. Returns whether it changed anything.
+    /// Runs one cluster step over the session of its node and journals it in all of `journals`. Returns whether it changed anything. Blocks until
+    /// the step's deadline at most.
     pub fn run(
         &self,
-        session: &Arc<NodeSession>,
+        sessions: &Sessions,
         journals: &[Arc<NodeSession>],
         step: &Step,
         cancel: &CancelToken,
         emitter: &EventEmitter,
     ) -> Result<bool, Diagnosis> {
+        let session = sessions.get(&step.node).ok_or_else(|| {
+            Diagnosis::new(Code::Internal, "a step names a node that is not connected").on(&step.node)
+        })?;
         match &step.action {
-            Action::Apply { objects } => self.apply(session, journals, step, objects),
-            Action::Delete { objects } => self.delete(session, journals, step, objects),
+            Action::Apply { objects } => {
+                self.await_api(sessions, session, step, cancel, emitter)?;
+                self.apply(session, journals, step, objects)
+            }
+            Action::Delete { objects } => {
+                self.await_api(sessions, session, step, cancel, emitter)?;
+                self.delete(session, journals, step, objects)
+            }
             Action::Await { condition } => {
-                let mut emit = |text: String| {
-                    emitter.emit(
-                        Some(&step.node),
-                        EventKind::StepWaiting {
-                            step: step.id.clone(),
-                            text,
-                        },
-                    );
-                };
-                self.await_condition(
-                    session,
-                    condition,
-                    Duration::from_secs(step.deadline_s),
-                    cancel,
-                    &mut emit,
-                )?;
+                self.await_condition(sessions, session, step, condition, cancel, emitter)?;
                 Ok(false)
             }
             _ => Err(Diagnosis::new(
                 Code::Internal,
-                "a node's action was given to the cluster",
+                "an action of a node was given to the cluster",
             )),
         }
     }
@@ -96,7 +98,7 @@ impl Cluster {
         runtime.block_on(async {
             let client = client::client(&admin, &forward).await?;
             let mut work = std::pin::pin!(work(client));
-            // Without the node there is no connection to the cluster, so the work is given up.
+            // Without the node there is no connection to the cluster, so the work is abandoned.
             loop {
                 match tokio::time::timeout(POLL_EVERY, &mut work).await {
                     Ok(result) => return result,
@@ -107,7 +109,7 @@ impl Cluster {
         })
     }
 
-    /// Returns the admin kubeconfig, read from the node once.
+    /// Returns the admin kubeconfig. The first call reads it from the node and blocks for that.
     pub fn admin(&self, session: &NodeSession) -> Result<Secret, Diagnosis> {
         let mut cached = self
             .kubeconfig

@@ -1,4 +1,4 @@
-//! Logs of nodes that failed, saved beside the report.
+//! Saves the logs of nodes that failed beside the report.
 
 use crate::context::RunContext;
 use crate::emitter::EventEmitter;

@@ -1,14 +1,14 @@
-//! What an install is to do: the plan, the steps that are satisfied, and what is checked of the bundle before the first change.
+//! Plans an install: the plan, its satisfied steps, and the check of the bundle before the first change.
 
 use super::InstallRun;
 use crate::context::Until;
 use crate::distribute::blobs_of;
+use crate::preflight::Gathered;
 use crate::present::Present;
 use crate::{fleet, render};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::facts::NodeFacts;
 use landfall_core::journal::Ownership;
 use landfall_core::membership::{MembershipInput, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
@@ -21,7 +21,7 @@ use landfall_core::plan::{Plan, PlanError, Step};
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the run is to do, before its first change.
+/// The plan of a run and what it was made from.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) satisfied: BTreeSet<StepId>,
@@ -30,20 +30,21 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Says whether any step is left that changes something.
+    /// Returns the steps that are not satisfied, in the plan's order.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Step> {
+        self.plan.steps.iter().filter(|s| !self.satisfied.contains(&s.id))
+    }
+
+    /// Says whether any step that changes something is pending.
     pub(super) fn changes_something(&self) -> bool {
-        let pending = |s: &&Step| s.action.changes_something() && !self.satisfied.contains(&s.id);
-        self.plan.steps.iter().any(|s| pending(&s))
+        self.pending().any(|s| s.action.changes_something())
     }
 }
 
 impl InstallRun<'_> {
-    /// Plans, and finds out which steps are satisfied.
-    pub(super) fn plan(
-        &mut self,
-        present: Present,
-        facts: &BTreeMap<NodeName, NodeFacts>,
-    ) -> Result<Prepared, Vec<Diagnosis>> {
+    /// Makes the plan and finds its satisfied steps. Changes nothing. Blocks for requests to all nodes and to the API.
+    pub(super) fn plan(&mut self, present: Present, gathered: &Gathered) -> Result<Prepared, Vec<Diagnosis>> {
+        let facts = &gathered.facts;
         let emitter = self.emitter.clone();
         let prepared = emitter.phase(Phase::Plan, || {
             let upstream_dns = render::upstream_dns(self.desired, present.record.as_ref(), facts);
@@ -54,6 +55,8 @@ impl InstallRun<'_> {
                 facts,
                 kubernetes_version: &self.bundle.index().kubernetes_version,
                 bundle: self.bundle.index_digest(),
+                bundle_version: &self.bundle.index().bundle_version,
+                trust: self.trust.as_ref(),
                 upstream_dns: &upstream_dns,
                 new_uid: &self.ctx.new_uid,
                 run: present.history.next_number(),
@@ -61,11 +64,12 @@ impl InstallRun<'_> {
             let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
             let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
             input.left_out = left_out(present.owned.values(), &input.groups);
-            let mut plan = plan_install(&input).map_err(no_plan)?;
+            let mut plan = plan_install(&input).map_err(plan_error)?;
             let mut satisfied = self.satisfied(&plan, &present.owned)?;
             let left_out = self.ctx.limit.leave_out(&plan, &mut satisfied);
             left_out.map_err(|blocked| vec![blocked.diagnosis()])?;
-            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(no_plan)?;
+            self.let_blobs_go(&mut plan, &present.owned);
+            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(plan_error)?;
             Ok::<_, Vec<Diagnosis>>(Prepared {
                 plan,
                 satisfied,
@@ -73,6 +77,7 @@ impl InstallRun<'_> {
                 record,
             })
         })?;
+        self.mesh(&prepared, gathered)?;
         let pending = pending(&prepared.plan, &prepared.satisfied);
         self.emitter.planned(self.outcome.run.as_ref(), pending.steps.len());
         self.outcome.plan = Some(pending);
@@ -94,19 +99,19 @@ impl InstallRun<'_> {
         Ok(prepared)
     }
 
-    /// A plan that was made earlier is run as it was made, or not at all. Without drift the plan made now has the very same steps.
+    /// Refuses a plan file whose steps differ from those of the plan made now: a plan file is run exactly as it was made, or not at all.
     fn refuse_drift(&self, asked: &PlanFile, made: &PlanFile) -> Result<(), Vec<Diagnosis>> {
         let drift = asked.drift(made);
         if drift.is_empty() {
             return Ok(());
         }
-        let diagnosis = Diagnosis::new(Code::PlanDrift, "what the plan was made for is not there any more");
+        let diagnosis = Diagnosis::new(Code::PlanDrift, "the cluster has changed since the plan was made");
         let diagnosis = drift.into_iter().fold(diagnosis, Diagnosis::saw);
         Err(vec![diagnosis])
     }
 
-    /// Judges every step by what is there: nodes are looked at by their agents, objects by the server's own dry run. Waits count as
-    /// satisfied when all that they wait behind is.
+    /// Returns the satisfied steps: agents check those on nodes, dry runs on the API server check objects. A wait counts as satisfied when all
+    /// its needs are.
     fn satisfied(
         &mut self,
         plan: &Plan,
@@ -148,13 +153,10 @@ impl InstallRun<'_> {
         Ok(satisfied)
     }
 
-    /// How many bytes each node lacks of what its steps need.
-    fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
+    /// Returns how many bytes of the blobs that its steps need each node lacks.
+    pub(super) fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
         let wanted = |name: &NodeName| -> BTreeSet<_> {
-            let steps = prepared
-                .plan
-                .steps_on(name)
-                .filter(|s| !prepared.satisfied.contains(&s.id));
+            let steps = prepared.pending().filter(|s| s.node == *name);
             steps.flat_map(blobs_of).collect()
         };
         let there: BTreeMap<NodeName, BTreeSet<_>> =
@@ -167,22 +169,18 @@ impl InstallRun<'_> {
         Ok(there.into_iter().map(missing).collect())
     }
 
-    /// Hashes every blob that a step will send, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.)
+    /// Hashes every blob that the pending steps need, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.) Blocks on
+    /// disk.
     pub(super) fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
         self.emitter.phase(Phase::CheckBundle, || {
-            let steps = prepared
-                .plan
-                .steps
-                .iter()
-                .filter(|s| !prepared.satisfied.contains(&s.id));
-            let blobs: BTreeSet<_> = steps.flat_map(blobs_of).collect();
-            self.bundle.verify_blobs(blobs.iter(), &mut |_, _| {})
+            let blobs: BTreeSet<_> = prepared.pending().flat_map(blobs_of).collect();
+            self.bundle.check_some_blobs(blobs.iter(), &mut |_, _| {})
         })
     }
 }
 
-/// Makes an error of a plan that cannot be made.
-pub(super) fn no_plan(error: PlanError) -> Vec<Diagnosis> {
+/// Returns the error of a plan that cannot be made.
+pub(super) fn plan_error(error: PlanError) -> Vec<Diagnosis> {
     let code = match &error {
         PlanError::FoundedAgain { .. } | PlanError::FounderAbsent(_) | PlanError::NoControlPlane => Code::Preflight,
         PlanError::MissingFromBundle(_) => Code::BundleMissing,
@@ -200,7 +198,7 @@ pub(super) fn no_plan(error: PlanError) -> Vec<Diagnosis> {
     vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]
 }
 
-/// The part of the plan that changes something, for people.
+/// Returns the part of the plan that changes something, for display.
 fn pending(plan: &Plan, satisfied: &BTreeSet<StepId>) -> Plan {
     let steps = plan
         .steps

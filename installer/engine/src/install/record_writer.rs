@@ -1,4 +1,4 @@
-//! The cluster's record, kept up to date in the nodes' journals while a run goes on.
+//! Keeps the cluster's record in the nodes' journals up to date during a run.
 
 use crate::cluster::member_ids;
 use crate::fleet::{self, Sessions};
@@ -11,7 +11,7 @@ use landfall_core::plan::Step;
 use landfall_core::wire::Request;
 use std::sync::{Mutex, PoisonError};
 
-/// See the module's text.
+/// Writes the cluster's record into the journals of the connected nodes.
 pub(super) struct RecordWriter {
     sessions: Sessions,
     record: Mutex<ClusterRecord>,
@@ -25,8 +25,8 @@ impl RecordWriter {
         }
     }
 
-    /// Notes what a step that is done made of the cluster. From the founding on no node may found: this is written before anything that
-    /// needs the founding.
+    /// Records what a finished step changed about the cluster. The founding is written before any step that needs it starts, so that no other node
+    /// founds a second cluster.
     pub(super) fn note(&self, step: &Step) -> Result<(), Diagnosis> {
         let Action::Bootstrap { goal, .. } = &step.action else {
             return Ok(());
@@ -45,7 +45,7 @@ impl RecordWriter {
         })
     }
 
-    /// Completes the record at the end of a run. etcd's ids are written as far as they are known.
+    /// Completes the record at the end of a run. The ids of etcd's members are written as far as they are known.
     pub(super) fn complete(&self) -> Result<(), Vec<Diagnosis>> {
         self.write(|record, ca| {
             record.formed = true;

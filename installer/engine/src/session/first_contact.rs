@@ -1,4 +1,4 @@
-//! First contact with a machine: the agent's program is put in place by lines of the shell, the only ones that touch a node.
+//! First contact with a machine: shell commands upload the agent's program. No other shell commands touch a node.
 
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
@@ -10,7 +10,7 @@ use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::thread;
 
-/// Most output of a shell line, which answers with one line.
+/// Most output of a shell command that is read, in bytes; a command answers with one line.
 const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
 
 /// The program that is put on nodes.
@@ -34,7 +34,7 @@ impl AgentProgram {
     }
 }
 
-/// Skips the login shell's output until the agent's first line. More than 64 KiB of it is an error.
+/// Skips the output of the login shell until the agent's first line. More than 64 KiB of it is an error.
 pub(super) fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
     let mut seen = String::new();
     while seen.len() < 64 * 1024 {
@@ -57,7 +57,8 @@ pub(super) fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
     })
 }
 
-/// Runs a shell line, feeds it `input`, and returns its standard output when it ends with status 0.
+/// Runs a shell command with `input` as its standard input, and returns its standard output. Another exit status than 0 is an error. Blocks until the
+/// command ends.
 fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: &[u8]) -> Result<String, Diagnosis> {
     let RemoteChild {
         mut stdin,
@@ -70,7 +71,7 @@ fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: 
         let _ = stderr.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
         text
     });
-    // A command that ends early closes its input: its exit status and output are a better error than the broken pipe.
+    // A command that ends early closes its input; its exit status and output tell more than the broken pipe.
     let _ = stdin.write_all(input).and_then(|()| stdin.flush());
     drop(stdin);
     let mut text = String::new();
@@ -86,7 +87,7 @@ fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: 
         .saw(errors.trim().to_owned()))
 }
 
-/// Puts the agent into the state directory, unless it is there. Blocks.
+/// Uploads the agent into the state directory, unless the same program is there. Blocks for the upload.
 pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<(), Diagnosis> {
     let path = format!("{}/bin/landfall", layout::STATE_DIR);
     let sum = program.digest.hex();
@@ -111,7 +112,8 @@ pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &
     Ok(())
 }
 
-/// The shell line that takes the agent from standard input. The part has a random name: two operators may put theirs at the same time.
+/// Returns the shell command that stores the agent from standard input. The temporary file has a random name, because two operators may upload
+/// at the same time.
 fn put_line(state: &str, sum: &str) -> String {
     format!(
         "umask 077 && mkdir -p {state}/bin && p=$(mktemp {state}/bin/landfall.part.XXXXXX) && trap 'rm -f \"$p\"' EXIT && cat > \"$p\" && \
@@ -119,7 +121,7 @@ fn put_line(state: &str, sum: &str) -> String {
     )
 }
 
-/// Puts the agent into a new temporary directory of the login user; returns the directory. Blocks.
+/// Uploads the agent into a new temporary directory of the login user and returns the directory. Blocks for the upload.
 pub(super) fn upload_temporary_agent(
     node: &Node,
     transport: &mut dyn Transport,
@@ -157,7 +159,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn two_operators_may_put_their_agents_at_the_same_time() {
+    fn two_operators_may_upload_their_agents_at_the_same_time() {
         let state = std::env::temp_dir().join(format!("landfall-put-{}", std::process::id()));
         let start = |content: &[u8]| {
             let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex());

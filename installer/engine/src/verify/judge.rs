@@ -1,16 +1,16 @@
-//! Turns a probe's result into a cell: as expected or not, what was seen, the likely cause, what to do.
+//! Turns a probe's result into a cell: whether it is as expected, what was seen, the likely cause, what to do.
 
 use super::{Expectation, Target, TargetKind, VantageKind};
 use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::verify::{Cell, CellOutcome, ProbeResult};
 
-/// Judges one look.
+/// Makes the cell of one probe's result.
 pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, result: &ProbeResult) -> Cell {
     let met = is_met(&target.expect, result);
     let cell = Cell {
         vantage: vantage_name.to_owned(),
         target: target.name.clone(),
-        expected: words(&target.expect),
+        expected: expected_text(&target.expect),
         outcome: if met { CellOutcome::Pass } else { CellOutcome::Fail },
         saw: seen(result),
         cause: None,
@@ -27,7 +27,7 @@ pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, r
             ..cell
         };
     }
-    let (cause, next) = likely(vantage, target, result);
+    let (cause, next) = likely_cause(vantage, target, result);
     Cell {
         cause: Some(cause),
         next: Some(next),
@@ -35,7 +35,7 @@ pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, r
     }
 }
 
-/// The failed cell of a source whose probes cannot run.
+/// Returns the failed cell of a source whose probes cannot run.
 pub(crate) fn unprobed(vantage: &str, why: &str) -> Cell {
     Cell {
         vantage: vantage.to_owned(),
@@ -48,7 +48,20 @@ pub(crate) fn unprobed(vantage: &str, why: &str) -> Cell {
     }
 }
 
-/// The skipped cell of a sample that is not there. Users may delete it; the paths to it cannot be probed then.
+/// Returns the failed cell of a target whose address only the API knows, while the API does not answer.
+pub(crate) fn unknown(vantage: &str, target: &str) -> Cell {
+    Cell {
+        vantage: vantage.to_owned(),
+        target: target.to_owned(),
+        expected: "an address that can be probed".to_owned(),
+        outcome: CellOutcome::Fail,
+        saw: "the API does not answer, and no other place has the address".to_owned(),
+        cause: None,
+        next: Some("landfall status".to_owned()),
+    }
+}
+
+/// Returns the skipped cell of a sample that does not exist. Users may delete it; the paths to it cannot be probed then.
 pub(crate) fn absent_sample() -> Cell {
     Cell {
         vantage: "operator".to_owned(),
@@ -86,7 +99,7 @@ fn is_met(expect: &Expectation, result: &ProbeResult) -> bool {
     }
 }
 
-fn words(expect: &Expectation) -> String {
+fn expected_text(expect: &Expectation) -> String {
     match expect {
         Expectation::Http { status, contains } if contains.is_empty() => format!("{status}"),
         Expectation::Http { status, contains } => format!("{status} with {contains:?}"),
@@ -110,7 +123,7 @@ fn seen(result: &ProbeResult) -> String {
     }
 }
 
-fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (String, String) {
+fn likely_cause(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (String, String) {
     let failure = match result {
         ProbeResult::Failed { kind, .. } => kind.as_str(),
         _ => "answered",
@@ -126,10 +139,10 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
         ),
         (VantageKind::Node, TargetKind::ClusterIp, "unreachable") => (
             "the node has no route that covers the Service network",
-            "systemctl status landfall-service-route on the node",
+            "systemctl status landfall-node-settings on the node",
         ),
         (_, TargetKind::PodIp, "timeout" | "unreachable") => (
-            "the pod network between the nodes does not carry (UDP 8472 blocked, flannel not running)",
+            "the pod network does not carry packets between the nodes (UDP 8472 blocked, flannel not running)",
             "kubectl -n kube-flannel get pods -o wide",
         ),
         (_, TargetKind::ClusterIp | TargetKind::NodePort, "refused") => (
@@ -146,10 +159,10 @@ fn likely(vantage: VantageKind, target: &Target, result: &ProbeResult) -> (Strin
         ),
         (_, TargetKind::Ingress | TargetKind::IngressTls, "answered") => (
             "the ingress proxy has another set of routes or no endpoint",
-            "kubectl get ingresses,endpointslices -A; the dashboard on that node shows what it made of them",
+            "kubectl get ingresses,endpointslices -A; the dashboard on that node shows the proxy's routes",
         ),
         (_, TargetKind::IngressTls, "other" | "reset") => (
-            "what answers on that port speaks no TLS, or no version that is still safe",
+            "the program on that port does not speak TLS, or only versions that are no longer safe",
             "kubectl -n kube-system logs -l app.kubernetes.io/name=landfall-ingress",
         ),
         (_, TargetKind::Dns, _) => (
@@ -196,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_status_with_a_wrong_body_is_red() {
+    fn a_right_status_with_a_wrong_body_fails() {
         let sample = target(
             TargetKind::NodePort,
             Expectation::Http {
@@ -259,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_negative_answer_is_red() {
+    fn a_late_negative_answer_fails() {
         let name = target(TargetKind::Dns, Expectation::NoSuchName { within_ms: 1000 });
         let answer = |took_ms| ProbeResult::Dns {
             rcode: "NXDOMAIN".into(),

@@ -1,8 +1,11 @@
 //! Checks the paths into the cluster: every source (in the report: `vantage`) probes every target, and each result is one cell of the report.
 //!
-//! [`targets`] reads the targets from the API, [`judge`] turns a probe's result into a cell.
+//! [`targets`] reads the targets from the API, [`judge`] turns a probe's result into a cell, [`nodes`] asks the members for their state. When the
+//! API does not answer, the targets that are known without it are still probed, and each other one is a failed cell with the reason.
 
+mod dashboard;
 mod judge;
+mod nodes;
 mod targets;
 
 use crate::cluster::Cluster;
@@ -10,13 +13,14 @@ use crate::context::RunContext;
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
 use crate::session::NodeSession;
-use judge::{absent_sample, judge, unprobed};
+use judge::{absent_sample, judge, unknown, unprobed};
 use landfall_core::event::Phase;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, ProbeResult, ProbeSpec, VerifyReport};
 use landfall_core::wire::Request;
+use nodes::{Members, in_a_line};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use targets::{Sample, Targets, look_up};
@@ -61,11 +65,11 @@ pub(crate) enum Expectation {
     Http { status: u16, contains: String },
     /// This address among the answers.
     Resolves(String),
-    /// The name does not exist, and that is said within the milliseconds.
+    /// An answer within so many milliseconds that the name does not exist.
     NoSuchName { within_ms: u64 },
 }
 
-/// One thing to look at.
+/// One path to probe.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub kind: TargetKind,
@@ -74,7 +78,8 @@ pub(crate) struct Target {
     pub expect: Expectation,
 }
 
-/// Looks from everywhere at everything. `unreachable` members and outside machines become red cells of their own.
+/// Probes every target from every source. `unreachable` members and outside machines become failed cells. Blocks until the slowest source is
+/// done; every probe has a time-out.
 pub fn verify(
     desired: &Desired,
     members: &Sessions,
@@ -82,17 +87,26 @@ pub fn verify(
     unreachable: &[(String, Diagnosis)],
     ctx: &RunContext,
     emitter: &EventEmitter,
-) -> Result<VerifyReport, Diagnosis> {
+) -> VerifyReport {
     emitter.phase(Phase::Verify, || {
         let cluster = Cluster::default();
-        let found = look_up(desired, &cluster, members)?;
+        let asked = look_up(desired, &cluster, members);
+        let states = Members::ask(members);
+        // The cells that tell most about the cause come first.
+        let mut cells = vec![states.api(&asked, desired)];
+        let api_error = asked.as_ref().err().cloned();
+        let found = asked.unwrap_or_else(|_| Targets::without_api(desired, states.record()));
+        cells.extend(states.cells(&found));
         let sources = probe_sources(members, outside, &found);
-        let mut cells: Vec<Cell> = fleet::each(&sources, |source| run_probes(source, &found, desired, ctx))
-            .into_iter()
-            .flatten()
-            .collect();
+        let probed = fleet::each(&sources, |source| run_probes(source, &found, desired, ctx));
+        cells.extend(probed.into_iter().flatten());
+        cells.extend(dashboard::probe(desired, &cluster, members, api_error.as_ref()));
+        let why = match &api_error {
+            Some(error) => format!("only the API knows which pod probes on this node: {}", in_a_line(error)),
+            None => "no probe pod is running on this node".to_owned(),
+        };
         for name in found.members_without_probe(desired) {
-            cells.push(unprobed(&format!("pod/{name}"), "no probe pod is running on this node"));
+            cells.push(unprobed(&format!("pod/{name}"), &why));
         }
         for (vantage, diagnosis) in unreachable {
             cells.push(unprobed(vantage, &diagnosis.what));
@@ -101,11 +115,11 @@ pub fn verify(
             cells.push(absent_sample());
         }
         let missing_routes = missing_routes(&cells, desired, &found);
-        Ok(VerifyReport {
+        VerifyReport {
             version: REPORT_VERSION,
             cells,
             missing_routes,
-        })
+        }
     })
 }
 
@@ -168,11 +182,15 @@ fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &Ru
         }),
     };
     match results {
-        Ok(results) => targets
-            .iter()
-            .zip(&results)
-            .map(|(target, result)| judge(source.kind, &source.name, target, result))
-            .collect(),
+        Ok(results) => {
+            let judged = targets.iter().zip(&results);
+            let judged = judged.map(|(target, result)| judge(source.kind, &source.name, target, result));
+            let unknown = found
+                .unknown(source.kind)
+                .iter()
+                .map(|target| unknown(&source.name, target));
+            judged.chain(unknown).collect()
+        }
         Err(diagnosis) => {
             let why = diagnosis
                 .saw
@@ -183,7 +201,7 @@ fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &Ru
     }
 }
 
-/// Lines for outside machines that reach nodes but neither pods nor Services.
+/// Returns the route commands for outside machines that do not reach pods or Services.
 fn missing_routes(cells: &[Cell], desired: &Desired, found: &Targets) -> Vec<String> {
     let failed = |vantage: &str, prefix: &str| {
         cells.iter().any(|c| {

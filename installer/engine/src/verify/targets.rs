@@ -1,45 +1,51 @@
-//! Reads from the API what there is to look at.
+//! Reads the targets of verify from the API.
 
 use super::{Expectation, Target, TargetKind, VantageKind};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, api_error, is_node_ready};
 use crate::fleet::Sessions;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::{Client, Error};
+use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::layout::SAMPLE_NAMESPACE;
 use landfall_core::name::NodeName;
+use landfall_core::spec::ingress::DashboardAuth;
 use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_core::verify::{ProbeSpec, Scheme};
+use landfall_manifests::SAMPLE_NODE_PORT;
 use std::collections::BTreeMap;
 
 /// Text that the sample's page holds.
 const SAMPLE_TEXT: &str = "Welcome to nginx!";
-/// Text that the status page holds.
-const DASHBOARD_TEXT: &str = "landfall";
+/// Texts of the dashboard: its answer without a password, and its page when no password is needed.
+const DASHBOARD_LOCKED: &str = "landfall ingress dashboard";
+const DASHBOARD_OPEN: &str = "landfall";
 /// A host that no Ingress names.
 const WRONG_HOST: &str = "no-such-host.landfall.invalid";
 /// A name that no DNS server has (RFC 6761 reserves the domain).
 const WRONG_NAME: &str = "no-such-name.landfall.invalid.";
 /// Time for one probe: a healthy one answers in milliseconds; a lost SYN is repeated after 1 s and then 2 s.
 const PROBE_MS: u64 = 4000;
-/// The negative DNS answer must be at once, not after time-outs of servers that are not there.
+/// Time limit of the negative DNS answer: it must not wait for time-outs of servers that do not exist.
 const NEGATIVE_MS: u64 = 1000;
 
-/// Whether there is a sample to look at.
+/// Whether the sample can be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sample {
     /// The spec leaves it out.
     NotWanted,
-    /// Its Service is not there: somebody has deleted it.
+    /// Its Service does not exist: somebody has deleted it.
     Absent,
-    /// Its Service is there.
+    /// Its Service exists.
     There,
 }
 
-/// Everything there is to look at.
+/// All targets, and what is needed to probe them.
 pub(crate) struct Targets {
+    /// Nodes that the API knows, with whether they are Ready; `None` when the API does not answer.
+    pub ready: Option<BTreeMap<NodeName, bool>>,
     /// Node name → container id of its probe pod.
     pub probe_containers: BTreeMap<NodeName, String>,
     node_addresses: Vec<(String, String)>,
@@ -52,7 +58,7 @@ pub(crate) struct Targets {
     closed_dns: bool,
 }
 
-/// Asks the API, through the first member that has a way to it.
+/// Reads the targets from the API, through the first control plane whose API answers. Blocks for the requests.
 pub(crate) fn look_up(desired: &Desired, cluster: &Cluster, members: &Sessions) -> Result<Targets, Diagnosis> {
     let mut last = Diagnosis::new(
         Code::ClusterApi,
@@ -64,9 +70,9 @@ pub(crate) fn look_up(desired: &Desired, cluster: &Cluster, members: &Sessions) 
             continue;
         };
         let read = cluster.with_client(session, |client| async move {
-            read(desired, client).await.map_err(|error| {
-                Diagnosis::new(Code::ClusterApi, "the cluster cannot be asked what there is to verify").because(&error)
-            })
+            read(desired, client)
+                .await
+                .map_err(|error| api_error("the cluster cannot be asked what there is to verify", &error))
         });
         match read {
             Ok(targets) => return Ok(targets),
@@ -90,6 +96,9 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
         .iter()
         .filter_map(|n| Some((n.metadata.name.clone()?, address_of(n)?)))
         .collect::<Vec<_>>();
+    let ready = nodes.items.iter();
+    let ready = ready.filter_map(|n| Some((n.metadata.name.as_ref()?.parse().ok()?, is_node_ready(n))));
+    let ready = Some(ready.collect());
     let mut sample = Sample::NotWanted;
     let (mut cluster_ip, mut node_port, mut pods) = (None, None, Vec::new());
     if desired.spec.sample {
@@ -128,6 +137,7 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
         .await?;
     let corefile = config.data.and_then(|d| d.get("Corefile").cloned()).unwrap_or_default();
     Ok(Targets {
+        ready,
         probe_containers: probes.items.iter().filter_map(probe_container).collect(),
         node_addresses,
         sample,
@@ -139,10 +149,15 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
     })
 }
 
-/// Hosts that the ingress proxy is asked for, with the status and a text of the answer.
+/// Returns the hosts that the ingress proxy is asked for, with the expected status and a text of the answer.
 fn hosts(spec: &ClusterSpec, sample: Sample) -> Vec<(&str, u16, &'static str)> {
     let sample = (sample == Sample::There).then_some((spec.sample_host.as_str(), 200, SAMPLE_TEXT));
-    let dashboard = (spec.ingress.dashboard_host.as_str(), 200, DASHBOARD_TEXT);
+    // Probes do not send the password over the network, so the expected answer asks for it.
+    let (status, text) = match spec.ingress.dashboard_auth {
+        DashboardAuth::Password => (401, DASHBOARD_LOCKED),
+        DashboardAuth::None => (200, DASHBOARD_OPEN),
+    };
+    let dashboard = (spec.ingress.dashboard_host.as_str(), status, text);
     let dashboard = spec.ingress.dashboard.then_some(dashboard);
     sample
         .into_iter()
@@ -151,7 +166,7 @@ fn hosts(spec: &ClusterSpec, sample: Sample) -> Vec<(&str, u16, &'static str)> {
         .collect()
 }
 
-/// The node and the container id of a running probe pod.
+/// Returns the node and the container id of a running probe pod.
 fn probe_container(pod: &Pod) -> Option<(NodeName, String)> {
     let node = pod.spec.as_ref()?.node_name.as_ref()?.parse().ok()?;
     let status = pod
@@ -166,12 +181,53 @@ fn probe_container(pod: &Pod) -> Option<(NodeName, String)> {
 }
 
 impl Targets {
-    /// Returns the node that static routes of outside machines lead to.
+    /// Returns the targets that are known without the API: addresses of nodes, from the cluster's record or else from the inventory, and ports. Only
+    /// the API knows addresses of pods and Services, and which pods probe.
+    pub(crate) fn without_api(desired: &Desired, record: Option<&ClusterRecord>) -> Self {
+        let address = |node: &landfall_core::inventory::Node| {
+            let recorded = record.and_then(|r| r.members.get(&node.name)).map(|m| m.address);
+            let listed = recorded.or(node.access_ip).or(node.ip);
+            listed.or_else(|| node.connect.host.parse().ok())
+        };
+        let members = desired.inventory.members();
+        let addresses = members.filter_map(|n| Some((n.name.to_string(), address(n)?.to_string())));
+        let sample = if desired.spec.sample {
+            Sample::There
+        } else {
+            Sample::NotWanted
+        };
+        let closed = record
+            .and_then(|r| r.kept.upstream_dns.as_ref())
+            .is_some_and(Vec::is_empty);
+        Self {
+            ready: None,
+            probe_containers: BTreeMap::new(),
+            node_addresses: addresses.collect(),
+            sample,
+            pods: vec![],
+            cluster_ip: None,
+            node_port: (sample == Sample::There).then(|| i32::from(SAMPLE_NODE_PORT)),
+            dns_ip: desired.spec.service_cidr.nth(10).to_string(),
+            closed_dns: closed,
+        }
+    }
+
+    /// Returns the names of targets whose address is unknown without the API, for a source that is no pod.
+    pub(crate) fn unknown(&self, source: VantageKind) -> &'static [&'static str] {
+        let has_routes = matches!(source, VantageKind::Node | VantageKind::Outside);
+        if self.ready.is_none() && self.sample == Sample::There && has_routes {
+            &["pod-ip", "cluster-ip"]
+        } else {
+            &[]
+        }
+    }
+
+    /// Returns the address of the node that static routes of outside machines should lead to.
     pub(crate) fn gateway(&self) -> Option<&str> {
         self.node_addresses.first().map(|(_, address)| address.as_str())
     }
 
-    /// Counts what a vantage of each kind would look at; used for red cells of vantages that cannot look.
+    /// Returns the targets of a source of this kind.
     pub(crate) fn seen_from(&self, vantage: VantageKind, desired: &Desired) -> Vec<Target> {
         let http = |kind, name: String, address: String, host: &str, status, contains: &str| Target {
             kind,
@@ -232,7 +288,7 @@ impl Targets {
                 for (n, (host, status, text)) in hosts(spec, self.sample).into_iter().enumerate() {
                     let name = format!("ingress/{node}/{host}");
                     targets.push(http(TargetKind::Ingress, name, at.clone(), host, status, text));
-                    // One is enough: requests over TLS find their routes as all others do.
+                    // One target is enough: requests over TLS use the same routes as all others.
                     if n == 0 {
                         let name = format!("ingress-tls/{node}/{host}");
                         targets.push(http(TargetKind::IngressTls, name, over_tls.clone(), host, status, text));
@@ -246,7 +302,7 @@ impl Targets {
 
     fn names(&self, vantage: VantageKind, desired: &Desired) -> Vec<Target> {
         let domain = &desired.spec.cluster_domain;
-        // A pod asks as its own resolver file says; everybody else asks the DNS Service's address.
+        // A pod asks the servers of its own resolver file; all other sources ask the DNS Service's address.
         let server = (vantage != VantageKind::Pod).then(|| format!("{}:53", self.dns_ip));
         let dns = |name: &str, tcp, expect| Target {
             kind: TargetKind::Dns,
@@ -285,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_left_out_or_deleted_is_not_asked_for() {
+    fn a_sample_that_was_left_out_or_deleted_is_not_probed() {
         let mut spec = ClusterSpec::default();
         let mut sample = Sample::There;
         let names_of = |spec: &ClusterSpec, sample| -> Vec<String> {
@@ -305,6 +361,9 @@ mod tests {
         }
         sample = Sample::Absent;
         spec.ingress.dashboard = true;
+        assert_eq!(hosts(&spec, sample)[0], ("ui.landfall.local", 401, DASHBOARD_LOCKED));
+        spec.ingress.dashboard_auth = DashboardAuth::None;
+        assert_eq!(hosts(&spec, sample)[0].1, 200);
         assert_eq!(names_of(&spec, sample), ["ui.landfall.local", WRONG_HOST]);
     }
 }

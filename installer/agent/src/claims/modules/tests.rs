@@ -69,6 +69,7 @@ impl Machine {
 
 fn link(name: &str, kind: &str) -> Seen {
     let link = Link {
+        mtu: 1500,
         index: 7,
         name: name.to_owned(),
         master: None,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::netlink::nft::tests::own_namespace;
+use landfall_core::sysctl_conf::path_form;
 use std::fs;
 
 type Pairs = Vec<(String, String)>;
@@ -105,7 +106,10 @@ fn files_count_in_the_order_in_which_the_machine_reads_them() {
         "/etc/sysctl.d/40-glob.conf",
         "net.ipv4.conf.*.accept_redirects = 0\nnet.ipv4.conf.all.forwarding = 1\n",
     );
-    let value = |name: &str| configured(&machine.agent.host).get(&sysctl_key(name)).cloned();
+    let value = |name: &str| {
+        let files = files_of(&machine.agent.host);
+        Configured::by(&files).get(name).map(|said| said.value)
+    };
     assert_eq!(
         value("kernel.panic").as_deref(),
         Some("2"),
@@ -118,8 +122,19 @@ fn files_count_in_the_order_in_which_the_machine_reads_them() {
     assert_eq!(value("net.ipv6.conf.all.accept_redirects"), None);
     machine.file(LAST_FILE, "kernel.panic = 7\n");
     assert_eq!(value("kernel.panic").as_deref(), Some("7"));
+    let asked = |name: &str, wanted: &str| asked_otherwise(&machine.agent.host, name, wanted);
     assert_eq!(
-        sysctl_key("net.ipv4.conf.eth0/1.forwarding"),
+        asked("kernel.panic", "10").as_deref(),
+        Some("/etc/sysctl.conf, line 1,")
+    );
+    assert_eq!(
+        asked("vm.x", "2").as_deref(),
+        Some("/usr/lib/sysctl.d/10-a.conf, line 2,")
+    );
+    assert_eq!(asked("vm.x", "1"), None, "it asks for the very value");
+    assert_eq!(asked("vm.z", "1"), None);
+    assert_eq!(
+        path_form("net.ipv4.conf.eth0/1.forwarding"),
         "net/ipv4/conf/eth0.1/forwarding"
     );
 }

@@ -77,7 +77,7 @@ fn damaged(records: &[Record], lines: &[usize]) -> Vec<u8> {
     records.iter().enumerate().flat_map(render).collect()
 }
 
-/// Repairs a journal in which these lines are damaged, and says what is ours: step, state, and whether its undo is lost.
+/// Repairs a journal in which these lines are damaged, and returns its entries: step, state, and whether the undo is lost.
 fn repaired(records: &[Record], lines: &[usize]) -> (Repair, Vec<(String, EntryState, bool)>) {
     let text = damaged(records, lines);
     assert!(parse_journal(&text).is_err());
@@ -97,7 +97,7 @@ fn lines_of(repair: &Repair) -> Vec<(usize, &str)> {
 use EntryState::{Intended, Owned, Undoing};
 
 #[test]
-fn a_good_journal_comes_back_as_it_is_without_its_torn_end() {
+fn a_good_journal_is_unchanged_apart_from_a_torn_last_line() {
     let records = [begin("r1", 1), step_of("r1", "a"), done("a"), finished("r1", DONE)];
     let whole: Vec<u8> = records.iter().flat_map(|r| render_line(r).into_bytes()).collect();
     let found = repair(&whole, &[]).unwrap();
@@ -109,7 +109,7 @@ fn a_good_journal_comes_back_as_it_is_without_its_torn_end() {
 }
 
 #[test]
-fn a_lost_intent_is_known_by_the_end_of_its_step_and_its_undo_is_not() {
+fn a_lost_intent_is_inferred_from_the_end_of_its_step_without_its_undo() {
     let records = [
         begin("r1", 1),
         step_of("r1", "a"),
@@ -120,7 +120,7 @@ fn a_lost_intent_is_known_by_the_end_of_its_step_and_its_undo_is_not() {
     ];
     let (repair, entries) = repaired(&records, &[2]);
     assert_eq!(entries, [("b".into(), Owned, false), ("a".into(), Owned, true)]);
-    assert_eq!(lines_of(&repair), [(2, "how the step a is taken back")]);
+    assert_eq!(lines_of(&repair), [(2, "how the step a is undone")]);
     let lost = repair.reading.own.newest(&"a".parse().unwrap()).unwrap();
     assert_eq!(lost.run.as_str(), "r1");
     let Undo::Lost { line: 2, seen } = &lost.undo else {
@@ -130,7 +130,7 @@ fn a_lost_intent_is_known_by_the_end_of_its_step_and_its_undo_is_not() {
 }
 
 #[test]
-fn an_intent_of_which_nothing_else_is_told_is_an_entry_of_its_line() {
+fn a_lost_intent_without_other_records_becomes_an_entry_of_its_line() {
     let records = [begin("r1", 1), step_of("r1", "a"), step_of("r1", "b"), done("b")];
     let (repair, entries) = repaired(&records, &[2]);
     assert_eq!(
@@ -139,12 +139,12 @@ fn an_intent_of_which_nothing_else_is_told_is_an_entry_of_its_line() {
     );
     assert_eq!(
         lines_of(&repair),
-        [(2, "whether it recorded a step, and how that is taken back")]
+        [(2, "whether it recorded a step, and how that is undone")]
     );
 }
 
 #[test]
-fn a_lost_end_of_a_step_is_put_in_where_the_run_or_the_next_attempt_tells_it() {
+fn a_lost_end_of_a_step_is_inferred_from_the_run_or_the_next_attempt() {
     let run = [
         begin("r1", 1),
         step_of("r1", "a"),
@@ -174,7 +174,7 @@ fn a_lost_end_of_a_step_is_put_in_where_the_run_or_the_next_attempt_tells_it() {
 }
 
 #[test]
-fn lost_lines_of_an_undo_are_told_by_what_follows_or_it_is_done_again() {
+fn lost_lines_of_an_undo_are_inferred_or_it_is_run_again() {
     let records = [
         begin("r1", 1),
         step_of("r1", "a"),
@@ -193,10 +193,10 @@ fn lost_lines_of_an_undo_are_told_by_what_follows_or_it_is_done_again() {
     let own = repair(&text, &[]).unwrap().reading.own;
     assert_eq!(own.entries[0].state, Undoing);
     let (repair, entries) = repaired(&records[..5], &[2]);
-    assert_eq!(entries, [], "its intent is lost, and it has been taken back since");
+    assert_eq!(entries, [], "its intent is lost, and it has been undone since");
     assert_eq!(
         lines_of(&repair),
-        [(2, "how the step a was to be taken back; it has been since")]
+        [(2, "how the step a was to be undone; it was undone later")]
     );
 }
 
@@ -224,7 +224,7 @@ fn a_lost_start_of_a_run_is_taken_from_other_journals_or_from_the_record() {
 }
 
 #[test]
-fn a_journal_whose_lines_are_whole_but_tell_no_legal_story_is_repaired_too() {
+fn a_journal_with_intact_lines_and_illegal_transitions_is_repaired_too() {
     let records = [begin("r1", 1), done("a")];
     let text: Vec<u8> = records.iter().flat_map(|r| render_line(r).into_bytes()).collect();
     let repair = repair(&text, &[]).unwrap();
@@ -232,7 +232,7 @@ fn a_journal_whose_lines_are_whole_but_tell_no_legal_story_is_repaired_too() {
 }
 
 #[test]
-fn what_is_no_record_is_not_shown_and_a_newer_journal_is_not_touched() {
+fn text_that_is_no_record_is_not_shown_and_a_newer_journal_is_refused() {
     let mut text = render_line(&begin("r1", 1)).into_bytes();
     text.extend(b"root:$6$secret\x1b[2J\n");
     text.extend(render_line(&step_of("r1", "a")).into_bytes());
@@ -282,7 +282,7 @@ fn history(choices: &[(u8, u8)]) -> Vec<Record> {
 
 proptest! {
     #[test]
-    fn no_undo_is_lost_without_a_word(
+    fn every_lost_undo_is_reported(
         choices in proptest::collection::vec((0u8..4, 0u8..10), 1..40),
         damage in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 0..4),
     ) {

@@ -1,4 +1,4 @@
-//! The founding, then everybody else: kubelets side by side, etcd members one by one.
+//! Plans the founding and the joins: kubelets join in parallel, etcd members one by one.
 
 use super::{
     Joins, KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id,
@@ -14,7 +14,7 @@ use crate::plan::key::DirectoryKind;
 use crate::plan::{SecretSource, Stage};
 use std::path::{Path, PathBuf};
 
-/// Everything by which a one-shot phase differs from another.
+/// What differs between one-shot phases.
 struct Phase {
     goal: BootstrapGoal,
     argv: Vec<String>,
@@ -24,7 +24,7 @@ struct Phase {
 }
 
 impl Planner<'_> {
-    /// What kubeadm needs on a node.
+    /// Returns the steps that must be done on a node before kubeadm runs.
     fn ready_for_kubeadm(&self, member: &Member) -> Vec<StepId> {
         let node = &member.name;
         let kinds = [
@@ -41,7 +41,7 @@ impl Planner<'_> {
         let plugins = self
             .input
             .index
-            .binaries
+            .binaries()
             .iter()
             .filter(|b| b.place == BinaryPlace::Cni && b.roles.contains(&bundle_role(member.role())));
         needs.extend(plugins.map(|b| StepKind::Binary.part_on(&b.name, node)));
@@ -66,8 +66,8 @@ impl Planner<'_> {
         self.add(kind.on(&member.name), &member.name, stage, needs, KUBEADM_S, action)
     }
 
-    /// The credential by which nodes join. It serves one run; an hour outlasts any. It lets a node ask for its own kubelet certificate
-    /// and nothing else.
+    /// Plans the credential by which nodes join. It serves one run and is valid for an hour, longer than any run. It lets a node ask for its own
+    /// kubelet certificate and nothing else.
     pub(super) fn join_credential(&mut self) {
         let lead = self.lead;
         let mut needs = vec![
@@ -108,7 +108,7 @@ impl Planner<'_> {
         self.plan.secrets.insert(secret_id("join-kubeconfig"), source);
     }
 
-    /// Marks the newest step as one that is taken back at the end of the run.
+    /// Marks the newest step as one that is undone at the end of the run.
     fn serves_this_run(&mut self) {
         if let Some(step) = self.plan.steps.last_mut() {
             step.ephemeral = true;
@@ -167,7 +167,7 @@ impl Planner<'_> {
         self.bootstrap(StepKind::Init, founder, stage, &needs, founding);
     }
 
-    /// Audit policy and encryption configuration; the key is made on the founder and shared.
+    /// Plans the audit policy and the encryption configuration; the founder makes the key and shares it.
     fn api_server_files(&mut self, member: &Member) -> Vec<StepId> {
         let node = &member.name;
         let directory = Action::Directory {
@@ -204,7 +204,8 @@ impl Planner<'_> {
         vec![policy, self.file(id, member, encryption_path, content, &needs)]
     }
 
-    /// Kubelets join side by side; etcd members one by one, while control planes that have theirs are finished beside it.
+    /// Plans the joins: kubelets in parallel, etcd members one by one. A control plane whose etcd member has joined is finished while the next
+    /// one joins.
     pub(super) fn join_all(&mut self) {
         let input = self.input;
         let mut last_etcd_join = self.founded_by(StepKind::Init);
@@ -235,7 +236,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Brings the credential to a node that joins. On the lead, when that is one, it is there.
+    /// Plans to copy the credential to a node that joins. The lead has it already.
     fn join_kubeconfig(&mut self, member: &Member) -> StepId {
         let credential = StepKind::JoinCredential.on(&self.lead.name);
         if member.name == self.lead.name {
@@ -265,7 +266,7 @@ impl Planner<'_> {
     /// Adds the steps that make a control plane of a node whose kubelet has joined; returns the one that joins etcd.
     fn join_control_plane(&mut self, member: &Member, kubelet: StepId, last_etcd_join: Option<StepId>) -> StepId {
         let stage = Stage::JoinControlPlanes;
-        // INVARIANT: etcd members join one at a time, each after the one before is healthy: kubeadm's check-etcd phase sees to the second.
+        // INVARIANT: etcd members join one at a time, each after the one before is healthy; kubeadm's check-etcd phase checks the health.
         let mut needs = vec![kubelet.clone()];
         needs.extend(last_etcd_join);
         needs.extend(self.api_server_files(member));
@@ -273,7 +274,7 @@ impl Planner<'_> {
             goal,
             argv: kubeadm(&["join", "--config", layout::KUBEADM_CONFIG, "--skip-phases", skip]),
             creates,
-            // The kubelet's step claims all that the static pods make: they cannot be taken away under a running kubelet.
+            // The kubelet's step claims all that the static pods make, because nothing of that can be removed under a running kubelet.
             claims: Claims::default(),
             effects,
         };
@@ -305,7 +306,7 @@ impl Planner<'_> {
         etcd
     }
 
-    /// The step that brings the credential to a node that joins.
+    /// Returns the step that copies the credential to a node that joins.
     pub(super) fn join_credential_on(&self, member: &Member) -> StepId {
         if member.name == self.lead.name {
             StepKind::JoinCredential.on(&member.name)
@@ -314,7 +315,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The step after which a member's kubeconfigs are there. The founder's are there when it is formed.
+    /// Returns the step after which a member's kubeconfigs exist. The founder's exist once the cluster is founded.
     fn joined(&self, member: &Member) -> StepId {
         match member.joins {
             Joins::Init(_) => StepKind::Init.on(&member.name),

@@ -1,4 +1,4 @@
-//! Kubernetes objects, and what is awaited before the work counts as done.
+//! Plans the Kubernetes objects, and the waits at the end.
 
 use super::{KUBEADM_S, Planner, StepKind};
 use crate::action::{Action, ClusterCondition};
@@ -41,7 +41,7 @@ impl Planner<'_> {
                 ApplyWhen::FirstApiServer => founded.clone(),
                 ApplyWhen::AllReady => vec![ready.clone()],
             };
-            // What goes may hold what comes: a node port, for instance.
+            // An object that is removed may hold something that a new one needs, for instance a node port.
             needs.extend(removed.get(group.name.as_str()).cloned());
             let action = Action::Apply {
                 objects: group.objects.clone(),
@@ -81,10 +81,12 @@ fn rollouts(objects: &[serde_json::Value]) -> Vec<ClusterCondition> {
 mod tests {
     use super::super::{InstallInput, Joins, Member, plan_install};
     use super::*;
-    use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, INDEX_VERSION};
+    use crate::action::Undo;
+    use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, NODE_ARCHITECTURE, Variant};
     use crate::cluster_record::tests::record;
+    use crate::journal::{Entry, EntryState, Ownership};
     use crate::layout;
-    use crate::name::Digest;
+    use crate::name::{Digest, NodeName};
     use crate::plan::objects::LeftOut;
     use crate::plan::objects::ObjectGroup;
     use serde_json::json;
@@ -110,18 +112,12 @@ mod tests {
             "kubeadm",
             "kubectl",
         ];
-        BundleIndex {
-            version: INDEX_VERSION,
-            recipe: "source".to_owned(),
-            architecture: "amd64".to_owned(),
-            kubernetes_version: "v1.37.0".to_owned(),
-            image_repository: "r".to_owned(),
+        let variant = Variant {
+            architecture: NODE_ARCHITECTURE.to_owned(),
             binaries: names.map(binary).to_vec(),
             images: vec![],
-            components: vec![],
-            packages: vec![],
-            blobs: vec![],
-        }
+        };
+        BundleIndex::new("source", "v1.37.0", "r", variant)
     }
 
     fn member(name: &str, joins: Joins) -> Member {
@@ -129,18 +125,31 @@ mod tests {
         Member {
             name: name.parse().unwrap(),
             address: [10, 0, 0, 1].into(),
-            cluster_config: Some(String::new()),
+            credential_config: Some(String::new()),
             joins,
             containerd_config: String::new(),
             cni_template: String::new(),
             resolv_conf: String::new(),
-            units: ["containerd.service", "landfall-api-balancer.service", "kubelet.service"]
-                .map(unit)
-                .to_vec(),
+            units: [
+                "containerd.service",
+                "landfall-api-balancer.service",
+                "landfall-node-settings.service",
+                "kubelet.service",
+            ]
+            .map(unit)
+            .to_vec(),
         }
     }
 
     fn plan(groups: Vec<ObjectGroup>, left_out: Vec<LeftOut>) -> crate::plan::Plan {
+        plan_over(&BTreeMap::new(), groups, left_out)
+    }
+
+    fn plan_over(
+        owned: &BTreeMap<NodeName, Ownership>,
+        groups: Vec<ObjectGroup>,
+        left_out: Vec<LeftOut>,
+    ) -> crate::plan::Plan {
         let joins = Joins::ControlPlane {
             kubelet: String::new(),
             control_plane: String::new(),
@@ -148,7 +157,7 @@ mod tests {
         let record = record(1, 1, 0);
         plan_install(&InstallInput {
             record: &record,
-            owned: &BTreeMap::new(),
+            owned,
             run: 1,
             members: vec![
                 member("cp-1", Joins::Init(String::new())),
@@ -168,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn kubeconfigs_of_every_member_are_looked_at_after_its_join() {
+    fn kubeconfigs_of_every_member_are_checked_after_its_join() {
         let plan = plan(vec![], vec![]);
         let steps = plan.steps.iter().filter_map(|step| match &step.action {
             Action::KubeconfigServer { to, restart, .. } => {
@@ -189,7 +198,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_group_leaves_out_goes_before_the_group_comes() {
+    fn a_unit_of_an_earlier_version_stops_before_its_replacement_starts() {
+        let entry = Entry {
+            run: "r1".parse().unwrap(),
+            step: "unit/landfall-service-route/w-1".parse().unwrap(),
+            action: Digest::of(b"x"),
+            undo: Undo::Nothing,
+            state: EntryState::Owned,
+            stamp: None,
+            wanted: None,
+        };
+        let own = Ownership {
+            entries: vec![entry],
+            ..Ownership::default()
+        };
+        let plan = plan_over(&[("w-1".parse().unwrap(), own)].into(), vec![], vec![]);
+        let stops = plan
+            .steps
+            .iter()
+            .filter(|s| matches!(s.action, Action::StopUnit { .. }));
+        let stops: Vec<&str> = stops.map(|s| s.id.as_str()).collect();
+        assert_eq!(stops, ["stop-unit/landfall-service-route/w-1"], "only where it was put");
+        let starts = |id: &str| plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
+        let after = &starts("unit/landfall-node-settings/w-1").needs;
+        assert!(after.iter().any(|need| need.as_str() == stops[0]), "{after:?}");
+    }
+
+    #[test]
+    fn objects_that_a_group_leaves_out_are_removed_before_it_is_applied() {
         let old =
             json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "nginx", "namespace": "default" } });
         let group = ObjectGroup {

@@ -1,4 +1,4 @@
-//! What every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
+//! Plans what every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
 
 use super::{BULK_S, KUBEADM_S, Member, Planner, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
 use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature};
@@ -8,11 +8,11 @@ use crate::layout;
 use crate::name::{Digest, NodeName, StepId};
 use crate::plan::claims::daemon_claims;
 use crate::plan::install::Joins;
-use crate::plan::key::DirectoryKind;
+use crate::plan::key::{DirectoryKind, has_joined};
 use crate::plan::{PlanError, Stage};
 use std::path::Path;
 
-/// Programs without which no member can be.
+/// Programs that every member needs.
 const NEEDED_PROGRAMS: [&str; 7] = [
     "kubeadm",
     "kubelet",
@@ -23,13 +23,16 @@ const NEEDED_PROGRAMS: [&str; 7] = [
     "landfall",
 ];
 
+/// Units of earlier versions, by the part in their steps' ids. `landfall-node-settings` has replaced this one.
+const FORMER_UNITS: [&str; 1] = ["landfall-service-route"];
+
 /// Directories that every member has.
 const DIRECTORIES: [(DirectoryKind, &str); 6] = [
     (DirectoryKind::Config, layout::CONFIG_DIR),
     (DirectoryKind::CniConf, layout::CNI_CONF_DIR),
     (DirectoryKind::CniBin, layout::CNI_BIN_DIR),
     (DirectoryKind::Kubernetes, layout::KUBERNETES_DIR),
-    // Pods mount these two; the kubelet would make them. They go again only when they are empty.
+    // Pods mount these two, and the kubelet would make them. An undo removes them only when they are empty.
     (DirectoryKind::Modules, "/lib/modules"),
     (DirectoryKind::Certificates, "/etc/ssl/certs"),
 ];
@@ -59,6 +62,7 @@ impl Planner<'_> {
             configured.push(self.file(id, member, path, Content::Text(text.clone()), after_claim));
         }
         self.binaries(member, &directories)?;
+        configured.extend(self.stop_former_units(member));
         self.units(member, &configured);
         self.images(member);
         Ok(())
@@ -99,8 +103,8 @@ impl Planner<'_> {
             (StepKind::KubeadmConfig, layout::KUBEADM_CONFIG, kubeadm_config),
         ];
         files.extend(kubelet_config.map(|text| (StepKind::KubeletJoinConfig, layout::KUBELET_JOIN_CONFIG, text)));
-        let cluster_config = member.cluster_config.as_ref();
-        files.extend(cluster_config.map(|text| (StepKind::ClusterConfig, layout::CLUSTER_CONFIG, text)));
+        let credential_config = member.credential_config.as_ref();
+        files.extend(credential_config.map(|text| (StepKind::ClusterConfig, layout::CLUSTER_CONFIG, text)));
         let write = |(kind, path, text): (StepKind, &str, &String)| {
             self.file(
                 kind.on(&member.name),
@@ -123,7 +127,7 @@ impl Planner<'_> {
     fn binaries(&mut self, member: &Member, needs: &[StepId]) -> Result<(), PlanError> {
         let role = bundle_role(member.role());
         let index = self.input.index;
-        for binary in index.binaries.iter().filter(|b| b.roles.contains(&role)) {
+        for binary in index.binaries().iter().filter(|b| b.roles.contains(&role)) {
             let directory = match binary.place {
                 BinaryPlace::Bin => layout::BIN_DIR,
                 BinaryPlace::Cni => layout::CNI_BIN_DIR,
@@ -139,7 +143,7 @@ impl Planner<'_> {
         }
         let has = |program: &&str| {
             index
-                .binaries
+                .binaries()
                 .iter()
                 .any(|b| b.name == **program && b.roles.contains(&role))
         };
@@ -149,8 +153,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Units are started, or restarted when something that they read has changed: file, configuration, programs. Daemons that carry Pods
-    /// are restarted on one node after the other, each Ready again before the next.
+    /// Stops units of earlier versions, before those that take their place start.
+    fn stop_former_units(&mut self, member: &Member) -> Vec<StepId> {
+        let own = self.input.owned.get(&member.name);
+        let has = |word: &&&str| {
+            let id = StepKind::Unit.part_on(word, &member.name);
+            own.is_some_and(|own| own.newest(&id).is_some())
+        };
+        let former: Vec<&str> = FORMER_UNITS.iter().filter(has).copied().collect();
+        let stop = |word: &str| {
+            let id = StepKind::StopUnit.part_on(word, &member.name);
+            let name = format!("{word}.service");
+            let action = Action::StopUnit { name };
+            self.add(id, &member.name, Stage::Prepare, &[], QUICK_S, action)
+        };
+        former.into_iter().map(stop).collect()
+    }
+
+    /// Plans the units: they are started, or restarted when their file, configuration or programs have changed. Daemons that run Pods are restarted
+    /// on one node after the other, each Ready again before the next.
     fn units(&mut self, member: &Member, configured: &[StepId]) {
         for (name, text) in &member.units {
             let word = unit_word(name);
@@ -170,7 +191,7 @@ impl Planner<'_> {
                 let digest = self
                     .input
                     .index
-                    .binaries
+                    .binaries()
                     .iter()
                     .find(|b| b.name == *program)
                     .map(|b| b.digest);
@@ -193,13 +214,22 @@ impl Planner<'_> {
         }
     }
 
-    /// Says whether a unit of a node that carries Pods is restarted by this step.
+    /// Says whether this step restarts a daemon of a node that may be Ready: it has joined, and there is a pod network.
     fn will_restart(&self, node: &NodeName, id: &StepId, action: &Action) -> bool {
-        let carries_pods =
-            StepKind::Unit.part_on("kubelet", node) == *id || StepKind::Unit.part_on("containerd", node) == *id;
-        let entry = self.input.owned.get(node).and_then(|own| own.newest(id));
+        let Some(own) = self.input.owned.get(node) else {
+            return false;
+        };
+        let carries_pods = ["kubelet", "containerd"].map(|unit| StepKind::Unit.part_on(unit, node));
+        let entry = own.newest(id);
         let changed = entry.is_some_and(|e| e.state != EntryState::Owned || e.action != action.identity());
-        carries_pods && changed && self.input.record.formed
+        carries_pods.contains(id) && changed && has_joined(own) && self.has_network()
+    }
+
+    /// Says whether the pod network was applied. No node is Ready before.
+    fn has_network(&self) -> bool {
+        let flannel = StepKind::Apply.part_of_cluster("flannel");
+        let mut entries = self.input.owned.values().filter_map(|own| own.newest(&flannel));
+        entries.any(|entry| entry.state == EntryState::Owned)
     }
 
     fn ready_again(&mut self, node: &NodeName, unit: StepId) -> StepId {
@@ -220,7 +250,7 @@ impl Planner<'_> {
 
     fn images(&mut self, member: &Member) {
         let role = bundle_role(member.role());
-        let images = self.input.index.images.iter().filter(|i| i.roles.contains(&role));
+        let images = self.input.index.images().iter().filter(|i| i.roles.contains(&role));
         let images = images.cloned().collect();
         let containerd = StepKind::Unit.part_on("containerd", &member.name);
         let id = StepKind::Images.on(&member.name);
@@ -234,7 +264,7 @@ impl Planner<'_> {
         );
     }
 
-    /// Has kubeadm check a configuration before it acts on it. The digest makes another configuration another action.
+    /// Plans to let kubeadm validate a configuration before it is used. The digest makes a changed configuration another action.
     fn validate(&mut self, (valid, config): (StepKind, StepKind), member: &Member, path: &str, text: &str) {
         let mut needs = vec![
             config.on(&member.name),

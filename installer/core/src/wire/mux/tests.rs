@@ -151,3 +151,48 @@ fn pings_are_answered() {
     }
     assert_eq!(operator.peer_works_on(), "fstat on /mnt, for 7 s");
 }
+
+mod frames {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Kind, stream, payload, and what its length says beyond the truth.
+    fn frame() -> impl Strategy<Value = (u8, u32, Vec<u8>, u32)> {
+        let payload = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..6),
+            (0..MAX_PAYLOAD + 2).prop_map(|length| vec![7; length]),
+            Just(u32::MAX.to_be_bytes().to_vec()),
+        ];
+        let beyond = prop_oneof![9 => Just(0), 1 => any::<u32>()];
+        (0..9u8, prop_oneof![0..4u32, any::<u32>()], payload, beyond)
+    }
+
+    proptest! {
+        #[test]
+        fn no_frames_break_a_channel_or_fill_its_memory(
+            frames in prop::collection::vec(frame(), 0..60),
+            tail in prop::collection::vec(any::<u8>(), 0..20),
+            is_agent in any::<bool>(),
+        ) {
+            let mut bytes = Vec::new();
+            for (kind, stream, payload, beyond) in frames {
+                bytes.push(kind);
+                bytes.extend(stream.to_be_bytes());
+                bytes.extend((payload.len() as u32).wrapping_add(beyond).to_be_bytes());
+                bytes.extend(payload);
+            }
+            bytes.extend(tail);
+            let mux = Mux::new(if is_agent { agent() } else { Role::Operator }, Box::new(io::sink()));
+            let own = if is_agent { None } else { mux.open(b"request").ok() };
+            // Whether it ends with an error depends on the bytes; that it ends, and the bounds below, must not.
+            let _ = mux.pump(bytes.as_slice());
+            let state = mux.lock();
+            prop_assert!(state.streams.len() <= MAX_STREAMS);
+            prop_assert!(state.streams.values().all(|half| half.inbox.len() <= WINDOW));
+            prop_assert!(is_agent || state.opened.is_empty(), "a node opens no streams here");
+            prop_assert!(state.closed.is_some());
+            drop(state);
+            drop(own);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Rules of packet filters, as the host's own programs print them. What they cannot print is named by what the kernel says.
+
+use super::survey::has_nftables;
+use crate::agent::Agent;
+use crate::child::Job;
+use crate::files;
+use crate::netlink::nft::{self, IPTABLES_TABLES, Table};
+use landfall_core::facts::PacketFilters;
+
+/// Seconds that a program may take to print rules.
+const PRINT_S: u64 = 5;
+/// Most bytes of rules that are told of one table: ten thousand rules.
+const MOST_BYTES: usize = 1024 * 1024;
+
+/// Reads the rules of IPv4, without those of the tables of `own`.
+pub(super) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
+    let mut filters = PacketFilters::default();
+    if !agent.host.has_kernel() {
+        return filters;
+    }
+    if has_nftables(&agent.host) {
+        nftables(agent, own, &mut filters);
+    }
+    let legacy = files::text("/proc/net/ip_tables_names");
+    if !legacy.trim().is_empty() {
+        match print(agent, &[&["iptables-legacy-save"], &["iptables-save"]]) {
+            Some(text) => filters.iptables.push(text),
+            None => filters.unread_legacy = legacy.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+    filters
+}
+
+fn nftables(agent: &Agent, own: &[String], filters: &mut PacketFilters) {
+    let Ok(all) = nft::read() else { return };
+    let others = all.tables.iter().filter(|table| matches!(table.family, "ip" | "inet"));
+    let others: Vec<&Table> = others.filter(|table| !own.contains(&table.to_string())).collect();
+    let is_of_iptables = |table: &Table| table.family == "ip" && IPTABLES_TABLES.contains(&table.name.as_str());
+    let mut by_iptables = String::new();
+    if others.iter().any(|table| is_of_iptables(table)) {
+        by_iptables = print(agent, &[&["iptables-nft-save"], &["iptables-save"]]).unwrap_or_default();
+    }
+    for table in others {
+        // A table that nft alone made is not printed by iptables, although it has the name.
+        if is_of_iptables(table) && by_iptables.lines().any(|line| line == format!("*{}", table.name)) {
+            continue;
+        }
+        let list = ["nft", "--json", "list", "table", table.family, &table.name];
+        match print(agent, &[&list]) {
+            Some(text) => filters.nftables.push(text),
+            None => {
+                let chains = all
+                    .chains
+                    .iter()
+                    .filter(|c| c.table == *table && c.filters && !c.accepts);
+                filters
+                    .unread
+                    .extend(chains.map(|chain| format!("{table} {}", chain.name)));
+            }
+        }
+    }
+    if !by_iptables.is_empty() {
+        filters.iptables.push(by_iptables);
+    }
+}
+
+/// Returns what the first program that is there prints; `None` when there is none, it fails, or it prints too much.
+fn print(agent: &Agent, programs: &[&[&str]]) -> Option<String> {
+    let there = programs
+        .iter()
+        .find(|argv| agent.host.find_program(argv[0]).is_some())?;
+    let output = agent.children.run(&agent.host, Job::quick(there, PRINT_S)).ok()?;
+    let text = output.text();
+    (text.len() <= MOST_BYTES).then_some(text)
+}

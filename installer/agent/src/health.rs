@@ -1,0 +1,21 @@
+//! How a node is: units that the journal wants to run, with the last error of those that do not, and kernel settings that are not as wanted.
+
+use crate::actions::system::read_sysctl;
+use crate::actions::unit_health;
+use crate::agent::Agent;
+use crate::error::Result;
+use crate::node_settings;
+use landfall_core::health::{Held, NodeHealth, SettingFault};
+
+/// Looks at all that the journal wants to hold. Blocks half a minute at most for each unit that fails.
+pub fn look(agent: &Agent) -> Result<NodeHealth> {
+    let held = Held::of(&agent.ownership()?);
+    let names: Vec<&str> = held.units.iter().map(String::as_str).collect();
+    let units = unit_health::of_units(agent, &names)?;
+    let fault = |(name, wanted): (&String, &String)| -> Option<SettingFault> {
+        let present = read_sysctl(&agent.host, name);
+        (present.as_ref() != Some(wanted)).then(|| node_settings::fault(&agent.host, name, wanted, present))
+    };
+    let settings = held.settings.iter().filter_map(fault).collect();
+    Ok(NodeHealth { units, settings })
+}

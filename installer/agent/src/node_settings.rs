@@ -1,0 +1,294 @@
+//! The settings service of a node: puts right what must hold from boot to boot, whatever else on the machine sets it otherwise.
+//!
+//! ```text
+//! every 2 s   the Service network's route · nftables tables of kube-proxy and flannel
+//! every 60 s  modules, then kernel settings, as the node's journal wants them
+//! ```
+//! It is up for systemd after its first pass, and the kubelet starts after it: a kernel setting that a later file of the machine has changed at
+//! the boot is right by then, and the node has its address. What it keeps is read from the journal ([`Held`]); the route alone is named by its
+//! unit, and stands as long as the service does.
+//!
+//! INVARIANT: nothing but the route is touched while a run holds the node's lease, while an undo is open, or when the journal wants nothing.
+//! It holds no lock and writes no file: killing it at any time leaves nothing behind but the route, which `--remove` takes away.
+
+mod settings;
+mod tables;
+
+use crate::agent::Agent;
+use crate::child::Job;
+use crate::error::AgentError;
+use crate::host::Host;
+use crate::journal_store;
+use crate::netlink::route;
+use crate::{actions::system, files, lease, signal};
+use landfall_core::health::{Held, undo_is_open};
+use landfall_core::journal::{FileStamp, parse_journal, replay};
+use landfall_core::spec::Cidr;
+use settings::Settings;
+pub(crate) use settings::fault;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tables::Tables;
+
+/// How often route and tables are looked at: links that go down and up lose routes, and a dump costs microseconds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often while the node is not ready for the kubelet yet.
+const LOOK_FIRST: Duration = Duration::from_millis(200);
+/// How often modules and settings are looked at.
+const SETTINGS_EVERY: Duration = Duration::from_secs(60);
+/// How long the node's address and the route are waited for before the service counts as up all the same. systemd's own patience with a unit
+/// that starts is 90 s (`DefaultTimeoutStartSec`), that of the step that starts it 60 s, and a kubelet without an address tries again by itself.
+const WAIT_FOR_ADDRESS: Duration = Duration::from_secs(45);
+/// Longest journal that is read, in bytes. One of a control plane has about 150 KB.
+const LONGEST_JOURNAL: u64 = 64 * 1024 * 1024;
+
+/// What the unit names.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The node's own address, which is waited for at the boot.
+    pub address: Option<IpAddr>,
+    /// The Service network, where no other route leads there.
+    pub route: Option<ServiceRoute>,
+}
+
+/// The route that makes ClusterIPs reachable on a node without a default route: the kernel looks for a route before kube-proxy's rules see the
+/// packet. The route only has to exist; nothing is ever sent along it.
+#[derive(Debug, Clone)]
+pub struct ServiceRoute {
+    /// The Service network.
+    pub network: Cidr,
+    /// The interface out of which it leads.
+    pub interface: String,
+}
+
+impl ServiceRoute {
+    /// Says whether the route stands, after making it. An interface that is absent or down is waited for.
+    fn keep(&self) -> io::Result<bool> {
+        match route::add_link_route(&self.network, &self.interface) {
+            Ok(()) => Ok(true),
+            Err(error) if is_passing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the route that the service made, and no other. For a service that was killed, too.
+    pub fn remove(&self) -> io::Result<()> {
+        match route::remove_link_route(&self.network, &self.interface) {
+            Err(error) if is_passing(&error) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// An interface that is absent or down.
+fn is_passing(error: &io::Error) -> bool {
+    /// `ENODEV`.
+    const NO_DEVICE: i32 = 19;
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NetworkDown)
+        || error.raw_os_error() == Some(NO_DEVICE)
+}
+
+/// Keeps the node's settings until SIGTERM, then removes the route. `say` takes each line for the system's journal.
+pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let ending = Arc::new(AtomicBool::new(false));
+    let (flag, waiter) = (Arc::clone(&ending), thread::current());
+    thread::spawn(move || {
+        signals.forever().next();
+        flag.store(true, Ordering::SeqCst);
+        waiter.unpark();
+    });
+    let mut keeper = Keeper::new(Agent::new(Host::real()));
+    let began = Instant::now();
+    let mut ready = false;
+    while !ending.load(Ordering::SeqCst) {
+        let stands = keeper.keep_route(options.route.as_ref(), say);
+        keeper.pass(Instant::now(), say);
+        if !ready {
+            let has_address = options.address.is_none_or(|address| has(&keeper.agent.host, address));
+            ready = has_address && stands;
+            if !ready && began.elapsed() >= WAIT_FOR_ADDRESS {
+                ready = true;
+                say(
+                    "the node's address, or the interface of the Service network's route, is not there; the kubelet starts all the same",
+                );
+            }
+            if ready {
+                signal::notify_ready();
+            }
+        }
+        thread::park_timeout(if ready { LOOK_EVERY } else { LOOK_FIRST });
+    }
+    options.route.as_ref().map_or(Ok(()), ServiceRoute::remove)
+}
+
+fn has(host: &Host, address: IpAddr) -> bool {
+    let addresses = host.network().addresses().unwrap_or_default();
+    addresses.iter().any(|found| IpAddr::V4(found.address) == address)
+}
+
+/// What the service knows between two passes. Its size is that of the journal's wanted values.
+struct Keeper {
+    agent: Agent,
+    /// What the journal wanted when it was last read, and the file's stamp then.
+    held: Option<(FileStamp, Kept)>,
+    settings: Settings,
+    tables: Tables,
+    /// Modules that could not be loaded: they are not tried again.
+    refused_modules: BTreeSet<String>,
+    next_settings: Option<Instant>,
+    /// The last line about each thing, so that what lasts is said once.
+    said: BTreeMap<&'static str, String>,
+}
+
+/// What a journal says about keeping.
+#[derive(Default)]
+struct Kept {
+    held: Held,
+    /// Whether something is being taken back, or nothing is landfall's.
+    is_closed: bool,
+}
+
+impl Keeper {
+    fn new(agent: Agent) -> Self {
+        Self {
+            agent,
+            held: None,
+            settings: Settings::default(),
+            tables: Tables::default(),
+            refused_modules: BTreeSet::new(),
+            next_settings: None,
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// Says whether the route stands, or none is wanted. Another route to the same network is left as it is.
+    fn keep_route(&mut self, route: Option<&ServiceRoute>, say: &mut dyn FnMut(&str)) -> bool {
+        let Some(route) = route else { return true };
+        let (stands, remark) = match route.keep() {
+            Ok(stands) => (stands, String::new()),
+            Err(error) => {
+                let ServiceRoute { network, interface } = route;
+                let remark = format!("the route to {network} out of {interface} cannot be made: {error}");
+                (false, remark)
+            }
+        };
+        self.say_once("route", remark, say);
+        stands
+    }
+
+    /// Looks at everything that is due, and puts it right.
+    fn pass(&mut self, now: Instant, say: &mut dyn FnMut(&str)) {
+        let tables = self.tables.look();
+        let is_due = self.next_settings.is_none_or(|next| now >= next);
+        if tables.is_empty() && !is_due {
+            return;
+        }
+        if is_due {
+            self.next_settings = Some(now + SETTINGS_EVERY);
+        }
+        self.read_journal(say);
+        if !self.may_act() {
+            return;
+        }
+        self.tables.restart_writers(&self.agent, &tables, say);
+        if is_due {
+            self.load_modules(say);
+            let held = self.held.as_ref().map(|(_, kept)| kept.held.settings.clone());
+            for (name, wanted) in held.unwrap_or_default() {
+                // A run may have begun since the last one.
+                if !self.may_act() {
+                    return;
+                }
+                self.settings.keep(&self.agent.host, &name, &wanted, say);
+            }
+        }
+    }
+
+    fn may_act(&self) -> bool {
+        self.held.as_ref().is_some_and(|(_, kept)| !kept.is_closed) && !lease::is_held(&self.agent.host)
+    }
+
+    /// Reads the journal again when it has changed. Of a damaged one the whole lines count; one that cannot be read at all stops nothing.
+    fn read_journal(&mut self, say: &mut dyn FnMut(&str)) {
+        let path = self.agent.host.state("journal.jsonl");
+        let Some(stamp) = files::stamp(&path) else {
+            self.held = None;
+            return;
+        };
+        if self.held.as_ref().is_some_and(|(before, _)| *before == stamp) {
+            return;
+        }
+        let read = || -> Result<_, AgentError> {
+            if stamp.size_bytes > LONGEST_JOURNAL {
+                return Err(AgentError::Refused(format!("it has more than {LONGEST_JOURNAL} bytes")));
+            }
+            let records = parse_journal(&files::read(&path)?.unwrap_or_default());
+            match records.and_then(|records| replay(&records)) {
+                Ok(own) => Ok((own, String::new())),
+                Err(damage) => {
+                    let whole = journal_store::read_whole_lines(&path, &[])?;
+                    Ok((
+                        whole.reading.own,
+                        format!("{damage}; what its whole lines want is kept"),
+                    ))
+                }
+            }
+        };
+        match read() {
+            Ok((own, remark)) => {
+                let kept = Kept {
+                    held: Held::of(&own),
+                    is_closed: own.is_empty() || undo_is_open(&own),
+                };
+                self.held = Some((stamp, kept));
+                self.say_once("journal", remark, say);
+            }
+            Err(error) => {
+                let remark = format!("the journal cannot be read, so nothing is put right: {}", error.line());
+                self.say_once("journal", remark, say);
+            }
+        }
+    }
+
+    fn load_modules(&mut self, say: &mut dyn FnMut(&str)) {
+        let host = &self.agent.host;
+        let (loaded, index) = (system::loaded_modules(host), system::ModuleIndex::read(host));
+        let held = self.held.iter().flat_map(|(_, kept)| &kept.held.modules);
+        // One that the kernel has no file for is part of it.
+        let missing = held.filter(|m| index.has(m) && !loaded.contains(*m) && !self.refused_modules.contains(*m));
+        for module in missing.cloned().collect::<Vec<_>>() {
+            let job = Job::quick(&["modprobe", "--", &module], 30);
+            match self.agent.children.run(&self.agent.host, job) {
+                Ok(_) => say(&format!("the module {module} was not loaded; loaded it")),
+                Err(error) => {
+                    say(&format!(
+                        "the module {module} cannot be loaded, and is not tried again: {}",
+                        error.line()
+                    ));
+                    self.refused_modules.insert(module);
+                }
+            }
+        }
+    }
+
+    /// Says what differs from what was said last; an empty line says that it is over.
+    fn say_once(&mut self, about: &'static str, line: String, say: &mut dyn FnMut(&str)) {
+        if self.said.get(about) != Some(&line) {
+            if !line.is_empty() {
+                say(&line);
+            }
+            self.said.insert(about, line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

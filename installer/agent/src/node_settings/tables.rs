@@ -1,0 +1,89 @@
+//! nftables tables that daemons in containers write once, or once an hour: when they are gone, their containers are ended, and the kubelet
+//! starts them again.
+//!
+//! `nft flush ruleset`, which a restart of nftables.service does, takes every table away. kube-proxy in nftables mode writes all of its rules
+//! anew once an hour (`pkg/proxy/nftables`, `syncPeriod`; its iptables mode has canaries and needs no help), flannel never
+//! (`pkg/trafficmngr/nftables`).
+
+use crate::agent::Agent;
+use crate::containers;
+use crate::netlink::nft;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A table, and the container that writes it when it starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Writer {
+    table: &'static str,
+    namespace: &'static str,
+    container: &'static str,
+}
+
+const WRITERS: [Writer; 2] = [
+    Writer {
+        table: "ip kube-proxy",
+        namespace: "kube-system",
+        container: "kube-proxy",
+    },
+    Writer {
+        table: "ip flannel-ipv4",
+        namespace: "kube-flannel",
+        container: "flannel",
+    },
+];
+
+/// Which tables were there, and which were missing at the last look.
+#[derive(Default)]
+pub(super) struct Tables {
+    seen: BTreeSet<&'static str>,
+    missing: BTreeSet<&'static str>,
+    /// What was said last of writers that could not be ended, by their table.
+    trouble: BTreeMap<&'static str, String>,
+}
+
+impl Tables {
+    /// Returns the writers of tables that were there before and are missing for the second time in a row: a writer may be about to write.
+    pub(super) fn look(&mut self) -> Vec<&'static Writer> {
+        // Rules that cannot be listed say nothing.
+        let Ok(tables) = nft::tables() else { return vec![] };
+        let there: BTreeSet<String> = tables.iter().map(ToString::to_string).collect();
+        let mut due = Vec::new();
+        for writer in &WRITERS {
+            if there.contains(writer.table) {
+                self.seen.insert(writer.table);
+                self.missing.remove(writer.table);
+            } else if self.seen.contains(writer.table) && !self.missing.insert(writer.table) {
+                due.push(writer);
+            }
+        }
+        due
+    }
+
+    /// Ends the containers of these writers. One that cannot be ended now is tried again at the next look.
+    pub(super) fn restart_writers(&mut self, agent: &Agent, due: &[&'static Writer], say: &mut dyn FnMut(&str)) {
+        for writer in due {
+            match containers::end_all(agent, writer.namespace, writer.container) {
+                Ok(count) => {
+                    // It is due again when the table has been there again.
+                    self.seen.remove(writer.table);
+                    self.missing.remove(writer.table);
+                    self.trouble.remove(writer.table);
+                    say(&format!(
+                        "the nftables table {} is gone; ended {count} container(s) {}/{}, which write it when they start again",
+                        writer.table, writer.namespace, writer.container
+                    ));
+                }
+                Err(error) => {
+                    let trouble = format!(
+                        "the writer of the nftables table {} cannot be ended: {}",
+                        writer.table,
+                        error.line()
+                    );
+                    if self.trouble.get(writer.table) != Some(&trouble) {
+                        say(&trouble);
+                        self.trouble.insert(writer.table, trouble);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Arguments of the recipe `upstream`.
+
+use clap::Args;
+use landfall_bundle::own_parts::NamedPart;
+use landfall_bundle::upstream::{ARCHITECTURES, Mirror};
+use std::path::PathBuf;
+
+/// How servers are reached.
+#[derive(Args)]
+pub struct NetworkArgs {
+    /// Ask MIRROR before HOST, for files and images (`dl.k8s.io`, `github.com`, `registry.k8s.io`, `ghcr.io`, `docker.io`). What it lacks
+    /// comes from the next one.
+    #[arg(long, value_name = "HOST=https://MIRROR[/PATH]", help_heading = NETWORK)]
+    pub mirror: Vec<Mirror>,
+    /// More certificate authorities, in PEM form. SSL_CERT_FILE names a file in place of the machine's own.
+    #[arg(long, value_name = "FILE", help_heading = NETWORK)]
+    pub ca: Option<PathBuf>,
+}
+
+const NETWORK: &str = "Options for downloads (proxies: HTTPS_PROXY and NO_PROXY; logins: ~/.docker/config.json)";
+
+/// For which machines.
+#[derive(Args)]
+pub struct ArchitectureArgs {
+    /// Architectures of the nodes.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "amd64", value_parser = ARCHITECTURES)]
+    pub architecture: Vec<String>,
+}
+
+impl ArchitectureArgs {
+    /// The architectures, each once and in one order.
+    pub fn sorted(&self) -> Vec<String> {
+        let mut all = self.architecture.clone();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Arguments of `bundle build` for the recipe `upstream` alone.
+#[derive(Args)]
+pub struct UpstreamArgs {
+    /// The lock file; by default OUTPUT with the ending `lock.yaml`. When it is not there, it is made first.
+    #[arg(long, value_name = "FILE", help_heading = UPSTREAM)]
+    pub lock: Option<PathBuf>,
+    #[command(flatten)]
+    pub architectures: ArchitectureArgs,
+    /// One of landfall's own programs, `landfall` or `landfall-ingress`, in place of what this program carries.
+    #[arg(long, value_name = "[ARCHITECTURE/]NAME=FILE", help_heading = UPSTREAM)]
+    pub part: Vec<NamedPart>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+impl UpstreamArgs {
+    /// Whether any of them was given, which the recipe `source` would pass over.
+    pub fn given(&self) -> bool {
+        let network = !self.network.mirror.is_empty() || self.network.ca.is_some();
+        network || self.lock.is_some() || !self.part.is_empty() || self.architectures.sorted() != ["amd64"]
+    }
+}
+
+const UPSTREAM: &str = "Options for the recipe upstream";
+
+/// Arguments of `bundle lock`.
+#[derive(Args)]
+pub struct BundleLock {
+    /// Version of Kubernetes.
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes: Option<String>,
+    /// Version of another component: etcd, coredns, pause, containerd, runc, cni, flannel, nginx.
+    #[arg(long, value_name = "NAME=VERSION", value_parser = component)]
+    pub component: Vec<(String, String)>,
+    #[command(flatten)]
+    pub architectures: ArchitectureArgs,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE", default_value = "landfall.lock.yaml")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+fn component(text: &str) -> Result<(String, String), String> {
+    let (name, version) = text.split_once('=').ok_or("it does not have the form NAME=VERSION")?;
+    Ok((name.to_owned(), version.to_owned()))
+}

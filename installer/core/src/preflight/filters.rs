@@ -1,0 +1,394 @@
+//! Packet filters that would drop what the cluster needs, named by table, chain and rule.
+
+use super::{Look, VXLAN_PORT, choose_address};
+use crate::facts::PacketFilters;
+use crate::finding::{Check, Finding, Severity};
+use crate::inventory::{Node, Role};
+use crate::layout::{self, Callers, ClusterPort};
+use crate::name::NodeName;
+use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, iptables, nftables};
+use crate::spec::{ClusterSpec, Desired, ProxyMode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Tables that daemons of the cluster make: kube-proxy, flannel, CNI's portmap.
+pub(super) const OWN_TABLES: [&str; 4] = [
+    "ip kube-proxy",
+    "ip flannel-ipv4",
+    "ip cni_hostport",
+    "inet cni_hostport",
+];
+/// The link of the pods of a node, and that to the pods of others.
+const BRIDGE: &str = "cni0";
+const TUNNEL: &str = "flannel.1";
+/// A port that pods may well serve on; rules about other ports do not matter to what is asked here.
+const POD_PORT: u16 = 8080;
+
+/// A port that others reach on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Service {
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.protocol, self.port)
+    }
+}
+
+/// Returns what a node of one role needs of a node of another (or of its own kind).
+pub(super) fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Service> {
+    let tcp = |port| Service { protocol: "tcp", port };
+    let is_called = |own: &&ClusterPort| match own.callers {
+        Callers::Itself => false,
+        Callers::ControlPlanes => caller == Role::ControlPlane,
+        Callers::Members => true,
+    };
+    let mut services: Vec<Service> = layout::NODE_PORTS
+        .iter()
+        .filter(is_called)
+        .map(|own| tcp(own.port))
+        .collect();
+    if called == Role::ControlPlane {
+        let ports = layout::CONTROL_PLANE_PORTS.iter().filter(is_called);
+        services.extend(ports.map(|own| tcp(own.port)));
+    }
+    services.extend(ingress_ports(spec).map(tcp));
+    services.push(Service {
+        protocol: "udp",
+        port: VXLAN_PORT,
+    });
+    services
+}
+
+/// Returns the ports on which the ingress proxy serves clients.
+pub(super) fn ingress_ports(spec: &ClusterSpec) -> impl Iterator<Item = u16> {
+    let ports = [spec.ingress.http_port, spec.ingress.https_port];
+    ports.into_iter().filter(|_| spec.ingress.enabled)
+}
+
+/// Reads the rules. nftables shows the tables of iptables too, with conditions that it does not understand: there iptables has the word.
+pub(super) fn chains(filters: &PacketFilters) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = filters.iptables.iter().flat_map(|text| iptables::parse(text)).collect();
+    let known: BTreeSet<String> = chains.iter().map(|chain| chain.table.clone()).collect();
+    let parsed = filters
+        .nftables
+        .iter()
+        .filter_map(|text| nftables::parse(text))
+        .flatten();
+    chains.extend(parsed.filter(|chain| !known.contains(&chain.table)));
+    chains
+}
+
+/// Returns where a node's packet filter drops what another node sends to it, or it to another.
+pub(super) fn drops_between(
+    chains: &[Chain],
+    hook: Hook,
+    service: Service,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    interface: &str,
+) -> Vec<Dropped> {
+    let packet = Packet {
+        hook,
+        protocol: service.protocol,
+        port: service.port,
+        source: Some(source),
+        destination: Some(destination),
+        from: (hook != Hook::Output).then_some(interface),
+        to: (hook != Hook::Input).then_some(interface),
+        is_translated: false,
+    };
+    packet_filter::drops(chains, &packet)
+}
+
+/// Returns the IPv4 address and the interface of a node.
+pub(super) fn own_address(
+    desired: &Desired,
+    node: &Node,
+    facts: &crate::facts::NodeFacts,
+) -> Option<(Ipv4Addr, String)> {
+    match choose_address(&desired.spec, node, facts).ok()? {
+        (IpAddr::V4(address), interface) => Some((address, interface)),
+        (IpAddr::V6(_), _) => None,
+    }
+}
+
+/// What is dropped at one place: services with who is kept from them, and what pods are kept from.
+#[derive(Default)]
+struct Lost {
+    services: BTreeMap<Service, BTreeSet<String>>,
+    pods: BTreeSet<&'static str>,
+}
+
+pub(super) fn check(look: &mut Look) {
+    let filters = &look.facts.survey.filters;
+    let chains = chains(filters);
+    let mut lost: BTreeMap<Dropped, Lost> = BTreeMap::new();
+    if let Some((address, interface)) = own_address(look.input.desired, look.node, look.facts) {
+        peers(look, &chains, (address, &interface), &mut lost);
+        clients(look, &chains, (address, &interface), &mut lost);
+        pods(look, &chains, (address, &interface), &mut lost);
+    }
+    for (dropped, lost) in &lost {
+        let finding = finding(look, &chains, dropped, lost);
+        look.add_before_install(finding);
+    }
+    unread(look);
+}
+
+fn add_lost(lost: &mut BTreeMap<Dropped, Lost>, dropped: Dropped, service: Service, who: String) {
+    let lost = lost.entry(dropped).or_default();
+    lost.services.entry(service).or_default().insert(who);
+}
+
+/// What other nodes send to this one, and this one to them.
+fn peers(look: &Look, chains: &[Chain], own: (Ipv4Addr, &str), lost: &mut BTreeMap<Dropped, Lost>) {
+    let (desired, facts) = (look.input.desired, look.input.facts);
+    let (address, interface) = own;
+    for peer in desired.inventory.members().filter(|peer| peer.name != look.node.name) {
+        let seen = facts.get(&peer.name);
+        let Some((other, _)) = seen.and_then(|seen| own_address(desired, peer, seen)) else {
+            continue;
+        };
+        for service in services(&desired.spec, peer.role, look.node.role) {
+            for dropped in drops_between(chains, Hook::Input, service, (other, address), interface) {
+                add_lost(lost, dropped, service, format!("from {}", peer.name));
+            }
+        }
+        for service in services(&desired.spec, look.node.role, peer.role) {
+            for dropped in drops_between(chains, Hook::Output, service, (address, other), interface) {
+                add_lost(lost, dropped, service, format!("to {}", peer.name));
+            }
+        }
+    }
+}
+
+/// What clients of the ingress send, whoever they are.
+fn clients(look: &Look, chains: &[Chain], own: (Ipv4Addr, &str), lost: &mut BTreeMap<Dropped, Lost>) {
+    for port in ingress_ports(&look.input.desired.spec) {
+        let packet = Packet {
+            hook: Hook::Input,
+            protocol: "tcp",
+            port,
+            source: None,
+            destination: Some(own.0),
+            from: Some(own.1),
+            to: None,
+            is_translated: false,
+        };
+        for dropped in packet_filter::drops(chains, &packet) {
+            let service = Service { protocol: "tcp", port };
+            add_lost(lost, dropped, service, "from clients".to_owned());
+        }
+    }
+}
+
+/// What pods send: to the API server of their node, to pods of other nodes, and to the outside.
+fn pods(look: &Look, chains: &[Chain], own: (Ipv4Addr, &str), lost: &mut BTreeMap<Dropped, Lost>) {
+    let spec = &look.input.desired.spec;
+    let first = u32::from(spec.pod_network_cidr.address);
+    let (here, there) = (Ipv4Addr::from(first | 5), Ipv4Addr::from(first | 0x105));
+    let to_api = Packet {
+        hook: Hook::Input,
+        protocol: "tcp",
+        port: layout::API_SERVER_PORT,
+        source: Some(here),
+        destination: Some(own.0),
+        from: Some(BRIDGE),
+        to: None,
+        is_translated: true,
+    };
+    let through = |source, destination, from, to| Packet {
+        hook: Hook::Forward,
+        protocol: "tcp",
+        port: POD_PORT,
+        source: Some(source),
+        destination,
+        from: Some(from),
+        to: Some(to),
+        is_translated: false,
+    };
+    let packets = [
+        ("pods to the API server", to_api),
+        (
+            "pods to pods of other nodes",
+            through(here, Some(there), BRIDGE, TUNNEL),
+        ),
+        (
+            "pods of other nodes to pods",
+            through(there, Some(here), TUNNEL, BRIDGE),
+        ),
+        ("pods to the outside", through(here, None, BRIDGE, own.1)),
+    ];
+    for (what, packet) in packets {
+        if packet.hook == Hook::Input && look.node.role != Role::ControlPlane {
+            continue;
+        }
+        for dropped in packet_filter::drops(chains, &packet) {
+            if !is_accepted_by_flannel(spec, &dropped) {
+                lost.entry(dropped).or_default().pods.insert(what);
+            }
+        }
+    }
+}
+
+/// With iptables flannel appends rules to the chain that accept what pods send, ahead of its policy (flannel,
+/// pkg/trafficmngr/iptables). With nftables its rules stand in a table of their own, which does not help.
+fn is_accepted_by_flannel(spec: &ClusterSpec, dropped: &Dropped) -> bool {
+    let is_its_chain = dropped.table == "ip filter" && dropped.hook == Hook::Forward;
+    spec.proxy_mode == ProxyMode::Iptables && is_its_chain && dropped.rule.is_none()
+}
+
+fn finding(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> Finding {
+    let members: Vec<&NodeName> = look
+        .input
+        .facts
+        .keys()
+        .filter(|name| **name != look.node.name)
+        .collect();
+    // Services that the same ones are kept from are told together.
+    let mut by_who: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (service, who) in &lost.services {
+        by_who
+            .entry(words(who, &members))
+            .or_default()
+            .push(service.to_string());
+    }
+    let mut parts: Vec<String> = by_who
+        .into_iter()
+        .map(|(who, services)| format!("{} {who}", services.join(", ")))
+        .collect();
+    parts.extend(lost.pods.iter().map(|what| (*what).to_owned()));
+    let what = format!(
+        "a packet filter{} drops: {}",
+        owner(chains, dropped).0,
+        parts.join("; ")
+    );
+    Finding::new(
+        Check::PacketFilter,
+        what,
+        dropped.to_string(),
+        advice(look, chains, dropped, lost),
+    )
+}
+
+/// Names who is kept from a port; all other nodes by that.
+fn words(who: &BTreeSet<String>, members: &[&NodeName]) -> String {
+    let mut words = Vec::new();
+    for direction in ["from", "to"] {
+        let of: Vec<&str> = who
+            .iter()
+            .filter_map(|w| w.strip_prefix(direction)?.strip_prefix(' '))
+            .collect();
+        let named: Vec<&str> = of.iter().copied().filter(|name| *name != "clients").collect();
+        if named.len() > 1 && named.len() == members.len() {
+            words.push(format!("{direction} all other nodes"));
+        } else if !named.is_empty() {
+            words.push(format!("{direction} {}", named.join(", ")));
+        }
+        if of.contains(&"clients") && named.len() < members.len().max(1) {
+            words.push("from clients".to_owned());
+        }
+    }
+    words.join(" and ")
+}
+
+/// Names whose rules these are, where their names tell, and how theirs are changed.
+fn owner(chains: &[Chain], dropped: &Dropped) -> (&'static str, Option<&'static str>) {
+    let in_table = |prefix: &str| {
+        let mut own = chains.iter().filter(|chain| chain.table == dropped.table);
+        own.any(|chain| chain.name.starts_with(prefix))
+    };
+    if dropped.table == "inet firewalld" {
+        let next = "give the addresses of the other nodes and the pod network to the zone trusted: `firewall-cmd --permanent --zone=trusted \
+                    --add-source=ADDRESS`, or `systemctl disable --now firewalld`";
+        return (" (firewalld)", Some(next));
+    }
+    if dropped.table == "ip filter" && in_table("ufw-") {
+        let next = "`ufw allow from ADDRESS` for each other node and the pod network, `ufw default allow routed` for pods, or `ufw disable`";
+        return (" (ufw)", Some(next));
+    }
+    if dropped.table == "ip filter" && dropped.hook == Hook::Forward && dropped.rule.is_none() && in_table("DOCKER") {
+        return (
+            " (the policy that Docker sets)",
+            Some("`iptables -P FORWARD ACCEPT`, or remove Docker and boot"),
+        );
+    }
+    ("", None)
+}
+
+fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> String {
+    if let (_, Some(next)) = owner(chains, dropped) {
+        return next.to_owned();
+    }
+    let base = chains.iter().find(|chain| {
+        let leads = chain.name == dropped.chain || chain.hook == Some(dropped.hook);
+        leads && chain.table == dropped.table && chain.hook == Some(dropped.hook)
+    });
+    let chain = base.map_or(dropped.chain.as_str(), |base| base.name.as_str());
+    let is_iptables = look.facts.survey.filters.iptables.iter().any(|text| {
+        dropped
+            .table
+            .strip_prefix("ip ")
+            .is_some_and(|table| text.lines().any(|line| line == format!("*{table}")))
+    });
+    let mut rules = Vec::new();
+    for protocol in ["tcp", "udp"] {
+        let ports: Vec<String> = lost
+            .services
+            .keys()
+            .filter(|s| s.protocol == protocol)
+            .map(|s| s.port.to_string())
+            .collect();
+        if !ports.is_empty() && is_iptables {
+            rules.push(format!(
+                "`iptables -I {chain} -p {protocol} -m multiport --dports {} -j ACCEPT`",
+                ports.join(",")
+            ));
+        } else if !ports.is_empty() {
+            let ports = ports.join(", ");
+            rules.push(format!(
+                "`nft insert rule {} {chain} {protocol} dport '{{ {ports} }}' accept`",
+                dropped.table
+            ));
+        }
+    }
+    if !lost.pods.is_empty() {
+        let network = look.input.desired.spec.pod_network_cidr;
+        for (iptables, nftables) in [("-s", "saddr"), ("-d", "daddr")] {
+            rules.push(if is_iptables {
+                format!("`iptables -I {chain} {iptables} {network} -j ACCEPT`")
+            } else {
+                format!(
+                    "`nft insert rule {} {chain} ip {nftables} {network} accept`",
+                    dropped.table
+                )
+            });
+        }
+    }
+    format!(
+        "let it through, also in the file that the rules come from: {}",
+        rules.join(", ")
+    )
+}
+
+/// Chains that the host's programs could not print.
+fn unread(look: &mut Look) {
+    let filters = &look.facts.survey.filters;
+    if !filters.unread.is_empty() {
+        let what = "chains drop what no rule accepts, and their rules could not be read";
+        let next = "look at the rules yourself, or install nft (or iptables, where it made them) on the node";
+        let finding = Finding::new(Check::PacketFilter, what, filters.unread.join(", "), next);
+        look.add(finding.at_most(Severity::Warn));
+    }
+    if !filters.unread_legacy.is_empty() {
+        let why = format!(
+            "iptables-save is not there for the legacy tables {}",
+            filters.unread_legacy.join(", ")
+        );
+        look.not_determined(Check::PacketFilter, why);
+    }
+}

@@ -1,0 +1,104 @@
+//! Directories that landfall and the cluster write to or run programs from, and the overlay that containers need.
+
+use super::Look;
+use crate::facts::Tried;
+use crate::finding::{Check, Finding};
+use crate::inventory::Role;
+use crate::layout;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where containerd keeps images and containers.
+pub(super) const CONTAINERD_DIR: &str = "/var/lib/containerd";
+/// The kubelet's directory.
+pub(super) const KUBELET_DIR: &str = "/var/lib/kubelet";
+/// etcd's data.
+pub(super) const ETCD_DIR: &str = "/var/lib/etcd";
+const HOSTS: &str = "/etc/hosts";
+
+/// Places from which programs are run: landfall's agent, the cluster's programs, CNI plugins, containers.
+const PROGRAM_PLACES: [&str; 4] = [layout::STATE_DIR, layout::BIN_DIR, layout::CNI_BIN_DIR, CONTAINERD_DIR];
+/// Places where only files are kept.
+const FILE_PLACES: [&str; 8] = [
+    layout::CONFIG_DIR,
+    layout::KUBERNETES_DIR,
+    layout::UNIT_DIR,
+    "/etc/sysctl.d",
+    "/etc/modules-load.d",
+    KUBELET_DIR,
+    "/var/lib/cni",
+    "/var/log/pods",
+];
+
+/// Returns the places of a node.
+pub(super) fn places(role: Role) -> Vec<String> {
+    let etcd = (role == Role::ControlPlane).then_some(ETCD_DIR);
+    let all = PROGRAM_PLACES.into_iter().chain(FILE_PLACES).chain(etcd);
+    all.map(str::to_owned).collect()
+}
+
+/// Returns files that landfall changes or replaces when they are there.
+pub(super) fn mutable_files() -> Vec<String> {
+    let units = ["kubelet.service", "containerd.service"].map(|unit| format!("{}/{unit}", layout::UNIT_DIR));
+    let programs = ["landfall", "kubelet", "kubeadm", "kubectl", "containerd", "ctr", "runc"];
+    let programs = programs.map(|program| format!("{}/{program}", layout::BIN_DIR));
+    let files = [HOSTS, layout::SYSCTL_FILE, layout::MODULES_FILE].map(str::to_owned);
+    files.into_iter().chain(units).chain(programs).collect()
+}
+
+pub(super) fn check(look: &mut Look) {
+    let survey = &look.facts.survey;
+    // One file system, or one directory, is one finding, whatever is to be put there.
+    let mut noexec: BTreeMap<(u64, &str), Vec<&str>> = BTreeMap::new();
+    let mut unwritable: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (place, seen) in &survey.places {
+        if seen.noexec && PROGRAM_PLACES.contains(&place.as_str()) {
+            noexec.entry((seen.device, &seen.directory)).or_default().push(place);
+        }
+        if let Tried::Fails(why) = &seen.write {
+            unwritable.entry((&seen.directory, why)).or_default().push(place);
+        }
+    }
+    let mut found = Vec::new();
+    for ((_, directory), places) in noexec {
+        found.push(
+            Finding::new(
+                Check::Noexec,
+                format!("{directory} is mounted noexec"),
+                format!("programs will run from {}", places.join(", ")),
+                format!("mount it with exec: mount -o remount,exec {directory}, and in /etc/fstab"),
+            )
+            .at(directory, None),
+        );
+    }
+    for ((directory, why), places) in unwritable {
+        found.push(
+            Finding::new(
+                Check::NotWritable,
+                format!("no file can be made in {directory}"),
+                format!("{why}; landfall puts files into {}", places.join(", ")),
+                "look whether it is mounted read-only (findmnt -T) or immutable (lsattr -d)",
+            )
+            .at(directory, None),
+        );
+    }
+    for file in survey.immutable.iter().collect::<BTreeSet<_>>() {
+        let next = format!("chattr -i -a {file}");
+        let finding = Finding::new(
+            Check::NotWritable,
+            format!("{file} is immutable"),
+            "its attribute i or a is set",
+            next,
+        );
+        found.push(finding.at(file, None));
+    }
+    if let Tried::Fails(why) = &survey.overlay {
+        let directory = survey
+            .places
+            .get(CONTAINERD_DIR)
+            .map_or(CONTAINERD_DIR, |p| &p.directory);
+        let next = "use a file system for /var/lib/containerd that takes overlays: ext4, or XFS made with ftype=1";
+        let what = format!("no overlay can be mounted on the file system of {directory}");
+        found.push(Finding::new(Check::Overlay, what, why, next).at(directory, None));
+    }
+    found.into_iter().for_each(|finding| look.add(finding));
+}

@@ -1,0 +1,478 @@
+//! What was recorded on machines about their disks, their kernels and what others left, and what preflight says of it.
+
+use super::*;
+use crate::finding::Severity;
+use crate::spec::ProxyMode;
+
+fn at<'a>(f: &'a mut NodeFacts, place: &str) -> &'a mut PlaceFacts {
+    f.survey.places.get_mut(place).unwrap()
+}
+
+#[test]
+fn places_that_cannot_be_written_or_run_from_are_refused() {
+    let read_only = only(
+        Check::NotWritable,
+        found(|f| {
+            let place = at(f, layout::BIN_DIR);
+            place.directory = "/usr/local/bin".into();
+            place.write = Tried::Fails("Read-only file system (os error 30)".into());
+        }),
+    );
+    assert_eq!(place(&read_only), "/usr/local/bin");
+    assert!(read_only.saw.contains("Read-only"), "{}", read_only.saw);
+    let hosts = only(
+        Check::NotWritable,
+        found(|f| f.survey.immutable = ["/etc/hosts".to_owned()].into()),
+    );
+    assert!(hosts.next.contains("chattr -i"), "{}", hosts.next);
+    let noexec = only(
+        Check::Noexec,
+        found(|f| {
+            let place = at(f, layout::CNI_BIN_DIR);
+            place.directory = "/opt".into();
+            place.device = 9;
+            place.noexec = true;
+        }),
+    );
+    assert_eq!(place(&noexec), "/opt");
+    // All of /var/lib is one file system, and one finding.
+    let all = found(|f| f.survey.places.values_mut().for_each(|place| place.noexec = true));
+    assert!(only(Check::Noexec, all).saw.contains("/var/lib/containerd"));
+    assert_eq!(
+        found(|f| at(f, places::KUBELET_DIR).noexec = true),
+        vec![],
+        "no program runs from there"
+    );
+    assert_eq!(found(|f| at(f, layout::CONFIG_DIR).write = Tried::Unknown), vec![]);
+    let overlay = only(
+        Check::Overlay,
+        found(|f| f.survey.overlay = Tried::Fails("Invalid argument".into())),
+    );
+    assert!(overlay.refuses());
+    assert_eq!(found(|f| f.survey.overlay = Tried::Unknown), vec![]);
+}
+
+#[test]
+fn the_kubelets_own_limits_count_by_bytes_per_cent_and_inodes() {
+    fn left(f: &mut NodeFacts, place: &str, percent: u64) {
+        let place = at(f, place);
+        place.device = 9;
+        place.available_bytes = place.total_bytes / 100 * percent;
+    }
+    let cases: [(Change, Option<Check>); 10] = [
+        (|f| left(f, places::KUBELET_DIR, 9), Some(Check::Space)),
+        (|f| left(f, places::KUBELET_DIR, 11), Some(Check::SpaceLow)),
+        (|f| left(f, places::KUBELET_DIR, 16), None),
+        (|f| left(f, places::CONTAINERD_DIR, 14), Some(Check::Space)),
+        (|f| left(f, places::CONTAINERD_DIR, 16), Some(Check::SpaceLow)),
+        (|f| left(f, places::CONTAINERD_DIR, 21), None),
+        (|f| at(f, places::KUBELET_DIR).free_inodes = 40_000, Some(Check::Space)),
+        (
+            |f| at(f, places::CONTAINERD_DIR).free_inodes = 90_000,
+            Some(Check::SpaceLow),
+        ),
+        (|f| at(f, places::KUBELET_DIR).inodes = 0, None),
+        (|f| left(f, places::ETCD_DIR, 1), None),
+    ];
+    for (number, (change, wanted)) in cases.into_iter().enumerate() {
+        let found: Vec<Check> = found(change).iter().map(|f| f.check).collect();
+        assert_eq!(found, wanted.into_iter().collect::<Vec<_>>(), "case {number}");
+    }
+}
+
+/// Bundles for this test: 1,000 MiB of programs and one image of 1,000 MiB.
+fn bundle() -> BundleIndex {
+    let size = 1_000 << 20;
+    let index = serde_json::json!({
+        "version": 1, "recipe": "source", "architecture": "amd64", "kubernetes_version": "v1.37.2", "image_repository": "r",
+        "binaries": [{ "name": "kubelet", "component": "kubernetes", "version": "1", "blob": Digest::of(b"p"),
+            "digest": Digest::of(b"q"), "size_bytes": size, "roles": ["control-plane"], "place": "bin" }],
+        "images": [{ "reference": "r/etcd:1", "manifest": Digest::of(b"m"), "manifest_size_bytes": 1,
+            "blobs": [Digest::of(b"i")], "roles": ["control-plane"] }],
+        "components": [], "packages": [],
+        "blobs": [{ "digest": Digest::of(b"p"), "size_bytes": size / 4, "chunks": [] },
+            { "digest": Digest::of(b"i"), "size_bytes": size, "chunks": [] }],
+    });
+    serde_json::from_value(index).unwrap()
+}
+
+#[test]
+fn what_the_bundle_brings_is_counted() {
+    let index = bundle();
+    let look = |change: &dyn Fn(&mut NodeFacts), owned: &BTreeMap<NodeName, Ownership>| {
+        let mut seen = good(1);
+        change(&mut seen);
+        let name: NodeName = "cp-1".parse().unwrap();
+        let facts = [(name, seen)].into();
+        check(&Input {
+            desired: &desired(),
+            facts: &facts,
+            owned,
+            settings: &settings(),
+            clocks: &BTreeMap::new(),
+            bundle: Some(BundleFacts {
+                index: &index,
+                written_ms: None,
+            }),
+        })
+    };
+    let none = BTreeMap::new();
+    assert_eq!(look(&|_| {}, &none), vec![]);
+    // 1,000 MiB of programs, 5,000 MiB of images in both forms; 1,250 MiB while the install runs.
+    let free = |mib: u64| {
+        move |f: &mut NodeFacts| {
+            f.survey.places.values_mut().for_each(|place| {
+                place.free_bytes = mib << 20;
+                place.total_bytes = 20_000 << 20;
+                place.available_bytes = 19_000 << 20;
+            });
+        }
+    };
+    let full = only(Check::BundleSpace, look(&free(7_249), &none));
+    assert_eq!(full.saw, "7249 MiB free, 7250 MiB needed");
+    assert_eq!(look(&free(7_250), &none), vec![]);
+    // 30 % free now, and none when all is there.
+    let percent = |f: &mut NodeFacts| {
+        f.survey
+            .places
+            .values_mut()
+            .for_each(|p| p.available_bytes = 6_500 << 20)
+    };
+    let small = |f: &mut NodeFacts| {
+        free(8_000)(f);
+        percent(f);
+    };
+    let evicts = look(&small, &none);
+    assert_eq!(
+        evicts.iter().map(|f| f.check).collect::<Vec<_>>(),
+        [Check::Space, Check::Space]
+    );
+    assert!(evicts[0].saw.contains("6000 MiB of the bundle"), "{}", evicts[0].saw);
+    let installed = [("cp-1".parse().unwrap(), owned_entry())].into();
+    assert_eq!(look(&small, &installed), vec![], "what is installed lies there already");
+    let other_disk = |f: &mut NodeFacts| {
+        free(2_500)(f);
+        let disk = at(f, places::CONTAINERD_DIR);
+        (disk.device, disk.free_bytes) = (9, 18_000 << 20);
+    };
+    assert_eq!(look(&other_disk, &none), vec![], "images have a disk of their own");
+}
+
+#[test]
+fn leftovers_of_other_clusters_are_named() {
+    let cases: [(Change, Check, &str); 12] = [
+        (
+            |f| f.survey.links = [("cni0".to_owned(), "bridge".to_owned())].into(),
+            Check::LinkTaken,
+            "ip link delete cni0",
+        ),
+        (
+            |f| f.survey.links = [("flannel.1".to_owned(), "vxlan".to_owned())].into(),
+            Check::LinkTaken,
+            "flannel.1",
+        ),
+        (
+            |f| f.survey.links = [("flannel-wg".to_owned(), "wireguard".to_owned())].into(),
+            Check::ForeignLink,
+            "flannel",
+        ),
+        (
+            |f| f.survey.links = [("kube-ipvs0".to_owned(), "dummy".to_owned())].into(),
+            Check::ForeignLink,
+            "ipvs",
+        ),
+        (
+            |f| f.survey.links = [("cali1a2b".to_owned(), "veth".to_owned())].into(),
+            Check::ForeignLink,
+            "Calico",
+        ),
+        (
+            |f| f.survey.links = [("cilium_host".to_owned(), "veth".to_owned())].into(),
+            Check::ForeignLink,
+            "Cilium",
+        ),
+        (
+            |f| f.survey.chains = ["ip nat KUBE-SERVICES".to_owned()].into(),
+            Check::ForeignChain,
+            "ip nat KUBE-SERVICES",
+        ),
+        (
+            |f| f.survey.chains = ["ip filter cali-INPUT".to_owned()].into(),
+            Check::ForeignChain,
+            "cali-INPUT",
+        ),
+        (
+            |f| drop(f.units.insert("k3s-agent.service".into(), "active".into())),
+            Check::ForeignCluster,
+            "k3s-agent.service (active)",
+        ),
+        (
+            |f| f.survey.enabled_units = ["rke2-server.service".to_owned()].into(),
+            Check::ForeignCluster,
+            "rke2-server.service (starts at the next boot)",
+        ),
+        (
+            |f| drop(f.units.insert("snap.docker.dockerd.service".into(), "active".into())),
+            Check::ForeignRuntime,
+            "dockerd",
+        ),
+        (
+            |f| {
+                let path = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
+                put(
+                    &mut f.survey,
+                    path,
+                    "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet\n",
+                );
+            },
+            Check::ForeignCluster,
+            "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
+        ),
+    ];
+    for (change, check, wanted) in cases {
+        let finding = only(check, found(change));
+        assert!(
+            finding.refuses() && format!("{finding:?}").contains(wanted),
+            "{wanted}: {finding:?}"
+        );
+    }
+}
+
+#[test]
+fn dedicated_disks_are_welcome_and_foreign_data_is_named() {
+    let empty = found(|f| {
+        for directory in leftovers::DIRECTORIES {
+            f.survey
+                .contents
+                .insert(directory.to_owned(), vec!["lost+found".to_owned()]);
+        }
+    });
+    assert_eq!(empty, vec![]);
+    let data = only(
+        Check::ForeignCluster,
+        found(|f| {
+            let names = ["lost+found", "member"].map(str::to_owned).to_vec();
+            f.survey.contents.insert("/var/lib/etcd".into(), names);
+        }),
+    );
+    assert!(data.saw.contains("/var/lib/etcd holds member"), "{}", data.saw);
+}
+
+#[test]
+fn what_others_bring_beside_an_installed_cluster_is_a_warning() {
+    let name: NodeName = "cp-2".parse().unwrap();
+    let mut facts: BTreeMap<NodeName, NodeFacts> =
+        (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let seen = facts.get_mut(&name).unwrap();
+    seen.units.insert("docker.service".into(), "active".into());
+    seen.survey.links.insert("cilium_net".into(), "veth".into());
+    seen.survey.chains.insert("ip filter cali-INPUT".into());
+    at(seen, places::KUBELET_DIR).available_bytes = 0;
+    put(
+        &mut seen.survey,
+        "/etc/systemd/system/kubelet.service.d/x.conf",
+        "[Service]\n",
+    );
+    let found = judge(&desired(), &facts, &[(name, owned_entry())].into());
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(found.iter().all(|f| f.severity == Severity::Warn), "{found:#?}");
+}
+
+#[test]
+fn kernels_are_judged_by_what_is_asked_of_them() {
+    let mut desired = desired();
+    let mut facts: BTreeMap<NodeName, NodeFacts> = [("cp-1".parse().unwrap(), good(1))].into();
+    facts.values_mut().for_each(|f| f.kernel = "5.10.0-30-amd64".into());
+    let old = only(Check::KernelVersion, judge(&desired, &facts, &BTreeMap::new()));
+    assert!(old.refuses() && old.next.contains("proxyMode: iptables"), "{old:?}");
+    desired.spec.proxy_mode = ProxyMode::Iptables;
+    assert_eq!(judge(&desired, &facts, &BTreeMap::new()), vec![]);
+    let family = only(
+        Check::NftablesFamilies,
+        found(|f| {
+            let fails = Tried::Fails("Operation not supported".into());
+            f.survey.nftables_families.insert("inet".into(), fails);
+        }),
+    );
+    assert!(family.saw.starts_with("inet: "), "{}", family.saw);
+    assert_eq!(found(|f| f.survey.nftables_families.clear()), vec![]);
+    let unknown = only(Check::NotDetermined, found(|f| f.kernel = "next".into()));
+    assert_eq!(unknown.severity, Severity::Note);
+}
+
+#[test]
+fn clocks_are_compared_with_the_operators_and_with_the_bundle() {
+    let facts: BTreeMap<NodeName, NodeFacts> = (1..=2).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let index = bundle();
+    let look = |operator: u64, written: u64| {
+        let clocks = facts.keys().map(|name| (name.clone(), operator)).collect();
+        let found = check(&Input {
+            desired: &desired(),
+            facts: &facts,
+            owned: &[
+                ("cp-1".parse().unwrap(), owned_entry()),
+                ("cp-2".parse().unwrap(), owned_entry()),
+            ]
+            .into(),
+            settings: &settings(),
+            clocks: &clocks,
+            bundle: Some(BundleFacts {
+                index: &index,
+                written_ms: Some(written),
+            }),
+        });
+        found.into_iter().map(|f| (f.check, f.saw)).collect::<Vec<_>>()
+    };
+    assert_eq!(look(1_000_000, 900_000), vec![]);
+    assert_eq!(look(1_030_000, 1_030_000), vec![]);
+    let off = look(1_795_874_400_000, 0);
+    assert_eq!(off.len(), 2, "the nodes agree with each other, and are wrong");
+    let both = "1970-01-01T00:16:40Z on cp-1, 2026-11-28T14:00:00Z here";
+    assert_eq!(off[0], (Check::ClockOperator, both.to_owned()));
+    assert_eq!(look(1_000_000, 1_030_001)[0].0, Check::ClockBundle);
+}
+
+#[test]
+fn limits_and_port_ranges_are_warnings_that_name_their_source() {
+    let cases: [(Change, Check, &str); 6] = [
+        (
+            |f| put(&mut f.survey, "/proc/sys/fs/inotify/max_user_instances", "64\n"),
+            Check::InotifyLimits,
+            "64 now",
+        ),
+        (
+            |f| put(&mut f.survey, "/proc/sys/fs/nr_open", "65536\n"),
+            Check::FileLimits,
+            "65536 now",
+        ),
+        (
+            |f| {
+                put(
+                    &mut f.survey,
+                    "/etc/sysctl.d/99-x.conf",
+                    "fs.inotify.max_user_watches=1000\n",
+                )
+            },
+            Check::InotifyLimits,
+            "1000 after the next boot",
+        ),
+        (
+            |f| put(&mut f.survey, "/proc/sys/net/ipv4/ip_local_port_range", "1024 65535"),
+            Check::PortRange,
+            "1024 65535",
+        ),
+        (
+            |f| put(&mut f.survey, "/proc/sys/net/ipv4/ip_local_port_range", "32000\t60999"),
+            Check::PortRange,
+            "32000",
+        ),
+        (
+            |f| put(&mut f.survey, "/proc/sys/net/ipv4/ip_local_port_range", "10256 10256"),
+            Check::PortRange,
+            "10256",
+        ),
+    ];
+    for (change, check, wanted) in cases {
+        let finding = only(check, found(change));
+        assert_eq!(finding.severity, Severity::Warn);
+        assert!(finding.saw.contains(wanted), "{wanted}: {finding:?}");
+    }
+    let reserved = found(|f| {
+        put(&mut f.survey, "/proc/sys/net/ipv4/ip_local_port_range", "30000 60999");
+        put(
+            &mut f.survey,
+            "/proc/sys/net/ipv4/ip_local_reserved_ports",
+            "30000-32700,32701-32767\n",
+        );
+    });
+    assert_eq!(reserved, vec![]);
+    let raised = found(|f| {
+        put(&mut f.survey, "/proc/sys/fs/inotify/max_user_instances", "64\n");
+        put(
+            &mut f.survey,
+            "/etc/sysctl.d/99-x.conf",
+            "fs.inotify.max_user_instances=512\n",
+        );
+    });
+    assert_eq!(raised, vec![], "the next boot raises it");
+}
+
+#[test]
+fn what_guards_the_machine_is_said() {
+    let cases: [(Change, Check, Severity); 6] = [
+        (|f| f.selinux_enforcing = true, Check::Selinux, Severity::Refuse),
+        (
+            |f| {
+                put(&mut f.survey, "/sys/fs/selinux/enforce", "0");
+                put(&mut f.survey, "/etc/selinux/config", "#\nSELINUX=enforcing\n");
+            },
+            Check::Selinux,
+            Severity::Refuse,
+        ),
+        (
+            |f| put(&mut f.survey, "/sys/module/apparmor/parameters/enabled", "Y\n"),
+            Check::Apparmor,
+            Severity::Note,
+        ),
+        (
+            |f| drop(f.units.insert("fapolicyd.service".into(), "active".into())),
+            Check::Fapolicyd,
+            Severity::Refuse,
+        ),
+        (
+            |f| f.survey.enabled_units = ["fapolicyd.service".to_owned()].into(),
+            Check::Fapolicyd,
+            Severity::Refuse,
+        ),
+        (
+            |f| {
+                put(
+                    &mut f.survey,
+                    "/sys/kernel/security/lockdown",
+                    "none [integrity] confidentiality",
+                )
+            },
+            Check::Lockdown,
+            Severity::Note,
+        ),
+    ];
+    for (change, check, severity) in cases {
+        let finding = only(check, found(change));
+        assert_eq!(finding.severity, severity);
+        if check == Check::Fapolicyd {
+            for dir in ["/var/lib/landfall/", "/usr/local/bin/", "/opt/landfall/"] {
+                assert!(finding.next.contains(dir), "{dir} has no rule in {}", finding.next);
+            }
+        }
+    }
+    let config_alone = found(|f| put(&mut f.survey, "/etc/selinux/config", "SELINUX=enforcing\n"));
+    assert_eq!(config_alone, vec![], "the kernel has no SELinux");
+}
+
+/// A container of the lab: Debian 12 on a shared kernel without modules, with the host's swap, disk and command line in sight.
+#[test]
+fn a_healthy_container_of_the_lab_is_not_refused() {
+    let mut desired = desired();
+    desired.spec.profile = Profile::Lab;
+    let mut seen = good(1);
+    seen.kernel = "6.18.5".into();
+    seen.cgroup_version = 1;
+    seen.swaps = vec!["/dev/vda2".into()];
+    seen.survey.modules.clear();
+    seen.survey.overlay = Tried::Unknown;
+    seen.survey.nftables_families.clear();
+    seen.survey.places.values_mut().for_each(|place| {
+        place.available_bytes = place.total_bytes / 100;
+        place.free_bytes = place.total_bytes / 100;
+        place.inodes = 0;
+        place.write = Tried::Works;
+    });
+    put(
+        &mut seen.survey,
+        "/proc/cmdline",
+        "console=ttyS0 module_blacklist=vxlan",
+    );
+    put(&mut seen.survey, "/proc/sys/kernel/modules_disabled", "1");
+    let facts = [("cp-1".parse().unwrap(), seen)].into();
+    assert_eq!(judge(&desired, &facts, &BTreeMap::new()), vec![]);
+}

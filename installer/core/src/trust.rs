@@ -1,0 +1,120 @@
+//! The keys that may sign a bundle for a cluster: those that an operator trusts, and those in the cluster's record. The `bundle` crate checks
+//! signatures.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+/// Id of a key, as minisign prints it: 16 upper-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId(String);
+
+/// The text is no id of a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no id of a key: 16 hexadecimal digits")]
+pub struct KeyIdError(String);
+
+impl KeyId {
+    /// Makes an id of the number that it is in key files.
+    pub fn from_number(number: u64) -> Self {
+        Self(format!("{number:016X}"))
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = KeyIdError;
+    fn from_str(text: &str) -> Result<Self, KeyIdError> {
+        if text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self(text.to_ascii_uppercase()));
+        }
+        Err(KeyIdError(text.to_owned()))
+    }
+}
+impl TryFrom<String> for KeyId {
+    type Error = KeyIdError;
+    fn try_from(text: String) -> Result<Self, KeyIdError> {
+        text.parse()
+    }
+}
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> String {
+        id.0
+    }
+}
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a bundle without a signature of a trusted key may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsigned {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is used, with a warning. A signature that is wrong, or of a revoked key, is refused still.
+    Allow,
+}
+
+/// Whether a cluster takes a key that none of its own keys has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewKeys {
+    /// One of the cluster's keys must have signed the new one.
+    #[default]
+    SignedByOld,
+    /// The operator confirms that the key that signed this bundle is trusted.
+    Force,
+}
+
+/// A key that the operator trusts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OfferedKey {
+    /// Its file, in minisign's form for public keys.
+    pub key: String,
+    /// A signature of that file by another key, in minisign's form, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsement: Option<String>,
+}
+
+/// What an operator trusts. Nothing of it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TrustOffer {
+    /// The keys.
+    pub keys: Vec<OfferedKey>,
+    /// Revoked keys.
+    pub revoked: BTreeSet<KeyId>,
+    /// Bundles without a signature.
+    pub unsigned: Unsigned,
+    /// Keys that are new to a cluster.
+    pub new_keys: NewKeys,
+}
+
+/// What a cluster trusts, in its record. From its founding by a signed bundle on, this decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterTrust {
+    /// Files of keys, in minisign's form, by their id.
+    pub keys: BTreeMap<KeyId, String>,
+    /// Revoked keys.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked: BTreeSet<KeyId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_16_hexadecimal_digits() {
+        let id: KeyId = "e7620f1842b4e81f".parse().unwrap();
+        assert_eq!(id.to_string(), "E7620F1842B4E81F");
+        assert_eq!(id, KeyId::from_number(0xE762_0F18_42B4_E81F));
+        for wrong in ["", "E7620F1842B4E81", "E7620F1842B4E81G", "+7620F1842B4E81F"] {
+            assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
+        }
+    }
+}
