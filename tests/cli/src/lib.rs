@@ -1,1 +1,1 @@
-//! Tests of the real `landfall` program, under `tests/`; nothing here is for use elsewhere.
+//! Tests of the real `landfall` program, in `tests/`. The library is empty.

@@ -5,7 +5,7 @@ use crate::lab::{Lab, Machine};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
-/// Lines that differ between two looks at a node on which nothing happened, or that a login alone changes; each with its reason.
+/// Lines that differ between two snapshots of an idle node, or that a login changes; each with its reason.
 const VOLATILE: &[(&str, &str)] = &[
     ("file /run/log/journal", "systemd's journal goes on writing"),
     (
@@ -93,7 +93,7 @@ exit 0
 pub struct Fingerprint(BTreeMap<String, String>);
 
 impl Fingerprint {
-    /// Looks at a machine. Blocks for about two seconds.
+    /// Takes a snapshot of a machine. Blocks for about two seconds.
     pub fn take(lab: &Lab, machine: &Machine) -> Result<Self> {
         let mut text = lab.shell(machine, ON_NODE)?;
         let pid = lab.pid(machine)?.to_string();
@@ -115,7 +115,7 @@ impl Fingerprint {
             if volatile {
                 continue;
             }
-            // Several processes or sockets may look alike: their number counts.
+            // Several processes or sockets may have the same line, so their number is compared.
             let mut name = name.to_owned();
             while lines.contains_key(&name) {
                 name.push('\'');
@@ -125,7 +125,7 @@ impl Fingerprint {
         Ok(Self(lines))
     }
 
-    /// Looks at all members of the cluster side by side.
+    /// Takes snapshots of all members of the cluster in parallel.
     pub fn take_all(lab: &Lab) -> Result<BTreeMap<String, Self>> {
         std::thread::scope(|scope| {
             let looks: Vec<_> = lab

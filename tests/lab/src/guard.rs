@@ -12,7 +12,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Puts the table in place and shows that it counts: a packet sent outwards on purpose must be seen.
+    /// Adds the table and checks that it counts: it sends a packet outwards, which must be counted.
     pub fn start(lab: &Lab) -> Result<Self> {
         let bridge = lab.bridge()?;
         let table = format!("landfall_guard_{bridge}");
@@ -61,7 +61,7 @@ impl Guard {
         packets.context("nft's answer has no count")
     }
 
-    /// Takes the table away.
+    /// Removes the table.
     pub fn stop(&self) -> Result<()> {
         if sudo("nft", &["list", "table", "inet", &self.table]).is_ok() {
             sudo("nft", &["delete", "table", "inet", &self.table])?;

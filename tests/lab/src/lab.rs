@@ -1,4 +1,4 @@
-//! One lab: its network, its machines, their life and death.
+//! One lab: starts and removes its network and its machines.
 
 use crate::host::{root, run, sudo};
 use crate::image;
@@ -60,7 +60,7 @@ const HOST_SETTINGS: [(&str, &str); 5] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// A lab that is up, or was.
+/// A lab.
 #[derive(Debug, Clone)]
 pub struct Lab {
     name: String,
@@ -156,10 +156,15 @@ impl Lab {
         Ok(name.trim().to_owned())
     }
 
+    /// Builds the machines' images, unless they are there. Blocks for some minutes.
+    pub fn build_images(&self) -> Result<()> {
+        image::build(&self.cache)
+    }
+
     /// Starts everything anew: images are built if they are not there, machines of an earlier lab of that name are removed.
     /// `program` and `bundle` are put where the operator finds them. Blocks until every sshd answers.
     pub fn up(&self, program: &Path, bundle: &Path) -> Result<()> {
-        image::build(&self.cache)?;
+        self.build_images()?;
         self.down()?;
         self.preset_kernel()?;
         self.note_cgroups()?;
@@ -197,6 +202,15 @@ impl Lab {
                 fs::copy(from, &part).with_context(|| format!("{} cannot be copied", from.display()))?;
             }
             fs::rename(&part, &to).with_context(|| format!("{} cannot be made", to.display()))?;
+        }
+        // The operator did not build the bundle: the builder's public key is brought to its folder of trusted keys.
+        let trusted = share.join("trusted.d");
+        fs::create_dir_all(&trusted).with_context(|| format!("{} cannot be made", trusted.display()))?;
+        let public = bundle.with_extension("pub");
+        // Bundles of old programs are not signed; their programs ask for no signature.
+        if public.exists() {
+            let to = trusted.join("builder.pub");
+            fs::copy(&public, &to).with_context(|| format!("{} cannot be made", to.display()))?;
         }
         Ok(())
     }
@@ -325,7 +339,7 @@ impl Lab {
         if machine.purpose == Purpose::Operator {
             podman.args(["--volume", &share]);
         }
-        // podman would write the hosts file anew at every start; a machine's own stays as it is.
+        // podman would write the hosts file again at every start, so the machine has a file of its own.
         podman.args([
             "--no-hosts",
             "--network",
@@ -345,6 +359,10 @@ impl Lab {
             self.feed(machine, &["sh", "-c", &script], public.as_bytes())?;
         }
         if machine.purpose == Purpose::Operator {
+            self.shell(
+                machine,
+                "mkdir -p /etc/landfall && ln -s /srv/trusted.d /etc/landfall/trusted.d",
+            )?;
             let script = "install -o admin -m 600 /dev/stdin /home/admin/.ssh/id_ed25519";
             self.feed(
                 machine,

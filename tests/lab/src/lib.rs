@@ -1,6 +1,6 @@
-//! Machines that stand in for VMs: systemd and sshd in podman containers, on a network without a way out.
+//! Machines in place of VMs: systemd and sshd in podman containers, on an isolated network.
 //!
-//! [`Lab`] starts and removes them, [`fingerprint`] says what changed on one, [`guard`] counts packets that leave the network.
+//! [`Lab`] starts and removes them, [`fingerprint`] compares the state of one, [`guard`] counts packets that leave the network.
 
 pub mod fingerprint;
 pub mod guard;

@@ -1,4 +1,4 @@
-//! landfall as its user starts it: in the operator machine, as a user without root.
+//! Runs landfall on the operator's machine, as a user without root.
 
 use crate::lab::{Lab, Machine, OPS_PASSWORD, Purpose};
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ pub const BUNDLE: &str = "/srv/landfall.bundle";
 /// The inventory that [`Operator::write_cluster`] writes.
 pub const CLUSTER: &str = "cluster.yaml";
 
-/// What came of one command.
+/// The result of one command.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The command line, for messages.
@@ -101,7 +101,7 @@ impl<'a> Operator<'a> {
         serde_json::from_str(&self.read(path)?).with_context(|| format!("{path} is no JSON"))
     }
 
-    /// Writes [`CLUSTER`] for the whole lab; `change` may spoil it.
+    /// Writes [`CLUSTER`] for the whole lab; `change` may make it invalid.
     pub fn write_cluster(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let mut cluster = cluster(self.lab);
         change(&mut cluster);
@@ -130,6 +130,13 @@ impl<'a> Operator<'a> {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             took: start.elapsed(),
         })
+    }
+
+    /// Prints the ends of the logs that a command saved of nodes that failed: what a run elsewhere leaves of its cause.
+    pub fn show_logs(&self, report: &str) -> Result<()> {
+        let script = "cd \"$1/logs\" 2>/dev/null || exit 0; \
+                      for log in */kubelet.log */containerd.log */etcd-*; do echo \"== $log\"; tail -n 20 \"$log\" | cut -c -300; done";
+        self.show(&["sh", "-c", script, "sh", report]).map(drop)
     }
 
     /// Runs any command to its end with its output on this terminal.
@@ -226,7 +233,7 @@ fn top(cluster: &Value) -> Result<String> {
 }
 
 /// The same machines as an Ansible inventory in INI form.
-fn ansible(lab: &Lab) -> Result<String> {
+pub(crate) fn ansible(lab: &Lab) -> Result<String> {
     let group = |purpose: Purpose, name: &str| -> Result<String> {
         let mut text = format!("[{name}]\n");
         for machine in lab.machines().iter().filter(|m| m.purpose == purpose) {

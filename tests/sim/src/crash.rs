@@ -6,7 +6,7 @@ use landfall_test_support::seed;
 use serde_json::json;
 use std::process::ExitCode;
 
-/// An install that is disturbed at every record of its journals and elsewhere, and what is done then.
+/// Injects faults into an install at every record of its journals and elsewhere, and runs a command afterwards.
 #[derive(Parser)]
 struct Args {
     /// The first case; each further one has the next number. By default one made from the clock.

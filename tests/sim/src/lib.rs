@@ -1,6 +1,6 @@
-//! Whole runs over a fleet of simulated nodes. What this covers and what not is in the crate's README.
+//! Whole runs over a fleet of simulated nodes. The crate's README says what this covers and what not.
 //!
-//! Entry points: [`scene::Scene`] for one fleet and what is done with it, [`sweep::sweep`] for an install that is disturbed at every place.
+//! Entry points: [`scene::Scene`] for one fleet and its commands, [`sweep::sweep`] for installs with a fault at every place.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,13 +1,14 @@
-//! A fleet, a bundle and a cluster that shall be, and the few things that tests do with them. Each `must_…` ends the test when it is not so.
+//! A fleet, a bundle and the spec of a cluster, with the commands that tests run on them. Each `must_…` function fails the test when its condition
+//! does not hold.
 
-use landfall_bundle::BundleFile;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::event::{Event, EventSink};
 use landfall_core::inventory::Role;
 use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, CellOutcome};
-use landfall_engine::run::{self, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
+use landfall_engine::run::{self, AllowOptions, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
 use landfall_test_support::cluster::Seen;
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
@@ -17,8 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Paths on a node that an install leaves different each time: the state with its journal and logs, a random key, what names a
-/// cluster of which there is only one, and what only the simulation has.
+/// Paths on a node that differ after each install: the state with its journal and logs, a random key, names of the cluster's certificates, and
+/// files of the simulation.
 pub const VARIES: [&str; 11] = [
     "var/lib/landfall",
     "etc/kubernetes/landfall/encryption.yaml",
@@ -33,7 +34,7 @@ pub const VARIES: [&str; 11] = [
     "sim",
 ];
 
-/// Takes events by a closure.
+/// An event sink that calls a closure.
 pub struct Listener<F>(pub F);
 
 impl<F: Fn(&Event) + Send + Sync> EventSink for Listener<F> {
@@ -42,17 +43,17 @@ impl<F: Fn(&Event) + Send + Sync> EventSink for Listener<F> {
     }
 }
 
-/// A sink for runs nobody listens to.
+/// Returns a sink that drops all events.
 pub fn null_sink() -> Arc<dyn EventSink> {
     Arc::new(Listener(|_: &Event| {}))
 }
 
-/// A cluster that is to be, and its bare machines.
+/// The spec of a cluster, and its machines.
 pub struct Scene {
-    /// What shall be.
+    /// The spec and inventory.
     pub desired: Desired,
-    /// What is installed.
-    pub bundle: BundleFile,
+    /// The bundle.
+    pub bundle: Bundle<Verified>,
     /// The machines.
     pub fleet: Fleet,
     /// Every machine as it was before.
@@ -66,7 +67,7 @@ impl Scene {
         Self::with(control_planes, workers, |_| {})
     }
 
-    /// The same on machines that are changed first.
+    /// Like [`Self::new`], on machines that `change` modifies first.
     pub fn with(control_planes: u8, workers: u8, change: impl FnOnce(&Fleet)) -> Self {
         let desired = desired::cluster(control_planes, workers, "").unwrap();
         let directory = machine::memory_dir().unwrap();
@@ -83,20 +84,20 @@ impl Scene {
     }
 
     /// Makes a bundle of another Kubernetes version.
-    pub fn other_bundle(&self, version: &str) -> BundleFile {
+    pub fn other_bundle(&self, version: &str) -> Bundle<Verified> {
         bundle_of(&self.directory, version, 1)
     }
 
     /// Makes another bundle of the same Kubernetes version: its programs differ.
-    pub fn rebuilt_bundle(&self) -> BundleFile {
+    pub fn rebuilt_bundle(&self) -> Bundle<Verified> {
         bundle_of(&self.directory, bundle::VERSION, 2)
     }
 
     /// Makes another bundle of the same programs.
-    pub fn repackaged_bundle(&self) -> BundleFile {
+    pub fn repackaged_bundle(&self) -> Bundle<Verified> {
         let path = self.directory.path().join("repackaged.bundle");
         bundle::write_repackaged(&path, bundle::VERSION).unwrap();
-        BundleFile::open(&path).unwrap()
+        bundle::open(&path).unwrap()
     }
 
     /// Installs under a run id and waits until every agent has ended.
@@ -104,27 +105,56 @@ impl Scene {
         self.install_heard(run, null_sink())
     }
 
-    /// The same, with a listener.
+    /// Like [`Self::install`], with an event sink.
     pub fn install_heard(&self, run: &str, sink: Arc<dyn EventSink>) -> Outcome {
         let context = self.fleet.run_context(run, "ann@desk", sink).unwrap();
         self.install_in(&context, OnFailure::Keep)
     }
 
-    /// The same, in a context of its own.
+    /// Like [`Self::install`], in a context of its own.
     pub fn install_in(&self, context: &RunContext, on_failure: OnFailure) -> Outcome {
-        let options = InstallOptions::new(Until::Done, on_failure);
-        let outcome = run::install(&self.desired, &self.bundle, &options, context);
+        self.install_as(context, &InstallOptions::new(Until::Done, on_failure))
+    }
+
+    /// Like [`Self::install`]; lost connections are retried for so long.
+    pub fn install_reconnecting(&self, context: &RunContext, reconnect: Duration) -> Outcome {
+        let mut options = InstallOptions::new(Until::Done, OnFailure::Keep);
+        options.reconnect = reconnect;
+        self.install_as(context, &options)
+    }
+
+    /// Sends ahead what an install would send.
+    pub fn push(&self, run: &str) -> Outcome {
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        self.push_in(&context)
+    }
+
+    /// The same, in a context of its own.
+    pub fn push_in(&self, context: &RunContext) -> Outcome {
+        self.install_as(context, &InstallOptions::new(Until::Pushed, OnFailure::Keep))
+    }
+
+    /// Takes away what was sent ahead.
+    pub fn push_remove(&self, run: &str) -> Outcome {
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::push_remove(&self.desired, &context);
         self.fleet.settle().unwrap();
         outcome
     }
 
-    /// Installs, and interrupts as ^C does after `limit`: for installs that wait for what cannot come.
+    fn install_as(&self, context: &RunContext, options: &InstallOptions) -> Outcome {
+        let outcome = run::install(&self.desired, &self.bundle, options, context);
+        self.fleet.settle().unwrap();
+        outcome
+    }
+
+    /// Installs, and cancels the run like ^C after `limit`, for installs that would wait for ever.
     pub fn install_within(&self, run: &str, limit: Duration) -> Outcome {
         let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
         self.within(&context, limit, || self.install_in(&context, OnFailure::Keep))
     }
 
-    /// Does something, and interrupts it as ^C does after `limit`.
+    /// Does `work`, and cancels it like ^C after `limit`.
     pub fn within<T>(&self, context: &RunContext, limit: Duration, what: impl FnOnce() -> T) -> T {
         let (tell, over) = mpsc::channel::<()>();
         let cancel = context.cancel.clone();
@@ -141,8 +171,21 @@ impl Scene {
 
     /// Verifies, by the engine's own command.
     pub fn verify(&self, run: &str) -> Outcome {
+        self.verify_waiting(run, Duration::ZERO)
+    }
+
+    /// Like [`Self::verify`], repeated until all is as expected, for `wait` at most.
+    pub fn verify_waiting(&self, run: &str, wait: Duration) -> Outcome {
         let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
-        let outcome = run::verify(&self.desired, &context);
+        let outcome = run::verify(&self.desired, wait, &context);
+        self.fleet.settle().unwrap();
+        outcome
+    }
+
+    /// Lets the ingress proxy read Secrets, by the engine's own command.
+    pub fn allow(&self, run: &str, options: &AllowOptions) -> Outcome {
+        let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+        let outcome = run::allow_secrets(&self.desired, options, &context);
         self.fleet.settle().unwrap();
         outcome
     }
@@ -169,7 +212,7 @@ impl Scene {
         self.undo_in(&context, command)
     }
 
-    /// The same, in a context of its own.
+    /// Like [`Self::undo`], in a context of its own.
     pub fn undo_in(&self, context: &RunContext, command: UndoCommand) -> Outcome {
         let outcome = run::undo(&self.desired, command, Until::Done, &|_| Ok(()), context);
         self.fleet.settle().unwrap();
@@ -194,7 +237,7 @@ impl Scene {
         self.must_be_lawful(case);
     }
 
-    /// Fails when something happened to a cluster that never may.
+    /// Fails when the model has recorded a violation of a law.
     pub fn must_be_lawful(&self, case: &str) {
         let violations: Vec<String> = self
             .fleet
@@ -206,7 +249,7 @@ impl Scene {
         assert!(violations.is_empty(), "{case}: {violations:#?}");
     }
 
-    /// Returns what there is of the cluster, as the first control plane has it.
+    /// Returns the state of the cluster that the first control plane belongs to.
     pub fn seen(&self) -> Seen {
         self.fleet.world().seen_from(&"cp-1".parse().unwrap()).unwrap()
     }
@@ -217,7 +260,7 @@ impl Scene {
         assert!(differences.is_empty(), "{case}: {differences:#?}");
     }
 
-    /// Fails unless every machine is as `wanted`, but for what varies from install to install.
+    /// Fails unless every machine is as `wanted`, apart from the paths that differ after each install.
     pub fn must_be_installed_as(&self, wanted: &BTreeMap<NodeName, Tree>, case: &str) {
         let differences = self.fleet.differences(wanted, &VARIES).unwrap();
         assert!(differences.is_empty(), "{case}: {differences:#?}");
@@ -231,7 +274,7 @@ impl Scene {
         assert_eq!(keys.len(), 1, "{case}: control planes share one encryption key");
     }
 
-    /// Reads what a machine's journal says.
+    /// Reads what a machine's journal records.
     pub fn journal(&self, name: &NodeName) -> (Vec<u8>, Ownership) {
         let text = std::fs::read(self.fleet.machine(name).unwrap().journal()).unwrap_or_default();
         let own = replay(&parse_journal(&text).unwrap()).unwrap();
@@ -252,8 +295,8 @@ fn node_program() -> PathBuf {
     found.expect("cargo builds the programs of a package before its tests; `cargo xtask crash` builds both")
 }
 
-fn bundle_of(directory: &tempfile::TempDir, version: &str, build: u32) -> BundleFile {
+fn bundle_of(directory: &tempfile::TempDir, version: &str, build: u32) -> Bundle<Verified> {
     let path = directory.path().join(format!("{version}-{build}.bundle"));
     bundle::write_build(&path, version, build).unwrap();
-    BundleFile::open(&path).unwrap()
+    bundle::open(&path).unwrap()
 }

@@ -2,13 +2,17 @@
 
 use crate::machine::memory_dir;
 use anyhow::Result;
-use landfall_bundle::BundleWriter;
+use landfall_bundle::minisign::SecretKey;
+use landfall_bundle::{Bundle, BundleWriter, Verified};
 use landfall_core::bundle_index::{
-    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, INDEX_VERSION, Image,
+    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, OCI_MANIFEST,
+    Variant,
 };
 use landfall_core::name::Digest;
+use landfall_core::trust::{OfferedKey, TrustOffer};
 use std::collections::BTreeSet;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// Where the images' names begin.
 const REPOSITORY: &str = "bundle.landfall.internal";
@@ -46,7 +50,7 @@ fn program(name: &str, version: &str, build: u32) -> String {
 /// The Kubernetes version of a bundle when no other is asked for.
 pub const VERSION: &str = "v1.37.0";
 
-/// Writes a bundle of a Kubernetes version and returns its index.
+/// Writes a signed bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
     write(output, version, 1, "12.4")
 }
@@ -99,29 +103,48 @@ fn write(output: &Path, version: &str, build: u32, base_files: &str) -> Result<B
         images.push(Image {
             reference: format!("{REPOSITORY}/{name}:{version}").parse()?,
             manifest: digest,
+            media_type: OCI_MANIFEST.to_owned(),
             manifest_size_bytes: manifest.len() as u64,
             blobs: vec![digest, config, layer],
             roles: roles.clone(),
         });
     }
-    let index = BundleIndex {
-        version: INDEX_VERSION,
-        recipe: "source".to_owned(),
-        architecture: "amd64".to_owned(),
-        kubernetes_version: version.to_owned(),
-        image_repository: REPOSITORY.to_owned(),
+    let variant = Variant {
+        architecture: NODE_ARCHITECTURE.to_owned(),
         binaries,
         images,
-        components: vec![Component {
-            name: "kubernetes".to_owned(),
-            version: version.trim_start_matches('v').to_owned(),
-        }],
-        packages: vec![DebianPackage {
-            name: "base-files".to_owned(),
-            version: base_files.to_owned(),
-            digest: Digest::of(b"base-files"),
-        }],
-        blobs: vec![],
     };
-    Ok(writer.write(index, output)?)
+    let mut index = BundleIndex::new("source", version, REPOSITORY, variant);
+    index.components = vec![Component {
+        name: "kubernetes".to_owned(),
+        version: version.trim_start_matches('v').to_owned(),
+    }];
+    index.packages = vec![DebianPackage {
+        name: "base-files".to_owned(),
+        version: base_files.to_owned(),
+        digest: Digest::of(b"base-files"),
+    }];
+    Ok(writer.write(index, Some(&key()), output)?)
+}
+
+/// The key that signs these bundles. It protects nothing.
+pub fn key() -> SecretKey {
+    SecretKey::from_random(&Zeroizing::new([7; 40]))
+}
+
+/// An operator who trusts [`key`].
+pub fn trusted() -> TrustOffer {
+    let offered = OfferedKey {
+        key: key().public().to_text(),
+        endorsement: None,
+    };
+    TrustOffer {
+        keys: vec![offered],
+        ..TrustOffer::default()
+    }
+}
+
+/// Opens a bundle that [`key`] has signed.
+pub fn open(path: &Path) -> Result<Bundle<Verified>> {
+    Ok(Bundle::open(path)?.verify(&trusted())?)
 }

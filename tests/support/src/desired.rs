@@ -1,4 +1,4 @@
-//! What shall be, as a cluster.yaml says it.
+//! Makes the spec of a cluster from a cluster.yaml.
 
 use anyhow::{Result, anyhow};
 use landfall_core::spec::{Desired, parse};

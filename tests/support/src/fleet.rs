@@ -1,5 +1,5 @@
-//! A fleet of [`Machine`]s behind the engine's own seam. Each session runs a real agent in a process of its own, over pipes, so that it
-//! can be killed as a real one can be: without a word, in the middle of a write.
+//! A fleet of [`Machine`]s behind the engine's own `Connector`. Each session runs a real agent in a process of its own, over pipes, so that it
+//! can be killed in the middle of a write.
 
 use crate::cluster::World;
 use crate::machine::{Machine, memory_dir, write_program};
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// An agent whose operator is gone ends within its own grace of 5 s; a busy test machine gets more.
@@ -44,6 +44,7 @@ struct Inner {
     limits: Mutex<BTreeMap<NodeName, FileLimit>>,
     unreachable: Mutex<BTreeSet<NodeName>>,
     delays: Mutex<BTreeMap<NodeName, Duration>>,
+    clocks_behind: Mutex<BTreeMap<NodeName, Duration>>,
 }
 
 impl Fleet {
@@ -81,6 +82,7 @@ impl Fleet {
             limits: Mutex::default(),
             unreachable: Mutex::default(),
             delays: Mutex::default(),
+            clocks_behind: Mutex::default(),
         })))
     }
 
@@ -183,16 +185,25 @@ impl Fleet {
         };
     }
 
+    /// Sets a machine's clock back, for the agents that are started from now on. `None` sets it right again.
+    pub fn set_clock_behind(&self, name: &NodeName, behind: Option<Duration>) {
+        let mut clocks = lock(&self.0.clocks_behind);
+        match behind {
+            Some(behind) => clocks.insert(name.clone(), behind),
+            None => clocks.remove(name),
+        };
+    }
+
     /// Kills the agents of a machine at once.
     pub fn kill(&self, name: &NodeName) {
         self.end(name, |agent| {
-            // One that has ended already is what is wanted. It is waited for: one that was not is still there for the next agent.
+            // An agent that has exited already is no error. All are waited for, because the next agent would find one that still runs.
             let _ = agent.child.kill();
             let _ = agent.child.wait();
         });
     }
 
-    /// Ends the connections to a machine without a word, as if the operator were gone; the agent itself lives on and notices.
+    /// Ends the connections to a machine without a message, as if the operator had died; the agent keeps running and notices.
     pub fn cut(&self, name: &NodeName) {
         self.end(name, |agent| drop(lock(&agent.line).take()));
     }
@@ -220,7 +231,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns what a run needs from its surroundings.
+    /// Returns the context of a run.
     pub fn run_context(&self, run: &str, owner: &str, sink: Arc<dyn EventSink>) -> Result<RunContext> {
         Ok(RunContext {
             connector: Arc::clone(&self.0) as Arc<dyn Connector>,
@@ -232,6 +243,7 @@ impl Fleet {
             run: run.parse()?,
             new_uid: ClusterUid::from_random([1; 16]),
             at_ms: 1_795_300_000_000,
+            clock: now_ms,
             report_dir: None,
             limit: Limit::default(),
         })
@@ -248,6 +260,12 @@ impl Fleet {
         }
         Ok(lines)
     }
+}
+
+/// The machines of a fleet have this machine's clock.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How much of a journal is on disk for certain. Records that allow an act are put there before it; of those at the end that only
@@ -286,6 +304,7 @@ impl Connector for Inner {
         };
         let way = Way {
             limit: lock(&self.limits).get(&node.name).copied(),
+            clock_behind: lock(&self.clocks_behind).get(&node.name).copied().unwrap_or_default(),
             delay: lock(&self.delays).get(&node.name).copied().unwrap_or_default(),
         };
         Ok(Box::new(Pipes::new(&node.name, machine.root(), way, &self.agents)))

@@ -66,7 +66,7 @@ pub(crate) fn foreign(name: &str) -> [(&'static str, String); 5] {
     ]
 }
 
-/// A machine; the directory goes with it.
+/// A machine. Dropping it removes the directory.
 #[derive(Debug)]
 pub struct Machine {
     root: TempDir,
@@ -107,7 +107,7 @@ impl Machine {
             "127.0.0.1 localhost\n# kept\n"
         };
         machine.write("etc/hosts", hosts, 0o664)?;
-        // A program that the bundle replaces, so that prior content is at stake.
+        // The bundle replaces this program, so that an undo has prior content to restore.
         machine.write("usr/local/bin/runc", "#!/bin/sh\necho old\n", 0o750)?;
         symlink(
             "/etc/systemd/system/other.service",

@@ -1,4 +1,4 @@
-//! The way to a machine that is a directory: the engine's own shell lines run for real, with the state directory's path put under the
+//! The transport to a machine that is a directory: the engine's own shell commands run for real, with the state directory under the
 //! machine's root, and the agent is a process at the other end of pipes.
 
 use landfall_core::explain::{Code, Diagnosis};
@@ -18,6 +18,9 @@ pub const FILE_LIMIT: &str = "LANDFALL_SIM_FILE_LIMIT";
 /// Environment variable by which a node's agent is told that a write beyond the limit fails, as on a full disk, and does not kill it.
 pub const FULL_DISK: &str = "LANDFALL_SIM_FULL_DISK";
 
+/// Environment variable by which a node's agent is told how many seconds its clock is behind.
+pub const CLOCK_BEHIND: &str = "LANDFALL_SIM_CLOCK_BEHIND_S";
+
 /// How long a file of an agent may get.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileLimit {
@@ -25,10 +28,12 @@ pub(crate) struct FileLimit {
     pub(crate) full_disk: bool,
 }
 
-/// What is special about a machine and the connection to it.
+/// Faults of a machine and of the connection to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
     pub(crate) limit: Option<FileLimit>,
+    /// How far the machine's clock is behind.
+    pub(crate) clock_behind: Duration,
     /// How long each write to the machine takes.
     pub(crate) delay: Duration,
 }
@@ -90,6 +95,7 @@ impl Pipes {
                 shell.env(FULL_DISK, "1");
             }
         }
+        shell.env(CLOCK_BEHIND, self.way.clock_behind.as_secs().to_string());
         let mut child = shell.spawn()?;
         let missing = || io::Error::from(ErrorKind::BrokenPipe);
         let line = Arc::new(Mutex::new(Some(child.stdin.take().ok_or_else(missing)?)));

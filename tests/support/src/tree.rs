@@ -71,6 +71,16 @@ impl Tree {
         }
     }
 
+    /// Returns the paths of files that hold these bytes; `bytes` are not empty.
+    pub fn holding(&self, bytes: &[u8]) -> Vec<&Path> {
+        let holds = |thing: &Thing| match thing {
+            Thing::File(_, content) => content.windows(bytes.len()).any(|part| part == bytes),
+            _ => false,
+        };
+        let found = self.0.iter().filter(|(_, thing)| holds(thing));
+        found.map(|(path, _)| path.as_path()).collect()
+    }
+
     /// Says whether something is at a path.
     pub fn has(&self, path: &str) -> bool {
         self.0.contains_key(Path::new(path))

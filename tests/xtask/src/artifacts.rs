@@ -1,8 +1,10 @@
 //! The program and the bundle, built when their inputs changed.
 
 use anyhow::{Context, Result, ensure};
+use landfall_lab::host;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Where the built things lie.
 pub struct Artifacts {
@@ -25,38 +27,119 @@ fn checkout() -> Result<PathBuf> {
 /// Builds both. cargo, Go's cache and the builder's own store make the second time quick.
 pub fn build() -> Result<Artifacts> {
     landfall_lab::host::install_packages(&[])?;
-    let checkout = checkout()?;
     println!("building landfall");
     let program = release("landfall")?;
     let bundle = cache()?.join("landfall.bundle");
+    // Its public half is beside the bundle, where the lab looks for it.
+    let key = bundle.with_extension("key");
+    build_bundle(&program, &checkout()?, &bundle, Some(&key))?;
+    Ok(Artifacts { program, bundle })
+}
+
+/// The last commit whose journals are of version 1. Clusters of its program must stay supported.
+const JOURNAL_1: &str = "726b1b0";
+
+/// Builds program and bundle of the commit [`JOURNAL_1`] out of this repository's history, once.
+pub fn build_old() -> Result<Artifacts> {
+    let folder = cache()?.join(JOURNAL_1);
+    let built = Artifacts {
+        program: folder.join("landfall"),
+        bundle: folder.join("landfall.bundle"),
+    };
+    if built.program.exists() && built.bundle.exists() {
+        return Ok(built);
+    }
+    println!("building landfall of commit {JOURNAL_1}");
+    let tree = folder.join("checkout");
+    fs::create_dir_all(&tree).with_context(|| format!("{} cannot be made", tree.display()))?;
+    let archive = folder.join("checkout.tar");
+    let mut git = Command::new("git");
+    git.current_dir(checkout()?)
+        .args(["archive", JOURNAL_1, "--output"])
+        .arg(&archive);
+    host::run(&mut git)?;
+    host::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&tree))?;
+    fs::copy(program(&tree, "landfall", &["--release"])?, &built.program)
+        .context("the old program cannot be copied")?;
+    build_bundle(&built.program, &tree, &built.bundle, None)?;
+    fs::remove_file(&archive)?;
+    fs::remove_dir_all(&tree).context("the old checkout cannot be removed")?;
+    Ok(built)
+}
+
+/// Programs of old commits know no keys.
+fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<&Path>) -> Result<()> {
     println!("building the bundle");
-    let mut build = Command::new(&program);
+    let mut build = Command::new(program);
     build
         .args(["bundle", "build", "--recipe", "source", "--output"])
-        .arg(&bundle);
-    build
-        .arg("--checkout")
-        .arg(&checkout)
-        .arg("--cache")
-        .arg(cache()?.join("landfall"));
+        .arg(bundle);
+    build.arg("--checkout").arg(checkout);
+    if let Some(key) = key {
+        build.arg("--key").arg(key);
+    }
+    build.arg("--cache").arg(cache()?.join("landfall"));
     let status = build.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "the bundle cannot be built");
-    Ok(Artifacts { program, bundle })
+    Ok(())
+}
+
+/// A build in the background, with the lowest priority.
+pub struct Background {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Background {
+    /// Starts `cargo xtask lab prepare` in a process of its own, whose output goes to a file.
+    pub fn start() -> Result<Self> {
+        let cache = cache()?;
+        fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
+        let log = cache.join("build.log");
+        let file = File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
+        let mut build = Command::new("nice");
+        build
+            .args(["-n", "19"])
+            .arg(std::env::current_exe()?)
+            .args(["lab", "prepare"]);
+        build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = build.spawn().context("nice cannot be started")?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits for its end. The build that follows reports errors.
+    pub fn wait(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        println!(
+            "the build in the background: {status}, its log is {}",
+            self.log.display()
+        );
+        Ok(())
+    }
 }
 
 /// Builds the program of a package as it is released; returns the file.
 pub fn release(package: &str) -> Result<PathBuf> {
-    program(package, &["--release"])
+    program(&checkout()?, package, &["--release"])
 }
 
 /// Builds the program of a package as tests use it; returns the file.
 pub fn debug(package: &str) -> Result<PathBuf> {
-    program(package, &[])
+    program(&checkout()?, package, &[])
 }
 
-fn program(package: &str, profile: &[&str]) -> Result<PathBuf> {
+/// Writes the program as people get it: with the ingress proxy behind it, so that it makes bundles by itself.
+pub fn publish(output: &Path) -> Result<()> {
+    let (landfall, ingress) = (release("landfall")?, release("landfall-ingress")?);
+    landfall_bundle::own_parts::attach(&landfall, &ingress, output)
+        .map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
+    println!("{}", output.display());
+    Ok(())
+}
+
+fn program(checkout: &Path, package: &str, profile: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(checkout()?).args([
+    cargo.current_dir(checkout).args([
         "build",
         "--quiet",
         "--locked",

@@ -4,7 +4,7 @@
 //! each; which is first alternates. landfall runs in the operator's machine, the script's `ssh` and `scp` on the host, as the
 //! original's did: both have the same processors and reach the nodes by the same bridge. Not within the script's time are programs
 //! and images taken out of the bundle, for an administrator would have them lying ready; packing them is. landfall does more in
-//! its time: ingress proxy, encryption at rest, audit log, and a look from every vantage at the end.
+//! its time: ingress proxy, encryption at rest, audit log, and verify from every source at the end.
 
 mod figures;
 mod inventory;

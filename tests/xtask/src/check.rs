@@ -41,7 +41,7 @@ pub fn check() -> Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes every snapshot anew from what the program says now. The difference is there for `git diff`, and reviewed like code.
+/// Rewrites every snapshot from the program's present output. `git diff` shows the difference, which is reviewed like code.
 pub fn bless() -> Result<ExitCode> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--locked", "--lib", "--bins"]);

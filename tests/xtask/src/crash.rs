@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Installs of three control planes and two workers that are disturbed, and what is done then.
+/// Runs installs of three control planes and two workers with injected faults, and a command afterwards.
 #[derive(Args)]
 pub struct Crash {
     /// Every record of every journal with every command afterwards, about an hour.

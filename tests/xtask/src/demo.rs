@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: from a checkout to a cluster that can be looked at.
+//! `cargo xtask demo`: installs a cluster from a checkout, for users to inspect.
 
 use crate::artifacts;
 use anyhow::{Context, Result, ensure};
@@ -80,7 +80,7 @@ fn advise(lab: &Lab, report: &Path) -> Result<()> {
          From this machine, through the ingress proxy of any node:\n  \
          curl -H 'Host: test.nginx.com' http://{worker}/\n\
          The dashboard, with the proxy's routes and endpoints:\n  \
-         curl -H 'Host: ui.landfall.local' http://{worker}/      or in a browser: http://{worker}:8080/\n\
+         landfall dashboard -i {CLUSTER}      as the operator: user and password; then in a browser: http://{worker}:8080/\n\
          Inside a node:\n  \
          podman exec -it landfall-demo-cp-1 sh -c 'KUBECONFIG=/etc/kubernetes/admin.conf kubectl get pods -A -o wide'\n\
          As the operator, who has neither kubectl nor root:\n  \

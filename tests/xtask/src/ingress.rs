@@ -1,6 +1,6 @@
 //! `cargo xtask soak` and `cargo xtask bench ingress`: build the proxy and its proof for speed, and run the proof.
 
-use crate::traefik;
+use crate::go_programs;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use landfall_lab::host;
@@ -88,7 +88,11 @@ pub fn bench(command: &Bench) -> Result<ExitCode> {
     install_peers()?;
     let rounds = command.rounds.to_string();
     let mut arguments = vec!["bench", "--rounds", &rounds];
-    let traefik = command.with.as_ref().map(|_| traefik::build()).transpose()?;
+    let traefik = command
+        .with
+        .as_ref()
+        .map(|_| go_programs::build(&go_programs::TRAEFIK))
+        .transpose()?;
     let traefik = traefik.map(|program| program.display().to_string());
     for (flag, value) in [("--cases", &command.cases), ("--traefik", &traefik)] {
         arguments.extend(value.iter().flat_map(|value| [flag, value]));

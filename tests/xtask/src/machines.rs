@@ -12,6 +12,8 @@ const NET: u8 = 1;
 /// What to do with the machines.
 #[derive(Subcommand)]
 pub enum Machines {
+    /// Builds what `up` needs, and starts nothing: landfall, the bundle, the machines' images.
+    Prepare,
     /// Builds landfall and the bundle, and starts the machines; the operator's home holds a cluster.yaml.
     Up {
         /// Control planes.
@@ -34,7 +36,7 @@ pub fn run(command: &Machines) -> Result<()> {
             control_planes,
             workers,
         } => (*control_planes, *workers),
-        Machines::Refresh | Machines::Down => (3, 2),
+        Machines::Prepare | Machines::Refresh | Machines::Down => (3, 2),
     };
     let size = Size {
         control_planes,
@@ -42,6 +44,7 @@ pub fn run(command: &Machines) -> Result<()> {
     };
     let lab = Lab::new("dev", NET, size, &artifacts::cache()?);
     match command {
+        Machines::Prepare => artifacts::build().and_then(|_| lab.build_images()),
         Machines::Down => lab.down(),
         Machines::Refresh => {
             let built = artifacts::build()?;

@@ -6,13 +6,13 @@ mod check;
 mod crash;
 mod dag;
 mod demo;
+mod go_programs;
 mod ingress;
 mod machines;
 mod modules;
 mod oracle;
 mod size;
 mod suite;
-mod traefik;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -40,12 +40,20 @@ enum Command {
     },
     /// Format, then clippy and unit tests of the crates that differ from main.
     Check,
-    /// Accepts what the program says now as its snapshots; `git diff` shows the difference.
+    /// Accepts the program's present output as snapshots; `git diff` shows the difference.
     Bless,
     /// Builds the programs as they are released and compares their sizes with a budget.
     Size,
     /// Checks which crate may depend on which.
     Dag,
+    /// Builds the program as it is released and the bundle, into `.cache`.
+    Build,
+    /// Builds the program as people get it: it carries the ingress proxy, and makes bundles without a checkout.
+    Release {
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Machines to work on by hand, without a cluster.
     #[command(subcommand)]
     Lab(machines::Machines),
@@ -54,7 +62,7 @@ enum Command {
     Bench(bench::Bench),
     /// Sends requests through the ingress proxy while endpoints and routes change; the last line is one JSON object.
     Soak(ingress::Soak),
-    /// Plays the simulation's installs that are killed, cut off or disturbed otherwise; the last line is one JSON object.
+    /// Runs the simulation's installs with injected faults; the last line is one JSON object.
     Crash(crash::Crash),
     /// Plays seeded schedules of API events, pods and clients through the ingress proxy's decisions, on a clock of their own.
     Simulate(ingress::Simulate),
@@ -75,6 +83,12 @@ fn main() -> Result<ExitCode> {
         Command::Check => check::check(),
         Command::Bless => check::bless(),
         Command::Size => size::run(),
+        Command::Build => {
+            let built = artifacts::build()?;
+            println!("{}\n{}", built.program.display(), built.bundle.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Release { output } => artifacts::publish(&output).map(|()| ExitCode::SUCCESS),
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),

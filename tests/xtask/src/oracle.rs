@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// The version that `landfall inventory --list` is compared with.
 const ANSIBLE: &str = "ansible-core==2.19.14";
@@ -10,11 +11,27 @@ const ANSIBLE: &str = "ansible-core==2.19.14";
 /// What checks the collection beside ansible-core itself; the newest of each on 2026-11-28.
 const TOOLS: [&str; 3] = [ANSIBLE, "ansible-lint==26.10.1", "ansible-builder==3.2.0"];
 
+/// Older versions, the newest of each on 2026-11-28, with which inventories are compared too in a long run.
+const OLDER: [&str; 3] = [
+    "ansible-core==2.16.19",
+    "ansible-core==2.17.14",
+    "ansible-core==2.18.19",
+];
+
 /// Installs ansible-core into a virtual environment below `cache`, unless it is there, and returns its Python.
 pub fn python(cache: &Path) -> Result<PathBuf> {
+    of_version(cache, ANSIBLE)
+}
+
+/// The same for each older version.
+pub fn older_pythons(cache: &Path) -> Result<Vec<PathBuf>> {
+    OLDER.iter().map(|version| of_version(cache, version)).collect()
+}
+
+fn of_version(cache: &Path, version: &str) -> Result<PathBuf> {
     environment(
-        &cache.join(ANSIBLE.replace("==", "-")),
-        &[ANSIBLE],
+        &cache.join(version.replace("==", "-")),
+        &[version],
         "ansible.cli.inventory",
     )
 }
@@ -37,20 +54,49 @@ fn environment(home: &Path, packages: &[&str], module: &str) -> Result<PathBuf> 
     Ok(python)
 }
 
-/// Exports the collection from `program`, installs it as a user does, and runs its tests. Returns how many ran and how many failed.
+/// The collection of one program, installed with its tools. It goes when it is dropped.
+pub struct Collection {
+    /// Python with ansible-core and what checks collections.
+    pub python: PathBuf,
+    /// The archive that the program exported.
+    pub archive: PathBuf,
+    /// Folder of installed collections.
+    pub collections: PathBuf,
+    _home: TempDir,
+}
+
+impl Collection {
+    /// Exports the collection from `program` and installs it as a user does.
+    pub fn install(cache: &Path, program: &Path) -> Result<Self> {
+        let name = format!("ansible-collection-tools-{}", TOOLS.join("-").replace("==", "-"));
+        // ansible-builder is installed last.
+        let python = environment(&cache.join(name), &TOOLS, "ansible_builder")?;
+        let home = tempfile::tempdir()?;
+        let archive = home.path().join("landfall-cluster.tar.gz");
+        run(Command::new(program)
+            .args(["ansible", "export", "--output"])
+            .arg(&archive))?;
+        let collections = home.path().join("collections");
+        let mut install = Command::new(python.with_file_name("ansible-galaxy"));
+        install.args(["collection", "install", "--offline"]).arg(&archive);
+        run(install.arg("--collections-path").arg(&collections))?;
+        Ok(Self {
+            python,
+            archive,
+            collections,
+            _home: home,
+        })
+    }
+}
+
+/// Runs the tests of the collection that `program` exports. Returns how many passed and how many failed.
 pub fn collection(cache: &Path, program: &Path) -> Result<(usize, usize)> {
-    let name = format!("ansible-collection-tools-{}", TOOLS.join("-").replace("==", "-"));
-    // ansible-builder is installed last.
-    let python = environment(&cache.join(name), &TOOLS, "ansible_builder")?;
-    let home = tempfile::tempdir()?;
-    let archive = home.path().join("landfall-cluster.tar.gz");
-    run(Command::new(program)
-        .args(["ansible", "export", "--output"])
-        .arg(&archive))?;
-    let collections = home.path().join("collections");
-    let mut install = Command::new(python.with_file_name("ansible-galaxy"));
-    install.args(["collection", "install", "--offline"]).arg(&archive);
-    run(install.arg("--collections-path").arg(&collections))?;
+    let Collection {
+        python,
+        archive,
+        collections,
+        _home,
+    } = Collection::install(cache, program)?;
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ansible-compat/tests/collection");
     let mut unittest = Command::new(&python);
     unittest

@@ -1,15 +1,28 @@
-//! `cargo xtask test`: every check in turn, all of them also after a failure, and one closing count.
+//! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, ingress, oracle};
+use crate::{artifacts, crash, dag, go_programs, ingress, oracle};
 use anyhow::{Result, ensure};
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-/// What tests need beside the lab's packages: those of `installer/ssh` start an sshd of their own on loopback, those of the ingress
-/// proxy's dashboard look at it with a browser; those of inventories ask ansible-core, which lives in a virtual environment.
-const TEST_PACKAGES: [&str; 4] = ["openssh-server", "sudo", "chromium", "python3-venv"];
+/// What tests need beside the lab's packages: those of `installer/ssh` start an sshd or dropbear of their own on loopback, with users of
+/// several login shells, sudo and doas; those of the ingress proxy's dashboard look at it with a browser; those of inventories ask
+/// ansible-core, which lives in a virtual environment. minisign signs beside landfall.
+const TEST_PACKAGES: [&str; 10] = [
+    "openssh-server",
+    "dropbear-bin",
+    "openssl",
+    "sudo",
+    "opendoas",
+    "fish",
+    "tcsh",
+    "chromium",
+    "python3-venv",
+    "minisign",
+];
 
 /// Passed, failed and skipped checks.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +40,15 @@ impl Count {
             skipped: 0,
         }
     }
+
+    fn of_checks(checks: &[scenario::Check]) -> Self {
+        let mut count = Self::default();
+        for check in checks {
+            count.add(Self::of(check.failure.is_none()));
+        }
+        count
+    }
+
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -71,15 +93,27 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
         }
         Ok(Count::of(faults.is_empty()))
     });
+    // The release build and Go's fill the time in which tests wait.
+    let build = if suite.only.is_none() {
+        Some(artifacts::Background::start()?)
+    } else {
+        None
+    };
     suite.section("tests", tests);
-    suite.section("inventories next to ansible-core", move || inventories(full));
     suite.section("Ansible collection", collection);
     if full {
+        suite.section("inventories next to ansible-core, long", inventories_long);
         suite.section("ingress proxy, long", long_tests);
         suite.section("soak", || ingress::soak_loses_nothing().map(Count::of));
         suite.section("crashes", || crash::every_place().map(Count::of));
     }
-    suite.section("lab", lab);
+    suite.section("lab", || {
+        build.map_or(Ok(()), artifacts::Background::wait)?;
+        lab()
+    });
+    if full {
+        suite.section("lab, long", lab_long);
+    }
     let Suite { only, names, total } = suite;
     if let Some(only) = only {
         ensure!(
@@ -130,7 +164,8 @@ fn cargo(args: &[&str]) -> Result<bool> {
         .success())
 }
 
-/// What of the ingress proxy's tests can be made longer: each parser fed for two minutes, simulations, hand-overs under load.
+/// What of the ingress proxy's tests can be made longer: each parser fed for two minutes, simulations, hand-overs under load, a
+/// flood of connections.
 fn long_tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
     cargo.args([
@@ -141,51 +176,68 @@ fn long_tests() -> Result<Count> {
         "landfall-ingress",
         "--",
     ]);
-    cargo.args(["fuzz::", "simulation::", "an_upgrade_under_load_loses_nothing"]);
+    cargo.args([
+        "fuzz::",
+        "simulation::",
+        "an_upgrade_under_load_loses_nothing",
+        "a_flood_from_four_addresses_stops_nobody",
+    ]);
     let longer = [
         ("FUZZ_SECONDS", "120"),
         ("LANDFALL_SEEDS", "2000"),
         ("LANDFALL_ROUNDS", "40"),
+        ("LANDFALL_FLOOD", "20000"),
     ];
     run_tests(cargo.envs(longer))
 }
 
-/// Builds the bundle and shows on real nodes what it must show; every check counts.
+/// Builds the bundle and runs the scenarios on real nodes; every check counts.
 fn lab() -> Result<Count> {
     let artifacts::Artifacts { program, bundle } = artifacts::build()?;
-    let proof = ingress::proof_program()?;
-    let built = scenario::Built { program, bundle, proof };
-    let checks = scenario::run(&built, &artifacts::cache()?)?;
-    let mut count = Count::default();
-    for check in &checks {
-        count.add(Count::of(check.failure.is_none()));
-    }
-    Ok(count)
+    let built = scenario::Built {
+        release: scenario::Release { program, bundle },
+        proof: ingress::proof_program()?,
+    };
+    Ok(Count::of_checks(&scenario::run(&built, &artifacts::cache()?)?))
 }
 
-/// Generated inventories and logins, read by landfall and by ansible-core: 300 and 40, or 10,000 and 1,000 with `--full`, and fuzzing then.
-fn inventories(full: bool) -> Result<Count> {
-    let python = oracle::python(&artifacts::cache()?)?;
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--locked", "--no-fail-fast", "--package", "landfall-ansible"]);
-    cargo.args(["--test", "oracle", "--test", "logins"]);
-    cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
-    cargo.env("LANDFALL_ORACLE_COUNT", if full { "10000" } else { "300" });
-    cargo.env("LANDFALL_ORACLE_LOGINS", if full { "1000" } else { "40" });
-    let mut count = run_tests(&mut cargo)?;
-    if full {
-        let mut fuzz = Command::new("cargo");
-        fuzz.args([
-            "test",
-            "--locked",
-            "--no-fail-fast",
-            "--package",
-            "landfall-ansible",
-            "--lib",
-            "fuzz::",
-        ]);
-        count.add(run_tests(fuzz.env("FUZZ_SECONDS", "120"))?);
+/// A cluster that the program of journal version 1 made, the Ansible collection, and ten cycles of install and uninstall.
+fn lab_long() -> Result<Count> {
+    let now = artifacts::build()?;
+    let old = artifacts::build_old()?;
+    let release = |built: artifacts::Artifacts| scenario::Release {
+        program: built.program,
+        bundle: built.bundle,
+    };
+    let collection = oracle::Collection::install(&artifacts::cache()?, &now.program)?;
+    let ansible = scenario::Ansible {
+        playbook: collection.python.with_file_name("ansible-playbook"),
+        collections: collection.collections.clone(),
+    };
+    let checks = scenario::run_long(&release(now), &release(old), &ansible, &artifacts::cache()?)?;
+    Ok(Count::of_checks(&checks))
+}
+
+/// 10,000 generated inventories and 1,000 logins, read by landfall and by ansible-core, the inventories also by its older versions; fuzzing.
+fn inventories_long() -> Result<Count> {
+    let cache = artifacts::cache()?;
+    let of_the_package = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--locked", "--no-fail-fast", "--package", "landfall-ansible"]);
+        cargo.args(arguments);
+        cargo
+    };
+    let compare = |python: &Path, tests: &[&str]| {
+        let mut cargo = of_the_package(tests);
+        cargo.args(["--", "--ignored"]).env("LANDFALL_ORACLE_PYTHON", python);
+        run_tests(cargo.envs([("LANDFALL_ORACLE_COUNT", "10000"), ("LANDFALL_ORACLE_LOGINS", "1000")]))
+    };
+    let mut count = compare(&oracle::python(&cache)?, &["--test", "oracle", "--test", "logins"])?;
+    for python in oracle::older_pythons(&cache)? {
+        count.add(compare(&python, &["--test", "oracle"])?);
     }
+    let mut fuzz = of_the_package(&["--lib", "fuzz::"]);
+    count.add(run_tests(fuzz.env("FUZZ_SECONDS", "120"))?);
     Ok(count)
 }
 
@@ -199,14 +251,18 @@ fn collection() -> Result<Count> {
     })
 }
 
-/// All tests of the workspace.
+/// All tests of the workspace, those that need ansible-core or CNCF's registry too: they are installed first. 300 inventories and 40 logins are compared with it.
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
+    cargo.env("LANDFALL_ORACLE_PYTHON", oracle::python(&artifacts::cache()?)?);
+    cargo.env("LANDFALL_REGISTRY", go_programs::build(&go_programs::REGISTRY)?);
+    cargo.envs([("LANDFALL_ORACLE_COUNT", "300"), ("LANDFALL_ORACLE_LOGINS", "40")]);
     if !host::is_root() {
         // Tests of the agent make network namespaces and cgroups.
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -n -E");
     }
-    run_tests(cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]))
+    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    run_tests(cargo.args(["--", "--include-ignored"]))
 }
 
 /// Runs test programs and adds up their own result lines. A run that breaks off without one counts as failed.

@@ -1,4 +1,4 @@
-//! Inventories: right ones, wrong ones, and the secrets in both.
+//! Tests of inventories: valid and invalid ones, and the secrets in both.
 
 use crate::program::Home;
 
@@ -36,7 +36,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn what_was_understood_is_shown_without_secrets_and_can_be_read_again() {
+fn an_inventory_is_shown_without_secrets_and_can_be_read_again() {
     let home = Home::new();
     home.write("cluster.yaml", CLUSTER);
     let shown = home.run(&["inventory", "-i", "cluster.yaml"]).ends(0);
@@ -55,7 +55,7 @@ fn what_was_understood_is_shown_without_secrets_and_can_be_read_again() {
     ] {
         assert!(shown.out.contains(text), "{text:?} is not in:\n{}", shown.out);
     }
-    // The files that hold secrets are the user's to name.
+    // The user has to name the files that hold secrets.
     let again: String = shown
         .out
         .lines()

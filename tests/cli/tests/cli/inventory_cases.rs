@@ -1,19 +1,16 @@
-//! Reduced real inventories (`tests/fixtures/inventories/cases`): each is understood as its owner expects, or refused with
-//! a reason. `expected.json` says what is wanted.
+//! Reduced real inventories (`tests/fixtures/inventories/cases`): each is read as its owner expects, or refused with a reason. `expected.json`
+//! holds the expected results.
 
 use crate::program::Home;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Cases that are refused, with what the refusal says. Jump hosts are among them until logins go through one.
-const REFUSED: [(&str, &[&str]); 9] = [
+/// Cases that are refused, with what the refusal says.
+const REFUSED: [(&str, &[&str]); 6] = [
     (
         "09-etcd-on-machines-of-its-own",
         &["etcd has machines of its own (e1, e2, e3)", "ignore: [etcd]"],
     ),
-    ("11-bastion-group", &["the group bastion (jump)", "not supported yet"]),
-    ("12-proxyjump", &["ProxyJump", "not supported yet"]),
-    ("13-proxycommand", &["ProxyCommand", "not supported yet"]),
     (
         "17-old-sudo-names",
         &[
@@ -65,7 +62,7 @@ fn inventory_of(home: &Home) -> &'static str {
     names.into_iter().find(|name| home.path(name).exists()).unwrap()
 }
 
-/// Returns what an array of nodes is compared by.
+/// Returns the properties by which arrays of nodes are compared.
 fn wanted_nodes(wanted: &Value) -> &Vec<Value> {
     let list = [wanted, &wanted["nodes"], &wanted["refuse_or"]];
     list.into_iter().find_map(Value::as_array).unwrap()
@@ -88,7 +85,7 @@ fn compare(case: &str, home: &Home, wanted: &Value, out: &str) {
             });
             assert_eq!(&node[key], text.as_ref().unwrap_or(value), "{case}: {key}\n{out}");
         }
-        // Nothing is set beyond what is wanted, such as an empty key.
+        // Nothing else is set, such as an empty key.
         for key in ["privateKey", "passwordFile", "becomePasswordFile", "ip", "accessIp"] {
             let known = expected.get(key.trim_end_matches("File")).is_some();
             assert!(known || node.get(key).is_none(), "{case}: {key}\n{out}");
@@ -133,7 +130,7 @@ fn reduced_real_inventories_are_understood_or_refused_as_wanted() {
 }
 
 #[test]
-fn files_that_ansible_would_read_elsewhere_are_not_overlooked() {
+fn files_that_ansible_would_read_from_other_directories_are_reported() {
     let home = Home::new();
     copy(&cases().join("36-group-vars-beside-the-playbook"), &home.path("a"));
     let ran = home.run(&["inventory", "-i", "a/inventory/hosts.ini"]).ends(3);

@@ -1,4 +1,4 @@
-//! The real `landfall` program: a home directory of its own, a cleared environment, no network but the loopback.
+//! Tests of the real `landfall` program, with its own home directory, a cleared environment and only the loopback network.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,5 +7,9 @@ mod inventories;
 mod inventory_cases;
 mod inventory_forms;
 mod program;
+mod real_registry;
 mod refusals;
+mod signatures;
+mod upstream;
+mod upstream_faults;
 mod usage;

@@ -1,11 +1,13 @@
 //! Finds the program and runs it.
 
+use landfall_core::bundle_index::BundleIndex;
+use landfall_test_support::bundle;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Returns the program, built by cargo in the profile and place that the surroundings say; cargo itself names the file.
-fn program() -> &'static Path {
+/// Returns the program, which cargo builds with the profile and target directory of the environment; cargo itself names the file.
+pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let output = Command::new(env!("CARGO"))
@@ -39,7 +41,7 @@ fn program() -> &'static Path {
     })
 }
 
-/// What a run of the program gave.
+/// The result of one run of the program.
 pub struct Ran {
     pub status: i32,
     pub out: String,
@@ -47,7 +49,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Fails unless the program ended with this status, and hands itself on.
+    /// Fails unless the program ended with this status; returns itself.
     #[track_caller]
     pub fn ends(self, status: i32) -> Self {
         assert_eq!(self.status, status, "{}\n{}", self.out, self.err);
@@ -92,6 +94,14 @@ impl Home {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
+    /// Writes a small bundle, and the public key of its builder where the user's trusted keys are.
+    pub fn write_bundle(&self, name: &str) -> BundleIndex {
+        let trusted = self.path(".config/landfall/trusted.d");
+        std::fs::create_dir_all(&trusted).unwrap();
+        std::fs::write(trusted.join("builder.pub"), bundle::key().public().to_text()).unwrap();
+        bundle::write_tiny(&self.path(name), bundle::VERSION).unwrap()
+    }
+
     /// Runs the program here, without a terminal. It never panics, whatever it is given.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Ran {
@@ -101,12 +111,24 @@ impl Home {
     /// Runs the program as [`Home::run`] does, with this name of the local user.
     #[track_caller]
     pub fn run_as(&self, user: &str, args: &[&str]) -> Ran {
-        let output = Command::new(program())
+        self.run_program(program(), &[("USER", user)], args)
+    }
+
+    /// Runs the program as [`Home::run`] does, with these variables in its environment too.
+    #[track_caller]
+    pub fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Ran {
+        self.run_program(program(), environment, args)
+    }
+
+    /// Runs a program here in the same way.
+    #[track_caller]
+    pub fn run_program(&self, program: &Path, environment: &[(&str, &str)], args: &[&str]) -> Ran {
+        let output = Command::new(program)
             .args(args)
             .env_clear()
             .env("HOME", self.0.path())
             .env("PATH", "/usr/bin:/bin")
-            .env("USER", user)
+            .envs(environment.iter().copied())
             .current_dir(self.0.path())
             .stdin(Stdio::null())
             .output()

@@ -1,10 +1,12 @@
-//! How the program is called.
+//! Tests of arguments and help.
 
 use crate::program::Home;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "install",
     "plan",
+    "preflight",
+    "push",
     "verify",
     "status",
     "journal",
@@ -39,7 +41,9 @@ fn every_command_explains_itself() {
             assert!(help.out.contains("--inventory <FILE>"), "{}", help.out);
         }
     }
-    for command in ["build", "inspect", "verify"] {
+    for command in [
+        "build", "inspect", "verify", "diff", "delta", "apply", "split", "join", "export", "sbom",
+    ] {
         home.run(&["bundle", command, "--help"]).ends(0);
     }
     for command in ["show", "repair"] {
@@ -56,6 +60,10 @@ fn wrong_use_ends_with_2() {
         &["no-such-command"],
         &["--no-such-flag"],
         &["install"],
+        &["push", "-i", "x.yaml"],
+        &["push", "-i", "x.yaml", "--remove", "x.bundle"],
+        &["bundle", "split", "x", "--size", "0", "-o", "y"],
+        &["bundle", "export", "x", "--role", "master", "-o", "y"],
         &["install", "-i", "x.yaml"],
         &["install", "-i", "x.yaml", "b", "--on-failure", "panic"],
         &["verify", "-i", "x.yaml", "--output", "xml"],

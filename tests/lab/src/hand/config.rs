@@ -1,4 +1,4 @@
-//! The files that such an administrator has written before: kubeadm's configuration, units, flannel, the sample.
+//! The files that the administrator of the manual install has prepared: kubeadm's configuration, units, flannel, the sample.
 //!
 //! Kubernetes objects are JSON, which kubeadm and kubectl read as YAML. The exceptions for nodes that are containers are those of
 //! landfall's profile `lab`; the rest is what kubeadm does by default.

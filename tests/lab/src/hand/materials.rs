@@ -1,11 +1,12 @@
-//! What lies ready before the clock starts: programs and images out of landfall's own bundle, uncompressed, as `podman save` and a
-//! build folder would have them.
+//! The materials of the manual install, which are prepared before its time is measured: programs and images of landfall's own bundle,
+//! uncompressed, as `podman save` and a build folder would have them.
 
 use super::node_files;
 use anyhow::{Context, Result, anyhow, ensure};
-use landfall_bundle::{BundleFile, decompress_binary};
+use landfall_bundle::{Bundle, Verified, decompress_binary};
 use landfall_core::bundle_index::{BinaryPlace, Image};
 use landfall_core::name::Digest;
+use landfall_core::trust::{OfferedKey, TrustOffer};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read};
@@ -45,7 +46,13 @@ pub struct Materials {
 impl Materials {
     /// Takes programs and images out of the bundle. Blocks for some ten seconds.
     pub fn prepare(bundle: &Path, cache: &Path) -> Result<Self> {
-        let bundle = BundleFile::open(bundle)?;
+        let key = fs::read_to_string(bundle.with_extension("pub")).context("the bundle's public key cannot be read")?;
+        let offered = OfferedKey { key, endorsement: None };
+        let trust = TrustOffer {
+            keys: vec![offered],
+            ..TrustOffer::default()
+        };
+        let bundle = Bundle::open(bundle)?.verify(&trust)?;
         let folder = cache.join("lab/hand");
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
@@ -88,8 +95,8 @@ impl Materials {
         self.image(name).rsplit_once(':').map_or("", |(_, tag)| tag)
     }
 
-    fn write_programs(&self, bundle: &BundleFile) -> Result<()> {
-        for binary in bundle.index().binaries.iter().filter(|b| b.name != "landfall") {
+    fn write_programs(&self, bundle: &Bundle<Verified>) -> Result<()> {
+        for binary in bundle.index().binaries().iter().filter(|b| b.name != "landfall") {
             let folder = match binary.place {
                 BinaryPlace::Bin => self.root.join("usr/local/bin"),
                 BinaryPlace::Cni => self.root.join("opt/cni/bin"),
@@ -121,7 +128,7 @@ impl Materials {
     }
 
     /// Writes an OCI archive with uncompressed layers; a layer that two images share is in it once.
-    fn write_images(&self, bundle: &BundleFile, images: &[(&str, &Image)], folder: &Path) -> Result<()> {
+    fn write_images(&self, bundle: &Bundle<Verified>, images: &[(&str, &Image)], folder: &Path) -> Result<()> {
         let blobs = folder.join("blobs/sha256");
         let mut manifests = Vec::new();
         for (_, image) in images {
@@ -186,14 +193,14 @@ fn digest(value: &Value) -> Result<Digest> {
     text.parse().map_err(|_| anyhow!("{text} is no digest"))
 }
 
-fn read(bundle: &BundleFile, digest: &Digest) -> Result<Vec<u8>> {
+fn read(bundle: &Bundle<Verified>, digest: &Digest) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bundle.blob(digest)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Decompresses a blob into a file; returns the digest of what was written.
-fn unpack(bundle: &BundleFile, blob: &Digest, path: &Path) -> Result<Digest> {
+fn unpack(bundle: &Bundle<Verified>, blob: &Digest, path: &Path) -> Result<Digest> {
     let mut file = BufWriter::with_capacity(1024 * 1024, create(path)?);
     let found = decompress_binary(bundle.blob(blob)?, &mut file)?;
     file.into_inner().map_err(std::io::IntoInnerError::into_error)?;

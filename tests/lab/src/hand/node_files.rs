@@ -1,4 +1,4 @@
-//! Files that lie on every node before the clock starts.
+//! Files that are on every node before the time is measured.
 
 /// containerd's unit. The lab's machines may not pass the number of open files that is set here.
 pub const CONTAINERD_SERVICE: &str = "[Unit]\nAfter=network.target\n\n[Service]\nExecStart=/usr/local/bin/containerd\nType=notify\n\

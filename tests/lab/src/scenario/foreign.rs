@@ -1,5 +1,5 @@
-//! State that others put on the nodes, before landfall comes and while it is there. It must outlive everything. Modules of the kernel are
-//! not here: machines of the lab share the host's; tests of the agent have them.
+//! State that other software made on the nodes, before and during the life of the cluster. No run may change it. Kernel modules are tested
+//! with the agent, because machines of the lab share those of the host.
 
 use crate::host::{root, run};
 use crate::lab::{Lab, Machine};
@@ -153,12 +153,12 @@ fn apply(lab: &Lab, machine: &Machine, piece: &Piece, line: &str) -> Result<()> 
     run(root("nsenter").args(["-t", &pid, "-n", "sh", "-c", line])).map(drop)
 }
 
-/// Plants what is there before the install.
+/// Makes the foreign state that exists before the install.
 pub fn plant_before(lab: &Lab) -> Result<()> {
     on_nodes(lab, &CARRIERS, &BEFORE, |piece| piece.plant)
 }
 
-/// Plants what comes while the cluster runs.
+/// Makes the foreign state that is added while the cluster runs.
 pub fn plant_after(lab: &Lab) -> Result<()> {
     on_nodes(lab, &MEMBERS, &AFTER, |piece| piece.plant)
 }

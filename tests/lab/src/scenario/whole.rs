@@ -17,8 +17,12 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
         || {
             stage.operator.write_cluster(|_| {})?;
             let args = ["install", "-i", CLUSTER, "--report", "whole", BUNDLE];
-            let ended = stage.operator.landfall(&args)?.expect(0)?;
+            let ended = stage.operator.landfall(&args)?;
             println!("lab: install took {:.1} s", ended.took.as_secs_f32());
+            if ended.status != Some(0) {
+                stage.operator.show_logs("whole")?;
+            }
+            ended.expect(0)?;
             expect_green(&stage.operator.read_json("whole/verify.json")?)
         },
     )?;

@@ -1,7 +1,7 @@
-//! The programs of a simulated node. As agent (its only argument is the directory that stands in for the machine) it serves one session,
-//! as a process of its own, so that it can be killed like one; with a limit on files the kernel kills it in the middle of the write that
-//! goes beyond, or, when the disk is to be full, refuses that write. As `ask DIRECTORY WORD…` it asks the model of the fleet's clusters
-//! for the machine's other programs.
+//! The programs of a simulated node. As agent (its only argument is the directory in place of the machine's root) it serves one session in a
+//! process of its own, so that tests can kill it. With a limit on the size of files the kernel kills it in the middle of the write that exceeds
+//! the limit, or fails that write to simulate a full disk. As `ask DIRECTORY WORD…` it asks the model of the fleet's clusters for the machine's other
+//! programs.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod model;
 
 use landfall_agent::host::Host;
 use landfall_agent::session::serve_on;
+use landfall_test_support::pipes::{CLOCK_BEHIND, FILE_LIMIT, FULL_DISK};
 use model::Model;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::Path;
@@ -16,11 +17,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-
-/// Longest file that the agent may write, in bytes.
-const FILE_LIMIT: &str = "LANDFALL_SIM_FILE_LIMIT";
-/// Whether a write beyond the limit fails, as on a full disk, instead of ending the agent.
-const FULL_DISK: &str = "LANDFALL_SIM_FULL_DISK";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -43,8 +39,11 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(4);
     }
+    let behind = std::env::var(CLOCK_BEHIND).ok().and_then(|text| text.parse().ok());
     let host = match Model::of(Path::new(&first)) {
-        Ok(model) => Host::under(first).with_network(Arc::new(model)),
+        Ok(model) => Host::under(first)
+            .with_network(Arc::new(model))
+            .with_clock_behind(Duration::from_secs(behind.unwrap_or_default())),
         Err(_) => return ExitCode::from(5),
     };
     ExitCode::from(serve_on(

@@ -1,7 +1,9 @@
-//! The model of the fleet's clusters, as a machine's programs see it: asked over a socket that a file of the machine names.
+//! The client of the model of the fleet's clusters, for a machine's programs. A file of the machine names the socket.
 
+use landfall_agent::netlink::route::Link;
 use landfall_agent::network::Network;
 use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
+use landfall_core::mesh::{MeshListen, MeshListening, MeshSeen, MeshTry};
 use landfall_core::spec::Cidr;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ const INTERFACE: &str = "eth0";
 /// The network that all machines are on: 10.20.0.0/16.
 const PREFIX: u8 = 16;
 
-/// A machine's way to the model.
+/// A machine's connection to the model.
 #[derive(Debug)]
 pub struct Model {
     node: String,
@@ -67,7 +69,7 @@ impl Model {
     }
 }
 
-/// Asks for a program of the machine, and ends as the model says.
+/// Asks the model for a program of the machine, and exits with the status that the model returns.
 pub fn ask(root: &Path, words: &[String]) -> ExitCode {
     let mut input = String::new();
     let asked = Model::of(root).and_then(|model| {
@@ -95,7 +97,12 @@ impl Network for Model {
             interface: INTERFACE.to_owned(),
             address: self.address,
             prefix: PREFIX,
+            is_leased: false,
         }])
+    }
+
+    fn links(&self) -> io::Result<Vec<Link>> {
+        Ok(vec![])
     }
 
     fn routes(&self) -> io::Result<Vec<Route>> {
@@ -120,6 +127,19 @@ impl Network for Model {
             .parse()
             .map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))?;
         TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), limit)
+    }
+
+    fn mesh_listen(&self, _asked: &MeshListen) -> io::Result<(MeshListening, Box<dyn Send>)> {
+        // Machines of the model share this machine's ports: the model knows who reaches whom.
+        Ok((MeshListening::default(), Box::new(())))
+    }
+
+    fn mesh_try(&self, asked: &MeshTry) -> Vec<MeshSeen> {
+        let input = json!(asked).to_string();
+        let said = self.ask(&["mesh".to_owned()], &input);
+        said.ok()
+            .and_then(|a| serde_json::from_str(&a.stdout).ok())
+            .unwrap_or_default()
     }
 
     fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult> {

@@ -1,4 +1,4 @@
-//! What one case of the sweep does, all of it chosen by its seed.
+//! One case of the sweep. Its seed chooses everything.
 
 use super::reference::{Place, Reference};
 use landfall_core::name::NodeName;
@@ -6,10 +6,10 @@ use landfall_engine::run::UndoCommand;
 use landfall_test_support::cluster::When;
 use landfall_test_support::seed::Choices;
 
-/// A prime: multiplied by it, neighbouring seeds come to places far from each other, and as many seeds as there are places come to all.
+/// A prime. Seeds are multiplied by it, so that neighbouring seeds choose distant places, and as many seeds as there are places choose all.
 const STRIDE: u64 = 2_654_435_761;
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The kernel kills an agent in the write that takes its journal beyond so many bytes.
@@ -22,35 +22,35 @@ pub enum Fault {
     Killed(NodeName, u64),
     /// All agents are killed then.
     AllKilled(u64),
-    /// The connection to a node ends then; its agent notices.
+    /// The connection to a node ends then, and its agent notices that.
     Cut(NodeName, u64),
     /// All connections end then: the operator is gone.
     AllCut(u64),
-    /// A node loses its power then, and what was not put on disk.
+    /// A node loses its power then, and everything that was not synced to disk.
     PowerCut(NodeName, u64),
-    /// Another operator comes then and wants to uninstall.
+    /// Another operator starts an uninstall then.
     OtherOperator(u64),
 }
 
-/// What is done afterwards.
+/// The command after the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// Install again.
     Again,
-    /// Take back.
+    /// Undo.
     Undo(UndoCommand),
 }
 
-/// A second disturbance, of what is done afterwards.
+/// A second fault, in the command after the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Second {
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
     /// What is done after that.
     pub then: Then,
 }
 
-/// What else differs from the first install when it goes on.
+/// What differs from the first install in later commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
@@ -59,9 +59,11 @@ pub enum Change {
     Reordered,
     /// The operator's clock is a day behind.
     ClockBehind,
+    /// A node's clock is a day behind. An install is refused until it is right again; what takes back does not mind.
+    NodeClockBehind(NodeName),
     /// The bundle is another one of the same version; when it is installed again.
     OtherBundle,
-    /// A node cannot be reached, and later can; when it is taken back.
+    /// A node cannot be reached, and later can; when it is undone.
     Absent(NodeName),
     /// The inventory lacks a node, and later has it; when it is uninstalled.
     Shortened(NodeName),
@@ -82,6 +84,18 @@ pub struct Case {
     pub second: Option<Second>,
     /// What is different from then on.
     pub change: Change,
+    /// Whether the first install makes connections again.
+    pub reconnects: bool,
+}
+
+impl Fault {
+    /// Says whether a connection that the fault ends can be retried at once.
+    fn is_lost_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::KilledAt(..) | Self::Killed(..) | Self::AllKilled(_) | Self::Cut(..) | Self::AllCut(_)
+        )
+    }
 }
 
 impl Reference {
@@ -101,13 +115,15 @@ impl Reference {
         ][number as usize % 3];
         let fault = self.fault(&self.places[number as usize / 3], &mut choices);
         let second = (choices.below(4) == 0).then(|| self.second(then, &mut choices));
-        let change = self.change(then, &mut choices);
+        let change = self.change(then, second.is_some(), &mut choices);
+        let reconnects = fault.is_lost_connection() && choices.below(4) == 0;
         Case {
             seed,
             fault,
             then,
             second,
             change,
+            reconnects,
         }
     }
 
@@ -146,7 +162,7 @@ impl Reference {
     fn second(&self, first: Then, choices: &mut Choices) -> Second {
         let node = self.node(choices);
         let length = self.lengths[&node];
-        // Only an uninstall ends an uninstall, and a rollback is not taken back by an install.
+        // Only an uninstall ends an uninstall, and a rollback is not undone by an install.
         let (bytes, then) = match first {
             Then::Again => {
                 let ways = [Then::Again, Then::Undo(UndoCommand::Rollback)];
@@ -171,15 +187,17 @@ impl Reference {
         Second { fault, then }
     }
 
-    fn change(&self, then: Then, choices: &mut Choices) -> Change {
+    fn change(&self, then: Then, has_second: bool, choices: &mut Choices) -> Change {
         let node = self.node(choices);
-        match (choices.below(8), then) {
+        match (choices.below(9), then) {
             (0, _) => Change::Reordered,
             (1, _) => Change::ClockBehind,
             (2, Then::Again) => Change::OtherBundle,
             (2, Then::Undo(_)) => Change::Absent(node),
             (3, Then::Undo(UndoCommand::Uninstall)) => Change::Shortened(node),
             (4, _) => Change::Slow(node),
+            // A second install would be refused before it can be disturbed.
+            (5, _) if !has_second => Change::NodeClockBehind(node),
             _ => Change::None,
         }
     }

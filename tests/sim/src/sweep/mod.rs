@@ -1,5 +1,5 @@
-//! The sweep: a whole install of three control planes and two workers, disturbed at every record of every journal, at named points within
-//! long actions and between steps; then installed again, rolled back or uninstalled, at times disturbed once more.
+//! The sweep: a whole install of three control planes and two workers with a fault at every record of every journal, at named points within
+//! long actions and between steps; then an install, rollback or uninstall, sometimes with a second fault.
 
 mod case;
 mod play;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-/// Which cases are played.
+/// The cases to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
     /// All that there are.
@@ -23,14 +23,14 @@ pub enum Amount {
     Part(u64),
 }
 
-/// A case that did not end as it must.
+/// A case that failed.
 #[derive(Debug)]
 pub struct Failure {
     /// What chose it: played again by this seed alone.
     pub seed: u64,
     /// What was done.
     pub schedule: String,
-    /// What was not as it must be.
+    /// The failed assertion.
     pub why: String,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What came of a sweep.
+/// The result of a sweep.
 #[derive(Debug)]
 pub struct Report {
     /// The first case's seed; each further one has the next number.
@@ -60,7 +60,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Plays cases from a seed on, several beside each other; `say` is told of each failure at once. Blocks until all have ended.
+/// Runs cases from a seed on, several in parallel, and calls `say` for each failure at once. Blocks until all have ended.
 pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Report {
     let began = Instant::now();
     let scene = Scene::new(3, 2);

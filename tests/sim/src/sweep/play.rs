@@ -1,9 +1,9 @@
-//! Plays one case: from bare machines, through its disturbances, back to bare machines.
+//! Runs one case: from bare machines, through its faults, back to bare machines.
 
 use super::case::{Case, Change, Fault, Then};
 use super::reference::{Reference, is_step};
 use crate::scene::{Listener, Scene, null_sink};
-use landfall_bundle::BundleFile;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::event::{Event, EventSink};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::name::NodeName;
@@ -17,13 +17,15 @@ use std::time::Duration;
 /// Seconds since the epoch with which run ids begin: 2026-11-22.
 const NOW_S: u64 = 1_795_300_000;
 const DAY_S: u64 = 86_400;
-/// How much later what is sent to a slow node arrives.
+/// Delay of data that is sent to a slow node.
 const SLOW: Duration = Duration::from_millis(10);
-/// Longest that a disturbed command may wait for what cannot come before it is interrupted, as ^C would.
+/// Longest time of a command with a fault; then it is cancelled like by ^C, because it may wait for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for an install that connects again and must end by itself, on a machine that is busy with other things.
+const PATIENCE_TO_THE_END: Duration = Duration::from_secs(300);
 
-/// Plays a case; ends the thread by a panic when something is not as it must be. Returns whether the first install was disturbed at all:
-/// the last places may lie behind its end.
+/// Runs a case; panics when an assertion fails. Returns whether the fault was injected into the first install: the last places may come after
+/// its end.
 pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
     let desired = scene.desired.clone();
     if let Change::Slow(node) = &case.change {
@@ -34,18 +36,32 @@ pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
         clock_s: NOW_S,
         runs: 0,
         first_bundle: None,
+        reconnects: false,
         text: format!("{case:?}"),
     };
+    player.reconnects = case.reconnects;
     let first = player.disturbed(Then::Again, &case.fault);
+    if player.reconnects {
+        player.scene.must_work(&first, &player.text);
+        player.reconnects = false;
+    }
     player.change(case);
     let mut then = case.then;
+    // Whether an install of its own follows one that has finished: then a rollback undoes the later one alone.
+    let mut extends = false;
     if let Some(second) = &case.second {
+        let before = player.newest_run();
         player.disturbed(then, &second.fault);
+        extends = then == Then::Again && first.errors.is_empty() && player.newest_run() > before;
         then = second.then;
     }
     match then {
         Then::Again => player.install_again(reference, case),
         Then::Undo(command) => player.undo(command, &case.change),
+    }
+    if extends && then == Then::Undo(UndoCommand::Rollback) {
+        player.scene.must_be_installed_as(&reference.installed, &player.text);
+        player.undo(UndoCommand::Uninstall, &case.change);
     }
     player.scene.must_be_as_before(&player.text);
     if let Some(bundle) = player.first_bundle {
@@ -54,8 +70,9 @@ pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
     scene.desired = desired;
     for node in scene.fleet.names() {
         scene.fleet.set_slow(&node, None);
+        scene.fleet.set_clock_behind(&node, None);
     }
-    !first.errors.is_empty()
+    case.reconnects || !first.errors.is_empty()
 }
 
 struct Player<'a> {
@@ -64,7 +81,9 @@ struct Player<'a> {
     clock_s: u64,
     runs: u64,
     /// The bundle of the first install, once another one is installed.
-    first_bundle: Option<BundleFile>,
+    first_bundle: Option<Bundle<Verified>>,
+    /// Whether installs make connections again.
+    reconnects: bool,
     text: String,
 }
 
@@ -78,14 +97,25 @@ impl Player<'_> {
         context
     }
 
+    /// The number of the newest run that a journal holds.
+    fn newest_run(&self) -> Option<u64> {
+        let names = self.scene.fleet.names();
+        let journals = names.iter().map(|name| self.scene.journal_as_found(name));
+        journals
+            .flat_map(|own| own.runs)
+            .filter_map(|run| run.start.number)
+            .max()
+    }
+
     fn command(&self, then: Then, context: &RunContext) -> Outcome {
         match then {
+            Then::Again if self.reconnects => self.scene.install_reconnecting(context, PATIENCE_TO_THE_END),
             Then::Again => self.scene.install_in(context, OnFailure::Keep),
             Then::Undo(command) => self.scene.undo_in(context, command),
         }
     }
 
-    /// Runs a command that something disturbs, and takes the disturbance away again.
+    /// Runs a command with a fault, and removes the fault.
     fn disturbed(&mut self, command: Then, fault: &Fault) -> Outcome {
         let fleet = self.scene.fleet.clone();
         match fault {
@@ -99,9 +129,10 @@ impl Player<'_> {
         }
         let other = Arc::new(OtherOperator::default());
         let context = self.context(self.sink(fault, &other));
+        let patience = if self.reconnects { PATIENCE_TO_THE_END } else { PATIENCE };
         let outcome = self
             .scene
-            .within(&context, PATIENCE, || self.command(command, &context));
+            .within(&context, patience, || self.command(command, &context));
         let refused = other.0.lock().unwrap().take();
         if let Some(refused) = refused {
             self.must_be_refused(&refused.join().unwrap());
@@ -140,7 +171,7 @@ impl Player<'_> {
         }
     }
 
-    /// The other operator is told who is there, or, when the first run was over by then, asked before anything is taken back.
+    /// The other operator is told who is there, or, when the first run was over by then, asked before anything is undone.
     fn must_be_refused(&self, outcome: &Outcome) {
         assert_eq!(outcome.changes, 0, "{}: {outcome:#?}", self.text);
         let codes = outcome.errors.iter().map(|e| e.code);
@@ -158,6 +189,10 @@ impl Player<'_> {
                 let other = self.scene.rebuilt_bundle();
                 self.first_bundle = Some(std::mem::replace(&mut self.scene.bundle, other));
             }
+            Change::NodeClockBehind(node) => {
+                let behind = Some(Duration::from_secs(DAY_S));
+                self.scene.fleet.set_clock_behind(node, behind);
+            }
             Change::None | Change::Absent(_) | Change::Shortened(_) | Change::Slow(_) => {}
         }
     }
@@ -165,7 +200,14 @@ impl Player<'_> {
     fn install_again(&mut self, reference: &Reference, case: &Case) {
         let names = self.scene.fleet.names();
         let journal = |scene: &Scene, name: &NodeName| scene.journal_as_found(name);
-        let open = names.iter().any(|name| journal(self.scene, name).open_run().is_some());
+        // One journal that says that a run has finished is enough.
+        let finished = |name: &NodeName| journal(self.scene, name).runs.iter().any(|run| run.outcome.is_some());
+        let open =
+            names.iter().any(|name| journal(self.scene, name).open_run().is_some()) && !names.iter().any(finished);
+        if let Change::NodeClockBehind(node) = &case.change {
+            self.must_mind_the_clock();
+            self.scene.fleet.set_clock_behind(node, None);
+        }
         let context = self.context(null_sink());
         let again = self.command(Then::Again, &context);
         self.scene.must_work(&again, &self.text);
@@ -194,10 +236,20 @@ impl Player<'_> {
         self.undo(UndoCommand::Uninstall, &case.change);
     }
 
+    /// An install is refused while a node's clock is wrong, and nothing is done.
+    fn must_mind_the_clock(&mut self) {
+        let context = self.context(null_sink());
+        let refused = self.command(Then::Again, &context);
+        let clock = |error: &Diagnosis| error.code == Code::Preflight && error.what.contains("clock");
+        assert!(refused.errors.iter().any(clock), "{}: {refused:#?}", self.text);
+        assert_eq!(refused.changes, 0, "{}", self.text);
+        assert_eq!(refused.exit_code(), ExitCode::PreflightRefused, "{}", self.text);
+    }
+
     fn undo(&mut self, command: UndoCommand, change: &Change) {
         match change {
             Change::Absent(node) => {
-                // All others go, so that a control plane that is not here is without its quorum.
+                // All other control planes are uninstalled, so an absent one has lost its quorum.
                 let names = self.scene.fleet.names();
                 names
                     .iter()
@@ -226,7 +278,7 @@ impl Player<'_> {
     }
 }
 
-/// Another operator, who wants to uninstall while a run is under way, and would say no to the question.
+/// Another operator, who starts an uninstall during a run, and who would refuse to confirm it.
 #[derive(Default)]
 struct OtherOperator(Mutex<Option<JoinHandle<Outcome>>>);
 
@@ -240,7 +292,7 @@ impl OtherOperator {
     }
 }
 
-/// Does something when so many steps have begun or ended.
+/// Calls `act` when so many steps have begun or ended.
 fn at_event(number: u64, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn EventSink> {
     let count = AtomicU64::new(0);
     Arc::new(Listener(move |event: &Event| {

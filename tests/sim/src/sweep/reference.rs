@@ -1,4 +1,4 @@
-//! An install that nothing disturbed: what it leaves, and the places at which another one can be disturbed.
+//! An install without faults: its result, and the places for faults in another one.
 
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Of the moments at which a step begins or ends, every so many-th is a place: each record is one anyway, and a step has two of them.
 const EVERY_STEP_EVENT: u64 = 8;
 
-/// Where an install can be disturbed.
+/// A place for a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A record of a node's journal, from one byte of it to another.
@@ -38,11 +38,11 @@ pub enum Place {
     StepEvent(u64),
 }
 
-/// What an undisturbed install leaves, and where it can be disturbed.
+/// The result of an install without faults, and the places for faults.
 pub struct Reference {
     /// Every machine afterwards.
     pub installed: BTreeMap<NodeName, Tree>,
-    /// Where another install can be disturbed.
+    /// The places for faults in another install.
     pub places: Vec<Place>,
     /// How many steps begin or end in an install.
     pub step_events: u64,

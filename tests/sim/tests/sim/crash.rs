@@ -1,14 +1,14 @@
-//! An install that is disturbed anywhere, and an undo that is: a part of all the places that `cargo xtask crash --full` comes to.
+//! Installs and undos with faults, at some of the places that `cargo xtask crash --full` covers.
 //! `LANDFALL_SEED` replays; `LANDFALL_SIM_CASES` sets how many cases are played.
 
 use landfall_test_sim::sweep::{Amount, sweep};
 use landfall_test_support::seed;
 
 /// Of some 2,000 (2026-11-28).
-const CASES: u64 = 64;
+const CASES: u64 = 256;
 
 #[test]
-fn an_install_may_be_disturbed_anywhere() {
+fn an_install_survives_a_fault_at_any_place() {
     let seed = seed::seed();
     println!("{}={seed}", seed::VARIABLE);
     let given = std::env::var("LANDFALL_SIM_CASES").ok();

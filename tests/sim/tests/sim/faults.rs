@@ -6,13 +6,14 @@ use landfall_core::name::NodeName;
 use landfall_engine::run::UndoCommand;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
 #[test]
-fn a_power_cut_loses_what_was_not_on_disk_and_nothing_else() {
+fn a_run_continues_after_a_power_cut() {
     let scene = Scene::new(1, 1);
     let (fleet, worker) = (scene.fleet.clone(), name("w-1"));
     let (victim, count) = (worker.clone(), AtomicU64::new(0));
@@ -29,6 +30,80 @@ fn a_power_cut_loses_what_was_not_on_disk_and_nothing_else() {
     assert_eq!(scene.install("300-c").changes, 0);
     scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "uninstall");
     scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn repeatedly_lost_connections_are_retried_within_the_run() {
+    let scene = Scene::new(3, 2);
+    let (fleet, names, count) = (scene.fleet.clone(), scene.fleet.names(), AtomicU64::new(0));
+    // An agent is killed, a connection ends, or a machine loses its power for three seconds, each some fifty steps after the last one.
+    let listener = Listener(move |event: &Event| {
+        let is_step = matches!(event.kind, EventKind::StepFinished { .. });
+        let number = if is_step {
+            count.fetch_add(1, Ordering::SeqCst)
+        } else {
+            0
+        };
+        let name = names[number as usize % names.len()].clone();
+        match number {
+            20 | 170 => fleet.cut(&name),
+            70 => fleet.kill(&name),
+            121 => {
+                fleet.power_off(&name).unwrap();
+                let fleet = fleet.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_secs(3));
+                    fleet.power_on(&name).unwrap();
+                });
+            }
+            _ => {}
+        }
+    });
+    let context = scene
+        .fleet
+        .run_context("100-a", "ann@desk", Arc::new(listener))
+        .unwrap();
+    let installed = scene.install_reconnecting(&context, Duration::from_secs(60));
+    scene.must_work(&installed, "install");
+    let runs = scene.journal_as_found(&name("cp-1")).runs;
+    let (ids, goes_on): (Vec<&str>, Vec<_>) = runs.iter().map(|r| (r.start.run.as_str(), r.start.continues)).unzip();
+    // While a machine is off, an attempt comes to no run.
+    assert!(
+        ids.len() >= 5 && ids[0] == "100-a" && ids[1] == "100-a-again1",
+        "{ids:?}"
+    );
+    let before: Vec<_> = std::iter::once(None).chain((1..).map(Some)).take(ids.len()).collect();
+    assert_eq!(goes_on, before, "each goes on with the one before");
+    assert_eq!(scene.install("200-b").changes, 0);
+    scene.must_work(
+        &scene.undo("300-c", UndoCommand::Rollback),
+        "rollback takes all attempts back",
+    );
+    scene.must_be_as_before("rollback");
+}
+
+#[test]
+fn a_node_that_does_not_come_back_ends_the_run_with_its_name() {
+    let scene = Scene::new(1, 1);
+    let (fleet, worker) = (scene.fleet.clone(), name("w-1"));
+    let listener = Listener(move |event: &Event| {
+        if matches!(event.kind, EventKind::StepFinished { .. }) {
+            fleet.power_off(&worker).unwrap();
+        }
+    });
+    let context = scene
+        .fleet
+        .run_context("100-a", "ann@desk", Arc::new(listener))
+        .unwrap();
+    let ended = scene.install_reconnecting(&context, Duration::from_secs(4));
+    let lost: Vec<_> = ended.errors.iter().filter_map(|e| e.node.clone()).collect();
+    assert!(
+        !lost.is_empty() && lost.iter().all(|node| node == &name("w-1")),
+        "{:#?}",
+        ended.errors
+    );
+    scene.fleet.power_on(&name("w-1")).unwrap();
+    scene.must_work(&scene.install("200-b"), "after that");
 }
 
 #[test]
@@ -67,7 +142,27 @@ fn a_full_disk_fails_a_step_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn another_bundle_of_the_same_version_is_taken_node_after_node_and_can_be_taken_back() {
+fn another_bundle_completes_an_install_that_ended_before_the_pod_network() {
+    let mut scene = Scene::new(3, 2);
+    let (fleet, nodes) = (scene.fleet.clone(), scene.fleet.names());
+    let listener = Listener(move |event: &Event| {
+        if matches!(&event.kind, EventKind::StepStarted { step, .. } if step.as_str() == "apply-flannel") {
+            nodes.iter().for_each(|node| fleet.kill(node));
+        }
+    });
+    let first = scene.install_heard("100-a", Arc::new(listener));
+    assert!(!first.errors.is_empty(), "the install was cut off");
+    scene.bundle = scene.rebuilt_bundle();
+    // No node is Ready before the pod network is there: containerd and the kubelet are restarted without waiting for that.
+    scene.must_work(
+        &scene.install_within("200-b", Duration::from_secs(120)),
+        "another bundle",
+    );
+    assert_eq!(scene.install("300-c").changes, 0);
+}
+
+#[test]
+fn another_bundle_of_the_same_version_is_installed_node_by_node_and_can_be_rolled_back() {
     let mut scene = Scene::new(3, 1);
     scene.must_work(&scene.install("100-a"), "install");
     let (installed, seen) = (scene.fleet.trees().unwrap(), scene.seen());

@@ -1,4 +1,4 @@
-//! What a review found, each by its number (A1, A2, …): the scenario as it would happen, and what must come of it.
+//! Regression tests, one for each finding of a review by its number (A1, A2, …).
 
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
@@ -11,7 +11,7 @@ use landfall_test_support::cluster::When;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest that an install may wait for what cannot come before the test interrupts it, as ^C would.
+/// Longest time of an install that would wait for ever; then the test cancels it like ^C.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn name(text: &str) -> NodeName {
@@ -31,7 +31,7 @@ fn must_be_refused(outcome: &Outcome, reason: &str) {
 }
 
 #[test]
-fn a1_a_run_that_fails_before_its_first_record_takes_back_nothing() {
+fn a1_a_run_that_fails_before_its_first_record_undoes_nothing() {
     let mut scene = Scene::new(1, 1);
     scene.must_work(&scene.install("100-a"), "install");
     let (installed, seen) = (scene.fleet.trees().unwrap(), scene.seen());

@@ -1,4 +1,4 @@
-//! What journals tell: of damaged lines, of the cluster, of runs with another bundle, and of clusters of version 1.
+//! Tests of journals: damaged lines, the cluster's record, runs with another bundle, and clusters of version 1.
 
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
@@ -232,7 +232,7 @@ fn plant_old_journals(scene: &Scene, case: &str) {
 
 fn journals(scene: &Scene) -> BTreeMap<NodeName, Tree> {
     let trees = scene.fleet.trees().unwrap();
-    // The agent itself stays where something is landfall's.
+    // The agent stays on nodes where landfall owns something.
     trees
         .into_iter()
         .map(|(name, tree)| (name, tree.without(&["var/lib/landfall/bin"])))
@@ -240,7 +240,7 @@ fn journals(scene: &Scene) -> BTreeMap<NodeName, Tree> {
 }
 
 #[test]
-fn journals_of_version_1_are_looked_at_without_a_change_and_taken_back() {
+fn journals_of_version_1_are_read_without_a_change_and_undone() {
     for (case, steps) in [("whole", 195), ("interrupted", 187), ("half-undone", 70)] {
         let scene = Scene::new(3, 1);
         plant_old_journals(&scene, case);

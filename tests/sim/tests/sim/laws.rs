@@ -1,4 +1,4 @@
-//! What never may happen is seen: each law is broken by hand, behind landfall's back, and the model says so.
+//! Tests of the model's laws: each is broken by hand, without landfall, and the model reports it.
 
 use crate::scene::Scene;
 use landfall_core::name::NodeName;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// kubeadm waits while this file is there; it goes also when the test fails, so that nobody waits for ever.
+/// kubeadm waits while this file exists. It is removed also when the test fails, so that no process waits for ever.
 struct Hold(PathBuf);
 
 impl Drop for Hold {
@@ -22,11 +22,11 @@ impl Drop for Hold {
 }
 
 #[test]
-fn a_second_run_is_told_who_is_there_and_the_first_goes_on() {
+fn a_second_run_is_refused_with_the_holder_and_the_first_continues() {
     let scene = Scene::new(1, 1);
     let first_control_plane = scene.desired.inventory.control_planes().next().unwrap().name.clone();
     let machine = scene.fleet.machine(&first_control_plane).unwrap();
-    // The first install is for certain half done when the second comes.
+    // The first install is certainly under way when the second starts.
     machine.write("hold", "", 0o644).unwrap();
     let (tell, started) = mpsc::channel();
     let tell = Mutex::new(tell);
@@ -97,7 +97,7 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
         assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
     }
     fleet::lease(&sessions, "install", "ship", &ctx).unwrap();
-    fleet::leave_nothing(&sessions);
+    fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     scene.fleet.settle().unwrap();
     scene.must_be_as_before("refused runs");

@@ -1,4 +1,4 @@
-//! `--limit`: who is acted on, never who belongs to the cluster.
+//! Tests of `--limit`, which chooses machines to act on and does not change membership.
 
 use landfall_core::explain::Code;
 use landfall_core::name::NodeName;
@@ -28,7 +28,7 @@ fn is_whole(scene: &Scene, node: &str) -> bool {
 }
 
 #[test]
-fn only_the_chosen_machine_is_mended_and_an_absent_other_is_not_missed() {
+fn only_the_chosen_machine_is_repaired_and_others_may_be_absent() {
     let scene = Scene::new(3, 2);
     scene.must_work(&scene.install("100-a"), "install");
     for node in ["cp-1", "w-1", "w-2"] {
@@ -66,6 +66,40 @@ fn a_new_worker_joins_and_nothing_else_happens() {
     );
     scene.must_work(&scene.install("300-c"), "install everywhere");
     scene.must_be_lawful("limit");
+}
+
+/// Installs all machines but one, then that one by `--limit`, then everything.
+fn joins_later(control_planes: u8, workers: u8, later: &str) {
+    let mut scene = Scene::new(control_planes, workers);
+    let all = scene.desired.clone();
+    scene.desired.inventory.nodes.retain(|node| node.name != name(later));
+    if workers == 1 {
+        // What cluster.yaml means without a worker (spec/parse.rs).
+        scene
+            .desired
+            .inventory
+            .nodes
+            .iter_mut()
+            .for_each(|node| node.schedulable = true);
+    }
+    scene.must_work(&scene.install("100-a"), "install of the others");
+    scene.desired = all;
+    let limited = install(&scene, "200-b", later);
+    scene.must_work(&limited, "the new machine joins");
+    assert!(limited.changes > 0);
+    scene.must_work(&scene.install("300-c"), "install everywhere");
+    assert_eq!(scene.install("400-d").changes, 0);
+    scene.must_be_lawful("limit");
+}
+
+#[test]
+fn the_first_worker_joins_control_planes_that_take_pods() {
+    joins_later(3, 1, "w-1");
+}
+
+#[test]
+fn a_control_plane_joins_by_a_limit() {
+    joins_later(3, 2, "cp-3");
 }
 
 #[test]

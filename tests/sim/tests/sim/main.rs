@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod allow;
+mod boot;
 mod crash;
+mod dashboard;
 mod events;
 mod faults;
 mod findings;
@@ -10,6 +13,7 @@ mod journal;
 mod laws;
 mod lease;
 mod limit;
+mod push;
 mod refusal;
 mod torn;
 mod whole;

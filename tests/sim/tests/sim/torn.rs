@@ -1,4 +1,4 @@
-//! A journal whose last line was being written when the power went: every length of it that a disk can be left with.
+//! Tests of a journal whose last line was torn by a power cut, with every possible length.
 
 use landfall_agent::agent::Agent;
 use landfall_agent::host::Host;
@@ -37,15 +37,8 @@ fn steps() -> Vec<Step> {
         ("settings", settings),
         ("replaced-file", file("/usr/local/bin/runc")),
     ];
-    let step = |(id, action): (&str, Action)| Step {
-        id: id.parse().unwrap(),
-        stage: Stage::Prepare,
-        node: "cp-1".parse().unwrap(),
-        needs: vec![],
-        deadline_s: 30,
-        action,
-        redo: vec![],
-        ephemeral: false,
+    let step = |(id, action): (&str, Action)| {
+        Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action)
     };
     actions.map(step).to_vec()
 }
@@ -68,7 +61,7 @@ fn agent_on(machine: &Machine) -> Agent {
     agent
 }
 
-/// Takes everything back by a plan, as the engine does; returns how many entries went.
+/// Undoes everything by a plan, like the engine; returns how many entries were undone.
 fn undo_all(agent: &Agent) -> usize {
     let own = agent.ownership().unwrap();
     let plan = plan_undo(&[("cp-1".parse().unwrap(), own)].into(), &UndoScope::Everything);
@@ -99,7 +92,7 @@ fn left(undone: bool) -> Left {
     }
 }
 
-/// Cuts the journal to `length`, and takes everything back.
+/// Cuts the journal to `length`, and undoes everything.
 fn undo_from(left: &Left, length: usize, case: &str) {
     fs::write(left.machine.journal(), &left.journal[..length]).unwrap();
     let agent = agent_on(&left.machine);
@@ -117,7 +110,7 @@ fn start_of_last_line(journal: &[u8]) -> usize {
 }
 
 #[test]
-fn a_torn_done_is_an_intent_and_undo_is_right_from_every_byte() {
+fn a_torn_done_is_an_intent_and_the_undo_is_correct_at_every_length() {
     let first = left(false);
     let tail = first.journal.len() - start_of_last_line(&first.journal);
     assert!(tail > 50);
@@ -139,14 +132,14 @@ fn a_torn_done_is_an_intent_and_undo_is_right_from_every_byte() {
 }
 
 #[test]
-fn an_undo_that_lost_the_end_of_its_journal_is_repeated_from_every_byte() {
+fn an_undo_with_a_torn_journal_is_repeated_at_every_length() {
     let left = left(true);
     let first = String::from_utf8(left.journal.clone())
         .unwrap()
         .find("undo-started")
         .unwrap();
     let start = left.journal[..first].iter().rposition(|b| *b == b'\n').unwrap() + 1;
-    // What was on disk before anything was taken back stays in any case: the undo's start is written before its first act.
+    // What was on disk before anything was undone stays in any case: the undo's start is written before its first act.
     assert!(left.journal.len() - start > 500);
     for cut in start..=left.journal.len() {
         let directory = left.machine.journal();

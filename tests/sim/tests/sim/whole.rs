@@ -1,4 +1,4 @@
-//! Runs that nothing disturbs.
+//! Tests of runs without faults.
 
 use crate::scene::{Listener, Scene, VARIES};
 use landfall_core::action::Action;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 #[test]
-fn an_install_is_complete_repeats_without_a_record_and_goes_without_a_trace() {
+fn an_install_is_complete_repeats_without_changes_and_uninstalls_without_a_trace() {
     let scene = Scene::new(3, 2);
     let finished = Arc::new(Mutex::new(BTreeMap::new()));
     let take = Arc::clone(&finished);
@@ -119,19 +119,13 @@ fn rollback_of_a_second_run_keeps_the_first() {
 }
 
 /// Seen with seed 2: the kernel features were there, so the kernel settings were written while the interrupted claim, which comes before
-/// both, was taken back; and with the claim the settings went back to what they had been.
+/// both, was undone; and with the claim the settings went back to what they had been.
 #[test]
 fn a_step_waits_for_what_comes_before_a_satisfied_one() {
     let scene = Scene::new(1, 0);
-    let step = |id: &str, needs: &[&str], action| Step {
-        id: id.parse().unwrap(),
-        stage: Stage::Prepare,
-        node: "cp-1".parse().unwrap(),
-        needs: needs.iter().map(|n| n.parse().unwrap()).collect(),
-        deadline_s: 30,
-        action,
-        redo: vec![],
-        ephemeral: false,
+    let step = |id: &str, needs: &[&str], action| {
+        Step::new(id.parse().unwrap(), Stage::Prepare, "cp-1".parse().unwrap(), 30, action)
+            .after(needs.iter().map(|n| n.parse().unwrap()).collect())
     };
     let lines = vec!["10.9.9.9 a.name".to_owned()];
     let directory = |path: &str| Action::Directory {

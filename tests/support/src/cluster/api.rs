@@ -33,7 +33,7 @@ impl World {
                 let (acceptor, world, ca) = (acceptor.clone(), world.clone(), ca.clone());
                 let _ = tcp.set_nodelay(true);
                 tokio::spawn(async move {
-                    // A client that does not like the certificate goes away; it says so on its side.
+                    // A client that refuses the certificate closes the connection and reports the error itself.
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
                     let service = service_fn(move |request| answer(world.clone(), ca.clone(), request));
                     let server = hyper::server::conn::http1::Builder::new();

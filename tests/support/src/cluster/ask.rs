@@ -6,9 +6,9 @@
 //! etcd-add, etcd-promote, mark-control-plane                          kubeadm and its kubelet (programs/kubeadm.sh)
 //! point NAME                                                          nothing but a named point in a long action
 //! containers FILTER, tasks, exec CONTAINER PROGRAM…                   containerd's client (programs/ctr.sh)
-//! connect ADDRESS, probe                                              the agent's network (the node program)
+//! connect ADDRESS, probe, mesh                                        the agent's network (the node program)
 //! ```
-//! Every word is a named point, [`World::at_point`]; `point import` is named `import`.
+//! Every word but `mesh`, before which nothing has been changed, is a named point, [`World::at_point`]; `point import` is named `import`.
 
 use super::{State, World};
 use landfall_core::name::NodeName;
@@ -62,6 +62,9 @@ impl World {
         let argument = words.get(1).map_or("", String::as_str);
         if self.state().off.contains(node) {
             return Answer::failed("this machine is off");
+        }
+        if word == "mesh" {
+            return self.state().mesh(node, input);
         }
         let point = if word == "point" { argument } else { word };
         self.pass_point(node, point, super::When::Before);

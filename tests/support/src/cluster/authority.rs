@@ -20,7 +20,7 @@ pub(super) struct Authority {
 }
 
 /// The form of a certificate in a file.
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> = text
         .as_bytes()

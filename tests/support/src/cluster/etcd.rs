@@ -108,7 +108,7 @@ impl State {
                         json!({ "ID": m.id, "name": m.name, "peerURLs": [m.peer_url], "clientURLs": [client_url(m)] });
                     if m.learner {
                         member["isLearner"] = json!(true);
-                        // One that never started has told nobody its name.
+                        // etcd does not know the name of a member that has never started.
                         if !self.is_healthy(m) {
                             member["name"] = json!("");
                             member["clientURLs"] = json!([]);

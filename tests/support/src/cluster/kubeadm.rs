@@ -1,4 +1,5 @@
-//! What kubeadm and the kubelets that it starts do to a cluster. The script `programs/kubeadm.sh` asks for each of it, and leaves files.
+//! The effects of kubeadm and of the kubelets that it starts on a cluster. The script `programs/kubeadm.sh` requests each of them, and writes the
+//! files.
 
 use super::ETCD_DATA;
 use super::ask::Answer;
@@ -23,7 +24,7 @@ impl World {
         state.must_be_intended(node, "a founding", &[StepKind::Init]);
         state.forget_gone();
         state.may_found(node);
-        // Who may leave was said of the cluster before.
+        // The permission to leave was for the previous cluster.
         state.leaving.clear();
         let Some(ca) = state.ca_of(node) else {
             return Answer::failed("no certificate authority");
@@ -39,6 +40,9 @@ impl World {
         let Ok((port, server)) = self.serve(server, ca.clone()) else {
             return Answer::failed("no port is free");
         };
+        let Ok((dashboard, dashboards)) = self.serve_dashboards(ca.clone()) else {
+            return Answer::failed("no port is free");
+        };
         let id = state.number();
         let mut store = Store::default();
         for (resource, object) in first_objects(&config) {
@@ -49,6 +53,8 @@ impl World {
             ca,
             port,
             server,
+            dashboard,
+            dashboards,
             members: vec![Member {
                 id,
                 name: node.to_string(),

@@ -1,4 +1,4 @@
-//! What never may happen to a fleet, whatever ends an agent and whoever goes on. The model looks for it at every question.
+//! The laws: rules that no run may break, whatever fault it meets. The model checks them at every question.
 
 use super::workloads::is_ready;
 use super::{ETCD_DATA, ETCD_STOPPED, State};
@@ -12,15 +12,15 @@ use std::fmt;
 /// A rule that no run may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Law {
-    /// One founding.
+    /// A cluster is founded once.
     Founding,
     /// One join of etcd at a time.
     Joins,
-    /// Only what is ours goes.
+    /// Only what landfall owns is removed.
     Ours,
     /// etcd's quorum.
     Quorum,
-    /// The intent comes first.
+    /// The intent is recorded before the act.
     Intent,
 }
 
@@ -30,14 +30,14 @@ impl Law {
         match self {
             Self::Founding => "a cluster that was formed is never founded again",
             Self::Joins => "two members never join etcd at once",
-            Self::Ours => "what is not landfall's, or still belongs to a cluster that stays, is never taken away",
+            Self::Ours => "what is not landfall's, or still belongs to a cluster that stays, is never removed",
             Self::Quorum => "etcd never falls below its quorum by what landfall does",
             Self::Intent => "nothing is done before its intent is on disk",
         }
     }
 }
 
-/// Something that happened and never may.
+/// A violation of a law.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The rule.
@@ -65,7 +65,7 @@ impl State {
         journal.is_some_and(|own| own.entries.iter().any(fits))
     }
 
-    /// Says whether some entry of a machine's journal is on its way: intended and not done, or being taken back.
+    /// Says whether some entry of a machine's journal is on its way: intended and not done, or being undone.
     pub(super) fn is_under_way(&self, node: &NodeName) -> bool {
         self.has_entry(node, |e| e.state != EntryState::Owned)
     }
@@ -108,7 +108,7 @@ impl State {
         }
     }
 
-    /// A Node that is Ready may only go when its machine's join was interrupted, is taken back, or the test wants it to. A control plane
+    /// A Node that is Ready may only go when its machine's join was interrupted, is undone, or the test wants it to. A control plane
     /// that is no member of etcd has not joined whole, and its kubelet joins anew with it.
     pub(super) fn may_remove_node(&mut self, at: usize, node: &Value, name: &str) {
         let machine = self.named(name);

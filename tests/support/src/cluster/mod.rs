@@ -8,6 +8,7 @@
 mod api;
 mod ask;
 mod authority;
+mod dashboard;
 mod etcd;
 mod kubeadm;
 mod laws;
@@ -18,6 +19,7 @@ mod workloads;
 use crate::pipes::lock;
 use anyhow::{Context, Result};
 use authority::Authority;
+pub(crate) use authority::pem;
 use etcd::Member;
 use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::layout;
@@ -113,6 +115,10 @@ impl Place {
 struct State {
     machines: BTreeMap<NodeName, Place>,
     off: BTreeSet<NodeName>,
+    /// Pairs of which the first does not reach the second.
+    cut: BTreeSet<(NodeName, NodeName)>,
+    /// How often machines were asked to try each other.
+    meshes: usize,
     /// Seconds that the fleet's clock is ahead of this machine's.
     ahead_s: u64,
     /// Numbers handed out: uids, versions, etcd's ids.
@@ -134,6 +140,9 @@ struct Cluster {
     ca: String,
     port: u16,
     server: AbortHandle,
+    /// Port of all ingress proxies' dashboards.
+    dashboard: u16,
+    dashboards: AbortHandle,
     members: Vec<Member>,
     store: Store,
 }
@@ -141,10 +150,11 @@ struct Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.server.abort();
+        self.dashboards.abort();
     }
 }
 
-/// What the model says of the cluster that a machine belongs to.
+/// The state of the cluster that a machine belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// etcd's members by name, with whether each is healthy.
@@ -183,7 +193,7 @@ impl World {
         self.0.state()
     }
 
-    /// Returns what happened that never may.
+    /// Returns the violations of laws so far.
     pub fn violations(&self) -> Vec<Violation> {
         let mut state = self.state();
         state.check();
@@ -198,6 +208,22 @@ impl World {
         } else {
             state.off.remove(node);
         }
+    }
+
+    /// Keeps a machine from reaching another, or lets it again.
+    pub fn set_cut(&self, from: &NodeName, to: &NodeName, cut: bool) {
+        let pair = (from.clone(), to.clone());
+        let mut state = self.state();
+        if cut {
+            state.cut.insert(pair);
+        } else {
+            state.cut.remove(&pair);
+        }
+    }
+
+    /// Returns how often machines were asked to try each other.
+    pub fn meshes(&self) -> usize {
+        self.state().meshes
     }
 
     pub(crate) fn is_off(&self, node: &NodeName) -> bool {
@@ -224,12 +250,12 @@ impl World {
         });
     }
 
-    /// Forgets what was to be done at points that nobody came to.
+    /// Removes the actions at points that were not reached.
     pub fn forget_points(&self) {
         lock(&self.0.points).clear();
     }
 
-    /// Returns the named points that machines' programs came to since the model started.
+    /// Returns the named points that machines' programs have reached since the model started.
     pub fn points_passed(&self) -> Vec<(NodeName, String)> {
         lock(&self.0.passed).iter().cloned().collect()
     }
@@ -244,7 +270,7 @@ impl World {
         due.iter().for_each(|point| (point.action)());
     }
 
-    /// Returns what there is of the cluster whose certificate authority a machine has.
+    /// Returns the state of the cluster whose certificate authority a machine has.
     pub fn seen_from(&self, node: &NodeName) -> Option<Seen> {
         let state = self.state();
         let at = state.cluster_of(node)?;
@@ -259,6 +285,15 @@ impl World {
             o["metadata"]["name"].as_str() == Some(name)
                 && o["metadata"]["namespace"].as_str().unwrap_or_default() == namespace
         })
+    }
+
+    /// Creates an object, as a user does.
+    pub fn create_object(&self, from: &NodeName, resource: &str, object: Value) -> Result<()> {
+        let mut state = self.state();
+        let at = state.cluster_of(from).context("no cluster")?;
+        let number = state.number();
+        state.clusters[at].store.create(resource, object, "kubectl", number);
+        Ok(())
     }
 
     /// Deletes an object, as a user does.

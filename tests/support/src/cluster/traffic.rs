@@ -1,9 +1,10 @@
-//! Ways into the cluster: what a probe from a machine or a pod would see.
+//! Simulates probes into the cluster from a machine or a pod.
 
 use super::State;
 use super::ask::Answer;
 use super::workloads::matches;
 use landfall_core::layout;
+use landfall_core::mesh::{MeshSeen, MeshTry, PortSeen, UdpSeen};
 use landfall_core::name::NodeName;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use serde_json::Value;
@@ -22,6 +23,17 @@ fn page(status: u16, body: &str) -> ProbeResult {
         body: body.to_owned(),
         took_ms: 1,
     }
+}
+
+/// Arguments of a DaemonSet's program.
+fn arguments(set: &Value) -> impl Iterator<Item = &str> {
+    let list = set["spec"]["template"]["spec"]["containers"][0]["args"].as_array();
+    list.into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// Says whether a proxy asks nobody for a password.
+pub(super) fn is_open(proxy: &Value) -> bool {
+    arguments(proxy).any(|a| a == "--dashboard-auth=none")
 }
 
 impl State {
@@ -43,11 +55,50 @@ impl State {
 
     /// Answers where a connection to an address really goes: a port of this machine's loopback.
     pub(super) fn connect(&self, node: &NodeName, address: &str) -> Answer {
+        let dashboard = address.strip_prefix("127.0.0.1:").and_then(|port| port.parse().ok());
+        if let (Some(at), Some(port)) = (self.cluster_of(node), dashboard)
+            && let Some(machine) = self.machine(node)
+            && self.proxy_on(at, &machine.address.to_string(), port).is_some()
+        {
+            return Answer::said(self.clusters[at].dashboard.to_string());
+        }
         let balancer = format!("127.0.0.1:{}", layout::API_BALANCER_PORT);
         match self.way_to_api(node).filter(|_| address == balancer) {
             Some(at) => Answer::said(self.clusters[at].port.to_string()),
             None => Answer::failed("connection refused"),
         }
+    }
+
+    /// Tries other machines: each is reached on every port, unless it is off or cut off from this one.
+    pub(super) fn mesh(&mut self, node: &NodeName, input: &str) -> Answer {
+        self.meshes += 1;
+        let asked: MeshTry = match serde_json::from_str(input) {
+            Ok(asked) => asked,
+            Err(error) => return Answer::failed(&error.to_string()),
+        };
+        let seen = asked.peers.iter().map(|peer| {
+            let pair = (node.clone(), peer.node.clone());
+            let is_reached = !self.cut.contains(&pair) && !self.off.contains(&peer.node);
+            let port = if is_reached {
+                PortSeen::Open { took_us: 200 }
+            } else {
+                PortSeen::Silent
+            };
+            let ports = peer.tcp.iter().chain(&peer.daemons);
+            MeshSeen {
+                node: peer.node.clone(),
+                tcp: ports.map(|number| (*number, port.clone())).collect(),
+                udp: peer.udp.map(|_| UdpSeen {
+                    sent: 20,
+                    answered: if is_reached { 20 } else { 0 },
+                    round_trip_us: is_reached.then_some(200),
+                    mtu: 1500,
+                    largest: if is_reached { 1500 } else { 0 },
+                }),
+            }
+        });
+        let seen: Vec<MeshSeen> = seen.collect();
+        Answer::said(serde_json::json!(seen).to_string())
     }
 
     /// Tries probes as seen from a machine, or from a pod on it.
@@ -85,12 +136,16 @@ impl State {
     }
 
     fn http(&self, at: usize, ip: &str, port: u64, host: &str) -> ProbeResult {
-        let services = self.read_all(at, "services");
-        if let Some(service) = services.iter().find(|s| s["spec"]["clusterIP"] == ip) {
+        let store = &self.clusters[at].store;
+        let services = || store.all("services");
+        if let Some(service) = services().find(|s| s["spec"]["clusterIP"] == ip) {
             return self.behind(at, service);
         }
-        let nodes = self.read_all(at, "nodes");
-        let is_node = nodes.iter().any(|n| n["status"]["addresses"][0]["address"] == ip);
+        let machine = |node: &Value| self.named(node["metadata"]["name"].as_str().unwrap_or_default());
+        let is_node = store
+            .all("nodes")
+            .filter_map(machine)
+            .any(|(_, machine)| machine.address.to_string() == ip);
         let pods = self.pods(at);
         let pod_at = |p: &&Value| p["status"]["podIP"] == ip && p["status"]["containerStatuses"][0]["ready"] == true;
         if !is_node {
@@ -100,35 +155,43 @@ impl State {
             };
         }
         let of_port = |s: &&Value| s["spec"]["ports"][0]["nodePort"] == port;
-        if let Some(service) = services.iter().find(of_port) {
+        if let Some(service) = services().find(of_port) {
             return self.behind(at, service);
         }
-        let proxies: Vec<Value> = self.read_all(at, "apps/daemonsets");
-        let argument = format!(":{port}");
-        let listens = |d: &&Value| {
-            let arguments = d["spec"]["template"]["spec"]["containers"][0]["args"].as_array();
-            arguments.is_some_and(|list| list.iter().any(|a| a.as_str().is_some_and(|a| a.ends_with(&argument))))
-        };
-        let proxy = proxies.iter().find(listens);
-        let runs = proxy.is_some_and(|d| {
-            let of = |p: &&Value| matches(&p["metadata"]["labels"], &d["spec"]["selector"]["matchLabels"]);
-            pods.iter().filter(of).any(|p| pod_at(&p))
-        });
-        if !runs {
+        let Some(proxy) = self.proxy_on(at, ip, port) else {
             return failed("refused");
-        }
-        let rules = self.read_all(at, "networking.k8s.io/ingresses");
-        let Some(rule) = rules.iter().find(|r| r["spec"]["rules"][0]["host"] == host) else {
+        };
+        let mut rules = store.all("networking.k8s.io/ingresses");
+        let Some(rule) = rules.find(|r| r["spec"]["rules"][0]["host"] == host) else {
             return page(404, "not found");
         };
         let wanted = &rule["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"];
         let of = |s: &&Value| {
             &s["metadata"]["name"] == wanted && s["metadata"]["namespace"] == rule["metadata"]["namespace"]
         };
-        services
+        match services().find(of) {
+            Some(service) if service["metadata"]["name"] == layout::DASHBOARD && !is_open(proxy) => page(
+                401,
+                "401: user and password of the landfall ingress dashboard are needed",
+            ),
+            Some(service) => self.behind(at, service),
+            None => page(503, "no Service"),
+        }
+    }
+
+    /// The DaemonSet whose pod on the node with this address listens on this port.
+    fn proxy_on(&self, at: usize, ip: &str, port: u64) -> Option<&Value> {
+        let argument = format!(":{port}");
+        let listens = |d: &&Value| arguments(d).any(|a| a.ends_with(&argument));
+        let proxy = self.clusters[at].store.all("apps/daemonsets").find(listens)?;
+        let pods = self.pods(at);
+        let ready = |p: &&Value| p["status"]["podIP"] == ip && p["status"]["containerStatuses"][0]["ready"] == true;
+        let selector = &proxy["spec"]["selector"]["matchLabels"];
+        let runs = pods
             .iter()
-            .find(of)
-            .map_or_else(|| page(503, "no Service"), |service| self.behind(at, service))
+            .filter(ready)
+            .any(|p| matches(&p["metadata"]["labels"], selector));
+        runs.then_some(proxy)
     }
 
     fn dns(&self, at: usize, name: &str, server: Option<&str>) -> ProbeResult {
@@ -137,8 +200,8 @@ impl State {
             addresses,
             took_ms: 1,
         };
-        let services = self.read_all(at, "services");
-        let named = |wanted: &str| services.iter().find(|s| s["metadata"]["name"] == wanted);
+        let store = &self.clusters[at].store;
+        let named = |wanted: &str| store.all("services").find(|s| s["metadata"]["name"] == wanted);
         let own = named("kube-dns")
             .and_then(|s| s["spec"]["clusterIP"].as_str())
             .unwrap_or_default();
@@ -146,7 +209,6 @@ impl State {
         if asked != own || !self.has_endpoints(at, "kube-system", "kube-dns") {
             return failed("timeout");
         }
-        let store = &self.clusters[at].store;
         let corefile = store.get("configmaps", "kube-system", "coredns");
         let corefile = corefile
             .and_then(|c| c["data"]["Corefile"].as_str())

@@ -1,4 +1,4 @@
-//! What controllers and kubelets make of objects, worked out whenever it is read: Nodes' states, pods, roll-outs, endpoints.
+//! The effects of controllers and kubelets on objects, computed at each read: states of Nodes, pods, roll-outs, endpoints.
 
 use super::State;
 use landfall_core::name::NodeName;
@@ -114,14 +114,9 @@ impl State {
     fn slice(&self, at: usize, service: &Value) -> Value {
         let meta = &service["metadata"];
         let pods = self.pods(at);
-        let of = |pod: &&Value| {
-            pod["metadata"]["namespace"] == meta["namespace"]
-                && matches(&pod["metadata"]["labels"], &service["spec"]["selector"])
-        };
-        let endpoints = pods.iter().filter(of).map(|pod| {
-            json!({ "addresses": [pod["status"]["podIP"]],
-                "conditions": { "ready": pod["status"]["containerStatuses"][0]["ready"] } })
-        });
+        let endpoints = pods.iter().filter(|pod| is_behind(pod, service)).map(
+            |pod| json!({ "addresses": [pod["status"]["podIP"]], "conditions": { "ready": is_container_ready(pod) } }),
+        );
         let endpoints: Vec<Value> = endpoints.collect();
         json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": { "name": format!("{}-1", meta["name"].as_str().unwrap_or_default()), "namespace": meta["namespace"],
@@ -132,9 +127,11 @@ impl State {
     /// Says whether a ready pod is behind a Service.
     pub(super) fn has_endpoints(&self, at: usize, namespace: &str, name: &str) -> bool {
         let service = self.clusters[at].store.get("services", namespace, name);
-        let slice = service.map(|service| self.slice(at, service));
-        let endpoints = slice.as_ref().and_then(|s| s["endpoints"].as_array());
-        endpoints.is_some_and(|list| list.iter().any(|e| e["conditions"]["ready"] == true))
+        service.is_some_and(|service| {
+            self.pods(at)
+                .iter()
+                .any(|pod| is_behind(pod, service) && is_container_ready(pod))
+        })
     }
 
     /// Containers of a machine: id and labels, as containerd knows them.
@@ -162,6 +159,15 @@ impl State {
         }
         containers
     }
+}
+
+fn is_container_ready(pod: &Value) -> bool {
+    pod["status"]["containerStatuses"][0]["ready"] == true
+}
+
+fn is_behind(pod: &Value, service: &Value) -> bool {
+    pod["metadata"]["namespace"] == service["metadata"]["namespace"]
+        && matches(&pod["metadata"]["labels"], &service["spec"]["selector"])
 }
 
 fn tolerates(object: &Value, node: &Value) -> bool {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # kubeadm as far as files on a node show it. It can be killed half done wherever it asks the model, and it refuses a node on which an
-# earlier try left something, as the real one does. What becomes of the cluster is the model's to say: `ask` changes it, or fails with
-# kubeadm's words.
+# earlier try left something, as the real one does. The model decides what happens to the cluster: `ask` changes it, or fails with
+# kubeadm's error text.
 PATH=/usr/bin:/bin
 root=${0%/usr/local/bin/kubeadm}
 kubernetes=$root/etc/kubernetes

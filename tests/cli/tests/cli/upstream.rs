@@ -1,0 +1,257 @@
+//! `landfall bundle lock` and `bundle build` by the recipe `upstream`, against servers of this process.
+
+use crate::program::{Home, Ran, program};
+use landfall_bundle::{Bundle, Unverified, own_parts};
+use landfall_core::bundle_index::{BundleIndex, OCI_MANIFEST};
+use landfall_core::name::Digest;
+use landfall_test_support::publishers::{Publishers, elf};
+
+/// A user's home with landfall's own programs, and the way to the servers.
+pub struct Builder {
+    pub home: Home,
+    pub publishers: Publishers,
+}
+
+impl Builder {
+    pub fn new(publishers: Publishers) -> Self {
+        let home = Home::new();
+        home.write("ca.pem", publishers.ca());
+        for architecture in ["amd64", "arm64"] {
+            for name in ["landfall", "landfall-ingress"] {
+                home.write(&format!("{name}.{architecture}"), elf(architecture, name));
+            }
+        }
+        Self { home, publishers }
+    }
+
+    pub fn start() -> Self {
+        Self::new(Publishers::start().unwrap())
+    }
+
+    /// Runs `landfall bundle …`, with the proxy that leads to the servers.
+    #[track_caller]
+    pub fn bundle(&self, args: &[&str]) -> Ran {
+        let proxy = self.publishers.proxy();
+        let args: Vec<&str> = ["bundle"].into_iter().chain(args.iter().copied()).collect();
+        self.home.run_with(&[("HTTPS_PROXY", &proxy)], &args)
+    }
+
+    #[track_caller]
+    pub fn lock(&self, more: &[&str]) -> Ran {
+        self.bundle(&[&["lock", "--ca", "ca.pem"], more].concat())
+    }
+
+    #[track_caller]
+    pub fn build(&self, more: &[&str]) -> Ran {
+        let own = [
+            "--part",
+            "landfall=landfall.amd64",
+            "--part",
+            "landfall-ingress=landfall-ingress.amd64",
+        ];
+        self.bundle(&[&["build", "-o", "x.bundle", "--ca", "ca.pem"], &own[..], more].concat())
+    }
+
+    pub fn index(&self) -> BundleIndex {
+        let bundle = Bundle::<Unverified>::open(&self.home.path("x.bundle")).unwrap();
+        bundle.index().clone()
+    }
+
+    /// Takes the bundle and all that was fetched away.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.home.path(".cache")).unwrap();
+        std::fs::remove_file(self.home.path("x.bundle")).unwrap();
+    }
+}
+
+#[test]
+fn a_bundle_is_made_of_what_publishers_have() {
+    let builder = Builder::start();
+    let ran = builder.build(&[]).ends(0);
+    assert!(ran.err.contains("there is no lock file"), "{}", ran.err);
+    builder.home.run(&["bundle", "verify", "x.bundle"]).ends(0);
+    let index = builder.index();
+    assert_eq!(
+        (index.recipe.as_str(), index.kubernetes_version.as_str()),
+        ("upstream", "v1.37.2")
+    );
+    assert_eq!(index.min_upgrade_from.as_deref(), Some("v1.36.0"));
+    for binary in index.binaries() {
+        assert_eq!(
+            binary.digest,
+            Digest::of(&elf("amd64", &binary.name)),
+            "{}",
+            binary.name
+        );
+    }
+    assert_eq!(index.binaries().len(), 12);
+    let names: Vec<&str> = index.images().iter().map(|image| image.reference.as_str()).collect();
+    for name in [
+        "kube-apiserver:v1.37.2",
+        "etcd:3.7.0-0",
+        "coredns:v1.14.6",
+        "flannel:v0.28.4",
+        "nginx:1.28.3",
+    ] {
+        assert!(
+            names.contains(&format!("registry.landfall.internal/{name}").as_str()),
+            "{names:?}"
+        );
+    }
+    let pause = index.image_named("pause").unwrap();
+    assert_eq!(pause.media_type, "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(index.image_named("nginx").unwrap().media_type, OCI_MANIFEST);
+    // Layers are as they were published: the base is one blob for all.
+    let layer = |name: &str| index.image_named(name).unwrap().blobs[2];
+    assert_eq!(layer("pause"), layer("nginx"));
+    // Every request went by the proxy, and no login went to those who hold the files.
+    assert!(builder.publishers.led().iter().any(|host| host == "dl.k8s.io:443"));
+    let seen = builder.publishers.seen();
+    assert!(
+        seen.iter()
+            .all(|s| !s.what.starts_with("files.test") || s.authorization.is_none())
+    );
+}
+
+#[test]
+fn the_same_lock_file_gives_the_same_bytes_and_asks_no_tag_again() {
+    let builder = Builder::start();
+    builder.build(&[]).ends(0);
+    let first = std::fs::read(builder.home.path("x.bundle")).unwrap();
+    builder.publishers.seen();
+    builder.build(&[]).ends(0);
+    assert_eq!(builder.publishers.seen(), [], "everything is in the cache");
+    builder.forget();
+    builder.build(&["--lock", "x.lock.yaml"]).ends(0);
+    assert_eq!(std::fs::read(builder.home.path("x.bundle")).unwrap(), first);
+    let asked: Vec<String> = builder.publishers.seen().into_iter().map(|seen| seen.what).collect();
+    assert!(!asked.is_empty());
+    let tag = |what: &String| what.contains("/manifests/") && !what.contains("sha256:");
+    assert!(
+        !asked.iter().any(|what| tag(what) || what.contains("sha256sum")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn one_bundle_is_for_two_architectures() {
+    let builder = Builder::start();
+    builder
+        .lock(&["--architecture", "arm64,amd64", "-o", "both.yaml"])
+        .ends(0);
+    let both = [
+        "--architecture",
+        "amd64",
+        "--architecture",
+        "arm64",
+        "--lock",
+        "both.yaml",
+    ];
+    let lacking = builder.build(&both).ends(5);
+    lacking.complains(&["there is no landfall for arm64", "--part arm64/landfall=FILE"]);
+    let own = [
+        "--part",
+        "arm64/landfall=landfall.arm64",
+        "--part",
+        "arm64/landfall-ingress=landfall-ingress.arm64",
+    ];
+    builder.build(&[&both[..], &own].concat()).ends(0);
+    let index = builder.index();
+    let arm = index.variant("arm64").unwrap();
+    for binary in &arm.binaries {
+        assert_eq!(
+            binary.digest,
+            Digest::of(&elf("arm64", &binary.name)),
+            "{}",
+            binary.name
+        );
+    }
+    assert_eq!(arm.images.len(), index.images().len());
+    let wrong = builder.build(&["--part", "landfall=landfall.arm64"]).ends(5);
+    wrong.complains(&["landfall.arm64 is no Linux program for amd64"]);
+}
+
+#[test]
+fn a_released_program_needs_nothing_beside_it() {
+    let builder = Builder::start();
+    builder.lock(&["-o", "x.lock.yaml"]).ends(0);
+    let released = builder.home.path("landfall");
+    let ingress = builder.home.path("landfall-ingress.amd64");
+    own_parts::attach(program(), &ingress, &released).unwrap();
+    let proxy = builder.publishers.proxy();
+    let args = ["bundle", "build", "-o", "x.bundle", "--ca", "ca.pem"];
+    let environment = [("HTTPS_PROXY", proxy.as_str())];
+    builder.home.run_program(&released, &environment, &args).ends(0);
+    let index = builder.index();
+    let agent = index
+        .binaries()
+        .iter()
+        .find(|binary| binary.name == "landfall")
+        .unwrap();
+    assert_eq!(
+        agent.digest,
+        Digest::of(&std::fs::read(program()).unwrap()),
+        "nodes get the program alone"
+    );
+    assert!(index.image_named("landfall-ingress").is_some());
+    // The program as cargo builds it carries no proxy, and says so.
+    let bare = builder.bundle(&["build", "-o", "y.bundle", "--ca", "ca.pem"]).ends(5);
+    bare.complains(&[
+        "there is no landfall-ingress for amd64",
+        "--part amd64/landfall-ingress=FILE",
+    ]);
+}
+
+#[test]
+fn the_other_recipe_takes_none_of_the_options() {
+    let builder = Builder::start();
+    for option in [["--ca", "ca.pem"], ["--architecture", "arm64"], ["--lock", "x.yaml"]] {
+        let ran = builder.bundle(&[&["build", "--recipe", "source", "-o", "x.bundle"], &option[..]].concat());
+        ran.ends(2).complains(&["the recipe source takes no"]);
+    }
+}
+
+#[test]
+fn other_versions_are_asked_for_by_name() {
+    let builder = Builder::start();
+    let missing = builder.lock(&["--kubernetes", "1.36.3"]).ends(5);
+    missing.complains(&[
+        "https://dl.k8s.io/release/v1.36.3/bin/linux/amd64/kubeadm.sha256",
+        "404",
+    ]);
+    assert!(!builder.home.path("landfall.lock.yaml").exists());
+    builder
+        .lock(&["--component", "docker=1.0"])
+        .complains(&["there is no component docker", "containerd"]);
+    builder
+        .lock(&["--kubernetes", "v1.37.2", "--component", "etcd=3.7.0-0"])
+        .ends(0);
+    let text = std::fs::read_to_string(builder.home.path("landfall.lock.yaml")).unwrap();
+    for part in [
+        "kubernetes: 1.37.2",
+        "member: bin/containerd",
+        "image: docker.io/library/nginx:1.28.3",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_lock_file_are_named_at_once() {
+    let builder = Builder::start();
+    builder.lock(&["-o", "x.lock.yaml"]).ends(0);
+    let text = std::fs::read_to_string(builder.home.path("x.lock.yaml")).unwrap();
+    let broken = text
+        .replacen("url: https://dl.k8s.io", "url: http://dl.k8s.io", 1)
+        .replacen("image: docker.io/library/nginx:1.28.3", "image: nginx", 1)
+        .replacen("etcd: 3.7.0-0", "etcd: latest", 1);
+    builder.home.write("x.lock.yaml", broken);
+    let ran = builder.build(&[]).ends(5);
+    ran.complains(&[
+        "https://",
+        "\"nginx\" does not have the form",
+        "etcd: \"latest\" is no version",
+        "bundle lock",
+    ]);
+    assert!(!builder.home.path("x.bundle").exists());
+}

@@ -1,0 +1,125 @@
+//! `landfall push`: blobs are sent ahead, an install uses them, and rollback, uninstall and `push --remove` remove them.
+
+use crate::scene::{Listener, Scene};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::name::NodeName;
+use landfall_core::plan::key::{is_bare, keeps_blobs};
+use landfall_engine::run::{CancelToken, Outcome, UndoCommand};
+use std::sync::{Arc, OnceLock};
+
+fn sent(outcome: &Outcome) -> u64 {
+    outcome.bytes_sent.values().sum()
+}
+
+/// Fails unless the machines differ from before by landfall's state alone.
+fn must_be_kept(scene: &Scene) {
+    let differences = scene.fleet.differences(&scene.before, &["var/lib/landfall"]).unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+    for node in scene.desired.inventory.members() {
+        let (_, own) = scene.journal(&node.name);
+        assert!(
+            keeps_blobs(&own) && is_bare(&own) && own.open_run().is_none(),
+            "{own:?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_pushed_is_used_by_the_install_and_not_sent_again() {
+    let scene = Scene::new(3, 1);
+    let pushed = scene.push("100-a");
+    scene.must_work(&pushed, "push");
+    assert!(pushed.bytes_sent.values().all(|bytes| *bytes > 0) && pushed.bytes_sent.len() == 4);
+    must_be_kept(&scene);
+    let again = scene.push("200-b");
+    scene.must_work(&again, "push again");
+    assert_eq!((sent(&again), again.changes), (0, 0));
+    assert_eq!(
+        scene.journal(&"cp-1".parse().unwrap()).1.runs.len(),
+        1,
+        "a run without changes leaves no record"
+    );
+
+    let installed = scene.install("300-c");
+    scene.must_work(&installed, "install");
+    assert_eq!(sent(&installed), 0);
+    for node in scene.desired.inventory.members() {
+        assert!(!keeps_blobs(&scene.journal(&node.name).1), "they were used");
+    }
+    let once_more = scene.install("400-d");
+    scene.must_work(&once_more, "install again");
+    assert_eq!(once_more.changes, 0);
+    scene.must_work(&scene.undo("500-e", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+#[test]
+fn every_undo_removes_what_was_pushed() {
+    type Back = fn(&Scene) -> Outcome;
+    let ways: [(&str, Back); 3] = [
+        ("push --remove", |scene| scene.push_remove("200-b")),
+        ("uninstall", |scene| scene.undo("200-b", UndoCommand::Uninstall)),
+        ("rollback", |scene| scene.undo("200-b", UndoCommand::Rollback)),
+    ];
+    for (name, back) in ways {
+        let scene = Scene::new(1, 1);
+        scene.must_work(&scene.push("100-a"), "push");
+        must_be_kept(&scene);
+        scene.must_work(&back(&scene), name);
+        scene.must_be_as_before(name);
+    }
+}
+
+#[test]
+fn nothing_to_take_away_is_no_error_and_an_install_keeps_what_it_needs() {
+    let scene = Scene::new(1, 0);
+    let nothing = scene.push_remove("100-a");
+    scene.must_work(&nothing, "remove nothing");
+    assert_eq!(nothing.changes, 0);
+    scene.must_be_as_before("remove nothing");
+    scene.must_work(&scene.install("200-b"), "install");
+    let pushed = scene.push("300-c");
+    scene.must_work(&pushed, "push to a cluster that has all");
+    assert_eq!((sent(&pushed), pushed.changes), (0, 0));
+    let node: NodeName = "cp-1".parse().unwrap();
+    assert!(!keeps_blobs(&scene.journal(&node).1));
+}
+
+#[test]
+fn a_push_that_was_cut_off_is_gone_on_with_or_taken_back() {
+    type Next = fn(&Scene);
+    let ways: [(&str, Next); 4] = [
+        ("uninstall", |_| ()),
+        ("install", |scene| scene.must_work(&scene.install("200-b"), "install")),
+        ("push", |scene| {
+            scene.must_work(&scene.push("200-b"), "push");
+            must_be_kept(scene);
+        }),
+        ("push --remove", |scene| {
+            scene.must_work(&scene.push_remove("200-b"), "push --remove");
+            scene.must_be_as_before("push --remove");
+        }),
+    ];
+    for (name, next) in ways {
+        let scene = Scene::new(1, 1);
+        // ^C as soon as the first node knows what it lacks.
+        let cancel = Arc::new(OnceLock::<CancelToken>::new());
+        let on_plan = Arc::clone(&cancel);
+        let sink = Listener(move |event: &Event| {
+            if matches!(event.kind, EventKind::PushPlanned { .. })
+                && let Some(cancel) = on_plan.get()
+            {
+                cancel.cancel();
+            }
+        });
+        let context = scene.fleet.run_context("100-a", "ann@desk", Arc::new(sink)).unwrap();
+        cancel.get_or_init(|| context.cancel.clone());
+        let cut = scene.push_in(&context);
+        assert!(cut.interrupted, "{name}");
+        let (_, own) = scene.journal(&"cp-1".parse().unwrap());
+        assert!(keeps_blobs(&own) && own.open_run().is_some(), "{name}: {own:?}");
+        next(&scene);
+        scene.must_work(&scene.undo("900-z", UndoCommand::Uninstall), name);
+        scene.must_be_as_before(name);
+    }
+}
