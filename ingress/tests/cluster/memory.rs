@@ -15,10 +15,11 @@ pub const MIB: u64 = 1024 * 1024;
 /// RFC 9113, 6.9.2.
 const WIDEST: u32 = (1 << 31) - 1;
 
-/// Resident memory in bytes.
+/// The process's own resident memory in bytes. Pages of its program file do not count: how many of them are resident says what ran
+/// and how much memory the machine had left, not what clients hold.
 pub fn memory(proxy: &Proxy) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
 }
 
