@@ -16,6 +16,9 @@ pub(super) struct Programs {
     versions: BTreeMap<String, String>,
 }
 
+/// Flags of Go's compiler: the linker leaves debugging information out, so none is made.
+const COMPILE: &str = "all=-dwarf=false";
+
 /// How a component is built, beside its packages.
 struct Recipe {
     cgo: bool,
@@ -131,7 +134,7 @@ fn go_component(
     let sums = lock.module_sums.join("\n") + "\n";
     let pause = if name == "kubernetes" { &lock.pause_version } else { "" };
     let inputs = format!(
-        "{module}\0{tools}\0{sums}\0{link}\0{}\0{}\0{:?}\0{pause}\0{}",
+        "{module}\0{tools}\0{sums}\0{link}\0{COMPILE}\0{}\0{}\0{:?}\0{pause}\0{}",
         how.tags,
         how.cgo,
         locked.packages,
@@ -156,7 +159,8 @@ fn go_component(
     let mut command = go_command(&work);
     command
         .env("CGO_ENABLED", if how.cgo { "1" } else { "0" })
-        .args(["build", "-trimpath", "-tags", how.tags, "-ldflags", &link, "-o"])
+        .args(["build", "-trimpath", "-gcflags", COMPILE, "-tags", how.tags])
+        .args(["-ldflags", &link, "-o"])
         .arg(format!("{}/", out.display()))
         .args(&locked.packages);
     run(&mut command, &format!("building {name}"))?;
@@ -222,9 +226,9 @@ fn ingress(options: &BuildOptions<'_>) -> Result<PathBuf, Diagnosis> {
 }
 
 /// Asks cargo which crates the programs of this checkout consist of, as they are built for nodes.
-pub(super) fn crates(options: &BuildOptions<'_>) -> Result<CrateGraph, Diagnosis> {
+pub fn crates(checkout: &Path) -> Result<CrateGraph, Diagnosis> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(options.checkout).args([
+    cargo.current_dir(checkout).args([
         "metadata",
         "--format-version=1",
         "--locked",

@@ -139,7 +139,7 @@ impl Suite {
         if self.only.as_deref().is_some_and(|only| only != name) {
             return;
         }
-        println!("== {name}");
+        println!("== {name} ({} free)", free_space());
         let start = Instant::now();
         let count = work().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
@@ -154,6 +154,14 @@ impl Suite {
         );
         self.total.add(count);
     }
+}
+
+/// Room on the file system of the checkout. A full disk ends everything, this output too, so each section says how much there was.
+fn free_space() -> String {
+    rustix::fs::statvfs(".").map_or_else(
+        |error| format!("unknown space: {error}"),
+        |found| format!("{} MB", found.f_bavail * found.f_frsize / 1_000_000),
+    )
 }
 
 fn cargo(args: &[&str]) -> Result<bool> {
@@ -201,9 +209,10 @@ fn lab() -> Result<Count> {
     Ok(Count::of_checks(&scenario::run(&built, &artifacts::cache()?)?))
 }
 
-/// A cluster that the program of journal version 1 made, the Ansible collection, and ten cycles of install and uninstall.
+/// A cluster of a bundle made of what publishers release, one that the program of journal version 1 made, the Ansible collection, and ten cycles of install and uninstall.
 fn lab_long() -> Result<Count> {
     let now = artifacts::build()?;
+    let upstream = artifacts::build_upstream(&now)?;
     let old = artifacts::build_old()?;
     let release = |built: artifacts::Artifacts| scenario::Release {
         program: built.program,
@@ -214,7 +223,12 @@ fn lab_long() -> Result<Count> {
         playbook: collection.python.with_file_name("ansible-playbook"),
         collections: collection.collections.clone(),
     };
-    let checks = scenario::run_long(&release(now), &release(old), &ansible, &artifacts::cache()?)?;
+    let built = scenario::LongBuilt {
+        now: release(now),
+        upstream: release(upstream),
+        old: release(old),
+    };
+    let checks = scenario::run_long(&built, &ansible, &artifacts::cache()?)?;
     Ok(Count::of_checks(&checks))
 }
 
