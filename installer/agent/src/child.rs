@@ -2,13 +2,13 @@
 //! environment by which a later agent finds what a killed one left running.
 
 use crate::error::{AgentError, Result};
-use crate::files;
 use crate::host::Host;
 use crate::processes::{self, own_pids};
 use crate::redact::Redactor;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,7 +162,7 @@ impl Children {
             .env("PATH", host.search_path())
             .env("HOME", "/root")
             .env("LC_ALL", "C.UTF-8")
-            .env(MARK, mark_of(&std::process::id().to_string()).unwrap_or_default())
+            .env(MARK, own_mark()?)
             .envs(job.env.iter().map(|(k, v)| (k, v)))
             .current_dir("/")
             .process_group(0)
@@ -343,15 +343,37 @@ fn kill_group(group: i32) {
     }
 }
 
-/// Identifies a process by its id and start time; the id alone may be used again.
-fn mark_of(pid: &str) -> Option<String> {
-    let stat = files::text(format!("/proc/{pid}/stat"));
+/// Identifies a process by its id and start time; the id alone may be used again. `None` when there is no such process; that it cannot be
+/// looked at is an error.
+fn mark_of(pid: &str) -> io::Result<Option<String>> {
+    let stat = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => String::from_utf8_lossy(&stat).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     // The second field is the program's name in brackets, which may itself hold blanks; the start is the 22nd.
-    let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned();
-    Some(format!("{pid}-{start}"))
+    let start = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19));
+    let start = start.ok_or_else(|| io::Error::other("its state has no start time"))?;
+    Ok(Some(format!("{pid}-{start}")))
 }
 
-/// Ends processes that agents left running which have exited since, and waits for their end. Returns a line for each process that does not go.
+/// What a read says when the process ended after its file was opened.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// A child without a right mark would be ended by the next agent.
+fn own_mark() -> Result<String> {
+    let mark = mark_of(&std::process::id().to_string());
+    let mark = mark.and_then(|mark| mark.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)));
+    mark.map_err(|source| AgentError::Kernel {
+        what: "looking at the agent's own process".to_owned(),
+        source,
+    })
+}
+
+/// Ends processes that agents left running which have exited since, and waits for their end. Returns a line for each process that does not
+/// go. A process whose agent cannot be looked at is left alone.
 pub fn end_orphans() -> Vec<String> {
     processes::end(|| {
         let is_orphan = |pid: &i32| {
@@ -361,8 +383,10 @@ pub fn end_orphans() -> Vec<String> {
                 return false;
             };
             let mark = String::from_utf8_lossy(&mark).into_owned();
-            mark.split_once('-')
-                .is_none_or(|(agent, _)| mark_of(agent).as_ref() != Some(&mark))
+            let Some((agent, _)) = mark.split_once('-') else {
+                return false;
+            };
+            mark_of(agent).is_ok_and(|found| found.as_ref() != Some(&mark))
         };
         own_pids().into_iter().filter(is_orphan).collect()
     })
