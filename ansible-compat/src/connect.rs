@@ -123,13 +123,13 @@ impl<'a> Reader<'a> {
 
     /// Returns how to log in to the host `name`.
     pub fn connect(&mut self, name: &str, local_user: &str) -> Connect {
-        self.connection(name);
+        let local = self.is_local();
         for refused in REFUSED {
             if let Some((_, place)) = self.var(refused) {
                 self.faults.value(place, "is not supported yet");
             }
         }
-        let proxy = self.proxy(local_user);
+        let proxy = if local { None } else { self.proxy(local_user) };
         let (in_host, host) = self.host(name);
         let user = self.text(&[
             "defaults.remote_user",
@@ -187,6 +187,7 @@ impl<'a> Reader<'a> {
                 "ansible_become_pass",
                 "ansible_sudo_pass",
             ]),
+            local,
             ssh,
             user,
         }
@@ -202,7 +203,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn connection(&mut self, name: &str) {
+    /// Reads how commands get to the machine: over SSH, or not at all because it is this machine.
+    fn is_local(&mut self) -> bool {
         const KNOWN: [&str; 6] = [
             "ssh",
             "smart",
@@ -211,21 +213,19 @@ impl<'a> Reader<'a> {
             "ansible.builtin.ssh",
             "ansible.builtin.paramiko_ssh",
         ];
+        const LOCAL: [&str; 2] = ["local", "ansible.builtin.local"];
         let Some((text, place)) = self.text(&["defaults.transport", "ANSIBLE_TRANSPORT", "ansible_connection"]) else {
-            return;
+            return false;
         };
-        if ["local", "ansible.builtin.local"].contains(&text.as_str()) {
-            let why = format!(
-                "{name} is this machine (local): landfall logs in by ssh only; give ansible_connection=ssh, and an ansible_host and a \
-                 login that work from here"
-            );
-            self.faults.value(place, why);
-        } else if !KNOWN.contains(&text.as_str()) {
-            self.faults.value(
-                place,
-                format_args!("{text:?} is not supported; supported: {}", KNOWN.join(", ")),
-            );
+        if LOCAL.contains(&text.as_str()) {
+            return true;
         }
+        if !KNOWN.contains(&text.as_str()) {
+            let supported = [&KNOWN[..], &LOCAL[..]].concat().join(", ");
+            let why = format_args!("{text:?} is not supported; supported: {supported}");
+            self.faults.value(place, why);
+        }
+        false
     }
 
     /// Refuses every become method other than sudo, and settings that would change sudo.

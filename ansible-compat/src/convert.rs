@@ -107,7 +107,8 @@ pub fn desired(
     Found { desired, hosts }
 }
 
-/// Makes the first machine of the group bastion the jump host of all machines, as kubespray does, except of those with a proxy of their own.
+/// Makes the first machine of the group bastion the jump host of all machines, as kubespray does, except of those with a proxy of their own
+/// and of this machine.
 fn through_bastion(
     roles: &Roles,
     hosts: &[(String, NodeName)],
@@ -136,7 +137,7 @@ fn through_bastion(
     let hop = reader.connect(bastion, common.local_user);
     for node in &mut inventory.nodes {
         let itself = hosts.iter().any(|(host, name)| host == bastion && *name == node.name);
-        if !itself && node.connect.ssh.proxy.is_none() {
+        if !itself && !node.connect.local && node.connect.ssh.proxy.is_none() {
             node.connect.ssh.proxy = Some(Proxy::Jump(vec![hop.clone()]));
         }
     }

@@ -241,9 +241,30 @@ fn logins_follow_ansibles_names_and_defaults() {
 }
 
 #[test]
+fn a_local_machine_is_reached_without_ssh_and_without_a_jump_host() {
+    let inventory = "[masters]\nhere ansible_connection=local\n[workers]\nthere\n[bastion]\nb\n[all:vars]\n\
+                     ansible_ssh_common_args='-J jump'\n";
+    let nodes = text("h.ini", inventory).unwrap().inventory.nodes;
+    let found: Vec<(bool, bool)> = nodes
+        .iter()
+        .map(|node| (node.connect.local, node.connect.ssh.proxy.is_some()))
+        .collect();
+    assert_eq!(found, [(true, false), (false, true)]);
+    let all = text(
+        "h.ini",
+        "[masters]\na\n[workers]\nb\n[all:vars]\nansible_connection=local\n",
+    )
+    .unwrap_err();
+    assert!(
+        format!("{all:?}").contains("a, b are all said to be this machine"),
+        "{all:?}"
+    );
+}
+
+#[test]
 fn what_ansible_could_do_and_landfall_cannot_is_refused() {
     for (vars, wanted) in [
-        ("ansible_connection=local", "line 2, ansible_connection"),
+        ("ansible_connection=winrm", "line 2, ansible_connection"),
         ("ansible_become_method=su", "line 2, ansible_become_method"),
         ("ansible_become_user=admin", "line 2, ansible_become_user"),
         ("ansible_become_exe=/x", "line 2, ansible_become_exe"),

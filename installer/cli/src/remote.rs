@@ -11,7 +11,7 @@ use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
-use landfall_ssh::{Local, Passphrases, SshConfig, SshOptions, SshTransport};
+use landfall_ssh::{Local, LocalTransport, Passphrases, SshConfig, SshOptions, SshTransport};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
@@ -40,6 +40,9 @@ struct SshConnector {
 
 impl Connector for SshConnector {
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
+        if node.connect.local {
+            return Ok(Box::new(LocalTransport::new(&node.connect)));
+        }
         let mut connect = node.connect.clone();
         let ignored = self
             .config

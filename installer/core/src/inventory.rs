@@ -59,6 +59,8 @@ pub struct Connect {
     pub become_root: bool,
     /// Password for sudo.
     pub become_password: Option<Secret>,
+    /// Whether it is the machine on which landfall runs: commands are started there without SSH.
+    pub local: bool,
     /// Jump hosts or a proxy command, and the settings of `ssh_config`.
     pub ssh: SshSettings,
 }
@@ -184,6 +186,7 @@ impl Connect {
             password: None,
             become_root: false,
             become_password: None,
+            local: false,
             ssh: SshSettings {
                 unset: Unset {
                     user: user.is_none(),

@@ -1,4 +1,4 @@
-//! SSH behind [`landfall_core::transport::Transport`]: the only crate that sees ssh2 and OpenSSL.
+//! Connections behind [`landfall_core::transport::Transport`]: SSH, and this machine itself. The only crate that sees ssh2 and OpenSSL.
 //!
 //! One thread owns a session and all its channels ([`pump`]); callers use ordinary blocking streams.
 
@@ -8,6 +8,7 @@ mod connect;
 mod identity;
 mod key;
 mod known_hosts;
+mod local;
 mod options;
 mod pattern;
 mod proxy;
@@ -20,6 +21,7 @@ pub use config::SshConfig;
 pub use config::apply::Local;
 pub use connect::SshTransport;
 pub use key::fingerprint;
+pub use local::LocalTransport;
 pub use options::{Passphrases, SshOptions};
 pub use resolve::resolve;
 

@@ -106,16 +106,28 @@ impl Markers {
     }
 }
 
+/// Something that starts command lines for a login shell.
+pub trait Shell {
+    /// Starts one. Blocks until the far end accepted it.
+    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis>;
+}
+
+impl Shell for Pump {
+    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+        Pump::spawn(self, line)
+    }
+}
+
 /// Starts `command` (a script for `sh`). Blocks until it runs: for `shell_timeout` until the login shell runs it, then for two minutes while
 /// sudo asks.
 pub fn start(
-    pump: &mut Pump,
+    shell: &mut dyn Shell,
     command: &str,
     who: &RunAs<'_>,
     shell_timeout: Duration,
 ) -> Result<RemoteChild, Diagnosis> {
     let markers = Markers::new()?;
-    let mut child = pump.spawn(&encode(&markers.script(command, who)))?;
+    let mut child = shell.spawn(&encode(&markers.script(command, who)))?;
     let (sender, seen) = channel();
     let stdout = watch_stdout(child.stdout, markers.ready.clone(), sender.clone());
     let stderr = watch_stderr(child.stderr, markers.prompt.clone(), sender);

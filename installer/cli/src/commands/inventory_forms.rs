@@ -81,6 +81,9 @@ fn vars(node: &Node) -> Map<String, Value> {
     put("ansible_port", json!(connect.port));
     put("ansible_user", json!(connect.user));
     put("ansible_become", json!(connect.become_root));
+    if connect.local {
+        put("ansible_connection", json!("local"));
+    }
     if let Some(key) = &connect.private_key {
         put("ansible_ssh_private_key_file", json!(key));
     }
@@ -186,6 +189,9 @@ fn node(node: &Node) -> Value {
         put("proxyCommand", json!(command));
     }
     put("become", json!(connect.become_root));
+    if connect.local {
+        put("connection", json!("local"));
+    }
     if let Some(ip) = node.ip {
         put("ip", json!(ip));
     }

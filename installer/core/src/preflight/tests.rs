@@ -24,6 +24,7 @@ fn node(name: &str, last: u8) -> Node {
             password: None,
             become_root: false,
             become_password: None,
+            local: false,
             ssh: crate::inventory::SshSettings::default(),
         },
     }

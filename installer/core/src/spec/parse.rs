@@ -3,6 +3,7 @@
 use super::{ClusterSpec, Desired, Problems, validate};
 use crate::explain::{Code, Diagnosis};
 use crate::inventory::{Connect, Inventory, Node, Proxy, Role, SshSettings, Unset};
+use crate::name::NodeName;
 use crate::secret::Secret;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -168,27 +169,8 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         place: format!("nodes[{i}]"),
         problems,
     };
-    let name = match fields.text("name").map(|n| n.parse()) {
-        Some(Ok(name)) => Some(name),
-        Some(Err(error)) => {
-            fields.wrong("name", &format!("{error}"));
-            None
-        }
-        None => {
-            fields.wrong("name", "is missing");
-            None
-        }
-    };
-    let role = match fields.text("role").as_deref() {
-        Some("control-plane") => Some(Role::ControlPlane),
-        Some("worker") => Some(Role::Worker),
-        Some("outside") => Some(Role::Outside),
-        other => {
-            let seen = other.map_or("it is missing".to_owned(), |o| format!("{o:?} is not"));
-            fields.wrong("role", &format!("control-plane, worker and outside are known; {seen}"));
-            None
-        }
-    };
+    let name = name_of(&mut fields);
+    let role = role_of(&mut fields);
     let ip = fields.parsed("ip", "IP address");
     let access_ip = fields.parsed("accessIp", "IP address");
     let user = fields.text("user");
@@ -200,6 +182,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         become_root: become_root.is_none(),
     };
     let user = user.unwrap_or_else(|| "root".to_owned());
+    let local = is_local(&mut fields);
     let password = secret(&mut fields, "password");
     let become_password = secret(&mut fields, "becomePassword");
     let host = fields
@@ -212,6 +195,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         password,
         become_root: become_root.unwrap_or(user != "root"),
         become_password,
+        local,
         user,
         ssh: SshSettings {
             unset,
@@ -219,13 +203,16 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         },
     };
     connect.ssh.proxy = proxy(&mut fields, &connect);
+    if local && connect.ssh.proxy.is_some() {
+        fields.wrong("connection", "is local, so neither jump nor proxyCommand leads there");
+    }
     let schedulable = fields.flag("schedulable").unwrap_or(false);
     let unknown: Vec<String> = fields.map.keys().cloned().collect();
     for key in unknown {
         fields.wrong(
             &key,
             "is unknown; known: name, role, ip, accessIp, host, port, user, privateKey, password, passwordFile, become, \
-             becomePassword, becomePasswordFile, jump, proxyCommand, schedulable",
+             connection, becomePassword, becomePasswordFile, jump, proxyCommand, schedulable",
         );
     }
     Some(Node {
@@ -236,6 +223,45 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         access_ip,
         connect,
     })
+}
+
+fn name_of(fields: &mut Fields<'_>) -> Option<NodeName> {
+    match fields.text("name").map(|n| n.parse()) {
+        Some(Ok(name)) => Some(name),
+        Some(Err(error)) => {
+            fields.wrong("name", &format!("{error}"));
+            None
+        }
+        None => {
+            fields.wrong("name", "is missing");
+            None
+        }
+    }
+}
+
+fn role_of(fields: &mut Fields<'_>) -> Option<Role> {
+    match fields.text("role").as_deref() {
+        Some("control-plane") => Some(Role::ControlPlane),
+        Some("worker") => Some(Role::Worker),
+        Some("outside") => Some(Role::Outside),
+        other => {
+            let seen = other.map_or("it is missing".to_owned(), |o| format!("{o:?} is not"));
+            fields.wrong("role", &format!("control-plane, worker and outside are known; {seen}"));
+            None
+        }
+    }
+}
+
+/// Reads how commands get to the machine: over SSH, or not at all because it is this machine.
+fn is_local(fields: &mut Fields<'_>) -> bool {
+    match fields.text("connection").as_deref() {
+        None | Some("ssh") => false,
+        Some("local") => true,
+        Some(other) => {
+            fields.wrong("connection", &format!("ssh and local are known; {other:?} is not"));
+            false
+        }
+    }
 }
 
 /// Reads how a machine is reached: `jump`, in the form of ssh's ProxyJump or as a list of machines with fields of their own, or `proxyCommand`. A jump

@@ -49,6 +49,18 @@ fn validate_machines(inventory: &Inventory, report: Report) {
             "give each machine its own host",
         );
     }
+    let local: Vec<&str> = inventory
+        .nodes
+        .iter()
+        .filter(|node| node.connect.local)
+        .map(|node| node.name.as_str())
+        .collect();
+    if local.len() > 1 {
+        report(
+            format!("{} are all said to be this machine", local.join(", ")),
+            "one machine alone can have a local connection: reach the others over SSH",
+        );
+    }
     for node in &inventory.nodes {
         if let Some(v6) = node.ip.iter().chain(&node.access_ip).find(|ip| ip.is_ipv6()) {
             report(

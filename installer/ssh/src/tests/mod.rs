@@ -3,6 +3,7 @@
 
 mod host_keys;
 mod jump;
+mod local;
 mod login;
 mod server;
 mod shells;
@@ -151,6 +152,7 @@ impl Server {
             password: None,
             become_root: false,
             become_password: None,
+            local: false,
             ssh: SshSettings::default(),
         }
     }

@@ -1,0 +1,96 @@
+//! The machine on which landfall runs, as a node: commands are started here, without SSH. They have no terminal and none of the operator's
+//! environment, as over SSH.
+
+use crate::start::{self, RunAs, Shell};
+use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::inventory::Connect;
+use landfall_core::secret::Secret;
+use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
+use std::io;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Where programs are looked for: what sshd and sudo of Debian give to root.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a shell of this machine may take to start.
+const SHELL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A way to start commands on this machine.
+pub struct LocalTransport {
+    become_password: Option<Secret>,
+    /// Whether commands are root's without sudo.
+    is_root: bool,
+}
+
+impl LocalTransport {
+    /// Whoever runs landfall is the login user; the inventory's user, key and port do not count.
+    pub fn new(connect: &Connect) -> Self {
+        Self {
+            become_password: connect.become_password.clone(),
+            is_root: rustix::process::geteuid().is_root(),
+        }
+    }
+}
+
+impl Transport for LocalTransport {
+    fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+        start::start(&mut LocalShell, command, &RunAs::LoginUser, SHELL_TIMEOUT)
+    }
+
+    fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+        if self.is_root {
+            return self.spawn(command);
+        }
+        let who = RunAs::Root(self.become_password.as_ref());
+        start::start(&mut LocalShell, command, &who, SHELL_TIMEOUT)
+    }
+}
+
+struct LocalShell;
+
+impl Shell for LocalShell {
+    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+        // A session of its own: what the operator types at a terminal, Ctrl-C too, is for landfall alone.
+        let mut shell = Command::new("setsid");
+        // The line is one command; in its place, the shell would hide by which signal it ends.
+        let line = format!("exec {line}");
+        shell.args(["sh", "-c", &line]).env_clear().env("PATH", PATH);
+        for name in ["HOME", "USER", "LOGNAME"] {
+            if let Some(value) = std::env::var_os(name) {
+                shell.env(name, value);
+            }
+        }
+        let piped = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
+        let [stdin, stdout, stderr] = piped;
+        let child = shell
+            .current_dir("/")
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn();
+        let failed = |error: io::Error| {
+            Diagnosis::new(Code::AgentStart, "no shell can be started on this machine")
+                .because(&error)
+                .next("install util-linux, which has setsid")
+        };
+        let mut child = child.map_err(failed)?;
+        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        Ok(RemoteChild {
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit: Box::new(LocalExit(child)),
+        })
+    }
+}
+
+struct LocalExit(Child);
+
+impl RemoteExit for LocalExit {
+    fn wait(&mut self) -> Option<i32> {
+        self.0.wait().ok()?.code()
+    }
+}
