@@ -1,8 +1,10 @@
-//! Members of the tar archives that bundles and image archives are.
+//! Members of the tar archives that bundles, image archives and layers are.
 
 use landfall_core::bundle_index::{BundleIndex, Image, Variant};
 use landfall_core::name::Digest;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
 
 /// A header that depends on nothing but the size.
 pub(crate) fn header(size: u64) -> tar::Header {
@@ -63,4 +65,16 @@ pub(crate) fn all_images<'a>(index: &'a BundleIndex) -> impl Iterator<Item = (&'
 pub(crate) fn checksums(files: &[(&str, &[u8])]) -> String {
     let line = |(name, bytes): &(&str, &[u8])| format!("{}  {name}\n", Digest::of(bytes).hex());
     files.iter().map(line).collect()
+}
+
+/// Returns a reader of the tar inside a file, plain or compressed by gzip or zstd, by the first bytes of the file (RFC 1952, 2.3.1; RFC 8878, 3.1.1).
+pub(crate) fn decompressed(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut magic = [0; 4];
+    let known = File::open(path)?.read(&mut magic)?;
+    let file = BufReader::new(File::open(path)?);
+    Ok(match &magic[..known] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::with_buffer(file)?),
+        _ => Box::new(file),
+    })
 }

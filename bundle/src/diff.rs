@@ -18,6 +18,8 @@ pub enum EntryKind {
     Component,
     /// A Debian package in image layers.
     Package,
+    /// A file of objects that the builder added.
+    Manifest,
 }
 
 /// What became of an entry.
@@ -134,6 +136,14 @@ fn entries(index: &BundleIndex) -> Entries {
     for package in &index.packages {
         let entry = plain(&package.version, package.digest.to_string());
         entries.insert((EntryKind::Package, package.name.clone()), entry);
+    }
+    for manifest in &index.manifests {
+        let count = format!("{} objects", manifest.objects.len());
+        let content = Digest::of(serde_json::Value::from(manifest.objects.clone()).to_string().as_bytes());
+        entries.insert(
+            (EntryKind::Manifest, manifest.name.clone()),
+            plain(&count, content.to_string()),
+        );
     }
     entries
 }

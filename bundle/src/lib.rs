@@ -27,6 +27,7 @@ pub use diff::{Change, Difference, EntryKind, diff};
 pub use error::BundleError;
 pub use node::{decompress_binary, write_oci_archive};
 pub use reader::{Bundle, Unverified, Verified};
+pub use source::image_archive::{Additions, ImageArchive};
 pub use writer::{BundleWriter, chunk_digests, export, sign};
 
 /// zstd level of layers and programs: 3 is its default; 19 saves 12 % more bytes for twenty times the time (zstd's own tables).

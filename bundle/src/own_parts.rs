@@ -1,10 +1,14 @@
-//! landfall's own programs for a bundle. A released `landfall` carries the ingress proxy behind its own bytes, so that a bundle can be made of
-//! it alone; it goes to nodes without. The form: program, zstd frame, then a trailer of the frame's SHA-256, its size and [`MAGIC`].
+//! landfall's own programs for a bundle. A released `landfall` carries the ingress proxy behind its own bytes, and what both consist of, so
+//! that a bundle can be made of it alone; it goes to nodes without. The form: program, zstd frame of a tar, then a trailer of the frame's
+//! SHA-256, its size and [`MAGIC`].
 
+use crate::archive::append;
+use crate::sbom::CrateGraph;
 use crate::source::{failed, io};
 use landfall_core::bundle_index::NODE_ARCHITECTURE;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +17,9 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 16] = b"landfall-parts-1";
 /// Digest, size in little-endian order, magic.
 const TRAILER_BYTES: usize = 32 + 8 + 16;
+/// Members of the tar.
+const INGRESS: &str = "landfall-ingress";
+const CRATES: &str = "crates.json";
 /// zstd level of the carried program: it is made once for each release (zstd's own tables: 19 is a sixth smaller than 3 for programs).
 const ZSTD_LEVEL: i32 = 19;
 
@@ -25,6 +32,14 @@ pub struct OwnParts {
     pub agent: PathBuf,
     /// The program `landfall-ingress`.
     pub ingress: PathBuf,
+    /// What both consist of, when the running program says it.
+    pub crates: Option<CrateGraph>,
+}
+
+/// What a program carries.
+struct Carried {
+    ingress: Vec<u8>,
+    crates: CrateGraph,
 }
 
 /// A file that the user names for one of the own programs.
@@ -57,11 +72,17 @@ impl std::str::FromStr for NamedPart {
     }
 }
 
-/// Writes `program` with the ingress proxy behind it. Parts that it carries already are replaced.
-pub fn attach(program: &Path, ingress: &Path, output: &Path) -> Result<(), Diagnosis> {
+/// Writes `program` with the ingress proxy behind it, and the crates of both. Parts that it carries already are replaced.
+pub fn attach(program: &Path, ingress: &Path, crates: &CrateGraph, output: &Path) -> Result<(), Diagnosis> {
     let mut whole = plain(program)?;
     let proxy = std::fs::read(ingress).map_err(io("read", ingress))?;
-    let frame = zstd::encode_all(proxy.as_slice(), ZSTD_LEVEL).map_err(io("compressed", ingress))?;
+    let pack = || -> std::io::Result<Vec<u8>> {
+        let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?);
+        append(&mut tar, INGRESS, &proxy)?;
+        append(&mut tar, CRATES, &serde_json::to_vec(crates)?)?;
+        tar.into_inner()?.finish()
+    };
+    let frame = pack().map_err(io("compressed", ingress))?;
     whole.extend_from_slice(&frame);
     let digest = Digest::of(&frame).hex();
     let pairs = (0..32).filter_map(|at| u8::from_str_radix(&digest[2 * at..2 * at + 2], 16).ok());
@@ -85,6 +106,10 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
             .next(format!("name the program: --part {architecture}/{name}=FILE"))
     };
     let native = architecture == NODE_ARCHITECTURE;
+    let (carried, crates) = match carried(running)? {
+        Some(Carried { ingress, crates }) => (Some(ingress), Some(crates)),
+        None => (None, None),
+    };
     let agent = match find("landfall")? {
         Some(path) => path,
         None if native => agent(running, cache)?,
@@ -92,7 +117,7 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
     };
     let ingress = match find("landfall-ingress")? {
         Some(path) => path,
-        None if native => match carried(running)? {
+        None if native => match carried {
             Some(bytes) => keep(cache, "landfall-ingress", &bytes)?,
             None => {
                 return Err(missing("landfall-ingress")
@@ -105,6 +130,7 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
         architecture: architecture.to_owned(),
         agent,
         ingress,
+        crates,
     })
 }
 
@@ -157,8 +183,7 @@ fn plain(program: &Path) -> Result<Vec<u8>, Diagnosis> {
     Ok(bytes)
 }
 
-/// The ingress proxy that a program carries.
-fn carried(program: &Path) -> Result<Option<Vec<u8>>, Diagnosis> {
+fn carried(program: &Path) -> Result<Option<Carried>, Diagnosis> {
     let Some(trailer) = trailer(program)? else {
         return Ok(None);
     };
@@ -171,9 +196,24 @@ fn carried(program: &Path) -> Result<Option<Vec<u8>>, Diagnosis> {
     if Digest::of(&frame) != Digest::from_bytes(trailer.digest) {
         return Err(damaged(program));
     }
-    zstd::decode_all(frame.as_slice())
-        .map(Some)
-        .map_err(|error| damaged(program).because(&error))
+    let mut members = unpack(&frame).map_err(|error| damaged(program).because(&error))?;
+    let mut member = |name: &str| members.remove(name).ok_or_else(|| damaged(program));
+    let (ingress, crates) = (member(INGRESS)?, member(CRATES)?);
+    let crates = CrateGraph::parse(&crates).map_err(|error| damaged(program).because(&error))?;
+    Ok(Some(Carried { ingress, crates }))
+}
+
+fn unpack(frame: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut archive = tar::Archive::new(zstd::Decoder::new(frame)?);
+    let mut members = BTreeMap::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        members.insert(name, bytes);
+    }
+    Ok(members)
 }
 
 /// Keeps a program in the cache under its digest.
@@ -241,15 +281,19 @@ mod tests {
         bytes
     }
 
+    fn crates() -> CrateGraph {
+        CrateGraph::parse(br#"{"packages": [], "resolve": {"nodes": []}}"#).unwrap()
+    }
+
     #[test]
     fn a_program_gives_back_what_it_carries_and_goes_to_nodes_without() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("program"), "a program").unwrap();
         std::fs::write(at("proxy"), "a proxy".repeat(1000)).unwrap();
-        attach(&at("program"), &at("proxy"), &at("released")).unwrap();
+        attach(&at("program"), &at("proxy"), &crates(), &at("released")).unwrap();
         // Attaching again replaces.
-        attach(&at("released"), &at("proxy"), &at("released again")).unwrap();
+        attach(&at("released"), &at("proxy"), &crates(), &at("released again")).unwrap();
         assert_eq!(
             std::fs::read(at("released")).unwrap(),
             std::fs::read(at("released again")).unwrap()
@@ -258,6 +302,7 @@ mod tests {
         let own = own_parts(&at("released"), &[], "amd64", &cache).unwrap();
         assert_eq!(std::fs::read(&own.agent).unwrap(), b"a program");
         assert_eq!(std::fs::read(&own.ingress).unwrap(), "a proxy".repeat(1000).as_bytes());
+        assert_eq!(own.crates, Some(crates()));
         assert_eq!(agent(&at("program"), &cache).unwrap(), at("program"));
     }
 
@@ -267,7 +312,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("program"), "a program").unwrap();
         std::fs::write(at("proxy"), "a proxy").unwrap();
-        attach(&at("program"), &at("proxy"), &at("released")).unwrap();
+        attach(&at("program"), &at("proxy"), &crates(), &at("released")).unwrap();
         let good = std::fs::read(at("released")).unwrap();
         for byte in "a program".len()..good.len() {
             let mut bad = good.clone();
@@ -276,8 +321,8 @@ mod tests {
             // A broken magic makes a program that carries nothing.
             let found = carried(&at("bad"));
             assert!(
-                !matches!(&found, Ok(Some(bytes)) if bytes == b"a proxy"),
-                "byte {byte}: {found:?}"
+                !matches!(&found, Ok(Some(carried)) if carried.ingress == b"a proxy"),
+                "byte {byte}"
             );
         }
     }

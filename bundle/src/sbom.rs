@@ -3,13 +3,18 @@
 
 mod crates;
 mod go;
+mod layers;
+mod package;
 #[cfg(test)]
 mod tests;
 
 use landfall_core::bundle_index::{BundleIndex, DebianPackage, Image};
 use landfall_core::name::Digest;
+use package::Package;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
 
 pub use crates::CrateGraph;
 
@@ -36,7 +41,7 @@ struct Component {
     purl: Option<String>,
     /// SHA-256 of the file, in hex.
     sha256: Option<String>,
-    /// An SPDX licence expression.
+    /// The licence, in SPDX's form where its author keeps to that.
     licence: Option<String>,
     /// Where it comes from, in CycloneDX's words and as an address.
     source: Option<(&'static str, String)>,
@@ -47,7 +52,10 @@ struct Component {
 impl Sbom {
     /// Adds a program that is put on nodes or into images. The Go modules of one that Go has built are read from it.
     pub fn program(&mut self, name: &str, version: &str, bytes: &[u8]) -> Reference {
-        let digest = Digest::of(bytes);
+        self.program_of(name, version, Digest::of(bytes), &go::modules(bytes))
+    }
+
+    fn program_of(&mut self, name: &str, version: &str, digest: Digest, modules: &[go::Module]) -> Reference {
         let reference = format!("program:{name}@{}", &digest.hex()[..16]);
         let program = Component {
             kind: "application",
@@ -57,7 +65,7 @@ impl Sbom {
             ..Component::default()
         };
         self.components.insert(reference.clone(), program);
-        for module in go::modules(bytes) {
+        for module in modules {
             let inside = self.add(module.component());
             self.put(&reference, &inside);
         }
@@ -75,27 +83,44 @@ impl Sbom {
     /// Adds a Debian package of the suite, whose files are in an image's layers.
     pub fn package(&mut self, package: &DebianPackage, suite: &str) -> Reference {
         let DebianPackage { name, version, digest } = package;
-        let purl = format!(
-            "pkg:deb/debian/{}@{}?arch=amd64&distro={suite}",
-            encoded(name, false),
-            encoded(version, false)
-        );
-        self.add(Component {
-            kind: "library",
-            name: name.clone(),
-            version: version.clone(),
-            purl: Some(purl),
-            sha256: Some(digest.hex()),
-            source: Some((
-                "source-distribution",
-                format!("https://snapshot.debian.org/binary/{}/", encoded(name, false)),
-            )),
-            ..Component::default()
-        })
+        self.add(Package::of_debian(name, version, suite, digest.hex()).component())
+    }
+
+    /// Says where a program was downloaded from.
+    pub fn downloaded(&mut self, program: &Reference, address: &str) {
+        if let Some(component) = self.components.get_mut(program) {
+            component.source = Some(("distribution", address.to_owned()));
+        }
+    }
+
+    /// Adds an image that others made: the programs of Go and the packages in its layers, the lowest first. Reads the files, which takes
+    /// some seconds for each 100 MB.
+    pub fn published_image(&mut self, image: &Image, layers: &[PathBuf], address: Option<&str>) -> io::Result<()> {
+        let contents = layers::read(layers)?;
+        let tag = image.reference.as_str().rsplit_once(':').map_or("", |(_, tag)| tag);
+        let mut inside = Vec::new();
+        for (path, program) in &contents.programs {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            inside.push(self.program_of(name, tag, program.digest, &program.modules));
+        }
+        for package in &contents.packages {
+            inside.push(self.add(package.component()));
+        }
+        let reference = self.image(image, &inside);
+        if let Some(component) = self.components.get_mut(&reference) {
+            component.source = address.map(|address| ("distribution", address.to_owned()));
+            if !contents.unread.is_empty() {
+                let folders: Vec<&str> = contents.unread.iter().copied().collect();
+                component
+                    .properties
+                    .insert("landfall:unread-packages", folders.join(" "));
+            }
+        }
+        Ok(())
     }
 
     /// Adds an image, and what is inside.
-    pub fn image(&mut self, image: &Image, inside: &[Reference]) {
+    pub fn image(&mut self, image: &Image, inside: &[Reference]) -> Reference {
         let text = image.reference.as_str();
         let (repository, tag) = text.rsplit_once(':').unwrap_or((text, ""));
         let name = repository.rsplit('/').next().unwrap_or(repository);
@@ -117,6 +142,7 @@ impl Sbom {
             self.put(&reference, part);
         }
         self.put(&BUNDLE.to_owned(), &reference);
+        reference
     }
 
     /// Says that a program is put on nodes as it is.
@@ -172,7 +198,8 @@ impl Sbom {
 impl Component {
     fn to_json(&self, reference: &str) -> Value {
         let licence = match &self.licence {
-            Some(expression) => json!({ "expression": expression }),
+            Some(text) if is_expression(text) => json!({ "expression": text }),
+            Some(text) => json!({ "license": { "name": text } }),
             None => json!({ "license": { "name": NO_ASSERTION } }),
         };
         let mut value = json!({
@@ -197,6 +224,34 @@ impl Component {
         }
         value
     }
+}
+
+/// Whether a text has the form of an SPDX licence expression (specification 2.3, annex D): names with operators between them.
+fn is_expression(text: &str) -> bool {
+    let spaced = text.replace('(', " ( ").replace(')', " ) ");
+    let mut depth = 0;
+    let mut name_is_next = true;
+    for word in spaced.split_whitespace() {
+        let fits = match word {
+            "(" => {
+                depth += 1;
+                name_is_next
+            }
+            ")" => {
+                depth -= 1;
+                !name_is_next && depth >= 0
+            }
+            "AND" | "OR" | "WITH" => !std::mem::replace(&mut name_is_next, true),
+            name => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-.+:".contains(c);
+                std::mem::replace(&mut name_is_next, false) && name.chars().all(plain)
+            }
+        };
+        if !fits {
+            return false;
+        }
+    }
+    depth == 0 && !name_is_next
 }
 
 /// Percent-encodes a part of a package URL (purl-spec, "Character encoding"), slashes too unless they are part of it.

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod added;
 mod dns;
 mod images;
 mod ingress;
@@ -13,6 +14,7 @@ mod network;
 mod node_files;
 mod sample;
 
+pub use added::{added_problems, read_manifest};
 pub use dns::dns_objects;
 pub use images::{images_of, required_images};
 pub use ingress::{ingress_objects, standalone_ingress};
@@ -67,7 +69,7 @@ pub enum RenderError {
     Yaml(String),
 }
 
-/// Returns the full reference of the image whose repository ends in `name`.
+/// Returns the full reference of the image of a cluster's own part.
 fn image(index: &BundleIndex, name: &str) -> Result<String, RenderError> {
     let found = index
         .image_named(name)

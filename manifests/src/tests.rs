@@ -4,7 +4,7 @@ use landfall_core::layout;
 use landfall_core::name::Digest;
 use landfall_core::spec::{ClusterSpec, Profile};
 
-const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 11] = [
     "kube-apiserver:v1.37.2",
     "kube-controller-manager:v1.37.2",
     "kube-scheduler:v1.37.2",
@@ -18,7 +18,7 @@ const NAMES: [&str; 11] = [
     "landfall-probe:0.1.0",
 ];
 
-fn index(names: &[&str]) -> BundleIndex {
+pub(crate) fn index(names: &[&str]) -> BundleIndex {
     let image = |name: &&str| Image {
         reference: format!("registry.landfall.internal/{name}").parse().unwrap(),
         manifest: Digest::of(name.as_bytes()),
@@ -35,7 +35,7 @@ fn index(names: &[&str]) -> BundleIndex {
     BundleIndex::new("source", "v1.37.2", "registry.landfall.internal", variant)
 }
 
-fn cluster(dns: DnsPolicy) -> ClusterLayout {
+pub(crate) fn cluster(dns: DnsPolicy) -> ClusterLayout {
     let member = |n: u8, control_plane| MemberLayout {
         name: format!("node-{n}").parse().unwrap(),
         control_plane,

@@ -120,7 +120,7 @@ fn check_schema(bill: &Value) {
         }
         for reference in list(&component["externalReferences"]) {
             keys(&reference, &["url", "type"], &[]);
-            assert!(["vcs", "source-distribution"].contains(&reference["type"].as_str().unwrap()));
+            assert!(["vcs", "source-distribution", "distribution"].contains(&reference["type"].as_str().unwrap()));
             assert!(reference["url"].as_str().unwrap().starts_with("https://"));
         }
         for property in list(&component["properties"]) {
@@ -186,4 +186,28 @@ fn everything_inside_is_named_with_source_and_licence() {
         "{image:?}"
     );
     assert_eq!(inside("bundle").len(), 2);
+}
+
+#[test]
+fn licences_that_are_no_expressions_are_names() {
+    for text in [
+        "MIT",
+        "GPL-2.0-or-later",
+        "MIT OR Apache-2.0",
+        "(MIT OR Zlib) AND GPL-2.0-only WITH Classpath-exception-2.0",
+    ] {
+        assert!(is_expression(text), "{text}");
+    }
+    for text in [
+        "",
+        "MIT License",
+        "MIT OR",
+        "MIT, BSD",
+        "(MIT",
+        "MIT)",
+        "AND",
+        "GPL2 GPL3",
+    ] {
+        assert!(!is_expression(text), "{text}");
+    }
 }

@@ -5,6 +5,7 @@
 mod components;
 pub(crate) mod contents;
 mod debian;
+pub(crate) mod image_archive;
 mod layer;
 mod lock;
 pub(crate) mod oci;
@@ -14,7 +15,9 @@ use crate::minisign::SecretKey;
 use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
+pub use components::crates;
 use contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
+use image_archive::Additions;
 use landfall_core::bundle_index::{
     Binary, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, Variant, previous_minor,
 };
@@ -39,6 +42,8 @@ pub struct BuildOptions<'a> {
     pub agent: &'a Path,
     /// The bundle file to write.
     pub output: &'a Path,
+    /// What the builder adds.
+    pub additions: Additions<'a>,
     /// Signs it.
     pub key: &'a SecretKey,
     /// Called with the finished index before the file is written: names what manifests need and the bundle lacks.
@@ -64,10 +69,18 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         packages: vec![],
         sbom: Sbom::default(),
         inside: BTreeMap::new(),
-        crates: components::crates(options)?,
+        crates: crates(options.checkout)?,
     };
     parts.add_binaries()?;
     parts.add_images()?;
+    let added = image_archive::add_archives(
+        options.additions.archives,
+        NODE_ARCHITECTURE,
+        &store,
+        &mut parts.writer,
+        &mut parts.sbom,
+    )?;
+    parts.images.extend(added);
     let mut components: Vec<Component> = lock
         .components
         .iter()
@@ -80,10 +93,12 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         binaries: parts.binaries,
         images: parts.images,
     };
+    image_archive::check_added(std::slice::from_ref(&variant))?;
     let kubernetes = format!("v{}", lock.version("kubernetes")?);
     let mut index = BundleIndex::new("source", &kubernetes, IMAGE_REPOSITORY, variant);
     index.upgrades_from = upgrades_from(&|name| lock.version(name).ok());
     index.components = components;
+    index.manifests = options.additions.manifests.to_vec();
     index.packages = parts.packages;
     let (sbom, path) = store.keep(&parts.sbom.to_json(&index))?;
     parts.writer.add_blob(sbom, path);

@@ -10,7 +10,7 @@ use landfall_core::name::{Digest, ImageRef};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Blobs by digest, and which inputs led to which blob.
@@ -125,6 +125,18 @@ impl Store {
         let digest = Digest::of(bytes);
         let path = self.folder.join(digest.hex());
         std::fs::write(&path, bytes).map_err(io("written", &path))?;
+        Ok((digest, path))
+    }
+
+    /// Writes what a reader has under its digest, in the cache; returns it and the path.
+    pub fn keep_stream(&self, from: &mut dyn Read) -> std::io::Result<(Digest, PathBuf)> {
+        let part = self.folder.join(format!("part-{}", std::process::id()));
+        let mut to = Hashed::new(BufWriter::new(File::create(&part)?));
+        std::io::copy(from, &mut to)?;
+        let (mut file, digest) = to.finish();
+        file.flush()?;
+        let path = self.folder.join(digest.hex());
+        std::fs::rename(&part, &path)?;
         Ok((digest, path))
     }
 

@@ -1,12 +1,12 @@
 //! Makes a lock file: asks publishers for their checksums, and registries for what their tags stand for now.
 
-use super::catalogue::{self, IMAGES};
+use super::LockOptions;
+use super::catalogue::{self, IMAGES, UpstreamImage};
 use super::http::{Client, read_small};
 use super::lockfile::{LockFile, LockedImage, LockedProgram, is_version};
 use super::login::Logins;
 use super::mirror::{Mirror, addresses};
 use super::registry::{ImageAddress, Registries};
-use super::{LockOptions, NetworkOptions};
 use crate::source::contents::NODE_PROGRAMS;
 use crate::source::failed;
 use landfall_core::explain::{Code, Diagnosis};
@@ -43,8 +43,23 @@ pub(super) fn ask(options: &LockOptions<'_>) -> Result<LockFile, Diagnosis> {
             ));
         }
     }
-    let images = images(network, &client, &versions, options.architectures)?;
-    Ok(LockFile::new(versions, programs, images))
+    let registries = Registries::new(&client, network.mirrors, Logins::read(network.docker_config)?);
+    let lock = |name: &str, reference: &str| {
+        let address: ImageAddress = reference.parse().map_err(failed)?;
+        (client.say)(&format!("asking for {reference}"));
+        let manifests = registries.lock(&address, options.architectures)?;
+        Ok(LockedImage::new(name, reference.to_owned(), &manifests))
+    };
+    let of_cluster = |image: &UpstreamImage| {
+        let version = versions.get(image.component).map_or("", String::as_str);
+        lock(image.name, &image.reference(version))
+    };
+    let images = IMAGES.iter().map(of_cluster).collect::<Result<_, Diagnosis>>()?;
+    let added = options.images.iter().map(|image| lock("", image.name()));
+    let added = added.collect::<Result<_, Diagnosis>>()?;
+    let mut file = LockFile::new(versions, programs, images);
+    file.added = added;
+    Ok(file)
 }
 
 /// The default versions, with those that were asked for.
@@ -66,25 +81,6 @@ fn versions(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>
         }
     }
     Ok(versions)
-}
-
-fn images(
-    network: &NetworkOptions<'_>,
-    client: &Client<'_>,
-    versions: &BTreeMap<String, String>,
-    architectures: &[String],
-) -> Result<Vec<LockedImage>, Diagnosis> {
-    let registries = Registries::new(client, network.mirrors, Logins::read(network.docker_config)?);
-    let mut locked = Vec::new();
-    for image in &IMAGES {
-        let version = versions.get(image.component).map_or("", String::as_str);
-        let reference = image.reference(version);
-        let address: ImageAddress = reference.parse().map_err(failed)?;
-        (client.say)(&format!("asking for {reference}"));
-        let manifests = registries.lock(&address, architectures)?;
-        locked.push(LockedImage::new(image.name, reference, &manifests));
-    }
-    Ok(locked)
 }
 
 /// Files of checksums, each asked for once.

@@ -2,7 +2,7 @@
 
 use super::catalogue::{ARCHITECTURES, IMAGES};
 use super::mirror::check_url;
-use super::registry::ImageAddress;
+use super::registry::{AddedImage, ImageAddress};
 use crate::source::contents::NODE_PROGRAMS;
 use crate::source::{failed, io};
 use landfall_core::explain::{Code, Diagnosis};
@@ -18,6 +18,7 @@ const HEAD: &str = "\
 # What `landfall bundle build --recipe upstream` takes, by address and SHA-256. Written by `landfall bundle lock`.
 # programs: one entry for each program and architecture; member is its name inside the archive at url, absent where the file is the program.
 # images: the digest of the manifest for each architecture; the tag in image becomes the tag in the bundle.
+# added: images of your own, which pods name as they are named here.
 ";
 
 /// A lock file.
@@ -32,6 +33,9 @@ pub(super) struct LockFile {
     pub programs: Vec<LockedProgram>,
     #[serde(default)]
     pub images: Vec<LockedImage>,
+    /// Images that the builder adds; they have no name but that in a registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<LockedImage>,
 }
 
 /// A program for one architecture. What is missing in a file is empty here, and named by [`LockFile::problems`].
@@ -69,6 +73,7 @@ impl LockedProgram {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LockedImage {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Registry, repository and tag.
     pub image: String,
@@ -98,7 +103,22 @@ impl LockFile {
             components,
             programs,
             images,
+            added: vec![],
         }
+    }
+
+    /// Names the images that `--add-image` asks for and the file lacks.
+    pub fn check_added(&self, path: &Path, wanted: &[AddedImage]) -> Result<(), Diagnosis> {
+        let locked = |image: &&AddedImage| self.added.iter().any(|locked| locked.image == image.name());
+        let missing: Vec<&str> = wanted.iter().filter(|i| !locked(i)).map(AddedImage::name).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let lacks = failed(format!("the lock file {} has not all added images", path.display()));
+        let lacks = missing
+            .iter()
+            .fold(lacks, |lacks, name| lacks.saw(format!("{name} is missing")));
+        Err(lacks.next("write it again: `landfall bundle lock` with the same --add-image"))
     }
 
     /// Reads a lock file that serves for these architectures.
@@ -149,6 +169,12 @@ impl LockFile {
         for image in &self.images {
             image.problems(&mut problems);
         }
+        for image in &self.added {
+            image.address_problems(&image.image, &mut problems);
+            if !image.name.is_empty() {
+                problems.push(format!("image {}: an added image has no other name", image.image));
+            }
+        }
         self.contradictions(&mut problems);
         self.gaps(architectures, &mut problems);
         problems
@@ -186,6 +212,10 @@ impl LockFile {
         for image in self.images.iter().filter(|image| !seen.insert(&image.name)) {
             problems.push(format!("image {}: it is there twice", image.name));
         }
+        let mut seen = BTreeSet::new();
+        for image in self.added.iter().filter(|image| !seen.insert(&image.image)) {
+            problems.push(format!("image {}: it is there twice", image.image));
+        }
     }
 
     /// What a bundle for these architectures needs and the file lacks.
@@ -202,6 +232,10 @@ impl LockFile {
                 if !locked.is_some_and(|image| image.manifests.contains_key(architecture)) {
                     problems.push(format!("image {} for {architecture} is missing", wanted.name));
                 }
+            }
+            let lacks = |image: &&LockedImage| !image.manifests.contains_key(architecture);
+            for image in self.added.iter().filter(lacks) {
+                problems.push(format!("image {} for {architecture} is missing", image.image));
             }
         }
     }
@@ -238,10 +272,14 @@ impl LockedProgram {
 
 impl LockedImage {
     fn problems(&self, problems: &mut Vec<String>) {
-        let mut problem = |text: String| problems.push(format!("image {}: {text}", self.name));
         if !IMAGES.iter().any(|image| image.name == self.name) {
-            problem("no cluster needs an image of this name".to_owned());
+            problems.push(format!("image {}: no cluster needs an image of this name", self.name));
         }
+        self.address_problems(&self.name, problems);
+    }
+
+    fn address_problems(&self, label: &str, problems: &mut Vec<String>) {
+        let mut problem = |text: String| problems.push(format!("image {label}: {text}"));
         if let Err(why) = self.image.parse::<ImageAddress>() {
             problem(why);
         }

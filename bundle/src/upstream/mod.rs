@@ -11,23 +11,26 @@ mod registry;
 
 use crate::minisign::SecretKey;
 use crate::own_parts::OwnParts;
+use crate::sbom::{Reference, Sbom};
 use crate::source::contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
-use crate::source::oci::{Packed, Store};
-use crate::source::{IMAGE_REPOSITORY, component, failed, upgrades_from};
+use crate::source::image_archive::{self, Additions, added_name};
+use crate::source::oci::Store;
+use crate::source::{IMAGE_REPOSITORY, component, failed, io, upgrades_from};
 use crate::{BundleError, BundleWriter};
 pub use catalogue::ARCHITECTURES;
 use catalogue::IMAGES;
 use download::{Downloads, Source};
 use http::Client;
 pub use http::LookUp;
-use landfall_core::bundle_index::{Binary, BundleIndex, Component, Image, Variant};
+use landfall_core::bundle_index::{Binary, BundleIndex, BundleRole, Component, Image, Variant};
 use landfall_core::explain::Diagnosis;
-use landfall_core::name::Digest;
-use lockfile::{LockFile, LockedProgram};
+use landfall_core::name::ImageRef;
+use lockfile::{LockFile, LockedImage, LockedProgram};
 use login::Logins;
 pub use mirror::Mirror;
+pub use registry::AddedImage;
 use registry::{ImageAddress, Registries};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// How the servers are reached. The proxy is the environment's: ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, without what NO_PROXY names.
@@ -52,6 +55,8 @@ pub struct LockOptions<'a> {
     pub versions: &'a BTreeMap<String, String>,
     /// Architectures, as Go names them.
     pub architectures: &'a [String],
+    /// Images that the builder adds.
+    pub images: &'a [AddedImage],
     /// The lock file to write.
     pub output: &'a Path,
 }
@@ -68,6 +73,10 @@ pub struct BuildOptions<'a> {
     pub cache: &'a Path,
     /// The bundle file to write.
     pub output: &'a Path,
+    /// Images that the builder adds: those of the lock file are there anyway.
+    pub images: &'a [AddedImage],
+    /// What else the builder adds.
+    pub additions: Additions<'a>,
     /// Signs it.
     pub key: &'a SecretKey,
     /// Called with the finished index before the file is written: names what manifests need and the bundle lacks.
@@ -91,10 +100,12 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
             network: options.network,
             versions: &BTreeMap::new(),
             architectures: &architectures,
+            images: options.images,
             output: options.lock,
         })?;
     }
     let lock = LockFile::read(options.lock, &architectures)?;
+    lock.check_added(options.lock, options.images)?;
     let client = Client::new(options.network)?;
     let registries = Registries::new(
         &client,
@@ -111,12 +122,17 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         },
         registries,
         writer: BundleWriter::default(),
+        sbom: Sbom::default(),
     };
     let mut variants = Vec::new();
     for own in options.own {
         variants.push(parts.variant(own)?);
     }
+    image_archive::check_added(&variants)?;
     let mut index = parts.index(variants)?;
+    let (sbom, path) = parts.store.keep(&parts.sbom.to_json(&index))?;
+    parts.writer.add_blob(sbom, path);
+    index.sbom = Some(sbom);
     (options.check)(&index)?;
     say("writing the bundle");
     let written = parts.writer.write(index, Some(options.key), options.output);
@@ -141,6 +157,7 @@ struct Parts<'a> {
     downloads: Downloads<'a>,
     registries: Registries<'a>,
     writer: BundleWriter,
+    sbom: Sbom,
 }
 
 impl Parts<'_> {
@@ -157,11 +174,19 @@ impl Parts<'_> {
     fn binaries(&mut self, own: &OwnParts) -> Result<Vec<Binary>, Diagnosis> {
         let mut binaries = Vec::new();
         for program in &NODE_PROGRAMS {
-            let (packed, version) = if program.component == "landfall" {
-                (self.store.pack(&own.agent)?, env!("CARGO_PKG_VERSION"))
+            let version;
+            let packed = if program.component == "landfall" {
+                version = env!("CARGO_PKG_VERSION");
+                let listed = self.list_own(own, "landfall", &own.agent)?;
+                self.sbom.on_nodes(&listed);
+                self.store.pack(&own.agent)?
             } else {
-                let version = self.lock.version_of(program.component).unwrap_or_default();
-                (self.released(program.name, &own.architecture)?, version)
+                version = self.lock.version_of(program.component).unwrap_or_default();
+                let (bytes, url) = self.released(program.name, &own.architecture)?;
+                let listed = self.sbom.program(program.name, version, &bytes);
+                self.sbom.downloaded(&listed, &url);
+                self.sbom.on_nodes(&listed);
+                self.store.pack_bytes(&bytes)?
             };
             binaries.push(program.binary(version, &packed));
             self.writer.add_blob(packed.blob, packed.path);
@@ -169,8 +194,18 @@ impl Parts<'_> {
         Ok(binaries)
     }
 
-    /// Fetches a released program, out of its archive.
-    fn released(&self, name: &str, architecture: &str) -> Result<Packed, Diagnosis> {
+    /// Lists one of landfall's own programs in the bill of materials, with its crates where they are known.
+    fn list_own(&mut self, own: &OwnParts, name: &str, path: &Path) -> Result<Reference, Diagnosis> {
+        let bytes = std::fs::read(path).map_err(io("read", path))?;
+        let listed = self.sbom.program(name, env!("CARGO_PKG_VERSION"), &bytes);
+        if let Some(crates) = &own.crates {
+            self.sbom.crates(&listed, crates, name);
+        }
+        Ok(listed)
+    }
+
+    /// Fetches a released program, out of its archive; returns it with the address in the lock file.
+    fn released(&self, name: &str, architecture: &str) -> Result<(Vec<u8>, String), Diagnosis> {
         let has = |p: &&LockedProgram| p.name == name && p.architecture == architecture;
         let locked = self.lock.programs.iter().find(has);
         // The lock file was checked for all of them.
@@ -194,50 +229,84 @@ impl Parts<'_> {
         let path = self
             .downloads
             .fetch(&digest, None, &format!("{file} ({architecture})"), &sources)?;
-        match &locked.member {
-            None => self.store.pack(&path),
-            Some(member) => self.store.pack_bytes(&download::member(&path, member)?),
-        }
+        let bytes = match &locked.member {
+            None => std::fs::read(&path).map_err(io("read", &path))?,
+            Some(member) => download::member(&path, member)?,
+        };
+        Ok((bytes, locked.url.clone()))
     }
 
     fn images(&mut self, own: &OwnParts) -> Result<Vec<Image>, Diagnosis> {
         let architecture = &own.architecture;
+        let lock = self.lock;
         let mut images = Vec::new();
         for wanted in &IMAGES {
+            let roles = if wanted.control_planes_alone() {
+                control_plane()
+            } else {
+                both()
+            };
+            let locked = lock.images.iter().find(|image| image.name == wanted.name);
             // The lock file was checked for all of them.
-            let lacks = || failed(format!("the lock file has no image {} for {architecture}", wanted.name));
-            let locked = self.lock.images.iter().find(|image| image.name == wanted.name);
+            let lacks = || failed(format!("the lock file has no image {}", wanted.name));
             let locked = locked.ok_or_else(lacks)?;
-            let manifest = locked.manifest(architecture).ok_or_else(lacks)?;
             let address: ImageAddress = locked.image.parse().map_err(failed)?;
-            let name = format!("{} ({architecture})", locked.image);
-            let fetched = self.registries.fetch(&self.downloads, &address, &manifest, &name)?;
-            let blobs: Vec<Digest> = fetched.blobs.iter().map(|(digest, _)| *digest).collect();
-            for (digest, path) in fetched.blobs {
-                self.writer.add_blob(digest, path);
-            }
-            images.push(Image {
-                reference: image_name(wanted.name, &address.tag)?,
-                manifest,
-                media_type: fetched.media_type,
-                manifest_size_bytes: fetched.manifest_size_bytes,
-                blobs,
-                roles: if wanted.control_planes_alone() {
-                    control_plane()
-                } else {
-                    both()
-                },
-            });
+            let reference = image_name(wanted.name, &address.tag)?;
+            images.push(self.published(locked, architecture, reference, roles)?);
         }
-        let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
-        images.extend(own_images(
-            &self.store,
+        for locked in &lock.added {
+            let reference = added_name(&locked.image).map_err(failed)?;
+            images.push(self.published(locked, architecture, reference, both())?);
+        }
+        let archives = self.options.additions.archives;
+        images.extend(image_archive::add_archives(
+            archives,
             architecture,
-            &own.agent,
-            &own.ingress,
-            &mut add,
+            &self.store,
+            &mut self.writer,
+            &mut self.sbom,
         )?);
+        let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
+        let made = own_images(&self.store, architecture, &own.agent, &own.ingress, &mut add)?;
+        let programs = [("landfall-ingress", &own.ingress), ("landfall", &own.agent)];
+        for (image, (name, program)) in made.iter().zip(programs) {
+            let listed = self.list_own(own, name, program)?;
+            self.sbom.image(image, &[listed]);
+        }
+        images.extend(made);
         Ok(images)
+    }
+
+    /// Fetches an image.
+    fn published(
+        &mut self,
+        locked: &LockedImage,
+        architecture: &str,
+        reference: ImageRef,
+        roles: BTreeSet<BundleRole>,
+    ) -> Result<Image, Diagnosis> {
+        let name = format!("{} ({architecture})", locked.image);
+        let manifest = locked.manifest(architecture);
+        let manifest = manifest.ok_or_else(|| failed(format!("the lock file has no {name}")))?;
+        let address: ImageAddress = locked.image.parse().map_err(failed)?;
+        let fetched = self.registries.fetch(&self.downloads, &address, &manifest, &name)?;
+        let layers = fetched.layers();
+        let image = Image {
+            reference,
+            manifest,
+            media_type: fetched.media_type,
+            manifest_size_bytes: fetched.manifest_size_bytes,
+            blobs: fetched.blobs.iter().map(|(digest, _)| *digest).collect(),
+            roles,
+        };
+        for (digest, path) in fetched.blobs {
+            self.writer.add_blob(digest, path);
+        }
+        let listed = self
+            .sbom
+            .published_image(&image, &layers, Some(&address.manifest_url(&manifest)));
+        listed.map_err(|error| failed(format!("the layers of {name} cannot be read")).because(&error))?;
+        Ok(image)
     }
 
     fn index(&self, variants: Vec<Variant>) -> Result<BundleIndex, Diagnosis> {
@@ -253,6 +322,7 @@ impl Parts<'_> {
         let mut components: Vec<Component> = self.lock.components.iter().map(named).collect();
         components.push(component("landfall", env!("CARGO_PKG_VERSION")));
         index.components = components;
+        index.manifests = self.options.additions.manifests.to_vec();
         Ok(index)
     }
 }

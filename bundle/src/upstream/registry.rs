@@ -5,6 +5,7 @@ use super::http::{Client, Response, Trouble, read_small};
 use super::login::Logins;
 use super::mirror::{Mirror, check_url, places};
 use crate::source::failed;
+use crate::source::image_archive::added_name;
 use landfall_core::bundle_index::OCI_MANIFEST;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
@@ -36,6 +37,41 @@ pub(super) struct ImageAddress {
     pub host: String,
     pub repository: String,
     pub tag: String,
+}
+
+/// An image that the builder adds, by its whole name in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddedImage(String);
+
+impl AddedImage {
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AddedImage {
+    type Err = String;
+
+    /// Takes short names too: `redis:7.4` is `docker.io/library/redis:7.4`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = added_name(text)?.to_string();
+        name.parse::<ImageAddress>().map(|_| Self(name))
+    }
+}
+
+impl ImageAddress {
+    fn origin(&self) -> String {
+        // Docker Hub's registry has another name than its images (docs.docker.com, "Registry API").
+        match self.host.as_str() {
+            "docker.io" => "https://registry-1.docker.io".to_owned(),
+            host => format!("https://{host}"),
+        }
+    }
+
+    /// Where the registry has a manifest of it.
+    pub fn manifest_url(&self, manifest: &Digest) -> String {
+        format!("{}/v2/{}/manifests/{manifest}", self.origin(), self.repository)
+    }
 }
 
 impl FromStr for ImageAddress {
@@ -120,6 +156,13 @@ pub(super) struct Fetched {
     pub blobs: Vec<(Digest, PathBuf)>,
 }
 
+impl Fetched {
+    /// The files of its layers, the lowest first.
+    pub fn layers(&self) -> Vec<PathBuf> {
+        self.blobs.iter().skip(2).map(|(_, path)| path.clone()).collect()
+    }
+}
+
 /// Asks registries.
 pub(super) struct Registries<'a> {
     client: &'a Client<'a>,
@@ -140,11 +183,6 @@ impl<'a> Registries<'a> {
     }
 
     fn places(&self, image: &ImageAddress) -> Vec<Place> {
-        // Docker Hub's registry has another name than its images (docs.docker.com, "Registry API").
-        let origin = match image.host.as_str() {
-            "docker.io" => "https://registry-1.docker.io".to_owned(),
-            host => format!("https://{host}"),
-        };
         let place = |base: String| {
             let plain = base.trim_start_matches("https://");
             let (authority, path) = plain.split_once('/').unwrap_or((plain, ""));
@@ -161,7 +199,7 @@ impl<'a> Registries<'a> {
                     .to_owned(),
             }
         };
-        places(self.mirrors, &image.host, origin)
+        places(self.mirrors, &image.host, image.origin())
             .into_iter()
             .map(place)
             .collect()

@@ -2,6 +2,7 @@
 
 use crate::upstream_args::{BundleLock, UpstreamArgs};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use landfall_bundle::ImageArchive;
 use landfall_core::bundle_index::BundleRole;
 use landfall_core::spec::Cidr;
 use landfall_core::trust::KeyId;
@@ -656,12 +657,21 @@ pub struct BundleBuild {
     /// Folder for parts that can be used again; by default ~/.cache/landfall.
     #[arg(long, env = "LANDFALL_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Adds the images of an archive as `docker save`, `podman save` and `ctr images export` write them, plain or compressed. NAME stands for
+    /// the name that the image has there.
+    #[arg(long, value_name = "[NAME=]FILE", help_heading = ADDED)]
+    pub image_archive: Vec<ImageArchive>,
+    /// Adds Kubernetes objects, which `install` applies, owns and takes back. Their images must be inside.
+    #[arg(long, value_name = "FILE", help_heading = ADDED)]
+    pub add_manifest: Vec<PathBuf>,
     /// Signs the bundle; made when it is not there.
     #[command(flatten)]
     pub key: KeyArgs,
     #[command(flatten)]
     pub upstream: UpstreamArgs,
 }
+
+const ADDED: &str = "Options for images and objects of your own";
 
 #[derive(Subcommand)]
 pub enum Ansible {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use landfall_bundle::own_parts::NamedPart;
-use landfall_bundle::upstream::{ARCHITECTURES, Mirror};
+use landfall_bundle::upstream::{ARCHITECTURES, AddedImage, Mirror};
 use std::path::PathBuf;
 
 /// How servers are reached.
@@ -48,6 +48,9 @@ pub struct UpstreamArgs {
     /// One of landfall's own programs, `landfall` or `landfall-ingress`, in place of what this program carries.
     #[arg(long, value_name = "[ARCHITECTURE/]NAME=FILE", help_heading = UPSTREAM)]
     pub part: Vec<NamedPart>,
+    /// Adds an image of a registry, by its name as pods have it; it must be in the lock file, if there is one.
+    #[arg(long, value_name = "NAME:TAG", help_heading = UPSTREAM)]
+    pub add_image: Vec<AddedImage>,
     #[command(flatten)]
     pub network: NetworkArgs,
 }
@@ -56,7 +59,8 @@ impl UpstreamArgs {
     /// Whether any of them was given, which the recipe `source` would pass over.
     pub fn given(&self) -> bool {
         let network = !self.network.mirror.is_empty() || self.network.ca.is_some();
-        network || self.lock.is_some() || !self.part.is_empty() || self.architectures.sorted() != ["amd64"]
+        let named = !self.part.is_empty() || !self.add_image.is_empty();
+        network || named || self.lock.is_some() || self.architectures.sorted() != ["amd64"]
     }
 }
 
@@ -71,6 +75,9 @@ pub struct BundleLock {
     /// Version of another component: etcd, coredns, pause, containerd, runc, cni, flannel, nginx.
     #[arg(long, value_name = "NAME=VERSION", value_parser = component)]
     pub component: Vec<(String, String)>,
+    /// Adds an image of your own, by its name as pods have it (`redis:7.4`, `ghcr.io/NAME/NAME:TAG`).
+    #[arg(long, value_name = "NAME:TAG")]
+    pub add_image: Vec<AddedImage>,
     #[command(flatten)]
     pub architectures: ArchitectureArgs,
     /// The file to write.

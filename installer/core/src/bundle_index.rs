@@ -75,6 +75,9 @@ pub struct BundleIndex {
     pub packages: Vec<DebianPackage>,
     /// What each architecture needs.
     pub variants: Vec<Variant>,
+    /// Objects that the builder added, which `install` applies in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Manifest>,
     /// Blob of the software bill of materials, CycloneDX in JSON. Bundles of earlier builds have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sbom: Option<Digest>,
@@ -148,6 +151,15 @@ fn oci_manifest() -> String {
 
 fn is_oci_manifest(media_type: &str) -> bool {
     media_type == OCI_MANIFEST
+}
+
+/// A file of Kubernetes objects that the builder added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Made of the file's name: lower-case letters, digits and `-`. It is there once.
+    pub name: String,
+    /// The objects in the order in which they are applied. Those with a namespace name it.
+    pub objects: Vec<serde_json::Value>,
 }
 
 /// A component and its version.
@@ -225,6 +237,7 @@ impl BundleIndex {
             components: vec![],
             packages: vec![],
             variants: vec![variant],
+            manifests: vec![],
             sbom: None,
             blobs: vec![],
         }
@@ -262,6 +275,15 @@ impl BundleIndex {
                 return contradiction(format!("the only chunk of the blob {} has another digest", blob.digest));
             }
         }
+        for (position, manifest) in self.manifests.iter().enumerate() {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if manifest.name.is_empty() || !manifest.name.chars().all(plain) {
+                return contradiction(format!("{:?} is no name of a manifest", manifest.name));
+            }
+            if self.manifests[..position].iter().any(|m| m.name == manifest.name) {
+                return contradiction(format!("the manifest {} is there twice", manifest.name));
+            }
+        }
         for (position, variant) in self.variants.iter().enumerate() {
             if self.variants[..position]
                 .iter()
@@ -288,11 +310,12 @@ impl BundleIndex {
         self.variant(NODE_ARCHITECTURE).map_or(&[], |v| &v.images)
     }
 
-    /// Returns the image whose repository ends in `/name`, if there is one.
+    /// Returns the image of a cluster's own part, by its name behind the bundle's prefix. Images that the builder added have other names.
     pub fn image_named(&self, name: &str) -> Option<&Image> {
         self.images().iter().find(|image| {
-            let repo = image.reference.as_str().rsplit_once(':').map_or("", |(repo, _)| repo);
-            repo.rsplit('/').next() == Some(name)
+            let repository = image.reference.as_str().rsplit_once(':').map_or("", |(repo, _)| repo);
+            let behind = repository.strip_prefix(&self.image_repository);
+            behind.and_then(|rest| rest.strip_prefix('/')) == Some(name)
         })
     }
 
@@ -316,7 +339,7 @@ impl BundleIndex {
 
 /// The formats of an index in all versions.
 mod format {
-    use super::{BlobEntry, BundleIndex, Component, DebianPackage, Variant};
+    use super::{BlobEntry, BundleIndex, Component, DebianPackage, Manifest, Variant};
     use crate::name::Digest;
     use serde::Deserialize;
 
@@ -344,6 +367,8 @@ mod format {
         variants: Vec<Variant>,
         #[serde(flatten)]
         one: Option<Variant>,
+        #[serde(default)]
+        manifests: Vec<Manifest>,
         #[serde(default)]
         sbom: Option<Digest>,
         blobs: Vec<BlobEntry>,
@@ -377,6 +402,7 @@ mod format {
                 components: read.components,
                 packages: read.packages,
                 variants,
+                manifests: read.manifests,
                 sbom: read.sbom,
                 blobs: read.blobs,
             })
@@ -413,6 +439,15 @@ mod tests {
         let refused = |change: fn(&mut BundleIndex)| matches!(index(change), Err(IndexError::Contradiction(_)));
         assert!(refused(|i| i.blobs = vec![blob(b"a"), blob(b"a")]));
         assert!(refused(|i| i.variants.push(i.variants[0].clone())));
+        let manifest = |name: &str| Manifest {
+            name: name.to_owned(),
+            objects: vec![],
+        };
+        assert!(index(|i| i.manifests = vec![manifest("a"), manifest("b")]).is_ok());
+        for names in [["a", "a"], ["a", "A b"]] {
+            let wrong = index(|i| i.manifests = names.map(manifest).to_vec());
+            assert!(matches!(wrong, Err(IndexError::Contradiction(_))), "{names:?}");
+        }
         assert!(refused(|i| {
             i.blobs = vec![blob(b"a")];
             i.blobs[0].chunks.clear();

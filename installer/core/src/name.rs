@@ -152,6 +152,35 @@ fn check_image(text: &str) -> Result<(), NameError> {
     }
 }
 
+impl ImageRef {
+    /// Reads a name as pods have it, and returns the whole name by which containerd looks for it: with a registry, with `library` where
+    /// Docker Hub's own images are meant, with a tag (distribution's `reference` package, "normalized names"). Names with a digest are errors.
+    pub fn normalized(text: &str) -> Result<Self, NameError> {
+        if text.contains('@') {
+            return Err(NameError {
+                what: "image reference",
+                value: text.to_owned(),
+                why: "must have a tag and no digest, because a bundle's images are found by name",
+            });
+        }
+        let (first, rest) = text.split_once('/').unwrap_or(("", text));
+        let is_host = first.contains(['.', ':']) || first == "localhost";
+        let mut whole = match (is_host, rest.contains('/') || !first.is_empty()) {
+            (true, _) if first == "index.docker.io" => format!("docker.io/{rest}"),
+            (true, _) => text.to_owned(),
+            (false, true) => format!("docker.io/{text}"),
+            (false, false) => format!("docker.io/library/{text}"),
+        };
+        if let Some(name) = whole.strip_prefix("docker.io/").filter(|name| !name.contains('/')) {
+            whole = format!("docker.io/library/{name}");
+        }
+        if whole.rsplit_once(':').is_none_or(|(_, tag)| tag.contains('/')) {
+            whole.push_str(":latest");
+        }
+        whole.parse()
+    }
+}
+
 /// A SHA-256 digest, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -241,5 +270,22 @@ mod tests {
     fn image_references_need_a_tag() {
         assert!("registry.internal:5000/a:v1".parse::<ImageRef>().is_ok());
         assert!("registry.internal:5000/a".parse::<ImageRef>().is_err());
+    }
+
+    #[test]
+    fn short_names_of_images_become_whole() {
+        for (short, whole) in [
+            ("redis", "docker.io/library/redis:latest"),
+            ("redis:7.4", "docker.io/library/redis:7.4"),
+            ("docker.io/redis:7.4", "docker.io/library/redis:7.4"),
+            ("grafana/loki:3", "docker.io/grafana/loki:3"),
+            ("ghcr.io/a/b", "ghcr.io/a/b:latest"),
+            ("localhost/a:1", "localhost/a:1"),
+            ("registry:5000/a/b", "registry:5000/a/b:latest"),
+        ] {
+            assert_eq!(ImageRef::normalized(short).unwrap().as_str(), whole);
+        }
+        assert!(ImageRef::normalized("a@sha256:0").is_err());
+        assert!(ImageRef::normalized("a b").is_err());
     }
 }

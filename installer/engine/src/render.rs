@@ -11,7 +11,7 @@ use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{InstallInput, Joins, Member};
-use landfall_core::plan::objects::{ApplyWhen, ObjectGroup};
+use landfall_core::plan::objects::{ADDED, ApplyWhen, ObjectGroup};
 use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
 use std::collections::BTreeMap;
@@ -173,6 +173,10 @@ fn groups(spec: &ClusterSpec, index: &BundleIndex, layout: &ClusterLayout) -> Re
     if spec.sample {
         let objects = manifests::sample_objects(spec, index, layout)?;
         groups.push(group("sample", Stage::Sample, AllReady, objects));
+    }
+    for manifest in &index.manifests {
+        let name = format!("{ADDED}{}", manifest.name);
+        groups.push(group(&name, Stage::Sample, AllReady, manifest.objects.clone()));
     }
     Ok(groups)
 }

@@ -2,6 +2,7 @@
 //! does not hold.
 
 use landfall_bundle::{Bundle, Verified};
+use landfall_core::bundle_index::Manifest;
 use landfall_core::event::{Event, EventSink};
 use landfall_core::inventory::Role;
 use landfall_core::journal::{Ownership, parse_journal, replay};
@@ -97,6 +98,13 @@ impl Scene {
     pub fn repackaged_bundle(&self) -> Bundle<Verified> {
         let path = self.directory.path().join("repackaged.bundle");
         bundle::write_repackaged(&path, bundle::VERSION).unwrap();
+        bundle::open(&path).unwrap()
+    }
+
+    /// Makes another bundle of the same programs, with manifests that its builder added.
+    pub fn bundle_with(&self, manifests: Vec<Manifest>) -> Bundle<Verified> {
+        let path = self.directory.path().join("with manifests.bundle");
+        bundle::write_with(&path, bundle::VERSION, manifests).unwrap();
         bundle::open(&path).unwrap()
     }
 

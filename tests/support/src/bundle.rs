@@ -5,8 +5,8 @@ use anyhow::Result;
 use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::{Bundle, BundleWriter, Verified};
 use landfall_core::bundle_index::{
-    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, OCI_MANIFEST,
-    Variant,
+    Binary, BinaryPlace, BundleIndex, BundleRole, Component, DebianPackage, Image, Manifest, NODE_ARCHITECTURE,
+    OCI_MANIFEST, Variant,
 };
 use landfall_core::name::Digest;
 use landfall_core::trust::{OfferedKey, TrustOffer};
@@ -52,20 +52,25 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a signed bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.4")
+    write(output, version, 1, "12.4", vec![])
+}
+
+/// The same with manifests that its builder added.
+pub fn write_with(output: &Path, version: &str, manifests: Vec<Manifest>) -> Result<BundleIndex> {
+    write(output, version, 1, "12.4", manifests)
 }
 
 /// The same with another version of a Debian package: another bundle of the same programs.
 pub fn write_repackaged(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.5")
+    write(output, version, 1, "12.5", vec![])
 }
 
 /// The same; each build of a version has programs of its own.
 pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleIndex> {
-    write(output, version, build, "12.4")
+    write(output, version, build, "12.4", vec![])
 }
 
-fn write(output: &Path, version: &str, build: u32, base_files: &str) -> Result<BundleIndex> {
+fn write(output: &Path, version: &str, build: u32, base_files: &str, manifests: Vec<Manifest>) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -119,6 +124,7 @@ fn write(output: &Path, version: &str, build: u32, base_files: &str) -> Result<B
         name: "kubernetes".to_owned(),
         version: version.trim_start_matches('v').to_owned(),
     }];
+    index.manifests = manifests;
     index.packages = vec![DebianPackage {
         name: "base-files".to_owned(),
         version: base_files.to_owned(),

@@ -1,7 +1,10 @@
 //! The program and the bundle, built when their inputs changed.
 
 use anyhow::{Context, Result, ensure};
+use landfall_bundle::Bundle;
+use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
+use landfall_test_support::publishers::Publishers;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -128,13 +131,60 @@ pub fn debug(package: &str) -> Result<PathBuf> {
     program(&checkout()?, package, &[])
 }
 
-/// Writes the program as people get it: with the ingress proxy behind it, so that it makes bundles by itself.
+/// Writes the program as people get it: with the ingress proxy behind it and the list of crates, so that it makes bundles by itself.
 pub fn publish(output: &Path) -> Result<()> {
+    let checkout = checkout()?;
     let (landfall, ingress) = (release("landfall")?, release("landfall-ingress")?);
-    landfall_bundle::own_parts::attach(&landfall, &ingress, output)
-        .map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
+    let publish = || {
+        let crates = landfall_bundle::source::crates(&checkout)?.only(&["landfall", "landfall-ingress"]);
+        landfall_bundle::own_parts::attach(&landfall, &ingress, &crates, output)
+    };
+    publish().map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
     println!("{}", output.display());
     Ok(())
+}
+
+/// Makes a bundle by the recipe `upstream`, as somebody on a laptop does: with a released program, which needs no checkout, of servers
+/// under publishers' names that have the programs and images of the built bundle. An image and a manifest of the user's own are added.
+pub fn build_upstream(from: &Artifacts) -> Result<Artifacts> {
+    println!("building the bundle by the recipe upstream");
+    let folder = cache()?.join("upstream");
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let made = Artifacts {
+        program: folder.join("landfall"),
+        bundle: folder.join("landfall.bundle"),
+    };
+    publish(&made.program)?;
+    let key = OfferedKey {
+        key: fs::read_to_string(from.bundle.with_extension("pub"))?,
+        endorsement: None,
+    };
+    let trusted = TrustOffer {
+        keys: vec![key],
+        ..TrustOffer::default()
+    };
+    let bundle = Bundle::open(&from.bundle).and_then(|bundle| bundle.verify(&trusted));
+    let bundle = bundle.map_err(|diagnosis| anyhow::anyhow!("{diagnosis}"))?;
+    let publishers = Publishers::start_with(&bundle)?;
+    let (authority, manifest) = (folder.join("ca.pem"), folder.join("shop.yaml"));
+    fs::write(&authority, publishers.ca())?;
+    fs::write(&manifest, include_str!("shop.yaml"))?;
+    let lock = folder.join("landfall.lock.yaml");
+    let _ = fs::remove_file(&lock);
+    let mut build = Command::new(&made.program);
+    build.current_dir(&folder).env("HTTPS_PROXY", publishers.proxy());
+    build
+        .args(["bundle", "build", "--add-image", "nginx:1.28.3", "--output"])
+        .arg(&made.bundle);
+    for (flag, path) in [("--ca", &authority), ("--add-manifest", &manifest)] {
+        build.arg(flag).arg(path);
+    }
+    // The operator in the lab knows this key.
+    build.arg("--key").arg(from.bundle.with_extension("key"));
+    build.arg("--cache").arg(folder.join("cache"));
+    let status = build.stdin(Stdio::null()).status()?;
+    ensure!(status.success(), "the bundle cannot be built");
+    Ok(made)
 }
 
 fn program(checkout: &Path, package: &str, profile: &[&str]) -> Result<PathBuf> {

@@ -6,11 +6,13 @@ use crate::output::{write_stderr, write_stdout, write_whole};
 use crate::{passwords, render, trust};
 use landfall_bundle::minisign::{PublicKey, Signature};
 use landfall_bundle::source::{self, BuildOptions};
-use landfall_bundle::{Bundle, Unverified, own_parts};
-use landfall_core::bundle_index::BundleIndex;
+use landfall_bundle::{Additions, Bundle, Unverified, own_parts};
+use landfall_core::bundle_index::{BundleIndex, Manifest};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
+use landfall_core::plan::objects::ObjectKey;
 use landfall_core::spec::{ClusterSpec, parse};
-use landfall_manifests::{ClusterLayout, DnsPolicy, MemberLayout, required_images};
+use landfall_engine::cluster::resource_name;
+use landfall_manifests::{ClusterLayout, DnsPolicy, MemberLayout, added_problems, read_manifest, required_images};
 use std::path::{Path, PathBuf};
 
 /// Runs one of them.
@@ -33,7 +35,7 @@ pub fn run(command: Command) -> CommandResult {
 
 fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
     if args.recipe == "source" && args.upstream.given() {
-        let what = "the recipe source takes no --lock, --part, --architecture, --mirror and --ca";
+        let what = "the recipe source takes no --lock, --part, --architecture, --add-image, --mirror and --ca";
         return Err(Diagnosis::new(Code::Usage, what).next("leave them out, or take the recipe upstream"));
     }
     let running = std::env::current_exe()
@@ -42,6 +44,11 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
         .cache
         .clone()
         .unwrap_or_else(|| parse::expand_home("~/.cache/landfall"));
+    let manifests = read_manifests(&args.add_manifest)?;
+    let additions = Additions {
+        archives: &args.image_archive,
+        manifests: &manifests,
+    };
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let (key, made) = trust::builders_key(args.key.key.as_deref(), args.key.password_file.as_deref())?;
     if made {
@@ -54,15 +61,16 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
     }
     let cache = absolute(&cache);
     let index = if args.recipe == "upstream" {
-        bundle_upstream::build(args, &running, &cache, &key, &check_images)?
+        bundle_upstream::build(args, &running, &cache, &key, additions, &check_complete)?
     } else {
         source::build(&BuildOptions {
             checkout: &absolute(&args.checkout),
             cache: &cache,
             agent: &own_parts::agent(&running, &cache)?,
             output: &absolute(&args.output),
+            additions,
             key: &key,
-            check: &check_images,
+            check: &check_complete,
             progress: &bundle_upstream::lines(),
         })?
     };
@@ -79,8 +87,35 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
     Ok(())
 }
 
-/// Every image that the manifests of a cluster name must be inside.
-fn check_images(index: &BundleIndex) -> Result<(), Diagnosis> {
+/// Reads the objects that are added; names the problems of all files.
+fn read_manifests(paths: &[PathBuf]) -> Result<Vec<Manifest>, Diagnosis> {
+    let mut manifests: Vec<Manifest> = Vec::new();
+    let mut problems = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Diagnosis::new(Code::FileUnreadable, format!("{} cannot be read", path.display())).because(&error)
+        })?;
+        match read_manifest(&path.display().to_string(), &text) {
+            Ok(manifest) if manifests.iter().any(|m| m.name == manifest.name) => {
+                problems.push(format!(
+                    "{}: there is a manifest {} before",
+                    path.display(),
+                    manifest.name
+                ));
+            }
+            Ok(manifest) => manifests.push(manifest),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(manifests);
+    }
+    let wrong = Diagnosis::new(Code::BundleBuild, "the manifests cannot be added");
+    Err(problems.into_iter().fold(wrong, Diagnosis::saw))
+}
+
+/// Every image that the manifests of a cluster name must be inside, and a cluster must be able to run what is added.
+fn check_complete(index: &BundleIndex) -> Result<(), Diagnosis> {
     let name = "node"
         .parse()
         .map_err(|error| Diagnosis::new(Code::Internal, "a fixed name is wrong").because(&error))?;
@@ -95,9 +130,43 @@ fn check_images(index: &BundleIndex) -> Result<(), Diagnosis> {
         }],
         dns: DnsPolicy::Closed,
     };
-    required_images(&ClusterSpec::default(), index, &layout)
-        .map(drop)
-        .map_err(|error| Diagnosis::new(Code::BundleMissing, "the bundle is not complete").because(&error))
+    let spec = ClusterSpec::default();
+    let incomplete = |error| Diagnosis::new(Code::BundleMissing, "the bundle is not complete").because(&error);
+    required_images(&spec, index, &layout).map_err(incomplete)?;
+    let mut problems = added_problems(&spec, index, &layout).map_err(incomplete)?;
+    problems.extend(plural_problems(index));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let wrong = Diagnosis::new(Code::BundleBuild, "a cluster could not run the added manifests");
+    Err(problems.into_iter().fold(wrong, Diagnosis::saw))
+}
+
+/// `install` finds objects by their kind, and makes the plural as English does. A definition with another plural may be added, objects of
+/// its kind may not.
+fn plural_problems(index: &BundleIndex) -> Vec<String> {
+    let objects = || index.manifests.iter().flat_map(|manifest| &manifest.objects);
+    let unusual = |definition: &&serde_json::Value| {
+        let names = &definition["spec"]["names"];
+        let kind = names["kind"].as_str().unwrap_or_default();
+        definition["kind"] == "CustomResourceDefinition" && names["plural"] != resource_name(kind)
+    };
+    let mut problems = Vec::new();
+    for definition in objects().filter(unusual) {
+        let (group, names) = (&definition["spec"]["group"], &definition["spec"]["names"]);
+        let of_kind = |object: &&serde_json::Value| {
+            let version = object["apiVersion"].as_str().unwrap_or_default();
+            object["kind"] == names["kind"] && version.split_once('/').is_some_and(|(g, _)| group == g)
+        };
+        problems.extend(objects().filter(of_kind).map(|object| {
+            let plural = names["plural"].as_str().unwrap_or_default();
+            format!(
+                "{}: landfall does not know the plural {plural} of its kind; apply it with kubectl",
+                ObjectKey::of(object)
+            )
+        }));
+    }
+    problems
 }
 
 fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
@@ -151,9 +220,17 @@ fn inspect(path: &Path, json: bool) -> Result<(), Diagnosis> {
             render::bytes(bytes)
         ));
     }
-    text.push_str("\nDebian packages in layers\n");
+    if !index.packages.is_empty() {
+        text.push_str("\nDebian packages in layers\n");
+    }
     for package in &index.packages {
         text.push_str(&format!("  {:28} {}\n", package.name, package.version));
+    }
+    for manifest in &index.manifests {
+        text.push_str(&format!("\nadded objects of {}\n", manifest.name));
+        for object in &manifest.objects {
+            text.push_str(&format!("  {}\n", ObjectKey::of(object)));
+        }
     }
     write_stdout(&text);
     Ok(())

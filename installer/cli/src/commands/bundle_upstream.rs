@@ -3,6 +3,7 @@
 use crate::args::BundleBuild;
 use crate::output::{write_stderr, write_stdout};
 use crate::upstream_args::{BundleLock, NetworkArgs};
+use landfall_bundle::Additions;
 use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::own_parts::own_parts;
 use landfall_bundle::upstream::{self, BuildOptions, LockOptions, NetworkOptions};
@@ -31,6 +32,7 @@ pub fn lock(args: &BundleLock) -> Result<(), Diagnosis> {
             network,
             versions: &versions,
             architectures: &args.architectures.sorted(),
+            images: &args.add_image,
             output: &args.output,
         })
     })?;
@@ -47,6 +49,7 @@ pub fn build(
     running: &Path,
     cache: &Path,
     key: &SecretKey,
+    additions: Additions<'_>,
     check: &dyn Fn(&BundleIndex) -> Result<(), Diagnosis>,
 ) -> Result<BundleIndex, Diagnosis> {
     let upstream = &args.upstream;
@@ -63,6 +66,8 @@ pub fn build(
             own: &own,
             cache,
             output: &args.output,
+            images: &upstream.add_image,
+            additions,
             key,
             check,
         })

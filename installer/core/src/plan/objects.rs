@@ -32,6 +32,8 @@ const KUBEADM_OBJECTS: [(&str, &str); 8] = [
 pub const ALLOWED: &str = "ingress-allow";
 /// See [`ALLOWED`].
 pub const ALLOWED_NAMED: &str = "ingress-named";
+/// First word of the groups that the builder of the bundle added, one for each manifest.
+pub const ADDED: &str = "added-";
 /// Name of the ingress proxy's group.
 pub const INGRESS: &str = "ingress";
 
@@ -91,6 +93,16 @@ impl ObjectKey {
     pub fn is_made_by_kubeadm(&self) -> bool {
         let listed = KUBEADM_OBJECTS.contains(&(self.kind.as_str(), self.name.as_str()));
         listed && self.namespace.as_deref().is_none_or(|n| n == "kube-system")
+    }
+}
+
+/// Kind, namespace and name, for people.
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            None => write!(f, "{} {}", self.kind, self.name),
+        }
     }
 }
 

@@ -14,6 +14,11 @@ use std::time::Duration;
 /// Time limit of one API request; a healthy server answers in milliseconds, a restarting one after seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Returns the name of a kind in the API's paths, as English makes the plural. Kubernetes' own kinds have it; a definition may say another.
+pub fn resource_name(kind: &str) -> String {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind)).plural
+}
+
 /// An object's place in the API.
 pub(super) struct Place {
     pub resource: ApiResource,

@@ -20,7 +20,7 @@ mod generated;
 mod members;
 mod wait;
 
-pub use client::api_error;
+pub use client::{api_error, resource_name};
 pub use members::{Formed, member_ids};
 pub use wait::is_node_ready;
 

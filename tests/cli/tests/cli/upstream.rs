@@ -1,6 +1,7 @@
 //! `landfall bundle lock` and `bundle build` by the recipe `upstream`, against servers of this process.
 
 use crate::program::{Home, Ran, program};
+use landfall_bundle::sbom::CrateGraph;
 use landfall_bundle::{Bundle, Unverified, own_parts};
 use landfall_core::bundle_index::{BundleIndex, OCI_MANIFEST};
 use landfall_core::name::Digest;
@@ -114,6 +115,35 @@ fn a_bundle_is_made_of_what_publishers_have() {
 }
 
 #[test]
+fn the_bill_of_materials_names_programs_images_and_packages_with_their_places() {
+    let builder = Builder::start();
+    builder.build(&[]).ends(0);
+    let ran = builder.home.run(&["bundle", "sbom", "x.bundle"]).ends(0);
+    let bill: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let components = bill["components"].as_array().unwrap();
+    let source = |name: &str| {
+        let found = components.iter().find(|c| c["name"] == name);
+        let found = found.unwrap_or_else(|| panic!("no {name} in {bill:#}"));
+        found["externalReferences"][0]["url"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    for binary in builder.index().binaries().iter().filter(|b| b.component != "landfall") {
+        assert!(source(&binary.name).starts_with("https://"), "{}", binary.name);
+    }
+    assert_eq!(
+        source("kubelet"),
+        "https://dl.k8s.io/release/v1.37.2/bin/linux/amd64/kubelet"
+    );
+    assert!(
+        source("registry.landfall.internal/nginx")
+            .starts_with("https://registry-1.docker.io/v2/library/nginx/manifests/sha256:")
+    );
+    assert_eq!(source("libc6"), "https://snapshot.debian.org/binary/libc6/");
+}
+
+#[test]
 fn the_same_lock_file_gives_the_same_bytes_and_asks_no_tag_again() {
     let builder = Builder::start();
     builder.build(&[]).ends(0);
@@ -177,7 +207,9 @@ fn a_released_program_needs_nothing_beside_it() {
     builder.lock(&["-o", "x.lock.yaml"]).ends(0);
     let released = builder.home.path("landfall");
     let ingress = builder.home.path("landfall-ingress.amd64");
-    own_parts::attach(program(), &ingress, &released).unwrap();
+    let crates = br#"{"packages": [{"id": "a@1.0.0", "name": "landfall", "version": "0.1.0", "license": "Apache-2.0"}],
+        "resolve": {"nodes": [{"id": "a@1.0.0", "deps": []}]}}"#;
+    own_parts::attach(program(), &ingress, &CrateGraph::parse(crates).unwrap(), &released).unwrap();
     let proxy = builder.publishers.proxy();
     let args = ["bundle", "build", "-o", "x.bundle", "--ca", "ca.pem"];
     let environment = [("HTTPS_PROXY", proxy.as_str())];
@@ -194,6 +226,11 @@ fn a_released_program_needs_nothing_beside_it() {
         "nodes get the program alone"
     );
     assert!(index.image_named("landfall-ingress").is_some());
+    let bill = builder.home.run(&["bundle", "sbom", "x.bundle"]).ends(0).out;
+    assert!(
+        bill.contains("pkg:cargo/landfall@0.1.0"),
+        "it names the crates that the program carries"
+    );
     // The program as cargo builds it carries no proxy, and says so.
     let bare = builder.bundle(&["build", "-o", "y.bundle", "--ca", "ca.pem"]).ends(5);
     bare.complains(&[
@@ -205,7 +242,12 @@ fn a_released_program_needs_nothing_beside_it() {
 #[test]
 fn the_other_recipe_takes_none_of_the_options() {
     let builder = Builder::start();
-    for option in [["--ca", "ca.pem"], ["--architecture", "arm64"], ["--lock", "x.yaml"]] {
+    for option in [
+        ["--ca", "ca.pem"],
+        ["--architecture", "arm64"],
+        ["--lock", "x.yaml"],
+        ["--add-image", "redis:7"],
+    ] {
         let ran = builder.bundle(&[&["build", "--recipe", "source", "-o", "x.bundle"], &option[..]].concat());
         ran.ends(2).complains(&["the recipe source takes no"]);
     }
@@ -254,4 +296,49 @@ fn all_problems_of_a_lock_file_are_named_at_once() {
         "bundle lock",
     ]);
     assert!(!builder.home.path("x.bundle").exists());
+}
+
+/// A namespace, and a Deployment of an image.
+fn shop(image: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, \
+         namespace: shop}}\nspec: {{selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: \
+         [{{name: c, image: '{image}'}}]}}}}}}\n"
+    )
+}
+
+#[test]
+fn images_and_objects_of_the_builders_own_are_inside() {
+    let builder = Builder::start();
+    builder.home.write("shop.yaml", shop("nginx:1.28.3"));
+    builder.lock(&["-o", "without.yaml"]).ends(0);
+    let added = ["--add-manifest", "shop.yaml", "--add-image", "nginx:1.28.3"];
+    let ran = builder
+        .build(&[&["--lock", "without.yaml"], &added[..]].concat())
+        .ends(5);
+    ran.complains(&["docker.io/library/nginx:1.28.3 is missing", "landfall bundle lock"]);
+    builder
+        .lock(&["-o", "x.lock.yaml", "--add-image", "nginx:1.28.3"])
+        .ends(0);
+    builder.build(&added).ends(0);
+    let index = builder.index();
+    let names: Vec<&str> = index.images().iter().map(|image| image.reference.as_str()).collect();
+    assert!(names.contains(&"docker.io/library/nginx:1.28.3"), "{names:?}");
+    assert_eq!(index.manifests.len(), 1);
+    let shown = builder.home.run(&["bundle", "inspect", "x.bundle"]).ends(0);
+    assert!(
+        shown
+            .out
+            .contains("added objects of shop\n  Namespace shop\n  Deployment shop/web\n"),
+        "{}",
+        shown.out
+    );
+
+    // Without the image the pods could not start, and the bundle is not written.
+    builder.home.write("shop.yaml", shop("redis:7.4") + "---\nkind: Pod\n");
+    let ran = builder.build(&["--add-manifest", "shop.yaml"]).ends(5);
+    ran.complains(&["shop.yaml: object 3: it has no apiVersion or kind"]);
+    builder.home.write("shop.yaml", shop("redis:7.4"));
+    let ran = builder.build(&["--add-manifest", "shop.yaml"]).ends(5);
+    ran.complains(&["shop: Deployment shop/web: the image docker.io/library/redis:7.4 is not in the bundle"]);
 }

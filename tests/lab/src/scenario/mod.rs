@@ -9,6 +9,7 @@ mod interrupted;
 mod old_cluster;
 mod power;
 mod upgrade;
+mod upstream;
 mod whole;
 mod wrong_input;
 
@@ -147,6 +148,16 @@ pub struct Built {
     pub proof: PathBuf,
 }
 
+/// What was built for the long scenario.
+pub struct LongBuilt {
+    /// The program and the bundle of this commit.
+    pub now: Release,
+    /// A released program, and the bundle that it made of what publishers have, with the manifest `shop`.
+    pub upstream: Release,
+    /// Those of the last commit with journals of version 1.
+    pub old: Release,
+}
+
 /// ansible-core with landfall's collection on this host.
 pub struct Ansible {
     /// The program `ansible-playbook`.
@@ -171,12 +182,14 @@ pub fn run(built: &Built, cache: &Path) -> Result<Vec<Check>> {
     })
 }
 
-/// The same for what takes more than half an hour: clusters that an `old` program left, with journals of version 1, and ten cycles of
-/// install and uninstall.
-pub fn run_long(now: &Release, old: &Release, ansible: &Ansible, cache: &Path) -> Result<Vec<Check>> {
+/// The same for what takes more than half an hour: a bundle of what publishers release, the Ansible collection, clusters that an old program
+/// left, with journals of version 1, and ten cycles of install and uninstall.
+pub fn run_long(built: &LongBuilt, ansible: &Ansible, cache: &Path) -> Result<Vec<Check>> {
+    let LongBuilt { now, upstream, old } = built;
     with_lab(cache, |lab, checks| {
         let stage = start(lab, now, checks)?;
         collection::show(&stage, ansible, checks)?;
+        upstream::show(&stage, now, upstream, checks)?;
         old_cluster::show(&stage, now, old, checks)?;
         cycles::show(&stage, checks)
     })

@@ -38,7 +38,8 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
     Ok(())
 }
 
-fn kubectl(lab: &Lab, args: &[&str]) -> Result<Value> {
+/// Asks the API server by the first control plane; the arguments ask for JSON.
+pub(super) fn kubectl(lab: &Lab, args: &[&str]) -> Result<Value> {
     let command = [
         &[
             "kubectl",

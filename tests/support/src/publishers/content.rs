@@ -1,10 +1,13 @@
-//! What the servers have: every program and image of the default versions, a few kilobytes each.
+//! What the servers have: every program and image of the default versions, a few kilobytes each or those of a bundle.
 
 use super::State;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use landfall_bundle::{Bundle, Verified};
+use landfall_core::bundle_index::NODE_ARCHITECTURE;
+use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
 use serde_json::json;
-use std::io::Write;
+use std::io::{Read, Write};
 
 /// Architectures that are there.
 pub const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
@@ -46,25 +49,93 @@ fn archive(members: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     Ok(gzip.finish()?)
 }
 
-pub(super) fn fill(state: &mut State) -> Result<()> {
+/// Where the servers' content comes from.
+pub(super) trait Source {
+    fn architectures(&self) -> &'static [&'static str];
+    /// The bytes of a program.
+    fn program(&self, architecture: &str, name: &str) -> Result<Vec<u8>>;
+    /// Adds the blobs of a repository's image; returns the digest of its manifest and the manifest.
+    fn image(&self, state: &mut State, repository: &str, architecture: &str, docker: bool)
+    -> Result<(String, Vec<u8>)>;
+}
+
+/// Words in place of programs and layers.
+pub(super) struct Words;
+
+impl Source for Words {
+    fn architectures(&self) -> &'static [&'static str] {
+        &ARCHITECTURES
+    }
+
+    fn program(&self, architecture: &str, name: &str) -> Result<Vec<u8>> {
+        Ok(elf(architecture, name))
+    }
+
+    fn image(
+        &self,
+        state: &mut State,
+        repository: &str,
+        architecture: &str,
+        docker: bool,
+    ) -> Result<(String, Vec<u8>)> {
+        image(state, repository, architecture, docker)
+    }
+}
+
+impl Source for Bundle<Verified> {
+    fn architectures(&self) -> &'static [&'static str] {
+        &[NODE_ARCHITECTURE]
+    }
+
+    fn program(&self, _: &str, name: &str) -> Result<Vec<u8>> {
+        let Some(binary) = self.index().binaries().iter().find(|binary| binary.name == name) else {
+            // In publishers' archives, and on no node.
+            return Ok(elf(NODE_ARCHITECTURE, name));
+        };
+        Ok(zstd::decode_all(self.blob(&binary.blob).map_err(readable)?)?)
+    }
+
+    fn image(&self, state: &mut State, repository: &str, _: &str, _: bool) -> Result<(String, Vec<u8>)> {
+        let name = repository.rsplit('/').next().unwrap_or(repository);
+        let image = self
+            .index()
+            .image_named(name)
+            .with_context(|| format!("the bundle has no image {name}"))?;
+        let read = |digest: &Digest| -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            self.blob(digest).map_err(readable)?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        for digest in &image.blobs {
+            state.blobs.insert(digest.to_string(), read(digest)?);
+        }
+        Ok((image.manifest.to_string(), read(&image.manifest)?))
+    }
+}
+
+fn readable(diagnosis: Diagnosis) -> anyhow::Error {
+    anyhow::anyhow!("{diagnosis}")
+}
+
+pub(super) fn fill(state: &mut State, source: &dyn Source) -> Result<()> {
     let mut runc_sums = String::new();
-    for architecture in ARCHITECTURES {
+    for architecture in source.architectures() {
         for name in ["kubeadm", "kubelet", "kubectl"] {
             let path = format!("dl.k8s.io/release/v{KUBERNETES}/bin/linux/{architecture}/{name}");
-            let bytes = elf(architecture, name);
+            let bytes = source.program(architecture, name)?;
             state
                 .files
                 .insert(format!("{path}.sha256"), Digest::of(&bytes).hex().into_bytes());
             state.files.insert(path, bytes);
         }
-        let members = |names: &[&str], folder: &str| -> Vec<(String, Vec<u8>)> {
-            let member = |name: &&str| (format!("{folder}{name}"), elf(architecture, name));
+        let members = |names: &[&str], folder: &str| -> Result<Vec<(String, Vec<u8>)>> {
+            let member = |name: &&str| Ok((format!("{folder}{name}"), source.program(architecture, name)?));
             names.iter().map(member).collect()
         };
         let containerd = members(
             &["containerd", "containerd-shim-runc-v2", "containerd-stress", "ctr"],
             "bin/",
-        );
+        )?;
         release(
             state,
             &format!(
@@ -73,7 +144,7 @@ pub(super) fn fill(state: &mut State) -> Result<()> {
             "sha256sum",
             archive(&containerd)?,
         );
-        let plugins = members(&["bridge", "host-local", "loopback", "portmap", "vlan"], "./");
+        let plugins = members(&["bridge", "host-local", "loopback", "portmap", "vlan"], "./")?;
         release(
             state,
             &format!(
@@ -82,14 +153,14 @@ pub(super) fn fill(state: &mut State) -> Result<()> {
             "sha256",
             archive(&plugins)?,
         );
-        let runc = elf(architecture, "runc");
+        let runc = source.program(architecture, "runc")?;
         runc_sums.push_str(&format!("{} *runc.{architecture}\n", Digest::of(&runc).hex()));
         let path = format!("github.com/opencontainers/runc/releases/download/v1.5.2/runc.{architecture}");
         state.files.insert(path, runc);
     }
     let path = "github.com/opencontainers/runc/releases/download/v1.5.2/runc.sha256sum";
     state.files.insert(path.to_owned(), runc_sums.into_bytes());
-    fill_registries(state)
+    fill_registries(state, source)
 }
 
 /// A file of a release on GitHub, with its checksum beside it.
@@ -102,7 +173,7 @@ fn release(state: &mut State, path: &str, ending: &str, bytes: Vec<u8>) {
     state.files.insert(format!("github.com/{path}"), bytes);
 }
 
-fn fill_registries(state: &mut State) -> Result<()> {
+fn fill_registries(state: &mut State, source: &dyn Source) -> Result<()> {
     let images = [
         ("registry.k8s.io", "kube-apiserver", "v1.37.2"),
         ("registry.k8s.io", "kube-controller-manager", "v1.37.2"),
@@ -118,8 +189,8 @@ fn fill_registries(state: &mut State) -> Result<()> {
         // registry.k8s.io has Docker's media types, the others OCI's.
         let docker = host == "registry.k8s.io";
         let mut descriptors = Vec::new();
-        for architecture in ARCHITECTURES {
-            let (digest, manifest) = image(state, repository, architecture, docker)?;
+        for architecture in source.architectures() {
+            let (digest, manifest) = source.image(state, repository, architecture, docker)?;
             descriptors.push(json!({
                 "mediaType": media_type(docker, "manifest"), "digest": digest, "size": manifest.len(),
                 "platform": { "architecture": architecture, "os": "linux" },
@@ -154,7 +225,15 @@ fn media_type(docker: bool, what: &str) -> &'static str {
 
 /// Adds the blobs of an image; returns its manifest. All images of an architecture share their first layer.
 fn image(state: &mut State, repository: &str, architecture: &str, docker: bool) -> Result<(String, Vec<u8>)> {
-    let base = archive(&[("etc/os-release".to_owned(), elf(architecture, "a base"))])?;
+    let packages =
+        format!("Package: libc6\nStatus: install ok installed\nArchitecture: {architecture}\nVersion: 2.41-12\n");
+    let base = archive(&[
+        (
+            "etc/os-release".to_owned(),
+            b"ID=debian\nVERSION_CODENAME=trixie\n".to_vec(),
+        ),
+        ("var/lib/dpkg/status".to_owned(), packages.into_bytes()),
+    ])?;
     let own = archive(&[(repository.replace('/', "-"), elf(architecture, repository))])?;
     let config =
         serde_json::to_vec(&json!({ "architecture": architecture, "os": "linux", "config": {}, "of": repository }))?;

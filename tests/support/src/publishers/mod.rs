@@ -7,6 +7,7 @@ mod server;
 use crate::pipes::lock;
 use anyhow::{Context, Result};
 pub use content::{ARCHITECTURES, elf};
+use landfall_bundle::{Bundle, Verified};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -82,15 +83,20 @@ pub struct Publishers {
 impl Publishers {
     /// Starts servers that have everything of the default versions.
     pub fn start() -> Result<Self> {
-        Self::with_certificate(2099)
+        Self::with(&content::Words, 2099)
+    }
+
+    /// Starts servers that have what is in a bundle of the default versions, under publishers' names. It is held in memory.
+    pub fn start_with(bundle: &Bundle<Verified>) -> Result<Self> {
+        Self::with(bundle, 2099)
     }
 
     /// The same with a certificate that is valid no more.
     pub fn start_expired() -> Result<Self> {
-        Self::with_certificate(2020)
+        Self::with(&content::Words, 2020)
     }
 
-    fn with_certificate(last_year: i32) -> Result<Self> {
+    fn with(source: &dyn content::Source, last_year: i32) -> Result<Self> {
         let Certified { chain, key, ca } = certificate(last_year)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -99,7 +105,7 @@ impl Publishers {
             .with_single_cert(vec![chain], PrivateKeyDer::Pkcs8(key))
             .context("a certificate that was just made")?;
         let mut state = State::default();
-        content::fill(&mut state)?;
+        content::fill(&mut state, source)?;
         let state = Arc::new(Mutex::new(state));
         let (port, stop) = server::start(Arc::new(config), Arc::clone(&state))?;
         let proxy_port = proxy(port, Arc::clone(&state))?;

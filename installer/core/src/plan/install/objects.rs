@@ -5,7 +5,7 @@ use crate::action::{Action, ClusterCondition};
 use crate::inventory::Role;
 use crate::name::StepId;
 use crate::plan::Stage;
-use crate::plan::objects::ApplyWhen;
+use crate::plan::objects::{ADDED, ApplyWhen};
 use std::collections::BTreeMap;
 
 impl Planner<'_> {
@@ -49,12 +49,17 @@ impl Planner<'_> {
             let id = StepKind::Apply.part_of_cluster(&group.name);
             let applied = self.add(id, &lead, group.stage, &needs, KUBEADM_S, action);
             for condition in rollouts(&group.objects) {
-                let ClusterCondition::RolledOut { name, .. } = &condition else {
+                let ClusterCondition::RolledOut { kind, namespace, name } = &condition else {
                     continue;
+                };
+                // landfall's own workloads have names of their own.
+                let part = match group.name.starts_with(ADDED) {
+                    true => format!("{}.{}.{namespace}.{name}", group.name, kind.to_ascii_lowercase()),
+                    false => name.clone(),
                 };
                 let mut needs = all_finished.clone();
                 needs.push(applied.clone());
-                let id = StepKind::RolledOut.part_of_cluster(name);
+                let id = StepKind::RolledOut.part_of_cluster(&part);
                 self.add(id, &lead, group.stage, &needs, KUBEADM_S, Action::Await { condition });
             }
         }
@@ -222,6 +227,27 @@ mod tests {
         let starts = |id: &str| plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
         let after = &starts("unit/landfall-node-settings/w-1").needs;
         assert!(after.iter().any(|need| need.as_str() == stops[0]), "{after:?}");
+    }
+
+    #[test]
+    fn workloads_of_equal_names_have_steps_of_their_own() {
+        let nginx = |namespace: &str| json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "nginx", "namespace": namespace } });
+        let group = |name: &str, namespace: &str| ObjectGroup {
+            name: name.to_owned(),
+            stage: Stage::Sample,
+            objects: vec![nginx(namespace)],
+            when: ApplyWhen::AllReady,
+        };
+        let plan = plan(
+            vec![group("sample", "landfall-sample"), group("added-shop", "shop")],
+            vec![],
+        );
+        let waits = plan.steps.iter().map(|step| step.id.as_str());
+        let waits: Vec<&str> = waits.filter(|id| id.starts_with("rolled-out")).collect();
+        assert_eq!(
+            waits,
+            ["rolled-out/nginx", "rolled-out/added-shop.deployment.shop.nginx"]
+        );
     }
 
     #[test]
