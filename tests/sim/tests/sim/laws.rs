@@ -2,8 +2,10 @@
 
 use crate::scene::Scene;
 use landfall_core::name::NodeName;
+use landfall_engine::run::UndoCommand;
 use landfall_test_support::cluster::Law;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -107,4 +109,22 @@ fn an_act_without_its_intent_is_seen() {
     ask(&scene, "cp-3", &["point", "import"]);
     must_be_seen(&scene, Law::Intent, "cp-3 does an import without one");
     must_be_seen(&scene, Law::Intent, "an etcd member was removed without one");
+}
+
+/// Seen in the sweep on a busy machine: one of three kubelets still ran when somebody looked.
+#[test]
+fn a_cluster_that_is_uninstalled_has_no_quorum_to_keep() {
+    let scene = installed();
+    let is_over = AtomicBool::new(false);
+    let outcome = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                scene.fleet.world().violations();
+            }
+        });
+        let outcome = scene.undo("200-b", UndoCommand::Uninstall);
+        is_over.store(true, Ordering::SeqCst);
+        outcome
+    });
+    scene.must_work(&outcome, "uninstall");
 }
