@@ -41,8 +41,8 @@ class InDirectory(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
-    def run_tool(self, *command, **environment):
-        """Runs a program of Ansible to its end; returns its status and all its output."""
+    def run_tool(self, *command, cwd=None, limit=110, **environment):
+        """Runs a program of Ansible to its end, of so many seconds; returns its status and all its output."""
         settings = {
             **os.environ,
             "HOME": self.home,
@@ -52,12 +52,12 @@ class InDirectory(unittest.TestCase):
         }
         done = subprocess.run(
             [tool(command[0]), *command[1:]],
-            cwd=self.home,
+            cwd=cwd or self.home,
             env=settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=110,
+            timeout=limit,
             check=False,
         )
         return done.returncode, done.stdout.decode(errors="replace")

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import sys
 
 from support import ARCHIVE, COLLECTIONS, MODULES, PROGRAM, ROLES, InDirectory
 
@@ -20,6 +21,33 @@ class Checks(InDirectory):
         shutil.copytree(HOME, copy)
         status, text = self.run_tool("ansible-lint", "--offline", "--profile", "production", "--strict", copy)
         self.assertEqual((status, "Passed" in text), (0, True), text)
+
+    def test_the_sanity_tests_of_ansible_pass(self):
+        copy = os.path.join(self.home, "ansible_collections/landfall/cluster")
+        shutil.copytree(HOME, copy)
+        # The licence is Apache-2.0, which collections may have and modules of ansible-core may not.
+        modules = [f"plugins/modules/{name}.py" for name in MODULES] + ["plugins/inventory/cluster.py"]
+        lines = [f"{path} validate-modules:missing-gplv3-license\n" for path in modules]
+        self.write_in(copy, "tests/sanity/ignore-2.19.txt", "".join(lines))
+        self.write_in(copy, ".gitignore", "tests/output/\n")
+        # The tests make environments, and would load pip from a server of Ansible's. Python brings one.
+        bootstrap = "import ensurepip\nensurepip.bootstrap(default_pip=True)\n"
+        self.write_in(self.home, ".ansible/test/cache/get_pip_24_2.py", bootstrap)
+        for command in (["init", "-q"], ["add", "-A"]):
+            self.assertEqual(self.run_tool("git", *command, cwd=copy)[0], 0)
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        # The two need PowerShell and shellcheck, and the collection has no script of either.
+        skipped = ["--skip-test", "pslint", "--skip-test", "shellcheck"]
+        command = ["ansible-test", "sanity", "--venv", "--python", python, "--requirements", *skipped]
+        status, text = self.run_tool(*command, cwd=copy, limit=600)
+        self.assertEqual(status, 0, text)
+
+    def write_in(self, folder, name, text):
+        """Writes a file below a folder, with the folders between."""
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
 
     def test_every_option_is_documented_as_it_is_checked(self):
         names = [f"landfall.cluster.{name}" for name in MODULES]

@@ -13,7 +13,7 @@ description:
   - The fields of the cluster are the variable C(landfall) of the group C(all), as landfall takes it from an Ansible inventory.
   - Name the plugin in C(ansible.cfg), C([inventory] enable_plugins = landfall.cluster.cluster, yaml, ini).
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 options:
   plugin:
     description: Not needed; the file is known by its list C(nodes).

@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Reads the index of a bundle on the control machine.
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 options:
   program:
     description: The program C(landfall) on the control machine, a name in its C(PATH) or a path.

@@ -13,7 +13,7 @@ description:
     not touched.
   - In check mode the module returns landfall's own plan.
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines

@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Looks at every node, as C(landfall status) does, and changes nothing.
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines

@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Fetches the admin kubeconfig of the cluster and writes it for its owner alone. What it holds is not returned.
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines

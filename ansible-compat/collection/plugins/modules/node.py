@@ -11,7 +11,7 @@ description:
   - Lets machines of the inventory join a cluster that stands, or brings them to what inventory and bundle say, and verifies.
   - Acts on these machines alone, as C(landfall install --limit) does. All other members stay as they are.
 author:
-  - landfall
+  - landfall (!UNKNOWN)
 extends_documentation_fragment:
   - landfall.cluster.common
   - landfall.cluster.common.machines
