@@ -7,7 +7,7 @@ use super::{IMAGE_REPOSITORY, failed};
 use crate::BundleWriter;
 use crate::archive::decompressed;
 use crate::sbom::Sbom;
-use landfall_core::bundle_index::{Image, Manifest, OCI_MANIFEST, Variant};
+use landfall_core::bundle_index::{DOCKER_MANIFEST, Image, Manifest, OCI_MANIFEST, Variant};
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::{Digest, ImageRef};
 use serde::Deserialize;
@@ -18,7 +18,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Media types of Docker's form (Docker's registry documentation, "Image manifest V 2, schema 2").
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// The most that a file which is read as JSON may have.

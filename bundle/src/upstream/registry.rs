@@ -6,7 +6,7 @@ use super::login::Logins;
 use super::mirror::{Mirror, check_url, places};
 use crate::source::failed;
 use crate::source::image_archive::added_name;
-use landfall_core::bundle_index::OCI_MANIFEST;
+use landfall_core::bundle_index::{DOCKER_MANIFEST, OCI_MANIFEST};
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
 use serde::Deserialize;
@@ -19,7 +19,6 @@ use zeroize::Zeroizing;
 /// Media types of manifests and of lists of them, that are asked for.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Layers that containerd unpacks and that a registry holds itself.
 const LAYERS: [&str; 5] = [
     "application/vnd.oci.image.layer.v1.tar",

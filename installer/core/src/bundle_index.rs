@@ -15,6 +15,8 @@ pub const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Media type of an OCI image manifest (OCI image-spec 1.1, media-types.md).
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an image manifest in Docker's form (Docker's registry documentation, "Image manifest V 2, schema 2").
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// Which kind of node needs a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Ten cycles of install and uninstall on three control planes and two workers.
 
-use super::{Broken, Checks, Stage, expect_green};
-use crate::operator::{BUNDLE, CLUSTER};
+use super::{Broken, Checks, Stage};
+use crate::operator::CLUSTER;
 
 const CYCLES: u32 = 10;
 
@@ -11,17 +11,7 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
         let name = format!("cycle {cycle} of {CYCLES}: installed, all cells as expected, uninstalled, as before");
         checks.needed(&name, || {
             let operator = &stage.operator;
-            let install = [
-                "install",
-                "-i",
-                CLUSTER,
-                "--accept-new-host-keys",
-                "--report",
-                "cycle",
-                BUNDLE,
-            ];
-            let installed = operator.landfall(&install)?.expect(0)?;
-            expect_green(&operator.read_json("cycle/verify.json")?)?;
+            let installed = stage.install_green("cycle")?;
             let uninstalled = operator.landfall(&["uninstall", "-i", CLUSTER, "--yes"])?.expect(0)?;
             let seconds = [installed.took, uninstalled.took].map(|took| took.as_secs_f32());
             println!("lab: install took {:.1} s, uninstall {:.1} s", seconds[0], seconds[1]);

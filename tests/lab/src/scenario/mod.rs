@@ -15,7 +15,7 @@ mod wrong_input;
 
 use crate::fingerprint::{self, Fingerprint};
 use crate::lab::{Lab, Size};
-use crate::operator::{Ended, Operator};
+use crate::operator::{BUNDLE, CLUSTER, Ended, Operator};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -100,6 +100,20 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Installs with a report, and fails unless every cell of its verify is as expected. Shows the logs of nodes that failed.
+    fn install_green(&self, report: &str) -> Result<Ended> {
+        let operator = &self.operator;
+        let options = ["--accept-new-host-keys", "--report", report];
+        let install = [&["install", "-i", CLUSTER][..], &options[..], &[BUNDLE]].concat();
+        let ended = operator.landfall(&install)?;
+        if ended.status != Some(0) {
+            operator.show_logs(report)?;
+        }
+        let ended = ended.expect(0)?;
+        expect_green(&operator.read_json(&format!("{report}/verify.json"))?)?;
+        Ok(ended)
+    }
+
     /// Fails with every difference to how the nodes were.
     fn expect_unchanged(&self) -> Result<()> {
         let lines = fingerprint::differences(&self.before, &Fingerprint::take_all(self.lab)?);

@@ -2,11 +2,9 @@
 //! taken away.
 
 use super::whole::kubectl;
-use super::{Broken, Checks, Release, Stage, expect_green};
-use crate::operator::{BUNDLE, CLUSTER};
+use super::{Broken, Checks, Release, Stage};
+use crate::operator::CLUSTER;
 use anyhow::{Result, ensure};
-
-const REPORT: &str = "report-upstream";
 
 /// Shows it. The operator has the program and the bundle of this commit at the end.
 pub fn show(stage: &Stage<'_>, now: &Release, upstream: &Release, checks: &mut Checks) -> Result<(), Broken> {
@@ -14,21 +12,7 @@ pub fn show(stage: &Stage<'_>, now: &Release, upstream: &Release, checks: &mut C
         "a bundle made of publishers' files installs, and every path is green",
         || {
             stage.lab.put(&upstream.program, &upstream.bundle)?;
-            let install = [
-                "install",
-                "-i",
-                CLUSTER,
-                "--accept-new-host-keys",
-                "--report",
-                REPORT,
-                BUNDLE,
-            ];
-            let ended = stage.operator.landfall(&install)?;
-            if ended.status != Some(0) {
-                stage.operator.show_logs(REPORT)?;
-            }
-            ended.expect(0)?;
-            expect_green(&stage.operator.read_json(&format!("{REPORT}/verify.json"))?)
+            stage.install_green("upstream").map(drop)
         },
     )?;
     checks.check("the builder's own Deployment runs on the builder's own image", || {

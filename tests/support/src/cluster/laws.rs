@@ -3,7 +3,7 @@
 use super::workloads::is_ready;
 use super::{ETCD_DATA, ETCD_STOPPED, State};
 use crate::machine::foreign;
-use landfall_core::journal::{Entry, EntryState, Ownership, UNINSTALL};
+use landfall_core::journal::{Entry, EntryState, Ownership, RunStart, UNINSTALL};
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use serde_json::Value;
@@ -65,6 +65,11 @@ impl State {
         journal.is_some_and(|own| own.entries.iter().any(fits))
     }
 
+    fn has_open_run(&self, node: &NodeName, fits: impl Fn(&RunStart) -> bool) -> bool {
+        let journal = self.machine(node).and_then(super::Place::journal);
+        journal.as_ref().and_then(Ownership::open_run).is_some_and(fits)
+    }
+
     /// Says whether some entry of a machine's journal is on its way: intended and not done, or being undone.
     pub(super) fn is_under_way(&self, node: &NodeName) -> bool {
         self.has_entry(node, |e| e.state != EntryState::Owned)
@@ -80,9 +85,7 @@ impl State {
 
     /// Says whether a run that takes others back is open by a machine's journal: its start names what goes, and is written first.
     fn takes_back(&self, node: &NodeName) -> bool {
-        let journal = self.machine(node).and_then(super::Place::journal);
-        let run = journal.as_ref().and_then(Ownership::open_run);
-        run.is_some_and(|start| start.command == UNINSTALL || !start.takes_back.is_empty())
+        self.has_open_run(node, |start| start.command == UNINSTALL || !start.takes_back.is_empty())
     }
 
     /// Somebody changes the cluster's objects or members: some step must be on its way on a machine of the fleet, or a run that takes
@@ -135,11 +138,7 @@ impl State {
 
     /// Says whether an uninstall is open by some machine's journal: the whole cluster goes, so it has no quorum to keep.
     fn is_uninstalled(&self) -> bool {
-        let uninstalls = |node: &NodeName| {
-            let journal = self.machine(node).and_then(super::Place::journal);
-            let run = journal.as_ref().and_then(Ownership::open_run);
-            run.is_some_and(|start| start.command == UNINSTALL)
-        };
+        let uninstalls = |node: &NodeName| self.has_open_run(node, |start| start.command == UNINSTALL);
         self.machines.keys().any(uninstalls)
     }
 
