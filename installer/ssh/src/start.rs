@@ -54,11 +54,20 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// What is seen on the two outputs of a shell. They are read apart, so events of one may arrive before older events of the other.
+#[derive(Debug, Clone)]
 enum ShellOutput {
+    /// A line of standard output.
     Line(String),
-    Prompt,
+    /// The last words of standard output, without a line's end.
     Words(String),
     OutputEnded,
+    /// Text on standard error.
+    Errors(String),
+    /// The shell's marker on standard error: what came before it is a profile's.
+    ErrorsOfSudo,
+    /// sudo's prompt, on standard error.
+    Prompt,
     ErrorsEnded,
 }
 
@@ -98,7 +107,7 @@ impl Markers {
                 let inner = quote(&format!("echo {ready}\n{command}"));
                 // `-k`: a login that sudo remembers must not decide whether it asks for the password.
                 format!(
-                    "echo {shell}\nif command -v sudo >/dev/null 2>&1; then exec sudo -k -S -p {prompt} -- sh -c {inner}\n\
+                    "echo {shell}\nprintf %s {shell} >&2\nif command -v sudo >/dev/null 2>&1; then exec sudo -k -S -p {prompt} -- sh -c {inner}\n\
                      elif command -v doas >/dev/null 2>&1; then exec doas -n sh -c {inner}\nfi\necho {none}"
                 )
             }
@@ -130,14 +139,22 @@ pub fn start(
     let mut child = shell.spawn(&encode(&markers.script(command, who)))?;
     let (sender, seen) = channel();
     let stdout = watch_stdout(child.stdout, markers.ready.clone(), sender.clone());
-    let stderr = watch_stderr(child.stderr, markers.prompt.clone(), sender);
+    let stderr = watch_stderr(
+        child.stderr,
+        [
+            (markers.shell.clone(), ShellOutput::ErrorsOfSudo),
+            (markers.prompt.clone(), ShellOutput::Prompt),
+        ],
+        sender,
+    );
     let mut waiting = Startup {
         seen,
         markers,
         shell_timeout,
         shell_runs: false,
         asked: false,
-        words: String::new(),
+        output: String::new(),
+        errors: String::new(),
     };
     waiting.until_ready(&mut child.stdin, who)?;
     let stdout = stdout
@@ -158,7 +175,8 @@ struct Startup {
     shell_timeout: Duration,
     shell_runs: bool,
     asked: bool,
-    words: String,
+    output: String,
+    errors: String,
 }
 
 impl Startup {
@@ -169,7 +187,7 @@ impl Startup {
                 Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.ready) => return Ok(()),
                 Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.shell) => {
                     self.shell_runs = true;
-                    self.words.clear();
+                    self.output.clear();
                     until = Instant::now() + SUDO_TIMEOUT;
                 }
                 Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.none) => {
@@ -179,22 +197,23 @@ impl Startup {
                     )
                     .next("install sudo, or log in as root"));
                 }
-                Ok(ShellOutput::Line(line)) => self.collect(&(line + "\n")),
-                Ok(ShellOutput::Words(text)) => self.collect(&text),
+                Ok(ShellOutput::Line(line)) => collect(&mut self.output, &(line + "\n")),
+                Ok(ShellOutput::Words(text)) => collect(&mut self.output, &text),
+                Ok(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
+                Ok(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
                 Ok(ShellOutput::Prompt) => self.answer(stdin, who)?,
                 Ok(ShellOutput::ErrorsEnded) => {}
                 Ok(ShellOutput::OutputEnded) | Err(RecvTimeoutError::Disconnected) => {
                     self.collect_rest();
                     return Err(if self.shell_runs {
-                        refused_root(&self.words)
+                        refused_root(&self.words())
                     } else {
                         self.no_shell()
                     });
                 }
                 Err(RecvTimeoutError::Timeout) if self.shell_runs => {
                     return Err(
-                        Diagnosis::new(Code::SudoRefused, "sudo did not answer within 2 minutes")
-                            .saw(self.words.trim().to_owned()),
+                        Diagnosis::new(Code::SudoRefused, "sudo did not answer within 2 minutes").saw(self.words()),
                     );
                 }
                 Err(RecvTimeoutError::Timeout) => return Err(self.stuck_shell()),
@@ -207,19 +226,17 @@ impl Startup {
         let until = Instant::now() + STDERR_TIMEOUT;
         loop {
             match self.seen.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(ShellOutput::Words(text)) => self.collect(&text),
+                Ok(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
+                Ok(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
                 Ok(ShellOutput::ErrorsEnded) | Err(_) => return,
                 Ok(_) => {}
             }
         }
     }
 
-    fn collect(&mut self, text: &str) {
-        self.words.push_str(text);
-        let surplus = self.words.chars().count().saturating_sub(MAX_OUTPUT_CHARS);
-        if surplus > 0 {
-            self.words = self.words.chars().skip(surplus).collect();
-        }
+    /// Returns what the shell, and then sudo, said on both outputs.
+    fn words(&self) -> String {
+        format!("{}{}", self.output, self.errors).trim().to_owned()
     }
 
     fn answer(&mut self, stdin: &mut Box<dyn Write + Send>, who: &RunAs<'_>) -> Result<(), Diagnosis> {
@@ -242,7 +259,7 @@ impl Startup {
 
     fn no_shell(&self) -> Diagnosis {
         Diagnosis::new(Code::AgentStart, "the login shell ran no command and ended")
-            .saw(self.words.trim().to_owned())
+            .saw(self.words())
             .next("give the login user a shell that runs commands (chsh -s /bin/sh USER, on the node): a menu or nologin does not")
     }
 
@@ -252,8 +269,17 @@ impl Startup {
             self.shell_timeout.as_secs()
         );
         Diagnosis::new(Code::AgentStart, what)
-            .saw(self.words.trim().to_owned())
+            .saw(self.words())
             .next("log in by hand: a home directory that hangs, a profile that waits, or a menu does this; --connect-timeout waits longer")
+    }
+}
+
+/// Appends to text of which only the end is kept.
+fn collect(kept: &mut String, text: &str) {
+    kept.push_str(text);
+    let surplus = kept.chars().count().saturating_sub(MAX_OUTPUT_CHARS);
+    if surplus > 0 {
+        *kept = kept.chars().skip(surplus).collect();
     }
 }
 
@@ -296,14 +322,13 @@ fn refused_root(words: &str) -> Diagnosis {
             "look whether /dev/pts is mounted on the node",
         ),
     ];
-    let seen = words.trim().to_owned();
     for (sign, what, next) in known {
         if words.contains(sign) {
-            return Diagnosis::new(Code::SudoRefused, what).saw(seen).next(next);
+            return Diagnosis::new(Code::SudoRefused, what).saw(words).next(next);
         }
     }
     Diagnosis::new(Code::SudoRefused, "sudo refused")
-        .saw(seen)
+        .saw(words)
         .next("sudo -l, on the node")
 }
 
@@ -338,10 +363,20 @@ fn watch_stdout(
         stdout
     })
 }
-/// Looks for prompts on standard error, and passes the rest on through the returned reader.
-fn watch_stderr(mut stderr: Box<dyn Read + Send>, prompt: String, seen: Sender<ShellOutput>) -> Box<dyn Read + Send> {
+
+/// Looks for markers on standard error and sends each one's event, and passes the rest on through the returned reader.
+fn watch_stderr(
+    mut stderr: Box<dyn Read + Send>,
+    markers: [(String, ShellOutput); 2],
+    seen: Sender<ShellOutput>,
+) -> Box<dyn Read + Send> {
     let (sender, receiver) = sync_channel::<Vec<u8>>(MAX_BUFFERED_CHUNKS);
     thread::spawn(move || {
+        let pass = |text: String| {
+            let bytes = text.clone().into_bytes();
+            let _ = seen.send(ShellOutput::Errors(text));
+            bytes.is_empty() || sender.send(bytes).is_ok()
+        };
         let (mut held, mut buffer) = (String::new(), [0u8; 4096]);
         loop {
             let read = match stderr.read(&mut buffer) {
@@ -349,21 +384,20 @@ fn watch_stderr(mut stderr: Box<dyn Read + Send>, prompt: String, seen: Sender<S
                 _ => break,
             };
             held.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            while let Some(at) = held.find(&prompt) {
-                held.replace_range(at..at + prompt.len(), "");
-                let _ = seen.send(ShellOutput::Prompt);
+            let mut is_read = true;
+            while let Some((at, marker, event)) = first_marker(&held, &markers) {
+                let rest = held.split_off(at + marker.len());
+                held.truncate(at);
+                is_read &= pass(std::mem::replace(&mut held, rest));
+                let _ = seen.send(event.clone());
             }
-            // The tail may be the beginning of a prompt.
-            let keep = (1..prompt.len().min(held.len() + 1))
-                .rev()
-                .find(|n| held.is_char_boundary(held.len() - n) && prompt.starts_with(&held[held.len() - n..]));
-            let ready = held.drain(..held.len() - keep.unwrap_or(0)).collect::<String>();
-            if !ready.is_empty() {
-                let _ = seen.send(ShellOutput::Words(ready.clone()));
-                // The reader was dropped: the command sees a closed pipe.
-                if sender.send(ready.into_bytes()).is_err() {
-                    break;
-                }
+            // The tail may be the beginning of a marker.
+            let tail = markers.iter().map(|(marker, _)| marker_start(&held, marker)).max();
+            let rest = held.split_off(held.len() - tail.unwrap_or(0));
+            is_read &= pass(std::mem::replace(&mut held, rest));
+            // The reader was dropped: the command sees a closed pipe.
+            if !is_read {
+                break;
             }
         }
         let _ = seen.send(ShellOutput::ErrorsEnded);
@@ -372,6 +406,22 @@ fn watch_stderr(mut stderr: Box<dyn Read + Send>, prompt: String, seen: Sender<S
         receiver,
         rest: Vec::new(),
     })
+}
+
+/// Returns where the first marker stands, the marker and its event.
+fn first_marker<'a>(text: &str, markers: &'a [(String, ShellOutput)]) -> Option<(usize, &'a str, &'a ShellOutput)> {
+    let found = markers
+        .iter()
+        .filter_map(|(marker, event)| Some((text.find(marker)?, marker.as_str(), event)));
+    found.min_by_key(|(at, ..)| *at)
+}
+
+/// Returns how many bytes at the end of `text` are the beginning of `marker`.
+fn marker_start(text: &str, marker: &str) -> usize {
+    (1..marker.len().min(text.len() + 1))
+        .rev()
+        .find(|n| text.is_char_boundary(text.len() - n) && marker.starts_with(&text[text.len() - n..]))
+        .unwrap_or(0)
 }
 
 struct ChannelReader {
@@ -436,13 +486,86 @@ mod tests {
         }
         let (sender, seen) = channel();
         let mut rest = watch_stderr(
-            Box::new(Pieces(vec![b"warn\nPRO", b"MPT:tail"])),
-            "PROMPT:".to_owned(),
+            Box::new(Pieces(vec![b"warn\nSHELLPRO", b"MPT:tail"])),
+            [
+                ("PROMPT:".to_owned(), ShellOutput::Prompt),
+                ("SHELL".to_owned(), ShellOutput::ErrorsOfSudo),
+            ],
             sender,
         );
         let mut text = String::new();
         rest.read_to_string(&mut text).unwrap();
         assert_eq!(text, "warn\ntail");
-        assert_eq!(seen.iter().filter(|s| matches!(s, ShellOutput::Prompt)).count(), 1);
+        let texts = seen.iter().map(|event| format!("{event:?}")).collect::<Vec<_>>();
+        let expected = [
+            "Errors(\"warn\\n\")",
+            "ErrorsOfSudo",
+            "Prompt",
+            "Errors(\"tail\")",
+            "ErrorsEnded",
+        ];
+        assert_eq!(
+            texts.into_iter().filter(|t| t != "Errors(\"\")").collect::<Vec<_>>(),
+            expected
+        );
+    }
+    /// A shell whose standard output arrives later than its standard error, with a sudo that wants a terminal.
+    struct LateOutput(tempfile::TempDir);
+
+    impl LateOutput {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let sudo = folder.path().join("sudo");
+            std::fs::write(
+                &sudo,
+                "#!/bin/sh\necho 'sudo: sorry, you must have a tty to run sudo' >&2\nexit 1\n",
+            )
+            .unwrap();
+            std::fs::set_permissions(&sudo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            Self(folder)
+        }
+    }
+
+    impl Shell for LateOutput {
+        fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+            struct Late(Vec<u8>);
+            impl Read for Late {
+                fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                    thread::sleep(Duration::from_millis(10));
+                    let read = buffer.len().min(self.0.len());
+                    buffer[..read].copy_from_slice(&self.0[..read]);
+                    self.0.drain(..read);
+                    Ok(read)
+                }
+            }
+            struct Ended(Option<i32>);
+            impl landfall_core::transport::RemoteExit for Ended {
+                fn wait(&mut self) -> Option<i32> {
+                    self.0
+                }
+            }
+            let line = format!("echo 'a profile warns' >&2; {line}");
+            let output = std::process::Command::new("sh")
+                .args(["-c", &line])
+                .env("PATH", format!("{}:/usr/bin:/bin", self.0.path().display()))
+                .output()
+                .unwrap();
+            Ok(RemoteChild {
+                stdin: Box::new(std::io::sink()),
+                stdout: Box::new(Late(output.stdout)),
+                stderr: Box::new(std::io::Cursor::new(output.stderr)),
+                exit: Box::new(Ended(output.status.code())),
+            })
+        }
+    }
+
+    #[test]
+    fn words_of_sudo_that_overtake_standard_output_are_kept() {
+        let timeout = Duration::from_secs(20);
+        let error = start(&mut LateOutput::new(), "true", &RunAs::Root(None), timeout)
+            .err()
+            .unwrap();
+        assert!(error.what.contains("requiretty"), "{error:?}");
+        assert_eq!(error.saw, ["sudo: sorry, you must have a tty to run sudo"]);
     }
 }
