@@ -4,13 +4,15 @@ use landfall_core::name::Digest;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read, Write};
 
-pub(crate) struct Hashed<T> {
+/// Wraps a reader or a writer.
+pub struct Hashed<T> {
     inner: T,
     hash: Sha256,
 }
 
 impl<T> Hashed<T> {
-    pub(crate) fn new(inner: T) -> Self {
+    /// Wraps it; nothing has passed yet.
+    pub fn new(inner: T) -> Self {
         Self {
             inner,
             hash: Sha256::new(),
@@ -18,12 +20,12 @@ impl<T> Hashed<T> {
     }
 
     /// Returns the digest of what has passed so far.
-    pub(crate) fn digest(&self) -> Digest {
+    pub fn digest(&self) -> Digest {
         Digest::from_bytes(self.hash.clone().finalize().into())
     }
 
     /// Returns what was wrapped, and the digest of all that passed.
-    pub(crate) fn finish(self) -> (T, Digest) {
+    pub fn finish(self) -> (T, Digest) {
         let digest = self.digest();
         (self.inner, digest)
     }

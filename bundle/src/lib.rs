@@ -10,7 +10,7 @@ mod blob;
 pub mod delta;
 mod diff;
 mod error;
-mod hashed;
+pub mod hashed;
 pub mod minisign;
 mod node;
 pub mod own_parts;

@@ -11,6 +11,7 @@ use landfall_core::name::Digest;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Last bytes of a program that carries parts; the digit is the version of the form.
@@ -136,7 +137,8 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
 
 /// Returns the program that nodes get: the running one, or a copy in the cache when it carries parts.
 pub fn agent(running: &Path, cache: &Path) -> Result<PathBuf, Diagnosis> {
-    match trailer(running)? {
+    let carries = File::open(running).and_then(|file| trailer(&file));
+    match carries.map_err(io("read", running))? {
         None => Ok(running.to_owned()),
         Some(_) => keep(cache, "landfall", &plain(running)?),
     }
@@ -149,15 +151,12 @@ struct Trailer {
     digest: [u8; 32],
 }
 
-fn trailer(program: &Path) -> Result<Option<Trailer>, Diagnosis> {
-    let mut file = File::open(program).map_err(io("read", program))?;
-    let size = file.metadata().map_err(io("read", program))?.len();
-    let Some(behind) = size.checked_sub(TRAILER_BYTES as u64) else {
+fn trailer(program: &File) -> std::io::Result<Option<Trailer>> {
+    let Some(behind) = program.metadata()?.len().checked_sub(TRAILER_BYTES as u64) else {
         return Ok(None);
     };
     let mut bytes = [0; TRAILER_BYTES];
-    file.seek(SeekFrom::Start(behind)).map_err(io("read", program))?;
-    file.read_exact(&mut bytes).map_err(io("read", program))?;
+    program.read_exact_at(&mut bytes, behind)?;
     if bytes[40..] != MAGIC[..] {
         return Ok(None);
     }
@@ -165,8 +164,18 @@ fn trailer(program: &Path) -> Result<Option<Trailer>, Diagnosis> {
     digest.copy_from_slice(&bytes[..32]);
     length.copy_from_slice(&bytes[32..40]);
     let size = u64::from_le_bytes(length);
-    let start = behind.checked_sub(size).ok_or_else(|| damaged(program))?;
-    Ok(Some(Trailer { start, size, digest }))
+    match behind.checked_sub(size) {
+        Some(start) => Ok(Some(Trailer { start, size, digest })),
+        None => Err(std::io::Error::other("what it carries is longer than the file")),
+    }
+}
+
+/// Returns how many bytes at the start of a program are the program itself, without what it carries. Blocks on disk.
+pub fn program_length(program: &File) -> std::io::Result<u64> {
+    match trailer(program)? {
+        Some(trailer) => Ok(trailer.start),
+        None => Ok(program.metadata()?.len()),
+    }
 }
 
 fn damaged(program: &Path) -> Diagnosis {
@@ -176,18 +185,20 @@ fn damaged(program: &Path) -> Diagnosis {
 
 /// The bytes of a program without what it carries.
 fn plain(program: &Path) -> Result<Vec<u8>, Diagnosis> {
-    let mut bytes = std::fs::read(program).map_err(io("read", program))?;
-    if let Some(trailer) = trailer(program)? {
-        bytes.truncate(usize::try_from(trailer.start).unwrap_or(usize::MAX));
-    }
-    Ok(bytes)
+    let read = || {
+        let file = File::open(program)?;
+        let mut bytes = Vec::new();
+        (&file).take(program_length(&file)?).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(io("read", program))
 }
 
 fn carried(program: &Path) -> Result<Option<Carried>, Diagnosis> {
-    let Some(trailer) = trailer(program)? else {
+    let mut file = File::open(program).map_err(io("read", program))?;
+    let Some(trailer) = trailer(&file).map_err(io("read", program))? else {
         return Ok(None);
     };
-    let mut file = File::open(program).map_err(io("read", program))?;
     file.seek(SeekFrom::Start(trailer.start)).map_err(io("read", program))?;
     let mut frame = Vec::new();
     file.take(trailer.size)

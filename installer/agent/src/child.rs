@@ -440,7 +440,7 @@ mod tests {
         let job = Job::quick(&["sh", "-c", "echo said; setsid sleep 30 &"], 60);
         let output = Children::default().run(&Host::real(), job).unwrap();
         assert_eq!(output.tail, ["said"]);
-        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(29), "the daemon sleeps for 30 s");
     }
 
     #[test]
@@ -451,7 +451,7 @@ mod tests {
             .run(&Host::real(), Job::quick(&["sh", "-c", "sleep 60 & sleep 60"], 1))
             .unwrap_err();
         assert!(matches!(error, AgentError::Deadline { .. }), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(50), "the children sleep for 60 s");
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn shell(id: &str, root: &Path, script: &str, creates: &str) -> Step {
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !there() {
         assert!(Instant::now() < deadline, "{what} did not happen");
         thread::sleep(Duration::from_millis(10));
@@ -248,7 +248,7 @@ fn the_end_of_the_channel_ends_a_running_step_and_the_next_session_starts_it_ane
     let began = Instant::now();
     assert_eq!(operator.hang_up(), 0);
     drop(stream);
-    assert!(began.elapsed() < Duration::from_secs(6));
+    assert!(began.elapsed() < Duration::from_secs(50), "the child sleeps for 100 s");
     wait_for("the child's end", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z")
@@ -307,7 +307,7 @@ fn silence_ends_the_session() {
     operator.begin("run-1");
     let began = Instant::now();
     assert_eq!(operator.agent.join().unwrap(), 0);
-    assert!(began.elapsed() < Duration::from_secs(8));
+    assert!(began.elapsed() < LONG, "not by the silence that is allowed usually");
     assert!(!root.path().join("run/landfall").exists());
 }
 

@@ -24,7 +24,7 @@ pub fn connect(
     ctx: &RunContext,
     emitter: &EventEmitter,
 ) -> (Sessions, Vec<Diagnosis>) {
-    let program = match AgentProgram::read(&ctx.agent_program) {
+    let program = match AgentProgram::open(&ctx.agent_program) {
         Ok(program) => Arc::new(program),
         Err(diagnosis) => return (Sessions::new(), vec![diagnosis]),
     };
@@ -203,7 +203,7 @@ mod tests {
         let connector: Arc<dyn Connector> = Arc::new(Hangs(Mutex::new(hang)));
         let spec = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, ip: 10.0.0.1 }\n";
         let desired = landfall_core::spec::parse::cluster_yaml(spec, "cluster.yaml").unwrap();
-        let program = Arc::new(AgentProgram::read(&std::env::current_exe().unwrap()).unwrap());
+        let program = Arc::new(AgentProgram::open(&std::env::current_exe().unwrap()).unwrap());
         let node = &desired.inventory.nodes[0];
         let error = contact(node, AgentPlace::Member, &connector, &program).err().unwrap();
         assert_eq!(error.code, Code::Unreachable);

@@ -1,36 +1,70 @@
 //! First contact with a machine: shell commands upload the agent's program. No other shell commands touch a node.
 
+use landfall_bundle::hashed::Hashed;
+use landfall_bundle::own_parts;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::Digest;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::AGENT_BANNER;
-use std::io::{BufRead, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
 /// Most output of a shell command that is read, in bytes; a command answers with one line.
 const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
 
-/// The program that is put on nodes.
+/// Bytes of the program that are read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// The program that is put on nodes: landfall itself, without what a released one carries for bundles. It is read as it is sent; the open
+/// file stays the same when somebody replaces the program meanwhile.
 pub struct AgentProgram {
-    bytes: Vec<u8>,
+    file: File,
+    length: u64,
     digest: Digest,
 }
 
 impl AgentProgram {
-    /// Reads the program. Blocks on disk.
-    pub fn read(path: &Path) -> Result<Self, Diagnosis> {
-        let bytes = std::fs::read(path).map_err(|error| {
+    /// Opens the program and reads it once for its digest. Blocks on disk.
+    pub fn open(path: &Path) -> Result<Self, Diagnosis> {
+        let open = || {
+            let file = File::open(path)?;
+            let mut program = Self {
+                length: own_parts::program_length(&file)?,
+                digest: Digest::of(&[]),
+                file,
+            };
+            let mut hashed = Hashed::new(io::sink());
+            program.write_to(&mut hashed)?;
+            program.digest = hashed.digest();
+            Ok(program)
+        };
+        open().map_err(|error: io::Error| {
             Diagnosis::new(
                 Code::FileUnreadable,
                 format!("the agent program {} cannot be read", path.display()),
             )
             .because(&error)
-        })?;
-        let digest = Digest::of(&bytes);
-        Ok(Self { bytes, digest })
+        })
+    }
+
+    /// Writes the program. Blocks.
+    fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut at = 0;
+        while at < self.length {
+            let wanted = usize::try_from(self.length - at)
+                .unwrap_or(CHUNK_BYTES)
+                .min(CHUNK_BYTES);
+            self.file.read_exact_at(&mut buffer[..wanted], at)?;
+            to.write_all(&buffer[..wanted])?;
+            at += wanted as u64;
+        }
+        to.flush()
     }
 }
 
@@ -57,9 +91,14 @@ pub(super) fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
     })
 }
 
-/// Runs a shell command with `input` as its standard input, and returns its standard output. Another exit status than 0 is an error. Blocks until the
+/// Runs a shell command whose standard input `feed` writes, and returns its standard output. Another exit status than 0 is an error. Blocks until the
 /// command ends.
-fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: &[u8]) -> Result<String, Diagnosis> {
+fn shell(
+    node: &Node,
+    what: &str,
+    child: Result<RemoteChild, Diagnosis>,
+    feed: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<String, Diagnosis> {
     let RemoteChild {
         mut stdin,
         stdout,
@@ -72,7 +111,7 @@ fn shell(node: &Node, what: &str, child: Result<RemoteChild, Diagnosis>, input: 
         text
     });
     // A command that ends early closes its input; its exit status and output tell more than the broken pipe.
-    let _ = stdin.write_all(input).and_then(|()| stdin.flush());
+    let _ = feed(&mut stdin);
     drop(stdin);
     let mut text = String::new();
     let _ = stdout.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
@@ -96,7 +135,7 @@ pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &
         node,
         "the node cannot be asked for the agent",
         transport.spawn_root(&ask),
-        &[],
+        |_| Ok(()),
     )?;
     if found.contains(&sum) {
         return Ok(());
@@ -107,7 +146,7 @@ pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &
         node,
         "the agent could not be put on the node",
         transport.spawn_root(&put),
-        &program.bytes,
+        |stdin| program.write_to(stdin),
     )?;
     Ok(())
 }
@@ -136,7 +175,7 @@ pub(super) fn upload_temporary_agent(
         node,
         "the temporary agent could not be put on the machine",
         transport.spawn(&put),
-        &program.bytes,
+        |stdin| program.write_to(stdin),
     )?;
     let directory = directory.lines().last().unwrap_or_default().trim().to_owned();
     let plain = directory.starts_with('/')
@@ -157,6 +196,27 @@ pub(super) fn upload_temporary_agent(
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_released_program_goes_to_nodes_without_what_it_carries() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let program: Vec<u8> = (0..600_000u32).map(|n| (n / 5) as u8).collect();
+        std::fs::write(at("plain"), &program).unwrap();
+        std::fs::write(at("ingress"), b"proxy").unwrap();
+        let crates = br#"{"packages": [], "resolve": {"nodes": []}}"#;
+        let crates = landfall_bundle::sbom::CrateGraph::parse(crates).unwrap();
+        own_parts::attach(&at("plain"), &at("ingress"), &crates, &at("released")).unwrap();
+        assert!(std::fs::metadata(at("released")).unwrap().len() > program.len() as u64);
+        for name in ["plain", "released"] {
+            let agent = AgentProgram::open(&at(name)).unwrap();
+            // What a running operator opened stays, also when the file gives way to another.
+            std::fs::remove_file(at(name)).unwrap();
+            let mut sent = Vec::new();
+            agent.write_to(&mut sent).unwrap();
+            assert_eq!((sent == program, agent.digest), (true, Digest::of(&program)), "{name}");
+        }
+    }
 
     #[test]
     fn two_operators_may_upload_their_agents_at_the_same_time() {

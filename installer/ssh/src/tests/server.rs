@@ -38,7 +38,7 @@ fn a_server_that_limits_logins_is_retried() {
     );
     let full = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
     let options = SshOptions {
-        timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(10),
         ..server.options()
     };
     let error = SshTransport::connect(&server.login(), &options).err().unwrap();
