@@ -90,6 +90,11 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         "set upstreamDns",
     ),
     (
+        &["coredns_external_zones", "nodelocaldns_external_zones"],
+        &[],
+        "set stubZones",
+    ),
+    (
         &[
             "supplementary_addresses_in_ssl_keys", "MASTER_CERT_HOSTS", "apiserver_cert_extra_sans",
             "api_server_cert_sans", "rke2_additional_sans", "tls_san", "apiServerCertSANs",

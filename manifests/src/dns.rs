@@ -20,12 +20,28 @@ fn corefile(spec: &ClusterSpec, policy: &DnsPolicy) -> String {
         DnsPolicy::Forward(servers) => {
             let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
             format!(
-                ".:53 {{\n    errors\n    forward . {}\n    cache 30\n    loop\n}}\n",
-                servers.join(" ")
+                ".:53 {{\n    errors\n{}    cache 30\n    loop\n}}\n",
+                forward(".", &servers)
             )
         }
     };
-    kubernetes + &rest
+    let zones = spec.stub_zones.iter().map(|(zone, servers)| {
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        format!(
+            "{zone}:53 {{\n    errors\n{}    cache 30\n}}\n",
+            forward(zone, &servers)
+        )
+    });
+    kubernetes + &zones.collect::<String>() + &rest
+}
+
+/// Returns the lines that pass questions about a zone on. By default CoreDNS asks over TCP when it was asked over TCP, and some servers answer
+/// over UDP alone (`prefer_udp` of its plugin forward; cut-off answers are asked for again over TCP all the same).
+fn forward(zone: &str, servers: &[String]) -> String {
+    format!(
+        "    forward {zone} {} {{\n        prefer_udp\n    }}\n",
+        servers.join(" ")
+    )
 }
 
 /// CoreDNS: rights, Corefile, two replicas on two nodes, Service at the tenth address.

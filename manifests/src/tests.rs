@@ -82,7 +82,33 @@ fn closed_dns_answers_other_names_in_a_block_of_its_own() {
     assert!(first.contains("kubernetes cluster.local") && !first.contains("template"));
     assert!(second.contains("rcode NXDOMAIN") && !closed.contains("forward"));
     let forwarded = corefile(DnsPolicy::Forward(vec![[192, 0, 2, 1].into()]));
-    assert!(forwarded.contains("forward . 192.0.2.1") && !forwarded.contains("NXDOMAIN"));
+    assert!(forwarded.contains("forward . 192.0.2.1 {") && !forwarded.contains("NXDOMAIN"));
+}
+
+#[test]
+fn zones_with_servers_of_their_own_have_blocks_of_their_own() {
+    let server = |text: &str| text.parse().unwrap();
+    let spec = ClusterSpec {
+        stub_zones: [
+            (
+                "corp.test".to_owned(),
+                vec![server("10.0.0.53"), server("10.0.0.54:5353")],
+            ),
+            ("10.in-addr.arpa".to_owned(), vec![server("10.0.0.53")]),
+        ]
+        .into(),
+        ..ClusterSpec::default()
+    };
+    let objects = dns_objects(&spec, &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    let corefile = objects.iter().find(|o| o["kind"] == "ConfigMap").unwrap()["data"]["Corefile"].clone();
+    let corefile = corefile.as_str().unwrap();
+    for block in [
+        "\ncorp.test:53 {\n    errors\n    forward corp.test 10.0.0.53 10.0.0.54:5353 {\n        prefer_udp\n    }\n    cache 30\n}\n",
+        "\n10.in-addr.arpa:53 {\n    errors\n    forward 10.in-addr.arpa 10.0.0.53 {\n",
+        "rcode NXDOMAIN",
+    ] {
+        assert!(corefile.contains(block), "{block} is not in\n{corefile}");
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Record type of IPv4 addresses.
 pub const TYPE_A: u16 = 1;
-/// Record type of name servers; every server answers it for the root.
-pub const TYPE_NS: u16 = 2;
+/// Record type of name servers.
+const TYPE_NS: u16 = 2;
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +85,15 @@ impl ResolverFile {
     }
 }
 
+/// Asks a server for the root's name servers over UDP and returns its response code. A cut-off answer will do. Blocks until `deadline` at most.
+pub fn rcode_of_root(server: SocketAddr, deadline: Instant) -> io::Result<u8> {
+    let question = question(".", TYPE_NS)?;
+    ask_udp(server, &question, deadline).map(|answer| answer.rcode)
+}
+
 /// Asks one server one question. Over UDP a truncated answer is asked for again over TCP. Blocks until `deadline` at most.
 pub fn ask(server: SocketAddr, name: &str, kind: u16, tcp: bool, deadline: Instant) -> io::Result<Answer> {
-    let mut id = [0u8; 2];
-    rustix::rand::getrandom(&mut id[..], rustix::rand::GetRandomFlags::empty())?;
-    let question = encode(u16::from_be_bytes(id), name, kind)?;
+    let question = question(name, kind)?;
     if tcp {
         return ask_tcp(server, &question, deadline);
     }
@@ -99,6 +103,12 @@ pub fn ask(server: SocketAddr, name: &str, kind: u16, tcp: bool, deadline: Insta
     } else {
         Ok(answer)
     }
+}
+
+fn question(name: &str, kind: u16) -> io::Result<Vec<u8>> {
+    let mut id = [0u8; 2];
+    rustix::rand::getrandom(&mut id[..], rustix::rand::GetRandomFlags::empty())?;
+    encode(u16::from_be_bytes(id), name, kind)
 }
 
 fn ask_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Answer> {

@@ -38,7 +38,9 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
     };
     let dns_servers = dns_servers(host);
     let asked_servers = dns_servers.clone();
-    let dns_thread = query.ask_dns.then(|| thread::spawn(move || dns_works(&asked_servers)));
+    let dns_thread = query
+        .ask_dns
+        .then(|| thread::spawn(move || dns_answers(&asked_servers)));
     let mut peer_routes = BTreeMap::new();
     for peer in &query.peers {
         if let Some(route) = host.network().route_to(*peer).map_err(kernel("asking for a route"))? {
@@ -96,11 +98,11 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         },
         selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
         dns_servers,
-        dns_works: None,
+        dns_answers: BTreeMap::new(),
         cluster_ca: cluster_ca(host),
         survey: survey(agent, query, &states).map_err(kernel("looking at the machine"))?,
     };
-    facts.dns_works = dns_thread.map(|t| t.join().unwrap_or(false));
+    facts.dns_answers = dns_thread.and_then(|t| t.join().ok()).unwrap_or_default();
     // Last, so that our own waits do not count as a difference to the operator's clock.
     facts.clock_ms = host.now_ms();
     Ok(facts)
@@ -211,19 +213,19 @@ fn dns_servers(host: &Host) -> Vec<IpAddr> {
     if behind.is_empty() { own } else { behind }
 }
 
-/// Every server must answer over both protocols: CoreDNS will use either.
-fn dns_works(servers: &[IpAddr]) -> bool {
+/// Asks all servers at once, over UDP alone: CoreDNS asks them so first.
+fn dns_answers(servers: &[IpAddr]) -> BTreeMap<IpAddr, Option<String>> {
     let deadline = Instant::now() + DNS_LIMIT;
-    let answers = |server: IpAddr, tcp| {
-        dns::ask((server, 53).into(), ".", dns::TYPE_NS, tcp, deadline).is_ok_and(|a| a.rcode == 0)
+    let ask = |server: IpAddr| {
+        let rcode = dns::rcode_of_root((server, 53).into(), deadline);
+        rcode.ok().map(dns::rcode_name)
     };
     thread::scope(|scope| {
-        let answers = &answers;
-        let all: Vec<_> = servers
-            .iter()
-            .flat_map(|s| [false, true].map(|tcp| scope.spawn(move || answers(*s, tcp))))
-            .collect();
-        !all.is_empty() && all.into_iter().all(|t| t.join().unwrap_or(false))
+        let asked: Vec<_> = servers.iter().map(|s| (*s, scope.spawn(move || ask(*s)))).collect();
+        let heard = asked
+            .into_iter()
+            .map(|(server, thread)| (server, thread.join().ok().flatten()));
+        heard.collect()
     })
 }
 
@@ -357,5 +359,23 @@ mod tests {
         // It travels as JSON.
         let text = serde_json::to_string(&seen).unwrap();
         assert_eq!(serde_json::from_str::<NodeFacts>(&text).unwrap(), seen);
+    }
+    /// Needs root for port 53; the addresses are loopback's, and nothing else listens there.
+    #[test]
+    fn a_server_counts_whatever_it_says_and_needs_no_tcp() {
+        let [refuses, silent] = [1, 2].map(|last| Ipv4Addr::new(127, 0, 53, last));
+        let socket = std::net::UdpSocket::bind((refuses, 53)).unwrap();
+        let _mute = std::net::UdpSocket::bind((silent, 53)).unwrap();
+        let server = thread::spawn(move || {
+            let mut bytes = [0u8; 512];
+            let (length, from) = socket.recv_from(&mut bytes).unwrap();
+            // An answer; REFUSED.
+            (bytes[2], bytes[3]) = (0x80, 5);
+            socket.send_to(&bytes[..length], from).unwrap();
+        });
+        let answers = dns_answers(&[refuses.into(), silent.into()]);
+        server.join().unwrap();
+        let wanted = [(refuses.into(), Some("REFUSED".to_owned())), (silent.into(), None)];
+        assert_eq!(answers, wanted.into());
     }
 }

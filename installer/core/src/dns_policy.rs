@@ -16,8 +16,8 @@ pub enum DnsPolicy {
     Forward(Vec<IpAddr>),
 }
 
-/// Decides: the `setting` (`upstreamDns`) wins; else what was `recorded` when the cluster was made stays; else the nodes' own
-/// resolvers, when all of them answered from every node; else no name outside the cluster exists.
+/// Decides: the `setting` (`upstreamDns`) wins; else what was `recorded` when the cluster was made stays; else the nodes' own resolvers, when
+/// every node has one that answers; else no name outside the cluster exists.
 pub fn dns_policy<'a>(
     setting: &[IpAddr],
     recorded: Option<&DnsPolicy>,
@@ -29,16 +29,25 @@ pub fn dns_policy<'a>(
     if let Some(recorded) = recorded {
         return recorded.clone();
     }
-    if !facts.clone().into_iter().all(|f| f.dns_works == Some(true)) {
+    if facts.clone().into_iter().any(|f| usable(f).next().is_none()) {
         return DnsPolicy::Closed;
     }
-    let servers: BTreeSet<IpAddr> = facts.into_iter().flat_map(|f| f.dns_servers.iter().copied()).collect();
-    let usable: Vec<IpAddr> = servers.into_iter().filter(|ip| !ip.is_loopback()).collect();
-    if usable.is_empty() {
+    let servers: BTreeSet<IpAddr> = facts.clone().into_iter().flat_map(usable).collect();
+    // Pods on every node will ask each of them: one that is silent to a node that names it is no server for all.
+    let is_silent = |ip: &IpAddr| facts.clone().into_iter().any(|f| f.dns_answers.get(ip) == Some(&None));
+    let servers: Vec<IpAddr> = servers.into_iter().filter(|ip| !is_silent(ip)).collect();
+    if servers.is_empty() {
         DnsPolicy::Closed
     } else {
-        DnsPolicy::Forward(usable)
+        DnsPolicy::Forward(servers)
     }
+}
+
+/// Returns the servers of a node that can be asked from pods and that answer at all. A server that knows only the zones of its site may refuse
+/// the root or fail to find it, and one behind a narrow packet filter may answer over UDP alone: names of the site are resolved all the same.
+fn usable(facts: &NodeFacts) -> impl Iterator<Item = IpAddr> {
+    let asked = facts.dns_servers.iter().copied().filter(|ip| !ip.is_loopback());
+    asked.filter(|ip| matches!(facts.dns_answers.get(ip), Some(Some(_))))
 }
 
 #[cfg(test)]
@@ -46,10 +55,14 @@ mod tests {
     use super::*;
     use crate::preflight::facts_of_a_good_node;
 
-    fn seen(works: Option<bool>, servers: &[[u8; 4]]) -> NodeFacts {
+    /// A node with these servers, of which some answer.
+    fn seen(servers: &[([u8; 4], Option<&str>)]) -> NodeFacts {
+        let answers = servers
+            .iter()
+            .map(|(ip, said)| (IpAddr::from(*ip), said.map(str::to_owned)));
         NodeFacts {
-            dns_works: works,
-            dns_servers: servers.iter().map(|s| IpAddr::from(*s)).collect(),
+            dns_servers: servers.iter().map(|(ip, _)| IpAddr::from(*ip)).collect(),
+            dns_answers: answers.collect(),
             ..facts_of_a_good_node(1)
         }
     }
@@ -58,16 +71,18 @@ mod tests {
         DnsPolicy::Forward(servers.iter().map(|s| IpAddr::from(*s)).collect())
     }
 
+    const FIRST: [u8; 4] = [192, 0, 2, 1];
+    const SECOND: [u8; 4] = [192, 0, 2, 2];
+    const LOCAL: [u8; 4] = [127, 0, 0, 53];
+    const OK: Option<&str> = Some("NOERROR");
+
     #[test]
     fn a_later_state_of_the_resolvers_changes_nothing() {
-        let works = [
-            seen(Some(true), &[[192, 0, 2, 1]]),
-            seen(Some(true), &[[192, 0, 2, 1], [127, 0, 0, 53]]),
-        ];
-        let hiccup = [works[0].clone(), seen(Some(false), &[[192, 0, 2, 1]])];
-        assert_eq!(dns_policy(&[], None, &works), forward(&[[192, 0, 2, 1]]));
+        let works = [seen(&[(FIRST, OK)]), seen(&[(FIRST, OK), (LOCAL, OK)])];
+        let hiccup = [works[0].clone(), seen(&[(FIRST, None)])];
+        assert_eq!(dns_policy(&[], None, &works), forward(&[FIRST]));
         assert_eq!(dns_policy(&[], None, &hiccup), DnsPolicy::Closed);
-        let recorded = forward(&[[192, 0, 2, 1]]);
+        let recorded = forward(&[FIRST]);
         assert_eq!(dns_policy(&[], Some(&recorded), &hiccup), recorded);
         assert_eq!(dns_policy(&[], Some(&DnsPolicy::Closed), &works), DnsPolicy::Closed);
     }
@@ -75,14 +90,31 @@ mod tests {
     #[test]
     fn a_setting_wins_over_record_and_facts() {
         let setting = [IpAddr::from([198, 51, 100, 7])];
-        let works = [seen(Some(true), &[[192, 0, 2, 1]])];
+        let works = [seen(&[(FIRST, OK)])];
         assert_eq!(
             dns_policy(&setting, Some(&DnsPolicy::Closed), &works),
             forward(&[[198, 51, 100, 7]])
         );
-        assert_eq!(
-            dns_policy(&[], None, &[seen(Some(true), &[[127, 0, 0, 53]])]),
-            DnsPolicy::Closed
-        );
+        assert_eq!(dns_policy(&[], None, &[seen(&[(LOCAL, OK)])]), DnsPolicy::Closed);
+        assert_eq!(dns_policy(&[], None, &[seen(&[])]), DnsPolicy::Closed);
+    }
+
+    #[test]
+    fn servers_of_a_site_count_whatever_they_say_of_the_root() {
+        for said in ["REFUSED", "SERVFAIL", "NXDOMAIN"] {
+            let site = [seen(&[(FIRST, Some(said))]), seen(&[(FIRST, Some(said))])];
+            assert_eq!(dns_policy(&[], None, &site), forward(&[FIRST]), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_silent_server_is_left_out_when_each_node_has_another() {
+        let nodes = [seen(&[(FIRST, OK), (SECOND, None)]), seen(&[(FIRST, OK), (SECOND, OK)])];
+        assert_eq!(dns_policy(&[], None, &nodes), forward(&[FIRST]));
+        let crossed = [
+            seen(&[(FIRST, OK), (SECOND, None)]),
+            seen(&[(FIRST, None), (SECOND, OK)]),
+        ];
+        assert_eq!(dns_policy(&[], None, &crossed), DnsPolicy::Closed);
     }
 }

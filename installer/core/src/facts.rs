@@ -205,8 +205,9 @@ pub struct NodeFacts {
     pub selinux_enforcing: bool,
     /// The node's own DNS servers.
     pub dns_servers: Vec<IpAddr>,
-    /// Whether every asked DNS server answered NOERROR over both UDP and TCP within 2 s; `None` when not asked.
-    pub dns_works: Option<bool>,
+    /// What each of these servers said over UDP within 2 s when it was asked for the root's name servers: the usual name of its response
+    /// code, or `None` for silence. Empty when they were not asked.
+    pub dns_answers: BTreeMap<IpAddr, Option<String>>,
     /// SHA-256 of the cluster CA's certificate in DER form, where the node has one.
     #[serde(default)]
     pub cluster_ca: Option<Digest>,

@@ -84,7 +84,8 @@ impl Answers {
              # Uninstall asks for this name.\nname: {}\n\n\
              # Networks of the cluster; no machine may have an address in one.\n\
              # podNetworkCidr: {pods}\n# serviceCidr: {services}\n\n\
-             # DNS servers for names outside the cluster; by default those of the nodes.\n# upstreamDns: []\n\n\
+             # DNS servers for names outside the cluster; by default those of the nodes.\n# upstreamDns: []\n\
+             # Zones with servers of their own.\n# stubZones: {{corp.test: [10.0.0.53]}}\n\n\
              # More names or addresses by which clients reach the API servers.\n# apiServerCertSans: []\n\n\
              # A sample behind the ingress proxy, which verify looks at.\n# sample: true\n\n\
              # Machines. Each can also have: port, privateKey, passwordFile, becomePasswordFile, ip, accessIp.\nnodes:\n",

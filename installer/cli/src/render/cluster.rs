@@ -1,6 +1,6 @@
 //! Renders the cluster's record, for `status` and `journal show`.
 
-use landfall_core::cluster_record::{ClusterRecord, MemberRecord};
+use landfall_core::cluster_record::{ClusterRecord, KeptSettings, MemberRecord};
 use landfall_core::inventory::Role;
 use landfall_core::name::NodeName;
 use serde_json::{Map, Value, json};
@@ -20,11 +20,32 @@ pub fn cluster(record: &ClusterRecord, last_run: Option<u64>) -> String {
         "cluster {}{formed}\n  uid {}, {ca}\n  Kubernetes {}, last run {last_run}\n",
         record.name, record.uid, record.kubernetes_version
     );
+    text.push_str(&format!(
+        "  names outside the cluster: {}\n",
+        outside_names(&record.kept)
+    ));
     let width = record.members.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
     for (name, member) in &record.members {
         text.push_str(&format!("  {:width$}  {}\n", name.as_str(), describe(member)));
     }
     text
+}
+
+/// Says where names outside the cluster are resolved, and who decided that.
+fn outside_names(kept: &KeptSettings) -> String {
+    match kept.upstream_dns.as_deref() {
+        None => "not recorded".to_owned(),
+        Some([]) => "NXDOMAIN, until `upstreamDns` names servers".to_owned(),
+        Some(servers) => {
+            let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+            let by = if kept.upstream_dns_named {
+                "by `upstreamDns`"
+            } else {
+                "the nodes' own at the first install"
+            };
+            format!("{} ({by})", servers.join(", "))
+        }
+    }
 }
 
 fn describe(member: &MemberRecord) -> String {
@@ -60,6 +81,7 @@ pub fn cluster_json(record: &ClusterRecord, last_run: Option<u64>) -> Value {
         "kubernetes": record.kubernetes_version,
         "bundle": record.bundle,
         "formed": record.formed,
+        "upstreamDns": record.kept.upstream_dns,
         "founder": record.founder(),
         "members": record.members.iter().map(member).collect::<Map<_, _>>(),
         "lastRun": last_run.unwrap_or(record.sequence.run),

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod cloud_init;
+mod dns;
 mod filters;
 mod fleet;
 mod host;
@@ -171,7 +172,7 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 13] = [
+const CHECKS: [fn(&mut Look); 14] = [
     host::check,
     filters::check,
     swap::check,
@@ -180,6 +181,7 @@ const CHECKS: [fn(&mut Look); 13] = [
     modules::check,
     cloud_init::check,
     addresses::check,
+    dns::check,
     places::check,
     room::check,
     leftovers::check,

@@ -62,7 +62,7 @@ pub(crate) fn good(n: u8) -> NodeFacts {
         cgroup_version: 2,
         selinux_enforcing: false,
         dns_servers: vec![],
-        dns_works: None,
+        dns_answers: BTreeMap::new(),
         cluster_ca: None,
         survey: good_survey(),
     }

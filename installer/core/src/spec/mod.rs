@@ -1,18 +1,20 @@
 //! The types of `cluster.yaml`. Parsing is in [`parse`], rules are in [`validate`].
 
+pub mod dns;
 pub mod ingress;
 pub mod parse;
 pub mod validate;
 
 mod problems;
 
+pub use dns::DnsServer;
 pub use ingress::IngressSpec;
 pub use problems::Problems;
 
 use crate::finding::Check;
 use crate::inventory::Inventory;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What the user wants: validated and immutable.
@@ -124,6 +126,8 @@ pub struct ClusterSpec {
     pub proxy_mode: ProxyMode,
     /// DNS servers for names outside the cluster; empty means: the nodes' own, where they work from every node.
     pub upstream_dns: Vec<IpAddr>,
+    /// Zones outside the cluster with DNS servers of their own, which are asked for all names in them.
+    pub stub_zones: BTreeMap<String, Vec<DnsServer>>,
     /// More names or addresses for the API server's certificate.
     pub api_server_cert_sans: Vec<String>,
     /// The ingress proxy.
@@ -182,6 +186,7 @@ impl Default for ClusterSpec {
             control_plane_endpoint: "api.landfall.internal".to_owned(),
             proxy_mode: ProxyMode::Nftables,
             upstream_dns: vec![],
+            stub_zones: BTreeMap::new(),
             api_server_cert_sans: vec![],
             ingress: IngressSpec::default(),
             sample: true,

@@ -1,6 +1,6 @@
 //! Rules that span fields and machines.
 
-use super::{ClusterSpec, Desired, Problems};
+use super::{ClusterSpec, Desired, Problems, dns};
 use crate::explain::{Code, Diagnosis};
 use crate::inventory::Inventory;
 use crate::layout;
@@ -17,6 +17,7 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
     validate_names(&desired.spec, &mut topology);
     validate_ports(&desired.spec, &mut topology);
     desired.spec.ingress.validate(&mut topology);
+    dns::validate(&desired.spec, &mut topology);
 }
 
 /// What is wrong, and what to do about it.
@@ -180,7 +181,7 @@ fn validate_names(spec: &ClusterSpec, report: Report) {
 }
 
 /// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
-fn is_dns_name(text: &str) -> bool {
+pub(super) fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         !label.is_empty()
@@ -265,6 +266,8 @@ mod tests {
             ("limits: 3", "limits: "),
             ("proxyMode: {nftables: null, iptables: null}", "proxyMode: "),
             ("upstreamDns: [1.1.1.1, x]", "upstreamDns[1]: "),
+            ("stubZones: {a.test: [1.1.1.1, 'x:53']}", "stubZones.a.test[1]: "),
+            ("stubZones: [a.test]", "stubZones: "),
         ] {
             let problems = cluster_yaml(&GOOD.replace("name: ship", wrong), "c.yaml").unwrap_err();
             let text = problems.iter().map(|p| p.what.as_str()).collect::<Vec<_>>().join("\n");
@@ -272,6 +275,27 @@ mod tests {
                 problems.len() == 1 && text.contains(&format!("c.yaml: {place}")),
                 "{wrong}: {text}"
             );
+        }
+    }
+
+    #[test]
+    fn zones_with_servers_of_their_own_are_read_and_checked() {
+        let field = "stubZones: {corp.test: [10.0.0.53, '10.0.0.54:5353'], 10.in-addr.arpa: [10.0.0.53]}";
+        let desired = with_machines(1, field).unwrap();
+        let text = serde_json::to_string(&desired.spec.stub_zones).unwrap();
+        let wanted = r#"{"10.in-addr.arpa":["10.0.0.53"],"corp.test":["10.0.0.53","10.0.0.54:5353"]}"#;
+        assert_eq!(text, wanted);
+        for (field, wanted) in [
+            ("stubZones: {Corp.test: [10.0.0.53]}", "no DNS name"),
+            ("stubZones: {corp.test.: [10.0.0.53]}", "no DNS name"),
+            ("stubZones: {a.cluster.local: [10.0.0.53]}", "own domain"),
+            ("stubZones: {cluster.local: [10.0.0.53]}", "own domain"),
+            ("stubZones: {corp.test: []}", "no server"),
+            ("stubZones: {corp.test: [127.0.0.53]}", "loopback"),
+        ] {
+            let problems = with_machines(1, field).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].what.contains(wanted), "{field}: {}", problems[0].what);
         }
     }
 

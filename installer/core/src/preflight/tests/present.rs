@@ -476,3 +476,33 @@ fn a_healthy_container_of_the_lab_is_not_refused() {
     let facts = [("cp-1".parse().unwrap(), seen)].into();
     assert_eq!(judge(&desired, &facts, &BTreeMap::new()), vec![]);
 }
+
+fn name_dns_server(facts: &mut NodeFacts, server: &str, said: Option<&str>) {
+    let server: IpAddr = server.parse().unwrap();
+    facts.dns_servers.push(server);
+    facts.dns_answers.insert(server, said.map(str::to_owned));
+}
+
+#[test]
+fn dns_servers_that_pods_cannot_use_are_a_warning() {
+    let silent = only(
+        Check::DnsServers,
+        found(|f| {
+            name_dns_server(f, "192.0.2.1", None);
+            name_dns_server(f, "127.0.0.1", Some("NOERROR"));
+        }),
+    );
+    assert_eq!(silent.severity, Severity::Warn);
+    let saw = &silent.saw;
+    assert!(
+        saw.contains("192.0.2.1 did not answer") && saw.contains("127.0.0.1 is"),
+        "{saw}"
+    );
+    assert!(silent.next.contains("upstreamDns"));
+    let refuses_the_root = found(|f| {
+        name_dns_server(f, "192.0.2.1", Some("REFUSED"));
+        name_dns_server(f, "192.0.2.2", None);
+    });
+    assert_eq!(refuses_the_root, vec![]);
+    assert_eq!(found(|_| {}), vec![], "an air gap may have no server");
+}
