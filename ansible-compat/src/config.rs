@@ -60,8 +60,20 @@ pub struct Config {
     pub ask_pass: bool,
     /// Asks for the password of sudo.
     pub ask_become_pass: bool,
+    /// The file that says `hash_behaviour = merge`: Ansible merges mappings then, and this replaces them whole.
+    pub merges: Option<String>,
     /// Notices for the user.
     pub notices: Vec<String>,
+}
+
+impl Config {
+    /// Returns the error for an inventory that would mean something else with merged mappings.
+    pub fn merge_error(&self) -> Option<Diagnosis> {
+        let file = self.merges.as_ref()?;
+        let what = format!("{file}: [defaults] hash_behaviour = merge is not supported: mappings are replaced whole");
+        let next = "write the merged mapping out, or set another ANSIBLE_CONFIG";
+        Some(Diagnosis::new(Code::SpecValue, what).next(next))
+    }
 }
 
 /// Finds and reads Ansible's settings: `ANSIBLE_CONFIG`, the current directory, the home directory, `/etc/ansible`.
@@ -89,11 +101,11 @@ pub fn find(tree: &dyn FileTree, env: &BTreeMap<String, String>, cwd: &Path) -> 
 
 /// Names the first `ansible.cfg` beside or above `dir` that sets a login, up to the root of the project.
 pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> {
-    for dir in dir.ancestors().take(4) {
+    for dir in ancestors(tree, dir) {
         let path = dir.join("ansible.cfg");
         if let Ok(Some(Entry::File(text))) = tree.entry(&path) {
             let mut config = Config::default();
-            config.read(&text, &path, dir).ok()?;
+            config.read(&text, &path, &dir).ok()?;
             // Tuning options of ssh do not change the login.
             let sets: Vec<String> = config
                 .login
@@ -107,11 +119,20 @@ pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> 
                 .any(|v| v.value.to_string().to_ascii_lowercase().contains("proxy"));
             return (!sets.is_empty() || jumps).then_some((path, sets));
         }
-        if matches!(tree.entry(&dir.join(".git")), Ok(Some(_))) || dir.as_os_str().is_empty() {
-            return None;
-        }
     }
     None
+}
+
+/// Returns a directory and those above it that may belong to the same project: four at most, none above a git checkout.
+pub fn ancestors(tree: &dyn FileTree, dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let mut found: Vec<PathBuf> = vec![];
+    for dir in dir.ancestors().take(4) {
+        found.push(dir.to_owned());
+        if matches!(tree.entry(&dir.join(".git")), Ok(Some(_))) {
+            break;
+        }
+    }
+    found.into_iter()
 }
 
 impl Config {
@@ -128,10 +149,7 @@ impl Config {
             dir.join(path)
         };
         if set.get("defaults.hash_behaviour").is_some_and(|v| v == "merge") {
-            let what =
-                format!("{file}: [defaults] hash_behaviour = merge is not supported: mappings are replaced whole");
-            return Err(Diagnosis::new(Code::SpecValue, what)
-                .next("write the merged mapping out, or set another ANSIBLE_CONFIG"));
+            self.merges = Some(file.to_string());
         }
         for key in LOGIN {
             let Some(value) = set.get(key) else { continue };

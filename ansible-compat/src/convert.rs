@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::template::Scope;
 use crate::vars::Resolver;
 use crate::vault::Keys;
+use landfall_core::explain::Diagnosis;
 use landfall_core::inventory::{Inventory, Node, Proxy, Role};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Problems;
@@ -38,6 +39,8 @@ pub struct Common<'a> {
     pub env: Arc<BTreeMap<String, String>>,
     /// The current directory.
     pub cwd: &'a Path,
+    /// What is wrong when mappings count that Ansible would merge.
+    pub merge_error: Option<Diagnosis>,
     /// Directory of the playbook.
     pub playbook_dir: Option<&'a Path>,
 }
@@ -58,9 +61,18 @@ pub fn desired(
     common: &Common<'_>,
     faults: &mut Faults,
 ) -> Found {
-    if let Some(var) = vars.of_group(ALL, faults).get(CLUSTER) {
-        let (value, place) = (var.value.clone(), var.place.clone());
-        role_options.take(&value, &place, faults);
+    if let Some(var) = cluster_variable(groups, vars, faults) {
+        role_options.take(&var.value, &var.place, faults);
+        // Of the variables that landfall uses it is the only one that is a mapping.
+        common
+            .merge_error
+            .clone()
+            .into_iter()
+            .for_each(|error| faults.push(error));
+    } else if common.merge_error.is_some() {
+        faults.notice(
+            "ansible.cfg says hash_behaviour = merge: mappings that variables use are replaced whole here, not merged",
+        );
     }
     let roles = roles::assign(groups, &role_options, common.file, faults);
     let mut inventory = Inventory::default();
@@ -105,6 +117,13 @@ pub fn desired(
     faults.take(problems);
     odd_members(&roles, faults);
     Found { desired, hosts }
+}
+
+/// Returns the cluster variable as it holds for the first machine that has it: `-e`, a group or the machine itself may set it. That it is
+/// the same for all members is checked later.
+fn cluster_variable(groups: &Groups, vars: &mut Resolver<'_>, faults: &mut Faults) -> Option<Var> {
+    let hosts: Vec<&str> = groups.hosts().map(|(host, _)| host).collect();
+    hosts.into_iter().find_map(|host| vars.of(host, faults).remove(CLUSTER))
 }
 
 /// Makes the first machine of the group bastion the jump host of all machines, as kubespray does, except of those with a proxy of their own
@@ -280,12 +299,16 @@ fn node(
     let ip = reader.address("ip");
     let access_ip = reader.address("access_ip");
     let connect = reader.connect(host, common.local_user);
-    let name: Result<NodeName, _> = name.parse();
+    let own_name = name;
+    let name: Result<NodeName, _> = own_name.parse();
     if let Err(error) = &name {
-        reader.faults.value(
-            at,
-            format_args!("{error}; another name than the inventory's: landfall_node_name"),
-        );
+        let lower = own_name.to_lowercase();
+        let way = if own_name != lower && lower.parse::<NodeName>().is_ok() {
+            "; for lower case write into group_vars/all.yml: landfall_node_name: \"{{ inventory_hostname | lower }}\""
+        } else {
+            "; another name than the inventory's: landfall_node_name"
+        };
+        reader.faults.value(at, format_args!("{error}{way}"));
     }
     Some(Node {
         name: name.ok()?,

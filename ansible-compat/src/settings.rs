@@ -5,6 +5,8 @@
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::template::Scope;
+use landfall_core::spec::Cidr;
+use landfall_core::spec::validate::is_dns_name;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -17,7 +19,9 @@ const MAPPED: &[(&str, &[&str])] = &[
             "kube_pods_subnet", "CLUSTER_CIDR", "pod_network_cidr", "pod_cidr", "pod_subnet", "pods_cidr",
             "cluster_cidr", "kube_pod_cidr", "kubernetes_pod_network_cidr", "k8s_pod_network_cidr",
             "k8s_pod_cidr", "kubeadm_pod_network_cidr", "rke2_cluster_cidr", "k3s_cluster_cidr",
-            "osm_cluster_network_cidr", "kube_pods_cidr",
+            "osm_cluster_network_cidr", "kube_pods_cidr", "cluster_pod_subnet", "cluster_pod_network",
+            "k8s_cni_pod_cidr", "kubernetes_network", "pod_network", "pod_cluster_cidr", "openshift_cluster_subnet",
+            "calico_ipv4pool_cidr", "flannel_subnet",
         ],
     ),
     (
@@ -26,12 +30,15 @@ const MAPPED: &[(&str, &[&str])] = &[
             "kube_service_addresses", "SERVICE_CIDR", "service_cidr", "service_subnet", "services_cidr",
             "kube_service_cidr", "kubernetes_service_cidr", "k8s_service_cidr", "kubeadm_service_cidr",
             "rke2_service_cidr", "k3s_service_cidr", "openshift_portal_net", "openshift_master_portal_net",
+            "cluster_service_subnet", "cluster_service_network", "service_network_cidr", "service_network",
+            "kubernetes_service_network", "service_cluster_ip_range", "openshift_service_subnet",
         ],
     ),
     (
         "clusterDomain",
         &[
-            "dns_domain", "CLUSTER_DNS_DOMAIN", "cluster_domain", "kubernetes_dns_domain",
+            "dns_domain", "CLUSTER_DNS_DOMAIN", "cluster_domain", "kubernetes_dns_domain", "kubernetes_cluster_domain",
+            "dns_name",
         ],
     ),
 ];
@@ -43,7 +50,9 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "kube_version", "K8S_VER", "k8s_version", "kubernetes_version", "kube_ver", "kubeadm_version",
             "kubelet_version", "k3s_version", "rke2_version", "INSTALL_RKE2_VERSION", "openshift_release",
-            "etcd_version", "containerd_version",
+            "etcd_version", "containerd_version", "k8s_ver", "etcd_ver", "cni_ver", "kube_target_version",
+            "K8S_VERSION", "k3s_release_version", "kubernetes_major_version", "kubernetes_minor_version",
+            "calico_version", "cilium_version", "cni_version", "docker_version",
         ],
         &[],
         "the bundle decides the versions (landfall bundle inspect)",
@@ -52,7 +61,8 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "kube_network_plugin", "CLUSTER_NETWORK", "network_plugin", "cni", "cni_plugin",
             "pod_network_plugin", "rke2_cni", "kubernetes_cni", "k8s_cni", "kubernetes_pod_network",
-            "calico_iface", "flannel_backend", "flannel_backend_type",
+            "calico_iface", "flannel_backend", "flannel_backend_type", "cluster_cni", "use_cni_plugin",
+            "network_type", "cni_provider", "os_sdn_network_plugin_name",
         ],
         &["flannel", "vxlan"],
         "landfall installs flannel with VXLAN",
@@ -63,11 +73,21 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         "set ip or access_ip of each machine instead",
     ),
     (
-        &["kube_proxy_mode", "PROXY_MODE", "k8s_proxy_mode"],
+        &["kube_proxy_mode", "PROXY_MODE", "k8s_proxy_mode", "kubeproxy_mode"],
         &["nftables"],
         "set proxyMode: nftables or iptables",
     ),
-    (&["kube_proxy_remove"], &["false"], "landfall installs kube-proxy"),
+    (
+        &["kube_proxy_remove", "kubeadm_skip_kubeproxy"],
+        &["false"],
+        "landfall installs kube-proxy",
+    ),
+    (&["enable_kube_proxy"], &["true"], "landfall installs kube-proxy"),
+    (
+        &["cilium_encryption_enabled", "calico_bpf_enabled", "calico_wireguard_enabled"],
+        &["false"],
+        "landfall installs flannel with VXLAN, which does not encrypt",
+    ),
     (
         &[
             "kube_image_repo", "gcr_image_repo", "docker_image_repo", "quay_image_repo", "github_image_repo",
@@ -75,6 +95,8 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
             "kubernetes_image_repository", "image_registry", "insecure_registry", "INSECURE_REG",
             "containerd_registries_mirrors", "containerd_insecure_registries", "registry_mirrors",
             "private_registry", "system_default_registry", "rke2_system_default_registry", "privateRegistry",
+            "container_registry", "kubernetes_image_repo", "docker_registry_mirrors", "docker_insecure_registries",
+            "insecure_registries",
         ],
         &[],
         "images come from the bundle; landfall uses no registry",
@@ -97,7 +119,8 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
     (
         &[
             "supplementary_addresses_in_ssl_keys", "MASTER_CERT_HOSTS", "apiserver_cert_extra_sans",
-            "api_server_cert_sans", "rke2_additional_sans", "tls_san", "apiServerCertSANs",
+            "api_server_cert_sans", "rke2_additional_sans", "tls_san", "apiServerCertSANs", "rke2_server_tls_san",
+            "rke2_tls_sans", "api_server_cert_extra_sans",
         ],
         &[],
         "set apiServerCertSans",
@@ -106,7 +129,9 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "loadbalancer_apiserver", "apiserver_loadbalancer_domain_name", "apiserver_endpoint",
             "api_endpoint", "rke2_api_ip", "control_plane_endpoint", "kubeadm_control_plane_endpoint",
-            "kube_vip_address", "k8s_vip", "control_plane_vip",
+            "kube_vip_address", "k8s_vip", "control_plane_vip", "controlplane_endpoint", "k8s_control_plane_endpoint",
+            "cluster_control_plane_vip", "cluster_vip", "kube_vip_ip", "rke2_lb_vip", "lb_vip",
+            "kubernetes_loadbalanced_api_dns", "k3s_registration_address",
         ],
         &[],
         "every node balances to all API servers itself; for clients outside set apiServerCertSans, and controlPlaneEndpoint for its name",
@@ -117,7 +142,10 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         "landfall has no virtual IP",
     ),
     (
-        &["kube_apiserver_port", "SECURE_PORT", "api_port"],
+        &[
+            "kube_apiserver_port", "SECURE_PORT", "api_port", "cluster_control_plane_port",
+            "openshift_master_api_port",
+        ],
         &["6443"],
         "the API server has port 6443",
     ),
@@ -138,13 +166,20 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "extra_server_args", "extra_agent_args", "server_config_yaml", "k3s_server", "k3s_agent",
             "rke2_config", "rke2_server_options", "rke2_agent_options", "kubelet_custom_flags",
-            "kube_kubeadm_apiserver_extra_args", "kube_feature_gates",
+            "kube_kubeadm_apiserver_extra_args", "kube_feature_gates", "kubelet_max_pods", "kubeadm_config_options",
+            "kube_apiserver_enable_admission_plugins", "kube_apiserver_feature_gates", "openshift_node_kubelet_args",
+            "kubelet_memory_reserved", "kubelet_cpu_reserved", "kube_memory_reserved", "kube_cpu_reserved",
+            "system_memory_reserved", "system_cpu_reserved",
         ],
         &[],
         "arguments of programs are not taken over",
     ),
     (
-        &["node_labels", "node_taints", "k8s_node_labels", "openshift_node_labels"],
+        &[
+            "node_labels", "node_taints", "k8s_node_labels", "openshift_node_labels", "rke2_server_node_taints",
+            "rke2_agent_node_taints", "rke2_server_node_labels", "rke2_agent_node_labels",
+            "openshift_node_group_name",
+        ],
         &[],
         "labels and taints are not set; use kubectl afterwards",
     ),
@@ -152,9 +187,35 @@ const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "ingress_nginx_enabled", "metallb_enabled", "cert_manager_enabled", "metrics_server_enabled",
             "dashboard_enabled", "helm_enabled", "local_path_provisioner_enabled", "argocd_enabled",
+            "gateway_api_enabled", "registry_enabled", "krew_enabled",
         ],
         &["false"],
         "landfall installs its own ingress proxy and no other add-on",
+    ),
+    (
+        &["kube_encrypt_secret_data"],
+        &["true"],
+        "landfall encrypts Secrets in etcd in any case",
+    ),
+    (
+        &["kubernetes_audit", "rke2_audit_policy_enabled"],
+        &["true"],
+        "the API server writes an audit log of its own policy in any case",
+    ),
+    (
+        &["rke2_pod_security_admission", "kube_pod_security_use_default"],
+        &["false", "privileged"],
+        "no level of Pod Security is set for the cluster: label the namespaces (pod-security.kubernetes.io/enforce)",
+    ),
+    (
+        &["auto_renew_certificates"],
+        &["false"],
+        "certificates are not renewed: landfall status says how long they last",
+    ),
+    (
+        &["etcd_data_dir"],
+        &["/var/lib/etcd"],
+        "etcd's data is in /var/lib/etcd; a disk can be mounted there",
     ),
     (
         &["cluster_name"],
@@ -168,10 +229,56 @@ pub fn is_mapped(name: &str) -> bool {
     MAPPED.iter().any(|(_, names)| names.contains(&name))
 }
 
+/// Says whether a variable would be reported as one that is not used.
+pub fn is_told(name: &str) -> bool {
+    TOLD.iter().any(|(names, _, _)| names.contains(&name))
+}
+
+/// What to do about a network under a name that no known project has.
+const UNKNOWN_NETWORK: &str =
+    "is it a network of the cluster? Then set podNetworkCidr or serviceCidr; landfall does not know this name";
+
+/// Says whether a variable of another name holds a network: it may be one of the cluster's.
+fn is_unknown_network(name: &str, value: &Value) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let named = ["cidr", "subnet", "network"].iter().any(|word| lower.contains(word));
+    named
+        && !is_mapped(name)
+        && !is_told(name)
+        && network(value).is_some_and(|found| !OWN_NETWORKS.contains(&found.to_string().as_str()))
+}
+
+/// The defaults of `podNetworkCidr` and `serviceCidr`.
+const OWN_NETWORKS: [&str; 2] = ["10.244.0.0/16", "10.96.0.0/12"];
+
+fn network(value: &Value) -> Option<Cidr> {
+    value.as_str()?.parse().ok()
+}
+
+/// Returns a value as the field takes it: DNS knows no case, and some projects write the root's dot behind a domain.
+fn as_field(field: &str, value: Value) -> Value {
+    match value {
+        Value::String(text) if field == "clusterDomain" => {
+            let text = text.strip_suffix('.').unwrap_or(&text);
+            Value::String(text.to_ascii_lowercase())
+        }
+        value => value,
+    }
+}
+
+/// Says whether the field can take the value at all.
+fn fits(field: &str, value: &Value) -> bool {
+    match field {
+        "clusterDomain" => value.as_str().is_some_and(is_dns_name),
+        _ => network(value).is_some(),
+    }
+}
+
 /// Collects settings of the members of a cluster.
 #[derive(Debug, Default)]
 pub struct Settings {
-    mapped: BTreeMap<&'static str, (Value, Place)>,
+    /// Values by field, each different one once.
+    mapped: BTreeMap<&'static str, Vec<(Value, Place)>>,
     told: Vec<(String, String, &'static str)>,
 }
 
@@ -183,9 +290,15 @@ impl Settings {
                 let Some(var) = vars.get(*name) else { continue };
                 match scope.value(&var.value) {
                     Ok(value) if is_empty(&value) => {}
-                    Ok(value) => self.map(field, single(value), &var.place, faults),
+                    Ok(value) => self.map(field, as_field(field, single(value)), &var.place),
                     Err(why) => faults.value(&var.place, why),
                 }
+            }
+        }
+        for (name, var) in vars {
+            let value = scope.value(&var.value).ok();
+            if value.is_some_and(|value| is_unknown_network(name, &value)) {
+                self.tell(name, &var.place, UNKNOWN_NETWORK);
             }
         }
         for (names, ours, todo) in TOLD {
@@ -195,25 +308,24 @@ impl Settings {
                 let same = value
                     .as_ref()
                     .is_some_and(|v| is_empty(v) || ours.contains(&text(v).as_str()));
-                if !same && !self.told.iter().any(|(known, _, _)| known == name) {
-                    let Place { file, at } = &var.place;
-                    self.told.push(((*name).to_owned(), format!("{file}: {at}"), todo));
+                if !same {
+                    self.tell(name, &var.place, todo);
                 }
             }
         }
     }
 
-    fn map(&mut self, field: &'static str, value: Value, place: &Place, faults: &mut Faults) {
-        match self.mapped.get(field) {
-            Some((first, at)) if *first != value => faults.value(
-                place,
-                format_args!(
-                    "differs from {}: {}; a cluster has one {field}: set landfall.{field}",
-                    at.file, at.at
-                ),
-            ),
-            Some(_) => {}
-            None => drop(self.mapped.insert(field, (value, place.clone()))),
+    fn tell(&mut self, name: &str, place: &Place, todo: &'static str) {
+        if !self.told.iter().any(|(known, _, _)| known == name) {
+            let Place { file, at } = place;
+            self.told.push((name.to_owned(), format!("{file}: {at}"), todo));
+        }
+    }
+
+    fn map(&mut self, field: &'static str, value: Value, place: &Place) {
+        let values = self.mapped.entry(field).or_default();
+        if !values.iter().any(|(known, _)| *known == value) {
+            values.push((value, place.clone()));
         }
     }
 
@@ -229,8 +341,32 @@ impl Settings {
                 lines.collect::<String>()
             ));
         }
-        let mapped = self.mapped.into_iter().filter(|(field, _)| !set(field));
-        mapped.map(|(field, (value, place))| (field, value, place)).collect()
+        let mut found = vec![];
+        for (field, values) in self.mapped.into_iter().filter(|(field, _)| !set(field)) {
+            // A part of a value has a variable of its own sometimes, such as the first bytes of a network.
+            let (mut whole, parts): (Vec<_>, Vec<_>) = values.into_iter().partition(|(value, _)| fits(field, value));
+            if whole.is_empty() {
+                for (_, place) in parts {
+                    faults.value(
+                        &place,
+                        format_args!("cannot be taken over as {field}; set landfall.{field}"),
+                    );
+                }
+                continue;
+            }
+            let (value, place) = whole.remove(0);
+            for (_, other) in &whole {
+                faults.value(
+                    other,
+                    format_args!(
+                        "differs from {}: {}; a cluster has one {field}: set landfall.{field}",
+                        place.file, place.at
+                    ),
+                );
+            }
+            found.push((field, value, place));
+        }
+        found
     }
 }
 
@@ -314,6 +450,27 @@ mod tests {
             "podNetworkCidr=\"10.1.0.0/16\""
         );
         assert_eq!(look("dns_domain: x.org").0, "", "the user's own field wins");
+        assert_eq!(
+            look("dns_domain: x.org\ncluster_domain: y.org").1,
+            "",
+            "differences of it too"
+        );
+        // kubeasz writes the root's dot, and some write part of a network into a variable of its own.
+        let field = |name, value: &str| as_field(name, Value::from(value));
+        assert_eq!(field("clusterDomain", "ITE.local."), "ite.local");
+        let (mapped, told) = look("service_subnet: 10.96.0\nservice_cidr: 10.97.0.0/16");
+        assert_eq!((mapped.as_str(), told.as_str()), ("serviceCidr=\"10.97.0.0/16\"", ""));
+        assert!(
+            look("pod_cidr: 10.97")
+                .1
+                .contains("cannot be taken over as podNetworkCidr")
+        );
+        let (mapped, told) = look("my_pods_subnet: 10.97.0.0/16");
+        assert!(
+            mapped.is_empty() && told.contains("my_pods_subnet (f: my_pods_subnet): is it a network"),
+            "{told}"
+        );
+        assert_eq!(look("lan_network: eth0\nlab_subnet: 10.244.0.0/16").1, "");
         assert!(
             look("kube_pods_subnet: 10.1.0.0/16\nCLUSTER_CIDR: 10.2.0.0/16")
                 .1

@@ -7,7 +7,7 @@ use landfall_core::spec::parse::expand_home;
 
 /// Options of ssh that tune a connection or its host key check but do not change its destination. The installer has its own
 /// rules for these: host keys are always checked.
-const HARMLESS_OPTIONS: [&str; 18] = [
+const HARMLESS_OPTIONS: [&str; 32] = [
     "stricthostkeychecking",
     "userknownhostsfile",
     "globalknownhostsfile",
@@ -26,9 +26,23 @@ const HARMLESS_OPTIONS: [&str; 18] = [
     "pubkeyauthentication",
     "passwordauthentication",
     "identitiesonly",
+    "batchmode",
+    "numberofpasswordprompts",
+    "kbdinteractiveauthentication",
+    "challengeresponseauthentication",
+    "gssapiauthentication",
+    "gssapidelegatecredentials",
+    "forwardagent",
+    "forwardx11",
+    "addkeystoagent",
+    "addressfamily",
+    "ipqos",
+    "checkhostip",
+    "verifyhostkeydns",
+    "requesttty",
 ];
 /// Flags of ssh that have no argument and do not change the destination.
-const HARMLESS_FLAGS: &str = "CqvT4";
+const HARMLESS_FLAGS: &str = "CqvT4Aax";
 
 /// One argument of ssh, apart from flags without meaning here.
 enum Argument {

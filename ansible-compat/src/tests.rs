@@ -483,3 +483,46 @@ fn bytes_that_make_no_sense_never_panic() {
         }
     }
 }
+
+#[test]
+fn what_the_user_says_of_groups_counts_wherever_it_stands() {
+    let inventory = "[masters]\na\n[workers]\nb\n[spare]\nc\n";
+    let names = |extra: &str, more: &str| {
+        let request = Request {
+            extra_vars: vec![extra.to_owned()],
+            ..request("h.ini")
+        };
+        let tree = Files::of(&[("h.ini", &format!("{inventory}{more}"))]);
+        let found = read(&request, &Config::default(), &environment(), &tree);
+        let nodes = found.map_err(|list| list[0].what.clone())?.desired.inventory.nodes;
+        Ok::<_, String>(nodes.iter().map(|n| n.name.to_string()).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(names("{\"landfall\": {\"ignore\": [\"spare\"]}}", "").unwrap(), "a b");
+    let group = "[k8s:children]\nmasters\nworkers\nspare\n[k8s:vars]\nlandfall={'ignore': ['c']}\n";
+    assert_eq!(names("x=1", group).unwrap(), "a b");
+    assert!(names("x=1", "").unwrap_err().contains("c gets no role"));
+}
+
+#[test]
+fn variables_beside_a_playbook_are_not_overlooked_however_far_up() {
+    let read_with = |vars: &str| {
+        let inventory = "[masters]\na\n";
+        files(
+            "envs/prod/hosts",
+            &[("envs/prod/hosts", inventory), ("/w/group_vars/all.yml", vars)],
+        )
+    };
+    let problems = read_with("ansible_port: 2222\n").unwrap_err();
+    assert!(
+        problems[0].what.contains("/w/group_vars/all.yml is beside a playbook"),
+        "{problems:?}"
+    );
+    assert_eq!(
+        problems[0].next[0].matches("--playbook-dir /w").count(),
+        2,
+        "{problems:?}"
+    );
+    let notices = read_with("kube_version: 1.27.3\n").unwrap().notices.join("");
+    assert!(notices.contains("settings that landfall would report"), "{notices}");
+    assert!(read_with("motd: hello\n").unwrap().notices.is_empty());
+}

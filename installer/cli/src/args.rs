@@ -101,6 +101,9 @@ pub struct InventoryArgs {
     /// Group of workers, when its name is not one that landfall knows.
     #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = INVENTORY)]
     pub worker_group: Vec<String>,
+    /// Groups and machines that are no part of the cluster.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = INVENTORY)]
+    pub ignore: Vec<String>,
     /// The control plane nodes by name; all other machines of the cluster are workers then.
     #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = INVENTORY)]
     pub control_planes: Vec<String>,

@@ -81,7 +81,8 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
             control_plane: args.control_plane_group.clone(),
             worker: args.worker_group.clone(),
             control_planes: args.control_planes.clone(),
-            ..RoleOptions::default()
+            ignore: args.ignore.clone(),
+            outside: vec![],
         },
         user: args.user.clone(),
         private_key: args.private_key.clone(),
@@ -131,6 +132,7 @@ fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
         ("--control-plane-group", !args.control_plane_group.is_empty()),
         ("--worker-group", !args.worker_group.is_empty()),
         ("--control-planes", !args.control_planes.is_empty()),
+        ("--ignore", !args.ignore.is_empty()),
         ("--user", args.user.is_some()),
         ("--private-key", args.private_key.is_some()),
         ("--ask-pass", args.ask_pass),

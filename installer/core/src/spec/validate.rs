@@ -181,7 +181,7 @@ fn validate_names(spec: &ClusterSpec, report: Report) {
 }
 
 /// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
-pub(super) fn is_dns_name(text: &str) -> bool {
+pub fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         !label.is_empty()
