@@ -294,7 +294,7 @@ impl Builder {
             secrets,
             index: &self.census.index,
             wildcards: &self.now.wildcards,
-            general: self.general(),
+            general: self.now.default.as_ref(),
         }
     }
 
@@ -317,7 +317,7 @@ impl Builder {
         before
     }
 
-    /// The cluster's default backend.
+    /// The backend of hosts that no Ingress names.
     fn general(&self) -> Option<&Arc<Backend>> {
         self.now.default.as_ref().map(|route| &route.backend)
     }
@@ -330,7 +330,7 @@ impl Builder {
         all
     }
 
-    /// S8: the oldest has the default backend, for the whole proxy.
+    /// S8: the oldest without rules has the default backend of hosts that no Ingress names.
     fn make_default(&mut self, secrets: &dyn Secrets) {
         let mut remarks = vec![];
         let oldest = self.by_age(&self.census.with_default).into_iter().next();
@@ -352,7 +352,7 @@ impl Builder {
         self.now.general_remarks[OF_CERTIFICATE] = remarks.into();
     }
 
-    /// Routes whose answers the cluster's default backend replaces.
+    /// Routes whose answers that backend replaces.
     fn mark_replaced_answers(&self, stale: &mut Stale) {
         for kept in self.now.ingresses.values() {
             let asks = |served: &Served| {

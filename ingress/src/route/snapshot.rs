@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub(super) wildcards: Shared<VirtualHost>,
     /// Rules without a host.
     pub(super) any_host: Option<Arc<VirtualHost>>,
-    /// The cluster's default backend, and the Ingress that has it.
+    /// The default backend of hosts that no Ingress names: of the oldest Ingress without rules.
     pub(super) default: Option<Arc<Route>>,
     /// The certificate of hosts that have none, when one was named.
     pub(super) default_certificate: Option<Arc<Held>>,
@@ -39,11 +39,13 @@ impl Snapshot {
     /// request has none; `path` is in the form of [`crate::path::canonical`].
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
-    /// default backend.
+    /// default backend of an Ingress that names it (S8). That of an Ingress without rules takes what no Ingress names by its host: it may
+    /// be anybody's.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.routed(host)
-            .and_then(|(_, table)| table.find(path))
-            .or(self.default.as_ref())
+        let entry = self.entry(host);
+        let named = entry.is_some_and(|entry| !entry.name.is_empty());
+        let general = || self.default.as_ref().filter(|_| !named);
+        entry.and_then(|entry| entry.find(path)).or_else(general)
     }
 
     /// Returns the entry of the table that a host falls under; for its owner and whether it has TLS.
@@ -58,9 +60,11 @@ impl Snapshot {
     }
 
     /// The routes among which a request for this host finds its own.
-    pub fn routes_of(&self, host: &str) -> &[Arc<Route>] {
-        let default = || self.default.as_slice();
-        self.routed(host).map_or_else(default, |(_, table)| &table.routes)
+    pub fn routes_of(&self, host: &str) -> impl Iterator<Item = &Arc<Route>> {
+        let entry = self.entry(host);
+        let named = entry.is_some_and(|entry| !entry.name.is_empty());
+        let general = self.default.iter().filter(move |_| !named);
+        entry.into_iter().flat_map(VirtualHost::routes).chain(general)
     }
 
     /// The entry that a host falls under, with its routes.
@@ -88,8 +92,7 @@ impl Snapshot {
     }
 
     fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        let tables = self.entries().filter_map(|entry| entry.table.as_ref());
-        tables.flat_map(|table| table.routes.iter())
+        self.entries().flat_map(|entry| entry.routes())
     }
 
     /// Every route, by host and then in order of precedence; for people.
@@ -97,11 +100,10 @@ impl Snapshot {
         let mut entries: Vec<_> = self.entries().collect();
         // Rules without a host come last.
         entries.sort_unstable_by_key(|entry| (entry.host.name.is_empty(), &entry.host.name));
-        let tables = entries.into_iter().filter_map(|entry| entry.table.as_ref());
-        tables.flat_map(|table| table.routes.iter())
+        entries.into_iter().flat_map(|entry| entry.routes())
     }
 
-    /// The route for everything that no other takes.
+    /// The route for hosts that no Ingress names.
     pub fn default_route(&self) -> Option<&Arc<Route>> {
         self.default.as_ref()
     }
@@ -180,7 +182,7 @@ impl Snapshot {
                 Remark::ingress(&version.namespace, version.name(), severity, reason, text)
             };
             let mut all = vec![];
-            if version.default.is_some() && first != Some(&version.label) {
+            if served.has_general_default() && first != Some(&version.label) {
                 let text = "an older Ingress has the default backend".to_owned();
                 all.push(said(Severity::Refused, Reason::DefaultTaken, text));
             }
