@@ -330,19 +330,7 @@ fn sizes_times_and_counts_are_nginx_own() {
 }
 
 #[test]
-fn endpoints_are_spoken_to_and_chosen_as_asked() {
-    for (text, protocol) in [
-        ("HTTP", Protocol::Http1),
-        ("https", Protocol::Https),
-        ("GRPC", Protocol::H2c),
-        ("GRPCS", Protocol::H2),
-    ] {
-        assert_eq!(
-            one("backend-protocol", text).policy.upstream.protocol,
-            Some(protocol),
-            "{text}"
-        );
-    }
+fn keys_of_upstream_hash_by_are_variables_with_text_between() {
     let text = |text: &str| HashKey::Text(text.to_owned());
     for (written, keys) in [
         ("$request_uri$host", vec![HashKey::Uri, HashKey::Host]),
@@ -377,6 +365,22 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
         assert_eq!(
             one("upstream-hash-by", text).policy.upstream.hash_by,
             Some(vec![key]),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn endpoints_are_spoken_to_and_chosen_as_asked() {
+    for (text, protocol) in [
+        ("HTTP", Protocol::Http1),
+        ("https", Protocol::Https),
+        ("GRPC", Protocol::H2c),
+        ("GRPCS", Protocol::H2),
+    ] {
+        assert_eq!(
+            one("backend-protocol", text).policy.upstream.protocol,
+            Some(protocol),
             "{text}"
         );
     }

@@ -30,8 +30,8 @@ pub(super) struct Assembly<'a> {
     pub(super) secrets: &'a dyn Secrets,
     pub(super) index: &'a Index,
     pub(super) wildcards: &'a Shared<VirtualHost>,
-    /// The default backend of hosts that no Ingress names.
-    pub(super) general: Option<&'a Arc<Route>>,
+    /// Default backends without rules, by namespace.
+    pub(super) defaults: &'a BTreeMap<Arc<str>, Arc<Route>>,
 }
 
 /// Why somebody has a host.
@@ -77,8 +77,9 @@ impl<'a> Assembly<'a> {
         for (route, served) in &mut drafts {
             // Replaced answers come from a default backend when the Ingress names none, as in ingress-nginx; never from another namespace's.
             if route.fallback.is_none() && !route.policy.replaced_statuses.is_empty() {
-                let mut defaults = default.iter().chain(self.general.map(|route| &**route));
-                let own = defaults.find(|default| namespace_of(default) == &**served.namespace());
+                let namespace = served.namespace();
+                let own = default.as_ref().filter(|default| namespace_of(default) == &**namespace);
+                let own = own.or_else(|| self.defaults.get(namespace).map(|route| &**route));
                 route.fallback = own.map(|default| Arc::clone(&default.backend));
             }
         }

@@ -9,7 +9,7 @@ use crate::events::Note;
 use crate::secrets::{Name, Wanted};
 use crate::tls::Held;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub(super) any_host: Option<Arc<VirtualHost>>,
     /// The default backend of hosts that no Ingress names: of the oldest Ingress without rules.
     pub(super) default: Option<Arc<Route>>,
+    /// The same of each namespace, for its own hosts.
+    pub(super) defaults: Arc<BTreeMap<Arc<str>, Arc<Route>>>,
     /// The certificate of hosts that have none, when one was named.
     pub(super) default_certificate: Option<Arc<Held>>,
     pub(super) ingresses: Shared<Kept>,
@@ -39,13 +41,20 @@ impl Snapshot {
     /// request has none; `path` is in the form of [`crate::path::canonical`].
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
-    /// default backend of an Ingress that names it (S8). That of an Ingress without rules takes what no Ingress names by its host: it may
-    /// be anybody's.
+    /// default backend of an Ingress that names it, or of one without rules in the namespace that owns it (S8).
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         let entry = self.entry(host);
-        let named = entry.is_some_and(|entry| !entry.name.is_empty());
-        let general = || self.default.as_ref().filter(|_| !named);
-        entry.and_then(|entry| entry.find(path)).or_else(general)
+        let found = entry.and_then(|entry| entry.find(path));
+        found.or_else(|| self.general_of(entry))
+    }
+
+    /// The default backend without rules for what no rule of a host takes. Anybody may have the oldest: that one is for hosts that no
+    /// Ingress names.
+    fn general_of(&self, entry: Option<&VirtualHost>) -> Option<&Arc<Route>> {
+        match entry.filter(|entry| !entry.name.is_empty()) {
+            Some(entry) => self.defaults.get(&entry.host.namespace),
+            None => self.default.as_ref(),
+        }
     }
 
     /// Returns the entry of the table that a host falls under; for its owner and whether it has TLS.
@@ -62,9 +71,8 @@ impl Snapshot {
     /// The routes among which a request for this host finds its own.
     pub fn routes_of(&self, host: &str) -> impl Iterator<Item = &Arc<Route>> {
         let entry = self.entry(host);
-        let named = entry.is_some_and(|entry| !entry.name.is_empty());
-        let general = self.default.iter().filter(move |_| !named);
-        entry.into_iter().flat_map(VirtualHost::routes).chain(general)
+        let routes = entry.into_iter().flat_map(VirtualHost::routes);
+        routes.chain(self.general_of(entry))
     }
 
     /// The entry that a host falls under, with its routes.
@@ -106,6 +114,11 @@ impl Snapshot {
     /// The route for hosts that no Ingress names.
     pub fn default_route(&self) -> Option<&Arc<Route>> {
         self.default.as_ref()
+    }
+
+    /// The routes of all default backends without rules, by namespace; [`Snapshot::default_route`] is one of them.
+    pub fn default_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.defaults.values()
     }
 
     /// All routes of all hosts.
@@ -183,8 +196,16 @@ impl Snapshot {
             };
             let mut all = vec![];
             if served.has_general_default() && first != Some(&version.label) {
-                let text = "an older Ingress has the default backend".to_owned();
-                all.push(said(Severity::Refused, Reason::DefaultTaken, text));
+                let of_namespace = self.defaults.get(&version.namespace);
+                let taken = of_namespace.is_none_or(|route| route.ingress != version.label);
+                let (severity, text) = match taken {
+                    true => (Severity::Refused, "an older Ingress has the default backend"),
+                    false => (
+                        Severity::Approximated,
+                        "an older Ingress has the default backend of hosts that no Ingress names; this one is for hosts of its namespace alone",
+                    ),
+                };
+                all.push(said(severity, Reason::DefaultTaken, text.to_owned()));
             }
             let later = holder.filter(|(_, holder)| holder.version.age() < version.age());
             let other = |held: &Held| {
@@ -234,7 +255,7 @@ impl Snapshot {
 
     /// Every address that some route leads to.
     pub fn endpoints(&self) -> BTreeSet<SocketAddr> {
-        let backends = self.all_routes().chain(&self.default).flat_map(|route| {
+        let backends = self.all_routes().chain(self.default_routes()).flat_map(|route| {
             let others = route.alternatives.iter().map(|a| &a.backend);
             let extra = [&route.fallback, &route.auth, &route.mirror].into_iter().flatten();
             std::iter::once(&route.backend).chain(others).chain(extra)

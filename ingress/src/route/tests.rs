@@ -173,7 +173,9 @@ fn s8_a_default_backend_takes_the_rest_of_its_hosts_or_without_rules_of_hosts_th
     let two = with("c", json!([]));
     let later = with("d", json!([exact("h", "e"), exact("own", "e")]));
     let last = with("f", json!([]));
+    let bare = ours(&[exact("bare", "e")]);
     let all = [
+        ingress("i5", bare),
         ingress("i4", last),
         ingress("i3", later),
         ingress("i2", two),
@@ -186,6 +188,8 @@ fn s8_a_default_backend_takes_the_rest_of_its_hosts_or_without_rules_of_hosts_th
             ("h", "/y", 'a'),
             ("n.w", "/y", 'a'),
             ("own", "/y", 'd'),
+            // Of its namespace one without rules takes the rest too.
+            ("bare", "/y", 'c'),
             ("z", "/", 'c'),
             ("", "/", 'c'),
         ],

@@ -377,7 +377,21 @@ fn a_default_backend_is_never_asked_for_hosts_or_answers_of_another_namespace() 
     let mut thief = ingress("i4", ours(&[rule("v.t", &[("Prefix", "/", "b")])]));
     thief["spec"]["defaultBackend"] = super::world::to("b");
     let any = named("i5", json!([rule("", &[("Exact", "/any", "a")])]), None);
-    let all = [evil, named("i1", api("v.t"), Some("a")), errors, both, thief, any];
+    // One without rules is for its namespace's hosts, however old that of another is.
+    let mut own = named("i6", json!([]), Some("b"));
+    own["metadata"]["namespace"] = json!("m");
+    let mut of_own = named("i7", api("m.t"), None);
+    of_own["metadata"]["namespace"] = json!("m");
+    let all = [
+        own,
+        of_own,
+        evil,
+        named("i1", api("v.t"), Some("a")),
+        errors,
+        both,
+        thief,
+        any,
+    ];
     let snapshot = check(
         &world(&all),
         // `n` has no Services: what is its own ends at `0`.
@@ -391,6 +405,7 @@ fn a_default_backend_is_never_asked_for_hosts_or_answers_of_another_namespace() 
     );
     let found = |host: &str, path: &str| snapshot.find(host, path).unwrap();
     assert_eq!(found("v.t", "/x").backend.name, "n/a:80");
+    assert_eq!(found("m.t", "/x").backend.name, "m/b:80");
     assert!(found("e.t", "/api").fallback.is_none());
     assert_eq!(found("b.t", "/api").fallback.as_ref().unwrap().name, "n/a:80");
     assert!(snapshot.routes_of("v.t").all(|route| route.ingress.starts_with("n/")));
