@@ -37,7 +37,6 @@ pub(crate) use claims::may_trail;
 pub use exchange::Exchange;
 pub(crate) use headers::{HOPS, fit_trailers, has_word, words};
 pub(crate) use http1::chunked;
-use http1::passes;
 pub(crate) use interim::Interim;
 pub use listen::{serve, stopped};
 pub(crate) use policy::mirror::Copy;

@@ -72,8 +72,8 @@ pub(super) fn speaker(name: &str) -> Speaker {
 }
 
 /// Fields that mean something before a body only: how it is framed and coded, where it goes, on what conditions, and who asks (RFC 9110,
-/// 6.5.1). Beside those that do not go on as they are in a head either.
-const NOT_IN_TRAILERS: [&str; 19] = [
+/// 6.5.1). Beside those that are managed here.
+const NOT_IN_TRAILERS: [&str; 18] = [
     "age",
     "authorization",
     "cache-control",
@@ -90,7 +90,6 @@ const NOT_IN_TRAILERS: [&str; 19] = [
     "proxy-authorization",
     "range",
     "set-cookie",
-    "via",
     "x-http-method-override",
     "x-rewrite-url",
 ];
@@ -99,7 +98,9 @@ const NOT_IN_TRAILERS: [&str; 19] = [
 /// authentication sets.
 pub(crate) fn may_trail(name: &str, results: &[HeaderName]) -> bool {
     let is_of = |other: &str| alike(name, other);
-    super::passes(name) && !NOT_IN_TRAILERS.iter().any(|word| is_of(word)) && !results.iter().any(|r| is_of(r.as_str()))
+    let plain = is_plain(name) && speaker(name) == Speaker::Client;
+    let ours = MANAGED.iter().chain(&NOT_IN_TRAILERS).any(|word| is_of(word));
+    plain && !ours && !results.iter().any(|result| is_of(result.as_str()))
 }
 
 /// Whether a name has letters, digits and hyphens alone, and so reads like itself only.

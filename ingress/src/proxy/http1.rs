@@ -41,8 +41,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-pub(crate) use plain::passes;
-
 /// A head of more bytes counts for what its address may hold.
 const SMALL_HEAD: usize = 16 * 1024;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
