@@ -120,7 +120,7 @@ pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, o
     auth::read(&mut values, &mut policy, reach);
     upstream::read(&mut values, &mut policy, reach);
     let canary = canary::read(&mut values);
-    let aliases = values.list("server-alias", syntax::alias).unwrap_or_default();
+    let aliases = values.parts("server-alias", syntax::alias);
     let fallback = values.parse("default-backend", syntax::object_name);
     let regex = values.flag("use-regex").unwrap_or(false) || policy.rewrite.is_some();
     let case = values.parse("regex-case", |text| match text {

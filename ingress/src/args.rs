@@ -93,6 +93,10 @@ pub struct Serve {
     /// Routes with series of their own in /metrics; all others share one.
     #[arg(long, default_value_t = 500, value_name = "N")]
     pub metrics_routes: usize,
+    /// Seconds that a client's connection is kept without a request. A balancer in front has to give up its connections before: larger
+    /// than its own time, as 620 behind Google's.
+    #[arg(long, default_value_t = 75, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub idle_seconds: u64,
     /// Threads that serve; one for each processor without it.
     #[arg(long)]
     pub workers: Option<std::num::NonZeroUsize>,

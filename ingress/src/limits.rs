@@ -5,8 +5,11 @@ use std::time::Duration;
 /// Bounds of the data plane.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Longest wait for the head of a request, and so for the next request on an idle connection. nginx: 60 s and 75 s.
+    /// Longest wait for the head of a request from its first byte on, and for the first byte of a connection. nginx: 60 s.
     pub head: Duration,
+    /// Longest wait for the next request on a connection that had one (`--idle-seconds`). nginx: 75 s. A balancer in front must give its
+    /// connections up first, or sends requests into their end: AWS' does after 60 s by default, Google's after 600 s.
+    pub idle: Duration,
     /// Largest head of a request or an answer. nginx takes 32 KiB, haproxy 16 KiB; cookies have made larger ones common.
     pub head_bytes: usize,
     /// Longest target. nginx takes 8 KiB; browsers send up to 64 KiB, servers behind rarely take more than 8.
@@ -116,6 +119,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(60),
+            idle: Duration::from_secs(75),
             head_bytes: 64 * 1024,
             target_bytes: 16 * 1024,
             head_fields: 100,

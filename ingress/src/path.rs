@@ -37,6 +37,8 @@ pub enum BadPath {
     EncodedSlash,
     /// A dot segment that shows only when the path is decoded.
     HiddenDots,
+    /// A dot segment in a path that was put together here.
+    BuiltDots,
 }
 
 impl fmt::Display for BadPath {
@@ -50,6 +52,7 @@ impl fmt::Display for BadPath {
             Self::NotCanonical => "the path is not canonical, which this route asks for",
             Self::Ambiguous => "the path holds doubled slashes beside dot segments",
             Self::EncodedSlash => "the path holds an encoded slash, which this route refuses",
+            Self::BuiltDots => "the path that was put together holds a dot segment",
             Self::HiddenDots => "the path holds a dot segment that shows only when it is decoded",
         })
     }
@@ -124,6 +127,61 @@ pub fn decoded(canonical: &str) -> Result<Option<String>, BadPath> {
     }
     let path = resolve(&segments.join("/"));
     Ok((path != canonical).then_some(path))
+}
+
+/// Returns the canonical form of a path that was put together of pieces. Its dot segments are nobody's wish: they are refused, also those
+/// that show only when it is decoded.
+pub fn composed(path: &str) -> Result<String, BadPath> {
+    let spelled = respell(path)?;
+    if spelled.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(BadPath::BuiltDots);
+    }
+    let path = resolve(&spelled);
+    decoded(&path)?;
+    Ok(path)
+}
+
+/// Returns a canonical path as people write it, with what a path may not hold unencoded: letters of all scripts, blanks, quotes. Separators
+/// and all else that means something (`%2F`, `%25`, `%3F`, `%23`), and control characters, stay encoded. `None` when that is the same path,
+/// or no text.
+pub fn readable(canonical: &str) -> Option<String> {
+    let bytes = canonical.as_bytes();
+    if !bytes.contains(&b'%') {
+        return None;
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let value = hex_value(bytes, at).filter(|_| byte == b'%');
+        match value.filter(|value| is_readable(*value)) {
+            Some(value) => {
+                out.push(value);
+                at += 3;
+            }
+            None => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    (out.len() < bytes.len()).then(|| String::from_utf8(out).ok()).flatten()
+}
+
+/// The opposite of [`readable`], for a piece of it.
+pub fn spelled(readable: &str) -> String {
+    let mut out = String::with_capacity(readable.len());
+    for byte in readable.bytes() {
+        match is_readable(byte) {
+            true => push_encoded(&mut out, byte),
+            false => out.push(char::from(byte)),
+        }
+    }
+    out
+}
+
+/// What stands for itself in [`readable`] only.
+fn is_readable(byte: u8) -> bool {
+    !is_path_byte(byte) && !byte.is_ascii_control() && !b"%?#\\".contains(&byte)
 }
 
 /// Returns the canonical form of a path without its query, or why there is none.

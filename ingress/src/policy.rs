@@ -109,7 +109,7 @@ impl Policy {
             || *paths == PathMode::Strict
             || !response_headers.is_empty()
             || (secure && hsts.is_some());
-        let placed = retries.statuses != RetryStatuses::default()
+        let placed = retries.on != RetryOn::default()
             || affinity.is_some()
             || upstream.protocol.is_some_and(|protocol| protocol != Protocol::Http1)
             || upstream.host.is_some()
@@ -155,7 +155,8 @@ impl Network {
         Self::parse(text).ok_or_else(|| "an address or a network such as 10.0.0.0/8 is needed".to_owned())
     }
 
-    /// Reads `10.0.0.0/8` or a single address. `None` when it is neither.
+    /// Reads `10.0.0.0/8` or a single address. One of IPv4 addresses within IPv6 (`::ffff:10.0.0.0/104`) is that of the IPv4 addresses, as
+    /// which clients are compared; a wider one is none. `None` when it is neither.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -163,12 +164,19 @@ impl Network {
         };
         let address: IpAddr = address.parse().ok()?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let prefix: u8 = match prefix {
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 digits.parse().ok().filter(|p| *p <= longest)?
             }
             Some(_) => return None,
             None => longest,
+        };
+        let (address, prefix) = match address {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => (v4.into(), prefix.checked_sub(96)?),
+                None => (address, prefix),
+            },
+            IpAddr::V4(_) => (address, prefix),
         };
         Some(Self {
             address: masked(address, prefix),
@@ -280,6 +288,8 @@ pub struct ExternalAuth {
     pub response_headers: Vec<HeaderName>,
     /// Where a 401 is redirected to.
     pub signin: Option<String>,
+    /// What `X-Auth-Request-Redirect` says to the service, with variables; the request's own path and query when none.
+    pub redirect: Option<String>,
 }
 
 /// Client certificates (`auth-tls-*`).
@@ -335,17 +345,27 @@ pub struct Timeouts {
 /// When another endpoint is tried. A failed connection always is, within `tries`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retries {
-    /// Also on these statuses of a safe or idempotent request without a body that left us.
-    pub statuses: RetryStatuses,
+    /// Also on these answers to a safe or idempotent request without a body that left us, and on these failures of one.
+    pub on: RetryOn,
     /// Endpoints tried in all; `None` as in the limits.
     pub tries: Option<u8>,
     /// Longest time for all tries.
     pub within: Option<Duration>,
 }
 
-/// Statuses that are tried again.
+/// What is tried again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RetryStatuses {
+pub struct RetryOn {
+    /// The endpoint broke off, or what it sent is no answer.
+    pub broken: bool,
+    /// The endpoint sent no answer in time.
+    pub late: bool,
+    /// 403.
+    pub forbidden: bool,
+    /// 404.
+    pub not_found: bool,
+    /// 429.
+    pub too_many: bool,
     /// 500.
     pub internal: bool,
     /// 502.
@@ -356,10 +376,13 @@ pub struct RetryStatuses {
     pub timeout: bool,
 }
 
-impl RetryStatuses {
+impl RetryOn {
     /// Whether an answer with this status is worth another try.
     pub fn ask_for_another(&self, status: StatusCode) -> bool {
         match status {
+            StatusCode::FORBIDDEN => self.forbidden,
+            StatusCode::NOT_FOUND => self.not_found,
+            StatusCode::TOO_MANY_REQUESTS => self.too_many,
             StatusCode::INTERNAL_SERVER_ERROR => self.internal,
             StatusCode::BAD_GATEWAY => self.bad_gateway,
             StatusCode::SERVICE_UNAVAILABLE => self.unavailable,
@@ -407,8 +430,8 @@ pub struct Upstream {
     pub forwarded_prefix: Option<HeaderValue>,
     /// The Service's address instead of its endpoints'.
     pub service_address: bool,
-    /// Requests with the same key go to the same endpoint.
-    pub hash_by: Option<HashKey>,
+    /// Requests with the same key go to the same endpoint. Its parts, one after another.
+    pub hash_by: Option<Vec<HashKey>>,
 }
 
 /// Protocol of endpoints.
@@ -427,8 +450,12 @@ pub enum Protocol {
 /// What `upstream-hash-by` may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
+    /// Between variables.
+    Text(String),
     /// `$request_uri`.
     Uri,
+    /// `$uri`.
+    Path,
     /// `$remote_addr` or `$binary_remote_addr`.
     Client,
     /// `$host`.
@@ -496,8 +523,13 @@ mod tests {
         assert!(!within("0.0.0.0/0", "::1"));
         assert!(within("fd00::/8", "fdff::1"));
         assert!(within("1.2.3.4", "1.2.3.4") && !within("1.2.3.4", "1.2.3.5"));
+        assert!(within("::ffff:10.1.2.3/104", "10.255.0.1") && within("::ffff:1.2.3.4", "1.2.3.4"));
+        assert!(!within("::ffff:10.1.2.3/104", "11.0.0.1") && !within("::ffff:10.0.0.0/104", "::1"));
         for bad in [
             "",
+            // Neither all addresses nor those of IPv4.
+            "::ffff:10.0.0.0/95",
+            "::ffff:10.0.0.0/8",
             "10.0.0.0/33",
             "10.0.0.0/+8",
             "10.0.0.0/",

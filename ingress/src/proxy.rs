@@ -33,10 +33,10 @@ mod stall;
 mod target;
 mod upgrade;
 
+pub(crate) use claims::may_trail;
 pub use exchange::Exchange;
-pub(crate) use headers::{HOPS, has_word, words};
+pub(crate) use headers::{HOPS, fit_trailers, has_word, words};
 pub(crate) use http1::chunked;
-pub(crate) use http1::passes;
 pub(crate) use interim::Interim;
 pub use listen::{serve, stopped};
 pub(crate) use policy::mirror::Copy;
@@ -261,6 +261,8 @@ impl Proxy {
         let origin = Arc::clone(&exchange.client);
 
         policy::strip_claims(request.headers_mut(), client, route);
+        let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
+        headers::settle(&mut request, name).ok_or(Reason::BadRequest)?;
         let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
         let mut passage = match self.policies.before(&asked, &snapshot).await {
             Ok(passage) => passage,
@@ -299,9 +301,8 @@ impl Proxy {
         let [client, origin] = clients;
         self.bound_upload(&mut request, &route.policy)?;
         exchange.uploads(request.body().progress());
-        let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         let wish = Wish::of(&request);
-        let mut request = headers::outgoing(request, client, origin, exchange.hops, name).ok_or(Reason::BadRequest)?;
+        let mut request = headers::outgoing(request, client, origin, exchange.hops).ok_or(Reason::BadRequest)?;
         exchange.request_id = request.headers().get(&headers::REQUEST_ID).cloned();
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());
@@ -343,6 +344,9 @@ impl Proxy {
             grace: (!slow).then_some(self.limits.body_grace),
             rate: self.limits.body_rate,
         };
+        if let Some(auth) = &policy.external_auth {
+            request.body_mut().forbid(&auth.response_headers);
+        }
         request.body_mut().bound(limits).then_some(()).ok_or(Reason::LargeBody)
     }
 }
@@ -359,7 +363,10 @@ fn find<'s, B>(
     let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
     let route = snapshot.find(host, &canonical).ok_or(Reason::NoRoute)?;
     if let Some(read) = read {
-        compare(route, snapshot.find(host, &read))?;
+        if route.policy.encoded_paths == EncodedMode::Refuse {
+            return Err(Reason::EncodedPath);
+        }
+        compare(Some(route), snapshot.find(host, &read))?;
     }
     let routed = match &canonical {
         Cow::Owned(path) => Some(path.clone()),
@@ -373,11 +380,10 @@ fn find<'s, B>(
 }
 
 /// Refuses a path that servers behind may take for one of another route: what protects that one would be passed by.
-fn compare(route: &Arc<Route>, decoded: Option<&Arc<Route>>) -> Result<(), Reason> {
-    let other = decoded.filter(|other| !Arc::ptr_eq(other, route));
+fn compare(route: Option<&Arc<Route>>, decoded: Option<&Arc<Route>>) -> Result<(), Reason> {
+    let other = decoded.filter(|other| route.is_none_or(|route| !Arc::ptr_eq(other, route)));
     let open = other.is_none_or(|other| other.policy.encoded_paths == EncodedMode::Allow);
-    let refused = route.policy.encoded_paths == EncodedMode::Refuse;
-    (open && !refused).then_some(()).ok_or(Reason::EncodedPath)
+    open.then_some(()).ok_or(Reason::EncodedPath)
 }
 
 /// Closes connections to endpoints that are not wanted any more, and idle ones of both sides when open files run out, as long as there is
@@ -409,6 +415,13 @@ fn own(reason: Reason) -> Response<Download> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    if reason == Reason::BadMethod {
+        // RFC 9110, 15.5.6 wants it; others may be the endpoint's to take.
+        fields.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+        );
+    }
     if reason == Reason::UpgradeRequired {
         fields.insert(header::UPGRADE, HeaderValue::from_static("HTTP/2.0"));
     }

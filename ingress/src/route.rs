@@ -100,10 +100,19 @@ impl Route {
     /// S1 to S3: `Exact` compares all; `Prefix` (and `ImplementationSpecific`, which is the same here) goes by elements.
     pub fn matches(&self, path: &str) -> bool {
         match &self.pattern {
-            Some(pattern) => pattern.is_match(path),
+            // An expression is written as people read paths, or as they are spelled.
+            Some(pattern) => {
+                pattern.is_match(path) || crate::path::readable(path).is_some_and(|path| pattern.is_match(&path))
+            }
             None if self.exact => *self.path == *path,
             None => table::is_below(path, table::stem(&self.path)),
         }
+    }
+
+    /// Whether this route may be asked whether requests of `other` may pass: it is another one, and does not ask somebody itself. Else the
+    /// protected application would be asked about itself.
+    pub fn answers_for(&self, other: &Route) -> bool {
+        !std::ptr::eq(self, other) && self.policy.external_auth.is_none()
     }
 
     /// Its kind, for people.

@@ -156,7 +156,10 @@ fn prepare(args: &Serve) -> (Arc<State>, Arc<Proxy>) {
     let observer = Observer::new(args.metrics_routes, access_log);
     let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
     let files = files::raise_limit();
-    let limits = Limits::default().within(files);
+    let limits = Limits {
+        idle: Duration::from_secs(args.idle_seconds),
+        ..Limits::default().within(files)
+    };
     log(&format!(
         "limits open_files={files} connections={} connections_per_address={}",
         limits.connections, limits.connections_per_address

@@ -19,6 +19,7 @@ use crate::proxy::Interim;
 use hyper::body::Body as _;
 use hyper::{Request, Response};
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -44,9 +45,24 @@ pub struct Destination {
     pub tls: Option<Tls>,
 }
 
-/// The answer ended early: the endpoint broke off, or what it sent is malformed.
+/// The answer ended early.
 #[derive(Debug)]
-pub struct Cut;
+pub enum Cut {
+    /// The endpoint broke off, or what it sent is malformed.
+    Broken,
+    /// The endpoint took it back (CANCEL in HTTP/2).
+    Cancelled,
+}
+
+impl Cut {
+    fn of(error: &hyper::Error) -> Self {
+        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        match cause.and_then(h2::Error::reason) {
+            Some(h2::Reason::CANCEL) => Self::Cancelled,
+            _ => Self::Broken,
+        }
+    }
+}
 
 /// Which connection a request takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

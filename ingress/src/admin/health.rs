@@ -169,7 +169,7 @@ impl Summary {
             ..Self::default()
         };
         let mut services: HashMap<&str, &Backend> = HashMap::new();
-        for route in snapshot.routes().chain(snapshot.default_route()) {
+        for route in snapshot.routes().chain(snapshot.default_routes()) {
             summary.routes[of_route(route) as usize] += 1;
             summary.fingerprint = summary.fingerprint.wrapping_add(fingerprint(route));
             services.extend(backends(route).map(|backend| (&*backend.name, backend)));

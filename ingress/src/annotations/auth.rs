@@ -133,6 +133,7 @@ fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {
         .unwrap_or_default();
     let signin = values.parse("auth-signin", syntax::location);
     let parameter = values.parse("auth-signin-redirect-param", syntax::cookie_name);
+    let redirect = values.parse("auth-request-redirect", syntax::url_text);
     let (url, target) = (url?, target?);
     let tls = match target.tls {
         true => Some(asked_over_tls(values, &target, reach)?),
@@ -154,6 +155,7 @@ fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {
         method,
         response_headers,
         signin,
+        redirect,
     })
 }
 

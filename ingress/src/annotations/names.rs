@@ -58,6 +58,7 @@ pub const NAMES: &[(&str, Support)] = &[
     ("auth-response-headers", Served),
     ("auth-signin", Served),
     ("auth-signin-redirect-param", Served),
+    ("auth-request-redirect", Served),
     ("auth-tls-secret", Served),
     ("auth-tls-verify-client", Served),
     ("auth-tls-pass-certificate-to-upstream", Served),

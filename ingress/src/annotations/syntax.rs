@@ -8,9 +8,6 @@ use std::time::Duration;
 
 type Parsed<T> = Result<T, &'static str>;
 
-/// Longest time that an annotation may ask for: what waits longer is no request any more.
-const LONGEST_TIME: Duration = Duration::from_secs(24 * 3600);
-
 pub(super) fn number(text: &str) -> Parsed<u32> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().ok_or("no whole number")
@@ -38,16 +35,14 @@ pub(super) fn time(text: &str) -> Parsed<Duration> {
             "" | "s" => Duration::from_secs(count),
             "m" => Duration::from_secs(count.saturating_mul(60)),
             "h" => Duration::from_secs(count.saturating_mul(3600)),
+            "d" => Duration::from_secs(count.saturating_mul(24 * 3600)),
+            "w" => Duration::from_secs(count.saturating_mul(7 * 24 * 3600)),
             _ => return Err(WRONG),
         };
         rest = &rest[letters..];
         all = all.saturating_add(part);
     }
-    if all > LONGEST_TIME {
-        Err("more than a day")
-    } else {
-        Ok(all)
-    }
+    Ok(all)
 }
 
 /// nginx's sizes: bytes, or with `k`, `m`, `g`. 0 is no limit.
@@ -117,6 +112,13 @@ fn is_url_text(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_graphic() && !b"\"'<>\\^`{|}".contains(&b))
+}
+
+/// A URL, a path or a part of one, with nginx's variables.
+pub(super) fn url_text(text: &str) -> Parsed<String> {
+    (!text.is_empty() && is_url_text(text))
+        .then(|| text.to_owned())
+        .ok_or("no URL")
 }
 
 /// A URL that clients are sent to: http or https, or a path.

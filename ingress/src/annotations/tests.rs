@@ -3,7 +3,7 @@
 use super::names::NAMES;
 use super::target::{Place, Target};
 use super::*;
-use crate::policy::{EncodedMode, HashKey, HttpsRedirect, Network, PathMode, Protocol};
+use crate::policy::{EncodedMode, HashKey, HttpsRedirect, Network, PathMode, Protocol, RetryOn};
 use std::time::Duration;
 
 /// Secrets by `namespace/name/key`.
@@ -92,6 +92,32 @@ fn unknown_names_and_snippets_are_remarked() {
             "{protecting}"
         );
     }
+    // What is said in fields of answers protects nothing here, whatever words it is said with.
+    for harmless in [
+        "more_set_headers \"X-Frame-Options: DENY\";",
+        "more_set_headers \"Access-Control-Allow-Origin: *\"",
+        "add_header Content-Security-Policy \"default-src 'self'; frame-ancestors 'none'; allow x\";\nproxy_hide_header X-Auth;",
+        "if ($request_method = GET) { add_header X-Auth \"deny\" always; }",
+    ] {
+        let wishes = one("configuration-snippet", harmless);
+        assert!(wishes.policy.closed.is_none(), "{harmless}");
+        assert_eq!(wishes.faults[0].severity, Severity::Refused);
+    }
+    for protecting in [
+        "add_header A b; deny all;",
+        "more_set_headers \"A: b\";\nauth_basic on;",
+        "location / { add_header A b; allow 10.0.0.0/8; }",
+        // Quotes within words are none, and what does not pair is not trusted.
+        "add_header A don't; deny all; add_header B can't;",
+        "add_header A \"b; deny all;",
+        "add_header A # \"\n b; deny all; add_header B \"c\" d\";",
+        "proxy_set_header Authorization x;",
+    ] {
+        assert!(
+            one("server-snippet", protecting).policy.closed.is_some(),
+            "{protecting}"
+        );
+    }
 }
 
 #[test]
@@ -173,7 +199,6 @@ fn other_values_that_cannot_be_read_make_the_object_bad() {
     for (name, value) in [
         ("proxy-body-size", "8x"),
         ("proxy-read-timeout", "soon"),
-        ("proxy-read-timeout", "90000"),
         ("ssl-redirect", "maybe"),
         ("permanent-redirect", "javascript:alert(1)"),
         ("permanent-redirect", "//evil.example"),
@@ -191,11 +216,14 @@ fn other_values_that_cannot_be_read_make_the_object_bad() {
         ("rewrite-target", "/a;\nproxy_pass http://x"),
         ("backend-protocol", "FCGI"),
         ("upstream-hash-by", "$arg"),
+        ("upstream-hash-by", "$host$nothing"),
+        ("upstream-hash-by", "${host"),
+        ("upstream-hash-by", "$"),
         ("upstream-vhost", "a b"),
         ("affinity", "ip"),
         ("session-cookie-name", "a=b"),
         ("session-cookie-path", "/;x"),
-        ("session-cookie-samesite", "lax "),
+        ("session-cookie-samesite", "laxer"),
         ("canary-weight", "-1"),
         ("canary-by-header-pattern", "("),
         ("cors-allow-origin", "h"),
@@ -208,11 +236,6 @@ fn other_values_that_cannot_be_read_make_the_object_bad() {
         ("mirror-target", "http://$host/"),
         ("proxy-next-upstream", "http_418"),
     ] {
-        // Trailing blanks are taken off before anything looks.
-        if value.ends_with(' ') {
-            assert!(one(name, value).bad, "{name}: case counts");
-            continue;
-        }
         let wishes = one(name, value);
         assert!(wishes.bad, "{name}: {value}");
         assert!(wishes.policy.closed.is_none(), "{name}: {value}");
@@ -249,6 +272,22 @@ fn redirects_follow_ingress_nginx() {
 }
 
 #[test]
+fn a_part_of_a_list_of_aliases_that_is_none_costs_itself_alone() {
+    let list = one("server-alias", "a.h, *.w.h ~^x$ b.h");
+    assert_eq!(
+        (&list.aliases[..], list.bad),
+        (&["a.h".to_owned(), "b.h".to_owned()][..], false)
+    );
+    let told: Vec<_> = list
+        .faults
+        .iter()
+        .filter(|fault| fault.severity == Severity::Refused)
+        .collect();
+    assert!(told.len() == 2 && told[0].text.contains("*.w.h"), "{told:?}");
+    assert!(one("server-alias", "*.w.h").bad && one("server-alias", "").aliases.is_empty());
+}
+
+#[test]
 fn sizes_times_and_counts_are_nginx_own() {
     for (text, bytes) in [
         ("0", None),
@@ -265,6 +304,17 @@ fn sizes_times_and_counts_are_nginx_own() {
         let read = one("proxy-read-timeout", text).policy.timeouts.read;
         assert_eq!(read, Some(Duration::from_secs(seconds)), "{text}");
     }
+    // Longer than the longest is the longest, and people are told so.
+    for text in ["604800", "7d", "1w", "90000"] {
+        let wishes = one("proxy-read-timeout", text);
+        assert_eq!(wishes.policy.timeouts.read, Some(Duration::from_secs(86_400)), "{text}");
+        assert_eq!(
+            (wishes.faults[0].severity, wishes.bad),
+            (Severity::Approximated, false),
+            "{text}"
+        );
+    }
+    assert!(one("proxy-read-timeout", "1d").faults.is_empty());
     let limits = wishes(&[("limit-rps", "10"), ("limit-rpm", "0"), ("limit-connections", "3")])
         .policy
         .limits;
@@ -277,6 +327,47 @@ fn sizes_times_and_counts_are_nginx_own() {
         (Some(10), None, Some(3))
     );
     assert_eq!(limits.burst, 5);
+}
+
+#[test]
+fn keys_of_upstream_hash_by_are_variables_with_text_between() {
+    let text = |text: &str| HashKey::Text(text.to_owned());
+    for (written, keys) in [
+        ("$request_uri$host", vec![HashKey::Uri, HashKey::Host]),
+        ("${request_uri}-text", vec![HashKey::Uri, text("-text")]),
+        (
+            "a:$uri:$arg_q.b",
+            vec![
+                text("a:"),
+                HashKey::Path,
+                text(":"),
+                HashKey::Argument("q".to_owned()),
+                text(".b"),
+            ],
+        ),
+        ("uri", vec![HashKey::Path]),
+    ] {
+        assert_eq!(
+            one("upstream-hash-by", written).policy.upstream.hash_by,
+            Some(keys),
+            "{written}"
+        );
+    }
+    for (text, key) in [
+        ("$request_uri", HashKey::Uri),
+        ("$uri", HashKey::Path),
+        ("$binary_remote_addr", HashKey::Client),
+        ("${host}", HashKey::Host),
+        ("$http_x_user", HashKey::Header("x-user".parse().unwrap())),
+        ("$cookie_sid", HashKey::Cookie("sid".to_owned())),
+        ("$arg_q", HashKey::Argument("q".to_owned())),
+    ] {
+        assert_eq!(
+            one("upstream-hash-by", text).policy.upstream.hash_by,
+            Some(vec![key]),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -293,27 +384,31 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
             "{text}"
         );
     }
-    for (text, key) in [
-        ("$request_uri", HashKey::Uri),
-        ("$binary_remote_addr", HashKey::Client),
-        ("${host}", HashKey::Host),
-        ("$http_x_user", HashKey::Header("x-user".parse().unwrap())),
-        ("$cookie_sid", HashKey::Cookie("sid".to_owned())),
-        ("$arg_q", HashKey::Argument("q".to_owned())),
-    ] {
-        assert_eq!(
-            one("upstream-hash-by", text).policy.upstream.hash_by,
-            Some(key),
-            "{text}"
-        );
-    }
     let next = wishes(&[
         ("proxy-next-upstream", "error http_502 http_503"),
         ("proxy-next-upstream-tries", "200"),
     ]);
     let retries = next.policy.retries;
-    assert!(retries.statuses.bad_gateway && retries.statuses.unavailable && !retries.statuses.internal);
+    assert!(retries.on.bad_gateway && retries.on.unavailable && retries.on.broken && !retries.on.internal);
     assert_eq!(retries.tries, Some(10));
+    let all = one(
+        "proxy-next-upstream",
+        "timeout invalid_header http_403 http_404 http_429",
+    )
+    .policy
+    .retries
+    .on;
+    assert!(all.broken && all.late && all.forbidden && all.not_found && all.too_many && !all.unavailable);
+    assert_eq!(
+        one("proxy-next-upstream", "error off").policy.retries.on,
+        RetryOn::default()
+    );
+    let any = one("proxy-next-upstream", "error non_idempotent");
+    assert_eq!(any.faults[0].severity, Severity::Approximated);
+    for text in ["lax", "LAX", "Lax"] {
+        let cookie = wishes(&[("affinity", "cookie"), ("session-cookie-samesite", text)]);
+        assert_eq!(cookie.policy.affinity.unwrap().same_site, Some("Lax"), "{text}");
+    }
     let affinity = wishes(&[("affinity", "cookie"), ("session-cookie-max-age", "60")])
         .policy
         .affinity

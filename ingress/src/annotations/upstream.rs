@@ -5,42 +5,40 @@ use super::secrets::Reach;
 use super::syntax;
 use super::target::{Place, Target};
 use super::values::Values;
-use crate::policy::{Affinity, HashKey, Mirror, Policy, Protocol, Retries, RetryStatuses, Timeouts, Upstream};
+use crate::policy::{Affinity, HashKey, Mirror, Policy, Protocol, Retries, RetryOn, Timeouts, Upstream};
 use crate::tls::Fault;
 use crate::tls::backend::Identity;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// ingress-nginx's name for the cookie.
 const COOKIE: &str = "INGRESSCOOKIE";
+/// Longest time that an annotation may ask for.
+const LONGEST_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Endpoints tried for one request at most, whatever an annotation says.
 const MOST_TRIES: u32 = 10;
 
 pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_>) {
     policy.timeouts = Timeouts {
-        connect: values
-            .parse("proxy-connect-timeout", syntax::time)
-            .filter(|t| !t.is_zero()),
-        read: values
-            .parse("proxy-read-timeout", syntax::time)
-            .filter(|t| !t.is_zero()),
-        send: values
-            .parse("proxy-send-timeout", syntax::time)
-            .filter(|t| !t.is_zero()),
-        client_body: values
-            .parse("client-body-timeout", syntax::time)
-            .filter(|t| !t.is_zero()),
+        connect: time(values, "proxy-connect-timeout"),
+        read: time(values, "proxy-read-timeout"),
+        send: time(values, "proxy-send-timeout"),
+        client_body: time(values, "client-body-timeout"),
     };
+    let retried = values.parse("proxy-next-upstream", retry_on);
+    if retried.is_some_and(|(_, any)| any) {
+        let how = "requests that are not idempotent, and those with a body, are never sent again";
+        values.approximate("proxy-next-upstream", how);
+    }
     policy.retries = Retries {
-        statuses: values.parse("proxy-next-upstream", statuses).unwrap_or_default(),
+        on: retried.map(|(on, _)| on).unwrap_or_default(),
         // 0 is no bound in ingress-nginx; here the limits are.
         tries: values
             .parse("proxy-next-upstream-tries", syntax::number)
             .filter(|n| *n > 0)
             .and_then(|n| u8::try_from(n.min(MOST_TRIES)).ok()),
-        within: values
-            .parse("proxy-next-upstream-timeout", syntax::time)
-            .filter(|t| !t.is_zero()),
+        within: time(values, "proxy-next-upstream-timeout"),
     };
     policy.affinity = affinity(values);
     policy.upstream = upstream(values, reach);
@@ -52,21 +50,41 @@ pub(super) fn read(values: &mut Values<'_>, policy: &mut Policy, reach: Reach<'_
     }
 }
 
-/// What nginx's `proxy_next_upstream` may list. Failed connections are always tried elsewhere, so only statuses are left to say.
-fn statuses(text: &str) -> Result<RetryStatuses, &'static str> {
-    let mut statuses = RetryStatuses::default();
+/// A time that is waited; 0 is none. Longer ones than the longest are that.
+fn time(values: &mut Values<'_>, name: &str) -> Option<Duration> {
+    let asked = values.parse(name, syntax::time)?;
+    if asked > LONGEST_TIME {
+        values.approximate(
+            name,
+            "a day is waited at most: what waits longer is no request any more",
+        );
+    }
+    Some(asked.min(LONGEST_TIME)).filter(|time| !time.is_zero())
+}
+
+/// What nginx's `proxy_next_upstream` may list, and whether requests of all methods are meant. Failed connections are always tried
+/// elsewhere.
+fn retry_on(text: &str) -> Result<(RetryOn, bool), &'static str> {
+    let mut on = RetryOn::default();
+    let mut any = false;
     for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
         match word {
-            "http_500" => statuses.internal = true,
-            "http_502" => statuses.bad_gateway = true,
-            "http_503" => statuses.unavailable = true,
-            "http_504" => statuses.timeout = true,
-            "off" | "error" | "timeout" | "invalid_header" | "http_403" | "http_404" | "http_429"
-            | "non_idempotent" => {}
+            "error" | "invalid_header" => on.broken = true,
+            "timeout" => on.late = true,
+            "http_403" => on.forbidden = true,
+            "http_404" => on.not_found = true,
+            "http_429" => on.too_many = true,
+            "http_500" => on.internal = true,
+            "http_502" => on.bad_gateway = true,
+            "http_503" => on.unavailable = true,
+            "http_504" => on.timeout = true,
+            "non_idempotent" => any = true,
+            // Whatever stands beside it.
+            "off" => return Ok(Default::default()),
             _ => return Err("not what proxy_next_upstream lists"),
         }
     }
-    Ok(statuses)
+    Ok((on, any))
 }
 
 fn affinity(values: &mut Values<'_>) -> Option<Affinity> {
@@ -93,11 +111,10 @@ fn affinity(values: &mut Values<'_>) -> Option<Affinity> {
         domain: values.parse("session-cookie-domain", syntax::cookie_attribute),
         max_age_s: age.map(u64::from).filter(|age| *age > 0),
         secure: values.flag("session-cookie-secure").unwrap_or(false),
-        same_site: values.parse("session-cookie-samesite", |text| match text {
-            "None" => Ok("None"),
-            "Lax" => Ok("Lax"),
-            "Strict" => Ok("Strict"),
-            _ => Err("not None, Lax or Strict"),
+        same_site: values.parse("session-cookie-samesite", |text| {
+            let known = ["None", "Lax", "Strict"].into_iter();
+            let mut known = known.filter(|word| word.eq_ignore_ascii_case(text));
+            known.next().ok_or("not None, Lax or Strict")
         }),
         change_on_failure: values.flag("session-cookie-change-on-failure").unwrap_or(false),
     };
@@ -164,10 +181,36 @@ fn identity(reach: Reach<'_>, text: &str) -> Result<Option<Identity>, String> {
     }
 }
 
-/// One of nginx's variables.
-fn hash_key(text: &str) -> Result<HashKey, &'static str> {
-    let name = text.strip_prefix('$').unwrap_or(text);
-    let name = name.strip_prefix('{').and_then(|n| n.strip_suffix('}')).unwrap_or(name);
+/// nginx's variables with text between them; one alone may be without its dollar.
+fn hash_key(text: &str) -> Result<Vec<HashKey>, &'static str> {
+    if !text.contains('$') {
+        return Ok(vec![variable(text)?]);
+    }
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (before, behind) = rest.split_once('$').unwrap_or((rest, ""));
+        if !before.is_empty() {
+            parts.push(HashKey::Text(before.to_owned()));
+        }
+        if rest.len() == before.len() {
+            break;
+        }
+        let (name, after) = match behind.strip_prefix('{') {
+            Some(behind) => behind.split_once('}').ok_or("a brace is not closed")?,
+            None => {
+                let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                behind.split_at(behind.find(|c| !inner(c)).unwrap_or(behind.len()))
+            }
+        };
+        parts.push(variable(name)?);
+        rest = after;
+    }
+    Ok(parts)
+}
+
+/// One of nginx's variables, by its name.
+fn variable(name: &str) -> Result<HashKey, &'static str> {
     if let Some(field) = name.strip_prefix("http_") {
         return syntax::header_name(&field.replace('_', "-")).map(HashKey::Header);
     }
@@ -178,10 +221,11 @@ fn hash_key(text: &str) -> Result<HashKey, &'static str> {
         return syntax::cookie_name(argument).map(HashKey::Argument);
     }
     match name {
-        "request_uri" | "uri" => Ok(HashKey::Uri),
+        "request_uri" => Ok(HashKey::Uri),
+        "uri" => Ok(HashKey::Path),
         "remote_addr" | "binary_remote_addr" => Ok(HashKey::Client),
         "host" => Ok(HashKey::Host),
-        _ => Err("only one of $request_uri, $remote_addr, $host, $http_NAME, $cookie_NAME, $arg_NAME"),
+        _ => Err("only $request_uri, $uri, $remote_addr, $host, $http_NAME, $cookie_NAME, $arg_NAME"),
     }
 }
 

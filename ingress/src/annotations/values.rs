@@ -94,7 +94,8 @@ impl<'a> Values<'a> {
             text: format!("{full}: {text}"),
         });
         let value = value.to_ascii_lowercase();
-        if PROTECTING_WORDS.iter().any(|word| value.contains(word)) {
+        let rest = without_answer_fields(&value);
+        if PROTECTING_WORDS.iter().any(|word| rest.contains(word)) {
             self.close(full, "a snippet that seems to protect cannot be served");
         }
     }
@@ -135,6 +136,23 @@ impl<'a> Values<'a> {
             let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
             parts.map(&parse).collect()
         })
+    }
+
+    /// A list whose parts do not depend on each other: those that cannot be read are remarked, and the others count. A fault when none can.
+    pub(super) fn parts<T>(&mut self, name: &str, parse: impl Fn(&'a str) -> Result<T, &'static str>) -> Vec<T> {
+        let Some(text) = self.text(name) else { return vec![] };
+        let (mut good, mut bad) = (vec![], vec![]);
+        for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
+            match parse(part) {
+                Ok(part) => good.push(part),
+                Err(why) => bad.push(format!("{part:?}: {why}; the others of the list count")),
+            }
+        }
+        match good.is_empty() && !bad.is_empty() {
+            true => self.fault(name, "nothing of the list can be read"),
+            false => bad.iter().for_each(|why| self.refuse(name, why)),
+        }
+        good
     }
 
     /// `true` or `false`.
@@ -200,6 +218,46 @@ impl<'a> Values<'a> {
     pub(super) fn finish(&mut self, policy: &mut Policy) {
         policy.closed = self.closed.take();
     }
+}
+
+/// Directives that only set or take away fields of answers, and so protect nothing of a route, whatever words are in them.
+const OF_ANSWERS: [&str; 5] = [
+    "add_header",
+    "expires",
+    "more_clear_headers",
+    "more_set_headers",
+    "proxy_hide_header",
+];
+
+/// A snippet without its directives about fields of answers. As nginx reads it, a quote is one at the start of a word only; a directive
+/// with a comment in it is left, and a snippet whose quotes do not pair is left whole.
+fn without_answer_fields(snippet: &str) -> String {
+    let mut rest = String::new();
+    let mut directive = String::new();
+    let mut quote = None;
+    let mut escaped = false;
+    let mut in_word = false;
+    let keep = |directive: &mut String, rest: &mut String| {
+        let name = directive.split_whitespace().next().unwrap_or_default();
+        if !OF_ANSWERS.contains(&name) || directive.contains('#') {
+            rest.push_str(directive);
+        }
+        directive.clear();
+    };
+    for c in snippet.chars() {
+        directive.push(c);
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (_, '\\') => escaped = true,
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') if !in_word => quote = Some(c),
+            (None, ';' | '{' | '}') => keep(&mut directive, &mut rest),
+            _ => {}
+        }
+        in_word = !(c.is_whitespace() || matches!(c, ';' | '{' | '}'));
+    }
+    keep(&mut directive, &mut rest);
+    if quote.is_some() { snippet.to_owned() } else { rest }
 }
 
 /// A name as it may be shown: the API server bounds it to 63 characters behind the slash, so this only guards other callers.

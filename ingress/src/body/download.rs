@@ -3,12 +3,12 @@
 use super::StreamStall;
 use crate::alarm::Alarm;
 use crate::proxy::budget::{Budget, Charge};
-use crate::proxy::{Agreed, Exchange};
-use crate::upstream;
+use crate::proxy::{Agreed, Exchange, fit_trailers};
+use crate::upstream::{self, Cut};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -195,11 +195,26 @@ impl Returning {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         if let Poll::Ready(frame) = self.body.poll_frame(context) {
             self.quiet_since = None;
-            return Poll::Ready(frame.map(|f| f.map_err(|_| DownloadError::Endpoint)));
+            return Poll::Ready(frame.map(|frame| match frame {
+                Ok(frame) => Ok(fit(frame)),
+                Err(Cut::Cancelled) => Err(DownloadError::Cancelled),
+                Err(Cut::Broken) => Err(DownloadError::Endpoint),
+            }));
         }
         let since = *self.quiet_since.get_or_insert_with(Instant::now);
         let over = self.alarm.poll(since + self.silence, context);
         over.map(|()| Some(Err(DownloadError::Silent)))
+    }
+}
+
+/// A frame without what a client must not get in trailers.
+fn fit(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            fit_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 
@@ -208,6 +223,8 @@ impl Returning {
 pub enum DownloadError {
     /// The endpoint broke off, or what it sent is malformed.
     Endpoint,
+    /// The endpoint took its answer back (CANCEL).
+    Cancelled,
     /// The endpoint sent nothing for too long.
     Silent,
 }
@@ -216,9 +233,16 @@ impl fmt::Display for DownloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Endpoint => "the endpoint broke off, or its answer is malformed",
+            Self::Cancelled => "the endpoint took its answer back",
             Self::Silent => "the endpoint fell silent",
         })
     }
 }
 
-impl std::error::Error for DownloadError {}
+impl std::error::Error for DownloadError {
+    /// What a client of HTTP/2 is told where it is not that something broke.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        static CANCEL: LazyLock<h2::Error> = LazyLock::new(|| h2::Reason::CANCEL.into());
+        matches!(self, Self::Cancelled).then(|| &*CANCEL as _)
+    }
+}

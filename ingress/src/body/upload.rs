@@ -1,11 +1,12 @@
 //! The body of a request.
 
-use crate::proxy::Copy;
+use crate::proxy::{Copy, may_trail};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::HeaderName;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -22,6 +23,8 @@ pub struct Upload {
     waiting: Option<Waiting>,
     /// Goes to a second service when the body is complete.
     copy: Option<Box<Copy>>,
+    /// Further names that trailers must not have.
+    forbidden: Box<[HeaderName]>,
 }
 
 /// A body that was read by ourselves.
@@ -91,7 +94,29 @@ impl Upload {
             waited: Duration::ZERO,
             waiting: None,
             copy: None,
+            forbidden: [].into(),
         }
+    }
+
+    /// Has these names taken away from trailers, beside those that no client may say there.
+    pub fn forbid(&mut self, names: &[HeaderName]) {
+        if self.progress.is_some() {
+            self.forbidden = names.into();
+        }
+    }
+
+    /// Takes away from trailers what a client must not say in them; nothing is left of them when nothing passes.
+    fn fit(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let mut trailers = match frame.into_trailers() {
+            Ok(trailers) => trailers,
+            Err(frame) => return Some(frame),
+        };
+        let goes = |name: &&HeaderName| !may_trail(name.as_str(), &self.forbidden);
+        let names: Vec<HeaderName> = trailers.keys().filter(goes).cloned().collect();
+        for name in &names {
+            trailers.remove(name);
+        }
+        (!trailers.is_empty()).then(|| Frame::trailers(trailers))
     }
 
     /// Has a copy made as the body goes by; without a body it is complete already.
@@ -188,6 +213,10 @@ impl Body for Upload {
         if let Some(waiting) = this.waiting.take() {
             this.waited += waiting.since.elapsed();
         }
+        let frame = match frame {
+            Some(Ok(frame)) => this.fit(frame).map(Ok),
+            other => other,
+        };
         let length = match &frame {
             Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
             _ => 0,
@@ -334,4 +363,10 @@ impl fmt::Display for UploadError {
     }
 }
 
-impl std::error::Error for UploadError {}
+impl std::error::Error for UploadError {
+    /// What an endpoint of HTTP/2 is told: that the request is wanted no more, and not that something broke.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        static CANCEL: LazyLock<h2::Error> = LazyLock::new(|| h2::Reason::CANCEL.into());
+        Some(&*CANCEL)
+    }
+}

@@ -71,6 +71,38 @@ pub(super) fn speaker(name: &str) -> Speaker {
     }
 }
 
+/// Fields that mean something before a body only: how it is framed and coded, where it goes, on what conditions, and who asks (RFC 9110,
+/// 6.5.1). Beside those that are managed here.
+const NOT_IN_TRAILERS: [&str; 18] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "cookie",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "pragma",
+    "proxy-authorization",
+    "range",
+    "set-cookie",
+    "x-http-method-override",
+    "x-rewrite-url",
+];
+
+/// Whether a client may say a field behind a body; servers may take it for one of the head. `results` are further names that this route's
+/// authentication sets.
+pub(crate) fn may_trail(name: &str, results: &[HeaderName]) -> bool {
+    let is_of = |other: &str| alike(name, other);
+    let plain = is_plain(name) && speaker(name) == Speaker::Client;
+    let ours = MANAGED.iter().chain(&NOT_IN_TRAILERS).any(|word| is_of(word));
+    plain && !ours && !results.iter().any(|result| is_of(result.as_str()))
+}
+
 /// Whether a name has letters, digits and hyphens alone, and so reads like itself only.
 pub(super) fn is_plain(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -171,6 +171,7 @@ impl Proxy {
         }
         let hops = headers::hops(request.headers());
         policy::strip_claims(request.headers_mut(), &connection, route);
+        headers::settle(&mut request, || UNNAMED).ok_or(Reason::BadRequest)?;
         let asked = policy::Asked::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
         let Policed { met, ways, passage } = self.policies.foresee(&asked, snapshot);
         passage.dress_answer(&mut foreseen.dressed);
@@ -183,7 +184,7 @@ impl Proxy {
             return Err(Reason::LargeBody);
         }
         let wish = super::Wish::of(&request);
-        let sent = headers::outgoing(request, &connection, &foreseen.client, hops, || UNNAMED);
+        let sent = headers::outgoing(request, &connection, &foreseen.client, hops);
         let mut sent = sent.ok_or(Reason::BadRequest)?;
         if let Some(wish) = wish {
             wish.tell(sent.headers_mut());

@@ -5,7 +5,7 @@ use super::policy::Passage;
 use super::{Proxy, headers};
 use crate::balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
-use crate::policy::{Policy, Protocol, RetryStatuses};
+use crate::policy::{Policy, Protocol, RetryOn};
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::tls::backend::{self, Alpn};
@@ -28,6 +28,8 @@ impl Proxy {
         let protocol = protocol(policy, backend);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
+        } else {
+            headers::for_http1(&mut request);
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
@@ -35,7 +37,8 @@ impl Proxy {
             true => Preference::Service,
             false => passage.preference(),
         };
-        let repeatable = policy.retries.statuses != RetryStatuses::default() && request.method().is_idempotent();
+        let retry_on = policy.retries.on;
+        let repeatable = retry_on != RetryOn::default() && request.method().is_idempotent();
         let mut attempts = match exchange.repeats {
             0 => Attempts::new(backend, preference, tries),
             // Counted when it was sent first.
@@ -43,6 +46,8 @@ impl Proxy {
         };
         // An answer that the policy wants another for; it stands when there is no other.
         let mut poor: Option<(_, Pick)> = None;
+        // The same of a failure.
+        let mut failed = None;
         loop {
             let pick = match (attempts.next(), poor.take()) {
                 (Ok(pick), _) => pick,
@@ -51,8 +56,12 @@ impl Proxy {
                     exchange.pick = Some(pick);
                     return Ok(answer);
                 }
-                (Err(Lost::NoEndpoint), None) => return Err(Reason::NoEndpoint),
-                (Err(Lost::Unreachable), None) => return Err(Reason::Unreachable),
+                (Err(lost), None) => {
+                    return Err(match lost {
+                        Lost::NoEndpoint => Reason::NoEndpoint,
+                        Lost::Unreachable => failed.unwrap_or(Reason::Unreachable),
+                    });
+                }
             };
             let address = pick.address();
             exchange.endpoint = Some(address);
@@ -69,12 +78,13 @@ impl Proxy {
             } else {
                 Over::Kept
             };
-            match self.upstream.send(&to, request, &waits, over, interim).await {
+            let sent = self.upstream.send(&to, request, &waits, over, interim).await;
+            let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);
+            match sent {
                 Ok(answer) => {
                     pick.report(Outcome::Answered);
-                    let in_time = || policy.retries.within.is_none_or(|most| exchange.start.elapsed() < most);
                     if let Some(spare) = spare
-                        && policy.retries.statuses.ask_for_another(answer.status())
+                        && retry_on.ask_for_another(answer.status())
                         && in_time()
                         && attempts.again(&pick, Onward::Other)
                     {
@@ -86,36 +96,54 @@ impl Proxy {
                     exchange.pick = Some(pick);
                     return Ok(answer);
                 }
-                Err(failure) => request = self.after(failure, pick, &mut attempts)?,
+                Err(failure) => {
+                    let spare = spare.filter(|_| wants(retry_on, &failure) && in_time());
+                    (request, failed) = self.after(failure, pick, &mut attempts, spare)?;
+                }
             }
         }
     }
 
-    /// Returns the request that another endpoint may have, or why none may.
-    fn after(&self, failure: Failure, pick: Pick, attempts: &mut Attempts<'_>) -> Result<Request<Upload>, Reason> {
-        match failure {
+    /// Returns the request that another endpoint may have, with what to say when there is none, or why none may. `spare` is the request
+    /// once more where the policy wants it sent again.
+    fn after(
+        &self,
+        failure: Failure,
+        pick: Pick,
+        attempts: &mut Attempts<'_>,
+        spare: Option<Request<Upload>>,
+    ) -> Result<(Request<Upload>, Option<Reason>), Reason> {
+        let (outcome, reason) = match failure {
             Failure::Untouched(back) => {
                 self.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
                 attempts.untouched(pick);
-                Ok(*back)
+                return Ok((*back, None));
             }
-            Failure::Seen(back, onward) => match attempts.again(&pick, onward) {
-                true => Ok(*back),
-                false => Err(Reason::Broken),
-            },
-            Failure::Broken => {
-                pick.report(Outcome::Broken);
-                Err(Reason::Broken)
+            Failure::Seen(back, onward) => {
+                return match attempts.again(&pick, onward) {
+                    true => Ok((*back, None)),
+                    false => Err(Reason::Broken),
+                };
             }
-            Failure::Late => {
-                pick.report(Outcome::Late);
-                Err(Reason::Late)
-            }
-            Failure::Request(Stage::Large) => Err(Reason::LargeBody),
-            Failure::Request(Stage::Slow) => Err(Reason::SlowRequest),
-            Failure::Request(Stage::Malformed) => Err(Reason::BadFraming),
-            Failure::Request(_) => Err(Reason::BadRequest),
-        }
+            Failure::Broken => (Outcome::Broken, Reason::Broken),
+            Failure::Late => (Outcome::Late, Reason::Late),
+            Failure::Request(Stage::Large) => return Err(Reason::LargeBody),
+            Failure::Request(Stage::Slow) => return Err(Reason::SlowRequest),
+            Failure::Request(Stage::Malformed) => return Err(Reason::BadFraming),
+            Failure::Request(_) => return Err(Reason::BadRequest),
+        };
+        pick.report(outcome);
+        let again = spare.filter(|_| attempts.again(&pick, Onward::Other));
+        again.map(|request| (request, Some(reason))).ok_or(reason)
+    }
+}
+
+/// Whether a failure is worth another try.
+fn wants(on: RetryOn, failure: &Failure) -> bool {
+    match failure {
+        Failure::Broken => on.broken,
+        Failure::Late => on.late,
+        _ => false,
     }
 }
 

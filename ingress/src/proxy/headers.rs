@@ -7,12 +7,13 @@ use super::Client;
 use crate::policy::{Network, Protocol};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{Authority, Scheme};
-use hyper::{Method, Request, Response, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Fields that end at this hop (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
+/// Fields that end at this hop (RFC 9110, section 7.6.1; `HTTP2-Settings` by RFC 7540, 3.2.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -20,8 +21,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// Fields that `Connection` cannot take away: without them the request means something else.
-const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+/// Fields that `Connection` cannot take away: without the first two the request means something else, and all who are asked are to know
+/// it by one name.
+const KEPT: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, REQUEST_ID];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -52,8 +54,8 @@ pub(super) fn hops(headers: &HeaderMap) -> u32 {
 /// Longest `X-Request-ID` of a client that is passed on; longer ones are no names.
 const REQUEST_ID_LENGTH: usize = 128;
 
-/// Who asked, as trusted proxies in front tell it: the address before theirs, and whether TLS ended there. `None` when they tell
-/// nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's.
+/// Who asked, as trusted proxies in front tell it: the address before theirs, whether TLS ended there, and the port that was asked.
+/// `None` when they tell nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's.
 pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) -> Option<Client> {
     if !client.trusted {
         return None;
@@ -66,7 +68,8 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
         believed.map(|(place, _)| place),
     );
     let told = headers.contains_key(FORWARDED_FOR);
-    if !told && https.is_none() {
+    let port = told_port(headers, https);
+    if !told && https.is_none() && port.is_none() {
         return None;
     }
     let mut origin = client.clone();
@@ -75,7 +78,17 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
         origin.address.set_ip(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
     }
     origin.https = https.unwrap_or(client.https);
+    origin.port = port.unwrap_or(client.port);
     Some(origin)
+}
+
+/// The port that the client asked: as X-Forwarded-Port says, else the usual one of the scheme that X-Forwarded-Proto says.
+fn told_port(headers: &HeaderMap, https: Option<bool>) -> Option<u16> {
+    let told = list(headers, &FORWARDED_PORT);
+    let told = told
+        .first()
+        .and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+    told.or(https.map(|https| if https { 443 } else { 80 }))
 }
 
 /// The entries of a list; empty ones are none (RFC 9110, 5.6.1).
@@ -130,16 +143,23 @@ fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> O
     (https || is(b"http") || is(b"ws")).then_some(https)
 }
 
+/// Makes a head that everybody reads alike, before anybody does: the cookies of HTTP/2 in one field, and a name for the request, which
+/// `name` makes where it has none of its own. `None` when the cookies are no field.
+pub(super) fn settle<B>(request: &mut Request<B>, name: impl FnOnce() -> HeaderValue) -> Option<()> {
+    if request.version() == Version::HTTP_2 {
+        join_cookies(request.headers_mut())?;
+    }
+    let own_id = request.headers().get(&REQUEST_ID).map(HeaderValue::as_bytes);
+    if !own_id.is_some_and(is_request_id) {
+        request.headers_mut().insert(REQUEST_ID, name());
+    }
+    Some(())
+}
+
 /// The request as the endpoint gets it: same method, path and Host, hop-by-hop fields gone, who asked in X-Forwarded-*. `None` when
-/// its target cannot be sent on. `client` is the peer, `origin` who asked according to it; `hops` is how often it came through before;
-/// `name` makes a request's name.
-pub(super) fn outgoing<B>(
-    request: Request<B>,
-    client: &Client,
-    origin: &Client,
-    hops: u32,
-    name: impl FnOnce() -> HeaderValue,
-) -> Option<Request<B>> {
+/// its target cannot be sent on. It went through [`settle`]. `client` is the peer, `origin` who asked according to it; `hops` is how
+/// often it came through before.
+pub(super) fn outgoing<B>(request: Request<B>, client: &Client, origin: &Client, hops: u32) -> Option<Request<B>> {
     let (mut parts, body) = request.into_parts();
     if let Some(authority) = parts.uri.authority() {
         let value = HeaderValue::from_str(authority.as_str()).ok()?;
@@ -149,9 +169,6 @@ pub(super) fn outgoing<B>(
             query if query.starts_with('?') => format!("/{query}").parse().ok()?,
             path => path.parse().ok()?,
         };
-    }
-    if parts.version == Version::HTTP_2 {
-        join_cookies(&mut parts.headers)?;
     }
     parts.version = Version::HTTP_11;
     // The one thing that TE says beyond its hop: that trailers are understood. gRPC's servers insist on it.
@@ -168,10 +185,6 @@ pub(super) fn outgoing<B>(
     {
         let left = HeaderValue::from(left.saturating_sub(1));
         parts.headers.insert(header::MAX_FORWARDS, left);
-    }
-    let own_id = parts.headers.get(&REQUEST_ID).map(HeaderValue::as_bytes);
-    if !own_id.is_some_and(is_request_id) {
-        parts.headers.insert(REQUEST_ID, name());
     }
     Some(Request::from_parts(parts, body))
 }
@@ -208,7 +221,7 @@ fn claim_origin(headers: &mut HeaderMap, client: &Client, origin: &Client) -> Op
     headers.insert(FORWARDED_SCHEME, scheme.clone());
     headers.insert(SCHEME, scheme);
     if !(client.trusted && headers.contains_key(FORWARDED_PORT)) {
-        headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+        headers.insert(FORWARDED_PORT, HeaderValue::from(origin.port));
     }
     if !(client.trusted && headers.contains_key(FORWARDED_HOST)) {
         match headers.get(header::HOST).cloned() {
@@ -252,10 +265,22 @@ pub(super) fn for_http2<B>(request: &mut Request<B>, protocol: Protocol) -> Opti
     Some(())
 }
 
+/// A request from [`outgoing`] in HTTP/1.1's form: what `TE` says is for the next hop alone, and `Connection` says so (RFC 9110, 10.1.4).
+pub(super) fn for_http1<B>(request: &mut Request<B>) {
+    let headers = request.headers_mut();
+    if headers.contains_key(header::TE) {
+        headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
 /// The answer as the client gets it.
 pub(super) fn incoming<B>(mut response: Response<B>) -> Response<B> {
     *response.version_mut() = Version::HTTP_11;
     strip_hop_by_hop(response.headers_mut());
+    // Whatever a length says here, no body follows (RFC 9110, 8.6), and clients of HTTP/2 would wait for one.
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     response
 }
 
@@ -271,6 +296,15 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Takes away from an endpoint's trailers what would frame, route or end at this hop (RFC 9110, 6.5.1): a client of HTTP/2 would have to
+/// give the answer up.
+pub(crate) fn fit_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in [header::CONTENT_LENGTH, header::HOST, header::TRAILER] {
+        trailers.remove(name);
     }
 }
 

@@ -41,8 +41,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-pub(crate) use plain::passes;
-
 /// A head of more bytes counts for what its address may hold.
 const SMALL_HEAD: usize = 16 * 1024;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
@@ -118,6 +116,8 @@ where
 {
     async fn next_head(&mut self, reader: &mut Reader<S>) -> Next {
         let (limits, place) = (&self.proxy.limits, self.place);
+        // From the first byte of a head on it has a deadline of its own.
+        let mut idle_until = None;
         let mut deadline = None;
         let mut seen = 0;
         let mut large = None;
@@ -150,10 +150,14 @@ where
                 return Next::End;
             }
             // Bytes of a head that does not end make nobody younger.
-            if deadline.is_none() {
+            if idle_until.is_none() {
                 place.set_idle();
             }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
+            let idle_until = *idle_until.get_or_insert_with(|| Instant::now() + limits.idle);
+            let deadline = match begun {
+                true => *deadline.get_or_insert_with(|| Instant::now() + limits.head),
+                false => idle_until,
+            };
             tokio::select! {
                 biased;
                 read = reader.more() => match read {

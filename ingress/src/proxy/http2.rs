@@ -82,7 +82,7 @@ where
             () = tokio::time::sleep(limits.http2_look) => match watch.look(limits) {
                 Verdict::Fine => {}
                 // Told long ago: what the client did not take by now it never will.
-                Verdict::Idle if told && watch.quiet() > limits.head + limits.client_stall => return,
+                Verdict::Idle if told && watch.quiet() > limits.idle + limits.client_stall => return,
                 Verdict::Idle if told => {}
                 Verdict::Idle => {
                     told = true;
@@ -246,7 +246,7 @@ impl Watch {
             return Verdict::Hostile;
         }
         self.cancel_stalled(limits.client_stall);
-        let idle = self.open.load(Ordering::Relaxed) == 0 && self.quiet() > limits.head;
+        let idle = self.open.load(Ordering::Relaxed) == 0 && self.quiet() > limits.idle;
         if idle { Verdict::Idle } else { Verdict::Fine }
     }
 

@@ -51,8 +51,9 @@ pub(super) use passage::Passage;
 use crate::annotations::target::{Place, Target};
 use crate::dns::Resolver;
 use crate::limits::Limits;
+use crate::path;
 use crate::policy::{Canary, ExternalAuth};
-use crate::proxy::{Client, claims};
+use crate::proxy::{Client, claims, compare};
 use crate::reason::Reason;
 use crate::route::{Backend, Route, Snapshot};
 use crate::tls;
@@ -62,9 +63,9 @@ use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
 use fetch::Fetcher;
 use http_body_util::Full;
-use hyper::Request;
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Uri};
 use keyed::Key;
 use limit::Limiter;
 use passage::Stop;
@@ -95,14 +96,19 @@ pub(super) struct Policies {
     limits: Limits,
 }
 
+/// Fields by which clients prove who they are. Where a route's authentication sets one, the service still has to see the client's own;
+/// it is taken away before the endpoint ([`Passage::dress_request`]).
+const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
+
 /// Takes away what this client must not say on this route.
 pub(super) fn strip_claims(headers: &mut HeaderMap, client: &Client, route: &Route) {
-    let results = route
-        .policy
-        .external_auth
-        .iter()
-        .flat_map(|auth| &auth.response_headers);
-    claims::strip(headers, client.trusted, results);
+    let auth = route.policy.external_auth.iter();
+    let results = auth.flat_map(|auth| &auth.response_headers);
+    claims::strip(
+        headers,
+        client.trusted,
+        results.filter(|name| !CREDENTIALS.contains(name)),
+    );
 }
 
 impl Policies {
@@ -202,7 +208,8 @@ impl Policies {
             Stage::Rewrite => {
                 if let Some(rewrite) = &policy.rewrite {
                     let uri = rewrite::rewritten(rewrite, asked.route.pattern.as_ref(), asked.path, asked.query);
-                    passage.uri = Some(uri.ok_or_else(|| Stop::plain(Reason::BadRequest))?);
+                    let uri = uri.and_then(|uri| one_reading(asked.host, uri, snapshot));
+                    passage.uri = Some(uri.map_err(Stop::plain)?);
                 }
             }
             _ => {}
@@ -239,8 +246,11 @@ impl Policies {
         let Some(auth) = &asked.route.policy.external_auth else {
             return Ok(());
         };
+        if !basic::speaks_once(asked.headers) {
+            return Err(Stop::unauthorized([]));
+        }
         let found = self.found(&auth.target).await;
-        let answer = match question(auth, asked, snapshot, &found) {
+        let answer = match question(auth, asked, snapshot, &found, &passage.fields) {
             Some((destinations, question)) => {
                 let most = self.limits.subrequest_bytes;
                 self.fetcher.fetch(&destinations, &question, most).await
@@ -389,12 +399,23 @@ fn unlimited(asked: &Asked<'_>) -> bool {
     address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
 }
 
-/// What the authentication service is asked, and where. None when it cannot be asked.
+/// A rewritten path obeys the rule of paths that are asked: to a server that decodes it first it is none of another route.
+fn one_reading(host: &str, uri: Uri, snapshot: &Snapshot) -> Result<Uri, Reason> {
+    let read = path::decoded(uri.path()).map_err(|_| Reason::EncodedPath)?;
+    if let Some(read) = read {
+        compare(snapshot.find(host, uri.path()), snapshot.find(host, &read))?;
+    }
+    Ok(uri)
+}
+
+/// What the authentication service is asked, and where; `fields` are what was found out about the client before. None when it cannot be
+/// asked.
 fn question(
     auth: &ExternalAuth,
     asked: &Asked<'_>,
     snapshot: &Snapshot,
     found: &[IpAddr],
+    fields: &[(HeaderName, HeaderValue)],
 ) -> Option<(Vec<Destination>, Request<Full<Bytes>>)> {
     let uri = filled(asked, &auth.target.path);
     let authority = match auth.target.authority.as_str() {
@@ -403,7 +424,9 @@ fn question(
     };
     let addresses = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri, found)?;
     let destinations = destinations(addresses, auth.tls.as_ref())?;
-    Some((destinations, external::question(auth, asked, authority, &uri)?))
+    let mut question = external::question(auth, asked, authority, &uri)?;
+    set_all(question.headers_mut(), fields);
+    Some((destinations, question))
 }
 
 /// Sets fields, replacing what is there; several of one name stay several.

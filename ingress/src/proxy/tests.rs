@@ -175,6 +175,12 @@ async fn hosts_decide_and_bad_requests_are_refused() {
         let answer = ask(proxy.address, text).await;
         assert_eq!(status(&answer), wanted, "{text:?}: {answer}");
     }
+    let answer = ask(
+        proxy.address,
+        "TRACE / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(answer.contains("\r\nallow: GET, HEAD, "), "{answer}");
     let absolute = "GET http://h/y HTTP/1.1\r\nHost: other\r\nConnection: close, x-secret\r\nX-Secret: 1\r\n\r\n";
     let answer = ask(proxy.address, absolute).await;
     assert!(
@@ -296,6 +302,25 @@ async fn max_forwards_is_counted_down_and_ends_here_at_none() {
             "{method} {left}: {answer}"
         );
     }
+}
+
+/// RFC 9110, 10.1.4.
+#[tokio::test]
+async fn te_is_for_the_next_hop_and_connection_says_so() {
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let ask_with = |fields: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let answer = ask(proxy.address, &ask_with("TE: trailers\r\nConnection: close, TE\r\n")).await;
+    assert!(
+        answer.contains("\"te\": \"trailers\"") && answer.contains("\"connection\": \"te\""),
+        "{answer}"
+    );
+    let fields = "HTTP2-Settings: AAMAAABk\r\nTE: gzip\r\nConnection: close\r\n";
+    let answer = ask(proxy.address, &ask_with(fields)).await;
+    assert!(
+        !answer.contains("\"te\"") && !answer.contains("http2-settings"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use super::topic::Topic;
 use super::virtual_host::VirtualHost;
 use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;
+use crate::annotations::target::Place;
 use crate::balance::Backend;
+use crate::path::canonical;
 use crate::policy::{Policy, Redirect};
 use crate::tls::{self, Held, Wish};
 use crate::traffic::Slot;
@@ -28,8 +30,8 @@ pub(super) struct Assembly<'a> {
     pub(super) secrets: &'a dyn Secrets,
     pub(super) index: &'a Index,
     pub(super) wildcards: &'a Shared<VirtualHost>,
-    /// The cluster's default backend.
-    pub(super) general: Option<&'a Arc<Backend>>,
+    /// Default backends without rules, by namespace.
+    pub(super) defaults: &'a BTreeMap<Arc<str>, Arc<Route>>,
 }
 
 /// Why somebody has a host.
@@ -71,14 +73,23 @@ impl<'a> Assembly<'a> {
             None => vec![],
         };
         self.attach(&host, &all, &mut drafts, &mut remarks);
-        for (route, _) in &mut drafts {
-            // Replaced answers come from the cluster's default backend when the Ingress names none, as in ingress-nginx.
+        let mut default = owner.and_then(|owner| self.default_of(&host, &all, owner, &mut remarks));
+        for (route, served) in &mut drafts {
+            // Replaced answers come from a default backend when the Ingress names none, as in ingress-nginx; never from another namespace's.
             if route.fallback.is_none() && !route.policy.replaced_statuses.is_empty() {
-                route.fallback = self.general.cloned();
+                let namespace = served.namespace();
+                let own = default.as_ref().filter(|default| namespace_of(default) == &**namespace);
+                let own = own.or_else(|| self.defaults.get(namespace).map(|route| &**route));
+                route.fallback = own.map(|default| Arc::clone(&default.backend));
             }
         }
+        let mut table = owner.map(|_| Table::new(distinct(drafts, &mut remarks)));
+        if let Some(table) = &mut table {
+            close_unanswered(table, default.as_mut(), &mut remarks);
+        }
         let made = VirtualHost {
-            table: owner.map(|_| Table::new(distinct(drafts, &mut remarks))),
+            table,
+            default: default.map(Arc::new),
             held: held.map(Box::new),
             name: Arc::clone(name),
             host,
@@ -188,6 +199,35 @@ impl<'a> Assembly<'a> {
         Some(self.with_others(bare, served, remarks))
     }
 
+    /// S8: for paths of the host that no rule has, the default backend of the oldest Ingress that names it and may have routes for it.
+    fn default_of(
+        &self,
+        host: &Arc<Host>,
+        all: &[&'a Served],
+        owner: Owner<'a>,
+        remarks: &mut Vec<Remark>,
+    ) -> Option<Route> {
+        let has_host = |served: &&Served| match owner {
+            Owner::Named(of) => served.rules(&host.name).next().is_some() && self.may_have(served, Some(of)),
+            Owner::Alias(of) => served.has_alias(&host.name) && served.namespace() == of.namespace(),
+            Owner::Redirect(..) => false,
+        };
+        let mut all = main(all)
+            .filter(|served| served.version.default.is_some())
+            .filter(has_host);
+        let first = all.next()?;
+        for other in all {
+            let text = format!(
+                "an older Ingress, {}, has the default backend of this host",
+                first.version.label
+            );
+            refuse(other, Reason::DefaultTaken, &host.name, text, remarks);
+        }
+        let mut route = self.default_route(first, remarks)?;
+        route.host = Arc::clone(host);
+        Some(route)
+    }
+
     /// The default backend of an Ingress as a route.
     pub(super) fn default_route(&self, served: &Served, remarks: &mut Vec<Remark>) -> Option<Route> {
         let to = served.version.default.as_ref()?;
@@ -231,10 +271,10 @@ impl<'a> Assembly<'a> {
         for served in all {
             let Some(canary) = &served.asked.canary else { continue };
             for path in served.rules(&host.name).flat_map(|rule| &rule.paths) {
-                let Some(place) = served.asked.path(path) else { continue };
                 let backend = self.resolver.backend(&served.version, &path.to, remarks);
+                // What the path means is the other's word, as is all else that annotations say but for the choice.
                 let alike = drafts.iter_mut().find(|(route, of)| {
-                    let same = route.exact == path.exact && route.path == place.path;
+                    let same = route.exact == path.exact && of.asked.means(path, route);
                     same && of.namespace() == served.namespace()
                 });
                 // The first is the oldest, which is the one that stays.
@@ -245,7 +285,7 @@ impl<'a> Assembly<'a> {
                         canary: Arc::clone(canary),
                     }),
                     None => {
-                        let text = format!("canary: no other Ingress has path {} of this host", place.path);
+                        let text = format!("canary: no other Ingress has path {} of this host", path.path);
                         refuse(served, Reason::CanaryAlone, &host.name, text, remarks);
                     }
                 }
@@ -320,6 +360,51 @@ fn main<'s, 'a>(all: &'s [&'a Served]) -> impl Iterator<Item = &'a Served> + use
 /// The oldest whose rules name a host.
 fn namer<'a>(host: &Arc<str>, all: &[&'a Served]) -> Option<&'a Served> {
     main(all).find(|served| served.rules(host).next().is_some())
+}
+
+fn namespace_of(route: &Route) -> &str {
+    route.ingress.split('/').next().unwrap_or_default()
+}
+
+/// Closes routes whose `auth-url` leads back to their host, and there to themselves or to one that asks too: the application that is to be
+/// protected would be asked about itself. What a variable leads to shows with each request (`proxy/policy/place.rs`).
+fn close_unanswered(table: &mut Table, default: Option<&mut Route>, remarks: &mut Vec<Remark>) {
+    let back = |route: &Route, default: Option<&Route>| {
+        // Where everything is sent elsewhere, nobody is asked.
+        let auth = route
+            .policy
+            .external_auth
+            .as_ref()
+            .filter(|_| route.policy.redirects.to.is_none())?;
+        let path = auth.target.path.split('?').next()?;
+        if !matches!(auth.target.place, Place::OwnHost) || path.contains('$') {
+            return None;
+        }
+        let path = canonical(path).ok()?;
+        let found = table.find(&path).map(|found| &**found).or(default)?;
+        (!found.answers_for(route)).then(|| {
+            format!(
+                "auth-url: path {path} of the same host leads to a route that asks itself; the service needs a path of its own, in an Ingress without auth-url"
+            )
+        })
+    };
+    let whys: Vec<_> = table
+        .routes
+        .iter()
+        .map(|route| back(route, default.as_deref()))
+        .collect();
+    let why_default = default.as_deref().and_then(|route| back(route, Some(route)));
+    // Nobody else has these routes yet.
+    let routes = table.routes.iter_mut().map(Arc::get_mut).zip(whys);
+    for (route, why) in routes.chain([(default, why_default)]) {
+        let (Some(route), Some(why)) = (route, why) else {
+            continue;
+        };
+        let (namespace, name) = route.ingress.split_once('/').unwrap_or_default();
+        let text = format!("{why}; its routes answer 503");
+        remarks.push(Remark::ingress(namespace, name, Severity::Refused, Reason::Closed, text).on(&route.host.name));
+        Arc::make_mut(&mut route.policy).closed.get_or_insert(why);
+    }
 }
 
 /// A route that sends everything to the other host.

@@ -16,11 +16,10 @@ use super::kept::{Kept, Served, other_name};
 use super::last_good::LastGood;
 use super::topic::Topic;
 use super::virtual_host::{VirtualHost, key};
-use super::{Host, Options, Snapshot};
+use super::{Host, Options, Route, Snapshot};
 #[cfg(test)]
 use crate::annotations::NoSecrets;
 use crate::annotations::Secrets;
-use crate::balance::Backend;
 use crate::secrets::Name;
 use crate::services::Services;
 use crate::tls;
@@ -252,10 +251,14 @@ impl Builder {
             self.make_default_certificate(secrets);
         }
         if stale.touched.default {
-            let before = self.general().cloned();
+            let before = Arc::clone(&self.now.defaults);
             self.make_default(secrets);
-            let pointer = |backend: Option<&Arc<Backend>>| backend.map(Arc::as_ptr);
-            if pointer(before.as_ref()) != pointer(self.general()) {
+            let backends = |defaults: &BTreeMap<Arc<str>, Arc<Route>>| {
+                let backends = defaults.iter();
+                let backends = backends.map(|(of, route)| (Arc::clone(of), Arc::as_ptr(&route.backend)));
+                backends.collect::<Vec<_>>()
+            };
+            if backends(&before) != backends(&self.now.defaults) {
                 self.mark_replaced_answers(&mut stale);
             }
         }
@@ -294,7 +297,7 @@ impl Builder {
             secrets,
             index: &self.census.index,
             wildcards: &self.now.wildcards,
-            general: self.general(),
+            defaults: &self.now.defaults,
         }
     }
 
@@ -317,11 +320,6 @@ impl Builder {
         before
     }
 
-    /// The cluster's default backend.
-    fn general(&self) -> Option<&Arc<Backend>> {
-        self.now.default.as_ref().map(|route| &route.backend)
-    }
-
     /// These Ingresses, oldest first.
     fn by_age<'a>(&'a self, labels: &'a BTreeSet<Arc<str>>) -> Vec<&'a Served> {
         let kept = labels.iter().filter_map(|label| self.now.ingresses.get(label));
@@ -330,12 +328,21 @@ impl Builder {
         all
     }
 
-    /// S8: the oldest has the default backend, for the whole proxy.
+    /// S8: the oldest without rules has the default backend of hosts that no Ingress names, and that of each namespace the one of its hosts.
     fn make_default(&mut self, secrets: &dyn Secrets) {
         let mut remarks = vec![];
-        let oldest = self.by_age(&self.census.with_default).into_iter().next();
-        let route = oldest.and_then(|served| self.assembly(secrets).default_route(served, &mut remarks));
-        self.now.default = route.map(Arc::new);
+        let (mut first, mut defaults) = (None, BTreeMap::new());
+        for served in self.by_age(&self.census.with_default) {
+            if defaults.contains_key(served.namespace()) {
+                continue;
+            }
+            let made = self.assembly(secrets).default_route(served, &mut remarks).map(Arc::new);
+            let Some(route) = made else { continue };
+            first.get_or_insert_with(|| Arc::clone(&route));
+            defaults.insert(Arc::clone(served.namespace()), route);
+        }
+        self.now.default = first;
+        self.now.defaults = Arc::new(defaults);
         self.now.general_remarks[OF_DEFAULT] = remarks.into();
     }
 
@@ -352,7 +359,7 @@ impl Builder {
         self.now.general_remarks[OF_CERTIFICATE] = remarks.into();
     }
 
-    /// Routes whose answers the cluster's default backend replaces.
+    /// Routes whose answers that backend replaces.
     fn mark_replaced_answers(&self, stale: &mut Stale) {
         for kept in self.now.ingresses.values() {
             let asks = |served: &Served| {

@@ -16,7 +16,7 @@ pub(super) struct Census {
     pub(super) index: Index,
     /// Those of which an older version is served.
     pub(super) replaced: BTreeSet<Arc<str>>,
-    /// Those with a default backend.
+    /// Those with a default backend and without rules.
     pub(super) with_default: BTreeSet<Arc<str>>,
     /// Those with a certificate for hosts without.
     pub(super) with_certificate: BTreeSet<Arc<str>>,
@@ -53,7 +53,7 @@ impl Census {
         if kept.is_replaced() {
             self.replaced.insert(Arc::clone(label));
         }
-        if !served.is_canary() && served.version.default.is_some() {
+        if served.has_general_default() {
             touched.default |= self.with_default.insert(Arc::clone(label));
         }
         if wishes(served).next().is_some() {

@@ -3,6 +3,7 @@
 //! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`Asked::path`] says what
 //! one of them means: nothing is kept twice.
 
+use super::Route;
 use super::ingress::{Ingress, Path};
 use super::options::Options;
 use super::pattern;
@@ -65,7 +66,8 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
             remarks: vec![],
             bad: false,
         };
-        judged.look(ingress, (false, pattern::Case::default()), &mut vec![]);
+        judged.look_at_hosts(ingress);
+        judged.look_at_paths(ingress, (false, pattern::Case::default()), &mut vec![]);
         return judged;
     }
     let wishes = annotations::read(&ingress.annotations, &ingress.namespace, secrets, options);
@@ -78,7 +80,11 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
         judged.remark(ingress, fault.severity, fault.reason, fault.text);
     }
     let mut patterns = vec![];
-    judged.look(ingress, (wishes.regex, wishes.case), &mut patterns);
+    judged.look_at_hosts(ingress);
+    // What an alternative's paths mean is the word of the Ingress that has the routes.
+    if wishes.canary.is_none() {
+        judged.look_at_paths(ingress, (wishes.regex, wishes.case), &mut patterns);
+    }
     judged.asked = Arc::new(Asked {
         policy: Arc::new(wishes.policy),
         canary: wishes.canary.map(Arc::new),
@@ -91,14 +97,22 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
 }
 
 impl Judged {
-    /// Looks at hosts and paths, and makes regular expressions.
-    fn look(&mut self, ingress: &Ingress, (regex, case): (bool, pattern::Case), patterns: &mut Vec<(Arc<str>, Regex)>) {
+    fn look_at_hosts(&mut self, ingress: &Ingress) {
         let named = ingress.rules.iter().map(|rule| &rule.host);
         for host in named.chain(ingress.tls.iter().flat_map(|item| &item.hosts)) {
             if !host.valid {
                 self.spoil(ingress, Reason::BadHost, format!("{:?} is no host", host.name));
             }
         }
+    }
+
+    /// Looks at paths, and makes regular expressions.
+    fn look_at_paths(
+        &mut self,
+        ingress: &Ingress,
+        (regex, case): (bool, pattern::Case),
+        patterns: &mut Vec<(Arc<str>, Regex)>,
+    ) {
         for path in ingress
             .rules
             .iter()
@@ -188,6 +202,15 @@ impl Asked {
             Arc::make_mut(&mut policy).redirects.https = HttpsRedirect::Off;
         }
         Some(Place { path, pattern, policy })
+    }
+
+    /// Whether a path of another Ingress, as it is written, would be this route of ours.
+    pub(super) fn means(&self, path: &Path, route: &Route) -> bool {
+        match read(path, self.regex) {
+            Reading::Bad(_) => false,
+            Reading::Plain(canonical) => route.pattern.is_none() && *route.path == *canonical,
+            Reading::Pattern => route.pattern.is_some() && route.path == path.path,
+        }
     }
 
     /// The same with what protects from another version of the Ingress: the newest counts, however much else is wrong with it.

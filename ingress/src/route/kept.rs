@@ -149,6 +149,11 @@ impl Served {
         self.asked.canary.is_some()
     }
 
+    /// It has a default backend for hosts that no Ingress names: one with rules has its own for their hosts.
+    pub(super) fn has_general_default(&self) -> bool {
+        !self.is_canary() && self.version.default.is_some() && self.version.rules.is_empty()
+    }
+
     /// Its rules for a host, as written. The name is mostly the very same text, which is then not read.
     pub(super) fn rules<'a>(&'a self, host: &Arc<str>) -> impl Iterator<Item = &'a Rule> {
         let rules = self.version.rules.iter();

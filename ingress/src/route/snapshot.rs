@@ -9,7 +9,7 @@ use crate::events::Note;
 use crate::secrets::{Name, Wanted};
 use crate::tls::Held;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -21,8 +21,10 @@ pub struct Snapshot {
     pub(super) wildcards: Shared<VirtualHost>,
     /// Rules without a host.
     pub(super) any_host: Option<Arc<VirtualHost>>,
-    /// The cluster's default backend, and the Ingress that has it.
+    /// The default backend of hosts that no Ingress names: of the oldest Ingress without rules.
     pub(super) default: Option<Arc<Route>>,
+    /// The same of each namespace, for its own hosts.
+    pub(super) defaults: Arc<BTreeMap<Arc<str>, Arc<Route>>>,
     /// The certificate of hosts that have none, when one was named.
     pub(super) default_certificate: Option<Arc<Held>>,
     pub(super) ingresses: Shared<Kept>,
@@ -39,11 +41,20 @@ impl Snapshot {
     /// request has none; `path` is in the form of [`crate::path::canonical`].
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
-    /// default backend.
+    /// default backend of an Ingress that names it, or of one without rules in the namespace that owns it (S8).
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.routed(host)
-            .and_then(|(_, table)| table.find(path))
-            .or(self.default.as_ref())
+        let entry = self.entry(host);
+        let found = entry.and_then(|entry| entry.find(path));
+        found.or_else(|| self.general_of(entry))
+    }
+
+    /// The default backend without rules for what no rule of a host takes. Anybody may have the oldest: that one is for hosts that no
+    /// Ingress names.
+    fn general_of(&self, entry: Option<&VirtualHost>) -> Option<&Arc<Route>> {
+        match entry.filter(|entry| !entry.name.is_empty()) {
+            Some(entry) => self.defaults.get(&entry.host.namespace),
+            None => self.default.as_ref(),
+        }
     }
 
     /// Returns the entry of the table that a host falls under; for its owner and whether it has TLS.
@@ -58,9 +69,10 @@ impl Snapshot {
     }
 
     /// The routes among which a request for this host finds its own.
-    pub fn routes_of(&self, host: &str) -> &[Arc<Route>] {
-        let default = || self.default.as_slice();
-        self.routed(host).map_or_else(default, |(_, table)| &table.routes)
+    pub fn routes_of(&self, host: &str) -> impl Iterator<Item = &Arc<Route>> {
+        let entry = self.entry(host);
+        let routes = entry.into_iter().flat_map(VirtualHost::routes);
+        routes.chain(self.general_of(entry))
     }
 
     /// The entry that a host falls under, with its routes.
@@ -88,8 +100,7 @@ impl Snapshot {
     }
 
     fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        let tables = self.entries().filter_map(|entry| entry.table.as_ref());
-        tables.flat_map(|table| table.routes.iter())
+        self.entries().flat_map(|entry| entry.routes())
     }
 
     /// Every route, by host and then in order of precedence; for people.
@@ -97,13 +108,17 @@ impl Snapshot {
         let mut entries: Vec<_> = self.entries().collect();
         // Rules without a host come last.
         entries.sort_unstable_by_key(|entry| (entry.host.name.is_empty(), &entry.host.name));
-        let tables = entries.into_iter().filter_map(|entry| entry.table.as_ref());
-        tables.flat_map(|table| table.routes.iter())
+        entries.into_iter().flat_map(|entry| entry.routes())
     }
 
-    /// The route for everything that no other takes.
+    /// The route for hosts that no Ingress names.
     pub fn default_route(&self) -> Option<&Arc<Route>> {
         self.default.as_ref()
+    }
+
+    /// The routes of all default backends without rules, by namespace; [`Snapshot::default_route`] is one of them.
+    pub fn default_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.defaults.values()
     }
 
     /// All routes of all hosts.
@@ -180,9 +195,17 @@ impl Snapshot {
                 Remark::ingress(&version.namespace, version.name(), severity, reason, text)
             };
             let mut all = vec![];
-            if version.default.is_some() && first != Some(&version.label) {
-                let text = "an older Ingress has the default backend".to_owned();
-                all.push(said(Severity::Refused, Reason::DefaultTaken, text));
+            if served.has_general_default() && first != Some(&version.label) {
+                let of_namespace = self.defaults.get(&version.namespace);
+                let taken = of_namespace.is_none_or(|route| route.ingress != version.label);
+                let (severity, text) = match taken {
+                    true => (Severity::Refused, "an older Ingress has the default backend"),
+                    false => (
+                        Severity::Approximated,
+                        "an older Ingress has the default backend of hosts that no Ingress names; this one is for hosts of its namespace alone",
+                    ),
+                };
+                all.push(said(severity, Reason::DefaultTaken, text.to_owned()));
             }
             let later = holder.filter(|(_, holder)| holder.version.age() < version.age());
             let other = |held: &Held| {
@@ -232,7 +255,7 @@ impl Snapshot {
 
     /// Every address that some route leads to.
     pub fn endpoints(&self) -> BTreeSet<SocketAddr> {
-        let backends = self.all_routes().chain(&self.default).flat_map(|route| {
+        let backends = self.all_routes().chain(self.default_routes()).flat_map(|route| {
             let others = route.alternatives.iter().map(|a| &a.backend);
             let extra = [&route.fallback, &route.auth, &route.mirror].into_iter().flatten();
             std::iter::once(&route.backend).chain(others).chain(extra)

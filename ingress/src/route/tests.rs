@@ -166,14 +166,52 @@ fn s7_no_host_is_all_hosts_and_no_http_is_the_default_backend() {
 }
 
 #[test]
-fn s8_the_default_backend_takes_the_rest_and_the_oldest_has_it() {
-    let one = json!({ "ingressClassName": "landfall", "defaultBackend": to("a"), "rules": [rule("h", &[("Exact", "/x", "b")])] });
-    let two = json!({ "ingressClassName": "landfall", "defaultBackend": to("c") });
+fn s8_a_default_backend_takes_the_rest_of_its_hosts_or_without_rules_of_hosts_that_nobody_names() {
+    let with = |default, rules: serde_json::Value| json!({ "ingressClassName": "landfall", "defaultBackend": to(default), "rules": rules });
+    let exact = |host, service| rule(host, &[("Exact", "/x", service)]);
+    let one = with("a", json!([exact("h", "b"), exact("*.w", "b")]));
+    let two = with("c", json!([]));
+    let later = with("d", json!([exact("h", "e"), exact("own", "e")]));
+    let last = with("f", json!([]));
+    let bare = ours(&[exact("bare", "e")]);
+    let all = [
+        ingress("i5", bare),
+        ingress("i4", last),
+        ingress("i3", later),
+        ingress("i2", two),
+        ingress("i1", one.clone()),
+    ];
     let snapshot = check(
-        &world(&[ingress("i2", two), ingress("i1", one)]),
-        &[("h", "/x", 'b'), ("h", "/y", 'a'), ("z", "/", 'a')],
+        &world(&all),
+        &[
+            ("h", "/x", 'b'),
+            ("h", "/y", 'a'),
+            ("n.w", "/y", 'a'),
+            ("own", "/y", 'd'),
+            // Of its namespace one without rules takes the rest too.
+            ("bare", "/y", 'c'),
+            ("z", "/", 'c'),
+            ("", "/", 'c'),
+        ],
     );
-    assert_eq!(texts(&snapshot), ["d/i2: an older Ingress has the default backend"]);
+    assert_eq!(
+        texts(&snapshot),
+        [
+            "d/i3: path /x belongs to an older Ingress, d/i1",
+            "d/i3: an older Ingress, d/i1, has the default backend of this host",
+            "d/i4: an older Ingress has the default backend",
+        ]
+    );
+    let winner = snapshot.explain("h", "/y").winner.unwrap();
+    assert_eq!(
+        (winner.kind, &*winner.host, &*winner.ingress),
+        ("DefaultBackend", "h", "d/i1")
+    );
+    // Alone it is for its own hosts all the same.
+    check(
+        &world(&[ingress("i1", one)]),
+        &[("h", "/y", 'a'), ("z", "/", '-'), ("w", "/", '-')],
+    );
 }
 
 #[test]

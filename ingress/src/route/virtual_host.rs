@@ -2,7 +2,7 @@
 
 use super::shared::Keyed;
 use super::table::Table;
-use super::{Host, Remark};
+use super::{Host, Remark, Route};
 use crate::tls::Held;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub struct VirtualHost {
     pub(super) host: Arc<Host>,
     /// `None` when no rule has the host: then it only has a certificate, or remarks.
     pub(super) table: Option<Table>,
+    /// For paths that no rule of it has: the default backend of an Ingress that names it.
+    pub(super) default: Option<Arc<Route>>,
     /// The certificate that it has by its own name.
     pub(super) held: Option<Box<Held>>,
     pub(super) remarks: Box<[Remark]>,
@@ -31,7 +33,19 @@ impl VirtualHost {
     }
 
     pub(super) fn route_count(&self) -> usize {
-        self.table.as_ref().map_or(0, |table| table.routes.len())
+        self.routes().count()
+    }
+
+    /// Its routes in order of precedence, the default backend last.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let table = self.table.iter().flat_map(|table| table.routes.iter());
+        table.chain(&self.default)
+    }
+
+    /// The route that takes this canonical path.
+    pub(super) fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let found = self.table.as_ref().and_then(|table| table.find(path));
+        found.or(self.default.as_ref())
     }
 }
 

@@ -24,7 +24,7 @@ pub type Authorities = Vec<Vec<u8>>;
 
 /// The authorities that a handshake for this server name asks for; `None` when no route of the host wants certificates.
 pub(super) fn asked(snapshot: &Snapshot, server_name: &str) -> Option<Authorities> {
-    let routes = snapshot.routes_of(server_name).iter();
+    let routes = snapshot.routes_of(server_name);
     let demands = routes.filter_map(|route| route.policy.client_certificate.as_ref());
     let all: BTreeSet<&Vec<u8>> = demands.flat_map(|demand| &demand.authorities).collect();
     (!all.is_empty()).then(|| all.into_iter().cloned().collect())

@@ -45,7 +45,7 @@ impl Body {
             Source::Http1(body) => body.poll_frame(context),
             Source::Http2 { body, .. } => {
                 let frame = hyper::body::Body::poll_frame(Pin::new(body), context);
-                frame.map(|frame| frame.map(|frame| frame.map_err(|_| Cut)))
+                frame.map(|frame| frame.map(|frame| frame.map_err(|error| Cut::of(&error))))
             }
         }
     }

@@ -53,7 +53,7 @@ pub(super) struct SecretLine {
 impl Site {
     pub(super) fn routes<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<RouteLine<'a>> {
         let traffic = &self.state.observer.traffic;
-        let all = snapshot.routes().chain(snapshot.default_route());
+        let all = snapshot.routes().chain(snapshot.default_routes());
         all.map(|route| RouteLine { route, traffic }).collect()
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn secrets(view: &View) -> Vec<SecretLine> {
 
 pub(super) fn services(snapshot: &Snapshot) -> Vec<ServiceLine<'_>> {
     let mut services: BTreeMap<&str, ServiceLine<'_>> = BTreeMap::new();
-    for route in snapshot.routes().chain(snapshot.default_route()) {
+    for route in snapshot.routes().chain(snapshot.default_routes()) {
         for backend in health::backends(route) {
             let line = services.entry(&backend.name).or_insert(ServiceLine {
                 backend,

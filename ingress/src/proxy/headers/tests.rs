@@ -17,8 +17,8 @@ fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static 
     let trusted = [Network::parse("10.0.0.0/8").unwrap()];
     let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
     crate::proxy::claims::strip(request.headers_mut(), client.trusted, []);
-    let name = || HeaderValue::from_static("made");
-    let request = outgoing(request, client, &origin, 0, name).unwrap();
+    settle(&mut request, || HeaderValue::from_static("made")).unwrap();
+    let request = outgoing(request, client, &origin, 0).unwrap();
     assert_eq!(request.uri(), "/p?q=%2F");
     request.headers().clone()
 }
@@ -89,6 +89,43 @@ fn s24_trusted_peers_are_believed_and_added_to() {
     assert_eq!(headers["x-forwarded-proto"], "https");
     assert_eq!(headers["x-forwarded-host"], "outside");
     assert!(!headers.contains_key("x_forwarded_for"));
+    // The front says no port: it is the usual one of the scheme that it says.
+    assert_eq!(headers["x-forwarded-port"], "443");
+    for (fields, wanted) in [
+        (&[("host", "h")][..], "80"),
+        (&[("host", "h"), ("x-forwarded-for", "1.1.1.1")], "80"),
+        (&[("host", "h"), ("x-forwarded-proto", "https")], "443"),
+        (&[("host", "h"), ("x-forwarded-proto", "http")], "80"),
+        (
+            &[
+                ("host", "h"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-port", "8443"),
+            ],
+            "8443",
+        ),
+    ] {
+        assert_eq!(
+            sent_by(&peer, Version::HTTP_11, fields)["x-forwarded-port"],
+            wanted,
+            "{fields:?}"
+        );
+        let origin = |headers: &HeaderMap| origin(headers, &peer, &[Network::parse("10.0.0.0/8").unwrap()]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        let told = origin(&headers).map_or(peer.port, |origin| origin.port);
+        assert_eq!(told.to_string(), wanted, "{fields:?} for authentication services");
+    }
+    // Of others nothing is believed.
+    let stranger = client("1.2.3.4:5", false);
+    let fields = [
+        ("host", "h"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "8443"),
+    ];
+    assert_eq!(sent_by(&stranger, Version::HTTP_11, &fields)["x-forwarded-port"], "80");
 }
 
 #[test]
@@ -153,8 +190,7 @@ fn an_absolute_target_goes_on_as_a_path() {
         let mut request = Request::new(());
         *request.uri_mut() = target.parse().unwrap();
         let client = client("10.0.0.9:50000", false);
-        let name = || HeaderValue::from_static("made");
-        let request = outgoing(request, &client, &client, 0, name).unwrap();
+        let request = outgoing(request, &client, &client, 0).unwrap();
         assert_eq!(
             (request.uri().to_string(), &request.headers()["host"]),
             (wanted.to_owned(), &HeaderValue::from_static("h"))

@@ -178,16 +178,7 @@ async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
 fn trailers(out: &mut Vec<u8>, frame: &Frame<Bytes>, form: Form) {
     let fields = frame.trailers_ref().filter(|_| form.takes_trailers);
     for (name, value) in fields.into_iter().flatten() {
-        // These would frame or route, which trailers must not (RFC 9110, 6.5.1).
-        let forbidden = [
-            header::CONTENT_LENGTH,
-            header::TRANSFER_ENCODING,
-            header::HOST,
-            header::CONNECTION,
-        ];
-        if !forbidden.contains(name) {
-            field(out, name.as_str(), value.as_bytes());
-        }
+        field(out, name.as_str(), value.as_bytes());
     }
 }
 

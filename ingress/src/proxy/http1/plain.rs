@@ -17,8 +17,6 @@ mod carry;
 mod deliver;
 mod request;
 
-pub(crate) use request::passes;
-
 use crate::policy::{HttpsRedirect, Protocol};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Client, Proxy};

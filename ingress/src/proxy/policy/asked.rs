@@ -106,6 +106,8 @@ impl Asked<'_> {
             "uri" => self.path.to_owned(),
             "request_uri" => self.request_uri(),
             "escaped_request_uri" => escape(self.request_uri().as_bytes()),
+            "is_args" => self.query.map_or_else(String::new, |_| "?".to_owned()),
+            "args" | "query_string" => self.query.unwrap_or_default().to_owned(),
             "remote_addr" => self.client.address_text(),
             _ => return None,
         })

@@ -90,14 +90,17 @@ impl Passwords {
     }
 }
 
+/// Whether there is one `Authorization` field at most: of several two parsers could believe two different ones.
+pub(super) fn speaks_once(headers: &HeaderMap) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().nth(1).is_none()
+}
+
 /// User and password of exactly one well-formed `Authorization` field.
 pub(crate) fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
-    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-    let field = fields.next()?.as_bytes();
-    if fields.next().is_some() {
-        // Two parsers could believe two different ones.
+    if !speaks_once(headers) {
         return None;
     }
+    let field = headers.get(header::AUTHORIZATION)?.as_bytes();
     let space = field.iter().position(|byte| *byte == b' ')?;
     let (scheme, token) = field.split_at(space);
     if !scheme.eq_ignore_ascii_case(b"basic") {

@@ -64,13 +64,14 @@ pub(super) fn question(
         headers.remove(name);
     }
     let request_uri = asked.request_uri();
+    let redirect = auth.redirect.as_deref().map(|text| asked.expand(text));
     let address = asked.client.address_text();
     let original = format!("{}://{}{request_uri}", asked.scheme(), asked.authority);
     for (name, value) in [
         ("host", authority),
         ("x-original-url", &original),
         ("x-original-method", asked.method.as_str()),
-        ("x-auth-request-redirect", &request_uri),
+        ("x-auth-request-redirect", redirect.as_deref().unwrap_or(&request_uri)),
         ("x-forwarded-method", asked.method.as_str()),
         ("x-forwarded-uri", &request_uri),
         ("x-forwarded-host", asked.authority),

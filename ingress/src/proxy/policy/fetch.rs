@@ -93,6 +93,7 @@ impl Fetcher {
         };
         let handshake = http1::Builder::new()
             .max_header_size(self.head_bytes)
+            .allow_spaces_after_header_name_in_responses(true)
             .handshake(TokioIo::new(stream));
         let Ok((sender, connection)) = handshake.await else {
             return Err(FetchError::Unreachable);

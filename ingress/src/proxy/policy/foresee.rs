@@ -68,7 +68,7 @@ impl Policies {
                 _ if !is_asked_for(stage, asked) => Outcome::Unasked,
                 Stage::Limits => self.foresee_limits(asked),
                 Stage::Password => foresee_password(asked),
-                Stage::External => foresee_external(asked, snapshot),
+                Stage::External => foresee_external(asked, snapshot, &foreseen.passage),
                 Stage::Mirror => foresee_mirror(asked, snapshot),
                 Stage::Choice => {
                     foreseen.ways = self.ways(asked);
@@ -198,12 +198,15 @@ fn foresee_password(asked: &Asked<'_>) -> Outcome {
     }
 }
 
-fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
+fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot, passage: &Passage) -> Outcome {
     let Some(auth) = &asked.route.policy.external_auth else {
         return Outcome::Unasked;
     };
+    if !basic::speaks_once(asked.headers) {
+        return Outcome::Answers(Stop::unauthorized([]));
+    }
     let named = matches!(auth.target.place, Place::Name { .. });
-    match question(auth, asked, snapshot, &[]) {
+    match question(auth, asked, snapshot, &[], &passage.fields) {
         Some((addresses, _)) if named || !addresses.is_empty() => Outcome::Open(format!(
             "{} would be asked with {}; 401 and 403 would be the answer",
             without_query(&auth.url),

@@ -4,7 +4,7 @@ use super::asked::Asked;
 use super::{basic, cookies, htpasswd, rewrite};
 use crate::annotations;
 use crate::fuzz::{fuzz, lines};
-use crate::path::canonical;
+use crate::path::{canonical, decoded};
 use crate::policy::Rewrite;
 use crate::proxy::Client;
 use crate::route::Route;
@@ -161,11 +161,12 @@ fn a_rewritten_path_is_canonical_and_stays_on_the_host() {
         };
         let rewrite = Rewrite { pattern, target };
         let query = (!query.is_empty()).then_some(query);
-        let Some(uri) = rewrite::rewritten(&rewrite, None, &path, query) else {
+        let Ok(uri) = rewrite::rewritten(&rewrite, None, &path, query) else {
             return;
         };
         assert!(uri.scheme().is_none() && uri.authority().is_none(), "{uri}");
         assert_eq!(canonical(uri.path()).as_deref(), Ok(uri.path()));
+        assert!(decoded(uri.path()).is_ok(), "{uri} hides a dot segment");
         // A fragment is no part of a target; what came with the request ends there.
         if let Some(query) = query.filter(|query| !query.contains('#')) {
             assert!(uri.query().is_some_and(|all| all.ends_with(query)), "{uri}");

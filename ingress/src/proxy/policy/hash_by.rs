@@ -4,10 +4,28 @@ use super::asked::Asked;
 use super::cookies;
 use crate::policy::HashKey;
 
-/// The bytes of the key; none when the request has no such thing, and then any endpoint will do.
-pub(super) fn key(by: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
-    match by {
+/// The bytes of the key; none when the request has nothing of what is named, and then any endpoint will do.
+pub(super) fn key(by: &[HashKey], asked: &Asked<'_>) -> Option<Vec<u8>> {
+    let mut key = Vec::new();
+    let mut found = false;
+    for part in by {
+        match part {
+            HashKey::Text(text) => key.extend_from_slice(text.as_bytes()),
+            part => {
+                let value = value(part, asked);
+                found |= value.is_some();
+                key.extend(value.unwrap_or_default());
+            }
+        }
+    }
+    found.then_some(key)
+}
+
+fn value(part: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
+    match part {
+        HashKey::Text(text) => Some(text.as_bytes().to_vec()),
         HashKey::Uri => Some(asked.request_uri().into_bytes()),
+        HashKey::Path => Some(asked.path.as_bytes().to_vec()),
         HashKey::Client => Some(asked.address().to_string().into_bytes()),
         HashKey::Host => Some(asked.host.as_bytes().to_vec()),
         HashKey::Header(name) => asked.headers.get(name).map(|value| value.as_bytes().to_vec()),

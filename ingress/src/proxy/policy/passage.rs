@@ -2,7 +2,7 @@
 
 use super::asked::Asked;
 use super::mirror::Copy;
-use super::{cors, limit, set_all};
+use super::{CREDENTIALS, cors, limit, set_all};
 use crate::balance::{Backend, Preference};
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -88,6 +88,11 @@ impl Passage {
             *request.uri_mut() = rewritten.clone();
         }
         let headers = request.headers_mut();
+        // What the client said to the authentication service is none of its results.
+        let results = self.policy.external_auth.iter().flat_map(|auth| &auth.response_headers);
+        for credential in results.filter(|name| CREDENTIALS.contains(name)) {
+            headers.remove(credential);
+        }
         set_all(headers, &self.fields);
         let mut set = |name: HeaderName, value: &Option<String>| {
             if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {

@@ -19,7 +19,8 @@ pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
 }
 
 /// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
-/// that nobody asks another's service past that one's own protection. Of a name, those that were `found` for it.
+/// that nobody asks another's service past that one's own protection, and be [`one that answers`](crate::route::Route::answers_for). Of a
+/// name, those that were `found` for it.
 pub(super) fn addresses(
     target: &Target,
     service: Option<&Arc<Backend>>,
@@ -41,8 +42,8 @@ pub(super) fn addresses(
             let path = canonical(path).ok()?;
             let route = snapshot.find(asked.host, &path)?;
             let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
-            (namespace(&route.ingress) == namespace(&asked.route.ingress))
-                .then(|| route.backend.candidates().take(TRIES).collect())
+            let fits = route.answers_for(asked.route) && namespace(&route.ingress) == namespace(&asked.route.ingress);
+            fits.then(|| route.backend.candidates().take(TRIES).collect())
         }
     }
 }

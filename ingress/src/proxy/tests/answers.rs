@@ -114,6 +114,26 @@ async fn trailers_reach_clients_that_take_them() {
     assert!(answer.ends_with("1\r\nx\r\n0\r\n\r\n"), "{answer:?}");
 }
 
+/// RFC 9112, 5.1: of an answer's field a proxy takes the blanks before the colon away; of a request's it does not.
+#[tokio::test]
+async fn blanks_before_a_colon_of_an_answer_are_taken_away() {
+    let raw = b"HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length\t : 2\r\n\r\nhi";
+    for request in [
+        &get("h"),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ] {
+        let answer = answered_by(raw, request).await;
+        assert_eq!(status(&answer), "200", "{answer}");
+        assert!(
+            answer.contains("\r\nx-a: 1\r\n") && answer.ends_with("\r\n\r\nhi"),
+            "{answer}"
+        );
+        assert!(answer.contains("\r\ncontent-length: 2\r\n"), "{answer}");
+    }
+    let two = b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\nContent-Length: 3\r\n\r\nhi!";
+    assert_eq!(status(&answered_by(two, &get("h")).await), "502");
+}
+
 #[tokio::test]
 async fn events_come_one_by_one_and_a_client_that_leaves_is_noticed() {
     let (listener, address) = listen().await;

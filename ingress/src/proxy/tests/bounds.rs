@@ -1,6 +1,6 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
-use super::ends::{ask, endless, endpoint, get, proxy_wishing, proxy_with, raw_endpoint, rest, status};
+use super::ends::{ask, endless, endpoint, get, proxy_wishing, proxy_with, raw_endpoint, read_until, rest, status};
 use super::frames::{self, Raw};
 use crate::limits::Limits;
 use serde_json::json;
@@ -26,6 +26,47 @@ async fn heads_are_bounded_in_size_and_time() {
         let answer = ask(proxy.address, text).await;
         assert!(answer.is_empty() || status(&answer) == "408", "{answer}");
     }
+}
+
+/// A balancer in front that sends a request into the end of a connection answers its client with 502: it has to be the first to close.
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take_and_not_for_ever() {
+    assert!(
+        Limits::default().idle > Duration::from_secs(60),
+        "AWS' balancers close after 60 s"
+    );
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        head: Duration::from_millis(150),
+        idle: Duration::from_millis(900),
+        http2_look: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        read_until(&mut stream, "body=0").await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    // A head that has begun has its own bound, whatever is left of the other.
+    let before = tokio::time::Instant::now();
+    stream
+        .write_all(b"GET /x HTTP/1.1\r\nHost: h\r\nX-Slow: ")
+        .await
+        .unwrap();
+    assert_eq!(status(&rest(&mut stream).await), "408");
+    assert!(before.elapsed() >= Duration::from_millis(150));
+    let mut idle = TcpStream::connect(proxy.address).await.unwrap();
+    idle.write_all(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "body=0").await;
+    assert_eq!(rest(&mut idle).await, "", "closed without a word");
+    let mut raw = Raw::greet(proxy.address).await;
+    raw.request(1, &[]).await;
+    raw.until(frames::DATA).await;
+    let since = tokio::time::Instant::now();
+    raw.until(frames::GOAWAY).await;
+    assert!(since.elapsed() >= Duration::from_millis(600), "{:?}", since.elapsed());
 }
 
 #[tokio::test]

@@ -20,6 +20,14 @@ use tokio::sync::mpsc;
 
 /// Opens an HTTP/2 connection to the proxy.
 pub(super) async fn client(proxy: &Running) -> SendRequest<Full<Bytes>> {
+    client_of(proxy).await
+}
+
+/// The same for bodies of any kind.
+pub(super) async fn client_of<B>(proxy: &Running) -> SendRequest<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
@@ -362,7 +370,7 @@ async fn fields_are_bounded_in_number_and_size() {
 async fn clients_that_ask_for_nothing_or_take_nothing_are_closed() {
     let address = endless().await;
     let limits = Limits {
-        head: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
         client_stall: Duration::from_millis(300),
         http2_look: Duration::from_millis(50),
         ..Limits::default()
@@ -430,5 +438,27 @@ async fn a_stream_that_its_client_pauses_ends_alone() {
         if frame.stream == 21 && frame.kind == frames::HEADERS {
             break;
         }
+    }
+}
+
+/// RFC 9110, 8.6 and 6.5.1: a length where no body can be, and trailers that end at a hop, would make the client give the answer up.
+#[tokio::test]
+async fn answers_of_http1_endpoints_are_fit_for_http2() {
+    for (answer, wanted) in [
+        (&b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\nX-A: 1\r\n\r\n"[..], 204),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: a\r\n\r\n1\r\nx\r\n0\r\nConnection: a\r\nKeep-Alive: 5\r\nTransfer-Encoding: x\r\nUpgrade: y\r\nB: 1\r\n\r\n",
+            200,
+        ),
+    ] {
+        let (a, _) = super::ends::raw_endpoint(answer, true).await;
+        let proxy = proxy(&[a]).await;
+        let mut sender = client(&proxy).await;
+        let response = sender.send_request(ask("h").body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), wanted);
+        assert!(!response.headers().contains_key("content-length"));
+        let body = response.into_body().collect().await.expect("a whole answer");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        assert_eq!(trailers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["b"][..usize::from(wanted == 200)]);
     }
 }

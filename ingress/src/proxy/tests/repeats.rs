@@ -185,3 +185,62 @@ async fn refused_connections_are_outside_the_budget() {
             .all(|status| status == "200")
     );
 }
+
+/// nginx tries the next one on `error`, `timeout` and `invalid_header`, and on the statuses it is told.
+#[tokio::test]
+async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
+    let (alpha, _) = endpoint("alpha").await;
+    let limits = Limits {
+        answer: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    for (listed, answer, keeps, alone) in [
+        ("error", &b""[..], false, "502"),
+        ("invalid_header", b"nonsense\r\n\r\n", false, "502"),
+        ("timeout", b"", true, "504"),
+        (
+            "http_403",
+            b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            false,
+            "403",
+        ),
+        (
+            "http_404",
+            b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            false,
+            "404",
+        ),
+        (
+            "http_429",
+            b"HTTP/1.1 429 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            false,
+            "429",
+        ),
+    ] {
+        let (bad, asked) = super::ends::raw_endpoint(answer, keeps).await;
+        let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": listed });
+        let both = proxy_wishing(&[bad, alpha], wish.clone(), limits.clone()).await;
+        for _ in 0..20 {
+            let answer = ask(both.address, &get("h")).await;
+            assert_eq!(status(&answer), "200", "{listed}: {answer}");
+            if asked.load(Ordering::SeqCst) > 0 {
+                break;
+            }
+        }
+        assert!(asked.load(Ordering::SeqCst) > 0, "{listed}: it was asked first once");
+        // Nobody else is there, and a body, or a method that acts, is sent once.
+        let (bad, asked) = super::ends::raw_endpoint(answer, keeps).await;
+        let only = proxy_wishing(&[bad], wish.clone(), limits.clone()).await;
+        assert_eq!(status(&ask(only.address, &get("h")).await), alone, "{listed}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{listed}");
+        let two = proxy_wishing(&[bad, bad], wish, limits.clone()).await;
+        let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        assert_eq!(status(&ask(two.address, post).await), alone, "{listed}");
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "{listed}");
+    }
+    // Not without the annotation.
+    let (bad, asked) = super::ends::raw_endpoint(b"", false).await;
+    let usual = proxy_wishing(&[bad], json!({}), limits).await;
+    assert_eq!(status(&ask(usual.address, &get("h")).await), "502");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}

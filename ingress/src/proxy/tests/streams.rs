@@ -110,3 +110,43 @@ async fn a_call_that_its_client_cancels_is_cancelled_at_the_endpoint() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
     drop(other);
 }
+
+/// Why a stream ends is told on: that somebody wants no more is no error of anybody.
+#[tokio::test]
+async fn a_cancelled_upload_and_a_cancelled_answer_are_told_on_as_such() {
+    let (address, _, mut ends) = few_streams(100).await;
+    let proxy = proxy_to(address).await;
+    let mut sender = super::http2::client_of(&proxy).await;
+    let (more, mut parts) = mpsc::unbounded_channel::<Bytes>();
+    more.send(Bytes::from_static(b"part")).unwrap();
+    let body = futures_util::stream::poll_fn(move |context| {
+        let part = parts.poll_recv(context);
+        part.map(|part| part.map(|part| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(part))))
+    });
+    let request = Request::post("http://h/watch").header("content-type", "application/grpc");
+    let request = request.body(http_body_util::StreamBody::new(body)).unwrap();
+    let watch = timeout(SOON, sender.send_request(request)).await.unwrap().unwrap();
+    drop((watch, sender));
+    drop(more);
+    assert_eq!(timeout(SOON, ends.recv()).await.unwrap(), Some(h2::Reason::CANCEL));
+
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_request, mut respond))) = connection.accept().await {
+            let mut sending: h2::SendStream<Bytes> = respond.send_response(Response::new(()), false).unwrap();
+            sending.send_data(Bytes::from_static(b"part"), false).unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sending.send_reset(h2::Reason::CANCEL);
+            });
+        }
+    });
+    let proxy = proxy_to(address).await;
+    let mut sender = client(&proxy).await;
+    let answer = call(&mut sender, "/x").await;
+    let error = timeout(SOON, answer.into_body().collect()).await.unwrap().unwrap_err();
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    assert_eq!(cause.and_then(h2::Error::reason), Some(h2::Reason::CANCEL), "{error:?}");
+}

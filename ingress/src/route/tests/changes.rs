@@ -305,7 +305,11 @@ fn told(snapshot: &Snapshot) -> String {
         .unwrap();
     };
     snapshot.routes().for_each(|r| route(r));
-    snapshot.default_route().into_iter().for_each(|r| route(r));
+    snapshot
+        .default_route()
+        .into_iter()
+        .chain(snapshot.default_routes())
+        .for_each(|r| route(r));
     for remark in snapshot.remarks() {
         writeln!(text, "{remark:?}").unwrap();
     }

@@ -20,7 +20,8 @@ fn an_explanation_names_the_host_every_path_and_why_it_lost() {
     ]);
     spec["defaultBackend"] = to("f");
     let late = ingress("i2", ours(&[rule("h.x", &[("Prefix", "/", "e")])]));
-    let snapshot = check(&world(&[ingress("i1", spec), late]), &[]);
+    let rest = json!({ "ingressClassName": "landfall", "defaultBackend": to("a") });
+    let snapshot = check(&world(&[ingress("i1", spec), late, ingress("i3", rest)]), &[]);
     let told = snapshot.explain("H.x:80", "/a/../foo?q=1");
     assert_eq!(
         (told.host.as_deref(), told.path.as_deref(), told.refused),

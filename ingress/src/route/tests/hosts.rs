@@ -221,6 +221,58 @@ fn a_canary_gives_alternatives_and_claims_nothing() {
     assert!(snapshot.endpoints().contains(&"10.0.0.3:8080".parse().unwrap()));
 }
 
+/// In ingress-nginx an alternative has the path of the other as it is written, and all annotations but its own from there.
+#[test]
+fn a_canary_has_the_path_of_its_main_ingress_as_it_is_written() {
+    let paths = |service| {
+        [
+            ("ImplementationSpecific", "/(v1|v2)/(\\d+)", service),
+            ("Prefix", "/a|b", service),
+        ]
+    };
+    let mut main = ingress("i1", ours(&[rule("h", &paths("a"))]));
+    annotate(&mut main, &format!("{NGINX}/rewrite-target"), "/$2");
+    let mut plain = ingress(
+        "i2",
+        ours(&[rule("p", &[("Prefix", "/a|b", "a"), ("Prefix", "/c%2fd", "b")])]),
+    );
+    plain["metadata"]["annotations"] = json!({});
+    let canary = |name: &str, rules: &[Value]| {
+        let mut canary = ingress(name, ours(rules));
+        annotate(&mut canary, &format!("{NGINX}/canary"), "true");
+        annotate(&mut canary, &format!("{NGINX}/canary-weight"), "50");
+        canary
+    };
+    let bare = canary("i3", &[rule("h", &paths("c"))]);
+    let mut wordy = canary(
+        "i4",
+        &[rule("p", &[("Prefix", "/a|b", "d"), ("Prefix", "/c%2Fd", "e")])],
+    );
+    annotate(&mut wordy, &format!("{NGINX}/use-regex"), "true");
+    let stranger = canary("i5", &[rule("h", &[("Prefix", "/v1", "e")])]);
+    let snapshot = check(
+        &world(&[main, plain, bare, wordy, stranger]),
+        &[("h", "/v1/12", 'a'), ("p", "/a%7Cb", 'a')],
+    );
+    for (host, path, wanted) in [
+        ("h", "/v1/12", "d/c:80"),
+        ("p", "/a%7Cb", "d/d:80"),
+        ("p", "/c%2Fd", "d/e:80"),
+    ] {
+        let route = snapshot.find(host, path).unwrap();
+        let names: Vec<_> = route.alternatives.iter().map(|a| a.backend.name.as_str()).collect();
+        assert_eq!(names, [wanted], "{host}{path}");
+    }
+    assert!(snapshot.find("h", "/v1/12").unwrap().policy.rewrite.is_some());
+    let remarks = snapshot.remarks();
+    let alone: Vec<_> = remarks
+        .iter()
+        .filter(|r| r.reason == Reason::CanaryAlone)
+        .map(|r| &*r.name)
+        .collect();
+    assert_eq!(alone, ["i5"], "{:?}", texts(&snapshot));
+}
+
 #[test]
 fn endpoints_of_annotations_are_those_of_the_named_services() {
     let mut one = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
@@ -301,6 +353,78 @@ fn replaced_answers_come_from_the_default_backend_when_the_ingress_names_none() 
     let route = snapshot.find("h", "/").unwrap();
     assert_eq!(route.fallback.as_ref().unwrap().name, "d/f:80");
     assert_eq!(route.policy.replaced_statuses.len(), 2);
+}
+
+/// A namespace that is nobody's friend has the oldest Ingress without rules.
+#[test]
+fn a_default_backend_is_never_asked_for_hosts_or_answers_of_another_namespace() {
+    let default = |to: &str| json!({ "ingressClassName": "landfall", "defaultBackend": super::world::to(to) });
+    let evil = ingress("i0", default("f"));
+    let named = |name: &str, rules: Value, to: Option<&str>| {
+        let mut named = elsewhere(name, &[]);
+        named["spec"]["rules"] = rules;
+        if let Some(to) = to {
+            named["spec"]["defaultBackend"] = super::world::to(to);
+        }
+        named
+    };
+    let api = |host: &str| json!([rule(host, &[("Prefix", "/api", "a")])]);
+    let mut errors = named("i2", api("e.t"), None);
+    annotate(&mut errors, &format!("{NGINX}/custom-http-errors"), "404,503");
+    let mut both = named("i3", api("b.t"), Some("a"));
+    annotate(&mut both, &format!("{NGINX}/custom-http-errors"), "404");
+    // Whose host it is not has no say in its default backend either.
+    let mut thief = ingress("i4", ours(&[rule("v.t", &[("Prefix", "/", "b")])]));
+    thief["spec"]["defaultBackend"] = super::world::to("b");
+    let any = named("i5", json!([rule("", &[("Exact", "/any", "a")])]), None);
+    // One without rules is for its namespace's hosts, however old that of another is.
+    let mut own = named("i6", json!([]), Some("b"));
+    own["metadata"]["namespace"] = json!("m");
+    let mut of_own = named("i7", api("m.t"), None);
+    of_own["metadata"]["namespace"] = json!("m");
+    let all = [
+        own,
+        of_own,
+        evil,
+        named("i1", api("v.t"), Some("a")),
+        errors,
+        both,
+        thief,
+        any,
+    ];
+    let snapshot = check(
+        &world(&all),
+        // `n` has no Services: what is its own ends at `0`.
+        &[
+            ("v.t", "/x", '0'),
+            ("v.t", "/api", '0'),
+            ("e.t", "/x", '-'),
+            ("unknown", "/any", '0'),
+            ("unknown", "/x", 'f'),
+        ],
+    );
+    let found = |host: &str, path: &str| snapshot.find(host, path).unwrap();
+    assert_eq!(found("v.t", "/x").backend.name, "n/a:80");
+    assert_eq!(found("m.t", "/x").backend.name, "m/b:80");
+    assert!(found("e.t", "/api").fallback.is_none());
+    assert_eq!(found("b.t", "/api").fallback.as_ref().unwrap().name, "n/a:80");
+    assert!(snapshot.routes_of("v.t").all(|route| route.ingress.starts_with("n/")));
+    assert!(
+        snapshot
+            .routes()
+            .any(|route| route.path.is_empty() && &*route.host.name == "v.t")
+    );
+}
+
+#[test]
+fn the_default_backend_of_a_host_counts_for_its_aliases_and_demands_its_certificates() {
+    let mut one = ingress("i1", ours(&[rule("h", &[("Prefix", "/x", "a")])]));
+    annotate(&mut one, &format!("{NGINX}/server-alias"), "a.h");
+    one["spec"]["defaultBackend"] = super::world::to("b");
+    let snapshot = check(&world(&[one]), &[("h", "/", 'b'), ("a.h", "/", 'b'), ("z", "/", '-')]);
+    assert_eq!(snapshot.route_count(), 4);
+    assert!(snapshot.endpoints().contains(&"10.0.0.2:8080".parse().unwrap()));
+    assert_eq!(snapshot.routes_of("h").count(), 2);
 }
 
 /// What is said of hosts that belong to others.

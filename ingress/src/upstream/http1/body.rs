@@ -113,7 +113,7 @@ impl Body {
     fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.exchange = None;
         self.cut = true;
-        Poll::Ready(Some(Err(Cut)))
+        Poll::Ready(Some(Err(Cut::Broken)))
     }
 
     /// Gives the connection back if the answer has been read to its end.

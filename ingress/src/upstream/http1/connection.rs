@@ -5,7 +5,7 @@ use super::super::{Failure, Waits, broken, deadline};
 use super::head::{self, Head, Parsed, Sending};
 use crate::alarm::Alarm;
 use crate::body::{Progress, Upload};
-use crate::proxy::{Interim, passes, words};
+use crate::proxy::{Interim, words};
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
@@ -281,8 +281,7 @@ impl Connection {
             return;
         }
         self.output.extend_from_slice(b"0\r\n");
-        // Endpoints may take them for fields of the head: none may say there what a client must not say (RFC 9110, 6.5.1).
-        let fine = |name: &HeaderName| self.named.contains(name) && passes(name.as_str());
+        let fine = |name: &HeaderName| self.named.contains(name);
         for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| fine(name)) {
             self.output.extend_from_slice(name.as_str().as_bytes());
             self.output.extend_from_slice(b": ");

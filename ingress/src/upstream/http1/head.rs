@@ -102,7 +102,9 @@ pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, sending: Sending)
 pub(crate) fn parse(buffer: &mut BytesMut, method: &Method, most: usize) -> Result<Option<Parsed>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let parser = httparse::ParserConfig::default();
+    let mut parser = httparse::ParserConfig::default();
+    // RFC 9112, 5.1: a proxy takes such blanks away and goes on.
+    parser.allow_spaces_after_header_name_in_responses(true);
     let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut fields) {
         Ok(httparse::Status::Complete(length)) if length <= most => length,
         Ok(httparse::Status::Partial) if buffer.len() <= most => return Ok(None),

@@ -77,7 +77,9 @@ async fn by_us(to: SocketAddr, method: &str) -> Option<Whole> {
 
 async fn by_hyper(to: SocketAddr, method: &str) -> Option<Whole> {
     let stream = TcpStream::connect(to).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.allow_spaces_after_header_name_in_responses(true);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.ok()?;
     let driven = tokio::spawn(connection.with_upgrades());
     let request = Request::builder().method(method).uri("/").header("host", "h");
     let request = request.body(Empty::<Bytes>::new()).unwrap();

@@ -140,11 +140,6 @@ const OTHERS: [&str; 10] = [
     "transfer-encoding",
 ];
 
-/// Whether a field of a client goes on to an endpoint as it is.
-pub(crate) fn passes(name: &str) -> bool {
-    kind(name) == Kind::Passes
-}
-
 fn kind(name: &str) -> Kind {
     let bytes = name.as_bytes();
     let is = |word: &str| name.eq_ignore_ascii_case(word);

@@ -52,7 +52,8 @@ fn usual_request(raw: &[u8]) -> Vec<u8> {
     assert_eq!(head.framing, super::super::chunked::Framing::Length(0));
     assert!(crate::proxy::upgrade::Wish::of(&request).is_none() && !head.expects_continue);
     crate::proxy::claims::strip(request.headers_mut(), false, []);
-    let request = headers::outgoing(request, &client(), &client(), 0, || HeaderValue::from_static("n"));
+    headers::settle(&mut request, || HeaderValue::from_static("n")).expect("it is settled");
+    let request = headers::outgoing(request, &client(), &client(), 0);
     let (parts, _) = request.expect("it is sent on").into_parts();
     let mut out = Vec::new();
     write_head(&mut out, &parts, Sending::Nothing);

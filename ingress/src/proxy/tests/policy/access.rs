@@ -47,6 +47,25 @@ async fn whitelist_and_denylist_source_range_go_by_the_address_that_is_believed(
 }
 
 #[tokio::test]
+async fn denylist_source_range_holds_for_ipv4_addresses_that_are_written_as_ipv6() {
+    let a = plain("alpha").await;
+    for (range, status) in [
+        ("::ffff:127.0.0.0/104", 403),
+        ("::ffff:127.0.0.1", 403),
+        ("::ffff:10.0.0.0/104", 200),
+        // Neither one nor the other: it is not guessed.
+        ("::ffff:127.0.0.0/8", 503),
+    ] {
+        let proxy = World::new()
+            .service("a", &[a.address])
+            .ingress(&[("denylist-source-range", range)], "h.io", ROOT)
+            .start()
+            .await;
+        assert_eq!(get(&proxy, "/", &[]).await.status, status, "{range}");
+    }
+}
+
+#[tokio::test]
 async fn a_protecting_annotation_that_cannot_be_read_closes_its_routes() {
     let a = plain("alpha").await;
     for bad in [

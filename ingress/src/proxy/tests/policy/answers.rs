@@ -26,6 +26,16 @@ async fn permanent_and_temporal_redirect_go_where_they_say() {
             302,
             "https://new.io/p?q=1",
         ),
+        (
+            &[("permanent-redirect", "https://new.io/x$is_args$args")],
+            301,
+            "https://new.io/x?q=1",
+        ),
+        (
+            &[("permanent-redirect", "https://new.io/x?a=1&$query_string")],
+            301,
+            "https://new.io/x?a=1&q=1",
+        ),
     ] {
         let proxy = World::new()
             .service("a", &[a.address])

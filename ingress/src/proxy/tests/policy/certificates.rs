@@ -168,3 +168,43 @@ async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they
     assert!(wrong.is_none_or(|answer| answer.status == 400));
     assert!(a.asked().is_empty());
 }
+
+#[tokio::test]
+async fn the_authentication_service_learns_who_the_certificate_says_the_client_is() {
+    let a = plain("alpha").await;
+    let auth = plain("auth").await;
+    let ours = Authority::new("ours");
+    let wishes = |pass| {
+        [
+            ("auth-tls-secret", "d/ours"),
+            ("auth-tls-verify-client", "optional"),
+            ("auth-tls-pass-certificate-to-upstream", pass),
+            ("auth-url", "http://auth/check"),
+        ]
+    };
+    for pass in ["true", "false"] {
+        let proxy = World::new()
+            .service("a", &[a.address])
+            .service("auth", &[auth.address])
+            .secret("ours", "ca.crt", &ours.pem())
+            .with(&wishes(pass), "h.io", ("Prefix", "/", "a"), &["h.io"])
+            .start_tls()
+            .await;
+        let anna = client(&ours, "anna");
+        let spoof = "ssl-client-subject-dn: CN=root\r\nssl-client-cert: x\r\n";
+        for (own, verified, subject) in [(Some(&anna), "SUCCESS", Some("CN=anna")), (None, "NONE", None)] {
+            let answer = ask(&proxy, "h.io", "h.io", own, spoof).await.expect("an answer");
+            assert_eq!(answer.status, 200);
+            for got in [auth.next().await, a.next().await] {
+                assert_eq!(
+                    (got.field("ssl-client-verify"), got.field("ssl-client-subject-dn")),
+                    (Some(verified), subject)
+                );
+                let shown = got
+                    .field("ssl-client-cert")
+                    .is_some_and(|cert| cert.starts_with("-----BEGIN"));
+                assert_eq!(shown, pass == "true" && own.is_some(), "{pass} {verified}");
+            }
+        }
+    }
+}

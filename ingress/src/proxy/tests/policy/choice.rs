@@ -148,6 +148,8 @@ async fn upstream_hash_by_sends_equal_keys_to_one_endpoint() {
     let addresses: Vec<_> = services.iter().map(|s| s.address).collect();
     for (key, fields) in [
         ("$request_uri", ("X-None", "")),
+        ("$request_uri$host", ("X-None", "")),
+        ("${arg_user}-text", ("X-None", "")),
         ("$http_x_user", ("X-User", "")),
         ("$cookie_user", ("Cookie", "user=")),
         ("$arg_user", ("X-None", "")),
@@ -170,6 +172,17 @@ async fn upstream_hash_by_sends_equal_keys_to_one_endpoint() {
         }
         assert!(all.len() > 1, "{key}: {all:?}");
     }
+    // `$uri` is the path alone.
+    let proxy = World::new()
+        .service("a", &addresses)
+        .ingress(&[("upstream-hash-by", "$uri")], "h.io", ROOT)
+        .start()
+        .await;
+    let mut bodies = BTreeSet::new();
+    for user in 0..12 {
+        bodies.insert(get(&proxy, &format!("/p?user={user}"), &[]).await.body);
+    }
+    assert_eq!(bodies.len(), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,17 @@
 //! names), CVE-2016-5385 (`Proxy`), and of what Rack takes for https.
 
 use super::world::{Got, World, get, plain, service};
+use crate::proxy::tests::ends::{Running, ask, listen};
+use crate::proxy::tests::http2::client_of;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const TOLD: [&str; 11] = [
     "X-Forwarded-Uri",
@@ -184,5 +195,109 @@ async fn protection_by_address_closes_when_a_front_tells_no_address_that_can_be_
     for (protocols, wanted) in [("https, http", 200), ("wss", 200), ("HTTPS", 200), ("http", 308)] {
         let fields = [("X-Forwarded-For", "203.0.113.5"), ("X-Forwarded-Proto", protocols)];
         assert_eq!(get(&proxy, "/", &fields).await.status, wanted, "{protocols}");
+    }
+}
+
+/// Trailers of a client: some that servers take for fields of the head, and one of its own.
+const TRAILED: [&str; 16] = [
+    "x-user",
+    "X-Forwarded-For",
+    "ssl-client-verify",
+    "x-auth-request-user",
+    "x_user",
+    "x.user",
+    "authorization",
+    "cookie",
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "range",
+    "if-match",
+    "content-type",
+    "x-request-id",
+    "x-own",
+];
+
+/// An endpoint of HTTP/1.1 or HTTP/2 that tells the trailers it got.
+async fn trailed(http2: bool) -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
+    let (listener, address) = listen().await;
+    let (tell, told) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let tell = tell.clone();
+                async move {
+                    let body = request.into_body().collect().await;
+                    let _ = tell.send(body.unwrap().trailers().cloned().unwrap_or_default());
+                    Ok::<_, Infallible>(Response::new(String::new()))
+                }
+            });
+            let stream = TokioIo::new(stream);
+            match http2 {
+                true => drop(tokio::spawn(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service),
+                )),
+                false => drop(tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(stream, service),
+                )),
+            }
+        }
+    });
+    (address, told)
+}
+
+async fn trail_http1(proxy: &Running) -> String {
+    let named = TRAILED.join(", ");
+    let trailers: String = TRAILED.iter().map(|name| format!("{name}: spoofed\r\n")).collect();
+    let text = format!(
+        "POST / HTTP/1.1\r\nHost: h.io\r\nConnection: close\r\nTrailer: {named}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n{trailers}\r\n"
+    );
+    ask(proxy.address, &text).await
+}
+
+async fn trail_http2(proxy: &Running) {
+    let mut trailers = HeaderMap::new();
+    // h2 itself refuses those that end at a hop.
+    for name in TRAILED.iter().filter(|name| **name != "transfer-encoding") {
+        let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap();
+        trailers.insert(name, HeaderValue::from_static("spoofed"));
+    }
+    let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(trailers)];
+    let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)));
+    let request = Request::post("http://h.io/")
+        .header("trailer", TRAILED.join(", "))
+        .body(body);
+    let mut sender = client_of(proxy).await;
+    assert_eq!(sender.send_request(request.unwrap()).await.unwrap().status(), 200);
+}
+
+/// RFC 9110, 6.5.1: a server may merge trailers into the fields of the head.
+#[tokio::test]
+async fn trailers_say_nothing_that_a_client_must_not_say() {
+    let auth = plain("auth").await;
+    for http2 in [false, true] {
+        let (app, mut told) = trailed(http2).await;
+        let protocol = if http2 { "GRPC" } else { "HTTP" };
+        let wishes = [
+            ("auth-url", "http://auth/check"),
+            ("auth-response-headers", "X-User"),
+            ("backend-protocol", protocol),
+        ];
+        let proxy = World::new()
+            .service("s", &[app])
+            .service("auth", &[auth.address])
+            .ingress(&wishes, "h.io", ("Prefix", "/", "s"))
+            .start()
+            .await;
+        let answer = trail_http1(&proxy).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let by_http1 = told.recv().await.unwrap();
+        trail_http2(&proxy).await;
+        let by_http2 = told.recv().await.unwrap();
+        for trailers in [by_http1, by_http2] {
+            let names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, ["x-own"], "to HTTP/2: {http2}");
+        }
     }
 }

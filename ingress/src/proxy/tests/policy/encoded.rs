@@ -97,3 +97,64 @@ async fn the_route_that_the_decoded_path_has_opens_itself_and_each_route_may_ref
         assert_eq!(get(&proxy, path, &[]).await.status, wanted, "{path}");
     }
 }
+
+/// The kind is CVE-2026-48020 (traefik, GHSA-8rxv-jg7p-wvg3): what was captured puts a dot segment together.
+#[tokio::test]
+async fn a_rewrite_builds_no_path_that_another_route_protects() {
+    let app = service().await;
+    let world = World::new().service("s", &[app.address]);
+    let world = world.ingress(&CLOSED, "h.io", ("Prefix", "/admin", "s"));
+    let open = [("rewrite-target", "/public/$1")];
+    let world = world.ingress(&open, "h.io", ("ImplementationSpecific", "/api/?(.*)", "s"));
+    let near = [("rewrite-target", "/$1")];
+    let world = world.ingress(&near, "h.io", ("ImplementationSpecific", "/near/([^/]*)", "s"));
+    let world = world.ingress(&[("rewrite-target", "/flat/$2")], "h.io", ("Prefix", "/plain", "s"));
+    let proxy = world.ingress(&[], "h.io", ("Prefix", "/", "s")).start().await;
+    for path in [
+        "/api../admin/x",
+        "/api./admin",
+        "/api..",
+        "/api..%2Fadmin/x",
+        "/api..%2fadmin/x",
+        "/api.%2e/admin/x",
+        "/api..;/admin/x",
+        // Decoded it is another route's.
+        "/near/admin%2Fx",
+    ] {
+        let answer = get(&proxy, path, &[]).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+    }
+    assert_eq!(app.asked().len(), 0);
+    for (path, wanted) in [
+        ("/api/x", "/public/x"),
+        ("/api...x/y", "/public/...x/y"),
+        ("/api/a%2Fb", "/public/a%2Fb"),
+        ("/near/x%2Fy", "/x%2Fy"),
+        // A group that no expression has is empty.
+        ("/plain/x", "/flat/"),
+    ] {
+        assert_eq!(get(&proxy, path, &[]).await.status, 200, "{path}");
+        assert_eq!(app.next().await.uri.path(), wanted);
+    }
+}
+
+/// nginx compares expressions with the decoded path, so people write them as they read.
+#[tokio::test]
+async fn expressions_fit_paths_as_people_read_them_and_as_they_are_spelled() {
+    let app = service().await;
+    let mut world = World::new().service("s", &[app.address]);
+    for path in ["/caf\u{e9}/(.*)", "/a b/(.*)", "/%C3%A4/(.*)"] {
+        let target = [("rewrite-target", "/x/$1")];
+        world = world.ingress(&target, "h.io", ("ImplementationSpecific", path, "s"));
+    }
+    let proxy = world.start().await;
+    for (path, wanted) in [
+        ("/caf%C3%A9/%C3%BC%20y", "/x/%C3%BC%20y"),
+        ("/a%20b/c%2Fd", "/x/c%2Fd"),
+        ("/%c3%a4/e", "/x/e"),
+    ] {
+        assert_eq!(get(&proxy, path, &[]).await.status, 200, "{path}");
+        assert_eq!(app.next().await.uri.path(), wanted, "{path}");
+    }
+    assert_eq!(get(&proxy, "/cafe/x", &[]).await.status, 404);
+}

@@ -91,7 +91,10 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused() {
         "Transfer-Encoding: gzip",
         "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-        "A : b",
+        "Content-Length : 3\r\nContent-Length: 4",
+        "A\r\n : b",
+        " A: b",
+        "A b: c",
         "A: b\r\n c",
         "A\0: b",
         "A: \0",
@@ -108,6 +111,16 @@ fn an_answer_that_can_be_read_in_two_ways_is_refused() {
     ] {
         assert!(read(text).is_err(), "{text:?}");
     }
+}
+
+/// RFC 9112, 5.1: a proxy takes blanks before a colon of an answer away.
+#[test]
+fn blanks_before_a_colon_are_no_part_of_a_name() {
+    let head = read("HTTP/1.1 200 OK\r\nA : b\r\nContent-Length \t: 3\r\n\r\n").unwrap();
+    assert_eq!(
+        (head.parts.headers["a"].as_bytes(), head.framing),
+        (&b"b"[..], Framing::Length(3))
+    );
 }
 
 #[test]
