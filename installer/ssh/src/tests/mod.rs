@@ -258,8 +258,9 @@ impl SshAgent {
             .spawn()
             .unwrap();
         let began = Instant::now();
-        while !socket.exists() {
-            assert!(began.elapsed() < Duration::from_secs(10), "the agent listens");
+        // The file is there before the agent listens on it.
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the agent listens");
             thread::sleep(Duration::from_millis(10));
         }
         Self { process, socket }
