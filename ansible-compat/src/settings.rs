@@ -5,8 +5,8 @@
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::template::Scope;
+use landfall_core::name::is_dns_name;
 use landfall_core::spec::Cidr;
-use landfall_core::spec::validate::is_dns_name;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

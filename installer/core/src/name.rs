@@ -244,6 +244,19 @@ impl From<Digest> for String {
     }
 }
 
+/// Says whether a text is a DNS name in lower case. RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
+pub fn is_dns_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

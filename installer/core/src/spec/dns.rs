@@ -1,7 +1,7 @@
 //! DNS servers of zones outside the cluster.
 
 use super::ClusterSpec;
-use super::validate::is_dns_name;
+use crate::name::is_dns_name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

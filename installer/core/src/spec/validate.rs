@@ -4,6 +4,7 @@ use super::{ClusterSpec, Desired, Problems, dns};
 use crate::explain::{Code, Diagnosis};
 use crate::inventory::Inventory;
 use crate::layout;
+use crate::name::is_dns_name;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -178,19 +179,6 @@ fn validate_names(spec: &ClusterSpec, report: Report) {
             "use lower-case letters, digits and hyphens, in parts divided by dots (RFC 1123)",
         );
     }
-}
-
-/// RFC 1123, section 2.1: labels of letters, digits and hyphens, 63 characters at most, 253 in all.
-pub fn is_dns_name(text: &str) -> bool {
-    let label = |label: &str| {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(plain)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.split('.').all(label)
 }
 
 #[cfg(test)]
