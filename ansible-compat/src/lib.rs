@@ -372,8 +372,18 @@ fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> (Option<Pa
     let keys = Keys::default();
     let mut resolver = vars::Resolver::new(groups, tree, &none, &keys);
     let names = groups.names().map(|name| ("group_vars", name));
+    let names = names.chain(groups.hosts().map(|(name, _)| ("host_vars", name)));
+    // Most places have neither folder, and an inventory may have thousands of hosts.
+    let [groups_there, hosts_there] =
+        ["group_vars", "host_vars"].map(|kind| matches!(tree.entry(&dir.join(kind)), Ok(Some(_))));
     let (mut used, mut told) = (None, None);
-    for (kind, name) in names.chain(groups.hosts().map(|(name, _)| ("host_vars", name))) {
+    for (kind, name) in names.filter(|(kind, _)| {
+        if *kind == "group_vars" {
+            groups_there
+        } else {
+            hosts_there
+        }
+    }) {
         let found = resolver.beside(&dir.join(kind), name, &mut ignored);
         let is_used = |key: &String| {
             key.starts_with("ansible_") && key != "ansible_python_interpreter"

@@ -143,6 +143,11 @@ impl RoleOptions {
         }
     }
 
+    /// Says whether a host in these groups is no part of the cluster by the user's word.
+    fn ignores(&self, host: &str, mine: &[&str]) -> bool {
+        self.ignore.iter().any(|i| i == host || mine.contains(&i.as_str()))
+    }
+
     fn own(&self, part: Part) -> &[String] {
         match part {
             Part::ControlPlane => &self.control_plane,
@@ -247,9 +252,10 @@ fn by_name(roles: &mut Roles, groups: &Groups, role_options: &RoleOptions, place
         .cloned()
         .collect();
     if roles.control_planes.is_empty() && roles.workers.is_empty() {
+        let elsewhere = self::known(groups, Part::Else);
         let others = groups.hosts().map(|(host, _)| host);
-        let others =
-            others.filter(|host| !chosen.iter().any(|h| h == host) && is_free(host, roles, groups, role_options));
+        let others = others
+            .filter(|host| !chosen.iter().any(|h| h == host) && is_free(host, roles, groups, role_options, &elsewhere));
         roles.workers = others.map(str::to_owned).collect();
     }
     let mixed = roles.workers.iter().any(|h| roles.control_planes.contains(h));
@@ -263,15 +269,10 @@ fn by_name(roles: &mut Roles, groups: &Groups, role_options: &RoleOptions, place
 }
 
 /// Says whether nothing but a name of its own says what a host is for.
-fn is_free(host: &str, roles: &Roles, groups: &Groups, role_options: &RoleOptions) -> bool {
+fn is_free(host: &str, roles: &Roles, groups: &Groups, role_options: &RoleOptions, elsewhere: &[&str]) -> bool {
     let mine = groups.groups_of(host);
-    let elsewhere = known(groups, Part::Else);
-    let ignored = role_options
-        .ignore
-        .iter()
-        .any(|i| i == host || mine.contains(&i.as_str()));
     let told = [&roles.outside, &roles.etcd, &roles.bastions];
-    !(ignored
+    !(role_options.ignores(host, &mine)
         || LOCAL_NAMES.contains(&host)
         || mine.iter().any(|g| elsewhere.contains(g))
         || told.into_iter().flatten().any(|h| h == host))
@@ -281,8 +282,7 @@ fn members(groups: &Groups, role_options: &RoleOptions, part: Part) -> Vec<Strin
     let mut hosts: Vec<String> = vec![];
     let mut add = |name: &str| {
         for host in groups.hosts_in(name) {
-            let ignored = role_options.ignore.iter().any(|i| i == host || i == name);
-            if !ignored && !hosts.iter().any(|h| h == host) {
+            if !role_options.ignores(host, &[name]) && !hosts.iter().any(|h| h == host) {
                 hosts.push(host.to_owned());
             }
         }
@@ -394,10 +394,7 @@ fn left_out(roles: &Roles, groups: &Groups, role_options: &RoleOptions, faults: 
     for (host, found) in groups.hosts() {
         let mine = groups.groups_of(host);
         let named: Vec<&str> = mine.iter().copied().filter(|g| ![ALL, UNGROUPED].contains(g)).collect();
-        let ignored = role_options
-            .ignore
-            .iter()
-            .any(|i| i == host || named.contains(&i.as_str()));
+        let ignored = role_options.ignores(host, &named);
         let told = roles.etcd.iter().chain(&roles.bastions).any(|h| h == host);
         if roles.has(host) || ignored || told {
             continue;

@@ -42,7 +42,10 @@ fn as_ansible(args: &Inventory) -> CommandResult {
             Diagnosis::new(Code::Usage, what).next("landfall inventory --to yaml makes an inventory of it"),
         ]);
     }
-    let (request, _, _) = load::request(&args.inventory)?;
+    let (request, config, _) = load::request(&args.inventory)?;
+    if let Some(error) = config.merge_error() {
+        return Err(vec![error]);
+    }
     let export = if args.export { Export::AsSet } else { Export::Flattened };
     let text = listing::with(&request, &Disk, export, |listing| {
         if let Some(group) = &args.graph {

@@ -40,6 +40,17 @@ fn every_form_is_read_back_the_same() {
 }
 
 #[test]
+fn listings_do_not_pass_over_merged_mappings() {
+    let home = Home::new();
+    home.write("hosts", "[masters]\na\n");
+    home.write("ansible.cfg", "[defaults]\nhash_behaviour = merge\n");
+    let refused = home.run(&["inventory", "-i", "hosts", "--list"]).ends(3);
+    refused.complains(&["hash_behaviour = merge is not supported"]);
+    let understood = home.run(&["inventory", "-i", "hosts"]).ends(0);
+    understood.complains(&["mappings that variables use are replaced whole"]);
+}
+
+#[test]
 fn listings_are_those_of_ansible() {
     let home = Home::new();
     home.write(
