@@ -101,9 +101,12 @@ pub struct PacketFilters {
     /// `nft --json list table`, of each table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nftables: Vec<String>,
-    /// `iptables-save`, of nf_tables and of the legacy tables.
+    /// `iptables-save` of what iptables keeps in nf_tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iptables: Vec<String>,
+    /// `iptables-save` of the kernel's old tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables_legacy: Vec<String>,
     /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,

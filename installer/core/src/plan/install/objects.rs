@@ -135,6 +135,7 @@ mod tests {
             containerd_config: String::new(),
             cni_template: String::new(),
             resolv_conf: String::new(),
+            openings: None,
             units: [
                 "containerd.service",
                 "landfall-api-balancer.service",
