@@ -91,11 +91,12 @@ const NO_PROXY: &str =
 const BALANCER_RIGHTS: &str = "DynamicUser=yes\nCapabilityBoundingSet=\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
                                LimitNOFILE=65536\n";
 /// The settings service changes routes and kernel settings, and loads modules. What it reads (the journal) and asks (containerd) is root's. The
-/// iptables of the old tables, by which it keeps accept rules there, opens a raw socket and its lock, `/run/xtables.lock`.
+/// iptables of the old tables, by which it keeps accept rules there, opens a raw socket and its lock, `/run/xtables.lock`; ufw keeps its rules in
+/// /etc/ufw, and makes them in /tmp.
 fn node_settings_rights(spec: &ClusterSpec) -> String {
     let (capability, paths) = match spec.firewall {
         Firewall::Keep => ("", ""),
-        Firewall::Open => (" CAP_NET_RAW", "ReadWritePaths=/run\n"),
+        Firewall::Open => (" CAP_NET_RAW", "ReadWritePaths=/run -/etc/ufw\nPrivateTmp=yes\n"),
     };
     format!(
         "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE{capability}\nNoNewPrivileges=yes\nProtectSystem=strict\n{paths}ProtectHome=yes\n"

@@ -4,10 +4,12 @@
 //! ```text
 //! nftables' own tables         over netlink, new rules and the removal of old ones in one transaction
 //! iptables, in either form     by the host's own iptables-restore --noflush, all of a table in one transaction
+//! ufw's tables                 by ufw's own command, one call for each rule
 //! ```
 //! INVARIANT: no rule without the mark is changed, moved or removed, no table or chain is made, and no policy is changed.
 
 mod saved;
+mod ufw;
 
 use crate::actions::Work;
 use crate::agent::Agent;
@@ -37,9 +39,16 @@ fn read(agent: &Agent) -> PacketFilters {
 pub fn faults(agent: &Agent, wanted: &Openings) -> Result<Vec<String>> {
     let present = chains(&read(agent));
     let mut faults = openings::faults(&present, wanted);
+    let (_, insertions) = openings::open(&openings::without_marked(&present, &wanted.mark), wanted);
+    if ufw::differs(&agent.host, &insertions, wanted) {
+        faults.push("ufw has other rules with the mark than it is to have".to_owned());
+    }
     if wanted.accept.is_empty() {
         if faults.is_empty() && !marked(agent, &wanted.mark)?.is_empty() {
             faults.push("rules of an earlier setting".to_owned());
+        }
+        if ufw::has_marked(&agent.host, wanted) {
+            faults.push("ufw has rules of an earlier setting".to_owned());
         }
         faults.extend(saved::holding(&agent.host, &wanted.mark));
     }
@@ -101,6 +110,7 @@ fn set_once(agent: &Agent, wanted: &Openings) -> Result<()> {
     let present = chains(&read(agent));
     let foreign = openings::without_marked(&present, &wanted.mark);
     let (_, insertions) = openings::open(&foreign, wanted);
+    ufw::set(agent, &insertions, wanted)?;
     for variant in [Variant::IptablesNft, Variant::IptablesLegacy] {
         let batch = batch(&present, variant, &insertions, wanted);
         if !batch.is_empty() {
@@ -146,7 +156,11 @@ fn nftables(what: &str, source: std::io::Error) -> AgentError {
 /// be done.
 fn batch(present: &[Chain], variant: Variant, insertions: &[Insertion], wanted: &Openings) -> String {
     let mut tables: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for chain in present.iter().filter(|chain| chain.variant == variant) {
+    let is_ufws = |chain: &&Chain| chain.name.starts_with(landfall_core::packet_filter::ufw::PREFIX);
+    for chain in present
+        .iter()
+        .filter(|chain| chain.variant == variant && !is_ufws(chain))
+    {
         let old = chain
             .rules
             .iter()
@@ -157,7 +171,10 @@ fn batch(present: &[Chain], variant: Variant, insertions: &[Insertion], wanted: 
             tables.entry(&chain.table).or_default().extend(removals);
         }
     }
-    let mut places: Vec<&Insertion> = insertions.iter().filter(|place| place.variant == variant).collect();
+    let places = insertions
+        .iter()
+        .filter(|place| place.variant == variant && !place.is_of_ufw());
+    let mut places: Vec<&Insertion> = places.collect();
     // From the end of each chain to its begin, so that no place moves before it is used.
     places.sort_by_key(|place| std::cmp::Reverse(place.before.unwrap_or(u64::MAX)));
     for place in places {

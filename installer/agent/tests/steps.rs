@@ -39,7 +39,10 @@ iptables-legacy --wait 10 -P FORWARD DROP";
 
 /// Runs a script in this thread's network namespace.
 fn sh(script: &str) -> String {
-    let output = std::process::Command::new("bash").args(["-ec", script]).output().unwrap();
+    let output = std::process::Command::new("bash")
+        .args(["-ec", script])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -54,7 +57,11 @@ fn make_packet_filters(root: &Path) {
     sh(FILTERS);
     fs::create_dir_all(root.join("usr/sbin")).unwrap();
     for program in FILTER_PROGRAMS {
-        std::os::unix::fs::symlink(Path::new("/usr/sbin").join(program), root.join("usr/sbin").join(program)).unwrap();
+        std::os::unix::fs::symlink(
+            Path::new("/usr/sbin").join(program),
+            root.join("usr/sbin").join(program),
+        )
+        .unwrap();
     }
 }
 
@@ -704,7 +711,10 @@ fn rules_that_cannot_be_removed_are_residue_and_the_next_undo_removes_them() {
     let program = machine.at("/usr/sbin/iptables-legacy-restore");
     fs::remove_file(&program).unwrap();
     let (_, residue) = machine.undo(&UndoScope::Everything);
-    assert!(residue.len() == 1 && residue[0].contains("iptables-restore"), "{residue:?}");
+    assert!(
+        residue.len() == 1 && residue[0].contains("iptables-restore"),
+        "{residue:?}"
+    );
     std::os::unix::fs::symlink("/usr/sbin/iptables-legacy-restore", &program).unwrap();
     machine.undo_all();
     assert_eq!(machine.fingerprint(), before);

@@ -107,6 +107,9 @@ pub struct PacketFilters {
     /// `iptables-save` of the kernel's old tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iptables_legacy: Vec<String>,
+    /// ufw's rules of its users, where the kernel has its chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ufw: Option<String>,
     /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,

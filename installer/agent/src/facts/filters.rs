@@ -6,6 +6,7 @@ use crate::child::Job;
 use crate::files;
 use crate::netlink::nft::{self, IPTABLES_TABLES, Table};
 use landfall_core::facts::PacketFilters;
+use landfall_core::packet_filter::ufw;
 
 /// Seconds that a program may take to print rules.
 const PRINT_S: u64 = 5;
@@ -38,6 +39,10 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
             Some(text) => filters.iptables_legacy.push(text),
             None => filters.unread_legacy = legacy,
         }
+    }
+    let mut texts = filters.iptables.iter().chain(&filters.iptables_legacy);
+    if texts.any(|text| text.contains("\n:ufw-user-")) {
+        filters.ufw = Some(files::text(agent.host.at(ufw::USER_RULES))).filter(|text| text.len() <= MOST_BYTES);
     }
     filters
 }

@@ -324,7 +324,10 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
 
 /// Runs a script in this thread's network namespace; returns what it prints.
 fn sh(script: &str) -> String {
-    let output = std::process::Command::new("bash").args(["-ec", script]).output().unwrap();
+    let output = std::process::Command::new("bash")
+        .args(["-ec", script])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -360,7 +363,11 @@ fn accept_rules_are_written_when_rules_were_loaded_anew_and_said_once() {
     let (mut node, _) = Node::behind_filters();
     assert_eq!(node.look(), [""; 0], "no rules drop anything");
     sh(RELOAD);
-    let count = || sh("nft list table inet mine; iptables-nft-save").matches("0f1e").count();
+    let count = || {
+        sh("nft list table inet mine; iptables-nft-save")
+            .matches("0f1e")
+            .count()
+    };
     let said = node.minute();
     assert!(
         said.len() == 1 && said[0].contains("inet mine, chain in") && said[0].ends_with("wrote the accept rules"),

@@ -4,6 +4,7 @@
 pub mod iptables;
 pub mod nftables;
 pub mod openings;
+pub mod ufw;
 
 use crate::facts::PacketFilters;
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,9 @@ pub fn chains(filters: &PacketFilters) -> Vec<Chain> {
     let parsed = filters.nftables.iter().filter_map(|text| nftables::parse(text));
     chains.extend(parsed.flatten().filter(|chain| !known.contains(&chain.table)));
     chains.extend(of_iptables(&filters.iptables_legacy, Variant::IptablesLegacy));
+    if let Some(text) = &filters.ufw {
+        ufw::add_comments(&mut chains, text);
+    }
     chains
 }
 

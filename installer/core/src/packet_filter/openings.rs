@@ -5,7 +5,7 @@
 //! the rule that drops, or to the end of the chain whose policy drops. So whatever the machine's owner decides earlier stays decided. Each rule
 //! carries the cluster's mark in its comment ([`Openings::comment`]): by it the rules are found, renewed and removed, and no other is touched.
 
-use super::{Chain, Dropped, Field, Hook, Match, Packet, Rule, Value, Variant, Verdict, drops, places};
+use super::{Chain, Dropped, Field, Hook, Match, Packet, Rule, Value, Variant, Verdict, drops, places, ufw};
 use crate::name::Digest;
 use crate::spec::Cidr;
 use serde::{Deserialize, Serialize};
@@ -255,6 +255,12 @@ impl Openings {
         format!("{} {digest} {}", self.mark, hook.as_str())
     }
 
+    /// Returns the comment of ufw's rules of one hook. Each of them is compared by what it is about, and ufw loads all rules anew when a comment
+    /// changes, so it says no more.
+    pub fn ufw_comment(&self, hook: Hook) -> String {
+        format!("{} {}", self.mark, hook.as_str())
+    }
+
     /// Returns what is accepted at a hook.
     pub fn accepted_at(&self, hook: Hook) -> impl Iterator<Item = &Accept> {
         self.accept.iter().filter(move |accept| accept.hook == hook)
@@ -355,17 +361,35 @@ pub fn without_marked(chains: &[Chain], mark: &str) -> Vec<Chain> {
     chains
 }
 
-/// Says whether rules may be written into a table. firewalld's and ufw's tables are made anew by these at any time, and theirs alone to write.
-fn is_writable(chains: &[Chain], at: &Chain) -> bool {
-    let table = |chain: &&Chain| chain.variant == at.variant && chain.table == at.table;
-    let mut same = chains.iter().filter(table);
-    at.table != FIREWALLD && !same.any(|chain| chain.name.starts_with(UFW))
+/// Finds the place for rules that are to decide about a packet that is dropped at this one; `None` where none may be written: firewalld makes its
+/// table anew at any time. Into ufw's tables ufw alone writes, to the end of its users' rules.
+fn insertion(chains: &[Chain], hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Option<Insertion> {
+    let mut table = chains
+        .iter()
+        .filter(|other| other.variant == chain.variant && other.table == chain.table);
+    let is_ufws = chain.variant != Variant::Nftables && table.clone().any(|other| other.name.starts_with(ufw::PREFIX));
+    let (chain, before) = match is_ufws {
+        true => (table.find(|other| other.name == ufw::chain_of(hook))?, None),
+        false => (chain, rule.map(|rule| rule.number)),
+    };
+    (chain.table != FIREWALLD).then(|| Insertion {
+        variant: chain.variant,
+        table: chain.table.clone(),
+        chain: chain.name.clone(),
+        hook,
+        before,
+    })
 }
 
 /// firewalld's table.
 pub const FIREWALLD: &str = "inet firewalld";
-/// How names of ufw's chains begin.
-pub const UFW: &str = "ufw-";
+
+impl Insertion {
+    /// Says whether ufw writes there, and nobody else.
+    pub fn is_of_ufw(&self) -> bool {
+        self.variant != Variant::Nftables && self.chain.starts_with(ufw::PREFIX)
+    }
+}
 
 /// Finds where accept rules have to stand among rules that hold none of them ([`without_marked`]). Returns the rules with them, and the places.
 /// What is dropped there all the same cannot be opened.
@@ -377,14 +401,7 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
         let found = packets
             .iter()
             .flat_map(|packet| places(&opened, packet).into_iter().map(|place| (packet.hook, place)))
-            .filter(|(_, (chain, _))| is_writable(&opened, chain))
-            .map(|(hook, (chain, rule))| Insertion {
-                variant: chain.variant,
-                table: chain.table.clone(),
-                chain: chain.name.clone(),
-                hook,
-                before: rule.map(|rule| rule.number),
-            })
+            .filter_map(|(hook, (chain, rule))| self::insertion(&opened, hook, chain, rule))
             // A place that has its rules already does not get them again: they do not help.
             .find(|insertion| !insertions.contains(insertion));
         let Some(insertion) = found else { break };
@@ -396,8 +413,9 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
                 .before
                 .and_then(|number| chain.rules.iter().position(|rule| rule.number == number));
             let at = at.unwrap_or(chain.rules.len());
-            let rules = openings.accepted_at(insertion.hook).map(|accept| accept.rule(&comment));
-            chain.rules.splice(at..at, rules);
+            let accepted = openings.accepted_at(insertion.hook);
+            let accepted = accepted.filter(|accept| !insertion.is_of_ufw() || ufw::is_needed(accept));
+            chain.rules.splice(at..at, accepted.map(|accept| accept.rule(&comment)));
         }
         insertions.push(insertion);
     }
@@ -408,7 +426,9 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
 /// an accept rule can let it through. Nothing when all is well.
 pub fn faults(chains: &[Chain], openings: &Openings) -> Vec<String> {
     let mut groups: BTreeMap<(Variant, &str, &str, &str), usize> = BTreeMap::new();
-    for chain in chains {
+    // Of ufw's rules only ufw's file says which there are to be.
+    let is_ufws = |chain: &&Chain| chain.variant != Variant::Nftables && chain.name.starts_with(ufw::PREFIX);
+    for chain in chains.iter().filter(|chain| !is_ufws(chain)) {
         let comments = chain.rules.iter().filter_map(|rule| rule.comment.as_deref());
         for comment in comments.filter(|comment| openings.is_marked(Some(comment))) {
             *groups

@@ -9,7 +9,7 @@ use crate::journal::Ownership;
 use crate::layout;
 use crate::name::NodeName;
 use crate::packet_filter::openings::{self, BRIDGE, Openings, POD_PORT, TUNNEL};
-use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant};
+use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant, ufw};
 use crate::spec::{ClusterSpec, Desired, Firewall, ProxyMode};
 use crate::traffic::{self, Peer, Service, ingress_ports, services};
 use std::collections::{BTreeMap, BTreeSet};
@@ -298,8 +298,8 @@ fn owner(chains: &[Chain], dropped: &Dropped) -> (&'static str, Option<&'static 
                     --add-source=ADDRESS`, or `systemctl disable --now firewalld`";
         return (" (firewalld)", Some(next));
     }
-    if dropped.table == "ip filter" && in_table("ufw-") {
-        let next = "`ufw allow from ADDRESS` for each other node and the pod network, `ufw default allow routed` for pods, or `ufw disable`";
+    if dropped.table == "ip filter" && in_table(ufw::PREFIX) {
+        let next = "set `firewall: open`, or `ufw allow from ADDRESS` for each other node and the pod network, `ufw default allow routed` for pods, or `ufw disable`";
         return (" (ufw)", Some(next));
     }
     if dropped.table == "ip filter" && dropped.hook == Hook::Forward && dropped.rule.is_none() && in_table("DOCKER") {

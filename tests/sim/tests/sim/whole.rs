@@ -147,7 +147,10 @@ fn packet_filters_are_opened_as_long_as_the_spec_asks_for_it() {
         landfall_core::health::Held::of(&own).openings
     };
     let accepted = held(&scene, "w-1").unwrap();
-    assert!(format!("{accepted:?}").contains("10250"), "its kubelet is called: {accepted:?}");
+    assert!(
+        format!("{accepted:?}").contains("10250"),
+        "its kubelet is called: {accepted:?}"
+    );
     assert_eq!(scene.install("300-c").changes, 0);
 
     scene.set("firewall: keep\n");

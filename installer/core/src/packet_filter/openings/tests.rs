@@ -96,18 +96,19 @@ fn what_the_owner_drops_before_stays_dropped() {
 }
 
 #[test]
-fn tables_of_firewalld_and_ufw_are_not_written_into() {
-    for chains in [
-        nft(fixture!("firewalld.nft.json")),
-        iptables(fixture!("ufw.iptables-save")),
-    ] {
-        assert_eq!(open(&chains, &wanted()).1, []);
-        assert_eq!(
-            faults(&chains, &wanted()),
-            [""; 0],
-            "nor is that a fault that can be mended"
-        );
-    }
+fn the_table_of_firewalld_is_not_written_into_and_those_of_ufw_by_ufw() {
+    let chains = nft(fixture!("firewalld.nft.json"));
+    assert_eq!(open(&chains, &wanted()).1, []);
+    assert_eq!(
+        faults(&chains, &wanted()),
+        [""; 0],
+        "nor is that a fault that can be mended"
+    );
+    let chains = iptables(fixture!("ufw.iptables-save"));
+    let ends = ["ufw-user-input input end", "ufw-user-forward forward end"];
+    assert_eq!(places(&chains), ends);
+    assert!(open(&chains, &wanted()).1.iter().all(Insertion::is_of_ufw));
+    assert_eq!(faults(&open(&chains, &wanted()).0, &wanted()), [""; 0]);
 }
 
 #[test]

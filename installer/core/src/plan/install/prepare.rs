@@ -86,7 +86,9 @@ impl Planner<'_> {
         if let Some(openings) = member.openings.clone().or_else(closed) {
             let opens = !openings.accept.is_empty();
             let claim = StepKind::Claim.on(&member.name);
-            let id = self.prepare_step(StepKind::Firewall, member, &[claim], Action::Firewall { openings });
+            let action = Action::Firewall { openings };
+            // ufw takes part of a second for each of its rules, and there is one for each member.
+            let id = self.add(id, &member.name, Stage::Prepare, &[claim], BULK_S, action);
             self.opened.extend(Some(id).filter(|_| opens));
         }
     }
