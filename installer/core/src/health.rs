@@ -74,6 +74,9 @@ pub struct NodeHealth {
     pub units: Vec<UnitHealth>,
     /// Kernel settings that are not as the journal wants them.
     pub settings: Vec<SettingFault>,
+    /// What packet filters do not let through although the journal wants it, or other faults of the accept rules, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
 }
 
 /// A unit that the journal wants to run.
