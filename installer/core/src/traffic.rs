@@ -4,7 +4,8 @@
 use crate::inventory::Role;
 use crate::layout::{self, Callers, ClusterPort};
 use crate::packet_filter::Hook;
-use crate::packet_filter::openings::{Accept, BRIDGE, LOOPBACK, Openings, Peers, Protocol, TUNNEL};
+use crate::packet_filter::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
+use crate::packet_filter::openings::Openings;
 use crate::spec::ClusterSpec;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -3,7 +3,7 @@
 use super::Body;
 use super::nft::{self, Rule, Table};
 use super::uapi::*;
-use landfall_core::packet_filter::openings::{Accept, Peers, Protocol};
+use landfall_core::packet_filter::accept::{Accept, Peers, Protocol};
 use std::io;
 use std::net::Ipv4Addr;
 

@@ -1,15 +1,38 @@
 //! Would a packet filter drop this? Rules of nftables and iptables are read ([`nftables`], [`iptables`]) and walked with one packet that
 //! begins a connection. What a rule asks that is not understood here may be so or not; only what is dropped in any case is said to be.
 
+pub mod accept;
 pub mod iptables;
 pub mod nftables;
 pub mod openings;
 pub mod ufw;
 
-use crate::facts::PacketFilters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+
+/// Rules of packet filters, as the host's own programs print them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PacketFilters {
+    /// `nft --json list table`, of each table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nftables: Vec<String>,
+    /// `iptables-save` of what iptables keeps in nf_tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables: Vec<String>,
+    /// `iptables-save` of the kernel's old tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables_legacy: Vec<String>,
+    /// ufw's rules of its users, where the kernel has its chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ufw: Option<String>,
+    /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// Legacy tables in use that could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread_legacy: Vec<String>,
+}
 
 /// Which program's rules a chain holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! ufw's rules of its users. The kernel holds them as iptables rules without comments; the comments, and what ufw takes for the same rule, stand
 //! in its file [`USER_RULES`], one line `### tuple ###` in front of the rules of each (ufw 0.36, `backend_iptables.py`).
 
-use super::openings::{Accept, LOOPBACK, Peers, Protocol};
+use super::accept::{Accept, LOOPBACK, Peers, Protocol};
 use super::{Chain, Hook, Variant};
 
 /// How names of ufw's chains begin.

@@ -199,7 +199,8 @@ mod tests {
     fn nodes_found_and_join_behind_the_opening_of_all_packet_filters_and_of_none_that_closes() {
         use crate::action::Wanted;
         use crate::packet_filter::Hook;
-        use crate::packet_filter::openings::{Accept, Openings};
+        use crate::packet_filter::accept::Accept;
+        use crate::packet_filter::openings::Openings;
         let openings = |accept| Openings {
             mark: Openings::mark_of("0f1e"),
             address: [10, 0, 0, 1].into(),
