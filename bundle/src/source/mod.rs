@@ -15,8 +15,9 @@ use crate::minisign::SecretKey;
 use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
-pub use components::crates;
+pub use components::{crates, release_arguments};
 use contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
+pub use debian::lock_anew as lock_debian_anew;
 use image_archive::Additions;
 use landfall_core::bundle_index::{
     Binary, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, Variant, previous_minor,
@@ -262,7 +263,7 @@ impl Parts<'_> {
         finish: fn(&mut LayerBuilder),
     ) -> Result<(Layer, Vec<DebianPackage>), Diagnosis> {
         let mut layer = LayerBuilder::default();
-        let found = debian::unpack(packages, &self.lock.debian_suite, self.options.cache, &mut layer)?;
+        let found = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
         finish(&mut layer);
         for package in &found {
             if !self.packages.contains(package) {
