@@ -1,6 +1,7 @@
 //! The bundle's software bill of materials: CycloneDX 1.6 in JSON (ECMA-424). There is no time and nothing random in it, so the same
 //! inputs give the same bytes; that is why it has no serial number, which the schema allows.
 
+pub(crate) mod copyright;
 mod crates;
 mod go;
 mod layers;
@@ -80,10 +81,12 @@ impl Sbom {
         }
     }
 
-    /// Adds a Debian package of the suite, whose files are in an image's layers.
-    pub fn package(&mut self, package: &DebianPackage, suite: &str) -> Reference {
+    /// Adds a Debian package of the suite, whose files are in an image's layers, with its licences as an SPDX expression.
+    pub fn package(&mut self, package: &DebianPackage, suite: &str, licence: Option<&str>) -> Reference {
         let DebianPackage { name, version, digest } = package;
-        self.add(Package::of_debian(name, version, suite, digest.hex()).component())
+        let mut package = Package::of_debian(name, version, suite, digest.hex());
+        package.licence = licence.map(str::to_owned);
+        self.add(package.component())
     }
 
     /// Says where a program was downloaded from.

@@ -4,11 +4,13 @@ use super::layer::LayerBuilder;
 use super::lock::{self, LOCK_ANEW, Lock};
 use super::tools::run;
 use super::{failed, io};
+use crate::sbom::copyright;
 use landfall_core::bundle_index::DebianPackage;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -66,27 +68,55 @@ pub(super) fn names() -> Vec<&'static str> {
     all.into_iter().collect()
 }
 
+/// A package that is in a layer.
+pub(super) struct Unpacked {
+    pub package: DebianPackage,
+    /// SPDX expression, where its copyright file says it.
+    pub licence: Option<String>,
+}
+
 /// Adds the packages' files to a layer, as they are locked; returns what was added.
 pub(super) fn unpack(
     packages: &[&str],
     lock: &Lock,
     cache: &Path,
     layer: &mut LayerBuilder,
-) -> Result<Vec<DebianPackage>, Diagnosis> {
+) -> Result<Vec<Unpacked>, Diagnosis> {
     let locked = lock.packages()?;
     let lacks = |name: &&str| failed(format!("the lock file has no Debian package {name}")).next(LOCK_ANEW);
     let wanted = packages
         .iter()
         .map(|name| locked.get(*name).cloned().ok_or_else(|| lacks(name)));
     let wanted: Vec<DebianPackage> = wanted.collect::<Result<_, _>>()?;
-    for (package, path) in wanted.iter().zip(fetch(&wanted, &lock.debian_suite, cache)?) {
+    let paths = fetch(&wanted, &lock.debian_suite, cache)?;
+    let mut unpacked = Vec::new();
+    for (package, path) in wanted.into_iter().zip(paths) {
         let tar = run(
             Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&path),
             &format!("unpacking {}", package.name),
         )?;
         layer.unpack(tar.as_slice())?;
+        let licence = copyright_file(&tar, &package.name).and_then(|text| copyright::licence(&text));
+        unpacked.push(Unpacked { package, licence });
     }
-    Ok(wanted)
+    Ok(unpacked)
+}
+
+/// Takes the copyright file out of a package's files. Some packages have a link to another one's folder of documents, and none of their own.
+fn copyright_file(tar: &[u8], name: &str) -> Option<String> {
+    let wanted = format!("usr/share/doc/{name}/copyright");
+    for entry in tar::Archive::new(tar).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let found = entry
+            .path()
+            .is_ok_and(|path| path.strip_prefix("./").unwrap_or(&path) == Path::new(&wanted));
+        if found && entry.header().entry_type().is_file() {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).ok()?;
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+    None
 }
 
 /// Returns the packages' files, in this order. What lies in the cache is found by its digest; for the rest the mirror is asked.
@@ -355,6 +385,23 @@ mod tests {
         assert_eq!(package.digest, digest);
         assert_eq!(said("'http://m/x.deb' x_1_amd64.deb 3 MD5Sum:abc"), None);
         assert_eq!(said(""), None);
+    }
+
+    #[test]
+    fn the_copyright_file_of_the_package_itself_is_taken() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, text) in [
+            ("./usr/share/doc/y/copyright", "of y"),
+            ("./usr/share/doc/x/copyright", "of x"),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        assert_eq!(copyright_file(&tar, "x").as_deref(), Some("of x"));
+        assert_eq!(copyright_file(&tar, "z"), None);
+        assert_eq!(copyright_file(b"no tar", "x"), None);
     }
 
     #[test]

@@ -263,19 +263,19 @@ impl Parts<'_> {
         finish: fn(&mut LayerBuilder),
     ) -> Result<(Layer, Vec<DebianPackage>), Diagnosis> {
         let mut layer = LayerBuilder::default();
-        let found = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
+        let unpacked = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
         finish(&mut layer);
-        for package in &found {
-            if !self.packages.contains(package) {
+        let layer = self.store.layer(&layer)?;
+        let (mut found, mut inside) = (Vec::new(), Vec::new());
+        for debian::Unpacked { package, licence } in unpacked {
+            inside.push(self.sbom.package(&package, &self.lock.debian_suite, licence.as_deref()));
+            if !self.packages.contains(&package) {
                 self.packages.push(package.clone());
             }
+            found.push(package);
         }
         self.packages.sort_by(|a, b| a.name.cmp(&b.name));
-        let layer = self.store.layer(&layer)?;
-        let inside = found
-            .iter()
-            .map(|package| self.sbom.package(package, &self.lock.debian_suite));
-        self.inside.insert(layer.diff_id, inside.collect());
+        self.inside.insert(layer.diff_id, inside);
         Ok((layer, found))
     }
 

@@ -280,7 +280,6 @@ fn section(program: &[u8], offset: usize) -> Option<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use landfall_test_support::bundle;
