@@ -158,7 +158,10 @@ fn everything_inside_is_named_with_source_and_licence() {
         package["purl"],
         "pkg:deb/debian/libstdc%2B%2B6@1%3A12.2.0-14?arch=amd64&distro=bookworm"
     );
-    assert_eq!(package["licenses"][0]["expression"], "GPL-3.0-or-later AND LicenseRef-debian-x");
+    assert_eq!(
+        package["licenses"][0]["expression"],
+        "GPL-3.0-or-later AND LicenseRef-debian-x"
+    );
     let module = component(&bill, "github.com/Azure/x");
     assert_eq!(module["properties"][0]["value"], "h1:abc=");
     assert!(
