@@ -3,8 +3,9 @@
 
 pub(crate) mod copyright;
 mod crates;
-mod go;
+pub(crate) mod go;
 mod layers;
+pub(crate) mod licence_text;
 mod package;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,12 @@ pub type Reference = String;
 pub struct Sbom {
     components: BTreeMap<Reference, Component>,
     contains: BTreeMap<Reference, BTreeSet<Reference>>,
+    /// Licences of Go modules, where their sources are at hand.
+    module_licences: ModuleLicences,
 }
+
+/// SPDX names of the licences of Go modules, by path and version.
+pub(crate) type ModuleLicences = BTreeMap<(String, String), &'static str>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Component {
@@ -51,6 +57,14 @@ struct Component {
 }
 
 impl Sbom {
+    /// Starts a bill for programs whose modules have these licences; of others nothing is said.
+    pub(crate) fn with_licences(module_licences: ModuleLicences) -> Self {
+        Self {
+            module_licences,
+            ..Self::default()
+        }
+    }
+
     /// Adds a program that is put on nodes or into images. The Go modules of one that Go has built are read from it.
     pub fn program(&mut self, name: &str, version: &str, bytes: &[u8]) -> Reference {
         self.program_of(name, version, Digest::of(bytes), &go::modules(bytes))
@@ -67,7 +81,12 @@ impl Sbom {
         };
         self.components.insert(reference.clone(), program);
         for module in modules {
-            let inside = self.add(module.component());
+            let mut component = module.component();
+            let licence = self
+                .module_licences
+                .get(&(component.name.clone(), component.version.clone()));
+            component.licence = licence.map(|id| (*id).to_owned());
+            let inside = self.add(component);
             self.put(&reference, &inside);
         }
         reference

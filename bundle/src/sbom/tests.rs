@@ -20,7 +20,8 @@ const METADATA: &str = r#"{
 }"#;
 
 fn bill() -> Value {
-    let mut sbom = Sbom::default();
+    let known = ("github.com/Azure/x".to_owned(), "v1.2.0+incompatible".to_owned());
+    let mut sbom = Sbom::with_licences([(known, "MIT")].into());
     let program = sbom.program("landfall", "0.1.0", b"not by Go");
     sbom.on_nodes(&program);
     sbom.crates(&program, &CrateGraph::parse(METADATA.as_bytes()).unwrap(), "landfall");
@@ -164,6 +165,11 @@ fn everything_inside_is_named_with_source_and_licence() {
     );
     let module = component(&bill, "github.com/Azure/x");
     assert_eq!(module["properties"][0]["value"], "h1:abc=");
+    assert_eq!(module["licenses"][0]["expression"], "MIT");
+    assert_eq!(
+        component(&bill, "stdlib")["licenses"][0]["license"]["name"],
+        "NOASSERTION"
+    );
     assert!(
         bill["components"]
             .as_array()

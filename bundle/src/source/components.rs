@@ -90,6 +90,11 @@ impl Programs {
         Ok(Self { paths, versions })
     }
 
+    /// Every program that was built.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.paths.values().map(PathBuf::as_path)
+    }
+
     /// Version of a program; those of this checkout have this crate's.
     pub fn version(&self, name: &str) -> &str {
         self.versions
@@ -179,7 +184,8 @@ fn go_component(
     Ok(done)
 }
 
-fn go_command(work: &Path) -> Command {
+/// Go, with its own toolchain only and nothing of the user's workspace.
+pub(super) fn go_command(work: &Path) -> Command {
     let mut command = Command::new("go");
     command
         .current_dir(work)

@@ -7,6 +7,7 @@ pub(crate) mod contents;
 mod debian;
 pub(crate) mod image_archive;
 mod layer;
+mod licences;
 mod lock;
 pub(crate) mod oci;
 mod tools;
@@ -59,6 +60,7 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
     let lock = Lock::read(&options.checkout.join("bundle/source/lock.yaml"))?;
     let store = Store::open(options.cache)?;
     let programs = Programs::build(options, &lock)?;
+    let sbom = Sbom::with_licences(licences::of_modules(programs.all(), &lock, options.cache)?);
     let mut parts = Parts {
         options,
         lock: &lock,
@@ -68,7 +70,7 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         binaries: vec![],
         images: vec![],
         packages: vec![],
-        sbom: Sbom::default(),
+        sbom,
         inside: BTreeMap::new(),
         crates: crates(options.checkout)?,
     };
