@@ -1,7 +1,8 @@
 //! The bundle file: one uncompressed tar that holds an OCI image layout, programs as zstd blobs, and an index of both.
 //!
 //! [`Bundle`] opens one on the operator, [`BundleWriter`] makes one; [`write_oci_archive`] and [`decompress_binary`] are the
-//! node's side. Two recipes make what is inside: [`source`] starts compilers, [`upstream`] opens connections; the rest does neither.
+//! node's side. Two recipes make what is inside: [`source`] starts compilers, [`upstream`] opens connections and starts
+//! programs that verify signatures; the rest does neither.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,11 @@
 //! The bundle's software bill of materials: CycloneDX 1.6 in JSON (ECMA-424). There is no time and nothing random in it, so the same
 //! inputs give the same bytes; that is why it has no serial number, which the schema allows.
 
+pub(crate) mod copyright;
 mod crates;
-mod go;
+pub(crate) mod go;
 mod layers;
+pub(crate) mod licence_text;
 mod package;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,12 @@ pub type Reference = String;
 pub struct Sbom {
     components: BTreeMap<Reference, Component>,
     contains: BTreeMap<Reference, BTreeSet<Reference>>,
+    /// Licences of Go modules, where their sources are at hand.
+    module_licences: ModuleLicences,
 }
+
+/// SPDX names of the licences of Go modules, by path and version.
+pub(crate) type ModuleLicences = BTreeMap<(String, String), &'static str>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Component {
@@ -50,6 +57,14 @@ struct Component {
 }
 
 impl Sbom {
+    /// Starts a bill for programs whose modules have these licences; of others nothing is said.
+    pub(crate) fn with_licences(module_licences: ModuleLicences) -> Self {
+        Self {
+            module_licences,
+            ..Self::default()
+        }
+    }
+
     /// Adds a program that is put on nodes or into images. The Go modules of one that Go has built are read from it.
     pub fn program(&mut self, name: &str, version: &str, bytes: &[u8]) -> Reference {
         self.program_of(name, version, Digest::of(bytes), &go::modules(bytes))
@@ -66,7 +81,12 @@ impl Sbom {
         };
         self.components.insert(reference.clone(), program);
         for module in modules {
-            let inside = self.add(module.component());
+            let mut component = module.component();
+            let licence = self
+                .module_licences
+                .get(&(component.name.clone(), component.version.clone()));
+            component.licence = licence.map(|id| (*id).to_owned());
+            let inside = self.add(component);
             self.put(&reference, &inside);
         }
         reference
@@ -80,10 +100,12 @@ impl Sbom {
         }
     }
 
-    /// Adds a Debian package of the suite, whose files are in an image's layers.
-    pub fn package(&mut self, package: &DebianPackage, suite: &str) -> Reference {
+    /// Adds a Debian package of the suite, whose files are in an image's layers, with its licences as an SPDX expression.
+    pub fn package(&mut self, package: &DebianPackage, suite: &str, licence: Option<&str>) -> Reference {
         let DebianPackage { name, version, digest } = package;
-        self.add(Package::of_debian(name, version, suite, digest.hex()).component())
+        let mut package = Package::of_debian(name, version, suite, digest.hex());
+        package.licence = licence.map(str::to_owned);
+        self.add(package.component())
     }
 
     /// Says where a program was downloaded from.

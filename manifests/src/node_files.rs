@@ -4,7 +4,7 @@ use crate::{ClusterLayout, DnsPolicy, MemberLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
-use landfall_core::spec::{ClusterSpec, Profile};
+use landfall_core::spec::{ClusterSpec, Firewall, Profile};
 
 /// containerd's configuration, version 3, with CNI directories of landfall's own.
 pub fn containerd_config(spec: &ClusterSpec, index: &BundleIndex) -> Result<String, RenderError> {
@@ -68,7 +68,7 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             &format!("After={SET_BEFORE}\nBefore=kubelet.service"),
             &command,
             // The service removes its route when it ends by itself; this is for one that was killed.
-            &format!("ExecStopPost={command} --remove\n{NODE_SETTINGS_RIGHTS}"),
+            &format!("ExecStopPost={command} --remove\n{}", node_settings_rights(spec)),
         ),
     ));
     units.push(("kubelet.service".to_owned(), kubelet_unit(&node.name)));
@@ -90,9 +90,18 @@ const NO_PROXY: &str =
 /// usual soft limit of 1024 would be 170 connections; this is 10,000.
 const BALANCER_RIGHTS: &str = "DynamicUser=yes\nCapabilityBoundingSet=\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
                                LimitNOFILE=65536\n";
-/// The settings service changes routes and kernel settings, and loads modules. What it reads (the journal) and asks (containerd) is root's.
-const NODE_SETTINGS_RIGHTS: &str =
-    "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n";
+/// The settings service changes routes and kernel settings, and loads modules. What it reads (the journal) and asks (containerd) is root's. The
+/// iptables of the old tables, by which it keeps accept rules there, opens a raw socket and its lock, `/run/xtables.lock`; ufw keeps its rules in
+/// /etc/ufw, and makes them in /tmp.
+fn node_settings_rights(spec: &ClusterSpec) -> String {
+    let (capability, paths) = match spec.firewall {
+        Firewall::Keep => ("", ""),
+        Firewall::Open => (" CAP_NET_RAW", "ReadWritePaths=/run -/etc/ufw\nPrivateTmp=yes\n"),
+    };
+    format!(
+        "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE{capability}\nNoNewPrivileges=yes\nProtectSystem=strict\n{paths}ProtectHome=yes\n"
+    )
+}
 
 /// A service of landfall's own, which tells systemd when it is up. `more` holds further whole lines of its `[Service]` section.
 fn service(description: &str, order: &str, command: &str, more: &str) -> String {

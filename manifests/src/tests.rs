@@ -565,6 +565,29 @@ fn the_route_goes_with_its_service_also_when_that_was_killed() {
 }
 
 #[test]
+fn the_settings_service_may_call_iptables_and_ufw_where_it_has_rules_to_keep() {
+    let spec = ClusterSpec {
+        firewall: landfall_core::spec::Firewall::Open,
+        ..ClusterSpec::default()
+    };
+    let cluster = cluster(DnsPolicy::Closed);
+    let units = units(&spec, &cluster, &cluster.members[0]);
+    let (_, unit) = units
+        .iter()
+        .find(|(name, _)| name == "landfall-node-settings.service")
+        .unwrap();
+    assert_lines(
+        unit,
+        &[
+            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE CAP_NET_RAW",
+            "ProtectSystem=strict",
+            "ReadWritePaths=/run -/etc/ufw",
+            "PrivateTmp=yes",
+        ],
+    );
+}
+
+#[test]
 fn containerd_is_the_last_to_be_killed_for_memory_and_writes_no_core_of_a_pod() {
     assert_lines(&unit_text("containerd"), &["OOMScoreAdjust=-999", "LimitCORE=0"]);
 }

@@ -14,15 +14,15 @@ const MARK: usize = 16;
 
 /// A Go module with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Module {
-    path: String,
-    version: String,
+pub(crate) struct Module {
+    pub path: String,
+    pub version: String,
     /// Digest of its files in the form of `go.sum`, where Go recorded it.
     sum: Option<String>,
 }
 
 /// Returns the modules of a program, Go's standard library first. None when Go has not built it.
-pub(super) fn modules(program: &[u8]) -> Vec<Module> {
+pub(crate) fn modules(program: &[u8]) -> Vec<Module> {
     let places = program
         .chunks(MARK)
         .enumerate()
@@ -39,7 +39,7 @@ fn parse(section: &[u8]) -> Option<Vec<Module>> {
     let version = std::str::from_utf8(version).ok()?.strip_prefix("go")?;
     let (list, _) = string(rest)?;
     let mut modules = vec![Module {
-        path: "stdlib".to_owned(),
+        path: STANDARD_LIBRARY.to_owned(),
         // Experiments stand behind a space.
         version: version.split(' ').next().unwrap_or(version).to_owned(),
         sum: None,
@@ -86,7 +86,7 @@ impl Module {
     /// As a component. The source is where Go's own tool gets it (go.dev/ref/mod, "GOPROXY protocol").
     pub(super) fn component(&self) -> Component {
         let source = match self.path.as_str() {
-            "stdlib" => format!("https://go.dev/dl/go{}.src.tar.gz", self.version),
+            STANDARD_LIBRARY => format!("https://go.dev/dl/go{}.src.tar.gz", self.version),
             path => format!(
                 "https://proxy.golang.org/{}/@v/{}.zip",
                 escaped(path),
@@ -110,8 +110,11 @@ impl Module {
     }
 }
 
+/// Name of the path of Go's standard library, as a module.
+pub(crate) const STANDARD_LIBRARY: &str = "stdlib";
+
 /// Upper-case letters become `!` and the lower-case letter (go.dev/ref/mod, "GOPROXY protocol").
-fn escaped(path: &str) -> String {
+pub(crate) fn escaped(path: &str) -> String {
     let mut out = String::new();
     for c in path.chars() {
         if c.is_ascii_uppercase() {

@@ -20,7 +20,8 @@ const METADATA: &str = r#"{
 }"#;
 
 fn bill() -> Value {
-    let mut sbom = Sbom::default();
+    let known = ("github.com/Azure/x".to_owned(), "v1.2.0+incompatible".to_owned());
+    let mut sbom = Sbom::with_licences([(known, "MIT")].into());
     let program = sbom.program("landfall", "0.1.0", b"not by Go");
     sbom.on_nodes(&program);
     sbom.crates(&program, &CrateGraph::parse(METADATA.as_bytes()).unwrap(), "landfall");
@@ -31,7 +32,7 @@ fn bill() -> Value {
         version: "1:12.2.0-14".to_owned(),
         digest: Digest::of(b"deb"),
     };
-    let package = sbom.package(&package, "bookworm");
+    let package = sbom.package(&package, "bookworm", Some("GPL-3.0-or-later AND LicenseRef-debian-x"));
     let image = Image {
         reference: "registry.landfall.internal/etcd:v3.7.3".parse().unwrap(),
         manifest: Digest::of(b"manifest"),
@@ -158,8 +159,17 @@ fn everything_inside_is_named_with_source_and_licence() {
         package["purl"],
         "pkg:deb/debian/libstdc%2B%2B6@1%3A12.2.0-14?arch=amd64&distro=bookworm"
     );
+    assert_eq!(
+        package["licenses"][0]["expression"],
+        "GPL-3.0-or-later AND LicenseRef-debian-x"
+    );
     let module = component(&bill, "github.com/Azure/x");
     assert_eq!(module["properties"][0]["value"], "h1:abc=");
+    assert_eq!(module["licenses"][0]["expression"], "MIT");
+    assert_eq!(
+        component(&bill, "stdlib")["licenses"][0]["license"]["name"],
+        "NOASSERTION"
+    );
     assert!(
         bill["components"]
             .as_array()

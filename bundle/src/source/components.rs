@@ -90,6 +90,11 @@ impl Programs {
         Ok(Self { paths, versions })
     }
 
+    /// Every program that was built.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.paths.values().map(PathBuf::as_path)
+    }
+
     /// Version of a program; those of this checkout have this crate's.
     pub fn version(&self, name: &str) -> &str {
         self.versions
@@ -179,7 +184,8 @@ fn go_component(
     Ok(done)
 }
 
-fn go_command(work: &Path) -> Command {
+/// Go, with its own toolchain only and nothing of the user's workspace.
+pub(super) fn go_command(work: &Path) -> Command {
     let mut command = Command::new("go");
     command
         .current_dir(work)
@@ -204,6 +210,24 @@ fn build_pause(work: &Path, out: &Path, version: &str) -> Result<(), Diagnosis> 
     run(&mut cc, "building pause").map(drop)
 }
 
+/// Arguments of `cargo build --release` by which a program names no folder of the machine that builds it, and so has the same bytes on
+/// another one: cargo's home and the checkout have fixed names in panic messages (rustc's `--remap-path-prefix`). cargo joins the list with the
+/// one in `.cargo/config.toml`.
+pub fn release_arguments(checkout: &Path) -> [String; 2] {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let flag = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags = vec![flag(checkout, "/landfall")];
+    // Of several that fit, rustc takes the last.
+    flags.extend(home.map(|home| flag(&home, "/cargo")));
+    // The form of a list of strings is the same in TOML and JSON.
+    let list = serde_json::Value::from(flags);
+    [
+        "--config".to_owned(),
+        format!("target.x86_64-unknown-linux-gnu.rustflags={list}"),
+    ]
+}
+
 /// Builds our own proxy in the checkout's target directory; cargo is its own cache.
 fn ingress(options: &BuildOptions<'_>) -> Result<PathBuf, Diagnosis> {
     let mut cargo = Command::new("cargo");
@@ -215,6 +239,7 @@ fn ingress(options: &BuildOptions<'_>) -> Result<PathBuf, Diagnosis> {
         "landfall-ingress",
         "--message-format=json-render-diagnostics",
     ]);
+    cargo.args(release_arguments(options.checkout));
     let output = run(&mut cargo, "building landfall-ingress")?;
     let text = String::from_utf8_lossy(&output);
     let found = text
@@ -246,4 +271,21 @@ pub(super) fn tempdir(cache: &Path) -> Result<PathBuf, Diagnosis> {
     }
     std::fs::create_dir_all(&path).map_err(io("made", &path))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_released_program_names_no_folder_of_its_builder() {
+        let [flag, value] = release_arguments(Path::new("/work/\"quoted\""));
+        assert_eq!(flag, "--config");
+        let list = value
+            .strip_prefix("target.x86_64-unknown-linux-gnu.rustflags=")
+            .unwrap();
+        let flags: Vec<String> = serde_json::from_str(list).unwrap();
+        assert_eq!(flags[0], "--remap-path-prefix=/work/\"quoted\"=/landfall");
+        assert!(flags[1].ends_with("=/cargo"), "{flags:?}");
+    }
 }

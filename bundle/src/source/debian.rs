@@ -1,11 +1,16 @@
-//! Debian packages by suite, from a package source of our own: of the machine's own sources only the mirror is used.
+//! Debian packages by version and digest, from a package source of our own: of the machine's own sources only the mirror is used.
 
 use super::layer::LayerBuilder;
+use super::lock::{self, LOCK_ANEW, Lock};
 use super::tools::run;
 use super::{failed, io};
+use crate::sbom::copyright;
 use landfall_core::bundle_index::DebianPackage;
-use landfall_core::explain::Diagnosis;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -57,33 +62,121 @@ pub(super) const WEB: [&str; 7] = [
 /// Age after which the list of packages is fetched again.
 const LIST_AGE: Duration = Duration::from_hours(24);
 
-/// Adds the packages' files to a layer; returns what was resolved.
+/// Every package that an image needs, sorted.
+pub(super) fn names() -> Vec<&'static str> {
+    let all: BTreeSet<&str> = NETWORK.into_iter().chain(WEB).collect();
+    all.into_iter().collect()
+}
+
+/// A package that is in a layer.
+pub(super) struct Unpacked {
+    pub package: DebianPackage,
+    /// SPDX expression, where its copyright file says it.
+    pub licence: Option<String>,
+}
+
+/// Adds the packages' files to a layer, as they are locked; returns what was added.
 pub(super) fn unpack(
     packages: &[&str],
-    suite: &str,
+    lock: &Lock,
     cache: &Path,
     layer: &mut LayerBuilder,
-) -> Result<Vec<DebianPackage>, Diagnosis> {
-    let apt = Apt::open(suite, cache)?;
-    let mut found = Vec::new();
-    for (name, path) in packages.iter().zip(apt.fetch(packages)?) {
-        let bytes = std::fs::read(&path).map_err(io("read", &path))?;
-        let version = run(
-            Command::new("dpkg-deb").arg("--field").arg(&path).arg("Version"),
-            &format!("reading {name}"),
-        )?;
+) -> Result<Vec<Unpacked>, Diagnosis> {
+    let locked = lock.packages()?;
+    let lacks = |name: &&str| failed(format!("the lock file has no Debian package {name}")).next(LOCK_ANEW);
+    let wanted = packages
+        .iter()
+        .map(|name| locked.get(*name).cloned().ok_or_else(|| lacks(name)));
+    let wanted: Vec<DebianPackage> = wanted.collect::<Result<_, _>>()?;
+    let paths = fetch(&wanted, &lock.debian_suite, cache)?;
+    let mut unpacked = Vec::new();
+    for (package, path) in wanted.into_iter().zip(paths) {
         let tar = run(
             Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&path),
-            &format!("unpacking {name}"),
+            &format!("unpacking {}", package.name),
         )?;
         layer.unpack(tar.as_slice())?;
-        found.push(DebianPackage {
-            name: (*name).to_owned(),
-            version: String::from_utf8_lossy(&version).trim().to_owned(),
-            digest: Digest::of(&bytes),
-        });
+        let licence = copyright_file(&tar, &package.name).and_then(|text| copyright::licence(&text));
+        unpacked.push(Unpacked { package, licence });
     }
-    Ok(found)
+    Ok(unpacked)
+}
+
+/// Takes the copyright file out of a package's files. Some packages have a link to another one's folder of documents, and none of their own.
+fn copyright_file(tar: &[u8], name: &str) -> Option<String> {
+    let wanted = format!("usr/share/doc/{name}/copyright");
+    for entry in tar::Archive::new(tar).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let found = entry
+            .path()
+            .is_ok_and(|path| path.strip_prefix("./").unwrap_or(&path) == Path::new(&wanted));
+        if found && entry.header().entry_type().is_file() {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).ok()?;
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+    None
+}
+
+/// Returns the packages' files, in this order. What lies in the cache is found by its digest; for the rest the mirror is asked.
+fn fetch(packages: &[DebianPackage], suite: &str, cache: &Path) -> Result<Vec<PathBuf>, Diagnosis> {
+    let folder = cache.join("apt").join("packages");
+    std::fs::create_dir_all(&folder).map_err(io("made", &folder))?;
+    let path = |package: &DebianPackage| folder.join(format!("{}.deb", package.digest.hex()));
+    let mut absent = Vec::new();
+    for package in packages {
+        match std::fs::read(path(package)) {
+            Ok(bytes) if Digest::of(&bytes) == package.digest => {}
+            _ => absent.push(package),
+        }
+    }
+    if !absent.is_empty() {
+        let versions: Vec<String> = absent.iter().map(|p| format!("{}={}", p.name, p.version)).collect();
+        let mut apt = Apt::open(suite, cache, LIST_AGE)?;
+        let mut files = apt.download(&versions);
+        if files.is_err() {
+            // The list may be older than the lock file.
+            apt = Apt::open(suite, cache, Duration::ZERO)?;
+            files = apt.download(&versions);
+        }
+        let files = files.map_err(|missing| {
+            let gone = "a locked package may be gone: Debian's mirrors drop a version soon after a newer one";
+            let another =
+                "or name a mirror that still has them, as snapshot.debian.org does, by LANDFALL_DEBIAN_MIRROR";
+            missing.saw(gone).next(LOCK_ANEW).next(another)
+        })?;
+        for (package, file) in absent.into_iter().zip(files) {
+            let bytes = std::fs::read(&file).map_err(io("read", &file))?;
+            let found = Digest::of(&bytes);
+            if found != package.digest {
+                let what = format!("{} {} is another file than was locked", package.name, package.version);
+                let other =
+                    Diagnosis::new(Code::BundleDigest, what).saw(format!("{found}, {} was locked", package.digest));
+                return Err(other.next(
+                    "find out why the mirror's file changed, before you lock it anew by `cargo xtask lock-debian`",
+                ));
+            }
+            std::fs::rename(&file, path(package)).map_err(io("renamed", &file))?;
+        }
+    }
+    Ok(packages.iter().map(path).collect())
+}
+
+/// Writes the newest packages of the suite into the lock file of a checkout; returns those that are new there. Blocks on the network.
+pub fn lock_anew(checkout: &Path, cache: &Path) -> Result<Vec<DebianPackage>, Diagnosis> {
+    let path = checkout.join("bundle/source/lock.yaml");
+    let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
+    let lock = Lock::read(&path)?;
+    let found = Apt::open(&lock.debian_suite, cache, Duration::ZERO)?.newest(&names())?;
+    let new = lock::with_packages(&text, &found)?;
+    let part = path.with_extension("part");
+    std::fs::write(&part, new).map_err(io("written", &part))?;
+    std::fs::rename(&part, &path).map_err(io("written", &path))?;
+    // What is locked by lines that are wrong is locked anew too.
+    let before = lock.packages().unwrap_or_default();
+    let differs = |package: &DebianPackage| before.get(&package.name) != Some(package);
+    Ok(found.into_iter().filter(differs).collect())
 }
 
 /// The names by which iptables' multi-call program is started; maintainer scripts would make them.
@@ -137,7 +230,8 @@ struct Apt {
 }
 
 impl Apt {
-    fn open(suite: &str, cache: &Path) -> Result<Self, Diagnosis> {
+    /// With a list of packages that is not older than this.
+    fn open(suite: &str, cache: &Path, list_age: Duration) -> Result<Self, Diagnosis> {
         let root = cache.join("apt").join(suite);
         let apt = Self {
             downloads: root.join("downloads"),
@@ -162,7 +256,7 @@ impl Apt {
         let fresh = list.metadata().and_then(|m| m.modified()).is_ok_and(|changed| {
             SystemTime::now()
                 .duration_since(changed)
-                .is_ok_and(|age| age < LIST_AGE)
+                .is_ok_and(|age| age < list_age)
         }) && std::fs::read_to_string(&list).is_ok_and(|text| text == sources);
         if !fresh {
             let new = apt.root.join("sources.list.new");
@@ -195,33 +289,60 @@ impl Apt {
         command
     }
 
-    /// Downloads the newest versions of the suite; returns their files in the order of the names.
-    fn fetch(&self, names: &[&str]) -> Result<Vec<PathBuf>, Diagnosis> {
-        let sources = self.root.join("sources.list");
-        let doing = "fetching Debian packages";
-        let mut print = self.command(&sources);
+    /// What apt would download, a line for each: `'URI' file size SHA256:…`.
+    fn uris(&self, wanted: &[impl AsRef<OsStr>]) -> Result<String, Diagnosis> {
+        let mut print = self.command(&self.root.join("sources.list"));
         // apt prints nothing for a file that lies in its folder already.
         print.current_dir(self.root.join("empty"));
-        let lines = run(print.args(["--print-uris", "download"]).args(names), doing)?;
-        let lines = String::from_utf8_lossy(&lines);
-        // 'URI' file size SHA256:…
-        let files: Vec<&str> = lines.lines().filter_map(|l| l.split_whitespace().nth(1)).collect();
-        let mut paths = Vec::new();
-        let mut absent = Vec::new();
-        for name in names {
-            let file = files.iter().find(|f| f.split('_').next() == Some(name));
-            let file = file.ok_or_else(|| failed(format!("{doing}: apt names no file for {name}")))?;
-            let path = self.downloads.join(file);
-            if !path.exists() {
-                absent.push(*name);
-            }
-            paths.push(path);
-        }
-        if !absent.is_empty() {
-            run(self.command(&sources).arg("download").args(absent), doing)?;
-        }
-        Ok(paths)
+        let lines = run(
+            print.args(["--print-uris", "download"]).args(wanted),
+            "asking for Debian packages",
+        )?;
+        Ok(String::from_utf8_lossy(&lines).into_owned())
     }
+
+    /// Returns the newest versions in the suite, in the order of the names.
+    fn newest(&self, names: &[&str]) -> Result<Vec<DebianPackage>, Diagnosis> {
+        let lines = self.uris(names)?;
+        let found: Vec<DebianPackage> = lines.lines().filter_map(said).collect();
+        let of = |name: &&str| {
+            let package = found.iter().find(|package| package.name == **name).cloned();
+            package.ok_or_else(|| failed(format!("apt names no file with a SHA-256 for {name}")))
+        };
+        names.iter().map(of).collect()
+    }
+
+    /// Downloads packages, each `NAME=VERSION`; returns their files in this order.
+    fn download(&self, wanted: &[String]) -> Result<Vec<PathBuf>, Diagnosis> {
+        let lines = self.uris(wanted)?;
+        let files: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        let sources = self.root.join("sources.list");
+        run(
+            self.command(&sources).arg("download").args(wanted),
+            "fetching Debian packages",
+        )?;
+        let path = |wanted: &String| {
+            let name = wanted.split('=').next();
+            let file = files.iter().find(|file| file.split('_').next() == name);
+            let file = file.ok_or_else(|| failed(format!("apt names no file for {wanted}")))?;
+            Ok(self.downloads.join(file))
+        };
+        wanted.iter().map(path).collect()
+    }
+}
+
+/// Reads one of apt's lines. In names of files a colon is `%3a`.
+fn said(line: &str) -> Option<DebianPackage> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut parts = words.get(1)?.split('_');
+    Some(DebianPackage {
+        name: parts.next()?.to_owned(),
+        version: parts.next()?.replace("%3a", ":"),
+        digest: words.get(3)?.replace("SHA256:", "sha256:").parse().ok()?,
+    })
 }
 
 /// Debian's mirrors: `LANDFALL_DEBIAN_MIRROR`, else the ones this machine uses itself, else Debian's own.
@@ -243,4 +364,62 @@ fn mirrors() -> Result<(String, String), Diagnosis> {
     let main = find("/debian").unwrap_or_else(|| "http://deb.debian.org/debian".to_owned());
     let security = find("/debian-security").unwrap_or_else(|| format!("{main}-security"));
     Ok((main, security))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_read_as_apt_names_them() {
+        let digest = Digest::of(b"x");
+        let line = format!(
+            "'http://m/debian/pool/c/conntrack_1.4.7-1%2bb2_amd64.deb' conntrack_1%3a1.4.7-1+b2_amd64.deb 35204 SHA256:{}",
+            digest.hex()
+        );
+        let package = said(&line).unwrap();
+        assert_eq!(
+            (package.name.as_str(), package.version.as_str()),
+            ("conntrack", "1:1.4.7-1+b2")
+        );
+        assert_eq!(package.digest, digest);
+        assert_eq!(said("'http://m/x.deb' x_1_amd64.deb 3 MD5Sum:abc"), None);
+        assert_eq!(said(""), None);
+    }
+
+    #[test]
+    fn the_copyright_file_of_the_package_itself_is_taken() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, text) in [
+            ("./usr/share/doc/y/copyright", "of y"),
+            ("./usr/share/doc/x/copyright", "of x"),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        assert_eq!(copyright_file(&tar, "x").as_deref(), Some("of x"));
+        assert_eq!(copyright_file(&tar, "z"), None);
+        assert_eq!(copyright_file(b"no tar", "x"), None);
+    }
+
+    #[test]
+    fn what_is_in_the_cache_is_taken_by_its_digest_without_a_mirror() {
+        let cache = tempfile::tempdir().unwrap();
+        let package = |bytes: &[u8]| DebianPackage {
+            name: "x".to_owned(),
+            version: "1".to_owned(),
+            digest: Digest::of(bytes),
+        };
+        let (one, other) = (package(b"one"), package(b"other"));
+        let folder = cache.path().join("apt/packages");
+        std::fs::create_dir_all(&folder).unwrap();
+        for package in [&one, &other] {
+            let bytes = if package == &one { b"one".as_slice() } else { b"other" };
+            std::fs::write(folder.join(format!("{}.deb", package.digest.hex())), bytes).unwrap();
+        }
+        let paths = fetch(&[other.clone(), one], "no-such-suite", cache.path()).unwrap();
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), b"other");
+    }
 }

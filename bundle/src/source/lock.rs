@@ -1,6 +1,7 @@
 //! The lock file: versions and module sums in one place.
 
 use super::{failed, io};
+use landfall_core::bundle_index::DebianPackage;
 use landfall_core::explain::Diagnosis;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -11,9 +12,39 @@ use std::path::Path;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Lock {
     pub debian_suite: String,
+    /// Each is a line: name, version, SHA-256 of the file.
+    pub debian_packages: Vec<String>,
     pub pause_version: String,
     pub components: BTreeMap<String, Locked>,
     pub module_sums: Vec<String>,
+}
+
+/// How the lock file gets other packages.
+pub(super) const LOCK_ANEW: &str = "lock the newest packages of the suite: `cargo xtask lock-debian`";
+
+fn package(line: &str) -> Option<DebianPackage> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [name, version, sha256] = words[..] else {
+        return None;
+    };
+    Some(DebianPackage {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        digest: format!("sha256:{sha256}").parse().ok()?,
+    })
+}
+
+/// Puts packages into the text of a lock file, in place of those that are there.
+pub(super) fn with_packages(text: &str, packages: &[DebianPackage]) -> Result<String, Diagnosis> {
+    const HEAD: &str = "debianPackages:\n";
+    let (before, after) = text
+        .split_once(HEAD)
+        .ok_or_else(|| failed("bundle/source/lock.yaml has no debianPackages"))?;
+    let rest = after.lines().skip_while(|line| line.starts_with("  - "));
+    let line = |p: &DebianPackage| format!("  - {} {} {}\n", p.name, p.version, p.digest.hex());
+    let lines: String = packages.iter().map(line).collect();
+    let rest: String = rest.map(|line| format!("{line}\n")).collect();
+    Ok(format!("{before}{HEAD}{lines}{rest}"))
 }
 
 /// One component that is built from Go modules.
@@ -33,10 +64,75 @@ impl Lock {
             .map_err(|error| failed(format!("{} is no valid lock file", path.display())).because(&error))
     }
 
+    /// Returns the locked packages, by name; names all lines that are none.
+    pub fn packages(&self) -> Result<BTreeMap<String, DebianPackage>, Diagnosis> {
+        let (mut packages, mut wrong) = (BTreeMap::new(), Vec::new());
+        for line in &self.debian_packages {
+            match package(line) {
+                Some(package) => drop(packages.insert(package.name.clone(), package)),
+                None => wrong.push(format!(
+                    "debianPackages: {line:?} is not a name, a version and a SHA-256"
+                )),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(packages);
+        }
+        let unusable = failed("bundle/source/lock.yaml cannot be used");
+        Err(wrong.into_iter().fold(unusable, Diagnosis::saw).next(LOCK_ANEW))
+    }
+
     pub fn version(&self, component: &str) -> Result<&str, Diagnosis> {
         let found = self.components.get(component);
         found
             .map(|c| c.version.as_str())
             .ok_or_else(|| failed(format!("the lock file has no component {component}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::debian;
+    use landfall_core::name::Digest;
+
+    fn lock() -> (String, Lock) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("source/lock.yaml");
+        (std::fs::read_to_string(&path).unwrap(), Lock::read(&path).unwrap())
+    }
+
+    #[test]
+    fn every_package_of_an_image_is_locked_and_no_other() {
+        let locked: Vec<String> = lock().1.packages().unwrap().into_keys().collect();
+        assert_eq!(locked, debian::names());
+    }
+
+    #[test]
+    fn packages_are_locked_anew_and_nothing_else_changes() {
+        let (text, lock) = lock();
+        let same: Vec<DebianPackage> = lock.packages().unwrap().into_values().collect();
+        assert_eq!(with_packages(&text, &same).unwrap(), text);
+        let one = DebianPackage {
+            name: "nginx".to_owned(),
+            version: "1:2.0-1~deb12u1".to_owned(),
+            digest: Digest::of(b"nginx"),
+        };
+        let new = with_packages(&text, std::slice::from_ref(&one)).unwrap();
+        let read: Lock = serde_yaml::from_str(&new).unwrap();
+        assert_eq!(read.packages().unwrap()["nginx"], one);
+        assert_eq!(
+            (read.packages().unwrap().len(), read.module_sums),
+            (1, lock.module_sums)
+        );
+        assert!(with_packages("debianSuite: x\n", &same).is_err());
+    }
+
+    #[test]
+    fn all_lines_that_are_no_package_are_named() {
+        let (_, mut lock) = lock();
+        lock.debian_packages = vec!["nginx 1.0".to_owned(), "curl 1 abc".to_owned()];
+        let refused = lock.packages().unwrap_err();
+        assert_eq!(refused.saw.len(), 2, "{refused:?}");
+        assert!(refused.next[0].contains("cargo xtask lock-debian"));
     }
 }

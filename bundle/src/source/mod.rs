@@ -7,6 +7,7 @@ pub(crate) mod contents;
 mod debian;
 pub(crate) mod image_archive;
 mod layer;
+mod licences;
 mod lock;
 pub(crate) mod oci;
 mod tools;
@@ -15,8 +16,9 @@ use crate::minisign::SecretKey;
 use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
-pub use components::crates;
+pub use components::{crates, release_arguments};
 use contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
+pub use debian::lock_anew as lock_debian_anew;
 use image_archive::Additions;
 use landfall_core::bundle_index::{
     Binary, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, Variant, previous_minor,
@@ -58,6 +60,7 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
     let lock = Lock::read(&options.checkout.join("bundle/source/lock.yaml"))?;
     let store = Store::open(options.cache)?;
     let programs = Programs::build(options, &lock)?;
+    let sbom = Sbom::with_licences(licences::of_modules(programs.all(), &lock, options.cache)?);
     let mut parts = Parts {
         options,
         lock: &lock,
@@ -67,7 +70,7 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         binaries: vec![],
         images: vec![],
         packages: vec![],
-        sbom: Sbom::default(),
+        sbom,
         inside: BTreeMap::new(),
         crates: crates(options.checkout)?,
     };
@@ -262,19 +265,19 @@ impl Parts<'_> {
         finish: fn(&mut LayerBuilder),
     ) -> Result<(Layer, Vec<DebianPackage>), Diagnosis> {
         let mut layer = LayerBuilder::default();
-        let found = debian::unpack(packages, &self.lock.debian_suite, self.options.cache, &mut layer)?;
+        let unpacked = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
         finish(&mut layer);
-        for package in &found {
-            if !self.packages.contains(package) {
+        let layer = self.store.layer(&layer)?;
+        let (mut found, mut inside) = (Vec::new(), Vec::new());
+        for debian::Unpacked { package, licence } in unpacked {
+            inside.push(self.sbom.package(&package, &self.lock.debian_suite, licence.as_deref()));
+            if !self.packages.contains(&package) {
                 self.packages.push(package.clone());
             }
+            found.push(package);
         }
         self.packages.sort_by(|a, b| a.name.cmp(&b.name));
-        let layer = self.store.layer(&layer)?;
-        let inside = found
-            .iter()
-            .map(|package| self.sbom.package(package, &self.lock.debian_suite));
-        self.inside.insert(layer.diff_id, inside.collect());
+        self.inside.insert(layer.diff_id, inside);
         Ok((layer, found))
     }
 

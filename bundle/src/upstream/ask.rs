@@ -2,11 +2,13 @@
 
 use super::LockOptions;
 use super::catalogue::{self, IMAGES, UpstreamImage};
-use super::http::{Client, read_small};
-use super::lockfile::{LockFile, LockedImage, LockedProgram, is_version};
+use super::download::{self, Downloads, small_file};
+use super::http::Client;
+use super::lockfile::{Known, LockFile, LockedImage, LockedProgram, is_version};
 use super::login::Logins;
-use super::mirror::{Mirror, addresses};
+use super::mirror::Mirror;
 use super::registry::{ImageAddress, Registries};
+use super::signature::Signatures;
 use crate::source::contents::NODE_PROGRAMS;
 use crate::source::failed;
 use landfall_core::explain::{Code, Diagnosis};
@@ -59,6 +61,18 @@ pub(super) fn ask(options: &LockOptions<'_>) -> Result<LockFile, Diagnosis> {
     let added = added.collect::<Result<_, Diagnosis>>()?;
     let mut file = LockFile::new(versions, programs, images);
     file.added = added;
+    let downloads = Downloads {
+        folder: download::folder(options.cache)?,
+        client: &client,
+    };
+    let signatures = Signatures {
+        options: options.signatures,
+        network,
+        downloads: &downloads,
+    };
+    let text = |(component, known): (String, Known)| (component, known.to_string());
+    let known = signatures.check(&file, options.architectures)?;
+    file.signatures = known.into_iter().map(text).collect();
     Ok(file)
 }
 
@@ -105,24 +119,12 @@ impl Sums<'_> {
     }
 
     fn read(&self, sums: &str) -> Result<String, Diagnosis> {
-        let mut refused = Vec::new();
-        for url in addresses(self.mirrors, sums) {
-            let text = self.client.patiently(&url, || {
-                let response = self.client.get(&url, &[])?;
-                if response.status() != 200 {
-                    let text = format!("the server answers {}", response.status());
-                    return Err(super::http::Trouble::lasting(text));
-                }
-                read_small(response, SUMS_BYTES)
-            });
-            match text {
-                Ok(text) => return Ok(String::from_utf8_lossy(&text).into_owned()),
-                Err(trouble) => refused.push(format!("{url}: {}", trouble.text)),
-            }
-        }
-        let nowhere = failed(format!("the checksum {sums} cannot be had"));
-        let nowhere = refused.into_iter().fold(nowhere, Diagnosis::saw);
-        Err(nowhere.next("look whether this version was released, and whether this machine reaches the server"))
+        let text = small_file(self.client, self.mirrors, sums, SUMS_BYTES).map_err(|refused| {
+            let nowhere = failed(format!("the checksum {sums} cannot be had"));
+            let nowhere = refused.into_iter().fold(nowhere, Diagnosis::saw);
+            nowhere.next("look whether this version was released, and whether this machine reaches the server")
+        })?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Files by digest: hashed as they come, gone on with where a connection broke, kept in the cache under their digest once they are whole.
 
-use super::http::{Client, Patience, Response, Trouble};
+use super::http::{Client, Patience, Response, Trouble, read_small};
+use super::mirror::{Mirror, addresses};
 use crate::source::{failed, io};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
@@ -30,6 +31,21 @@ pub(super) struct Downloads<'a> {
 }
 
 impl Downloads<'_> {
+    /// Returns the path of the file with this digest that is at `url`, or at its mirrors.
+    pub fn fetch_url(&self, digest: &Digest, what: &str, mirrors: &[Mirror], url: &str) -> Result<PathBuf, Diagnosis> {
+        let client = self.client;
+        let source = |url: String| Source {
+            name: url.clone(),
+            open: Box::new(move |offset| {
+                let range = format!("bytes={offset}-");
+                let headers = [("range", range.as_str())];
+                client.get(&url, if offset > 0 { &headers } else { &[] })
+            }),
+        };
+        let sources: Vec<_> = addresses(mirrors, url).into_iter().map(source).collect();
+        self.fetch(digest, None, what, &sources)
+    }
+
     /// Returns the path of the file with this digest; fetches it from the first source that has it when it is not there. Blocks, and lets
     /// another process that fetches the same file finish first.
     pub fn fetch(
@@ -94,6 +110,30 @@ impl Downloads<'_> {
         }
         Err(diagnosis)
     }
+}
+
+/// Returns a small file whose digest is not known, from the first server that has it; else what each of them said.
+pub(super) fn small_file(
+    client: &Client<'_>,
+    mirrors: &[Mirror],
+    url: &str,
+    limit: u64,
+) -> Result<Vec<u8>, Vec<String>> {
+    let mut refused = Vec::new();
+    for url in addresses(mirrors, url) {
+        let bytes = client.patiently(&url, || {
+            let response = client.get(&url, &[])?;
+            if response.status() != 200 {
+                return Err(Trouble::lasting(format!("the server answers {}", response.status())));
+            }
+            read_small(response, limit)
+        });
+        match bytes {
+            Ok(bytes) => return Ok(bytes),
+            Err(trouble) => refused.push(format!("{url}: {}", trouble.text)),
+        }
+    }
+    Err(refused)
 }
 
 /// Whether the file is there with its bytes; a damaged one is removed.

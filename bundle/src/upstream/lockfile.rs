@@ -9,7 +9,9 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 /// Version of the format that is written; larger ones are refused.
 const VERSION: u32 = 1;
@@ -19,6 +21,7 @@ const HEAD: &str = "\
 # programs: one entry for each program and architecture; member is its name inside the archive at url, absent where the file is the program.
 # images: the digest of the manifest for each architecture; the tag in image becomes the tag in the bundle.
 # added: images of your own, which pods name as they are named here.
+# signatures: whether the publisher's signature of a component's programs was verified when this was written.
 ";
 
 /// A lock file.
@@ -36,6 +39,9 @@ pub(super) struct LockFile {
     /// Images that the builder adds; they have no name but that in a registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<LockedImage>,
+    /// What is known of the publisher's signature of each component's programs; absent in files from before it was verified.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signatures: BTreeMap<String, String>,
 }
 
 /// A program for one architecture. What is missing in a file is empty here, and named by [`LockFile::problems`].
@@ -96,6 +102,36 @@ impl LockedImage {
     }
 }
 
+/// What is known of a component's signatures, as the lock file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    Verified,
+    /// Why.
+    NotChecked(String),
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verified => f.write_str("verified"),
+            Self::NotChecked(why) => write!(f, "not-checked: {why}"),
+        }
+    }
+}
+
+impl FromStr for Known {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let reason = text.strip_prefix("not-checked: ").filter(|why| !why.is_empty());
+        match (text, reason) {
+            ("verified", _) => Ok(Self::Verified),
+            (_, Some(why)) => Ok(Self::NotChecked(why.to_owned())),
+            _ => Err(format!("{text:?} is neither \"verified\" nor \"not-checked: REASON\"")),
+        }
+    }
+}
+
 impl LockFile {
     pub fn new(components: BTreeMap<String, String>, programs: Vec<LockedProgram>, images: Vec<LockedImage>) -> Self {
         Self {
@@ -104,6 +140,7 @@ impl LockFile {
             programs,
             images,
             added: vec![],
+            signatures: BTreeMap::new(),
         }
     }
 
@@ -154,6 +191,11 @@ impl LockFile {
         self.components.get(component).map(String::as_str)
     }
 
+    /// What is known of the signatures of a component's programs.
+    pub fn signature(&self, component: &str) -> Option<Known> {
+        self.signatures.get(component)?.parse().ok()
+    }
+
     fn problems(&self, architectures: &[String]) -> Vec<String> {
         if self.version != VERSION {
             return vec![format!(
@@ -173,6 +215,14 @@ impl LockFile {
             image.address_problems(&image.image, &mut problems);
             if !image.name.is_empty() {
                 problems.push(format!("image {}: an added image has no other name", image.image));
+            }
+        }
+        for (component, text) in &self.signatures {
+            if !NODE_PROGRAMS.iter().any(|program| program.component == component) {
+                problems.push(format!("signatures: there is no component {component} with programs"));
+            }
+            if let Err(why) = text.parse::<Known>() {
+                problems.push(format!("signatures: {component}: {why}"));
             }
         }
         self.contradictions(&mut problems);
@@ -242,7 +292,7 @@ impl LockFile {
 }
 
 impl LockedProgram {
-    fn label(&self) -> String {
+    pub fn label(&self) -> String {
         format!("{} for {}", self.name, self.architecture)
     }
 
@@ -349,6 +399,8 @@ mod tests {
         lock.images[1]
             .manifests
             .insert("amd64".to_owned(), "sha256:1".to_owned());
+        lock.signatures.insert("docker".to_owned(), "verified".to_owned());
+        lock.signatures.insert("runc".to_owned(), "yes".to_owned());
         let twice = lock.images[2].clone();
         lock.images.push(twice);
         let problems = lock.problems(&amd64()).join("\n");
@@ -362,8 +414,20 @@ mod tests {
             "image kube-apiserver: ",
             "image kube-controller-manager: ",
             "image kube-scheduler: it is there twice",
+            "signatures: there is no component docker with programs",
+            "signatures: runc: \"yes\" is neither",
         ] {
             assert!(problems.contains(text), "{text:?} is not in:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_it_is_written() {
+        for known in [Known::Verified, Known::NotChecked("cosign is not installed".to_owned())] {
+            assert_eq!(known.to_string().parse(), Ok(known));
+        }
+        for wrong in ["", "Verified", "verified: yes", "not-checked", "not-checked: "] {
+            assert!(wrong.parse::<Known>().is_err(), "{wrong:?}");
         }
     }
 

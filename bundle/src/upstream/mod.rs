@@ -8,6 +8,7 @@ mod lockfile;
 mod login;
 mod mirror;
 mod registry;
+mod signature;
 
 use crate::minisign::SecretKey;
 use crate::own_parts::OwnParts;
@@ -19,7 +20,7 @@ use crate::source::{IMAGE_REPOSITORY, component, failed, io, upgrades_from};
 use crate::{BundleError, BundleWriter};
 pub use catalogue::ARCHITECTURES;
 use catalogue::IMAGES;
-use download::{Downloads, Source};
+use download::Downloads;
 use http::Client;
 pub use http::LookUp;
 use landfall_core::bundle_index::{Binary, BundleIndex, BundleRole, Component, Image, Variant};
@@ -30,6 +31,8 @@ use login::Logins;
 pub use mirror::Mirror;
 pub use registry::AddedImage;
 use registry::{ImageAddress, Registries};
+use signature::Signatures;
+pub use signature::{Keyring, SignatureOptions, SignaturePolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +60,10 @@ pub struct LockOptions<'a> {
     pub architectures: &'a [String],
     /// Images that the builder adds.
     pub images: &'a [AddedImage],
+    /// How publishers' signatures are verified.
+    pub signatures: &'a SignatureOptions<'a>,
+    /// Folder for files that are verified, from which a build takes them.
+    pub cache: &'a Path,
     /// The lock file to write.
     pub output: &'a Path,
 }
@@ -75,6 +82,8 @@ pub struct BuildOptions<'a> {
     pub output: &'a Path,
     /// Images that the builder adds: those of the lock file are there anyway.
     pub images: &'a [AddedImage],
+    /// How publishers' signatures are verified that the lock file says nothing of.
+    pub signatures: &'a SignatureOptions<'a>,
     /// What else the builder adds.
     pub additions: Additions<'a>,
     /// Signs it.
@@ -101,6 +110,8 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
             versions: &BTreeMap::new(),
             architectures: &architectures,
             images: options.images,
+            signatures: options.signatures,
+            cache: options.cache,
             output: options.lock,
         })?;
     }
@@ -112,14 +123,21 @@ pub fn build(options: &BuildOptions<'_>) -> Result<BundleIndex, Diagnosis> {
         options.network.mirrors,
         Logins::read(options.network.docker_config)?,
     );
+    let downloads = Downloads {
+        folder: download::folder(options.cache)?,
+        client: &client,
+    };
+    let signatures = Signatures {
+        options: options.signatures,
+        network: options.network,
+        downloads: &downloads,
+    };
+    signatures.check(&lock, &architectures)?;
     let mut parts = Parts {
         options,
         lock: &lock,
         store: Store::open(options.cache)?,
-        downloads: Downloads {
-            folder: download::folder(options.cache)?,
-            client: &client,
-        },
+        downloads,
         registries,
         writer: BundleWriter::default(),
         sbom: Sbom::default(),
@@ -212,23 +230,10 @@ impl Parts<'_> {
         let lacks = || failed(format!("the lock file has no {name} for {architecture}"));
         let locked = locked.ok_or_else(lacks)?;
         let digest = locked.digest().ok_or_else(lacks)?;
-        let client = self.downloads.client;
-        let source = |url: String| Source {
-            name: url.clone(),
-            open: Box::new(move |offset| {
-                let range = format!("bytes={offset}-");
-                let headers = [("range", range.as_str())];
-                client.get(&url, if offset > 0 { &headers } else { &[] })
-            }),
-        };
-        let sources: Vec<_> = mirror::addresses(self.options.network.mirrors, &locked.url)
-            .into_iter()
-            .map(source)
-            .collect();
         let file = locked.url.rsplit('/').next().unwrap_or(name);
-        let path = self
-            .downloads
-            .fetch(&digest, None, &format!("{file} ({architecture})"), &sources)?;
+        let label = format!("{file} ({architecture})");
+        let mirrors = self.options.network.mirrors;
+        let path = self.downloads.fetch_url(&digest, &label, mirrors, &locked.url)?;
         let bytes = match &locked.member {
             None => std::fs::read(&path).map_err(io("read", &path))?,
             Some(member) => download::member(&path, member)?,

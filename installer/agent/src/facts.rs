@@ -1,6 +1,6 @@
 //! Looking at the machine. Reads only, but for the tries of [`survey`], which leave nothing: netlink, /proc, /sys, what systemd says.
 
-mod filters;
+pub(crate) mod filters;
 mod places;
 mod survey;
 mod tries;

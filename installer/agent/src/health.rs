@@ -1,10 +1,11 @@
-//! How a node is: units that the journal wants to run, with the last error of those that do not, and kernel settings that are not as wanted.
+//! How a node is: units that the journal wants to run, with the last error of those that do not, and kernel settings and accept rules that are not as
+//! wanted.
 
 use crate::actions::system::read_sysctl;
 use crate::actions::unit_health;
 use crate::agent::Agent;
 use crate::error::Result;
-use crate::node_settings;
+use crate::{firewall, node_settings};
 use landfall_core::health::{Held, NodeHealth, SettingFault};
 
 /// Looks at all that the journal wants to hold. Blocks half a minute at most for each unit that fails.
@@ -17,5 +18,13 @@ pub fn look(agent: &Agent) -> Result<NodeHealth> {
         (present.as_ref() != Some(wanted)).then(|| node_settings::fault(&agent.host, name, wanted, present))
     };
     let settings = held.settings.iter().filter_map(fault).collect();
-    Ok(NodeHealth { units, settings })
+    let filters = match &held.openings {
+        Some(openings) => firewall::faults(agent, openings)?,
+        None => vec![],
+    };
+    Ok(NodeHealth {
+        units,
+        settings,
+        filters,
+    })
 }

@@ -35,6 +35,8 @@ const OWN_PROGRAMS: [&str; 8] = [
 pub struct Host {
     root: PathBuf,
     network: Arc<dyn Network>,
+    /// Whether a directory has the packet filters of the thread's network namespace.
+    has_packet_filters: bool,
     /// How far this machine's clock is behind that of the kernel; zero on a real one.
     clock_behind: Duration,
 }
@@ -45,6 +47,7 @@ impl Host {
         Self {
             root: PathBuf::from("/"),
             network: Arc::new(KernelNetwork),
+            has_packet_filters: false,
             clock_behind: Duration::ZERO,
         }
     }
@@ -54,6 +57,7 @@ impl Host {
         Self {
             root: root.into(),
             network: Arc::new(KernelNetwork),
+            has_packet_filters: false,
             clock_behind: Duration::ZERO,
         }
     }
@@ -62,6 +66,15 @@ impl Host {
     #[must_use]
     pub fn with_network(self, network: Arc<dyn Network>) -> Self {
         Self { network, ..self }
+    }
+
+    /// The same machine with the packet filters of the network namespace that its threads are in.
+    #[must_use]
+    pub fn with_packet_filters(self) -> Self {
+        Self {
+            has_packet_filters: true,
+            ..self
+        }
     }
 
     /// The same machine with a clock that is so far behind.
@@ -84,6 +97,11 @@ impl Host {
     /// Says whether there is a kernel: processes, mounts, links, rules, cgroups.
     pub fn has_kernel(&self) -> bool {
         self.root == Path::new("/")
+    }
+
+    /// Says whether there are packet filters.
+    pub fn has_packet_filters(&self) -> bool {
+        self.has_packet_filters || self.has_kernel()
     }
 
     /// Returns where a path of the machine really is.

@@ -16,6 +16,7 @@ pub mod error;
 pub mod etcd;
 pub mod facts;
 pub mod files;
+pub mod firewall;
 pub mod health;
 pub mod host;
 pub mod http;

@@ -1,8 +1,8 @@
 //! The settings service of a node: puts right what must hold from boot to boot, whatever else on the machine sets it otherwise.
 //!
 //! ```text
-//! every 2 s   the Service network's route · nftables tables of kube-proxy and flannel
-//! every 60 s  modules, then kernel settings, as the node's journal wants them
+//! every 2 s   the Service network's route · nftables tables of kube-proxy and flannel · accept rules in nftables that were flushed away
+//! every 60 s  modules, kernel settings, then all accept rules in packet filters, as the node's journal wants them
 //! ```
 //! It is up for systemd after its first pass, and the kubelet starts after it: a kernel setting that a later file of the machine has changed at
 //! the boot is right by then, and the node has its address. What it keeps is read from the journal ([`Held`]); the route alone is named by its
@@ -11,6 +11,7 @@
 //! INVARIANT: nothing but the route is touched while a run holds the node's lease, while an undo is open, or when the journal wants nothing.
 //! It holds no lock and writes no file: killing it at any time leaves nothing behind but the route, which `--remove` takes away.
 
+mod accepts;
 mod settings;
 mod tables;
 
@@ -21,6 +22,7 @@ use crate::host::Host;
 use crate::journal_store;
 use crate::netlink::route;
 use crate::{actions::system, files, lease, signal};
+use accepts::Accepts;
 use landfall_core::health::{Held, undo_is_open};
 use landfall_core::journal::{FileStamp, parse_journal, replay};
 use landfall_core::spec::Cidr;
@@ -141,6 +143,7 @@ struct Keeper {
     held: Option<(FileStamp, Kept)>,
     settings: Settings,
     tables: Tables,
+    accepts: Accepts,
     /// Modules that could not be loaded: they are not tried again.
     refused_modules: BTreeSet<String>,
     next_settings: Option<Instant>,
@@ -163,6 +166,7 @@ impl Keeper {
             held: None,
             settings: Settings::default(),
             tables: Tables::default(),
+            accepts: Accepts::default(),
             refused_modules: BTreeSet::new(),
             next_settings: None,
             said: BTreeMap::new(),
@@ -188,7 +192,8 @@ impl Keeper {
     fn pass(&mut self, now: Instant, say: &mut dyn FnMut(&str)) {
         let tables = self.tables.look();
         let is_due = self.next_settings.is_none_or(|next| now >= next);
-        if tables.is_empty() && !is_due {
+        let have_gone = self.accepts.have_gone();
+        if tables.is_empty() && !is_due && !have_gone {
             return;
         }
         if is_due {
@@ -209,6 +214,10 @@ impl Keeper {
                 }
                 self.settings.keep(&self.agent.host, &name, &wanted, say);
             }
+        }
+        if (is_due || have_gone) && self.may_act() {
+            let openings = self.held.as_ref().and_then(|(_, kept)| kept.held.openings.clone());
+            self.accepts.keep(&self.agent, openings.as_ref(), now, say);
         }
     }
 

@@ -7,8 +7,8 @@ use crate::blobs;
 use crate::child::Job;
 use crate::claims::{self, Left, Removal};
 use crate::error::{AgentError, Result, io_at};
-use crate::files;
 use crate::journal_store::Durability;
+use crate::{files, firewall};
 use landfall_core::action::{Claims, Undo};
 use landfall_core::event::EventKind;
 use landfall_core::journal::{Entry, EntryState, Record};
@@ -209,6 +209,11 @@ fn act(agent: &Agent, undo: &Undo, emit: Emit) -> Result<Vec<String>> {
         Undo::UnloadModules { modules } => {
             // Mounts and links of older entries may hold them yet: what stays is looked at again, and named, when all has gone.
             claims::unload_modules(host, modules);
+            Left::default()
+        }
+        Undo::Firewall { prior } if prior.accept.is_empty() => firewall::remove(agent, prior)?,
+        Undo::Firewall { prior } => {
+            firewall::set(agent, prior)?;
             Left::default()
         }
         Undo::RestoreUnit {

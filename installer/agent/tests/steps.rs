@@ -7,17 +7,65 @@ use landfall_agent::host::Host;
 use landfall_agent::lease::Holder;
 use landfall_agent::{interpret, undo};
 use landfall_core::action::{Action, BootstrapGoal, Claims, Content, FeatureEvidence, KernelFeature};
+use landfall_core::inventory::Role;
 use landfall_core::journal::{EntryState, JournalError, Record, RunStart, parse_journal};
 use landfall_core::name::Digest;
+use landfall_core::packet_filter::openings::Openings;
 use landfall_core::plan::undo::{UndoScope, plan_undo};
 use landfall_core::plan::{Stage, Step};
+use landfall_core::spec::ClusterSpec;
+use landfall_core::traffic::{self, Peer};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A machine with some files of its own.
+/// Programs of the host by which packet filters are read and written.
+const FILTER_PROGRAMS: [&str; 5] = [
+    "nft",
+    "iptables-nft-save",
+    "iptables-nft-restore",
+    "iptables-legacy-save",
+    "iptables-legacy-restore",
+];
+/// Rules that drop what the cluster sends, in nftables and in both forms of iptables.
+const FILTERS: &str = "nft add table inet mine
+nft add chain inet mine in '{ type filter hook input priority 5; policy drop; }'
+nft add rule inet mine in tcp dport 22 accept
+iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT
+iptables-nft -A INPUT -j REJECT
+iptables-legacy --wait 10 -P FORWARD DROP";
+
+/// Runs a script in this thread's network namespace.
+fn sh(script: &str) -> String {
+    let output = std::process::Command::new("bash")
+        .args(["-ec", script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes packet filters in a network namespace of this thread, and the programs for them under `root`.
+#[expect(
+    deprecated,
+    reason = "only this thread's own network namespace is left, and no descriptor is shared"
+)]
+fn make_packet_filters(root: &Path) {
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("these tests need root");
+    sh(FILTERS);
+    fs::create_dir_all(root.join("usr/sbin")).unwrap();
+    for program in FILTER_PROGRAMS {
+        std::os::unix::fs::symlink(
+            Path::new("/usr/sbin").join(program),
+            root.join("usr/sbin").join(program),
+        )
+        .unwrap();
+    }
+}
+
+/// A machine with some files and packet filters of its own.
 struct Machine {
     root: tempfile::TempDir,
     agent: Agent,
@@ -54,8 +102,9 @@ impl Machine {
             fs::write(at(path), text).unwrap();
             fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
         }
+        make_packet_filters(root.path());
         let machine = Self {
-            agent: Agent::new(Host::under(root.path())),
+            agent: Agent::new(Host::under(root.path()).with_packet_filters()),
             root,
         };
         machine.begin("run-1");
@@ -92,7 +141,7 @@ impl Machine {
         digest
     }
 
-    /// Everything on the machine outside landfall's own state: path, mode, content. Kernel settings without the final newline.
+    /// Everything on the machine outside landfall's own state: path, mode, content, and the rules of packet filters. Kernel settings without the final newline.
     fn fingerprint(&self) -> BTreeMap<PathBuf, (u32, String)> {
         fn walk(root: &Path, dir: &Path, all: &mut BTreeMap<PathBuf, (u32, String)>) {
             for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
@@ -114,6 +163,11 @@ impl Machine {
         }
         let mut all = BTreeMap::new();
         walk(self.root.path(), self.root.path(), &mut all);
+        let rules = sh("nft list ruleset; iptables-nft-save; iptables-legacy-save");
+        // Times and counters.
+        let rules = rules.lines().filter(|line| !line.starts_with('#'));
+        let rules: Vec<&str> = rules.map(|line| line.split('[').next().unwrap_or_default()).collect();
+        all.insert(PathBuf::from("packet filters"), (0, rules.join("\n")));
         all
     }
 
@@ -155,6 +209,17 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     out.extend(&header.to_le_bytes()[..3]);
     out.extend(bytes);
     out
+}
+
+/// What a node needs whose peers are control planes at these addresses.
+fn openings(peers: &[u8]) -> Openings {
+    let peer = |last: u8| Peer {
+        role: Role::ControlPlane,
+        address: [10, 0, 0, last].into(),
+    };
+    let peers: Vec<Peer> = peers.iter().copied().map(peer).collect();
+    let mark = Openings::mark_of("0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    traffic::openings(&ClusterSpec::default(), &mark, peer(1), "eth0", &peers)
 }
 
 #[expect(clippy::too_many_lines, reason = "a table with one step of each kind")]
@@ -226,6 +291,12 @@ fn steps(machine: &Machine) -> Vec<Step> {
                 from: "https://api.ship:7443".into(),
                 to: "https://127.0.0.1:7443".into(),
                 restart: None,
+            },
+        ),
+        step(
+            "firewall",
+            Action::Firewall {
+                openings: openings(&[2, 3]),
             },
         ),
         step(
@@ -597,4 +668,54 @@ fn a_kubeconfig_that_names_another_server_is_not_touched() {
         fs::read_to_string(machine.at("/etc/kubelet.conf")).unwrap(),
         "    server: https://theirs\n"
     );
+}
+
+/// The setting comes, a member comes, the setting is left out; each is a run that can be rolled back by itself.
+#[test]
+fn accept_rules_follow_the_setting_and_each_run_goes_back_alone() {
+    let machine = Machine::new();
+    let before = machine.fingerprint();
+    let wanted = |openings: Openings| step("firewall/cp-1", Action::Firewall { openings });
+    let none = Openings {
+        accept: vec![],
+        ..openings(&[])
+    };
+    assert!(machine.run(&wanted(openings(&[2]))));
+    let opened = machine.fingerprint();
+    assert!(!machine.run(&wanted(openings(&[2]))) && opened != before);
+    machine.begin("run-2");
+    assert!(machine.run(&wanted(openings(&[2, 3]))));
+    let with_member = machine.fingerprint();
+    assert_ne!(with_member, opened);
+    machine.begin("run-3");
+    assert!(machine.run(&wanted(none.clone())));
+    assert_eq!(machine.fingerprint(), before, "the setting is left out");
+    assert!(!machine.run(&wanted(none)), "once");
+    for (run, there) in [("run-3", &with_member), ("run-2", &opened), ("run-1", &before)] {
+        let scope = UndoScope::Runs([run.parse().unwrap()].into());
+        assert_eq!(machine.undo(&scope), (1, vec![]));
+        assert_eq!(&machine.fingerprint(), there, "{run}");
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_removed_are_residue_and_the_next_undo_removes_them() {
+    let machine = Machine::new();
+    let before = machine.fingerprint();
+    assert!(machine.run(&step(
+        "firewall/cp-1",
+        Action::Firewall {
+            openings: openings(&[2])
+        }
+    )));
+    let program = machine.at("/usr/sbin/iptables-legacy-restore");
+    fs::remove_file(&program).unwrap();
+    let (_, residue) = machine.undo(&UndoScope::Everything);
+    assert!(
+        residue.len() == 1 && residue[0].contains("iptables-restore"),
+        "{residue:?}"
+    );
+    std::os::unix::fs::symlink("/usr/sbin/iptables-legacy-restore", &program).unwrap();
+    machine.undo_all();
+    assert_eq!(machine.fingerprint(), before);
 }

@@ -1,8 +1,9 @@
 //! Arguments of the recipe `upstream`.
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use landfall_bundle::own_parts::NamedPart;
-use landfall_bundle::upstream::{ARCHITECTURES, AddedImage, Mirror};
+use landfall_bundle::upstream::{ARCHITECTURES, AddedImage, Keyring, Mirror, SignaturePolicy};
 use std::path::PathBuf;
 
 /// How servers are reached.
@@ -18,6 +19,45 @@ pub struct NetworkArgs {
 }
 
 const NETWORK: &str = "Options for downloads (proxies: HTTPS_PROXY and NO_PROXY; logins: ~/.docker/config.json)";
+
+/// How publishers' signatures are verified.
+#[derive(Args)]
+pub struct SignatureArgs {
+    /// Which signatures of publishers are verified: of Kubernetes and containerd by cosign, of runc by gpgv.
+    #[arg(long, value_enum, default_value_t = Signatures(SignaturePolicy::Check), help_heading = SIGNATURES, hide_default_value = true)]
+    pub signatures: Signatures,
+    /// Keys for gpgv: the publisher's keyring, armored or not (`runc.keyring` of runc's repository), from a source that you trust.
+    #[arg(long, value_name = "runc=FILE", help_heading = SIGNATURES)]
+    pub keyring: Vec<Keyring>,
+}
+
+const SIGNATURES: &str =
+    "Options for publishers' signatures (cosign takes its own environment: TUF_ROOT, SIGSTORE_ROOT_FILE, …)";
+
+/// [`SignaturePolicy`] as an argument.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Signatures(pub SignaturePolicy);
+
+impl ValueEnum for Signatures {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self(SignaturePolicy::Check),
+            Self(SignaturePolicy::Require),
+            Self(SignaturePolicy::Skip),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self.0 {
+            SignaturePolicy::Check => PossibleValue::new("check")
+                .help("Those for which cosign or gpgv is installed, and a keyring given; the lock file says what was not verified (default)"),
+            SignaturePolicy::Require => {
+                PossibleValue::new("require").help("All of them: what a publisher signs and cannot be verified here is an error")
+            }
+            SignaturePolicy::Skip => PossibleValue::new("skip").help("None"),
+        })
+    }
+}
 
 /// For which machines.
 #[derive(Args)]
@@ -53,6 +93,8 @@ pub struct UpstreamArgs {
     pub add_image: Vec<AddedImage>,
     #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    pub signatures: SignatureArgs,
 }
 
 impl UpstreamArgs {
@@ -60,7 +102,9 @@ impl UpstreamArgs {
     pub fn given(&self) -> bool {
         let network = !self.network.mirror.is_empty() || self.network.ca.is_some();
         let named = !self.part.is_empty() || !self.add_image.is_empty();
-        network || named || self.lock.is_some() || self.architectures.sorted() != ["amd64"]
+        let signatures = self.signatures.signatures != Signatures(SignaturePolicy::Check);
+        let signatures = signatures || !self.signatures.keyring.is_empty();
+        network || named || signatures || self.lock.is_some() || self.architectures.sorted() != ["amd64"]
     }
 }
 
@@ -83,8 +127,13 @@ pub struct BundleLock {
     /// The file to write.
     #[arg(short, long, value_name = "FILE", default_value = "landfall.lock.yaml")]
     pub output: PathBuf,
+    /// Folder for programs whose signatures are verified, from which `build` takes them; by default ~/.cache/landfall.
+    #[arg(long, env = "LANDFALL_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
     #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    pub signatures: SignatureArgs,
 }
 
 fn component(text: &str) -> Result<(String, String), String> {

@@ -10,6 +10,7 @@ pub use wanted::Wanted;
 
 use crate::bundle_index::Image;
 use crate::name::{Digest, NodeName, SecretId, StepId};
+use crate::packet_filter::openings::Openings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -68,6 +69,12 @@ pub enum Action {
     KernelFeatures {
         /// Feature list.
         features: Vec<KernelFeature>,
+    },
+    /// Accept rules among those of the packet filters that are there. Where nothing is dropped none are written, and what is wanted is recorded all
+    /// the same: the node's settings service keeps it.
+    Firewall {
+        /// What is let through; nothing: rules of an earlier setting go.
+        openings: Openings,
     },
     /// Enables a systemd unit whose file exists, and starts or restarts it.
     Unit {

@@ -167,6 +167,9 @@ codes! {
     /// The bundle is not signed by a key that is trusted.
     BundleSignature = "LF0405" => BundleInvalid, next
         "get the builder's public key from a source that you trust, and name it by --trusted-key FILE";
+    /// A publisher's signature is wrong or missing, or cannot be verified although it must be.
+    PublisherSignature = "LF0406" => BundleInvalid, next
+        "find out why the publisher's file or signature changed before you use it: somebody may have replaced it, on the server or on the way";
     /// A step failed.
     StepFailed = "LF0501" => FailedKept, next
         "correct what the last lines name, then run the same command again: it continues at this step";

@@ -1,6 +1,7 @@
 //! Facts of the machines. The agent gathers them and changes nothing; preflight checks them and the planner uses them.
 
 use crate::name::Digest;
+pub use crate::packet_filter::PacketFilters;
 use crate::spec::Cidr;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,23 +94,6 @@ pub struct Survey {
     /// Rules of packet filters.
     #[serde(default)]
     pub filters: PacketFilters,
-}
-
-/// Rules of packet filters, as the host's own programs print them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PacketFilters {
-    /// `nft --json list table`, of each table.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nftables: Vec<String>,
-    /// `iptables-save`, of nf_tables and of the legacy tables.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub iptables: Vec<String>,
-    /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
-    /// Legacy tables in use that could not be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread_legacy: Vec<String>,
 }
 
 /// A file's text.

@@ -3,6 +3,7 @@
 
 use crate::action::{Undo, Wanted};
 use crate::journal::{EntryState, Ownership, RunStart};
+use crate::packet_filter::openings::Openings;
 use crate::plan::claims::KUBELET_SETTINGS;
 use crate::plan::key::{StepKind, has_joined};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub struct Held {
     pub modules: BTreeSet<String>,
     /// Units that run.
     pub units: BTreeSet<String>,
+    /// What packet filters let through, when something.
+    pub openings: Option<Openings>,
 }
 
 impl Held {
@@ -29,6 +32,9 @@ impl Held {
             match &entry.wanted {
                 Some(Wanted::Sysctls(settings)) => held.settings.extend(settings.iter().cloned()),
                 Some(Wanted::Modules(modules)) => held.modules.extend(modules.iter().cloned()),
+                Some(Wanted::Firewall(openings)) => {
+                    held.openings = Some(openings.clone()).filter(|openings| !openings.accept.is_empty());
+                }
                 // The kubelet is started by kubeadm, when the node joins; from then on it runs.
                 Some(Wanted::Unit { name, running }) if *running || has_joined(own) => {
                     held.units.insert(name.clone());
@@ -68,6 +74,9 @@ pub struct NodeHealth {
     pub units: Vec<UnitHealth>,
     /// Kernel settings that are not as the journal wants them.
     pub settings: Vec<SettingFault>,
+    /// What packet filters do not let through although the journal wants it, or other faults of the accept rules, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
 }
 
 /// A unit that the journal wants to run.

@@ -26,6 +26,7 @@ pub mod run_history;
 pub mod secret;
 pub mod spec;
 pub mod sysctl_conf;
+pub mod traffic;
 pub mod transport;
 pub mod trust;
 pub mod verify;

@@ -50,6 +50,11 @@ pub enum Observation {
         /// Module names.
         absent: Vec<String>,
     },
+    /// What of packet filters is not as wanted.
+    Firewall {
+        /// One line each.
+        faults: Vec<String>,
+    },
     /// A unit.
     Unit {
         /// Whether it starts at boot.
@@ -146,6 +151,8 @@ fn judge_state(action: &Action, entry: Option<&Entry>, seen: &Observation) -> Ve
         }
         (Action::KernelFeatures { .. }, Observation::Features { absent }) if absent.is_empty() => held(action, entry),
         (Action::KernelFeatures { .. }, Observation::Features { absent }) => list("absent:", absent),
+        (Action::Firewall { .. }, Observation::Firewall { faults }) if faults.is_empty() => held(action, entry),
+        (Action::Firewall { .. }, Observation::Firewall { faults }) => list("not as wanted:", faults),
         (Action::StopUnit { .. }, Observation::Unit { enabled, active }) => match enabled | active {
             true => pending("it is enabled or runs".to_owned()),
             false => Verdict::Satisfied("it is stopped and disabled"),

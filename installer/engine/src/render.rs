@@ -9,10 +9,12 @@ use landfall_core::inventory::Role;
 use landfall_core::journal::Ownership;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
+use landfall_core::packet_filter::openings::Openings;
 use landfall_core::plan::Stage;
 use landfall_core::plan::install::{InstallInput, Joins, Member};
 use landfall_core::plan::objects::{ADDED, ApplyWhen, ObjectGroup};
-use landfall_core::spec::{ClusterSpec, Desired};
+use landfall_core::spec::{ClusterSpec, Desired, Firewall};
+use landfall_core::traffic::{self, Peer};
 use landfall_manifests::{self as manifests, ClusterLayout, DnsPolicy, MemberLayout, RenderError};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -98,9 +100,13 @@ fn render_all<'a>(
 ) -> Result<InstallInput<'a>, RenderError> {
     let spec = &desired.spec;
     let here = layout.members.iter().filter(|node| owned.contains_key(&node.name));
-    let members = here.map(|node| member(spec, index, layout, node, record.founder() == Some(&node.name)));
+    let members = here.map(|node| {
+        let member = member(spec, index, layout, node, record.founder() == Some(&node.name))?;
+        let openings = openings(spec, record, layout, node);
+        Ok(Member { openings, ..member })
+    });
     Ok(InstallInput {
-        members: members.collect::<Result<_, _>>()?,
+        members: members.collect::<Result<_, RenderError>>()?,
         record,
         owned,
         run: record.sequence.run,
@@ -143,8 +149,34 @@ fn member(
         cni_template: manifests::cni_template(),
         resolv_conf: manifests::resolv_conf(layout),
         credential_config: credential_config.transpose()?,
+        openings: None,
         units: manifests::units(spec, layout, node),
     })
+}
+
+/// Returns what a node's packet filters must let through, when landfall is to see to that. Members that are absent count too.
+fn openings(
+    spec: &ClusterSpec,
+    record: &ClusterRecord,
+    layout: &ClusterLayout,
+    node: &MemberLayout,
+) -> Option<Openings> {
+    let peer = |member: &MemberLayout| match member.address {
+        IpAddr::V4(address) => Some(Peer {
+            role: if member.control_plane {
+                Role::ControlPlane
+            } else {
+                Role::Worker
+            },
+            address,
+        }),
+        IpAddr::V6(_) => None,
+    };
+    let own = peer(node).filter(|_| spec.firewall == Firewall::Open)?;
+    let others = layout.members.iter().filter(|member| member.name != node.name);
+    let others: Vec<Peer> = others.filter_map(peer).collect();
+    let mark = Openings::mark_of(record.uid.as_str());
+    Some(traffic::openings(spec, &mark, own, &node.interface, &others))
 }
 
 /// Returns the objects in groups, in the order in which they are applied.

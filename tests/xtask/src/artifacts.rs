@@ -22,7 +22,8 @@ pub fn cache() -> Result<PathBuf> {
     Ok(checkout()?.join(".cache"))
 }
 
-fn checkout() -> Result<PathBuf> {
+/// The checkout that this program was built in.
+pub fn checkout() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     Ok(here.context("xtask lies two folders below the checkout")?.to_owned())
 }
@@ -70,8 +71,8 @@ pub fn build_old() -> Result<Artifacts> {
     Ok(built)
 }
 
-/// Programs of old commits know no keys.
-fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<&Path>) -> Result<()> {
+/// Builds a bundle by the recipe `source` of a checkout. Programs of old commits know no keys.
+pub fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<&Path>) -> Result<()> {
     println!("building the bundle");
     let mut build = Command::new(program);
     build
@@ -144,6 +145,17 @@ pub fn publish(output: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes the newest Debian packages of the suite into the lock file of the recipe `source`.
+pub fn lock_debian() -> Result<()> {
+    let new = landfall_bundle::source::lock_debian_anew(&checkout()?, &cache()?.join("landfall"));
+    let new = new.map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
+    for package in &new {
+        println!("{} {}", package.name, package.version);
+    }
+    println!("{} packages are others than before; `git diff` shows them", new.len());
+    Ok(())
+}
+
 /// Makes a bundle by the recipe `upstream`, as somebody on a laptop does: with a released program, which needs no checkout, of servers
 /// under publishers' names that have the programs and images of the built bundle. An image and a manifest of the user's own are added.
 pub fn build_upstream(from: &Artifacts) -> Result<Artifacts> {
@@ -197,6 +209,9 @@ fn program(checkout: &Path, package: &str, profile: &[&str]) -> Result<PathBuf> 
         package,
         "--message-format=json-render-diagnostics",
     ]);
+    if profile.contains(&"--release") {
+        cargo.args(landfall_bundle::source::release_arguments(checkout));
+    }
     let output = cargo
         .args(profile)
         .stdin(Stdio::null())

@@ -11,6 +11,7 @@ mod ingress;
 mod machines;
 mod modules;
 mod oracle;
+mod reproduce;
 mod size;
 mod suite;
 
@@ -54,6 +55,10 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Builds program and bundle twice, in two places, as two users, and compares every byte. Takes more than twenty minutes.
+    Reproduce,
+    /// Locks the newest Debian packages of the suite for the recipe `source`, in bundle/source/lock.yaml.
+    LockDebian,
     /// Machines to work on by hand, without a cluster.
     #[command(subcommand)]
     Lab(machines::Machines),
@@ -89,6 +94,8 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Release { output } => artifacts::publish(&output).map(|()| ExitCode::SUCCESS),
+        Command::Reproduce => reproduce::run(),
+        Command::LockDebian => artifacts::lock_debian().map(|()| ExitCode::SUCCESS),
         Command::Lab(command) => machines::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),

@@ -6,27 +6,43 @@ use crate::child::Job;
 use crate::files;
 use crate::netlink::nft::{self, IPTABLES_TABLES, Table};
 use landfall_core::facts::PacketFilters;
+use landfall_core::packet_filter::ufw;
 
 /// Seconds that a program may take to print rules.
 const PRINT_S: u64 = 5;
 /// Most bytes of rules that are told of one table: ten thousand rules.
 const MOST_BYTES: usize = 1024 * 1024;
 
+/// What prints iptables' rules in nf_tables.
+const NFT_SAVE: [&[&str]; 2] = [&["iptables-nft-save"], &["iptables-save"]];
+/// What prints its rules in the kernel's old tables.
+const LEGACY_SAVE: [&[&str]; 2] = [&["iptables-legacy-save"], &["iptables-save"]];
+
+/// Returns the old iptables' tables that are in use in this network namespace.
+pub(crate) fn legacy_tables() -> Vec<String> {
+    let names = files::text("/proc/thread-self/net/ip_tables_names");
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Reads the rules of IPv4, without those of the tables of `own`.
-pub(super) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
+pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
     let mut filters = PacketFilters::default();
-    if !agent.host.has_kernel() {
+    if !agent.host.has_packet_filters() {
         return filters;
     }
     if has_nftables(&agent.host) {
         nftables(agent, own, &mut filters);
     }
-    let legacy = files::text("/proc/net/ip_tables_names");
-    if !legacy.trim().is_empty() {
-        match print(agent, &[&["iptables-legacy-save"], &["iptables-save"]]) {
-            Some(text) => filters.iptables.push(text),
-            None => filters.unread_legacy = legacy.split_whitespace().map(str::to_owned).collect(),
+    let legacy = legacy_tables();
+    if !legacy.is_empty() {
+        match print(agent, &LEGACY_SAVE) {
+            Some(text) => filters.iptables_legacy.push(text),
+            None => filters.unread_legacy = legacy,
         }
+    }
+    let mut texts = filters.iptables.iter().chain(&filters.iptables_legacy);
+    if texts.any(|text| text.contains("\n:ufw-user-")) {
+        filters.ufw = Some(files::text(agent.host.at(ufw::USER_RULES))).filter(|text| text.len() <= MOST_BYTES);
     }
     filters
 }
@@ -38,7 +54,7 @@ fn nftables(agent: &Agent, own: &[String], filters: &mut PacketFilters) {
     let is_of_iptables = |table: &Table| table.family == "ip" && IPTABLES_TABLES.contains(&table.name.as_str());
     let mut by_iptables = String::new();
     if others.iter().any(|table| is_of_iptables(table)) {
-        by_iptables = print(agent, &[&["iptables-nft-save"], &["iptables-save"]]).unwrap_or_default();
+        by_iptables = print(agent, &NFT_SAVE).unwrap_or_default();
     }
     for table in others {
         // A table that nft alone made is not printed by iptables, although it has the name.

@@ -79,7 +79,7 @@ fn chains(host: &Host, prefixes: &[String]) -> BTreeSet<String> {
 /// Says whether nf_tables can be asked without loading its module.
 pub(super) fn has_nftables(host: &Host) -> bool {
     let is_loaded = || loaded_modules(host).contains("nf_tables") || !ModuleIndex::read(host).has("nf_tables");
-    host.has_kernel() && is_loaded()
+    host.has_packet_filters() && is_loaded()
 }
 
 fn modules(host: &Host, asked: &[String]) -> BTreeSet<String> {

@@ -14,7 +14,7 @@ use crate::agent::{Agent, Emit};
 use crate::claims;
 use crate::error::{AgentError, Result};
 use crate::journal_store::Durability;
-use crate::undo;
+use crate::{firewall, undo};
 use landfall_core::action::{Action, BootstrapGoal, Undo};
 use landfall_core::explain::Diagnosis;
 use landfall_core::journal::{Entry, EntryState, FileStamp, Record};
@@ -165,6 +165,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         Action::KernelFeatures { features } => Undo::UnloadModules {
             modules: system::absent_modules(host, features),
         },
+        Action::Firewall { openings } => firewall::undo_for(work, openings),
         Action::Unit { name, .. } | Action::StopUnit { name } => unit::undo_for(agent, name)?,
         Action::Images { images } => {
             let references = images::missing(agent, images)?
@@ -210,6 +211,10 @@ fn apply(work: &Work) -> Result<()> {
         Action::HostsLines { lines } => system::add_hosts_lines(host, lines),
         Action::Sysctls { settings } => claims::write_settings(host, settings),
         Action::KernelFeatures { features } => system::load_features(work.agent, features),
+        Action::Firewall { openings } if openings.accept.is_empty() => {
+            no_residue(firewall::remove(work.agent, openings)?)
+        }
+        Action::Firewall { openings } => firewall::set(work.agent, openings),
         Action::Unit { name, start, .. } => unit::bring_up(work, name, *start),
         Action::StopUnit { name } => unit::restore_stopped(work.agent, name, false),
         Action::Images { images } => images::import(work, images),
@@ -234,6 +239,14 @@ fn apply(work: &Work) -> Result<()> {
         | Action::FinishUndo { .. }
         | Action::LeaveCluster { .. }
         | Action::RestoreObjects { .. } => Err(not_of_a_node()),
+    }
+}
+
+/// What stays although it is to go is an error of a step that is no undo.
+fn no_residue(left: claims::Left) -> Result<()> {
+    match left.residue.is_empty() {
+        true => Ok(()),
+        false => Err(AgentError::Residue(left.residue)),
     }
 }
 

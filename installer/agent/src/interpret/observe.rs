@@ -3,7 +3,7 @@
 use crate::actions::{images, kubeconfig, system, unit};
 use crate::agent::Agent;
 use crate::error::Result;
-use crate::files;
+use crate::{files, firewall};
 use landfall_core::action::{Action, Content};
 use landfall_core::journal::{Entry, Ownership};
 use landfall_core::observe::{Observation, Observations};
@@ -48,6 +48,9 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
                 absent: absent.map(|f| f.module.clone()).collect(),
             }
         }
+        Action::Firewall { openings } => Observation::Firewall {
+            faults: firewall::faults(agent, openings)?,
+        },
         Action::Unit { name, .. } | Action::StopUnit { name } => unit::observe(agent, name)?,
         Action::Images { images } => {
             let missing = images::missing(agent, images)?;

@@ -1,6 +1,7 @@
-//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), nftables ([`nft`]).
+//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), nftables ([`nft`]; rules that accept: [`accept`]).
 //! Messages are built and read here; nothing else in the crate knows their layout.
 
+pub mod accept;
 pub mod namespaces;
 pub mod nft;
 pub mod route;
@@ -214,7 +215,6 @@ impl Body {
     }
 
     /// Adds an attribute that holds attributes.
-    #[cfg(test)]
     pub fn with_nested(self, kind: u16, inner: Body) -> Self {
         self.with(kind | uapi::NLA_F_NESTED, &inner.0)
     }

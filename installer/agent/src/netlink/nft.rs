@@ -4,11 +4,11 @@
 use super::uapi::{
     NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN,
     NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
-    NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
-    NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
-    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_HOOK_HOOKNUM, NFTA_IMMEDIATE_DATA, NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
-    NLM_F_CREATE, NLM_F_EXCL,
+    NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN,
+    NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
+    NFTA_CHAIN_TABLE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_GEN_ID, NFTA_HOOK_HOOKNUM,
+    NFTA_IMMEDIATE_DATA, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
+    NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN, NLM_F_CREATE, NLM_F_EXCL,
 };
 use super::{Body, Message, Netlink, Subsystem, attribute, attributes, text_of};
 use std::collections::BTreeSet;
@@ -27,6 +27,18 @@ pub struct Table {
     pub family: &'static str,
     /// Its name.
     pub name: String,
+}
+
+impl Table {
+    /// Reads a full name, for instance `inet filter`.
+    pub fn parse(full_name: &str) -> Option<Self> {
+        let (family, name) = full_name.split_once(' ')?;
+        let (_, family) = FAMILIES.iter().find(|(_, known)| *known == family)?;
+        Some(Self {
+            family,
+            name: name.to_owned(),
+        })
+    }
 }
 
 impl std::fmt::Display for Table {
@@ -272,11 +284,11 @@ impl Ruleset {
     }
 }
 
-fn fixed(family: &str) -> Body {
+pub(super) fn fixed(family: &str) -> Body {
     Body::new(&[family_number(family), 0, 0, 0])
 }
 
-fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
+pub(super) fn transaction(messages: &[(u16, u16, Body)]) -> io::Result<()> {
     if messages.is_empty() {
         return Ok(());
     }
@@ -313,10 +325,7 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
     for rule in &all.rules {
         let leads = rule.jumps_to.iter().any(|to| is_doomed(&rule.table, to));
         if leads && !is_doomed(&rule.table, &rule.chain) {
-            let body = fixed(rule.table.family)
-                .with_text(NFTA_RULE_TABLE, &rule.table.name)
-                .with_text(NFTA_RULE_CHAIN, &rule.chain);
-            messages.push((NFT_MSG_DELRULE, 0, body.with(NFTA_RULE_HANDLE, &rule.handle)));
+            messages.push(deletion(rule));
         }
     }
     // All are emptied before any is deleted: they jump to each other.
@@ -333,6 +342,49 @@ pub fn delete_chains(all: &Ruleset, prefixes: &[String]) -> io::Result<()> {
         messages.push((NFT_MSG_DELCHAIN, 0, body));
     }
     transaction(&messages)
+}
+
+/// The message that deletes one rule.
+pub(super) fn deletion(rule: &Rule) -> (u16, u16, Body) {
+    let body = fixed(rule.table.family)
+        .with_text(NFTA_RULE_TABLE, &rule.table.name)
+        .with_text(NFTA_RULE_CHAIN, &rule.chain);
+    (NFT_MSG_DELRULE, 0, body.with(NFTA_RULE_HANDLE, &rule.handle))
+}
+
+/// Returns the rules with a comment that begins with `mark` and goes on with a space or ends: nftables' own, and those of iptables-nft. A kernel
+/// without nftables has none.
+pub fn marked(mark: &str) -> io::Result<Vec<Rule>> {
+    let mut netlink = Netlink::open(Subsystem::Netfilter)?;
+    if tables_over(&mut netlink)?.is_empty() {
+        return Ok(vec![]);
+    }
+    let rules = dump(&mut netlink, NFT_MSG_GETRULE)?;
+    // nft keeps comments as the rule's user data, iptables as a match: the text stands in both as it is.
+    let begins = |end: u8| [mark.as_bytes(), &[end]].concat();
+    let marks = [begins(b' '), begins(0)];
+    let has_mark = |message: &&Message| {
+        let body = &message.body;
+        marks
+            .iter()
+            .any(|mark| body.windows(mark.len()).any(|part| part == mark))
+    };
+    Ok(rules.iter().filter(has_mark).filter_map(rule_of).collect())
+}
+
+/// Deletes rules in one transaction; ones that are gone meanwhile are an error, so that the caller reads again.
+pub fn delete_rules(rules: &[Rule]) -> io::Result<()> {
+    transaction(&rules.iter().map(deletion).collect::<Vec<_>>())
+}
+
+/// Returns the number of the ruleset: another one when any table, chain or rule has changed. A kernel without nftables has none.
+pub fn generation() -> Option<Vec<u8>> {
+    let mut netlink = Netlink::open(Subsystem::Netfilter).ok()?;
+    let answer = netlink
+        .request(NFT_MSG_GETGEN, 0, &Body::new(&[0; NFGENMSG_LEN]))
+        .ok()??;
+    let number = attribute(answer.body.get(NFGENMSG_LEN..)?, NFTA_GEN_ID)?;
+    Some(number.to_vec())
 }
 
 /// Deletes chains that hold no rule.

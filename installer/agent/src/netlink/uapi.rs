@@ -7,7 +7,6 @@ pub const NLM_F_ACK: u16 = 0x04;
 pub const NLM_F_DUMP: u16 = 0x300;
 pub const NLM_F_EXCL: u16 = 0x200;
 pub const NLM_F_CREATE: u16 = 0x400;
-#[cfg(test)]
 pub const NLM_F_APPEND: u16 = 0x800;
 pub const NLMSG_ERROR: u16 = 0x2;
 pub const NLMSG_DONE: u16 = 0x3;
@@ -15,7 +14,6 @@ pub const NLMSG_DONE: u16 = 0x3;
 pub const NLMSG_HDRLEN: usize = 16;
 /// Size of `struct nlattr`.
 pub const NLA_HDRLEN: usize = 4;
-#[cfg(test)]
 pub const NLA_F_NESTED: u16 = 1 << 15;
 pub const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -95,10 +93,12 @@ pub const NFT_MSG_DELTABLE: u16 = nft(2);
 pub const NFT_MSG_NEWCHAIN: u16 = nft(3);
 pub const NFT_MSG_GETCHAIN: u16 = nft(4);
 pub const NFT_MSG_DELCHAIN: u16 = nft(5);
-#[cfg(test)]
 pub const NFT_MSG_NEWRULE: u16 = nft(6);
 pub const NFT_MSG_GETRULE: u16 = nft(7);
 pub const NFT_MSG_DELRULE: u16 = nft(8);
+pub const NFT_MSG_NEWSET: u16 = nft(9);
+pub const NFT_MSG_NEWSETELEM: u16 = nft(12);
+pub const NFT_MSG_GETGEN: u16 = nft(16);
 pub const NFTA_TABLE_NAME: u16 = 1;
 pub const NFTA_CHAIN_TABLE: u16 = 1;
 pub const NFTA_CHAIN_NAME: u16 = 3;
@@ -113,20 +113,64 @@ pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
 pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
-#[cfg(test)]
 pub const NFTA_LIST_ELEM: u16 = 1;
+pub const NFTA_GEN_ID: u16 = 1;
+pub const NFTA_RULE_POSITION: u16 = 6;
+pub const NFTA_RULE_USERDATA: u16 = 7;
+pub const NFTA_SET_TABLE: u16 = 1;
+pub const NFTA_SET_NAME: u16 = 2;
+pub const NFTA_SET_FLAGS: u16 = 3;
+pub const NFTA_SET_KEY_TYPE: u16 = 4;
+pub const NFTA_SET_KEY_LEN: u16 = 5;
+pub const NFTA_SET_DESC: u16 = 9;
+pub const NFTA_SET_ID: u16 = 10;
+pub const NFTA_SET_DESC_SIZE: u16 = 1;
+pub const NFT_SET_ANONYMOUS: u32 = 1;
+pub const NFT_SET_CONSTANT: u32 = 2;
+pub const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub const NFTA_SET_ELEM_LIST_SET_ID: u16 = 4;
+pub const NFTA_SET_ELEM_KEY: u16 = 1;
+pub const NFTA_LOOKUP_SET: u16 = 1;
+pub const NFTA_LOOKUP_SREG: u16 = 2;
+pub const NFTA_LOOKUP_SET_ID: u16 = 4;
+pub const NFTA_PAYLOAD_DREG: u16 = 1;
+pub const NFTA_PAYLOAD_BASE: u16 = 2;
+pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub const NFTA_PAYLOAD_LEN: u16 = 4;
+pub const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+pub const NFTA_CMP_SREG: u16 = 1;
+pub const NFTA_CMP_OP: u16 = 2;
+pub const NFTA_CMP_DATA: u16 = 3;
+pub const NFT_CMP_EQ: u32 = 0;
+pub const NFT_CMP_NEQ: u32 = 1;
+pub const NFTA_BITWISE_SREG: u16 = 1;
+pub const NFTA_BITWISE_DREG: u16 = 2;
+pub const NFTA_BITWISE_LEN: u16 = 3;
+pub const NFTA_BITWISE_MASK: u16 = 4;
+pub const NFTA_BITWISE_XOR: u16 = 5;
+pub const NFTA_META_DREG: u16 = 1;
+pub const NFTA_META_KEY: u16 = 2;
+pub const NFT_META_IIFNAME: u32 = 6;
+pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_NFPROTO: u32 = 15;
+pub const NFT_META_L4PROTO: u32 = 16;
+pub const NFTA_CT_DREG: u16 = 1;
+pub const NFTA_CT_KEY: u16 = 2;
+pub const NFT_CT_STATE: u32 = 0;
+pub const NFTA_DATA_VALUE: u16 = 1;
+pub const NFT_REG_1: u32 = 1;
 pub const NFTA_EXPR_NAME: u16 = 1;
 pub const NFTA_EXPR_DATA: u16 = 2;
-#[cfg(test)]
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
 pub const NFTA_DATA_VERDICT: u16 = 2;
-#[cfg(test)]
 pub const NFTA_VERDICT_CODE: u16 = 1;
 pub const NFTA_VERDICT_CHAIN: u16 = 2;
 #[cfg(test)]
 pub const NFT_JUMP: i32 = -3;
-#[cfg(test)]
 pub const NFT_REG_VERDICT: u32 = 0;
 
 // netfilter/nf_tables_compat.h

@@ -3,8 +3,12 @@ use crate::lease::{Holder, Lease};
 use crate::netlink::nft;
 use crate::netlink::nft::tests::{make, own_namespace, table};
 use landfall_core::action::{Undo, Wanted};
+use landfall_core::inventory::Role;
 use landfall_core::journal::{INSTALL, Record, RunStart, UNINSTALL, render_line};
 use landfall_core::name::Digest;
+use landfall_core::packet_filter::openings::Openings;
+use landfall_core::spec::ClusterSpec;
+use landfall_core::traffic::{self, Peer};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -316,6 +320,116 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
         "flannel-1\nproxy-1\nflannel-1\n",
         "tried again until it works"
     );
+}
+
+/// Runs a script in this thread's network namespace; returns what it prints.
+fn sh(script: &str) -> String {
+    let output = std::process::Command::new("bash")
+        .args(["-ec", script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Node {
+    /// A machine with rules of nftables and of iptables, and the journal of an install that lets the cluster's traffic through.
+    fn behind_filters() -> (Self, Openings) {
+        own_namespace();
+        let mut node = Self::new();
+        node.keeper.agent = Agent::new(node.keeper.agent.host.clone().with_packet_filters());
+        let programs = node.keeper.agent.host.at("/usr/sbin");
+        fs::create_dir_all(&programs).unwrap();
+        for program in ["nft", "iptables-nft-save", "iptables-nft-restore"] {
+            std::os::unix::fs::symlink(format!("/usr/sbin/{program}"), programs.join(program)).unwrap();
+        }
+        let own = Peer {
+            role: Role::Worker,
+            address: [10, 0, 0, 1].into(),
+        };
+        let openings = traffic::openings(&ClusterSpec::default(), &Openings::mark_of("0f1e"), own, "eth0", &[]);
+        let wanted = Wanted::Firewall(openings.clone());
+        node.journal(&[start(1, INSTALL), intent("firewall/a", wanted), done("firewall/a")]);
+        (node, openings)
+    }
+}
+
+const RELOAD: &str = "nft flush ruleset; nft add table inet mine
+    nft add chain inet mine in '{ type filter hook input priority 0; policy drop; }'; nft add rule inet mine in tcp dport 22 accept
+    iptables-nft -P FORWARD DROP";
+
+#[test]
+fn accept_rules_are_written_when_rules_were_loaded_anew_and_said_once() {
+    let (mut node, _) = Node::behind_filters();
+    assert_eq!(node.look(), [""; 0], "no rules drop anything");
+    sh(RELOAD);
+    let count = || {
+        sh("nft list table inet mine; iptables-nft-save")
+            .matches("0f1e")
+            .count()
+    };
+    let said = node.minute();
+    assert!(
+        said.len() == 1 && said[0].contains("inet mine, chain in") && said[0].ends_with("wrote the accept rules"),
+        "{said:?}"
+    );
+    let made = count();
+    assert!(made > 5);
+    assert_eq!((node.minute(), count()), (vec![], made));
+
+    // A flush is seen at the next look; so the rules are there when new ones drop.
+    sh(RELOAD);
+    node.now += LOOK_EVERY;
+    let said = node.look();
+    assert_eq!((said.len(), count()), (1, made), "{said:?}");
+}
+
+#[test]
+fn no_accept_rule_is_written_while_a_run_or_an_undo_is_under_way_or_after_the_setting_was_left_out() {
+    let (mut node, openings) = Node::behind_filters();
+    sh(RELOAD);
+    let count = || sh("nft list table inet mine").matches("0f1e").count();
+    let holder = Holder {
+        run: "r2".parse().unwrap(),
+        command: "install".into(),
+        cluster: "ship".into(),
+    };
+    let lease = Lease::take(&node.keeper.agent.host, "ann@desk", &holder).unwrap();
+    assert_eq!((node.minute(), count()), (vec![], 0));
+    drop(lease);
+    node.journal(&[start(2, UNINSTALL)]);
+    assert_eq!((node.minute(), count()), (vec![], 0));
+
+    let (mut node, openings) = (Node::behind_filters().0, openings);
+    sh(RELOAD);
+    let none = Openings {
+        accept: vec![],
+        ..openings
+    };
+    node.journal(&[intent("firewall/a", Wanted::Firewall(none)), done("firewall/a")]);
+    assert_eq!((node.minute(), count()), (vec![], 0));
+}
+
+#[test]
+fn who_takes_the_accept_rules_away_again_and_again_keeps_them_away() {
+    let (mut node, _) = Node::behind_filters();
+    for _ in 0..3 {
+        sh(RELOAD);
+        assert_eq!(node.minute().len(), 1);
+    }
+    sh(RELOAD);
+    let said = node.minute();
+    assert!(said[0].contains("taken the accept rules away 3 times"), "{said:?}");
+    assert_eq!(node.minute(), [""; 0]);
+    sh("nft flush ruleset");
+    let said = node.minute();
+    assert!(said[0].contains("are there again"), "nothing drops any more: {said:?}");
+    for _ in 0..10 {
+        // Somebody who loads rules now and then does not fight.
+        sh(RELOAD);
+        node.now += Duration::from_secs(300);
+        assert_eq!(node.look().len(), 1);
+    }
 }
 
 #[test]

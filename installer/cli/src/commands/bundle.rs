@@ -10,7 +10,7 @@ use landfall_bundle::{Additions, Bundle, Unverified, own_parts};
 use landfall_core::bundle_index::{BundleIndex, Manifest};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::plan::objects::ObjectKey;
-use landfall_core::spec::{ClusterSpec, parse};
+use landfall_core::spec::ClusterSpec;
 use landfall_engine::cluster::resource_name;
 use landfall_manifests::{ClusterLayout, DnsPolicy, MemberLayout, added_problems, read_manifest, required_images};
 use std::path::{Path, PathBuf};
@@ -35,15 +35,12 @@ pub fn run(command: Command) -> CommandResult {
 
 fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
     if args.recipe == "source" && args.upstream.given() {
-        let what = "the recipe source takes no --lock, --part, --architecture, --add-image, --mirror and --ca";
+        let what = "the recipe source takes no --lock, --part, --architecture, --add-image, --mirror, --ca, --signatures and --keyring";
         return Err(Diagnosis::new(Code::Usage, what).next("leave them out, or take the recipe upstream"));
     }
     let running = std::env::current_exe()
         .map_err(|error| Diagnosis::new(Code::BundleBuild, "the running program cannot be found").because(&error))?;
-    let cache = args
-        .cache
-        .clone()
-        .unwrap_or_else(|| parse::expand_home("~/.cache/landfall"));
+    let cache = bundle_upstream::cache_folder(args.cache.as_deref());
     let manifests = read_manifests(&args.add_manifest)?;
     let additions = Additions {
         archives: &args.image_archive,
@@ -59,7 +56,6 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
             path.display()
         ));
     }
-    let cache = absolute(&cache);
     let index = if args.recipe == "upstream" {
         bundle_upstream::build(args, &running, &cache, &key, additions, &check_complete)?
     } else {

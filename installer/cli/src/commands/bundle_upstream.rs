@@ -2,11 +2,11 @@
 
 use crate::args::BundleBuild;
 use crate::output::{write_stderr, write_stdout};
-use crate::upstream_args::{BundleLock, NetworkArgs};
+use crate::upstream_args::{BundleLock, NetworkArgs, SignatureArgs};
 use landfall_bundle::Additions;
 use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::own_parts::own_parts;
-use landfall_bundle::upstream::{self, BuildOptions, LockOptions, NetworkOptions};
+use landfall_bundle::upstream::{self, BuildOptions, LockOptions, NetworkOptions, SignatureOptions};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::explain::Diagnosis;
 use landfall_core::spec::parse::expand_home;
@@ -33,6 +33,8 @@ pub fn lock(args: &BundleLock) -> Result<(), Diagnosis> {
             versions: &versions,
             architectures: &args.architectures.sorted(),
             images: &args.add_image,
+            signatures: &signature_options(&args.signatures),
+            cache: &cache_folder(args.cache.as_deref()),
             output: &args.output,
         })
     })?;
@@ -67,11 +69,25 @@ pub fn build(
             cache,
             output: &args.output,
             images: &upstream.add_image,
+            signatures: &signature_options(&upstream.signatures),
             additions,
             key,
             check,
         })
     })
+}
+
+/// Where parts that can be used again lie: the folder that was named, or the user's own.
+pub fn cache_folder(named: Option<&Path>) -> PathBuf {
+    let folder = named.map_or_else(|| expand_home("~/.cache/landfall"), Path::to_owned);
+    std::path::absolute(&folder).unwrap_or(folder)
+}
+
+fn signature_options(args: &SignatureArgs) -> SignatureOptions<'_> {
+    SignatureOptions {
+        policy: args.signatures.0,
+        keyrings: &args.keyring,
+    }
 }
 
 fn with_network<T>(

@@ -78,6 +78,7 @@ fn health_of(health: &NodeHealth) -> Value {
     json!({
         "units": health.units.iter().map(unit).collect::<Vec<_>>(),
         "settings": health.settings.iter().map(setting).collect::<Vec<_>>(),
+        "packetFilters": health.filters,
     })
 }
 

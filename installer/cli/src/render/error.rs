@@ -144,6 +144,11 @@ mod tests {
             Code::BundleSignature => {
                 Diagnosis::from(TrustError::Unknown("E7620F1842B4E81F".parse().unwrap()))
             }
+            // bundle/src/upstream/signature.rs
+            Code::PublisherSignature => {
+                new("the publisher's signature of https://github.com/opencontainers/runc/releases/download/v1.5.2/runc.amd64 is not good")
+                    .saw("it was made by a key that is not in the keyring")
+            }
             // bundle/src/source/mod.rs
             Code::BundleBuild => new("building kubelet failed").saw("go: downloading k8s.io/kubernetes: no route to host"),
             Code::StepFailed => at_step(AgentError::Program {

@@ -147,7 +147,7 @@ mod tests {
             (&"journal".into(), &3.into())
         );
         let steps = &value["nodes"]["cp-1"]["steps"];
-        assert_eq!(steps.as_array().unwrap().len(), 13);
+        assert_eq!(steps.as_array().unwrap().len(), 14);
         assert_eq!(steps[0]["undo"]["undo"], "remove-claims");
         assert_eq!(value["nodes"]["cp-1"]["lost"][0]["line"], 13);
         let cluster = serde_json::to_string_pretty(&value["cluster"]).unwrap();

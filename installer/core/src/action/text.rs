@@ -17,6 +17,9 @@ impl Action {
                 "set the values of other sysctl files, or the earlier values, unless somebody else has changed them"
             }
             Self::KernelFeatures { .. } => "unload the modules that were loaded for it and that nobody else uses",
+            Self::Firewall { .. } => {
+                "remove the rules with the cluster's mark, also from saved rules, or write the earlier ones"
+            }
             Self::Unit { .. } => "stop and disable it, or restore its earlier state",
             Self::StopUnit { .. } => "enable and start it, or restore its earlier state",
             Self::Images { .. } => "remove the images that were absent before",
@@ -53,6 +56,16 @@ impl Action {
                 let names: Vec<_> = features.iter().map(|f| f.module.as_str()).collect();
                 format!("kernel features {}", names.join(" "))
             }
+            Self::Firewall { openings } if openings.accept.is_empty() => {
+                format!(
+                    "remove the accept rules marked `{}` from the packet filters",
+                    openings.mark
+                )
+            }
+            Self::Firewall { openings } => format!(
+                "accept rules marked `{}` where packet filters drop what members, pods and clients of the ingress proxy send",
+                openings.mark
+            ),
             Self::Unit { name, start: true, .. } => format!("enable and start {name}"),
             Self::Unit { name, start: false, .. } => format!("enable {name}"),
             Self::StopUnit { name } => format!("stop and disable {name}"),

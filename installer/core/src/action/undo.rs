@@ -1,6 +1,7 @@
 //! The undo recipe of a step, which is recorded before the step acts, and the claims in it.
 
 use crate::name::{Digest, NodeName};
+use crate::packet_filter::openings::Openings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -110,6 +111,11 @@ pub enum Undo {
         /// Module names.
         modules: Vec<String>,
     },
+    /// Makes the rules with the mark those that were there before, if any; those that the step wrote go, also from saved rules.
+    Firewall {
+        /// What was let through before.
+        prior: Openings,
+    },
     /// Restores the state of a unit.
     RestoreUnit {
         /// Unit name.
@@ -189,6 +195,13 @@ impl Undo {
             }
             Self::UnloadModules { modules } if modules.is_empty() => "no module was loaded".to_owned(),
             Self::UnloadModules { modules } => format!("unload {}", modules.join(", ")),
+            Self::Firewall { prior } if prior.accept.is_empty() => {
+                format!(
+                    "remove the rules marked `{}` from packet filters and saved rules",
+                    prior.mark
+                )
+            }
+            Self::Firewall { prior } => format!("write the earlier rules marked `{}` again", prior.mark),
             Self::RestoreUnit {
                 name,
                 was_enabled,

@@ -2,6 +2,7 @@
 
 use super::{Action, Content, PROGRAM_MODE};
 use crate::name::Digest;
+use crate::packet_filter::openings::Openings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -32,6 +33,8 @@ pub enum Wanted {
     Sysctls(Vec<(String, String)>),
     /// Modules whose features are needed.
     Modules(Vec<String>),
+    /// What packet filters let through; nothing: no rule of the mark is there.
+    Firewall(Openings),
     /// A systemd unit that is enabled.
     Unit {
         /// Unit name with suffix.
@@ -69,6 +72,7 @@ impl Action {
             Self::KernelFeatures { features } => {
                 Some(Wanted::Modules(features.iter().map(|f| f.module.clone()).collect()))
             }
+            Self::Firewall { openings } => Some(Wanted::Firewall(openings.clone())),
             Self::Unit { name, start, .. } => Some(Wanted::Unit {
                 name: name.clone(),
                 running: *start,

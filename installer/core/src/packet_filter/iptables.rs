@@ -1,6 +1,6 @@
 //! Reads what `iptables-save` prints: tables, chains with their policies, and rules as they would be typed (iptables-save(8)).
 
-use super::{Chain, Field, Hook, Match, Rule, Value, Verdict, addresses};
+use super::{Chain, Field, Hook, Match, Rule, Value, Variant, Verdict, addresses};
 
 /// Targets after which the next rule decides (iptables-extensions(8)).
 const PASSING: [&str; 12] = [
@@ -10,7 +10,7 @@ const PASSING: [&str; 12] = [
 const OPTIONS_ASK: [&str; 7] = ["tcp", "udp", "conntrack", "state", "comment", "multiport", "addrtype"];
 
 /// Reads the chains of all tables; lines that are none are passed over.
-pub fn parse(text: &str) -> Vec<Chain> {
+pub fn parse(text: &str, variant: Variant) -> Vec<Chain> {
     let mut chains: Vec<Chain> = Vec::new();
     let mut table = String::new();
     for line in text.lines() {
@@ -20,6 +20,7 @@ pub fn parse(text: &str) -> Vec<Chain> {
             let mut words = declared.split_whitespace();
             let (name, policy) = (words.next().unwrap_or_default(), words.next());
             chains.push(Chain {
+                variant,
                 table: table.clone(),
                 name: name.to_owned(),
                 hook: Hook::from_name(name).filter(|_| policy != Some("-")),
@@ -33,7 +34,8 @@ pub fn parse(text: &str) -> Vec<Chain> {
                 .rev()
                 .find(|c| c.table == table && words.first() == Some(&c.name));
             if let Some(chain) = chain {
-                chain.rules.push(rule(line, words.get(1..).unwrap_or_default()));
+                let number = chain.rules.len() as u64 + 1;
+                chain.rules.push(rule(line, number, words.get(1..).unwrap_or_default()));
             }
         }
     }
@@ -74,8 +76,9 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-fn rule(line: &str, words: &[String]) -> Rule {
+fn rule(line: &str, number: u64, words: &[String]) -> Rule {
     let mut matches = Vec::new();
+    let mut comment = None;
     let mut verdict = Verdict::Next;
     let mut words = words.iter();
     let mut negated = false;
@@ -97,13 +100,15 @@ fn rule(line: &str, words: &[String]) -> Rule {
                     matches.push(Match::UNKNOWN);
                 }
             }
-            "--comment" => drop(words.next()),
+            "--comment" => comment = words.next().cloned(),
             option => matches.push(condition(option, negated, &mut words)),
         }
         negated = false;
     }
     Rule {
         text: line.to_owned(),
+        number,
+        comment,
         matches,
         verdict,
     }

@@ -1,13 +1,53 @@
 //! Would a packet filter drop this? Rules of nftables and iptables are read ([`nftables`], [`iptables`]) and walked with one packet that
 //! begins a connection. What a rule asks that is not understood here may be so or not; only what is dropped in any case is said to be.
 
+pub mod accept;
 pub mod iptables;
 pub mod nftables;
+pub mod openings;
+pub mod ufw;
 
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-/// Where the kernel calls a chain.
+/// Rules of packet filters, as the host's own programs print them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PacketFilters {
+    /// `nft --json list table`, of each table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nftables: Vec<String>,
+    /// `iptables-save` of what iptables keeps in nf_tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables: Vec<String>,
+    /// `iptables-save` of the kernel's old tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables_legacy: Vec<String>,
+    /// ufw's rules of its users, where the kernel has its chains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ufw: Option<String>,
+    /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// Legacy tables in use that could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread_legacy: Vec<String>,
+}
+
+/// Which program's rules a chain holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Variant {
+    /// nftables' own.
+    Nftables,
+    /// iptables', kept in nf_tables: a rule that nft makes among them keeps iptables from listing them.
+    IptablesNft,
+    /// iptables', in the kernel's old tables.
+    IptablesLegacy,
+}
+
+/// Where the kernel calls a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// What is for the machine itself.
     Input,
@@ -18,6 +58,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Input, Self::Forward, Self::Output];
+
     /// Reads nftables' name, or that of iptables' base chain.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -62,6 +105,8 @@ pub struct Packet<'a> {
 /// A chain with its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
+    /// Whose rules it holds.
+    pub variant: Variant,
     /// Family and name of its table, for instance `inet filter`.
     pub table: String,
     /// Its name.
@@ -79,6 +124,10 @@ pub struct Chain {
 pub struct Rule {
     /// The rule for people.
     pub text: String,
+    /// Its handle in nftables; in iptables its number in the chain, from 1.
+    pub number: u64,
+    /// Its comment.
+    pub comment: Option<String>,
     /// What must be so, all of it.
     pub matches: Vec<Match>,
     /// What happens then.
@@ -169,6 +218,8 @@ pub enum Value {
 /// A place where a packet is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dropped {
+    /// Whose rules these are.
+    pub variant: Variant,
     /// Family and name of the table.
     pub table: String,
     /// The chain.
@@ -189,22 +240,44 @@ impl std::fmt::Display for Dropped {
     }
 }
 
+/// Reads the rules. nftables shows the tables of iptables too, with conditions that it does not understand: there iptables has the word.
+pub fn chains(filters: &PacketFilters) -> Vec<Chain> {
+    let of_iptables = |texts: &[String], variant| -> Vec<Chain> {
+        let texts = texts.iter();
+        texts.flat_map(|text| iptables::parse(text, variant)).collect()
+    };
+    let mut chains = of_iptables(&filters.iptables, Variant::IptablesNft);
+    let known: BTreeSet<String> = chains.iter().map(|chain| chain.table.clone()).collect();
+    let parsed = filters.nftables.iter().filter_map(|text| nftables::parse(text));
+    chains.extend(parsed.flatten().filter(|chain| !known.contains(&chain.table)));
+    chains.extend(of_iptables(&filters.iptables_legacy, Variant::IptablesLegacy));
+    if let Some(text) = &filters.ufw {
+        ufw::add_comments(&mut chains, text);
+    }
+    chains
+}
+
 /// Returns every place at which the packet is dropped in any case. (Each chain that the kernel calls decides by itself.)
 pub fn drops(chains: &[Chain], packet: &Packet) -> Vec<Dropped> {
-    let called = chains.iter().filter(|chain| chain.hook == Some(packet.hook));
-    let place = |chain: &Chain, rule: Option<&Rule>| Dropped {
+    let dropped = |(chain, rule): (&Chain, Option<&Rule>)| Dropped {
+        variant: chain.variant,
         table: chain.table.clone(),
         chain: chain.name.clone(),
         hook: packet.hook,
         rule: rule.map(|rule| rule.text.clone()),
     };
-    called
-        .filter_map(|chain| match walk(chains, chain, packet, 0) {
-            Walk::Drop(at, rule) => Some(place(at, Some(rule))),
-            Walk::Fall { surely: true } if chain.drops_by_policy => Some(place(chain, None)),
-            Walk::Fall { .. } | Walk::Accept | Walk::Unclear => None,
-        })
-        .collect()
+    places(chains, packet).into_iter().map(dropped).collect()
+}
+
+/// Returns the chain and the rule, or the chain whose policy it is, of every place at which the packet is dropped in any case.
+fn places<'a>(chains: &'a [Chain], packet: &Packet) -> Vec<(&'a Chain, Option<&'a Rule>)> {
+    let called = chains.iter().filter(|chain| chain.hook == Some(packet.hook));
+    let place = |chain: &'a Chain| match walk(chains, chain, packet, 0) {
+        Walk::Drop(at, rule) => Some((at, Some(rule))),
+        Walk::Fall { surely: true } if chain.drops_by_policy => Some((chain, None)),
+        Walk::Fall { .. } | Walk::Accept | Walk::Unclear => None,
+    };
+    called.filter_map(place).collect()
 }
 
 /// The kernel's own limit of jumps (`NFT_JUMP_STACK_SIZE`).
@@ -270,7 +343,8 @@ fn walk<'a>(chains: &'a [Chain], chain: &'a Chain, packet: &Packet, depth: usize
             Verdict::Jump(to) => (to, true),
             Verdict::Goto(to) => (to, false),
         };
-        let next = chains.iter().find(|c| c.table == chain.table && c.name == *to);
+        let is_next = |c: &&Chain| c.variant == chain.variant && c.table == chain.table && c.name == *to;
+        let next = chains.iter().find(is_next);
         let walked = match next {
             Some(next) if depth < DEEPEST => walk(chains, next, packet, depth + 1),
             _ => Walk::Unclear,

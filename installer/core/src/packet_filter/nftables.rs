@@ -1,6 +1,6 @@
 //! Reads what `nft --json list table` prints (libnftables-json(5)).
 
-use super::{Chain, Field, Hook, Match, Rule, Value, Verdict, addresses};
+use super::{Chain, Field, Hook, Match, Rule, Value, Variant, Verdict, addresses};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -29,6 +29,7 @@ pub fn parse(text: &str) -> Option<Vec<Chain>> {
         let chain = &object["chain"];
         if is_of_ipv4(chain) {
             chains.push(Chain {
+                variant: Variant::Nftables,
                 table: table_of(chain),
                 name: text_of(chain, "name"),
                 // Chains that translate addresses or choose routes drop nothing by their nature; their policies may.
@@ -73,6 +74,8 @@ impl Reader<'_> {
         let handle = rule["handle"].as_u64().unwrap_or(0);
         let make = |matches: Vec<Match>, verdict: Verdict, word: &str| Rule {
             text: format!("the rule with handle {handle} ({word})"),
+            number: handle,
+            comment: rule["comment"].as_str().map(str::to_owned),
             matches,
             verdict,
         };

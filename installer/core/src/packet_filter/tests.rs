@@ -125,7 +125,7 @@ fn the_default_zone_of_firewalld_rejects() {
 
 #[test]
 fn ufw_drops_by_its_policies() {
-    let chains = iptables::parse(fixture!("ufw.iptables-save"));
+    let chains = iptables::parse(fixture!("ufw.iptables-save"), Variant::IptablesNft);
     assert_eq!(
         places(&chains, &to_node("tcp", 6443)),
         ["table ip filter, chain INPUT: policy drop, and no rule accepts it"]
@@ -143,7 +143,7 @@ fn ufw_drops_by_its_policies() {
 
 #[test]
 fn the_last_rule_of_a_red_hat_of_old_rejects() {
-    let chains = iptables::parse(fixture!("redhat.iptables-save"));
+    let chains = iptables::parse(fixture!("redhat.iptables-save"), Variant::IptablesNft);
     let place = ["table ip filter, chain INPUT: -A INPUT -j REJECT --reject-with icmp-host-prohibited"];
     assert_eq!(places(&chains, &to_node("tcp", 2380)), place);
     assert_eq!(
@@ -157,7 +157,7 @@ fn the_last_rule_of_a_red_hat_of_old_rejects() {
 
 #[test]
 fn chains_of_docker_are_not_at_fault_but_its_policy_is() {
-    let docker = iptables::parse(fixture!("docker.iptables-save"));
+    let docker = iptables::parse(fixture!("docker.iptables-save"), Variant::IptablesNft);
     for packet in [to_node("tcp", 6443), of_pods()] {
         assert!(places(&docker, &packet).is_empty(), "{packet:?}");
     }
@@ -166,7 +166,7 @@ fn chains_of_docker_are_not_at_fault_but_its_policy_is() {
         ..of_pods()
     };
     assert!(places(&docker, &to_its_bridge)[0].contains("-A DOCKER ! -i docker0 -o docker0 -j DROP"));
-    let with_policy = iptables::parse(fixture!("docker-policy.iptables-save"));
+    let with_policy = iptables::parse(fixture!("docker-policy.iptables-save"), Variant::IptablesNft);
     assert_eq!(
         places(&with_policy, &of_pods()),
         ["table ip filter, chain FORWARD: policy drop, and no rule accepts it"]
@@ -176,7 +176,10 @@ fn chains_of_docker_are_not_at_fault_but_its_policy_is() {
 /// A chain for input with a policy of drop, and these rules, as iptables writes them.
 fn with_rules(rules: &[&str]) -> Vec<Chain> {
     let rules: String = rules.iter().map(|rule| format!("{rule}\n")).collect();
-    iptables::parse(&format!("*filter\n:INPUT DROP [0:0]\n:SUB - [0:0]\n{rules}COMMIT\n"))
+    iptables::parse(
+        &format!("*filter\n:INPUT DROP [0:0]\n:SUB - [0:0]\n{rules}COMMIT\n"),
+        Variant::IptablesNft,
+    )
 }
 
 #[test]
@@ -231,13 +234,16 @@ fn damaged_texts_are_no_rules() {
         Some(vec![])
     );
     assert_eq!(
-        iptables::parse("-A INPUT -j DROP\n:\n*\n-A \n\"\\"),
-        iptables::parse(":")
+        iptables::parse("-A INPUT -j DROP\n:\n*\n-A \n\"\\", Variant::IptablesNft),
+        iptables::parse(":", Variant::IptablesNft)
     );
     // Every text that is cut off is read without a panic.
     for text in [fixture!("ufw.iptables-save"), fixture!("docker.iptables-save")] {
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
-            let _ = drops(&iptables::parse(&text[..end]), &to_node("tcp", 22));
+            let _ = drops(
+                &iptables::parse(&text[..end], Variant::IptablesNft),
+                &to_node("tcp", 22),
+            );
         }
     }
 }

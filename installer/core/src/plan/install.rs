@@ -22,6 +22,7 @@ use crate::inventory::Role;
 use crate::journal::Ownership;
 use crate::layout;
 use crate::name::{NodeName, SecretId, StepId};
+use crate::packet_filter::openings::Openings;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,8 @@ pub struct Member {
     pub resolv_conf: String,
     /// What `kubeadm kubeconfig user` reads when it makes a credential, on control planes.
     pub credential_config: Option<String>,
+    /// What its packet filters must let through; `None` when they stay as they are.
+    pub openings: Option<Openings>,
     /// Units by name, with text; all are enabled, and started unless they are the kubelet.
     pub units: Vec<(String, String)>,
 }
@@ -137,9 +140,13 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
         input,
         lead,
         founder,
+        opened: vec![],
         last_restart: None,
         plan: Plan::default(),
     };
+    for member in &input.members {
+        planner.firewall(member);
+    }
     for member in &input.members {
         planner.prepare(member)?;
     }
@@ -161,6 +168,8 @@ struct Planner<'a> {
     /// The control plane whose API is used and whose keys are shared: the founder, when it is connected.
     lead: &'a Member,
     founder: Option<&'a Member>,
+    /// The steps that open packet filters. Nodes found and join behind all of them.
+    opened: Vec<StepId>,
     /// The step after which the next node's daemons may be restarted.
     last_restart: Option<StepId>,
     plan: Plan,

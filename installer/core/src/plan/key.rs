@@ -19,6 +19,8 @@ pub enum StepKind {
     Sysctls,
     /// Lines of /etc/hosts.
     Hosts,
+    /// Accept rules in packet filters.
+    Firewall,
     /// A directory; the part says which.
     Directory(DirectoryKind),
     /// containerd's configuration.
@@ -130,6 +132,7 @@ impl StepKind {
             Self::SysctlFile => "sysctl-file",
             Self::Sysctls => "sysctls",
             Self::Hosts => "hosts",
+            Self::Firewall => "firewall",
             Self::Directory(kind) => match kind {
                 DirectoryKind::Config => "dir-config",
                 DirectoryKind::CniConf => "dir-cni-conf",

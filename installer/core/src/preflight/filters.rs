@@ -1,87 +1,20 @@
 //! Packet filters that would drop what the cluster needs, named by table, chain and rule.
 
-use super::{Look, VXLAN_PORT, choose_address};
-use crate::facts::PacketFilters;
+use super::{Look, choose_address};
+use crate::cluster_record::ClusterUid;
+use crate::facts::NodeFacts;
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::{Node, Role};
-use crate::layout::{self, Callers, ClusterPort};
+use crate::journal::Ownership;
+use crate::layout;
 use crate::name::NodeName;
-use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, iptables, nftables};
-use crate::spec::{ClusterSpec, Desired, ProxyMode};
+use crate::packet_filter::accept::{BRIDGE, TUNNEL};
+use crate::packet_filter::openings::{self, Openings, POD_PORT};
+use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant, ufw};
+use crate::spec::{ClusterSpec, Desired, Firewall, ProxyMode};
+use crate::traffic::{self, Peer, Service, ingress_ports, services};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-
-/// Tables that daemons of the cluster make: kube-proxy, flannel, CNI's portmap.
-pub(super) const OWN_TABLES: [&str; 4] = [
-    "ip kube-proxy",
-    "ip flannel-ipv4",
-    "ip cni_hostport",
-    "inet cni_hostport",
-];
-/// The link of the pods of a node, and that to the pods of others.
-const BRIDGE: &str = "cni0";
-const TUNNEL: &str = "flannel.1";
-/// A port that pods may well serve on; rules about other ports do not matter to what is asked here.
-const POD_PORT: u16 = 8080;
-
-/// A port that others reach on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Service {
-    /// `tcp` or `udp`.
-    pub protocol: &'static str,
-    /// The port.
-    pub port: u16,
-}
-
-impl std::fmt::Display for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.protocol, self.port)
-    }
-}
-
-/// Returns what a node of one role needs of a node of another (or of its own kind).
-pub(super) fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Service> {
-    let tcp = |port| Service { protocol: "tcp", port };
-    let is_called = |own: &&ClusterPort| match own.callers {
-        Callers::Itself => false,
-        Callers::ControlPlanes => caller == Role::ControlPlane,
-        Callers::Members => true,
-    };
-    let mut services: Vec<Service> = layout::NODE_PORTS
-        .iter()
-        .filter(is_called)
-        .map(|own| tcp(own.port))
-        .collect();
-    if called == Role::ControlPlane {
-        let ports = layout::CONTROL_PLANE_PORTS.iter().filter(is_called);
-        services.extend(ports.map(|own| tcp(own.port)));
-    }
-    services.extend(ingress_ports(spec).map(tcp));
-    services.push(Service {
-        protocol: "udp",
-        port: VXLAN_PORT,
-    });
-    services
-}
-
-/// Returns the ports on which the ingress proxy serves clients.
-pub(super) fn ingress_ports(spec: &ClusterSpec) -> impl Iterator<Item = u16> {
-    let ports = [spec.ingress.http_port, spec.ingress.https_port];
-    ports.into_iter().filter(|_| spec.ingress.enabled)
-}
-
-/// Reads the rules. nftables shows the tables of iptables too, with conditions that it does not understand: there iptables has the word.
-pub(super) fn chains(filters: &PacketFilters) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = filters.iptables.iter().flat_map(|text| iptables::parse(text)).collect();
-    let known: BTreeSet<String> = chains.iter().map(|chain| chain.table.clone()).collect();
-    let parsed = filters
-        .nftables
-        .iter()
-        .filter_map(|text| nftables::parse(text))
-        .flatten();
-    chains.extend(parsed.filter(|chain| !known.contains(&chain.table)));
-    chains
-}
 
 /// Returns where a node's packet filter drops what another node sends to it, or it to another.
 pub(super) fn drops_between(
@@ -105,11 +38,7 @@ pub(super) fn drops_between(
 }
 
 /// Returns the IPv4 address and the interface of a node.
-pub(super) fn own_address(
-    desired: &Desired,
-    node: &Node,
-    facts: &crate::facts::NodeFacts,
-) -> Option<(Ipv4Addr, String)> {
+pub(super) fn own_address(desired: &Desired, node: &Node, facts: &NodeFacts) -> Option<(Ipv4Addr, String)> {
     match choose_address(&desired.spec, node, facts).ok()? {
         (IpAddr::V4(address), interface) => Some((address, interface)),
         (IpAddr::V6(_), _) => None,
@@ -123,20 +52,83 @@ struct Lost {
     pods: BTreeSet<&'static str>,
 }
 
-pub(super) fn check(look: &mut Look) {
-    let filters = &look.facts.survey.filters;
-    let chains = chains(filters);
-    let mut lost: BTreeMap<Dropped, Lost> = BTreeMap::new();
-    if let Some((address, interface)) = own_address(look.input.desired, look.node, look.facts) {
-        peers(look, &chains, (address, &interface), &mut lost);
-        clients(look, &chains, (address, &interface), &mut lost);
-        pods(look, &chains, (address, &interface), &mut lost);
+/// The rules of a node.
+pub(super) struct Filters {
+    /// As they are.
+    pub present: Vec<Chain>,
+    /// As they are without landfall's: what the machine's owner wants.
+    foreign: Vec<Chain>,
+    /// As this run leaves them.
+    pub wanted: Vec<Chain>,
+}
+
+impl Filters {
+    /// Reads the rules of a node, and finds what this run makes of them. `uid` is that of the cluster, where there is one.
+    pub(super) fn of(
+        desired: &Desired,
+        facts: &BTreeMap<NodeName, NodeFacts>,
+        uid: Option<&ClusterUid>,
+        node: &Node,
+        seen: &NodeFacts,
+    ) -> Self {
+        let present = packet_filter::chains(&seen.survey.filters);
+        let mark = Openings::mark_of(uid.map_or("", ClusterUid::as_str));
+        let foreign = openings::without_marked(&present, &mark);
+        let wanted = match (desired.spec.firewall, own_address(desired, node, seen)) {
+            (Firewall::Open, Some((address, interface))) => {
+                let peers = desired.inventory.members().filter(|peer| peer.name != node.name);
+                let peers = peers.filter_map(|peer| {
+                    let address = own_address(desired, peer, facts.get(&peer.name)?)?.0;
+                    let role = peer.role;
+                    Some(Peer { role, address })
+                });
+                let (peers, role): (Vec<Peer>, Role) = (peers.collect(), node.role);
+                let own = Peer { role, address };
+                let wanted = traffic::openings(&desired.spec, &mark, own, &interface, &peers);
+                openings::open(&foreign, &wanted).0
+            }
+            _ => foreign.clone(),
+        };
+        Self {
+            present,
+            foreign,
+            wanted,
+        }
     }
-    for (dropped, lost) in &lost {
-        let finding = finding(look, &chains, dropped, lost);
+}
+
+pub(super) fn check(look: &mut Look) {
+    let input = look.input;
+    let uid = input
+        .owned
+        .values()
+        .find_map(Ownership::record)
+        .map(|record| &record.uid);
+    let filters = Filters::of(input.desired, input.facts, uid, look.node, look.facts);
+    let left = lost(look, &filters.wanted);
+    for (dropped, lost) in &left {
+        let finding = finding(look, &filters.wanted, dropped, lost);
         look.add_before_install(finding);
     }
+    for (dropped, lost) in lost(look, &filters.foreign) {
+        if !left.contains_key(&dropped) {
+            let finding = finding(look, &filters.foreign, &dropped, &lost);
+            let next = "nothing: landfall writes rules that let it through (`firewall: open`)".to_owned();
+            look.add(Finding { next, ..finding }.at_most(Severity::Note));
+        }
+    }
     unread(look);
+}
+
+/// Returns what is dropped, by the place where it is.
+fn lost(look: &Look, chains: &[Chain]) -> BTreeMap<Dropped, Lost> {
+    let mut lost: BTreeMap<Dropped, Lost> = BTreeMap::new();
+    if let Some((address, interface)) = own_address(look.input.desired, look.node, look.facts) {
+        peers(look, chains, (address, &interface), &mut lost);
+        clients(look, chains, (address, &interface), &mut lost);
+        pods(look, chains, (address, &interface), &mut lost);
+    }
+    lost
 }
 
 fn add_lost(lost: &mut BTreeMap<Dropped, Lost>, dropped: Dropped, service: Service, who: String) {
@@ -307,8 +299,8 @@ fn owner(chains: &[Chain], dropped: &Dropped) -> (&'static str, Option<&'static 
                     --add-source=ADDRESS`, or `systemctl disable --now firewalld`";
         return (" (firewalld)", Some(next));
     }
-    if dropped.table == "ip filter" && in_table("ufw-") {
-        let next = "`ufw allow from ADDRESS` for each other node and the pod network, `ufw default allow routed` for pods, or `ufw disable`";
+    if dropped.table == "ip filter" && in_table(ufw::PREFIX) {
+        let next = "set `firewall: open`, or `ufw allow from ADDRESS` for each other node and the pod network, `ufw default allow routed` for pods, or `ufw disable`";
         return (" (ufw)", Some(next));
     }
     if dropped.table == "ip filter" && dropped.hook == Hook::Forward && dropped.rule.is_none() && in_table("DOCKER") {
@@ -325,16 +317,10 @@ fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> Stri
         return next.to_owned();
     }
     let base = chains.iter().find(|chain| {
-        let leads = chain.name == dropped.chain || chain.hook == Some(dropped.hook);
-        leads && chain.table == dropped.table && chain.hook == Some(dropped.hook)
+        chain.variant == dropped.variant && chain.table == dropped.table && chain.hook == Some(dropped.hook)
     });
     let chain = base.map_or(dropped.chain.as_str(), |base| base.name.as_str());
-    let is_iptables = look.facts.survey.filters.iptables.iter().any(|text| {
-        dropped
-            .table
-            .strip_prefix("ip ")
-            .is_some_and(|table| text.lines().any(|line| line == format!("*{table}")))
-    });
+    let is_iptables = dropped.variant != Variant::Nftables;
     let mut rules = Vec::new();
     for protocol in ["tcp", "udp"] {
         let ports: Vec<String> = lost
@@ -369,8 +355,12 @@ fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> Stri
             });
         }
     }
+    let setting = match look.input.desired.spec.firewall {
+        Firewall::Keep => "set `firewall: open`, or ",
+        Firewall::Open => "",
+    };
     format!(
-        "let it through, also in the file that the rules come from: {}",
+        "{setting}let it through, also in the file that the rules come from: {}",
         rules.join(", ")
     )
 }

@@ -2,13 +2,15 @@
 
 use super::{HOST_PROGRAMS, Look};
 use crate::facts::Tried;
-use crate::finding::{Check, Finding};
+use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
 use crate::plan::install::kernel_features;
-use crate::spec::ProxyMode;
+use crate::spec::{Firewall, ProxyMode};
 
-/// Firewalls that landfall does not configure.
-pub(super) const FIREWALL_UNITS: [&str; 2] = ["firewalld.service", "ufw.service"];
+/// Firewalls that are kept by a service of their own.
+pub(super) const FIREWALL_UNITS: [&str; 2] = ["firewalld.service", UFW_UNIT];
+/// The one into which landfall writes rules when it is told to.
+const UFW_UNIT: &str = "ufw.service";
 /// Families of nf_tables in which kube-proxy, flannel and the CNI plugins make tables.
 const NFTABLES_FAMILIES: [&str; 3] = ["ip", "ip6", "inet"];
 /// First kernel on which kube-proxy's nftables mode starts (pkg/util/kernel/constants.go, `NFTablesKubeProxyKernelVersion`).
@@ -154,9 +156,24 @@ fn check_needs(look: &mut Look) {
 fn check_firewalls(look: &mut Look) {
     for unit in FIREWALL_UNITS {
         if look.facts.units.get(unit).is_some_and(|state| state == "active") {
-            let what = format!("{unit} is active and would drop the cluster's traffic");
-            let next = format!("systemctl disable --now {unit}");
-            look.add(Finding::new(Check::Firewall, what, "active", next));
+            let (what, next, most) = match (unit, look.input.desired.spec.firewall) {
+                (UFW_UNIT, Firewall::Open) => (
+                    format!("{unit} is active"),
+                    "nothing: landfall adds rules to ufw's where it drops what the cluster sends (`firewall: open`)"
+                        .to_owned(),
+                    Severity::Note,
+                ),
+                (_, setting) => {
+                    let is_possible = unit == UFW_UNIT && setting == Firewall::Keep;
+                    let setting = if is_possible { "set `firewall: open`, or " } else { "" };
+                    (
+                        format!("{unit} is active and would drop the cluster's traffic"),
+                        format!("{setting}systemctl disable --now {unit}"),
+                        Severity::Refuse,
+                    )
+                }
+            };
+            look.add(Finding::new(Check::Firewall, what, "active", next).at_most(most));
         }
     }
 }

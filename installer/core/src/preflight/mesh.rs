@@ -5,7 +5,7 @@ mod judge;
 
 pub use judge::judge;
 
-use super::filters::{Service, own_address, services};
+use super::filters::own_address;
 use crate::cluster_record::ClusterRecord;
 use crate::facts::NodeFacts;
 use crate::inventory::Role;
@@ -13,6 +13,7 @@ use crate::journal::Ownership;
 use crate::mesh::{MeshListen, MeshListening, MeshPeer, MeshTry};
 use crate::name::NodeName;
 use crate::spec::{ClusterSpec, Desired};
+use crate::traffic::{Service, services};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -35,13 +35,12 @@ use crate::plan::install::kernel_features;
 use crate::plan::key::is_bare;
 use crate::spec::{ClusterSpec, Desired, Profile};
 use crate::sysctl_conf;
+use crate::traffic::OWN_TABLES;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Programs that kubeadm 1.37 insists on (cmd/kubeadm/app/preflight/checks.go) and that are not in the bundle.
 const HOST_PROGRAMS: [&str; 2] = ["mount", "cp"];
-/// UDP port of flannel's VXLAN on Linux.
-const VXLAN_PORT: u16 = 8472;
 
 /// What [`check`] compares.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +90,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             .filter_map(|other| other.access_ip.or(other.ip).or_else(|| other.connect.host.parse().ok()))
             .collect(),
         tcp_ports: tcp_ports(&desired.spec, node.role),
-        udp_ports: vec![VXLAN_PORT],
+        udp_ports: vec![layout::VXLAN_PORT],
         programs: texts(&HOST_PROGRAMS),
         paths: [
             texts(&leftovers::FOREIGN_PATHS),
@@ -129,7 +128,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             chain_prefixes: texts(&leftovers::CHAINS),
             try_overlay: Some(places::CONTAINERD_DIR.to_owned()),
             try_nftables: true,
-            filters_without: Some(texts(&filters::OWN_TABLES)),
+            filters_without: Some(texts(&OWN_TABLES)),
         }),
     }
 }

@@ -124,6 +124,8 @@ pub struct ClusterSpec {
     pub control_plane_endpoint: String,
     /// Mode of kube-proxy.
     pub proxy_mode: ProxyMode,
+    /// Whether landfall lets the cluster's traffic through packet filters of others.
+    pub firewall: Firewall,
     /// DNS servers for names outside the cluster; empty means: the nodes' own, where they work from every node.
     pub upstream_dns: Vec<IpAddr>,
     /// Zones outside the cluster with DNS servers of their own, which are asked for all names in them.
@@ -153,6 +155,17 @@ pub enum ProxyMode {
     Nftables,
     /// iptables.
     Iptables,
+}
+
+/// What happens to packet filters that are on the nodes and drop what the cluster sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firewall {
+    /// They stay as they are, and are refused where they drop something.
+    #[default]
+    Keep,
+    /// landfall writes accept rules among their rules, for members, pods and clients of the ingress proxy.
+    Open,
 }
 
 /// Least resources of a node.
@@ -185,6 +198,7 @@ impl Default for ClusterSpec {
             cluster_domain: "cluster.local".to_owned(),
             control_plane_endpoint: "api.landfall.internal".to_owned(),
             proxy_mode: ProxyMode::Nftables,
+            firewall: Firewall::Keep,
             upstream_dns: vec![],
             stub_zones: BTreeMap::new(),
             api_server_cert_sans: vec![],

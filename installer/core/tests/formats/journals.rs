@@ -32,6 +32,7 @@ fn undo_kind(undo: &Undo) -> &'static str {
         Undo::KubeconfigServer { .. } => "kubeconfig-server",
         Undo::RestoreSysctls { .. } => "restore-sysctls",
         Undo::UnloadModules { .. } => "unload-modules",
+        Undo::Firewall { .. } => "firewall",
         Undo::RestoreUnit { .. } => "restore-unit",
         Undo::RemoveImages { .. } => "remove-images",
         Undo::RemoveClaims { .. } => "remove-claims",
@@ -47,6 +48,7 @@ fn wanted_kind(wanted: &Wanted) -> &'static str {
         Wanted::HostsLines(_) => "hosts-lines",
         Wanted::Sysctls(_) => "sysctls",
         Wanted::Modules(_) => "modules",
+        Wanted::Firewall(_) => "firewall",
         Wanted::Unit { .. } => "unit",
         Wanted::Images(_) => "images",
     }
@@ -70,15 +72,15 @@ fn every_kind_of_line_is_written_as_it_was_read() {
         Record::Intent { undo, wanted, .. } => Some((undo, wanted)),
         _ => None,
     });
-    must_be_all(intents.clone().map(|(undo, _)| undo_kind(undo)), 12);
-    must_be_all(intents.filter_map(|(_, wanted)| wanted.as_ref().map(wanted_kind)), 7);
+    must_be_all(intents.clone().map(|(undo, _)| undo_kind(undo)), 13);
+    must_be_all(intents.filter_map(|(_, wanted)| wanted.as_ref().map(wanted_kind)), 8);
 }
 
 #[test]
 fn it_says_what_is_ours_which_runs_there_were_and_what_the_cluster_is() {
     let own = replay(&parse_journal(JOURNAL.as_bytes()).unwrap()).unwrap();
     let image = own.newest(&"images/cp-1".parse().unwrap()).unwrap();
-    assert_eq!((own.entries.len(), image.state), (13, EntryState::Residue));
+    assert_eq!((own.entries.len(), image.state), (14, EntryState::Residue));
     let runs: Vec<_> = own
         .runs
         .iter()

@@ -22,6 +22,7 @@ fn kind(action: &Action) -> &'static str {
         Action::HostsLines { .. } => "hosts-lines",
         Action::Sysctls { .. } => "sysctls",
         Action::KernelFeatures { .. } => "kernel-features",
+        Action::Firewall { .. } => "firewall",
         Action::Unit { .. } => "unit",
         Action::StopUnit { .. } => "stop-unit",
         Action::Images { .. } => "images",
@@ -46,7 +47,7 @@ fn kind(action: &Action) -> &'static str {
 fn a_plan_with_every_action_is_written_as_it_was_read() {
     let file = PlanFile::parse(PLAN).unwrap();
     assert_eq!(file.render(), PLAN);
-    must_be_all(file.plan.steps.iter().map(|step| kind(&step.action)), 24);
+    must_be_all(file.plan.steps.iter().map(|step| kind(&step.action)), 25);
     let features = file.plan.steps.iter().find_map(|step| match &step.action {
         Action::KernelFeatures { features } => Some(features),
         _ => None,

@@ -26,11 +26,13 @@ pub fn of_nodes<'a>(sessions: &Sessions, names: impl IntoIterator<Item = &'a Nod
     lines.collect()
 }
 
-/// Returns the faults of a node: units that fail and kernel settings that do not have the wanted value.
+/// Returns the faults of a node: kernel settings that do not have the wanted value, packet filters that do not let through what they are to, and
+/// units that fail.
 pub fn faults(health: &NodeHealth) -> Vec<String> {
     let settings = health.settings.iter().map(|setting| setting.text());
+    let filters = health.filters.iter().map(|fault| format!("packet filter: {fault}"));
     let units = health.units.iter().filter(|unit| unit.is_failing);
-    settings.chain(units.map(|unit| unit.text())).collect()
+    settings.chain(filters).chain(units.map(|unit| unit.text())).collect()
 }
 
 /// Returns the kubelet's reason why its Node is not Ready; `None` when the Node is Ready.

@@ -7,6 +7,7 @@ mod inventories;
 mod inventory_cases;
 mod inventory_forms;
 mod program;
+mod publishers_signatures;
 mod real_registry;
 mod refusals;
 mod signatures;

@@ -118,6 +118,55 @@ fn rollback_of_a_second_run_keeps_the_first() {
     scene.must_be_as_before("uninstall");
 }
 
+/// These machines have no packet filters: what is wanted of them is recorded, kept and taken back all the same.
+#[test]
+fn packet_filters_are_opened_as_long_as_the_spec_asks_for_it() {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let installed = scene.fleet.trees().unwrap();
+    scene.set("firewall: open\n");
+    let opened = scene.install("200-b");
+    scene.must_work(&opened, "install that opens");
+    let steps = |plan: &Option<Plan>| {
+        let steps = &plan.as_ref().unwrap().steps;
+        let mut ids: Vec<String> = steps.iter().map(|step| step.id.to_string()).collect();
+        ids.sort();
+        ids
+    };
+    let changed = [
+        "firewall/cp-1",
+        "firewall/w-1",
+        "unit-file/landfall-node-settings/cp-1",
+        "unit-file/landfall-node-settings/w-1",
+        "unit/landfall-node-settings/cp-1",
+        "unit/landfall-node-settings/w-1",
+    ];
+    assert_eq!(steps(&opened.plan), changed);
+    let held = |scene: &Scene, name: &str| {
+        let (_, own) = scene.journal(&name.parse().unwrap());
+        landfall_core::health::Held::of(&own).openings
+    };
+    let accepted = held(&scene, "w-1").unwrap();
+    assert!(
+        format!("{accepted:?}").contains("10250"),
+        "its kubelet is called: {accepted:?}"
+    );
+    assert_eq!(scene.install("300-c").changes, 0);
+
+    scene.set("firewall: keep\n");
+    let closed = scene.install("400-d");
+    scene.must_work(&closed, "install without the setting");
+    assert_eq!(steps(&closed.plan), changed);
+    assert_eq!(held(&scene, "w-1"), None);
+    assert_eq!(scene.install("500-e").changes, 0);
+    scene.must_be_installed_as(&installed, "the setting left out");
+
+    scene.must_work(&scene.undo("600-f", UndoCommand::Rollback), "rollback");
+    assert_eq!(held(&scene, "w-1"), Some(accepted), "the rollback opens again");
+    scene.must_work(&scene.undo("700-g", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
 /// Seen with seed 2: the kernel features were there, so the kernel settings were written while the interrupted claim, which comes before
 /// both, was undone; and with the claim the settings went back to what they had been.
 #[test]

@@ -177,6 +177,11 @@ impl Publishers {
         self.state().private.insert(host.to_owned(), basic.to_owned());
     }
 
+    /// Adds a file, or replaces it.
+    pub fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.state().files.insert(path.to_owned(), bytes.into());
+    }
+
     /// Returns a file.
     pub fn file(&self, path: &str) -> Result<Vec<u8>> {
         self.state().files.get(path).cloned().context("there is no such file")

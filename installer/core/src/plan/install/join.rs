@@ -36,6 +36,7 @@ impl Planner<'_> {
         ];
         let mut needs: Vec<StepId> = kinds.iter().map(|kind| kind.on(node)).collect();
         needs.push(StepKind::Binary.part_on("kubeadm", node));
+        needs.extend(self.opened.iter().cloned());
         let units = member.units.iter();
         needs.extend(units.map(|(name, _)| StepKind::Unit.part_on(unit_word(name), node)));
         let plugins = self

@@ -135,6 +135,7 @@ mod tests {
             containerd_config: String::new(),
             cni_template: String::new(),
             resolv_conf: String::new(),
+            openings: None,
             units: [
                 "containerd.service",
                 "landfall-api-balancer.service",
@@ -150,25 +151,38 @@ mod tests {
         plan_over(&BTreeMap::new(), groups, left_out)
     }
 
+    fn members() -> Vec<Member> {
+        let joins = Joins::ControlPlane {
+            kubelet: String::new(),
+            control_plane: String::new(),
+        };
+        vec![
+            member("cp-1", Joins::Init(String::new())),
+            member("cp-2", joins),
+            member("w-1", Joins::Worker(String::new())),
+        ]
+    }
+
     fn plan_over(
         owned: &BTreeMap<NodeName, Ownership>,
         groups: Vec<ObjectGroup>,
         left_out: Vec<LeftOut>,
     ) -> crate::plan::Plan {
-        let joins = Joins::ControlPlane {
-            kubelet: String::new(),
-            control_plane: String::new(),
-        };
+        plan_of(owned, members(), groups, left_out)
+    }
+
+    fn plan_of(
+        owned: &BTreeMap<NodeName, Ownership>,
+        members: Vec<Member>,
+        groups: Vec<ObjectGroup>,
+        left_out: Vec<LeftOut>,
+    ) -> crate::plan::Plan {
         let record = record(1, 1, 0);
         plan_install(&InstallInput {
             record: &record,
             owned,
             run: 1,
-            members: vec![
-                member("cp-1", Joins::Init(String::new())),
-                member("cp-2", joins),
-                member("w-1", Joins::Worker(String::new())),
-            ],
+            members,
             index: &index(),
             sysctls: vec![],
             hosts_lines: vec![],
@@ -179,6 +193,56 @@ mod tests {
             left_out,
         })
         .unwrap()
+    }
+
+    #[test]
+    fn nodes_found_and_join_behind_the_opening_of_all_packet_filters_and_of_none_that_closes() {
+        use crate::action::Wanted;
+        use crate::packet_filter::Hook;
+        use crate::packet_filter::accept::Accept;
+        use crate::packet_filter::openings::Openings;
+        let openings = |accept| Openings {
+            mark: Openings::mark_of("0f1e"),
+            address: [10, 0, 0, 1].into(),
+            interface: "eth0".to_owned(),
+            accept,
+        };
+        let open = openings(vec![Accept::at(Hook::Input)]);
+        let mut members = members();
+        for member in &mut members {
+            member.openings = Some(open.clone());
+        }
+        let opened = plan_of(&BTreeMap::new(), members, vec![], vec![]);
+        let needs = |plan: &crate::plan::Plan, id: &str| -> Vec<String> {
+            let step = plan.steps.iter().find(|step| step.id.as_str() == id).unwrap();
+            let needs = step.needs.iter().map(ToString::to_string);
+            needs.filter(|need| need.starts_with("firewall/")).collect()
+        };
+        for id in ["init/cp-1", "join-kubelet/cp-2", "join-worker/w-1"] {
+            let all = ["firewall/cp-1", "firewall/cp-2", "firewall/w-1"];
+            assert_eq!(needs(&opened, id), all, "{id}");
+        }
+        let entry = Entry {
+            run: "r1".parse().unwrap(),
+            step: "firewall/w-1".parse().unwrap(),
+            action: crate::name::Digest::of(b"x"),
+            undo: Undo::Nothing,
+            state: EntryState::Owned,
+            stamp: None,
+            wanted: Some(Wanted::Firewall(open)),
+        };
+        let own = Ownership {
+            entries: vec![entry],
+            ..Ownership::default()
+        };
+        let owned = BTreeMap::from([("w-1".parse().unwrap(), own)]);
+        let closed = plan_over(&owned, vec![], vec![]);
+        let steps = closed.steps.iter().filter_map(|step| match &step.action {
+            Action::Firewall { openings } => Some((step.id.as_str(), openings.clone())),
+            _ => None,
+        });
+        assert_eq!(steps.collect::<Vec<_>>(), [("firewall/w-1", openings(vec![]))]);
+        assert_eq!(needs(&closed, "join-worker/w-1"), [""; 0]);
     }
 
     #[test]

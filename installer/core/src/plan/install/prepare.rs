@@ -1,11 +1,12 @@
 //! Plans what every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
 
 use super::{BULK_S, KUBEADM_S, Member, Planner, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
-use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature};
+use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature, Wanted};
 use crate::bundle_index::BinaryPlace;
 use crate::journal::EntryState;
 use crate::layout;
 use crate::name::{Digest, NodeName, StepId};
+use crate::packet_filter::openings::Openings;
 use crate::plan::claims::daemon_claims;
 use crate::plan::install::Joins;
 use crate::plan::key::{DirectoryKind, has_joined};
@@ -66,6 +67,30 @@ impl Planner<'_> {
         self.units(member, &configured);
         self.images(member);
         Ok(())
+    }
+
+    /// Plans to open packet filters, or to take an earlier run's rules away when the spec leaves them as they are. The rules need nothing else of landfall's.
+    pub(super) fn firewall(&mut self, member: &Member) {
+        let id = StepKind::Firewall.on(&member.name);
+        let earlier = self.input.owned.get(&member.name).and_then(|own| own.newest(&id));
+        let earlier = match earlier.and_then(|entry| entry.wanted.as_ref()) {
+            Some(Wanted::Firewall(openings)) => Some(openings),
+            _ => None,
+        };
+        let closed = || {
+            earlier.map(|openings| Openings {
+                accept: vec![],
+                ..openings.clone()
+            })
+        };
+        if let Some(openings) = member.openings.clone().or_else(closed) {
+            let opens = !openings.accept.is_empty();
+            let claim = StepKind::Claim.on(&member.name);
+            let action = Action::Firewall { openings };
+            // ufw takes part of a second for each of its rules, and there is one for each member.
+            let id = self.add(id, &member.name, Stage::Prepare, &[claim], BULK_S, action);
+            self.opened.extend(Some(id).filter(|_| opens));
+        }
     }
 
     /// Kernel features and settings, now and after the next boot; returns the step that sets them.

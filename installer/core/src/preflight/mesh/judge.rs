@@ -1,13 +1,14 @@
 //! What the nodes saw of each other, judged: which of two nodes is at fault, or the path between them.
 
 use super::{Member, MeshInput, members};
-use crate::finding::{Check, Finding};
+use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
+use crate::layout::VXLAN_PORT;
 use crate::mesh::{MeshSeen, PortSeen, UdpSeen};
 use crate::name::NodeName;
 use crate::packet_filter::{Chain, Hook};
-use crate::preflight::VXLAN_PORT;
-use crate::preflight::filters::{self, Service, drops_between, ingress_ports};
+use crate::preflight::filters::{Filters, drops_between};
+use crate::traffic::{Service, ingress_ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -16,6 +17,9 @@ use std::net::Ipv4Addr;
 const SLOW_US: u64 = 67_000;
 /// How many of 20 small datagrams may be lost: one is chance.
 const LOST_BY_CHANCE: u32 = 1;
+
+/// What is to be done about a filter that this run opens.
+const OPENED: &str = "nothing: landfall writes rules that let it through (`firewall: open`)";
 
 /// Who is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,10 +80,16 @@ pub fn judge(input: &MeshInput, seen: &BTreeMap<NodeName, Vec<MeshSeen>>) -> Vec
         input,
         seen,
         members: members(input),
-        chains: input
-            .facts
-            .iter()
-            .map(|(name, facts)| (name.clone(), filters::chains(&facts.survey.filters)))
+        filters: input
+            .desired
+            .inventory
+            .members()
+            .filter_map(|node| {
+                let uid = input.record.map(|record| &record.uid);
+                let facts = input.facts.get(&node.name)?;
+                let filters = Filters::of(input.desired, input.facts, uid, node, facts);
+                Some((node.name.clone(), filters))
+            })
             .collect(),
     };
     let mut findings = judge.services();
@@ -93,7 +103,15 @@ struct Judge<'a> {
     input: &'a MeshInput<'a>,
     seen: &'a BTreeMap<NodeName, Vec<MeshSeen>>,
     members: Vec<Member<'a>>,
-    chains: BTreeMap<NodeName, Vec<Chain>>,
+    filters: BTreeMap<NodeName, Filters>,
+}
+
+/// Why a pair failed.
+struct Why {
+    fault: Fault,
+    evidence: Vec<String>,
+    /// Whether the rules that this run writes let it through.
+    is_mended: bool,
 }
 
 /// What one finding is made of: the pairs that failed, by service.
@@ -134,23 +152,33 @@ impl Judge<'_> {
                 tried.entry(service).or_default().add(from, &seen.node, lost);
             }
         }
-        let mut lost: BTreeMap<(Check, Fault), Lost> = BTreeMap::new();
+        let mut lost: BTreeMap<(Check, Fault, bool), Lost> = BTreeMap::new();
         for (service, tried) in &tried {
-            for ((from, to), why) in &tried.failed {
-                let (fault, evidence) = self
-                    .by_rules(*service, from, to)
-                    .unwrap_or_else(|| (tried.fault(from, to), vec![]));
-                let lost = lost.entry((self.check(*service), fault)).or_default();
+            for ((from, to), failure) in &tried.failed {
+                let why = self.by_rules(*service, from, to).unwrap_or_else(|| Why {
+                    fault: tried.fault(from, to),
+                    evidence: vec![],
+                    is_mended: false,
+                });
+                let lost = lost
+                    .entry((self.check(*service), why.fault, why.is_mended))
+                    .or_default();
                 lost.services
                     .entry(*service)
                     .or_default()
-                    .insert((from.clone(), to.clone()), why.clone());
-                lost.evidence.extend(evidence);
+                    .insert((from.clone(), to.clone()), failure.clone());
+                lost.evidence.extend(why.evidence);
             }
         }
-        lost.iter()
-            .map(|((check, fault), lost)| self.unreachable(*check, fault, lost))
-            .collect()
+        let finding = |((check, fault, is_mended), lost): (&(Check, Fault, bool), &Lost)| {
+            let mut finding = self.unreachable(*check, fault, lost);
+            if *is_mended {
+                OPENED.clone_into(&mut finding.next);
+                finding = finding.at_most(Severity::Note);
+            }
+            finding
+        };
+        lost.iter().map(finding).collect()
     }
 
     fn check(&self, service: Service) -> Check {
@@ -162,24 +190,34 @@ impl Judge<'_> {
     }
 
     /// What the rules of both nodes say: where one of them drops it, that is why.
-    fn by_rules(&self, service: Service, from: &NodeName, to: &NodeName) -> Option<(Fault, Vec<String>)> {
+    fn by_rules(&self, service: Service, from: &NodeName, to: &NodeName) -> Option<Why> {
         let addresses = (self.member(from)?.address, self.member(to)?.address);
-        let drops = |node: &NodeName, hook: Hook, own: Ipv4Addr| -> Vec<String> {
-            let interface = self
-                .input
-                .facts
-                .get(node)
-                .and_then(|facts| facts.interface_of(own.into()));
-            let chains = self.chains.get(node).map_or(&[][..], Vec::as_slice);
+        let drops = |node: &NodeName, hook: Hook, own: Ipv4Addr, chains: &dyn Fn(&Filters) -> &Vec<Chain>| {
+            let facts = self.input.facts.get(node);
+            let interface = facts.and_then(|facts| facts.interface_of(own.into()));
+            let chains = self.filters.get(node).map_or(&[][..], |filters| chains(filters));
             let drops = drops_between(chains, hook, service, addresses, interface.unwrap_or_default());
-            drops.iter().map(|dropped| format!("on {node}: {dropped}")).collect()
+            let told: Vec<String> = drops.iter().map(|dropped| format!("on {node}: {dropped}")).collect();
+            told
         };
-        let of_target = drops(to, Hook::Input, addresses.1);
-        if !of_target.is_empty() {
-            return Some((Fault::Target(to.clone()), of_target));
-        }
-        let of_source = drops(from, Hook::Output, addresses.0);
-        (!of_source.is_empty()).then(|| (Fault::Source(from.clone()), of_source))
+        let of_target = |chains| drops(to, Hook::Input, addresses.1, chains);
+        let of_source = |chains| drops(from, Hook::Output, addresses.0, chains);
+        let is_mended =
+            of_target(&|filters| &filters.wanted).is_empty() && of_source(&|filters| &filters.wanted).is_empty();
+        let (by_target, by_source) = (
+            of_target(&|filters| &filters.present),
+            of_source(&|filters| &filters.present),
+        );
+        let (fault, evidence) = match (by_target.is_empty(), by_source.is_empty()) {
+            (false, _) => (Fault::Target(to.clone()), by_target),
+            (true, false) => (Fault::Source(from.clone()), by_source),
+            (true, true) => return None,
+        };
+        Some(Why {
+            fault,
+            evidence,
+            is_mended,
+        })
     }
 
     fn member(&self, name: &NodeName) -> Option<&Member<'_>> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::facts::PacketFilters;
 use crate::mesh::{MeshListening, MeshPeer, MeshSeen, PortSeen, UdpSeen};
 use crate::preflight::mesh::{MeshInput, MeshPlan, judge as judge_mesh, plan};
+use crate::spec::Firewall;
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -44,7 +45,7 @@ fn a_filter_that_lets_only_ssh_in_is_named_with_what_it_drops() {
     );
     assert_eq!(
         finding.next,
-        "let it through, also in the file that the rules come from: `nft insert rule inet f i tcp dport '{ 80, 443, 2379, 2380, 6443, 10250 }' \
+        "set `firewall: open`, or let it through, also in the file that the rules come from: `nft insert rule inet f i tcp dport '{ 80, 443, 2379, 2380, 6443, 10250 }' \
          accept`, `nft insert rule inet f i udp dport '{ 8472 }' accept`, `nft insert rule inet f i ip saddr 10.244.0.0/16 accept`, `nft insert \
          rule inet f i ip daddr 10.244.0.0/16 accept`"
     );
@@ -84,6 +85,58 @@ fn the_owners_of_rules_are_named_with_their_own_commands() {
         assert!(found.iter().any(|f| f.next.contains(command)), "{found:#?}");
     }
     assert_eq!(filtered(&iptables(fixture!("docker.iptables-save"))), vec![]);
+}
+
+/// Returns what is found when cp-2 has these rules and landfall may open packet filters.
+fn opened(filters: &PacketFilters, firewall: Firewall, owned: &BTreeMap<NodeName, Ownership>) -> Vec<Finding> {
+    let mut desired = desired();
+    desired.spec.firewall = firewall;
+    let mut facts = fleet();
+    facts.get_mut(&name("cp-2")).unwrap().survey.filters = filters.clone();
+    judge(&desired, &facts, owned)
+}
+
+#[test]
+fn what_landfall_opens_is_a_note_and_what_it_cannot_open_is_refused() {
+    let none = BTreeMap::new();
+    for (filters, count) in [
+        (nftables(fixture!("ssh-only.nft.json")), 1),
+        (iptables(fixture!("redhat.iptables-save")), 2),
+        (iptables(fixture!("docker-policy.iptables-save")), 1),
+        (iptables(fixture!("ufw.iptables-save")), 2),
+    ] {
+        let found = opened(&filters, Firewall::Open, &none);
+        assert_eq!(found.len(), count, "{found:#?}");
+        for finding in &found {
+            assert_eq!((finding.check, finding.severity), (Check::PacketFilter, Severity::Note));
+            assert!(finding.next.contains("landfall writes rules"), "{finding:#?}");
+        }
+    }
+    let found = opened(&nftables(fixture!("firewalld.nft.json")), Firewall::Open, &none);
+    let refuses = |finding: &Finding| finding.severity == Severity::Refuse;
+    assert!(!found.is_empty() && found.iter().all(refuses), "{found:#?}");
+}
+
+#[test]
+fn rules_of_landfall_count_as_long_as_the_spec_asks_for_them() {
+    let record = crate::cluster_record::tests::record(3, 3, 0);
+    let rule = format!(
+        "-A INPUT -m comment --comment \"landfall {} 0a input\" -j ACCEPT\n",
+        record.uid
+    );
+    let text = format!("*filter\n:INPUT DROP [0:0]\n{rule}COMMIT\n");
+    let own = Ownership {
+        records: vec![record],
+        ..owned_entry()
+    };
+    let owned: BTreeMap<NodeName, Ownership> = [(name("cp-1"), own)].into();
+    let filters = iptables(text);
+    let left_out = only(Check::PacketFilter, opened(&filters, Firewall::Keep, &owned));
+    assert_eq!(left_out.severity, Severity::Refuse, "the rules go with the setting");
+    let kept = only(Check::PacketFilter, opened(&filters, Firewall::Open, &owned));
+    assert_eq!(kept.severity, Severity::Note);
+    let found = opened(&filters, Firewall::Keep, &BTreeMap::new());
+    assert_eq!(found, vec![], "a mark of nobody's is a rule like others");
 }
 
 #[test]
@@ -377,6 +430,35 @@ fn rules_that_are_seen_say_more_than_the_pairs() {
         found[0].saw.contains("on cp-2: table inet f, chain i: policy drop"),
         "{found:#?}"
     );
+}
+
+#[test]
+fn a_pair_that_fails_by_a_filter_that_is_opened_is_a_note_and_another_one_is_not() {
+    let mut mesh = Mesh::new();
+    mesh.desired.spec.firewall = Firewall::Open;
+    let seen = mesh.facts.get_mut(&name("cp-2")).unwrap();
+    seen.survey.filters = nftables(fixture!("ssh-only.nft.json"));
+    let found = mesh.judge(|_, to, seen| {
+        if to == "cp-2" {
+            silent(seen, &[80, 2380]);
+            udp(seen).answered = 0;
+        }
+        if to == "cp-3" {
+            silent(seen, &[6443]);
+        }
+    });
+    let told: Vec<(Check, Severity, &NodeName)> = found.iter().map(|f| (f.check, f.severity, &f.nodes[0])).collect();
+    let (of_filter, of_network) = (name("cp-2"), name("cp-3"));
+    assert_eq!(
+        told,
+        [
+            (Check::PeerPort, Severity::Note, &of_filter),
+            (Check::PeerPort, Severity::Refuse, &of_network),
+            (Check::PeerIngress, Severity::Note, &of_filter),
+            (Check::PeerVxlan, Severity::Note, &of_filter),
+        ]
+    );
+    assert!(found[0].saw.contains("chain i: policy drop") && found[0].next.contains("landfall writes rules"));
 }
 
 /// Whichever pairs fail, there are findings, and each pair that failed is about a node that one of them names.

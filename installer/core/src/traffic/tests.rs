@@ -1,0 +1,118 @@
+use super::*;
+
+fn peer(role: Role, last: u8) -> Peer {
+    Peer {
+        role,
+        address: [10, 0, 0, last].into(),
+    }
+}
+
+/// The openings of a node, as iptables writes them, by hook.
+fn rules(spec: &ClusterSpec, own: Peer, peers: &[Peer], hook: Hook) -> Vec<String> {
+    let openings = openings(spec, "landfall x", own, "eth0", peers);
+    let accepted = openings.accepted_at(hook).flat_map(Accept::iptables_words);
+    accepted.map(|words| words.join(" ")).collect()
+}
+
+#[test]
+fn members_and_pods_get_what_they_need_and_others_the_ingress_ports_alone() {
+    let spec = ClusterSpec::default();
+    let (own, peers) = (
+        peer(Role::ControlPlane, 1),
+        [peer(Role::Worker, 3), peer(Role::ControlPlane, 2)],
+    );
+    let conntrack = "-m conntrack --ctstate RELATED,ESTABLISHED";
+    assert_eq!(
+        rules(&spec, own, &peers, Hook::Input),
+        [
+            "-i lo".to_owned(),
+            format!("-s 10.0.0.2/32 {conntrack}"),
+            format!("-s 10.0.0.3/32 {conntrack}"),
+            "-s 10.0.0.2/32 -p tcp -m multiport --dports 80,443,6443".to_owned(),
+            "-s 10.0.0.3/32 -p tcp -m multiport --dports 80,443,6443".to_owned(),
+            "-s 10.0.0.2/32 -p tcp -m multiport --dports 2379,2380,10250".to_owned(),
+            "-s 10.0.0.2/32 -p udp -m udp --dport 8472".to_owned(),
+            "-s 10.0.0.3/32 -p udp -m udp --dport 8472".to_owned(),
+            format!("-s 10.244.0.0/16 -i cni0 {conntrack}"),
+            format!("-s 10.244.0.0/16 -i flannel.1 {conntrack}"),
+            "-s 10.244.0.0/16 -i cni0 -p tcp -m tcp --dport 6443".to_owned(),
+            "-p tcp -m multiport --dports 80,443".to_owned(),
+        ]
+    );
+    assert_eq!(
+        rules(&spec, own, &peers, Hook::Forward),
+        [
+            "-s 10.244.0.0/16 -i cni0".to_owned(),
+            "-s 10.244.0.0/16 -i flannel.1".to_owned(),
+            format!("-d 10.244.0.0/16 {conntrack}"),
+        ]
+    );
+    assert_eq!(
+        rules(&spec, own, &peers, Hook::Output),
+        [
+            "-o lo".to_owned(),
+            format!("-d 10.0.0.2/32 {conntrack}"),
+            format!("-d 10.0.0.3/32 {conntrack}"),
+            "-d 10.0.0.2/32 -p tcp -m multiport --dports 80,443,10250".to_owned(),
+            "-d 10.0.0.3/32 -p tcp -m multiport --dports 80,443,10250".to_owned(),
+            "-d 10.0.0.2/32 -p tcp -m multiport --dports 2379,2380,6443".to_owned(),
+            "-d 10.0.0.2/32 -p udp -m udp --dport 8472".to_owned(),
+            "-d 10.0.0.3/32 -p udp -m udp --dport 8472".to_owned(),
+            "-d 10.244.0.0/16".to_owned(),
+            format!("-p tcp -m multiport --sports 80,443 {conntrack}"),
+        ]
+    );
+}
+
+#[test]
+fn a_worker_and_a_cluster_without_ingress_open_less() {
+    let mut spec = ClusterSpec::default();
+    spec.ingress.enabled = false;
+    let (own, peers) = (peer(Role::Worker, 3), [peer(Role::Worker, 4)]);
+    let input = rules(&spec, own, &peers, Hook::Input).join("\n");
+    assert!(
+        !input.contains("6443") && !input.contains("10250") && !input.contains("443"),
+        "{input}"
+    );
+    assert!(input.contains("8472"), "{input}");
+    assert_eq!(rules(&spec, own, &[], Hook::Output), ["-o lo", "-d 10.244.0.0/16"]);
+}
+
+#[test]
+fn packets_stand_for_all_that_must_pass() {
+    let own = peer(Role::ControlPlane, 1);
+    let openings = openings(
+        &ClusterSpec::default(),
+        "landfall x",
+        own,
+        "eth0",
+        &[peer(Role::Worker, 3)],
+    );
+    let packets = openings.packets();
+    let told: Vec<String> = packets
+        .iter()
+        .filter(|packet| packet.hook == Hook::Forward)
+        .map(|p| {
+            format!(
+                "{:?} {:?} {:?} {:?}",
+                p.source.unwrap(),
+                p.destination,
+                p.from.unwrap(),
+                p.to.unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            r#"10.244.0.5 Some(10.244.1.5) "cni0" "flannel.1""#,
+            r#"10.244.0.5 None "cni0" "eth0""#,
+            r#"10.244.1.5 Some(10.244.0.5) "flannel.1" "cni0""#,
+        ]
+    );
+    let to_api = packets.iter().find(|packet| packet.is_translated).unwrap();
+    assert_eq!(
+        (to_api.port, to_api.from, to_api.destination),
+        (6443, Some("cni0"), Some(own.address))
+    );
+}
