@@ -1,6 +1,8 @@
-//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), nftables ([`nft`]).
+//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), features of links ([`ethtool`]),
+//! nftables ([`nft`]).
 //! Messages are built and read here; nothing else in the crate knows their layout.
 
+pub mod ethtool;
 pub mod namespaces;
 pub mod nft;
 pub mod route;
@@ -19,6 +21,7 @@ use uapi::{NLA_HDRLEN, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMS
 pub(crate) enum Subsystem {
     Route,
     Netfilter,
+    Generic,
 }
 
 /// A netlink socket.
@@ -42,6 +45,7 @@ impl Netlink {
         let protocol = match subsystem {
             Subsystem::Route => None,
             Subsystem::Netfilter => Some(protocols::NETFILTER),
+            Subsystem::Generic => Some(protocols::GENERIC),
         };
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         let limit = Some(Duration::from_secs(5));
@@ -214,7 +218,6 @@ impl Body {
     }
 
     /// Adds an attribute that holds attributes.
-    #[cfg(test)]
     pub fn with_nested(self, kind: u16, inner: Body) -> Self {
         self.with(kind | uapi::NLA_F_NESTED, &inner.0)
     }

@@ -1,13 +1,13 @@
 //! Packet filters that would drop what the cluster needs, named by table, chain and rule.
 
-use super::{Look, VXLAN_PORT, choose_address};
+use super::{Look, choose_address};
 use crate::facts::PacketFilters;
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::{Node, Role};
 use crate::layout::{self, Callers, ClusterPort};
 use crate::name::NodeName;
 use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, iptables, nftables};
-use crate::spec::{ClusterSpec, Desired, ProxyMode};
+use crate::spec::{Backend, ClusterSpec, Desired, ProxyMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,7 +18,7 @@ pub(super) const OWN_TABLES: [&str; 4] = [
     "ip cni_hostport",
     "inet cni_hostport",
 ];
-/// The link of the pods of a node, and that to the pods of others.
+/// The link of the pods of a node, and that to the pods of others with VXLAN.
 const BRIDGE: &str = "cni0";
 const TUNNEL: &str = "flannel.1";
 /// A port that pods may well serve on; rules about other ports do not matter to what is asked here.
@@ -57,10 +57,8 @@ pub(super) fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Se
         services.extend(ports.map(|own| tcp(own.port)));
     }
     services.extend(ingress_ports(spec).map(tcp));
-    services.push(Service {
-        protocol: "udp",
-        port: VXLAN_PORT,
-    });
+    let vxlan = spec.pod_network.udp_port();
+    services.extend(vxlan.map(|port| Service { protocol: "udp", port }));
     services
 }
 
@@ -211,15 +209,19 @@ fn pods(look: &Look, chains: &[Chain], own: (Ipv4Addr, &str), lost: &mut BTreeMa
         to: Some(to),
         is_translated: false,
     };
+    let tunnel = match spec.pod_network.backend {
+        Backend::Vxlan => TUNNEL,
+        Backend::HostGw => own.1,
+    };
     let packets = [
         ("pods to the API server", to_api),
         (
             "pods to pods of other nodes",
-            through(here, Some(there), BRIDGE, TUNNEL),
+            through(here, Some(there), BRIDGE, tunnel),
         ),
         (
             "pods of other nodes to pods",
-            through(there, Some(here), TUNNEL, BRIDGE),
+            through(there, Some(here), tunnel, BRIDGE),
         ),
         ("pods to the outside", through(here, None, BRIDGE, own.1)),
     ];

@@ -13,6 +13,7 @@ mod limits;
 pub mod mesh;
 mod modules;
 mod places;
+mod pod_network;
 mod record;
 mod room;
 mod security;
@@ -39,8 +40,6 @@ use std::net::IpAddr;
 
 /// Programs that kubeadm 1.37 insists on (cmd/kubeadm/app/preflight/checks.go) and that are not in the bundle.
 const HOST_PROGRAMS: [&str; 2] = ["mount", "cp"];
-/// UDP port of flannel's VXLAN on Linux.
-const VXLAN_PORT: u16 = 8472;
 
 /// What [`check`] compares.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +89,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             .filter_map(|other| other.access_ip.or(other.ip).or_else(|| other.connect.host.parse().ok()))
             .collect(),
         tcp_ports: tcp_ports(&desired.spec, node.role),
-        udp_ports: vec![VXLAN_PORT],
+        udp_ports: desired.spec.pod_network.udp_port().into_iter().collect(),
         programs: texts(&HOST_PROGRAMS),
         paths: [
             texts(&leftovers::FOREIGN_PATHS),
@@ -171,8 +170,9 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 13] = [
+const CHECKS: [fn(&mut Look); 14] = [
     host::check,
+    pod_network::check,
     filters::check,
     swap::check,
     sysctl::check,

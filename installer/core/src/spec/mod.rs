@@ -2,11 +2,13 @@
 
 pub mod ingress;
 pub mod parse;
+pub mod pod_network;
 pub mod validate;
 
 mod problems;
 
 pub use ingress::IngressSpec;
+pub use pod_network::{Backend, PodNetwork};
 pub use problems::Problems;
 
 use crate::finding::Check;
@@ -120,6 +122,8 @@ pub struct ClusterSpec {
     pub cluster_domain: String,
     /// Cluster name of the API endpoint, resolved by every node's hosts file to the local balancer.
     pub control_plane_endpoint: String,
+    /// How packets of pods get from node to node.
+    pub pod_network: PodNetwork,
     /// Mode of kube-proxy.
     pub proxy_mode: ProxyMode,
     /// DNS servers for names outside the cluster; empty means: the nodes' own, where they work from every node.
@@ -180,6 +184,7 @@ impl Default for ClusterSpec {
             },
             cluster_domain: "cluster.local".to_owned(),
             control_plane_endpoint: "api.landfall.internal".to_owned(),
+            pod_network: PodNetwork::default(),
             proxy_mode: ProxyMode::Nftables,
             upstream_dns: vec![],
             api_server_cert_sans: vec![],

@@ -6,7 +6,6 @@ use crate::inventory::Role;
 use crate::mesh::{MeshSeen, PortSeen, UdpSeen};
 use crate::name::NodeName;
 use crate::packet_filter::{Chain, Hook};
-use crate::preflight::VXLAN_PORT;
 use crate::preflight::filters::{self, Service, drops_between, ingress_ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -125,11 +124,9 @@ impl Judge<'_> {
                 };
                 tried.entry(service).or_default().add(from, &seen.node, failure(what));
             }
-            if let Some(udp) = &seen.udp {
-                let service = Service {
-                    protocol: "udp",
-                    port: VXLAN_PORT,
-                };
+            let port = self.input.desired.spec.pod_network.udp_port();
+            if let (Some(udp), Some(port)) = (&seen.udp, port) {
+                let service = Service { protocol: "udp", port };
                 let lost = (udp.answered == 0).then(|| format!("none of {} datagrams was answered", udp.sent));
                 tried.entry(service).or_default().add(from, &seen.node, lost);
             }
