@@ -58,7 +58,7 @@ pub(crate) fn own_objects(
     index: &BundleIndex,
     cluster: &ClusterLayout,
 ) -> Result<Vec<Value>, RenderError> {
-    let mut objects = flannel_objects(spec, index)?;
+    let mut objects = flannel_objects(spec, index, cluster)?;
     objects.extend(dns_objects(spec, index, cluster)?);
     objects.extend(probe_objects(index)?);
     if spec.ingress.enabled {

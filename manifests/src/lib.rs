@@ -56,6 +56,8 @@ pub struct ClusterLayout {
     pub members: Vec<MemberLayout>,
     /// Names outside the cluster.
     pub dns: DnsPolicy,
+    /// MTU of pods, in bytes.
+    pub pod_mtu: u16,
 }
 
 /// Why something cannot be rendered.

@@ -1,9 +1,9 @@
-//! The pod network: flannel over VXLAN, and containerd's template for the CNI configuration.
+//! The pod network: flannel, and containerd's template for the CNI configuration.
 
-use crate::{RenderError, config_digest, image};
+use crate::{ClusterLayout, RenderError, config_digest, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
-use landfall_core::spec::{ClusterSpec, ProxyMode};
+use landfall_core::spec::{Backend, ClusterSpec, ProxyMode};
 use serde_json::{Value, json};
 
 /// Environment by which a host-network pod reaches the API through its node's balancer, also before kube-proxy works.
@@ -18,13 +18,31 @@ pub(crate) fn field(name: &str, path: &str) -> Value {
     json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } })
 }
 
+/// flannel's backend with its settings. `MTU` is that of the packets around those of pods: flannel takes VXLAN's headers off again
+/// (pkg/backend/vxlan). host-gw has no settings; there the bridge's MTU alone counts.
+fn backend(spec: &ClusterSpec, cluster: &ClusterLayout) -> Value {
+    let network = &spec.pod_network;
+    match network.backend {
+        Backend::Vxlan => json!({
+            "Type": "vxlan",
+            "Port": network.vxlan_port,
+            "MTU": u32::from(cluster.pod_mtu) + u32::from(network.backend.overhead()),
+        }),
+        Backend::HostGw => json!({ "Type": "host-gw" }),
+    }
+}
+
 /// flannel's namespace, rights, configuration and DaemonSet.
-pub fn flannel_objects(spec: &ClusterSpec, index: &BundleIndex) -> Result<Vec<Value>, RenderError> {
+pub fn flannel_objects(
+    spec: &ClusterSpec,
+    index: &BundleIndex,
+    cluster: &ClusterLayout,
+) -> Result<Vec<Value>, RenderError> {
     let namespace = "kube-flannel";
     let net_conf = json!({
         "Network": spec.pod_network_cidr,
         "EnableNFTables": spec.proxy_mode == ProxyMode::Nftables,
-        "Backend": { "Type": "vxlan" },
+        "Backend": backend(spec, cluster),
     });
     let data = json!({ "net-conf.json": net_conf.to_string() });
     let mut environment = api_environment();
@@ -86,15 +104,15 @@ pub fn flannel_objects(spec: &ClusterSpec, index: &BundleIndex) -> Result<Vec<Va
 }
 
 /// The CNI configuration as a Go template that containerd fills in when the node gets its podCIDR.
-pub fn cni_template() -> String {
-    // VXLAN over IPv4 takes 50 bytes of a 1500-byte frame. Addresses are kept under /run, so that a power cut frees them.
+pub fn cni_template(cluster: &ClusterLayout) -> String {
+    // Addresses are kept under /run, so that a power cut frees them.
     format!(
         r#"{{
   "cniVersion": "1.0.0",
   "name": "landfall",
   "plugins": [
     {{
-      "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true, "mtu": 1450,
+      "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true, "mtu": {mtu},
       "ipam": {{
         "type": "host-local",
         "dataDir": "{run}/cni",
@@ -105,6 +123,7 @@ pub fn cni_template() -> String {
   ]
 }}
 "#,
+        mtu = cluster.pod_mtu,
         run = layout::RUN_DIR
     )
 }

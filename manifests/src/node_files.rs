@@ -61,13 +61,16 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
     if !node.reaches_services {
         command += &format!(" --service-cidr {} --interface {}", spec.service_cidr, node.interface);
     }
+    if !spec.pod_network.checksum_offload {
+        command += &format!(" --no-checksum-offload {VXLAN_LINK}");
+    }
     units.push((
         NODE_SETTINGS.to_owned(),
         service(
             "Keeps kernel settings, modules and the route to Services as landfall set them",
             &format!("After={SET_BEFORE}\nBefore=kubelet.service"),
             &command,
-            // The service removes its route when it ends by itself; this is for one that was killed.
+            // The service takes these back when it ends by itself; this is for one that was killed.
             &format!("ExecStopPost={command} --remove\n{}", node_settings_rights(spec)),
         ),
     ));
@@ -75,6 +78,8 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
     units
 }
 
+/// flannel's VXLAN link: its name with the VNI, which is 1 by default.
+const VXLAN_LINK: &str = "flannel.1";
 /// The unit of the node's settings service.
 const NODE_SETTINGS: &str = "landfall-node-settings.service";
 /// What sets kernel settings, links and packet filters at a boot, on any distribution; units that a machine does not have are passed over.

@@ -2,7 +2,8 @@ use super::*;
 use landfall_core::bundle_index::{Image, NODE_ARCHITECTURE, OCI_MANIFEST, Variant};
 use landfall_core::layout;
 use landfall_core::name::Digest;
-use landfall_core::spec::{ClusterSpec, Profile};
+use landfall_core::spec::{Backend, ClusterSpec, PodNetwork, Profile};
+use serde_json::json;
 
 pub(crate) const NAMES: [&str; 11] = [
     "kube-apiserver:v1.37.2",
@@ -51,7 +52,11 @@ pub(crate) fn cluster(dns: DnsPolicy) -> ClusterLayout {
         member(4, false),
         member(5, false),
     ];
-    ClusterLayout { members, dns }
+    ClusterLayout {
+        members,
+        dns,
+        pod_mtu: 1450,
+    }
 }
 
 #[test]
@@ -161,7 +166,7 @@ fn a_changed_proxy_mode_replaces_the_pods_of_kube_proxy_and_flannel() {
         };
         (
             kube_proxy_objects(&spec).unwrap(),
-            flannel_objects(&spec, &index(&NAMES)).unwrap(),
+            flannel_objects(&spec, &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap(),
         )
     };
     let (proxy, flannel) = with(ProxyMode::Nftables);
@@ -316,12 +321,81 @@ fn the_kubelet_of_a_control_plane_joins_like_a_workers_but_tainted() {
 
 #[test]
 fn the_cni_template_becomes_json() {
-    let text = cni_template();
+    let cluster = ClusterLayout {
+        pod_mtu: 8951,
+        ..cluster(DnsPolicy::Closed)
+    };
+    let text = cni_template(&cluster);
     let start = text.find("{{range").unwrap();
     let end = text.find("{{end}}]\n").unwrap() + "{{end}}".len();
     let filled = format!("{}[{{\"subnet\": \"10.244.1.0/24\"}}]{}", &text[..start], &text[end..]);
     let parsed: serde_json::Value = serde_json::from_str(&filled).unwrap();
     assert_eq!(parsed["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.1.0/24");
+    assert_eq!(parsed["plugins"][0]["mtu"], 8951);
+}
+
+#[test]
+fn flannel_is_told_backend_port_and_mtu_and_its_pods_are_replaced_when_they_change() {
+    let with = |network: PodNetwork, pod_mtu| {
+        let spec = ClusterSpec {
+            pod_network: network,
+            ..ClusterSpec::default()
+        };
+        let cluster = ClusterLayout {
+            pod_mtu,
+            ..cluster(DnsPolicy::Closed)
+        };
+        let objects = flannel_objects(&spec, &index(&NAMES), &cluster).unwrap();
+        let config = objects.iter().find(|o| o["kind"] == "ConfigMap").unwrap();
+        let text = config["data"]["net-conf.json"].as_str().unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(text).unwrap();
+        (parsed["Backend"].clone(), template_digest(&objects, "DaemonSet"))
+    };
+    let (usual, digest) = with(PodNetwork::default(), 1450);
+    assert_eq!(usual, json!({ "Type": "vxlan", "Port": 8472, "MTU": 1500 }));
+    let other = PodNetwork {
+        vxlan_port: 4789,
+        ..PodNetwork::default()
+    };
+    let (jumbo, other_digest) = with(other, 8951);
+    assert_eq!(jumbo, json!({ "Type": "vxlan", "Port": 4789, "MTU": 9001 }));
+    let routes = PodNetwork {
+        backend: Backend::HostGw,
+        ..PodNetwork::default()
+    };
+    assert_eq!(with(routes, 1500).0, json!({ "Type": "host-gw" }));
+    assert_ne!(digest, other_digest);
+}
+
+#[test]
+fn the_settings_service_keeps_checksums_from_the_card_where_the_spec_says_so() {
+    let unit = |network: PodNetwork| {
+        let spec = ClusterSpec {
+            pod_network: network,
+            ..ClusterSpec::default()
+        };
+        let cluster = cluster(DnsPolicy::Closed);
+        let units = units(&spec, &cluster, &cluster.members[4]);
+        units
+            .into_iter()
+            .find(|(name, _)| name == "landfall-node-settings.service")
+            .unwrap()
+            .1
+    };
+    assert!(!unit(PodNetwork::default()).contains("flannel.1"));
+    let off = unit(PodNetwork {
+        checksum_offload: false,
+        ..PodNetwork::default()
+    });
+    let command = "agent node-settings --address 10.90.0.5 --no-checksum-offload flannel.1";
+    assert!(
+        off.contains(&format!("ExecStart=/usr/local/bin/landfall {command}\n")),
+        "{off}"
+    );
+    assert!(
+        off.contains(&format!("ExecStopPost=/usr/local/bin/landfall {command} --remove\n")),
+        "{off}"
+    );
 }
 
 #[test]

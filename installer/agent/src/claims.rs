@@ -16,6 +16,7 @@
 //! | mount | anything mounted below the directory | below a claimed directory | pods' mounts serve pods |
 //! | network namespace | any `/run/netns/cni-*` | only `cni-*`, the name that containerd gives; whatever else is there was made by others | the directory goes only when it was absent and is empty |
 //! | link | the name | the name and the kind (`cni0` a bridge, `flannel*` a vxlan) | a bridge has no port but pods' (`veth`) |
+//! | route | destinations of routes into the network that were there | into the pod network, over a router that is a member in the journal's records | a route to one node's pods serves nobody else |
 //! | nftables table | family and name | by name: no other program uses these | rules in it are its owner's |
 //! | iptables chain | a chain of this prefix | by prefix (`KUBE-`, `CNI-`, `FLANNEL-`); jumps to them go with them | tables and base chains go when they were absent, hold no rule and accept |
 //! | kernel setting | always recorded, with its value | it has the value that was set ([`settings`]); else it stays | `ip_forward` stays on while a bridge, tunnel, address translation or container runtime of others is here ([`forwarding`]) |
@@ -35,6 +36,7 @@ mod forwarding;
 mod links;
 pub(crate) mod modules;
 mod paths;
+mod routes;
 mod rules;
 mod settings;
 
@@ -157,6 +159,7 @@ fn drop_present(claims: &Claims, ours: &mut Claims) -> Result<Vec<String>> {
         let links = route::links().map_err(kernel("listing links"))?;
         ours.links.retain(|name| !links.iter().any(|l| &l.name == name));
     }
+    ours.prior_routes = routes::prior(claims).map_err(kernel("listing routes"))?;
     if claims.nft_tables.is_empty() && claims.iptables_chains.is_empty() {
         return Ok(vec![]);
     }
@@ -232,6 +235,11 @@ pub fn remove(agent: &Agent, removal: Removal) -> Result<Left> {
     if host.has_kernel() {
         left.residue.extend(links::unmount(agent, claims));
         match attempt("links", || links::remove(claims)) {
+            Ok(notes) => left.notes.extend(notes),
+            Err(line) => left.residue.push(line),
+        }
+        let records = agent.ownership()?.records;
+        match attempt("routes", || routes::remove(claims, &records)) {
             Ok(notes) => left.notes.extend(notes),
             Err(line) => left.residue.push(line),
         }

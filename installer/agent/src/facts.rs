@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::processes::all_pids;
 use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
-use landfall_core::facts::{FactsQuery, NodeFacts, PacketFilters, Survey};
+use landfall_core::facts::{FactsQuery, InterfaceAddress, InterfaceFacts, NodeFacts, PacketFilters, Survey};
 use landfall_core::name::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,6 +54,7 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         source: errno.into(),
     })?;
     let states = unit_states(agent, &query.units);
+    let addresses = host.network().addresses().map_err(kernel("listing addresses"))?;
     let mut facts = NodeFacts {
         hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
         machine_id: text("/etc/machine-id").trim().to_owned(),
@@ -65,7 +66,8 @@ pub fn gather(agent: &Agent, query: &FactsQuery) -> Result<NodeFacts> {
         memory_mib: memory_kib / 1024,
         disk_free_mib: space.f_bfree.saturating_mul(space.f_frsize) / (1024 * 1024),
         clock_ms: 0,
-        addresses: host.network().addresses().map_err(kernel("listing addresses"))?,
+        interfaces: interfaces(host, &addresses),
+        addresses,
         routes: host.network().routes().map_err(kernel("listing routes"))?,
         peer_routes,
         ports_taken: ports_taken(host, &query.tcp_ports, &query.udp_ports),
@@ -136,6 +138,42 @@ fn survey(agent: &Agent, query: &FactsQuery, states: &BTreeMap<String, UnitState
             .map_or_else(PacketFilters::default, |own| filters::read(agent, own)),
         ..survey::gather(host, asked)?
     })
+}
+
+/// Looks at the interfaces that carry addresses.
+fn interfaces(host: &Host, addresses: &[InterfaceAddress]) -> BTreeMap<String, InterfaceFacts> {
+    let carrying = addresses.iter().filter(|address| !address.address.is_loopback());
+    let look = |address: &InterfaceAddress| {
+        let name = address.interface.clone();
+        let mtu = files::text(host.at(format!("/sys/class/net/{name}/mtu")))
+            .trim()
+            .parse()
+            .ok()?;
+        let mut drivers = BTreeSet::new();
+        add_drivers(host, &name, LAYERS, &mut drivers);
+        Some((name, InterfaceFacts { mtu, drivers }))
+    };
+    carrying.filter_map(look).collect()
+}
+
+/// Layers of links above a network card: a bridge on a VLAN on a bond, and one to spare.
+const LAYERS: u32 = 4;
+
+/// Adds the driver of a network card, or those of the cards below a bond, bridge or VLAN (`lower_*`).
+fn add_drivers(host: &Host, interface: &str, layers: u32, drivers: &mut BTreeSet<String>) {
+    let link = host.at(format!("/sys/class/net/{interface}"));
+    let driver = std::fs::read_link(link.join("device/driver"));
+    drivers.extend(
+        driver
+            .ok()
+            .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+    );
+    for entry in std::fs::read_dir(&link).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if let Some(lower) = name.to_string_lossy().strip_prefix("lower_").filter(|_| layers > 0) {
+            add_drivers(host, lower, layers - 1, drivers);
+        }
+    }
 }
 
 fn os_name(host: &Host) -> String {
@@ -331,6 +369,43 @@ mod tests {
         );
         assert_eq!(facts.peer_routes[&IpAddr::from(Ipv4Addr::LOCALHOST)].interface, "lo");
         assert!(facts.memory_mib > 0 && facts.cpus > 0 && facts.clock_ms > 0 && !facts.kernel.is_empty());
+    }
+
+    #[test]
+    fn drivers_are_those_of_the_cards_below_an_interface() {
+        let root = tempfile::tempdir().unwrap();
+        let net = root.path().join("sys/class/net");
+        for (name, mtu) in [("br0", "1500"), ("bond0", "9000"), ("eth0", "9000"), ("eth1", "9000")] {
+            std::fs::create_dir_all(net.join(name).join("device")).unwrap();
+            std::fs::write(net.join(name).join("mtu"), format!("{mtu}\n")).unwrap();
+        }
+        for (upper, lower) in [("br0", "bond0"), ("bond0", "eth0"), ("bond0", "eth1"), ("eth1", "br0")] {
+            std::os::unix::fs::symlink(net.join(lower), net.join(upper).join(format!("lower_{lower}"))).unwrap();
+        }
+        for (card, driver) in [("eth0", "vmxnet3"), ("eth1", "virtio_net")] {
+            let target = format!("../../../bus/drivers/{driver}");
+            std::os::unix::fs::symlink(target, net.join(card).join("device/driver")).unwrap();
+        }
+        let address = |interface: &str, last: u8| InterfaceAddress {
+            interface: interface.to_owned(),
+            address: [last, 0, 0, 1].into(),
+            prefix: 24,
+            is_leased: false,
+        };
+        let seen = interfaces(
+            &Host::under(root.path()),
+            &[address("br0", 10), address("lo", 127), address("none", 9)],
+        );
+        assert_eq!(
+            seen.keys().collect::<Vec<_>>(),
+            ["br0"],
+            "one that says nothing is left out"
+        );
+        assert_eq!(seen["br0"].mtu, 1500);
+        assert_eq!(
+            seen["br0"].drivers.iter().collect::<Vec<_>>(),
+            ["virtio_net", "vmxnet3"]
+        );
     }
 
     /// Needs root. What is judged depends on this machine; that everything is answered, and nothing left, does not.

@@ -1,17 +1,19 @@
 //! The settings service of a node: puts right what must hold from boot to boot, whatever else on the machine sets it otherwise.
 //!
 //! ```text
-//! every 2 s   the Service network's route · nftables tables of kube-proxy and flannel · accept rules in nftables that were flushed away
+//! every 2 s   the Service network's route · checksum offload of the VXLAN link · nftables tables of kube-proxy and flannel
+//!             · accept rules in nftables that were flushed away
 //! every 60 s  modules, kernel settings, then all accept rules in packet filters, as the node's journal wants them
 //! ```
 //! It is up for systemd after its first pass, and the kubelet starts after it: a kernel setting that a later file of the machine has changed at
-//! the boot is right by then, and the node has its address. What it keeps is read from the journal ([`Held`]); the route alone is named by its
-//! unit, and stands as long as the service does.
+//! the boot is right by then, and the node has its address. What it keeps is read from the journal ([`Held`]); the route and the link's offload
+//! alone are named by its unit, and stay as they should be as long as the service runs.
 //!
-//! INVARIANT: nothing but the route is touched while a run holds the node's lease, while an undo is open, or when the journal wants nothing.
-//! It holds no lock and writes no file: killing it at any time leaves nothing behind but the route, which `--remove` takes away.
+//! INVARIANT: nothing but the route and the offload is touched while a run holds the node's lease, while an undo is open, or when the journal wants nothing.
+//! It holds no lock and writes no file: killing it at any time leaves nothing behind but these two, which `--remove` takes back.
 
 mod accepts;
+mod offload;
 mod settings;
 mod tables;
 
@@ -26,6 +28,7 @@ use accepts::Accepts;
 use landfall_core::health::{Held, undo_is_open};
 use landfall_core::journal::{FileStamp, parse_journal, replay};
 use landfall_core::spec::Cidr;
+use offload::Offload;
 use settings::Settings;
 pub(crate) use settings::fault;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -58,6 +61,8 @@ pub struct Options {
     pub address: Option<IpAddr>,
     /// The Service network, where no other route leads there.
     pub route: Option<ServiceRoute>,
+    /// The VXLAN link whose checksums the kernel is to make.
+    pub no_checksum_offload: Option<String>,
 }
 
 /// The route that makes ClusterIPs reachable on a node without a default route: the kernel looks for a route before kube-proxy's rules see the
@@ -80,8 +85,8 @@ impl ServiceRoute {
         }
     }
 
-    /// Removes the route that the service made, and no other. For a service that was killed, too.
-    pub fn remove(&self) -> io::Result<()> {
+    /// Removes the route that the service made, and no other.
+    fn remove(&self) -> io::Result<()> {
         match route::remove_link_route(&self.network, &self.interface) {
             Err(error) if is_passing(&error) => Ok(()),
             other => other,
@@ -112,6 +117,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> io::Result<()> {
     let mut ready = false;
     while !ending.load(Ordering::SeqCst) {
         let stands = keeper.keep_route(options.route.as_ref(), say);
+        keeper.keep_offload_off(options.no_checksum_offload.as_deref(), say);
         keeper.pass(Instant::now(), say);
         if !ready {
             let has_address = options.address.is_none_or(|address| has(&keeper.agent.host, address));
@@ -128,7 +134,14 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> io::Result<()> {
         }
         thread::park_timeout(if ready { LOOK_EVERY } else { LOOK_FIRST });
     }
-    options.route.as_ref().map_or(Ok(()), ServiceRoute::remove)
+    remove(options)
+}
+
+/// Takes back what the unit names: the route, and that the link's checksums are not left to the card. For a service that was killed, too.
+pub fn remove(options: &Options) -> io::Result<()> {
+    let restored = options.no_checksum_offload.as_deref().map_or(Ok(()), offload::restore);
+    let removed = options.route.as_ref().map_or(Ok(()), ServiceRoute::remove);
+    restored.and(removed)
 }
 
 fn has(host: &Host, address: IpAddr) -> bool {
@@ -144,6 +157,7 @@ struct Keeper {
     settings: Settings,
     tables: Tables,
     accepts: Accepts,
+    offload: Offload,
     /// Modules that could not be loaded: they are not tried again.
     refused_modules: BTreeSet<String>,
     next_settings: Option<Instant>,
@@ -167,6 +181,7 @@ impl Keeper {
             settings: Settings::default(),
             tables: Tables::default(),
             accepts: Accepts::default(),
+            offload: Offload::default(),
             refused_modules: BTreeSet::new(),
             next_settings: None,
             said: BTreeMap::new(),
@@ -186,6 +201,12 @@ impl Keeper {
         };
         self.say_once("route", remark, say);
         stands
+    }
+
+    fn keep_offload_off(&mut self, link: Option<&str>, say: &mut dyn FnMut(&str)) {
+        if let Some(line) = link.and_then(|link| self.offload.keep_off(link)) {
+            self.say_once("offload", line, say);
+        }
     }
 
     /// Looks at everything that is due, and puts it right.

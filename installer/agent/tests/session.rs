@@ -423,7 +423,7 @@ fn record(run: u64) -> ClusterRecord {
             keys: [(key(1).public().id(), key(1).public().to_text())].into(),
             ..ClusterTrust::default()
         }),
-        fixed: FixedSettings::of(&spec),
+        fixed: FixedSettings::of(&spec, 1450),
         kept: KeptSettings {
             proxy_mode: spec.proxy_mode,
             upstream_dns: None,

@@ -20,17 +20,20 @@ pub fn run(command: &Agent) -> u8 {
             address,
             service_cidr,
             interface,
+            no_checksum_offload,
             remove,
         } => {
             let route = service_cidr.zip(interface.clone());
             let route = route.map(|(network, interface)| ServiceRoute { network, interface });
-            match (route, remove) {
-                (route, false) => {
-                    let address = *address;
-                    node_settings::run(&Options { address, route }, &mut write_journal_line)
-                }
-                (Some(route), true) => route.remove(),
-                (None, true) => Ok(()),
+            let options = Options {
+                address: *address,
+                route,
+                no_checksum_offload: no_checksum_offload.clone(),
+            };
+            if *remove {
+                node_settings::remove(&options)
+            } else {
+                node_settings::run(&options, &mut write_journal_line)
             }
         }
         Agent::Probe => probe::serve(io::stdin(), io::stdout()),

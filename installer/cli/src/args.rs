@@ -708,7 +708,10 @@ pub enum Agent {
         /// The interface of the route.
         #[arg(long, requires = "service_cidr")]
         interface: Option<String>,
-        /// Remove the route and end.
+        /// The VXLAN link whose checksums the kernel is to make by itself, as soon as it is there.
+        #[arg(long, value_name = "LINK")]
+        no_checksum_offload: Option<String>,
+        /// Remove the route, let the link's checksums go to the card again, and end.
         #[arg(long)]
         remove: bool,
     },

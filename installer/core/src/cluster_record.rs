@@ -6,7 +6,7 @@
 use crate::inventory::Role;
 use crate::name::{Digest, NodeName};
 use crate::quorum::{self, MemberId};
-use crate::spec::{Cidr, ClusterSpec, ProxyMode};
+use crate::spec::{Backend, Cidr, ClusterSpec, ProxyMode, pod_network};
 use crate::trust::ClusterTrust;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -90,6 +90,37 @@ pub struct FixedSettings {
     pub control_plane_endpoint: String,
     /// More names or addresses in the API server's certificate, sorted.
     pub api_server_cert_sans: Vec<String>,
+    /// How packets of pods get from node to node.
+    #[serde(default, skip_serializing_if = "FixedPodNetwork::is_default")]
+    pub pod_network: FixedPodNetwork,
+}
+
+/// What all nodes must have alike for pods to reach each other, and keep from their join on. The default is what clusters of a landfall without
+/// these settings have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixedPodNetwork {
+    /// What carries packets between nodes.
+    pub backend: Backend,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// MTU of pods, in bytes.
+    pub mtu: u16,
+}
+
+impl Default for FixedPodNetwork {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Vxlan,
+            vxlan_port: pod_network::VXLAN_PORT,
+            mtu: pod_network::ETHERNET_MTU - pod_network::VXLAN_OVERHEAD,
+        }
+    }
+}
+
+impl FixedPodNetwork {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Settings that stay until a spec changes them: the facts that they were chosen from may change later.
@@ -164,8 +195,8 @@ impl ClusterRecord {
 }
 
 impl FixedSettings {
-    /// Returns the settings of a spec.
-    pub fn of(spec: &ClusterSpec) -> Self {
+    /// Returns the settings of a spec, with the MTU of pods in bytes, which the spec need not name.
+    pub fn of(spec: &ClusterSpec, pod_mtu: u16) -> Self {
         let mut api_server_cert_sans = spec.api_server_cert_sans.clone();
         api_server_cert_sans.sort();
         api_server_cert_sans.dedup();
@@ -175,6 +206,11 @@ impl FixedSettings {
             cluster_domain: spec.cluster_domain.clone(),
             control_plane_endpoint: spec.control_plane_endpoint.clone(),
             api_server_cert_sans,
+            pod_network: FixedPodNetwork {
+                backend: spec.pod_network.backend,
+                vxlan_port: spec.pod_network.vxlan_port,
+                mtu: pod_mtu,
+            },
         }
     }
 
@@ -210,6 +246,25 @@ impl FixedSettings {
                 self.api_server_cert_sans.join(", "),
                 wanted.api_server_cert_sans.join(", "),
                 "the API servers' certificates were made without the change",
+            ),
+            (
+                "podNetwork.backend",
+                self.pod_network.backend.as_str().to_owned(),
+                wanted.pod_network.backend.as_str().to_owned(),
+                // flannel, Documentation/backends.md.
+                "flannel does not change its backend at run time: nodes that have changed and nodes that have not would not reach each other's pods",
+            ),
+            (
+                "podNetwork.vxlanPort",
+                self.pod_network.vxlan_port.to_string(),
+                wanted.pod_network.vxlan_port.to_string(),
+                "nodes with the new port do not hear those with the old one, and pods would be cut off from each other while it changes",
+            ),
+            (
+                "podNetwork.mtu",
+                self.pod_network.mtu.to_string(),
+                wanted.pod_network.mtu.to_string(),
+                "pods that run, flannel's link and the CNI configuration that each node got when it joined keep theirs",
             ),
         ];
         let differs = |(_, now, wanted, _): &(_, String, String, _)| now != wanted;
@@ -294,6 +349,7 @@ pub fn newest<'a>(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::spec::PodNetwork;
 
     pub(crate) fn record(uid: u8, run: u64, revision: u32) -> ClusterRecord {
         let member = |address: [u8; 4], founder| MemberRecord {
@@ -314,7 +370,7 @@ pub(crate) mod tests {
             bundle: None,
             bundle_version: None,
             trust: None,
-            fixed: FixedSettings::of(&ClusterSpec::default()),
+            fixed: FixedSettings::of(&ClusterSpec::default(), 1450),
             kept: KeptSettings {
                 proxy_mode: ProxyMode::Nftables,
                 upstream_dns: Some(vec![]),
@@ -379,15 +435,34 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_record_without_a_pod_network_is_of_a_cluster_that_has_the_first_one() {
+        let mut record = record(1, 1, 0);
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(!text.contains("pod_network\""), "{text}");
+        assert_eq!(serde_json::from_str::<ClusterRecord>(&text).unwrap(), record);
+        record.fixed.pod_network.mtu = 1410;
+        let text = serde_json::to_string(&record).unwrap();
+        let network = r#""pod_network":{"backend":"vxlan","vxlan_port":8472,"mtu":1410}"#;
+        assert!(text.contains(network), "{text}");
+        assert_eq!(serde_json::from_str::<ClusterRecord>(&text).unwrap(), record);
+    }
+
+    #[test]
     fn differences_of_fixed_settings_are_named_with_both_values() {
         let spec = ClusterSpec::default();
-        let fixed = FixedSettings::of(&spec);
+        let fixed = FixedSettings::of(&spec, 1450);
         assert_eq!(fixed.differences(&fixed), []);
-        let wanted = FixedSettings::of(&ClusterSpec {
+        let wanted = ClusterSpec {
             cluster_domain: "ship.local".to_owned(),
             api_server_cert_sans: vec!["b".to_owned(), "a".to_owned()],
+            pod_network: PodNetwork {
+                backend: Backend::HostGw,
+                vxlan_port: 4789,
+                ..PodNetwork::default()
+            },
             ..spec
-        });
+        };
+        let wanted = FixedSettings::of(&wanted, 1500);
         let named: Vec<_> = fixed
             .differences(&wanted)
             .into_iter()
@@ -398,6 +473,9 @@ pub(crate) mod tests {
             [
                 ("clusterDomain", "cluster.local".to_owned(), "ship.local".to_owned()),
                 ("apiServerCertSans", String::new(), "a, b".to_owned()),
+                ("podNetwork.backend", "vxlan".to_owned(), "host-gw".to_owned()),
+                ("podNetwork.vxlanPort", "8472".to_owned(), "4789".to_owned()),
+                ("podNetwork.mtu", "1450".to_owned(), "1500".to_owned()),
             ]
         );
     }

@@ -167,6 +167,9 @@ pub struct NodeFacts {
     pub clock_ms: u64,
     /// IPv4 addresses with their interface.
     pub addresses: Vec<InterfaceAddress>,
+    /// Interfaces that carry addresses, by name, but for the loopback.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interfaces: BTreeMap<String, InterfaceFacts>,
     /// IPv4 routes of the main table.
     pub routes: Vec<Route>,
     /// For each peer asked: source address and interface that the kernel would use.
@@ -214,6 +217,16 @@ pub struct InterfaceAddress {
     pub is_leased: bool,
 }
 
+/// What an interface is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InterfaceFacts {
+    /// Size of the largest packet, in bytes.
+    pub mtu: u32,
+    /// Drivers of the network cards behind it, for instance `vmxnet3`; of a bond, bridge or VLAN those of the cards below.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drivers: BTreeSet<String>,
+}
+
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
@@ -221,6 +234,9 @@ pub struct Route {
     pub destination: Cidr,
     /// Interface name.
     pub interface: String,
+    /// The router that it leads over, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// How the kernel would reach a peer.
@@ -243,5 +259,9 @@ impl NodeFacts {
             .iter()
             .find(|a| IpAddr::V4(a.address) == address)
             .map(|a| a.interface.as_str())
+    }
+    /// Returns the MTU of the interface that carries `address`, in bytes, where it is known.
+    pub fn mtu_of(&self, address: IpAddr) -> Option<u32> {
+        Some(self.interfaces.get(self.interface_of(address)?)?.mtu)
     }
 }

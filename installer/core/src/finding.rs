@@ -158,6 +158,15 @@ checks! {
     PathLatency = "path-latency", Fleet, Warn, Soft,
         "etcd's heartbeat of 100 ms is meant for round trips of up to two thirds of that (etcd's tuning guide: 0.5 to 1.5 times the round trip)";
 
+    /// Nodes of a pod network by host-gw are in several subnets.
+    HostGwSubnet = "host-gw-subnet", Fleet, Refuse, Hard,
+        "flannel's host-gw makes each node the router of its pods, and the kernel takes only routers on its own links";
+    /// Packets of pods do not fit through a node's interface.
+    PodMtu = "pod-mtu", Node, Refuse, Soft,
+        "what pods send in full size is lost or cut in pieces between nodes: connections open, and then hang";
+    /// A network card of a driver that is known to break VXLAN's checksums.
+    VxlanChecksumDriver = "vxlan-checksum-driver", Node, Warn, Soft,
+        "where it does, other nodes drop what pods send: ping works, TCP does not";
     /// systemd is not process 1.
     NoSystemd = "no-systemd", Node, Refuse, Hard,
         "kubelet, containerd and landfall's own services are units of systemd";

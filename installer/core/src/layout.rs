@@ -40,8 +40,6 @@ pub const KUBERNETES_DIR: &str = "/etc/kubernetes";
 pub const API_SERVER_DIR: &str = "/etc/kubernetes/landfall";
 /// Kubeconfig with a short-lived client certificate by which a node joins.
 pub const JOIN_KUBECONFIG: &str = "/etc/kubernetes/landfall-join.conf";
-/// UDP port of flannel's VXLAN on Linux.
-pub const VXLAN_PORT: u16 = 8472;
 /// Port of the API server on control planes.
 pub const API_SERVER_PORT: u16 = 6443;
 /// Port of the node-local balancer, on 127.0.0.1.

@@ -85,10 +85,10 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
         bundle: Some(input.bundle),
         bundle_version: Some(input.bundle_version.to_owned()),
         trust: input.trust.cloned(),
-        fixed: input
-            .recorded
-            .filter(|r| r.formed)
-            .map_or_else(|| FixedSettings::of(spec), |r| r.fixed.clone()),
+        fixed: input.recorded.filter(|r| r.formed).map_or_else(
+            || FixedSettings::of(spec, pod_mtu(input, &members)),
+            |r| r.fixed.clone(),
+        ),
         kept: KeptSettings {
             proxy_mode: spec.proxy_mode,
             upstream_dns: Some(input.upstream_dns.to_vec()),
@@ -96,6 +96,13 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
         },
         members,
     })
+}
+
+/// Returns the MTU of pods, in bytes: the setting, else what the smallest of the members' interfaces leaves.
+fn pod_mtu(input: &MembershipInput, members: &BTreeMap<NodeName, MemberRecord>) -> u16 {
+    let interface = |(name, seen): (&NodeName, &NodeFacts)| seen.mtu_of(members.get(name)?.address);
+    let interfaces = input.facts.iter().filter_map(interface);
+    input.desired.spec.pod_network.pod_mtu(interfaces)
 }
 
 /// Says whether a cluster stands: the founding is recorded as done on some node.

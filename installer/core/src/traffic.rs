@@ -6,7 +6,7 @@ use crate::layout::{self, Callers, ClusterPort};
 use crate::packet_filter::Hook;
 use crate::packet_filter::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
 use crate::packet_filter::openings::Openings;
-use crate::spec::ClusterSpec;
+use crate::spec::{Backend, ClusterSpec};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -51,10 +51,8 @@ pub fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Service> 
         services.extend(ports.map(|own| tcp(own.port)));
     }
     services.extend(ingress_ports(spec).map(tcp));
-    services.push(Service {
-        protocol: "udp",
-        port: layout::VXLAN_PORT,
-    });
+    let vxlan = spec.pod_network.udp_port();
+    services.extend(vxlan.map(|port| Service { protocol: "udp", port }));
     services
 }
 
@@ -83,7 +81,7 @@ pub fn openings(spec: &ClusterSpec, mark: &str, own: Peer, interface: &str, peer
         accept.extend(of_node(hook));
         accept.extend(of_peers(spec, hook, own, &peers));
     }
-    accept.extend(of_pods(spec, own));
+    accept.extend(of_pods(spec, own, interface));
     accept.extend(of_clients(spec));
     Openings {
         mark: mark.to_owned(),
@@ -162,8 +160,9 @@ fn of_peers(spec: &ClusterSpec, hook: Hook, own: Peer, peers: &[Peer]) -> Vec<Ac
 }
 
 /// What pods send: to the API server of their node, and through the node to other pods and to the outside; what comes back to them; and what
-/// the node sends to them. Pods of a node are behind its bridge, those of others behind the tunnel.
-fn of_pods(spec: &ClusterSpec, own: Peer) -> Vec<Accept> {
+/// the node sends to them. Pods of a node are behind its bridge, those of others behind the tunnel, or without one behind the node's interface.
+fn of_pods(spec: &ClusterSpec, own: Peer, interface: &str) -> Vec<Accept> {
+    let links = [BRIDGE, pods_link(spec, interface)];
     let pods = Peers::Network(spec.pod_network_cidr);
     let from = |hook, link: &str| Accept {
         from: pods.clone(),
@@ -174,7 +173,7 @@ fn of_pods(spec: &ClusterSpec, own: Peer) -> Vec<Accept> {
         to: pods.clone(),
         ..Accept::at(hook)
     };
-    let mut accept: Vec<Accept> = [BRIDGE, TUNNEL]
+    let mut accept: Vec<Accept> = links
         .map(|link| Accept {
             established: true,
             ..from(Hook::Input, link)
@@ -187,13 +186,21 @@ fn of_pods(spec: &ClusterSpec, own: Peer) -> Vec<Accept> {
             ..from(Hook::Input, BRIDGE)
         });
     }
-    accept.extend([BRIDGE, TUNNEL].map(|link| from(Hook::Forward, link)));
+    accept.extend(links.map(|link| from(Hook::Forward, link)));
     accept.push(Accept {
         established: true,
         ..to(Hook::Forward)
     });
     accept.push(to(Hook::Output));
     accept
+}
+
+/// Returns the link of a node behind which the pods of other nodes are. `interface` is the one that carries the node's address.
+pub fn pods_link<'a>(spec: &ClusterSpec, interface: &'a str) -> &'a str {
+    match spec.pod_network.backend {
+        Backend::Vxlan => TUNNEL,
+        Backend::HostGw => interface,
+    }
 }
 
 /// What clients of the ingress proxy send, whoever they are, and what it answers.

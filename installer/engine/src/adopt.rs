@@ -6,7 +6,9 @@ use crate::present::Present;
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{Api, ListParams};
-use landfall_core::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
+use landfall_core::cluster_record::{
+    ClusterRecord, ClusterUid, FixedPodNetwork, FixedSettings, KeptSettings, MemberRecord, Sequence,
+};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
@@ -220,6 +222,8 @@ fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRe
         cluster_domain: kubeadm.networking.dns_domain.clone(),
         control_plane_endpoint,
         api_server_cert_sans,
+        // A cluster without a record is of a landfall that knew no other.
+        pod_network: FixedPodNetwork::default(),
     }
 }
 

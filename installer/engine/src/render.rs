@@ -65,6 +65,7 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
     ClusterLayout {
         members,
         dns: policy_of(upstream_dns),
+        pod_mtu: record.fixed.pod_network.mtu,
     }
 }
 
@@ -146,7 +147,7 @@ fn member(
         address: node.address,
         joins,
         containerd_config: manifests::containerd_config(spec, index)?,
-        cni_template: manifests::cni_template(),
+        cni_template: manifests::cni_template(layout),
         resolv_conf: manifests::resolv_conf(layout),
         credential_config: credential_config.transpose()?,
         openings: None,
@@ -188,7 +189,7 @@ fn groups(spec: &ClusterSpec, index: &BundleIndex, layout: &ClusterLayout) -> Re
         objects,
         when,
     };
-    let flannel = manifests::flannel_objects(spec, index)?;
+    let flannel = manifests::flannel_objects(spec, index, layout)?;
     let dns = manifests::dns_objects(spec, index, layout)?;
     let kube_proxy = manifests::kube_proxy_objects(spec)?;
     let probe = manifests::probe_objects(index)?;

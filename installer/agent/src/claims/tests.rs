@@ -330,3 +330,79 @@ fn a_profile_that_was_loaded_before_is_not_claimed_and_another_goes() {
     assert_eq!(take_away(&agent, &ours), Left::default());
     assert_eq!(fs::read_to_string(at(".remove")).unwrap(), "cri-containerd.apparmor.d");
 }
+
+#[test]
+fn routes_over_members_go_and_those_of_others_stay() {
+    use crate::netlink::nft::tests::own_namespace;
+    use landfall_core::cluster_record::ClusterRecord;
+    own_namespace();
+    let ip = |args: &str| {
+        let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {args}");
+    };
+    ip("link add eth0 type bridge");
+    ip("link set eth0 up");
+    ip("addr add 10.0.0.9/24 dev eth0");
+    ip("route add 10.244.9.0/24 via 10.0.0.1");
+    let claims = Claims {
+        routed_networks: vec!["10.244.0.0/16".parse().unwrap()],
+        ..Claims::default()
+    };
+    let Undo::RemoveClaims { claims: ours, .. } = undo_for(&Agent::new(Host::real()), &claims, &[]).unwrap() else {
+        panic!()
+    };
+    assert_eq!(ours.prior_routes, ["10.244.9.0/24".parse().unwrap()]);
+    // As flannel makes them, and what others make: over no member, to another network, to the whole of this one.
+    ip("route add 10.244.1.0/24 via 10.0.0.1 dev eth0");
+    ip("route add 10.244.2.0/24 via 10.0.0.2 dev eth0");
+    ip("route add 10.244.3.0/24 via 10.0.0.77 dev eth0");
+    ip("route add 10.99.0.0/24 via 10.0.0.1 dev eth0");
+    ip("route add 10.244.0.0/16 via 10.0.0.1 dev eth0");
+    ip("route add 10.244.4.0/24 dev eth0");
+    let member = |last: u8| serde_json::json!({ "uid": "x", "role": "worker", "address": format!("10.0.0.{last}") });
+    let record: ClusterRecord = serde_json::from_value(serde_json::json!({
+        "uid": "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "name": "ship", "sequence": { "run": 1, "revision": 0 }, "formed": true,
+        "kubernetes_version": "v1.37.2",
+        "fixed": { "pod_network_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/12", "cluster_domain": "cluster.local",
+            "control_plane_endpoint": "api", "api_server_cert_sans": [] },
+        "kept": { "proxy_mode": "nftables" }, "members": { "cp-1": member(1), "w-1": member(2) },
+    }))
+    .unwrap();
+    let left = || {
+        let routes = route::routes().unwrap();
+        let over = routes
+            .iter()
+            .filter(|r| r.destination.prefix >= 16 && r.destination.to_string() != "10.0.0.0/24");
+        let mut left: Vec<String> = over.map(|r| r.destination.to_string()).collect();
+        left.sort();
+        left
+    };
+    let all = [
+        "10.244.0.0/16",
+        "10.244.1.0/24",
+        "10.244.2.0/24",
+        "10.244.3.0/24",
+        "10.244.4.0/24",
+        "10.244.9.0/24",
+        "10.99.0.0/24",
+    ];
+    assert_eq!(left(), all);
+    let records = [record];
+    let notes = routes::remove(&ours, &records).unwrap();
+    assert_eq!(
+        notes,
+        ["the route to 10.244.3.0/24 stays: 10.0.0.77 is no member of the cluster"]
+    );
+    let others = [
+        "10.244.0.0/16",
+        "10.244.3.0/24",
+        "10.244.4.0/24",
+        "10.244.9.0/24",
+        "10.99.0.0/24",
+    ];
+    assert_eq!(left(), others);
+    assert_eq!(routes::remove(&ours, &records).unwrap(), notes, "again is fine");
+    // A cluster by VXLAN claims none.
+    assert_eq!(routes::remove(&Claims::default(), &records).unwrap(), [""; 0]);
+    assert_eq!(left(), others);
+}

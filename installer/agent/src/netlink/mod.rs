@@ -1,7 +1,9 @@
-//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), nftables ([`nft`]; rules that accept: [`accept`]).
+//! Talking to the kernel over netlink, as much as the agent needs: links, addresses and routes ([`route`]), features of links ([`ethtool`]),
+//! nftables ([`nft`]; rules that accept: [`accept`]).
 //! Messages are built and read here; nothing else in the crate knows their layout.
 
 pub mod accept;
+pub mod ethtool;
 pub mod namespaces;
 pub mod nft;
 pub mod route;
@@ -20,6 +22,7 @@ use uapi::{NLA_HDRLEN, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMS
 pub(crate) enum Subsystem {
     Route,
     Netfilter,
+    Generic,
 }
 
 /// A netlink socket.
@@ -43,6 +46,7 @@ impl Netlink {
         let protocol = match subsystem {
             Subsystem::Route => None,
             Subsystem::Netfilter => Some(protocols::NETFILTER),
+            Subsystem::Generic => Some(protocols::GENERIC),
         };
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         let limit = Some(Duration::from_secs(5));

@@ -3,8 +3,9 @@
 use super::uapi::{
     AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_PERMANENT, IFA_FLAGS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFI_FLAGS, IFI_INDEX,
     IFINFOMSG_LEN, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, NLM_F_CREATE, NLM_F_EXCL,
-    RT_SCOPE_LINK, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_TABLE, RTM_DELLINK, RTM_DELROUTE,
-    RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, RTPROT_STATIC,
+    RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_TABLE, RTM_DELLINK,
+    RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST,
+    RTPROT_STATIC,
 };
 use super::{Body, Netlink, Subsystem, attribute, text_of, u32_at};
 use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
@@ -101,7 +102,6 @@ struct RawRoute {
     route: Route,
     protocol: u8,
     scope: u8,
-    has_gateway: bool,
 }
 
 fn raw_routes() -> io::Result<Vec<RawRoute>> {
@@ -132,10 +132,10 @@ fn raw_routes() -> io::Result<Vec<RawRoute>> {
                     prefix: head[1],
                 },
                 interface,
+                gateway: attribute(attributes, RTA_GATEWAY).and_then(ipv4),
             },
             protocol: head[5],
             scope: head[6],
-            has_gateway: attribute(attributes, RTA_GATEWAY).is_some(),
         })
     });
     Ok(routes.collect())
@@ -177,7 +177,7 @@ pub fn has_link_route(network: &Cidr, interface: &str) -> io::Result<bool> {
             && r.route.interface == interface
             && r.scope == RT_SCOPE_LINK
             && r.protocol == RTPROT_STATIC
-            && !r.has_gateway
+            && r.route.gateway.is_none()
     }))
 }
 
@@ -224,6 +224,36 @@ pub fn remove_link_route(network: &Cidr, interface: &str) -> io::Result<()> {
         return Ok(());
     }
     let body = link_route(network, index_of(interface)?);
+    match Netlink::open(Subsystem::Route)?.request(RTM_DELROUTE, 0, &body) {
+        Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a route over a router, as [`routes`] lists it; one that is gone is fine.
+pub fn remove_route(route: &Route) -> io::Result<()> {
+    let index = index_of(&route.interface)?;
+    // No scope, protocol or type: the kernel then takes the route that has the rest.
+    let fixed = [
+        AF_INET,
+        route.destination.prefix,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        0,
+        RT_SCOPE_NOWHERE,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let mut body = Body::new(&fixed)
+        .with(RTA_DST, &route.destination.address.octets())
+        .with(RTA_OIF, &index.to_ne_bytes());
+    if let Some(gateway) = route.gateway {
+        body = body.with(RTA_GATEWAY, &gateway.octets());
+    }
     match Netlink::open(Subsystem::Route)?.request(RTM_DELROUTE, 0, &body) {
         Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => Err(error),
         _ => Ok(()),

@@ -17,6 +17,26 @@ pub const NLA_HDRLEN: usize = 4;
 pub const NLA_F_NESTED: u16 = 1 << 15;
 pub const NLA_TYPE_MASK: u16 = 0x3fff;
 
+// genetlink.h
+pub const GENL_ID_CTRL: u16 = 0x10;
+pub const CTRL_CMD_GETFAMILY: u8 = 3;
+pub const CTRL_ATTR_FAMILY_ID: u16 = 1;
+pub const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+/// Size of `struct genlmsghdr`.
+pub const GENLMSG_LEN: usize = 4;
+
+// ethtool_netlink.h (ethtool_netlink_generated.h in later kernels)
+pub const ETHTOOL_MSG_FEATURES_GET: u8 = 11;
+pub const ETHTOOL_MSG_FEATURES_SET: u8 = 12;
+pub const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
+pub const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
+pub const ETHTOOL_A_FEATURES_WANTED: u16 = 3;
+pub const ETHTOOL_A_FEATURES_ACTIVE: u16 = 4;
+pub const ETHTOOL_A_BITSET_BITS: u16 = 3;
+pub const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
+pub const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
+pub const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
+
 // rtnetlink.h
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
@@ -33,6 +53,7 @@ pub const RTA_TABLE: u16 = 15;
 pub const RT_TABLE_MAIN: u8 = 254;
 pub const RTPROT_STATIC: u8 = 4;
 pub const RT_SCOPE_LINK: u8 = 253;
+pub const RT_SCOPE_NOWHERE: u8 = 255;
 pub const RTN_UNICAST: u8 = 1;
 /// Size of `struct ifinfomsg`.
 pub const IFINFOMSG_LEN: usize = 16;

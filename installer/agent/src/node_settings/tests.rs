@@ -454,6 +454,7 @@ fn the_route_comes_back_when_it_vanishes_and_goes_with_the_service() {
     let options = Options {
         address: Some("192.0.2.7".parse().unwrap()),
         route: Some(route.clone()),
+        no_checksum_offload: None,
     };
     // A thread begins in the network namespace of the one that starts it.
     let service = thread::spawn(move || run(&options, &mut |_| {}));
@@ -467,4 +468,59 @@ fn the_route_comes_back_when_it_vanishes_and_goes_with_the_service() {
     service.join().unwrap().unwrap();
     assert!(!stands());
     route.remove().unwrap();
+}
+
+#[test]
+fn checksums_are_made_by_the_kernel_on_every_new_link_of_flannels() {
+    use crate::netlink::ethtool::{TX_CHECKSUM, has_feature, set_feature};
+    own_namespace();
+    let ip = |args: &str| {
+        let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {args}");
+    };
+    let index = || {
+        route::links()
+            .unwrap()
+            .into_iter()
+            .find(|l| l.name == "flannel.1")
+            .unwrap()
+            .index
+    };
+    let is_on = || has_feature(index(), TX_CHECKSUM).unwrap();
+    let make = "link add flannel.1 type vxlan id 1 dstport 8472";
+    let mut offload = Offload::default();
+    assert_eq!(offload.keep_off("flannel.1"), None, "the link is waited for");
+    ip(make);
+    assert!(is_on(), "VXLAN links have it on");
+    let said = offload.keep_off("flannel.1").unwrap();
+    assert!(said.contains("turned it off") && !is_on(), "{said}");
+    assert_eq!(offload.keep_off("flannel.1"), None, "what is right is not spoken of");
+    ip("link del flannel.1");
+    ip(make);
+    assert!(is_on());
+    assert!(
+        offload.keep_off("flannel.1").is_some() && !is_on(),
+        "a new link, a new turn"
+    );
+    for turn in 1..=4 {
+        set_feature(index(), TX_CHECKSUM, true).unwrap();
+        let said = offload.keep_off("flannel.1");
+        assert_eq!((said.is_some(), is_on()), (turn < 4, turn > 2), "turn {turn}: {said:?}");
+    }
+    set_feature(index(), TX_CHECKSUM, false).unwrap();
+    let options = Options {
+        address: None,
+        route: None,
+        no_checksum_offload: Some("flannel.1".to_owned()),
+    };
+    remove(&options).unwrap();
+    assert!(is_on());
+    ip("link del flannel.1");
+    remove(&options).unwrap();
+    // Another's link of that name is left alone.
+    ip("link add flannel.1 type bridge");
+    let before = is_on();
+    assert_eq!(offload.keep_off("flannel.1"), None);
+    remove(&options).unwrap();
+    assert_eq!(is_on(), before);
 }

@@ -125,6 +125,7 @@ fn check_complete(index: &BundleIndex) -> Result<(), Diagnosis> {
             reaches_services: false,
         }],
         dns: DnsPolicy::Closed,
+        pod_mtu: 1450,
     };
     let spec = ClusterSpec::default();
     let incomplete = |error| Diagnosis::new(Code::BundleMissing, "the bundle is not complete").because(&error);

@@ -2,6 +2,7 @@
 
 use crate::name::{Digest, NodeName};
 use crate::packet_filter::openings::Openings;
+use crate::spec::Cidr;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -34,6 +35,12 @@ pub struct Claims {
     /// AppArmor profiles that they load into the kernel.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub apparmor_profiles: Vec<String>,
+    /// Networks to parts of which they make routes over other members.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routed_networks: Vec<Cidr>,
+    /// Destinations of routes into these networks that were there before; an action has none, the recorded undo does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prior_routes: Vec<Cidr>,
 }
 
 /// Something that a step makes in the cluster.

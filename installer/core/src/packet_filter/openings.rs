@@ -88,33 +88,45 @@ impl Openings {
         new.flat_map(|accept| self.packets_of(accept)).collect()
     }
 
+    /// Returns the link behind which the pods of other nodes are: the tunnel where packets out of it are accepted, the interface otherwise.
+    fn pods_link(&self) -> &str {
+        let has_tunnel = self
+            .accept
+            .iter()
+            .any(|accept| accept.through.as_deref() == Some(TUNNEL));
+        if has_tunnel { TUNNEL } else { &self.interface }
+    }
+
     fn packets_of<'a>(&'a self, accept: &'a Accept) -> Vec<Packet<'a>> {
         let (through, out_of) = (accept.through.as_deref(), accept.out_of.as_deref());
         let own = self.interface.as_str();
-        // Which links stand for all: pods of this node are behind the bridge, those of others behind the tunnel.
-        let links: Vec<(Option<&str>, Option<&str>)> = match accept.hook {
-            Hook::Input => vec![(through.or(Some(own)), None)],
+        // The sixth address of the pods of the first node, and of the second.
+        let (here, there) = (5, 0x105);
+        let others = self.pods_link();
+        // Which links stand for all: pods of this node are behind the bridge, those of others behind the tunnel or the node's interface.
+        let to_own = |from| (from, Some(BRIDGE), Some(here));
+        let to_others = |from| (from, Some(others), Some(there));
+        let links: Vec<(Option<&str>, Option<&str>, Option<u32>)> = match accept.hook {
+            Hook::Input => vec![(through.or(Some(own)), None, None)],
             Hook::Output => match accept.to {
-                Peers::Network(_) => vec![(None, Some(BRIDGE)), (None, Some(TUNNEL))],
-                _ => vec![(None, out_of.or(Some(own)))],
+                Peers::Network(_) => vec![to_own(None), to_others(None)],
+                _ => vec![(None, out_of.or(Some(own)), None)],
             },
-            Hook::Forward if through == Some(TUNNEL) => vec![(through, Some(BRIDGE))],
-            Hook::Forward => vec![(through, Some(TUNNEL)), (through, Some(own))],
+            Hook::Forward if through == Some(others) => vec![to_own(through)],
+            Hook::Forward => vec![to_others(through), (through, Some(own), None)],
         };
         let ports = if accept.ports.is_empty() {
             &[POD_PORT][..]
         } else {
             &accept.ports
         };
-        // The sixth address of the pods of the first node, and of the second.
-        let (here, there) = (5, 0x105);
         let on_loopback = through == Some(LOOPBACK) || out_of == Some(LOOPBACK);
         let address = if on_loopback { Ipv4Addr::LOCALHOST } else { self.address };
         let mut packets = Vec::new();
-        for (from, to) in links {
-            let of_pods = if from == Some(TUNNEL) { there } else { here };
+        for (from, to, pods) in links {
+            let of_pods = if from == Some(others) { there } else { here };
             for source in accept.from.samples(of_pods) {
-                for destination in destinations(accept, to, here, there) {
+                for destination in destinations(accept, pods, here) {
                     packets.extend(ports.iter().map(|port| Packet {
                         hook: accept.hook,
                         protocol: accept.protocol.map_or("tcp", Protocol::as_str),
@@ -132,17 +144,13 @@ impl Openings {
     }
 }
 
-/// Returns addresses that stand for all to whom packets go by a link. What pods send goes to pods by the links of these.
-fn destinations(accept: &Accept, link: Option<&str>, here: u32, there: u32) -> Vec<Option<Ipv4Addr>> {
-    let whose = if accept.hook == Hook::Forward && accept.to.is_any() {
-        &accept.from
-    } else {
-        &accept.to
-    };
-    match link {
-        Some(TUNNEL) => whose.samples(there),
-        Some(BRIDGE) => whose.samples(here),
-        _ => accept.to.samples(here),
+/// Returns addresses that stand for all to whom packets go: `pods` is the pod on the link by which they leave, if there are pods. What pods send
+/// goes to pods by the links of these.
+fn destinations(accept: &Accept, pods: Option<u32>, here: u32) -> Vec<Option<Ipv4Addr>> {
+    let to_pods = accept.hook == Hook::Forward && accept.to.is_any();
+    match pods {
+        Some(pods) if to_pods => accept.from.samples(pods),
+        _ => accept.to.samples(pods.unwrap_or(here)),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The claims: what opaque daemons are known to make on a node. They are recorded before the daemons start, so that an undo can remove all of it.
 
 use crate::action::Claims;
+use crate::cluster_record::FixedSettings;
 use crate::inventory::Role;
+use crate::spec::{Backend, Cidr};
 use std::path::PathBuf;
 
 /// The file that containerd renders from its template once the kubelet knows the node's podCIDR. containerd never renders it again by itself.
@@ -17,7 +19,7 @@ fn paths(list: &[&str]) -> Vec<PathBuf> {
 
 /// Returns what kubelet, containerd, kube-proxy, flannel and the CNI plugins make on a node while they run (the README of this crate names the
 /// sources). The whole-host fingerprint in the lab checks it. Each kind with a rule of its own in `agent/src/claims` has a function here.
-pub(super) fn daemon_claims() -> Claims {
+pub(super) fn daemon_claims(fixed: &FixedSettings) -> Claims {
     Claims {
         units: strings(&["kubelet.service", "containerd.service"]),
         cgroups: strings(&["kubepods", "kubepods.slice"]),
@@ -31,6 +33,16 @@ pub(super) fn daemon_claims() -> Claims {
         modules: daemon_modules(),
         // containerd's name for the profile of containers that ask for none (internal/cri/server/apparmor.go).
         apparmor_profiles: strings(&["cri-containerd.apparmor.d"]),
+        routed_networks: routed_networks(fixed),
+        prior_routes: vec![],
+    }
+}
+
+/// flannel's host-gw makes a route over each other node to that node's pods, and leaves them when it ends.
+fn routed_networks(fixed: &FixedSettings) -> Vec<Cidr> {
+    match fixed.pod_network.backend {
+        Backend::Vxlan => vec![],
+        Backend::HostGw => vec![fixed.pod_network_cidr],
     }
 }
 
@@ -195,7 +207,7 @@ fn daemon_modules() -> Vec<String> {
 }
 
 /// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be undone alone.
-pub(super) fn kubeadm_claims(role: Role) -> Claims {
+pub(super) fn kubeadm_claims(role: Role, fixed: &FixedSettings) -> Claims {
     let mut claims = Claims {
         units: strings(&["kubelet.service"]),
         cgroups: strings(&["kubepods", "kubepods.slice"]),
@@ -214,6 +226,8 @@ pub(super) fn kubeadm_claims(role: Role) -> Claims {
             "/var/lib/cni",
         ]),
         links: strings(&["cni0", "flannel.1"]),
+        // A node that joins again may get the podCIDR that another had.
+        routed_networks: routed_networks(fixed),
         ..Claims::default()
     };
     if role == Role::ControlPlane {
@@ -245,11 +259,43 @@ pub(super) fn kubeadm_claims(role: Role) -> Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{ClusterSpec, PodNetwork};
+
+    fn fixed(backend: Backend) -> FixedSettings {
+        let pod_network = PodNetwork {
+            backend,
+            ..PodNetwork::default()
+        };
+        let spec = ClusterSpec {
+            pod_network,
+            ..ClusterSpec::default()
+        };
+        FixedSettings::of(&spec, 1450)
+    }
+
+    #[test]
+    fn routes_are_claimed_with_host_gw_and_nothing_else_changes_the_claims() {
+        let (vxlan, host_gw) = (fixed(Backend::Vxlan), fixed(Backend::HostGw));
+        for (without, with) in [
+            (daemon_claims(&vxlan), daemon_claims(&host_gw)),
+            (
+                kubeadm_claims(Role::Worker, &vxlan),
+                kubeadm_claims(Role::Worker, &host_gw),
+            ),
+        ] {
+            assert_eq!(with.routed_networks, [vxlan.pod_network_cidr]);
+            let text = serde_json::to_string(&without).unwrap();
+            assert!(
+                !text.contains("routed_") && !text.contains("prior_"),
+                "earlier journals have the same digest: {text}"
+            );
+        }
+    }
 
     #[test]
     fn every_claimed_setting_has_a_known_value() {
         let written = written_settings(2);
-        for name in daemon_claims().sysctls {
+        for name in daemon_claims(&fixed(Backend::Vxlan)).sysctls {
             assert!(written.iter().any(|(n, _)| *n == name), "{name}");
         }
         let of = |processors, name: &str| {

@@ -8,7 +8,7 @@ use crate::inventory::{Node, Role};
 use crate::journal::Ownership;
 use crate::layout;
 use crate::name::NodeName;
-use crate::packet_filter::accept::{BRIDGE, TUNNEL};
+use crate::packet_filter::accept::BRIDGE;
 use crate::packet_filter::openings::{self, Openings, POD_PORT};
 use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant, ufw};
 use crate::spec::{ClusterSpec, Desired, Firewall, ProxyMode};
@@ -203,15 +203,16 @@ fn pods(look: &Look, chains: &[Chain], own: (Ipv4Addr, &str), lost: &mut BTreeMa
         to: Some(to),
         is_translated: false,
     };
+    let tunnel = traffic::pods_link(spec, own.1);
     let packets = [
         ("pods to the API server", to_api),
         (
             "pods to pods of other nodes",
-            through(here, Some(there), BRIDGE, TUNNEL),
+            through(here, Some(there), BRIDGE, tunnel),
         ),
         (
             "pods of other nodes to pods",
-            through(there, Some(here), TUNNEL, BRIDGE),
+            through(there, Some(here), tunnel, BRIDGE),
         ),
         ("pods to the outside", through(here, None, BRIDGE, own.1)),
     ];

@@ -1,12 +1,12 @@
 //! Checks that compare nodes with each other and with the cluster's networks.
 
-use super::{Input, choose_address, is_our_link};
-use crate::facts::NodeFacts;
+use super::{Input, choose_address, is_our_link, pod_network};
+use crate::facts::{NodeFacts, Route};
 use crate::finding::{Check, Finding};
 use crate::journal::Ownership;
 use crate::name::NodeName;
 use crate::plan::key::is_bare;
-use crate::spec::{Cidr, Desired};
+use crate::spec::{Backend, Cidr, Desired};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -25,6 +25,7 @@ pub(super) fn check(input: &Input) -> Vec<Finding> {
     findings.extend(clocks(desired, facts));
     findings.extend(wrong_clocks(input));
     findings.extend(networks(desired, facts, owned));
+    findings.extend(pod_network::check_fleet(input));
     findings
 }
 
@@ -129,11 +130,18 @@ fn networks(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (pods, services) = (desired.spec.pod_network_cidr, desired.spec.service_cidr);
+    let host_gw = desired.spec.pod_network.backend == Backend::HostGw;
+    // flannel's routes to the pods of other nodes.
+    let is_flannels = |route: &Route| {
+        let inside = route.destination.prefix >= pods.prefix && pods.contains(route.destination.address);
+        host_gw && inside && route.gateway.is_some()
+    };
     for (name, seen) in facts {
         let ours = owned.get(name).is_some_and(|own| !is_bare(own));
         for (what, network) in [("pod network", pods), ("Service network", services)] {
             let clash = seen.routes.iter().find(|route| {
-                let made_by_us = ours && (is_our_link(&route.interface) || route.destination == services);
+                let is_our_route = route.destination == services || is_flannels(route);
+                let made_by_us = ours && (is_our_link(&route.interface) || is_our_route);
                 route.destination.prefix > 0 && route.destination.overlaps(&network) && !made_by_us
             });
             if let Some(route) = clash {

@@ -107,7 +107,7 @@ fn check_kernel(look: &mut Look) {
 }
 
 /// Reads the first two numbers of a kernel's release, for instance of `5.10.0-30-amd64`.
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }

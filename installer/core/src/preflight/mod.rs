@@ -14,6 +14,7 @@ mod limits;
 pub mod mesh;
 mod modules;
 mod places;
+mod pod_network;
 mod record;
 mod room;
 mod security;
@@ -90,7 +91,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             .filter_map(|other| other.access_ip.or(other.ip).or_else(|| other.connect.host.parse().ok()))
             .collect(),
         tcp_ports: tcp_ports(&desired.spec, node.role),
-        udp_ports: vec![layout::VXLAN_PORT],
+        udp_ports: desired.spec.pod_network.udp_port().into_iter().collect(),
         programs: texts(&HOST_PROGRAMS),
         paths: [
             texts(&leftovers::FOREIGN_PATHS),
@@ -171,8 +172,9 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 14] = [
+const CHECKS: [fn(&mut Look); 15] = [
     host::check,
+    pod_network::check,
     filters::check,
     swap::check,
     sysctl::check,

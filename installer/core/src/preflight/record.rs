@@ -1,10 +1,10 @@
 //! Checks against the cluster that is recorded: its version, its fixed settings, its members.
 
-use super::member_address;
+use super::{choose_address, member_address, pod_network};
 use crate::bundle_index::{BundleIndex, version_numbers};
 use crate::cluster_record::{ClusterRecord, FixedSettings, MemberRecord, RecordError};
 use crate::facts::NodeFacts;
-use crate::finding::{Check, Finding};
+use crate::finding::{Check, Finding, Severity};
 use crate::inventory::{Inventory, Role};
 use crate::journal::Ownership;
 use crate::name::NodeName;
@@ -26,7 +26,10 @@ pub fn check_record(
         return findings;
     }
     findings.extend(index.and_then(|index| bundle_versions(index, record)));
-    let differences = record.fixed.differences(&FixedSettings::of(&desired.spec));
+    let recorded_mtu = record.fixed.pod_network.mtu;
+    // A spec that names no MTU wants the one that was measured.
+    let pod_mtu = desired.spec.pod_network.mtu.unwrap_or(recorded_mtu);
+    let differences = record.fixed.differences(&FixedSettings::of(&desired.spec, pod_mtu));
     findings.extend(differences.into_iter().map(|d| {
         Finding::new(
             Check::FixedSetting,
@@ -39,6 +42,22 @@ pub fn check_record(
         )
     }));
     for (name, seen) in facts {
+        // What the spec names is compared with the spec.
+        let known = record.members.get(name).map(|member| member.address);
+        let node = desired.inventory.node(name);
+        let address = known.or_else(|| Some(choose_address(&desired.spec, node?, seen).ok()?.0));
+        if desired.spec.pod_network.mtu.is_none()
+            && let Some(finding) = address.and_then(|address| pod_network::check_recorded(record, name, seen, address))
+        {
+            let joined = owned
+                .get(name)
+                .is_some_and(|own| own.entries.iter().any(|e| is_membership(&e.step)));
+            findings.push(if joined {
+                finding.at_most(Severity::Warn)
+            } else {
+                finding
+            });
+        }
         let empty = Ownership::default();
         findings.extend(member(desired, record, name, seen, owned.get(name).unwrap_or(&empty)));
     }

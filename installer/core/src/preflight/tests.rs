@@ -1,9 +1,10 @@
 mod next_boot;
+mod pod_network;
 mod present;
 mod wire;
 
 use super::*;
-use crate::facts::{FileText, InterfaceAddress, PeerRoute, PlaceFacts, Route, Survey, Tried};
+use crate::facts::{FileText, InterfaceAddress, InterfaceFacts, PeerRoute, PlaceFacts, Route, Survey, Tried};
 use crate::inventory::{Connect, Inventory};
 use crate::journal::{Entry, EntryState};
 use crate::name::Digest;
@@ -30,6 +31,13 @@ fn node(name: &str, last: u8) -> Node {
     }
 }
 
+fn ethernet(driver: &str) -> InterfaceFacts {
+    InterfaceFacts {
+        mtu: 1500,
+        drivers: [driver.to_owned()].into(),
+    }
+}
+
 pub(crate) fn good(n: u8) -> NodeFacts {
     NodeFacts {
         hostname: format!("cp-{n}"),
@@ -48,9 +56,11 @@ pub(crate) fn good(n: u8) -> NodeFacts {
             prefix: 24,
             is_leased: false,
         }],
+        interfaces: [("eth0".to_owned(), ethernet("virtio_net"))].into(),
         routes: vec![Route {
             destination: "10.90.0.0/24".parse().unwrap(),
             interface: "eth0".into(),
+            gateway: None,
         }],
         peer_routes: BTreeMap::new(),
         ports_taken: BTreeMap::new(),
@@ -229,6 +239,7 @@ fn each_fault_is_found_by_its_own_check() {
             f.routes.push(Route {
                 destination: "10.244.7.0/24".parse().unwrap(),
                 interface: "eth1".into(),
+                gateway: None,
             });
         }),
     ];
@@ -245,6 +256,7 @@ fn thirty_seconds_of_clock_difference_and_a_default_route_are_fine() {
         f.routes.push(Route {
             destination: "0.0.0.0/0".parse().unwrap(),
             interface: "eth0".into(),
+            gateway: Some([10, 90, 0, 1].into()),
         });
     });
     assert_eq!(found, vec![]);
@@ -290,6 +302,7 @@ fn what_an_earlier_run_left_is_no_finding() {
         seen.routes.push(Route {
             destination: network.parse().unwrap(),
             interface: link.into(),
+            gateway: None,
         });
     }
     assert!(!judge(&desired(), &facts, &BTreeMap::new()).is_empty());

@@ -3,12 +3,14 @@
 pub mod dns;
 pub mod ingress;
 pub mod parse;
+pub mod pod_network;
 pub mod validate;
 
 mod problems;
 
 pub use dns::DnsServer;
 pub use ingress::IngressSpec;
+pub use pod_network::{Backend, PodNetwork};
 pub use problems::Problems;
 
 use crate::finding::Check;
@@ -122,6 +124,8 @@ pub struct ClusterSpec {
     pub cluster_domain: String,
     /// Cluster name of the API endpoint, resolved by every node's hosts file to the local balancer.
     pub control_plane_endpoint: String,
+    /// How packets of pods get from node to node.
+    pub pod_network: PodNetwork,
     /// Mode of kube-proxy.
     pub proxy_mode: ProxyMode,
     /// Whether landfall lets the cluster's traffic through packet filters of others.
@@ -197,6 +201,7 @@ impl Default for ClusterSpec {
             },
             cluster_domain: "cluster.local".to_owned(),
             control_plane_endpoint: "api.landfall.internal".to_owned(),
+            pod_network: PodNetwork::default(),
             proxy_mode: ProxyMode::Nftables,
             firewall: Firewall::Keep,
             upstream_dns: vec![],

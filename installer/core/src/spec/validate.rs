@@ -17,6 +17,7 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
     validate_networks(desired, &mut topology);
     validate_names(&desired.spec, &mut topology);
     validate_ports(&desired.spec, &mut topology);
+    desired.spec.pod_network.validate(&mut topology);
     desired.spec.ingress.validate(&mut topology);
     dns::validate(&desired.spec, &mut topology);
 }

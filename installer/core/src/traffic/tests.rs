@@ -79,6 +79,34 @@ fn a_worker_and_a_cluster_without_ingress_open_less() {
 }
 
 #[test]
+fn the_port_of_vxlan_is_opened_or_without_a_tunnel_the_way_of_the_pods() {
+    let mut spec = ClusterSpec::default();
+    let (own, peers) = (peer(Role::Worker, 3), [peer(Role::Worker, 4)]);
+    spec.pod_network.vxlan_port = 4789;
+    let input = rules(&spec, own, &peers, Hook::Input).join("\n");
+    assert!(input.contains("udp --dport 4789") && !input.contains("8472"), "{input}");
+    spec.pod_network.backend = Backend::HostGw;
+    let input = rules(&spec, own, &peers, Hook::Input).join("\n");
+    assert!(!input.contains("udp") && !input.contains("flannel.1"), "{input}");
+    let forwarded = rules(&spec, own, &peers, Hook::Forward);
+    assert_eq!(forwarded[..2], ["-s 10.244.0.0/16 -i cni0", "-s 10.244.0.0/16 -i eth0"]);
+    let openings = openings(&spec, "landfall x", own, "eth0", &peers);
+    let packets = openings.packets();
+    let told = packets.iter().filter(|packet| packet.hook == Hook::Forward);
+    let told = told.map(|p| (p.source, p.destination, p.from, p.to));
+    let (here, there) = (Some([10, 244, 0, 5].into()), Some([10, 244, 1, 5].into()));
+    let (bridge, link) = (Some("cni0"), Some("eth0"));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            (here, there, bridge, link),
+            (here, None, bridge, link),
+            (there, here, link, bridge)
+        ]
+    );
+}
+
+#[test]
 fn packets_stand_for_all_that_must_pass() {
     let own = peer(Role::ControlPlane, 1);
     let openings = openings(

@@ -142,8 +142,9 @@ fn likely_cause(vantage: VantageKind, target: &Target, result: &ProbeResult) -> 
             "systemctl status landfall-node-settings on the node",
         ),
         (_, TargetKind::PodIp, "timeout" | "unreachable") => (
-            "the pod network does not carry packets between the nodes (UDP 8472 blocked, flannel not running)",
-            "kubectl -n kube-flannel get pods -o wide",
+            "the pod network does not carry packets between the nodes: flannel does not run, or the UDP port of VXLAN is blocked; where ping \
+             between pods works and TCP does not, a network card breaks VXLAN's checksums",
+            "kubectl -n kube-flannel get pods -o wide; podNetwork.vxlanPort (8472) between the nodes; podNetwork.checksumOffload: false",
         ),
         (_, TargetKind::ClusterIp | TargetKind::NodePort, "refused") => (
             "the Service has no ready endpoint, or kube-proxy has not programmed it",

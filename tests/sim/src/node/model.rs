@@ -109,6 +109,7 @@ impl Network for Model {
         Ok(vec![Route {
             destination: self.network()?,
             interface: INTERFACE.to_owned(),
+            gateway: None,
         }])
     }
 

@@ -14,6 +14,7 @@ mod journal;
 mod laws;
 mod lease;
 mod limit;
+mod pod_network;
 mod push;
 mod refusal;
 mod torn;

@@ -145,7 +145,7 @@ impl Planner<'_> {
         let mut needs = self.ready_for_kubeadm(founder);
         needs.push(certificates);
         needs.extend(self.api_server_files(founder));
-        let mut claims = kubeadm_claims(founder.role());
+        let mut claims = kubeadm_claims(founder.role(), &self.input.record.fixed);
         claims.paths.retain(|path| !path.starts_with(&pki));
         let founding = Phase {
             goal: BootstrapGoal::Founder,
@@ -256,7 +256,7 @@ impl Planner<'_> {
             goal: BootstrapGoal::Node,
             argv: kubeadm(&["join", "--config", config, "--skip-phases", "preflight"]),
             creates: vec![kubernetes("kubelet.conf")],
-            claims: kubeadm_claims(member.role()),
+            claims: kubeadm_claims(member.role(), &self.input.record.fixed),
             effects: vec![ClusterEffect::Node {
                 name: member.name.clone(),
             }],

@@ -41,7 +41,7 @@ const DIRECTORIES: [(DirectoryKind, &str); 6] = [
 impl Planner<'_> {
     /// Steps that every member needs before kubeadm runs.
     pub(super) fn prepare(&mut self, member: &Member) -> Result<(), PlanError> {
-        let claims = daemon_claims();
+        let claims = daemon_claims(&self.input.record.fixed);
         let claim = self.prepare_step(StepKind::Claim, member, &[], Action::Claim { claims });
         let after_claim = std::slice::from_ref(&claim);
         let sysctls = self.kernel(member, after_claim);

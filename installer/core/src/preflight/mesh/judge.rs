@@ -3,7 +3,6 @@
 use super::{Member, MeshInput, members};
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
-use crate::layout::VXLAN_PORT;
 use crate::mesh::{MeshSeen, PortSeen, UdpSeen};
 use crate::name::NodeName;
 use crate::packet_filter::{Chain, Hook};
@@ -143,11 +142,9 @@ impl Judge<'_> {
                 };
                 tried.entry(service).or_default().add(from, &seen.node, failure(what));
             }
-            if let Some(udp) = &seen.udp {
-                let service = Service {
-                    protocol: "udp",
-                    port: VXLAN_PORT,
-                };
+            let port = self.input.desired.spec.pod_network.udp_port();
+            if let (Some(udp), Some(port)) = (&seen.udp, port) {
+                let service = Service { protocol: "udp", port };
                 let lost = (udp.answered == 0).then(|| format!("none of {} datagrams was answered", udp.sent));
                 tried.entry(service).or_default().add(from, &seen.node, lost);
             }
