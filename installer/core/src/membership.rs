@@ -4,7 +4,7 @@
 use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
 use crate::facts::NodeFacts;
 use crate::finding::Finding;
-use crate::inventory::Node;
+use crate::inventory::{Node, Role};
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::StepKind;
@@ -66,9 +66,12 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
     {
         member.founder = true;
     }
+    let formed = input.recorded.is_some_and(|r| r.formed) || is_formed(input.owned);
+    if input.recorded.is_none() && !formed {
+        found_together(&mut members);
+    }
     let spec = &input.desired.spec;
     let seen_ca = input.facts.values().find_map(|f| f.cluster_ca);
-    let formed = input.recorded.is_some_and(|r| r.formed) || is_formed(input.owned);
     Ok(ClusterRecord {
         uid: input.recorded.map_or_else(|| input.new_uid.clone(), |r| r.uid.clone()),
         name: spec.name.clone(),
@@ -98,9 +101,28 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
     })
 }
 
-/// Says whether a cluster stands: the founding is recorded as done on some node.
+/// Lets all control planes of a cluster that nobody has begun to found be founded at once: a new cluster has no data that etcd's
+/// members would have to get one after the other. Those that come later join.
+fn found_together(members: &mut BTreeMap<NodeName, MemberRecord>) {
+    for member in members.values_mut().filter(|m| m.role == Role::ControlPlane) {
+        member.cofounder = !member.founder;
+    }
+}
+
+/// Says whether a cluster stands: its record says so, or the founding is journalled as done on every founder. Journals without a
+/// record know one founder alone.
 pub fn is_formed(owned: &BTreeMap<NodeName, Ownership>) -> bool {
-    founding_entries(owned).any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
+    let records = owned.values().filter(|own| !own.is_empty()).filter_map(Ownership::record);
+    let record = records.max_by_key(|record| record.sequence);
+    let founded = |name: &NodeName| {
+        let mut entries = founding_entries(owned).filter(|(node, _)| *node == name);
+        entries.any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
+    };
+    match record {
+        Some(record) if record.formed => true,
+        Some(record) if record.founders().next().is_some() => record.founders().all(founded),
+        _ => owned.keys().any(founded),
+    }
 }
 
 /// Picks the founder: the node that began the founding, else the first control plane of the inventory. The choice is recorded before the first change.
@@ -131,6 +153,7 @@ fn member(
         role: known.map_or(node.role, |k| k.role),
         address,
         founder: known.is_some_and(|k| k.founder),
+        cofounder: known.is_some_and(|k| k.cofounder),
         schedulable: known.and_then(|k| k.schedulable).or(Some(node.schedulable)),
         etcd_id: known.and_then(|k| k.etcd_id),
     })

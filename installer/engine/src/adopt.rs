@@ -194,6 +194,7 @@ fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTr
             },
             address,
             founder: founder == Some(&name),
+            cofounder: false,
             schedulable: Some(!is_tainted(node)),
             etcd_id: None,
         };
@@ -249,6 +250,7 @@ mod tests {
             role: Role::ControlPlane,
             address: "10.0.0.1".parse().unwrap(),
             founder: true,
+            cofounder: false,
             schedulable: Some(false),
             etcd_id: None,
         };

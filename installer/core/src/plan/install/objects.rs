@@ -12,7 +12,7 @@ impl Planner<'_> {
     pub(super) fn objects(&mut self) {
         let input = self.input;
         let lead = self.lead.name.clone();
-        let founded: Vec<StepId> = self.founded_by(StepKind::Init).into_iter().collect();
+        let founded = self.founded();
         let joining = input.members.iter().filter(|m| !m.founds());
         let mut all_joined = founded.clone();
         all_joined.extend(joining.clone().map(|m| StepKind::kubelet_join(m.role()).on(&m.name)));
@@ -131,6 +131,7 @@ mod tests {
             name: name.parse().unwrap(),
             address: [10, 0, 0, 1].into(),
             credential_config: Some(String::new()),
+            etcd_patch: None,
             joins,
             containerd_config: String::new(),
             cni_template: String::new(),
