@@ -52,16 +52,38 @@ fn reaches(step: &Step, wanted: BootstrapGoal) -> bool {
 /// also on those that had done their part, before any of them founds again. (In a cluster that is formed all parts are satisfied, or
 /// the plan was refused.)
 fn take_back_founding(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &BTreeMap<NodeName, Ownership>) {
-    let founding: Vec<Step> = plan.steps.iter().filter(|s| reaches(s, BootstrapGoal::Founder)).cloned().collect();
+    let founding: Vec<Step> = plan
+        .steps
+        .iter()
+        .filter(|s| reaches(s, BootstrapGoal::Founder))
+        .cloned()
+        .collect();
     let is_begun = |step: &&Step| owned.get(&step.node).is_some_and(|own| own.newest(&step.id).is_some());
     if founding.iter().all(|step| satisfied.contains(&step.id)) || !founding.iter().any(|step| is_begun(&step)) {
         return;
     }
-    let ephemeral: BTreeSet<StepId> = plan.steps.iter().filter(|s| s.ephemeral).map(|s| s.id.clone()).collect();
+    let ephemeral: BTreeSet<StepId> = plan
+        .steps
+        .iter()
+        .filter(|s| s.ephemeral)
+        .map(|s| s.id.clone())
+        .collect();
     let take_back = |step: &Step| {
-        let undo = undo_step(StepKind::TakeBack, step.stage, step.node.clone(), &step.id, step.deadline_s);
+        let undo = undo_step(
+            StepKind::TakeBack,
+            step.stage,
+            step.node.clone(),
+            &step.id,
+            step.deadline_s,
+        );
         // What the undo stops and removes may be used by the steps before the founding, which are repaired first.
-        undo.after(step.needs.iter().filter(|need| !ephemeral.contains(*need)).cloned().collect())
+        undo.after(
+            step.needs
+                .iter()
+                .filter(|need| !ephemeral.contains(*need))
+                .cloned()
+                .collect(),
+        )
     };
     let undone: Vec<Step> = founding.iter().filter(is_begun).map(take_back).collect();
     for step in plan.steps.iter_mut().filter(|s| reaches(s, BootstrapGoal::Founder)) {
@@ -329,7 +351,11 @@ mod tests {
 
     #[test]
     fn a_founding_that_nobody_has_begun_has_nothing_to_take_back() {
-        let steps = vec![step("images/cp-1", &[], directory()), step("etcd-patch/cp-1", &[], directory()), founding("cp-1")];
+        let steps = vec![
+            step("images/cp-1", &[], directory()),
+            step("etcd-patch/cp-1", &[], directory()),
+            founding("cp-1"),
+        ];
         let mut plan = Plan {
             steps,
             ..Plan::default()
