@@ -218,7 +218,11 @@ mod tests {
             .into_iter()
             .chain([node("w-1", Role::Worker, 4)])
             .collect();
-        let facts = nodes.iter().zip(1..).map(|(n, at)| (n.name.clone(), good(at))).collect();
+        let facts = nodes
+            .iter()
+            .zip(1..)
+            .map(|(n, at)| (n.name.clone(), good(at)))
+            .collect();
         let desired = Desired {
             spec: ClusterSpec::default(),
             inventory: Inventory { nodes },
