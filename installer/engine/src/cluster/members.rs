@@ -263,7 +263,7 @@ fn remove_member(
 mod tests {
     use super::*;
     use landfall_core::action::Undo;
-    use landfall_core::journal::Entry;
+    use landfall_core::journal::{Entry, EntryState};
     use landfall_core::name::Digest;
 
     fn refused(node: &&str) -> Result<u8, Diagnosis> {
