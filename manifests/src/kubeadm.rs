@@ -11,16 +11,46 @@ const AUDIT_LOG_DIR: &str = "/var/log/kubernetes";
 /// Where containerd serves the CRI.
 const CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
-/// Configuration for `kubeadm init` on the first control plane.
+/// Configuration for `kubeadm init` on the founder, and on those that found the cluster together with it.
 pub fn kubeadm_init(
     spec: &ClusterSpec,
     index: &BundleIndex,
     cluster: &ClusterLayout,
     node: &MemberLayout,
 ) -> Result<String, RenderError> {
-    let init = init_configuration(spec, node);
+    let mut init = init_configuration(spec, node);
+    if !cluster.founders().is_empty() {
+        init["patches"] = json!({ "directory": layout::KUBEADM_PATCHES_DIR });
+        // For a minute, kubeadm's default, the API server of a founder may have to wait for etcd on the others; for the API server
+        // itself kubeadm waits 4 minutes (app/constants, 1.37).
+        init["timeouts"] = json!({ "kubernetesAPICall": "4m0s" });
+    }
     let cluster = cluster_configuration(spec, index, cluster)?;
     documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
+}
+
+/// The patch by which kubeadm starts etcd with the list of all founders; `None` when one founds the cluster alone. kubeadm itself lists
+/// the own member only. Of two equal flags etcd takes the last one (embed/config.go, 3.7: Go's flag package). A patch and not
+/// `extraArgs`, because kubeadm stores those for the control planes that join later (kubeadm#1303).
+///
+/// etcd makes the ids of members and cluster of their URLs and of the token alone: `run` makes sure that what an earlier founding left
+/// never fits this one. Between two clusters, their authorities do.
+pub fn etcd_patch(spec: &ClusterSpec, cluster: &ClusterLayout, run: u64) -> Option<String> {
+    let founders = cluster.founders();
+    if founders.is_empty() {
+        return None;
+    }
+    let list: Vec<String> = founders
+        .iter()
+        .map(|m| format!("{}=https://{}:2380", m.name, m.address))
+        .collect();
+    let flags = [
+        format!("--initial-cluster={}", list.join(",")),
+        format!("--initial-cluster-token={}-{run}", spec.name),
+    ];
+    let add = |flag: &String| json!({ "op": "add", "path": "/spec/containers/0/command/-", "value": flag });
+    let patch: Vec<Value> = flags.iter().map(add).collect();
+    Some(format!("{}\n", json!(patch)))
 }
 
 fn init_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {

@@ -20,8 +20,8 @@ pub use images::{images_of, required_images};
 pub use ingress::{ingress_objects, standalone_ingress};
 pub use ingress_rights::{Allowed, ingress_allow_objects};
 pub use kubeadm::{
-    audit_policy, control_plane_join, credential_config, encryption_config, kube_proxy_objects, kubeadm_init,
-    kubelet_join,
+    audit_policy, control_plane_join, credential_config, encryption_config, etcd_patch, kube_proxy_objects,
+    kubeadm_init, kubelet_join,
 };
 pub use landfall_core::dns_policy::DnsPolicy;
 pub use network::{cni_template, flannel_objects};
@@ -39,6 +39,8 @@ pub struct MemberLayout {
     pub name: NodeName,
     /// Whether it is a control plane.
     pub control_plane: bool,
+    /// Whether it founds, or founded, the cluster, alone or together with others.
+    pub founds: bool,
     /// Whether workloads may run on it.
     pub schedulable: bool,
     /// Address that peers use.
@@ -58,6 +60,14 @@ pub struct ClusterLayout {
     pub dns: DnsPolicy,
     /// MTU of pods, in bytes.
     pub pod_mtu: u16,
+}
+
+impl ClusterLayout {
+    /// Returns the members that found the cluster together; empty when one founds it alone.
+    fn founders(&self) -> Vec<&MemberLayout> {
+        let founders: Vec<_> = self.members.iter().filter(|m| m.founds).collect();
+        if founders.len() > 1 { founders } else { vec![] }
+    }
 }
 
 /// Why something cannot be rendered.

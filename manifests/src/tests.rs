@@ -40,6 +40,7 @@ pub(crate) fn cluster(dns: DnsPolicy) -> ClusterLayout {
     let member = |n: u8, control_plane| MemberLayout {
         name: format!("node-{n}").parse().unwrap(),
         control_plane,
+        founds: n == 1,
         schedulable: !control_plane,
         address: [10, 90, 0, n].into(),
         interface: "eth0".into(),
@@ -664,4 +665,30 @@ fn the_settings_service_may_call_iptables_and_ufw_where_it_has_rules_to_keep() {
 #[test]
 fn containerd_is_the_last_to_be_killed_for_memory_and_writes_no_core_of_a_pod() {
     assert_lines(&unit_text("containerd"), &["OOMScoreAdjust=-999", "LimitCORE=0"]);
+}
+
+#[test]
+fn founders_start_etcd_with_the_whole_list_and_a_single_one_with_kubeadms_own() {
+    let (spec, index) = (ClusterSpec::default(), index(&NAMES));
+    let mut layout = cluster(DnsPolicy::Closed);
+    let alone = kubeadm_init(&spec, &index, &layout, &layout.members[0]).unwrap();
+    assert_eq!(etcd_patch(&spec, &layout, 7), None);
+    assert!(!alone.contains("patches") && !alone.contains("timeouts"), "{alone}");
+    layout.members.iter_mut().for_each(|m| m.founds = m.control_plane);
+    let together = kubeadm_init(&spec, &index, &layout, &layout.members[1]).unwrap();
+    assert!(
+        together.contains("patches:\n  directory: /etc/landfall/kubeadm-patches\n"),
+        "{together}"
+    );
+    assert!(together.contains("kubernetesAPICall: 4m0s") && together.contains("advertiseAddress: 10.90.0.2"));
+    assert!(
+        !together.contains("initial-cluster"),
+        "kubeadm-config is handed to later joins: {together}"
+    );
+    let patch: serde_json::Value = serde_json::from_str(&etcd_patch(&spec, &layout, 7).unwrap()).unwrap();
+    let list =
+        "--initial-cluster=node-1=https://10.90.0.1:2380,node-2=https://10.90.0.2:2380,node-3=https://10.90.0.3:2380";
+    let add = |flag: &str| serde_json::json!({ "op": "add", "path": "/spec/containers/0/command/-", "value": flag });
+    let token = format!("--initial-cluster-token={}-7", spec.name);
+    assert_eq!(patch, serde_json::json!([add(list), add(&token)]));
 }

@@ -154,7 +154,7 @@ mod tests {
         ] {
             assert_eq!(identify(&format!("{OWNER}{}", wrapped(text))), Some(id));
             assert_eq!(identify(&format!("{OWNER}{}", wrapped(text).to_uppercase())), Some(id));
-            assert_eq!(identify(&format!("# MIT License\n\n{OWNER}{text}")).is_some(), true);
+            assert!(identify(&format!("# MIT License\n\n{OWNER}{text}")).is_some());
             for wrong in [
                 format!("{text} and no military use"),
                 format!("This project has two licenses.\n{text}"),

@@ -25,7 +25,7 @@ fn parse(text: &[u8]) -> Option<Vec<CertificateAge>> {
     let answer: Value = serde_json::from_slice(text).ok()?;
     let lists = ["certificates", "certificateAuthorities"].map(|list| answer[list].as_array());
     let all = lists.into_iter().flatten().flatten();
-    // kubeadm lists files that a node does not have, such as super-admin.conf on all but the first, as missing.
+    // kubeadm lists files that a node does not have, such as super-admin.conf on a control plane that joined, as missing.
     all.filter(|certificate| certificate["missing"].as_bool() != Some(true))
         .map(|certificate| {
             Some(CertificateAge {

@@ -193,7 +193,7 @@ pub enum Action {
 pub enum BootstrapGoal {
     /// It holds the cluster's authorities: CA, front-proxy CA, etcd CA, service-account keys.
     Authorities,
-    /// It has founded the cluster: first etcd member, first API server, first Node.
+    /// It has founded the cluster, alone or together with others: a member of the first etcd, an API server, a Node.
     Founder,
     /// Its kubelet has joined: a Node of this cluster.
     Node,

@@ -53,7 +53,7 @@ pub struct ClusterRecord {
     pub name: String,
     /// Which of two records is newer.
     pub sequence: Sequence,
-    /// Whether the cluster exists: its first API server has answered. From then on it is never founded again.
+    /// Whether the cluster exists: the API servers of all founders have answered. From then on it is never founded again.
     pub formed: bool,
     /// SHA-256 of the cluster CA's certificate in DER form, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,9 +145,13 @@ pub struct MemberRecord {
     pub role: Role,
     /// Address that peers use.
     pub address: IpAddr,
-    /// Whether this is the founder, on which `kubeadm init` runs.
+    /// Whether this is the founder: it makes the cluster's authorities and uploads kubeadm's configuration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub founder: bool,
+    /// Whether this control plane was founded together with the founder: `kubeadm init` runs on it too, and its etcd is in the list
+    /// with which etcd is bootstrapped. Not set in the record of an older landfall, whose further control planes joined.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cofounder: bool,
     /// Whether it takes Pods of users, as it joined: kubeadm sets a control plane's taint once. `None` in the record of an older landfall.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedulable: Option<bool>,
@@ -185,6 +189,12 @@ impl ClusterRecord {
     /// Returns the member that founds, or founded, the cluster.
     pub fn founder(&self) -> Option<&NodeName> {
         self.members.iter().find(|(_, m)| m.founder).map(|(name, _)| name)
+    }
+
+    /// Returns all members that found, or founded, the cluster together: the founder and its cofounders.
+    pub fn founders(&self) -> impl Iterator<Item = &NodeName> {
+        let founds = |(_, m): &(&NodeName, &MemberRecord)| m.founder || m.cofounder;
+        self.members.iter().filter(founds).map(|(name, _)| name)
     }
 
     /// Returns the names of the control planes.
@@ -357,6 +367,7 @@ pub(crate) mod tests {
             role: Role::ControlPlane,
             address: IpAddr::from(address),
             founder,
+            cofounder: false,
             schedulable: Some(false),
             etcd_id: None,
         };

@@ -28,6 +28,10 @@ pub const KUBEADM_CONFIG: &str = "/etc/landfall/kubeadm.yaml";
 pub const CLUSTER_CONFIG: &str = "/etc/landfall/kubeadm-cluster.yaml";
 /// kubeadm's configuration by which the kubelet of a further control plane joins.
 pub const KUBELET_JOIN_CONFIG: &str = "/etc/landfall/kubelet-join.yaml";
+/// Patches that kubeadm applies to what it renders, on control planes that found a cluster together.
+pub const KUBEADM_PATCHES_DIR: &str = "/etc/landfall/kubeadm-patches";
+/// The patch of etcd's static pod, a JSON patch by its name (kubeadm 1.37, util/patches).
+pub const ETCD_PATCH: &str = "/etc/landfall/kubeadm-patches/etcd+json.json";
 /// Kernel settings that must hold after a reboot.
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-landfall.conf";
 /// Modules that must be loaded after a reboot.

@@ -4,7 +4,7 @@
 use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettings, MemberRecord, Sequence};
 use crate::facts::NodeFacts;
 use crate::finding::Finding;
-use crate::inventory::Node;
+use crate::inventory::{Node, Role};
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::StepKind;
@@ -66,9 +66,12 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
     {
         member.founder = true;
     }
+    let formed = input.recorded.is_some_and(|r| r.formed) || is_formed(input.owned);
+    if input.recorded.is_none() && !formed {
+        found_together(&mut members);
+    }
     let spec = &input.desired.spec;
     let seen_ca = input.facts.values().find_map(|f| f.cluster_ca);
-    let formed = input.recorded.is_some_and(|r| r.formed) || is_formed(input.owned);
     Ok(ClusterRecord {
         uid: input.recorded.map_or_else(|| input.new_uid.clone(), |r| r.uid.clone()),
         name: spec.name.clone(),
@@ -105,9 +108,31 @@ fn pod_mtu(input: &MembershipInput, members: &BTreeMap<NodeName, MemberRecord>) 
     input.desired.spec.pod_network.pod_mtu(interfaces)
 }
 
-/// Says whether a cluster stands: the founding is recorded as done on some node.
+/// Lets all control planes of a cluster that nobody has begun to found be founded at once: a new cluster has no data that etcd's
+/// members would have to get one after the other. Those that come later join.
+fn found_together(members: &mut BTreeMap<NodeName, MemberRecord>) {
+    for member in members.values_mut().filter(|m| m.role == Role::ControlPlane) {
+        member.cofounder = !member.founder;
+    }
+}
+
+/// Says whether a cluster stands: its record says so, or the founding is journalled as done on every founder. Journals without a
+/// record know one founder alone.
 pub fn is_formed(owned: &BTreeMap<NodeName, Ownership>) -> bool {
-    founding_entries(owned).any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
+    let records = owned
+        .values()
+        .filter(|own| !own.is_empty())
+        .filter_map(Ownership::record);
+    let record = records.max_by_key(|record| record.sequence);
+    let founded = |name: &NodeName| {
+        let mut entries = founding_entries(owned).filter(|(node, _)| *node == name);
+        entries.any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)
+    };
+    match record {
+        Some(record) if record.formed => true,
+        Some(record) if record.founders().next().is_some() => record.founders().all(founded),
+        _ => owned.keys().any(founded),
+    }
 }
 
 /// Picks the founder: the node that began the founding, else the first control plane of the inventory. The choice is recorded before the first change.
@@ -138,7 +163,150 @@ fn member(
         role: known.map_or(node.role, |k| k.role),
         address,
         founder: known.is_some_and(|k| k.founder),
+        cofounder: known.is_some_and(|k| k.cofounder),
         schedulable: known.and_then(|k| k.schedulable).or(Some(node.schedulable)),
         etcd_id: known.and_then(|k| k.etcd_id),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Undo;
+    use crate::cluster_record::tests::record;
+    use crate::inventory::{Connect, Inventory, SshSettings};
+    use crate::preflight::tests::good;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    fn node(text: &str, role: Role, last: u8) -> Node {
+        Node {
+            name: name(text),
+            role,
+            schedulable: false,
+            ip: Some([10, 90, 0, 10 + last].into()),
+            access_ip: None,
+            connect: Connect {
+                host: text.to_owned(),
+                port: 22,
+                user: "root".into(),
+                private_key: None,
+                password: None,
+                become_root: false,
+                become_password: None,
+                local: false,
+                ssh: SshSettings::default(),
+            },
+        }
+    }
+
+    fn owns(step: &str, state: EntryState) -> Ownership {
+        let entry = Entry {
+            run: "r1".parse().unwrap(),
+            step: step.parse().unwrap(),
+            action: Digest::of(b"x"),
+            undo: Undo::Nothing,
+            state,
+            stamp: None,
+            wanted: None,
+        };
+        Ownership {
+            entries: vec![entry],
+            ..Ownership::default()
+        }
+    }
+
+    /// Returns the names of founder and cofounders in the record of an install of three control planes and a worker.
+    fn founders(recorded: Option<&ClusterRecord>, owned: &BTreeMap<NodeName, Ownership>) -> (String, Vec<String>) {
+        let control_planes = ["cp-1", "cp-2", "cp-3"].map(|n| node(n, Role::ControlPlane, n.as_bytes()[3] - b'0'));
+        let nodes: Vec<Node> = control_planes
+            .into_iter()
+            .chain([node("w-1", Role::Worker, 4)])
+            .collect();
+        let facts = nodes
+            .iter()
+            .zip(1..)
+            .map(|(n, at)| (n.name.clone(), good(at)))
+            .collect();
+        let desired = Desired {
+            spec: ClusterSpec::default(),
+            inventory: Inventory { nodes },
+        };
+        let wanted = wanted_record(&MembershipInput {
+            desired: &desired,
+            recorded,
+            owned,
+            facts: &facts,
+            kubernetes_version: "v1.37.2",
+            bundle: Digest::of(b"b"),
+            bundle_version: "1",
+            trust: None,
+            upstream_dns: &[],
+            new_uid: &ClusterUid::from_random([1; 16]),
+            run: 1,
+        })
+        .unwrap();
+        let together = wanted.members.iter().filter(|(_, m)| m.cofounder);
+        (
+            wanted.founder().unwrap().to_string(),
+            together.map(|(name, _)| name.to_string()).collect(),
+        )
+    }
+
+    #[test]
+    fn the_control_planes_of_a_new_cluster_found_it_together_and_later_ones_join() {
+        let none = BTreeMap::new();
+        let (founder, cofounders) = founders(None, &none);
+        assert_eq!(
+            (founder.as_str(), cofounders),
+            ("cp-1", vec!["cp-2".to_owned(), "cp-3".to_owned()])
+        );
+        // An older landfall began with the second one, and wrote no record.
+        let began = [(name("cp-2"), owns("init/cp-2", EntryState::Intended))].into();
+        let (founder, cofounders) = founders(None, &began);
+        assert_eq!(
+            (founder.as_str(), cofounders),
+            ("cp-2", vec!["cp-1".to_owned(), "cp-3".to_owned()])
+        );
+        // A record of an older landfall knows one founder; what is recorded stays.
+        for formed in [false, true] {
+            let mut recorded = record(1, 1, 0);
+            recorded.formed = formed;
+            for (member, last) in recorded.members.values_mut().zip(11..) {
+                member.address = [10, 90, 0, last].into();
+            }
+            assert_eq!(founders(Some(&recorded), &none), ("cp-2".to_owned(), vec![]));
+            recorded.members.get_mut(&name("cp-1")).unwrap().cofounder = true;
+            assert_eq!(
+                founders(Some(&recorded), &none),
+                ("cp-2".to_owned(), vec!["cp-1".to_owned()])
+            );
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_formed_when_every_founder_has_founded() {
+        let mut forming = record(1, 1, 0);
+        forming.formed = false;
+        forming.members.get_mut(&name("cp-1")).unwrap().cofounder = true;
+        let fleet = |record: &ClusterRecord, first, second| -> BTreeMap<NodeName, Ownership> {
+            let mut own = [owns("init/cp-1", first), owns("init/cp-2", second)];
+            own.iter_mut().for_each(|own| own.records.push(record.clone()));
+            ["cp-1", "cp-2"].map(name).into_iter().zip(own).collect()
+        };
+        use EntryState::{Intended, Owned, Undoing};
+        assert!(is_formed(&fleet(&forming, Owned, Owned)));
+        assert!(!is_formed(&fleet(&forming, Owned, Intended)));
+        assert!(!is_formed(&fleet(&forming, Undoing, Owned)));
+        let mut one = fleet(&forming, Owned, Owned);
+        one.remove(&name("cp-1"));
+        assert!(!is_formed(&one), "an absent founder may not have founded");
+        let mut formed = forming.clone();
+        formed.formed = true;
+        assert!(is_formed(&fleet(&formed, Intended, Intended)), "the record decides");
+        let without: BTreeMap<_, _> = [(name("cp-2"), owns("init/cp-2", Owned))].into();
+        assert!(is_formed(&without), "journals without a record know one founder");
+    }
 }

@@ -196,6 +196,7 @@ fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTr
             },
             address,
             founder: founder == Some(&name),
+            cofounder: false,
             schedulable: Some(!is_tainted(node)),
             etcd_id: None,
         };
@@ -253,6 +254,7 @@ mod tests {
             role: Role::ControlPlane,
             address: "10.0.0.1".parse().unwrap(),
             founder: true,
+            cofounder: false,
             schedulable: Some(false),
             etcd_id: None,
         };

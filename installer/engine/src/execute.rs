@@ -138,7 +138,7 @@ impl Executor<'_> {
     ) {
         loop {
             let mut progress = shared.lock();
-            let failed = !plan.keep_going && !progress.errors.is_empty();
+            let failed = !plan.keep_going && (!progress.errors.is_empty() || !progress.residue.is_empty());
             let stop = failed || self.cancel.is_cancelled();
             let running: usize = progress.running.values().sum();
             let ready = if stop {
@@ -235,7 +235,7 @@ impl Executor<'_> {
     fn run_action(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
         if let Action::LeaveCluster { effects } = &step.action {
             // The other nodes are asked, because the leaving node may be the broken one.
-            let formed = Formed::from_journals(self.owned.values());
+            let formed = Formed::from_journals(self.owned);
             self.cluster
                 .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)?;
             return Ok(unchanged());
@@ -264,7 +264,7 @@ impl Executor<'_> {
             let key = (step.node.clone(), id.clone());
             shared.secrets.run(&key, || self.copy_secret(plan, id, &step.node))?;
         }
-        if self.was_interrupted(step) {
+        if self.was_interrupted(plan, step) {
             self.undo_interrupted(plan, step, session)?;
         }
         self.run_on_node(step, session)
@@ -292,8 +292,16 @@ impl Executor<'_> {
         session.ask_with(&request, Some(&mut secret.expose()), &mut |_| {})
     }
 
-    fn was_interrupted(&self, step: &Step) -> bool {
-        if step.action.is_undo() {
+    fn was_interrupted(&self, plan: &Plan, step: &Step) -> bool {
+        let undoes =
+            |other: &&Step| matches!(&other.action, Action::TakeBack { step: undone, .. } if *undone == step.id);
+        // What a step of the plan undoes first is gone by now, although the journal as it was read before the run still has it.
+        if step.action.is_undo()
+            || plan
+                .steps
+                .iter()
+                .any(|other| undoes(&other) && step.needs.contains(&other.id))
+        {
             return false;
         }
         let newest = self.owned.get(&step.node).and_then(|own| own.newest(&step.id));
@@ -335,7 +343,7 @@ impl Executor<'_> {
     fn remove_effects(&self, step: &Step) -> Result<(), Diagnosis> {
         match &step.action {
             Action::Run { effects, .. } | Action::Bootstrap { effects, .. } => {
-                let formed = Formed::from_journals(self.owned.values());
+                let formed = Formed::from_journals(self.owned);
                 self.cluster
                     .remove_effects(self.sessions, &step.node, effects, formed, self.emitter)
             }

@@ -134,7 +134,7 @@ impl InstallRun<'_> {
         if prepared.changes_something() || prepared.present.history.unfinished().is_some() {
             self.begun = true;
             self.begin(&prepared)?;
-            let record = RecordWriter::new(&self.sessions, &prepared.record);
+            let record = RecordWriter::new(&self.sessions, &prepared.record, prepared.pending());
             let executed = self.execute(&prepared, &record);
             if !self.succeeded(executed) {
                 self.failed = Some(prepared);
@@ -179,7 +179,7 @@ impl InstallRun<'_> {
         if let Some(diagnosis) = preflight::unfinished_command(&present) {
             return Err(vec![diagnosis]);
         }
-        let formed = present.record.as_ref().is_some_and(|r| r.formed) || is_formed(&present.owned);
+        let formed = is_formed(&present.owned);
         if !formed && self.ctx.limit.is_set() {
             let what = "the cluster is not founded yet, and the first install needs every member";
             return Err(vec![

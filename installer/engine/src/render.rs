@@ -47,6 +47,7 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
             MemberLayout {
                 name: name.clone(),
                 control_plane: member.role == Role::ControlPlane,
+                founds: member.founder || member.cofounder,
                 schedulable: member
                     .schedulable
                     .unwrap_or_else(|| desired.inventory.node(name).is_some_and(|node| node.schedulable)),
@@ -102,7 +103,7 @@ fn render_all<'a>(
     let spec = &desired.spec;
     let here = layout.members.iter().filter(|node| owned.contains_key(&node.name));
     let members = here.map(|node| {
-        let member = member(spec, index, layout, node, record.founder() == Some(&node.name))?;
+        let member = member(spec, index, layout, node, record)?;
         let openings = openings(spec, record, layout, node);
         Ok(Member { openings, ..member })
     });
@@ -127,10 +128,12 @@ fn member(
     index: &BundleIndex,
     layout: &ClusterLayout,
     node: &MemberLayout,
-    founds: bool,
+    record: &ClusterRecord,
 ) -> Result<Member, RenderError> {
-    let joins = if founds {
+    let joins = if record.founder() == Some(&node.name) {
         Joins::Init(manifests::kubeadm_init(spec, index, layout, node)?)
+    } else if node.founds {
+        Joins::Cofounder(manifests::kubeadm_init(spec, index, layout, node)?)
     } else if node.control_plane {
         Joins::ControlPlane {
             kubelet: manifests::kubelet_join(spec, node)?,
@@ -142,6 +145,7 @@ fn member(
     let credential_config = node
         .control_plane
         .then(|| manifests::credential_config(spec, index, node));
+    let etcd_patch = manifests::etcd_patch(spec, layout, record.sequence.run);
     Ok(Member {
         name: node.name.clone(),
         address: node.address,
@@ -151,6 +155,7 @@ fn member(
         resolv_conf: manifests::resolv_conf(layout),
         credential_config: credential_config.transpose()?,
         openings: None,
+        etcd_patch: etcd_patch.filter(|_| node.founds),
         units: manifests::units(spec, layout, node),
     })
 }

@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Paths on a node that differ after each install: the state with its journal and logs, a random key, names of the cluster's certificates, and
-/// files of the simulation.
-pub const VARIES: [&str; 11] = [
+/// Paths on a node that differ after each install: the state with its journal and logs, a random key, names of the cluster's certificates,
+/// the run's number in etcd's manifest, and files of the simulation.
+pub const VARIES: [&str; 12] = [
     "var/lib/landfall",
     "etc/kubernetes/landfall/encryption.yaml",
     "etc/kubernetes/landfall-join.conf",
@@ -31,6 +31,7 @@ pub const VARIES: [&str; 11] = [
     "etc/kubernetes/pki/ca.crt",
     "etc/kubernetes/pki/front-proxy-ca.crt",
     "etc/kubernetes/pki/etcd/ca.crt",
+    "etc/kubernetes/manifests/etcd.yaml",
     "var/lib/etcd/member/id",
     "sim",
 ];

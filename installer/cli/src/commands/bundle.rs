@@ -117,6 +117,7 @@ fn check_complete(index: &BundleIndex) -> Result<(), Diagnosis> {
         .map_err(|error| Diagnosis::new(Code::Internal, "a fixed name is wrong").because(&error))?;
     let layout = ClusterLayout {
         members: vec![MemberLayout {
+            founds: true,
             name,
             control_plane: true,
             schedulable: true,

@@ -51,6 +51,7 @@ fn outside_names(kept: &KeptSettings) -> String {
 fn describe(member: &MemberRecord) -> String {
     let mut parts = vec![role(member.role).to_owned(), member.address.to_string()];
     parts.extend(member.founder.then(|| "founder".to_owned()));
+    parts.extend(member.cofounder.then(|| "cofounder".to_owned()));
     parts.extend(member.etcd_id.map(|id| format!("etcd {id}")));
     parts.join(", ")
 }

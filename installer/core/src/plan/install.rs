@@ -4,7 +4,8 @@
 //! member are left out, and a later run plans them.
 //!
 //! Steps only wait for what they need: certificates and the join credential are made before any image is imported, and all kubelets join as
-//! soon as the first API server answers. Only etcd members join one by one.
+//! soon as the API servers of the founders answer. The control planes of a new cluster found it together; those that come later join
+//! etcd one by one.
 
 mod join;
 mod objects;
@@ -75,6 +76,8 @@ pub struct Member {
     pub credential_config: Option<String>,
     /// What its packet filters must let through; `None` when they stay as they are.
     pub openings: Option<Openings>,
+    /// The patch by which etcd gets the list of all founders, on founders of a cluster that has several.
+    pub etcd_patch: Option<String>,
     /// Units by name, with text; all are enabled, and started unless they are the kubelet.
     pub units: Vec<(String, String)>,
 }
@@ -84,6 +87,9 @@ pub struct Member {
 pub enum Joins {
     /// The founder: `kubeadm init`.
     Init(String),
+    /// A control plane that is founded together with the founder: `kubeadm init` with the founder's authorities, without what is
+    /// uploaded once.
+    Cofounder(String),
     /// A further control plane: its kubelet joins first, in parallel with all others; then etcd and the API server, one node after the other.
     ControlPlane {
         /// For the kubelet.
@@ -98,14 +104,14 @@ pub enum Joins {
 impl Member {
     fn role(&self) -> Role {
         match self.joins {
-            Joins::Init(_) | Joins::ControlPlane { .. } => Role::ControlPlane,
+            Joins::Init(_) | Joins::Cofounder(_) | Joins::ControlPlane { .. } => Role::ControlPlane,
             Joins::Worker(_) => Role::Worker,
         }
     }
 
-    /// Says whether this member founds, or founded, the cluster.
+    /// Says whether this member founds, or founded, the cluster, alone or together with others.
     fn founds(&self) -> bool {
-        matches!(self.joins, Joins::Init(_))
+        matches!(self.joins, Joins::Init(_) | Joins::Cofounder(_))
     }
 }
 
@@ -133,8 +139,10 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
     let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
     let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
     let lead = lead.ok_or(PlanError::NoControlPlane)?;
-    if founder.is_none() && !input.record.formed {
-        return Err(PlanError::FounderAbsent(input.record.founder().cloned()));
+    let is_absent = |name: &&NodeName| !input.members.iter().any(|m| &m.name == *name);
+    let absent = input.record.founders().find(is_absent);
+    if !input.record.formed && (founder.is_none() || absent.is_some()) {
+        return Err(PlanError::FounderAbsent(absent.cloned()));
     }
     let mut planner = Planner {
         input,
@@ -151,9 +159,7 @@ pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
         planner.prepare(member)?;
     }
     planner.join_credential();
-    if let Some(founder) = founder {
-        planner.found(founder);
-    }
+    planner.found();
     planner.join_all();
     for member in &input.members {
         planner.kubeconfigs(member);
@@ -209,6 +215,16 @@ impl Planner<'_> {
     /// Returns a step of the founder, when the founder is connected. Otherwise the founder has done the step in an earlier run.
     fn founded_by(&self, kind: StepKind) -> Option<StepId> {
         self.founder.map(|founder| kind.on(&founder.name))
+    }
+
+    /// Returns the members that found, or founded, the cluster, as far as they are connected.
+    fn founders(&self) -> impl Iterator<Item = &Member> {
+        self.input.members.iter().filter(|m| m.founds())
+    }
+
+    /// Returns the steps after which the cluster stands: the founding of each founder that is connected.
+    fn founded(&self) -> Vec<StepId> {
+        self.founders().map(|m| StepKind::Init.on(&m.name)).collect()
     }
 
     fn file(

@@ -57,7 +57,9 @@ pub enum StepKind {
     AuditPolicy,
     /// Encryption configuration.
     EncryptionConfig,
-    /// `kubeadm init`.
+    /// The list of members with which etcd is bootstrapped, as a patch that kubeadm applies.
+    EtcdPatch,
+    /// `kubeadm init`, on each founder.
     Init,
     /// The credential on a node that joins.
     JoinKubeconfig,
@@ -116,6 +118,8 @@ pub enum DirectoryKind {
     Certificates,
     /// What the API server mounts.
     ApiServer,
+    /// Patches that kubeadm applies.
+    KubeadmPatches,
     /// Static pods.
     Manifests,
     /// Shared keys.
@@ -141,6 +145,7 @@ impl StepKind {
                 DirectoryKind::Modules => "dir-modules",
                 DirectoryKind::Certificates => "dir-certificates",
                 DirectoryKind::ApiServer => "dir-api-server",
+                DirectoryKind::KubeadmPatches => "dir-kubeadm-patches",
                 DirectoryKind::Manifests => "dir-manifests",
                 DirectoryKind::Pki => "dir-pki",
             },
@@ -161,6 +166,7 @@ impl StepKind {
             Self::JoinCredential => "join-credential",
             Self::AuditPolicy => "audit-policy",
             Self::EncryptionConfig => "encryption-config",
+            Self::EtcdPatch => "etcd-patch",
             Self::Init => "init",
             Self::JoinKubeconfig => "join-kubeconfig",
             Self::Pki => "pki",

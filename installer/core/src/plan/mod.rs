@@ -90,7 +90,7 @@ pub enum Stage {
     Prepare,
     /// Image import.
     Images,
-    /// The first control plane.
+    /// The founding, by the first control planes.
     FirstControlPlane,
     /// Further control planes.
     JoinControlPlanes,
@@ -146,13 +146,13 @@ pub enum PlanError {
     /// No control plane is here.
     #[error("no control plane can be reached")]
     NoControlPlane,
-    /// The cluster is not formed, and the node that founds it is not here.
+    /// The cluster is not formed, and a node that founds it is not here.
     #[error("the cluster is not formed yet, and its founder{} is absent", .0.as_ref().map(|n| format!(" {n}")).unwrap_or_default())]
     FounderAbsent(Option<NodeName>),
     /// A one-shot step of the founding would run again in a cluster that is formed.
     #[error("{node} founded the cluster, and what it made is not there any more: {missing}")]
     FoundedAgain {
-        /// The founder.
+        /// The founder or cofounder.
         node: NodeName,
         /// The step that would run again.
         missing: StepId,

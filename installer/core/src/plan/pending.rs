@@ -1,5 +1,6 @@
 //! What of a plan is left to do once it is known which steps are satisfied: waits without cause go, steps that serve one run alone are
-//! made only for steps that need them and withdrawn at the end, and a second founding is refused.
+//! made only for steps that need them and withdrawn at the end, a founding that was interrupted is taken back whole, and a second
+//! founding is refused.
 
 use super::key::StepKind;
 use super::{Plan, PlanError, Stage, Step};
@@ -21,6 +22,7 @@ pub fn settle(
     owned: &BTreeMap<NodeName, Ownership>,
 ) -> Result<(), PlanError> {
     refuse_second_founding(plan, satisfied, record)?;
+    take_back_founding(plan, satisfied, owned);
     look_behind_makers(plan, satisfied);
     settle_ephemeral(plan, satisfied, owned);
     pass_waits(plan, satisfied);
@@ -32,13 +34,7 @@ fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &Cl
     if !record.formed {
         return Ok(());
     }
-    let founds = |step: &&Step| {
-        let goal = match &step.action {
-            Action::Bootstrap { goal, .. } => *goal,
-            _ => return false,
-        };
-        matches!(goal, BootstrapGoal::Founder | BootstrapGoal::Authorities)
-    };
+    let founds = |step: &&Step| reaches(step, BootstrapGoal::Founder) || reaches(step, BootstrapGoal::Authorities);
     match plan.steps.iter().filter(founds).find(|s| !satisfied.contains(&s.id)) {
         Some(step) => Err(PlanError::FoundedAgain {
             node: step.node.clone(),
@@ -46,6 +42,55 @@ fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &Cl
         }),
         None => Ok(()),
     }
+}
+
+fn reaches(step: &Step, wanted: BootstrapGoal) -> bool {
+    matches!(&step.action, Action::Bootstrap { goal, .. } if *goal == wanted)
+}
+
+/// INVARIANT: etcd's members are bootstrapped together or not at all. A founding that is not whole is taken back on every founder,
+/// also on those that had done their part, before any of them founds again. (In a cluster that is formed all parts are satisfied, or
+/// the plan was refused.)
+fn take_back_founding(plan: &mut Plan, satisfied: &mut BTreeSet<StepId>, owned: &BTreeMap<NodeName, Ownership>) {
+    let founding: Vec<Step> = plan
+        .steps
+        .iter()
+        .filter(|s| reaches(s, BootstrapGoal::Founder))
+        .cloned()
+        .collect();
+    let is_begun = |step: &&Step| owned.get(&step.node).is_some_and(|own| own.newest(&step.id).is_some());
+    if founding.iter().all(|step| satisfied.contains(&step.id)) || !founding.iter().any(|step| is_begun(&step)) {
+        return;
+    }
+    let ephemeral: BTreeSet<StepId> = plan
+        .steps
+        .iter()
+        .filter(|s| s.ephemeral)
+        .map(|s| s.id.clone())
+        .collect();
+    let take_back = |step: &Step| {
+        let undo = undo_step(
+            StepKind::TakeBack,
+            step.stage,
+            step.node.clone(),
+            &step.id,
+            step.deadline_s,
+        );
+        // What the undo stops and removes may be used by the steps before the founding, which are repaired first.
+        undo.after(
+            step.needs
+                .iter()
+                .filter(|need| !ephemeral.contains(*need))
+                .cloned()
+                .collect(),
+        )
+    };
+    let undone: Vec<Step> = founding.iter().filter(is_begun).map(take_back).collect();
+    for step in plan.steps.iter_mut().filter(|s| reaches(s, BootstrapGoal::Founder)) {
+        step.needs.extend(undone.iter().map(|undo| undo.id.clone()));
+        satisfied.remove(&step.id);
+    }
+    plan.steps.extend(undone);
 }
 
 /// What a kubeconfig names is known once the step that makes the file is done; until then its absence says nothing.
@@ -232,6 +277,94 @@ mod tests {
                 "withdraw/join-credential/cp-1"
             ]
         );
+    }
+
+    fn founding(node: &str) -> Step {
+        let action = Action::Bootstrap {
+            goal: BootstrapGoal::Founder,
+            argv: vec![],
+            creates: vec![],
+            claims: Default::default(),
+            effects: vec![],
+        };
+        let needs = ["images/cp-1", "etcd-patch/cp-1"];
+        let step = step(&format!("init/{node}"), &needs, action);
+        Step {
+            node: node.parse().unwrap(),
+            ..step
+        }
+    }
+
+    #[test]
+    fn a_founding_that_is_not_whole_is_taken_back_on_every_founder_that_began() {
+        let patch = Step {
+            ephemeral: true,
+            ..step("etcd-patch/cp-1", &[], directory())
+        };
+        let steps = vec![
+            step("images/cp-1", &[], directory()),
+            patch,
+            founding("cp-1"),
+            founding("cp-2"),
+            founding("cp-3"),
+            step("join-worker/w-1", &["init/cp-1", "init/cp-2", "init/cp-3"], directory()),
+        ];
+        let mut owned = owns("init/cp-1");
+        let mut interrupted = owns("init/cp-2").remove(&"cp-1".parse().unwrap()).unwrap();
+        interrupted.entries[0].state = EntryState::Intended;
+        owned.insert("cp-2".parse().unwrap(), interrupted);
+        let mut forming = record(1, 1, 0);
+        forming.formed = false;
+        let plan_with = |satisfied: &[&str]| {
+            let mut plan = Plan {
+                steps: steps.clone(),
+                ..Plan::default()
+            };
+            let mut satisfied = ids(satisfied);
+            settle(&mut plan, &mut satisfied, &forming, &owned).unwrap();
+            let pending = pending(&plan, &satisfied);
+            (plan, pending)
+        };
+        let (plan, pending) = plan_with(&["images/cp-1", "init/cp-1"]);
+        assert_eq!(
+            pending,
+            [
+                "etcd-patch/cp-1",
+                "init/cp-1",
+                "init/cp-2",
+                "init/cp-3",
+                "join-worker/w-1",
+                "take-back/init/cp-1",
+                "take-back/init/cp-2",
+                "withdraw/etcd-patch/cp-1",
+            ]
+        );
+        let needs = |id: &str| &plan.steps.iter().find(|s| s.id.as_str() == id).unwrap().needs;
+        for node in ["cp-1", "cp-2", "cp-3"] {
+            let needs: Vec<&str> = needs(&format!("init/{node}")).iter().map(StepId::as_str).collect();
+            assert_eq!(needs[2..], ["take-back/init/cp-1", "take-back/init/cp-2"], "{node}");
+        }
+        assert_eq!(*needs("take-back/init/cp-2"), ["images/cp-1".parse().unwrap()]);
+        let whole = plan_with(&["images/cp-1", "init/cp-1", "init/cp-2", "init/cp-3"]).1;
+        assert_eq!(whole, ["join-worker/w-1"]);
+    }
+
+    #[test]
+    fn a_founding_that_nobody_has_begun_has_nothing_to_take_back() {
+        let steps = vec![
+            step("images/cp-1", &[], directory()),
+            step("etcd-patch/cp-1", &[], directory()),
+            founding("cp-1"),
+        ];
+        let mut plan = Plan {
+            steps,
+            ..Plan::default()
+        };
+        let mut satisfied = ids(&["images/cp-1"]);
+        let mut forming = record(1, 1, 0);
+        forming.formed = false;
+        settle(&mut plan, &mut satisfied, &forming, &BTreeMap::new()).unwrap();
+        assert_eq!(pending(&plan, &satisfied), ["etcd-patch/cp-1", "init/cp-1"]);
     }
 
     #[test]

@@ -355,6 +355,6 @@ pub fn choose_address(spec: &ClusterSpec, node: &Node, facts: &NodeFacts) -> Res
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) use tests::good as facts_of_a_good_node;

@@ -68,6 +68,11 @@ fn every_kind_of_line_is_written_as_it_was_read() {
     // Records of clusters that never saw a signed bundle have no keys.
     let trust: Vec<bool> = records.iter().filter_map(trust).collect();
     assert!(trust.contains(&true) && trust.contains(&false));
+    let together = |record: &Record| matches!(record, Record::Cluster(cluster) if cluster.founders().count() == 2);
+    assert!(
+        records.iter().any(together),
+        "control planes that founded a cluster together"
+    );
     let intents = records.iter().filter_map(|record| match record {
         Record::Intent { undo, wanted, .. } => Some((undo, wanted)),
         _ => None,

@@ -14,7 +14,8 @@ use kube::api::Api;
 use landfall_core::action::ClusterEffect;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::journal::{EntryState, Ownership};
+use landfall_core::journal::Ownership;
+use landfall_core::membership::is_formed;
 use landfall_core::name::NodeName;
 use landfall_core::quorum::{MemberId, may_remove};
 use landfall_core::wire::{CommandOutput, Request};
@@ -27,22 +28,14 @@ use std::sync::Arc;
 pub enum Formed {
     /// No founding is recorded as done: nothing can be left behind in a cluster.
     No,
-    /// Some journal owns the founding.
+    /// The founding is recorded as done.
     Yes,
 }
 
 impl Formed {
     /// Reads that from the journals of all nodes.
-    pub fn from_journals<'a>(owned: impl IntoIterator<Item = &'a Ownership>) -> Self {
-        let founded = |own: &Ownership| {
-            let init = |e: &&landfall_core::journal::Entry| e.step.as_str().starts_with("init/");
-            own.entries.iter().filter(init).any(|e| e.state == EntryState::Owned)
-        };
-        if owned.into_iter().any(founded) {
-            Self::Yes
-        } else {
-            Self::No
-        }
+    pub fn from_journals(owned: &BTreeMap<NodeName, Ownership>) -> Self {
+        if is_formed(owned) { Self::Yes } else { Self::No }
     }
 }
 
@@ -270,7 +263,7 @@ fn remove_member(
 mod tests {
     use super::*;
     use landfall_core::action::Undo;
-    use landfall_core::journal::Entry;
+    use landfall_core::journal::{Entry, EntryState};
     use landfall_core::name::Digest;
 
     fn refused(node: &&str) -> Result<u8, Diagnosis> {
@@ -321,18 +314,10 @@ mod tests {
             }],
             ..Ownership::default()
         };
-        assert_eq!(
-            Formed::from_journals([&own("init/cp-1", EntryState::Owned)]),
-            Formed::Yes
-        );
-        assert_eq!(
-            Formed::from_journals([&own("init/cp-1", EntryState::Intended)]),
-            Formed::No
-        );
-        assert_eq!(
-            Formed::from_journals([&own("join-kubelet/cp-1", EntryState::Owned)]),
-            Formed::No
-        );
+        let formed = |step, state| Formed::from_journals(&[("cp-1".parse().unwrap(), own(step, state))].into());
+        assert_eq!(formed("init/cp-1", EntryState::Owned), Formed::Yes);
+        assert_eq!(formed("init/cp-1", EntryState::Intended), Formed::No);
+        assert_eq!(formed("join-kubelet/cp-1", EntryState::Owned), Formed::No);
     }
 
     /// As etcdctl 3.7 prints it: two that run, one that was added and has not started, one learner.

@@ -190,9 +190,10 @@ pub(super) fn plan_error(error: PlanError) -> Vec<Diagnosis> {
         PlanError::FoundedAgain { .. } => {
             "nothing was changed; look what happened to the node, and uninstall it alone if it is lost"
         }
-        PlanError::FounderAbsent(_) | PlanError::NoControlPlane => {
-            "bring the node back, then run the same command again"
+        PlanError::FounderAbsent(_) => {
+            "bring the node back, then run the same command again; to found without it, uninstall first"
         }
+        PlanError::NoControlPlane => "bring the node back, then run the same command again",
         _ => "build the bundle again with this version of landfall",
     };
     vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]

@@ -9,29 +9,35 @@ use landfall_core::facts::{FactsQuery, NodeFacts};
 use landfall_core::name::Digest;
 use landfall_core::plan::Step;
 use landfall_core::wire::Request;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Writes the cluster's record into the journals of the connected nodes.
 pub(super) struct RecordWriter {
     sessions: Sessions,
     record: Mutex<ClusterRecord>,
+    /// Founders that have not founded yet.
+    founding: AtomicUsize,
 }
 
 impl RecordWriter {
-    pub(super) fn new(sessions: &Sessions, record: &ClusterRecord) -> Self {
+    /// Returns a writer for a run that still has these steps to do.
+    pub(super) fn new<'a>(
+        sessions: &Sessions,
+        record: &ClusterRecord,
+        pending: impl IntoIterator<Item = &'a Step>,
+    ) -> Self {
         Self {
             sessions: sessions.clone(),
             record: Mutex::new(record.clone()),
+            founding: AtomicUsize::new(pending.into_iter().filter(|step| founds(step)).count()),
         }
     }
 
-    /// Records what a finished step changed about the cluster. The founding is written before any step that needs it starts, so that no other node
-    /// founds a second cluster.
+    /// Records what a finished step changed about the cluster. The founding is written when the last founder has founded, before any step that
+    /// needs it starts, so that no other node founds a second cluster.
     pub(super) fn note(&self, step: &Step) -> Result<(), Diagnosis> {
-        let Action::Bootstrap { goal, .. } = &step.action else {
-            return Ok(());
-        };
-        if *goal != BootstrapGoal::Founder {
+        if !founds(step) || self.founding.fetch_sub(1, Ordering::SeqCst) > 1 {
             return Ok(());
         }
         self.write(|record, ca| {
@@ -74,4 +80,14 @@ impl RecordWriter {
         };
         fleet::ask_all::<()>(&self.sessions, |_| request.clone()).map(drop)
     }
+}
+
+fn founds(step: &Step) -> bool {
+    matches!(
+        &step.action,
+        Action::Bootstrap {
+            goal: BootstrapGoal::Founder,
+            ..
+        }
+    )
 }

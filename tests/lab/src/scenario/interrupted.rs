@@ -1,5 +1,5 @@
 //! Points 2, 4, 5, 6 on the seed's own case of three machines, from an Ansible inventory: killed during the push and rolled back,
-//! killed in the middle of an etcd join and resumed, repeated, and taken away.
+//! killed in the middle of the founding and resumed, repeated, and taken away.
 
 use super::{Broken, Checks, Stage, expect_green, foreign};
 use crate::fingerprint::{Fingerprint, differences};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const INVENTORY: &str = "three.ini";
 const INSTALL: [&str; 5] = ["install", "-i", INVENTORY, "--accept-new-host-keys", BUNDLE];
 const PUSH_LIMIT: Duration = Duration::from_secs(120);
-const JOIN_LIMIT: Duration = Duration::from_secs(300);
+const FOUNDING_LIMIT: Duration = Duration::from_secs(300);
 
 /// Shows all of it.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
@@ -18,8 +18,8 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
         killed_in_push(stage)
     });
     checks.needed(
-        "killed in the middle of an etcd join: installing again completes it",
-        || killed_in_join(stage),
+        "killed in the middle of the founding: installing again takes it back and founds anew",
+        || killed_in_founding(stage),
     )?;
     checks.check(
         "a second install: 0 changes, no journal record, nothing written",
@@ -60,15 +60,15 @@ fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
     stage.expect_unchanged()
 }
 
-fn killed_in_join(stage: &Stage<'_>) -> Result<()> {
+fn killed_in_founding(stage: &Stage<'_>) -> Result<()> {
     let running = stage.operator.start(&INSTALL)?;
-    running.until(JOIN_LIMIT, |event| {
-        event["event"] == "step-started" && event["step"] == "join-control-plane/cp-2"
+    running.until(FOUNDING_LIMIT, |event| {
+        event["event"] == "step-started" && event["step"] == "init/cp-2"
     })?;
-    // kubeadm writes this file after it has added the member, and waits for the API server after that.
+    // kubeadm writes this file before it starts the kubelet, and waits for the API server after that.
     let pid = stage.lab.pid(stage.lab.machine("cp-2")?)?;
     let path = format!("/proc/{pid}/root/etc/kubernetes/manifests/etcd.yaml");
-    let end = Instant::now() + JOIN_LIMIT;
+    let end = Instant::now() + FOUNDING_LIMIT;
     while crate::host::sudo("test", &["-e", &path]).is_err() {
         ensure!(Instant::now() < end, "kubeadm did not come to etcd's manifest");
         std::thread::sleep(Duration::from_millis(20));

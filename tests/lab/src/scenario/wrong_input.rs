@@ -42,7 +42,7 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
         let ended = accept(stage, &["--dry-run"])?.expect(0)?;
         let planned = stage.operator.landfall(&["plan", "-i", CLUSTER, BUNDLE])?.expect(0)?;
         ensure!(
-            ended.stdout.contains("join-control-plane/cp-2"),
+            ended.stdout.contains("init/cp-2"),
             "the plan is not shown:\n{}",
             ended.stdout
         );

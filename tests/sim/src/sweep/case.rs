@@ -104,10 +104,11 @@ impl Reference {
         self.places.len() as u64 * 3
     }
 
-    /// Returns the case of a seed. As many seeds in a row as there are cases come to every place with every command afterwards.
+    /// Returns the case of a seed. Twice as many seeds in a row as there are cases, of which each second is of this reference, come to
+    /// every place with every command afterwards.
     pub fn case(&self, seed: u64) -> Case {
         let mut choices = Choices::new(seed, "case");
-        let number = (seed % self.cases()).wrapping_mul(STRIDE) % self.cases();
+        let number = (seed / 2 % self.cases()).wrapping_mul(STRIDE) % self.cases();
         let then = [
             Then::Again,
             Then::Undo(UndoCommand::Rollback),

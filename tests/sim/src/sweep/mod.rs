@@ -1,5 +1,6 @@
 //! The sweep: a whole install of three control planes and two workers with a fault at every record of every journal, at named points within
-//! long actions and between steps; then an install, rollback or uninstall, sometimes with a second fault.
+//! long actions and between steps; then an install, rollback or uninstall, sometimes with a second fault. In each second case a cluster
+//! of one control plane stands by then, and the others join it.
 
 mod case;
 mod play;
@@ -46,7 +47,7 @@ impl fmt::Display for Failure {
 pub struct Report {
     /// The first case's seed; each further one has the next number.
     pub seed: u64,
-    /// Records of all journals after an undisturbed install.
+    /// Records of all journals after undisturbed installs of a new cluster, and of one that grows.
     pub records: usize,
     /// Places where an install can be disturbed: records, named points, moments between steps.
     pub places: usize,
@@ -63,10 +64,9 @@ pub struct Report {
 /// Runs cases from a seed on, several in parallel, and calls `say` for each failure at once. Blocks until all have ended.
 pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Report {
     let began = Instant::now();
-    let scene = Scene::new(3, 2);
-    let reference = Reference::of(&scene);
+    let references = [false, true].map(Reference::of);
     let cases = match amount {
-        Amount::Every => reference.cases(),
+        Amount::Every => references.iter().map(Reference::cases).max().unwrap_or(0) * 2,
         Amount::Part(cases) => cases,
     };
     let (next, disturbed) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -80,11 +80,12 @@ pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Repo
             if number >= cases {
                 return;
             }
+            let reference = &references[(seed + number) as usize % 2];
             let case = reference.case(seed + number);
             let mut own = scene.take().unwrap_or_else(|| Scene::new(3, 2));
             // Machines that a failed case left go with it.
             let played = thread::scope(|scope| {
-                let played = scope.spawn(|| play::play(&mut own, &reference, &case));
+                let played = scope.spawn(|| play::play(&mut own, reference, &case));
                 played.join()
             });
             match played {
@@ -107,8 +108,8 @@ pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Repo
     thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     Report {
         seed,
-        records: reference.records(),
-        places: reference.places.len(),
+        records: references.iter().map(Reference::records).sum(),
+        places: references.iter().map(|reference| reference.places.len()).sum(),
         cases,
         disturbed: disturbed.into_inner(),
         failed: failed.into_inner().unwrap(),

@@ -1,7 +1,7 @@
 //! Runs one case: from bare machines, through its faults, back to bare machines.
 
 use super::case::{Case, Change, Fault, Then};
-use super::reference::{Reference, is_step};
+use super::reference::{Reference, is_step, with_one_control_plane};
 use crate::scene::{Listener, Scene, null_sink};
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::event::{Event, EventSink};
@@ -37,8 +37,11 @@ pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
         runs: 0,
         first_bundle: None,
         reconnects: false,
-        text: format!("{case:?}"),
+        text: format!("{case:?}, grows: {}", reference.grows),
     };
+    if reference.grows {
+        player.install_one_control_plane();
+    }
     player.reconnects = case.reconnects;
     let first = player.disturbed(Then::Again, &case.fault);
     if player.reconnects {
@@ -47,6 +50,13 @@ pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
     }
     player.change(case);
     let mut then = case.then;
+    let thens = [Some(then), case.second.as_ref().map(|second| second.then)];
+    if reference.grows && thens.contains(&Some(Then::Undo(UndoCommand::Rollback))) {
+        // Those that joined leave the cluster that stays.
+        ["cp-2", "cp-3"]
+            .iter()
+            .for_each(|name| player.scene.fleet.world().may_leave(name));
+    }
     // Whether an install of its own follows one that has finished: then a rollback undoes the later one alone.
     let mut extends = false;
     if let Some(second) = &case.second {
@@ -62,6 +72,8 @@ pub fn play(scene: &mut Scene, reference: &Reference, case: &Case) -> bool {
     if extends && then == Then::Undo(UndoCommand::Rollback) {
         player.scene.must_be_installed_as(&reference.installed, &player.text);
         player.undo(UndoCommand::Uninstall, &case.change);
+    } else if reference.grows && then == Then::Undo(UndoCommand::Rollback) {
+        player.undo(UndoCommand::Uninstall, &Change::None);
     }
     player.scene.must_be_as_before(&player.text);
     if let Some(bundle) = player.first_bundle {
@@ -95,6 +107,16 @@ impl Player<'_> {
         let mut context = self.scene.fleet.run_context(&run, "ann@desk", sink).unwrap();
         context.at_ms = self.clock_s * 1000;
         context
+    }
+
+    /// Installs a cluster of one control plane, which the others join later.
+    fn install_one_control_plane(&mut self) {
+        let one = with_one_control_plane(&self.scene.desired);
+        let all = std::mem::replace(&mut self.scene.desired, one);
+        let context = self.context(null_sink());
+        let outcome = self.command(Then::Again, &context);
+        self.scene.must_work(&outcome, &self.text);
+        self.scene.desired = all;
     }
 
     /// The number of the newest run that a journal holds.

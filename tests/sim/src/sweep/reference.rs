@@ -2,7 +2,9 @@
 
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
+use landfall_core::inventory::Role;
 use landfall_core::name::NodeName;
+use landfall_core::spec::Desired;
 use landfall_engine::run::UndoCommand;
 use landfall_test_support::cluster::When;
 use landfall_test_support::tree::Tree;
@@ -40,6 +42,8 @@ pub enum Place {
 
 /// The result of an install without faults, and the places for faults.
 pub struct Reference {
+    /// Whether it is the second install: the cluster has one control plane by then, and the others join it.
+    pub grows: bool,
     /// Every machine afterwards.
     pub installed: BTreeMap<NodeName, Tree>,
     /// The places for faults in another install.
@@ -51,8 +55,23 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Installs and uninstalls once.
-    pub fn of(scene: &Scene) -> Self {
+    /// Installs and uninstalls once, on machines of its own.
+    pub fn of(grows: bool) -> Self {
+        let mut scene = Scene::new(3, 2);
+        if grows {
+            let one = with_one_control_plane(&scene.desired);
+            let all = std::mem::replace(&mut scene.desired, one);
+            scene.must_work(&scene.install("0-reference"), "reference of one control plane");
+            scene.desired = all;
+        }
+        let points_before = scene.fleet.world().points_passed();
+        let length_before = |node: &NodeName| scene.journal(node).0.len() as u64;
+        let before: BTreeMap<NodeName, u64> = scene
+            .fleet
+            .names()
+            .into_iter()
+            .map(|n| (n.clone(), length_before(&n)))
+            .collect();
         let count = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&count);
         let listener = Listener(move |event: &Event| {
@@ -67,13 +86,16 @@ impl Reference {
             let mut start = 0;
             for line in text.split_inclusive(|b| *b == b'\n') {
                 let end = start + line.len() as u64;
-                let node = node.clone();
-                places.push(Place::Record { node, start, end });
+                if start >= before[&node] {
+                    let node = node.clone();
+                    places.push(Place::Record { node, start, end });
+                }
                 start = end;
             }
             lengths.insert(node, start);
         }
-        for (node, word) in scene.fleet.world().points_passed() {
+        let points = scene.fleet.world().points_passed();
+        for (node, word) in points.into_iter().filter(|point| !points_before.contains(point)) {
             places.extend([When::Before, When::After].map(|when| Place::Point {
                 node: node.clone(),
                 word: word.clone(),
@@ -86,6 +108,7 @@ impl Reference {
         scene.must_work(&undone, "reference's uninstall");
         scene.must_be_as_before("reference's uninstall");
         Self {
+            grows,
             installed,
             places,
             step_events,
@@ -97,6 +120,17 @@ impl Reference {
     pub fn records(&self) -> usize {
         self.places.iter().filter(|p| matches!(p, Place::Record { .. })).count()
     }
+}
+
+/// Returns a cluster without its further control planes.
+pub fn with_one_control_plane(desired: &Desired) -> Desired {
+    let mut one = desired.clone();
+    let mut control_planes = 0;
+    one.inventory.nodes.retain(|node| {
+        control_planes += usize::from(node.role == Role::ControlPlane);
+        node.role != Role::ControlPlane || control_planes == 1
+    });
+    one
 }
 
 /// Says whether a step begins or ends.

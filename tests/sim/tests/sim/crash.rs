@@ -4,7 +4,7 @@
 use landfall_test_sim::sweep::{Amount, sweep};
 use landfall_test_support::seed;
 
-/// Of some 2,000 (2026-11-28).
+/// Of some 3,000 (2026-11-29).
 const CASES: u64 = 256;
 
 #[test]

@@ -183,9 +183,19 @@ fn a8_the_newest_run_is_not_the_one_with_the_fastest_clock() {
     assert_eq!(scene.seen(), seen, "the cluster stands");
 }
 
+/// A cluster of one control plane, which two others are about to join.
+fn founded_by_one() -> Scene {
+    let mut scene = Scene::new(3, 0);
+    let all = scene.desired.clone();
+    scene.desired.inventory.nodes.retain(|node| node.name == name("cp-1"));
+    scene.must_work(&scene.install("050-one"), "one control plane");
+    scene.desired = all;
+    scene
+}
+
 #[test]
 fn a9_a_half_joined_member_is_no_nothing_when_etcd_cannot_be_asked() {
-    let scene = Scene::new(3, 0);
+    let scene = founded_by_one();
     let (fleet, joining) = (scene.fleet.clone(), name("cp-2"));
     let killed = joining.clone();
     scene
@@ -278,7 +288,7 @@ fn a47_a_sample_that_its_user_deleted_does_not_end_verify() {
 /// Seen once when A9 ran on a busy machine: kubeadm had written its manifests, and etcd's quorum was gone when it came to the join.
 #[test]
 fn a_join_that_etcd_refused_is_repeated_whole() {
-    let scene = Scene::new(3, 0);
+    let scene = founded_by_one();
     let world = scene.fleet.world().clone();
     scene
         .fleet

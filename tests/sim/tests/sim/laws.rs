@@ -45,7 +45,7 @@ fn must_be_seen(scene: &Scene, law: Law, what: &str) {
 fn a_second_founding_is_seen() {
     let scene = installed();
     ask(&scene, "cp-2", &["found"]);
-    must_be_seen(&scene, Law::Founding, "cp-2 founds one while cp-1, cp-3 have one");
+    must_be_seen(&scene, Law::Founding, "cp-2 founds one while cp-1, cp-2, cp-3 have one");
 }
 
 #[test]

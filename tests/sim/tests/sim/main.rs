@@ -10,6 +10,7 @@ mod dashboard;
 mod events;
 mod faults;
 mod findings;
+mod founding;
 mod journal;
 mod laws;
 mod lease;

@@ -2,8 +2,9 @@
 //! the words and what the program reads, answered by exit status, standard output and standard error. The words:
 //!
 //! ```text
-//! authority, credential, admin-conf, found, register, join-kubelet,
-//! etcd-add, etcd-promote, mark-control-plane                          kubeadm and its kubelet (programs/kubeadm.sh)
+//! authority, credential, admin-conf, found, wait-control-plane,
+//! register, upload-config, join-kubelet, etcd-add, etcd-promote,
+//! mark-control-plane                                                  kubeadm and its kubelet (programs/kubeadm.sh)
 //! point NAME                                                          nothing but a named point in a long action
 //! containers FILTER, tasks, exec CONTAINER PROGRAM…                   containerd's client (programs/ctr.sh)
 //! connect ADDRESS, probe, mesh                                        the agent's network (the node program)
@@ -94,7 +95,9 @@ impl State {
             "authority" => self.make_authority(node),
             "credential" => self.credential(node),
             "admin-conf" => self.admin_conf(node),
+            "wait-control-plane" => self.wait_control_plane(node),
             "register" => self.register_founder(node),
+            "upload-config" => self.upload_config(node),
             "join-kubelet" => self.join_kubelet(node),
             "etcd-add" => self.add_member(node),
             "etcd-promote" => self.promote(node),

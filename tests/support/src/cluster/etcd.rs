@@ -1,10 +1,11 @@
 //! etcd: members, quorum, and `etcdctl` as far as it is asked.
 
 use super::ask::Answer;
-use super::{ETCD_DATA, ETCD_STOPPED, Law, State};
+use super::{ETCD_DATA, ETCD_MANIFEST, ETCD_STOPPED, Law, State};
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use serde_json::json;
+use std::net::IpAddr;
 
 /// An entry of etcd's membership.
 #[derive(Debug, Clone)]
@@ -16,14 +17,48 @@ pub(super) struct Member {
     pub(super) learner: bool,
 }
 
+/// With what an etcd is bootstrapped: members that have the same list and token make one cluster, as far as their certificates are of
+/// one authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bootstrap {
+    /// Name and peer URL of each member.
+    pub(super) list: Vec<(String, String)>,
+    pub(super) token: Option<String>,
+}
+
+impl Bootstrap {
+    /// Reads it off the manifest of a static pod. Without a list it is kubeadm's own: the member alone.
+    pub(super) fn of(manifest: &str, node: &NodeName, address: IpAddr) -> Self {
+        let flag = |name: &str| {
+            manifest
+                .lines()
+                .rev()
+                .find_map(|l| l.trim().strip_prefix(name)?.strip_prefix('='))
+        };
+        let named = |entry: &str| {
+            entry
+                .split_once('=')
+                .map(|(name, url)| (name.to_owned(), url.to_owned()))
+        };
+        let list = flag("--initial-cluster").map(|list| list.split(',').filter_map(named).collect());
+        Self {
+            list: list.unwrap_or_else(|| vec![(node.to_string(), peer_url(address))]),
+            token: flag("--initial-cluster-token").map(str::to_owned),
+        }
+    }
+}
+
+/// Where a member answers its peers.
+fn peer_url(address: IpAddr) -> String {
+    format!("https://{address}:2380")
+}
+
 impl State {
     /// Says whether a machine's etcd container runs.
     pub(super) fn runs_etcd(&self, node: &NodeName) -> bool {
         let machine = self.machine(node);
         self.runs(node, "kubelet.service")
-            && machine.is_some_and(|m| {
-                m.has("/etc/kubernetes/manifests/etcd.yaml") && m.has(ETCD_DATA) && !m.has(ETCD_STOPPED)
-            })
+            && machine.is_some_and(|m| m.has(ETCD_MANIFEST) && m.has(ETCD_DATA) && !m.has(ETCD_STOPPED))
     }
 
     pub(super) fn is_healthy(&self, member: &Member) -> bool {
@@ -64,7 +99,7 @@ impl State {
         self.clusters[at].members.push(Member {
             id,
             name: node.to_string(),
-            peer_url: format!("https://{address}:2380"),
+            peer_url: peer_url(address),
             learner: true,
         });
         Answer::said(format!("{id}\n"))

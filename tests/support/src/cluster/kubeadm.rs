@@ -4,28 +4,25 @@
 use super::ETCD_DATA;
 use super::ask::Answer;
 use super::authority::Authority;
-use super::etcd::Member;
+use super::etcd::{Bootstrap, Member};
 use super::objects::Store;
-use super::{Cluster, State, World};
+use super::{Cluster, ETCD_MANIFEST, State, World};
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use landfall_core::spec::Cidr;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The credential by which nodes join lives as long as `kubeadm kubeconfig user --validity-period` says; the planner asks for 1 h.
 const CREDENTIAL_S: u64 = 3600;
 const TAINT: &str = "node-role.kubernetes.io/control-plane";
 
 impl World {
-    /// Founds a cluster: `kubeadm init` up to the point where etcd has its first data.
+    /// Founds a cluster, or takes part in its founding: `kubeadm init` up to the point where the machine's etcd has its first data.
     pub(super) fn found(&self, node: &NodeName) -> Answer {
         let mut state = self.state();
         state.must_be_intended(node, "a founding", &[StepKind::Init]);
-        state.forget_gone();
-        state.may_found(node);
-        // The permission to leave was for the previous cluster.
-        state.leaving.clear();
         let Some(ca) = state.ca_of(node) else {
             return Answer::failed("no certificate authority");
         };
@@ -35,7 +32,21 @@ impl World {
         let Some(machine) = state.machine(node) else {
             return Answer::failed("no such machine");
         };
-        let (address, config) = (machine.address, machine.text(layout::KUBEADM_CONFIG));
+        let config = machine.text(layout::KUBEADM_CONFIG);
+        let bootstrap = Bootstrap::of(&machine.text(ETCD_MANIFEST), node, machine.address);
+        let same = state
+            .clusters
+            .iter()
+            .position(|c| c.ca == ca && c.bootstrap == bootstrap);
+        state.may_found(node, same);
+        if bootstrap.token.is_some()
+            && let Some(at) = same
+        {
+            return state.take_part(at, node);
+        }
+        state.forget_gone();
+        // The permission to leave was for the previous cluster.
+        state.leaving.clear();
         state.clusters.retain(|c| c.ca != ca);
         let Ok((port, server)) = self.serve(server, ca.clone()) else {
             return Answer::failed("no port is free");
@@ -43,27 +54,33 @@ impl World {
         let Ok((dashboard, dashboards)) = self.serve_dashboards(ca.clone()) else {
             return Answer::failed("no port is free");
         };
-        let id = state.number();
         let mut store = Store::default();
         for (resource, object) in first_objects(&config) {
             let number = state.number();
             store.create(resource, object, "kubeadm", number);
         }
+        let list = bootstrap.list.iter();
+        let members = list.map(|(name, peer_url)| Member {
+            id: state.number(),
+            name: name.clone(),
+            peer_url: peer_url.clone(),
+            learner: false,
+        });
+        let members = members.collect();
         state.clusters.push(Cluster {
             ca,
             port,
             server,
             dashboard,
             dashboards,
-            members: vec![Member {
-                id,
-                name: node.to_string(),
-                peer_url: format!("https://{address}:2380"),
-                learner: false,
-            }],
+            members,
+            bootstrap,
+            bootstrapped: BTreeSet::new(),
+            pods: setting(&config, "podSubnet").parse().ok(),
             store,
         });
-        Answer::said(format!("{id}\n"))
+        let at = state.clusters.len() - 1;
+        state.take_part(at, node)
     }
 }
 
@@ -75,49 +92,52 @@ fn setting<'a>(config: &'a str, key: &str) -> &'a str {
     line.unwrap_or_default().trim().trim_matches(['"', '\''])
 }
 
-/// What the API server and `kubeadm init` make by themselves.
+/// What an API server makes by itself.
 fn first_objects(config: &str) -> Vec<(&'static str, Value)> {
     let services: Option<Cidr> = setting(config, "serviceSubnet").parse().ok();
     let first = services.map_or_else(String::new, |c| c.nth(1).to_string());
-    let mut objects: Vec<(&str, Value)> = ["default", "kube-system", "kube-public", "kube-node-lease"]
+    let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"]
         .iter()
         .map(|name| {
             (
                 "namespaces",
                 json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
             )
-        })
-        .collect();
-    let meta = |name: &str| json!({ "name": name, "namespace": "kube-system" });
-    objects.push((
-        "services",
-        json!({ "apiVersion": "v1", "kind": "Service",
+        });
+    let service = json!({ "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": "kubernetes", "namespace": "default" },
-        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } }),
-    ));
-    let cluster = config
-        .split("---\n")
+        "spec": { "clusterIP": first, "ports": [{ "name": "https", "port": 443, "targetPort": 6443 }] } });
+    namespaces.chain([("services", service)]).collect()
+}
+
+/// What `kubeadm init` uploads: its own configuration, and its addon kube-proxy.
+fn uploaded_objects(config: &str) -> Vec<(&'static str, Value)> {
+    let meta = |name: &str| json!({ "name": name, "namespace": "kube-system" });
+    let documents = config.split("---\n");
+    let cluster = documents
+        .clone()
         .find(|d| d.contains("kind: ClusterConfiguration"))
         .unwrap_or_default();
-    objects.push((
-        "configmaps",
-        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
-        "data": { "ClusterConfiguration": cluster } }),
-    ));
-    objects.push((
-        "configmaps",
-        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
-        "data": { "config.conf": config } }),
-    ));
-    objects.push((
-        "apps/daemonsets",
-        json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
-        "spec": { "selector": { "matchLabels": { "k8s-app": "kube-proxy" } }, "template": {
-            "metadata": { "labels": { "k8s-app": "kube-proxy" } },
-            "spec": { "hostNetwork": true, "tolerations": [{ "operator": "Exists" }],
-                "containers": [{ "name": "kube-proxy", "image": "kube-proxy" }] } } } }),
-    ));
-    objects
+    vec![
+        (
+            "configmaps",
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kubeadm-config"),
+            "data": { "ClusterConfiguration": cluster } }),
+        ),
+        (
+            "configmaps",
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("kube-proxy"),
+            "data": { "config.conf": config } }),
+        ),
+        (
+            "apps/daemonsets",
+            json!({ "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta("kube-proxy"),
+            "spec": { "selector": { "matchLabels": { "k8s-app": "kube-proxy" } }, "template": {
+                "metadata": { "labels": { "k8s-app": "kube-proxy" } },
+                "spec": { "hostNetwork": true, "tolerations": [{ "operator": "Exists" }],
+                    "containers": [{ "name": "kube-proxy", "image": "kube-proxy" }] } } } }),
+        ),
+    ]
 }
 
 impl State {
@@ -205,12 +225,51 @@ impl State {
         self.register(at, node)
     }
 
-    /// The founder's kubelet registers.
-    pub(super) fn register_founder(&mut self, node: &NodeName) -> Answer {
-        match self.cluster_of(node) {
-            Some(at) => self.register(at, node),
-            None => Answer::failed("no cluster"),
+    /// A machine's etcd starts with its list. One whose data was lost finds that its peers know it already (etcd's
+    /// `isMemberBootstrapped`).
+    fn take_part(&mut self, at: usize, node: &NodeName) -> Answer {
+        let knows = self.has_quorum(at);
+        let cluster = &mut self.clusters[at];
+        let Some(id) = cluster.members.iter().find(|m| m.name == node.as_str()).map(|m| m.id) else {
+            return Answer::failed("couldn't find local name in the initial cluster configuration");
+        };
+        if !cluster.bootstrapped.insert(node.to_string()) && knows {
+            return Answer::failed(&format!("member {id:x} has already been bootstrapped"));
         }
+        Answer::said(format!("{id}\n"))
+    }
+
+    /// Says whether a founder's own API server answers, which etcd must have its quorum for.
+    pub(super) fn wait_control_plane(&mut self, node: &NodeName) -> Answer {
+        let at = self.cluster_of(node);
+        let is_ready =
+            at.is_some_and(|at| self.has_api_server(at, node) && self.runs_etcd(node) && self.has_quorum(at));
+        Answer::said(if is_ready { "ready\n" } else { "not yet\n" }.to_owned())
+    }
+
+    /// A founder's kubelet registers.
+    pub(super) fn register_founder(&mut self, node: &NodeName) -> Answer {
+        match self.cluster_of(node).filter(|at| self.has_quorum(*at)) {
+            Some(at) => self.register(at, node),
+            None => Answer::failed("etcdserver: request timed out"),
+        }
+    }
+
+    /// The founder uploads what all kubeadms read later.
+    pub(super) fn upload_config(&mut self, node: &NodeName) -> Answer {
+        self.must_be_intended(node, "an upload", &[StepKind::Init]);
+        let Some(at) = self.cluster_of(node).filter(|at| self.has_quorum(*at)) else {
+            return Answer::failed("error execution phase upload-config: etcdserver: request timed out");
+        };
+        let config = self
+            .machine(node)
+            .map(|m| m.text(layout::KUBEADM_CONFIG))
+            .unwrap_or_default();
+        for (resource, object) in uploaded_objects(&config) {
+            let number = self.number();
+            self.clusters[at].store.create(resource, object, "kubeadm", number);
+        }
+        Answer::said(String::new())
     }
 
     fn register(&mut self, at: usize, node: &NodeName) -> Answer {
@@ -221,13 +280,9 @@ impl State {
         let tainted = taints[0].contains(TAINT);
         if self.clusters[at].store.get("nodes", "", node.as_str()).is_none() {
             let number = self.number();
+            let pods = self.clusters[at].pods;
             let store = &mut self.clusters[at].store;
             let place = u32::try_from(store.all("nodes").count()).unwrap_or(0);
-            let config = store.get("configmaps", "kube-system", "kubeadm-config");
-            let config = config
-                .and_then(|c| c["data"]["ClusterConfiguration"].as_str())
-                .unwrap_or_default();
-            let pods: Option<Cidr> = setting(config, "podSubnet").parse().ok();
             let pods = pods.map_or_else(String::new, |c| format!("{}/24", c.nth(256 * place)));
             let taint = json!([{ "key": TAINT, "effect": "NoSchedule" }]);
             let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node, "labels": {} },

@@ -4,6 +4,7 @@ use super::workloads::is_ready;
 use super::{ETCD_DATA, ETCD_STOPPED, State};
 use crate::machine::foreign;
 use landfall_core::journal::{Entry, EntryState, Ownership, RunStart, UNINSTALL};
+use landfall_core::membership::is_formed;
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use serde_json::Value;
@@ -28,7 +29,9 @@ impl Law {
     /// Returns the rule as a sentence.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::Founding => "a cluster that was formed is never founded again",
+            Self::Founding => {
+                "a cluster that was formed is never founded again, and several machines found one only together"
+            }
             Self::Joins => "two members never join etcd at once",
             Self::Ours => "what is not landfall's, or still belongs to a cluster that stays, is never removed",
             Self::Quorum => "etcd never falls below its quorum by what landfall does",
@@ -97,12 +100,22 @@ impl State {
         }
     }
 
-    /// A machine founds: no other may have a cluster's data, none at all a journal that says that it founded.
-    pub(super) fn may_found(&mut self, node: &NodeName) {
+    /// A machine founds: no other may have a cluster's data, none at all a journal that says that it founded. Except that others found
+    /// the same cluster beside it, `same`, and it is not formed.
+    pub(super) fn may_found(&mut self, node: &NodeName, same: Option<usize>) {
         let founded = |e: &Entry| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned;
+        let same = same.filter(|_| !self.is_formed());
+        let is_beside = |name: &NodeName, machine: &super::Place| {
+            let id = machine.text(ETCD_DATA).trim().to_owned();
+            let members = same.into_iter().flat_map(|at| &self.clusters[at].members);
+            name != node
+                && members
+                    .into_iter()
+                    .any(|m| m.name == name.as_str() && m.id.to_string() == id)
+        };
         let formed = self.machines.iter().filter(|(name, machine)| {
             let has_data = *name != node && machine.has(ETCD_DATA) && !self.off.contains(*name);
-            has_data || self.has_entry(name, founded)
+            (has_data || self.has_entry(name, founded)) && !is_beside(name, machine)
         });
         let formed: Vec<String> = formed.map(|(name, _)| name.to_string()).collect();
         if !formed.is_empty() {
@@ -136,10 +149,37 @@ impl State {
         }
     }
 
-    /// Says whether an uninstall is open by some machine's journal: the whole cluster goes, so it has no quorum to keep.
-    fn is_uninstalled(&self) -> bool {
-        let uninstalls = |node: &NodeName| self.has_open_run(node, |start| start.command == UNINSTALL);
-        self.machines.keys().any(uninstalls)
+    /// Says whether the journals record a cluster as formed. What is being founded has no quorum yet, or has lost it with the founding
+    /// that was taken back.
+    fn is_formed(&self) -> bool {
+        let journals = self
+            .machines
+            .iter()
+            .filter_map(|(name, m)| Some((name.clone(), m.journal()?)));
+        is_formed(&journals.collect())
+    }
+
+    /// Says whether by some machine's journal a run is open that uninstalls the cluster or takes its founding back: the whole cluster goes,
+    /// so it has no quorum to keep.
+    fn goes_whole(&self) -> bool {
+        let takes_founding = |own: &Ownership, start: &RunStart| {
+            let taken = own
+                .runs
+                .iter()
+                .filter(|run| run.start.number.is_some_and(|n| start.takes_back.contains(&n)));
+            let taken: Vec<_> = taken.map(|run| &run.start.run).collect();
+            own.entries
+                .iter()
+                .any(|e| StepKind::Init.is_kind_of(&e.step) && taken.contains(&&e.run))
+        };
+        let goes = |own: &Ownership| {
+            let open = own.open_run();
+            open.is_some_and(|start| start.command == UNINSTALL || takes_founding(own, start))
+        };
+        self.machines
+            .values()
+            .filter_map(super::Place::journal)
+            .any(|own| goes(&own))
     }
 
     /// Looks for what can be seen at any time: a cluster with members that live and without a quorum, which it would have with those that
@@ -158,7 +198,7 @@ impl State {
                 living += usize::from(lives);
                 taken += usize::from(!lives && is_taken(&member.name));
             }
-            if living > 0 && (living + taken) * 2 <= voters.len() && !self.is_uninstalled() {
+            if living > 0 && (living + taken) * 2 <= voters.len() && self.is_formed() && !self.goes_whole() {
                 let what = format!("{living} of {} members are healthy", voters.len());
                 self.violate(Law::Quorum, what);
             }

@@ -20,10 +20,11 @@ use crate::pipes::lock;
 use anyhow::{Context, Result};
 use authority::Authority;
 pub(crate) use authority::pem;
-use etcd::Member;
+use etcd::{Bootstrap, Member};
 use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
+use landfall_core::spec::Cidr;
 pub use laws::{Law, Violation};
 use objects::Store;
 use serde_json::Value;
@@ -37,6 +38,8 @@ use tokio::task::AbortHandle;
 
 /// Where a member keeps its id; wiping etcd's data takes it away.
 const ETCD_DATA: &str = "/var/lib/etcd/member/id";
+/// The static pod of a machine's etcd.
+const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 /// A mark that keeps etcd's container down, for tests.
 const ETCD_STOPPED: &str = "/sim/etcd-stopped";
 
@@ -144,6 +147,12 @@ struct Cluster {
     dashboard: u16,
     dashboards: AbortHandle,
     members: Vec<Member>,
+    /// The list and token with which its etcd was bootstrapped.
+    bootstrap: Bootstrap,
+    /// Members of that list that have started with it.
+    bootstrapped: BTreeSet<String>,
+    /// Range of the pods' addresses, which its controller managers know.
+    pods: Option<Cidr>,
     store: Store,
 }
 

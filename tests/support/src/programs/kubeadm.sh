@@ -45,7 +45,25 @@ certificates() {
 etcd() {
     put "$root/var/lib/etcd/member/id" "$1"
     put "$root/var/lib/etcd/member/snap/db" data
-    put "$kubernetes/manifests/etcd.yaml" etcd
+    [ -e "$kubernetes/manifests/etcd.yaml" ] || put "$kubernetes/manifests/etcd.yaml" etcd
+}
+# The flags that the patch of etcd's static pod adds; the real kubeadm fails, too, when the directory is not there.
+etcd_flags() {
+    directory=$(sed -n '/^patches:/{n;s/^ *directory: *//p;}' "$1")
+    [ -n "$directory" ] || return 0
+    [ -d "$root$directory" ] || refuse "$directory, which the configuration names, does not exist"
+    grep -o '"--[^"]*"' "$root$directory/etcd+json.json" | tr -d '"'
+}
+# The API server answers once a majority of etcd's members runs. The real kubeadm waits for 4 minutes.
+wait_control_plane() {
+    tries=0
+    while [ "$tries" -lt 400 ]; do
+        answer=$(ask wait-control-plane) || exit 1
+        [ "$answer" != ready ] || return 0
+        tries=$((tries + 1))
+        sleep 0.05
+    done
+    refuse "failed while waiting for the control plane to start"
 }
 api_server() {
     for name in kube-apiserver kube-scheduler; do put "$kubernetes/manifests/$name.yaml" "$name"; done
@@ -86,10 +104,18 @@ case "$1 $2 $3" in
     no_etcd
     certificates
     api_server
+    flags=$(etcd_flags "$root$3") || exit 1
+    put "$kubernetes/manifests/etcd.yaml" "etcd
+$flags"
     id=$(ask found) || exit 1
     etcd "$id"
+    wait_control_plane
     conf=$(ask register) || exit 1
     put "$kubernetes/kubelet.conf" "$conf"
+    case ,$5, in
+    *,upload-config,*) ;;
+    *) ask upload-config ;;
+    esac
     ask mark-control-plane
     ;;
 "join --config "*)

@@ -1,4 +1,4 @@
-//! Plans the founding and the joins: kubelets join in parallel, etcd members one by one.
+//! Plans the founding, by all founders at once, and the joins: kubelets join in parallel, etcd members one by one.
 
 use super::{
     Joins, KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id,
@@ -116,9 +116,26 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn found(&mut self, founder: &Member) {
+    /// Plans the founding: authorities are made by the founder and copied; then `kubeadm init` runs on all founders side by side, because
+    /// each one's API server answers only when a majority of them runs etcd.
+    pub(super) fn found(&mut self) {
+        let input = self.input;
+        if let Some(founder) = self.founder {
+            self.authorities(founder);
+        }
+        let founders: Vec<&Member> = input.members.iter().filter(|m| m.founds()).collect();
+        let needs: Vec<Vec<StepId>> = founders.iter().map(|member| self.ready_to_found(member)).collect();
+        let all = needs.concat();
+        for (member, own) in founders.into_iter().zip(needs) {
+            // No founder starts before all are ready: kubeadm's waits for the others begin with it.
+            let needs = if input.record.formed { &own } else { &all };
+            self.init(member, needs);
+        }
+    }
+
+    fn authorities(&mut self, founder: &Member) {
         let node = &founder.name;
-        let pki = Path::new(layout::KUBERNETES_DIR).join("pki");
+        let pki = kubernetes("pki");
         let mut config_ready: Vec<StepId> = [
             StepKind::KubeadmConfigValid,
             StepKind::KubeadmConfig,
@@ -134,27 +151,67 @@ impl Planner<'_> {
             argv: kubeadm(&["init", "phase", "certs", "all", "--config", layout::KUBEADM_CONFIG]),
             creates: SHARED_PKI.iter().map(|name| pki.join(name)).collect(),
             claims: Claims {
-                paths: vec![pki.clone()],
+                paths: vec![pki],
                 ..Claims::default()
             },
             effects: vec![],
         };
         let stage = Stage::FirstControlPlane;
-        let certificates = self.bootstrap(StepKind::Certificates, founder, stage, &config_ready, authorities);
+        self.bootstrap(StepKind::Certificates, founder, stage, &config_ready, authorities);
+    }
 
-        let mut needs = self.ready_for_kubeadm(founder);
-        needs.push(certificates);
-        needs.extend(self.api_server_files(founder));
-        let mut claims = kubeadm_claims(founder.role(), &self.input.record.fixed);
-        claims.paths.retain(|path| !path.starts_with(&pki));
+    /// Returns the steps that must be done on a founder before `kubeadm init` runs there.
+    fn ready_to_found(&mut self, member: &Member) -> Vec<StepId> {
+        let mut needs = self.ready_for_kubeadm(member);
+        match member.joins {
+            Joins::Init(_) => needs.push(StepKind::Certificates.on(&member.name)),
+            _ => needs.extend(self.shared_pki(member)),
+        }
+        needs.extend(self.api_server_files(member));
+        needs.extend(self.etcd_patch(member));
+        needs
+    }
+
+    /// Plans the list of members with which etcd is bootstrapped. It serves the founding alone: an etcd that has data does not read it.
+    fn etcd_patch(&mut self, member: &Member) -> Option<StepId> {
+        let content = Content::Text(member.etcd_patch.clone()?);
+        let node = &member.name;
+        let directory = Action::Directory {
+            path: layout::KUBEADM_PATCHES_DIR.into(),
+            mode: 0o755,
+        };
+        let parent = StepKind::Directory(DirectoryKind::Config).on(node);
+        let kind = StepKind::Directory(DirectoryKind::KubeadmPatches);
+        let directory = self.prepare_step(kind, member, &[parent], directory);
+        let id = StepKind::EtcdPatch.on(node);
+        let id = self.file(id, member, layout::ETCD_PATCH, content, &[directory]);
+        self.serves_this_run();
+        Some(id)
+    }
+
+    fn init(&mut self, member: &Member, needs: &[StepId]) {
+        let pki = kubernetes("pki");
+        let mut claims = kubeadm_claims(member.role(), &self.input.record.fixed);
+        let skipped = match member.joins {
+            Joins::Init(_) => {
+                // The step that makes the authorities claims all of it, and made the founder's own certificates with them.
+                claims.paths.retain(|path| !path.starts_with(&pki));
+                "preflight,certs,upload-certs,addon/coredns,show-join-command"
+            }
+            // What the founder uploads is the same for all. super-admin.conf is made here too: kubeadm makes the rights of admin.conf
+            // by it before it waits for the API server, and fails without it when the founder is slower (kubeadm 1.37,
+            // phases/kubeconfig, EnsureAdminClusterRoleBindingImpl).
+            _ => "preflight,upload-config,upload-certs,bootstrap-token,addon,show-join-command",
+        };
+        let config = layout::KUBEADM_CONFIG;
         let founding = Phase {
             goal: BootstrapGoal::Founder,
             argv: kubeadm(&[
                 "init",
                 "--config",
-                layout::KUBEADM_CONFIG,
+                config,
                 "--skip-phases",
-                "preflight,certs,upload-certs,addon/coredns,show-join-command",
+                skipped,
                 "--skip-token-print",
             ]),
             creates: vec![
@@ -163,9 +220,11 @@ impl Planner<'_> {
                 kubernetes("manifests/kube-apiserver.yaml"),
             ],
             claims,
-            effects: vec![ClusterEffect::Node { name: node.clone() }],
+            effects: vec![ClusterEffect::Node {
+                name: member.name.clone(),
+            }],
         };
-        self.bootstrap(StepKind::Init, founder, stage, &needs, founding);
+        self.bootstrap(StepKind::Init, member, Stage::FirstControlPlane, needs, founding);
     }
 
     /// Plans the audit policy and the encryption configuration; the founder makes the key and shares it.
@@ -190,7 +249,7 @@ impl Planner<'_> {
         );
         let encryption_path = Path::new(layout::API_SERVER_DIR).join("encryption.yaml");
         let mut needs = vec![directory];
-        let content = if member.founds() {
+        let content = if matches!(member.joins, Joins::Init(_)) {
             Content::Generated(self.input.encryption_config.clone())
         } else {
             needs.extend(self.founded_by(StepKind::EncryptionConfig));
@@ -209,12 +268,13 @@ impl Planner<'_> {
     /// one joins.
     pub(super) fn join_all(&mut self) {
         let input = self.input;
-        let mut last_etcd_join = self.founded_by(StepKind::Init);
+        let founded = self.founded();
+        let mut last_etcd_join = None;
         for member in input.members.iter().filter(|m| !m.founds()) {
             let node = &member.name;
             let mut needs = self.ready_for_kubeadm(member);
             needs.push(self.join_kubeconfig(member));
-            needs.extend(self.founded_by(StepKind::Init));
+            needs.extend(founded.clone());
             if member.role() == Role::Worker {
                 let config = layout::KUBEADM_CONFIG;
                 self.join_kubelet(member, Stage::JoinWorkers, config, &needs);
@@ -316,10 +376,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns the step after which a member's kubeconfigs exist. The founder's exist once the cluster is founded.
+    /// Returns the step after which a member's kubeconfigs exist. A founder's exist once it has founded.
     fn joined(&self, member: &Member) -> StepId {
         match member.joins {
-            Joins::Init(_) => StepKind::Init.on(&member.name),
+            Joins::Init(_) | Joins::Cofounder(_) => StepKind::Init.on(&member.name),
             Joins::ControlPlane { .. } => StepKind::FinishControlPlane.on(&member.name),
             Joins::Worker(_) => StepKind::JoinWorker.on(&member.name),
         }
@@ -330,7 +390,9 @@ impl Planner<'_> {
     pub(super) fn kubeconfigs(&mut self, member: &Member) {
         let mut files = vec![("kubelet.conf", Some("kubelet.service"))];
         match member.joins {
-            Joins::Init(_) => files.extend([("admin.conf", None), ("super-admin.conf", None)]),
+            Joins::Init(_) | Joins::Cofounder(_) => {
+                files.extend([("admin.conf", None), ("super-admin.conf", None)]);
+            }
             Joins::ControlPlane { .. } => files.push(("admin.conf", None)),
             Joins::Worker(_) => {}
         }

@@ -12,7 +12,7 @@ impl Planner<'_> {
     pub(super) fn objects(&mut self) {
         let input = self.input;
         let lead = self.lead.name.clone();
-        let founded: Vec<StepId> = self.founded_by(StepKind::Init).into_iter().collect();
+        let founded = self.founded();
         let joining = input.members.iter().filter(|m| !m.founds());
         let mut all_joined = founded.clone();
         all_joined.extend(joining.clone().map(|m| StepKind::kubelet_join(m.role()).on(&m.name)));
@@ -92,6 +92,7 @@ mod tests {
     use crate::journal::{Entry, EntryState, Ownership};
     use crate::layout;
     use crate::name::{Digest, NodeName};
+    use crate::plan::PlanError;
     use crate::plan::objects::LeftOut;
     use crate::plan::objects::ObjectGroup;
     use serde_json::json;
@@ -131,6 +132,7 @@ mod tests {
             name: name.parse().unwrap(),
             address: [10, 0, 0, 1].into(),
             credential_config: Some(String::new()),
+            etcd_patch: None,
             joins,
             containerd_config: String::new(),
             cni_template: String::new(),
@@ -264,6 +266,67 @@ mod tests {
             ("server/kubelet.conf/w-1", "join-worker/w-1", true),
         ];
         assert_eq!(steps.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn founders_found_at_once_and_all_else_waits_for_them() {
+        let founder = |name: &str, joins| Member {
+            etcd_patch: Some(format!("[{name}]")),
+            ..member(name, joins)
+        };
+        let later = Joins::ControlPlane {
+            kubelet: String::new(),
+            control_plane: String::new(),
+        };
+        let mut record = record(1, 1, 0);
+        record.formed = false;
+        record.members.get_mut(&"cp-1".parse().unwrap()).unwrap().cofounder = true;
+        let index = index();
+        let mut input = InstallInput {
+            record: &record,
+            owned: &BTreeMap::new(),
+            run: 1,
+            members: vec![
+                founder("cp-1", Joins::Cofounder(String::new())),
+                founder("cp-2", Joins::Init(String::new())),
+                member("cp-4", later),
+                member("w-1", Joins::Worker(String::new())),
+            ],
+            index: &index,
+            sysctls: vec![],
+            hosts_lines: vec![],
+            audit_policy: String::new(),
+            encryption_config: String::new(),
+            named_server: String::new(),
+            groups: vec![],
+            left_out: vec![],
+        };
+        let plan = plan_install(&input).unwrap();
+        let step = |id: &str| plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
+        let needs = |id: &str, need: &str| step(id).needs.iter().any(|n| n.as_str() == need);
+        for init in ["init/cp-1", "init/cp-2"] {
+            for ready in [
+                "images/cp-1",
+                "images/cp-2",
+                "certificates/cp-2",
+                "pki/ca.key/cp-1",
+                "etcd-patch/cp-1",
+                "etcd-patch/cp-2",
+            ] {
+                assert!(needs(init, ready), "{init} without {ready}");
+            }
+            for after in ["join-worker/w-1", "join-kubelet/cp-4", "nodes-ready"] {
+                assert!(needs(after, init), "{after} without {init}");
+            }
+        }
+        assert!(
+            !needs("init/cp-1", "init/cp-2") && !needs("init/cp-2", "init/cp-1"),
+            "side by side"
+        );
+        assert!(step("etcd-patch/cp-1").ephemeral && !plan.steps.iter().any(|s| s.id.as_str() == "join-kubelet/cp-1"));
+        input.members.remove(0);
+        let absent = plan_install(&input).unwrap_err();
+        assert_eq!(absent, PlanError::FounderAbsent(Some("cp-1".parse().unwrap())));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Planner<'_> {
     /// Configuration files, each of kubeadm's with a check by kubeadm itself.
     fn configuration(&mut self, member: &Member, directories: &[StepId]) -> Vec<StepId> {
         let (kubeadm_config, kubelet_config) = match &member.joins {
-            Joins::Init(config) | Joins::Worker(config) => (config, None),
+            Joins::Init(config) | Joins::Cofounder(config) | Joins::Worker(config) => (config, None),
             Joins::ControlPlane { kubelet, control_plane } => (control_plane, Some(kubelet)),
         };
         let mut files = vec![
