@@ -6,7 +6,7 @@
 use super::key::{StepKind, is_membership};
 use super::{Plan, Stage, Step};
 use crate::action::{Action, Undo};
-use crate::journal::{Entry, Ownership};
+use crate::journal::{Entry, EntryState, Ownership};
 use crate::layout;
 use crate::name::{NodeName, RunId, StepId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,27 +79,34 @@ impl UndoPlanner {
     }
 
     /// Plans the undo in a cluster that stays: objects are restored, etcd members and Nodes removed. Returns the last step. Cluster steps are
-    /// journalled on every control plane, and are undone once.
+    /// journalled on every control plane, and are undone once. A control plane that stays restores objects: one that leaves may be gone
+    /// halfway when an undo that was cut off goes on.
     fn cluster(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Option<StepId> {
+        let stays = |e: &Entry| {
+            let kinds = [StepKind::Init, StepKind::JoinControlPlane];
+            e.state == EntryState::Owned && !scope.holds(e) && kinds.iter().any(|kind| kind.is_kind_of(&e.step))
+        };
+        let staying = owned.iter().find(|(_, own)| own.entries.iter().any(stays));
         let mut last: Option<StepId> = None;
         let mut seen: BTreeSet<(&RunId, &StepId)> = BTreeSet::new();
         let mut n = 0;
         for (node, own) in owned {
             for entry in own.entries.iter().rev().filter(|e| scope.holds(e)) {
-                let (kind, action) = match &entry.undo {
+                let (kind, on, action) = match &entry.undo {
                     Undo::RestoreObjects { prior, absent } if seen.insert((&entry.run, &entry.step)) => {
                         let (prior, absent) = (prior.clone(), absent.clone());
-                        (StepKind::RestoreObjects, Action::RestoreObjects { prior, absent })
+                        let on = staying.map_or(node, |(name, _)| name);
+                        (StepKind::RestoreObjects, on, Action::RestoreObjects { prior, absent })
                     }
                     Undo::RemoveClaims { effects, .. } if !effects.is_empty() => {
                         let effects = effects.clone();
-                        (StepKind::LeaveCluster, Action::LeaveCluster { effects })
+                        (StepKind::LeaveCluster, node, Action::LeaveCluster { effects })
                     }
                     _ => continue,
                 };
                 n += 1;
                 let id = kind.part_of_cluster(&format!("{n}/{}", entry.step));
-                last = Some(self.add(id, node, last.as_ref(), action));
+                last = Some(self.add(id, on, last.as_ref(), action));
             }
         }
         last
@@ -239,7 +246,6 @@ fn unit_file(undo: &Undo) -> Option<String> {
 mod tests {
     use super::*;
     use crate::action::{Claims, ClusterEffect, Prior};
-    use crate::journal::EntryState;
     use crate::name::Digest;
 
     fn entry(run: &str, step: &str, undo: Undo) -> Entry {
@@ -343,6 +349,36 @@ mod tests {
                 "unit/containerd/a",
             ]
         );
+    }
+
+    #[test]
+    fn a_control_plane_that_stays_restores_objects() {
+        let objects = Undo::RestoreObjects {
+            prior: vec![],
+            absent: vec![],
+        };
+        let leaving = |name: &str| {
+            node(vec![
+                entry(
+                    "r2",
+                    &format!("join-control-plane/{name}"),
+                    claims("/var/lib/etcd", vec![]),
+                ),
+                entry("r2", "apply-sample", objects.clone()),
+            ])
+        };
+        // The entry of the one that stays was undone already, by the undo that was cut off.
+        let stays = node(vec![entry("r1", "init/cp-2", claims("/var/lib/etcd", vec![]))]);
+        let owned = fleet(vec![
+            ("cp-1", leaving("cp-1")),
+            ("cp-2", stays),
+            ("cp-3", leaving("cp-3")),
+        ]);
+        let plan = plan_undo(&owned, &UndoScope::Runs(BTreeSet::from(["r2".parse().unwrap()])));
+        let is_restore = |s: &&Step| matches!(s.action, Action::RestoreObjects { .. });
+        let restores = plan.steps.iter().filter(is_restore);
+        let on: Vec<&str> = restores.map(|s| s.node.as_str()).collect();
+        assert_eq!(on, ["cp-2"]);
     }
 
     #[test]
