@@ -123,7 +123,7 @@ pub fn desired(
 /// the same for all members is checked later.
 fn cluster_variable(groups: &Groups, vars: &mut Resolver<'_>, faults: &mut Faults) -> Option<Var> {
     let hosts: Vec<&str> = groups.hosts().map(|(host, _)| host).collect();
-    hosts.into_iter().find_map(|host| vars.of(host, faults).remove(CLUSTER))
+    hosts.into_iter().find_map(|host| vars.one(host, CLUSTER, faults))
 }
 
 /// Makes the first machine of the group bastion the jump host of all machines, as kubespray does, except of those with a proxy of their own

@@ -248,6 +248,39 @@ fn is_unknown_network(name: &str, value: &Value) -> bool {
         && network(value).is_some_and(|found| !OWN_NETWORKS.contains(&found.to_string().as_str()))
 }
 
+/// Beginnings of the names of settings of network plugins that landfall does not install: kubespray names them so, and others after it.
+const OTHER_PLUGINS: [&str; 5] = ["calico_", "cilium_", "kube_ovn_", "kube_router_", "weave_"];
+/// What to do about them.
+const OTHER_PLUGIN: &str = "a setting of a network plugin that landfall does not install";
+
+/// Returns the network plugins that the variables choose, in lower case.
+fn chosen_plugins(vars: &Vars, scope: &Scope) -> Vec<String> {
+    let (names, ..) = TOLD
+        .iter()
+        .find(|(names, ..)| names.contains(&"kube_network_plugin"))
+        .copied()
+        .unwrap_or_default();
+    let values = names
+        .iter()
+        .filter_map(|name| scope.value(&vars.get(*name)?.value).ok());
+    values
+        .filter(|value| !is_empty(value))
+        .map(|value| text(&value).to_lowercase())
+        .collect()
+}
+
+/// Says whether a variable sets a network plugin of others that is used: the one that is chosen, or any where nothing says which.
+fn sets_other_plugin(name: &str, value: &Value, chosen: &[String]) -> bool {
+    let Some(plugin) = OTHER_PLUGINS.iter().find(|prefix| name.starts_with(**prefix)) else {
+        return false;
+    };
+    let is_used = chosen.is_empty()
+        || chosen
+            .iter()
+            .any(|chosen| plugin.starts_with(&chosen.replace('-', "_")));
+    is_used && !is_mapped(name) && !is_told(name) && !is_empty(value) && *value != Value::Bool(false)
+}
+
 /// The defaults of `podNetworkCidr` and `serviceCidr`.
 const OWN_NETWORKS: [&str; 2] = ["10.244.0.0/16", "10.96.0.0/12"];
 
@@ -295,9 +328,12 @@ impl Settings {
                 }
             }
         }
+        let chosen = chosen_plugins(vars, scope);
         for (name, var) in vars {
-            let value = scope.value(&var.value).ok();
-            if value.is_some_and(|value| is_unknown_network(name, &value)) {
+            let value = scope.value(&var.value).unwrap_or_default();
+            if sets_other_plugin(name, &value, &chosen) {
+                self.tell(name, &var.place, OTHER_PLUGIN);
+            } else if is_unknown_network(name, &value) {
                 self.tell(name, &var.place, UNKNOWN_NETWORK);
             }
         }
@@ -470,6 +506,14 @@ mod tests {
             mapped.is_empty() && told.contains("my_pods_subnet (f: my_pods_subnet): is it a network"),
             "{told}"
         );
+        let (_, told) = look("cilium_hubble: true\ncalico_x: 1\nweave_y:\nkube_network_plugin: cilium");
+        assert!(
+            told.contains("cilium_hubble (f: cilium_hubble): a setting of a network plugin"),
+            "{told}"
+        );
+        assert!(!told.contains("calico_x") && !told.contains("weave_y"), "{told}");
+        assert!(look("calico_x: 1").1.contains("calico_x"));
+        assert_eq!(look("cilium_x: 1\nkube_network_plugin: flannel").1, "");
         assert_eq!(look("lan_network: eth0\nlab_subnet: 10.244.0.0/16").1, "");
         assert!(
             look("kube_pods_subnet: 10.1.0.0/16\nCLUSTER_CIDR: 10.2.0.0/16")

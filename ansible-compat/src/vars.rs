@@ -6,7 +6,7 @@
 
 use crate::document;
 use crate::faults::{Faults, Place};
-use crate::groups::{ALL, Groups, PRIORITY, Vars};
+use crate::groups::{ALL, Groups, PRIORITY, Var, Vars};
 use crate::tree::{Entry, FileTree};
 use crate::vault::{self, Keys, Sealed};
 use crate::yaml;
@@ -36,7 +36,7 @@ pub struct Resolver<'a> {
     tree: &'a dyn FileTree,
     around: &'a Around,
     keys: &'a Keys,
-    read: BTreeMap<PathBuf, Vars>,
+    read: BTreeMap<PathBuf, Rc<Vars>>,
     /// Encrypted files that were met and could not be opened for want of a password.
     pub sealed: Vec<String>,
 }
@@ -70,6 +70,45 @@ impl<'a> Resolver<'a> {
         vars
     }
 
+    /// Returns one of the variables that hold for a host, without merging the others.
+    pub fn one(&mut self, host: &str, variable: &str, faults: &mut Faults) -> Option<Var> {
+        if let Some(var) = self.around.extra.get(variable) {
+            return Some(var.clone());
+        }
+        let groups = self.groups.groups_of(host);
+        let others: Vec<&str> = groups.iter().copied().filter(|g| *g != ALL).collect();
+        let own = self.groups.host(host).and_then(|h| h.vars.get(variable)).cloned();
+        let of_groups = || {
+            groups
+                .iter()
+                .rev()
+                .find_map(|group| self.groups.group_vars(group)?.get(variable))
+                .cloned()
+        };
+        let mut in_files = |kind: &str, names: &[&str]| self.in_files(kind, names, variable, faults);
+        in_files("host_vars", &[host])
+            .or(own)
+            .or_else(|| in_files("group_vars", &others))
+            .or_else(|| in_files("group_vars", &[ALL]))
+            .or_else(of_groups)
+    }
+
+    /// Returns what the last of the files says that set a variable for these groups or hosts.
+    fn in_files(&mut self, kind: &str, names: &[&str], variable: &str, faults: &mut Faults) -> Option<Var> {
+        let around = self.around;
+        let mut last = None;
+        for dir in around.inventories.iter().chain(&around.playbook) {
+            for name in names {
+                last = self
+                    .beside(&dir.join(kind), name, faults)
+                    .get(variable)
+                    .cloned()
+                    .or(last);
+            }
+        }
+        last
+    }
+
     /// Returns the variables that are set for a host itself.
     pub fn own(&mut self, host: &str, faults: &mut Faults) -> Vars {
         let mut vars = self.groups.host(host).map(|h| h.vars.clone()).unwrap_or_default();
@@ -90,20 +129,21 @@ impl<'a> Resolver<'a> {
         let around = self.around;
         for dir in around.inventories.iter().chain(&around.playbook) {
             for name in names {
-                vars.extend(self.beside(&dir.join(kind), name, faults));
+                let found = self.beside(&dir.join(kind), name, faults);
+                vars.extend(found.iter().map(|(name, var)| (name.clone(), var.clone())));
             }
         }
     }
 
     /// Returns the variables that the files of a group or host set in one directory.
-    pub fn beside(&mut self, dir: &Path, name: &str, faults: &mut Faults) -> Vars {
+    pub fn beside(&mut self, dir: &Path, name: &str, faults: &mut Faults) -> Rc<Vars> {
         // Such a name would leave the directory.
         if name.starts_with('/') {
-            return Vars::new();
+            return Rc::default();
         }
         let base = dir.join(name);
         if let Some(vars) = self.read.get(&base) {
-            return vars.clone();
+            return Rc::clone(vars);
         }
         let mut vars = Vars::new();
         for ending in ENDINGS {
@@ -117,7 +157,8 @@ impl<'a> Resolver<'a> {
                 break;
             }
         }
-        self.read.insert(base, vars.clone());
+        let vars = Rc::new(vars);
+        self.read.insert(base, Rc::clone(&vars));
         vars
     }
 
@@ -220,8 +261,11 @@ mod tests {
             playbook: Some("p".into()),
             extra: Vars::new(),
         };
-        let vars = Resolver::new(&groups, &files, &around, &Keys::default()).of("h", &mut faults);
+        let keys = Keys::default();
+        let vars = Resolver::new(&groups, &files, &around, &keys).of("h", &mut faults);
         let x = vars.get("x").map(|var| var.value.to_string());
+        let one = Resolver::new(&groups, &files, &around, &keys).one("h", "x", &mut Faults::default());
+        assert_eq!(one.map(|var| var.value.to_string()), x, "asked for alone");
         (x.unwrap_or_default(), faults.into_list().len())
     }
 

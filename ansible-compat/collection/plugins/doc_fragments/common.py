@@ -56,6 +56,10 @@ options:
     description: The control plane nodes by name; all other machines of the cluster are workers then.
     type: list
     elements: str
+  ignore:
+    description: Machines and groups of the inventory that are not of the cluster.
+    type: list
+    elements: str
   accept_new_host_keys:
     description: Write keys of hosts that are seen for the first time to the known_hosts file instead of refusing them.
     type: bool

@@ -36,6 +36,7 @@ MACHINES = {
     "control_plane_group": {"type": "list", "elements": "str"},
     "worker_group": {"type": "list", "elements": "str"},
     "control_planes": {"type": "list", "elements": "str"},
+    "ignore": {"type": "list", "elements": "str"},
     "accept_new_host_keys": {"type": "bool", "default": False},
     "known_hosts": {"type": "path"},
     "connect_timeout": {"type": "int"},
@@ -174,7 +175,7 @@ class Base(ActionBase):
         if len(sources) == 1 and is_cluster_yaml(sources[0]):
             # Its machines have fields of their own; landfall refuses flags beside them.
             return arguments
-        lists = ("control_plane_group", "worker_group", "control_planes")
+        lists = ("control_plane_group", "worker_group", "control_planes", "ignore")
         for name in lists:
             if options.get(name):
                 arguments += ["--" + name.replace("_", "-"), ",".join(options[name])]
