@@ -163,6 +163,14 @@ fn fetch(packages: &[DebianPackage], suite: &str, cache: &Path) -> Result<Vec<Pa
     Ok(packages.iter().map(path).collect())
 }
 
+/// Fetches every locked package into the cache, so that a build needs no mirror. Blocks on the network. The error has the code
+/// [`Code::BundleDigest`] when the mirror has another file under a locked version, and another code when it has none.
+pub fn fetch_locked(checkout: &Path, cache: &Path) -> Result<(), Diagnosis> {
+    let lock = Lock::read(&checkout.join("bundle/source/lock.yaml"))?;
+    let packages: Vec<DebianPackage> = lock.packages()?.into_values().collect();
+    fetch(&packages, &lock.debian_suite, cache).map(drop)
+}
+
 /// Writes the newest packages of the suite into the lock file of a checkout; returns those that are new there. Blocks on the network.
 pub fn lock_anew(checkout: &Path, cache: &Path) -> Result<Vec<DebianPackage>, Diagnosis> {
     let path = checkout.join("bundle/source/lock.yaml");

@@ -18,7 +18,7 @@ use crate::{BundleError, BundleWriter};
 use components::Programs;
 pub use components::{crates, release_arguments};
 use contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
-pub use debian::lock_anew as lock_debian_anew;
+pub use debian::{fetch_locked as fetch_locked_debian, lock_anew as lock_debian_anew};
 use image_archive::Additions;
 use landfall_core::bundle_index::{
     Binary, BundleIndex, BundleRole, Component, DebianPackage, Image, NODE_ARCHITECTURE, Variant, previous_minor,

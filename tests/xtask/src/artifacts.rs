@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use landfall_bundle::Bundle;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
 use landfall_test_support::publishers::Publishers;
@@ -33,6 +34,7 @@ pub fn build() -> Result<Artifacts> {
     landfall_lab::host::install_packages(&[])?;
     println!("building landfall");
     let program = release("landfall")?;
+    lock_anew_what_is_gone()?;
     let bundle = cache()?.join("landfall.bundle");
     // Its public half is beside the bundle, where the lab looks for it.
     let key = bundle.with_extension("key");
@@ -140,7 +142,7 @@ pub fn publish(output: &Path) -> Result<()> {
         let crates = landfall_bundle::source::crates(&checkout)?.only(&["landfall", "landfall-ingress"]);
         landfall_bundle::own_parts::attach(&landfall, &ingress, &crates, output)
     };
-    publish().map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
+    publish().map_err(|diagnosis| shown(&diagnosis))?;
     println!("{}", output.display());
     Ok(())
 }
@@ -148,12 +150,33 @@ pub fn publish(output: &Path) -> Result<()> {
 /// Writes the newest Debian packages of the suite into the lock file of the recipe `source`.
 pub fn lock_debian() -> Result<()> {
     let new = landfall_bundle::source::lock_debian_anew(&checkout()?, &cache()?.join("landfall"));
-    let new = new.map_err(|diagnosis| anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes))?;
+    let new = new.map_err(|diagnosis| shown(&diagnosis))?;
     for package in &new {
         println!("{} {}", package.name, package.version);
     }
     println!("{} packages are others than before; `git diff` shows them", new.len());
     Ok(())
+}
+
+/// Locks Debian packages anew when the mirror has dropped a locked one, as it does soon after each update: tests need a bundle on any day.
+/// The changed lock file shows in `git diff`. A file that differs from what was locked stays an error.
+fn lock_anew_what_is_gone() -> Result<()> {
+    let cache = cache()?.join("landfall");
+    match landfall_bundle::source::fetch_locked_debian(&checkout()?, &cache) {
+        Ok(()) => Ok(()),
+        Err(diagnosis) if diagnosis.code == Code::BundleDigest => Err(shown(&diagnosis)),
+        Err(diagnosis) => {
+            println!(
+                "{}\nbundle/source/lock.yaml gets the newest packages: look at it and commit it",
+                shown(&diagnosis)
+            );
+            lock_debian()
+        }
+    }
+}
+
+fn shown(diagnosis: &Diagnosis) -> anyhow::Error {
+    anyhow::anyhow!("{diagnosis}: {:?} {:?}", diagnosis.saw, diagnosis.causes)
 }
 
 /// Makes a bundle by the recipe `upstream`, as somebody on a laptop does: with a released program, which needs no checkout, of servers
