@@ -109,6 +109,13 @@ impl Scene {
         bundle::open(&path).unwrap()
     }
 
+    /// Makes a bundle with a layer of several chunks.
+    pub fn bulky_bundle(&self) -> Bundle<Verified> {
+        let path = self.directory.path().join("bulky.bundle");
+        bundle::write_bulky(&path, bundle::VERSION).unwrap();
+        bundle::open(&path).unwrap()
+    }
+
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
         self.install_heard(run, null_sink())
@@ -136,6 +143,15 @@ impl Scene {
     pub fn push(&self, run: &str) -> Outcome {
         let context = self.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
         self.push_in(&context)
+    }
+
+    /// Sends another bundle ahead, in a context of its own; lost connections are retried for so long.
+    pub fn push_reconnecting(&self, bundle: &Bundle<Verified>, context: &RunContext, reconnect: Duration) -> Outcome {
+        let mut options = InstallOptions::new(Until::Pushed, OnFailure::Keep);
+        options.reconnect = reconnect;
+        let outcome = run::install(&self.desired, bundle, &options, context);
+        self.fleet.settle().unwrap();
+        outcome
     }
 
     /// The same, in a context of its own.

@@ -38,6 +38,9 @@ const OTHER_IMAGES: [&str; 7] = [
     "nginx",
 ];
 
+/// The layer that all images share.
+const LAYER: &[u8] = b"a layer";
+
 fn program(name: &str, version: &str, build: u32) -> String {
     let text = match name {
         "kubeadm" => include_str!("programs/kubeadm.sh").to_owned(),
@@ -52,25 +55,46 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a signed bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.4", vec![])
+    write(output, version, 1, "12.4", vec![], LAYER)
 }
 
 /// The same with manifests that its builder added.
 pub fn write_with(output: &Path, version: &str, manifests: Vec<Manifest>) -> Result<BundleIndex> {
-    write(output, version, 1, "12.4", manifests)
+    write(output, version, 1, "12.4", manifests, LAYER)
 }
 
 /// The same with another version of a Debian package: another bundle of the same programs.
 pub fn write_repackaged(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.5", vec![])
+    write(output, version, 1, "12.5", vec![], LAYER)
 }
 
 /// The same; each build of a version has programs of its own.
 pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleIndex> {
-    write(output, version, build, "12.4", vec![])
+    write(output, version, build, "12.4", vec![], LAYER)
 }
 
-fn write(output: &Path, version: &str, build: u32, base_files: &str, manifests: Vec<Manifest>) -> Result<BundleIndex> {
+/// The same with a layer of two chunks and a part of a third (`landfall_core::bundle_index`, 4 MiB each).
+pub fn write_bulky(output: &Path, version: &str) -> Result<BundleIndex> {
+    let mut state = 1_u64;
+    let next = || {
+        // A linear congruential generator (Knuth's MMIX): bytes that no compression makes shorter.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let layer: Vec<u8> = std::iter::repeat_with(next).take(9 * 1024 * 1024 + 7).collect();
+    write(output, version, 1, "12.4", vec![], &layer)
+}
+
+fn write(
+    output: &Path,
+    version: &str,
+    build: u32,
+    base_files: &str,
+    manifests: Vec<Manifest>,
+    layer: &[u8],
+) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
     let mut add = |bytes: &[u8]| -> Result<Digest> {
@@ -103,7 +127,7 @@ fn write(output: &Path, version: &str, build: u32, base_files: &str, manifests: 
         let manifest = format!("manifest of {name} {version}");
         let config = add(format!("configuration of {name}").as_bytes())?;
         // All images share a layer, as real ones do.
-        let layer = add(b"a layer")?;
+        let layer = add(layer)?;
         let digest = add(manifest.as_bytes())?;
         images.push(Image {
             reference: format!("{REPOSITORY}/{name}:{version}").parse()?,

@@ -3,7 +3,7 @@
 
 use crate::cluster::World;
 use crate::machine::{Machine, memory_dir, write_program};
-use crate::pipes::{Agent, Agents, FileLimit, Pipes, Way, lock};
+use crate::pipes::{Agent, Agents, FileLimit, Pipes, Traffic, Way, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
 use landfall_core::cluster_record::ClusterUid;
@@ -45,6 +45,7 @@ struct Inner {
     unreachable: Mutex<BTreeSet<NodeName>>,
     delays: Mutex<BTreeMap<NodeName, Duration>>,
     clocks_behind: Mutex<BTreeMap<NodeName, Duration>>,
+    traffic: BTreeMap<NodeName, Arc<Mutex<Traffic>>>,
 }
 
 impl Fleet {
@@ -75,6 +76,7 @@ impl Fleet {
         );
         write_program(&home.path().join("agent"), &script, 0o755)?;
         Ok(Self(Arc::new(Inner {
+            traffic: machines.keys().map(|name| (name.clone(), Arc::default())).collect(),
             machines,
             world,
             home,
@@ -145,6 +147,25 @@ impl Fleet {
             .iter()
             .map(|(n, m)| Ok((n.clone(), m.tree()?)))
             .collect()
+    }
+
+    /// Ends the connection to a machine's agent once so many bytes were sent to its agents in all. Happens once.
+    pub fn cut_after(&self, name: &NodeName, bytes: u64) {
+        self.traffic_of(name, |traffic| traffic.cut_at = Some(bytes));
+    }
+
+    /// Says whether a cut of [`Self::cut_after`] is still to come.
+    pub fn is_to_be_cut(&self, name: &NodeName) -> bool {
+        self.traffic_of(name, |traffic| traffic.cut_at.is_some())
+    }
+
+    /// Returns how many bytes had been sent to a machine's agents at the end of each write.
+    pub fn ends_of_writes(&self, name: &NodeName) -> Vec<u64> {
+        self.traffic_of(name, |traffic| traffic.ends.clone())
+    }
+
+    fn traffic_of<T>(&self, name: &NodeName, ask: impl FnOnce(&mut Traffic) -> T) -> T {
+        ask(&mut lock(&self.0.traffic[name]))
     }
 
     /// Lets the kernel kill agents that start from now on when they write a file beyond so many bytes; the write is torn there. The
@@ -306,6 +327,7 @@ impl Connector for Inner {
             limit: lock(&self.limits).get(&node.name).copied(),
             clock_behind: lock(&self.clocks_behind).get(&node.name).copied().unwrap_or_default(),
             delay: lock(&self.delays).get(&node.name).copied().unwrap_or_default(),
+            traffic: Arc::clone(&self.traffic[&node.name]),
         };
         Ok(Box::new(Pipes::new(&node.name, machine.root(), way, &self.agents)))
     }

@@ -28,14 +28,27 @@ pub(crate) struct FileLimit {
     pub(crate) full_disk: bool,
 }
 
+/// What was sent to the agents of a machine, and where the connection is to end.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Bytes that were sent, over all connections.
+    pub(crate) sent: u64,
+    /// How many had been sent at the end of each write.
+    pub(crate) ends: Vec<u64>,
+    /// After how many the connection ends, once.
+    pub(crate) cut_at: Option<u64>,
+}
+
 /// Faults of a machine and of the connection to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Way {
     pub(crate) limit: Option<FileLimit>,
     /// How far the machine's clock is behind.
     pub(crate) clock_behind: Duration,
     /// How long each write to the machine takes.
     pub(crate) delay: Duration,
+    /// What is sent to agents there.
+    pub(crate) traffic: Arc<Mutex<Traffic>>,
 }
 
 /// The way to an agent's standard input; taken away when the connection ends.
@@ -102,7 +115,8 @@ impl Pipes {
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
         self.lines.push(Arc::clone(&line));
-        let exit: Box<dyn RemoteExit> = if text.ends_with(" agent serve") {
+        let is_agent = text.ends_with(" agent serve");
+        let exit: Box<dyn RemoteExit> = if is_agent {
             lock(&self.agents).push(Agent {
                 name: self.name.clone(),
                 child,
@@ -113,7 +127,11 @@ impl Pipes {
             Box::new(Ended(child))
         };
         Ok(RemoteChild {
-            stdin: Box::new(Input(line, self.way.delay)),
+            stdin: Box::new(Input {
+                line,
+                delay: self.way.delay,
+                traffic: is_agent.then(|| Arc::clone(&self.way.traffic)),
+            }),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
             exit,
@@ -140,18 +158,37 @@ impl Transport for Pipes {
     }
 }
 
-/// The writing end of a line, with how long each write takes; broken once the line is taken away, closed when it is dropped.
-struct Input(Line, Duration);
+/// The writing end of a line; broken once the line is taken away, closed when it is dropped.
+struct Input {
+    line: Line,
+    /// How long each write takes.
+    delay: Duration,
+    /// Counts what goes to an agent.
+    traffic: Option<Arc<Mutex<Traffic>>>,
+}
 
 impl Write for Input {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !self.1.is_zero() {
-            thread::sleep(self.1);
+        if !self.delay.is_zero() {
+            thread::sleep(self.delay);
         }
-        match lock(&self.0).as_mut() {
-            Some(pipe) => pipe.write(bytes),
-            None => Err(ErrorKind::BrokenPipe.into()),
+        let mut line = lock(&self.line);
+        let pipe = line.as_mut().ok_or(ErrorKind::BrokenPipe)?;
+        let Some(traffic) = &self.traffic else {
+            return pipe.write(bytes);
+        };
+        let mut traffic = lock(traffic);
+        let left = traffic.cut_at.map(|at| at.saturating_sub(traffic.sent));
+        let allowed = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
+        let sent = pipe.write(&bytes[..allowed])?;
+        traffic.sent += sent as u64;
+        let at = traffic.sent;
+        traffic.ends.push(at);
+        if traffic.cut_at == Some(at) {
+            traffic.cut_at = None;
+            line.take();
         }
+        Ok(sent)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -161,7 +198,7 @@ impl Write for Input {
 
 impl Drop for Input {
     fn drop(&mut self) {
-        lock(&self.0).take();
+        lock(&self.line).take();
     }
 }
 

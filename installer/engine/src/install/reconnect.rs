@@ -103,10 +103,11 @@ impl InstallRun<'_> {
         }
         let ended = self.sessions.values().filter(|session| session.is_lost());
         let mut nodes: BTreeSet<NodeName> = ended.map(|session| session.name().clone()).collect();
-        if self.reconnect.attempts > 0 {
-            let transient = self.outcome.errors.iter().filter(|e| TRANSIENT.contains(&e.code));
-            nodes.extend(transient.filter_map(|e| e.node.clone()));
-        }
+        // A connection that takes nothing more is lost before its other direction has ended.
+        let first = self.reconnect.attempts == 0;
+        let transient = |e: &&Diagnosis| e.code == Code::ConnectionLost || !first && TRANSIENT.contains(&e.code);
+        let errors = self.outcome.errors.iter().filter(transient);
+        nodes.extend(errors.filter_map(|e| e.node.clone()));
         nodes.into_iter().collect()
     }
 

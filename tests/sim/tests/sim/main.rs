@@ -6,6 +6,7 @@ mod added;
 mod allow;
 mod boot;
 mod crash;
+mod cuts;
 mod dashboard;
 mod events;
 mod faults;
