@@ -66,6 +66,9 @@ pub struct Config {
     pub notices: Vec<String>,
 }
 
+/// What is said where Ansible would not check the keys of hosts.
+pub const HOST_KEYS: &str = "landfall always checks host keys (--accept-new-host-keys takes new ones)";
+
 impl Config {
     /// Returns the error for an inventory that would mean something else with merged mappings.
     pub fn merge_error(&self) -> Option<Diagnosis> {
@@ -183,7 +186,7 @@ impl Config {
         self.ask_become_pass = truth("privilege_escalation.become_ask_pass");
         if set.contains_key("defaults.host_key_checking") && !truth("defaults.host_key_checking") {
             self.notices.push(format!(
-                "{file}: [defaults] host_key_checking is not followed: landfall always checks host keys (--accept-new-host-keys takes new ones)"
+                "{file}: [defaults] host_key_checking is not followed: {HOST_KEYS}"
             ));
         }
         Ok(())

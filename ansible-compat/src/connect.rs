@@ -4,6 +4,7 @@
 //! variables. Settings of Ansible that the installer does not support are errors, so that it never logs in to another machine or as
 //! another user than the inventory says.
 
+use crate::config::HOST_KEYS;
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::ssh_args;
@@ -288,6 +289,13 @@ impl<'a> Reader<'a> {
             let Some((text, place)) = self.text(names) else {
                 continue;
             };
+            let lower = text.to_ascii_lowercase();
+            if lower.contains("stricthostkeychecking=no") || lower.contains("stricthostkeychecking no") {
+                let Place { file, at } = place;
+                self.faults.notice(format_args!(
+                    "{file}: {at}: StrictHostKeyChecking=no is not followed: {HOST_KEYS}"
+                ));
+            }
             match ssh_args::parse(&text, local_user) {
                 Ok(found) => proxy = proxy.or(found),
                 Err(faults) => faults.into_iter().for_each(|why| self.faults.value(place, why)),

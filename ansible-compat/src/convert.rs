@@ -15,7 +15,7 @@ use landfall_core::spec::Problems;
 use landfall_core::spec::parse::cluster_spec;
 use landfall_core::spec::{ClusterSpec, Desired, validate};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 const CLUSTER: &str = "landfall";
 /// Variables that give a node another name than the inventory's: those of kubespray, of kubeasz, and landfall's own. The last one that is set
 /// wins.
-const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
+pub const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
 
 /// The context that all machines share.
 pub struct Common<'a> {
@@ -51,6 +51,8 @@ pub struct Found {
     pub desired: Desired,
     /// Host of the inventory and name of the node.
     pub hosts: Vec<(String, NodeName)>,
+    /// Names of variables of members that nothing reads, by file.
+    pub unread: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Makes the wanted cluster. Machines come as Ansible lists them: control planes, workers, then those outside.
@@ -107,6 +109,7 @@ pub fn desired(
         inventory.nodes.extend(node);
     }
     through_bastion(&roles, &hosts, &mut inventory, groups, vars, common, faults);
+    let unread = settings.take_unread();
     let spec = spec(cluster, settings, faults);
     let desired = Desired { spec, inventory };
     let mut problems = Problems::new(common.file);
@@ -116,7 +119,7 @@ pub fn desired(
     }
     faults.take(problems);
     odd_members(&roles, faults);
-    Found { desired, hosts }
+    Found { desired, hosts, unread }
 }
 
 /// Returns the cluster variable as it holds for the first machine that has it: `-e`, a group or the machine itself may set it. That it is

@@ -86,6 +86,8 @@ pub struct Understood {
     pub desired: Desired,
     /// Notices for the user: machines without a role, variables that are not supported.
     pub notices: Vec<String>,
+    /// Names of variables of members that nothing reads, by file.
+    pub unread: BTreeMap<String, BTreeSet<String>>,
     /// The machines that `--limit` chooses, when it is given.
     pub limit: Option<BTreeSet<NodeName>>,
 }
@@ -164,9 +166,10 @@ pub fn read(
         )
     });
     match (desired, faults.into_list()) {
-        (Some(convert::Found { desired, .. }), list) if list.is_empty() => Ok(Understood {
+        (Some(convert::Found { desired, unread, .. }), list) if list.is_empty() => Ok(Understood {
             desired,
             notices,
+            unread,
             limit,
         }),
         (_, list) => Err(list),
@@ -390,12 +393,12 @@ fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> (Option<Pa
                 || ["ip", "access_ip", "landfall"].contains(&key.as_str())
                 || settings::is_mapped(key)
         };
-        let file = |fits: &dyn Fn(&String) -> bool| {
-            let var = found.iter().find(|(key, _)| fits(key));
+        let file = |fits: &dyn Fn(&String, &groups::Var) -> bool| {
+            let var = found.iter().find(|(key, var)| fits(key, var));
             var.map(|(_, var)| PathBuf::from(&*var.place.file))
         };
-        used = used.or_else(|| file(&is_used));
-        told = told.or_else(|| file(&|key| settings::is_told(key)));
+        used = used.or_else(|| file(&|key, _| is_used(key)));
+        told = told.or_else(|| file(&|key, var| settings::is_told(key, &var.value)));
     }
     (used, told)
 }

@@ -227,7 +227,7 @@ pub fn assign(groups: &Groups, role_options: &RoleOptions, file: &str, faults: &
         no_control_plane(groups, file, faults);
         return roles;
     }
-    etcd_elsewhere(&roles, faults);
+    etcd_elsewhere(&roles, groups, faults);
     left_out(&roles, groups, role_options, faults);
     roles
 }
@@ -357,7 +357,7 @@ fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
 }
 
 /// etcd runs on the control planes, so machines for etcd alone are an error; other differences are a notice.
-fn etcd_elsewhere(roles: &Roles, faults: &mut Faults) {
+fn etcd_elsewhere(roles: &Roles, groups: &Groups, faults: &mut Faults) {
     let alone: Vec<&str> = roles
         .etcd
         .iter()
@@ -369,8 +369,19 @@ fn etcd_elsewhere(roles: &Roles, faults: &mut Faults) {
             "etcd has machines of its own ({}); landfall runs etcd on the control planes",
             alone.join(", ")
         );
-        let next = "leave these machines out with landfall: {ignore: [etcd]}: the cluster then has its etcd on the control planes; or give \
-                    them a role";
+        let of_etcd = |name: &&str| known(groups, Part::Etcd).contains(name);
+        let mut names: Vec<&str> = alone
+            .iter()
+            .flat_map(|host| groups.groups_of(host))
+            .filter(of_etcd)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let (flags, list) = (names.join(" --ignore "), names.join(", "));
+        let next = format!(
+            "leave these machines out with --ignore {flags}, or landfall: {{ignore: [{list}]}}: the cluster then has its etcd on the control \
+             planes; or give them a role"
+        );
         faults.push(Diagnosis::new(Code::SpecTopology, what).next(next));
     }
     let workers: Vec<&str> = roles

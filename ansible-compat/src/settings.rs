@@ -1,238 +1,21 @@
 //! Variables of other projects that configure the cluster. They are either used, or reported with what to do instead.
 //!
-//! Networks are used. Of the others, values that equal landfall's own are ignored, and the rest are reported in one notice.
+//! Networks are used. Of the others, values that equal landfall's own are ignored, those that are known ([`known`]) are reported with what to do,
+//! and all that is left is named: no variable of a member is passed over in silence.
 
+mod known;
+
+use crate::convert::NODE_NAMES;
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::template::Scope;
+pub use known::is_mapped;
+use known::{HOSTNAMES, MAPPED, told};
 use landfall_core::name::is_dns_name;
 use landfall_core::spec::Cidr;
 use serde_json::Value;
-use std::collections::BTreeMap;
-
-/// Variables that are used, with the field of `cluster.yaml`.
-#[rustfmt::skip]
-const MAPPED: &[(&str, &[&str])] = &[
-    (
-        "podNetworkCidr",
-        &[
-            "kube_pods_subnet", "CLUSTER_CIDR", "pod_network_cidr", "pod_cidr", "pod_subnet", "pods_cidr",
-            "cluster_cidr", "kube_pod_cidr", "kubernetes_pod_network_cidr", "k8s_pod_network_cidr",
-            "k8s_pod_cidr", "kubeadm_pod_network_cidr", "rke2_cluster_cidr", "k3s_cluster_cidr",
-            "osm_cluster_network_cidr", "kube_pods_cidr", "cluster_pod_subnet", "cluster_pod_network",
-            "k8s_cni_pod_cidr", "kubernetes_network", "pod_network", "pod_cluster_cidr", "openshift_cluster_subnet",
-            "calico_ipv4pool_cidr", "flannel_subnet",
-        ],
-    ),
-    (
-        "serviceCidr",
-        &[
-            "kube_service_addresses", "SERVICE_CIDR", "service_cidr", "service_subnet", "services_cidr",
-            "kube_service_cidr", "kubernetes_service_cidr", "k8s_service_cidr", "kubeadm_service_cidr",
-            "rke2_service_cidr", "k3s_service_cidr", "openshift_portal_net", "openshift_master_portal_net",
-            "cluster_service_subnet", "cluster_service_network", "service_network_cidr", "service_network",
-            "kubernetes_service_network", "service_cluster_ip_range", "openshift_service_subnet",
-        ],
-    ),
-    (
-        "clusterDomain",
-        &[
-            "dns_domain", "CLUSTER_DNS_DOMAIN", "cluster_domain", "kubernetes_dns_domain", "kubernetes_cluster_domain",
-            "dns_name",
-        ],
-    ),
-];
-
-/// Variables that are not used: names, values that equal landfall's own, and what to do.
-#[rustfmt::skip]
-const TOLD: &[(&[&str], &[&str], &str)] = &[
-    (
-        &[
-            "kube_version", "K8S_VER", "k8s_version", "kubernetes_version", "kube_ver", "kubeadm_version",
-            "kubelet_version", "k3s_version", "rke2_version", "INSTALL_RKE2_VERSION", "openshift_release",
-            "etcd_version", "containerd_version", "k8s_ver", "etcd_ver", "cni_ver", "kube_target_version",
-            "K8S_VERSION", "k3s_release_version", "kubernetes_major_version", "kubernetes_minor_version",
-            "calico_version", "cilium_version", "cni_version", "docker_version",
-        ],
-        &[],
-        "the bundle decides the versions (landfall bundle inspect)",
-    ),
-    (
-        &[
-            "kube_network_plugin", "CLUSTER_NETWORK", "network_plugin", "cni", "cni_plugin",
-            "pod_network_plugin", "rke2_cni", "kubernetes_cni", "k8s_cni", "kubernetes_pod_network",
-            "calico_iface", "flannel_backend", "flannel_backend_type", "cluster_cni", "use_cni_plugin",
-            "network_type", "cni_provider", "os_sdn_network_plugin_name",
-        ],
-        &["flannel", "vxlan"],
-        "landfall installs flannel with VXLAN",
-    ),
-    (
-        &["flannel_iface", "flannel_interface"],
-        &[],
-        "set ip or access_ip of each machine instead",
-    ),
-    (
-        &["kube_proxy_mode", "PROXY_MODE", "k8s_proxy_mode", "kubeproxy_mode"],
-        &["nftables"],
-        "set proxyMode: nftables or iptables",
-    ),
-    (
-        &["kube_proxy_remove", "kubeadm_skip_kubeproxy"],
-        &["false"],
-        "landfall installs kube-proxy",
-    ),
-    (&["enable_kube_proxy"], &["true"], "landfall installs kube-proxy"),
-    (
-        &["cilium_encryption_enabled", "calico_bpf_enabled", "calico_wireguard_enabled"],
-        &["false"],
-        "landfall installs flannel with VXLAN, which does not encrypt",
-    ),
-    (
-        &[
-            "kube_image_repo", "gcr_image_repo", "docker_image_repo", "quay_image_repo", "github_image_repo",
-            "registry_host", "files_repo", "image_repository", "k8s_image_repository",
-            "kubernetes_image_repository", "image_registry", "insecure_registry", "INSECURE_REG",
-            "containerd_registries_mirrors", "containerd_insecure_registries", "registry_mirrors",
-            "private_registry", "system_default_registry", "rke2_system_default_registry", "privateRegistry",
-            "container_registry", "kubernetes_image_repo", "docker_registry_mirrors", "docker_insecure_registries",
-            "insecure_registries",
-        ],
-        &[],
-        "images come from the bundle; landfall uses no registry",
-    ),
-    (
-        &["container_manager", "CONTAINER_RUNTIME", "container_runtime"],
-        &["containerd"],
-        "landfall installs containerd",
-    ),
-    (
-        &["upstream_dns_servers", "kubernetes_dns_servers"],
-        &[],
-        "set upstreamDns",
-    ),
-    (
-        &["coredns_external_zones", "nodelocaldns_external_zones"],
-        &[],
-        "set stubZones",
-    ),
-    (
-        &[
-            "supplementary_addresses_in_ssl_keys", "MASTER_CERT_HOSTS", "apiserver_cert_extra_sans",
-            "api_server_cert_sans", "rke2_additional_sans", "tls_san", "apiServerCertSANs", "rke2_server_tls_san",
-            "rke2_tls_sans", "api_server_cert_extra_sans",
-        ],
-        &[],
-        "set apiServerCertSans",
-    ),
-    (
-        &[
-            "loadbalancer_apiserver", "apiserver_loadbalancer_domain_name", "apiserver_endpoint",
-            "api_endpoint", "rke2_api_ip", "control_plane_endpoint", "kubeadm_control_plane_endpoint",
-            "kube_vip_address", "k8s_vip", "control_plane_vip", "controlplane_endpoint", "k8s_control_plane_endpoint",
-            "cluster_control_plane_vip", "cluster_vip", "kube_vip_ip", "rke2_lb_vip", "lb_vip",
-            "kubernetes_loadbalanced_api_dns", "k3s_registration_address",
-        ],
-        &[],
-        "every node balances to all API servers itself; for clients outside set apiServerCertSans, and controlPlaneEndpoint for its name",
-    ),
-    (
-        &["kube_vip_enabled", "rke2_ha_mode", "rke2_ha_mode_kubevip"],
-        &["false"],
-        "landfall has no virtual IP",
-    ),
-    (
-        &[
-            "kube_apiserver_port", "SECURE_PORT", "api_port", "cluster_control_plane_port",
-            "openshift_master_api_port",
-        ],
-        &["6443"],
-        "the API server has port 6443",
-    ),
-    (
-        &["kube_network_node_prefix", "NODE_CIDR_LEN"],
-        &["24"],
-        "every node takes a /24 of the pod network",
-    ),
-    (
-        &[
-            "enable_dual_stack_networks", "ipv6_stack", "kube_pods_subnet_ipv6",
-            "kube_service_addresses_ipv6",
-        ],
-        &["false"],
-        "clusters of landfall are IPv4",
-    ),
-    (
-        &[
-            "extra_server_args", "extra_agent_args", "server_config_yaml", "k3s_server", "k3s_agent",
-            "rke2_config", "rke2_server_options", "rke2_agent_options", "kubelet_custom_flags",
-            "kube_kubeadm_apiserver_extra_args", "kube_feature_gates", "kubelet_max_pods", "kubeadm_config_options",
-            "kube_apiserver_enable_admission_plugins", "kube_apiserver_feature_gates", "openshift_node_kubelet_args",
-            "kubelet_memory_reserved", "kubelet_cpu_reserved", "kube_memory_reserved", "kube_cpu_reserved",
-            "system_memory_reserved", "system_cpu_reserved",
-        ],
-        &[],
-        "arguments of programs are not taken over",
-    ),
-    (
-        &[
-            "node_labels", "node_taints", "k8s_node_labels", "openshift_node_labels", "rke2_server_node_taints",
-            "rke2_agent_node_taints", "rke2_server_node_labels", "rke2_agent_node_labels",
-            "openshift_node_group_name",
-        ],
-        &[],
-        "labels and taints are not set; use kubectl afterwards",
-    ),
-    (
-        &[
-            "ingress_nginx_enabled", "metallb_enabled", "cert_manager_enabled", "metrics_server_enabled",
-            "dashboard_enabled", "helm_enabled", "local_path_provisioner_enabled", "argocd_enabled",
-            "gateway_api_enabled", "registry_enabled", "krew_enabled",
-        ],
-        &["false"],
-        "landfall installs its own ingress proxy and no other add-on",
-    ),
-    (
-        &["kube_encrypt_secret_data"],
-        &["true"],
-        "landfall encrypts Secrets in etcd in any case",
-    ),
-    (
-        &["kubernetes_audit", "rke2_audit_policy_enabled"],
-        &["true"],
-        "the API server writes an audit log of its own policy in any case",
-    ),
-    (
-        &["rke2_pod_security_admission", "kube_pod_security_use_default"],
-        &["false", "privileged"],
-        "no level of Pod Security is set for the cluster: label the namespaces (pod-security.kubernetes.io/enforce)",
-    ),
-    (
-        &["auto_renew_certificates"],
-        &["false"],
-        "certificates are not renewed: landfall status says how long they last",
-    ),
-    (
-        &["etcd_data_dir"],
-        &["/var/lib/etcd"],
-        "etcd's data is in /var/lib/etcd; a disk can be mounted there",
-    ),
-    (
-        &["cluster_name"],
-        &["cluster.local"],
-        "in kubespray this is the DNS domain: set clusterDomain; a name of the cluster is name",
-    ),
-];
-
-/// Says whether a variable is used.
-pub fn is_mapped(name: &str) -> bool {
-    MAPPED.iter().any(|(_, names)| names.contains(&name))
-}
-
-/// Says whether a variable would be reported as one that is not used.
-pub fn is_told(name: &str) -> bool {
-    TOLD.iter().any(|(names, _, _)| names.contains(&name))
-}
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// What to do about a network under a name that no known project has.
 const UNKNOWN_NETWORK: &str =
@@ -241,11 +24,40 @@ const UNKNOWN_NETWORK: &str =
 /// Says whether a variable of another name holds a network: it may be one of the cluster's.
 fn is_unknown_network(name: &str, value: &Value) -> bool {
     let lower = name.to_ascii_lowercase();
-    let named = ["cidr", "subnet", "network"].iter().any(|word| lower.contains(word));
-    named
-        && !is_mapped(name)
-        && !is_told(name)
-        && network(value).is_some_and(|found| !OWN_NETWORKS.contains(&found.to_string().as_str()))
+    let named = ["cidr", "subnet", "network", "ip_range"]
+        .iter()
+        .any(|word| lower.contains(word));
+    // These are of other things.
+    let of_others = ["wireguard", "ceph", "vpn", "nfs", "metallb"]
+        .iter()
+        .any(|word| lower.contains(word));
+    named && !of_others && network(value).is_some_and(|found| !OWN_NETWORKS.contains(&found.to_string().as_str()))
+}
+
+/// Says whether a variable would be reported with what to do.
+pub fn is_told(name: &str, value: &Value) -> bool {
+    let has_plugin = OTHER_PLUGINS.iter().any(|prefix| name.starts_with(prefix));
+    !is_own(name) && (told(name).is_some() || has_plugin || is_unknown_network(name, value))
+}
+
+/// Says whether landfall reads a variable itself, or none but Ansible does.
+fn is_own(name: &str) -> bool {
+    name.starts_with("ansible_")
+        || name.starts_with("landfall")
+        || ["ip", "access_ip"].contains(&name)
+        || NODE_NAMES.contains(&name)
+}
+
+/// What to do about settings inside a mapping.
+const INSIDE: &str = "settings inside a mapping are not read: set the fields of landfall";
+
+/// Says whether a mapping has keys that are settings of a cluster.
+fn holds_settings(value: &Value) -> bool {
+    let Value::Object(map) = value else { return false };
+    map.iter().any(|(key, value)| {
+        let plain = known::plain(key);
+        is_mapped(&plain) || known::has_name(key) || key.ends_with("-arg") || holds_settings(value)
+    })
 }
 
 /// Beginnings of the names of settings of network plugins that landfall does not install: kubespray names them so, and others after it.
@@ -255,31 +67,62 @@ const OTHER_PLUGIN: &str = "a setting of a network plugin that landfall does not
 
 /// Returns the network plugins that the variables choose, in lower case.
 fn chosen_plugins(vars: &Vars, scope: &Scope) -> Vec<String> {
-    let (names, ..) = TOLD
+    let values = vars
         .iter()
-        .find(|(names, ..)| names.contains(&"kube_network_plugin"))
-        .copied()
-        .unwrap_or_default();
-    let values = names
-        .iter()
-        .filter_map(|name| scope.value(&vars.get(*name)?.value).ok());
+        .filter(|(name, _)| known::chooses_plugin(name))
+        .filter_map(|(_, var)| scope.value(&var.value).ok());
     values
         .filter(|value| !is_empty(value))
-        .map(|value| text(&value).to_lowercase())
+        .map(|value| text(&value).replace('-', "_"))
         .collect()
 }
 
-/// Says whether a variable sets a network plugin of others that is used: the one that is chosen, or any where nothing says which.
-fn sets_other_plugin(name: &str, value: &Value, chosen: &[String]) -> bool {
-    let Some(plugin) = OTHER_PLUGINS.iter().find(|prefix| name.starts_with(**prefix)) else {
-        return false;
-    };
-    let is_used = chosen.is_empty()
-        || chosen
-            .iter()
-            .any(|chosen| plugin.starts_with(&chosen.replace('-', "_")));
-    is_used && !is_mapped(name) && !is_told(name) && !is_empty(value) && *value != Value::Bool(false)
+/// What a variable of a member is for landfall.
+enum Meaning {
+    /// It changes nothing.
+    Same,
+    /// It is not followed, and this is to be done.
+    Told(&'static str),
+    /// Nothing reads it.
+    Unread,
 }
+
+fn meaning(name: &str, value: Option<&Value>, chosen: &[String], host: Option<&Value>) -> Meaning {
+    let value = value.unwrap_or(&Value::Null);
+    let plugin = OTHER_PLUGINS.iter().find(|prefix| name.starts_with(**prefix));
+    if let Some(prefix) = plugin {
+        let is_used = chosen.is_empty() || chosen.iter().any(|chosen| prefix.starts_with(chosen.as_str()));
+        if !is_used || *value == Value::Bool(false) {
+            return Meaning::Unread;
+        }
+        if !known::has_name(name) {
+            return Meaning::Told(OTHER_PLUGIN);
+        }
+    }
+    if HOSTNAMES.contains(&name) {
+        return if host == Some(value) {
+            Meaning::Same
+        } else {
+            Meaning::Told(HOSTNAME)
+        };
+    }
+    match told(name) {
+        Some((ours, _)) if ours.contains(&text(value).as_str()) => Meaning::Same,
+        Some((_, todo)) => Meaning::Told(todo),
+        None if is_unknown_network(name, value) => Meaning::Told(UNKNOWN_NETWORK),
+        None if holds_settings(value) => Meaning::Told(INSIDE),
+        None => Meaning::Unread,
+    }
+}
+
+/// What is said about a domain whose variable may mean another one.
+const DOMAIN: &str =
+    "taken over as clusterDomain, the domain of Services; if it is another domain, set landfall.clusterDomain";
+/// What to do about a part of a domain.
+const NO_DOMAIN: &str = "one label is no domain of a cluster; set landfall.clusterDomain";
+
+/// What to do about a name of the machine that is not the inventory's.
+const HOSTNAME: &str = "nodes have the inventory's names; another one: landfall_node_name";
 
 /// The defaults of `podNetworkCidr` and `serviceCidr`.
 const OWN_NETWORKS: [&str; 2] = ["10.244.0.0/16", "10.96.0.0/12"];
@@ -307,12 +150,26 @@ fn fits(field: &str, value: &Value) -> bool {
     }
 }
 
+/// Names of the cluster's domain that mean nothing else in the projects that have them.
+const PLAIN_DOMAINS: [&str; 4] = [
+    "dns_domain",
+    "CLUSTER_DNS_DOMAIN",
+    "kubernetes_dns_domain",
+    "kubernetes_cluster_domain",
+];
+
+/// What is to be done about variables, and the file that sets them.
+type Key = (&'static str, Rc<str>);
+
 /// Collects settings of the members of a cluster.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// Values by field, each different one once.
     mapped: BTreeMap<&'static str, Vec<(Value, Place)>>,
-    told: Vec<(String, String, &'static str)>,
+    /// Names with their places, by what is to be done and by file, in the order in which they were met.
+    told: Vec<(Key, Vec<(String, String)>)>,
+    /// Names of variables that nothing reads, by file.
+    unread: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Settings {
@@ -323,39 +180,55 @@ impl Settings {
                 let Some(var) = vars.get(*name) else { continue };
                 match scope.value(&var.value) {
                     Ok(value) if is_empty(&value) => {}
-                    Ok(value) => self.map(field, as_field(field, single(value)), &var.place),
+                    Ok(value) => self.map_named(field, name, as_field(field, single(value)), &var.place),
                     Err(why) => faults.value(&var.place, why),
                 }
             }
         }
         let chosen = chosen_plugins(vars, scope);
-        for (name, var) in vars {
-            let value = scope.value(&var.value).unwrap_or_default();
-            if sets_other_plugin(name, &value, &chosen) {
-                self.tell(name, &var.place, OTHER_PLUGIN);
-            } else if is_unknown_network(name, &value) {
-                self.tell(name, &var.place, UNKNOWN_NETWORK);
+        let host = scope.value(&Value::from("{{ inventory_hostname }}")).ok();
+        for (name, var) in vars.iter().filter(|(name, _)| !is_own(name) && !is_mapped(name)) {
+            // Nobody but Ansible's own options has names with a dot.
+            let value = scope.value(&var.value).ok();
+            if name.contains('.') || value.as_ref().is_some_and(is_empty) {
+                continue;
             }
-        }
-        for (names, ours, todo) in TOLD {
-            for name in *names {
-                let Some(var) = vars.get(*name) else { continue };
-                let value = scope.value(&var.value).ok();
-                let same = value
-                    .as_ref()
-                    .is_some_and(|v| is_empty(v) || ours.contains(&text(v).as_str()));
-                if !same {
-                    self.tell(name, &var.place, todo);
+            match meaning(name, value.as_ref(), &chosen, host.as_ref()) {
+                Meaning::Same => {}
+                Meaning::Told(todo) => self.tell(name, &var.place, todo),
+                Meaning::Unread => {
+                    let names = self.unread.entry(var.place.file.to_string()).or_default();
+                    names.insert(name.clone());
                 }
             }
         }
     }
 
     fn tell(&mut self, name: &str, place: &Place, todo: &'static str) {
-        if !self.told.iter().any(|(known, _, _)| known == name) {
-            let Place { file, at } = place;
-            self.told.push((name.to_owned(), format!("{file}: {at}"), todo));
+        if self
+            .told
+            .iter()
+            .any(|(_, names)| names.iter().any(|(known, _)| known == name))
+        {
+            return;
         }
+        let (key, named) = ((todo, Rc::clone(&place.file)), (name.to_owned(), place.at.clone()));
+        match self.told.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, names)) => names.push(named),
+            None => self.told.push((key, vec![named])),
+        }
+    }
+
+    /// Takes a value over. Not everybody who writes `cluster_domain` means the domain of Services: it is said, and one label is none.
+    fn map_named(&mut self, field: &'static str, name: &str, value: Value, place: &Place) {
+        if field == "clusterDomain" && !PLAIN_DOMAINS.contains(&name) && value != "cluster.local" {
+            let is_one_label = value.as_str().is_some_and(|text| !text.contains('.'));
+            self.tell(name, place, if is_one_label { NO_DOMAIN } else { DOMAIN });
+            if is_one_label {
+                return;
+            }
+        }
+        self.map(field, value, place);
     }
 
     fn map(&mut self, field: &'static str, value: Value, place: &Place) {
@@ -365,13 +238,24 @@ impl Settings {
         }
     }
 
+    /// Returns the names of variables that nothing reads, by file.
+    pub fn take_unread(&mut self) -> BTreeMap<String, BTreeSet<String>> {
+        std::mem::take(&mut self.unread)
+    }
+
     /// Returns the values that are used, and reports the others. Fields in `set` are the user's own and win.
-    pub fn finish(self, set: &dyn Fn(&str) -> bool, faults: &mut Faults) -> Vec<(&'static str, Value, Place)> {
+    pub fn finish(mut self, set: &dyn Fn(&str) -> bool, faults: &mut Faults) -> Vec<(&'static str, Value, Place)> {
+        if set("clusterDomain") {
+            self.told.retain(|((todo, _), _)| ![DOMAIN, NO_DOMAIN].contains(todo));
+        }
         if !self.told.is_empty() {
-            let lines = self
-                .told
-                .iter()
-                .map(|(name, place, todo)| format!("\n  {name} ({place}): {todo}"));
+            let lines = self.told.iter().map(|((todo, file), names)| match names.as_slice() {
+                [(name, at)] => format!("\n  {name} ({file}: {at}): {todo}"),
+                names => {
+                    let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+                    format!("\n  {} ({file}): {todo}", names.join(", "))
+                }
+            });
             faults.notice(format_args!(
                 "variables that landfall does not follow; fields are those of cluster.yaml or of the variable landfall:{}",
                 lines.collect::<String>()
@@ -472,8 +356,8 @@ mod tests {
                 );
             }
         }
-        for (names, ours, todo) in TOLD {
-            for name in *names {
+        for (names, ours, todo) in known::TOLD {
+            for name in names.iter().filter(|name| !name.contains('*')) {
                 let (_, told) = look(&format!("{name}: something"));
                 assert!(told.contains(&format!("{name} (f: {name}): {todo}")), "{name}: {told}");
                 for same in ours.iter().chain(&["''"]) {
@@ -481,6 +365,19 @@ mod tests {
                 }
             }
         }
+        let (_, told) = look("k8s_api_vip: 10.0.0.9\nharbor_vip: 10.0.0.8\nmetallb_enabled: false\nKUBE_VERSION: 1.30");
+        assert!(
+            told.contains("harbor_vip, k8s_api_vip (f): every node balances"),
+            "{told}"
+        );
+        assert!(told.contains("KUBE_VERSION") && !told.contains("metallb"), "{told}");
+        assert!(
+            look("kube: {cluster: {pod_cidr: 10.1.0.0/16}}")
+                .1
+                .contains("inside a mapping")
+        );
+        // The test's user has set the field.
+        assert_eq!(look("cluster_domain: local").1, "");
         assert_eq!(
             look("rke2_cluster_cidr: [10.1.0.0/16]").0,
             "podNetworkCidr=\"10.1.0.0/16\""

@@ -526,3 +526,44 @@ fn variables_beside_a_playbook_are_not_overlooked_however_far_up() {
     assert!(notices.contains("settings that landfall would report"), "{notices}");
     assert!(read_with("motd: hello\n").unwrap().notices.is_empty());
 }
+
+#[test]
+fn no_variable_of_a_member_is_passed_over_in_silence() {
+    let inventory = "[masters]\na hostname=a motd=x\n[nfs]\nb secret=1\n[all:vars]\nansible_user=x\nempty=\nkube_vip_address=10.0.0.9\n";
+    let found = files("h.ini", &[("h.ini", inventory)]).unwrap();
+    let told = found.notices.join("\n");
+    assert!(
+        told.contains("kube_vip_address (h.ini: line 8, kube_vip_address): every node balances"),
+        "{told}"
+    );
+    let unread: Vec<_> = found
+        .unread
+        .iter()
+        .map(|(file, names)| (file.as_str(), names.len()))
+        .collect();
+    assert_eq!(
+        unread,
+        [("h.ini", 1)],
+        "only motd is neither known nor read: {:?}",
+        found.unread
+    );
+    let inventory = "[masters]\na\n[all:vars]\ncluster_domain=local\n";
+    let found = files("h.ini", &[("h.ini", inventory)]).unwrap();
+    assert!(
+        found.notices.join("").contains("one label is no domain"),
+        "{:?}",
+        found.notices
+    );
+    assert_eq!(found.desired.spec.cluster_domain, "cluster.local");
+    let found = files(
+        "h.ini",
+        &[("h.ini", "[masters]\na\n[all:vars]\ncluster_domain=x.org\n")],
+    )
+    .unwrap();
+    assert!(
+        found.notices.join("").contains("taken over as clusterDomain"),
+        "{:?}",
+        found.notices
+    );
+    assert_eq!(found.desired.spec.cluster_domain, "x.org");
+}

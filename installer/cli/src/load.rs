@@ -8,6 +8,7 @@ use landfall_ansible::{Environment, Keys, Request, RoleOptions, Understood};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::secret::Secret;
 use landfall_core::spec::parse;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const LOGIN_PASSWORD: &str = "login password";
@@ -24,6 +25,7 @@ pub fn read(args: &InventoryArgs, limit: Option<&str>) -> Result<Understood, Vec
         return Ok(Understood {
             desired,
             notices: vec![],
+            unread: BTreeMap::new(),
             limit,
         });
     }
@@ -50,7 +52,7 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
             .collect(),
         cwd: std::env::current_dir().unwrap_or_default(),
     };
-    let config = config::find(&Disk, &environment.env, &environment.cwd).map_err(one)?;
+    let mut config = config::find(&Disk, &environment.env, &environment.cwd).map_err(one)?;
     let sources = if args.sources.is_empty() {
         config.inventory.clone()
     } else {
@@ -89,13 +91,14 @@ pub fn request(args: &InventoryArgs) -> Result<(Request, Config, Environment), V
         password: password.or(ask(ask_pass, LOGIN_PASSWORD)?),
         become_password: become_password.or(ask(ask_become, SUDO_PASSWORD)?),
         extra_vars: args.extra_vars.clone(),
-        keys: vault_keys(args, &config).map_err(one)?,
+        keys: vault_keys(args, &mut config).map_err(one)?,
         limit: None,
     };
     Ok((request, config, environment))
 }
 
-fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> {
+/// Collects the passwords of vaults. A file that `ansible.cfg` names and that is not there is a notice: what needs it says so, and a flag names another.
+fn vault_keys(args: &InventoryArgs, config: &mut Config) -> Result<Keys, Diagnosis> {
     let mut keys = Keys::default();
     for value in &args.vault_id {
         let (id, source) = match value.split_once('@') {
@@ -108,10 +111,18 @@ fn vault_keys(args: &InventoryArgs, config: &Config) -> Result<Keys, Diagnosis> 
         };
         keys.add(id, password);
     }
-    let files = args.vault_password_file.iter().map(|path| (&None, path));
-    for (id, path) in files.chain(config.vaults.iter().map(|(id, path)| (id, path))) {
-        let path: PathBuf = parse::expand_home(&path.to_string_lossy());
+    let expanded = |path: &Path| parse::expand_home(&path.to_string_lossy());
+    let files = args.vault_password_file.iter().map(|path| (None, expanded(path)));
+    let configured = config.vaults.iter().map(|(id, path)| (id.clone(), expanded(path)));
+    let (there, missing): (Vec<_>, Vec<_>) = configured.partition(|(_, path)| path.exists());
+    for (id, path) in files.chain(there) {
         keys.add(id.clone(), passwords::from_file(&path, VAULT_PASSWORD, id.as_deref())?);
+    }
+    for (_, path) in missing {
+        config.notices.push(format!(
+            "ansible.cfg names {} for the password of a vault, and that file is not there; another: --vault-password-file",
+            path.display()
+        ));
     }
     if args.ask_vault_pass {
         keys.add(None, passwords::ask(VAULT_PASSWORD)?);

@@ -7,6 +7,7 @@ use landfall_ansible::Understood;
 use landfall_core::explain::Diagnosis;
 use landfall_core::spec::Desired;
 use landfall_engine::run::RunContext;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,9 +25,16 @@ pub struct Started {
 pub fn start(common: &Common, understood: Understood, report: Option<&Path>) -> Result<Started, Vec<Diagnosis>> {
     let Understood {
         desired,
-        notices,
+        mut notices,
+        unread,
         limit,
     } = understood;
+    if !unread.is_empty() {
+        let count: usize = unread.values().map(BTreeSet::len).sum();
+        notices.push(format!(
+            "{count} variables of members are not read; `landfall inventory` with the same flags names them"
+        ));
+    }
     let reporter = Reporter::new(common.output, report)?;
     reporter.warn(&notices);
     let ctx = run_context(common, reporter.clone(), report.map(Path::to_owned), limit).map_err(|d| vec![d])?;

@@ -25,6 +25,16 @@ pub fn inventory(args: &Inventory) -> CommandResult {
     for notice in &understood.notices {
         write_stderr(&format!("warning: {notice}\n"));
     }
+    if !understood.unread.is_empty() {
+        let files = understood.unread.iter().map(|(file, names)| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            format!("\n  {file}: {}", names.join(", "))
+        });
+        let files: String = files.collect();
+        write_stderr(&format!(
+            "note: variables of members that landfall does not read:{files}\n"
+        ));
+    }
     let text = match args.to.unwrap_or(InventoryForm::ClusterYaml) {
         InventoryForm::ClusterYaml => forms::cluster_yaml(&understood.desired),
         InventoryForm::Yaml => forms::ansible_yaml(&understood.desired),

@@ -114,14 +114,16 @@ fn validate_sizes(desired: &Desired, report: Report) {
         report(
             format!("the pod network {pods} is too small: {machines} machines need /{needed}"),
             &format!(
-                "every node takes a /{NODE_PREFIX} of it: choose /{needed} or larger, larger still when machines may follow"
+                "every node takes a /{NODE_PREFIX} of it: set podNetworkCidr to a network of /{needed} or larger, larger still when machines may follow"
             ),
         );
     }
     if pods.prefix < LEAST_POD_PREFIX {
         report(
             format!("the pod network {pods} is too large"),
-            &format!("the controller manager takes /{LEAST_POD_PREFIX} at most: choose /{LEAST_POD_PREFIX} or smaller"),
+            &format!(
+                "the controller manager takes /{LEAST_POD_PREFIX} at most: set podNetworkCidr to /{LEAST_POD_PREFIX} or smaller"
+            ),
         );
     }
     let (largest, smallest) = (SERVICE_PREFIXES.start(), SERVICE_PREFIXES.end());
