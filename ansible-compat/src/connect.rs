@@ -44,6 +44,10 @@ const PARAMIKO_PROXY: [&str; 3] = [
     "ANSIBLE_PARAMIKO_PROXY_COMMAND",
     "ansible_paramiko_proxy_command",
 ];
+/// Variables that give a node another name than the inventory's: those of kubespray, of kubeasz, and landfall's own. The last one that is set
+/// wins.
+pub const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
+
 /// Reads typed values from variables, and reports wrong ones.
 pub struct Reader<'a> {
     /// The variables of the host.

@@ -1,6 +1,6 @@
 //! Turns groups and variables into the installer's input: machines with roles, and the spec of the cluster.
 
-use crate::connect::Reader;
+use crate::connect::{NODE_NAMES, Reader};
 use crate::faults::{Faults, Place};
 use crate::groups::{ALL, Groups, Var, Vars};
 use crate::roles::{self, RoleOptions, Roles};
@@ -21,9 +21,6 @@ use std::sync::Arc;
 
 /// The variable that holds fields of the cluster.
 const CLUSTER: &str = "landfall";
-/// Variables that give a node another name than the inventory's: those of kubespray, of kubeasz, and landfall's own. The last one that is set
-/// wins.
-pub const NODE_NAMES: [&str; 3] = ["kube_override_hostname", "k8s_nodename", "landfall_node_name"];
 
 /// The context that all machines share.
 pub struct Common<'a> {

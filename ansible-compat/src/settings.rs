@@ -5,7 +5,7 @@
 
 mod known;
 
-use crate::convert::NODE_NAMES;
+use crate::connect::NODE_NAMES;
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::template::Scope;
