@@ -3,6 +3,7 @@
 use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::name::NodeName;
+use landfall_core::wire::mux::WINDOW;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,8 +13,8 @@ use std::time::Duration;
 const PLACES: usize = 96;
 /// Most cases at once. A case waits for a second until it connects again.
 const AT_ONCE: usize = 12;
-/// Most bytes that a node gets twice after a cut: one chunk of the bundle.
-const SENT_TWICE: u64 = 4 * 1024 * 1024;
+/// Most bytes that a node gets twice after a cut: one chunk of the bundle, of which it keeps whole ones alone, and what is under way.
+const SENT_TWICE: u64 = 4 * 1024 * 1024 + WINDOW as u64;
 /// How long a run tries to connect again.
 const RECONNECT: Duration = Duration::from_mins(1);
 
@@ -75,10 +76,15 @@ fn push(cut_at: Option<u64>) -> Pushed {
 #[test]
 fn a_transfer_goes_on_after_a_cut_at_any_place() {
     let whole = push(None);
-    assert!(whole.blobs > 2 * SENT_TWICE, "a transfer from the start would be seen");
+    assert!(
+        whole.blobs > SENT_TWICE * 3 / 2,
+        "a transfer from the start would be seen"
+    );
     println!("transfer {:?} of {} ends", whole.transfer, whole.ends.len());
+    // The texts of two runs differ by some bytes: the last places of one are not reached by another.
+    let reached = whole.transfer.start..whole.transfer.end - 4096;
     let around = whole.ends.iter().flat_map(|end| [end - 1, *end, end + 1]);
-    let places: Vec<u64> = around.filter(|place| whole.transfer.contains(place)).collect();
+    let places: Vec<u64> = around.filter(|place| reached.contains(place)).collect();
     let given = std::env::var("LANDFALL_SIM_CASES").ok();
     let wanted = given.map_or(PLACES, |text| text.parse().unwrap()).min(places.len());
     let chosen: Vec<u64> = (0..wanted).map(|n| places[n * places.len() / wanted]).collect();
