@@ -111,8 +111,13 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "landfall installs containerd",
     ),
     (
-        &["*crio*", "cri_o_*", "install_docker", "use_docker", "*cri_socket*", "install_containerd"],
+        &["*crio*", "cri_o_*", "install_docker", "use_docker", "*cri_socket*"],
         &["false"],
+        "landfall installs containerd",
+    ),
+    (
+        &["install_containerd", "enable_containerd"],
+        &["true"],
         "landfall installs containerd",
     ),
     (
