@@ -92,7 +92,7 @@ pub fn desired(
             one_cluster(&mut cluster, var, &scope, faults);
         }
         if role != Role::Outside {
-            settings.look(&seen, &scope, faults);
+            settings.look(host, &seen, &scope, faults);
         }
         let mut node = node(host, role, &found.place, &seen, &scope, common, faults);
         if let Some(node) = &mut node {

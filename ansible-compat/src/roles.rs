@@ -81,8 +81,8 @@ const NAMES: &[(Part, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Returns the form in which names of groups are compared: people write them in any case, with `-` or `_`.
-fn plain(name: &str) -> String {
+/// Returns the form in which names of groups and of other projects' variables are compared: people write them in any case, with `-` or `_`.
+pub fn plain(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
 
@@ -369,11 +369,11 @@ fn etcd_elsewhere(roles: &Roles, groups: &Groups, faults: &mut Faults) {
             "etcd has machines of its own ({}); landfall runs etcd on the control planes",
             alone.join(", ")
         );
-        let of_etcd = |name: &&str| known(groups, Part::Etcd).contains(name);
+        let of_etcd = known(groups, Part::Etcd);
         let mut names: Vec<&str> = alone
             .iter()
             .flat_map(|host| groups.groups_of(host))
-            .filter(of_etcd)
+            .filter(|name| of_etcd.contains(name))
             .collect();
         names.sort_unstable();
         names.dedup();

@@ -8,9 +8,10 @@ mod known;
 use crate::connect::NODE_NAMES;
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
+use crate::roles::plain;
 use crate::template::Scope;
 pub use known::is_mapped;
-use known::{HOSTNAMES, MAPPED, told};
+use known::{HOSTNAMES, MAPPED, Told, told};
 use landfall_core::name::is_dns_name;
 use landfall_core::spec::Cidr;
 use serde_json::Value;
@@ -55,8 +56,7 @@ const INSIDE: &str = "settings inside a mapping are not read: set the fields of 
 fn holds_settings(value: &Value) -> bool {
     let Value::Object(map) = value else { return false };
     map.iter().any(|(key, value)| {
-        let plain = known::plain(key);
-        is_mapped(&plain) || known::has_name(key) || key.ends_with("-arg") || holds_settings(value)
+        is_mapped(&plain(key)) || known::has_name(key) || key.ends_with("-arg") || holds_settings(value)
     })
 }
 
@@ -87,7 +87,7 @@ enum Meaning {
     Unread,
 }
 
-fn meaning(name: &str, value: Option<&Value>, chosen: &[String], host: Option<&Value>) -> Meaning {
+fn meaning(name: &str, value: Option<&Value>, told: Option<Told>, chosen: &[String], host: &str) -> Meaning {
     let value = value.unwrap_or(&Value::Null);
     let plugin = OTHER_PLUGINS.iter().find(|prefix| name.starts_with(**prefix));
     if let Some(prefix) = plugin {
@@ -100,13 +100,13 @@ fn meaning(name: &str, value: Option<&Value>, chosen: &[String], host: Option<&V
         }
     }
     if HOSTNAMES.contains(&name) {
-        return if host == Some(value) {
+        return if value == host {
             Meaning::Same
         } else {
             Meaning::Told(HOSTNAME)
         };
     }
-    match told(name) {
+    match told {
         Some((ours, _)) if ours.contains(&text(value).as_str()) => Meaning::Same,
         Some((_, todo)) => Meaning::Told(todo),
         None if is_unknown_network(name, value) => Meaning::Told(UNKNOWN_NETWORK),
@@ -168,13 +168,15 @@ pub struct Settings {
     mapped: BTreeMap<&'static str, Vec<(Value, Place)>>,
     /// Names with their places, by what is to be done and by file, in the order in which they were met.
     told: Vec<(Key, Vec<(String, String)>)>,
+    /// What the table says of each name that was met: machines of a group have the same ones.
+    known: BTreeMap<String, Option<Told>>,
     /// Names of variables that nothing reads, by file.
     unread: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Settings {
     /// Looks at the variables of one member.
-    pub fn look(&mut self, vars: &Vars, scope: &Scope, faults: &mut Faults) {
+    pub fn look(&mut self, host: &str, vars: &Vars, scope: &Scope, faults: &mut Faults) {
         for (field, names) in MAPPED {
             for name in *names {
                 let Some(var) = vars.get(*name) else { continue };
@@ -186,14 +188,14 @@ impl Settings {
             }
         }
         let chosen = chosen_plugins(vars, scope);
-        let host = scope.value(&Value::from("{{ inventory_hostname }}")).ok();
         for (name, var) in vars.iter().filter(|(name, _)| !is_own(name) && !is_mapped(name)) {
             // Nobody but Ansible's own options has names with a dot.
             let value = scope.value(&var.value).ok();
             if name.contains('.') || value.as_ref().is_some_and(is_empty) {
                 continue;
             }
-            match meaning(name, value.as_ref(), &chosen, host.as_ref()) {
+            let told = *self.known.entry(name.clone()).or_insert_with(|| told(name));
+            match meaning(name, value.as_ref(), told, &chosen, host) {
                 Meaning::Same => {}
                 Meaning::Told(todo) => self.tell(name, &var.place, todo),
                 Meaning::Unread => {
@@ -335,7 +337,7 @@ mod tests {
             vec![],
         );
         let mut settings = Settings::default();
-        settings.look(&vars, &scope, &mut faults);
+        settings.look("h", &vars, &scope, &mut faults);
         let mapped = settings.finish(&|field| field == "clusterDomain", &mut faults);
         let mapped: Vec<_> = mapped
             .iter()

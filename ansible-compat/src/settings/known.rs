@@ -1,5 +1,8 @@
 //! Names of variables of other projects, and what landfall makes of them.
 
+use crate::roles::plain;
+use landfall_core::glob::matches_part;
+
 /// Variables that are used, with the field of `cluster.yaml`.
 #[rustfmt::skip]
 pub const MAPPED: &[(&str, &[&str])] = &[
@@ -265,21 +268,19 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
 /// Variables of other projects that give a node another name; they are read elsewhere or differ from the inventory's name.
 pub const HOSTNAMES: [&str; 3] = ["hostname", "nodename", "new_hostname"];
 
-/// Names without case, and `-` as `_`: projects copy each other's variables in both ways.
-pub fn plain(name: &str) -> String {
-    name.to_ascii_lowercase().replace('-', "_")
-}
-
 /// Says whether a variable is used.
 pub fn is_mapped(name: &str) -> bool {
     MAPPED.iter().any(|(_, names)| names.contains(&name))
 }
 
-/// Returns what stands in the table about a variable that is not used: values that equal landfall's own, and what to do.
-pub fn told(name: &str) -> Option<(&'static [&'static str], &'static str)> {
+/// What stands in the table about a variable that is not used: values that equal landfall's own, and what to do.
+pub type Told = (&'static [&'static str], &'static str);
+
+/// Looks a variable up that is not used. Goes through the whole table: the answer for a name is worth keeping.
+pub fn told(name: &str) -> Option<Told> {
     let name = plain(name);
     let entry = |has: &dyn Fn(&str) -> bool| TOLD.iter().find(|(names, ..)| names.iter().any(|known| has(known)));
-    let (_, ours, todo) = entry(&|known| known == name).or_else(|| entry(&|known| fits(known, &name)))?;
+    let (_, ours, todo) = entry(&|known| known == name).or_else(|| entry(&|known| matches_part(known, &name)))?;
     Some((ours, todo))
 }
 
@@ -294,22 +295,6 @@ pub fn chooses_plugin(name: &str) -> bool {
 pub fn has_name(name: &str) -> bool {
     let name = plain(name);
     TOLD.iter().any(|(names, ..)| names.contains(&name.as_str()))
-}
-
-/// Says whether a name fits a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(mut name) = name.strip_prefix(start) else {
-        return false;
-    };
-    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for part in middle.split('*') {
-        let Some(at) = name.find(part) else { return false };
-        name = &name[at + part.len()..];
-    }
-    name.ends_with(end)
 }
 
 #[cfg(test)]
@@ -328,7 +313,7 @@ mod tests {
             ("a*a", "a", false),
             ("vip", "vip", true),
         ] {
-            assert_eq!(fits(pattern, name), wanted, "{pattern} {name}");
+            assert_eq!(matches_part(pattern, name), wanted, "{pattern} {name}");
         }
         assert!(told("API-Endpoint").is_some() && told("motd").is_none());
         assert!(
