@@ -160,6 +160,13 @@ pub struct MemberRecord {
     pub etcd_id: Option<MemberId>,
 }
 
+impl MemberRecord {
+    /// Says whether this member founds, or founded, the cluster, alone or together with others.
+    pub fn founds(&self) -> bool {
+        self.founder || self.cofounder
+    }
+}
+
 /// An etcd member's id as text in hexadecimal.
 mod hexadecimal {
     use crate::quorum::MemberId;
@@ -193,8 +200,7 @@ impl ClusterRecord {
 
     /// Returns all members that found, or founded, the cluster together: the founder and its cofounders.
     pub fn founders(&self) -> impl Iterator<Item = &NodeName> {
-        let founds = |(_, m): &(&NodeName, &MemberRecord)| m.founder || m.cofounder;
-        self.members.iter().filter(founds).map(|(name, _)| name)
+        self.members.iter().filter(|(_, m)| m.founds()).map(|(name, _)| name)
     }
 
     /// Returns the names of the control planes.

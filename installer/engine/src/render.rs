@@ -47,7 +47,7 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
             MemberLayout {
                 name: name.clone(),
                 control_plane: member.role == Role::ControlPlane,
-                founds: member.founder || member.cofounder,
+                founds: member.founds(),
                 schedulable: member
                     .schedulable
                     .unwrap_or_else(|| desired.inventory.node(name).is_some_and(|node| node.schedulable)),
@@ -102,13 +102,9 @@ fn render_all<'a>(
 ) -> Result<InstallInput<'a>, RenderError> {
     let spec = &desired.spec;
     let here = layout.members.iter().filter(|node| owned.contains_key(&node.name));
-    let members = here.map(|node| {
-        let member = member(spec, index, layout, node, record)?;
-        let openings = openings(spec, record, layout, node);
-        Ok(Member { openings, ..member })
-    });
+    let members = here.map(|node| member(spec, index, layout, node, record));
     Ok(InstallInput {
-        members: members.collect::<Result<_, RenderError>>()?,
+        members: members.collect::<Result<_, _>>()?,
         record,
         owned,
         run: record.sequence.run,
@@ -154,7 +150,7 @@ fn member(
         cni_template: manifests::cni_template(layout),
         resolv_conf: manifests::resolv_conf(layout),
         credential_config: credential_config.transpose()?,
-        openings: None,
+        openings: openings(spec, record, layout, node),
         etcd_patch: etcd_patch.filter(|_| node.founds),
         units: manifests::units(spec, layout, node),
     })
