@@ -45,6 +45,9 @@ pub(super) fn own_address(desired: &Desired, node: &Node, facts: &NodeFacts) -> 
     }
 }
 
+/// What is to be done about a filter that this run opens.
+pub(super) const OPENED: &str = "nothing: landfall writes rules that let it through (`firewall: open`)";
+
 /// What is dropped at one place: services with who is kept from them, and what pods are kept from.
 #[derive(Default)]
 struct Lost {
@@ -110,14 +113,21 @@ pub(super) fn check(look: &mut Look) {
         let finding = finding(look, &filters.wanted, dropped, lost);
         look.add_before_install(finding);
     }
-    for (dropped, lost) in lost(look, &filters.foreign) {
+    if input.desired.spec.firewall == Firewall::Open {
+        opened(look, &filters.foreign, &left);
+    }
+    unread(look);
+}
+
+/// Notes what rules of others drop and this run lets through. `left` stays dropped.
+fn opened(look: &mut Look, foreign: &[Chain], left: &BTreeMap<Dropped, Lost>) {
+    for (dropped, lost) in lost(look, foreign) {
         if !left.contains_key(&dropped) {
-            let finding = finding(look, &filters.foreign, &dropped, &lost);
-            let next = "nothing: landfall writes rules that let it through (`firewall: open`)".to_owned();
+            let finding = finding(look, foreign, &dropped, &lost);
+            let next = OPENED.to_owned();
             look.add(Finding { next, ..finding }.at_most(Severity::Note));
         }
     }
-    unread(look);
 }
 
 /// Returns what is dropped, by the place where it is.

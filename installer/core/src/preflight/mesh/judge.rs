@@ -6,7 +6,7 @@ use crate::inventory::Role;
 use crate::mesh::{MeshSeen, PortSeen, UdpSeen};
 use crate::name::NodeName;
 use crate::packet_filter::{Chain, Hook};
-use crate::preflight::filters::{Filters, drops_between};
+use crate::preflight::filters::{Filters, OPENED, drops_between};
 use crate::traffic::{Service, ingress_ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -16,9 +16,6 @@ use std::net::Ipv4Addr;
 const SLOW_US: u64 = 67_000;
 /// How many of 20 small datagrams may be lost: one is chance.
 const LOST_BY_CHANCE: u32 = 1;
-
-/// What is to be done about a filter that this run opens.
-const OPENED: &str = "nothing: landfall writes rules that let it through (`firewall: open`)";
 
 /// Who is to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
