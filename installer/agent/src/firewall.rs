@@ -218,4 +218,4 @@ fn restore(agent: &Agent, variant: Variant, batch: String) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

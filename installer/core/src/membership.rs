@@ -174,8 +174,8 @@ mod tests {
     use super::*;
     use crate::action::Undo;
     use crate::cluster_record::tests::record;
-    use crate::inventory::{Connect, Inventory, SshSettings};
-    use crate::preflight::tests::good;
+    use crate::inventory::Inventory;
+    use crate::preflight::{self, tests::good};
 
     fn name(text: &str) -> NodeName {
         text.parse().unwrap()
@@ -183,22 +183,9 @@ mod tests {
 
     fn node(text: &str, role: Role, last: u8) -> Node {
         Node {
-            name: name(text),
             role,
-            schedulable: false,
             ip: Some([10, 90, 0, 10 + last].into()),
-            access_ip: None,
-            connect: Connect {
-                host: text.to_owned(),
-                port: 22,
-                user: "root".into(),
-                private_key: None,
-                password: None,
-                become_root: false,
-                become_password: None,
-                local: false,
-                ssh: SshSettings::default(),
-            },
+            ..preflight::tests::node(text, 10 + last)
         }
     }
 

@@ -149,9 +149,7 @@ impl Scene {
     pub fn push_reconnecting(&self, bundle: &Bundle<Verified>, context: &RunContext, reconnect: Duration) -> Outcome {
         let mut options = InstallOptions::new(Until::Pushed, OnFailure::Keep);
         options.reconnect = reconnect;
-        let outcome = run::install(&self.desired, bundle, &options, context);
-        self.fleet.settle().unwrap();
-        outcome
+        self.install_of(bundle, context, &options)
     }
 
     /// The same, in a context of its own.
@@ -168,7 +166,11 @@ impl Scene {
     }
 
     fn install_as(&self, context: &RunContext, options: &InstallOptions) -> Outcome {
-        let outcome = run::install(&self.desired, &self.bundle, options, context);
+        self.install_of(&self.bundle, context, options)
+    }
+
+    fn install_of(&self, bundle: &Bundle<Verified>, context: &RunContext, options: &InstallOptions) -> Outcome {
+        let outcome = run::install(&self.desired, bundle, options, context);
         self.fleet.settle().unwrap();
         outcome
     }

@@ -1,7 +1,7 @@
 //! The program and the bundle, built when their inputs changed.
 
 use anyhow::{Context, Result, ensure};
-use landfall_bundle::Bundle;
+use landfall_bundle::{Bundle, Verified};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
@@ -57,20 +57,39 @@ pub fn build_old() -> Result<Artifacts> {
     }
     println!("building landfall of commit {JOURNAL_1}");
     let tree = folder.join("checkout");
-    fs::create_dir_all(&tree).with_context(|| format!("{} cannot be made", tree.display()))?;
-    let archive = folder.join("checkout.tar");
-    let mut git = Command::new("git");
-    git.current_dir(checkout()?)
-        .args(["archive", JOURNAL_1, "--output"])
-        .arg(&archive);
-    host::run(&mut git)?;
-    host::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&tree))?;
+    export(JOURNAL_1, &tree)?;
     fs::copy(program(&tree, "landfall", &["--release"])?, &built.program)
         .context("the old program cannot be copied")?;
     build_bundle(&built.program, &tree, &built.bundle, None)?;
-    fs::remove_file(&archive)?;
     fs::remove_dir_all(&tree).context("the old checkout cannot be removed")?;
     Ok(built)
+}
+
+/// Writes the files of a commit into a folder.
+pub fn export(commit: &str, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let archive = folder.with_extension("tar");
+    let mut git = Command::new("git");
+    git.current_dir(checkout()?)
+        .args(["archive", commit, "--output"])
+        .arg(&archive);
+    host::run(&mut git)?;
+    host::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+    fs::remove_file(&archive).with_context(|| format!("{} cannot be removed", archive.display()))
+}
+
+/// Opens a bundle that a key has signed.
+pub fn open(bundle: &Path, public: &str) -> Result<Bundle<Verified>> {
+    let key = OfferedKey {
+        key: public.to_owned(),
+        endorsement: None,
+    };
+    let offer = TrustOffer {
+        keys: vec![key],
+        ..TrustOffer::default()
+    };
+    let opened = Bundle::open(bundle).and_then(|bundle| bundle.verify(&offer));
+    opened.map_err(|diagnosis| anyhow::anyhow!("{}: {diagnosis}", bundle.display()))
 }
 
 /// Builds a bundle by the recipe `source` of a checkout. Programs of old commits know no keys.
@@ -190,16 +209,7 @@ pub fn build_upstream(from: &Artifacts) -> Result<Artifacts> {
         bundle: folder.join("landfall.bundle"),
     };
     publish(&made.program)?;
-    let key = OfferedKey {
-        key: fs::read_to_string(from.bundle.with_extension("pub"))?,
-        endorsement: None,
-    };
-    let trusted = TrustOffer {
-        keys: vec![key],
-        ..TrustOffer::default()
-    };
-    let bundle = Bundle::open(&from.bundle).and_then(|bundle| bundle.verify(&trusted));
-    let bundle = bundle.map_err(|diagnosis| anyhow::anyhow!("{diagnosis}"))?;
+    let bundle = open(&from.bundle, &fs::read_to_string(from.bundle.with_extension("pub"))?)?;
     let publishers = Publishers::start_with(&bundle)?;
     let (authority, manifest) = (folder.join("ca.pem"), folder.join("shop.yaml"));
     fs::write(&authority, publishers.ca())?;

@@ -5,9 +5,7 @@
 mod compare;
 
 use crate::artifacts;
-use anyhow::{Context, Result, anyhow, ensure};
-use landfall_bundle::{Bundle, Verified};
-use landfall_core::trust::{OfferedKey, TrustOffer};
+use anyhow::{Context, Result, ensure};
 use landfall_lab::host;
 use std::ffi::OsString;
 use std::fs;
@@ -61,8 +59,8 @@ pub fn run() -> Result<ExitCode> {
     let mut told = compare::files("landfall", &first.program, &second.program)?;
     let public = fs::read_to_string(key.with_extension("pub"))?;
     told.extend(compare::bundles(
-        &open(&first.bundle, &public)?,
-        &open(&second.bundle, &public)?,
+        &artifacts::open(&first.bundle, &public)?,
+        &artifacts::open(&second.bundle, &public)?,
     )?);
     for line in &told {
         println!("{line}");
@@ -77,19 +75,6 @@ pub fn run() -> Result<ExitCode> {
         folder.keep().display()
     );
     Ok(ExitCode::FAILURE)
-}
-
-fn open(path: &Path, public: &str) -> Result<Bundle<Verified>> {
-    let key = OfferedKey {
-        key: public.to_owned(),
-        endorsement: None,
-    };
-    let offer = TrustOffer {
-        keys: vec![key],
-        ..TrustOffer::default()
-    };
-    let bundle = Bundle::open(path).and_then(|bundle| bundle.verify(&offer));
-    bundle.map_err(|diagnosis| anyhow!("{}: {diagnosis}", path.display()))
 }
 
 /// The second build's place.
@@ -108,18 +93,11 @@ impl Second {
             fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
             Ok::<_, anyhow::Error>(path)
         };
-        let (copy, out) = (make("checkout")?, make("out")?);
+        let out = make("out")?;
         for name in ["home", "cargo", "cache/apt", "go", "target", "tmp"] {
             make(name)?;
         }
-        let archive = root.join("checkout.tar");
-        let mut git = Command::new("git");
-        git.current_dir(checkout)
-            .args(["archive", "HEAD", "--output"])
-            .arg(&archive);
-        host::run(&mut git)?;
-        host::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&copy))?;
-        fs::remove_file(&archive)?;
+        artifacts::export("HEAD", &root.join("checkout"))?;
         let said = |program: &str, args: &[&str]| -> Result<PathBuf> {
             let text = host::run(Command::new(program).current_dir(checkout).args(args))?;
             Ok(PathBuf::from(text.trim()))

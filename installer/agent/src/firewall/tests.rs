@@ -78,7 +78,8 @@ const IPTABLES_LEGACY: Kind = Kind {
 
 const KINDS: [Kind; 3] = [NFT, IPTABLES_NFT, IPTABLES_LEGACY];
 
-fn sh(script: &str) -> String {
+/// Runs a script in this thread's network namespace; returns what it prints.
+pub(crate) fn sh(script: &str) -> String {
     let output = Command::new("bash").args(["-ec", script]).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

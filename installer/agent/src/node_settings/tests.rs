@@ -1,4 +1,5 @@
 use super::*;
+use crate::firewall::tests::sh;
 use crate::lease::{Holder, Lease};
 use crate::netlink::nft;
 use crate::netlink::nft::tests::{make, own_namespace, table};
@@ -320,16 +321,6 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
         "flannel-1\nproxy-1\nflannel-1\n",
         "tried again until it works"
     );
-}
-
-/// Runs a script in this thread's network namespace; returns what it prints.
-fn sh(script: &str) -> String {
-    let output = std::process::Command::new("bash")
-        .args(["-ec", script])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Node {

@@ -10,7 +10,7 @@ use crate::journal::{Entry, EntryState};
 use crate::name::Digest;
 use crate::spec::ClusterSpec;
 
-fn node(name: &str, last: u8) -> Node {
+pub(crate) fn node(name: &str, last: u8) -> Node {
     Node {
         name: name.parse().unwrap(),
         role: Role::ControlPlane,

@@ -21,6 +21,17 @@ fn machines(network: PodNetwork, change: impl Fn(&mut NodeFacts)) -> (Desired, B
     (desired, facts)
 }
 
+/// What the nodes of a cluster that is not there yet are asked to try.
+fn mesh_input<'a>(desired: &'a Desired, facts: &'a BTreeMap<NodeName, NodeFacts>) -> MeshInput<'a> {
+    static NOTHING: BTreeMap<NodeName, Ownership> = BTreeMap::new();
+    MeshInput {
+        desired,
+        facts,
+        owned: &NOTHING,
+        record: None,
+    }
+}
+
 fn host_gw() -> PodNetwork {
     PodNetwork {
         backend: Backend::HostGw,
@@ -55,18 +66,12 @@ fn the_port_that_is_set_is_tried_and_asked_of_packet_filters_and_none_with_host_
         });
         let asked = query(&desired, &desired.inventory.nodes[0]);
         assert_eq!(asked.udp_ports, wanted.into_iter().collect::<Vec<_>>());
-        let owned = BTreeMap::new();
-        let input = MeshInput {
-            desired: &desired,
-            facts: &facts,
-            owned: &owned,
-            record: None,
-        };
+        let input = mesh_input(&desired, &facts);
         let tried = plan(&input, "token");
         assert!(tried.listens.values().all(|listen| listen.udp == wanted));
         let peers = || tried.tries.values().flat_map(|tries| &tries.peers);
         assert!(peers().count() > 0 && peers().all(|peer| peer.udp == wanted));
-        let found = judge(&desired, &facts, &owned);
+        let found = judge(&desired, &facts, &BTreeMap::new());
         let dropped = &found.iter().find(|f| f.check == Check::PacketFilter).unwrap().what;
         let named = wanted.map_or("10250 from".to_owned(), |port| format!("10250, udp {port} from"));
         assert!(dropped.contains(&named), "{dropped}");
@@ -76,13 +81,7 @@ fn the_port_that_is_set_is_tried_and_asked_of_packet_filters_and_none_with_host_
 #[test]
 fn datagrams_that_do_not_arrive_are_told_with_the_port_that_is_set() {
     let (desired, facts) = machines(port(4789), |_| {});
-    let owned = BTreeMap::new();
-    let input = MeshInput {
-        desired: &desired,
-        facts: &facts,
-        owned: &owned,
-        record: None,
-    };
+    let input = mesh_input(&desired, &facts);
     let lost = |node: &NodeName| MeshSeen {
         node: node.clone(),
         tcp: BTreeMap::new(),
