@@ -179,6 +179,15 @@ impl Default for Limits {
 const FILES_KEPT: u64 = 256;
 
 impl Limits {
+    /// Bounds of a request's head.
+    pub fn of_heads(&self) -> landfall_ingress_http::request::Bounds {
+        landfall_ingress_http::request::Bounds {
+            bytes: self.head_bytes,
+            target_bytes: self.target_bytes,
+            fields: self.head_fields,
+        }
+    }
+
     /// The same with as many connections as this many open files allow: two each, one to the client and one to an endpoint.
     pub fn within(self, files: u64) -> Self {
         let kept = FILES_KEPT.min(files / 8);

@@ -26,7 +26,6 @@ mod lease;
 mod limits;
 mod metrics;
 mod observer;
-mod path;
 mod policy;
 mod probe;
 mod proxy;

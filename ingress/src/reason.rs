@@ -100,6 +100,18 @@ reasons! {
     Late: GATEWAY_TIMEOUT "late" "504: the endpoint did not answer in time\n";
 }
 
+impl From<landfall_ingress_http::request::Refused> for Reason {
+    fn from(refused: landfall_ingress_http::request::Refused) -> Self {
+        use landfall_ingress_http::request::Refused;
+        match refused {
+            Refused::Framing => Self::BadFraming,
+            Refused::LongTarget => Self::LongTarget,
+            Refused::Large => Self::LargeHead,
+            Refused::Target => Self::BadRequest,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,6 @@ mod class;
 mod compile;
 mod endpoints;
 mod explain;
-mod host;
 mod index;
 mod ingress;
 mod kept;
@@ -28,7 +27,6 @@ mod words;
 pub use build::{Builder, Built, Changes, Objects};
 pub use class::{Class, ClassSpec, DEFAULT_CLASS};
 pub use explain::Explanation;
-pub use host::host_of;
 #[cfg(test)]
 pub use ingress::CLASS_ANNOTATION;
 pub use ingress::{Addresses, Ingress, Meta, Spec};
@@ -102,7 +100,8 @@ impl Route {
         match &self.pattern {
             // An expression is written as people read paths, or as they are spelled.
             Some(pattern) => {
-                pattern.is_match(path) || crate::path::readable(path).is_some_and(|path| pattern.is_match(&path))
+                pattern.is_match(path)
+                    || landfall_ingress_http::path::readable(path).is_some_and(|path| pattern.is_match(&path))
             }
             None if self.exact => *self.path == *path,
             None => table::is_below(path, table::stem(&self.path)),

@@ -16,11 +16,11 @@ use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;
 use crate::annotations::target::Place;
 use crate::balance::Backend;
-use crate::path::canonical;
 use crate::policy::{Policy, Redirect};
 use crate::tls::{self, Held, Wish};
 use crate::traffic::Slot;
 use hyper::StatusCode;
+use landfall_ingress_http::path::canonical;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

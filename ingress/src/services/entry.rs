@@ -2,7 +2,7 @@
 
 use super::Touched;
 use crate::balance::{Backend, Found, Resolved};
-use crate::policy::Protocol;
+use landfall_ingress_http::protocol::Protocol;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::Protocol;
+use landfall_ingress_http::protocol::Protocol;
 use std::net::SocketAddr;
 
 fn service(ports: &[(&str, u16)]) -> Service {

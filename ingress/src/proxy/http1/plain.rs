@@ -17,7 +17,8 @@ mod carry;
 mod deliver;
 mod request;
 
-use crate::policy::{HttpsRedirect, Protocol};
+use crate::policy::HttpsRedirect;
+
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Client, Proxy};
 use crate::reason::Reason;
@@ -25,6 +26,7 @@ use crate::route::{Route, Snapshot};
 use crate::tls;
 use crate::upstream;
 use hyper::Response;
+use landfall_ingress_http::protocol::Protocol;
 use std::sync::Arc;
 
 /// What a connection keeps for its plain requests.

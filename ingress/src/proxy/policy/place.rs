@@ -2,11 +2,12 @@
 
 use super::Asked;
 use crate::annotations::target::{Place, Target};
-use crate::path::canonical;
-use crate::policy::{Protocol, Upstream};
+use crate::policy::Upstream;
 use crate::route::{Backend, Snapshot};
 use crate::tls::backend::{self, Alpn};
 use crate::upstream::{Destination, Tls};
+use landfall_ingress_http::path::canonical;
+use landfall_ingress_http::protocol::Protocol;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// Appends the date of now (RFC 9110, 5.6.7).
-pub(super) fn append(out: &mut Vec<u8>) {
+pub fn append(out: &mut Vec<u8>) {
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     LAST.with_borrow_mut(|(last, text)| {

@@ -6,85 +6,109 @@
 //! endpoint from its parts, so that no byte of a client's framing ever reaches one.
 
 use super::chunked::Framing;
-use crate::limits::Limits;
-use crate::proxy::headers::has_word;
-use crate::reason::Reason;
+use crate::fields::has_word;
 use bytes::{Bytes, BytesMut};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, Request, Uri, Version};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Uri, Version};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Most fields that are looked at; `Limits::head_fields` is checked within.
+/// Most fields that are looked at; [`Bounds::fields`] is checked within.
 const MOST_FIELDS: usize = 256;
+
+/// Bounds of a request's head.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Largest head in bytes.
+    pub bytes: usize,
+    /// Longest target in bytes.
+    pub target_bytes: usize,
+    /// Most fields.
+    pub fields: usize,
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Two readers could read it in two ways, or it is no HTTP/1.
+    Framing,
+    /// The target is longer than allowed.
+    LongTarget,
+    /// The fields are too many or too large.
+    Large,
+    /// The target makes no sense.
+    Target,
+}
 
 /// A request's head and what it means for the connection.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) parts: Parts,
-    pub(crate) framing: Framing,
+pub struct Head {
+    /// Method, target, version and fields.
+    pub parts: Parts,
+    /// How the end of the body is found.
+    pub framing: Framing,
     /// The client takes another answer on this connection.
-    pub(crate) keep_alive: bool,
+    pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
-    pub(crate) expects_continue: bool,
+    pub expects_continue: bool,
     /// The client understands trailers.
-    pub(crate) takes_trailers: bool,
+    pub takes_trailers: bool,
 }
 
 /// Takes a head from the front of `buffer`. `None` when it is not whole yet.
-pub(crate) fn parse(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Head>, Reason> {
+pub fn parse(buffer: &mut BytesMut, bounds: &Bounds) -> Result<Option<Head>, Refused> {
     // An empty line in front is what old clients send after a body (RFC 9112, 2.2).
     while buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
     }
     // httparse skips such a line.
     if buffer.first() == Some(&b'\n') {
-        return Err(Reason::BadFraming);
+        return Err(Refused::Framing);
     }
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(buffer, &mut fields) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return too_long(buffer, limits).map_or(Ok(None), Err),
-        Err(httparse::Error::TooManyHeaders) => return Err(Reason::LargeHead),
-        Err(_) => return Err(too_long(buffer, limits).unwrap_or(Reason::BadFraming)),
+        Ok(httparse::Status::Partial) => return too_long(buffer, bounds).map_or(Ok(None), Err),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refused::Large),
+        Err(_) => return Err(too_long(buffer, bounds).unwrap_or(Refused::Framing)),
     };
-    if length > limits.head_bytes || request.headers.len() > limits.head_fields {
-        return Err(Reason::LargeHead);
+    if length > bounds.bytes || request.headers.len() > bounds.fields {
+        return Err(Refused::Large);
     }
     if has_bare_newline(&buffer[..length]) {
-        return Err(Reason::BadFraming);
+        return Err(Refused::Framing);
     }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
-        return Err(Reason::BadFraming);
+        return Err(Refused::Framing);
     };
-    if target.len() > limits.target_bytes {
-        return Err(Reason::LongTarget);
+    if target.len() > bounds.target_bytes {
+        return Err(Refused::LongTarget);
     }
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::BadFraming)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refused::Framing)?;
     let place = Place(buffer.as_ptr() as usize);
     let target = place.of(target.as_bytes());
     let count = request.headers.len();
     let mut places = Vec::with_capacity(count);
     for field in request.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Reason::BadFraming)?;
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Refused::Framing)?;
         places.push((name, place.of(field.value)));
     }
 
     let head = buffer.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(count + ADDED_LATER);
     for (name, range) in places {
-        let value = HeaderValue::from_maybe_shared(head.slice(range)).map_err(|_| Reason::BadFraming)?;
+        let value = HeaderValue::from_maybe_shared(head.slice(range)).map_err(|_| Refused::Framing)?;
         headers.append(name, value);
     }
     // A fragment is for the client alone; http's parser would drop it silently.
     if head[target.clone()].contains(&b'#') {
-        return Err(Reason::BadRequest);
+        return Err(Refused::Target);
     }
     let uri = Uri::from_maybe_shared(head.slice(target.clone()))
         .or_else(|_| Uri::from_maybe_shared(encoded(&head[target])))
-        .map_err(|_| Reason::BadRequest)?;
+        .map_err(|_| Refused::Target)?;
     let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
@@ -121,23 +145,23 @@ impl Place {
 }
 
 /// A head that is not whole and can only become too long.
-fn too_long(buffer: &[u8], limits: &Limits) -> Option<Reason> {
+fn too_long(buffer: &[u8], bounds: &Bounds) -> Option<Refused> {
     let line = buffer.iter().position(|byte| *byte == b'\n');
     match line {
-        None if buffer.len() > limits.target_bytes => Some(Reason::LongTarget),
-        Some(line) if line > limits.target_bytes + 64 => Some(Reason::LongTarget),
-        _ => (buffer.len() > limits.head_bytes).then_some(Reason::LargeHead),
+        None if buffer.len() > bounds.target_bytes => Some(Refused::LongTarget),
+        Some(line) if line > bounds.target_bytes + 64 => Some(Refused::LongTarget),
+        _ => (buffer.len() > bounds.bytes).then_some(Refused::Large),
     }
 }
 
-/// Without an early exit this runs at several bytes per cycle.
-pub(super) fn has_bare_newline(head: &[u8]) -> bool {
+/// Whether a line of a head ends without CR. Without an early exit this runs at several bytes per cycle.
+pub fn has_bare_newline(head: &[u8]) -> bool {
     head.windows(2)
         .fold(false, |bad, pair| bad | ((pair[1] == b'\n') & (pair[0] != b'\r')))
 }
 
 /// What a head says about the connection and the body.
-fn meaning(parts: Parts) -> Result<Head, Reason> {
+fn meaning(parts: Parts) -> Result<Head, Refused> {
     let old = parts.version == Version::HTTP_10;
     let headers = &parts.headers;
     let framing = framing(headers, old)?;
@@ -157,25 +181,25 @@ fn meaning(parts: Parts) -> Result<Head, Reason> {
     })
 }
 
-fn framing(headers: &HeaderMap, old: bool) -> Result<Framing, Reason> {
+fn framing(headers: &HeaderMap, old: bool) -> Result<Framing, Refused> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (coding, length) = (codings.next(), lengths.next());
     if codings.next().is_some() || lengths.next().is_some() || (coding.is_some() && length.is_some()) {
-        return Err(Reason::BadFraming);
+        return Err(Refused::Framing);
     }
     if let Some(coding) = coding {
         let fine = !old && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        return fine.then_some(Framing::Chunked).ok_or(Reason::BadFraming);
+        return fine.then_some(Framing::Chunked).ok_or(Refused::Framing);
     }
     match length {
         None => Ok(Framing::Length(0)),
-        Some(length) => digits(length.as_bytes()).map(Framing::Length).ok_or(Reason::BadFraming),
+        Some(length) => digits(length.as_bytes()).map(Framing::Length).ok_or(Refused::Framing),
     }
 }
 
 /// A length: digits and nothing else, and one that fits.
-pub(super) fn digits(text: &[u8]) -> Option<u64> {
+pub fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -187,7 +187,7 @@ fn interim_answers_come_one_by_one_before_the_final_one() {
 #[test]
 fn a_request_says_the_length_that_its_body_has() {
     let write = |fields: &[(&'static str, &'static str)], sending| {
-        let mut request = hyper::Request::post("/a?b");
+        let mut request = http::Request::post("/a?b");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }

@@ -1,9 +1,9 @@
 //! Lines of a head in HTTP/1.1 (RFC 9112, sections 4 and 5).
 
-use hyper::StatusCode;
+use http::StatusCode;
 
 /// Adds a status line.
-pub(super) fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+pub fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
@@ -12,7 +12,7 @@ pub(super) fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 }
 
 /// Adds a field.
-pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -213,11 +213,11 @@ pub fn forwarded<'a>(path: &'a str, canonical: Cow<'a, str>, mode: PathMode) -> 
 }
 
 /// The same URI with another path; the query stays as it is.
-pub fn replaced(uri: &hyper::Uri, path: &str) -> Option<hyper::Uri> {
+pub fn replaced(uri: &http::Uri, path: &str) -> Option<http::Uri> {
     let mut parts = uri.clone().into_parts();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     parts.path_and_query = Some(format!("{path}{query}").parse().ok()?);
-    hyper::Uri::from_parts(parts).ok()
+    http::Uri::from_parts(parts).ok()
 }
 
 /// One look at each byte; nearly all paths end here. Says no when in doubt.

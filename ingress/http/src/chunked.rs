@@ -4,7 +4,7 @@
 //! with CR LF; trailers are a few fields.
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Longest chunk line: a size and its extensions. Nobody uses extensions; some proxies pad sizes with zeros and blanks.
 const LINE: usize = 256;
@@ -15,14 +15,16 @@ const TRAILER_FIELDS: usize = 32;
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
+    /// So many bytes; also none at all.
     Length(u64),
+    /// In chunks, which say their end themselves.
     Chunked,
 }
 
 /// Finds the end of a body.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     state: State,
 }
 
@@ -42,20 +44,24 @@ enum State {
 
 /// What a body yields.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Piece {
+pub enum Piece {
+    /// Bytes of the body.
     Data(Bytes),
+    /// Fields that follow it.
     Trailers(HeaderMap),
     /// More bytes are needed.
     More,
+    /// The body was taken whole before.
     End,
 }
 
 /// The bytes are no body; the connection is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 impl Decoder {
-    pub(crate) fn new(framing: Framing) -> Self {
+    /// Starts before the first byte of a body.
+    pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
@@ -65,12 +71,12 @@ impl Decoder {
     }
 
     /// The whole body was taken.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// Bytes that are still to come, where that is known.
-    pub(crate) fn remaining(&self) -> Option<u64> {
+    pub fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
@@ -79,7 +85,7 @@ impl Decoder {
     }
 
     /// Takes the next piece from the front of `buffer`.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
         loop {
             match self.state {
                 State::Done => return Ok(Piece::End),

@@ -4,9 +4,9 @@
 //! is refused. What passes is written anew for the client, so that no byte of an endpoint's framing reaches one.
 
 use bytes::BytesMut;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::{request, response};
-use hyper::{Method, Response, StatusCode, Version};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode, Version};
+use http::{request, response};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -16,9 +16,10 @@ const FIELDS: usize = 1000;
 
 /// How the end of an answer's body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// So many bytes; also none at all.
     Length(u64),
+    /// In chunks, which say their end themselves.
     Chunked,
     /// By the connection's end.
     UntilClose,
@@ -28,17 +29,18 @@ pub(crate) enum Framing {
 
 /// An answer's head and what it means for the connection.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) parts: response::Parts,
-    pub(crate) framing: Framing,
+pub struct Head {
+    /// Status, version and fields.
+    pub parts: response::Parts,
+    /// How the end of the body is found.
+    pub framing: Framing,
     /// The endpoint takes another request on this connection.
-    pub(crate) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
-#[cfg(test)]
 impl Head {
     /// Bytes of the body, where they are known.
-    pub(crate) fn length(&self) -> Option<u64> {
+    pub fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::Length(length) => Some(length),
             Framing::None => Some(0),
@@ -49,7 +51,8 @@ impl Head {
 
 /// What an endpoint sends.
 #[derive(Debug)]
-pub(crate) enum Parsed {
+pub enum Parsed {
+    /// The answer to the request.
     Final(Head),
     /// 1xx but 101; another one follows.
     Interim(response::Parts),
@@ -57,18 +60,21 @@ pub(crate) enum Parsed {
 
 /// The bytes are no answer that can be understood in one way only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// How a request's body is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sending {
+pub enum Sending {
+    /// There is no body.
     Nothing,
+    /// So many bytes.
     Length(u64),
+    /// In chunks.
     Chunked,
 }
 
 /// Appends a request's head.
-pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, sending: Sending) {
+pub fn write(out: &mut Vec<u8>, parts: &request::Parts, sending: Sending) {
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -99,7 +105,7 @@ pub(crate) fn write(out: &mut Vec<u8>, parts: &request::Parts, sending: Sending)
 }
 
 /// Takes the head of an answer to `method` from the front of `buffer`. `None` when it is not whole yet. `most` bounds its size in bytes.
-pub(crate) fn parse(buffer: &mut BytesMut, method: &Method, most: usize) -> Result<Option<Parsed>, Malformed> {
+pub fn parse(buffer: &mut BytesMut, method: &Method, most: usize) -> Result<Option<Parsed>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
@@ -165,7 +171,7 @@ fn meaning(parts: response::Parts, method: &Method) -> Result<Head, Malformed> {
         _ if bodiless => Framing::None,
         _ => framing,
     };
-    let says = |word| crate::proxy::has_word(headers, header::CONNECTION, word);
+    let says = |word| crate::fields::has_word(headers, header::CONNECTION, word);
     let wants = if headers.contains_key(header::CONNECTION) {
         !says("close") && (!old || says("keep-alive"))
     } else {

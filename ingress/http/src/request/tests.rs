@@ -1,14 +1,20 @@
 use super::*;
 
-fn read(text: &[u8]) -> Result<Option<Head>, Reason> {
-    parse(&mut BytesMut::from(text), &Limits::default())
+const BOUNDS: Bounds = Bounds {
+    bytes: 64 * 1024,
+    target_bytes: 16 * 1024,
+    fields: 100,
+};
+
+fn read(text: &[u8]) -> Result<Option<Head>, Refused> {
+    parse(&mut BytesMut::from(text), &BOUNDS)
 }
 
 #[test]
 fn a_head_is_taken_and_the_rest_stays() {
     let mut buffer =
         BytesMut::from(&b"\r\nPOST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX: \xe4\r\n\r\nabc"[..]);
-    let head = parse(&mut buffer, &Limits::default()).unwrap().unwrap();
+    let head = parse(&mut buffer, &BOUNDS).unwrap().unwrap();
     assert_eq!(
         (head.parts.method, head.parts.uri.to_string()),
         (Method::POST, "/a?b".to_owned())
@@ -66,14 +72,14 @@ fn ambiguous_heads_are_refused() {
     for text in texts {
         let refusal = read(text).map(|head| head.map(|h| h.parts));
         assert!(
-            matches!(refusal, Err(Reason::BadFraming)),
+            matches!(refusal, Err(Refused::Framing)),
             "{:?}: {refusal:?}",
             String::from_utf8_lossy(text)
         );
     }
     assert_eq!(
         read(b"GET /#a HTTP/1.1\r\nHost: h\r\n\r\n").err(),
-        Some(Reason::BadRequest)
+        Some(Refused::Target)
     );
 }
 
@@ -98,7 +104,6 @@ fn what_clients_send_as_it_is_and_no_uri_may_hold_is_encoded() {
 
 #[test]
 fn sizes_are_bounded() {
-    let limits = Limits::default();
     let with = |target: usize, field: usize, fields: usize| {
         let many = "A: b\r\n".repeat(fields);
         format!(
@@ -109,19 +114,16 @@ fn sizes_are_bounded() {
     };
     assert!(read(with(100, 100, 98).as_bytes()).unwrap().is_some());
     assert_eq!(
-        read(with(limits.target_bytes, 1, 0).as_bytes()).err(),
-        Some(Reason::LongTarget)
+        read(with(BOUNDS.target_bytes, 1, 0).as_bytes()).err(),
+        Some(Refused::LongTarget)
     );
-    assert_eq!(
-        read(with(1, limits.head_bytes, 0).as_bytes()).err(),
-        Some(Reason::LargeHead)
-    );
-    assert_eq!(read(with(1, 1, 99).as_bytes()).err(), Some(Reason::LargeHead));
-    assert_eq!(read(with(1, 1, 300).as_bytes()).err(), Some(Reason::LargeHead));
-    let endless = "GET /".to_owned() + &"a".repeat(limits.target_bytes);
-    assert_eq!(read(endless.as_bytes()).err(), Some(Reason::LongTarget));
-    let endless = "GET / HTTP/1.1\r\nX: ".to_owned() + &"a".repeat(limits.head_bytes);
-    assert_eq!(read(endless.as_bytes()).err(), Some(Reason::LargeHead));
+    assert_eq!(read(with(1, BOUNDS.bytes, 0).as_bytes()).err(), Some(Refused::Large));
+    assert_eq!(read(with(1, 1, 99).as_bytes()).err(), Some(Refused::Large));
+    assert_eq!(read(with(1, 1, 300).as_bytes()).err(), Some(Refused::Large));
+    let endless = "GET /".to_owned() + &"a".repeat(BOUNDS.target_bytes);
+    assert_eq!(read(endless.as_bytes()).err(), Some(Refused::LongTarget));
+    let endless = "GET / HTTP/1.1\r\nX: ".to_owned() + &"a".repeat(BOUNDS.bytes);
+    assert_eq!(read(endless.as_bytes()).err(), Some(Refused::Large));
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! that reads like one of these is one of these (CVE-2026-39858, CVE-2026-88011), and is taken away from everybody when it is not spelled
 //! as that. What is here comes before a route's policy, so neither an authentication service nor an endpoint sees it.
 
-use hyper::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName};
 
 /// Who may say a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaker {
+pub enum Speaker {
     /// Everybody.
     Client,
     /// Trusted proxies in front: where a request comes from.
@@ -52,7 +52,7 @@ const MANAGED: [&str; 15] = [
 ];
 
 /// Who may say a field, by what its name reads like.
-pub(super) fn speaker(name: &str) -> Speaker {
+pub fn speaker(name: &str) -> Speaker {
     // Nearly all names differ in their first byte.
     if !matches!(
         name.as_bytes().first(),
@@ -96,7 +96,7 @@ const NOT_IN_TRAILERS: [&str; 18] = [
 
 /// Whether a client may say a field behind a body; servers may take it for one of the head. `results` are further names that this route's
 /// authentication sets.
-pub(crate) fn may_trail(name: &str, results: &[HeaderName]) -> bool {
+pub fn may_trail(name: &str, results: &[HeaderName]) -> bool {
     let is_of = |other: &str| alike(name, other);
     let plain = is_plain(name) && speaker(name) == Speaker::Client;
     let ours = MANAGED.iter().chain(&NOT_IN_TRAILERS).any(|word| is_of(word));
@@ -104,17 +104,13 @@ pub(crate) fn may_trail(name: &str, results: &[HeaderName]) -> bool {
 }
 
 /// Whether a name has letters, digits and hyphens alone, and so reads like itself only.
-pub(super) fn is_plain(name: &str) -> bool {
+pub fn is_plain(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Removes what this client must not say. `results` are further names that this route's authentication sets. Names with `_` go whatever
 /// they read like, as nginx does it.
-pub(super) fn strip<'a>(
-    headers: &mut HeaderMap,
-    client_is_trusted: bool,
-    results: impl IntoIterator<Item = &'a HeaderName>,
-) {
+pub fn strip<'a>(headers: &mut HeaderMap, client_is_trusted: bool, results: impl IntoIterator<Item = &'a HeaderName>) {
     let results: Vec<&str> = results.into_iter().map(HeaderName::as_str).collect();
     let goes = |name: &&HeaderName| {
         let name = name.as_str();
@@ -150,7 +146,7 @@ fn alike(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
+    use http::header::HeaderValue;
 
     /// Names that are left of these.
     fn left(names: &[&str], trusted: bool, results: &[&'static str]) -> Vec<String> {
