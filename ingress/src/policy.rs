@@ -9,9 +9,9 @@ use landfall_ingress_http::network::Network;
 pub use landfall_ingress_http::path::{EncodedMode, PathMode};
 use landfall_ingress_http::protocol::Protocol;
 
-use crate::tls::backend::Identity;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use landfall_ingress_tls::client::ClientSettings;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,7 +222,7 @@ pub struct ExternalAuth {
     /// Where that is; a Service's backend is [`crate::route::Route::auth`].
     pub target: Target,
     /// How TLS is spoken there, for `https`.
-    pub tls: Option<Upstream>,
+    pub tls: Option<ClientSettings>,
     /// Method of the question; the request's own path and method go in `X-Original-*`.
     pub method: hyper::Method,
     /// Fields of a passing answer that are set on the request.
@@ -359,14 +359,8 @@ pub struct Upstream {
     pub protocol: Option<Protocol>,
     /// `Host` that endpoints see.
     pub host: Option<String>,
-    /// Name that a TLS endpoint must prove; `None` is not checked, as in ingress-nginx.
-    pub tls_name: Option<String>,
-    /// Whether an endpoint's certificate is checked against `tls_authorities`.
-    pub tls_verify: bool,
-    /// DER certificates of the authorities; shared, because each connection's configuration is looked up by them.
-    pub tls_authorities: Arc<[Vec<u8>]>,
-    /// Certificate that TLS endpoints are shown when they ask for one.
-    pub tls_identity: Option<Arc<Identity>>,
+    /// How TLS is spoken with those that have it.
+    pub tls: ClientSettings,
     /// `X-Forwarded-Prefix` that endpoints see.
     pub forwarded_prefix: Option<HeaderValue>,
     /// The Service's address instead of its endpoints'.

@@ -38,9 +38,9 @@ pub use remark::{Reason, Remark, Severity};
 pub use snapshot::Snapshot;
 pub use words::Words;
 
-pub use crate::balance::Backend;
 use crate::policy::{Canary, Policy};
-use crate::traffic::Slot;
+pub use landfall_ingress_balance::Backend;
+use landfall_ingress_telemetry::traffic::{EVERY_HOST, RouteKey, Slot};
 use std::sync::Arc;
 
 /// A host of the table.
@@ -112,6 +112,35 @@ impl Route {
     /// protected application would be asked about itself.
     pub fn answers_for(&self, other: &Route) -> bool {
         !std::ptr::eq(self, other) && self.policy.external_auth.is_none()
+    }
+
+    /// What it is counted under, whatever table it is in.
+    pub fn key(&self) -> RouteKey {
+        RouteKey {
+            ingress: Arc::clone(&self.ingress),
+            host: match self.host.name.is_empty() {
+                true => EVERY_HOST.into(),
+                false => Arc::clone(&self.host.name),
+            },
+            path: Arc::clone(&self.path),
+            exact: self.exact,
+        }
+    }
+
+    /// Its host for people: `*` is every host.
+    pub fn shown_host(&self) -> &str {
+        match &*self.host.name {
+            "" => EVERY_HOST,
+            name => name,
+        }
+    }
+
+    /// Its kind for people, which of a default backend is another.
+    pub fn shown_kind(&self) -> &'static str {
+        match self.path.is_empty() {
+            true => "DefaultBackend",
+            false => self.kind(),
+        }
     }
 
     /// Its kind, for people.

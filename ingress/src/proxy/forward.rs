@@ -3,16 +3,16 @@
 use super::Proxy;
 use super::exchange::Exchange;
 use super::policy::Passage;
-use crate::balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
 use crate::policy::{Policy, RetryOn};
-use crate::reason::Reason;
 use crate::route::Route;
-use crate::tls::backend::{self, Alpn};
 use crate::upstream::{self, Destination, Failure, Over, Tls, Waits, copy};
 use hyper::{Request, Response};
+use landfall_ingress_balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_tls::client::{self, Alpn};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -162,7 +162,7 @@ fn tls(policy: &Policy, protocol: Protocol, endpoint: SocketAddr) -> Result<Opti
         Protocol::Https => Alpn::Http1,
         Protocol::H2 => Alpn::Http2,
     };
-    let name = backend::name(&policy.upstream, endpoint.ip()).ok_or(Reason::Unreachable)?;
-    let config = backend::config(&policy.upstream, alpn);
+    let name = client::name(&policy.upstream.tls, endpoint.ip()).ok_or(Reason::Unreachable)?;
+    let config = client::config(&policy.upstream.tls, alpn);
     Ok(Some(Tls { config, name }))
 }

@@ -1,11 +1,11 @@
 //! What a request is for: its method and host (S6). Pure.
 
 use crate::limits::Limits;
-use crate::reason::Reason;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, Version};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::host::host_of;
+use landfall_ingress_telemetry::reason::Reason;
 
 /// Refuses what is not forwarded, whatever its host and path are.
 pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reason> {

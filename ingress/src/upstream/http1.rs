@@ -12,7 +12,6 @@ mod connection;
 
 use super::connect::{Stream, connect};
 use super::{Destination, Failure, Over, Waits};
-use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
 use crate::proxy::Interim;
@@ -20,6 +19,7 @@ use bytes::BytesMut;
 use connection::{Connection, Lost};
 use hyper::body::Body as _;
 use hyper::{Method, Request, Response};
+use landfall_ingress_balance::Onward;
 use landfall_ingress_http::protocol::Protocol;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;

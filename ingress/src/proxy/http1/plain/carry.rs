@@ -2,18 +2,18 @@
 
 use super::deliver::Delivery;
 use super::{Carried, Plain, answer};
-use crate::balance::{Attempts, Outcome, Pick, Preference};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::http1::Connection;
 use crate::proxy::http1::answer::flush;
 use crate::proxy::reader::Reader;
 use crate::proxy::target;
-use crate::reason::Reason;
 use crate::upstream::{self, Failure, Taken, Waits};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
+use landfall_ingress_balance::{Attempts, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::request as head;
+use landfall_ingress_telemetry::reason::Reason;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;

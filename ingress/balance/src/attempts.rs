@@ -1,7 +1,7 @@
 //! One request's tries: another endpoint after a failure, as long as that is safe and bounded.
 
-use super::{Backend, Choice, Outcome, Pick, Preference, choose};
 use crate::limits::REPEATS;
+use crate::{Backend, Choice, Outcome, Pick, Preference, choose};
 use std::net::SocketAddr;
 use std::sync::Arc;
 

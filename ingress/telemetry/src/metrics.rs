@@ -5,10 +5,10 @@
 
 mod text;
 
-pub use crate::reason::Reason;
+use crate::reason::Reason;
 pub use text::{Text, label};
 
-use hyper::StatusCode;
+use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -2,7 +2,6 @@
 
 use super::provider::provider;
 use crate::limits;
-use crate::secrets::Absent;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -160,10 +159,6 @@ fn certificates_of(pem: &[u8], key: &'static str) -> Result<Vec<Vec<u8>>, Fault>
 /// Why a Secret gives no certificate, or not for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Its content is not there.
-    Absent(Absent),
-    /// What stands in the Ingress is no name of a Secret.
-    NoName,
     /// This key is missing or empty.
     Lacks(&'static str),
     /// No PEM under this key.
@@ -183,8 +178,6 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent(absent) => absent.fmt(f),
-            Self::NoName => f.write_str("has no valid name"),
             Self::Lacks(key) => write!(f, "has no {key}"),
             Self::BadPem(key) => write!(f, "has no PEM in {key}"),
             Self::BadCertificate(key) => write!(f, "has something else than certificates in {key}"),

@@ -3,7 +3,7 @@
 //! The label is the value of `X-Landfall-Reason` on the answer, of the access log's field and of the metric's label. Labels are part
 //! of the interface.
 
-use hyper::StatusCode;
+use http::StatusCode;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident: $status:ident $label:literal $text:literal;)*) => {

@@ -2,8 +2,8 @@
 //! pointer and touches no table.
 
 use super::budget::Budget;
-use super::endpoint::{Endpoint, Outcome};
 use super::random;
+use crate::endpoint::{Endpoint, Outcome};
 use crate::limits::{EJECT_AFTER_BROKEN, EJECT_AFTER_UNREACHABLE};
 use arc_swap::ArcSwap;
 use landfall_ingress_http::protocol::Protocol;

@@ -6,8 +6,8 @@
 //! queries. What a client can choose is cut to a length.
 
 use crate::traffic::EntryPoint;
-use hyper::{Method, StatusCode, Version};
-use k8s_openapi::jiff::Timestamp;
+use http::{Method, StatusCode, Version};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};

@@ -1,9 +1,8 @@
 //! TLS to endpoints: what is checked of their certificates, and the name that is asked for.
 
-use super::certificate::{Certificate, Fault};
 use super::provider::provider;
+use crate::certificate::{Certificate, Fault};
 use crate::limits;
-use crate::policy::Upstream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -52,6 +51,19 @@ impl PartialEq for Identity {
 
 impl Eq for Identity {}
 
+/// How TLS is spoken with endpoints. The default checks nothing, as ingress-nginx does unless told otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Name that an endpoint must prove; `None` is not checked.
+    pub name: Option<String>,
+    /// Whether an endpoint's certificate is checked against `authorities`.
+    pub verify: bool,
+    /// DER certificates of the authorities; shared, because each connection's configuration is looked up by them.
+    pub authorities: Arc<[Vec<u8>]>,
+    /// Certificate that endpoints are shown when they ask for one.
+    pub identity: Option<Arc<Identity>>,
+}
+
 /// What makes two configurations the same.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -77,20 +89,20 @@ static CONFIGS: Mutex<BTreeMap<Key, Arc<ClientConfig>>> = Mutex::new(BTreeMap::n
 /// How to speak TLS with the endpoints of a route. The same wishes give the same configuration, which remembers sessions.
 ///
 /// When endpoints are to be checked and there is no usable authority, every endpoint is refused.
-pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
+pub fn config(settings: &ClientSettings, alpn: Alpn) -> Arc<ClientConfig> {
     let key = Key {
         alpn,
-        check: match (upstream.tls_verify, &upstream.tls_name) {
+        check: match (settings.verify, &settings.name) {
             (false, _) => Check::Nothing,
             (true, None) => Check::Chain,
             (true, Some(_)) => Check::Name,
         },
-        authorities: if upstream.tls_verify {
-            Arc::clone(&upstream.tls_authorities)
+        authorities: if settings.verify {
+            Arc::clone(&settings.authorities)
         } else {
             Arc::default()
         },
-        identity: upstream.tls_identity.as_ref().map(|identity| identity.digest),
+        identity: settings.identity.as_ref().map(|identity| identity.digest),
     };
     let mut configs = CONFIGS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(config) = configs.get(&key) {
@@ -100,15 +112,15 @@ pub fn config(upstream: &Upstream, alpn: Alpn) -> Arc<ClientConfig> {
     if configs.len() >= limits::TLS_CONFIGS {
         configs.clear();
     }
-    let config = Arc::new(build(&key, upstream.tls_identity.as_deref()));
+    let config = Arc::new(build(&key, settings.identity.as_deref()));
     configs.insert(key, Arc::clone(&config));
     config
 }
 
 /// The name that an endpoint is asked for: the one that was named, else its address, which is not sent. `None` when it is no name: then
 /// there must be no connection.
-pub fn name(upstream: &Upstream, endpoint: IpAddr) -> Option<ServerName<'static>> {
-    match &upstream.tls_name {
+pub fn name(settings: &ClientSettings, endpoint: IpAddr) -> Option<ServerName<'static>> {
+    match &settings.name {
         Some(name) => ServerName::try_from(name.clone()).ok(),
         None => Some(ServerName::IpAddress(endpoint.into())),
     }

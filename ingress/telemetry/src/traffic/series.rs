@@ -3,7 +3,7 @@
 //! INVARIANT: all of it stays within [`MOST_BYTES`], however many routes there are. Nothing is kept where requests pass: a sample is the
 //! difference of counts that are kept anyway.
 
-use super::{Moment, Numbers, RouteKey, RouteStats};
+use crate::traffic::{Moment, Numbers, RouteKey, RouteStats};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -218,7 +218,7 @@ mod tests {
     use crate::reason::Reason;
     use crate::traffic::Made;
     use crate::traffic::routes::tests::key;
-    use hyper::StatusCode;
+    use http::StatusCode;
 
     fn moment(second: u32) -> Moment {
         Moment {

@@ -3,7 +3,7 @@
 //! ring, because the Kubernetes client brings it in already and it needs no more than a C compiler. aws-lc-rs makes a full handshake about
 //! 15 % cheaper; to change over, change [`provider`] and the features in the workspace's manifest.
 
-use super::{MinVersion, Options};
+use crate::{MinVersion, Options};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
@@ -17,7 +17,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The provider with the suites that were chosen.
-pub(super) fn chosen(options: &Options) -> Arc<CryptoProvider> {
+pub fn chosen(options: &Options) -> Arc<CryptoProvider> {
     if options.tls_ciphers.is_empty() {
         return provider();
     }
@@ -29,7 +29,7 @@ pub(super) fn chosen(options: &Options) -> Arc<CryptoProvider> {
 }
 
 /// Versions from the oldest that was chosen.
-pub(super) fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {
+pub fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {
     static FROM_1_2: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     static FROM_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
     match options.tls_min_version {
@@ -39,12 +39,12 @@ pub(super) fn versions(options: &Options) -> &'static [&'static SupportedProtoco
 }
 
 /// Keys for tickets, new every six hours. `None` when the system has no randomness to give; then sessions are not resumed.
-pub(super) fn tickets() -> Option<Arc<dyn ProducesTickets>> {
+pub fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     ring::Ticketer::new().ok()
 }
 
 /// Reads the IANA name of a cipher suite that there is.
-pub(super) fn parse_suite(text: &str) -> Result<CipherSuite, String> {
+pub fn parse_suite(text: &str) -> Result<CipherSuite, String> {
     let all = || provider().cipher_suites.iter().map(|s| s.suite()).collect::<Vec<_>>();
     let found = all().into_iter().find(|suite| iana(*suite) == text.trim());
     found.ok_or_else(|| {
@@ -54,7 +54,7 @@ pub(super) fn parse_suite(text: &str) -> Result<CipherSuite, String> {
 }
 
 /// rustls tells suites of TLS 1.3 apart by their prefix; IANA does not.
-pub(super) fn iana(suite: CipherSuite) -> String {
+pub fn iana(suite: CipherSuite) -> String {
     suite
         .as_str()
         .map_or_else(|| format!("{suite:?}"), |name| name.replace("TLS13_", "TLS_"))

@@ -1,6 +1,6 @@
 //! The parts of a set in the order in which they are asked.
 
-use super::{Endpoint, Endpoints, untried, usable};
+use crate::{Endpoint, Endpoints, untried, usable};
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! Counts by route: found by a lock once, then without.
 
-use super::{Moment, Numbers, RouteStats};
-use crate::route::Route;
+use crate::traffic::{Moment, Numbers, RouteStats};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 const MOST: usize = 16_384;
 
 /// How every host is shown.
-const EVERY_HOST: &str = "*";
+pub const EVERY_HOST: &str = "*";
 
 /// What makes a route the same from table to table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,39 +22,6 @@ pub struct RouteKey {
     pub path: Arc<str>,
     /// Only this path.
     pub exact: bool,
-}
-
-impl RouteKey {
-    /// The key of a route.
-    pub fn of(route: &Route) -> Self {
-        Self {
-            ingress: Arc::clone(&route.ingress),
-            host: match route.host.name.is_empty() {
-                true => EVERY_HOST.into(),
-                false => Arc::clone(&route.host.name),
-            },
-            path: Arc::clone(&route.path),
-            exact: route.exact,
-        }
-    }
-}
-
-/// A route's host for people: `*` is every host.
-pub fn shown_host(route: &Route) -> &str {
-    if route.host.name.is_empty() {
-        EVERY_HOST
-    } else {
-        &route.host.name
-    }
-}
-
-/// A route's kind for people.
-pub fn shown_kind(route: &Route) -> &'static str {
-    if route.path.is_empty() {
-        "DefaultBackend"
-    } else {
-        route.kind()
-    }
 }
 
 /// Where a route of a table keeps its counts once they were found.

@@ -3,13 +3,22 @@
 //! Tiers: endpoints that are ready; of those, the ones that hints name for this node or zone come first. When none of them can be had,
 //! endpoints that still serve while they end. Without any the answer is 503.
 //!
+//! It promises a choice without waiting, whatever it is told of endpoints. It knows neither sockets nor routes, and must not depend on a
+//! runtime.
+//!
 //! INVARIANT: ejection only orders. When nothing else is left an ejected endpoint is tried, so no request is lost because of it.
 //! INVARIANT: what is known of an endpoint (requests in flight, failures) stays when the set of endpoints changes around it.
+
+#![forbid(unsafe_code)]
 
 mod attempts;
 mod backend;
 mod budget;
+#[cfg(any(test, feature = "testing"))]
+pub mod chance;
+pub mod clock;
 mod endpoint;
+pub mod limits;
 mod random;
 mod turn;
 
@@ -182,8 +191,8 @@ fn less_busy(from: &[Arc<Endpoint>], fit: impl Fn(&Endpoint) -> bool) -> Option<
     }
 }
 
-#[cfg(test)]
-pub(crate) use random::seed;
+#[cfg(any(test, feature = "testing"))]
+pub use random::seed;
 
 #[cfg(test)]
 mod tests;

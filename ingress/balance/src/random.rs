@@ -66,8 +66,8 @@ impl fmt::Write for Fold {
 }
 
 /// Makes the numbers of this thread repeatable.
-#[cfg(test)]
-pub(crate) fn seed(seed: u64) {
+#[cfg(any(test, feature = "testing"))]
+pub fn seed(seed: u64) {
     STATE.with(|state| state.set(seed));
 }
 

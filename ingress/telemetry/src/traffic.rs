@@ -13,10 +13,10 @@ mod stats;
 mod text;
 mod window;
 
-pub use routes::{RouteKey, Routes, Slot, shown_host, shown_kind};
+pub use routes::{EVERY_HOST, RouteKey, Routes, Slot};
 pub use stats::{Made, Numbers, Stats};
 
-use hyper::StatusCode;
+use http::StatusCode;
 use latency::Latency;
 use series::Series;
 use stats::Durations;

@@ -1,8 +1,8 @@
 //! Traffic as Prometheus series. Statuses count by class, so a route has ten series at most.
 
 use super::stats::BOUNDS_MS;
-use super::{EntryPoint, Numbers, RouteStats, Routes, Traffic};
 use crate::metrics::{Text, label};
+use crate::traffic::{EntryPoint, Numbers, RouteStats, Routes, Traffic};
 
 type Labelled = (String, Numbers);
 /// One of the numbers.
@@ -118,7 +118,7 @@ mod tests {
     use super::super::{End, Made, RouteKey, Slot};
     use super::*;
     use crate::reason::Reason;
-    use hyper::StatusCode;
+    use http::StatusCode;
     use std::time::Duration;
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::latency::Latency;
 use super::window::Window;
-use super::{End, Moment};
 use crate::reason::Reason;
-use hyper::StatusCode;
+use crate::traffic::{End, Moment};
+use http::StatusCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
