@@ -65,6 +65,10 @@ impl<'a> Attempts<'a> {
     }
 
     /// Returns the endpoint to try now, from the set of now: it may have changed since the last try.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it is asked again with what was learnt in between"
+    )]
     pub fn next(&mut self) -> Result<Pick, Lost> {
         let lost = if self.tried.is_empty() && self.refusing.is_empty() && self.repeats == 0 {
             Lost::NoEndpoint

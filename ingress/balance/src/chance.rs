@@ -45,6 +45,7 @@ impl Chance {
 
 /// Seeds of a run: as many as are said, from a new place each time. `LANDFALL_SEED` is the first and `LANDFALL_SEEDS` their number where
 /// they are set.
+#[expect(clippy::print_stdout, reason = "a test that fails shows the seeds that repeat it")]
 pub fn seeds(count: u64) -> Range<u64> {
     let given = |name| {
         std::env::var(name)

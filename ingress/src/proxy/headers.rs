@@ -1,7 +1,7 @@
 //! Heads of requests and answers, made fit for the next hop. Pure.
 //!
 //! What a client says about its origin is believed only of trusted peers (`--trusted-cidrs`), and then added to. Of others, and under
-//! other spellings, it is taken away before ([`super::claims`]).
+//! other spellings, it is taken away before ([`landfall_ingress_http::claims`]).
 
 use super::Client;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};

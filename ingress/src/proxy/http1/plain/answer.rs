@@ -1,6 +1,6 @@
 //! Which answers to plain requests are plain, and the head that the client gets of one. Pure.
 //!
-//! INVARIANT: what is written here is what `upstream/http1/head.rs`, [`landfall_ingress_http::fields::incoming`] and `answer.rs` make of the
+//! INVARIANT: what is written here is what `http/src/response.rs`, [`landfall_ingress_http::fields::incoming`] and `answer.rs` make of the
 //! same answer, but for the order of fields.
 
 use super::request::append_lower;
