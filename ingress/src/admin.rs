@@ -14,9 +14,7 @@ mod report;
 mod sources;
 
 use crate::args::Serve;
-use crate::files;
 use crate::handover::Door;
-use crate::metrics::{Text, label};
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
@@ -32,6 +30,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use landfall_ingress_telemetry::files;
+use landfall_ingress_telemetry::metrics::{Text, label};
 use sources::Sources;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};

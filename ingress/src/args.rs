@@ -1,6 +1,7 @@
 //! The command line: what is served where, and the small commands beside serving.
 
 use crate::route::Options;
+use crate::secrets::Name;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -46,7 +47,10 @@ pub struct Serve {
     pub https_address: SocketAddr,
     /// How TLS is spoken with clients.
     #[command(flatten)]
-    pub tls: crate::tls::Options,
+    pub tls: landfall_ingress_tls::Options,
+    /// Secret (namespace/name) with the certificate for hosts that have none; a self-signed one when not given.
+    #[arg(long, value_parser = parse_name)]
+    pub default_certificate: Option<Name>,
     /// How the Secrets that Ingresses name are followed.
     #[arg(long, value_enum, default_value_t)]
     pub secrets: crate::secrets::Scope,
@@ -89,7 +93,7 @@ pub struct Serve {
     pub dashboard_auth_file: Option<PathBuf>,
     /// Requests that get a line of JSON on standard output.
     #[arg(long, value_enum, default_value_t)]
-    pub access_log: crate::access_log::Mode,
+    pub access_log: landfall_ingress_telemetry::access_log::Mode,
     /// Routes with series of their own in /metrics; all others share one.
     #[arg(long, default_value_t = 500, value_name = "N")]
     pub metrics_routes: usize,
@@ -115,6 +119,10 @@ pub struct Serve {
     /// Listeners that pass from one process to the next.
     #[command(flatten)]
     pub handover: Handover,
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    Name::parse(text).ok_or_else(|| "namespace/name is needed".to_owned())
 }
 
 /// Bounds of the end. The pod has 30 s (`terminationGracePeriodSeconds`); both together stay below.
@@ -157,11 +165,11 @@ mod tests {
             .unwrap()
             .serve;
         assert_eq!((serve.front.trusted.len(), serve.front.proxy_protocol), (2, true));
-        assert_eq!(serve.tls.tls_min_version, crate::tls::MinVersion::Tls13);
+        assert_eq!(serve.tls.tls_min_version, landfall_ingress_tls::MinVersion::Tls13);
         assert!(serve.no_dashboard);
         assert_eq!(serve.workers.map(std::num::NonZeroUsize::get), Some(3));
         // The installer knows every suite that there is.
-        let provider = crate::tls::provider();
+        let provider = landfall_ingress_tls::provider::provider();
         let all = provider.cipher_suites.iter().map(|suite| suite.suite());
         assert_eq!(serve.tls.tls_ciphers, all.collect::<Vec<CipherSuite>>());
     }

@@ -86,7 +86,7 @@ pub fn run(check: &Check) -> ExitCode {
     let input = match check.source.read() {
         Ok(input) => input,
         Err(text) => {
-            crate::log(&text);
+            landfall_ingress_telemetry::log(&text);
             return ExitCode::from(2);
         }
     };
@@ -98,7 +98,7 @@ pub fn run(check: &Check) -> ExitCode {
     match print(&text) {
         Ok(()) => ExitCode::from(report.status()),
         Err(text) => {
-            crate::log(&text);
+            landfall_ingress_telemetry::log(&text);
             ExitCode::from(2)
         }
     }

@@ -5,8 +5,7 @@
 
 use crate::annotations::{self, NoSecrets, OWN};
 use crate::handover;
-use crate::path;
-use crate::route::{Options, host_of};
+use crate::route::Options;
 use std::time::Duration;
 
 #[path = "../../tests/fuzz/harness.rs"]
@@ -18,74 +17,6 @@ pub(crate) fn lines<const N: usize>(input: &[u8]) -> Option<[&str; N]> {
     let text = std::str::from_utf8(input).ok()?;
     let mut lines = text.splitn(N, '\n');
     Some([(); N].map(|()| lines.next().unwrap_or_default()))
-}
-
-#[test]
-fn a_path_means_the_same_as_its_canonical_form() {
-    fuzz("path", |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Ok(once) = path::canonical(text) else { return };
-        let twice = path::canonical(&once).expect("a canonical path is a path");
-        assert_eq!(once, twice);
-        assert!(once.starts_with('/') && !once.contains("//") && !once.contains('\\') && !once.contains("%00"));
-        assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
-        assert!(once.bytes().all(|byte| byte.is_ascii_graphic()));
-    });
-}
-
-/// What a server sees that decodes a path, splits it, and leaves parameters out.
-fn segments(path: &str) -> Vec<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).unwrap_or(0);
-        bytes.push(if byte == b'%' {
-            (digit() * 16 + digit()) as u8
-        } else {
-            byte
-        });
-    }
-    let segments = bytes.split(|byte| *byte == b'/');
-    let named = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or(segment).to_vec());
-    named.filter(|segment| !segment.is_empty()).collect()
-}
-
-#[test]
-fn the_decoded_reading_of_a_path_is_what_a_server_sees() {
-    fuzz("path", |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Ok(path) = path::canonical(text) else { return };
-        let seen = segments(&path);
-        let dots = seen.iter().any(|segment| matches!(&segment[..], b"." | b".."));
-        match path::decoded(&path) {
-            Err(why) => assert!(dots, "{path:?}: {why}"),
-            Ok(read) => {
-                assert!(!dots, "{path:?}");
-                let read = read.unwrap_or_else(|| path.to_string());
-                assert!(path::is_canonical(read.as_bytes()), "{path:?} {read:?}");
-                assert_eq!(
-                    segments(&read.replace("%3B", "")),
-                    segments(&read),
-                    "no parameter is left in {read:?}"
-                );
-                assert_eq!(segments(&read), seen, "{path:?} {read:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn a_host_is_read_once_and_for_all() {
-    fuzz("host", |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Some(host) = host_of(text) else { return };
-        assert_eq!(host_of(&host).as_deref(), Some(host.as_str()), "{text:?}");
-        assert!(
-            !host
-                .bytes()
-                .any(|byte| byte.is_ascii_uppercase() || byte <= b' ' || b"/\\@?#".contains(&byte))
-        );
-    });
 }
 
 #[test]

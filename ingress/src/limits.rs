@@ -34,7 +34,7 @@ pub struct Limits {
     /// Longest silence within an answer. Server-sent events are often silent for minutes; a node that died is silent for ever.
     pub silence: Duration,
     /// Endpoints tried for one request. A refused connection costs nothing, and a table that is old (the API is away) may name many pods
-    /// that are gone; nginx tries all. Repeating what may have been acted on has a bound of its own, [`REPEATS`].
+    /// that are gone; nginx tries all. Repeating what may have been acted on has a bound of its own, [`landfall_ingress_balance::limits::REPEATS`].
     pub tries: usize,
     /// How long connections to endpoints are kept idle: below the 75 s of nginx; Node closes after 5 s, which the pool notices.
     pub pool_idle: Duration,
@@ -179,6 +179,15 @@ impl Default for Limits {
 const FILES_KEPT: u64 = 256;
 
 impl Limits {
+    /// Bounds of a request's head.
+    pub fn of_heads(&self) -> landfall_ingress_http::request::Bounds {
+        landfall_ingress_http::request::Bounds {
+            bytes: self.head_bytes,
+            target_bytes: self.target_bytes,
+            fields: self.head_fields,
+        }
+    }
+
     /// The same with as many connections as this many open files allow: two each, one to the client and one to an endpoint.
     pub fn within(self, files: u64) -> Self {
         let kept = FILES_KEPT.min(files / 8);
@@ -202,10 +211,6 @@ pub const PATTERN_MEMORY: usize = 512 * 1024;
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 /// TLS handshakes at once. The oldest gives way to a new one: a client that means it is done in a few round trips.
 pub const TLS_HANDSHAKES: usize = 4096;
-/// Sets of client authorities, and configurations for endpoints, that are kept ready. Each is some KiB; those beyond are made anew.
-pub const TLS_CONFIGS: usize = 256;
-/// Certificates in one PEM text; public bundles have about 150.
-pub const PEM_CERTIFICATES: usize = 512;
 /// Secrets that are followed by name. Each takes a connection to the API server; who has more lets all be followed with one.
 pub const SECRET_WATCHES: usize = 256;
 /// First and longest pause before a Secret that could not be read is asked for again.
@@ -217,24 +222,6 @@ pub const SECRET_RETRY_FORGET: Duration = Duration::from_secs(30);
 /// milliseconds; a table with the wrong certificate is worse than one that is late, and none at all is worse than both.
 pub const SECRETS_SETTLE_FIRST: Duration = Duration::from_secs(10);
 pub const SECRETS_SETTLE: Duration = Duration::from_millis(300);
-
-/// Failed connections in a row after which an endpoint is left out. One is a race that every rollout has; two are a pod that is gone.
-pub const EJECT_AFTER_UNREACHABLE: u32 = 2;
-/// Requests in a row that an endpoint took and did not answer (Envoy's `consecutive_gateway_failure`).
-pub const EJECT_AFTER_BROKEN: u32 = 5;
-/// First and longest time an endpoint is left out. Its readiness probe, every 10 s by default, takes over from there.
-pub const EJECT_FIRST: Duration = Duration::from_secs(2);
-/// See [`EJECT_FIRST`].
-pub const EJECT_LONGEST: Duration = Duration::from_secs(60);
-/// Retries that a hundred requests pay for (linkerd's and Envoy's budget), after which a Service that fails gets 1.2 times its load.
-pub const RETRIES_PER_HUNDRED: u32 = 20;
-/// Retries per second that need no requests, for Services with few of them.
-pub const RETRIES_PER_SECOND: u32 = 10;
-/// How often one request is repeated after an endpoint saw it or may have seen it, whatever the reasons are: a kept connection that
-/// ended, a refused stream, a status. Failed connections do not count.
-pub const REPEATS: usize = 2;
-/// Most retries that are saved up: a second's worth at 500 requests per second.
-pub const RETRIES_SAVED: u32 = 100;
 
 /// Length of a watch; it goes on where it ended. Short, for a connection whose other end died without a word shows only then.
 pub const WATCH_SECONDS: u32 = 60;

@@ -5,32 +5,23 @@
 
 #![forbid(unsafe_code)]
 
-mod access_log;
 mod admin;
 mod alarm;
 mod annotations;
 mod args;
-mod balance;
 mod body;
-#[cfg(test)]
-mod chance;
 mod check;
-mod clock;
 mod dns;
 mod events;
-mod files;
 #[cfg(test)]
 mod fuzz;
 mod handover;
 mod lease;
 mod limits;
-mod metrics;
 mod observer;
-mod path;
 mod policy;
 mod probe;
 mod proxy;
-mod reason;
 mod route;
 mod run;
 mod secrets;
@@ -38,7 +29,6 @@ mod services;
 mod state;
 mod status;
 mod tls;
-mod traffic;
 mod upstream;
 mod watch;
 
@@ -74,15 +64,8 @@ fn serve(args: args::Serve) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            log(&text);
+            landfall_ingress_telemetry::log(&text);
             ExitCode::FAILURE
         }
     }
-}
-
-/// One line for the container's log.
-pub(crate) fn log(text: &str) {
-    use std::io::Write;
-    // A closed log has no reader to tell.
-    let _ = writeln!(std::io::stderr(), "landfall-ingress: {text}");
 }

@@ -1,11 +1,11 @@
 //! What is made of a request on its way and at its end: counts, and a line in the access log.
 
-use crate::access_log::{self, AccessLog, Line, Mode};
 use crate::proxy::Exchange;
 use crate::route::Route;
-use crate::tls::Session;
-use crate::traffic::{End, EntryPoint, Made, RouteKey, RouteStats, Traffic, shown_host};
 use hyper::StatusCode;
+use landfall_ingress_telemetry::access_log::{self, AccessLog, Line, Mode};
+use landfall_ingress_telemetry::traffic::{End, EntryPoint, Made, RouteStats, Traffic};
+use landfall_ingress_tls::Session;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Observer {
 
     /// Where a route is counted.
     pub fn counts(&self, route: &Route) -> RouteStats {
-        Arc::clone(self.traffic.routes.find(&route.traffic, || RouteKey::of(route)))
+        Arc::clone(self.traffic.routes.find(&route.traffic, || route.key()))
     }
 
     /// The head of an answer is there.
@@ -90,7 +90,7 @@ impl Observer {
             user_agent: agent,
             status: exchange.status,
             reason,
-            route: matched.map(|route| (&*route.ingress, shown_host(route), &*route.path)),
+            route: matched.map(|route| (&*route.ingress, route.shown_host(), &*route.path)),
             service: exchange
                 .backend
                 .as_deref()

@@ -1,9 +1,9 @@
 //! How a pod's own kubelet asks after it: over a Unix socket of the pod's own, by `landfall-ingress probe`. On the host's network a port
 //! would be answered by whichever of two pods has it at that moment.
 
-use crate::files;
-use crate::log;
 use crate::state::State;
+use landfall_ingress_telemetry::files;
+use landfall_ingress_telemetry::log;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;

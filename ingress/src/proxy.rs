@@ -5,13 +5,12 @@
 //!                                            ├─ route in the newest snapshot
 //!                                            ├─ headers::outgoing
 //!                                            ├─ forward: endpoints, one after another
-//!                                            └─ headers::incoming, body::Download ── Exchange is recorded
+//!                                            └─ fields::incoming, body::Download ── Exchange is recorded
 //! ```
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
 pub(crate) mod budget;
-pub(crate) mod claims;
 mod connection;
 mod exchange;
 pub(crate) mod foresee;
@@ -22,7 +21,6 @@ mod headers;
 mod http1;
 mod http2;
 mod interim;
-mod lines;
 mod listen;
 pub(crate) mod policy;
 mod proxy_header;
@@ -33,28 +31,28 @@ mod stall;
 mod target;
 mod upgrade;
 
-pub(crate) use claims::may_trail;
 pub use exchange::Exchange;
-pub(crate) use headers::{HOPS, fit_trailers, has_word, words};
-pub(crate) use http1::chunked;
 pub(crate) use interim::Interim;
+use landfall_ingress_http::fields;
 pub use listen::{serve, stopped};
 pub(crate) use policy::mirror::Copy;
 pub(crate) use upgrade::Agreed;
 
 use crate::body::{Download, Upload, UploadLimits};
 use crate::dns::Resolver;
-use crate::files;
 use crate::limits::Limits;
-use crate::path;
-use crate::policy::{EncodedMode, Network, Policy};
-use crate::reason::Reason;
+use crate::policy::Policy;
 use crate::route::{Route, Snapshot};
 use crate::state::State;
-use crate::tls::Session;
 use crate::upstream::{self, Upstream};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use landfall_ingress_http::network::Network;
+use landfall_ingress_http::path;
+use landfall_ingress_http::path::EncodedMode;
+use landfall_ingress_telemetry::files;
+use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_tls::Session;
 use registry::Registry;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -201,7 +199,7 @@ impl Proxy {
         let route = exchange.matched.as_deref();
         let silence = route.and_then(|route| route.policy.timeouts.read);
         let silence = silence.unwrap_or(self.limits.silence);
-        let response = response.map(|answer| headers::incoming(answer).map(|body| Download::endpoint(body, silence)));
+        let response = response.map(|answer| fields::incoming(answer).map(|body| Download::endpoint(body, silence)));
         self.finish(response, exchange)
     }
 
@@ -252,7 +250,7 @@ impl Proxy {
         let (route, routed) = find(&mut request, &exchange.host, &snapshot)?;
         exchange.found(route);
 
-        exchange.hops = headers::hops(request.headers());
+        exchange.hops = fields::hops(request.headers());
         let told = headers::origin(request.headers(), client, &self.front.trusted);
         if let Some(told) = told {
             exchange.client = Arc::new(told);
@@ -262,7 +260,7 @@ impl Proxy {
 
         policy::strip_claims(request.headers_mut(), client, route);
         let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
-        headers::settle(&mut request, name).ok_or(Reason::BadRequest)?;
+        fields::settle(&mut request, name).ok_or(Reason::BadRequest)?;
         let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
         let mut passage = match self.policies.before(&asked, &snapshot).await {
             Ok(passage) => passage,
@@ -303,7 +301,7 @@ impl Proxy {
         exchange.uploads(request.body().progress());
         let wish = Wish::of(&request);
         let mut request = headers::outgoing(request, client, origin, exchange.hops).ok_or(Reason::BadRequest)?;
-        exchange.request_id = request.headers().get(&headers::REQUEST_ID).cloned();
+        exchange.request_id = request.headers().get(&fields::REQUEST_ID).cloned();
         if let Some(wish) = &wish {
             wish.tell(request.headers_mut());
         }
@@ -319,7 +317,7 @@ impl Proxy {
             exchange.upgraded = true;
             return Ok(response.map(|()| Download::tunnel(agreed)));
         }
-        Ok(headers::incoming(response).map(|body| Download::endpoint(body, silence)))
+        Ok(fields::incoming(response).map(|body| Download::endpoint(body, silence)))
     }
 
     /// An answer of our own, counted.
@@ -431,7 +429,7 @@ fn own(reason: Reason) -> Response<Download> {
 /// Says in a field why an answer is ours.
 fn labelled(mut response: Response<Download>, reason: Reason) -> Response<Download> {
     let label = HeaderValue::from_static(reason.label());
-    response.headers_mut().insert(headers::REASON, label);
+    response.headers_mut().insert(fields::REASON, label);
     response
 }
 

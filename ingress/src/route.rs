@@ -10,7 +10,6 @@ mod class;
 mod compile;
 mod endpoints;
 mod explain;
-mod host;
 mod index;
 mod ingress;
 mod kept;
@@ -28,7 +27,6 @@ mod words;
 pub use build::{Builder, Built, Changes, Objects};
 pub use class::{Class, ClassSpec, DEFAULT_CLASS};
 pub use explain::Explanation;
-pub use host::host_of;
 #[cfg(test)]
 pub use ingress::CLASS_ANNOTATION;
 pub use ingress::{Addresses, Ingress, Meta, Spec};
@@ -40,9 +38,9 @@ pub use remark::{Reason, Remark, Severity};
 pub use snapshot::Snapshot;
 pub use words::Words;
 
-pub use crate::balance::Backend;
 use crate::policy::{Canary, Policy};
-use crate::traffic::Slot;
+pub use landfall_ingress_balance::Backend;
+use landfall_ingress_telemetry::traffic::{EVERY_HOST, RouteKey, Slot};
 use std::sync::Arc;
 
 /// A host of the table.
@@ -102,7 +100,8 @@ impl Route {
         match &self.pattern {
             // An expression is written as people read paths, or as they are spelled.
             Some(pattern) => {
-                pattern.is_match(path) || crate::path::readable(path).is_some_and(|path| pattern.is_match(&path))
+                pattern.is_match(path)
+                    || landfall_ingress_http::path::readable(path).is_some_and(|path| pattern.is_match(&path))
             }
             None if self.exact => *self.path == *path,
             None => table::is_below(path, table::stem(&self.path)),
@@ -113,6 +112,35 @@ impl Route {
     /// protected application would be asked about itself.
     pub fn answers_for(&self, other: &Route) -> bool {
         !std::ptr::eq(self, other) && self.policy.external_auth.is_none()
+    }
+
+    /// What it is counted under, whatever table it is in.
+    pub fn key(&self) -> RouteKey {
+        RouteKey {
+            ingress: Arc::clone(&self.ingress),
+            host: match self.host.name.is_empty() {
+                true => EVERY_HOST.into(),
+                false => Arc::clone(&self.host.name),
+            },
+            path: Arc::clone(&self.path),
+            exact: self.exact,
+        }
+    }
+
+    /// Its host for people: `*` is every host.
+    pub fn shown_host(&self) -> &str {
+        match &*self.host.name {
+            "" => EVERY_HOST,
+            name => name,
+        }
+    }
+
+    /// Its kind for people, which of a default backend is another.
+    pub fn shown_kind(&self) -> &'static str {
+        match self.path.is_empty() {
+            true => "DefaultBackend",
+            false => self.kind(),
+        }
     }
 
     /// Its kind, for people.

@@ -1,6 +1,5 @@
 //! The order of one life: who was here before, the lists, the listeners, serving, the end.
 
-use crate::access_log::AccessLog;
 use crate::args::{Serve, Stopping};
 use crate::dns::Resolver;
 use crate::handover::{self, Door, Doors, Link, Meeting, Offer, Predecessor, Reserved};
@@ -11,8 +10,10 @@ use crate::route::{LastGood, Options};
 use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
-use crate::traffic::{EntryPoint, Traffic, series};
-use crate::{admin, files, log, probe, proxy, status, watch};
+use crate::{admin, probe, proxy, status, watch};
+use landfall_ingress_telemetry::access_log::AccessLog;
+use landfall_ingress_telemetry::traffic::{EntryPoint, Traffic, series};
+use landfall_ingress_telemetry::{files, log};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,7 +147,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
 fn watched_tls(args: &Serve) -> watch::Tls {
     watch::Tls {
         secrets: args.secrets,
-        default_certificate: args.tls.default_certificate.clone(),
+        default_certificate: args.default_certificate.clone(),
     }
 }
 

@@ -11,8 +11,8 @@ mod entry;
 pub use entry::Hint;
 pub use entry::{Locality, PortKey, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
 
-use crate::balance::Backend;
 use entry::Entry;
+use landfall_ingress_balance::Backend;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

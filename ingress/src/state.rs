@@ -1,10 +1,10 @@
 //! What all tasks share: the newest snapshot, counters, readiness.
 
-use crate::metrics::Counters;
 use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
 use crate::secrets::Secrets;
 use arc_swap::ArcSwap;
+use landfall_ingress_telemetry::metrics::Counters;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

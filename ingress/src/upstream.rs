@@ -11,13 +11,14 @@ mod http1;
 mod http2;
 
 use crate::alarm::Alarm;
-use crate::balance::Onward;
 use crate::body::{Progress, Stage, Upload};
 use crate::limits::Limits;
-use crate::policy::{Protocol, Timeouts};
+use crate::policy::Timeouts;
 use crate::proxy::Interim;
 use hyper::body::Body as _;
 use hyper::{Request, Response};
+use landfall_ingress_balance::Onward;
+use landfall_ingress_http::protocol::Protocol;
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -111,7 +112,7 @@ impl Waits {
 pub enum Failure {
     /// The endpoint took nothing of the request, which comes back: another endpoint can have it.
     Untouched(Box<Request<Upload>>),
-    /// The endpoint saw the request, which comes back and may be sent there: to a limited extent ([`crate::balance::Attempts::again`]).
+    /// The endpoint saw the request, which comes back and may be sent there: to a limited extent ([`landfall_ingress_balance::Attempts::again`]).
     Seen(Box<Request<Upload>>, Onward),
     /// The endpoint may have acted.
     Broken,

@@ -20,12 +20,12 @@ pub use kinds::{ClassObject, IngressObject, ServiceObject, add_service, add_slic
 pub use world::{Change, World};
 
 use crate::limits::{CHANGES_WAITING, REBUILD_LONGEST_PAUSE};
-use crate::log;
 use crate::route::{Builder, Changes, LastGood, Options};
 use crate::secrets::{Name, Scope, Secrets};
 use crate::services::{Locality, Touched};
 use crate::state::State;
 use kube::Client;
+use landfall_ingress_telemetry::log;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;

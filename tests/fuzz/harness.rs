@@ -66,8 +66,12 @@ fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn folder(parser: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fuzz/corpus")
+    // Crates lie one or two folders below the root.
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut corpora = above.map(|folder| folder.join("tests/fuzz/corpus"));
+    corpora
+        .find(|folder| folder.is_dir())
+        .expect("the corpora")
         .join(parser)
 }
 

@@ -7,10 +7,10 @@ mod series;
 
 use super::health::{Health, Summary};
 use super::{Asker, Site, explain, respond};
-use crate::traffic::{EntryPoint, Numbers};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, Response, StatusCode};
+use landfall_ingress_telemetry::traffic::{EntryPoint, Numbers};
 use query::Query;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering;

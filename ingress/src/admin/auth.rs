@@ -7,12 +7,12 @@
 //! page asks every two seconds and few people look.
 
 use crate::limits::Limits;
-use crate::log;
 use crate::policy::BasicAuth;
 use crate::proxy::policy::basic::{Passwords, Verdict, challenge, credentials};
 use crate::proxy::policy::htpasswd;
 use crate::proxy::policy::keyed::same;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_telemetry::log;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,13 +2,13 @@
 //! requests meet ([`crate::proxy::foresee`]); why rules lost, by the table. Nothing is sent and nothing is counted.
 
 use super::health;
-use crate::balance::{self, Preference, Turn};
 use crate::proxy::Proxy;
 use crate::proxy::foresee::{self, Foreseen, Met, Outcome, Supposed, Way};
-use crate::reason::Reason;
 use crate::route::{Explanation, Route, Snapshot};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version, header};
+use landfall_ingress_balance::{self as balance, Preference, Turn};
+use landfall_ingress_telemetry::reason::Reason;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 

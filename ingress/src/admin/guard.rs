@@ -3,8 +3,8 @@
 
 use super::fleet::Fleet;
 use crate::args::Serve;
-use crate::route::host_of;
 use hyper::{Request, header};
+use landfall_ingress_http::host::host_of;
 use std::net::IpAddr;
 
 /// The Service in front of the dashboards, as the manifests name it.

@@ -1,9 +1,10 @@
 //! How routes, Services and endpoints are, and how many are how. Nobody keeps count where requests pass: whoever looks makes a round
 //! through the table, which makes no text, and what it found is good for a second.
 
-use crate::balance::Endpoint;
-use crate::route::{Backend, Route, Severity, Snapshot};
+use crate::route::{Route, Severity, Snapshot};
 use crate::tls;
+use landfall_ingress_balance::Backend;
+use landfall_ingress_balance::Endpoint;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,7 +110,7 @@ pub fn endpoint(endpoint: &Endpoint, word: &str, near: Option<bool>) -> Value {
     let seen = endpoint.seen();
     json!({ "address": endpoint.address, "state": word, "near": near, "in_flight": seen.in_flight, "failures": seen.failures,
         "unreachable_in_a_row": seen.unreachable, "unanswered_in_a_row": seen.unanswered,
-        "ejected_for_ms": seen.ejected_for.map(crate::clock::milliseconds), "tried_although_ejected": seen.tried_ejected })
+        "ejected_for_ms": seen.ejected_for.map(landfall_ingress_balance::clock::milliseconds), "tried_although_ejected": seen.tried_ejected })
 }
 
 /// How a route is. One that only redirects needs no endpoint.
@@ -254,7 +255,7 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{Choice, Found, Outcome, Resolved, choose};
+    use landfall_ingress_balance::{Choice, Found, Outcome, Resolved, choose};
 
     fn backend(ready: &[bool]) -> Arc<Backend> {
         let backend = Arc::new(Backend::new("d/a:80".to_owned()));

@@ -1,7 +1,7 @@
 //! What the status page shows, as JSON for programs.
 
-use crate::balance::Backend;
 use crate::state::State;
+use landfall_ingress_balance::Backend;
 use serde_json::{Value, json};
 
 /// Version of the report's form; it goes up when a field changes its meaning or goes away.

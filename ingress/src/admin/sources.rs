@@ -5,10 +5,10 @@
 
 use super::Asker;
 use super::fleet::Fleet;
-use crate::policy::Network;
-use crate::proxy::HOPS;
 use hyper::Request;
 use hyper::header::{self, HeaderMap};
+use landfall_ingress_http::fields::HOPS;
+use landfall_ingress_http::network::Network;
 use std::net::IpAddr;
 
 /// Fields by which proxies name whom they speak for.

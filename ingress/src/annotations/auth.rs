@@ -4,9 +4,10 @@ use super::secrets::{Reach, Secrets};
 use super::syntax;
 use super::target::Target;
 use super::values::Values;
-use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy, Upstream};
+use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};
 use crate::proxy::policy::htpasswd::is_known;
 use hyper::Method;
+use landfall_ingress_tls::client::ClientSettings;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::collections::BTreeMap;
@@ -161,7 +162,7 @@ fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {
 
 /// How an `https` authentication service proves itself: by the authorities that the Ingress names, because none come with this program.
 /// A fault, which closes, when it does not name any.
-fn asked_over_tls(values: &mut Values<'_>, target: &Target, reach: Reach<'_>) -> Option<Upstream> {
+fn asked_over_tls(values: &mut Values<'_>, target: &Target, reach: Reach<'_>) -> Option<ClientSettings> {
     let Some(text) = values.text("auth-url-ca-secret") else {
         let why =
             "https needs ingress.landfall.dev/auth-url-ca-secret, a Secret with the service's authorities in ca.crt";
@@ -169,11 +170,11 @@ fn asked_over_tls(values: &mut Values<'_>, target: &Target, reach: Reach<'_>) ->
         return None;
     };
     match authorities(reach, text) {
-        Ok(authorities) => Some(Upstream {
-            tls_verify: true,
-            tls_authorities: authorities.into(),
-            tls_name: Some(target.server_name()),
-            ..Upstream::default()
+        Ok(authorities) => Some(ClientSettings {
+            verify: true,
+            authorities: authorities.into(),
+            name: Some(target.server_name()),
+            ..ClientSettings::default()
         }),
         Err(why) => {
             values.fault("auth-url-ca-secret", &why);

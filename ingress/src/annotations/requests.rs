@@ -2,8 +2,10 @@
 
 use super::syntax;
 use super::values::Values;
-use crate::policy::{ClientLimits, EncodedMode, HttpsRedirect, Network, PathMode, Policy, Redirect, Rewrite};
+use crate::policy::{ClientLimits, HttpsRedirect, Policy, Redirect, Rewrite};
 use hyper::StatusCode;
+use landfall_ingress_http::network::Network;
+use landfall_ingress_http::path::{EncodedMode, PathMode};
 
 /// ingress-nginx's default.
 const BURST: u32 = 5;

@@ -101,7 +101,7 @@ fn origin(text: &str) -> Result<String, &'static str> {
     let (scheme, host) = text.split_once("://").ok_or(WRONG)?;
     let letters = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let host = host.strip_prefix("*.").unwrap_or(host);
-    (letters && crate::route::host_of(host).is_some())
+    (letters && landfall_ingress_http::host::host_of(host).is_some())
         .then(|| text.to_owned())
         .ok_or(WRONG)
 }

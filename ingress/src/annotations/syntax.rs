@@ -1,9 +1,9 @@
 //! Small parsers of values. Each takes hostile text and gives a type or says what is wrong.
 
-use crate::policy::Network;
-use crate::route::host_of;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
+use landfall_ingress_http::host::host_of;
+use landfall_ingress_http::network::Network;
 use std::time::Duration;
 
 type Parsed<T> = Result<T, &'static str>;

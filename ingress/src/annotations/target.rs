@@ -4,7 +4,8 @@
 //! name outside the cluster, which [`crate::dns`] asks for when there is a request.
 
 use super::syntax::object_name;
-use crate::route::{Options, host_of};
+use crate::route::Options;
+use landfall_ingress_http::host::host_of;
 use std::net::{IpAddr, SocketAddr};
 
 /// Longest URL that is taken.

@@ -3,7 +3,10 @@
 use super::names::NAMES;
 use super::target::{Place, Target};
 use super::*;
-use crate::policy::{EncodedMode, HashKey, HttpsRedirect, Network, PathMode, Protocol, RetryOn};
+use crate::policy::{HashKey, HttpsRedirect, RetryOn};
+use landfall_ingress_http::network::Network;
+use landfall_ingress_http::path::{EncodedMode, PathMode};
+use landfall_ingress_http::protocol::Protocol;
 use std::time::Duration;
 
 /// Secrets by `namespace/name/key`.

@@ -5,9 +5,11 @@ use super::secrets::Reach;
 use super::syntax;
 use super::target::{Place, Target};
 use super::values::Values;
-use crate::policy::{Affinity, HashKey, Mirror, Policy, Protocol, Retries, RetryOn, Timeouts, Upstream};
-use crate::tls::Fault;
-use crate::tls::backend::Identity;
+use crate::policy::{Affinity, HashKey, Mirror, Policy, Retries, RetryOn, Timeouts, Upstream};
+use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_tls::certificate::Fault;
+use landfall_ingress_tls::client::ClientSettings;
+use landfall_ingress_tls::client::Identity;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -151,10 +153,12 @@ fn upstream(values: &mut Values<'_>, reach: Reach<'_>) -> Upstream {
     Upstream {
         protocol,
         host: values.parse("upstream-vhost", syntax::authority),
-        tls_name: values.parse("proxy-ssl-name", syntax::alias),
-        tls_verify,
-        tls_authorities: tls_authorities.into(),
-        tls_identity,
+        tls: ClientSettings {
+            name: values.parse("proxy-ssl-name", syntax::alias),
+            verify: tls_verify,
+            authorities: tls_authorities.into(),
+            identity: tls_identity,
+        },
         forwarded_prefix: values.parse("x-forwarded-prefix", syntax::prefix),
         service_address: values.flag("service-upstream").unwrap_or(false),
         hash_by,

@@ -3,9 +3,10 @@
 use super::StreamStall;
 use crate::alarm::Alarm;
 use crate::proxy::budget::{Budget, Charge};
-use crate::proxy::{Agreed, Exchange, fit_trailers};
+use crate::proxy::{Agreed, Exchange};
 use crate::upstream::{self, Cut};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use landfall_ingress_http::fields::fit_trailers;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};

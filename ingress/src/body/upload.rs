@@ -1,8 +1,10 @@
 //! The body of a request.
 
-use crate::proxy::{Copy, may_trail};
+use crate::proxy::Copy;
+
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::HeaderName;
+use landfall_ingress_http::claims::may_trail;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

@@ -108,7 +108,7 @@ fn skip_name(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chance::Chance;
+    use landfall_ingress_balance::chance::Chance;
 
     /// An answer to this question with these records: type, seconds, data.
     fn response(question: &[u8], flags: u16, records: &[(u8, u32, &[u8])]) -> Vec<u8> {

@@ -78,7 +78,7 @@ pub(crate) async fn server(addresses: &[Ipv4Addr], seconds: u32, large: bool) ->
 
 fn admits() -> Admits {
     let options = Options {
-        cluster: vec![crate::policy::Network::parse("10.244.0.0/16").unwrap()],
+        cluster: vec![landfall_ingress_http::network::Network::parse("10.244.0.0/16").unwrap()],
         api_server: vec!["192.0.2.99".parse().unwrap()],
         ..Options::default()
     };

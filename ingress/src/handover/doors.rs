@@ -10,7 +10,7 @@
 //! as one of them still does.
 
 use crate::handover::Named;
-use crate::log;
+use landfall_ingress_telemetry::log;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

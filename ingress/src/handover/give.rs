@@ -2,9 +2,9 @@
 
 use super::wire::{Message, receive, send, send_listeners, send_state, state_fits};
 use super::{Doors, Meeting, check_user};
-use crate::files;
-use crate::log;
 use crate::state::State;
+use landfall_ingress_telemetry::files;
+use landfall_ingress_telemetry::log;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

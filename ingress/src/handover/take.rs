@@ -2,7 +2,7 @@
 
 use super::wire::{Message, receive, receive_listeners, receive_state, send};
 use super::{Meeting, Named, check_user};
-use crate::log;
+use landfall_ingress_telemetry::log;
 use rustix::net::sockopt::socket_acceptconn;
 use std::io::{self, Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};

@@ -4,7 +4,7 @@ use super::registry::Place;
 use super::sniff::{self, Spoken};
 use super::stall::Unstalled;
 use super::{Client, Proxy, http1, http2};
-use crate::metrics::OpenProtocol;
+use landfall_ingress_telemetry::metrics::OpenProtocol;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 

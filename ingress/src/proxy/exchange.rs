@@ -1,16 +1,16 @@
 //! What is known of one request, gathered on its way and recorded at its end.
 
 use super::{Client, Interim};
-use crate::balance::Pick;
 use crate::body::Progress;
-use crate::metrics::Counted;
 use crate::observer::Observer;
-use crate::reason::Reason;
 use crate::route::Route;
-use crate::traffic::RouteStats;
 use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use landfall_ingress_balance::Pick;
+use landfall_ingress_telemetry::metrics::Counted;
+use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_telemetry::traffic::RouteStats;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,12 +2,11 @@
 //! side effects. Nothing is sent, and nothing is counted.
 
 pub(crate) use super::policy::{Met, Outcome, Way};
+use landfall_ingress_http::fields;
 
 use super::policy::{self, Foreseen as Policed};
-use super::{Client, Proxy, find, headers, http1, target};
+use super::{Client, Proxy, find, headers, target};
 use crate::body::Upload;
-use crate::policy::Protocol;
-use crate::reason::Reason;
 use crate::route::{Route, Snapshot};
 use crate::tls;
 use bytes::BytesMut;
@@ -16,6 +15,8 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
+use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_telemetry::reason::Reason;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -125,10 +126,11 @@ impl Proxy {
             }
         }
         text.extend_from_slice(b"\r\n");
-        let head = http1::head::parse(&mut text, &self.limits)?.ok_or(Reason::BadFraming)?;
+        let head =
+            landfall_ingress_http::request::parse(&mut text, &self.limits.of_heads())?.ok_or(Reason::BadFraming)?;
         let least = match head.framing {
-            http1::chunked::Framing::Length(bytes) => bytes,
-            http1::chunked::Framing::Chunked => 0,
+            landfall_ingress_http::chunked::Framing::Length(bytes) => bytes,
+            landfall_ingress_http::chunked::Framing::Chunked => 0,
         };
         Ok((Request::from_parts(head.parts, Empty::new()), least))
     }
@@ -169,9 +171,9 @@ impl Proxy {
         if let Some(told) = headers::origin(request.headers(), &connection, &self.front.trusted) {
             foreseen.client = told;
         }
-        let hops = headers::hops(request.headers());
+        let hops = fields::hops(request.headers());
         policy::strip_claims(request.headers_mut(), &connection, route);
-        headers::settle(&mut request, || UNNAMED).ok_or(Reason::BadRequest)?;
+        fields::settle(&mut request, || UNNAMED).ok_or(Reason::BadRequest)?;
         let asked = policy::Asked::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
         let Policed { met, ways, passage } = self.policies.foresee(&asked, snapshot);
         passage.dress_answer(&mut foreseen.dressed);

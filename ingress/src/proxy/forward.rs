@@ -1,16 +1,18 @@
 //! From a route to an answer: one endpoint after another until one takes the request.
 
+use super::Proxy;
 use super::exchange::Exchange;
 use super::policy::Passage;
-use super::{Proxy, headers};
-use crate::balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use crate::body::{Stage, Upload};
-use crate::policy::{Policy, Protocol, RetryOn};
-use crate::reason::Reason;
+use crate::policy::{Policy, RetryOn};
 use crate::route::Route;
-use crate::tls::backend::{self, Alpn};
 use crate::upstream::{self, Destination, Failure, Over, Tls, Waits, copy};
 use hyper::{Request, Response};
+use landfall_ingress_balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
+use landfall_ingress_http::fields;
+use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_tls::client::{self, Alpn};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -27,9 +29,9 @@ impl Proxy {
         let backend = &passage.backend;
         let protocol = protocol(policy, backend);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
-            headers::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
+            fields::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
         } else {
-            headers::for_http1(&mut request);
+            fields::for_http1(&mut request);
         }
         let waits = Waits::of(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
@@ -160,7 +162,7 @@ fn tls(policy: &Policy, protocol: Protocol, endpoint: SocketAddr) -> Result<Opti
         Protocol::Https => Alpn::Http1,
         Protocol::H2 => Alpn::Http2,
     };
-    let name = backend::name(&policy.upstream, endpoint.ip()).ok_or(Reason::Unreachable)?;
-    let config = backend::config(&policy.upstream, alpn);
+    let name = client::name(&policy.upstream.tls, endpoint.ip()).ok_or(Reason::Unreachable)?;
+    let config = client::config(&policy.upstream.tls, alpn);
     Ok(Some(Tls { config, name }))
 }

@@ -4,8 +4,8 @@ use super::Client;
 use super::headers::origin;
 use super::proxy_header::{Parsed, parse};
 use crate::fuzz::fuzz;
-use crate::policy::Network;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_http::network::Network;
 
 #[test]
 fn a_proxy_header_has_one_end_and_one_meaning_however_it_arrives() {

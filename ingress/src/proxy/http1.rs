@@ -13,11 +13,8 @@
 //! INVARIANT: the next head is read only where the last body ended. When a body is not read to its end the connection is closed.
 
 mod answer;
-pub(crate) mod chunked;
-mod date;
 #[cfg(test)]
 mod fuzz;
-pub(crate) mod head;
 mod plain;
 mod request_body;
 
@@ -26,12 +23,12 @@ use super::{Client, Interim, Proxy, upgrade};
 use crate::alarm::Alarm;
 use crate::body::{Download, Upload};
 use crate::proxy::reader::{READ_AHEAD, Reader};
-use crate::reason::Reason;
 use answer::{Form, flush};
 use bytes::BytesMut;
-use chunked::Decoder;
-use head::Head;
 use hyper::{Method, Request, Response, Version};
+use landfall_ingress_http::chunked::Decoder;
+use landfall_ingress_http::request::{self as head, Head};
+use landfall_ingress_telemetry::reason::Reason;
 use plain::{Carried, Plain, Scratch};
 use request_body::{Home, RequestBody};
 use std::future::{pending, poll_fn};
@@ -129,13 +126,13 @@ where
                     place.set_busy();
                     return Next::Plain(plain);
                 }
-                match head::parse(&mut reader.buffer, limits) {
+                match head::parse(&mut reader.buffer, &limits.of_heads()) {
                     Ok(Some(head)) => {
                         place.set_busy();
                         return Next::Head(Box::new(head));
                     }
                     Ok(None) => {}
-                    Err(reason) => return Next::Refused(reason),
+                    Err(refused) => return Next::Refused(refused.into()),
                 }
             }
             seen = reader.buffer.len();
@@ -179,11 +176,11 @@ where
             Carried::Done { keep: true } => After::Next(reader),
             Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
             Carried::Over => After::Close(None),
-            Carried::Usual { repeats } => match head::parse(&mut reader.buffer, &self.proxy.limits) {
+            Carried::Usual { repeats } => match head::parse(&mut reader.buffer, &self.proxy.limits.of_heads()) {
                 Ok(Some(head)) => self.turn(head, reader, repeats).await,
                 // What is plain is a whole request.
                 Ok(None) => After::Close(None),
-                Err(reason) => self.refuse(reason, reader).await,
+                Err(refused) => self.refuse(refused.into(), reader).await,
             },
             Carried::Unusual {
                 head_only,

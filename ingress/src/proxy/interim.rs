@@ -3,11 +3,11 @@
 //! INVARIANT: whoever puts one here and whoever sends it are polled by one task, so nobody has to be woken, and what there is has gone
 //! on before the next one is read. The final answer goes behind them.
 
-use super::headers;
-use super::lines::{field, status_line};
 use hyper::StatusCode;
 use hyper::header;
 use hyper::http::response;
+use landfall_ingress_http::fields;
+use landfall_ingress_http::lines::{field, status_line};
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -28,7 +28,7 @@ impl Interim {
         if parts.status == StatusCode::CONTINUE || waiting.len() >= WAITING {
             return;
         }
-        headers::strip_hop_by_hop(&mut parts.headers);
+        fields::strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::CONTENT_LENGTH);
         status_line(&mut waiting, parts.status);
         for (name, value) in &parts.headers {

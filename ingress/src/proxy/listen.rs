@@ -6,7 +6,7 @@ use super::sniff::Spoken;
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::tls::Acceptor;
-use crate::{files, log};
+use landfall_ingress_telemetry::{files, log};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,11 +1,11 @@
 //! What a request is for: its method and host (S6). Pure.
 
-use super::headers;
 use crate::limits::Limits;
-use crate::reason::Reason;
-use crate::route::host_of;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, Version};
+use landfall_ingress_http::fields;
+use landfall_ingress_http::host::host_of;
+use landfall_ingress_telemetry::reason::Reason;
 
 /// Refuses what is not forwarded, whatever its host and path are.
 pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reason> {
@@ -14,10 +14,10 @@ pub(super) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reas
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Reason::BadMethod);
     }
-    if headers::hops(request.headers()) >= headers::HOPS_MOST {
+    if fields::hops(request.headers()) >= fields::HOPS_MOST {
         return Err(Reason::Loop);
     }
-    let forwards = request.headers().get(header::MAX_FORWARDS).and_then(headers::forwards);
+    let forwards = request.headers().get(header::MAX_FORWARDS).and_then(fields::forwards);
     if request.method() == Method::OPTIONS && forwards == Some(0) {
         return Err(Reason::MaxForwards);
     }

@@ -49,7 +49,7 @@ impl Wish {
         let fits = request.version() == Version::HTTP_11
             && *request.method() != Method::CONNECT
             && request.body().is_end_stream()
-            && super::headers::has_word(headers, header::CONNECTION, "upgrade");
+            && landfall_ingress_http::fields::has_word(headers, header::CONNECTION, "upgrade");
         (fits && plain && !forbidden && more.is_none()).then(|| Self {
             protocol: protocol.clone(),
         })
@@ -82,7 +82,7 @@ impl Wish {
             silence,
             exchange: None,
         };
-        let mut response = super::headers::incoming(Response::from_parts(head, ()));
+        let mut response = landfall_ingress_http::fields::incoming(Response::from_parts(head, ()));
         self.tell(response.headers_mut());
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().remove(HeaderName::from_static("http2-settings"));

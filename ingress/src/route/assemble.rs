@@ -15,12 +15,12 @@ use super::virtual_host::VirtualHost;
 use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;
 use crate::annotations::target::Place;
-use crate::balance::Backend;
-use crate::path::canonical;
 use crate::policy::{Policy, Redirect};
 use crate::tls::{self, Held, Wish};
-use crate::traffic::Slot;
 use hyper::StatusCode;
+use landfall_ingress_balance::Backend;
+use landfall_ingress_http::path::canonical;
+use landfall_ingress_telemetry::traffic::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

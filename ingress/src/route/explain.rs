@@ -2,8 +2,9 @@
 
 use super::table::Table;
 use super::virtual_host::VirtualHost;
-use super::{Remark, Route, Snapshot, host_of};
-use crate::path;
+use super::{Remark, Route, Snapshot};
+use landfall_ingress_http::host::host_of;
+use landfall_ingress_http::path;
 use serde::Serialize;
 use std::sync::Arc;
 

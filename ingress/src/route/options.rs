@@ -1,6 +1,6 @@
 //! What the operator decides about routing, by flags.
 
-use crate::policy::Network;
+use landfall_ingress_http::network::Network;
 use std::net::{IpAddr, SocketAddr};
 
 /// The value of `spec.controller` of classes that are ours, when no flag says otherwise.

@@ -38,7 +38,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Returns the route of a request; its backend may have no endpoint. `host` is normalised by [`super::host_of`] and empty when the
-    /// request has none; `path` is in the form of [`crate::path::canonical`].
+    /// request has none; `path` is in the form of [`landfall_ingress_http::path::canonical`].
     ///
     /// S5: a host that is known but has no such path does not fall through to a wildcard or to rules without host, only to the
     /// default backend of an Ingress that names it, or of one without rules in the namespace that owns it (S8).

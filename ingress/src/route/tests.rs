@@ -9,7 +9,7 @@ mod paths;
 mod versions;
 mod world;
 
-use super::*;
+use landfall_ingress_http::host::host_of;
 use serde_json::json;
 use world::{check, check_rules, ingress, ours, rule, texts, to, world};
 

@@ -1,7 +1,7 @@
 //! What is kept of one Secret. Wiped when dropped; its values are never part of a text.
 
-use crate::tls::{Certificate, Fault};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use landfall_ingress_tls::certificate::{Certificate, Fault};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -1,8 +1,8 @@
 //! One Service with its slices and backends, and how a port becomes endpoints (S10 to S13, S26).
 
 use super::Touched;
-use crate::balance::{Backend, Found, Resolved};
-use crate::policy::Protocol;
+use landfall_ingress_balance::{Backend, Found, Resolved};
+use landfall_ingress_http::protocol::Protocol;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::Protocol;
+use landfall_ingress_http::protocol::Protocol;
 use std::net::SocketAddr;
 
 fn service(ports: &[(&str, u16)]) -> Service {
@@ -137,7 +137,7 @@ fn near(endpoints: &[SliceEndpoint]) -> Vec<u8> {
     services.put_slice("d", "a-1", "a", slice(endpoints));
     let backend = services.backend("d", "a", &PORT).0;
     let set = backend.endpoints();
-    let last = |e: &Arc<crate::balance::Endpoint>| match e.address {
+    let last = |e: &Arc<landfall_ingress_balance::Endpoint>| match e.address {
         SocketAddr::V4(v4) => v4.ip().octets()[3],
         SocketAddr::V6(_) => 0,
     };

@@ -1,8 +1,8 @@
 //! Waits until addresses have lasted.
 
-use crate::clock::{milliseconds, now_ms};
 use crate::limits::STATUS_SETTLE;
 use crate::route::Addresses;
+use landfall_ingress_balance::clock::{milliseconds, now_ms};
 
 /// The addresses seen last, and since when.
 #[derive(Debug, Default)]
@@ -24,8 +24,8 @@ impl Settle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::advance;
     use crate::limits::STATUS_PERIOD;
+    use landfall_ingress_balance::clock::advance;
 
     #[test]
     fn addresses_that_come_and_go_are_not_taken_for_settled() {

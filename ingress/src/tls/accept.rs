@@ -8,9 +8,10 @@
 //! configuration they began with: nobody resumes past a demand for certificates that came later, or past other authorities.
 
 use super::client::{self, Authorities};
-use super::{Certificate, Options, Session, provider};
 use crate::limits;
 use crate::state::State;
+use landfall_ingress_tls::certificate::Certificate;
+use landfall_ingress_tls::{Options, Session, provider};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -142,7 +143,7 @@ impl Acceptor {
             return Some((Arc::clone(authorities), Arc::clone(config)));
         }
         // Rarely are there many; then sessions are forgotten, nothing more.
-        if configs.len() >= limits::TLS_CONFIGS {
+        if configs.len() >= landfall_ingress_tls::limits::TLS_CONFIGS {
             configs.clear();
         }
         let config = configure(&self.crypto, &self.options, &self.resolver, Some(&authorities)).ok()?;

@@ -7,11 +7,11 @@
 //! INVARIANT: a route that demands a certificate is never reached over a connection without TLS, or with another server name, or on
 //! which none was asked for: [`misdirected`].
 
-use super::Session;
-use super::provider::provider;
 use crate::policy::ClientCertificate;
 use crate::proxy::Client;
 use crate::route::Snapshot;
+use landfall_ingress_tls::Session;
+use landfall_ingress_tls::provider::provider;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;

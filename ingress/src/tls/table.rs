@@ -5,10 +5,10 @@
 //! cannot be used gives the default certificate on its hosts. S20: Secrets are of the Ingress's namespace, and a host's certificate only
 //! comes from the namespace that the host belongs to. S22: TLS of any Ingress of that namespace applies to the host.
 
-use super::{Certificate, Fault};
 use crate::annotations::Secrets;
 use crate::route::{Ingress, Reason, Remark, Severity, Snapshot};
 use crate::secrets::Name;
+use landfall_ingress_tls::certificate::{Certificate, Fault};
 use std::sync::Arc;
 
 /// What a host has.
@@ -23,7 +23,7 @@ pub struct Held {
     /// The certificate, when it can be used; otherwise the default one is served.
     pub certificate: Option<Arc<Certificate>>,
     /// Why it cannot be used.
-    pub fault: Option<Fault>,
+    pub fault: Option<String>,
 }
 
 /// A wish for a certificate.
@@ -120,7 +120,7 @@ fn hold(wish: &Wish<'_>, secrets: &dyn Secrets, remarks: &mut Vec<Remark>) -> He
     let host = Some(wish.host).filter(|host| !host.is_empty());
     let read = match &held.secret {
         Some(secret) => read(secret, host, secrets, remarks),
-        None => Some(Err(Fault::NoName)),
+        None => Some(Err("has no valid name".to_owned())),
     };
     match read {
         Some(Ok(certificate)) => held.certificate = Some(certificate),
@@ -141,10 +141,10 @@ fn read(
     host: Option<&str>,
     secrets: &dyn Secrets,
     remarks: &mut Vec<Remark>,
-) -> Option<Result<Arc<Certificate>, Fault>> {
+) -> Option<Result<Arc<Certificate>, String>> {
     let material = match secrets.material(secret)? {
         Ok(material) => material,
-        Err(absent) => return Some(Err(Fault::Absent(absent))),
+        Err(absent) => return Some(Err(absent.to_string())),
     };
     if !material.is_tls() {
         let text = "this Secret is not of type kubernetes.io/tls; it is used all the same";
@@ -154,7 +154,7 @@ fn read(
         Some(host) if !certificate.covers(host) => Err(Fault::OtherHost),
         _ => Ok(certificate),
     });
-    Some(certificate)
+    Some(certificate.map_err(|fault| fault.to_string()))
 }
 
 fn remark(wish: &Wish<'_>, severity: Severity, text: String, remarks: &mut Vec<Remark>) {

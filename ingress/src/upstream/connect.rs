@@ -1,7 +1,7 @@
 //! New connections to endpoints: TCP, and TLS where the protocol has it.
 
 use super::Destination;
-use crate::files;
+use landfall_ingress_telemetry::files;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::hash::{Hash, Hasher};

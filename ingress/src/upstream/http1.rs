@@ -9,19 +9,18 @@
 
 mod body;
 mod connection;
-mod head;
 
 use super::connect::{Stream, connect};
 use super::{Destination, Failure, Over, Waits};
-use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
-use crate::policy::Protocol;
 use crate::proxy::Interim;
 use bytes::BytesMut;
 use connection::{Connection, Lost};
 use hyper::body::Body as _;
 use hyper::{Method, Request, Response};
+use landfall_ingress_balance::Onward;
+use landfall_ingress_http::protocol::Protocol;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +28,7 @@ use tokio::time::Instant;
 
 pub(super) use body::Body as AnswerBody;
 #[cfg(test)]
-pub(crate) use head::{Parsed, Sending, parse, write};
+pub(crate) use landfall_ingress_http::response::{Parsed, Sending, parse, write};
 
 /// Idle connections by destination.
 pub(super) struct Idle {

@@ -2,13 +2,13 @@
 
 use super::connect::connect;
 use super::{Destination, Failure, Over, Waits, broken, copy, in_time};
-use crate::balance::Onward;
 use crate::body::Upload;
 use crate::limits::Limits;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use landfall_ingress_balance::Onward;
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::future::poll_fn;

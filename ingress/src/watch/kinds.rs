@@ -1,7 +1,6 @@
 //! The five kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
 //! never takes memory, not even while it is read.
 
-use crate::policy::Protocol;
 use crate::route::{Addresses, Class, ClassSpec, Ingress, Meta, Spec, Words};
 use crate::services::{Locality, SHARED_WITH, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
 use k8s_openapi::Resource as Kind;
@@ -10,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
 use k8s_openapi::api::networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
+use landfall_ingress_http::protocol::Protocol;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;

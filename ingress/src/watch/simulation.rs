@@ -17,14 +17,14 @@ mod pods;
 
 use super::{Change, World};
 use crate::annotations::NoSecrets;
-use crate::balance;
-use crate::chance::{Chance, seeds};
 use crate::route::{Builder, Options};
 use crate::services::{Locality, Touched};
 use crate::state::State;
 use clients::Tally;
 use clock::Clock;
 use cluster::Cluster;
+use landfall_ingress_balance as balance;
+use landfall_ingress_balance::chance::{Chance, seeds};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 use super::chain;
 use crate::limits::{LIST_PATIENCE, WATCH_FIRST_PAUSE, WATCH_FORGET, WATCH_LONGEST_PAUSE, WATCH_SECONDS};
-use crate::log;
 use crate::state::State;
 use futures_util::StreamExt;
 use kube::api::Api;
@@ -10,6 +9,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
+use landfall_ingress_telemetry::log;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -31,14 +31,37 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ssh",
         ],
     ),
-    ("landfall-ingress", &[]),
+    ("landfall-ingress-http", &[]),
+    ("landfall-ingress-tls", &[]),
+    ("landfall-ingress-balance", &["landfall-ingress-http"]),
+    ("landfall-ingress-telemetry", &["landfall-ingress-http"]),
+    (
+        "landfall-ingress",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-http",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-tls",
+        ],
+    ),
 ];
 
 /// Foreign crate → the only crates of ours under which it may show up.
 const ONLY_UNDER: &[(&str, &[&str])] = &[
     ("ssh2", &["landfall-ssh", "landfall"]),
     ("openssl-sys", &["landfall-ssh", "landfall"]),
-    ("tokio", &["landfall-engine", "landfall-ingress", "landfall"]),
+    (
+        "tokio",
+        &[
+            "landfall-engine",
+            "landfall-ingress",
+            "landfall-ingress-telemetry",
+            "landfall",
+        ],
+    ),
+    ("hyper", &["landfall-engine", "landfall-ingress", "landfall"]),
+    ("kube", &["landfall-engine", "landfall-ingress", "landfall"]),
+    ("k8s-openapi", &["landfall-engine", "landfall-ingress", "landfall"]),
     ("indicatif", &["landfall"]),
 ];
 
@@ -49,11 +72,9 @@ type KnownKnot = (&'static str, &'static [&'static str], &'static str);
 const KNOWN_KNOTS: &[KnownKnot] = &[(
     "landfall-ingress",
     &[
-        "access_log",
         "admin",
         "annotations",
         "args",
-        "balance",
         "body",
         "check",
         "handover",
@@ -64,11 +85,9 @@ const KNOWN_KNOTS: &[KnownKnot] = &[(
         "route",
         "run",
         "secrets",
-        "services",
         "state",
         "status",
         "tls",
-        "traffic",
         "upstream",
         "watch",
     ],

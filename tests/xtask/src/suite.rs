@@ -186,6 +186,8 @@ fn long_tests() -> Result<Count> {
         "--no-fail-fast",
         "--package",
         "landfall-ingress",
+        "--package",
+        "landfall-ingress-http",
         "--",
     ]);
     cargo.args([

@@ -4,11 +4,12 @@ use super::super::Site;
 use super::super::health::{self, Tally};
 use super::numbers;
 use super::query::{Key, Line};
-use crate::balance::Endpoint;
-use crate::route::{Backend, Remark, Route, Snapshot};
+use crate::route::{Remark, Route, Snapshot};
 use crate::secrets::{Found, Name, View};
 use crate::tls::{self, Fact};
-use crate::traffic::{Numbers, RouteKey, Traffic, shown_host, shown_kind};
+use landfall_ingress_balance::Backend;
+use landfall_ingress_balance::Endpoint;
+use landfall_ingress_telemetry::traffic::{Numbers, Traffic};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -120,7 +121,7 @@ fn object(remark: &Remark) -> String {
 
 impl RouteLine<'_> {
     fn numbers(&self) -> Numbers {
-        let key = RouteKey::of(self.route);
+        let key = self.route.key();
         self.traffic
             .routes
             .numbers(&key, self.traffic.now())
@@ -135,7 +136,7 @@ impl Line for RouteLine<'_> {
 
     fn any_text(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
         let route = self.route;
-        let names = [shown_host(route), &route.path, &route.ingress, &route.backend.name];
+        let names = [route.shown_host(), &route.path, &route.ingress, &route.backend.name];
         names.into_iter().any(is_wanted) || health::reason_of_route(route).is_some_and(|why| is_wanted(&why))
     }
 
@@ -143,7 +144,7 @@ impl Line for RouteLine<'_> {
         let count = |n: u64| Key::Number(n as f64);
         match name {
             "state" => self.state().into(),
-            "host" => shown_host(self.route).into(),
+            "host" => self.route.shown_host().into(),
             "path" => (&*self.route.path).into(),
             "ingress" => (&*self.route.ingress).into(),
             "rps" => Key::Number(self.numbers().rate),
@@ -160,7 +161,7 @@ impl Line for RouteLine<'_> {
     fn json(&self) -> Value {
         let route = self.route;
         let endpoints = route.backend.endpoints().addresses().len();
-        json!({ "host": shown_host(route), "path": &*route.path, "type": shown_kind(route), "ingress": &*route.ingress,
+        json!({ "host": route.shown_host(), "path": &*route.path, "type": route.shown_kind(), "ingress": &*route.ingress,
             "service": route.backend.name, "endpoints": endpoints, "state": self.state(),
             "reason": health::reason_of_route(route), "traffic": numbers(&self.numbers()) })
     }

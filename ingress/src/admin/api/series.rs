@@ -2,8 +2,8 @@
 
 use super::super::Site;
 use super::query::{Key, Line, Query};
-use crate::traffic::RouteKey;
-use crate::traffic::series::{PERIOD, SAMPLES, Sample};
+use landfall_ingress_telemetry::traffic::RouteKey;
+use landfall_ingress_telemetry::traffic::series::{PERIOD, SAMPLES, Sample};
 use serde_json::{Value, json};
 
 /// A route with its samples.

@@ -1,4 +1,5 @@
 use super::*;
+use landfall_ingress_http::protocol::Protocol;
 
 fn client(address: &str, trusted: bool) -> Client {
     Client {
@@ -16,8 +17,8 @@ fn sent_by(client: &Client, version: Version, fields: &[(&'static str, &'static 
     }
     let trusted = [Network::parse("10.0.0.0/8").unwrap()];
     let origin = origin(request.headers(), client, &trusted).unwrap_or_else(|| client.clone());
-    crate::proxy::claims::strip(request.headers_mut(), client.trusted, []);
-    settle(&mut request, || HeaderValue::from_static("made")).unwrap();
+    landfall_ingress_http::claims::strip(request.headers_mut(), client.trusted, []);
+    fields::settle(&mut request, || HeaderValue::from_static("made")).unwrap();
     let request = outgoing(request, client, &origin, 0).unwrap();
     assert_eq!(request.uri(), "/p?q=%2F");
     request.headers().clone()
@@ -179,7 +180,7 @@ fn http2_endpoints_get_the_host_as_authority() {
     let mut request = Request::new(());
     *request.uri_mut() = "/a?b".parse().unwrap();
     request.headers_mut().insert("host", HeaderValue::from_static("h:8"));
-    for_http2(&mut request, Protocol::H2c).unwrap();
+    fields::for_http2(&mut request, Protocol::H2c).unwrap();
     assert_eq!(request.uri(), "http://h:8/a?b");
     assert!(!request.headers().contains_key("host") && request.version() == Version::HTTP_2);
 }

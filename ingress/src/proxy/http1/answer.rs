@@ -1,13 +1,13 @@
 //! Answers in HTTP/1's form.
 
-use super::super::lines::{field, status_line};
-use super::date;
 use crate::body::Download;
 use crate::proxy::reader::{READ_AHEAD, Reader};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame};
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
+use landfall_ingress_http::date;
+use landfall_ingress_http::lines::{field, status_line};
 use std::future::poll_fn;
 use std::io::Write;
 use std::pin::Pin;

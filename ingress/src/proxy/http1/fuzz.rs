@@ -1,83 +1,9 @@
-//! Heads and chunks of HTTP/1, hostile: see [`crate::fuzz`]. Each is compared with a reader that is as plain as the grammar.
+//! Chunks that are written, hostile: see [`crate::fuzz`].
 
 use super::answer::chunk;
-use super::chunked::{Decoder, Framing, Malformed, Piece};
-use super::head::parse;
 use crate::fuzz::fuzz;
-use crate::limits::Limits;
 use bytes::{Bytes, BytesMut};
-use regex::bytes::Regex;
-
-#[test]
-fn a_head_that_passes_can_be_read_in_one_way_only() {
-    let limits = Limits::default();
-    fuzz("request-head", |input| {
-        let mut rest = BytesMut::from(input);
-        let Ok(Some(head)) = parse(&mut rest, &limits) else {
-            return;
-        };
-        let length = input.len() - rest.len();
-        assert_eq!(&input[length..], &rest[..]);
-        // Nothing is decided before its last byte.
-        for end in (0..length).filter(|end| length - end < 8 || end % 16 == 0) {
-            let begun = parse(&mut BytesMut::from(&input[..end]), &limits);
-            assert!(matches!(begun, Ok(None)), "{end}");
-        }
-        // Lines end with CR LF, hold no other control character but tabs, and are not folded.
-        let text = &input[..length];
-        let start = text.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
-        let text = String::from_utf8(
-            text[start..]
-                .iter()
-                .map(|byte| if byte.is_ascii() { *byte } else { b'?' })
-                .collect(),
-        );
-        let text = text.unwrap();
-        let mut lines = text.strip_suffix("\r\n\r\n").expect("an empty line").split("\r\n");
-        let mut fields = Vec::new();
-        let first: Vec<_> = lines.next().unwrap().split(' ').collect();
-        assert_eq!((first.len(), first[0]), (3, head.parts.method.as_str()));
-        for line in lines {
-            let (name, value) = line.split_once(':').expect("a colon");
-            assert!(
-                !line.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t'),
-                "{line:?}"
-            );
-            assert!(!name.is_empty() && !name.contains([' ', '\t']), "{line:?}");
-            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let mut read: Vec<_> = head
-            .parts
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                let value = value
-                    .as_bytes()
-                    .iter()
-                    .map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' });
-                (name.as_str().to_owned(), value.collect::<String>())
-            })
-            .collect();
-        let framing: Vec<_> = fields
-            .iter()
-            .filter(|(name, _)| name == "content-length" || name == "transfer-encoding")
-            .cloned()
-            .collect();
-        fields.sort();
-        read.sort();
-        assert_eq!(fields, read);
-        match (&framing[..], head.framing) {
-            ([], Framing::Length(0)) => {}
-            ([(name, value)], Framing::Length(length)) if name == "content-length" => {
-                assert_eq!(value.parse(), Ok(length))
-            }
-            ([(name, value)], Framing::Chunked) if name == "transfer-encoding" => {
-                assert!(value.eq_ignore_ascii_case("chunked"))
-            }
-            other => panic!("{other:?}"),
-        }
-    });
-}
+use landfall_ingress_http::chunked::{Decoder, Framing, Malformed, Piece};
 
 /// Data, trailers and what follows of a chunked body that arrives in pieces.
 fn decode<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<(Vec<u8>, usize, usize)>, Malformed> {
@@ -100,43 +26,6 @@ fn decode<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<(Vec<
         trailers,
         buffer.len() + pieces.map(<[u8]>::len).sum::<usize>(),
     )))
-}
-
-#[test]
-fn chunks_are_read_by_the_grammar_however_they_arrive() {
-    // RFC 9112, 7.1, with bounds, and without CR, LF or NUL in extensions.
-    let line = Regex::new(r"(?s-u)^([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n\x00]*)?\r\n").unwrap();
-    let trailers = Regex::new(r"(?s-u)^((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n").unwrap();
-    let plain = |input: &[u8]| {
-        let (mut rest, mut data) = (input, Vec::new());
-        loop {
-            let size = line.captures(rest)?;
-            rest = &rest[size[0].len()..];
-            let size = usize::from_str_radix(std::str::from_utf8(&size[1]).ok()?, 16).ok()?;
-            if size == 0 {
-                let section = trailers.captures(rest)?;
-                let count = section[1].split(|byte| *byte == b'\n').count() - 1;
-                return Some((data, count, rest.len() - section[0].len()));
-            }
-            data.extend_from_slice(rest.get(..size)?);
-            rest = rest[size..].strip_prefix(b"\r\n")?;
-        }
-    };
-    fuzz("chunked", |input| {
-        let whole = decode(std::iter::once(input));
-        let step = input.first().map_or(1, |byte| usize::from(byte % 7) + 1);
-        let pieces = decode(input.chunks(step));
-        assert_eq!(whole, pieces, "in pieces of {step}");
-        match (whole, plain(input)) {
-            (Ok(Some(ours)), theirs) => assert_eq!(Some(ours), theirs),
-            // Bounds are narrower than the grammar: long lines, many trailers.
-            (Err(_), Some(_)) => {
-                assert!(input.len() > 256 || input.windows(2).filter(|pair| pair == b"\r\n").count() > 32)
-            }
-            (Ok(None), Some(_)) => panic!("it is whole"),
-            (_, None) => {}
-        }
-    });
 }
 
 #[test]

@@ -17,14 +17,16 @@ mod carry;
 mod deliver;
 mod request;
 
-use crate::policy::{HttpsRedirect, Protocol};
+use crate::policy::HttpsRedirect;
+
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Client, Proxy};
-use crate::reason::Reason;
 use crate::route::{Route, Snapshot};
 use crate::tls;
 use crate::upstream;
 use hyper::Response;
+use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_telemetry::reason::Reason;
 use std::sync::Arc;
 
 /// What a connection keeps for its plain requests.

@@ -94,7 +94,7 @@ fn verify(authorities: &[Vec<u8>], chain: &[Vec<u8>]) -> Option<()> {
     for authority in authorities {
         roots.add(CertificateDer::from_slice(authority)).ok()?;
     }
-    let provider = crate::tls::provider();
+    let provider = landfall_ingress_tls::provider::provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .ok()?;

@@ -5,11 +5,11 @@
 use super::asked::Asked;
 use super::fetch::FetchError;
 use crate::policy::ExternalAuth;
-use crate::proxy::headers::strip_hop_by_hop;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use landfall_ingress_http::fields::strip_hop_by_hop;
 
 /// What the service said.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 use super::passage::{Passage, Stop};
 use super::{Asked, Policies, Stage, addresses, basic, canary, filled, question, unlimited};
 use crate::annotations::target::Place;
-use crate::balance::{Backend, Preference};
 use crate::policy::HttpsRedirect;
-use crate::reason::Reason;
 use crate::route::Snapshot;
+use landfall_ingress_balance::{Backend, Preference};
+use landfall_ingress_telemetry::reason::Reason;
 use std::sync::Arc;
 
 /// What a stage would do.

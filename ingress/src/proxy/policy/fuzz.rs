@@ -4,7 +4,6 @@ use super::asked::Asked;
 use super::{basic, cookies, htpasswd, rewrite};
 use crate::annotations;
 use crate::fuzz::{fuzz, lines};
-use crate::path::{canonical, decoded};
 use crate::policy::Rewrite;
 use crate::proxy::Client;
 use crate::route::Route;
@@ -12,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_http::path::{canonical, decoded};
 
 /// A field for each line; none when a line cannot be a value.
 fn fields<'a>(name: &'static str, values: impl Iterator<Item = &'a [u8]>) -> Option<HeaderMap> {

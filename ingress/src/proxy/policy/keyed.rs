@@ -16,7 +16,9 @@ impl Key {
     /// A key of this process alone. An error when the machine has no random numbers: then nothing may be served.
     pub(super) fn random() -> Result<Self, rustls::crypto::GetRandomFailed> {
         let mut secret = [0; 32];
-        crate::tls::provider().secure_random.fill(&mut secret)?;
+        landfall_ingress_tls::provider::provider()
+            .secure_random
+            .fill(&mut secret)?;
         Ok(Self::of(&secret))
     }
 

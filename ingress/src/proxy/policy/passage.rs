@@ -3,12 +3,12 @@
 use super::asked::Asked;
 use super::mirror::Copy;
 use super::{CREDENTIALS, cors, limit, set_all};
-use crate::balance::{Backend, Preference};
 use crate::policy::Policy;
-use crate::reason::Reason;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
+use landfall_ingress_balance::{Backend, Preference};
+use landfall_ingress_telemetry::reason::Reason;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

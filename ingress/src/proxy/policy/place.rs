@@ -2,11 +2,13 @@
 
 use super::Asked;
 use crate::annotations::target::{Place, Target};
-use crate::path::canonical;
-use crate::policy::{Protocol, Upstream};
-use crate::route::{Backend, Snapshot};
-use crate::tls::backend::{self, Alpn};
+use crate::route::Snapshot;
 use crate::upstream::{Destination, Tls};
+use landfall_ingress_balance::Backend;
+use landfall_ingress_http::path::canonical;
+use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_tls::client::ClientSettings;
+use landfall_ingress_tls::client::{self, Alpn};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -49,13 +51,13 @@ pub(super) fn addresses(
 }
 
 /// How each address is spoken to: over TLS where the target says so. None when its name cannot be proven.
-pub(super) fn destinations(addresses: Vec<SocketAddr>, tls: Option<&Upstream>) -> Option<Vec<Destination>> {
+pub(super) fn destinations(addresses: Vec<SocketAddr>, tls: Option<&ClientSettings>) -> Option<Vec<Destination>> {
     let Some(tls) = tls else {
         return Some(addresses.into_iter().map(Destination::plain).collect());
     };
-    let config = backend::config(tls, Alpn::Http1);
+    let config = client::config(tls, Alpn::Http1);
     let destination = |address: SocketAddr| {
-        let name = backend::name(tls, address.ip())?;
+        let name = client::name(tls, address.ip())?;
         let config = Arc::clone(&config);
         Some(Destination {
             address,

@@ -1,9 +1,9 @@
 //! The path that is forwarded in place of the one that was asked. Pure.
 
-use crate::path::{composed, readable, spelled};
 use crate::policy::Rewrite;
-use crate::reason::Reason;
 use hyper::Uri;
+use landfall_ingress_http::path::{composed, readable, spelled};
+use landfall_ingress_telemetry::reason::Reason;
 use regex::Regex;
 
 /// Returns path and query to forward; `path` is canonical. What comes out and is no path, or has a dot segment, is refused (400).

@@ -129,7 +129,7 @@ pub(super) async fn proxy_over(snapshot: Snapshot, limits: Limits, front: Front,
     state.replace(snapshot);
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
-    let acceptor = || crate::tls::Acceptor::new(Arc::clone(&state), &crate::tls::Options::default()).unwrap();
+    let acceptor = || crate::tls::Acceptor::new(Arc::clone(&state), &landfall_ingress_tls::Options::default()).unwrap();
     let acceptor = tls.then(|| Arc::new(acceptor()));
     let proxy = Proxy::new(Arc::clone(&state), limits, front);
     let task = tokio::spawn(serve(Arc::clone(&proxy), listener.into(), acceptor, stopping));

@@ -3,8 +3,8 @@
 use super::ends::{ask, endpoint, get, proxy_behind, proxy_with, read_until, rest, status};
 use super::frames::{self, Raw};
 use crate::limits::Limits;
-use crate::policy::Network;
 use crate::proxy::Front;
+use landfall_ingress_http::network::Network;
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,14 +2,14 @@
 
 use super::ends::{Running, ask, listen, proxy_wishing, proxy_with, read_until, rest, status};
 use crate::limits::Limits;
-use crate::tls::provider;
 use crate::tls::tests::pki::Authority;
-use crate::traffic::EntryPoint;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use landfall_ingress_telemetry::traffic::EntryPoint;
+use landfall_ingress_tls::provider::provider;
 use rustls::ServerConfig;
 use serde_json::json;
 use std::net::SocketAddr;

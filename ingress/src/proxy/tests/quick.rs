@@ -2,7 +2,7 @@
 
 use super::ends::{Running, listen, proxy_with, read_until, rest};
 use crate::limits::Limits;
-use crate::traffic::EntryPoint;
+use landfall_ingress_telemetry::traffic::EntryPoint;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

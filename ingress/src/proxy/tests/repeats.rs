@@ -5,8 +5,9 @@
 
 use super::ends::{ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
 use super::frames::{self, Raw};
-use crate::limits::{Limits, REPEATS, RETRIES_PER_SECOND, RETRIES_SAVED};
+use crate::limits::Limits;
 use futures_util::future::join_all;
+use landfall_ingress_balance::limits::{REPEATS, RETRIES_PER_SECOND, RETRIES_SAVED};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use super::super::words::Words;
 use super::{Destination, Ingress, Named, Path, Rule, Tls};
-use crate::route::host::host_of;
 use crate::services::PortKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use landfall_ingress_http::host::host_of;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@
 
 use super::world::{annotate, to};
 use crate::annotations::Secrets;
-use crate::chance::{Chance, seeds};
 use crate::route::{Builder, CONTROLLER, DEFAULT_CLASS, Objects, Options, Route, Snapshot};
 use crate::secrets::{Absent, Material, Name};
 use crate::services::Locality;
@@ -15,6 +14,7 @@ use crate::watch::{Change, World};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
+use landfall_ingress_balance::chance::{Chance, seeds};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -277,7 +277,7 @@ impl Cluster {
 /// All that a table says, as text.
 fn told(snapshot: &Snapshot) -> String {
     let mut text = String::new();
-    let backend = |backend: &crate::route::Backend| {
+    let backend = |backend: &landfall_ingress_balance::Backend| {
         let endpoints = backend.endpoints();
         format!("{} {:?} {:?}", backend.name, endpoints.addresses(), endpoints.problem)
     };

@@ -285,7 +285,8 @@ fn endpoints_of_annotations_are_those_of_the_named_services() {
     annotate(&mut one, &format!("{NGINX}/mirror-target"), "http://d$request_uri");
     let snapshot = check(&world(&[one]), &[("h", "/", 'a')]);
     let route = snapshot.find("h", "/").unwrap();
-    let name = |backend: &Option<std::sync::Arc<crate::route::Backend>>| backend.as_ref().unwrap().name.clone();
+    let name =
+        |backend: &Option<std::sync::Arc<landfall_ingress_balance::Backend>>| backend.as_ref().unwrap().name.clone();
     assert_eq!(
         [name(&route.fallback), name(&route.auth), name(&route.mirror)],
         ["d/b:80", "d/c:80", "d/d:80"]

@@ -2,9 +2,8 @@
 
 use super::ends::listen;
 use super::pki::{Authority, Pair};
-use crate::policy::Upstream;
-use crate::tls::backend::{Alpn, config, name};
-use crate::tls::provider;
+use landfall_ingress_tls::client::{Alpn, ClientSettings, config, name};
+use landfall_ingress_tls::provider::provider;
 use rustls::ServerConfig;
 use rustls::version::TLS12;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,19 +31,19 @@ async fn endpoint(pair: &Pair, alpn: &[&str], versions: &[&'static rustls::Suppo
 }
 
 /// Whether a connection came about; its ALPN.
-async fn connect(address: SocketAddr, upstream: &Upstream, alpn: Alpn) -> Option<Option<Vec<u8>>> {
+async fn connect(address: SocketAddr, upstream: &ClientSettings, alpn: Alpn) -> Option<Option<Vec<u8>>> {
     let connector = TlsConnector::from(config(upstream, alpn));
     let stream = TcpStream::connect(address).await.unwrap();
     let stream = connector.connect(name(upstream, address.ip())?, stream).await.ok()?;
     Some(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
 }
 
-fn checking(authority: &Authority, name: Option<&str>) -> Upstream {
-    Upstream {
-        tls_verify: true,
-        tls_authorities: [authority.der.clone()].into(),
-        tls_name: name.map(str::to_owned),
-        ..Upstream::default()
+fn checking(authority: &Authority, name: Option<&str>) -> ClientSettings {
+    ClientSettings {
+        verify: true,
+        authorities: [authority.der.clone()].into(),
+        name: name.map(str::to_owned),
+        ..ClientSettings::default()
     }
 }
 
@@ -54,7 +53,11 @@ async fn s26_an_unchecked_endpoint_may_show_anything() {
     for pair in [ca.server(&["pod.local"]), ca.expired("pod.local")] {
         for versions in [rustls::ALL_VERSIONS, &[&TLS12]] {
             let address = endpoint(&pair, &[], versions).await;
-            assert!(connect(address, &Upstream::default(), Alpn::Http1).await.is_some());
+            assert!(
+                connect(address, &ClientSettings::default(), Alpn::Http1)
+                    .await
+                    .is_some()
+            );
         }
     }
 }
@@ -75,7 +78,7 @@ async fn s26_a_checked_endpoint_must_be_known_to_the_authority_and_have_the_name
         (expired, checking(&ca, None), false),
     ] {
         let connected = connect(address, &upstream, Alpn::Http1).await.is_some();
-        assert_eq!(connected, wanted, "{address} {:?}", upstream.tls_name);
+        assert_eq!(connected, wanted, "{address} {:?}", upstream.name);
     }
 }
 
@@ -84,16 +87,16 @@ async fn checking_without_an_authority_refuses_every_endpoint() {
     let ca = Authority::new("ca");
     let address = endpoint(&ca.server(&["pod.local"]), &[], rustls::ALL_VERSIONS).await;
     for authorities in [vec![], vec![b"no certificate".to_vec()]] {
-        let upstream = Upstream {
-            tls_verify: true,
-            tls_authorities: authorities.into(),
-            ..Upstream::default()
+        let upstream = ClientSettings {
+            verify: true,
+            authorities: authorities.into(),
+            ..ClientSettings::default()
         };
         assert!(connect(address, &upstream, Alpn::Http1).await.is_none());
     }
-    let bad_name = Upstream {
-        tls_name: Some("not a name".to_owned()),
-        ..Upstream::default()
+    let bad_name = ClientSettings {
+        name: Some("not a name".to_owned()),
+        ..ClientSettings::default()
     };
     assert!(name(&bad_name, IpAddr::V4(Ipv4Addr::LOCALHOST)).is_none());
 }
@@ -107,7 +110,7 @@ async fn the_http_version_is_asked_for_by_alpn() {
     )
     .await;
     for (alpn, wanted) in [(Alpn::Http1, &b"http/1.1"[..]), (Alpn::Http2, b"h2")] {
-        let chosen = connect(address, &Upstream::default(), alpn).await.unwrap();
+        let chosen = connect(address, &ClientSettings::default(), alpn).await.unwrap();
         assert_eq!(chosen.as_deref(), Some(wanted));
     }
 }

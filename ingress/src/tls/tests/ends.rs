@@ -3,8 +3,8 @@
 use super::pki::{Authority, Pair};
 use crate::route::{Builder, CONTROLLER, Class, Ingress, Objects, Options as RouteOptions, Reason, Snapshot};
 use crate::secrets::{Found, Material, Name, View};
-use crate::tls::provider;
 use k8s_openapi::api::core::v1::Secret;
+use landfall_ingress_tls::provider::provider;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
@@ -109,7 +109,10 @@ impl Client {
 
     /// Takes any certificate, so that the test can look at it.
     pub fn trusting_all() -> Self {
-        let config = crate::tls::backend::config(&crate::policy::Upstream::default(), crate::tls::backend::Alpn::Http1);
+        let config = landfall_ingress_tls::client::config(
+            &landfall_ingress_tls::client::ClientSettings::default(),
+            landfall_ingress_tls::client::Alpn::Http1,
+        );
         Self {
             config: (*config).clone(),
         }

@@ -4,9 +4,10 @@ use super::ends::{Client, ingress, listen, snapshot};
 use super::pki::{Authority, Pair, secret};
 use crate::route::Snapshot;
 use crate::state::State;
+use crate::tls::Acceptor;
 use crate::tls::accept::Refused;
-use crate::tls::{Acceptor, MinVersion, Options, Session};
 use k8s_openapi::api::core::v1::Secret;
+use landfall_ingress_tls::{MinVersion, Options, Session};
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, ProtocolVersion};
 use serde_json::json;
@@ -163,7 +164,7 @@ async fn s18_clients_of_tls_1_2_and_1_3_are_served_unless_told_otherwise() {
 #[tokio::test]
 async fn only_the_chosen_cipher_suites_are_spoken() {
     let ca = Authority::new("ca");
-    let suite = crate::tls::provider::parse_suite("TLS_AES_128_GCM_SHA256").unwrap();
+    let suite = landfall_ingress_tls::provider::parse_suite("TLS_AES_128_GCM_SHA256").unwrap();
     let options = Options {
         tls_ciphers: vec![suite],
         ..Options::default()
@@ -180,10 +181,12 @@ async fn only_the_chosen_cipher_suites_are_spoken() {
     let shown = Client::trusting(&ca).connect(server.address, "a.com").await.unwrap();
     let spoken = shown.stream.get_ref().1.negotiated_cipher_suite().unwrap().suite();
     assert_eq!(spoken, suite);
-    let error = crate::tls::provider::parse_suite("RC4").unwrap_err();
+    let error = landfall_ingress_tls::provider::parse_suite("RC4").unwrap_err();
     assert!(error.contains("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"), "{error}");
     let old = Options {
-        tls_ciphers: vec![crate::tls::provider::parse_suite("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256").unwrap()],
+        tls_ciphers: vec![
+            landfall_ingress_tls::provider::parse_suite("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256").unwrap(),
+        ],
         tls_min_version: MinVersion::Tls13,
         ..Options::default()
     };

@@ -1,12 +1,12 @@
 //! The body of an endpoint's answer. It drives its connection, and what is left of the request on it, and gives it back at its end.
 
 use super::connection::{Connection, Unsent};
-use super::head::Framing;
 use super::{Home, Tunnel};
-use crate::proxy::chunked::{self, Decoder, Piece};
 use crate::upstream::Cut;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
+use landfall_ingress_http::chunked::{self, Decoder, Piece};
+use landfall_ingress_http::response::Framing;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use tokio::time::timeout;

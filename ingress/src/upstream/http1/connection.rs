@@ -2,15 +2,16 @@
 
 use super::super::connect::Stream;
 use super::super::{Failure, Waits, broken, deadline};
-use super::head::{self, Head, Parsed, Sending};
 use crate::alarm::Alarm;
 use crate::body::{Progress, Upload};
-use crate::proxy::{Interim, words};
+use crate::proxy::Interim;
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
+use landfall_ingress_http::fields::words;
+use landfall_ingress_http::response::{self, Head, Parsed, Sending};
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::pin::{Pin, pin};
@@ -182,7 +183,7 @@ impl Connection {
         self.written = 0;
         self.stuck = None;
         self.begun = false;
-        head::write(&mut self.output, parts, sending);
+        response::write(&mut self.output, parts, sending);
         self.chunked = sending == Sending::Chunked;
         self.upload = (sending != Sending::Nothing).then_some(body);
         self.named.clear();
@@ -294,10 +295,10 @@ impl Connection {
     fn poll_head(&mut self, method: &Method, context: &mut Context<'_>) -> Poll<Result<Parsed, Unread>> {
         loop {
             if !self.input.is_empty() {
-                match head::parse(&mut self.input, method, self.head_bytes) {
+                match response::parse(&mut self.input, method, self.head_bytes) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
-                    Err(head::Malformed) => return Poll::Ready(Err(Unread::Malformed)),
+                    Err(response::Malformed) => return Poll::Ready(Err(Unread::Malformed)),
                 }
             }
             let nothing = self.input.is_empty();

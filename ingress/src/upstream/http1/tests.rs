@@ -1,10 +1,10 @@
 //! The client next to hyper's: what it takes as a whole answer, hyper takes for the same.
 
 use super::*;
-use crate::policy::Protocol;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use landfall_ingress_http::protocol::Protocol;
 use std::future::poll_fn;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

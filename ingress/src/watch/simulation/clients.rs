@@ -3,9 +3,9 @@
 use super::cluster::{Cluster, SERVICES};
 use super::pods::{Life, pod_of};
 use super::{LENGTH_MS, Stage};
-use crate::balance::{Attempts, Lost, Outcome, Preference};
-use crate::clock::milliseconds;
 use crate::limits::Limits;
+use landfall_ingress_balance::clock::milliseconds;
+use landfall_ingress_balance::{Attempts, Lost, Outcome, Preference};
 use std::rc::Rc;
 
 /// How long a new route, or a pod that was told, may take to be in force: two of the longest tables with their

@@ -72,7 +72,7 @@ impl Clock {
             let first = self.timers.borrow_mut().pop_first();
             let Some(((at, _), id)) = first else { break };
             self.now_ms.set(at);
-            crate::clock::set(at + 1);
+            landfall_ingress_balance::clock::set(at + 1);
             poll(id, &mut tasks);
         }
         assert!(tasks.is_empty(), "a task waits for something else than the clock");

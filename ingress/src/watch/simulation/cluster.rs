@@ -3,10 +3,10 @@
 
 use super::pods::{Life, Pods, ip};
 use super::{LENGTH_MS, Stage};
-use crate::chance::Chance;
 use crate::watch::Change;
 use crate::watch::kinds::{ClassObject, IngressObject, ServiceObject, SliceObject};
 use kube::runtime::watcher::Event;
+use landfall_ingress_balance::chance::Chance;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

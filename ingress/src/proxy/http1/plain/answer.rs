@@ -1,12 +1,12 @@
 //! Which answers to plain requests are plain, and the head that the client gets of one. Pure.
 //!
-//! INVARIANT: what is written here is what `upstream/http1/head.rs`, [`crate::proxy::headers::incoming`] and `answer.rs` make of the
+//! INVARIANT: what is written here is what `http/src/response.rs`, [`landfall_ingress_http::fields::incoming`] and `answer.rs` make of the
 //! same answer, but for the order of fields.
 
-use super::super::date;
 use super::request::append_lower;
-use crate::proxy::lines::status_line;
 use hyper::StatusCode;
+use landfall_ingress_http::date;
+use landfall_ingress_http::lines::status_line;
 use std::io::Write;
 use std::mem::MaybeUninit;
 
@@ -57,7 +57,7 @@ pub(super) fn read(buffer: &[u8], head_only: bool, most: usize, out: &mut Vec<u8
         let is = |word: &str| field.name.eq_ignore_ascii_case(word);
         match field.name.as_bytes().first().map(u8::to_ascii_lowercase) {
             Some(b'c') if is("content-length") => {
-                let length = super::super::head::digits(field.value);
+                let length = landfall_ingress_http::request::digits(field.value);
                 // The usual way leaves a HEAD's length as it was written.
                 let as_written = field.value.len() == 1 || field.value.first() != Some(&b'0');
                 if body.is_some() || length.is_none() || !as_written {

@@ -2,16 +2,18 @@
 
 use super::deliver::Delivery;
 use super::{Carried, Plain, answer};
-use crate::balance::{Attempts, Outcome, Pick, Preference};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::http1::Connection;
 use crate::proxy::http1::answer::flush;
-use crate::proxy::http1::{Connection, head};
 use crate::proxy::reader::Reader;
-use crate::proxy::{headers, target};
-use crate::reason::Reason;
+use crate::proxy::target;
 use crate::upstream::{self, Failure, Taken, Waits};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
+use landfall_ingress_balance::{Attempts, Outcome, Pick, Preference};
+use landfall_ingress_http::fields;
+use landfall_ingress_http::request as head;
+use landfall_ingress_telemetry::reason::Reason;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -190,14 +192,14 @@ where
     /// The record of a request that ends in an unusual way; its head is taken from the buffer.
     pub(super) fn record(&self, reader: &mut Reader<S>, plain: &Plain, start: Instant, pick: Pick) -> Box<Exchange> {
         let proxy = self.proxy;
-        let head = head::parse(&mut reader.buffer, &proxy.limits);
+        let head = head::parse(&mut reader.buffer, &proxy.limits.of_heads());
         let parts = head.ok().flatten().expect("what is plain is a request").parts;
         let request = Request::from_parts(parts, ());
         let in_flight = proxy.state.counters.requests.one();
         let mut exchange = Exchange::start(&request, &self.client, in_flight, &proxy.state.observer);
         exchange.start = start;
         exchange.host = target::host(&request).expect("what is plain has a host");
-        let own = request.headers().get(&headers::REQUEST_ID).cloned();
+        let own = request.headers().get(&fields::REQUEST_ID).cloned();
         exchange.request_id = own.or_else(|| HeaderValue::from_bytes(&plain.id).ok());
         exchange.found(&plain.route);
         exchange.endpoint = Some(pick.address());

@@ -1,12 +1,12 @@
 //! From the head of a plain answer to its last byte.
 
 use super::{Carried, Plain, answer};
-use crate::balance::Pick;
 use crate::proxy::http1::{Connection, answer as usual_answer};
 use crate::proxy::reader::Reader;
-use crate::traffic::{End, EntryPoint, Made};
 use crate::upstream::Taken;
 use bytes::Buf;
+use landfall_ingress_balance::Pick;
+use landfall_ingress_telemetry::traffic::{End, EntryPoint, Made};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};

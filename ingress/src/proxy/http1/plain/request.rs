@@ -4,7 +4,7 @@
 //! but for the order of fields. Everything that they would change, refuse or look at more closely is not plain.
 
 use crate::limits::Limits;
-use crate::proxy::claims::{self, Speaker};
+use landfall_ingress_http::claims::{self, Speaker};
 use std::mem::MaybeUninit;
 
 /// More fields than this are not plain.
@@ -48,13 +48,14 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
     if !within || request.method != Some(method) || request.version != Some(1) {
         return None;
     }
-    if super::super::head::has_bare_newline(&buffer[..length]) {
+    if landfall_ingress_http::request::has_bare_newline(&buffer[..length]) {
         return None;
     }
     let target = request.path.filter(|target| target.len() <= limits.target_bytes)?;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     // What such a path is when it is decoded is looked at on the usual way.
-    let whole = crate::path::is_canonical(path.as_bytes()) && !crate::path::may_read_otherwise(path);
+    let whole = landfall_ingress_http::path::is_canonical(path.as_bytes())
+        && !landfall_ingress_http::path::may_read_otherwise(path);
     if !whole || !query.bytes().all(is_plain_in_query) {
         return None;
     }
@@ -83,7 +84,9 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
                 }
                 continue;
             }
-            Kind::Id if !asked.has_id && crate::proxy::headers::is_request_id(field.value) => asked.has_id = true,
+            Kind::Id if !asked.has_id && landfall_ingress_http::fields::is_request_id(field.value) => {
+                asked.has_id = true
+            }
             Kind::Host | Kind::Id | Kind::Other => return None,
         }
         append_lower(fields, field.name);

@@ -4,13 +4,14 @@ use super::*;
 use crate::body::{Download, Upload};
 use crate::limits::Limits;
 use crate::proxy::http1::answer::{self as usual, Form};
-use crate::proxy::http1::head;
 use crate::proxy::{headers, target};
-use crate::route::host_of;
 use crate::upstream::{Parsed, Sending, parse_head, write_head};
 use bytes::BytesMut;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request};
+use landfall_ingress_http::fields;
+use landfall_ingress_http::host::host_of;
+use landfall_ingress_http::request as head;
 
 const PEER: &str = "192.0.2.7:5000";
 
@@ -39,20 +40,20 @@ fn quick_request(raw: &[u8]) -> Option<Vec<u8>> {
 /// What the usual way makes of it.
 fn usual_request(raw: &[u8]) -> Vec<u8> {
     let mut buffer = BytesMut::from(raw);
-    let head = head::parse(&mut buffer, &Limits::default())
+    let head = head::parse(&mut buffer, &Limits::default().of_heads())
         .expect("it is fine")
         .expect("it is whole");
     let mut request = Request::from_parts(head.parts, Upload::empty());
     target::check(&request, &Limits::default()).expect("it is forwarded");
     target::host(&request).expect("it has a host");
     assert!(matches!(
-        crate::path::canonical(request.uri().path()),
+        landfall_ingress_http::path::canonical(request.uri().path()),
         Ok(std::borrow::Cow::Borrowed(_))
     ));
-    assert_eq!(head.framing, super::super::chunked::Framing::Length(0));
+    assert_eq!(head.framing, landfall_ingress_http::chunked::Framing::Length(0));
     assert!(crate::proxy::upgrade::Wish::of(&request).is_none() && !head.expects_continue);
-    crate::proxy::claims::strip(request.headers_mut(), false, []);
-    headers::settle(&mut request, || HeaderValue::from_static("n")).expect("it is settled");
+    landfall_ingress_http::claims::strip(request.headers_mut(), false, []);
+    fields::settle(&mut request, || HeaderValue::from_static("n")).expect("it is settled");
     let request = headers::outgoing(request, &client(), &client(), 0);
     let (parts, _) = request.expect("it is sent on").into_parts();
     let mut out = Vec::new();
@@ -155,7 +156,7 @@ fn usual_answer(raw: &[u8], head_only: bool, keep: bool) -> (Vec<u8>, u64) {
     };
     assert!(head.keep_alive);
     let bytes = head.length().expect("its length is known");
-    let mut response = headers::incoming(Response::from_parts(head.parts, ()));
+    let mut response = fields::incoming(Response::from_parts(head.parts, ()));
     response
         .headers_mut()
         .entry(hyper::header::SERVER)

@@ -1,13 +1,13 @@
 //! Client certificates over real handshakes.
 
 use super::world::{Answer, World, plain, read};
-use crate::policy::Upstream;
 use crate::proxy::foresee::{Met, Outcome, Supposed};
 use crate::proxy::policy::Stage;
 use crate::proxy::tests::ends::Running;
-use crate::tls::backend::{Alpn, config};
-use crate::tls::provider;
 use crate::tls::tests::pki::Authority;
+use landfall_ingress_tls::client::ClientSettings;
+use landfall_ingress_tls::client::{Alpn, config};
+use landfall_ingress_tls::provider::provider;
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn client(authority: &Authority, name: &str) -> Arc<CertifiedKey> {
 
 /// Asks over TLS; the name of the handshake and the host of the request may differ. None when the handshake or the connection fails.
 async fn ask(proxy: &Running, name: &str, host: &str, own: Option<&Arc<CertifiedKey>>, fields: &str) -> Option<Answer> {
-    let mut client = (*config(&Upstream::default(), Alpn::Http1)).clone();
+    let mut client = (*config(&ClientSettings::default(), Alpn::Http1)).clone();
     if let Some(own) = own {
         client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(own)));
     }

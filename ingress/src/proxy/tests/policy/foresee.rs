@@ -1,12 +1,12 @@
 //! What the dashboard foresees is what happens: each request is foreseen, then sent, and both are compared.
 
 use super::world::{Answer, Got, Service, World, plain, send, service};
-use crate::balance;
 use crate::proxy::foresee::{Foreseen, Outcome, Supposed};
 use crate::proxy::policy::Stage;
 use crate::proxy::tests::ends::Running;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Version, header};
+use landfall_ingress_balance as balance;
 
 const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
 /// Fields that differ from request to request.

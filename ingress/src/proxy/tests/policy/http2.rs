@@ -1,14 +1,14 @@
 //! The same wishes of clients that speak HTTP/2, with prior knowledge and by ALPN.
 
 use super::world::{Answer, World, plain, service};
-use crate::policy::Upstream;
 use crate::proxy::tests::ends::Running;
-use crate::tls::backend::{Alpn, config};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use landfall_ingress_tls::client::ClientSettings;
+use landfall_ingress_tls::client::{Alpn, config};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -31,7 +31,7 @@ impl Client {
             tokio::spawn(connection);
             return Self { sender, scheme: "http" };
         }
-        let connector = TlsConnector::from(config(&Upstream::default(), Alpn::Http2));
+        let connector = TlsConnector::from(config(&ClientSettings::default(), Alpn::Http2));
         let name = ServerName::try_from("h.io").unwrap();
         let stream = connector.connect(name, stream).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));

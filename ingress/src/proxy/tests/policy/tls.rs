@@ -3,7 +3,6 @@
 use super::world::{World, get, plain, send};
 use crate::limits::Limits;
 use crate::proxy::tests::ends::{listen, status};
-use crate::tls::provider;
 use crate::tls::tests::pki::{Authority, Pair};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -11,6 +10,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use landfall_ingress_tls::provider::provider;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use serde_json::json;

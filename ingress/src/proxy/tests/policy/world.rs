@@ -3,7 +3,6 @@
 use crate::annotations::Secrets;
 use crate::dns::Resolver;
 use crate::limits::Limits;
-use crate::policy::Network;
 use crate::proxy::Front;
 use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
 use crate::route::{Builder, CONTROLLER, Objects, Options};
@@ -14,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use landfall_ingress_http::network::Network;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
