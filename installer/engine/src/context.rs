@@ -35,12 +35,22 @@ pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Says whether the user has cancelled the run by ^C. Every wait in the engine checks it.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    own: Arc<AtomicBool>,
+    parent: Option<Arc<AtomicBool>>,
+}
 
 impl CancelToken {
+    /// Returns a token that is cancelled with this one, or alone.
+    pub fn child(&self) -> Self {
+        Self {
+            own: Arc::default(),
+            parent: Some(Arc::clone(&self.own)),
+        }
+    }
     /// Asks the run to start no further step.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.own.store(true, Ordering::SeqCst);
     }
     /// Blocks for `pause`, or until the run is cancelled.
     pub fn sleep(&self, pause: Duration) {
@@ -51,7 +61,8 @@ impl CancelToken {
     }
     /// Says whether the run was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        is_set(&self.own) || self.parent.as_deref().is_some_and(is_set)
     }
 }
 

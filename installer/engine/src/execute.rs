@@ -73,6 +73,8 @@ struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
     secrets: OncePerKey<(NodeName, SecretId)>,
+    /// Ends waits for the cluster: set by ^C, and when a step fails whose result they may wait for.
+    waits: CancelToken,
 }
 
 impl Shared {
@@ -97,13 +99,14 @@ impl Arrival for Shared {
 }
 
 impl Executor<'_> {
-    /// Runs `plan`. A `satisfied` step counts as done as soon as its needs are done. After the first failure no new step is started, unless the
-    /// plan says to keep going. Blocks until all running steps have ended.
+    /// Runs `plan`. A `satisfied` step counts as done as soon as its needs are done. After the first failure no new step is started and waits for
+    /// the cluster end, unless the plan says to keep going. Blocks until all running steps have ended.
     pub fn run(&self, plan: &Plan, satisfied: &BTreeSet<StepId>) -> Executed {
         let shared = Shared {
             progress: Mutex::new(Progress::default()),
             changed: Condvar::new(),
             secrets: OncePerKey::default(),
+            waits: self.cancel.child(),
         };
         mark_satisfied(plan, satisfied, &mut shared.lock().done);
         let todo: Vec<&Step> = plan.steps.iter().filter(|s| !satisfied.contains(&s.id)).collect();
@@ -138,8 +141,10 @@ impl Executor<'_> {
     ) {
         loop {
             let mut progress = shared.lock();
-            let failed = !plan.keep_going && (!progress.errors.is_empty() || !progress.residue.is_empty());
-            let stop = failed || self.cancel.is_cancelled();
+            if !plan.keep_going && (!progress.errors.is_empty() || !progress.residue.is_empty()) {
+                shared.waits.cancel();
+            }
+            let stop = shared.waits.is_cancelled();
             let running: usize = progress.running.values().sum();
             let ready = if stop {
                 None
@@ -174,6 +179,7 @@ impl Executor<'_> {
                                 .residue
                                 .extend(residue.map(|line| format!("{}: {line}", step.node)));
                         }
+                        Err(diagnosis) if self.ended_with_another(&diagnosis) => {}
                         Err(diagnosis) => progress.errors.push(diagnosis),
                     }
                 });
@@ -217,6 +223,10 @@ impl Executor<'_> {
                     },
                 );
             }
+            Err(diagnosis) if self.ended_with_another(diagnosis) => {
+                let text = "waits no longer, because another step failed".to_owned();
+                self.emitter.emit(node, EventKind::StepWaiting { step: id, text });
+            }
             Err(diagnosis) => {
                 let diagnosis = diagnosis.clone();
                 self.emitter.emit(
@@ -230,6 +240,11 @@ impl Executor<'_> {
             }
         }
         result
+    }
+
+    /// Says whether a wait ended because another step had failed. That step's error is the one to show.
+    fn ended_with_another(&self, diagnosis: &Diagnosis) -> bool {
+        diagnosis.code == Code::Interrupted && !self.cancel.is_cancelled()
     }
 
     fn run_action(&self, plan: &Plan, step: &Step, shared: &Shared) -> Result<StepOutcome, Diagnosis> {
@@ -250,7 +265,7 @@ impl Executor<'_> {
         if step.action.runs_in_cluster() {
             let changed = self
                 .cluster
-                .run(self.sessions, self.journals, step, self.cancel, self.emitter)?;
+                .run(self.sessions, self.journals, step, &shared.waits, self.emitter)?;
             return Ok(StepOutcome {
                 changed,
                 residue: vec![],

@@ -2,9 +2,10 @@
 
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
-use landfall_engine::run::UndoCommand;
-use std::sync::atomic::{AtomicU64, Ordering};
+use landfall_engine::run::{OnFailure, UndoCommand};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +81,38 @@ fn repeatedly_lost_connections_are_retried_within_the_run() {
         "rollback takes all attempts back",
     );
     scene.must_be_as_before("rollback");
+}
+
+#[test]
+fn a_wait_for_what_a_failed_step_would_bring_ends_at_once() {
+    let scene = Scene::new(3, 2);
+    let (fleet, waits) = (scene.fleet.clone(), AtomicBool::new(false));
+    // The pod network is not recorded on cp-3, whose connection ends, so it is not applied, and no node becomes Ready.
+    let listener = Listener(move |event: &Event| match &event.kind {
+        EventKind::StepStarted { step, .. } if step.as_str() == "nodes-ready" => waits.store(true, Ordering::SeqCst),
+        EventKind::StepStarted { step, .. } if step.as_str() == "apply-flannel" => {
+            while !waits.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            fleet.cut(&name("cp-3"));
+        }
+        _ => {}
+    });
+    let context = scene
+        .fleet
+        .run_context("100-a", "ann@desk", Arc::new(listener))
+        .unwrap();
+    let ended = scene.within(&context, Duration::from_secs(60), || {
+        scene.install_in(&context, OnFailure::Keep)
+    });
+    assert!(!ended.interrupted, "{:#?}", ended.errors);
+    let lost = |error: &Diagnosis| error.code == Code::ConnectionLost && error.node.as_ref() == Some(&name("cp-3"));
+    assert!(
+        !ended.errors.is_empty() && ended.errors.iter().all(lost),
+        "{:#?}",
+        ended.errors
+    );
+    scene.must_work(&scene.install("200-b"), "after that");
 }
 
 #[test]
