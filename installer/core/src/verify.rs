@@ -119,6 +119,14 @@ pub struct Cell {
     pub next: Option<String>,
 }
 
+impl Cell {
+    /// Says whether the cell looks from a node or at one: it fails as long as that node is off.
+    pub fn is_about(&self, node: &str) -> bool {
+        let named = |path: &str| path.split('/').nth(1) == Some(node);
+        named(&self.vantage) || named(&self.target)
+    }
+}
+
 /// Everything verify saw.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VerifyReport {

@@ -74,7 +74,13 @@ struct AllowRun<'a> {
 impl AllowRun<'_> {
     /// lease · read the journals · plan · begin the run · apply · end the run
     fn phases(&self, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
-        fleet::lease(self.sessions, INGRESS_ALLOW, &self.desired.spec.name, self.ctx)?;
+        fleet::lease(
+            self.sessions,
+            INGRESS_ALLOW,
+            &self.desired.spec.name,
+            self.ctx,
+            self.emitter,
+        )?;
         outcome.run = Some(self.ctx.run.clone());
         let present = Present::read(self.sessions)?;
         outcome.record.clone_from(&present.record);

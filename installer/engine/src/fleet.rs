@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
@@ -98,20 +99,58 @@ pub fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec
     })
 }
 
-/// Acquires the lease of every node, or returns the errors.
-pub fn lease(sessions: &Sessions, command: &str, cluster: &str, ctx: &RunContext) -> Result<(), Vec<Diagnosis>> {
+/// How long a node is waited for that a run of the same operator still holds. An agent notices the end of its connection at once, but a busy
+/// machine takes some seconds for that, and the command after a killed one is typed in one.
+const SAME_OWNER_LIMIT: Duration = Duration::from_secs(15);
+/// Pause between two tries.
+const SAME_OWNER_PAUSE: Duration = Duration::from_millis(250);
+
+/// Acquires the lease of every node, or returns the errors. A node that another operator holds is refused at once; one that an earlier run of
+/// the same operator holds is waited for, for [`SAME_OWNER_LIMIT`] at most.
+pub fn lease(
+    sessions: &Sessions,
+    command: &str,
+    cluster: &str,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
+) -> Result<(), Vec<Diagnosis>> {
     let request = Request::Lease {
         run: ctx.run.clone(),
         owner: ctx.owner.clone(),
         command: command.to_owned(),
         cluster: cluster.to_owned(),
     };
-    let welcomes: BTreeMap<NodeName, Welcome> = ask_all(sessions, |_| request.clone())?;
-    let errors: Vec<Diagnosis> = welcomes
-        .iter()
-        .filter_map(|(name, welcome)| other_protocol(name, welcome))
-        .collect();
+    let list: Vec<_> = sessions.values().collect();
+    let results = each(&list, |session| lease_of(session, &request, ctx, emitter));
+    let errors: Vec<Diagnosis> = results.into_iter().filter_map(Result::err).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn lease_of(
+    session: &NodeSession,
+    request: &Request,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
+) -> Result<(), Diagnosis> {
+    let end = Instant::now() + SAME_OWNER_LIMIT;
+    let holder = format!("{} runs ", ctx.owner);
+    let mut said = false;
+    loop {
+        let error = match session.ask::<Welcome>(request) {
+            Ok(welcome) => return other_protocol(session.name(), &welcome).map_or(Ok(()), Err),
+            Err(error) => error,
+        };
+        let is_own = error.code == Code::Locked && error.saw.iter().any(|saw| saw.starts_with(&holder));
+        if !is_own || Instant::now() >= end || ctx.cancel.is_cancelled() {
+            return Err(error);
+        }
+        if !said {
+            said = true;
+            let text = format!("waits for the end of another run: {}", error.saw.join("; "));
+            emitter.emit(Some(session.name()), EventKind::Note { text });
+        }
+        ctx.cancel.sleep(SAME_OWNER_PAUSE);
+    }
 }
 
 /// Returns the error of an agent that speaks another version of the protocol.

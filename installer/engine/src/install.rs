@@ -29,7 +29,7 @@ use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::PlanError;
 use landfall_core::spec::Desired;
 use landfall_core::trust::{ClusterTrust, KeyId};
-use landfall_core::verify::{CellOutcome, VerifyReport};
+use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
 use landfall_core::wire::Request;
 use planning::{Prepared, plan_error};
 use reconnect::Reconnect;
@@ -114,7 +114,13 @@ impl InstallRun<'_> {
     fn phases(&mut self) -> Result<(), Vec<Diagnosis>> {
         self.connect()?;
         self.check_known_nodes()?;
-        fleet::lease(&self.sessions, INSTALL, &self.desired.spec.name, &self.ctx)?;
+        fleet::lease(
+            &self.sessions,
+            INSTALL,
+            &self.desired.spec.name,
+            &self.ctx,
+            &self.emitter,
+        )?;
         self.outcome.run = Some(self.ctx.run.clone());
         let mut present = self.read_present()?;
         self.trust_bundle(&present)?;
@@ -379,29 +385,32 @@ impl InstallRun<'_> {
         fleet::end_run(&self.sessions, DONE)
     }
 
-    /// Repeats verify until all is as expected. A cluster that has just started still distributes routes and endpoints, so failed cells are probed
+    /// Repeats verify until all is as expected that does not concern absent nodes. A cluster that has just started still distributes routes and endpoints, so failed cells are probed
     /// again for [`SETTLE_LIMIT`] at most once the API answers and the members are up, for which they have [`STARTUP_LIMIT`].
     fn verify(&mut self) {
         let start = Instant::now();
         let mut up_since = start;
         let mut reported = String::new();
-        let vantage = |d: &Diagnosis| {
-            let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
-            (format!("node/{node}"), d.clone())
-        };
-        let absent: Vec<_> = self.outcome.absent.iter().map(vantage).collect();
+        let name = |d: &Diagnosis| d.node.as_ref().map_or("unknown", NodeName::as_str).to_owned();
+        let absent: Vec<_> = self.outcome.absent.iter().map(|d| (name(d), d.clone())).collect();
+        let vantages: Vec<_> = absent
+            .iter()
+            .map(|(name, d)| (format!("node/{name}"), d.clone()))
+            .collect();
+        let can_pass =
+            |cell: &&Cell| cell.outcome == CellOutcome::Fail && !absent.iter().any(|(name, _)| cell.is_about(name));
         loop {
             inspect::verify_sessions(
                 self.desired,
                 &self.sessions,
                 &self.outside,
-                &absent,
+                &vantages,
                 &self.ctx,
                 &self.emitter,
                 &mut self.outcome,
             );
             let verify = self.outcome.verify.as_ref();
-            let red = verify.map_or(0, |v| v.count(CellOutcome::Fail));
+            let is_settled = verify.is_none_or(|v| !v.cells.iter().any(|cell| can_pass(&cell)));
             // Waiting cannot help a lost connection: `should_retry` decides whether it is made again.
             let lost = self.sessions.values().any(|session| session.is_lost());
             let is_up = verify.is_none_or(VerifyReport::is_up);
@@ -410,7 +419,7 @@ impl InstallRun<'_> {
             } else {
                 start.elapsed() >= STARTUP_LIMIT
             };
-            if red <= absent.len() || lost || is_over || self.ctx.cancel.is_cancelled() {
+            if is_settled || lost || is_over || self.ctx.cancel.is_cancelled() {
                 return;
             }
             if !is_up {

@@ -97,7 +97,7 @@ struct RepairRun<'a> {
 impl RepairRun<'_> {
     /// lease · read · read damaged ones again with what the others know · ask · repair
     fn phases(&self, until: Until, confirm: ConfirmRepair, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
-        fleet::lease(self.sessions, JOURNAL_REPAIR, self.cluster, self.ctx)?;
+        fleet::lease(self.sessions, JOURNAL_REPAIR, self.cluster, self.ctx, self.emitter)?;
         let (damaged, runs) = self.find_damaged()?;
         outcome.journals = fleet::ask_all(&damaged, |_| Request::ReadJournal { runs: runs.clone() })?;
         if until == Until::Plan || damaged.is_empty() {

@@ -63,7 +63,7 @@ fn remove_from(
     emitter: &EventEmitter,
     outcome: &mut Outcome,
 ) -> Result<(), Vec<Diagnosis>> {
-    fleet::lease(sessions, PUSH, &desired.spec.name, ctx)?;
+    fleet::lease(sessions, PUSH, &desired.spec.name, ctx, emitter)?;
     outcome.run = Some(ctx.run.clone());
     let present = Present::read(sessions)?;
     outcome.record.clone_from(&present.record);

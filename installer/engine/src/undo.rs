@@ -69,7 +69,7 @@ impl UndoRun<'_> {
     /// lease · read the journals · choose the runs · plan · confirm · begin the run · undo · end the run
     fn phases(&mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
         let command = self.command.as_str();
-        fleet::lease(self.sessions, command, &self.desired.spec.name, self.ctx)?;
+        fleet::lease(self.sessions, command, &self.desired.spec.name, self.ctx, self.emitter)?;
         outcome.run = Some(self.ctx.run.clone());
         let present = Present::read_for(self.sessions, self.command)?;
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {

@@ -83,7 +83,7 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
     let held: Vec<_> = scene.desired.inventory.workers().take(1).collect();
     let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &ctx, &EventEmitter::new(&ctx));
     assert!(errors.is_empty(), "{errors:?}");
-    fleet::lease(&sessions, "install", "ship", &ctx).unwrap();
+    fleet::lease(&sessions, "install", "ship", &ctx, &EventEmitter::new(&ctx)).unwrap();
     let others = scene.fleet.run_context("200-b", "bob@laptop", null_sink()).unwrap();
     let install = run::install(
         &scene.desired,
@@ -96,9 +96,38 @@ fn a_run_that_one_node_refuses_leaves_no_trace_on_the_others() {
         assert_eq!((refused.exit_code(), refused.errors.len()), (ExitCode::Locked, 1));
         assert_eq!(refused.errors[0].node.as_ref(), Some(&held[0].name));
     }
-    fleet::lease(&sessions, "install", "ship", &ctx).unwrap();
+    fleet::lease(&sessions, "install", "ship", &ctx, &EventEmitter::new(&ctx)).unwrap();
     fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     scene.fleet.settle().unwrap();
     scene.must_be_as_before("refused runs");
+}
+
+#[test]
+fn the_end_of_an_operators_own_earlier_run_is_waited_for() {
+    let scene = Scene::new(1, 1);
+    let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();
+    let held: Vec<_> = scene.desired.inventory.workers().collect();
+    let (sessions, errors) = fleet::connect(&held, AgentPlace::Member, &ctx, &EventEmitter::new(&ctx));
+    assert!(errors.is_empty(), "{errors:?}");
+    fleet::lease(&sessions, "install", "ship", &ctx, &EventEmitter::new(&ctx)).unwrap();
+    // The killed run's agent ends when the next one has met its lease.
+    let (tell, met) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let listener = Listener(move |event: &Event| {
+        if matches!(&event.kind, EventKind::Note { text } if text.contains("ann@desk runs `install` (run 100-a)")) {
+            let _ = tell.lock().unwrap().send(());
+        }
+    });
+    let next = scene
+        .fleet
+        .run_context("200-b", "ann@desk", Arc::new(listener))
+        .unwrap();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| scene.install_in(&next, OnFailure::Keep));
+        let waited = met.recv_timeout(Duration::from_secs(60));
+        fleet::close(&sessions);
+        scene.must_work(&second.join().unwrap(), "the second run");
+        waited.unwrap();
+    });
 }

@@ -206,7 +206,7 @@ fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn Even
     let members: Vec<_> = scene.desired.inventory.members().collect();
     let (sessions, errors) = fleet::connect(&members, AgentPlace::Member, &context, &emitter);
     assert!(errors.is_empty(), "{errors:?}");
-    fleet::lease(&sessions, INSTALL, "ship", &context).unwrap();
+    fleet::lease(&sessions, INSTALL, "ship", &context, &emitter).unwrap();
     let start = RunStart::new(context.run.clone(), 1, INSTALL, "ship");
     let request = Request::StartRun { start, record: None };
     fleet::ask_all::<()>(&sessions, |_| request.clone()).unwrap();
