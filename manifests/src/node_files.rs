@@ -3,7 +3,6 @@
 use crate::{ClusterLayout, DnsPolicy, MemberLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::layout;
-use landfall_core::name::NodeName;
 use landfall_core::spec::{ClusterSpec, Firewall, Profile};
 
 /// containerd's configuration, version 3, with CNI directories of landfall's own.
@@ -74,7 +73,7 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             &format!("ExecStopPost={command} --remove\n{}", node_settings_rights(spec)),
         ),
     ));
-    units.push(("kubelet.service".to_owned(), kubelet_unit(&node.name)));
+    units.push(("kubelet.service".to_owned(), kubelet_unit(node)));
     units
 }
 
@@ -119,7 +118,8 @@ fn service(description: &str, order: &str, command: &str, more: &str) -> String 
 /// As upstream's unit, but for `LimitCORE`: pods inherit the limit, and a core file would hold their secrets.
 fn containerd_unit() -> String {
     format!(
-        "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\n[Service]\n\
+        "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\
+         RequiresMountsFor=/var/lib/containerd\n\n[Service]\n\
          ExecStart={}/containerd --config {}\nType=notify\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=2\n\
          LimitNPROC=infinity\nLimitCORE=0\nTasksMax=infinity\nOOMScoreAdjust=-999\n{NO_PROXY}\n[Install]\nWantedBy=multi-user.target\n",
         layout::BIN_DIR,
@@ -128,17 +128,27 @@ fn containerd_unit() -> String {
 }
 
 /// The node keeps the name that it has in the cluster, whatever its hostname becomes: kubeadm names it to the kubelet only when both differ on the
-/// day of the join (cmd/kubeadm/app/phases/kubelet/flags.go).
-fn kubelet_unit(name: &NodeName) -> String {
+/// day of the join (cmd/kubeadm/app/phases/kubelet/flags.go). A disk of /etc/fstab that holds the node's data must be mounted first; on a control
+/// plane the data of etcd must be there, which asks no fstab.
+fn kubelet_unit(node: &MemberLayout) -> String {
+    let bin = layout::BIN_DIR;
+    let (etcd_dir, check) = match node.control_plane {
+        true => (
+            " /var/lib/etcd",
+            format!("ExecStartPre={bin}/landfall agent check-etcd-data\n"),
+        ),
+        false => ("", String::new()),
+    };
     format!(
-        "[Unit]\nDescription=kubelet, put here by landfall\nAfter=containerd.service {NODE_SETTINGS}\nStartLimitIntervalSec=0\n\n[Service]\n\
+        "[Unit]\nDescription=kubelet, put here by landfall\nAfter=containerd.service {NODE_SETTINGS}\n\
+         RequiresMountsFor=/var/lib/kubelet /var/lib/containerd{etcd_dir}\nStartLimitIntervalSec=0\n\n[Service]\n\
          Environment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \
          --kubeconfig=/etc/kubernetes/kubelet.conf\"\n\
          Environment=KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml\n\
          EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\n\
-         ExecStart={}/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS --hostname-override={name}\n\
+         {check}ExecStart={bin}/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS --hostname-override={}\n\
          {NO_PROXY}Restart=always\nRestartSec=2\n\n[Install]\nWantedBy=multi-user.target\n",
-        layout::BIN_DIR
+        node.name
     )
 }
 

@@ -278,6 +278,26 @@ fn the_kubelet_starts_after_the_settings_and_keeps_the_nodes_name() {
 }
 
 #[test]
+fn daemons_wait_for_their_disks_and_a_control_planes_kubelet_for_etcds_data() {
+    assert_lines(&unit_text("containerd"), &["RequiresMountsFor=/var/lib/containerd"]);
+    let cluster = cluster(DnsPolicy::Closed);
+    let kubelet = |n: usize| {
+        let mut units = units(&ClusterSpec::default(), &cluster, &cluster.members[n]);
+        units.pop().unwrap().1
+    };
+    let (control_plane, worker) = (kubelet(0), kubelet(3));
+    assert_lines(
+        &control_plane,
+        &[
+            "RequiresMountsFor=/var/lib/kubelet /var/lib/containerd /var/lib/etcd",
+            "ExecStartPre=/opt/landfall/bin/landfall agent check-etcd-data",
+        ],
+    );
+    assert_lines(&worker, &["RequiresMountsFor=/var/lib/kubelet /var/lib/containerd"]);
+    assert!(!worker.contains("etcd"), "{worker}");
+}
+
+#[test]
 fn join_names_no_secret() {
     let cluster = cluster(DnsPolicy::Closed);
     let spec = ClusterSpec::default();

@@ -9,7 +9,7 @@
 //! INVARIANT: what is in memory is what [`replay`](landfall_core::journal::replay) makes of the file; an illegal record is refused
 //! before it is written. INVARIANT: who only reads never writes: another agent may be writing at this moment.
 
-use crate::error::{Result, errno_at, io_at};
+use crate::error::{AgentError, Result, errno_at, io_at};
 use crate::files::{self, Meta};
 use landfall_core::journal::repair::{self, JournalReading, Repair};
 use landfall_core::journal::{JournalError, Ownership, Record, RunStart, parse_journal, render_line, replay};
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 /// Disk space kept for an undo, in bytes. Taking an entry back appends two records of about 150 bytes, or three with the reason when it
 /// cannot be; a control plane has about 150 entries (2026-11-28). This is room for over 2,000.
 const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// Longest journal that [`read_as_found`] reads, in bytes. One of a control plane has about 150 KB.
+const LONGEST_JOURNAL: u64 = 64 * 1024 * 1024;
 
 /// Whether a record must be on disk before the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,6 +230,20 @@ fn all_kept(path: &Path) -> Vec<PathBuf> {
 pub fn read_whole_lines(path: &Path, runs: &[RunStart]) -> Result<Repair> {
     let text = files::read(path)?.unwrap_or_default();
     Ok(repair::repair(&text, runs)?)
+}
+
+/// Reads what a journal records, for what goes on whatever its state: of a damaged one the whole lines count, and the damage is returned with
+/// them. Makes and changes no file.
+pub fn read_as_found(path: &Path) -> Result<(Ownership, Option<JournalError>)> {
+    let size_bytes = std::fs::metadata(path).map_or(0, |found| found.len());
+    if size_bytes > LONGEST_JOURNAL {
+        return Err(AgentError::Refused(format!("it has more than {LONGEST_JOURNAL} bytes")));
+    }
+    let records = parse_journal(&files::read(path)?.unwrap_or_default());
+    match records.and_then(|records| replay(&records)) {
+        Ok(own) => Ok((own, None)),
+        Err(damage) => Ok((read_whole_lines(path, &[])?.reading.own, Some(damage))),
+    }
 }
 
 /// Replaces a damaged journal by one of its whole lines, and keeps the damaged one beside it; a good one stays as it is. At any moment the

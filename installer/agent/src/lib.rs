@@ -1,7 +1,7 @@
 //! The agent: the only part of landfall that touches a node. It runs as root on the node for the length of a session, takes typed
 //! requests over its standard input and output, interprets actions with an undo recorded before each, and takes them back.
 //!
-//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`node_settings::run`], [`probe::run`] and
+//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`node_settings::run`], [`etcd_data::check`], [`probe::run`] and
 //! [`signal::wait_for_end`].
 
 pub mod actions;
@@ -14,6 +14,7 @@ pub mod containers;
 pub mod dns;
 pub mod error;
 pub mod etcd;
+pub mod etcd_data;
 pub mod facts;
 pub mod files;
 pub mod firewall;

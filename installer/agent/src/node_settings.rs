@@ -19,14 +19,13 @@ mod tables;
 
 use crate::agent::Agent;
 use crate::child::Job;
-use crate::error::AgentError;
 use crate::host::Host;
 use crate::journal_store;
 use crate::netlink::route;
 use crate::{actions::system, files, lease, signal};
 use accepts::Accepts;
 use landfall_core::health::{Held, undo_is_open};
-use landfall_core::journal::{FileStamp, parse_journal, replay};
+use landfall_core::journal::FileStamp;
 use landfall_core::spec::Cidr;
 use offload::Offload;
 use settings::Settings;
@@ -51,8 +50,6 @@ const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 /// How long the node's address and the route are waited for before the service counts as up all the same. systemd's own patience with a unit
 /// that starts is 90 s (`DefaultTimeoutStartSec`), that of the step that starts it 60 s, and a kubelet without an address tries again by itself.
 const WAIT_FOR_ADDRESS: Duration = Duration::from_secs(45);
-/// Longest journal that is read, in bytes. One of a control plane has about 150 KB.
-const LONGEST_JOURNAL: u64 = 64 * 1024 * 1024;
 
 /// What the unit names.
 #[derive(Debug, Clone)]
@@ -256,24 +253,11 @@ impl Keeper {
         if self.held.as_ref().is_some_and(|(before, _)| *before == stamp) {
             return;
         }
-        let read = || -> Result<_, AgentError> {
-            if stamp.size_bytes > LONGEST_JOURNAL {
-                return Err(AgentError::Refused(format!("it has more than {LONGEST_JOURNAL} bytes")));
-            }
-            let records = parse_journal(&files::read(&path)?.unwrap_or_default());
-            match records.and_then(|records| replay(&records)) {
-                Ok(own) => Ok((own, String::new())),
-                Err(damage) => {
-                    let whole = journal_store::read_whole_lines(&path, &[])?;
-                    Ok((
-                        whole.reading.own,
-                        format!("{damage}; what its whole lines want is kept"),
-                    ))
-                }
-            }
-        };
-        match read() {
-            Ok((own, remark)) => {
+        match journal_store::read_as_found(&path) {
+            Ok((own, damage)) => {
+                let remark = damage.map_or_else(String::new, |damage| {
+                    format!("{damage}; what its whole lines want is kept")
+                });
                 let kept = Kept {
                     held: Held::of(&own),
                     is_closed: own.is_empty() || undo_is_open(&own),

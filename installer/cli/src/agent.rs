@@ -1,8 +1,9 @@
 //! `landfall agent …`: the parts of this program that run on a node.
 
 use crate::args::Agent;
+use landfall_agent::host::Host;
 use landfall_agent::node_settings::{self, Options, ServiceRoute};
-use landfall_agent::{api_balancer, probe, session, signal};
+use landfall_agent::{api_balancer, etcd_data, probe, session, signal};
 use std::io::{self, Write};
 
 /// Writes a line for systemd's journal, which reads a service's standard output.
@@ -36,6 +37,7 @@ pub fn run(command: &Agent) -> u8 {
                 node_settings::run(&options, &mut write_journal_line)
             }
         }
+        Agent::CheckEtcdData => etcd_data::check(&Host::real(), etcd_data::PATIENCE),
         Agent::Probe => probe::serve(io::stdin(), io::stdout()),
         Agent::ProbeIdle => signal::wait_for_end(),
     };

@@ -715,6 +715,8 @@ pub enum Agent {
         #[arg(long)]
         remove: bool,
     },
+    /// Ends well when the kubelet may start: the data of this node's etcd member, if it has one, is there.
+    CheckEtcdData,
     /// Runs the probes on standard input, writes results to standard output.
     Probe,
     /// Waits until it is terminated, in the probe image.

@@ -463,6 +463,13 @@ impl Lab {
         sudo("podman", &["wait", &machine.container]).map(drop)
     }
 
+    /// The folder on this host that holds a machine's `/var`, also while it is off.
+    pub fn var(&self, machine: &Machine) -> Result<PathBuf> {
+        let volume = format!("{}-var", machine.container);
+        let path = sudo("podman", &["volume", "inspect", "--format", "{{.Mountpoint}}", &volume])?;
+        Ok(PathBuf::from(path.trim()))
+    }
+
     /// Gives a machine its power back.
     pub fn power_on(&self, machine: &Machine) -> Result<()> {
         sudo("podman", &["start", &machine.container]).map(drop)

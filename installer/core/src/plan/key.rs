@@ -242,6 +242,14 @@ pub fn has_joined(own: &Ownership) -> bool {
     owned.any(|entry| is_membership(&entry.step))
 }
 
+/// Says whether a journal holds an etcd member that is whole: one that was founded or has joined.
+pub fn has_etcd_member(own: &Ownership) -> bool {
+    let kinds = [StepKind::Init, StepKind::JoinControlPlane];
+    let is_member = |step: &StepId| kinds.iter().any(|kind| kind.is_kind_of(step));
+    let mut owned = own.entries.iter().filter(|e| e.state == EntryState::Owned);
+    owned.any(|entry| is_member(&entry.step))
+}
+
 /// Says whether landfall owns nothing but blobs that were pushed ahead: nothing is installed then.
 pub fn is_bare(own: &Ownership) -> bool {
     own.entries.iter().all(|e| StepKind::KeepBlobs.is_kind_of(&e.step))

@@ -7,6 +7,7 @@ mod cycles;
 mod foreign;
 mod interrupted;
 mod old_cluster;
+mod ordinary;
 mod power;
 mod upgrade;
 mod upstream;
@@ -191,6 +192,7 @@ pub fn run(built: &Built, cache: &Path) -> Result<Vec<Check>> {
         upgrade::show(&stage, checks);
         power::show(&stage, checks);
         absent::show(&stage, checks);
+        ordinary::show(&stage, checks);
         whole::take_away(&stage, checks);
         Ok(())
     })
