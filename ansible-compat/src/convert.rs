@@ -238,7 +238,7 @@ fn scope(host: &str, groups: &Groups, vars: &Vars, resolver: &Resolver<'_>, comm
 }
 
 /// Takes `.` and `..` out of a path without looking at the disk.
-fn normal(path: &Path) -> PathBuf {
+pub fn normal(path: &Path) -> PathBuf {
     let mut found = PathBuf::new();
     for part in path.components() {
         match part {
