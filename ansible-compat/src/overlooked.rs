@@ -12,7 +12,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Files and variables that one notice names, at most.
+/// Files that one notice names, at most.
 const NAMED: usize = 10;
 
 /// Reports such files. One that changes a login is an error where it lies above the inventory or where a playbook usually is.
@@ -50,7 +50,7 @@ pub fn report(
     let home = environment.env.get("HOME").map(Path::new);
     let mut folders: BTreeMap<PathBuf, (Folder, &Path)> = BTreeMap::new();
     for dir in &inventories {
-        let found = playbooks::folders(tree, dir, home).into_iter();
+        let found = playbooks::folders(tree, &loaded.groups, dir, home).into_iter();
         let others = found.filter(|folder| !read(&folder.dir));
         folders.extend(others.map(|folder| (folder.dir.clone(), (folder, dir.as_path()))));
     }
@@ -107,28 +107,20 @@ fn elsewhere(folder: &Folder, inventory: &Path, tree: &dyn FileTree, groups: &Gr
     if files.is_empty() {
         return;
     }
-    let named = files
+    let mut named: Vec<String> = files
         .iter()
-        .map(|(file, names)| format!("{} ({})", file.display(), some(names.iter().cloned())));
+        .map(|(file, names)| format!("{} ({})", file.display(), names.join(", ")))
+        .take(NAMED)
+        .collect();
+    if files.len() > NAMED {
+        named.push(format!("{} more files", files.len() - NAMED));
+    }
     faults.notice(format_args!(
         "variables beside the playbook {} are not read, and landfall would use or report these: {}; {}",
         folder.playbook.display(),
-        some(named),
+        named.join(", "),
         ways(&folder.dir, inventory)
     ));
-}
-
-/// Joins the first texts, and says how many are left out.
-fn some(all: impl Iterator<Item = String>) -> String {
-    let mut all: Vec<String> = all.collect();
-    let more = all.len().saturating_sub(NAMED);
-    all.truncate(NAMED);
-    let text = all.join(", ");
-    if more == 0 {
-        text
-    } else {
-        format!("{text} and {more} more")
-    }
 }
 
 /// Names files of variables above the inventory, in a folder `playbooks` there, or in the current directory. One that sets a login, a network or

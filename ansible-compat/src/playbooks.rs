@@ -3,6 +3,8 @@
 
 use crate::config;
 use crate::document;
+use crate::groups::Groups;
+use crate::patterns;
 use crate::tree::FileTree;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -31,7 +33,7 @@ const SKIPPED: [&str; 9] = [
     "venv",
 ];
 
-/// A folder with a playbook, and files beside it that Ansible would read.
+/// A folder with a playbook of the inventory's machines, and files beside it that Ansible would read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Folder {
     /// The folder.
@@ -40,12 +42,14 @@ pub struct Folder {
     pub playbook: PathBuf,
 }
 
-/// Returns the folders with a playbook beside `group_vars/`, `host_vars/` or `ansible.cfg` in the project of the inventory in `dir`, in the
-/// order of their paths. Left out are folders above the inventory, and folders with an inventory of their own: their variables are of its machines.
-pub fn folders(tree: &dyn FileTree, dir: &Path, home: Option<&Path>) -> Vec<Folder> {
+/// Returns the folders with a playbook of these machines beside `group_vars/`, `host_vars/` or `ansible.cfg` in the project of the inventory in
+/// `dir`, in the order of their paths. Left out are folders above the inventory, and folders with an inventory of their own: their variables are
+/// of its machines.
+pub fn folders(tree: &dyn FileTree, groups: &Groups, dir: &Path, home: Option<&Path>) -> Vec<Folder> {
     let (above, levels) = project(tree, dir, home);
     let mut search = Search {
         tree,
+        groups,
         seen: above.iter().cloned().collect(),
         found: vec![],
     };
@@ -78,6 +82,7 @@ fn project(tree: &dyn FileTree, dir: &Path, home: Option<&Path>) -> (Vec<PathBuf
 
 struct Search<'a> {
     tree: &'a dyn FileTree,
+    groups: &'a Groups,
     seen: BTreeSet<PathBuf>,
     found: Vec<Folder>,
 }
@@ -127,20 +132,42 @@ impl Search<'_> {
         }));
     }
 
-    /// Says whether a file is a list of plays. Lists of tasks have no hosts.
+    /// Says whether a file is a list of plays of which one is for machines of the inventory, or takes others in.
     fn is_playbook(&self, path: &Path) -> bool {
-        let text = self.tree.small_file(path, BYTES).unwrap_or_default();
-        // Most files are no playbooks, and this is quicker than to parse them.
-        if !text.contains("hosts") && !text.contains("import_playbook") {
-            return false;
-        }
-        let is_play = |item: &Value| {
-            let keys = item.as_object().into_iter().flat_map(|map| map.keys());
-            keys.into_iter()
-                .any(|key| key == "hosts" || key.ends_with("import_playbook"))
-        };
-        matches!(document::parse(&text).map(|d| d.value), Ok(Value::Array(items)) if items.iter().any(is_play))
+        plays(self.tree, path).iter().any(|hosts| match hosts {
+            Value::String(pattern) => self.chooses(pattern),
+            Value::Array(patterns) => patterns.iter().filter_map(Value::as_str).any(|p| self.chooses(p)),
+            _ => true,
+        })
     }
+
+    /// Says whether a part of a pattern chooses a machine. Ansible passes over the parts that choose none, and values of expressions are not known.
+    fn chooses(&self, pattern: &str) -> bool {
+        let parts = patterns::split(pattern);
+        let mut names = parts.iter().filter(|part| !part.starts_with(['!', '@']));
+        names.any(|part| {
+            let name = part.trim_start_matches('&');
+            part.contains("{{") || patterns::select(self.groups, name, self.tree).is_ok_and(|chosen| !chosen.is_empty())
+        })
+    }
+}
+
+/// Returns the `hosts` of the plays in a file, null for plays of other files. Lists of tasks have none.
+fn plays(tree: &dyn FileTree, path: &Path) -> Vec<Value> {
+    let text = tree.small_file(path, BYTES).unwrap_or_default();
+    // Most files are no playbooks, and this is quicker than to parse them.
+    if !text.contains("hosts") && !text.contains("import_playbook") {
+        return vec![];
+    }
+    let Ok(Value::Array(items)) = document::parse(&text).map(|d| d.value) else {
+        return vec![];
+    };
+    let hosts = |item: Value| {
+        let Value::Object(mut map) = item else { return None };
+        let others = map.keys().any(|key| key.ends_with("import_playbook"));
+        map.remove("hosts").or(others.then_some(Value::Null))
+    };
+    items.into_iter().filter_map(hosts).collect()
 }
 
 fn is_yaml(name: &str) -> bool {
@@ -156,13 +183,17 @@ fn is_inventory(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::Place;
     use crate::tree::Files;
 
     const PLAY: &str = "- hosts: all\n";
 
     fn found(files: &[(&str, &str)], dir: &str) -> Vec<String> {
         let tree = Files::of(files);
-        let found = folders(&tree, Path::new(dir), Some(Path::new("/home/me")));
+        let mut groups = Groups::new();
+        groups.add_host("masters", "a", None, &Place::new(&"h".into(), "line 1"));
+        groups.finish();
+        let found = folders(&tree, &groups, Path::new(dir), Some(Path::new("/home/me")));
         found.iter().map(|f| f.playbook.display().to_string()).collect()
     }
 
@@ -210,11 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn playbooks_are_lists_of_plays() {
+    fn playbooks_are_lists_of_plays_for_machines_of_the_inventory() {
         for (text, wanted) in [
             (PLAY, 1),
             ("- import_playbook: a.yml\n", 1),
             ("- ansible.builtin.import_playbook: a.yml\n", 1),
+            ("- hosts: localhost\n- hosts: [web, 'etcd:masters[0:1]']\n", 1),
+            ("- hosts: '{{ target }}'\n", 1),
+            ("- hosts: localhost\n", 0),
+            ("- hosts: web:!masters\n", 0),
             ("- name: x\n  debug: {msg: hosts}\n", 0),
             ("all: {hosts: {a: }}\n", 0),
             ("hosts: [\n", 0),
