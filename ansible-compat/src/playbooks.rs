@@ -7,7 +7,7 @@ use crate::groups::Groups;
 use crate::patterns;
 use crate::tree::FileTree;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Directories that are listed at most: the first levels of a project have fewer, and a directory of many projects may have any number.
@@ -18,6 +18,8 @@ const NAMES: usize = 1_000;
 const FILES: usize = 50;
 /// Size of a file that is read to find a play, at most: playbooks are written by hand.
 const BYTES: u64 = 1 << 20;
+/// Folders that are found at most: more of them are no help to a reader.
+const FOLDERS: usize = 20;
 /// Levels below the directories from the inventory to the root of its project.
 const LEVELS: usize = 2;
 /// Folders whose playbooks make no cluster of the user: tests, and parts of a playbook.
@@ -50,6 +52,7 @@ pub fn folders(tree: &dyn FileTree, groups: &Groups, dir: &Path, home: Option<&P
     let mut search = Search {
         tree,
         groups,
+        chosen: BTreeMap::new(),
         seen: above.iter().cloned().collect(),
         found: vec![],
     };
@@ -83,6 +86,8 @@ fn project(tree: &dyn FileTree, dir: &Path, home: Option<&Path>) -> (Vec<PathBuf
 struct Search<'a> {
     tree: &'a dyn FileTree,
     groups: &'a Groups,
+    /// Whether the parts of patterns that were met choose a machine: an inventory may have thousands.
+    chosen: BTreeMap<String, bool>,
     seen: BTreeSet<PathBuf>,
     found: Vec<Folder>,
 }
@@ -93,7 +98,7 @@ impl Search<'_> {
         let mut names = self.tree.names(dir, NAMES).unwrap_or_default();
         names.sort();
         for name in names {
-            if self.seen.len() >= DIRECTORIES {
+            if self.seen.len() >= DIRECTORIES || self.found.len() >= FOLDERS {
                 return;
             }
             let is_other = name.starts_with('.') || is_inventory(&name) || SKIPPED.contains(&name.as_str());
@@ -133,7 +138,7 @@ impl Search<'_> {
     }
 
     /// Says whether a file is a list of plays of which one is for machines of the inventory, or takes others in.
-    fn is_playbook(&self, path: &Path) -> bool {
+    fn is_playbook(&mut self, path: &Path) -> bool {
         plays(self.tree, path).iter().any(|hosts| match hosts {
             Value::String(pattern) => self.chooses(pattern),
             Value::Array(patterns) => patterns.iter().filter_map(Value::as_str).any(|p| self.chooses(p)),
@@ -142,12 +147,13 @@ impl Search<'_> {
     }
 
     /// Says whether a part of a pattern chooses a machine. Ansible passes over the parts that choose none, and values of expressions are not known.
-    fn chooses(&self, pattern: &str) -> bool {
-        let parts = patterns::split(pattern);
-        let mut names = parts.iter().filter(|part| !part.starts_with(['!', '@']));
+    fn chooses(&mut self, pattern: &str) -> bool {
+        let parts = patterns::split(pattern).into_iter();
+        let mut names = parts.filter(|part| !part.starts_with(['!', '@']));
         names.any(|part| {
             let name = part.trim_start_matches('&');
-            part.contains("{{") || patterns::select(self.groups, name, self.tree).is_ok_and(|chosen| !chosen.is_empty())
+            let choose = || patterns::select(self.groups, name, self.tree).is_ok_and(|chosen| !chosen.is_empty());
+            part.contains("{{") || *self.chosen.entry(name.to_owned()).or_insert_with(choose)
         })
     }
 }
@@ -238,6 +244,11 @@ mod tests {
         assert_eq!(read(&files), 1, "the last directory that is listed");
         files.push(("/p/more/f".into(), ""));
         assert_eq!(read(&files), 0);
+        for n in 0..=FOLDERS {
+            files.push((format!("/p/d{n}/host_vars/a"), ""));
+            files.push((format!("/p/d{n}/x.yml"), PLAY));
+        }
+        assert_eq!(read(&files), FOLDERS);
     }
 
     #[test]
