@@ -676,3 +676,27 @@ fn a_login_of_ansible_cfg_beside_a_playbook_is_named() {
     assert_eq!(read_with("[defaults]\ninventory = other\nremote_user = odennav\n"), "");
     assert_eq!(read_with("[defaults]\nforks = 5\n"), "");
 }
+
+#[test]
+fn a_network_that_cannot_be_names_where_it_comes_from_and_how_to_set_another() {
+    let next = |vars: &str| {
+        let inventory = format!("[masters]\na\n[workers]\nb\n[all:vars]\n{vars}\n");
+        let problems = files("h.ini", &[("h.ini", &inventory)]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].next.join("\n")
+    };
+    let told = next("kube_pods_subnet=10.1.0.0/24");
+    for wanted in [
+        "podNetworkCidr is taken from h.ini: line 6, kube_pods_subnet",
+        "-e '{\"landfall\": {\"podNetworkCidr\": \"NETWORK\"}}'",
+        "group_vars/all.yml:\n        landfall:\n          podNetworkCidr: NETWORK",
+    ] {
+        assert!(told.contains(wanted), "{wanted} is not in {told}");
+    }
+    let told = next("service_cidr=10.244.0.0/16");
+    assert!(
+        told.contains("serviceCidr is taken from h.ini") && told.contains("podNetworkCidr: NETWORK"),
+        "{told}"
+    );
+    assert!(!told.contains("podNetworkCidr is taken"), "{told}");
+}
