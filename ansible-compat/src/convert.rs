@@ -186,7 +186,7 @@ fn wrong_networks(taken: &BTreeMap<&'static str, Place>, faults: &mut Faults) {
             });
             problem.next.push(format!(
                 "{from}for another {field}: -e '{{\"landfall\": {{\"{field}\": \"NETWORK\"}}}}'; or with two lines in \
-                 group_vars/all.yml:\n        landfall:\n          {field}: NETWORK"
+                 group_vars/all.yml:\nlandfall:\n  {field}: NETWORK"
             ));
         }
     }

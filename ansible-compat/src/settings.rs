@@ -370,6 +370,8 @@ mod tests {
             ("k3s_node_ip INTERFACE_NAME", "set ip or access_ip"),
             ("k3s_master_taint", "control planes take workloads when"),
             ("ServiceNodePortRange", "NodePorts are 30000 to 32767"),
+            ("K8S_NODE_MAXPODS", "arguments of programs"),
+            ("K8S_NODE_PODCIDRMASK node_cidr_mask_size", "every node takes a /24"),
             (
                 "ClusterDns coredns_service_ip",
                 "the cluster's DNS has the tenth address",
@@ -392,6 +394,7 @@ mod tests {
             "dns_mode: coredns",
             "ServiceNodePortRange: 30000-32767",
             "etcd_data_directory: /var/lib/etcd",
+            "K8S_NODE_PODCIDRMASK: 24",
         ] {
             assert_eq!(look(same).1, "", "{same}");
         }

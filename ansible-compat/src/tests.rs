@@ -689,7 +689,7 @@ fn a_network_that_cannot_be_names_where_it_comes_from_and_how_to_set_another() {
     for wanted in [
         "podNetworkCidr is taken from h.ini: line 6, kube_pods_subnet",
         "-e '{\"landfall\": {\"podNetworkCidr\": \"NETWORK\"}}'",
-        "group_vars/all.yml:\n        landfall:\n          podNetworkCidr: NETWORK",
+        "group_vars/all.yml:\nlandfall:\n  podNetworkCidr: NETWORK",
     ] {
         assert!(told.contains(wanted), "{wanted} is not in {told}");
     }

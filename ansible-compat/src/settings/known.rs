@@ -174,7 +174,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "the API server has port 6443",
     ),
     (
-        &["kube_network_node_prefix", "node_cidr_len"],
+        &["kube_network_node_prefix", "node_cidr_len", "*cidr_mask*", "*cidrmask*"],
         &["24"],
         "every node takes a /24 of the pod network",
     ),
@@ -193,7 +193,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "system_memory_reserved", "system_cpu_reserved", "*_extra_args", "*extra_arg", "*reserved*", "*eviction*",
             "*_bind_address", "oidc_*", "*_oidc_*", "kubelet_*", "kube_apiserver_*", "kube_controller_manager_*", "kube_scheduler_*",
             "*feature_gates*", "rke2_config*", "k3s_config*", "*protect_kernel_defaults", "*egress_selector*", "*etcd_snapshot*",
-            "*admission_plugins*", "kubeadm_*", "*_flags", "kubelet", "apiserver", "controller_manager", "scheduler",
+            "*admission_plugins*", "kubeadm_*", "*_flags", "kubelet", "apiserver", "controller_manager", "scheduler", "*max_pods*", "*maxpods*",
             "kube_proxy",
         ],
         &[],
