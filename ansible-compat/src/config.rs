@@ -70,6 +70,14 @@ pub struct Config {
 pub const HOST_KEYS: &str = "landfall always checks host keys (--accept-new-host-keys takes new ones)";
 
 impl Config {
+    /// Returns the keys of settings that decide a login, or nothing where none does; options that only tune ssh do not.
+    pub fn login_settings(&self) -> Option<Vec<String>> {
+        let keys = self.login.keys().filter(|k| !k.starts_with("ssh_connection."));
+        let sets: Vec<String> = keys.cloned().collect();
+        let is_jump = |var: &Var| var.value.to_string().to_ascii_lowercase().contains("proxy");
+        (!sets.is_empty() || self.login.values().any(is_jump)).then_some(sets)
+    }
+
     /// Returns the error for an inventory that would mean something else with merged mappings.
     pub fn merge_error(&self) -> Option<Diagnosis> {
         let file = self.merges.as_ref()?;
@@ -104,26 +112,19 @@ pub fn find(tree: &dyn FileTree, env: &BTreeMap<String, String>, cwd: &Path) -> 
 
 /// Names the first `ansible.cfg` beside or above `dir` that sets a login, up to the root of the project.
 pub fn above(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Vec<String>)> {
-    for dir in ancestors(tree, dir) {
-        let path = dir.join("ansible.cfg");
-        if let Ok(Some(Entry::File(text))) = tree.entry(&path) {
-            let mut config = Config::default();
-            config.read(&text, &path, &dir).ok()?;
-            // Tuning options of ssh do not change the login.
-            let sets: Vec<String> = config
-                .login
-                .keys()
-                .filter(|k| !k.starts_with("ssh_connection."))
-                .cloned()
-                .collect();
-            let jumps = config
-                .login
-                .values()
-                .any(|v| v.value.to_string().to_ascii_lowercase().contains("proxy"));
-            return (!sets.is_empty() || jumps).then_some((path, sets));
-        }
-    }
-    None
+    let (path, config) = ancestors(tree, dir).find_map(|dir| in_directory(tree, &dir))?;
+    Some((path, config?.login_settings()?))
+}
+
+/// Reads the `ansible.cfg` of a directory; there are no settings where it cannot be understood.
+pub fn in_directory(tree: &dyn FileTree, dir: &Path) -> Option<(PathBuf, Option<Config>)> {
+    let path = dir.join("ansible.cfg");
+    let Ok(Some(Entry::File(text))) = tree.entry(&path) else {
+        return None;
+    };
+    let mut config = Config::default();
+    let read = config.read(&text, &path, dir);
+    Some((path, read.is_ok().then_some(config)))
 }
 
 /// Returns a directory and those above it that may belong to the same project: four at most, none above a git checkout.

@@ -107,7 +107,7 @@ pub fn desired(
     }
     through_bastion(&roles, &hosts, &mut inventory, groups, vars, common, faults);
     let unread = settings.take_unread();
-    let spec = spec(cluster, settings, faults);
+    let (spec, taken) = spec(cluster, settings, faults);
     let desired = Desired { spec, inventory };
     let mut problems = Problems::new(common.file);
     // The missing control plane is reported already, with the groups of the inventory.
@@ -115,6 +115,7 @@ pub fn desired(
         validate::validate(&desired, &mut problems);
     }
     faults.take(problems);
+    wrong_networks(&taken, faults);
     odd_members(&roles, faults);
     Found { desired, hosts, unread }
 }
@@ -168,6 +169,27 @@ fn machines(roles: &Roles) -> impl Iterator<Item = (&str, Role)> {
     control_planes
         .chain(pure_workers.map(|h| (h.as_str(), Role::Worker)))
         .chain(roles.outside.iter().map(|h| (h.as_str(), Role::Outside)))
+}
+
+/// Fields with a network, as problems name them.
+const NETWORKS: [(&str, &str); 2] = [
+    ("podNetworkCidr", "the pod network"),
+    ("serviceCidr", "the Service network"),
+];
+
+/// Says where a network comes from that cannot be the cluster's, and how an inventory sets another one.
+fn wrong_networks(taken: &BTreeMap<&'static str, Place>, faults: &mut Faults) {
+    for problem in faults.found() {
+        for (field, _) in NETWORKS.iter().filter(|(_, name)| problem.what.contains(name)) {
+            let from = taken.get(field).map_or(String::new(), |Place { file, at }| {
+                format!("{field} is taken from {file}: {at}; ")
+            });
+            problem.next.push(format!(
+                "{from}for another {field}: -e '{{\"landfall\": {{\"{field}\": \"NETWORK\"}}}}'; or with two lines in \
+                 group_vars/all.yml:\nlandfall:\n  {field}: NETWORK"
+            ));
+        }
+    }
 }
 
 /// Suggests which control planes to keep when their number is even.
@@ -238,7 +260,7 @@ fn scope(host: &str, groups: &Groups, vars: &Vars, resolver: &Resolver<'_>, comm
 }
 
 /// Takes `.` and `..` out of a path without looking at the disk.
-fn normal(path: &Path) -> PathBuf {
+pub fn normal(path: &Path) -> PathBuf {
     let mut found = PathBuf::new();
     for part in path.components() {
         match part {
@@ -321,14 +343,19 @@ fn node(
 }
 
 /// Reads the cluster variable, a mapping with the fields of `cluster.yaml` except `nodes`, and adds what settings of other
-/// projects say.
-fn spec(cluster: Option<(Var, Value)>, settings: Settings, faults: &mut Faults) -> ClusterSpec {
+/// projects say. Returns it with the places of fields that were taken over from such settings.
+fn spec(
+    cluster: Option<(Var, Value)>,
+    settings: Settings,
+    faults: &mut Faults,
+) -> (ClusterSpec, BTreeMap<&'static str, Place>) {
+    let mut taken = BTreeMap::new();
     let (mut fields, place) = match cluster {
         None => (Map::new(), None),
         Some((var, Value::Object(map))) => (map, Some(var.place)),
         Some((var, _)) => {
             faults.value(&var.place, "must be a mapping with fields of the cluster");
-            return ClusterSpec::default();
+            return (ClusterSpec::default(), taken);
         }
     };
     for key in ["groups", "ignore"] {
@@ -343,7 +370,10 @@ fn spec(cluster: Option<(Var, Value)>, settings: Settings, faults: &mut Faults) 
             &mut problems,
         );
         match problems.or(()) {
-            Ok(()) => drop(fields.insert(field.to_owned(), value)),
+            Ok(()) => {
+                fields.insert(field.to_owned(), value);
+                taken.insert(field, at);
+            }
             Err(_) => faults.value(
                 &at,
                 format_args!("cannot be taken over as {field}; set landfall.{field}"),
@@ -356,5 +386,5 @@ fn spec(cluster: Option<(Var, Value)>, settings: Settings, faults: &mut Faults) 
     let mut problems = Problems::new(&file);
     let spec = cluster_spec(&fields, &prefix, &mut problems);
     faults.take(problems);
-    spec
+    (spec, taken)
 }

@@ -16,7 +16,9 @@ mod groups;
 mod ini;
 pub mod listing;
 mod literal;
+mod overlooked;
 mod patterns;
+mod playbooks;
 mod range;
 mod roles;
 mod scalar;
@@ -154,7 +156,7 @@ pub fn read(
     // When no machine could be read, the problems that follow from that are left out.
     let desired =
         (!broken).then(|| convert::desired(&loaded.groups, &mut resolver, role_options, &common, &mut faults));
-    overlooked(request, config, cwd, tree, &loaded, &mut faults);
+    overlooked::report(request, config, environment, tree, &loaded, &mut faults);
     let notices = faults.take_notices();
     let limit = desired.as_ref().and_then(|found| {
         limit(
@@ -291,116 +293,6 @@ fn extra_vars(values: &[String], tree: &dyn FileTree, faults: &mut Faults) -> Va
         }
     }
     vars
-}
-
-/// Refuses an inventory when a file that Ansible would read from another directory changes a login.
-fn overlooked(
-    request: &Request,
-    config: &config::Config,
-    cwd: &Path,
-    tree: &dyn FileTree,
-    loaded: &Loaded,
-    faults: &mut Faults,
-) {
-    for dir in &loaded.around.inventories {
-        let dir = cwd.join(dir);
-        if config.file.is_none()
-            && let Some((path, sets)) = config::above(tree, &dir)
-        {
-            let what = format!(
-                "{} sets the login ({}) but is not in force here",
-                path.display(),
-                sets.join(", ")
-            );
-            let run = path.parent().unwrap_or(Path::new("."));
-            let next = format!(
-                "run landfall in {}, where Ansible finds it, or set ANSIBLE_CONFIG={}; to go without it: ANSIBLE_CONFIG=/dev/null",
-                run.display(),
-                path.display()
-            );
-            faults.push(Diagnosis::new(Code::SpecValue, what).next(next));
-        }
-        if request.playbook_dir.is_some() {
-            continue;
-        }
-        unread_vars(&dir, cwd, tree, loaded, faults);
-    }
-}
-
-/// Names files of variables beside a playbook: above the inventory, in a folder `playbooks` there, or in the current directory. One that sets a
-/// login, a network or the cluster is an error; one that sets what landfall would report is a notice.
-fn unread_vars(dir: &Path, cwd: &Path, tree: &dyn FileTree, loaded: &Loaded, faults: &mut Faults) {
-    let mut places: Vec<PathBuf> = vec![];
-    for above in config::ancestors(tree, dir).skip(1) {
-        places.extend([above.clone(), above.join("playbooks")]);
-    }
-    places.push(cwd.to_owned());
-    let read: Vec<PathBuf> = loaded.around.inventories.iter().map(|d| cwd.join(d)).collect();
-    places.retain(|place| !read.contains(place));
-    let (mut used, mut told) = (None, None);
-    for place in places {
-        let (changes, named) = playbook_vars(tree, &place, &loaded.groups);
-        used = used.or(changes.map(|file| (file, place.clone())));
-        told = told.or(named.map(|file| (file, place)));
-    }
-    let next = |place: &Path| {
-        format!(
-            "say that it counts: --playbook-dir {}; or that it does not: --playbook-dir {}",
-            place.display(),
-            dir.display()
-        )
-    };
-    match (used, told) {
-        (Some((file, place)), _) => {
-            let what = format!(
-                "{} is beside a playbook, not beside the inventory, and is not read",
-                file.display()
-            );
-            faults.push(Diagnosis::new(Code::SpecValue, what).next(next(&place)));
-        }
-        (None, Some((file, place))) => faults.notice(format_args!(
-            "{} is beside a playbook and is not read, with settings that landfall would report; {}",
-            file.display(),
-            next(&place)
-        )),
-        (None, None) => {}
-    }
-}
-
-/// Looks at the files of variables in `dir`: returns one that would set a login, a network or the cluster, and one with settings that are
-/// reported and not used.
-fn playbook_vars(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> (Option<PathBuf>, Option<PathBuf>) {
-    let mut ignored = Faults::default();
-    let none = vars::Around::default();
-    let keys = Keys::default();
-    let mut resolver = vars::Resolver::new(groups, tree, &none, &keys);
-    let names = groups.names().map(|name| ("group_vars", name));
-    let names = names.chain(groups.hosts().map(|(name, _)| ("host_vars", name)));
-    // Most places have neither folder, and an inventory may have thousands of hosts.
-    let [groups_there, hosts_there] =
-        ["group_vars", "host_vars"].map(|kind| matches!(tree.entry(&dir.join(kind)), Ok(Some(_))));
-    let (mut used, mut told) = (None, None);
-    for (kind, name) in names.filter(|(kind, _)| {
-        if *kind == "group_vars" {
-            groups_there
-        } else {
-            hosts_there
-        }
-    }) {
-        let found = resolver.beside(&dir.join(kind), name, &mut ignored);
-        let is_used = |key: &String| {
-            key.starts_with("ansible_") && key != "ansible_python_interpreter"
-                || ["ip", "access_ip", "landfall"].contains(&key.as_str())
-                || settings::is_mapped(key)
-        };
-        let file = |fits: &dyn Fn(&String, &groups::Var) -> bool| {
-            let var = found.iter().find(|(key, var)| fits(key, var));
-            var.map(|(_, var)| PathBuf::from(&*var.place.file))
-        };
-        used = used.or_else(|| file(&|key, _| is_used(key)));
-        told = told.or_else(|| file(&|key, var| settings::is_told(key, &var.value)));
-    }
-    (used, told)
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub fn select(groups: &Groups, pattern: &str, tree: &dyn FileTree) -> Result<BTr
 }
 
 /// Cuts a pattern into parts: at commas, or where there is none at colons outside of brackets, unless it is one address.
-fn split(pattern: &str) -> Vec<String> {
+pub fn split(pattern: &str) -> Vec<String> {
     let pieces: Vec<String> = if pattern.contains(',') {
         pattern.split(',').map(str::to_owned).collect()
     } else if pattern.parse::<Ipv6Addr>().is_ok() || is_host_with_port(pattern) {

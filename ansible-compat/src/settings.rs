@@ -8,7 +8,6 @@ mod known;
 use crate::connect::NODE_NAMES;
 use crate::faults::{Faults, Place};
 use crate::groups::Vars;
-use crate::roles::plain;
 use crate::template::Scope;
 pub use known::is_mapped;
 use known::{HOSTNAMES, MAPPED, Told, told};
@@ -56,7 +55,7 @@ const INSIDE: &str = "settings inside a mapping are not read: set the fields of 
 fn holds_settings(value: &Value) -> bool {
     let Value::Object(map) = value else { return false };
     map.iter().any(|(key, value)| {
-        is_mapped(&plain(key)) || known::has_name(key) || key.ends_with("-arg") || holds_settings(value)
+        is_mapped(&known::plain(key)) || known::has_name(key) || key.ends_with("-arg") || holds_settings(value)
     })
 }
 
@@ -345,6 +344,61 @@ mod tests {
             .collect();
         let problems: Vec<_> = faults.found().iter().map(|d| d.what.clone()).collect();
         (mapped.join(" "), faults.take_notices().join("") + &problems.join(""))
+    }
+
+    #[test]
+    fn names_of_one_kind_have_one_advice() {
+        let networks = look("k8s_pods_subnet: 10.1.0.0/16\nK8S_SERVICE_IP_RANGE: 10.2.0.0/16");
+        assert_eq!(networks.0, "podNetworkCidr=\"10.1.0.0/16\" serviceCidr=\"10.2.0.0/16\"");
+        assert_eq!(look("K8S_POD_NETWORK: 10.1.0.0/16").0, "podNetworkCidr=\"10.1.0.0/16\"");
+        for (names, todo) in [
+            ("external_dns_servers dns_servers", "set upstreamDns"),
+            (
+                "kubernetes_apiserver KUBE_APISERVER apiserver_master_addr",
+                "every node balances to all API servers itself",
+            ),
+            (
+                "kubernetes_master_cluster_port api_server_bind_port",
+                "the API server has port 6443",
+            ),
+            (
+                "pod_infra_container_image infra_image pause_image coredns_image_tag",
+                "images come from the bundle",
+            ),
+            ("release_marker CalicoVersion", "the bundle decides the versions"),
+            ("kubelet scheduler apiserver controllerManager", "arguments of programs"),
+            ("k3s_node_ip INTERFACE_NAME", "set ip or access_ip"),
+            ("k3s_master_taint", "control planes take workloads when"),
+            ("ServiceNodePortRange", "NodePorts are 30000 to 32767"),
+            ("K8S_NODE_MAXPODS", "arguments of programs"),
+            ("K8S_NODE_PODCIDRMASK node_cidr_mask_size", "every node takes a /24"),
+            (
+                "ClusterDns coredns_service_ip",
+                "the cluster's DNS has the tenth address",
+            ),
+            (
+                "rke2_server_data_path docker_storage_path",
+                "images are in /var/lib/containerd",
+            ),
+            ("etcd_data_directory", "etcd's data is in"),
+            ("dns_mode", "landfall installs CoreDNS"),
+            ("ClusterDomain my_cluster_domain", "set clusterDomain"),
+            ("CertSANs apiServerCertSans", "set apiServerCertSans"),
+        ] {
+            for name in names.split(' ') {
+                let (_, told) = look(&format!("{name}: something"));
+                assert!(told.contains(&format!("{name} (f: {name}): {todo}")), "{name}: {told}");
+            }
+        }
+        for same in [
+            "dns_mode: coredns",
+            "ServiceNodePortRange: 30000-32767",
+            "etcd_data_directory: /var/lib/etcd",
+            "K8S_NODE_PODCIDRMASK: 24",
+        ] {
+            assert_eq!(look(same).1, "", "{same}");
+        }
+        assert_eq!(look("vm_image: debian\nproxy: x\nnfs_data_dir: /srv").1, "");
     }
 
     #[test]

@@ -567,3 +567,136 @@ fn no_variable_of_a_member_is_passed_over_in_silence() {
     );
     assert_eq!(found.desired.spec.cluster_domain, "x.org");
 }
+
+/// A play of the machines of a cluster.
+const PLAY: &str = "---\n- name: cluster\n  hosts: all\n  roles: [kubeadm]\n";
+
+#[test]
+fn variables_beside_a_playbook_in_a_folder_of_another_name_are_named() {
+    let read_with = |more: &[(&str, &str)]| {
+        let mut all = vec![("/w/r/.git/HEAD", "x"), ("/w/r/hosts", "[masters]\na\n")];
+        all.extend(more);
+        files("/w/r/hosts", &all).map(|found| found.notices.join("\n"))
+    };
+    let vars = (
+        "/w/r/kubeadm/group_vars/all",
+        "k8s_pod_network: 192.168.0.0/16\nmotd: x\n",
+    );
+    let play = ("/w/r/kubeadm/k8s.yml", PLAY);
+    let told = read_with(&[vars, play]).unwrap();
+    for wanted in [
+        "/w/r/kubeadm/group_vars/all",
+        "(k8s_pod_network)",
+        "beside the playbook /w/r/kubeadm/k8s.yml",
+        "say that it counts: --playbook-dir /w/r/kubeadm; or that it does not: --playbook-dir /w/r",
+    ] {
+        assert!(told.contains(wanted), "{wanted} is not in {told}");
+    }
+    assert!(!told.contains("motd"), "{told}");
+    // What would change a login or a network is named too, and all folders are.
+    let told = read_with(&[
+        ("/w/r/a/b/host_vars/a.yml", "ansible_host: 10.0.0.9\n"),
+        ("/w/r/a/b/site.yaml", PLAY),
+        vars,
+        play,
+    ])
+    .unwrap();
+    assert!(
+        told.contains("host_vars/a.yml") && told.contains("(ansible_host)"),
+        "{told}"
+    );
+    assert!(told.contains("kubeadm/group_vars/all"), "{told}");
+    for (why, more) in [
+        (
+            "no playbook",
+            vec![vars, ("/w/r/kubeadm/tasks.yml", "- name: x\n  debug: {}\n")],
+        ),
+        (
+            "nothing that counts",
+            vec![("/w/r/kubeadm/group_vars/all", "motd: x\n"), play],
+        ),
+        (
+            "groups that are not ours",
+            vec![("/w/r/kubeadm/group_vars/web.yml", "kube_version: 1\n"), play],
+        ),
+        (
+            "an inventory of its own",
+            vec![vars, play, ("/w/r/kubeadm/hosts.ini", "[masters]\nb\n")],
+        ),
+        (
+            "an inventory of its own in a folder",
+            vec![vars, play, ("/w/r/kubeadm/inventory/prod", "[masters]\nb\n")],
+        ),
+        (
+            "hidden",
+            vec![("/w/r/.x/group_vars/all", "kube_version: 1\n"), ("/w/r/.x/k.yml", PLAY)],
+        ),
+        (
+            "too deep",
+            vec![
+                ("/w/r/a/b/c/group_vars/all", "kube_version: 1\n"),
+                ("/w/r/a/b/c/k.yml", PLAY),
+            ],
+        ),
+    ] {
+        assert_eq!(read_with(&more).unwrap(), "", "{why}");
+    }
+    let with = Request {
+        playbook_dir: Some("/w/r/kubeadm".into()),
+        ..request("/w/r/hosts")
+    };
+    let tree = Files::of(&[("/w/r/.git/HEAD", "x"), ("/w/r/hosts", "[masters]\na\n"), vars, play]);
+    let found = read(&with, &Config::default(), &environment(), &tree).unwrap();
+    assert!(
+        !found.notices.join("").contains("beside the playbook"),
+        "{:?}",
+        found.notices
+    );
+}
+
+#[test]
+fn a_login_of_ansible_cfg_beside_a_playbook_is_named() {
+    let read_with = |cfg: &str| {
+        let all = [
+            ("/w/r/.git/HEAD", "x"),
+            ("/w/r/hosts", "[masters]\na\n"),
+            ("/w/r/kubeadm/k8s.yml", PLAY),
+            ("/w/r/kubeadm/ansible.cfg", cfg),
+        ];
+        files("/w/r/hosts", &all).unwrap().notices.join("\n")
+    };
+    let told = read_with("[defaults]\ninventory = ../hosts\nremote_user = odennav\n");
+    for wanted in [
+        "/w/r/kubeadm/ansible.cfg sets the login (defaults.remote_user) but is not in force here",
+        "run landfall in /w/r/kubeadm",
+        "ANSIBLE_CONFIG=/w/r/kubeadm/ansible.cfg",
+    ] {
+        assert!(told.contains(wanted), "{wanted} is not in {told}");
+    }
+    assert_eq!(read_with("[defaults]\ninventory = other\nremote_user = odennav\n"), "");
+    assert_eq!(read_with("[defaults]\nforks = 5\n"), "");
+}
+
+#[test]
+fn a_network_that_cannot_be_names_where_it_comes_from_and_how_to_set_another() {
+    let next = |vars: &str| {
+        let inventory = format!("[masters]\na\n[workers]\nb\n[all:vars]\n{vars}\n");
+        let problems = files("h.ini", &[("h.ini", &inventory)]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].next.join("\n")
+    };
+    let told = next("kube_pods_subnet=10.1.0.0/24");
+    for wanted in [
+        "podNetworkCidr is taken from h.ini: line 6, kube_pods_subnet",
+        "-e '{\"landfall\": {\"podNetworkCidr\": \"NETWORK\"}}'",
+        "group_vars/all.yml:\nlandfall:\n  podNetworkCidr: NETWORK",
+    ] {
+        assert!(told.contains(wanted), "{wanted} is not in {told}");
+    }
+    let told = next("service_cidr=10.244.0.0/16");
+    assert!(
+        told.contains("serviceCidr is taken from h.ini") && told.contains("podNetworkCidr: NETWORK"),
+        "{told}"
+    );
+    assert!(!told.contains("podNetworkCidr is taken"), "{told}");
+}

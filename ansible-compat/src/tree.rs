@@ -16,6 +16,12 @@ pub enum Entry {
 pub trait FileTree {
     /// Returns what stands at `path`, or nothing where nothing does.
     fn entry(&self, path: &Path) -> io::Result<Option<Entry>>;
+
+    /// Returns the names in a directory, `most` of them, or nothing where no directory is. It reads no file.
+    fn names(&self, dir: &Path, most: usize) -> Option<Vec<String>>;
+
+    /// Returns the text of a regular file, or nothing where there is none, or one of more than `most` bytes.
+    fn small_file(&self, path: &Path, most: u64) -> Option<String>;
 }
 
 /// The real files.
@@ -38,6 +44,17 @@ impl FileTree for Disk {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn names(&self, dir: &Path, most: usize) -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(dir).ok()?.take(most).flatten();
+        Some(entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    fn small_file(&self, path: &Path, most: u64) -> Option<String> {
+        let found = std::fs::metadata(path).ok()?;
+        (found.is_file() && found.len() <= most).then_some(())?;
+        std::fs::read(path).and_then(text).ok()
     }
 }
 
@@ -84,6 +101,18 @@ impl FileTree for Files {
             .collect();
         Ok((!names.is_empty()).then(|| Entry::Directory(names.into_iter().rev().collect())))
     }
+
+    fn names(&self, dir: &Path, most: usize) -> Option<Vec<String>> {
+        match self.entry(dir) {
+            Ok(Some(Entry::Directory(names))) => Some(names.into_iter().take(most).collect()),
+            _ => None,
+        }
+    }
+
+    fn small_file(&self, path: &Path, most: u64) -> Option<String> {
+        let text = self.0.get(path)?;
+        (text.len() as u64 <= most).then(|| text.clone())
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +133,12 @@ mod tests {
         );
         assert_eq!(Disk.entry(&dir.path().join("b")).unwrap(), None);
         assert_eq!(Disk.entry(&dir.path().join("a/b")).unwrap(), None);
+        assert_eq!(Disk.names(dir.path(), 9), Some(vec!["a".into()]));
+        assert_eq!(Disk.names(dir.path(), 0), Some(vec![]));
+        assert_eq!(Disk.names(&dir.path().join("a"), 9), None);
+        assert_eq!(Disk.small_file(&dir.path().join("a"), 1), Some("x".into()));
+        assert_eq!(Disk.small_file(&dir.path().join("a"), 0), None);
+        assert_eq!(Disk.small_file(dir.path(), u64::MAX), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Names of variables of other projects, and what landfall makes of them.
 
-use crate::roles::plain;
+use crate::roles;
 use landfall_core::glob::matches_part;
 
 /// Variables that are used, with the field of `cluster.yaml`.
@@ -14,7 +14,8 @@ pub const MAPPED: &[(&str, &[&str])] = &[
             "k8s_pod_cidr", "kubeadm_pod_network_cidr", "rke2_cluster_cidr", "k3s_cluster_cidr",
             "osm_cluster_network_cidr", "kube_pods_cidr", "cluster_pod_subnet", "cluster_pod_network",
             "k8s_cni_pod_cidr", "kubernetes_network", "pod_network", "pod_cluster_cidr", "openshift_cluster_subnet",
-            "calico_ipv4pool_cidr", "flannel_subnet",
+            "calico_ipv4pool_cidr", "flannel_subnet", "k8s_pods_subnet", "k8s_pod_subnet", "k8s_pod_network",
+            "K8S_POD_NETWORK",
         ],
     ),
     (
@@ -25,6 +26,7 @@ pub const MAPPED: &[(&str, &[&str])] = &[
             "rke2_service_cidr", "k3s_service_cidr", "openshift_portal_net", "openshift_master_portal_net",
             "cluster_service_subnet", "cluster_service_network", "service_network_cidr", "service_network",
             "kubernetes_service_network", "service_cluster_ip_range", "openshift_service_subnet",
+            "k8s_service_subnet", "k8s_service_ip_range", "K8S_SERVICE_IP_RANGE",
         ],
     ),
     (
@@ -48,7 +50,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "kubernetes_major_version", "kubernetes_minor_version", "calico_version", "cilium_version", "cni_version",
             "docker_version", "k8s_release", "k8s*version*", "kube*version*", "k3s*version*", "rke2*version*",
             "*cni*version*", "containerd*version*", "crictl*version*", "etcd*version*", "calico*version*",
-            "flannel*version*", "build_version",
+            "flannel*version*", "build_version", "release_marker",
         ],
         &[],
         "the bundle decides the versions (landfall bundle inspect)",
@@ -74,7 +76,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
     (
         &[
             "flannel_iface", "flannel_interface", "calico_iface", "private_ip", "node_ip", "internal_ip", "*advertise_address", "wireguard_ip",
-            "*_iface", "*_interface", "network_adapter_name", "cni_opts",
+            "*_iface", "*_interface", "interface_name", "*_interface_name", "*_node_ip", "network_adapter_name", "cni_opts",
         ],
         &[],
         "set ip or access_ip of each machine instead",
@@ -104,6 +106,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "private_registry", "system_default_registry", "rke2_system_default_registry", "privateregistry",
             "container_registry", "kubernetes_image_repo", "docker_registry_mirrors", "docker_insecure_registries",
             "insecure_registries", "*registry*", "*registries*", "*_mirror*", "mirror_*", "*repo_prefix*", "oreg_*",
+            "*infra*image*", "*pause*image*", "coredns_image*",
         ],
         &[],
         "images come from the bundle; landfall uses no registry",
@@ -124,7 +127,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "landfall installs containerd",
     ),
     (
-        &["upstream_dns_servers", "kubernetes_dns_servers"],
+        &["upstream_dns_servers", "kubernetes_dns_servers", "*dns_servers"],
         &[],
         "set upstreamDns",
     ),
@@ -151,6 +154,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "kubernetes_loadbalanced_api_dns", "k3s_registration_address", "vip", "*_vip", "*_vip_*", "vip_*", "*api_ip",
             "*lb_ip", "*lb_address", "*lb_external_host", "loadbalancer_ip", "*api_hostname", "*master_cluster_ip",
             "openshift_master_cluster_hostname", "openshift_master_cluster_public_hostname", "*keepalived*",
+            "kube*_apiserver", "*_master_addr",
         ],
         &[],
         "every node balances to all API servers itself; for clients outside set apiServerCertSans, and controlPlaneEndpoint for its name",
@@ -164,12 +168,13 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "kube_apiserver_port", "secure_port", "api_port", "cluster_control_plane_port",
             "openshift_master_api_port", "*api_server_port", "*apiserver_port", "k8s_api_port",
+            "*master_cluster_port", "*api_server_bind_port", "*apiserver_bind_port",
         ],
         &["6443"],
         "the API server has port 6443",
     ),
     (
-        &["kube_network_node_prefix", "node_cidr_len"],
+        &["kube_network_node_prefix", "node_cidr_len", "*cidr_mask*", "*cidrmask*"],
         &["24"],
         "every node takes a /24 of the pod network",
     ),
@@ -188,7 +193,8 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "system_memory_reserved", "system_cpu_reserved", "*_extra_args", "*extra_arg", "*reserved*", "*eviction*",
             "*_bind_address", "oidc_*", "*_oidc_*", "kubelet_*", "kube_apiserver_*", "kube_controller_manager_*", "kube_scheduler_*",
             "*feature_gates*", "rke2_config*", "k3s_config*", "*protect_kernel_defaults", "*egress_selector*", "*etcd_snapshot*",
-            "*admission_plugins*", "kubeadm_*", "*_flags",
+            "*admission_plugins*", "kubeadm_*", "*_flags", "kubelet", "apiserver", "controller_manager", "scheduler", "*max_pods*", "*maxpods*",
+            "kube_proxy",
         ],
         &[],
         "arguments of programs are not taken over",
@@ -234,10 +240,20 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "certificates are not renewed: landfall status says how long they last",
     ),
     (
-        &["etcd_data_dir"],
+        &["etcd_data_dir", "etcd_data_directory"],
         &["/var/lib/etcd"],
         "etcd's data is in /var/lib/etcd; a disk can be mounted there",
     ),
+    (
+        &[
+            "containerd_storage_dir", "docker_storage_path", "docker_data_path", "docker_data_root", "rke2*data_path", "rke2*data_dir",
+            "k3s*data_dir",
+        ],
+        &["/var/lib/containerd"],
+        "images are in /var/lib/containerd, volumes of pods in /var/lib/kubelet; disks can be mounted there",
+    ),
+    (&["dns_mode"], &["coredns"], "landfall installs CoreDNS"),
+    (&["*cluster_domain"], &["cluster.local"], "set clusterDomain"),
     (
         &["cluster_name"],
         &["cluster.local"],
@@ -249,12 +265,12 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "NodePorts are 30000 to 32767",
     ),
     (
-        &["*schedule*master*", "master_schedulable", "*schedulable*", "*scheduled_on_master*", "*taint_master*"],
+        &["*schedule*master*", "master_schedulable", "*schedulable*", "*scheduled_on_master*", "*taint_master*", "*master_taint*"],
         &[],
         "control planes take workloads when they are in a group of workers too, or when there are no workers",
     ),
     (
-        &["cluster_dns", "*dns_ip", "skydns_server", "kube_dns_server"],
+        &["cluster_dns", "*dns_ip", "skydns_server", "kube_dns_server", "coredns_service_ip"],
         &[],
         "the cluster's DNS has the tenth address of serviceCidr",
     ),
@@ -267,6 +283,20 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
 
 /// Variables of other projects that give a node another name; they are read elsewhere or differ from the inventory's name.
 pub const HOSTNAMES: [&str; 3] = ["hostname", "nodename", "new_hostname"];
+
+/// Makes one name of the ways in which projects write it: `nodePortRange`, `NODE_PORT_RANGE`, `node-port-range`.
+pub fn plain(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 4);
+    let mut was_lower = false;
+    for letter in name.chars() {
+        if was_lower && letter.is_ascii_uppercase() {
+            words.push('_');
+        }
+        was_lower = letter.is_ascii_lowercase();
+        words.push(letter);
+    }
+    roles::plain(&words)
+}
 
 /// Says whether a variable is used.
 pub fn is_mapped(name: &str) -> bool {

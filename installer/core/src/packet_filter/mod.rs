@@ -2,6 +2,7 @@
 //! begins a connection. What a rule asks that is not understood here may be so or not; only what is dropped in any case is said to be.
 
 pub mod accept;
+pub mod firewalld;
 pub mod iptables;
 pub mod nftables;
 pub mod openings;
@@ -26,6 +27,9 @@ pub struct PacketFilters {
     /// ufw's rules of its users, where the kernel has its chains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ufw: Option<String>,
+    /// How what firewalld has loaded differs from what it has saved: a reload would undo it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewalld_differences: Vec<String>,
     /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
@@ -100,6 +104,13 @@ pub struct Packet<'a> {
     pub to: Option<&'a str>,
     /// Whether its destination was translated: it was for a Service.
     pub is_translated: bool,
+}
+
+impl std::fmt::Display for Packet<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.protocol, self.port)?;
+        self.source.map_or(Ok(()), |source| write!(f, " from {source}"))
+    }
 }
 
 /// A chain with its rules.
@@ -259,14 +270,18 @@ pub fn chains(filters: &PacketFilters) -> Vec<Chain> {
 
 /// Returns every place at which the packet is dropped in any case. (Each chain that the kernel calls decides by itself.)
 pub fn drops(chains: &[Chain], packet: &Packet) -> Vec<Dropped> {
-    let dropped = |(chain, rule): (&Chain, Option<&Rule>)| Dropped {
+    let places = places(chains, packet).into_iter();
+    places.map(|(chain, rule)| dropped(packet.hook, chain, rule)).collect()
+}
+
+fn dropped(hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Dropped {
+    Dropped {
         variant: chain.variant,
         table: chain.table.clone(),
         chain: chain.name.clone(),
-        hook: packet.hook,
+        hook,
         rule: rule.map(|rule| rule.text.clone()),
-    };
-    places(chains, packet).into_iter().map(dropped).collect()
+    }
 }
 
 /// Returns the chain and the rule, or the chain whose policy it is, of every place at which the packet is dropped in any case.

@@ -142,6 +142,19 @@ fn files_that_ansible_would_read_from_other_directories_are_reported() {
     copy(&cases().join("35-remote-user-in-ansible-cfg"), &home.path("b"));
     let ran = home.run(&["inventory", "-i", "b/hosts.ini"]).ends(3);
     ran.complains(&["b/ansible.cfg sets the login", "remote_user", "ANSIBLE_CONFIG="]);
+    copy(
+        &cases().join("36-group-vars-beside-the-playbook"),
+        &home.path("c/kubeadm"),
+    );
+    std::fs::rename(home.path("c/kubeadm/inventory/hosts.ini"), home.path("c/hosts.ini")).unwrap();
+    std::fs::remove_dir(home.path("c/kubeadm/inventory")).unwrap();
+    let ran = home.run(&["inventory", "-i", "c/hosts.ini"]).ends(0);
+    ran.complains(&[
+        "c/kubeadm/group_vars/all.yml",
+        "beside the playbook",
+        "--playbook-dir",
+        "c/kubeadm;",
+    ]);
 }
 
 #[test]
