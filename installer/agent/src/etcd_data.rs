@@ -43,7 +43,7 @@ pub fn check(host: &Host, patience: Duration) -> io::Result<()> {
 
 /// Returns the directory of the member's log, when the member is whole by the journal and the directory is not there or empty.
 fn missing_data(host: &Host) -> Option<PathBuf> {
-    let manifest = files::text(host.at(&format!("{}/manifests/etcd.yaml", layout::KUBERNETES_DIR)));
+    let manifest = files::text(host.at(format!("{}/manifests/etcd.yaml", layout::KUBERNETES_DIR)));
     let data = manifest
         .lines()
         .find_map(|line| line.trim().strip_prefix("- ")?.strip_prefix(DATA_FLAG))?;
