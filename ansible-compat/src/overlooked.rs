@@ -202,7 +202,7 @@ fn beside_playbook(tree: &dyn FileTree, dir: &Path, groups: &Groups) -> Vec<Besi
 
 /// Says whether a variable sets a login, a network or the cluster.
 fn is_used(name: &str) -> bool {
-    name.starts_with("ansible_") && name != "ansible_python_interpreter"
+    settings::is_ansibles(name) && name != "ansible_python_interpreter"
         || ["ip", "access_ip", "landfall"].contains(&name)
         || settings::is_mapped(name)
 }

@@ -295,7 +295,7 @@ fn members(groups: &Groups, role_options: &RoleOptions, part: Part) -> Vec<Strin
     };
     let names: Vec<&str> = known(groups, part).into_iter().filter(|n| !taken(n)).collect();
     for name in &names {
-        if part != Part::Worker || !is_umbrella(groups, name) {
+        if part != Part::Worker || !is_umbrella(groups, role_options, name) {
             add(name);
         }
     }
@@ -316,9 +316,10 @@ fn known(groups: &Groups, part: Part) -> Vec<&str> {
 }
 
 /// Says whether a group such as `nodes` is a name for the whole cluster: control planes and workers are groups below it.
-fn is_umbrella(groups: &Groups, name: &str) -> bool {
+fn is_umbrella(groups: &Groups, role_options: &RoleOptions, name: &str) -> bool {
     let below = groups.descendants(name);
-    let control_planes = known(groups, Part::ControlPlane);
+    let mut control_planes = known(groups, Part::ControlPlane);
+    control_planes.extend(role_options.control_plane.iter().map(String::as_str));
     !PLAIN_WORKERS.contains(&plain(name).as_str()) && below.iter().any(|g| control_planes.contains(g))
 }
 
@@ -559,6 +560,21 @@ mod tests {
         );
         let text = "[kube_control_plane]\na\n[kube_node:children]\nkube_control_plane\n";
         assert_eq!(roles(text, &RoleOptions::default()).0, "a | a");
+        // The same with names that only the user knows.
+        let named = |worker: &str| RoleOptions {
+            control_plane: vec!["m".into()],
+            worker: vec![worker.into()],
+            ..RoleOptions::default()
+        };
+        for parent in ["nodes", "k8s-nodes"] {
+            let text = format!("[m]\na\n[w]\nb\n[{parent}:children]\nm\nw\n");
+            assert_eq!(
+                roles(&text, &named("w")),
+                ("a | b".to_owned(), String::new()),
+                "{parent}"
+            );
+            assert_eq!(roles(&text, &named(parent)).0, "a | a b", "the user's word counts");
+        }
     }
 
     #[test]

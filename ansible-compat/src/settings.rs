@@ -4,6 +4,7 @@
 //! and all that is left is named: no variable of a member is passed over in silence.
 
 mod known;
+mod own;
 
 use crate::connect::NODE_NAMES;
 use crate::faults::{Faults, Place};
@@ -13,6 +14,7 @@ pub use known::is_mapped;
 use known::{HOSTNAMES, MAPPED, Told, told};
 use landfall_core::name::is_dns_name;
 use landfall_core::spec::Cidr;
+pub use own::is_ansibles;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -42,7 +44,7 @@ pub fn is_told(name: &str, value: &Value) -> bool {
 
 /// Says whether landfall reads a variable itself, or none but Ansible does.
 fn is_own(name: &str) -> bool {
-    name.starts_with("ansible_")
+    is_ansibles(name)
         || name.starts_with("landfall")
         || ["ip", "access_ip"].contains(&name)
         || NODE_NAMES.contains(&name)
@@ -421,6 +423,15 @@ mod tests {
                 }
             }
         }
+        // Not every name of this kind is Ansible's.
+        let (_, told) =
+            look("ansible_service_broker_install: true\nansible_service_broker_selector: x\nansible_host: y");
+        assert!(
+            told.contains(
+                "ansible_service_broker_install, ansible_service_broker_selector (f): landfall installs its own"
+            ),
+            "{told}"
+        );
         let (_, told) = look("k8s_api_vip: 10.0.0.9\nharbor_vip: 10.0.0.8\nmetallb_enabled: false\nKUBE_VERSION: 1.30");
         assert!(
             told.contains("harbor_vip, k8s_api_vip (f): every node balances"),

@@ -529,11 +529,11 @@ fn variables_beside_a_playbook_are_not_overlooked_however_far_up() {
 
 #[test]
 fn no_variable_of_a_member_is_passed_over_in_silence() {
-    let inventory = "[masters]\na hostname=a motd=x\n[nfs]\nb secret=1\n[all:vars]\nansible_user=x\nempty=\nkube_vip_address=10.0.0.9\n";
+    let inventory = "[masters]\na hostname=a motd=x\n[nfs]\nb secret=1\n[all:vars]\nansible_user=x\nansible_broker_x=1\nempty=\nkube_vip_address=10.0.0.9\n";
     let found = files("h.ini", &[("h.ini", inventory)]).unwrap();
     let told = found.notices.join("\n");
     assert!(
-        told.contains("kube_vip_address (h.ini: line 8, kube_vip_address): every node balances"),
+        told.contains("kube_vip_address (h.ini: line 9, kube_vip_address): every node balances"),
         "{told}"
     );
     let unread: Vec<_> = found
@@ -543,8 +543,8 @@ fn no_variable_of_a_member_is_passed_over_in_silence() {
         .collect();
     assert_eq!(
         unread,
-        [("h.ini", 1)],
-        "only motd is neither known nor read: {:?}",
+        [("h.ini", 2)],
+        "only motd and ansible_broker_x are neither known nor read: {:?}",
         found.unread
     );
     let inventory = "[masters]\na\n[all:vars]\ncluster_domain=local\n";
