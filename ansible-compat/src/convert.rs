@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::template::Scope;
 use crate::vars::Resolver;
 use crate::vault::Keys;
-use landfall_core::explain::Diagnosis;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::{Inventory, Node, Proxy, Role};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Problems;
@@ -115,6 +115,7 @@ pub fn desired(
         validate::validate(&desired, &mut problems);
     }
     faults.take(problems);
+    count_all(&roles, &desired.inventory, faults);
     wrong_networks(&taken, faults);
     odd_members(&roles, faults);
     Found { desired, hosts, unread }
@@ -189,6 +190,20 @@ fn wrong_networks(taken: &BTreeMap<&'static str, Place>, faults: &mut Faults) {
                  group_vars/all.yml:\nlandfall:\n  {field}: NETWORK"
             ));
         }
+    }
+}
+
+/// Counts the control planes without a valid name too: they are reported already, and their number is that of the groups.
+fn count_all(roles: &Roles, inventory: &Inventory, faults: &mut Faults) {
+    let (all, valid) = (roles.control_planes.len(), inventory.control_planes().count());
+    if all == valid {
+        return;
+    }
+    if let Some((text, _)) = validate::control_planes(valid) {
+        faults.found().retain(|problem| problem.what != text);
+    }
+    if let Some((text, next)) = validate::control_planes(all) {
+        faults.push(Diagnosis::new(Code::SpecTopology, text).next(next));
     }
 }
 

@@ -328,10 +328,28 @@ fn sizes(groups: &Groups) -> String {
     let named = groups.names().filter(|n| ![ALL, UNGROUPED].contains(n));
     let sizes: Vec<String> = named.map(|n| format!("{n} ({})", groups.hosts_in(n).len())).collect();
     if sizes.is_empty() {
-        "none".to_owned()
+        "no groups".to_owned()
     } else {
         sizes.join(", ")
     }
+}
+
+/// Machines without a group that a message names, at most.
+const NAMED: usize = 12;
+
+/// Lists the machines without a group.
+fn ungrouped(groups: &Groups) -> String {
+    let hosts = groups.hosts_in(UNGROUPED);
+    if hosts.is_empty() {
+        return String::new();
+    }
+    let more = if hosts.len() > NAMED {
+        format!(" and {} more", hosts.len() - NAMED)
+    } else {
+        String::new()
+    };
+    let named: Vec<&str> = hosts.into_iter().take(NAMED).collect();
+    format!("; without a group: {}{more}", named.join(", "))
 }
 
 fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
@@ -348,13 +366,18 @@ fn no_control_plane(groups: &Groups, file: &str, faults: &mut Faults) {
     }
     let what = format!(
         "{file}: groups: no machine is in a group that landfall knows as control planes (kube_control_plane, \
-         control_plane, masters …); the inventory has: {}",
-        sizes(groups)
+         control_plane, masters …); the inventory has: {}{}",
+        sizes(groups),
+        ungrouped(groups)
     );
     let next = "say which group is what: --control-plane-group NAME --worker-group NAME; or with two lines in group_vars/all.yml:\n\
                 landfall:\n  groups: {controlPlane: NAME, worker: NAME}";
-    let by_host = "where all are in one group, name the control planes: --control-planes HOST,HOST,HOST (all other machines are workers then)";
-    faults.push(Diagnosis::new(Code::SpecValue, what).next(next).next(by_host));
+    let by_host = "where all are in one group or in none, name the control planes: --control-planes HOST,HOST,HOST (all other machines are workers then)";
+    let problem = Diagnosis::new(Code::SpecValue, what);
+    // Flags that name groups are of no use where there are none.
+    let has_groups = groups.names().any(|name| ![ALL, UNGROUPED].contains(&name));
+    let problem = if has_groups { problem.next(next) } else { problem };
+    faults.push(problem.next(by_host));
 }
 
 /// etcd runs on the control planes, so machines for etcd alone are an error; other differences are a notice.
@@ -629,6 +652,13 @@ mod tests {
         assert!(hint(wide).contains("--worker-group k8s_new"), "{}", hint(wide));
         assert!(hint("x\n[masters]\na\n").contains("--worker-group ungrouped"));
         assert!(hint("[turing]\na\nb\n").contains("--control-planes HOST"));
+        let none = hint("a\nb\n");
+        assert!(
+            none.contains("no groups; without a group: a, b / where all are") && none.contains("--control-planes HOST"),
+            "{none}"
+        );
+        let many = hint("a[10:30]\n");
+        assert!(many.contains("a21 and 9 more") && !many.contains("a22"), "{many}");
         let empty = hint("[kube_control_plane]\n[kube_node]\nb\n");
         assert!(
             empty.contains("no machine is in the group kube_control_plane"),

@@ -11,7 +11,7 @@ use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::template::Scope;
 pub use known::is_mapped;
-use known::{HOSTNAMES, MAPPED, Told, told};
+use known::{HOSTNAMES, MAPPED, OTHER_PLUGIN, Told, told};
 use landfall_core::name::is_dns_name;
 use landfall_core::spec::Cidr;
 pub use own::is_ansibles;
@@ -36,10 +36,10 @@ fn is_unknown_network(name: &str, value: &Value) -> bool {
     named && !of_others && network(value).is_some_and(|found| !OWN_NETWORKS.contains(&found.to_string().as_str()))
 }
 
-/// Says whether a variable would be reported with what to do.
+/// Says whether a variable would be reported, or has a name of a kind that settings of clusters have.
 pub fn is_told(name: &str, value: &Value) -> bool {
     let has_plugin = OTHER_PLUGINS.iter().any(|prefix| name.starts_with(prefix));
-    !is_own(name) && (told(name).is_some() || has_plugin || is_unknown_network(name, value))
+    !is_own(name) && (known::is_of_a_kind(name) || has_plugin || is_unknown_network(name, value))
 }
 
 /// Says whether landfall reads a variable itself, or none but Ansible does.
@@ -63,8 +63,6 @@ fn holds_settings(value: &Value) -> bool {
 
 /// Beginnings of the names of settings of network plugins that landfall does not install: kubespray names them so, and others after it.
 const OTHER_PLUGINS: [&str; 5] = ["calico_", "cilium_", "kube_ovn_", "kube_router_", "weave_"];
-/// What to do about them.
-const OTHER_PLUGIN: &str = "a setting of a network plugin that landfall does not install";
 
 /// Returns the network plugins that the variables choose, in lower case.
 fn chosen_plugins(vars: &Vars, scope: &Scope) -> Vec<String> {
@@ -326,6 +324,11 @@ mod tests {
 
     /// Looks at these variables; returns what is taken over and what is told.
     fn look(text: &str) -> (String, String) {
+        looked(text).0
+    }
+
+    /// The same, and the names of variables that nothing reads.
+    fn looked(text: &str) -> ((String, String), String) {
         let mut faults = Faults::default();
         let Value::Object(map) = document::parse(text).unwrap().value else {
             panic!("a mapping");
@@ -339,13 +342,15 @@ mod tests {
         );
         let mut settings = Settings::default();
         settings.look("h", &vars, &scope, &mut faults);
+        let unread: Vec<_> = settings.take_unread().into_values().flatten().collect();
         let mapped = settings.finish(&|field| field == "clusterDomain", &mut faults);
         let mapped: Vec<_> = mapped
             .iter()
             .map(|(field, value, _)| format!("{field}={value}"))
             .collect();
         let problems: Vec<_> = faults.found().iter().map(|d| d.what.clone()).collect();
-        (mapped.join(" "), faults.take_notices().join("") + &problems.join(""))
+        let said = faults.take_notices().join("") + &problems.join("");
+        ((mapped.join(" "), said), unread.join(" "))
     }
 
     #[test]
@@ -401,6 +406,47 @@ mod tests {
             assert_eq!(look(same).1, "", "{same}");
         }
         assert_eq!(look("vm_image: debian\nproxy: x\nnfs_data_dir: /srv").1, "");
+    }
+
+    #[test]
+    fn advice_is_for_names_that_it_fits() {
+        for (names, todo) in [
+            (
+                "enable_dashboard install_helm metrics_server_enabled deploy_netchecker enable_metrics",
+                "landfall installs its own ingress",
+            ),
+            (
+                "nvidia_accelerator_enabled install_aws_csi_driver kubelet_csr_approver_enabled",
+                "landfall installs its own ingress",
+            ),
+            (
+                "kube_network_cilium_hubble_enabled enable_multus macvlan_interface",
+                "a setting of a network plugin",
+            ),
+            ("keepalived_interface vip_iface keepalived_vip", "every node balances"),
+            (
+                "kubelet_max_pods kube_oidc_url oidc_issuer_url kubelet_eviction_hard",
+                "arguments of programs",
+            ),
+            ("api_interface k3s_node_ip", "set ip or access_ip"),
+        ] {
+            for name in names.split(' ') {
+                let (_, told) = look(&format!("{name}: something"));
+                assert!(told.contains(&format!("{name} (f: {name}): {todo}")), "{name}: {told}");
+            }
+        }
+        for name in "cgroup_enabled enable_legacy_iptables deploy_environment enable_runc install_runc enable_nat_default_gateway \
+                     ntp_servers_enabled hosts_entries_enabled enable_firewalld etcd_kubeadm_enabled enable_kube_master kubelet_dir \
+                     kubelet_download_url kubeadm_temp_folder kubelet_deployment_type ceph_public_interface flat_network_interface \
+                     vlan_network_interface ping_interface keepalived_auth_pass lb_vip_password vip_ip_range"
+            .split_whitespace()
+        {
+            let (said, unread) = looked(&format!("{name}: something"));
+            assert_eq!(said.1, "", "{name}");
+            assert!(unread.contains(name), "{name} is silent: {unread}");
+            assert!(is_told(name, &Value::Null), "{name} in a file that is not read is silent");
+        }
+        assert_eq!(look("enable_dashboard: false\nenable_flannel: true").1, "");
     }
 
     #[test]

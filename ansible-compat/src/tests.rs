@@ -568,6 +568,19 @@ fn no_variable_of_a_member_is_passed_over_in_silence() {
     assert_eq!(found.desired.spec.cluster_domain, "x.org");
 }
 
+#[test]
+fn control_planes_with_invalid_names_are_counted() {
+    let said = |text: &str| super::tests::text("h.ini", text).unwrap_err();
+    for masters in ["A_1\nA_2\nA_3", "a1\na2\nA_3", "A_1"] {
+        let said = said(&format!("[masters]\n{masters}\n[workers]\nb\n"));
+        assert!(said.contains("is not valid"), "{said}");
+        assert!(!said.contains("control planes are named"), "{said}");
+    }
+    let said = said("[masters]\na1\nA_2\n[workers]\nb\n");
+    assert!(said.contains("2 control planes are named"), "{said}");
+    assert!(!said.contains("1 control planes are named"), "{said}");
+}
+
 /// A play of the machines of a cluster.
 const PLAY: &str = "---\n- name: cluster\n  hosts: all\n  roles: [kubeadm]\n";
 

@@ -39,7 +39,7 @@ pub const MAPPED: &[(&str, &[&str])] = &[
 ];
 
 /// Variables that are not used: names as [`plain`] makes them or patterns with `*`, values that equal landfall's own, and what to do. A name goes
-/// before all patterns, and an earlier pattern before a later one.
+/// before all patterns, and an earlier pattern before a later one. What fits a pattern behind `!` is none of the row's patterns.
 #[rustfmt::skip]
 pub const TOLD: &[(&[&str], &[&str], &str)] = &[
     (
@@ -72,11 +72,17 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         "set podNetwork.backend: vxlan or host-gw",
     ),
     (&["use_calico"], &["false"], "landfall installs flannel"),
-    (&["use_flannel"], &["true"], "landfall installs flannel"),
+    (
+        &["use_flannel", "enable_flannel", "install_flannel", "deploy_flannel", "flannel_enabled"],
+        &["true"],
+        "landfall installs flannel",
+    ),
+    (&["*macvlan*", "*multus*", "!*network_plugin*"], &["false"], OTHER_PLUGIN),
     (
         &[
             "flannel_iface", "flannel_interface", "calico_iface", "private_ip", "node_ip", "internal_ip", "*advertise_address", "wireguard_ip",
             "*_iface", "*_interface", "interface_name", "*_interface_name", "*_node_ip", "network_adapter_name", "cni_opts",
+            "!*ceph*", "!*vlan*", "!flat_*", "!*ping*", "!*keepalived*", "!*vip*",
         ],
         &[],
         "set ip or access_ip of each machine instead",
@@ -154,7 +160,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "kubernetes_loadbalanced_api_dns", "k3s_registration_address", "vip", "*_vip", "*_vip_*", "vip_*", "*api_ip",
             "*lb_ip", "*lb_address", "*lb_external_host", "loadbalancer_ip", "*api_hostname", "*master_cluster_ip",
             "openshift_master_cluster_hostname", "openshift_master_cluster_public_hostname", "*keepalived*",
-            "kube*_apiserver", "*_master_addr",
+            "kube*_apiserver", "*_master_addr", "!*pass", "!*password*", "!*secret*", "!*range*", "!*cidr*", "!*subnet*", "!*_pool*",
         ],
         &[],
         "every node balances to all API servers itself; for clients outside set apiServerCertSans, and controlPlaneEndpoint for its name",
@@ -194,7 +200,8 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "*_bind_address", "oidc_*", "*_oidc_*", "kubelet_*", "kube_apiserver_*", "kube_controller_manager_*", "kube_scheduler_*",
             "*feature_gates*", "rke2_config*", "k3s_config*", "*protect_kernel_defaults", "*egress_selector*", "*etcd_snapshot*",
             "*admission_plugins*", "kubeadm_*", "*_flags", "kubelet", "apiserver", "controller_manager", "scheduler", "*max_pods*", "*maxpods*",
-            "kube_proxy",
+            "kube_proxy", "!kubelet_*_url", "!kubeadm_*_url", "!*download*", "!*_dir", "!*_path", "!*_folder", "!*_deployment_type",
+            "!*csr_approver*",
         ],
         &[],
         "arguments of programs are not taken over",
@@ -212,12 +219,12 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         &[
             "ingress_nginx_enabled", "metallb_enabled", "cert_manager_enabled", "metrics_server_enabled",
             "dashboard_enabled", "helm_enabled", "local_path_provisioner_enabled", "argocd_enabled",
-            "gateway_api_enabled", "registry_enabled", "krew_enabled", "*_enabled", "enable_*", "deploy_*", "install_*", "metallb_*",
+            "gateway_api_enabled", "registry_enabled", "krew_enabled", "*csr_approver*", "metallb_*",
             "metal_lb_*", "rancher_*", "longhorn*", "rook_*", "kong_*", "argocd_*", "*dashboard*", "extra_files",
             "cluster_install_list", "*_service_broker_*",
         ],
         &["false"],
-        "landfall installs its own ingress proxy and no other add-on",
+        ADD_ON,
     ),
     (
         &["kube_encrypt_secret_data"],
@@ -281,6 +288,52 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
     ),
 ];
 
+/// What to do about settings of add-ons.
+const ADD_ON: &str = "landfall installs its own ingress proxy and no other add-on";
+/// What to do about settings of other network plugins.
+pub const OTHER_PLUGIN: &str = "a setting of a network plugin that landfall does not install";
+
+/// Names of variables that switch something on or off.
+const SWITCHES: [&str; 4] = ["*_enabled", "enable_*", "install_*", "deploy_*"];
+
+/// Words in the names of switches, as they stand between `_`, and what to do: of other switches nothing is known.
+#[rustfmt::skip]
+const SWITCHED: [(&[&str], &str); 2] = [
+    (&["calico", "cilium", "flannel", "weave", "kube_ovn", "kube_router", "canal", "antrea"], OTHER_PLUGIN),
+    (
+        &[
+            "dashboard", "helm", "_metrics_", "ingress", "nginx", "traefik", "cert_manager", "certmanager", "argocd", "argo_cd", "metallb",
+            "longhorn", "registry", "prometheus", "grafana", "monitoring", "istio", "kubevirt", "nvidia", "_gpu", "local_path", "local_volume", "_csi_",
+            "nfs_provisioner", "nfs_client_provisioner", "nfs_subdir", "autoscaler", "nodelocaldns", "nodelocal_dns", "node_local_dns", "netchecker",
+            "rancher", "rook", "openebs", "kubeapps", "service_catalog", "node_feature_discovery", "external_dns", "gateway_api", "velero",
+        ],
+        ADD_ON,
+    ),
+];
+
+/// Looks a switch up by the words in its name.
+fn switched(name: &str) -> Option<Told> {
+    if !is_switch(name) {
+        return None;
+    }
+    let name = format!("_{name}_");
+    let (_, todo) = SWITCHED
+        .iter()
+        .find(|(words, _)| words.iter().any(|word| name.contains(word)))?;
+    Some((&["false"], todo))
+}
+
+fn is_switch(name: &str) -> bool {
+    SWITCHES.iter().any(|pattern| matches_part(pattern, name))
+}
+
+/// Says whether a variable has a name of a kind that settings of clusters have, whether or not anything is known about it.
+pub fn is_of_a_kind(name: &str) -> bool {
+    let name = plain(name);
+    let fits = |known: &&str| matches_part(known, &name);
+    is_switch(&name) || TOLD.iter().any(|(names, ..)| names.iter().any(fits))
+}
+
 /// Variables of other projects that give a node another name; they are read elsewhere or differ from the inventory's name.
 pub const HOSTNAMES: [&str; 3] = ["hostname", "nodename", "new_hostname"];
 
@@ -306,12 +359,21 @@ pub fn is_mapped(name: &str) -> bool {
 /// What stands in the table about a variable that is not used: values that equal landfall's own, and what to do.
 pub type Told = (&'static [&'static str], &'static str);
 
+/// Says whether a name fits a pattern of a row and none of those behind `!`.
+fn fits(patterns: &[&str], name: &str) -> bool {
+    let is_not = |pattern: &&str| pattern.strip_prefix('!').is_some_and(|not| matches_part(not, name));
+    patterns.iter().any(|pattern| matches_part(pattern, name)) && !patterns.iter().any(is_not)
+}
+
 /// Looks a variable up that is not used. Goes through the whole table: the answer for a name is worth keeping.
 pub fn told(name: &str) -> Option<Told> {
     let name = plain(name);
-    let entry = |has: &dyn Fn(&str) -> bool| TOLD.iter().find(|(names, ..)| names.iter().any(|known| has(known)));
-    let (_, ours, todo) = entry(&|known| known == name).or_else(|| entry(&|known| matches_part(known, &name)))?;
-    Some((ours, todo))
+    let by_name = TOLD.iter().find(|(names, ..)| names.contains(&name.as_str()));
+    let by_pattern = || TOLD.iter().find(|(names, ..)| fits(names, &name));
+    match by_name.or_else(by_pattern) {
+        Some((_, ours, todo)) => Some((ours, todo)),
+        None => switched(&name),
+    }
 }
 
 /// Says whether a variable chooses the network plugin.

@@ -25,14 +25,20 @@ pub fn validate(desired: &Desired, problems: &mut Problems) {
 /// What is wrong, and what to do about it.
 type Report<'a> = &'a mut dyn FnMut(String, &str);
 
+/// Says what is wrong with a number of control planes, and what to do about it.
+pub fn control_planes(number: usize) -> Option<(String, &'static str)> {
+    (![1, 3, 5].contains(&number)).then(|| {
+        (
+            format!("{number} control planes are named; 1, 3 or 5 can be"),
+            "etcd needs an odd number of members to outlive a lost one: add or remove a control plane",
+        )
+    })
+}
+
 /// Checks that the control planes can form a quorum and that no machine is listed twice.
 fn validate_machines(inventory: &Inventory, report: Report) {
-    let control_planes = inventory.control_planes().count();
-    if ![1, 3, 5].contains(&control_planes) {
-        report(
-            format!("{control_planes} control planes are named; 1, 3 or 5 can be"),
-            "etcd needs an odd number of members to outlive a lost one: add or remove a control plane",
-        );
+    if let Some((text, next)) = control_planes(inventory.control_planes().count()) {
+        report(text, next);
     }
     let mut names = BTreeMap::new();
     let mut places = BTreeMap::new();

@@ -32,7 +32,7 @@ fn a_missing_file_is_named() {
     // A directory is read as Ansible reads it; this one holds no inventory.
     home.run(&["inventory", "-i", "."])
         .ends(3)
-        .complains(&["error[LF0103]: .: groups", "the inventory has: none"]);
+        .complains(&["error[LF0103]: .: groups", "the inventory has: no groups"]);
 }
 
 #[test]
