@@ -470,11 +470,12 @@ mod tests {
             }
         }
         // Not every name of this kind is Ansible's.
-        let (_, told) =
-            look("ansible_service_broker_install: true\nansible_service_broker_selector: x\nansible_host: y");
+        let (_, told) = look(
+            "ansible_service_broker_install: true\nansible_service_broker_local_registry_whitelist: [x]\nansible_host: y",
+        );
         assert!(
             told.contains(
-                "ansible_service_broker_install, ansible_service_broker_selector (f): landfall installs its own"
+                "ansible_service_broker_install, ansible_service_broker_local_registry_whitelist (f): landfall installs its own"
             ),
             "{told}"
         );

@@ -112,7 +112,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
             "private_registry", "system_default_registry", "rke2_system_default_registry", "privateregistry",
             "container_registry", "kubernetes_image_repo", "docker_registry_mirrors", "docker_insecure_registries",
             "insecure_registries", "*registry*", "*registries*", "*_mirror*", "mirror_*", "*repo_prefix*", "oreg_*",
-            "*infra*image*", "*pause*image*", "coredns_image*",
+            "*infra*image*", "*pause*image*", "coredns_image*", "!*_service_broker_*",
         ],
         &[],
         "images come from the bundle; landfall uses no registry",
@@ -304,7 +304,7 @@ const SWITCHED: [(&[&str], &str); 2] = [
         &[
             "dashboard", "helm", "_metrics_", "ingress", "nginx", "traefik", "cert_manager", "certmanager", "argocd", "argo_cd", "metallb",
             "longhorn", "registry", "prometheus", "grafana", "monitoring", "istio", "kubevirt", "nvidia", "_gpu", "local_path", "local_volume", "_csi_",
-            "nfs_provisioner", "nfs_client_provisioner", "nfs_subdir", "autoscaler", "nodelocaldns", "nodelocal_dns", "node_local_dns", "netchecker",
+            "provisioner", "nfs_subdir", "autoscaler", "nodelocaldns", "nodelocal_dns", "node_local_dns", "netchecker",
             "rancher", "rook", "openebs", "kubeapps", "service_catalog", "node_feature_discovery", "external_dns", "gateway_api", "velero",
         ],
         ADD_ON,
