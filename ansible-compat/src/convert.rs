@@ -85,14 +85,15 @@ pub fn desired(
             faults.value(&found.place, why);
             continue;
         }
+        let own = vars.of(host, faults);
         let mut seen = common.defaults.clone();
-        seen.extend(vars.of(host, faults));
+        seen.extend(own.clone());
         let scope = scope(host, groups, &seen, vars, common);
         if let Some(var) = seen.get(CLUSTER) {
             one_cluster(&mut cluster, var, &scope, faults);
         }
         if role != Role::Outside {
-            settings.look(host, &seen, &scope, faults);
+            settings.look(host, &own, &scope, faults);
         }
         let mut node = node(host, role, &found.place, &seen, &scope, common, faults);
         if let Some(node) = &mut node {

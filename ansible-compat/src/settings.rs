@@ -188,9 +188,8 @@ impl Settings {
         }
         let chosen = chosen_plugins(vars, scope);
         for (name, var) in vars.iter().filter(|(name, _)| !is_own(name) && !is_mapped(name)) {
-            // Nobody but Ansible's own options has names with a dot.
             let value = scope.value(&var.value).ok();
-            if name.contains('.') || value.as_ref().is_some_and(is_empty) {
+            if value.as_ref().is_some_and(is_empty) {
                 continue;
             }
             let told = *self.known.entry(name.clone()).or_insert_with(|| told(name));

@@ -547,6 +547,15 @@ fn no_variable_of_a_member_is_passed_over_in_silence() {
         "only motd and ansible_broker_x are neither known nor read: {:?}",
         found.unread
     );
+    // Options of Ansible are read, and are no variables of a member.
+    let mut config = Config::default();
+    for name in ["ANSIBLE_SSH_ARGS", "ssh_connection.ssh_args"] {
+        let var = crate::config::plain("-C", crate::faults::Place::new(&"environment".into(), name));
+        config.login.insert(name.to_owned(), var);
+    }
+    let tree = Files::of(&[("h.ini", "[masters]\na\n")]);
+    let found = read(&request("h.ini"), &config, &environment(), &tree).unwrap();
+    assert!(found.unread.is_empty(), "{:?}", found.unread);
     let inventory = "[masters]\na\n[all:vars]\ncluster_domain=local\n";
     let found = files("h.ini", &[("h.ini", inventory)]).unwrap();
     assert!(
