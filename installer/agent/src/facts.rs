@@ -5,6 +5,8 @@ mod places;
 mod survey;
 mod tries;
 
+pub(crate) use filters::firewalld_differences;
+
 use crate::actions::system::{ModuleIndex, has_feature};
 use crate::actions::unit::{self, UnitState};
 use crate::agent::Agent;
@@ -18,6 +20,7 @@ use base64::Engine as _;
 use landfall_core::action::FeatureEvidence;
 use landfall_core::facts::{FactsQuery, InterfaceAddress, InterfaceFacts, NodeFacts, PacketFilters, Survey};
 use landfall_core::name::Digest;
+use landfall_core::packet_filter::{self, firewalld};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -129,13 +132,18 @@ fn survey(agent: &Agent, query: &FactsQuery, states: &BTreeMap<String, UnitState
     };
     let host = &agent.host;
     let enabled = states.iter().filter(|(_, state)| state.is_enabled());
+    let mut filters = asked
+        .filters_without
+        .as_ref()
+        .map_or_else(PacketFilters::default, |own| filters::read(agent, own));
+    if firewalld::has_policies(&packet_filter::chains(&filters)) {
+        let differences = firewalld_differences(agent);
+        filters.firewalld_differences = differences.unwrap_or_else(|error| vec![error.line()]);
+    }
     Ok(Survey {
         enabled_units: enabled.map(|(name, _)| name.clone()).collect(),
         features_now: features_now(host, query),
-        filters: asked
-            .filters_without
-            .as_ref()
-            .map_or_else(PacketFilters::default, |own| filters::read(agent, own)),
+        filters,
         ..survey::gather(host, asked)?
     })
 }

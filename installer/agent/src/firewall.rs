@@ -5,9 +5,11 @@
 //! nftables' own tables         over netlink, new rules and the removal of old ones in one transaction
 //! iptables, in either form     by the host's own iptables-restore --noflush, all of a table in one transaction
 //! ufw's tables                 by ufw's own command, one call for each rule
+//! firewalld's table            by policies of landfall's own, in files that firewalld loads
 //! ```
 //! INVARIANT: no rule without the mark is changed, moved or removed, no table or chain is made, and no policy is changed.
 
+mod firewalld;
 mod saved;
 mod ufw;
 
@@ -43,6 +45,7 @@ pub fn faults(agent: &Agent, wanted: &Openings) -> Result<Vec<String>> {
     if ufw::differs(&agent.host, &insertions, wanted) {
         faults.push("ufw has other rules with the mark than it is to have".to_owned());
     }
+    faults.extend(firewalld::faults(&agent.host, &present, &insertions, wanted));
     if wanted.accept.is_empty() {
         if faults.is_empty() && !marked(agent, &wanted.mark)?.is_empty() {
             faults.push("rules of an earlier setting".to_owned());
@@ -95,6 +98,10 @@ pub fn remove(agent: &Agent, prior: &Openings) -> Result<Left> {
         Ok(()) => {}
     }
     left.residue.extend(saved::clean(&agent.host, &prior.mark));
+    if agent.host.has_packet_filters() {
+        left.notes
+            .extend(firewalld::emptied(&chains(&read(agent)), &prior.mark));
+    }
     let legacy = filters::legacy_tables();
     if agent.host.has_packet_filters() && !legacy.is_empty() && !read(agent).unread_legacy.is_empty() {
         left.notes.push(format!(
@@ -111,6 +118,7 @@ fn set_once(agent: &Agent, wanted: &Openings) -> Result<()> {
     let foreign = openings::without_marked(&present, &wanted.mark);
     let (_, insertions) = openings::open(&foreign, wanted);
     ufw::set(agent, &insertions, wanted)?;
+    firewalld::set(agent, &present, &insertions, wanted)?;
     for variant in [Variant::IptablesNft, Variant::IptablesLegacy] {
         let batch = batch(&present, variant, &insertions, wanted);
         if !batch.is_empty() {
@@ -126,7 +134,7 @@ fn set_once(agent: &Agent, wanted: &Openings) -> Result<()> {
     old.retain(|rule| wanted.accept.is_empty() || !of_iptables(&rule.table));
     let placed: Vec<Placed> = insertions
         .iter()
-        .filter(|insertion| insertion.variant == Variant::Nftables)
+        .filter(|insertion| insertion.variant == Variant::Nftables && !insertion.is_of_firewalld())
         .filter_map(|insertion| {
             Some(Placed {
                 table: Table::parse(&insertion.table)?,

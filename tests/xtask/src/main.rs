@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod dag;
 mod demo;
+mod firewalld;
 mod go_programs;
 mod ingress;
 mod machines;

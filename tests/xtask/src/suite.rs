@@ -1,6 +1,6 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, go_programs, ingress, oracle};
+use crate::{artifacts, crash, dag, firewalld, go_programs, ingress, oracle};
 use anyhow::{Result, ensure};
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -275,6 +275,7 @@ fn collection() -> Result<Count> {
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
     cargo.env("LANDFALL_ORACLE_PYTHON", oracle::python(&artifacts::cache()?)?);
+    cargo.env("LANDFALL_FIREWALLD", firewalld::roots(&artifacts::cache()?)?);
     cargo.env("LANDFALL_REGISTRY", go_programs::build(&go_programs::REGISTRY)?);
     cargo.envs([("LANDFALL_ORACLE_COUNT", "300"), ("LANDFALL_ORACLE_LOGINS", "40")]);
     if !host::is_root() {

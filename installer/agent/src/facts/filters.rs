@@ -3,13 +3,16 @@
 use super::survey::has_nftables;
 use crate::agent::Agent;
 use crate::child::Job;
+use crate::error::Result;
 use crate::files;
 use crate::netlink::nft::{self, IPTABLES_TABLES, Table};
 use landfall_core::facts::PacketFilters;
-use landfall_core::packet_filter::ufw;
+use landfall_core::packet_filter::{firewalld, ufw};
 
 /// Seconds that a program may take to print rules.
 const PRINT_S: u64 = 5;
+/// Seconds for one question to firewalld.
+const FIREWALL_CMD_S: u64 = 15;
 /// Most bytes of rules that are told of one table: ten thousand rules.
 const MOST_BYTES: usize = 1024 * 1024;
 
@@ -45,6 +48,45 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
         filters.ufw = Some(files::text(agent.host.at(ufw::USER_RULES))).filter(|text| text.len() <= MOST_BYTES);
     }
     filters
+}
+
+/// Says how what firewalld has loaded differs from what it has saved, one line each; nothing where both are the same. Blocks for a dozen calls of
+/// firewall-cmd, each a third of a second.
+pub(crate) fn firewalld_differences(agent: &Agent) -> Result<Vec<String>> {
+    let call = |words: &[&str]| -> Result<String> {
+        let argv: Vec<&str> = std::iter::once("firewall-cmd").chain(words.iter().copied()).collect();
+        Ok(agent
+            .children
+            .run(&agent.host, Job::quick(&argv, FIREWALL_CMD_S))?
+            .text())
+    };
+    let default_zone = call(&["--get-default-zone"])?;
+    let (loaded, saved) = (call(&["--get-ipsets"])?, call(&["--permanent", "--get-ipsets"])?);
+    let mut lines = Vec::new();
+    let mut sets = Vec::new();
+    if loaded.trim() == saved.trim() {
+        sets.extend(loaded.split_whitespace().map(|set| format!("--info-ipset={set}")));
+    } else {
+        lines.push(format!("sets: loaded {}; saved {}", loaded.trim(), saved.trim()));
+    }
+    let mut compare = |words: &[&str], as_sections: &dyn Fn(String) -> String| -> Result<()> {
+        let loaded = as_sections(call(words)?);
+        let saved = as_sections(call(&[&["--permanent"], words].concat())?);
+        lines.extend(firewalld::differences(&loaded, &saved, default_zone.trim()));
+        Ok(())
+    };
+    let lists = ["--list-all-zones", "--list-all-policies"];
+    for list in lists.into_iter().chain(sets.iter().map(String::as_str)) {
+        compare(&[list], &|text| text)?;
+    }
+    for list in ["--get-all-chains", "--get-all-rules", "--get-all-passthroughs"] {
+        let as_section = |text: String| {
+            text.lines()
+                .fold("direct\n".to_owned(), |all, line| format!("{all}  rule {line}\n"))
+        };
+        compare(&["--direct", list], &as_section)?;
+    }
+    Ok(lines)
 }
 
 fn nftables(agent: &Agent, own: &[String], filters: &mut PacketFilters) {

@@ -1,5 +1,7 @@
 //! On the kernel's own packet filters, with the real nft and iptables, in network namespaces of these threads.
 
+mod firewalld;
+
 use super::*;
 use crate::host::Host;
 use crate::netlink::nft::tests::own_namespace;

@@ -129,6 +129,12 @@ impl Accept {
         }
     }
 
+    /// Says whether connections begin with it, on another link than loopback. The rest ufw and firewalld pass by rules of their own.
+    pub(super) fn begins_outside_loopback(&self) -> bool {
+        let is_loopback = |link: &Option<String>| link.as_deref() == Some(LOOPBACK);
+        !self.established && self.source_ports.is_empty() && !is_loopback(&self.through) && !is_loopback(&self.out_of)
+    }
+
     /// Returns the rules as iptables takes them behind `-A CHAIN`, without comment and target: one for each pair of source and destination.
     pub fn iptables_words(&self) -> Vec<Vec<String>> {
         let mut rules = Vec::new();

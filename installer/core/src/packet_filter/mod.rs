@@ -2,6 +2,7 @@
 //! begins a connection. What a rule asks that is not understood here may be so or not; only what is dropped in any case is said to be.
 
 pub mod accept;
+pub mod firewalld;
 pub mod iptables;
 pub mod nftables;
 pub mod openings;
@@ -26,6 +27,9 @@ pub struct PacketFilters {
     /// ufw's rules of its users, where the kernel has its chains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ufw: Option<String>,
+    /// How what firewalld has loaded differs from what it has saved: a reload would undo it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewalld_differences: Vec<String>,
     /// Chains that drop what no rule decides, and whose rules could not be read, as `family table chain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,

@@ -6,7 +6,7 @@
 //! carries the cluster's mark in its comment ([`Openings::comment`]): by it the rules are found, renewed and removed, and no other is touched.
 
 use super::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
-use super::{Chain, Dropped, Hook, Packet, Rule, Variant, drops, places, ufw};
+use super::{Chain, Dropped, Hook, Packet, Rule, Variant, drops, firewalld, places, ufw};
 use crate::name::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -171,11 +171,12 @@ pub fn without_marked(chains: &[Chain], mark: &str) -> Vec<Chain> {
             }
         }
     }
+    firewalld::clear_marked(&mut chains, mark);
     chains
 }
 
-/// Finds the place for rules that are to decide about a packet that is dropped at this one; `None` where none may be written: firewalld makes its
-/// table anew at any time. Into ufw's tables ufw alone writes, to the end of its users' rules.
+/// Finds the place for rules that are to decide about a packet that is dropped at this one; `None` where none may be written. Into ufw's tables ufw
+/// alone writes, to the end of its users' rules; into firewalld's table firewalld, where its zones ask its policies.
 fn insertion(chains: &[Chain], hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Option<Insertion> {
     let mut table = chains
         .iter()
@@ -185,7 +186,9 @@ fn insertion(chains: &[Chain], hook: Hook, chain: &Chain, rule: Option<&Rule>) -
         true => (table.find(|other| other.name == ufw::chain_of(hook))?, None),
         false => (chain, rule.map(|rule| rule.number)),
     };
-    (chain.table != FIREWALLD).then(|| Insertion {
+    let is_open = chain.table != firewalld::TABLE
+        || rule.is_some_and(|rule| firewalld::is_asked_before(chains, hook, chain, rule));
+    is_open.then(|| Insertion {
         variant: chain.variant,
         table: chain.table.clone(),
         chain: chain.name.clone(),
@@ -194,13 +197,15 @@ fn insertion(chains: &[Chain], hook: Hook, chain: &Chain, rule: Option<&Rule>) -
     })
 }
 
-/// firewalld's table.
-pub const FIREWALLD: &str = "inet firewalld";
-
 impl Insertion {
     /// Says whether ufw writes there, and nobody else.
     pub fn is_of_ufw(&self) -> bool {
         self.variant != Variant::Nftables && self.chain.starts_with(ufw::PREFIX)
+    }
+
+    /// Says whether a policy of firewalld has the rules, and nobody writes them there.
+    pub fn is_of_firewalld(&self) -> bool {
+        self.table == firewalld::TABLE
     }
 }
 
@@ -226,9 +231,14 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
                 .before
                 .and_then(|number| chain.rules.iter().position(|rule| rule.number == number));
             let at = at.unwrap_or(chain.rules.len());
-            let accepted = openings.accepted_at(insertion.hook);
-            let accepted = accepted.filter(|accept| !insertion.is_of_ufw() || ufw::is_needed(accept));
-            chain.rules.splice(at..at, accepted.map(|accept| accept.rule(&comment)));
+            let rules = if insertion.is_of_firewalld() {
+                firewalld::accept_rules(&openings.accept, insertion.hook, &comment)
+            } else {
+                let accepted = openings.accepted_at(insertion.hook);
+                let accepted = accepted.filter(|accept| !insertion.is_of_ufw() || accept.begins_outside_loopback());
+                accepted.map(|accept| accept.rule(&comment)).collect()
+            };
+            chain.rules.splice(at..at, rules);
         }
         insertions.push(insertion);
     }
@@ -239,9 +249,12 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
 /// an accept rule can let it through. Nothing when all is well.
 pub fn faults(chains: &[Chain], openings: &Openings) -> Vec<String> {
     let mut groups: BTreeMap<(Variant, &str, &str, &str), usize> = BTreeMap::new();
-    // Of ufw's rules only ufw's file says which there are to be.
-    let is_ufws = |chain: &&Chain| chain.variant != Variant::Nftables && chain.name.starts_with(ufw::PREFIX);
-    for chain in chains.iter().filter(|chain| !is_ufws(chain)) {
+    // Of rules of ufw and firewalld only their files say which there are to be.
+    let has_files = |chain: &&Chain| match chain.variant {
+        Variant::Nftables => chain.table == firewalld::TABLE,
+        Variant::IptablesNft | Variant::IptablesLegacy => chain.name.starts_with(ufw::PREFIX),
+    };
+    for chain in chains.iter().filter(|chain| !has_files(chain)) {
         let comments = chain.rules.iter().filter_map(|rule| rule.comment.as_deref());
         for comment in comments.filter(|comment| openings.is_marked(Some(comment))) {
             *groups

@@ -1,7 +1,7 @@
 //! ufw's rules of its users. The kernel holds them as iptables rules without comments; the comments, and what ufw takes for the same rule, stand
 //! in its file [`USER_RULES`], one line `### tuple ###` in front of the rules of each (ufw 0.36, `backend_iptables.py`).
 
-use super::accept::{Accept, LOOPBACK, Peers, Protocol};
+use super::accept::{Accept, Peers, Protocol};
 use super::{Chain, Hook, Variant};
 
 /// How names of ufw's chains begin.
@@ -120,18 +120,9 @@ pub(super) fn add_comments(chains: &mut [Chain], text: &str) {
     }
 }
 
-/// Says whether ufw needs a rule for it: it passes what belongs to connections, and the loopback link, by rules of its own.
-pub(super) fn is_needed(accept: &Accept) -> bool {
-    let is_loopback = |link: &Option<String>| link.as_deref() == Some(LOOPBACK);
-    !accept.established
-        && accept.source_ports.is_empty()
-        && !is_loopback(&accept.through)
-        && !is_loopback(&accept.out_of)
-}
-
-/// Returns the rules that let something through, one for each pair of source and destination.
+/// Returns the rules that let something through, one for each pair of source and destination; none for what ufw passes by rules of its own.
 pub fn wanted(accept: &Accept, comment: &str) -> Vec<UserRule> {
-    if !is_needed(accept) {
+    if !accept.begins_outside_loopback() {
         return vec![];
     }
     let ends = |peers: &Peers| match peers {

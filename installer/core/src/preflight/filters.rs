@@ -9,8 +9,8 @@ use crate::journal::Ownership;
 use crate::layout;
 use crate::name::NodeName;
 use crate::packet_filter::accept::BRIDGE;
-use crate::packet_filter::openings::{self, Openings, POD_PORT};
-use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant, ufw};
+use crate::packet_filter::openings::{self, Insertion, Openings, POD_PORT};
+use crate::packet_filter::{self, Chain, Dropped, Hook, Packet, Variant, firewalld, ufw};
 use crate::spec::{ClusterSpec, Desired, Firewall, ProxyMode};
 use crate::traffic::{self, Peer, Service, ingress_ports, services};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,10 @@ pub(super) struct Filters {
     foreign: Vec<Chain>,
     /// As this run leaves them.
     pub wanted: Vec<Chain>,
+    /// Where this run lets something through.
+    insertions: Vec<Insertion>,
+    /// The mark of the cluster's rules.
+    mark: String,
 }
 
 impl Filters {
@@ -77,7 +81,7 @@ impl Filters {
         let present = packet_filter::chains(&seen.survey.filters);
         let mark = Openings::mark_of(uid.map_or("", ClusterUid::as_str));
         let foreign = openings::without_marked(&present, &mark);
-        let wanted = match (desired.spec.firewall, own_address(desired, node, seen)) {
+        let (wanted, insertions) = match (desired.spec.firewall, own_address(desired, node, seen)) {
             (Firewall::Open, Some((address, interface))) => {
                 let peers = desired.inventory.members().filter(|peer| peer.name != node.name);
                 let peers = peers.filter_map(|peer| {
@@ -88,14 +92,16 @@ impl Filters {
                 let (peers, role): (Vec<Peer>, Role) = (peers.collect(), node.role);
                 let own = Peer { role, address };
                 let wanted = traffic::openings(&desired.spec, &mark, own, &interface, &peers);
-                openings::open(&foreign, &wanted).0
+                openings::open(&foreign, &wanted)
             }
-            _ => foreign.clone(),
+            _ => (foreign.clone(), vec![]),
         };
         Self {
             present,
             foreign,
             wanted,
+            insertions,
+            mark,
         }
     }
 }
@@ -115,6 +121,7 @@ pub(super) fn check(look: &mut Look) {
     }
     if input.desired.spec.firewall == Firewall::Open {
         opened(look, &filters.foreign, &left);
+        policies(look, &filters);
     }
     unread(look);
 }
@@ -127,6 +134,43 @@ fn opened(look: &mut Look, foreign: &[Chain], left: &BTreeMap<Dropped, Lost>) {
             let next = OPENED.to_owned();
             look.add(Finding { next, ..finding }.at_most(Severity::Note));
         }
+    }
+}
+
+/// What stands against a policy in firewalld: it loads a new one by a reload alone, and one for everybody is for those too whom a zone shuts out,
+/// unless it names them.
+fn policies(look: &mut Look, filters: &Filters) {
+    if !filters.insertions.iter().any(Insertion::is_of_firewalld) {
+        return;
+    }
+    let names = firewalld::names(&filters.mark);
+    let is_loaded = names
+        .iter()
+        .any(|name| firewalld::loaded(&filters.present, name).is_some());
+    let differences = &look.facts.survey.filters.firewalld_differences;
+    if !is_loaded && !differences.is_empty() {
+        let what =
+            "firewalld must be reloaded for landfall's policies, and what it has loaded is not what it has saved";
+        let next =
+            "`firewall-cmd --runtime-to-permanent` saves what is loaded; `firewall-cmd --reload` takes what is saved";
+        look.add(Finding::new(Check::Firewall, what, differences.join("; "), next));
+    }
+    let ports: Vec<String> = ingress_ports(&look.input.desired.spec)
+        .map(|port| port.to_string())
+        .collect();
+    let zones = firewalld::bans(&filters.present)
+        .into_iter()
+        .filter(|ban| ban.has_others);
+    let zones: Vec<String> = zones.map(|ban| ban.zone).collect();
+    if !ports.is_empty() && !zones.is_empty() {
+        let what = format!(
+            "sets or hardware addresses that a zone of firewalld shuts out will reach the ingress ports {}",
+            ports.join(", ")
+        );
+        let next = "shut them out by a rule of the zone into which they come otherwise: `firewall-cmd --permanent --zone=public \
+                    --add-rich-rule='rule source ipset=NAME drop'`";
+        let finding = Finding::new(Check::Firewall, what, zones.join(", "), next);
+        look.add(finding.at_most(Severity::Warn));
     }
 }
 
@@ -305,8 +349,8 @@ fn owner(chains: &[Chain], dropped: &Dropped) -> (&'static str, Option<&'static 
         let mut own = chains.iter().filter(|chain| chain.table == dropped.table);
         own.any(|chain| chain.name.starts_with(prefix))
     };
-    if dropped.table == "inet firewalld" {
-        let next = "give the addresses of the other nodes and the pod network to the zone trusted: `firewall-cmd --permanent --zone=trusted \
+    if dropped.table == firewalld::TABLE {
+        let next = "set `firewall: open`, or give the addresses of the other nodes and the pod network to the zone trusted: `firewall-cmd --permanent --zone=trusted \
                     --add-source=ADDRESS`, or `systemctl disable --now firewalld`";
         return (" (firewalld)", Some(next));
     }
@@ -323,9 +367,19 @@ fn owner(chains: &[Chain], dropped: &Dropped) -> (&'static str, Option<&'static 
     ("", None)
 }
 
+/// How advice begins where a setting of landfall's would do.
+const SET: &str = "set `firewall: open`, or ";
+
 fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> String {
+    let setting = match look.input.desired.spec.firewall {
+        Firewall::Keep => SET,
+        Firewall::Open => "",
+    };
     if let (_, Some(next)) = owner(chains, dropped) {
-        return next.to_owned();
+        return match next.strip_prefix(SET) {
+            Some(next) => format!("{setting}{next}"),
+            None => next.to_owned(),
+        };
     }
     let base = chains.iter().find(|chain| {
         chain.variant == dropped.variant && chain.table == dropped.table && chain.hook == Some(dropped.hook)
@@ -366,10 +420,6 @@ fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> Stri
             });
         }
     }
-    let setting = match look.input.desired.spec.firewall {
-        Firewall::Keep => "set `firewall: open`, or ",
-        Firewall::Open => "",
-    };
     format!(
         "{setting}let it through, also in the file that the rules come from: {}",
         rules.join(", ")

@@ -4,13 +4,14 @@ use super::{HOST_PROGRAMS, Look};
 use crate::facts::Tried;
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
+use crate::packet_filter::{self, firewalld};
 use crate::plan::install::kernel_features;
 use crate::spec::{Firewall, ProxyMode};
 
 /// Firewalls that are kept by a service of their own.
-pub(super) const FIREWALL_UNITS: [&str; 2] = ["firewalld.service", UFW_UNIT];
-/// The one into which landfall writes rules when it is told to.
-const UFW_UNIT: &str = "ufw.service";
+pub(super) const FIREWALL_UNITS: [&str; 2] = [FIREWALLD_UNIT, "ufw.service"];
+/// The one that must be new enough, and whose rules nft must show.
+const FIREWALLD_UNIT: &str = "firewalld.service";
 /// Families of nf_tables in which kube-proxy, flannel and the CNI plugins make tables.
 const NFTABLES_FAMILIES: [&str; 3] = ["ip", "ip6", "inet"];
 /// First kernel on which kube-proxy's nftables mode starts (pkg/util/kernel/constants.go, `NFTablesKubeProxyKernelVersion`).
@@ -154,28 +155,38 @@ fn check_needs(look: &mut Look) {
 }
 
 fn check_firewalls(look: &mut Look) {
+    let has_policies = || firewalld::has_policies(&packet_filter::chains(&look.facts.survey.filters));
+    let mut found = Vec::new();
     for unit in FIREWALL_UNITS {
-        if look.facts.units.get(unit).is_some_and(|state| state == "active") {
-            let (what, next, most) = match (unit, look.input.desired.spec.firewall) {
-                (UFW_UNIT, Firewall::Open) => (
-                    format!("{unit} is active"),
-                    "nothing: landfall adds rules to ufw's where it drops what the cluster sends (`firewall: open`)"
-                        .to_owned(),
-                    Severity::Note,
-                ),
-                (_, setting) => {
-                    let is_possible = unit == UFW_UNIT && setting == Firewall::Keep;
-                    let setting = if is_possible { "set `firewall: open`, or " } else { "" };
-                    (
-                        format!("{unit} is active and would drop the cluster's traffic"),
-                        format!("{setting}systemctl disable --now {unit}"),
-                        Severity::Refuse,
-                    )
-                }
-            };
-            look.add(Finding::new(Check::Firewall, what, "active", next).at_most(most));
+        if look.facts.units.get(unit).is_none_or(|state| state != "active") {
+            continue;
         }
+        let is_possible = unit != FIREWALLD_UNIT || has_policies();
+        let disable = format!("systemctl disable --now {unit}");
+        let (what, next, most) = match (look.input.desired.spec.firewall, is_possible) {
+            (Firewall::Open, true) => (
+                format!("{unit} is active"),
+                "nothing: landfall adds rules to its own where it drops what the cluster sends (`firewall: open`)"
+                    .to_owned(),
+                Severity::Note,
+            ),
+            (Firewall::Open, false) => (
+                format!("{unit} is active, and shows no place for a policy of landfall's"),
+                format!("use firewalld 0.9 to 1.x with its backend nftables, and nft on the node; or {disable}"),
+                Severity::Refuse,
+            ),
+            (Firewall::Keep, is_possible) => (
+                format!("{unit} is active and would drop the cluster's traffic"),
+                format!(
+                    "{}{disable}",
+                    if is_possible { "set `firewall: open`, or " } else { "" }
+                ),
+                Severity::Refuse,
+            ),
+        };
+        found.push(Finding::new(Check::Firewall, what, "active", next).at_most(most));
     }
+    found.into_iter().for_each(|finding| look.add(finding));
 }
 
 fn check_ports(look: &mut Look) {

@@ -118,6 +118,70 @@ fn what_landfall_opens_is_a_note_and_what_it_cannot_open_is_refused() {
 }
 
 #[test]
+fn firewalld_gets_policies_unless_a_reload_would_lose_something() {
+    let open = |filters: &PacketFilters, setting| {
+        let mut desired = desired();
+        desired.spec.firewall = setting;
+        let mut facts = fleet();
+        let own = facts.get_mut(&name("cp-2")).unwrap();
+        own.survey.filters = filters.clone();
+        own.units.insert("firewalld.service".into(), "active".into());
+        judge(&desired, &facts, &BTreeMap::new())
+    };
+    let mut filters = nftables(fixture!("firewalld-1.3.nft.json"));
+    let found = open(&filters, Firewall::Open);
+    assert!(found.len() > 2, "{found:#?}");
+    assert!(
+        found.iter().all(|finding| finding.severity == Severity::Note),
+        "{found:#?}"
+    );
+    let refused = open(&filters, Firewall::Keep);
+    assert!(refused.iter().all(Finding::refuses) && refused.len() > 2);
+    assert!(
+        refused
+            .iter()
+            .all(|finding| finding.next.starts_with("set `firewall: open`, or "))
+    );
+
+    filters.firewalld_differences = vec!["public: loaded, not saved: ports: 9999/tcp".to_owned()];
+    let found = open(&filters, Firewall::Open);
+    let refused: Vec<_> = found.iter().filter(|finding| finding.refuses()).collect();
+    assert_eq!(refused.len(), 1, "{found:#?}");
+    assert!(refused[0].next.contains("--runtime-to-permanent") && refused[0].saw.contains("9999/tcp"));
+    // One that is older than policies, one that does not ask them about all, and one whose rules nobody can show.
+    for filters in [
+        nftables(fixture!("firewalld.nft.json")),
+        nftables(fixture!("firewalld-2.3.nft.json")),
+        PacketFilters::default(),
+    ] {
+        let found = open(&filters, Firewall::Open);
+        let of_unit = found.iter().find(|finding| finding.check == Check::Firewall).unwrap();
+        assert!(of_unit.refuses() && of_unit.next.contains("0.9 to 1.x"), "{of_unit:#?}");
+    }
+}
+
+#[test]
+fn sources_that_a_zone_shuts_out_and_no_rule_can_name_are_a_warning() {
+    let text = fixture!("firewalld-1.3.nft.json");
+    let by_address = "{\"payload\": {\"protocol\": \"ip\", \"field\": \"saddr\"}}, \"right\": {\"prefix\": {\"addr\": \"203.0.113.0\", \"len\": 24}}";
+    let by_card = "{\"payload\": {\"protocol\": \"ether\", \"field\": \"saddr\"}}, \"right\": \"00:11:22:33:44:55\"";
+    assert!(text.contains(by_address));
+    let found = opened(
+        &nftables(text.replace(by_address, by_card)),
+        Firewall::Open,
+        &BTreeMap::new(),
+    );
+    let finding = only(
+        Check::Firewall,
+        found
+            .into_iter()
+            .filter(|finding| finding.check == Check::Firewall)
+            .collect(),
+    );
+    assert_eq!((finding.severity, finding.saw.as_str()), (Severity::Warn, "drop"));
+}
+
+#[test]
 fn rules_of_landfall_count_as_long_as_the_spec_asks_for_them() {
     let record = crate::cluster_record::tests::record(3, 3, 0);
     let rule = format!(
