@@ -145,7 +145,14 @@ fn set_once(agent: &Agent, wanted: &Openings) -> Result<()> {
             })
         })
         .collect();
-    accept::replace(&placed, &old).map_err(|error| nftables("writing rules of nftables", error))
+    accept::replace(&placed, &old).map_err(|error| nftables("writing rules of nftables", error))?;
+    match openings::unasked(&present, wanted) {
+        Some(_) => Err(AgentError::NotSatisfied(
+            "landfall does not write into firewalld 2.x; `landfall status` says what is dropped and what to do"
+                .to_owned(),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn marked(agent: &Agent, mark: &str) -> Result<Vec<nft::Rule>> {

@@ -8,7 +8,7 @@ use crate::facts;
 use crate::files::{self, Meta};
 use crate::host::Host;
 use landfall_core::packet_filter::Chain;
-use landfall_core::packet_filter::firewalld::{self, POLICIES, Policy, RichRule};
+use landfall_core::packet_filter::firewalld::{self, Policy, RichRule};
 use landfall_core::packet_filter::openings::{Insertion, Openings};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,22 +19,23 @@ const CALL_S: u64 = 60;
 const MOST_RULES: usize = 200;
 
 fn path_of(host: &Host, name: &str) -> PathBuf {
-    host.at(format!("{POLICIES}/{name}.xml"))
+    host.at(firewalld::file_of(name))
 }
 
 /// Returns the files with the mark that belong to a policy: its own, and the copy that firewalld keeps of one that it has written anew.
 fn marked(host: &Host, name: &str, mark: &str) -> Vec<PathBuf> {
-    let paths = ["xml", "xml.old"].map(|end| host.at(format!("{POLICIES}/{name}.{end}")));
+    let paths = ["", ".old"].map(|end| host.at(firewalld::file_of(name) + end));
     let is_ours = |path: &PathBuf| firewalld::is_marked(&files::text(path), mark);
     paths.into_iter().filter(is_ours).collect()
 }
 
-/// Returns the policies that belong to these places; `None` where firewalld does not run, and nobody can say which.
+/// Returns the policies that belong to these places; `None` where firewalld does not run or does not ask policies about all (2.x): nobody can say
+/// which then, and those that are there stay.
 fn policies(present: &[Chain], insertions: &[Insertion], wanted: &Openings) -> Option<Vec<Policy>> {
     if wanted.accept.is_empty() {
         return Some(vec![]);
     }
-    if !present.iter().any(|chain| chain.table == firewalld::TABLE) {
+    if !firewalld::has_policies(present) {
         return None;
     }
     let bans = firewalld::bans(present);

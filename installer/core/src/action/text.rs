@@ -1,6 +1,7 @@
 //! Texts of actions, for display.
 
 use super::{Action, ClusterCondition, ClusterEffect};
+use crate::packet_filter::firewalld;
 
 impl Action {
     /// Returns one line that says how the change will be undone. The recipe itself is made when the node's state is known.
@@ -18,7 +19,7 @@ impl Action {
             }
             Self::KernelFeatures { .. } => "unload the modules that were loaded for it and that nobody else uses",
             Self::Firewall { .. } => {
-                "remove the rules with the cluster's mark, also from saved rules, or write the earlier ones"
+                "remove the rules and firewalld's policies with the cluster's mark, also from saved rules, or write the earlier ones"
             }
             Self::Unit { .. } => "stop and disable it, or restore its earlier state",
             Self::StopUnit { .. } => "enable and start it, or restore its earlier state",
@@ -58,13 +59,15 @@ impl Action {
             }
             Self::Firewall { openings } if openings.accept.is_empty() => {
                 format!(
-                    "remove the accept rules marked `{}` from the packet filters",
+                    "remove the accept rules marked `{}` from the packet filters, and firewalld's policies with the mark",
                     openings.mark
                 )
             }
             Self::Firewall { openings } => format!(
-                "accept rules marked `{}` where packet filters drop what members, pods and clients of the ingress proxy send",
-                openings.mark
+                "accept rules marked `{}` where packet filters drop what members, pods and clients of the ingress proxy send: in the chain that \
+                 drops, by `ufw allow` in ufw's tables, in firewalld's by policies ({})",
+                openings.mark,
+                firewalld::files(&openings.mark).join(", ")
             ),
             Self::Unit { name, start: true, .. } => format!("enable and start {name}"),
             Self::Unit { name, start: false, .. } => format!("enable {name}"),

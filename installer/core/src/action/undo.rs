@@ -204,7 +204,7 @@ impl Undo {
             Self::UnloadModules { modules } => format!("unload {}", modules.join(", ")),
             Self::Firewall { prior } if prior.accept.is_empty() => {
                 format!(
-                    "remove the rules marked `{}` from packet filters and saved rules",
+                    "remove the rules marked `{}` from packet filters, firewalld's policies and saved rules",
                     prior.mark
                 )
             }

@@ -3,8 +3,9 @@
 //! A policy from ANY zone is asked in the zone of each packet. With the last priority there is it comes behind all that the zone and other
 //! policies say, and just ahead of what the zone does with the rest: so it opens what nobody has decided about, and takes no address and no
 //! interface out of a zone, as a zone of landfall's own would. Only sources that a zone is there to shut out must be named in it.
-//! firewalld 2.x asks no policy about what is forwarded between two links of which no zone has either (`fw_policy.py`, `_ingress_egress_zone`, seen
-//! in 2.3.1), such as what pods send: it gets no policies.
+//! firewalld 2.0 to 2.4 asks no policy about what is forwarded between two links of which no zone has either (`fw_policy.py`,
+//! `_ingress_egress_zone`), such as what pods send: it gets no policies. Those that were written before it came stay, and what it drops all the same
+//! is a fault ([`super::openings::unasked`]). 2.5.0 asks them about all again, in chains that are not known here.
 //! firewalld shows no comments in the kernel's rules: the mark stands in the description of the file, and chains are known by the policy's name.
 
 use super::accept::{Accept, Peers, Protocol};
@@ -71,6 +72,16 @@ pub fn name(mark: &str, hook: Hook) -> Option<String> {
 /// Returns the names of all policies that a cluster may have.
 pub fn names(mark: &str) -> Vec<String> {
     Hook::ALL.into_iter().filter_map(|hook| name(mark, hook)).collect()
+}
+
+/// Returns the paths of their files.
+pub fn files(mark: &str) -> Vec<String> {
+    names(mark).iter().map(|name| file_of(name)).collect()
+}
+
+/// Returns the path of a policy's file.
+pub fn file_of(name: &str) -> String {
+    format!("{POLICIES}/{name}.xml")
 }
 
 /// Says whether the text of a policy's file bears the mark.
@@ -208,7 +219,7 @@ impl RichRule {
 /// Says whether the table asks policies as is needed here: that of firewalld older than 0.9 does not, and that of 2.x not about all.
 pub fn has_policies(chains: &[Chain]) -> bool {
     let mut own = chains.iter().filter(|chain| chain.table == TABLE);
-    own.any(|chain| chain.name == "filter_FORWARD_POLICIES_post")
+    own.any(|chain| chain.name == policies_of(Hook::Forward, "_post"))
 }
 
 /// Says how many different rules the kernel has of a policy; `None` when firewalld has not loaded it. (firewalld 1.x that was killed writes all its
@@ -249,15 +260,21 @@ pub(super) fn clear_marked(chains: &mut [Chain], mark: &str) {
 /// Says whether a policy with the last priority is asked ahead of a rule that drops: the rule is what a zone does with the rest, behind a jump to all
 /// such policies (`nftables.py`, `build_policy_chain_rules`, seen in 1.3.3).
 pub(super) fn is_asked_before(chains: &[Chain], hook: Hook, chain: &Chain, rule: &Rule) -> bool {
-    let word = match hook {
-        Hook::Input => "INPUT",
-        Hook::Forward => "FORWARD",
-        Hook::Output => return false,
-    };
-    let policies = Verdict::Jump(format!("filter_{word}_POLICIES_post"));
+    let policies = Verdict::Jump(policies_of(hook, "_post"));
     let mut ahead = chain.rules.iter().take_while(|other| *other != rule);
     let is_of = |ban: &Ban| chain.name == format!("filter_IN_{}", ban.zone);
-    ahead.any(|other| other.verdict == policies) && !bans(chains).iter().any(is_of)
+    hook != Hook::Output && ahead.any(|other| other.verdict == policies) && !bans(chains).iter().any(is_of)
+}
+
+/// Says whether a rule of firewalld 2.0 to 2.4 is what it does with the rest, between links: not what somebody has decided about an address.
+pub(super) fn is_rest_of_2(hook: Hook, chain: &Chain, rule: &Rule) -> bool {
+    let by_link = |m: &Match| matches!(m.field, Field::From | Field::To);
+    chain.table == TABLE && chain.name == policies_of(hook, "") && rule.matches.iter().all(by_link)
+}
+
+/// The chain in which policies of a hook are asked: all of them in 2.x, and with `_post` those behind the zones before.
+fn policies_of(hook: Hook, end: &str) -> String {
+    format!("filter_{}_POLICIES{end}", hook.as_str().to_uppercase())
 }
 
 /// Returns the accept rules as a policy has them.

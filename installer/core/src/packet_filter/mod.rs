@@ -106,6 +106,13 @@ pub struct Packet<'a> {
     pub is_translated: bool,
 }
 
+impl std::fmt::Display for Packet<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.protocol, self.port)?;
+        self.source.map_or(Ok(()), |source| write!(f, " from {source}"))
+    }
+}
+
 /// A chain with its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -263,14 +270,18 @@ pub fn chains(filters: &PacketFilters) -> Vec<Chain> {
 
 /// Returns every place at which the packet is dropped in any case. (Each chain that the kernel calls decides by itself.)
 pub fn drops(chains: &[Chain], packet: &Packet) -> Vec<Dropped> {
-    let dropped = |(chain, rule): (&Chain, Option<&Rule>)| Dropped {
+    let places = places(chains, packet).into_iter();
+    places.map(|(chain, rule)| dropped(packet.hook, chain, rule)).collect()
+}
+
+fn dropped(hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Dropped {
+    Dropped {
         variant: chain.variant,
         table: chain.table.clone(),
         chain: chain.name.clone(),
-        hook: packet.hook,
+        hook,
         rule: rule.map(|rule| rule.text.clone()),
-    };
-    places(chains, packet).into_iter().map(dropped).collect()
+    }
 }
 
 /// Returns the chain and the rule, or the chain whose policy it is, of every place at which the packet is dropped in any case.

@@ -6,11 +6,10 @@
 //! carries the cluster's mark in its comment ([`Openings::comment`]): by it the rules are found, renewed and removed, and no other is touched.
 
 use super::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
-use super::{Chain, Dropped, Hook, Packet, Rule, Variant, drops, firewalld, places, ufw};
+use super::{Chain, Dropped, Hook, Packet, Rule, Variant, dropped, drops, firewalld, places, ufw};
 use crate::name::Digest;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// Counts ways in which the same openings became other rules: rules with another number are replaced.
@@ -81,11 +80,18 @@ impl Openings {
 
     /// Returns packets that stand for all that must pass: the first of each connection, one for each port and peer.
     pub fn packets(&self) -> Vec<Packet<'_>> {
-        let new = self
-            .accept
+        self.accept
             .iter()
-            .filter(|accept| !accept.established && accept.source_ports.is_empty());
-        new.flat_map(|accept| self.packets_of(accept)).collect()
+            .flat_map(|accept| self.first_packets(accept))
+            .collect()
+    }
+
+    /// The packets that stand for one sort of connections; none where it is not about their first packet.
+    fn first_packets<'a>(&'a self, accept: &'a Accept) -> Vec<Packet<'a>> {
+        if accept.established || !accept.source_ports.is_empty() {
+            return vec![];
+        }
+        self.packets_of(accept)
     }
 
     /// Returns the link behind which the pods of other nodes are: the tunnel where packets out of it are accepted, the interface otherwise.
@@ -277,24 +283,61 @@ pub fn faults(chains: &[Chain], openings: &Openings) -> Vec<String> {
         }
     }
     let (opened, _) = open(&without_marked(chains, &openings.mark), openings);
-    let mut dropped: BTreeMap<Dropped, Vec<String>> = BTreeMap::new();
+    let mut lost: BTreeMap<Dropped, Vec<String>> = BTreeMap::new();
     for packet in openings.packets() {
         let hopeless = drops(&opened, &packet);
         for place in drops(chains, &packet).into_iter().filter(|d| !hopeless.contains(d)) {
-            let mut what = format!("{} {}", packet.protocol, packet.port);
-            if let Some(source) = packet.source {
-                let _ = write!(what, " from {source}");
-            }
-            dropped.entry(place).or_default().push(what);
+            lost.entry(place).or_default().push(packet.to_string());
         }
     }
+    faults.extend(lines(lost));
+    faults.extend(unasked(chains, openings));
+    faults
+}
+
+/// One line for each place, with the first packet that is dropped there.
+fn lines(lost: BTreeMap<Dropped, Vec<String>>) -> Vec<String> {
     let line = |(place, what): (Dropped, Vec<String>)| match what.as_slice() {
         [] => place.to_string(),
         [first] => format!("{place} ({first})"),
         [first, rest @ ..] => format!("{place} ({first}, and {} more)", rest.len()),
     };
-    faults.extend(dropped.into_iter().map(line));
-    faults
+    lost.into_iter().map(line).collect()
+}
+
+/// Says what firewalld 2.x, which came after the policies had been written, drops without asking them, and what to do. Landfall cannot mend it: only
+/// a zone is asked there, and which zone addresses belong to is their owner's decision.
+pub fn unasked(chains: &[Chain], openings: &Openings) -> Option<String> {
+    let has_policy = |name: &String| firewalld::loaded(chains, name).is_some();
+    if firewalld::has_policies(chains) || !firewalld::names(&openings.mark).iter().any(has_policy) {
+        return None;
+    }
+    let mut lost: BTreeMap<Dropped, Vec<String>> = BTreeMap::new();
+    let mut sources = BTreeSet::new();
+    for accept in &openings.accept {
+        for packet in openings.first_packets(accept) {
+            for (chain, rule) in places(chains, &packet) {
+                if rule.is_some_and(|rule| firewalld::is_rest_of_2(packet.hook, chain, rule)) {
+                    let place = dropped(packet.hook, chain, rule);
+                    lost.entry(place).or_default().push(packet.to_string());
+                    sources.extend(match &accept.from {
+                        Peers::Network(network) => Some(network.to_string()),
+                        Peers::Any | Peers::Addresses(_) => packet.source.map(|address| address.to_string()),
+                    });
+                }
+            }
+        }
+    }
+    let lost = lines(lost);
+    let sources: Vec<String> = sources.iter().map(|source| format!(" --add-source={source}")).collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "firewalld 2.x drops what landfall's policies accept, which it does not ask: {}; give the senders to a zone that accepts them, \
+             `firewall-cmd --zone=trusted{}` and the same with `--permanent` (all ports of the node are open to them then), or go back to firewalld 1.x",
+            lost.join("; "),
+            sources.concat()
+        )
+    })
 }
 
 /// How many rules the openings of one hook are.

@@ -166,8 +166,14 @@ fn check_firewalls(look: &mut Look) {
         let (what, next, most) = match (look.input.desired.spec.firewall, is_possible) {
             (Firewall::Open, true) => (
                 format!("{unit} is active"),
-                "nothing: landfall adds rules to its own where it drops what the cluster sends (`firewall: open`)"
-                    .to_owned(),
+                match unit {
+                    FIREWALLD_UNIT => format!(
+                        "nothing: landfall writes policies of its own below {}, where it drops what the cluster sends, and has it load them \
+                         (`firewall: open`)",
+                        firewalld::POLICIES
+                    ),
+                    _ => "nothing: landfall adds rules to its own where it drops what the cluster sends (`firewall: open`)".to_owned(),
+                },
                 Severity::Note,
             ),
             (Firewall::Open, false) => (

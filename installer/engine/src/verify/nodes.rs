@@ -141,7 +141,9 @@ fn services(name: &NodeName, member: &Result<Member, Diagnosis>) -> Cell {
     if !faults.is_empty() {
         let next = match (member.health.settings.is_empty(), member.health.filters.is_empty()) {
             (true, true) => "systemctl status and journalctl --unit, on the node, tell more",
-            (true, false) => "stop what loads the rules without landfall's, then: landfall install",
+            (true, false) => {
+                "do what the line says, or stop what loads the rules without landfall's; then: landfall install"
+            }
             (false, _) => "change the file that is named, or whatever else sets the value, then: landfall install",
         };
         return cell(CellOutcome::Fail, faults.join("; "), Some(next));

@@ -1,11 +1,13 @@
-//! With the real firewalld of Debian (1.3.3): the directory that LANDFALL_FIREWALLD names holds a root filesystem of each suite (`cargo xtask test`
-//! makes it). The daemon and its D-Bus run in a mount namespace of their own, in the network namespace of the test's thread.
+//! With the real firewalld of Debian (1.3.3, and 2.3.1 of trixie): the directory that LANDFALL_FIREWALLD names holds a root filesystem of each suite
+//! (`cargo xtask test` makes it). The daemon and its D-Bus run in a mount namespace of their own, in the network namespace of the test's thread.
 
 use super::*;
 use std::path::PathBuf;
 use std::time::Instant;
 
 const SUITES: [&str; 1] = ["bookworm"];
+/// The suite with a firewalld that landfall does not write into.
+const TOO_NEW: &str = "trixie";
 
 /// What its administrator has decided: 10.0.0.7 is shut out by a zone, 10.0.0.8 by a rule.
 const DECIDED: &str = "firewall-cmd --permanent --zone=drop --add-source=10.0.0.7
@@ -92,6 +94,16 @@ impl Firewalld {
             assert!(Instant::now() < deadline, "firewalld does not answer");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Stops it, and starts that of another suite with the same configuration.
+    fn upgrade(&mut self, suite: &str) {
+        let roots = self.system.parent().unwrap();
+        self.system = roots.join(suite);
+        self.stop();
+        // As it does by itself when it is stopped, not killed.
+        sh("nft delete table inet firewalld");
+        self.restart();
     }
 
     fn restart(&mut self) {
@@ -384,5 +396,54 @@ fn what_is_loaded_and_not_saved_is_found_wherever_it_is() {
             [""; 0],
             "{suite}: it is in the default zone after a reload too"
         );
+    }
+}
+
+#[test]
+#[ignore = "needs root filesystems with firewalld; cargo xtask test makes them"]
+fn an_upgrade_that_cuts_pods_off_is_named_with_the_command_that_helps() {
+    let mut firewalld = Firewalld::new(SUITES[0], "true");
+    let neighbour = Neighbour::new();
+    let mut pod = pod();
+    let mut served = listen(neighbour.0.id(), "10.0.0.9", 5432);
+    sh(&format!(
+        "nsenter -t {} -n ip route add 10.244.0.0/24 via 10.0.0.1",
+        neighbour.0.id()
+    ));
+    let wanted = openings(&[2, 3]);
+    firewalld.set(&wanted);
+    assert!(connects(pod.id(), "10.0.0.9", 5432));
+
+    firewalld.upgrade(TOO_NEW);
+    let _listener = std::net::TcpListener::bind(("0.0.0.0", 2379)).unwrap();
+    assert!(!connects(pod.id(), "10.0.0.9", 5432), "2.x asks policies about all");
+    let faults = firewalld.machine.faults(&wanted);
+    let [fault] = faults.as_slice() else {
+        panic!("{faults:#?}")
+    };
+    assert!(fault.starts_with("firewalld 2.x drops"), "{fault}");
+    assert!(set(&firewalld.machine.agent, &wanted).is_err());
+    assert_eq!(firewalld.files().len(), 2, "the policy for members is asked still");
+    assert!(neighbour.reaches("10.0.0.2", 2379));
+
+    let [_, command, ..] = fault.split('`').collect::<Vec<_>>()[..] else {
+        panic!("{fault}")
+    };
+    assert_eq!(command, "firewall-cmd --zone=trusted --add-source=10.244.0.0/16");
+    firewalld.run(&format!("{command}; {command} --permanent"));
+    assert_eq!(firewalld.machine.faults(&wanted), [""; 0]);
+    assert!(connects(pod.id(), "10.0.0.9", 5432) && neighbour.reaches("10.0.0.2", 2379));
+    set(&firewalld.machine.agent, &wanted).unwrap();
+    assert_eq!(firewalld.files().len(), 2);
+    firewalld.restart();
+    assert!(connects(pod.id(), "10.0.0.9", 5432));
+
+    assert_eq!(firewalld.remove(), Left::default());
+    assert!(firewalld.files().is_empty());
+    assert!(!firewalld.run("nft list ruleset").contains("landfall"));
+    assert!(!neighbour.reaches("10.0.0.2", 2379));
+    for child in [&mut served, &mut pod] {
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -79,6 +79,40 @@ fn a_table_that_does_not_ask_policies_about_what_pods_send_is_not_opened() {
 }
 
 #[test]
+fn what_a_firewalld_that_became_2_x_drops_without_asking_our_policies_is_a_fault() {
+    let wanted = wanted(&[[10, 90, 0, 12], [10, 90, 0, 66], [203, 0, 113, 9]]);
+    let own = |table: &str| nftables::parse(&table.replace("allow-host-ipv6", "landfall-0f1e2d-i")).unwrap();
+    let [fault] = openings::faults(&own(TABLE_2), &wanted).try_into().unwrap();
+    assert!(
+        fault.starts_with("firewalld 2.x drops what landfall's policies accept")
+            && fault.contains("chain filter_FORWARD_POLICIES")
+            && fault.contains("`firewall-cmd --zone=trusted --add-source=10.244.0.0/16 --add-source=10.90.0.12`"),
+        "{fault}"
+    );
+    assert!(
+        !fault.contains("10.90.0.66") && !fault.contains("203.0.113.9"),
+        "its owner has shut them out: {fault}"
+    );
+    assert_eq!(openings::unasked(&own(TABLE_2), &wanted), Some(fault));
+    assert_eq!(openings::unasked(&own(TABLE_1), &wanted), None);
+    let never_had_ours = nftables::parse(TABLE_2).unwrap();
+    assert_eq!(openings::faults(&never_had_ours, &wanted), [""; 0]);
+    // 198.51.101.0/24 is in the zone trusted.
+    let none = Openings {
+        accept: vec![],
+        ..wanted.clone()
+    };
+    assert_eq!(openings::unasked(&own(TABLE_2), &none), None);
+    let trusted = TABLE_2.replace("198.51.101.0\", \"len\": 24", "10.244.0.0\", \"len\": 16");
+    assert_ne!(trusted, TABLE_2);
+    let fault = openings::unasked(&own(&trusted), &wanted).unwrap();
+    assert!(
+        !fault.contains("filter_FORWARD") && fault.contains("`firewall-cmd --zone=trusted --add-source=10.90.0.12`"),
+        "{fault}"
+    );
+}
+
+#[test]
 fn what_a_zone_shuts_out_by_source_is_said_in_the_policy() {
     let bans = bans(&nftables::parse(TABLE_1).unwrap());
     let [ban] = bans.as_slice() else { panic!("{bans:?}") };

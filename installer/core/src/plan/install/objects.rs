@@ -224,6 +224,22 @@ mod tests {
             let all = ["firewall/cp-1", "firewall/cp-2", "firewall/w-1"];
             assert_eq!(needs(&opened, id), all, "{id}");
         }
+        let step = opened
+            .steps
+            .iter()
+            .find(|step| step.id.as_str() == "firewall/w-1")
+            .unwrap();
+        let text = step.action.text();
+        assert!(
+            [
+                "`landfall 0f1e`",
+                "/etc/firewalld/policies/landfall-0f1e-i.xml",
+                "landfall-0f1e-f.xml"
+            ]
+            .iter()
+            .all(|word| text.contains(word)),
+            "{text}"
+        );
         let entry = Entry {
             run: "r1".parse().unwrap(),
             step: "firewall/w-1".parse().unwrap(),
