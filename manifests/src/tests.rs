@@ -12,7 +12,7 @@ pub(crate) const NAMES: [&str; 11] = [
     "kube-proxy:v1.37.2",
     "etcd:3.7.3",
     "pause:3.10.2",
-    "coredns:v1.15.0",
+    "coredns:v1.14.6",
     "flannel:v0.28.4",
     "nginx:1.22.1",
     "landfall-ingress:0.1.0",
@@ -290,7 +290,7 @@ fn daemons_wait_for_their_disks_and_a_control_planes_kubelet_for_etcds_data() {
         &control_plane,
         &[
             "RequiresMountsFor=/var/lib/kubelet /var/lib/containerd /var/lib/etcd",
-            "ExecStartPre=/opt/landfall/bin/landfall agent check-etcd-data",
+            "ExecStartPre=/usr/local/bin/landfall agent check-etcd-data",
         ],
     );
     assert_lines(&worker, &["RequiresMountsFor=/var/lib/kubelet /var/lib/containerd"]);

@@ -33,7 +33,7 @@ pub fn check(host: &Host, patience: Duration) -> io::Result<()> {
         if Instant::now() >= end {
             return Err(io::Error::other(format!(
                 "error: the data of this node's etcd member is gone: {} does not exist. The kubelet is not started, because etcd would begin anew \
-                 without it. Mount the disk that holds it; if it is lost, uninstall this node alone and install it again",
+                 without it. Mount the disk that holds it, or put a copy back",
                 missing.display()
             )));
         }

@@ -188,7 +188,7 @@ pub(super) fn plan_error(error: PlanError) -> Vec<Diagnosis> {
     };
     let next = match &error {
         PlanError::FoundedAgain { .. } => {
-            "nothing was changed; look what happened to the node, and uninstall it alone if it is lost"
+            "nothing was changed; look what happened to the node: landfall cannot replace a control plane that has lost its data yet"
         }
         PlanError::FounderAbsent(_) => {
             "bring the node back, then run the same command again; to found without it, uninstall first"
