@@ -120,8 +120,10 @@ impl UndoRun<'_> {
             RollbackTarget::Runs(runs) => {
                 let ids: BTreeSet<_> = runs.iter().map(|r| r.start.run.clone()).collect();
                 let scope = UndoScope::Runs(ids);
-                if !absent.is_empty() && !scope.cluster_stays(&present.owned) && present.record.is_none() {
-                    // Without a record nobody knows whether the absent node founded the cluster.
+                // Without a record nobody knows whether the absent node founded the cluster. If it founded it in an earlier run, control planes that
+                // go would take the quorum of the cluster that stays with them.
+                let is_unclear = present.record.is_none() || scope.founder_may_stay(&present.owned);
+                if !absent.is_empty() && !scope.cluster_stays(&present.owned) && is_unclear {
                     return Err(absent.to_vec());
                 }
                 Ok(Some((scope, runs)))

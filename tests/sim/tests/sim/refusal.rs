@@ -219,3 +219,30 @@ fn read_only_commands_leave_no_trace_on_bare_machines() {
         scene.must_be_as_before(what);
     }
 }
+
+/// Without the founder's journal the undone runs look like the whole cluster: its later members would go without leaving etcd, and take the
+/// quorum of the cluster that stays.
+#[test]
+fn a_rollback_of_later_members_needs_the_founder() {
+    let mut scene = Scene::new(3, 0);
+    let all = scene.desired.clone();
+    scene.desired.inventory.nodes.truncate(1);
+    scene.must_work(&scene.install("100-a"), "one control plane");
+    scene.desired = all;
+    scene.must_work(&scene.install("200-b"), "three control planes");
+    let founder = "cp-1".parse().unwrap();
+    scene.fleet.set_unreachable(&founder, true);
+    let refused = scene.undo("300-c", UndoCommand::Rollback);
+    assert_eq!(
+        (refused.exit_code(), refused.changes),
+        (ExitCode::Unreachable, 0),
+        "{refused:#?}"
+    );
+    scene.must_be_lawful("refused");
+    scene.fleet.set_unreachable(&founder, false);
+    ["cp-2", "cp-3"]
+        .iter()
+        .for_each(|name| scene.fleet.world().may_leave(name));
+    scene.must_work(&scene.undo("400-d", UndoCommand::Rollback), "with the founder");
+    assert!(scene.install("500-e").changes > 0, "the others join again");
+}
