@@ -385,20 +385,21 @@ impl InstallRun<'_> {
         fleet::end_run(&self.sessions, DONE)
     }
 
-    /// Repeats verify until all is as expected that does not concern absent nodes. A cluster that has just started still distributes routes and endpoints, so failed cells are probed
-    /// again for [`SETTLE_LIMIT`] at most once the API answers and the members are up, for which they have [`STARTUP_LIMIT`].
+    /// Repeats verify until all is as expected that does not concern absent nodes. A cluster that has just started still distributes routes and
+    /// endpoints, so failed cells are probed again for [`SETTLE_LIMIT`] at most once the API answers and the members are up, for which they have
+    /// [`STARTUP_LIMIT`].
     fn verify(&mut self) {
         let start = Instant::now();
         let mut up_since = start;
         let mut reported = String::new();
         let name = |d: &Diagnosis| d.node.as_ref().map_or("unknown", NodeName::as_str).to_owned();
-        let absent: Vec<_> = self.outcome.absent.iter().map(|d| (name(d), d.clone())).collect();
-        let vantages: Vec<_> = absent
+        let (names, vantages): (Vec<_>, Vec<_>) = self
+            .outcome
+            .absent
             .iter()
-            .map(|(name, d)| (format!("node/{name}"), d.clone()))
-            .collect();
-        let can_pass =
-            |cell: &&Cell| cell.outcome == CellOutcome::Fail && !absent.iter().any(|(name, _)| cell.is_about(name));
+            .map(|d| (name(d), (format!("node/{}", name(d)), d.clone())))
+            .unzip();
+        let can_pass = |cell: &Cell| cell.outcome == CellOutcome::Fail && !names.iter().any(|name| cell.is_about(name));
         loop {
             inspect::verify_sessions(
                 self.desired,
@@ -410,7 +411,7 @@ impl InstallRun<'_> {
                 &mut self.outcome,
             );
             let verify = self.outcome.verify.as_ref();
-            let is_settled = verify.is_none_or(|v| !v.cells.iter().any(|cell| can_pass(&cell)));
+            let is_settled = verify.is_none_or(|v| !v.cells.iter().any(can_pass));
             // Waiting cannot help a lost connection: `should_retry` decides whether it is made again.
             let lost = self.sessions.values().any(|session| session.is_lost());
             let is_up = verify.is_none_or(VerifyReport::is_up);

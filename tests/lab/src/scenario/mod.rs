@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// kubectl with the administrator's rights; its cache is in a place that can be removed.
+const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /tmp/kube";
+
 /// The test's network is 10.90.2.0/24.
 const NET: u8 = 2;
 

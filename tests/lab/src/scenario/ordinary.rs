@@ -1,7 +1,7 @@
 //! The cluster is one that kubeadm itself knows: its certificates, a plan for an upgrade, a worker joined by hand. A founder whose etcd lost its
 //! data founds nothing at the boot.
 
-use super::{Checks, Stage, whole};
+use super::{Checks, KUBECTL, Stage, whole};
 use crate::host::sudo;
 use crate::operator::CLUSTER;
 use anyhow::{Context, Result, ensure};
@@ -15,8 +15,6 @@ const OTHER: &str = "cp-2";
 const WORKER: &str = "w-2";
 /// What a boot and a refused kubelet take at most, or a join.
 const LIMIT: Duration = Duration::from_secs(120);
-/// kubectl with the administrator's rights and nothing left behind.
-const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /tmp/kube";
 
 /// Shows all of it.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
@@ -33,9 +31,10 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
 fn kubeadm_knows_it(stage: &Stage<'_>) -> Result<()> {
     for name in [FOUNDER, OTHER] {
         let machine = stage.lab.machine(name)?;
-        let certificates = stage
-            .lab
-            .shell(machine, "kubeadm certs check-expiration 2>&1; rm -rf /root/.kube")?;
+        let certificates = stage.lab.shell(
+            machine,
+            "kubeadm certs check-expiration 2>&1; status=$?; rm -rf /root/.kube; exit $status",
+        )?;
         for file in ["admin.conf", "apiserver-kubelet-client", "etcd-peer", "front-proxy-ca"] {
             ensure!(
                 certificates.contains(file),
@@ -102,7 +101,7 @@ fn worker_by_hand(stage: &Stage<'_>) -> Result<()> {
     lab.shell(worker, "kubeadm reset --force 2>&1")?;
     let join = lab.shell(
         other,
-        "kubeadm token create --ttl 10m --print-join-command; rm -rf /root/.kube",
+        "kubeadm token create --ttl 10m --print-join-command; status=$?; rm -rf /root/.kube; exit $status",
     )?;
     let join = join
         .lines()

@@ -1,7 +1,7 @@
 //! A setting of the ingress proxy is changed by another run of install, which replaces all its pods, while clients outside the cluster
 //! send requests through every node: none is lost.
 
-use super::{Checks, Stage};
+use super::{Checks, KUBECTL, Stage};
 use crate::lab::{Lab, Machine};
 use crate::operator::{BUNDLE, CLUSTER};
 use anyhow::{Context, Result, bail, ensure};
@@ -17,8 +17,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the old pod of the last node still drains after the new one is ready.
 const DRAIN: Duration = Duration::from_secs(5);
-/// kubectl with the administrator's rights and nothing left behind.
-const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /tmp/kube -n kube-system";
 
 /// Rolls all ingress pods while requests are sent.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
@@ -102,7 +100,7 @@ fn roll(stage: &Stage<'_>) -> Result<()> {
     );
     let handed = lab.shell(
         first,
-        &format!("{KUBECTL} logs -l app.kubernetes.io/name=landfall-ingress --tail=-1 --prefix | grep -c 'connections are taken here now'"),
+        &format!("{KUBECTL} -n kube-system logs -l app.kubernetes.io/name=landfall-ingress --tail=-1 --prefix | grep -c 'connections are taken here now'"),
     )?;
     ensure!(
         handed.trim() == members.len().to_string(),
@@ -112,7 +110,7 @@ fn roll(stage: &Stage<'_>) -> Result<()> {
     );
     let lines = lab.shell(
         first,
-        &format!("{KUBECTL} logs -l app.kubernetes.io/name=landfall-ingress --tail=-1 | grep -c '\"status\":200'"),
+        &format!("{KUBECTL} -n kube-system logs -l app.kubernetes.io/name=landfall-ingress --tail=-1 | grep -c '\"status\":200'"),
     );
     lines.context("the pods do not log as the changed setting says")?;
     Ok(())
@@ -122,7 +120,7 @@ fn roll(stage: &Stage<'_>) -> Result<()> {
 fn pods(lab: &Lab, first: &Machine) -> Result<Vec<String>> {
     let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{\"\\n\"}}{{end}}{{end}}";
     let line = format!(
-        "{KUBECTL} get pods -l app.kubernetes.io/name=landfall-ingress -o go-template='{template}'; rm -rf /tmp/kube"
+        "{KUBECTL} -n kube-system get pods -l app.kubernetes.io/name=landfall-ingress -o go-template='{template}'; rm -rf /tmp/kube"
     );
     Ok(lab.shell(first, &line)?.lines().map(str::to_owned).collect())
 }
