@@ -122,7 +122,11 @@ impl UndoRun<'_> {
                 let scope = UndoScope::Runs(ids);
                 // Without a record nobody knows whether the absent node founded the cluster. If it founded it in an earlier run, control planes that
                 // go would take the quorum of the cluster that stays with them.
-                let is_unclear = present.record.is_none() || scope.founder_may_stay(&present.owned);
+                let follows_others = runs.iter().all(|run| run.number > 1);
+                let is_unclear = present
+                    .record
+                    .as_ref()
+                    .is_none_or(|record| follows_others && scope.founder_may_stay(&present.owned, record));
                 if !absent.is_empty() && !scope.cluster_stays(&present.owned) && is_unclear {
                     return Err(absent.to_vec());
                 }

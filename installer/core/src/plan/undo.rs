@@ -6,6 +6,7 @@
 use super::key::{StepKind, is_membership};
 use super::{Plan, Stage, Step};
 use crate::action::{Action, Undo};
+use crate::cluster_record::ClusterRecord;
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::layout;
 use crate::name::{NodeName, RunId, StepId};
@@ -38,23 +39,12 @@ impl UndoScope {
         *self != Self::Everything && owned.values().any(|own| own.entries.iter().any(founding))
     }
 
-    /// Says whether an absent node may have founded the cluster in an earlier run, so that the cluster stays although no journal here says so: the
-    /// record names a founder that is not here, no founding is recorded here, and runs came before those that are undone.
-    pub fn founder_may_stay(&self, owned: &BTreeMap<NodeName, Ownership>) -> bool {
-        let Self::Runs(undone) = self else { return false };
-        let records = owned.values().filter_map(Ownership::record);
-        let Some(record) = records.max_by_key(|record| record.sequence) else {
-            return false;
-        };
+    /// Says whether the cluster may stay although no journal here says so: no founding is recorded here, and the record names a founder that is
+    /// absent, which may have founded the cluster before the undone runs.
+    pub fn founder_may_stay(&self, owned: &BTreeMap<NodeName, Ownership>, record: &ClusterRecord) -> bool {
         let is_founding = |e: &Entry| StepKind::Init.is_kind_of(&e.step);
         let has_founding = owned.values().any(|own| own.entries.iter().any(is_founding));
-        let starts = owned.values().flat_map(|own| &own.runs).map(|run| &run.start);
-        let undone = starts.filter(|start| undone.contains(&start.run));
-        let is_later = undone
-            .filter_map(|start| start.number)
-            .min()
-            .is_some_and(|number| number > 1);
-        !has_founding && is_later && record.founders().any(|founder| !owned.contains_key(founder))
+        *self != Self::Everything && !has_founding && record.founders().any(|founder| !owned.contains_key(founder))
     }
 
     /// Names the nodes whose membership is undone.
