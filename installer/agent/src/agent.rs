@@ -1,5 +1,6 @@
 //! What all requests of one session share: the machine, the journal, the lease, secrets in memory, running children.
 
+use crate::blobs::Arriving;
 use crate::child::Children;
 use crate::error::{AgentError, Result};
 use crate::host::Host;
@@ -14,7 +15,7 @@ use landfall_core::name::{Digest, RunId, SecretId};
 use landfall_core::secret::Secret;
 use landfall_core::trust::{KeyId, TrustOffer};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Takes events while something runs.
 pub type Emit<'a> = &'a (dyn Fn(EventKind) + Sync);
@@ -31,6 +32,7 @@ pub struct Agent {
     secrets: Mutex<BTreeMap<SecretId, Secret>>,
     consumed: Mutex<BTreeSet<Digest>>,
     bundle: Mutex<Option<BundleIndex>>,
+    arriving: Arc<Arriving>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,6 +50,7 @@ impl Agent {
             secrets: Mutex::default(),
             consumed: Mutex::default(),
             bundle: Mutex::default(),
+            arriving: Arc::default(),
         }
     }
 
@@ -198,6 +201,11 @@ impl Agent {
                 "the blob {digest} is in no bundle whose signature this node has checked"
             ))
         })
+    }
+
+    /// Returns which blobs come in now.
+    pub fn arriving(&self) -> &Arc<Arriving> {
+        &self.arriving
     }
 
     /// Remembers blobs that no later step needs.

@@ -15,6 +15,67 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Blobs that come in now, with how many of their first bytes are checked and in the part file.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    bytes: Mutex<BTreeMap<Digest, u64>>,
+    changed: Condvar,
+}
+
+/// How much of a blob may be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// So many of its first bytes; it still comes.
+    Upto(u64),
+    /// All of it.
+    Whole,
+    /// None: it neither comes nor is there.
+    Gone,
+}
+
+impl Arriving {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, digest: &Digest, bytes: u64) {
+        self.lock().insert(*digest, bytes);
+        self.changed.notify_all();
+    }
+
+    fn end(&self, digest: &Digest) {
+        self.lock().remove(digest);
+        self.changed.notify_all();
+    }
+
+    /// Says how much of a blob of the store in `directory` is there, once that is more than `have` bytes or `limit` is over.
+    pub fn wait_beyond(&self, directory: &Path, digest: &Digest, have: u64, limit: Duration) -> Ready {
+        let still = |bytes: &mut BTreeMap<Digest, u64>| bytes.get(digest).is_some_and(|there| *there <= have);
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, still);
+        let (bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match bytes.get(digest) {
+            Some(there) => Ready::Upto(*there),
+            None if directory.join(digest.hex()).is_file() => Ready::Whole,
+            None => Ready::Gone,
+        }
+    }
+}
+
+/// Opens a blob of the store in `directory`, or what has come of it. A file that is renamed in between is found under its final name.
+pub fn open(directory: &Path, digest: &Digest) -> std::io::Result<Option<File>> {
+    let blob = directory.join(digest.hex());
+    for path in [&part_of(&blob), &blob] {
+        match File::open(path) {
+            Ok(file) => return Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
 
 /// Returns which of these blobs are there.
 pub fn have(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeSet<Digest> {
@@ -42,6 +103,12 @@ fn part_of(blob: &Path) -> PathBuf {
 /// ends it at once, and is named. The chunks before it, and those of a stream that ends early, stay for the next time.
 pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {
     agent.holder()?;
+    let taken = take_in(agent, digest, range, from);
+    agent.arriving().end(digest);
+    taken
+}
+
+fn take_in(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {
     let entry = agent.blob_entry(digest)?;
     if entry.size_bytes != range.end {
         let text = format!(
@@ -61,6 +128,7 @@ pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Re
         .mode(0o600)
         .open(&part)
         .map_err(io_at("opening", &part))?;
+    agent.arriving().set(digest, 0);
     let ends = (CHUNK_BYTES..range.end).step_by(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX));
     let mut at = 0;
     for (end, chunk) in ends.chain([range.end]).zip(&entry.chunks) {
@@ -77,6 +145,7 @@ pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Re
             });
         }
         at = end;
+        agent.arriving().set(digest, at);
     }
     file.set_len(at).map_err(io_at("shortening", &part))?;
     file.sync_data().map_err(io_at("writing to disk", &part))?;

@@ -33,6 +33,7 @@ pub mod network;
 pub mod node_settings;
 pub mod probe;
 pub mod redact;
+pub mod relay;
 pub mod request;
 pub mod safe_delete;
 pub mod session;

@@ -9,7 +9,7 @@ use landfall_core::mesh::{MeshListen, MeshListening, MeshSeen, MeshTry};
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use std::fmt::Debug;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// What the agent asks of a network.
@@ -24,6 +24,8 @@ pub trait Network: Debug + Send + Sync {
     fn route_to(&self, peer: IpAddr) -> io::Result<Option<PeerRoute>>;
     /// Connects to an address as seen from this machine. Blocks until the limit at most.
     fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream>;
+    /// Listens on an address of this machine.
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener>;
     /// Tries probes, see [`probe::run`].
     fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult>;
     /// Opens listeners for peers, see [`listen::open`]; they close when the second of what is returned is dropped.
@@ -55,6 +57,10 @@ impl Network for KernelNetwork {
 
     fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
         TcpStream::connect_timeout(&target, limit)
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(address)
     }
 
     fn probe(&self, probes: &[ProbeSpec]) -> Vec<ProbeResult> {

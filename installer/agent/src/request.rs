@@ -5,13 +5,12 @@ use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
 use crate::journal_store::Durability;
 use crate::lease::Holder;
-use crate::{blobs, certificates, containers, etcd, facts, health, interpret, logs, undo};
+use crate::{blobs, certificates, containers, etcd, facts, health, interpret, logs, relay, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::Record;
 use landfall_core::journal::repair::JOURNAL_REPAIR;
 use landfall_core::layout;
-use landfall_core::mesh::MeshListen;
 use landfall_core::secret::Secret;
 use landfall_core::trust::{KeyId, TrustOffer};
 use landfall_core::verify::{ProbeResult, ProbeSpec};
@@ -48,7 +47,11 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
     };
     match &request {
         Request::Tunnel { address } => return tunnel(agent, stream, address),
-        Request::MeshListen(asked) => return mesh_listen(agent, stream, asked),
+        Request::MeshListen(asked) => {
+            let deadline = Instant::now() + Duration::from_millis(asked.limit_ms);
+            return hold(stream, agent.host.network().mesh_listen(asked), Some(deadline));
+        }
+        Request::RelayListen(asked) => return hold(stream, relay::serve::listen(agent, asked), None),
         _ => {}
     }
     let stream = Mutex::new(stream);
@@ -60,6 +63,12 @@ pub fn answer(agent: &Agent, header: &[u8], mut stream: Stream) {
             size_bytes,
             from_bytes,
         } => value(blobs::put(agent, digest, *from_bytes..*size_bytes, &mut *lock())),
+        Request::FetchBlob {
+            digest,
+            size_bytes,
+            from_bytes,
+            source,
+        } => relay::fetch::fetch(agent, digest, *from_bytes..*size_bytes, source, &emit).map(to_value),
         Request::TrustBundle {
             size_bytes,
             signature,
@@ -316,14 +325,14 @@ fn probe_in_container(agent: &Agent, container: &str, probes: &[ProbeSpec]) -> R
     })
 }
 
-/// Listens for peers until the operator ends the stream, the connection ends, or the time is over.
-fn mesh_listen(agent: &Agent, mut stream: Stream, asked: &MeshListen) {
-    match agent.host.network().mesh_listen(asked) {
+/// Answers, and keeps listeners open until the operator ends the stream, the connection ends, or the deadline is over.
+fn hold(mut stream: Stream, opened: std::io::Result<(impl Serialize, impl Send)>, deadline: Option<Instant>) {
+    match opened {
         Ok((listening, listeners)) => {
             let value = to_value(listening);
             send(&mut stream, &Reply::Ok { value });
             let mut reader = stream.reader();
-            reader.set_deadline(Some(Instant::now() + Duration::from_millis(asked.limit_ms)));
+            reader.set_deadline(deadline);
             let mut rest = [0u8; 64];
             while matches!(reader.read(&mut rest), Ok(read) if read > 0) {}
             drop(listeners);

@@ -220,6 +220,9 @@ pub struct Install {
     /// What to do with this run's changes when a step fails.
     #[arg(long, value_enum, default_value = "keep")]
     pub on_failure: OnFailure,
+    /// Send every node everything from this machine: nodes do not take files from each other.
+    #[arg(long)]
+    pub no_relay: bool,
     /// How long lost connections are retried without any progress of the run. What was sent or done is not repeated. 0 ends the run at the
     /// first loss; so does `--plan`.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
@@ -293,6 +296,9 @@ pub struct Push {
     /// Refuse (4) for warnings of preflight too.
     #[arg(long)]
     pub strict: bool,
+    /// Send every node everything from this machine: nodes do not take files from each other.
+    #[arg(long)]
+    pub no_relay: bool,
     /// How long a node whose connection is lost is waited for without any progress; what was sent is not sent again.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub reconnect: u64,

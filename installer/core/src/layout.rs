@@ -48,6 +48,8 @@ pub const JOIN_KUBECONFIG: &str = "/etc/kubernetes/landfall-join.conf";
 pub const API_SERVER_PORT: u16 = 6443;
 /// Port of the node-local balancer, on 127.0.0.1.
 pub const API_BALANCER_PORT: u16 = 7443;
+/// Port of a node's own address on which its agent gives blobs to other nodes, while a bundle is sent and no longer.
+pub const RELAY_PORT: u16 = 7444;
 /// A TCP port of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterPort {

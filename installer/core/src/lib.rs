@@ -21,6 +21,7 @@ pub mod packet_filter;
 pub mod plan;
 pub mod preflight;
 pub mod quorum;
+pub mod relay;
 pub mod report;
 pub mod run_history;
 pub mod secret;

@@ -102,6 +102,7 @@ impl AllowRun<'_> {
             sessions: self.sessions,
             owned: &present.owned,
             bundle: None,
+            relay: &BTreeMap::new(),
             journals: &control_planes,
             on_done: &|_| Ok(()),
             cluster: &self.cluster,

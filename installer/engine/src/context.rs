@@ -95,6 +95,8 @@ pub struct InstallOptions {
     pub on_failure: OnFailure,
     /// A plan that was made earlier and is to be run unchanged.
     pub plan_file: Option<PlanFile>,
+    /// Whether nodes take blobs of each other, or this machine sends every node everything.
+    pub relay: bool,
     /// How long lost connections are retried without any progress of the run; zero ends the run at the first loss.
     pub reconnect: Duration,
     /// Whether warnings of preflight are refusals too.
@@ -108,6 +110,7 @@ impl InstallOptions {
             until,
             on_failure,
             plan_file: None,
+            relay: true,
             reconnect: Duration::ZERO,
             strictness: Strictness::default(),
         }

@@ -1,4 +1,8 @@
-//! Uploads blobs to nodes: asks which ones a node has, and sends the others in the order in which steps need them.
+//! Brings blobs to nodes: asks which ones a node has, and sends the others in the order in which steps need them. A blob that several nodes
+//! need is sent to one of them, from which the others take it while it comes.
+
+mod relay;
+mod schedule;
 
 use crate::context::CancelToken;
 use crate::emitter::EventEmitter;
@@ -10,21 +14,26 @@ use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::plan::Step;
+use landfall_core::relay::RelaySource;
 use landfall_core::wire::Request;
+use relay::Relay;
+use schedule::{Next, Schedule, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// Blobs sent side by side to one node: the second hides the wait for the first one's fsync.
-const PARALLEL_UPLOADS: usize = 2;
+/// Blobs that come to one node side by side: the second hides the wait for the first one's fsync.
+const PARALLEL_TRANSFERS: usize = 2;
 
-/// Receives the results of uploads.
+/// Receives the results of a push.
 pub trait Arrival: Sync {
     /// Called when a blob is in the node's store.
     fn arrived(&self, node: &NodeName, digest: Digest);
-    /// Called when an upload to the node failed.
+    /// Called when the push to the node failed.
     fn failed(&self, node: &NodeName, diagnosis: Diagnosis);
 }
 
@@ -37,148 +46,313 @@ pub fn blobs_of(step: &Step) -> Vec<Digest> {
     }
 }
 
-/// Sends every node the blobs that its steps need, and returns the bytes sent to each. Blocks until all uploads are done or have failed.
-pub fn push(
-    bundle: &Bundle<Verified>,
-    sessions: &Sessions,
-    steps: &BTreeMap<NodeName, Vec<Step>>,
-    arrival: &dyn Arrival,
-    cancel: &CancelToken,
-    emitter: &EventEmitter,
-) -> BTreeMap<NodeName, u64> {
-    let nodes: Vec<_> = steps
-        .iter()
-        .filter_map(|(name, steps)| Some((sessions.get(name)?, steps)))
-        .collect();
-    let sent = crate::fleet::each(&nodes, |(session, steps)| {
-        let sent = AtomicU64::new(0);
-        if let Err(diagnosis) = push_to(bundle, session, steps, arrival, cancel, emitter, &sent) {
-            arrival.failed(session.name(), diagnosis);
-        }
-        let bytes = sent.into_inner();
-        if bytes > 0 {
-            // The bytes of an interrupted blob count too.
-            emitter.emit(Some(session.name()), EventKind::PushProgress { bytes });
-        }
-        (session.name().clone(), bytes)
-    });
-    sent.into_iter().collect()
+/// A push to several nodes.
+pub struct Push<'a> {
+    /// Where the blobs are.
+    pub bundle: &'a Bundle<Verified>,
+    /// The nodes.
+    pub sessions: &'a Sessions,
+    /// Addresses at which nodes take blobs of each other. A node without one neither gives nor takes any.
+    pub relay: &'a BTreeMap<NodeName, IpAddr>,
+    /// Receives results.
+    pub arrival: &'a dyn Arrival,
+    /// Set by ^C.
+    pub cancel: &'a CancelToken,
+    /// Events.
+    pub emitter: &'a EventEmitter,
 }
 
-fn push_to(
-    bundle: &Bundle<Verified>,
-    session: &Arc<NodeSession>,
-    steps: &[Step],
-    arrival: &dyn Arrival,
-    cancel: &CancelToken,
-    emitter: &EventEmitter,
-    sent: &AtomicU64,
-) -> Result<(), Diagnosis> {
-    let mut order = Vec::new();
-    let mut seen = BTreeSet::new();
-    for digest in steps.iter().flat_map(blobs_of) {
-        if seen.insert(digest) {
-            order.push(digest);
+/// What the pushes to all nodes share.
+struct Shared {
+    schedule: Mutex<Schedule>,
+    changed: Condvar,
+    relay: Option<Relay>,
+    /// Bytes that nodes took of each other.
+    relayed: AtomicU64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Schedule)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Returns the next transfer to a node. Blocks until there is one; none when nothing is left, or the run was cancelled.
+    fn next(&self, node: &NodeName, cancel: &CancelToken) -> Option<(Digest, Source)> {
+        let mut schedule = self.lock();
+        while !cancel.is_cancelled() {
+            match schedule.next(node) {
+                Next::Transfer(digest, source) => return Some((digest, source)),
+                Next::Done => return None,
+                Next::Wait => {}
+            }
+            // The time-out serves ^C alone, which cannot notify the condition variable.
+            let waited = self.changed.wait_timeout(schedule, Duration::from_millis(200));
+            schedule = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
+    }
+}
+
+impl Push<'_> {
+    /// Brings every node the blobs that its steps need, and returns the bytes that this machine sent to each. Blocks until all transfers are
+    /// done or have failed.
+    pub fn run(&self, steps: &BTreeMap<NodeName, Vec<Step>>) -> BTreeMap<NodeName, u64> {
+        let nodes: Vec<_> = steps
+            .iter()
+            .filter_map(|(name, steps)| Some((self.sessions.get(name)?, blobs_in_order(steps))))
+            .collect();
+        let shared = Shared {
+            schedule: Mutex::default(),
+            changed: Condvar::new(),
+            relay: self.make_relay(&nodes),
+            relayed: AtomicU64::new(0),
+        };
+        let sent = crate::fleet::each(&nodes, |(session, digests)| {
+            let name = session.name();
+            let to = NodePush {
+                push: self,
+                shared: &shared,
+                session,
+                parts: Mutex::default(),
+                came: AtomicU64::new(0),
+                sent: AtomicU64::new(0),
+            };
+            if let Err(diagnosis) = to.run(digests) {
+                shared.update(|schedule| schedule.remove(name));
+                self.arrival.failed(name, diagnosis);
+            }
+            if to.came.load(Ordering::Relaxed) > 0 {
+                // The bytes of an interrupted blob count too.
+                to.report();
+            }
+            (name.clone(), to.sent.into_inner())
+        });
+        let relayed = shared.relayed.into_inner();
+        if relayed > 0 {
+            let sent: u64 = sent.iter().map(|(_, bytes)| bytes).sum();
+            let (relayed, sent) = (megabytes(relayed), megabytes(sent));
+            let text = format!("nodes took {relayed} MB from each other; this machine sent {sent} MB");
+            self.emitter.emit(None, EventKind::Note { text });
+        }
+        sent.into_iter().collect()
+    }
+
+    /// Prepares listeners when a blob is needed by two nodes that may give it to each other.
+    fn make_relay(&self, nodes: &[(&Arc<NodeSession>, Vec<Digest>)]) -> Option<Relay> {
+        let members = nodes
+            .iter()
+            .filter(|(session, _)| self.relay.contains_key(session.name()));
+        let mut seen = BTreeSet::new();
+        let is_shared = members
+            .flat_map(|(_, digests)| digests)
+            .any(|digest| !seen.insert(digest));
+        if !is_shared {
+            return None;
+        }
+        match Relay::new() {
+            Ok(relay) => Some(relay),
+            Err(error) => {
+                let text = format!("nodes do not take files from each other: no random bytes can be had: {error}");
+                self.emitter.emit(None, EventKind::Note { text });
+                None
+            }
         }
     }
-    let there: BTreeSet<Digest> = session.ask(&Request::HaveBlobs { digests: seen })?;
-    for digest in &there {
-        arrival.arrived(session.name(), *digest);
+}
+
+/// Writes bytes as millions, with one digit behind the point.
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{}", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+}
+
+/// Returns the blobs that steps read, each once.
+fn blobs_in_order(steps: &[Step]) -> Vec<Digest> {
+    let mut seen = BTreeSet::new();
+    let digests = steps.iter().flat_map(blobs_of);
+    digests.filter(|digest| seen.insert(*digest)).collect()
+}
+
+/// The push to one node.
+struct NodePush<'a> {
+    push: &'a Push<'a>,
+    shared: &'a Shared,
+    session: &'a Arc<NodeSession>,
+    /// How much of blobs came before connections ended.
+    parts: Mutex<BTreeMap<Digest, u64>>,
+    /// Bytes that came to the node.
+    came: AtomicU64,
+    /// Those of them that this machine sent.
+    sent: AtomicU64,
+}
+
+impl NodePush<'_> {
+    /// Asks what is missing, and transfers it.
+    fn run(&self, digests: &[Digest]) -> Result<(), Diagnosis> {
+        let (session, name) = (self.session, self.session.name());
+        let asked = digests.iter().copied().collect();
+        let has: BTreeSet<Digest> = session.ask(&Request::HaveBlobs { digests: asked })?;
+        for digest in &has {
+            self.push.arrival.arrived(name, *digest);
+        }
+        let missing: Vec<Digest> = digests.iter().copied().filter(|digest| !has.contains(digest)).collect();
+        let mut bytes = 0;
+        self.look_at_parts(&missing)?;
+        for digest in &missing {
+            let range = self.range(digest)?;
+            bytes += range.end - range.start;
+        }
+        self.emit(EventKind::PushPlanned { bytes });
+        let can_feed = self.listen();
+        self.shared
+            .update(|schedule| schedule.add(name.clone(), has, missing, can_feed));
+        let workers = [(); PARALLEL_TRANSFERS];
+        let results = crate::fleet::each(&workers, |()| {
+            while let Some((digest, source)) = self.shared.next(name, self.push.cancel) {
+                if self.transfer(&digest, &source)? {
+                    self.shared.update(|schedule| schedule.arrived(name, &digest));
+                    self.push.arrival.arrived(name, digest);
+                }
+            }
+            Ok(())
+        });
+        results.into_iter().collect()
     }
-    order.retain(|digest| !there.contains(digest));
-    let digests = order.iter().copied().collect();
-    let parts: BTreeMap<Digest, u64> = session.ask(&Request::PartialBlobs { digests })?;
-    let mut missing = Vec::new();
-    for digest in order {
-        let entry = bundle.index().blob(&digest).ok_or_else(|| {
+
+    fn emit(&self, event: EventKind) {
+        self.push.emitter.emit(Some(self.session.name()), event);
+    }
+
+    fn report(&self) {
+        let bytes = self.came.load(Ordering::Relaxed);
+        self.emit(EventKind::PushProgress { bytes });
+    }
+
+    /// Opens the node's listener, and says whether it can feed others. The push goes on without: the operator sends everything.
+    fn listen(&self) -> bool {
+        let address = self.push.relay.get(self.session.name());
+        let (Some(relay), Some(address)) = (&self.shared.relay, address) else {
+            return false;
+        };
+        let opened = relay.open(self.session, *address);
+        if let Err(error) = &opened {
+            let text = format!("gives no files to other nodes: {error}");
+            self.emit(EventKind::Note { text });
+        }
+        opened.is_ok()
+    }
+
+    /// Asks how much of these blobs came before a connection ended.
+    fn look_at_parts(&self, digests: &[Digest]) -> Result<(), Diagnosis> {
+        let asked = digests.iter().copied().collect();
+        let found: BTreeMap<Digest, u64> = self.session.ask(&Request::PartialBlobs { digests: asked })?;
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|digest, _| !digests.contains(digest));
+        parts.extend(found);
+        Ok(())
+    }
+
+    /// Returns the bytes of a blob that the node lacks.
+    fn range(&self, digest: &Digest) -> Result<Range<u64>, Diagnosis> {
+        let entry = self.push.bundle.index().blob(digest).ok_or_else(|| {
             Diagnosis::new(Code::BundleMissing, format!("the bundle has no blob {digest}"))
                 .next("build the bundle again; `landfall bundle verify FILE` names what is wrong with it")
         })?;
-        let there = parts.get(&digest).copied().filter(|bytes| *bytes < entry.size_bytes);
-        missing.push((digest, there.unwrap_or(0)..entry.size_bytes));
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = parts.get(digest).copied().filter(|bytes| *bytes < entry.size_bytes);
+        Ok(there.unwrap_or(0)..entry.size_bytes)
     }
-    let bytes = missing.iter().map(|(_, range)| range.end - range.start).sum();
-    emitter.emit(Some(session.name()), EventKind::PushPlanned { bytes });
-    missing.reverse();
-    let queue = Mutex::new(missing);
-    let workers = [(); PARALLEL_UPLOADS];
-    let results = crate::fleet::each(&workers, |()| {
-        loop {
-            if cancel.is_cancelled() {
-                return Ok(());
-            }
-            let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-            let Some((digest, range)) = next else {
-                return Ok(());
-            };
-            let send = |range: Range<u64>| send(bundle, session, &digest, range, emitter, sent);
-            let resumes = range.start > 0;
-            match send(range.clone()) {
-                // The node's part of the blob was damaged, as after a power cut, and the node has deleted it.
-                Err(diagnosis) if resumes && diagnosis.code == Code::BundleDigest => send(0..range.end)?,
-                sent => sent?,
-            }
-            arrival.arrived(session.name(), digest);
-        }
-    });
-    results.into_iter().collect()
-}
 
-/// Sends the bytes of a blob that are in `range`, up to its end.
-fn send(
-    bundle: &Bundle<Verified>,
-    session: &NodeSession,
-    digest: &Digest,
-    range: Range<u64>,
-    emitter: &EventEmitter,
-    sent: &AtomicU64,
-) -> Result<(), Diagnosis> {
-    let mut blob = bundle.blob(digest)?;
-    std::io::copy(&mut blob.by_ref().take(range.start), &mut std::io::sink()).map_err(|e| bundle.blob_fault(e))?;
-    let mut counted = Counted {
-        inner: blob,
-        session,
-        emitter,
-        sent,
-        unreported: 0,
-        fault: None,
-    };
-    let request = Request::PutBlob {
-        digest: *digest,
-        size_bytes: range.end,
-        from_bytes: range.start,
-    };
-    let put = session.ask_with(&request, Some(&mut counted), &mut |_| {});
-    if let Some(fault) = counted.fault.take() {
-        // The node only knows that the blob is too short.
-        return Err(bundle.blob_fault(fault));
+    /// Transfers what the node lacks of a blob. Says whether it is there now: a source that cannot give it is passed over for the next one.
+    fn transfer(&self, digest: &Digest, source: &Source) -> Result<bool, Diagnosis> {
+        match self.transfer_rest(digest, source) {
+            // The node's part of the blob was damaged, as after a power cut, and the node has shortened it.
+            Err(error) if error.code == Code::BundleDigest => {
+                self.look_at_parts(&[*digest])?;
+                self.transfer_rest(digest, source)
+            }
+            done => done,
+        }
     }
-    let () = put?;
-    counted.report();
-    Ok(())
+
+    fn transfer_rest(&self, digest: &Digest, source: &Source) -> Result<bool, Diagnosis> {
+        let range = self.range(digest)?;
+        let Source::Node(from) = source else {
+            return self.send(digest, range).map(|()| true);
+        };
+        let source = self.shared.relay.as_ref().and_then(|relay| relay.source(from));
+        let source = source.ok_or_else(|| Diagnosis::new(Code::Internal, format!("{from} has no listener")))?;
+        match self.fetch(digest, range, source) {
+            Err(error) if error.code == Code::Unreachable => {
+                let text = format!("{error}; another node or this machine sends it");
+                self.emit(EventKind::Note { text });
+                self.look_at_parts(&[*digest])?;
+                self.shared
+                    .update(|schedule| schedule.not_fed(self.session.name(), digest));
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    /// Has the node take the bytes of a blob that are in `range`, up to its end, from another node.
+    fn fetch(&self, digest: &Digest, range: Range<u64>, source: RelaySource) -> Result<(), Diagnosis> {
+        let request = Request::FetchBlob {
+            digest: *digest,
+            size_bytes: range.end,
+            from_bytes: range.start,
+            source,
+        };
+        let mut counted = 0;
+        self.session.ask_with(&request, None, &mut |event| {
+            if let EventKind::PushProgress { bytes } = event {
+                let more = bytes.saturating_sub(counted);
+                counted = counted.max(bytes);
+                self.shared.relayed.fetch_add(more, Ordering::Relaxed);
+                self.came.fetch_add(more, Ordering::Relaxed);
+                self.report();
+            }
+        })
+    }
+
+    /// Sends the bytes of a blob that are in `range`, up to its end.
+    fn send(&self, digest: &Digest, range: Range<u64>) -> Result<(), Diagnosis> {
+        let bundle = self.push.bundle;
+        let mut blob = bundle.blob(digest)?;
+        std::io::copy(&mut blob.by_ref().take(range.start), &mut std::io::sink()).map_err(|e| bundle.blob_fault(e))?;
+        let mut counted = Counted {
+            inner: blob,
+            to: self,
+            unreported: 0,
+            fault: None,
+        };
+        let request = Request::PutBlob {
+            digest: *digest,
+            size_bytes: range.end,
+            from_bytes: range.start,
+        };
+        let put = self.session.ask_with(&request, Some(&mut counted), &mut |_| {});
+        if let Some(fault) = counted.fault.take() {
+            // The node only knows that the blob is too short.
+            return Err(bundle.blob_fault(fault));
+        }
+        let () = put?;
+        self.report();
+        Ok(())
+    }
 }
 
 /// Counts the bytes that are sent and emits progress events.
 struct Counted<'a, R> {
     inner: R,
-    session: &'a NodeSession,
-    emitter: &'a EventEmitter,
-    sent: &'a AtomicU64,
+    to: &'a NodePush<'a>,
     unreported: u64,
     /// Why the blob could not be read to its end.
     fault: Option<std::io::Error>,
-}
-
-impl<R> Counted<'_, R> {
-    fn report(&mut self) {
-        self.unreported = 0;
-        self.emitter.emit(
-            Some(self.session.name()),
-            EventKind::PushProgress {
-                bytes: self.sent.load(Ordering::Relaxed),
-            },
-        );
-    }
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -191,11 +365,13 @@ impl<R: Read> Read for Counted<'_, R> {
                 return Err(kind.into());
             }
         };
-        self.sent.fetch_add(read as u64, Ordering::Relaxed);
+        self.to.sent.fetch_add(read as u64, Ordering::Relaxed);
+        self.to.came.fetch_add(read as u64, Ordering::Relaxed);
         self.unreported += read as u64;
         // One event per 4 MiB keeps a bar smooth without flooding the sink.
         if self.unreported >= 4 * 1024 * 1024 {
-            self.report();
+            self.unreported = 0;
+            self.to.report();
         }
         Ok(read)
     }

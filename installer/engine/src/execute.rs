@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Formed};
 use crate::context::CancelToken;
-use crate::distribute::{Arrival, blobs_of, push};
+use crate::distribute::{Arrival, Push, blobs_of};
 use crate::emitter::EventEmitter;
 use crate::fleet::Sessions;
 use crate::once::OncePerKey;
@@ -18,6 +18,7 @@ use landfall_core::plan::{Plan, Step};
 use landfall_core::secret::Secret;
 use landfall_core::wire::{Request, StepOutcome, UndoOutcome};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub struct Executor<'a> {
     pub owned: &'a BTreeMap<NodeName, Ownership>,
     /// The bundle; an undo needs none.
     pub bundle: Option<&'a Bundle<Verified>>,
+    /// Addresses at which nodes take blobs of each other, see [`Push::relay`].
+    pub relay: &'a BTreeMap<NodeName, IpAddr>,
     /// Sessions whose journals record the steps of the cluster: all connected control planes.
     pub journals: &'a [Arc<NodeSession>],
     /// Called after each step that is done, before any step that needs it starts.
@@ -116,7 +119,7 @@ impl Executor<'_> {
         }
         let bytes_sent = thread::scope(|scope| {
             let pusher = scope.spawn(|| match self.bundle {
-                Some(bundle) => push(bundle, self.sessions, &by_node, &shared, self.cancel, self.emitter),
+                Some(bundle) => self.push(bundle, &shared).run(&by_node),
                 None => BTreeMap::new(),
             });
             self.start_steps(scope, plan, satisfied, &todo, &shared);
@@ -128,6 +131,17 @@ impl Executor<'_> {
             errors: progress.errors,
             residue: progress.residue,
             bytes_sent,
+        }
+    }
+
+    fn push<'b>(&'b self, bundle: &'b Bundle<Verified>, arrival: &'b Shared) -> Push<'b> {
+        Push {
+            bundle,
+            sessions: self.sessions,
+            relay: self.relay,
+            arrival,
+            cancel: self.cancel,
+            emitter: self.emitter,
         }
     }
 

@@ -35,6 +35,7 @@ use planning::{Prepared, plan_error};
 use reconnect::Reconnect;
 use record_writer::RecordWriter;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -325,6 +326,7 @@ impl InstallRun<'_> {
             sessions: &self.sessions,
             owned: &prepared.present.owned,
             bundle: Some(self.bundle),
+            relay: &self.relay_addresses(prepared),
             journals: &self.control_planes(&prepared.record),
             on_done: &|step| record.note(step),
             cluster: &self.cluster,
@@ -333,6 +335,15 @@ impl InstallRun<'_> {
         };
         self.emitter
             .phase(Phase::Execute, || executor.run(&prepared.plan, &prepared.satisfied))
+    }
+
+    /// Addresses at which nodes take blobs of each other: those that peers use.
+    fn relay_addresses(&self, prepared: &Prepared) -> BTreeMap<NodeName, IpAddr> {
+        if !self.options.relay {
+            return BTreeMap::new();
+        }
+        let members = prepared.record.members.iter();
+        members.map(|(name, member)| (name.clone(), member.address)).collect()
     }
 
     fn succeeded(&mut self, executed: Executed) -> bool {

@@ -22,7 +22,7 @@ use landfall_core::plan::{Plan, Stage, Step};
 use landfall_core::preflight;
 use landfall_core::spec::Desired;
 use landfall_core::wire::Request;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Seconds for a record in the journal, or for removing some hundred megabytes.
 pub const DEADLINE_S: u64 = 120;
@@ -88,6 +88,7 @@ fn remove_from(
         sessions,
         owned: &present.owned,
         bundle: None,
+        relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),
         cluster: &Cluster::default(),

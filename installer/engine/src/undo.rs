@@ -254,6 +254,7 @@ pub fn run_undo(
         sessions,
         owned,
         bundle: None,
+        relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),
         cluster: &cluster,

@@ -169,7 +169,8 @@ impl Scene {
         self.install_of(&self.bundle, context, options)
     }
 
-    fn install_of(&self, bundle: &Bundle<Verified>, context: &RunContext, options: &InstallOptions) -> Outcome {
+    /// Installs from another bundle, or what the options say, in a context of its own.
+    pub fn install_of(&self, bundle: &Bundle<Verified>, context: &RunContext, options: &InstallOptions) -> Outcome {
         let outcome = run::install(&self.desired, bundle, options, context);
         self.fleet.settle().unwrap();
         outcome

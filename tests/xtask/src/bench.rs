@@ -9,6 +9,7 @@
 mod figures;
 mod inventory;
 mod memory;
+mod transport;
 
 use crate::artifacts::{self, Artifacts};
 use crate::ingress;
@@ -42,6 +43,12 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// The bundle's way to one node and to five, next to scp and OpenSSH; the last line is one JSON object.
+    Transport {
+        /// How many times each way runs; the figures are medians.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
     /// The ingress proxy, next to nginx and haproxy; the last line is one JSON object.
     Ingress(ingress::Bench),
     /// Reading an inventory of 2,000 hosts, next to ansible-inventory; prints one JSON object.
@@ -56,6 +63,7 @@ pub enum Bench {
 pub fn run(command: &Bench) -> Result<ExitCode> {
     match command {
         Bench::Install { rounds, json } => install(*rounds, *json).map(|()| ExitCode::SUCCESS),
+        Bench::Transport { rounds } => transport::run(*rounds).map(|()| ExitCode::SUCCESS),
         Bench::Ingress(command) => ingress::bench(command),
         Bench::Inventory { rounds } => inventory::run(*rounds),
     }

@@ -31,6 +31,7 @@ pub fn install(args: &Install) -> CommandResult {
         until,
         on_failure,
         plan_file: args.plan.as_deref().map(read_plan).transpose()?,
+        relay: !args.no_relay,
         reconnect: Duration::from_secs(args.reconnect),
         strictness: strictness(args.strict),
     };

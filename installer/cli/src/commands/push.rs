@@ -30,6 +30,7 @@ pub fn push(args: &Push) -> CommandResult {
     let bundle = open_bundle(path, &args.trust, &understood.desired)?;
     let Started { desired, reporter, ctx } = start(&args.common, understood, args.report.as_deref())?;
     let options = InstallOptions {
+        relay: !args.no_relay,
         reconnect: Duration::from_secs(args.reconnect),
         strictness: strictness(args.strict),
         ..InstallOptions::new(Until::Pushed, run::OnFailure::Keep)

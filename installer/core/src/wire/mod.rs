@@ -12,6 +12,7 @@ use crate::journal::RunStart;
 use crate::mesh::{MeshListen, MeshTry};
 use crate::name::{Digest, NodeName, RunId, SecretId, StepId};
 use crate::plan::Step;
+use crate::relay::{RelayListen, RelaySource};
 use crate::trust::TrustOffer;
 use crate::verify::ProbeSpec;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,22 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "is_zero")]
         from_bytes: u64,
     },
+    /// Takes a blob for the store from another node. Events while it comes: [`EventKind::PushProgress`] with the bytes of this request so
+    /// far. Reply: null once it is there, checked and on disk. A source that cannot give it is [`Code::Unreachable`](crate::explain::Code).
+    FetchBlob {
+        /// Its digest.
+        digest: Digest,
+        /// Its size.
+        size_bytes: u64,
+        /// How many of its first bytes are there already.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from_bytes: u64,
+        /// Who gives it.
+        source: RelaySource,
+    },
+    /// Opens a listener from which other nodes take blobs. Reply: [`RelayListening`](crate::relay::RelayListening); it closes when this
+    /// stream ends.
+    RelayListen(RelayListen),
     /// A secret for later steps, kept in memory only; its bytes follow on the stream. Reply: null.
     PutSecret {
         /// Its name.
@@ -197,6 +214,8 @@ impl Request {
             Self::TrustBundle { .. } => "checking the bundle's signature".to_owned(),
             Self::HaveBlobs { .. } | Self::PartialBlobs { .. } => "looking which blobs are there".to_owned(),
             Self::PutBlob { digest, .. } => format!("taking in the blob {digest}"),
+            Self::FetchBlob { digest, source, .. } => format!("taking the blob {digest} from {}", source.node),
+            Self::RelayListen(_) => "listening for nodes that need blobs".to_owned(),
             Self::PutSecret { .. } => "taking in a secret".to_owned(),
             Self::ReadSecret { path } => format!("reading {path}"),
             Self::RunStep { step: which } => step("running", &which.id),
@@ -244,7 +263,8 @@ impl Request {
             Self::Logs | Self::Tidy => 60,
             // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
             Self::Observe { .. } => 240,
-            Self::PutBlob { size_bytes, .. } => size_bytes / (64 * 1024),
+            Self::RelayListen(_) => 0,
+            Self::PutBlob { size_bytes, .. } | Self::FetchBlob { size_bytes, .. } => size_bytes / (64 * 1024),
             // An interrupted attempt is taken back first.
             Self::RunStep { step } => step.deadline_s + UNDO_S,
             Self::UndoStep { .. } => UNDO_S,

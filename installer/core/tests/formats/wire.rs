@@ -24,6 +24,8 @@ fn request_kind(request: &Request) -> &'static str {
         Request::HaveBlobs { .. } => "have-blobs",
         Request::PartialBlobs { .. } => "partial-blobs",
         Request::PutBlob { .. } => "put-blob",
+        Request::FetchBlob { .. } => "fetch-blob",
+        Request::RelayListen(_) => "relay-listen",
         Request::PutSecret { .. } => "put-secret",
         Request::ReadSecret { .. } => "read-secret",
         Request::RunStep { .. } => "run-step",
@@ -68,7 +70,7 @@ fn every_request_and_reply_is_written_as_it_was_read() {
     for (line, request) in &requests {
         assert_eq!(&serde_json::to_string(request).unwrap(), line);
     }
-    must_be_all(requests.iter().map(|(_, request)| request_kind(request)), 29);
+    must_be_all(requests.iter().map(|(_, request)| request_kind(request)), 31);
     let replies: Vec<(&str, Reply)> = replies
         .into_iter()
         .map(|line| {

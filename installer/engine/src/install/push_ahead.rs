@@ -3,7 +3,7 @@
 
 use super::InstallRun;
 use super::planning::Prepared;
-use crate::distribute::{Arrival, blobs_of, push};
+use crate::distribute::{Arrival, Push, blobs_of};
 use crate::execute::Executor;
 use crate::fleet;
 use crate::push::{DEADLINE_S, keep_step};
@@ -55,6 +55,7 @@ impl InstallRun<'_> {
                 sessions: &self.sessions,
                 owned: &prepared.present.owned,
                 bundle: None,
+                relay: &BTreeMap::new(),
                 journals: &[],
                 on_done: &|_| Ok(()),
                 cluster: &self.cluster,
@@ -70,8 +71,15 @@ impl InstallRun<'_> {
             let mut executed = executor.run(&plan, &BTreeSet::new());
             if executed.errors.is_empty() {
                 let failures = Failures::default();
-                let cancel = &self.ctx.cancel;
-                executed.bytes_sent = push(self.bundle, &self.sessions, &wanted, &failures, cancel, &self.emitter);
+                let push = Push {
+                    bundle: self.bundle,
+                    sessions: &self.sessions,
+                    relay: &self.relay_addresses(prepared),
+                    arrival: &failures,
+                    cancel: &self.ctx.cancel,
+                    emitter: &self.emitter,
+                };
+                executed.bytes_sent = push.run(&wanted);
                 executed.errors = failures
                     .0
                     .into_inner()

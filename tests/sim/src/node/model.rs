@@ -3,12 +3,13 @@
 use landfall_agent::netlink::route::Link;
 use landfall_agent::network::Network;
 use landfall_core::facts::{InterfaceAddress, PeerRoute, Route};
+use landfall_core::layout;
 use landfall_core::mesh::{MeshListen, MeshListening, MeshSeen, MeshTry};
 use landfall_core::spec::Cidr;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -121,13 +122,25 @@ impl Network for Model {
     }
 
     fn connect(&self, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-        let answer = self.ask(&["connect".to_owned(), target.to_string()], "")?;
+        let word = if target.port() == layout::RELAY_PORT {
+            "relay"
+        } else {
+            "connect"
+        };
+        let answer = self.ask(&[word.to_owned(), target.to_string()], "")?;
         let port = answer
             .stdout
             .trim()
             .parse()
             .map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))?;
         TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), limit)
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        self.ask(&["listen".to_owned(), address.to_string(), port.to_string()], "")?;
+        Ok(listener)
     }
 
     fn mesh_listen(&self, _asked: &MeshListen) -> io::Result<(MeshListening, Box<dyn Send>)> {

@@ -19,6 +19,7 @@ mod limit;
 mod pod_network;
 mod push;
 mod refusal;
+mod relay;
 mod torn;
 mod whole;
 

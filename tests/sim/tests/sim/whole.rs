@@ -214,6 +214,7 @@ fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn Even
         sessions: &sessions,
         owned: &BTreeMap::new(),
         bundle: None,
+        relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),
         cluster: &Cluster::default(),

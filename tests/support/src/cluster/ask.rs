@@ -7,9 +7,9 @@
 //! mark-control-plane                                                  kubeadm and its kubelet (programs/kubeadm.sh)
 //! point NAME                                                          nothing but a named point in a long action
 //! containers FILTER, tasks, exec CONTAINER PROGRAM…                   containerd's client (programs/ctr.sh)
-//! connect ADDRESS, probe, mesh                                        the agent's network (the node program)
+//! connect ADDRESS, probe, mesh, listen ADDRESS PORT, relay ADDRESS    the agent's network (the node program)
 //! ```
-//! Every word but `mesh`, before which nothing has been changed, is a named point, [`World::at_point`]; `point import` is named `import`.
+//! Every word but the last three, which change nothing of the cluster, is a named point, [`World::at_point`]; `point import` is named `import`.
 
 use super::{State, World};
 use landfall_core::name::NodeName;
@@ -64,8 +64,11 @@ impl World {
         if self.state().off.contains(node) {
             return Answer::failed("this machine is off");
         }
-        if word == "mesh" {
-            return self.state().mesh(node, input);
+        match word {
+            "mesh" => return self.state().mesh(node, input),
+            "listen" => return self.state().listen(words),
+            "relay" => return self.state().relay(node, argument),
+            _ => {}
         }
         let point = if word == "point" { argument } else { word };
         self.pass_point(node, point, super::When::Before);

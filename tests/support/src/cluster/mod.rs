@@ -30,7 +30,7 @@ use objects::Store;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -120,6 +120,8 @@ struct State {
     off: BTreeSet<NodeName>,
     /// Pairs of which the first does not reach the second.
     cut: BTreeSet<(NodeName, NodeName)>,
+    /// Ports of this machine's loopback on which machines listen for others, by the address at which they are reached.
+    listeners: BTreeMap<SocketAddr, u16>,
     /// How often machines were asked to try each other.
     meshes: usize,
     /// Seconds that the fleet's clock is ahead of this machine's.

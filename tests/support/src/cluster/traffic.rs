@@ -8,6 +8,7 @@ use landfall_core::mesh::{MeshSeen, MeshTry, PortSeen, UdpSeen};
 use landfall_core::name::NodeName;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use serde_json::Value;
+use std::net::SocketAddr;
 
 fn failed(kind: &str) -> ProbeResult {
     ProbeResult::Failed {
@@ -65,6 +66,31 @@ impl State {
         let balancer = format!("127.0.0.1:{}", layout::API_BALANCER_PORT);
         match self.way_to_api(node).filter(|_| address == balancer) {
             Some(at) => Answer::said(self.clusters[at].port.to_string()),
+            None => Answer::failed("connection refused"),
+        }
+    }
+
+    /// Remembers where a machine listens: its address, and the port of this machine's loopback that stands for it.
+    pub(super) fn listen(&mut self, words: &[String]) -> Answer {
+        let read = |at: usize| words.get(at).map_or("", String::as_str);
+        let (Ok(address), Ok(port)) = (read(1).parse(), read(2).parse()) else {
+            return Answer::failed("listen ADDRESS PORT");
+        };
+        self.listeners.insert(address, port);
+        Answer::said(String::new())
+    }
+
+    /// Answers where another machine's listener really is, unless that machine is off or cut off from this one.
+    pub(super) fn relay(&self, node: &NodeName, address: &str) -> Answer {
+        let address: Option<SocketAddr> = address.parse().ok();
+        let owner = address.and_then(|address| self.machines.iter().find(|(_, m)| m.address == address.ip()));
+        let is_reached = owner
+            .is_some_and(|(peer, _)| !self.cut.contains(&(node.clone(), peer.clone())) && !self.off.contains(peer));
+        match address
+            .and_then(|address| self.listeners.get(&address))
+            .filter(|_| is_reached)
+        {
+            Some(port) => Answer::said(port.to_string()),
             None => Answer::failed("connection refused"),
         }
     }

@@ -97,6 +97,14 @@ fn phases(report: &Value) -> Result<Named> {
     Ok(named)
 }
 
+/// Seconds of one phase.
+pub fn phase_seconds(report: &Value, phase: &str) -> Result<f64> {
+    let found = phases(report)?.into_iter().find(|(name, _)| name == phase);
+    found
+        .map(|(_, seconds)| seconds)
+        .with_context(|| format!("the report has no phase {phase}"))
+}
+
 /// When the first node began with a stage and when the last one was done, in seconds since the first phase; stages overlap.
 fn stages(report: &Value) -> Result<(Named, Named)> {
     let begin = millis(&report["phases"][0]["startMs"])?;
@@ -148,14 +156,14 @@ fn medians(rounds: &[Named]) -> Map<String, Value> {
 }
 
 /// The median; of an even number the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
     let at = |i: usize| values.get(i).copied().unwrap_or_default();
     f64::midpoint(at(low), at(high))
 }
 
-fn rounded(value: f64, digits: i32) -> Value {
+pub fn rounded(value: f64, digits: i32) -> Value {
     let scale = 10_f64.powi(digits);
     json!((value * scale).round() / scale)
 }

@@ -1,0 +1,158 @@
+//! The listener from which other nodes take blobs. One thread waits for connections; each has a thread of its own.
+
+use super::{BUFFER, HANDSHAKE, IDLE, LOOK_EVERY, MOST_LINE, tls};
+use crate::agent::Agent;
+use crate::blobs::{self, Arriving, Ready};
+use landfall_core::layout::RELAY_PORT;
+use landfall_core::name::Digest;
+use landfall_core::relay::{RelayAnswer, RelayAsk, RelayListen, RelayListening};
+use landfall_core::wire::mux::{read_json_line, write_json_line};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// Connections that are served at one time; more are closed at once. The operator gives a node two to feed.
+const MOST_CONNECTIONS: usize = 64;
+
+/// An open listener. It is closed, and what it serves is cut off, when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            // It ends within one look; what it could say is a bug of ours, which must not end this thread too.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    token: Digest,
+    config: Arc<ServerConfig>,
+    arriving: Arc<Arriving>,
+    directory: PathBuf,
+    connections: AtomicUsize,
+    is_closed: AtomicBool,
+}
+
+/// Opens the listener that is asked for, with a key of its own.
+pub fn listen(agent: &Agent, asked: &RelayListen) -> io::Result<(RelayListening, Listener)> {
+    let address = SocketAddr::from((asked.address, RELAY_PORT));
+    let listener = agent.host.network().listen(address)?;
+    listener.set_nonblocking(true)?;
+    let (key, config) = tls::listener()?;
+    let shared = Arc::new(Shared {
+        token: Digest::of(asked.token.as_bytes()),
+        config,
+        arriving: Arc::clone(agent.arriving()),
+        directory: agent.host.state("blobs"),
+        connections: AtomicUsize::new(0),
+        is_closed: AtomicBool::new(false),
+    });
+    let accepting = Arc::clone(&shared);
+    let thread = thread::Builder::new()
+        .name("relay".to_owned())
+        .spawn(move || accept(&listener, &accepting))?;
+    let listener = Listener {
+        shared,
+        thread: Some(thread),
+    };
+    Ok((RelayListening { key }, listener))
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while !shared.is_closed.load(Ordering::SeqCst) {
+        match listener.accept() {
+            Ok((stream, _)) => begin(stream, shared),
+            // Nobody is there, or a connection broke off before it was taken, or files have run out.
+            Err(_) => thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+fn begin(stream: TcpStream, shared: &Arc<Shared>) {
+    if shared.connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
+        shared.connections.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    let of_thread = Arc::clone(shared);
+    let work = move || {
+        // Whoever does not speak as agreed is cut off without a word; who waits for bytes sees the connection end.
+        let _ = of_thread.serve(stream);
+        of_thread.connections.fetch_sub(1, Ordering::Relaxed);
+    };
+    if thread::Builder::new()
+        .name("relay-serve".to_owned())
+        .spawn(work)
+        .is_err()
+    {
+        shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(HANDSHAKE))?;
+        stream.set_write_timeout(Some(HANDSHAKE))?;
+        let connection = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, stream);
+        let ask: Option<RelayAsk> = read_json_line(&mut BufReader::new(Read::by_ref(&mut stream).take(MOST_LINE)))?;
+        let Some(ask) = ask.filter(|ask| Digest::of(ask.token.as_bytes()) == self.token) else {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        };
+        let Some(file) = blobs::open(&self.directory, &ask.digest)? else {
+            write_json_line(&mut stream, &RelayAnswer::Absent)?;
+            return stream.flush();
+        };
+        write_json_line(&mut stream, &RelayAnswer::Follows)?;
+        stream.sock.set_write_timeout(Some(IDLE))?;
+        self.send(&file, &ask, &mut stream)?;
+        stream.conn.send_close_notify();
+        stream.flush()
+    }
+
+    /// Sends a blob from `from_bytes` to its end. Blocks until it has come here as a whole, has stopped to come, or the listener closes.
+    fn send(&self, file: &File, ask: &RelayAsk, to: &mut impl Write) -> io::Result<()> {
+        let (mut at, mut since) = (ask.from_bytes, Instant::now());
+        let mut buffer = vec![0u8; BUFFER];
+        loop {
+            if self.is_closed.load(Ordering::SeqCst) || since.elapsed() > IDLE {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let ready = self.arriving.wait_beyond(&self.directory, &ask.digest, at, LOOK_EVERY);
+            let (end, is_whole) = match ready {
+                Ready::Upto(end) => (end, false),
+                Ready::Whole => (file.metadata()?.len(), true),
+                Ready::Gone => return Err(io::ErrorKind::NotFound.into()),
+            };
+            while at < end && !self.is_closed.load(Ordering::SeqCst) {
+                let length = usize::try_from(end - at).map_or(BUFFER, |left| left.min(BUFFER));
+                let read = file.read_at(&mut buffer[..length], at)?;
+                if read == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                to.write_all(&buffer[..read])?;
+                at += read as u64;
+                since = Instant::now();
+            }
+            if is_whole && at >= end {
+                return Ok(());
+            }
+        }
+    }
+}
