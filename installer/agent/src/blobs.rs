@@ -51,6 +51,14 @@ impl Arriving {
         self.changed.notify_all();
     }
 
+    /// Says whether a blob is in the store in `directory`, or comes in. Blocks until it does, `limit` at most.
+    pub fn await_begin(&self, directory: &Path, digest: &Digest, limit: Duration) -> bool {
+        let absent =
+            |bytes: &mut BTreeMap<Digest, u64>| !bytes.contains_key(digest) && !directory.join(digest.hex()).is_file();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, absent);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Says how much of a blob of the store in `directory` is there, once that is more than `have` bytes or `limit` is over.
     pub fn wait_beyond(&self, directory: &Path, digest: &Digest, have: u64, limit: Duration) -> Ready {
         let still = |bytes: &mut BTreeMap<Digest, u64>| bytes.get(digest).is_some_and(|there| *there <= have);

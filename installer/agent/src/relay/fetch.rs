@@ -84,6 +84,8 @@ fn open(agent: &Agent, ask: &RelayAsk, source: &RelaySource) -> io::Result<BufRe
     let mut stream = StreamOwned::new(connection, tcp);
     write_json_line(&mut stream, ask)?;
     stream.flush()?;
+    // The giver may have to wait for the blob's begin.
+    stream.sock.set_read_timeout(Some(IDLE))?;
     let mut reader = BufReader::new(stream);
     match read_json_line(&mut reader.by_ref().take(MOST_LINE))? {
         Some(RelayAnswer::Follows) => {}

@@ -16,10 +16,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections that are served at one time; more are closed at once. The operator gives a node two to feed.
 const MOST_CONNECTIONS: usize = 64;
+
+/// How long a blob is waited for of which nothing comes yet: the operator tells giver and taker at the same time, and the giver may have to
+/// connect to a source of its own first.
+const BEGIN: Duration = Duration::from_secs(10);
 
 /// An open listener. It is closed, and what it serves is cut off, when this is dropped.
 #[derive(Debug)]
@@ -115,7 +119,11 @@ impl Shared {
         let Some(ask) = ask.filter(|ask| Digest::of(ask.token.as_bytes()) == self.token) else {
             return Err(io::ErrorKind::PermissionDenied.into());
         };
-        let Some(file) = blobs::open(&self.directory, &ask.digest)? else {
+        let file = match self.await_begin(&ask.digest) {
+            true => blobs::open(&self.directory, &ask.digest)?,
+            false => None,
+        };
+        let Some(file) = file else {
             write_json_line(&mut stream, &RelayAnswer::Absent)?;
             return stream.flush();
         };
@@ -124,6 +132,17 @@ impl Shared {
         self.send(&file, &ask, &mut stream)?;
         stream.conn.send_close_notify();
         stream.flush()
+    }
+
+    /// Waits until a blob is there or comes, [`BEGIN`] at most. Says whether it does.
+    fn await_begin(&self, digest: &Digest) -> bool {
+        let end = Instant::now() + BEGIN;
+        while !self.is_closed.load(Ordering::SeqCst) && Instant::now() < end {
+            if self.arriving.await_begin(&self.directory, digest, LOOK_EVERY) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Sends a blob from `from_bytes` to its end. Blocks until it has come here as a whole, has stopped to come, or the listener closes.

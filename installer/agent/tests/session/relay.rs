@@ -187,6 +187,19 @@ fn a_blob_is_passed_on_while_it_comes_down_a_chain() {
 }
 
 #[test]
+fn a_blob_that_is_asked_for_before_it_comes_is_waited_for() {
+    let (giver, taker) = (Node::new(18), Node::new(19));
+    let (source, _listener) = giver.listen();
+    thread::scope(|scope| {
+        let fetch = scope.spawn(|| taker.fetch(0, &source));
+        thread::sleep(Duration::from_millis(500));
+        giver.fill();
+        fetch.join().unwrap().unwrap();
+    });
+    assert_eq!(std::fs::read(taker.file("")).unwrap(), taker.blob);
+}
+
+#[test]
 fn a_source_that_ends_leaves_the_chunks_that_came() {
     let (giver, taker) = (Node::new(6), Node::new(7));
     let (source, _listener) = giver.listen();
@@ -273,10 +286,10 @@ fn a_source_without_the_blob_and_one_that_says_nothing_are_named() {
     let (source, listener) = giver.listen();
     // What came of a blob before a connection ended, and is not coming now, is not passed on.
     std::fs::create_dir_all(giver.file("").parent().unwrap()).unwrap();
-    let refused = taker.fetch(0, &source).unwrap_err();
-    assert!(cause(&refused).contains("it has nothing of it"), "{refused:?}");
     std::fs::write(giver.file(".part"), &giver.blob).unwrap();
-    assert_eq!(taker.fetch(0, &source).unwrap_err().code, Code::Unreachable);
+    let refused = taker.fetch(0, &source).unwrap_err();
+    assert_eq!(refused.code, Code::Unreachable, "{refused:?}");
+    assert!(cause(&refused).contains("it has nothing of it"), "{refused:?}");
     drop(listener);
     wait_for("closing the listener", || !giver.is_open());
     let refused = taker.fetch(0, &source).unwrap_err();

@@ -4,6 +4,7 @@ use crate::scene::{Listener, Scene, null_sink};
 use landfall_core::event::{Event, EventKind};
 use landfall_core::name::NodeName;
 use landfall_engine::run::{InstallOptions, OnFailure, Outcome, Until};
+use landfall_test_support::fleet::Fleet;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,14 @@ fn copies() -> (u64, u64) {
     (most, sent(&pushed))
 }
 
+/// Keeps all machines from reaching each other, or lets them again.
+fn set_cut(fleet: &Fleet, cut: bool) {
+    let names = fleet.names();
+    for (from, to) in names.iter().flat_map(|from| names.iter().map(move |to| (from, to))) {
+        fleet.world().set_cut(from, to, cut);
+    }
+}
+
 #[test]
 fn one_copy_leaves_the_operator_unless_nodes_cannot_reach_each_other() {
     let (one, all) = copies();
@@ -56,17 +65,12 @@ fn one_copy_leaves_the_operator_unless_nodes_cannot_reach_each_other() {
     must_be_there(&scene, "200-b");
 
     let scene = Scene::new(3, 1);
-    let world = scene.fleet.world().clone();
-    let names = scene.fleet.names();
+    let during = scene.fleet.clone();
     let notes = Arc::new(Mutex::new(BTreeSet::<NodeName>::new()));
     let heard = Arc::clone(&notes);
     let pushed = push(&scene, "100-a", true, move |event| match &event.kind {
         // From now on; preflight has tried the way between the nodes before.
-        EventKind::PushPlanned { .. } => {
-            for (from, to) in names.iter().flat_map(|from| names.iter().map(move |to| (from, to))) {
-                world.set_cut(from, to, true);
-            }
-        }
+        EventKind::PushPlanned { .. } => set_cut(&during, true),
         EventKind::Note { text } if text.contains("another node or this machine sends it") => {
             heard.lock().unwrap().extend(event.node.clone());
         }
@@ -74,6 +78,7 @@ fn one_copy_leaves_the_operator_unless_nodes_cannot_reach_each_other() {
     });
     assert_eq!(sent(&pushed), all);
     assert!(!notes.lock().unwrap().is_empty(), "the reason is said");
+    set_cut(&scene.fleet, false);
     must_be_there(&scene, "200-b");
 }
 
