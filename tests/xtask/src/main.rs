@@ -13,6 +13,7 @@ mod machines;
 mod modules;
 mod oracle;
 mod reproduce;
+mod room;
 mod size;
 mod suite;
 

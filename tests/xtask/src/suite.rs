@@ -1,6 +1,6 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, firewalld, go_programs, ingress, oracle};
+use crate::{artifacts, crash, dag, firewalld, go_programs, ingress, oracle, room};
 use anyhow::{Result, ensure};
 use landfall_lab::{host, scenario};
 use std::io::{BufRead, BufReader};
@@ -162,9 +162,9 @@ impl Suite {
 
 /// Room on the file system of the checkout. A full disk ends everything, this output too, so each section says how much there was.
 fn free_space() -> String {
-    rustix::fs::statvfs(".").map_or_else(
+    room::free_bytes().map_or_else(
         |error| format!("unknown space: {error}"),
-        |found| format!("{} MB", found.f_bavail * found.f_frsize / 1_000_000),
+        |bytes| format!("{} MB", bytes / 1_000_000),
     )
 }
 
@@ -212,6 +212,7 @@ fn lab() -> Result<Count> {
         release: scenario::Release { program, bundle },
         proof: ingress::proof_program()?,
     };
+    room::make_for_lab()?;
     Ok(Count::of_checks(&scenario::run(&built, &artifacts::cache()?)?))
 }
 
@@ -234,6 +235,7 @@ fn lab_long() -> Result<Count> {
         upstream: release(upstream),
         old: release(old),
     };
+    room::make_for_lab()?;
     let checks = scenario::run_long(&built, &ansible, &artifacts::cache()?)?;
     Ok(Count::of_checks(&checks))
 }
