@@ -107,9 +107,9 @@ pub enum EventKind {
         /// Bytes that are missing on the node.
         bytes: u64,
     },
-    /// Bytes sent so far.
+    /// Bytes that came so far, from the operator or from other nodes.
     PushProgress {
-        /// Bytes sent.
+        /// Bytes.
         bytes: u64,
     },
     /// A step begins to act.

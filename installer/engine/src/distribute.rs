@@ -288,7 +288,8 @@ impl NodePush<'_> {
         let source = source.ok_or_else(|| Diagnosis::new(Code::Internal, format!("{from} has no listener")))?;
         match self.fetch(digest, range, source) {
             Err(error) if error.code == Code::Unreachable => {
-                let text = format!("{error}; another node or this machine sends it");
+                let why = error.causes.join(": ");
+                let text = format!("{}: {why}; another node or this machine sends it", error.what);
                 self.emit(EventKind::Note { text });
                 self.look_at_parts(&[*digest])?;
                 self.shared

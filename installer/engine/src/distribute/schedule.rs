@@ -30,12 +30,19 @@ pub enum Next {
     Done,
 }
 
+#[derive(Debug)]
+struct Transfer {
+    source: Source,
+    /// Whether it counts among the operator's [`OPERATOR_FEEDS`].
+    is_counted: bool,
+}
+
 #[derive(Debug, Default)]
 struct NodeState {
     /// Not begun yet, in the order in which steps need them.
     missing: Vec<Digest>,
     has: BTreeSet<Digest>,
-    receives: BTreeMap<Digest, Source>,
+    receives: BTreeMap<Digest, Transfer>,
     can_feed: bool,
     feeds: usize,
     /// Nodes that could not feed it.
@@ -86,13 +93,18 @@ impl Schedule {
         let Some((at, source)) = found else {
             return Next::Wait;
         };
-        match &source {
-            Source::Operator => self.operator_feeds += usize::from(limited),
-            Source::Node(name) => self.feeds_of(name, 1),
+        let is_counted = limited && source == Source::Operator;
+        self.operator_feeds += usize::from(is_counted);
+        if let Source::Node(name) = &source {
+            self.feeds_of(name, 1);
         }
         let state = self.nodes.entry(node.clone()).or_default();
         let digest = state.missing.remove(at);
-        state.receives.insert(digest, source.clone());
+        let transfer = Transfer {
+            source: source.clone(),
+            is_counted,
+        };
+        state.receives.insert(digest, transfer);
         Next::Transfer(digest, source)
     }
 
@@ -127,8 +139,11 @@ impl Schedule {
         let mut at = name;
         // No chain is longer than there are nodes.
         for _ in 0..self.nodes.len() {
-            let state = &self.nodes[at];
-            match state.receives.get(digest) {
+            // A node that failed is no longer in the schedule; what it fed ends soon.
+            let Some(state) = self.nodes.get(at) else {
+                return false;
+            };
+            match state.receives.get(digest).map(|transfer| &transfer.source) {
                 Some(Source::Operator) => return true,
                 Some(Source::Node(from)) if from != node => at = from,
                 Some(Source::Node(_)) => return false,
@@ -145,12 +160,12 @@ impl Schedule {
     }
 
     fn end(&mut self, node: &NodeName, digest: &Digest) -> Option<Source> {
-        let source = self.nodes.get_mut(node)?.receives.remove(digest)?;
-        match &source {
-            Source::Operator => self.operator_feeds = self.operator_feeds.saturating_sub(1),
-            Source::Node(name) => self.feeds_of(name, -1),
+        let ended = self.nodes.get_mut(node)?.receives.remove(digest)?;
+        self.operator_feeds -= usize::from(ended.is_counted);
+        if let Source::Node(name) = &ended.source {
+            self.feeds_of(name, -1);
         }
-        Some(source)
+        Some(ended.source)
     }
 
     /// Ends a transfer: the node has the blob.
@@ -282,6 +297,16 @@ mod tests {
         assert_eq!(schedule.next(&name(0)), Next::Transfer(blobs[0], Source::Operator));
     }
 
+    #[test]
+    fn what_a_lost_node_fed_is_no_source() {
+        let blobs = blobs(1);
+        let mut schedule = schedule(3, &blobs, true);
+        assert_eq!(schedule.next(&name(0)), Next::Transfer(blobs[0], Source::Operator));
+        assert_eq!(schedule.next(&name(1)), Next::Transfer(blobs[0], Source::Node(name(0))));
+        schedule.remove(&name(0));
+        assert_eq!(schedule.next(&name(2)), Next::Transfer(blobs[0], Source::Operator));
+    }
+
     proptest! {
         /// Whatever fails, every node ends with every blob, and the operator sends no second copy unless something failed.
         #[test]
@@ -309,7 +334,12 @@ mod tests {
                 prop_assert!(!running.is_empty(), "nothing runs and something is missing");
                 let (which, fate) = choices.next().unwrap_or((0, 7));
                 let (node, digest, source) = running.swap_remove(which % running.len());
-                if fate == 0 && source != Source::Operator {
+                if fate == 1 && schedule.nodes.len() > 1 {
+                    // The node's connection is lost.
+                    schedule.remove(&node);
+                    running.retain(|(other, ..)| *other != node);
+                    faults += 1;
+                } else if fate == 0 && source != Source::Operator {
                     faults += 1;
                     schedule.not_fed(&node, &digest);
                 } else {
