@@ -1,6 +1,6 @@
 //! What all requests of one session share: the machine, the journal, the lease, secrets in memory, running children.
 
-use crate::blobs::Arriving;
+use crate::arriving::Arriving;
 use crate::child::Children;
 use crate::error::{AgentError, Result};
 use crate::host::Host;

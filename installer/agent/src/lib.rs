@@ -7,6 +7,7 @@
 pub mod actions;
 pub mod agent;
 pub mod api_balancer;
+pub mod arriving;
 pub mod blobs;
 pub mod child;
 pub mod claims;

@@ -2,7 +2,8 @@
 
 use super::{BUFFER, HANDSHAKE, IDLE, LOOK_EVERY, MOST_LINE, tls};
 use crate::agent::Agent;
-use crate::blobs::{self, Arriving, Ready};
+use crate::arriving::{Arriving, Ready};
+use crate::blobs;
 use landfall_core::layout::RELAY_PORT;
 use landfall_core::name::Digest;
 use landfall_core::relay::{RelayAnswer, RelayAsk, RelayListen, RelayListening};
