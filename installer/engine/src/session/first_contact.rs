@@ -39,7 +39,7 @@ impl AgentProgram {
                 file,
             };
             let mut hashed = Hashed::new(io::sink());
-            program.write_to(&mut hashed)?;
+            program.write_from(0, &mut hashed)?;
             program.digest = hashed.digest();
             Ok(program)
         };
@@ -52,10 +52,9 @@ impl AgentProgram {
         })
     }
 
-    /// Writes the program. Blocks.
-    fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
+    /// Writes the program without its first `at` bytes. Blocks.
+    fn write_from(&self, mut at: u64, to: &mut dyn Write) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK_BYTES];
-        let mut at = 0;
         while at < self.length {
             let wanted = usize::try_from(self.length - at)
                 .unwrap_or(CHUNK_BYTES)
@@ -126,37 +125,76 @@ fn shell(
         .saw(errors.trim().to_owned()))
 }
 
-/// Uploads the agent into the state directory, unless the same program is there. Blocks for the upload.
+/// Uploads the agent into the state directory, unless the same program is there. What came before a connection ended is not sent again.
+/// Blocks for the upload.
 pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<(), Diagnosis> {
-    let path = format!("{}/bin/landfall", layout::STATE_DIR);
     let sum = program.digest.hex();
-    let ask = format!("sha256sum {path} 2>/dev/null || echo absent");
     let found = shell(
         node,
         "the node cannot be asked for the agent",
-        transport.spawn_root(&ask),
+        transport.spawn_root(&ask_line(layout::STATE_DIR, &sum)),
         |_| Ok(()),
     )?;
-    if found.contains(&sum) {
-        return Ok(());
+    let mut from = match parse_found(&found, &sum) {
+        Found::Program => return Ok(()),
+        // A part that is as long as the program is damaged, or it would have its name.
+        Found::Part(bytes) if bytes < program.length => bytes,
+        Found::Part(_) => 0,
+    };
+    loop {
+        let put = shell(
+            node,
+            "the agent could not be put on the node",
+            transport.spawn_root(&put_line(layout::STATE_DIR, &sum, from)),
+            |stdin| program.write_from(from, stdin),
+        );
+        match put {
+            // The part was damaged, or another operator has continued it.
+            Err(_) if from > 0 => from = 0,
+            put => return put.map(drop),
+        }
     }
-    // The program is renamed into place only when its hash is right.
-    let put = put_line(layout::STATE_DIR, &sum);
-    shell(
-        node,
-        "the agent could not be put on the node",
-        transport.spawn_root(&put),
-        |stdin| program.write_to(stdin),
-    )?;
-    Ok(())
 }
 
-/// Returns the shell command that stores the agent from standard input. The temporary file has a random name, because two operators may upload
-/// at the same time.
-fn put_line(state: &str, sum: &str) -> String {
+/// What a node has of the agent.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// The same program.
+    Program,
+    /// So many of its first bytes.
+    Part(u64),
+}
+
+/// Returns the shell command that says what is there of the agent with a digest.
+fn ask_line(state: &str, sum: &str) -> String {
     format!(
-        "umask 077 && mkdir -p {state}/bin && p=$(mktemp {state}/bin/landfall.part.XXXXXX) && trap 'rm -f \"$p\"' EXIT && cat > \"$p\" && \
-         printf '%s  %s\\n' {sum} \"$p\" | sha256sum -c - >/dev/null && chmod 700 \"$p\" && mv -f \"$p\" {state}/bin/landfall"
+        "sha256sum {state}/bin/landfall 2>/dev/null || echo absent; echo \"part $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.part || echo 0)\""
+    )
+}
+
+/// Reads the answer to [`ask_line`], in which the login shell may have written too.
+fn parse_found(text: &str, sum: &str) -> Found {
+    if text.contains(sum) {
+        return Found::Program;
+    }
+    let part = text.lines().rev().find_map(|line| line.trim().strip_prefix("part "));
+    Found::Part(part.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0))
+}
+
+/// Returns the shell command that stores the agent from standard input, to which its first `from` bytes do not come. The program is renamed into place
+/// only when its hash is right. The temporary file has a random name, because two operators may upload at the same time; what came before the
+/// connection ended is kept under the digest, and whoever continues it renames it first.
+fn put_line(state: &str, sum: &str, from: u64) -> String {
+    let bin = format!("{state}/bin");
+    let take_part = match from {
+        0 => String::new(),
+        from => format!("mv -f \"$k\" \"$p\" && [ \"$(wc -c < \"$p\")\" -eq {from} ] && "),
+    };
+    format!(
+        "umask 077 && mkdir -p {bin} && p=$(mktemp {bin}/landfall.part.XXXXXX) && k={bin}/landfall.{sum}.part && \
+         trap '[ ! -e \"$p\" ] || mv -f \"$p\" \"$k\"' EXIT && {take_part}cat >> \"$p\" && \
+         printf '%s  %s\\n' {sum} \"$p\" | sha256sum -c - >/dev/null && chmod 700 \"$p\" && mv -f \"$p\" {bin}/landfall && \
+         rm -f {bin}/landfall.*.part"
     )
 }
 
@@ -175,7 +213,7 @@ pub(super) fn upload_temporary_agent(
         node,
         "the temporary agent could not be put on the machine",
         transport.spawn(&put),
-        |stdin| program.write_to(stdin),
+        |stdin| program.write_from(0, stdin),
     )?;
     let directory = directory.lines().last().unwrap_or_default().trim().to_owned();
     let plain = directory.starts_with('/')
@@ -213,16 +251,67 @@ mod tests {
             // What a running operator opened stays, also when the file gives way to another.
             std::fs::remove_file(at(name)).unwrap();
             let mut sent = Vec::new();
-            agent.write_to(&mut sent).unwrap();
+            agent.write_from(0, &mut sent).unwrap();
             assert_eq!((sent == program, agent.digest), (true, Digest::of(&program)), "{name}");
         }
+    }
+
+    /// Runs a command of this module on a folder in place of the state directory; returns its output, and nothing when it fails.
+    fn run(line: &str, input: &[u8]) -> Option<String> {
+        let mut shell = Command::new("sh");
+        let mut shell = shell
+            .args(["-c", line])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A command that refuses closes its input.
+        let _ = shell.stdin.take().unwrap().write_all(input);
+        let output = shell.wait_with_output().unwrap();
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    #[test]
+    fn an_upload_goes_on_where_the_connection_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().to_str().unwrap();
+        let (program, sum) = (b"one half, other half", Digest::of(b"one half, other half").hex());
+        let found = || parse_found(&run(&ask_line(state, &sum), b"").unwrap(), &sum);
+        let put = |from: u64, bytes: &[u8]| run(&put_line(state, &sum, from), bytes).is_some();
+        let names = || {
+            let entries = std::fs::read_dir(folder.path().join("bin")).unwrap();
+            entries
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(), Found::Part(0));
+        assert!(!put(0, b"one half"));
+        assert_eq!(found(), Found::Part(8));
+        assert!(!put(8, b", ot"));
+        assert_eq!(found(), Found::Part(12));
+        assert!(!put(8, b", other half"), "another operator has continued it");
+        assert_eq!(found(), Found::Part(12), "and its part stays");
+        assert!(put(12, b"her half"));
+        assert_eq!((found(), names()), (Found::Program, vec!["landfall".to_owned()]));
+        assert_eq!(std::fs::read(folder.path().join("bin/landfall")).unwrap(), program);
+
+        std::fs::remove_file(folder.path().join("bin/landfall")).unwrap();
+        assert!(!put(0, b"damaged half"));
+        assert!(!put(12, b"her half"), "its hash is wrong");
+        assert_eq!(found(), Found::Part(program.len() as u64), "a whole part is no program");
+        assert!(put(0, program));
+        assert_eq!((found(), names()), (Found::Program, vec!["landfall".to_owned()]));
     }
 
     #[test]
     fn two_operators_may_upload_their_agents_at_the_same_time() {
         let state = std::env::temp_dir().join(format!("landfall-put-{}", std::process::id()));
         let start = |content: &[u8]| {
-            let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex());
+            let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex(), 0);
             let mut shell = Command::new("sh");
             shell.args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
         };
