@@ -101,6 +101,23 @@ impl<'a> Operator<'a> {
         serde_json::from_str(&self.read(path)?).with_context(|| format!("{path} is no JSON"))
     }
 
+    /// Returns the bytes that have left the operator's machine so far.
+    pub fn sent_bytes(&self) -> Result<u64> {
+        let counter = "/sys/class/net/eth0/statistics/tx_bytes";
+        let text = self.lab.exec(self.machine, &["cat", counter])?;
+        text.trim().parse().with_context(|| format!("{counter} holds {text:?}"))
+    }
+
+    /// Returns the size of [`BUNDLE`] in bytes.
+    pub fn bundle_bytes(&self) -> Result<u64> {
+        let text = self
+            .lab
+            .exec(self.machine, &["stat", "--format=%s", "--dereference", BUNDLE])?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("{BUNDLE} has {text:?} bytes"))
+    }
+
     /// Writes [`CLUSTER`] for the whole lab; `change` may make it invalid.
     pub fn write_cluster(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let mut cluster = cluster(self.lab);

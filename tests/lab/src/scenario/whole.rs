@@ -12,12 +12,15 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
     let guard = checks.needed("the guard sees packets that leave the network", || {
         Guard::start(stage.lab)
     })?;
+    let mut sent = 0;
     checks.needed(
         "install after uninstall, from nothing: exit 0, all cells as expected",
         || {
             stage.operator.write_cluster(|_| {})?;
             let args = ["install", "-i", CLUSTER, "--report", "whole", BUNDLE];
+            let before = stage.operator.sent_bytes()?;
             let ended = stage.operator.landfall(&args)?;
+            sent = stage.operator.sent_bytes()? - before;
             println!("lab: install took {:.1} s", ended.took.as_secs_f32());
             if ended.status != Some(0) {
                 stage.operator.show_logs("whole")?;
@@ -26,6 +29,19 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
             expect_green(&stage.operator.read_json("whole/verify.json")?)
         },
     )?;
+    checks.check(
+        "one copy of the bundle left the operator, and an agent for each node",
+        || {
+            let bundle = stage.operator.bundle_bytes()?;
+            println!("lab: {sent} bytes left the operator, the bundle has {bundle}");
+            // Five copies are more than four bundles, because workers need less.
+            ensure!(
+                sent < 2 * bundle,
+                "{sent} bytes left the operator, and the bundle has {bundle}"
+            );
+            Ok(())
+        },
+    );
     checks.check("not one packet left the network", || {
         let left = guard.left()?;
         ensure!(left == 0, "{left} packets tried to leave");

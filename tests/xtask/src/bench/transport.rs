@@ -113,7 +113,7 @@ fn measure(lab: &Lab, operator: &Operator, way: Way) -> Result<Seen> {
         ];
         lab.exec(machine, &limit)?;
     }
-    let before = sent_bytes(lab)?;
+    let before = operator.sent_bytes()?;
     let (ended, peak_kib) = match way.run {
         Run::Push(inventory, more) => {
             let report = ["--accept-new-host-keys", "--report", REPORT];
@@ -129,7 +129,7 @@ fn measure(lab: &Lab, operator: &Operator, way: Way) -> Result<Seen> {
             (operator.run(&["sh", "-c", &script])?, None)
         }
     };
-    let sent_bytes = sent_bytes(lab)? - before;
+    let sent_bytes = operator.sent_bytes()? - before;
     if way.slow {
         lab.exec(machine, &["tc", "qdisc", "del", "dev", "eth0", "root"])?;
     }
@@ -149,13 +149,6 @@ fn measure(lab: &Lab, operator: &Operator, way: Way) -> Result<Seen> {
         sent_bytes,
         peak_kib,
     })
-}
-
-/// Bytes that left the operator's machine so far.
-fn sent_bytes(lab: &Lab) -> Result<u64> {
-    let machine = lab.machine("operator")?;
-    let text = lab.exec(machine, &["cat", "/sys/class/net/eth0/statistics/tx_bytes"])?;
-    text.trim().parse().context("the counter of bytes")
 }
 
 fn summarise(seen: &BTreeMap<&str, Vec<Seen>>, bundle: u64, date: &str) -> Value {
