@@ -284,6 +284,9 @@ checks! {
     /// Few open files.
     FileLimits = "file-limits", Node, Warn, Soft,
         "the kubelet asks for 1,000,000 open files (its maxOpenFiles)";
+    /// The distribution was not tried.
+    Distribution = "distribution", Node, Note, Soft,
+        "what differs there may matter in a way that no check knows";
     /// Something could not be looked at.
     NotDetermined = "not-determined", Node, Note, Soft,
         "the check was left out; it says nothing either way";

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod cloud_init;
+pub mod distribution;
 mod dns;
 mod filters;
 mod fleet;
@@ -120,6 +121,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
                 leftovers::files(),
                 limits::files(),
                 security::files(),
+                distribution::files(),
             ]
             .concat(),
             places: places::places(node.role),
@@ -172,7 +174,7 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 15] = [
+const CHECKS: [fn(&mut Look); 16] = [
     host::check,
     pod_network::check,
     filters::check,
@@ -188,6 +190,7 @@ const CHECKS: [fn(&mut Look); 15] = [
     leftovers::check,
     limits::check,
     security::check,
+    distribution::check,
 ];
 
 /// One node, and what was found there so far.

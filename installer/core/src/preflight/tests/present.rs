@@ -398,6 +398,33 @@ fn limits_and_port_ranges_are_warnings_that_name_their_source() {
 }
 
 #[test]
+fn a_distribution_that_was_not_tried_is_said() {
+    fn os(f: &mut NodeFacts, text: &str) {
+        put(&mut f.survey, "/etc/os-release", text);
+    }
+    assert_eq!(found(|f| os(f, "ID=debian\nVERSION_ID=\"12\"\n")), vec![]);
+    let by_hand = found(|f| os(f, "ID=debian\nVERSION_ID=\"13\"\n"));
+    assert_eq!(by_hand, vec![], "it was tried by hand");
+    let cases: [(Change, &str); 3] = [
+        (
+            |f| os(f, "ID=ubuntu\nVERSION_ID=\"26.04\"\n"),
+            "sudo-rs in the place of sudo",
+        ),
+        (
+            |f| os(f, "ID=\"rhel\"\nVERSION_ID=\"9.6\"\n"),
+            "landfall refuses it; SELinux enforces",
+        ),
+        (|f| os(f, "ID=arch\n"), "none of those that landfall's README lists"),
+    ];
+    for (change, what) in cases {
+        let finding = only(Check::Distribution, found(change));
+        assert_eq!(finding.severity, Severity::Note, "{what}");
+        assert!(finding.what.contains(what), "{finding:?}");
+        assert_eq!(place(&finding), "/etc/os-release");
+    }
+}
+
+#[test]
 fn what_guards_the_machine_is_said() {
     let cases: [(Change, Check, Severity); 6] = [
         (|f| f.selinux_enforcing = true, Check::Selinux, Severity::Refuse),
