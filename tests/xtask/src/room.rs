@@ -1,6 +1,5 @@
 //! Room on the disk for the lab: what can be made again goes when there is too little of it. Where there is enough, nothing is touched.
 
-use crate::artifacts;
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,10 +45,11 @@ pub fn make_for_lab() -> Result<()> {
 
 /// cargo keeps every test program it has linked; the libraries beside them are what takes long to build.
 fn remove_test_programs() -> Result<()> {
-    let folder = artifacts::debug("landfall")?.with_file_name("deps");
+    let folder = std::env::current_exe()?.with_file_name("deps");
     for entry in fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))? {
         let path = entry?.path();
-        let is_program = path.extension().is_none() && path.metadata()?.permissions().mode() & 0o100 != 0;
+        let found = path.metadata()?;
+        let is_program = found.is_file() && path.extension().is_none() && found.permissions().mode() & 0o100 != 0;
         if is_program {
             fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
         }
