@@ -269,9 +269,10 @@ impl NodePush<'_> {
 
     /// Transfers what the node lacks of a blob. Says whether it is there now: a source that cannot give it is passed over for the next one.
     fn transfer(&self, digest: &Digest, source: &Source) -> Result<bool, Diagnosis> {
+        let resumes = self.range(digest)?.start > 0;
         match self.transfer_rest(digest, source) {
             // The node's part of the blob was damaged, as after a power cut, and the node has shortened it.
-            Err(error) if error.code == Code::BundleDigest => {
+            Err(error) if resumes && error.code == Code::BundleDigest => {
                 self.look_at_parts(&[*digest])?;
                 self.transfer_rest(digest, source)
             }

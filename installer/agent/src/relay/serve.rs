@@ -8,6 +8,7 @@ use landfall_core::layout::RELAY_PORT;
 use landfall_core::name::Digest;
 use landfall_core::relay::{RelayAnswer, RelayAsk, RelayListen, RelayListening};
 use landfall_core::wire::mux::{read_json_line, write_json_line};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -82,10 +83,18 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while !shared.is_closed.load(Ordering::SeqCst) {
         match listener.accept() {
             Ok((stream, _)) => begin(stream, shared),
-            // Nobody is there, or a connection broke off before it was taken, or files have run out.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => await_connection(listener),
+            // A connection broke off before it was taken, or files have run out.
             Err(_) => thread::sleep(LOOK_EVERY),
         }
     }
+}
+
+/// Blocks until somebody connects, [`LOOK_EVERY`] at most.
+fn await_connection(listener: &TcpListener) {
+    let timeout = Timespec::try_from(LOOK_EVERY).expect("a fifth of a second is a time");
+    // An error is seen by the accept that follows.
+    let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout));
 }
 
 fn begin(stream: TcpStream, shared: &Arc<Shared>) {

@@ -73,13 +73,17 @@ impl Node {
             .unwrap();
     }
 
+    fn open(&self, request: &Request) -> Stream {
+        self.operator.mux.open(&serde_json::to_vec(request).unwrap()).unwrap()
+    }
+
     /// Opens its listener. It closes when the stream is dropped.
     fn listen(&self) -> (RelaySource, Stream) {
         let request = Request::RelayListen(RelayListen {
             address: self.address,
             token: TOKEN.to_owned(),
         });
-        let stream = self.operator.mux.open(&serde_json::to_vec(&request).unwrap()).unwrap();
+        let stream = self.open(&request);
         let reply = read_json_line::<Reply>(&mut BufReader::new(stream.reader()))
             .unwrap()
             .unwrap();
@@ -155,11 +159,7 @@ fn a_blob_is_passed_on_while_it_comes_down_a_chain() {
     let (first, second, third) = (Node::new(3), Node::new(4), Node::new(5));
     let (from_first, _first) = first.listen();
     let (from_second, _second) = second.listen();
-    let mut stream = first
-        .operator
-        .mux
-        .open(&serde_json::to_vec(&first.put(0)).unwrap())
-        .unwrap();
+    let mut stream = first.open(&first.put(0));
     stream.write_all(&first.blob[..CHUNK + 1000]).unwrap();
     wait_for("the first chunk", || {
         first.file(".part").metadata().is_ok_and(|m| m.len() > CHUNK as u64)
@@ -203,11 +203,7 @@ fn a_blob_that_is_asked_for_before_it_comes_is_waited_for() {
 fn a_source_that_ends_leaves_the_chunks_that_came() {
     let (giver, taker) = (Node::new(6), Node::new(7));
     let (source, _listener) = giver.listen();
-    let mut stream = giver
-        .operator
-        .mux
-        .open(&serde_json::to_vec(&giver.put(0)).unwrap())
-        .unwrap();
+    let mut stream = giver.open(&giver.put(0));
     stream.write_all(&giver.blob[..CHUNK + 1000]).unwrap();
     thread::scope(|scope| {
         let fetch = scope.spawn(|| taker.fetch(0, &source));

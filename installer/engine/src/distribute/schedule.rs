@@ -285,26 +285,29 @@ mod tests {
         assert_eq!(schedule.next(&name(3)), Next::Transfer(blobs[0], Source::Operator));
     }
 
-    #[test]
-    fn nodes_do_not_wait_for_each_other_in_a_circle() {
+    /// The first of so many nodes receives a blob from the operator, and the second takes it from the first.
+    fn chain_of_two(nodes: usize) -> (Digest, Schedule) {
         let blobs = blobs(1);
-        let mut schedule = schedule(2, &blobs, true);
+        let mut schedule = schedule(nodes, &blobs, true);
         assert_eq!(schedule.next(&name(0)), Next::Transfer(blobs[0], Source::Operator));
         assert_eq!(schedule.next(&name(1)), Next::Transfer(blobs[0], Source::Node(name(0))));
+        (blobs[0], schedule)
+    }
+
+    #[test]
+    fn nodes_do_not_wait_for_each_other_in_a_circle() {
+        let (blob, mut schedule) = chain_of_two(2);
         // What the first one received was cut off; the second still waits for it.
-        schedule.end(&name(0), &blobs[0]);
-        schedule.nodes.get_mut(&name(0)).unwrap().missing.push(blobs[0]);
-        assert_eq!(schedule.next(&name(0)), Next::Transfer(blobs[0], Source::Operator));
+        schedule.end(&name(0), &blob);
+        schedule.nodes.get_mut(&name(0)).unwrap().missing.push(blob);
+        assert_eq!(schedule.next(&name(0)), Next::Transfer(blob, Source::Operator));
     }
 
     #[test]
     fn what_a_lost_node_fed_is_no_source() {
-        let blobs = blobs(1);
-        let mut schedule = schedule(3, &blobs, true);
-        assert_eq!(schedule.next(&name(0)), Next::Transfer(blobs[0], Source::Operator));
-        assert_eq!(schedule.next(&name(1)), Next::Transfer(blobs[0], Source::Node(name(0))));
+        let (blob, mut schedule) = chain_of_two(3);
         schedule.remove(&name(0));
-        assert_eq!(schedule.next(&name(2)), Next::Transfer(blobs[0], Source::Operator));
+        assert_eq!(schedule.next(&name(2)), Next::Transfer(blob, Source::Operator));
     }
 
     proptest! {
