@@ -205,6 +205,23 @@ fn a_changed_dns_policy_replaces_the_pods_of_coredns() {
     );
 }
 
+/// Kubernetes adds both taints with 300 s of its own where a pod does not name them.
+#[test]
+fn coredns_leaves_a_node_that_is_gone_within_half_a_minute() {
+    let objects = dns_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let tolerations = deployment["spec"]["template"]["spec"]["tolerations"]
+        .as_array()
+        .unwrap();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let toleration = tolerations.iter().find(|toleration| toleration["key"] == key).unwrap();
+        assert_eq!(
+            (&toleration["effect"], &toleration["tolerationSeconds"]),
+            (&"NoExecute".into(), &30.into())
+        );
+    }
+}
+
 #[test]
 fn the_sample_has_a_namespace_of_its_own() {
     let objects = sample_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();
