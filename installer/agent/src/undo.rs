@@ -51,19 +51,30 @@ pub fn undo_newest(agent: &Agent, step: &StepId, emit: Emit) -> Result<UndoOutco
     })
 }
 
-/// Marks the newest entries of these steps as going, with one write to disk, and stops the daemons that they claim: a daemon that
-/// keeps running would make again what an earlier entry's undo removes. What does not stop shows as residue of the entry that claims it.
+/// Marks the newest entries of these steps as going and stops the daemons that they claim: a daemon that keeps running would make again what an
+/// earlier entry's undo removes. What does not stop shows as residue of the entry that claims it.
 pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
+    let entries = mark(agent, steps)?;
+    let all: Vec<&Claims> = entries.iter().filter_map(|e| claims_of(&e.undo)).collect();
+    if !all.is_empty() {
+        claims::quiesce(agent, &all);
+    }
+    Ok(())
+}
+
+/// Marks the newest entries of these steps as going, with one write to disk, and returns them.
+pub fn mark(agent: &Agent, steps: &[StepId]) -> Result<Vec<Entry>> {
     agent.holder()?;
     agent.journal(|journal| journal.release_reserve())?;
     let own = agent.ownership()?;
     let mut seen = BTreeSet::new();
-    let entries: Vec<&Entry> = steps
+    let entries: Vec<Entry> = steps
         .iter()
         .filter(|step| seen.insert(*step))
         .filter_map(|step| own.newest(step))
         // What an earlier undo has named stays so until its turn comes.
         .filter(|entry| !entry.undo.is_lost())
+        .cloned()
         .collect();
     let records: Vec<Record> = entries
         .iter()
@@ -72,11 +83,7 @@ pub fn begin(agent: &Agent, steps: &[StepId]) -> Result<()> {
     if !records.is_empty() {
         agent.journal(|journal| journal.append(&records, Durability::OnDisk))?;
     }
-    let all: Vec<&Claims> = entries.iter().filter_map(|e| claims_of(&e.undo)).collect();
-    if !all.is_empty() {
-        claims::quiesce(agent, &all);
-    }
-    Ok(())
+    Ok(entries)
 }
 
 /// Takes back the newest entry of a step. A superseded one only leaves the journal: an older entry puts the same thing back. Returns a

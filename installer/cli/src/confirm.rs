@@ -6,7 +6,7 @@ use crate::render::{date, lost_lines, plural};
 use jiff::Timestamp;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::NodeName;
-use landfall_engine::run::{RepairSummary, UndoSummary};
+use landfall_engine::run::{Removes, RepairSummary, UndoSummary};
 use std::io::IsTerminal;
 
 /// Returns the text that says what would be undone. `now_ms` is the present time, in milliseconds since 1970.
@@ -32,15 +32,21 @@ fn undo_text(undo: &UndoSummary, now_ms: u64) -> String {
             on.join(", ")
         ));
     }
-    let nodes: Vec<&str> = undo.removes_nodes.iter().map(NodeName::as_str).collect();
-    text.push_str(&match nodes.as_slice() {
-        _ if undo.removes_cluster => "This removes the WHOLE CLUSTER, with everything stored in it.\n".to_owned(),
-        [] => "The cluster stays, with all its nodes.\n".to_owned(),
-        [node] => format!("This removes node {node} from the cluster. The cluster stays.\n"),
-        nodes => format!(
-            "This removes the nodes {} from the cluster. The cluster stays.\n",
-            nodes.join(", ")
+    let list = |nodes: &[NodeName]| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+    text.push_str(&match &undo.removes {
+        Removes::Cluster => "This removes the WHOLE CLUSTER, with everything stored in it.\n".to_owned(),
+        Removes::LeftOver(nodes) => format!(
+            "This removes what an earlier cluster left on {}. No other machine belongs to that cluster.\n",
+            list(nodes)
         ),
+        Removes::Nodes(nodes) => match nodes.as_slice() {
+            [] => "The cluster stays, with all its nodes.\n".to_owned(),
+            [node] => format!("This removes node {node} from the cluster. The cluster stays.\n"),
+            nodes => format!(
+                "This removes the nodes {} from the cluster. The cluster stays.\n",
+                list(nodes)
+            ),
+        },
     });
     let absent = undo.absent.iter();
     text.extend(
@@ -141,46 +147,56 @@ mod tests {
         }
     }
 
-    fn undo(command: UndoCommand, runs: Vec<FleetRun>, removes_cluster: bool, removes_nodes: &[&str]) -> UndoSummary {
+    fn undo(command: UndoCommand, runs: Vec<FleetRun>, removes: Removes) -> UndoSummary {
         UndoSummary {
             command,
             cluster: "ship".to_owned(),
             runs,
-            removes_cluster,
-            removes_nodes: removes_nodes.iter().map(|n| n.parse().unwrap()).collect(),
+            removes,
             absent: vec![],
         }
+    }
+
+    fn nodes(names: &[&str]) -> Vec<NodeName> {
+        names.iter().map(|n| n.parse().unwrap()).collect()
     }
 
     #[test]
     fn every_kind_of_question() {
         let lost = UndoSummary {
             absent: vec!["w-2".parse().unwrap()],
-            ..undo(UndoCommand::Uninstall, vec![run(2, 5), run(1, 720)], true, &["cp-1"])
+            ..undo(UndoCommand::Uninstall, vec![run(2, 5), run(1, 720)], Removes::Cluster)
         };
         let cases = [
             (
                 "a changed setting",
-                undo(UndoCommand::Rollback, vec![run(3, 0)], false, &[]),
+                undo(UndoCommand::Rollback, vec![run(3, 0)], Removes::Nodes(vec![])),
             ),
             (
                 "one node joined",
-                undo(UndoCommand::Rollback, vec![run(3, 1)], false, &["w-2"]),
+                undo(UndoCommand::Rollback, vec![run(3, 1)], Removes::Nodes(nodes(&["w-2"]))),
             ),
             (
                 "a chain of unfinished runs",
                 undo(
                     UndoCommand::Rollback,
                     vec![run(4, 3), run(3, 50)],
-                    false,
-                    &["w-2", "w-3"],
+                    Removes::Nodes(nodes(&["w-2", "w-3"])),
                 ),
             ),
             (
                 "the founding run",
-                undo(UndoCommand::Rollback, vec![run(1, 49)], true, &["cp-2"]),
+                undo(UndoCommand::Rollback, vec![run(1, 49)], Removes::Cluster),
             ),
             ("everything, with an absent node", lost),
+            (
+                "what an earlier cluster left",
+                undo(
+                    UndoCommand::Uninstall,
+                    vec![run(1, 720)],
+                    Removes::LeftOver(nodes(&["w-1"])),
+                ),
+            ),
         ];
         let text: String = cases
             .iter()

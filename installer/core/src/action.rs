@@ -125,6 +125,11 @@ pub enum Action {
         /// Things it makes off the node.
         effects: Vec<ClusterEffect>,
     },
+    /// Marks the newest entries of steps as being undone, before their share of a cluster that stays is undone. Only the marks are recorded; daemons run on.
+    MarkUndo {
+        /// The steps, newest first.
+        steps: Vec<StepId>,
+    },
     /// Begins to undo steps: marks their newest entries and stops the daemons that they claim, before anything is removed. Only the marks
     /// are recorded.
     BeginUndo {
@@ -277,7 +282,8 @@ impl Action {
     pub fn is_undo(&self) -> bool {
         matches!(
             self,
-            Self::BeginUndo { .. }
+            Self::MarkUndo { .. }
+                | Self::BeginUndo { .. }
                 | Self::TakeBack { .. }
                 | Self::FinishUndo { .. }
                 | Self::LeaveCluster { .. }

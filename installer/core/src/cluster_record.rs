@@ -187,6 +187,11 @@ mod hexadecimal {
 }
 
 impl ClusterRecord {
+    /// Says whether all members are among some nodes.
+    pub fn is_whole(&self, among: impl Fn(&NodeName) -> bool) -> bool {
+        self.members.keys().all(among)
+    }
+
     /// Returns how many control planes must hold the number of a run before it may change anything.
     pub fn majority(&self) -> usize {
         let control_planes = self.members.values().filter(|m| m.role == Role::ControlPlane);
@@ -313,8 +318,8 @@ pub enum RecordError {
     /// The journals hold records of different clusters.
     #[error("the nodes belong to different clusters")]
     SeveralClusters {
-        /// Identity of the cluster that most nodes belong to.
-        most: ClusterUid,
+        /// Identity of the cluster that has all its members here, else of the one that most nodes belong to.
+        main: ClusterUid,
         /// Nodes that belong to another one, with its identity.
         others: BTreeMap<NodeName, ClusterUid>,
     },
@@ -333,22 +338,26 @@ pub fn newest<'a>(
     records: impl IntoIterator<Item = (&'a NodeName, &'a ClusterRecord)>,
 ) -> Result<Option<&'a ClusterRecord>, RecordError> {
     let records: Vec<_> = records.into_iter().collect();
-    let mut uids: BTreeMap<&ClusterUid, usize> = BTreeMap::new();
-    for (_, record) in &records {
-        *uids.entry(&record.uid).or_default() += 1;
+    let mut clusters: BTreeMap<&ClusterUid, Vec<(&NodeName, &ClusterRecord)>> = BTreeMap::new();
+    for (name, record) in &records {
+        clusters.entry(&record.uid).or_default().push((name, record));
     }
-    if uids.len() > 1 {
-        let most = uids
-            .iter()
-            .max_by_key(|(_, count)| **count)
-            .map(|(uid, _)| (*uid).clone());
-        let most = most.expect("there are several identities");
+    if clusters.len() > 1 {
+        // A cluster with all its members here lives; of one that machines have left, some rest is here.
+        let whole = |held: &[(&NodeName, &ClusterRecord)]| {
+            let is_held = |name: &NodeName| held.iter().any(|(holder, _)| *holder == name);
+            held.iter().all(|(_, record)| record.is_whole(is_held))
+        };
+        let main = clusters.iter().max_by_key(|(_, held)| (whole(held), held.len()));
+        let main = main
+            .map(|(uid, _)| (*uid).clone())
+            .expect("there are several identities");
         let others = records
             .iter()
-            .filter(|(_, r)| r.uid != most)
+            .filter(|(_, r)| r.uid != main)
             .map(|(name, r)| ((*name).clone(), r.uid.clone()))
             .collect();
-        return Err(RecordError::SeveralClusters { most, others });
+        return Err(RecordError::SeveralClusters { main, others });
     }
     let Some(newest) = records.iter().map(|(_, r)| *r).max_by_key(|r| r.sequence) else {
         return Ok(None);
@@ -434,10 +443,10 @@ pub(crate) mod tests {
         let [a, b, c] = names();
         let (ours, other) = (record(1, 1, 0), record(2, 7, 0));
         let error = newest([(&a, &ours), (&b, &other), (&c, &ours)]).unwrap_err();
-        let RecordError::SeveralClusters { most, others } = error else {
+        let RecordError::SeveralClusters { main, others } = error else {
             panic!("{error:?}")
         };
-        assert_eq!(most, ours.uid);
+        assert_eq!(main, ours.uid);
         assert_eq!(others.into_keys().collect::<Vec<_>>(), [b]);
     }
 

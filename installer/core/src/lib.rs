@@ -30,5 +30,6 @@ pub mod sysctl_conf;
 pub mod traffic;
 pub mod transport;
 pub mod trust;
+pub mod uninstall;
 pub mod verify;
 pub mod wire;

@@ -7,7 +7,7 @@ use crate::finding::Finding;
 use crate::inventory::{Node, Role};
 use crate::journal::{Entry, EntryState, Ownership};
 use crate::name::{Digest, NodeName};
-use crate::plan::key::StepKind;
+use crate::plan::key::{StepKind, is_membership};
 use crate::preflight::member_address;
 use crate::spec::{ClusterSpec, Desired};
 use crate::trust::ClusterTrust;
@@ -143,6 +143,18 @@ fn founder<'a>(input: &MembershipInput<'a>) -> Option<&'a NodeName> {
     began.map(|(name, _)| name).or_else(first)
 }
 
+/// Names nodes that joined a cluster which none of the nodes here founded. It matters where no journal has a record: who founded the cluster stands in the
+/// founder's journal alone then.
+pub fn joined_without_founder(owned: &BTreeMap<NodeName, Ownership>) -> Vec<&NodeName> {
+    if founding_entries(owned).next().is_some() {
+        return vec![];
+    }
+    let joined = owned
+        .iter()
+        .filter(|(_, own)| own.entries.iter().any(|e| is_membership(&e.step)));
+    joined.map(|(name, _)| name).collect()
+}
+
 fn founding_entries(owned: &BTreeMap<NodeName, Ownership>) -> impl Iterator<Item = (&NodeName, &Entry)> {
     let entries = owned
         .iter()
@@ -270,6 +282,21 @@ mod tests {
                 founders(Some(&recorded), &none),
                 ("cp-2".to_owned(), vec!["cp-1".to_owned()])
             );
+        }
+    }
+
+    #[test]
+    fn nodes_that_joined_have_a_founder_here_or_are_named() {
+        let mut fleet: BTreeMap<_, _> = [
+            (name("cp-2"), owns("join-kubelet/cp-2", EntryState::Owned)),
+            (name("w-1"), owns("join-worker/w-1", EntryState::Intended)),
+            (name("w-2"), owns("file/w-2", EntryState::Owned)),
+        ]
+        .into();
+        assert_eq!(joined_without_founder(&fleet), [&name("cp-2"), &name("w-1")]);
+        for began in ["init/cp-1", "certificates/cp-1"] {
+            fleet.insert(name("cp-1"), owns(began, EntryState::Intended));
+            assert!(joined_without_founder(&fleet).is_empty(), "{began}");
         }
     }
 

@@ -154,12 +154,21 @@ pub struct UndoSummary {
     pub cluster: String,
     /// Runs that are undone, newest first.
     pub runs: Vec<FleetRun>,
-    /// Whether the cluster itself is removed, with everything stored in it.
-    pub removes_cluster: bool,
-    /// Nodes that leave the cluster.
-    pub removes_nodes: Vec<NodeName>,
+    /// What goes with them.
+    pub removes: Removes,
     /// Nodes that are not connected: their state stays until the command is run again.
     pub absent: Vec<NodeName>,
+}
+
+/// What an undo removes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removes {
+    /// The cluster itself, with everything stored in it.
+    Cluster,
+    /// Nodes of a cluster that stays; none when only settings are undone.
+    Nodes(Vec<NodeName>),
+    /// What an earlier cluster left on machines, when no other machine belongs to it.
+    LeftOver(Vec<NodeName>),
 }
 
 /// What a repair of journals is about to do, for the user to confirm.

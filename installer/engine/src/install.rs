@@ -13,7 +13,7 @@ use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
 use crate::preflight::{self, Gathered};
-use crate::present::Present;
+use crate::present::{self, Present};
 use crate::session::{AgentPlace, NodeSession};
 use crate::{adopt, inspect, undo};
 use landfall_bundle::trust::judge;
@@ -186,6 +186,9 @@ impl InstallRun<'_> {
         if let Some(diagnosis) = preflight::unfinished_command(&present) {
             return Err(vec![diagnosis]);
         }
+        if let Some(diagnosis) = present::founder_unknown(&present) {
+            return Err(vec![diagnosis]);
+        }
         let formed = is_formed(&present.owned);
         if !formed && self.ctx.limit.is_set() {
             let what = "the cluster is not founded yet, and the first install needs every member";
@@ -199,13 +202,13 @@ impl InstallRun<'_> {
             return Err(std::mem::take(&mut self.outcome.absent));
         }
         if let Some(record) = &present.record {
-            let unlisted = landfall_core::preflight::unlisted_members(record, &self.desired.inventory);
-            self.outcome.absent.extend(unlisted.into_iter().map(|(name, address)| {
-                Diagnosis::new(Code::MemberAbsent, "a member of the cluster is not in the inventory")
-                    .on(&name)
-                    .saw(format!("{name} at {address}; it stays a member"))
-                    .next("put it into the inventory again")
-            }));
+            let unlisted = present::unlisted(record, &self.desired.inventory);
+            let founds = |d: &Diagnosis| record.founders().any(|founder| d.node.as_ref() == Some(founder));
+            if !formed && unlisted.iter().any(founds) {
+                // It may have begun the founding, which needs every founder.
+                return Err(unlisted);
+            }
+            self.outcome.absent.extend(unlisted);
         }
         self.outcome.record.clone_from(&present.record);
         Ok(present)

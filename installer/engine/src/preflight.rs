@@ -5,7 +5,7 @@ use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
 use crate::mesh;
 use crate::outcome::Outcome;
-use crate::present::Present;
+use crate::present::{Present, founder_unknown};
 use crate::session::AgentPlace;
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::event::{EventKind, Phase};
@@ -202,7 +202,9 @@ fn check(
     };
     let refused = run_checks(&input, emitter).err().unwrap_or_default();
     let unreachable = try_mesh(&input, emitter).err().unwrap_or_default();
-    let unfinished = unfinished_command(&present).into_iter();
+    let unfinished = unfinished_command(&present)
+        .into_iter()
+        .chain(founder_unknown(&present));
     let errors: Vec<Diagnosis> = unfinished.chain(refused).chain(unreachable).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

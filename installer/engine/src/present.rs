@@ -4,9 +4,11 @@ use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
 use landfall_core::cluster_record::{ClusterRecord, newest};
 use landfall_core::explain::{Code, Diagnosis};
+use landfall_core::inventory::Inventory;
 use landfall_core::journal::Ownership;
+use landfall_core::membership::joined_without_founder;
 use landfall_core::name::NodeName;
-use landfall_core::preflight::records_disagree;
+use landfall_core::preflight::{records_disagree, unlisted_members};
 use landfall_core::run_history::{HistoryError, RunHistory};
 use landfall_core::wire::Request;
 use std::collections::BTreeMap;
@@ -45,6 +47,30 @@ impl Present {
         let history = RunHistory::of(&owned).map_err(|error| vec![history_unclear(&error)])?;
         Ok(Self { owned, history, record })
     }
+}
+
+/// Names the members that the inventory lacks, like machines that do not answer: they stay members.
+pub fn unlisted(record: &ClusterRecord, inventory: &Inventory) -> Vec<Diagnosis> {
+    let unlisted = unlisted_members(record, inventory);
+    let absent = unlisted.into_iter().map(|(name, address)| {
+        Diagnosis::new(Code::MemberAbsent, "a member of the cluster is not in the inventory")
+            .on(&name)
+            .saw(format!("{name} at {address}; it stays a member"))
+            .next("put it into the inventory again")
+    });
+    absent.collect()
+}
+
+/// Returns the error of journals without a record whose nodes joined a cluster that none of them founded: a second cluster could be founded over it.
+pub fn founder_unknown(present: &Present) -> Option<Diagnosis> {
+    let joined = joined_without_founder(&present.owned);
+    if present.record.is_some() || joined.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = joined.into_iter().map(NodeName::as_str).collect();
+    let what = "the nodes belong to a cluster that an older landfall founded on a node which is not here";
+    let diagnosis = Diagnosis::new(Code::Preflight, what).saw(format!("joined: {}", names.join(", ")));
+    Some(diagnosis.next("put the node that founded it into the inventory again"))
 }
 
 /// Fills the cluster's record and runs into the outcome, or the errors of journals that contradict each other.

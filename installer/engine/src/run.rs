@@ -2,7 +2,7 @@
 
 pub use crate::context::{
     AllowOptions, CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber,
-    OnFailure, RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
+    OnFailure, Removes, RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
 };
 pub use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
 

@@ -1,13 +1,15 @@
 //! Rollback and uninstall: makes a plan from the nodes' journals alone and runs it with the executor that installs use. Objects and members of
 //! the cluster are removed before the changes on nodes.
 
+mod uninstall;
+
 use crate::cluster::Cluster;
-use crate::context::{CancelToken, Confirm, RunContext, UndoCommand, UndoSummary, Until};
+use crate::context::{CancelToken, Confirm, Removes, RunContext, UndoCommand, UndoSummary, Until};
 use crate::emitter::EventEmitter;
 use crate::execute::Executor;
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
-use crate::present::{Present, history_unclear};
+use crate::present::{self, Present, history_unclear};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::{ClusterRecord, Sequence};
 use landfall_core::event::Phase;
@@ -18,8 +20,8 @@ use landfall_core::journal::{ROLLED_BACK, UNDONE};
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::plan::Plan;
 use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::preflight::unlisted_members;
-use landfall_core::run_history::{FleetRun, RollbackTarget, RunHistory};
+use landfall_core::preflight::too_few_control_planes;
+use landfall_core::run_history::{FleetRun, RollbackTarget};
 use landfall_core::spec::Desired;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,12 +41,12 @@ pub fn undo(
         fleet::connect(&members, AgentPlace::Member, ctx, emitter)
     });
     outcome.absent = absent;
-    let mut run = UndoRun {
+    let run = UndoRun {
         desired,
         command,
         ctx,
         emitter,
-        sessions: &sessions,
+        sessions: sessions.clone(),
     };
     if !sessions.is_empty()
         && let Err(errors) = run.phases(until, confirm, &mut outcome)
@@ -62,16 +64,33 @@ struct UndoRun<'a> {
     command: UndoCommand,
     ctx: &'a RunContext,
     emitter: &'a EventEmitter,
-    sessions: &'a Sessions,
+    sessions: Sessions,
 }
 
 impl UndoRun<'_> {
-    /// lease · read the journals · choose the runs · plan · confirm · begin the run · undo · end the run
-    fn phases(&mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
+    /// lease · read the journals · choose the machines and the runs · plan · confirm · begin the run · undo · end the run
+    fn phases(mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
         let command = self.command.as_str();
-        fleet::lease(self.sessions, command, &self.desired.spec.name, self.ctx, self.emitter)?;
+        fleet::lease(&self.sessions, command, &self.desired.spec.name, self.ctx, self.emitter)?;
         outcome.run = Some(self.ctx.run.clone());
-        let present = Present::read_for(self.sessions, self.command)?;
+        let present = match self.command {
+            UndoCommand::Rollback => Present::read(&self.sessions)?,
+            UndoCommand::Uninstall => {
+                let owned = fleet::ask_all(&self.sessions, |_| Request::Ownership)?;
+                uninstall::refuse_part(&owned, self.desired, &self.ctx.limit).map_err(|refusal| vec![refusal])?;
+                // The others were asked only what they are.
+                self.sessions.retain(|name, _| self.ctx.limit.includes(name));
+                outcome
+                    .absent
+                    .retain(|d| d.node.as_ref().is_none_or(|name| self.ctx.limit.includes(name)));
+                uninstall::present(owned, &self.ctx.limit)
+            }
+        };
+        if let (UndoCommand::Rollback, Some(record)) = (self.command, &present.record) {
+            outcome
+                .absent
+                .extend(present::unlisted(record, &self.desired.inventory));
+        }
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
             return Ok(());
         };
@@ -86,8 +105,7 @@ impl UndoRun<'_> {
         confirm(&UndoSummary {
             command: self.command,
             cluster: self.desired.spec.name.clone(),
-            removes_cluster: !cluster_stays,
-            removes_nodes: scope.leaving_nodes(&present.owned),
+            removes: self.removes(&present, &scope),
             absent: outcome.absent.iter().filter_map(|d| d.node.clone()).collect(),
             runs: runs.clone(),
         })
@@ -95,12 +113,25 @@ impl UndoRun<'_> {
         let number = present.history.next_number();
         self.begin(&present, number, &runs)?;
         outcome.runs = runs;
-        run_undo(self.sessions, &present.owned, &plan, self.emitter, outcome);
+        run_undo(&self.sessions, &present.owned, &plan, self.emitter, outcome);
         // A run with residue stays unfinished: the same command continues it.
         if outcome.errors.is_empty() && outcome.absent.is_empty() {
             self.end(&present, &scope, number, cluster_stays)?;
         }
         Ok(())
+    }
+
+    /// Says what goes, for the user's confirmation.
+    fn removes(&self, present: &Present, scope: &UndoScope) -> Removes {
+        let is_here = |name: &NodeName| self.sessions.contains_key(name);
+        let left = present.record.as_ref().filter(|record| !record.is_whole(is_here));
+        if self.ctx.limit.is_set() && left.is_some() {
+            Removes::LeftOver(self.sessions.keys().cloned().collect())
+        } else if scope.cluster_stays(&present.owned) {
+            Removes::Nodes(scope.leaving_nodes(&present.owned))
+        } else {
+            Removes::Cluster
+        }
     }
 
     /// Chooses the runs to undo; `None` when there are none.
@@ -110,7 +141,6 @@ impl UndoRun<'_> {
         absent: &[Diagnosis],
     ) -> Result<Option<(UndoScope, Vec<FleetRun>)>, Vec<Diagnosis>> {
         if self.command == UndoCommand::Uninstall {
-            self.refuse_partial(present)?;
             let runs = present.history.runs().iter().rev().filter(|r| r.step_count() > 0);
             return Ok(Some((UndoScope::Everything, runs.cloned().collect())));
         }
@@ -118,18 +148,8 @@ impl UndoRun<'_> {
         match target.map_err(|error| vec![history_unclear(&error)])? {
             RollbackTarget::Nothing => Ok(None),
             RollbackTarget::Runs(runs) => {
-                let ids: BTreeSet<_> = runs.iter().map(|r| r.start.run.clone()).collect();
-                let scope = UndoScope::Runs(ids);
-                // Without a record nobody knows whether the absent node founded the cluster. If it founded it in an earlier run, control planes that
-                // go would take the quorum of the cluster that stays with them.
-                let follows_others = runs.iter().all(|run| run.number > 1);
-                let is_unclear = present
-                    .record
-                    .as_ref()
-                    .is_none_or(|record| follows_others && scope.founder_may_stay(&present.owned, record));
-                if !absent.is_empty() && !scope.cluster_stays(&present.owned) && is_unclear {
-                    return Err(absent.to_vec());
-                }
+                let scope = UndoScope::Runs(runs.iter().map(|r| r.start.run.clone()).collect());
+                self.refuse_without(present, absent, &scope, &runs)?;
                 Ok(Some((scope, runs)))
             }
             RollbackTarget::Uninstalling(run) => Err(vec![
@@ -140,23 +160,34 @@ impl UndoRun<'_> {
         }
     }
 
-    /// Refuses an uninstall of some members: the others would be left without quorum, or with dead members.
-    fn refuse_partial(&self, present: &Present) -> Result<(), Vec<Diagnosis>> {
-        let Some(record) = &present.record else { return Ok(()) };
-        let unlisted = unlisted_members(record, &self.desired.inventory);
-        if unlisted.is_empty() || !record.formed {
-            return Ok(());
+    /// Refuses a rollback that needs members which are absent.
+    fn refuse_without(
+        &self,
+        present: &Present,
+        absent: &[Diagnosis],
+        scope: &UndoScope,
+        runs: &[FleetRun],
+    ) -> Result<(), Vec<Diagnosis>> {
+        let (owned, record) = (&present.owned, present.record.as_ref());
+        let stays = scope.cluster_stays(owned);
+        let needs_absent = if stays {
+            // Members leave the cluster, and objects are restored, through one that stays.
+            scope.staying_control_plane(owned).is_none()
+        } else {
+            // Without a record nobody knows whether the absent node founded the cluster. If it founded it in an earlier run, control planes that
+            // go would take the quorum of the cluster that stays with them.
+            let follows_others = runs.iter().all(|run| run.number > 1);
+            record.is_none_or(|record| follows_others && scope.founder_may_stay(owned, record))
+        };
+        if !absent.is_empty() && needs_absent {
+            return Err(absent.to_vec());
         }
-        let diagnosis = Diagnosis::new(
-            Code::Preflight,
-            "the inventory lacks members of the cluster, and an uninstall removes the whole cluster",
-        );
-        let named = unlisted.into_iter().fold(diagnosis, |d, (name, address)| {
-            d.saw(format!("{name} at {address} is a member"))
-        });
-        Err(vec![named.next(
-            "put them into the inventory, also when they are lost: unreachable nodes are reported and left out",
-        )])
+        let here: Vec<&NodeName> = self.sessions.keys().collect();
+        let formed = record.filter(|record| stays && record.formed);
+        match formed.and_then(|record| too_few_control_planes(record, &here)) {
+            Some(finding) => Err(finding.into_diagnoses()),
+            None => Ok(()),
+        }
     }
 
     /// Writes the run's start into every journal that has entries.
@@ -168,7 +199,7 @@ impl UndoRun<'_> {
             },
             ..self.ctx.start(number, self.command.as_str(), &self.desired.spec.name)
         };
-        let holders = holders(self.sessions, &present.owned);
+        let holders = holders(&self.sessions, &present.owned);
         let request = Request::StartRun { start, record: None };
         fleet::ask_all::<()>(&holders, |_| request.clone()).map(drop)
     }
@@ -181,32 +212,15 @@ impl UndoRun<'_> {
         number: u64,
         cluster_stays: bool,
     ) -> Result<(), Vec<Diagnosis>> {
-        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(self.sessions, |_| Request::Ownership)?;
-        let holders = holders(self.sessions, &owned);
+        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(&self.sessions, |_| Request::Ownership)?;
+        let holders = holders(&self.sessions, &owned);
         if let Some(record) = record_after(present, scope, number).filter(|_| cluster_stays) {
             let request = Request::WriteRecord {
                 record: Box::new(record),
             };
             fleet::ask_all::<()>(&holders, |_| request.clone())?;
         }
-        fleet::end_run(self.sessions, UNDONE)
-    }
-}
-
-impl Present {
-    /// Reads what an undo needs. An uninstall needs neither an order of the runs nor a common record.
-    fn read_for(sessions: &Sessions, command: UndoCommand) -> Result<Self, Vec<Diagnosis>> {
-        match (Self::read(sessions), command) {
-            (Err(_), UndoCommand::Uninstall) => {
-                let owned = fleet::ask_all(sessions, |_| Request::Ownership)?;
-                Ok(Self {
-                    history: RunHistory::without_order(&owned),
-                    owned,
-                    record: None,
-                })
-            }
-            (present, _) => present,
-        }
+        fleet::end_run(&self.sessions, UNDONE)
     }
 }
 
@@ -219,14 +233,7 @@ fn holders(sessions: &Sessions, owned: &BTreeMap<NodeName, Ownership>) -> Sessio
 
 /// Returns the cluster's record after some runs were undone: as it was before them, without the members that left.
 fn record_after(present: &Present, scope: &UndoScope, number: u64) -> Option<ClusterRecord> {
-    let UndoScope::Runs(ids) = scope else { return None };
-    let taken = present.history.runs().iter().filter(|r| ids.contains(&r.start.run));
-    let oldest = taken.map(|r| r.number).min()?;
-    let earlier = present
-        .owned
-        .values()
-        .filter_map(|own| own.record_before(oldest))
-        .max_by_key(|r| r.sequence);
+    let earlier = scope.record_before(&present.owned);
     let mut record = earlier.or(present.record.as_ref())?.clone();
     for name in scope.leaving_nodes(&present.owned) {
         record.members.remove(&name);

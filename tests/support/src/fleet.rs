@@ -11,7 +11,7 @@ use landfall_core::event::EventSink;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
-use landfall_core::name::NodeName;
+use landfall_core::name::{Digest, NodeName};
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CancelToken, Connector, RunContext};
@@ -262,7 +262,7 @@ impl Fleet {
             local_prober: |_| vec![],
             owner: owner.to_owned(),
             run: run.parse()?,
-            new_uid: ClusterUid::from_random([1; 16]),
+            new_uid: uid_of(run),
             at_ms: 1_795_300_000_000,
             clock: now_ms,
             report_dir: None,
@@ -331,4 +331,14 @@ impl Connector for Inner {
         };
         Ok(Box::new(Pipes::new(&node.name, machine.root(), way, &self.agents)))
     }
+}
+
+/// Returns the identity that a run gives a cluster which it founds: another one for each run.
+fn uid_of(run: &str) -> ClusterUid {
+    let mut bytes = [0; 16];
+    let digest = Digest::of(run.as_bytes());
+    for (byte, from) in bytes.iter_mut().zip(digest.hex().bytes()) {
+        *byte = from;
+    }
+    ClusterUid::from_random(bytes)
 }

@@ -46,6 +46,7 @@ pub fn run_step(agent: &Agent, step: &Step, emit: Emit) -> std::result::Result<S
 /// Runs a step of an undo: its records are those of the undo itself.
 fn take_back(agent: &Agent, step: &Step, emit: Emit) -> Result<StepOutcome> {
     let residue = match &step.action {
+        Action::MarkUndo { steps } => undo::mark(agent, steps).map(|_| vec![])?,
         Action::BeginUndo { steps } => undo::begin(agent, steps).map(|()| vec![])?,
         Action::TakeBack { step, superseded } => undo::take_back(agent, step, *superseded, emit)?,
         Action::FinishUndo { units, modules } => undo::finish(agent, units, modules, emit).map(|()| vec![])?,
@@ -188,6 +189,7 @@ fn undo_for(work: &Work) -> Result<Undo> {
         Action::Apply { .. }
         | Action::Delete { .. }
         | Action::Await { .. }
+        | Action::MarkUndo { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
         | Action::FinishUndo { .. }
@@ -234,6 +236,7 @@ fn apply(work: &Work) -> Result<()> {
         Action::Apply { .. }
         | Action::Delete { .. }
         | Action::Await { .. }
+        | Action::MarkUndo { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
         | Action::FinishUndo { .. }

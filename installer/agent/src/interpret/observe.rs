@@ -66,6 +66,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
         | Action::Apply { .. }
         | Action::Delete { .. }
         | Action::Await { .. }
+        | Action::MarkUndo { .. }
         | Action::BeginUndo { .. }
         | Action::TakeBack { .. }
         | Action::FinishUndo { .. }

@@ -21,13 +21,13 @@ pub fn uninstall(args: &Undo) -> CommandResult {
 }
 
 fn undo(args: &Undo, command: UndoCommand) -> CommandResult {
-    let understood = load::whole(&args.common, || {
-        let what = format!(
-            "{} undoes what was done on every node, and takes no --limit",
-            command.as_str()
-        );
-        Diagnosis::new(Code::Usage, what).next("landfall has no command yet that removes one node")
-    })?;
+    let understood = match command {
+        UndoCommand::Rollback => load::whole(&args.common, || {
+            let what = "rollback undoes what was done on every node, and takes no --limit";
+            Diagnosis::new(Code::Usage, what).next("landfall has no command yet that removes one node")
+        }),
+        UndoCommand::Uninstall => load::read(&args.common.inventory, args.common.limit.as_deref()),
+    }?;
     if !args.yes && !args.dry_run {
         need_terminal().map_err(|d| vec![d])?;
     }

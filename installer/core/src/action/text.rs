@@ -25,7 +25,8 @@ impl Action {
             Self::StopUnit { .. } => "enable and start it, or restore its earlier state",
             Self::Images { .. } => "remove the images that were absent before",
             Self::Run { .. } | Self::Bootstrap { .. } => "remove what it made here, and its members of the cluster",
-            Self::BeginUndo { .. }
+            Self::MarkUndo { .. }
+            | Self::BeginUndo { .. }
             | Self::TakeBack { .. }
             | Self::FinishUndo { .. }
             | Self::LeaveCluster { .. }
@@ -75,6 +76,7 @@ impl Action {
             Self::Images { images } => format!("import and pin {} images", images.len()),
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
             Self::Bootstrap { goal, argv, .. } => format!("the node {}: run {}", goal.text(), argv.join(" ")),
+            Self::MarkUndo { steps } => format!("mark {} steps as being undone", steps.len()),
             Self::BeginUndo { steps } => format!("stop the daemons of {} steps to undo", steps.len()),
             Self::TakeBack { step, .. } => format!("undo {step}"),
             Self::FinishUndo { units, modules } => format!(

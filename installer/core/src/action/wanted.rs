@@ -82,6 +82,7 @@ impl Action {
             | Self::StopUnit { .. }
             | Self::Run { .. }
             | Self::Bootstrap { .. }
+            | Self::MarkUndo { .. }
             | Self::BeginUndo { .. }
             | Self::TakeBack { .. }
             | Self::FinishUndo { .. }

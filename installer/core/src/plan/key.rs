@@ -89,6 +89,8 @@ pub enum StepKind {
     TakeBack,
     /// A step that serves this run alone is undone at its end; the part is that step.
     Withdraw,
+    /// Entries are marked whose share of a cluster that stays is undone.
+    MarkUndo,
     /// The entries of an undo are marked and their daemons are stopped.
     BeginUndo,
     /// An undo on a node ends.
@@ -182,6 +184,7 @@ impl StepKind {
             Self::RolledOut => "rolled-out",
             Self::TakeBack => "take-back",
             Self::Withdraw => "withdraw",
+            Self::MarkUndo => "mark-undo",
             Self::BeginUndo => "begin-undo",
             Self::FinishUndo => "finish-undo",
             Self::KeepBlobs => "keep-blobs",

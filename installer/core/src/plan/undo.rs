@@ -33,10 +33,35 @@ impl UndoScope {
         }
     }
 
-    /// Says whether the cluster itself stays: it was founded by an entry that is not undone.
+    /// Says whether the cluster itself stays: it was founded by an entry that is not undone, or stood before the first of the undone runs.
     pub fn cluster_stays(&self, owned: &BTreeMap<NodeName, Ownership>) -> bool {
         let founding = |e: &Entry| StepKind::Init.is_kind_of(&e.step) && !self.holds(e);
-        *self != Self::Everything && owned.values().any(|own| own.entries.iter().any(founding))
+        let founded = || owned.values().any(|own| own.entries.iter().any(founding));
+        let stood = || self.record_before(owned).is_some_and(|record| record.formed);
+        *self != Self::Everything && (founded() || stood())
+    }
+
+    /// Returns the newest record from before the undone runs. `None` when one of them is of journal version 1, whose runs have no numbers.
+    pub fn record_before<'a>(&self, owned: &'a BTreeMap<NodeName, Ownership>) -> Option<&'a ClusterRecord> {
+        let Self::Runs(runs) = self else { return None };
+        let started = owned.values().flat_map(|own| &own.runs).map(|run| &run.start);
+        let numbers: Option<Vec<u64>> = started
+            .filter(|start| runs.contains(&start.run))
+            .map(|start| start.number)
+            .collect();
+        let oldest = numbers?.into_iter().min()?;
+        let earlier = owned.values().filter_map(|own| own.record_before(oldest));
+        earlier.max_by_key(|record| record.sequence)
+    }
+
+    /// Names a control plane of the cluster that stays: what is undone in the cluster is undone through it.
+    pub fn staying_control_plane<'a>(&self, owned: &'a BTreeMap<NodeName, Ownership>) -> Option<&'a NodeName> {
+        let stays = |e: &Entry| {
+            let kinds = [StepKind::Init, StepKind::JoinControlPlane];
+            e.state == EntryState::Owned && !self.holds(e) && kinds.iter().any(|kind| kind.is_kind_of(&e.step))
+        };
+        let found = owned.iter().find(|(_, own)| own.entries.iter().any(stays));
+        found.map(|(name, _)| name)
     }
 
     /// Says whether the cluster may stay although no journal here says so: no founding is recorded here, and the record names a founder that is
@@ -79,7 +104,13 @@ struct UndoPlanner {
 }
 
 impl UndoPlanner {
-    fn add(&mut self, id: StepId, node: &NodeName, needs: Option<&StepId>, action: Action) -> StepId {
+    fn add<'a>(
+        &mut self,
+        id: StepId,
+        node: &NodeName,
+        needs: impl IntoIterator<Item = &'a StepId>,
+        action: Action,
+    ) -> StepId {
         self.plan.steps.push(
             Step::new(id.clone(), Stage::Undo, node.clone(), TAKE_BACK_S, action)
                 .after(needs.into_iter().cloned().collect()),
@@ -91,34 +122,46 @@ impl UndoPlanner {
     /// journalled on every control plane, and are undone once. A control plane that stays restores objects: one that leaves may be gone
     /// halfway when an undo that was cut off goes on.
     fn cluster(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Option<StepId> {
-        let stays = |e: &Entry| {
-            let kinds = [StepKind::Init, StepKind::JoinControlPlane];
-            e.state == EntryState::Owned && !scope.holds(e) && kinds.iter().any(|kind| kind.is_kind_of(&e.step))
-        };
-        let staying = owned.iter().find(|(_, own)| own.entries.iter().any(stays));
+        let staying = scope.staying_control_plane(owned);
+        let marks = self.mark(owned, scope);
         let mut last: Option<StepId> = None;
         let mut seen: BTreeSet<(&RunId, &StepId)> = BTreeSet::new();
         let mut n = 0;
-        for (node, own) in owned {
-            for entry in own.entries.iter().rev().filter(|e| scope.holds(e)) {
-                let (kind, on, action) = match &entry.undo {
-                    Undo::RestoreObjects { prior, absent } if seen.insert((&entry.run, &entry.step)) => {
-                        let (prior, absent) = (prior.clone(), absent.clone());
-                        let on = staying.map_or(node, |(name, _)| name);
-                        (StepKind::RestoreObjects, on, Action::RestoreObjects { prior, absent })
-                    }
-                    Undo::RemoveClaims { effects, .. } if !effects.is_empty() => {
-                        let effects = effects.clone();
-                        (StepKind::LeaveCluster, node, Action::LeaveCluster { effects })
-                    }
-                    _ => continue,
-                };
-                n += 1;
-                let id = kind.part_of_cluster(&format!("{n}/{}", entry.step));
-                last = Some(self.add(id, on, last.as_ref(), action));
-            }
+        for (node, entry) in cluster_entries(owned, scope) {
+            let (kind, on, action) = match &entry.undo {
+                Undo::RestoreObjects { prior, absent } if seen.insert((&entry.run, &entry.step)) => {
+                    let (prior, absent) = (prior.clone(), absent.clone());
+                    let on = staying.unwrap_or(node);
+                    (StepKind::RestoreObjects, on, Action::RestoreObjects { prior, absent })
+                }
+                Undo::RemoveClaims { effects, .. } => {
+                    let effects = effects.clone();
+                    (StepKind::LeaveCluster, node, Action::LeaveCluster { effects })
+                }
+                _ => continue,
+            };
+            n += 1;
+            let id = kind.part_of_cluster(&format!("{n}/{}", entry.step));
+            let needs = last.as_ref().map_or(marks.as_slice(), std::slice::from_ref);
+            last = Some(self.add(id, on, needs, action));
         }
         last
+    }
+
+    /// Has every node mark its entries that have a share of the cluster: the journals say what goes before the cluster is changed.
+    fn mark(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Vec<StepId> {
+        let mut steps: BTreeMap<&NodeName, Vec<StepId>> = BTreeMap::new();
+        for (node, entry) in cluster_entries(owned, scope) {
+            let of_node = steps.entry(node).or_default();
+            if !of_node.contains(&entry.step) {
+                of_node.push(entry.step.clone());
+            }
+        }
+        let marked = steps.into_iter().map(|(node, steps)| {
+            let action = Action::MarkUndo { steps };
+            self.add(StepKind::MarkUndo.on(node), node, None, action)
+        });
+        marked.collect()
     }
 
     fn node(&mut self, node: &NodeName, own: &Ownership, scope: &UndoScope, after: Option<&StepId>) {
@@ -161,6 +204,22 @@ impl UndoPlanner {
             last = take_back(self, &last, entry);
         }
     }
+}
+
+/// Returns the entries in the scope that have a share of the cluster, with their nodes; those of a node newest first.
+fn cluster_entries<'a>(
+    owned: &'a BTreeMap<NodeName, Ownership>,
+    scope: &UndoScope,
+) -> impl Iterator<Item = (&'a NodeName, &'a Entry)> {
+    let has_share = |e: &Entry| match &e.undo {
+        Undo::RestoreObjects { .. } => true,
+        Undo::RemoveClaims { effects, .. } => !effects.is_empty(),
+        _ => false,
+    };
+    let entries = owned
+        .iter()
+        .flat_map(|(node, own)| own.entries.iter().rev().map(move |e| (node, e)));
+    entries.filter(move |(_, e)| scope.holds(e) && has_share(e))
 }
 
 /// Returns the entries in the scope, newest first. An entry is left out when a newer entry of the same step stays.
@@ -433,7 +492,11 @@ mod tests {
         );
         assert_eq!(
             taken(&plan, "cp-2"),
-            ["stop the daemons of 1 steps to undo", "apply-sample"]
+            [
+                "mark 1 steps as being undone",
+                "stop the daemons of 1 steps to undo",
+                "apply-sample"
+            ]
         );
         assert!(!plan.steps.iter().any(|s| s.id.as_str().contains("init")));
         let whole = plan_undo(&owned, &UndoScope::Everything);

@@ -273,8 +273,7 @@ pub fn member_address(
     };
     let refuse = |what: String, saw: String| {
         let next = format!(
-            "give the machine {recorded} again and name it in the inventory; a member with another address has to be taken out with \
-             `landfall uninstall` on that node alone, and joined anew"
+            "give the machine {recorded} again and name it in the inventory; landfall has no command yet that removes one member and joins it anew"
         );
         Finding::new(Check::AddressChanged, what, saw, next).on([&node.name])
     };

@@ -129,7 +129,7 @@ fn member(
                 record.name
             ),
             format!("{found}, the cluster has {recorded}"),
-            format!("run `landfall uninstall` with an inventory that holds {name} alone, then install again"),
+            "give the node /etc/kubernetes/pki and /etc/kubernetes/kubelet.conf of this cluster back, for instance from a backup".to_owned(),
         ));
     }
     findings
@@ -169,14 +169,16 @@ fn role_text(role: Role) -> &'static str {
 /// Says why records of several journals make no cluster.
 pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
     match error {
-        RecordError::SeveralClusters { most, others } => others
+        RecordError::SeveralClusters { main, others } => others
             .iter()
             .map(|(name, uid)| {
                 Finding::new(
                     Check::OtherCluster,
                     "the node belongs to another cluster, or to an earlier one of the same name",
-                    format!("cluster {uid} in its journal, {most} in those of most nodes"),
-                    format!("run `landfall uninstall` with an inventory that holds {name} alone, then install again"),
+                    format!("cluster {uid} in its journal, {main} in those of other nodes"),
+                    format!(
+                        "landfall uninstall --limit {name}: removes what is left of that cluster; then install again"
+                    ),
                 )
                 .on([name])
             })

@@ -28,6 +28,7 @@ fn kind(action: &Action) -> &'static str {
         Action::Images { .. } => "images",
         Action::Run { .. } => "run",
         Action::Bootstrap { .. } => "bootstrap",
+        Action::MarkUndo { .. } => "mark-undo",
         Action::BeginUndo { .. } => "begin-undo",
         Action::TakeBack { .. } => "take-back",
         Action::FinishUndo { .. } => "finish-undo",

@@ -219,7 +219,7 @@ fn a24_a_run_that_goes_on_with_another_bundle_names_it() {
 }
 
 /// Gives the machines the journals that the program of commit 726b1b0 left on such ones.
-fn plant_old_journals(scene: &Scene, case: &str) {
+pub fn plant_old_journals(scene: &Scene, case: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fixtures/formats/journal-1")
         .join(case);

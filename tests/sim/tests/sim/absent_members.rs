@@ -1,0 +1,264 @@
+//! Members that the inventory lacks, machines of an earlier cluster among those of a new one, and founders that are gone: no command may found a second
+//! cluster over a healthy one, or take a healthy one away by halves.
+
+use crate::journal::plant_old_journals;
+use crate::scene::{Listener, Scene, null_sink};
+use landfall_core::event::{Event, EventKind};
+use landfall_core::explain::{Code, ExitCode};
+use landfall_core::inventory::Role;
+use landfall_core::name::NodeName;
+use landfall_core::plan::key::StepKind;
+use landfall_engine::limit::Limit;
+use landfall_engine::run::{self, CancelToken, OnFailure, Outcome, UndoCommand};
+use landfall_test_support::cluster::When;
+use std::sync::Arc;
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+/// Takes machines out of the inventory.
+fn unlist(scene: &mut Scene, names: &[&str]) {
+    scene
+        .desired
+        .inventory
+        .nodes
+        .retain(|node| !names.contains(&node.name.as_str()));
+}
+
+fn text(outcome: &Outcome) -> String {
+    format!("{:?} {:?}", outcome.errors, outcome.absent)
+}
+
+/// Journals of version 1 name the founder nowhere but in the founder's own journal.
+#[test]
+fn without_the_founder_of_an_old_cluster_nothing_is_founded() {
+    let mut scene = Scene::new(3, 1);
+    plant_old_journals(&scene, "whole");
+    let before = scene.fleet.trees().unwrap();
+    unlist(&mut scene, &["cp-1", "cp-3"]);
+    let refused = scene.install("100-a");
+    assert_eq!(
+        (refused.exit_code(), refused.changes),
+        (ExitCode::PreflightRefused, 0),
+        "{:#?}",
+        refused.errors
+    );
+    assert!(text(&refused).contains("founded"), "{}", text(&refused));
+    let context = scene.fleet.run_context("200-b", "ann@desk", null_sink()).unwrap();
+    let seen = run::preflight(&scene.desired, Some(&scene.bundle), Default::default(), &context);
+    scene.fleet.settle().unwrap();
+    assert!(text(&seen).contains("founded"), "{}", text(&seen));
+    for (node, tree) in scene.fleet.trees().unwrap() {
+        let differences = tree
+            .without(&["var/lib/landfall/bin"])
+            .differences(&before[&node].without(&["var/lib/landfall/bin"]));
+        assert!(differences.is_empty(), "{node}: {differences:#?}");
+    }
+}
+
+/// A cluster of `cp-1` alone, to which a second run joined two others.
+fn grown() -> Scene {
+    let mut scene = Scene::new(3, 0);
+    let all = scene.desired.clone();
+    scene.desired.inventory.nodes.truncate(1);
+    scene.must_work(&scene.install("100-a"), "one control plane");
+    scene.desired = all;
+    scene.must_work(&scene.install("200-b"), "three control planes");
+    scene
+}
+
+#[test]
+fn a_rollback_of_later_members_needs_the_founder_in_the_inventory() {
+    let mut scene = grown();
+    let all = scene.desired.clone();
+    unlist(&mut scene, &["cp-1"]);
+    let members = scene.seen().members;
+    let refused = scene.undo("300-c", UndoCommand::Rollback);
+    assert_eq!(
+        (refused.exit_code(), refused.changes),
+        (ExitCode::Unreachable, 0),
+        "{refused:#?}"
+    );
+    assert!(text(&refused).contains("cp-1"), "{}", text(&refused));
+    assert_eq!(scene.seen().members, members);
+    scene.desired = all;
+    ["cp-2", "cp-3"]
+        .iter()
+        .for_each(|name| scene.fleet.world().may_leave(name));
+    scene.must_work(&scene.undo("400-d", UndoCommand::Rollback), "with the founder");
+    assert_eq!(scene.seen().members.len(), 1);
+}
+
+/// A member that is not listed may hold entries of the run: the rollback stays open until it was there.
+#[test]
+fn a_rollback_without_a_listed_member_stays_open() {
+    let mut scene = Scene::new(1, 2);
+    scene.must_work(&scene.install("100-a"), "install");
+    let all = scene.desired.clone();
+    scene.set("ingress: {accessLog: json}\n");
+    scene.must_work(&scene.install("200-b"), "a changed setting");
+    scene.desired = all.clone();
+    unlist(&mut scene, &["w-2"]);
+    let first = scene.undo("300-c", UndoCommand::Rollback);
+    assert_eq!(first.exit_code(), ExitCode::Unreachable, "{first:#?}");
+    assert!(first.changes > 0 && text(&first).contains("w-2"), "{}", text(&first));
+    scene.desired = all;
+    assert_eq!(
+        scene.install("400-d").exit_code(),
+        ExitCode::PreflightRefused,
+        "the rollback has not finished"
+    );
+    scene.must_work(&scene.undo("500-e", UndoCommand::Rollback), "with w-2");
+    assert_eq!(scene.install("600-f").changes, 0);
+}
+
+#[test]
+fn a_rollback_needs_a_majority_of_the_control_planes() {
+    let mut scene = Scene::new(3, 0);
+    scene.must_work(&scene.install("100-a"), "install");
+    scene.set("ingress: {accessLog: json}\n");
+    scene.must_work(&scene.install("200-b"), "a changed setting");
+    for lost in ["cp-2", "cp-3"] {
+        scene.fleet.set_unreachable(&name(lost), true);
+    }
+    let refused = scene.undo("300-c", UndoCommand::Rollback);
+    assert_eq!(refused.changes, 0, "{refused:#?}");
+    assert!(
+        text(&refused).contains("2 of 3 control planes are needed"),
+        "{}",
+        text(&refused)
+    );
+    for back in ["cp-2", "cp-3"] {
+        scene.fleet.set_unreachable(&name(back), false);
+    }
+    let undone = scene.undo("400-d", UndoCommand::Rollback);
+    scene.must_work(&undone, "with all");
+    assert_eq!(undone.runs.iter().map(|run| run.number).collect::<Vec<_>>(), [2]);
+}
+
+/// The founder alone has the journal of the founding. Without it a failed run must not be taken for the one that founded the cluster.
+#[test]
+fn a_failed_run_is_rolled_back_in_the_cluster_also_without_the_founder() {
+    let mut scene = grown();
+    let seen = scene.seen();
+    scene.fleet.set_unreachable(&name("cp-1"), true);
+    scene.set("upstreamDns: [10.20.9.9]\ningress: {accessLog: json}\n");
+    let cancel = CancelToken::default();
+    let stop = cancel.clone();
+    // ^C when the first of two groups of objects was changed.
+    let listener = Listener(move |event: &Event| {
+        let dns = StepKind::Apply.part_of_cluster("dns");
+        if matches!(&event.kind, EventKind::StepFinished { step, .. } if *step == dns) {
+            stop.cancel();
+        }
+    });
+    let mut context = scene
+        .fleet
+        .run_context("300-c", "ann@desk", Arc::new(listener))
+        .unwrap();
+    context.cancel = cancel;
+    let failed = scene.install_in(&context, OnFailure::Rollback);
+    assert!(failed.rolled_back && failed.changes > 0, "{failed:#?}");
+    assert_eq!(scene.seen(), seen, "the objects are as before");
+    scene.must_be_lawful("rolled back");
+}
+
+/// w-1 was off while its cluster was uninstalled, and comes back among the machines of a new cluster.
+fn with_a_machine_of_an_earlier_cluster() -> Scene {
+    let mut scene = Scene::new(1, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let all = scene.desired.clone();
+    scene.fleet.power_off(&name("w-1")).unwrap();
+    let uninstalled = scene.undo("200-b", UndoCommand::Uninstall);
+    assert_eq!(uninstalled.exit_code(), ExitCode::Unreachable);
+    unlist(&mut scene, &["w-1"]);
+    for node in &mut scene.desired.inventory.nodes {
+        node.schedulable |= node.role == Role::ControlPlane;
+    }
+    scene.must_work(&scene.install("300-c"), "a new cluster without it");
+    scene.fleet.power_on(&name("w-1")).unwrap();
+    scene.desired = all;
+    scene
+}
+
+fn uninstall_on(scene: &Scene, run: &str, node: &str) -> Outcome {
+    let mut context = scene.fleet.run_context(run, "ann@desk", null_sink()).unwrap();
+    context.limit = Limit::to([name(node)].into());
+    scene.undo_in(&context, UndoCommand::Uninstall)
+}
+
+#[test]
+fn an_uninstall_refuses_machines_of_several_clusters_and_takes_the_left_one_by_limit() {
+    let scene = with_a_machine_of_an_earlier_cluster();
+    let seen = scene.seen();
+    let refused = scene.undo("400-d", UndoCommand::Uninstall);
+    assert_eq!(
+        (refused.exit_code(), refused.changes),
+        (ExitCode::PreflightRefused, 0),
+        "{refused:#?}"
+    );
+    assert!(text(&refused).contains("--limit w-1"), "{}", text(&refused));
+    // The way that install names.
+    let advice = scene.install("600-f");
+    assert!(
+        text(&advice).contains("landfall uninstall --limit w-1"),
+        "{}",
+        text(&advice)
+    );
+    scene.must_work(
+        &uninstall_on(&scene, "700-g", "w-1"),
+        "what was left of the earlier cluster",
+    );
+    let differences = scene.fleet.differences(&scene.before, &[]).unwrap();
+    assert!(differences.iter().all(|line| !line.contains("w-1")), "{differences:#?}");
+    assert_eq!(scene.seen(), seen, "the new cluster stands");
+    scene.must_work(&scene.install("800-h"), "w-1 joins the new cluster");
+    assert!(scene.seen().nodes["w-1"].1);
+}
+
+#[test]
+fn an_uninstall_takes_no_single_member_of_a_cluster_that_lives() {
+    let scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    let installed = scene.fleet.trees().unwrap();
+    for (run, node) in [("200-b", "w-1"), ("300-c", "cp-1")] {
+        let refused = uninstall_on(&scene, run, node);
+        assert_eq!(
+            (refused.exit_code(), refused.changes, refused.errors[0].code),
+            (ExitCode::PreflightRefused, 0, Code::Preflight),
+            "{refused:#?}"
+        );
+    }
+    // What is not seen may still be a member.
+    for lost in ["cp-1", "cp-2", "cp-3"] {
+        scene.fleet.set_unreachable(&name(lost), true);
+    }
+    let refused = uninstall_on(&scene, "400-d", "w-1");
+    assert_eq!((refused.changes, refused.errors.len()), (0, 1), "{refused:#?}");
+    assert!(text(&refused).contains("cp-1"), "{}", text(&refused));
+    let differences = scene.fleet.differences(&installed, &[]).unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+/// An interrupted founding knows its founders; one that the inventory lacks may have begun.
+#[test]
+fn an_unfinished_founding_is_not_continued_without_a_founder() {
+    let mut scene = Scene::new(3, 0);
+    let fleet = scene.fleet.clone();
+    scene
+        .fleet
+        .world()
+        .at_point(&name("cp-2"), "found", When::After, move || fleet.kill(&name("cp-2")));
+    let first = scene.install("100-a");
+    assert!(!first.errors.is_empty(), "the founding was cut off");
+    unlist(&mut scene, &["cp-1", "cp-3"]);
+    let refused = scene.install("200-b");
+    assert_eq!(
+        (refused.exit_code(), refused.changes),
+        (ExitCode::Unreachable, 0),
+        "{:#?}",
+        refused.errors
+    );
+    scene.must_be_lawful("nobody founds");
+}
