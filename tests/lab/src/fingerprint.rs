@@ -105,6 +105,17 @@ impl Fingerprint {
             "-c",
             IN_NAMESPACE,
         ]))?);
+        Ok(Self::parse(&text))
+    }
+
+    /// The script that takes a whole snapshot on a machine which has the tools itself.
+    pub fn whole_script() -> String {
+        // Each ends itself.
+        format!("({ON_NODE})\n({IN_NAMESPACE})")
+    }
+
+    /// Reads what the scripts wrote.
+    pub fn parse(text: &str) -> Self {
         let mut lines = BTreeMap::new();
         for line in text.lines() {
             let (name, value) = line.split_once('\t').unwrap_or((line, ""));
@@ -122,7 +133,14 @@ impl Fingerprint {
             }
             lines.insert(name, value.to_owned());
         }
-        Ok(Self(lines))
+        Self(lines)
+    }
+
+    /// Leaves out the lines that differ between two other snapshots, for instance of two boots.
+    #[must_use]
+    pub fn without_what_differs(mut self, one: &Self, other: &Self) -> Self {
+        self.0.retain(|name, _| one.0.get(name) == other.0.get(name));
+        self
     }
 
     /// Takes snapshots of all members of the cluster in parallel.
@@ -195,5 +213,12 @@ mod tests {
         let after = of(&[("a", "1"), ("b", "2"), ("d", "1")]);
         assert_eq!(before.difference(&after), ["~ b: 1 -> 2", "- c 1", "+ d 1"]);
         assert!(before.difference(&before).is_empty());
+    }
+
+    #[test]
+    fn what_differs_between_two_boots_is_left_out() {
+        let (one, other) = (of(&[("a", "1"), ("b", "1")]), of(&[("a", "2"), ("b", "1"), ("c", "1")]));
+        let later = of(&[("a", "3"), ("b", "2"), ("c", "1"), ("d", "1")]);
+        assert_eq!(later.without_what_differs(&one, &other), of(&[("b", "2"), ("d", "1")]));
     }
 }

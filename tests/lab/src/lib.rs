@@ -1,6 +1,6 @@
 //! Machines in place of VMs: systemd and sshd in podman containers, on an isolated network.
 //!
-//! [`Lab`] starts and removes them, [`fingerprint`] compares the state of one, [`guard`] counts packets that leave the network.
+//! [`own_kernel`] has machines that do not share this host's kernel. [`Lab`] starts and removes containers, [`fingerprint`] compares the state of one, [`guard`] counts packets that leave the network.
 
 pub mod fingerprint;
 pub mod guard;
@@ -9,6 +9,7 @@ pub mod host;
 mod image;
 mod lab;
 pub mod operator;
+pub mod own_kernel;
 pub mod scenario;
 
 pub use lab::{Lab, Machine, Purpose, Size};

@@ -2,7 +2,8 @@
 
 use crate::{artifacts, crash, dag, firewalld, go_programs, ingress, oracle, room};
 use anyhow::{Result, ensure};
-use landfall_lab::{host, scenario};
+
+use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -117,6 +118,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     });
     if full {
         suite.section("lab, long", lab_long);
+        suite.section("lab, own kernels", lab_own_kernels);
     }
     let Suite { only, names, total } = suite;
     if let Some(only) = only {
@@ -238,6 +240,19 @@ fn lab_long() -> Result<Count> {
     room::make_for_lab()?;
     let checks = scenario::run_long(&built, &ansible, &artifacts::cache()?)?;
     Ok(Count::of_checks(&checks))
+}
+
+/// A control plane and a hardened worker with kernels of their own, on each release of Debian.
+fn lab_own_kernels() -> Result<Count> {
+    let artifacts::Artifacts { program, bundle } = artifacts::build()?;
+    let release = scenario::Release { program, bundle };
+    room::make_for_lab()?;
+    let mut count = Count::default();
+    for suite in own_kernel::Suite::ALL {
+        let checks = scenario::own_kernel::run(suite, &release, &artifacts::cache()?)?;
+        count.add(Count::of_checks(&checks));
+    }
+    Ok(count)
 }
 
 /// 10,000 generated inventories and 1,000 logins, read by landfall and by ansible-core, the inventories also by its older versions; fuzzing.

@@ -1,7 +1,7 @@
 //! Points 2, 4, 5, 6 on the seed's own case of three machines, from an Ansible inventory: killed during the push and rolled back,
 //! killed in the middle of the founding and resumed, repeated, and taken away.
 
-use super::{Broken, Checks, Stage, expect_green, foreign};
+use super::{Broken, Checks, Stage, VANTAGES, expect_green, foreign};
 use crate::fingerprint::{Fingerprint, differences};
 use crate::operator::BUNDLE;
 use anyhow::{Result, ensure};
@@ -76,7 +76,7 @@ fn killed_in_founding(stage: &Stage<'_>) -> Result<()> {
     stage.operator.kill(running)?;
     let args = [&INSTALL[..], &["--report", "report", "--junit", "verify.xml"]].concat();
     stage.operator.landfall(&args)?.expect(0)?;
-    expect_green(&stage.operator.read_json("report/verify.json")?)?;
+    expect_green(&stage.operator.read_json("report/verify.json")?, &VANTAGES)?;
     ensure!(
         stage.operator.read("verify.xml")?.contains("<testsuite "),
         "the JUnit file holds no suite"

@@ -8,6 +8,7 @@ mod foreign;
 mod interrupted;
 mod old_cluster;
 mod ordinary;
+pub mod own_kernel;
 mod power;
 mod upgrade;
 mod upstream;
@@ -74,6 +75,15 @@ impl Checks {
         });
         value
     }
+
+    /// Counts what was not reached as a failure.
+    fn not_reached(&mut self) {
+        let failure = Some("a check before it failed".to_owned());
+        self.done.push(Check {
+            name: "the rest of the scenario is reached".to_owned(),
+            failure,
+        });
+    }
 }
 
 /// Lines of a fingerprint that outlast a reboot.
@@ -114,7 +124,7 @@ impl Stage<'_> {
             operator.show_logs(report)?;
         }
         let ended = ended.expect(0)?;
-        expect_green(&operator.read_json(&format!("{report}/verify.json"))?)?;
+        expect_green(&operator.read_json(&format!("{report}/verify.json"))?, &VANTAGES)?;
         Ok(ended)
     }
 
@@ -224,11 +234,7 @@ fn with_lab(cache: &Path, show: impl FnOnce(&Lab, &mut Checks) -> Result<(), Bro
     let shown = show(&lab, &mut checks);
     lab.down()?;
     if let Err(Broken) = shown {
-        let failure = Some("a check before it failed".to_owned());
-        checks.done.push(Check {
-            name: "the rest of the scenario is reached".to_owned(),
-            failure,
-        });
+        checks.not_reached();
     }
     Ok(checks.done)
 }
@@ -244,8 +250,11 @@ fn start<'a>(lab: &'a Lab, release: &Release, checks: &mut Checks) -> Result<Sta
     })
 }
 
-/// Fails unless a report of verify has cells, all of them as expected.
-fn expect_green(report: &Value) -> Result<()> {
+/// Where `verify` looks from in the lab of containers.
+const VANTAGES: [&str; 4] = ["pod/", "node/", "operator", "outside/"];
+
+/// Fails unless a report of verify has cells from each of the places, all of them as expected.
+fn expect_green(report: &Value, places: &[&str]) -> Result<()> {
     let cells = report["cells"].as_array().map(Vec::as_slice).unwrap_or_default();
     let red: Vec<_> = cells
         .iter()
@@ -253,13 +262,13 @@ fn expect_green(report: &Value) -> Result<()> {
         .map(ToString::to_string)
         .collect();
     ensure!(red.is_empty(), "red cells:\n{}", red.join("\n"));
-    let vantages = |prefix: &str| {
-        cells
-            .iter()
-            .any(|c| c["vantage"].as_str().is_some_and(|v| v.starts_with(prefix)))
-    };
-    for vantage in ["pod/", "node/", "operator", "outside/"] {
-        ensure!(vantages(vantage), "no cell looks from {vantage}");
+    for place in places {
+        let from = |cell: &Value| {
+            cell["vantage"]
+                .as_str()
+                .is_some_and(|vantage| vantage.starts_with(place))
+        };
+        ensure!(cells.iter().any(from), "no cell looks from {place}");
     }
     let by_tls = |c: &Value| c["target"].as_str().is_some_and(|t| t.starts_with("ingress-tls/"));
     ensure!(cells.iter().any(by_tls), "no cell looks by TLS");

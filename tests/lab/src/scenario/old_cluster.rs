@@ -1,7 +1,7 @@
 //! Clusters that the program of commit 726b1b0 left, with journals of version 1: one that is whole is looked at, taken on by an ordinary
 //! install and uninstalled; one whose install was killed is rolled back.
 
-use super::{Broken, Checks, Release, Stage, expect_green};
+use super::{Broken, Checks, Release, Stage, VANTAGES, expect_green};
 use crate::fingerprint::{Fingerprint, differences};
 use crate::lab::Machine;
 use crate::operator::{BUNDLE, CLUSTER};
@@ -112,7 +112,7 @@ fn taken_on(stage: &Stage<'_>) -> Result<()> {
         etcd == after,
         "etcd was started again; before:\n{etcd}\nafter:\n{after}"
     );
-    expect_green(&stage.operator.read_json("taken/verify.json")?)?;
+    expect_green(&stage.operator.read_json("taken/verify.json")?, &VANTAGES)?;
     let changed: Vec<String> = differences(&machines, &Fingerprint::take_all(stage.lab)?)
         .into_iter()
         .filter(|line| line.contains(" content /etc/kubernetes/pki"))

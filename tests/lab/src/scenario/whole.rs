@@ -1,6 +1,6 @@
 //! Points 1, 5 and 6 on three control planes and two workers: installed from nothing, without a packet leaving, and taken away.
 
-use super::{Broken, Checks, Stage, expect_green};
+use super::{Broken, Checks, Stage, VANTAGES, expect_green};
 use crate::guard::Guard;
 use crate::lab::Lab;
 use crate::operator::{BUNDLE, CLUSTER};
@@ -26,7 +26,7 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
                 stage.operator.show_logs("whole")?;
             }
             ended.expect(0)?;
-            expect_green(&stage.operator.read_json("whole/verify.json")?)
+            expect_green(&stage.operator.read_json("whole/verify.json")?, &VANTAGES)
         },
     )?;
     checks.check(

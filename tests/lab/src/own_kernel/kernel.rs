@@ -1,0 +1,87 @@
+//! The machines' kernel: user-mode Linux of Debian 12's kernel source, built once. Debian's own package of it lacks the families ip, ip6 and inet of
+//! nftables, which kube-proxy needs.
+
+use super::{is_made_of, note_inputs};
+use crate::host::{install_packages, root, run};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the kernel is to have, besides what these options need.
+const CONFIG: &str = include_str!("kernel.config");
+
+/// The Debian package with the kernel's source.
+const SOURCE: &str = "linux-source-6.1";
+
+/// What building it needs.
+const PACKAGES: [&str; 8] = ["gcc", "make", "flex", "bison", "bc", "libelf-dev", "xz-utils", "kmod"];
+
+/// A built kernel.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// The program that is the kernel.
+    pub program: PathBuf,
+    /// Folder of its modules, one folder per version.
+    pub modules: PathBuf,
+    /// Its configuration.
+    pub config: &'static str,
+}
+
+/// Builds the kernel, unless it is there. Blocks for 5 to 25 minutes the first time; it needs 2 GB in the folder meanwhile.
+pub(super) fn build(cache: &Path) -> Result<Kernel> {
+    let folder = cache.join("kernel");
+    let kernel = Kernel {
+        program: folder.join("linux"),
+        modules: folder.join("lib/modules"),
+        config: CONFIG,
+    };
+    if is_made_of(&folder, CONFIG) {
+        return Ok(kernel);
+    }
+    println!("building the lab machines' own kernel from {SOURCE}");
+    install_packages(&PACKAGES)?;
+    run(root("rm").arg("-rf").arg(&folder))?;
+    let tree = folder.join("source");
+    fs::create_dir_all(&tree).with_context(|| format!("{} cannot be made", tree.display()))?;
+    unpack(&tree)?;
+    let options = folder.join("config");
+    fs::write(&options, CONFIG).with_context(|| format!("{} cannot be written", options.display()))?;
+    let processors = std::thread::available_parallelism()?.to_string();
+    let make = |arguments: &[&str]| {
+        let mut make = Command::new("nice");
+        make.args(["make", "--silent", "ARCH=um"]).args(arguments);
+        run(make.current_dir(&tree)).map(drop)
+    };
+    make(&[&format!("KCONFIG_ALLCONFIG={}", options.display()), "allnoconfig"])?;
+    make(&["--jobs", &processors, "linux", "modules"])?;
+    make(&[
+        &format!("INSTALL_MOD_PATH={}", folder.display()),
+        "INSTALL_MOD_STRIP=1",
+        "modules_install",
+    ])?;
+    let mut install = Command::new("install");
+    run(install.arg("--strip").arg(tree.join("linux")).arg(&kernel.program))?;
+    for version in fs::read_dir(&kernel.modules)? {
+        let version = version?.path();
+        // Links to the source, which goes.
+        run(Command::new("rm")
+            .arg("-f")
+            .args([version.join("build"), version.join("source")]))?;
+    }
+    fs::remove_dir_all(&tree).context("the kernel's source cannot be removed")?;
+    note_inputs(&folder, CONFIG)?;
+    Ok(kernel)
+}
+
+/// Downloads the source and unpacks it.
+fn unpack(tree: &Path) -> Result<()> {
+    run(Command::new("apt-get")
+        .args(["download", "--quiet", SOURCE])
+        .current_dir(tree))?;
+    let script = format!(
+        "set -o pipefail; dpkg-deb --fsys-tarfile {SOURCE}_*.deb | tar --extract --to-stdout ./usr/src/{SOURCE}.tar.xz | \
+         tar --extract --xz --strip-components=1 && rm {SOURCE}_*.deb"
+    );
+    run(Command::new("bash").args(["-c", &script]).current_dir(tree)).map(drop)
+}

@@ -1,0 +1,177 @@
+//! A cluster on machines with kernels of their own: installed, rebooted, cut off from power, taken away without a trace, installed again.
+
+use super::{Broken, Check, Checks, Release};
+use crate::fingerprint::Fingerprint;
+use crate::own_kernel::{Suite, Variant, Vm, VmLab, VmSpec};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+/// How long `verify` may wait for a cluster after all its machines booted, in seconds. It took 118 to 271 s when it was tried by hand (2026-11).
+const BACK_LIMIT: &str = "600";
+
+const CONTROL_PLANE: VmSpec = VmSpec {
+    name: "cp-1",
+    role: "control-plane",
+    variant: Variant::Plain,
+    memory_mib: 2560,
+};
+
+/// A hardened worker.
+const WORKER: VmSpec = VmSpec {
+    name: "w-1",
+    role: "worker",
+    variant: Variant::Hardened,
+    memory_mib: 1536,
+};
+
+/// A control plane and a worker, on one release of Debian.
+pub fn describe(suite: Suite, cache: &Path) -> VmLab {
+    VmLab::new(suite, &[CONTROL_PLANE, WORKER], cache)
+}
+
+/// Starts such a lab, shows everything, and removes the lab, also when something failed. A part that was not reached is a failure.
+pub fn run(suite: Suite, release: &Release, cache: &Path) -> Result<Vec<Check>> {
+    let lab = describe(suite, cache);
+    let mut checks = Checks { done: Vec::new() };
+    let shown = Stage { lab: &lab, release }.show(&mut checks);
+    lab.down()?;
+    if let Err(Broken) = shown {
+        checks.not_reached();
+    }
+    Ok(checks.done)
+}
+
+struct Stage<'a> {
+    lab: &'a VmLab,
+    release: &'a Release,
+}
+
+impl Stage<'_> {
+    fn show(&self, checks: &mut Checks) -> Result<(), Broken> {
+        let suite = self.lab.suite().name();
+        let named = |what: &str| format!("own kernel, {suite}: {what}");
+        let boots = checks.needed(
+            &named("machines start, start again, and come back after a power cut"),
+            || self.boots(),
+        )?;
+        checks.needed(&named("install: exit 0, every path green"), || self.install("first"))?;
+        checks.check(&named("reboot of all machines: green by itself"), || {
+            self.lab.machines().iter().try_for_each(Vm::reboot)?;
+            self.green_again("reboot")
+        });
+        checks.check(&named("power cut of all machines at once: green by itself"), || {
+            self.lab.machines().iter().try_for_each(Vm::cut_power)?;
+            self.lab.machines().iter().try_for_each(Vm::start)?;
+            self.green_again("cut")
+        });
+        checks.check(&named("install again: 0 changes"), || {
+            let ended = self.landfall(&["install"], &["--yes"])?;
+            ensure!(
+                ended.lines().any(|line| line == "0 changes"),
+                "it does not say \"0 changes\":\n{ended}"
+            );
+            Ok(())
+        });
+        checks.check(
+            &named("uninstall: as machines of the same boots without landfall"),
+            || {
+                self.landfall(&["uninstall"], &["--yes"])?;
+                self.expect_unchanged(&boots)
+            },
+        );
+        checks.check(&named("install on machines that had a cluster"), || {
+            self.install("again")
+        });
+        Ok(())
+    }
+
+    /// Boots machines without landfall as often as later with it, and takes snapshots after each boot.
+    fn boots(&self) -> Result<Vec<Vec<Fingerprint>>> {
+        self.lab.up()?;
+        self.lab.write_cluster(|_| {})?;
+        let mut boots = vec![self.fingerprints()?];
+        self.lab.machines().iter().try_for_each(Vm::reboot)?;
+        self.lab.await_all()?;
+        boots.push(self.fingerprints()?);
+        self.lab.machines().iter().try_for_each(Vm::cut_power)?;
+        self.lab.machines().iter().try_for_each(Vm::start)?;
+        self.lab.await_all()?;
+        boots.push(self.fingerprints()?);
+        Ok(boots)
+    }
+
+    fn fingerprints(&self) -> Result<Vec<Fingerprint>> {
+        let take = |vm: &Vm| {
+            // The first one loads modules by its own commands.
+            vm.fingerprint()?;
+            vm.fingerprint()
+        };
+        self.lab.machines().iter().map(take).collect()
+    }
+
+    fn install(&self, name: &str) -> Result<()> {
+        let report = self.lab.home().join(name);
+        let report = report.to_str().context("the report's path is text")?;
+        let bundle = self.release.bundle.to_str().context("the bundle's path is text")?;
+        let public = self.release.bundle.with_extension("pub");
+        let public = public.to_str().context("the key's path is text")?;
+        let options = ["--accept-new-host-keys", "--trusted-key", public, "--report", report];
+        let start = Instant::now();
+        self.landfall(&["install"], &[&options[..], &[bundle]].concat())?;
+        println!("lab: install took {:.1} s", start.elapsed().as_secs_f32());
+        expect_green(&Path::new(report).join("verify.json"))
+    }
+
+    /// Waits until all machines take logins, then until `verify` is content.
+    fn green_again(&self, name: &str) -> Result<()> {
+        self.lab.await_all()?;
+        let report = self.lab.home().join(name);
+        let report = report.to_str().context("the report's path is text")?;
+        let start = Instant::now();
+        self.landfall(&["verify"], &["--wait", BACK_LIMIT, "--report", report])?;
+        println!(
+            "lab: green {:.1} s after all machines took logins",
+            start.elapsed().as_secs_f32()
+        );
+        expect_green(&Path::new(report).join("verify.json"))
+    }
+
+    /// Fails with every difference to the last boot without landfall in which these boots did not differ from each other.
+    fn expect_unchanged(&self, boots: &[Vec<Fingerprint>]) -> Result<()> {
+        let mut lines = Vec::new();
+        for (at, (vm, mut now)) in self.lab.machines().iter().zip(self.fingerprints()?).enumerate() {
+            let of: Vec<&Fingerprint> = boots.iter().map(|boot| &boot[at]).collect();
+            let last = of.last().context("machines were booted")?;
+            let mut before = (*last).clone();
+            for pair in of.windows(2) {
+                now = now.without_what_differs(pair[0], pair[1]);
+                before = before.without_what_differs(pair[0], pair[1]);
+            }
+            lines.extend(
+                before
+                    .difference(&now)
+                    .into_iter()
+                    .map(|line| format!("{}: {line}", vm.name)),
+            );
+        }
+        ensure!(lines.is_empty(), "{} differences:\n{}", lines.len(), lines.join("\n"));
+        Ok(())
+    }
+
+    /// Runs landfall on the lab's inventory and returns its standard output. Fails unless it succeeds.
+    fn landfall(&self, command: &[&str], options: &[&str]) -> Result<String> {
+        let inventory = self.lab.inventory();
+        let inventory = ["-i", inventory.to_str().context("the inventory's path is text")?];
+        let arguments = [command, &inventory[..], options].concat();
+        Ok(self.lab.landfall(&self.release.program, &arguments)?.expect(0)?.stdout)
+    }
+}
+
+/// Fails unless a report of verify has cells from all places, all of them as expected.
+fn expect_green(report: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(report).with_context(|| format!("{} cannot be read", report.display()))?;
+    let report: Value = serde_json::from_str(&text)?;
+    super::expect_green(&report, &["pod/", "node/", "operator"])
+}
