@@ -38,12 +38,16 @@ pub fn have(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeSet<Digest> {
         .collect()
 }
 
-/// Returns how many bytes of each of these blobs came before a connection ended, in whole chunks.
+/// Returns how many bytes of each of these blobs came before a connection ended. Nothing is said of what they are: they are hashed before
+/// the rest is taken.
 pub fn parts(agent: &Agent, digests: &BTreeSet<Digest>) -> BTreeMap<Digest, u64> {
-    let length = |digest: &Digest| std::fs::metadata(part_of(&agent.host.blob(digest))).map_or(0, |m| m.len());
-    let whole = |bytes: u64| bytes - bytes % CHUNK_BYTES;
-    let parts = digests.iter().map(|digest| (*digest, whole(length(digest))));
+    let parts = digests.iter().map(|digest| (*digest, part_bytes(agent, digest)));
     parts.filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+/// Returns how many bytes of a blob came before a connection ended.
+pub fn part_bytes(agent: &Agent, digest: &Digest) -> u64 {
+    std::fs::metadata(part_of(&agent.host.blob(digest))).map_or(0, |m| m.len())
 }
 
 fn part_of(blob: &Path) -> PathBuf {
@@ -51,8 +55,8 @@ fn part_of(blob: &Path) -> PathBuf {
 }
 
 /// Takes a blob of the checked bundle in: part file, each chunk hashed as it comes, fsync, rename. `range` are the bytes that come; those
-/// before it are whole chunks, which are in the part file and hashed again. Blocks until all have come or the stream ends. A damaged chunk
-/// ends it at once, and is named. The chunks before it, and those of a stream that ends early, stay for the next time.
+/// before it are in the part file and hashed again. Blocks until all have come or the stream ends. A damaged chunk ends it at once, and is
+/// named; the chunks before it stay for the next time. Of a stream that ends early all stays that came.
 pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {
     agent.holder()?;
     let taken = take_in(agent, digest, range, from);
@@ -84,13 +88,16 @@ fn take_in(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Re
     let ends = (CHUNK_BYTES..range.end).step_by(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX));
     let mut at = 0;
     for (end, chunk) in ends.chain([range.end]).zip(&entry.chunks) {
-        let hash = if end <= range.start {
-            copy(&mut file, None, end - at).map_err(io_at("reading", &part))?
-        } else {
-            copy(from, Some(&mut file), end - at).map_err(io_at("receiving", &part))?
-        };
-        if hash != Some(*chunk) {
-            file.set_len(at).map_err(io_at("shortening", &part))?;
+        let mut hash = Sha256::new();
+        let there = range.start.clamp(at, end);
+        let is_there = copy(&mut file, None, there - at, &mut hash).map_err(io_at("reading", &part))?;
+        let is_whole =
+            is_there && copy(from, Some(&mut file), end - there, &mut hash).map_err(io_at("receiving", &part))?;
+        if !is_whole || Digest::from_bytes(hash.finalize().into()) != *chunk {
+            // What there is of a chunk whose end did not come may be right.
+            if is_whole || !is_there {
+                file.set_len(at).map_err(io_at("shortening", &part))?;
+            }
             return Err(AgentError::WrongDigest {
                 what: format!("what came as bytes {at} to {end} of the blob {digest}"),
                 digest: *chunk,
@@ -105,15 +112,13 @@ fn take_in(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Re
     files::sync_parent(&path)
 }
 
-/// Hashes so many bytes, and writes them where there is somewhere to. Returns nothing when there were fewer.
-fn copy(from: &mut impl Read, mut to: Option<&mut File>, bytes: u64) -> std::io::Result<Option<Digest>> {
-    let mut from = from.take(bytes);
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0u8; 256 * 1024]);
+/// Hashes so many bytes, and writes them where there is somewhere to. Says whether there were so many.
+fn copy(from: &mut impl Read, mut to: Option<&mut File>, bytes: u64, hash: &mut Sha256) -> std::io::Result<bool> {
+    let (mut from, mut buffer) = (from.take(bytes), vec![0u8; 256 * 1024]);
     loop {
         let read = from.read(&mut buffer)?;
         if read == 0 {
-            let is_whole = from.limit() == 0;
-            return Ok(is_whole.then(|| Digest::from_bytes(hash.finalize().into())));
+            return Ok(from.limit() == 0);
         }
         hash.update(&buffer[..read]);
         if let Some(to) = &mut to {

@@ -263,7 +263,7 @@ impl NodePush<'_> {
                 .next("build the bundle again; `landfall bundle verify FILE` names what is wrong with it")
         })?;
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = parts.get(digest).copied().filter(|bytes| *bytes < entry.size_bytes);
+        let there = parts.get(digest).copied().filter(|bytes| *bytes <= entry.size_bytes);
         Ok(there.unwrap_or(0)..entry.size_bytes)
     }
 

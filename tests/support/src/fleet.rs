@@ -149,14 +149,19 @@ impl Fleet {
             .collect()
     }
 
-    /// Ends the connection to a machine's agent once so many bytes were sent to its agents in all. Happens once.
+    /// Ends the connection to a machine's agent once so many bytes were sent to its agents in all. Happens once; each call adds a cut.
     pub fn cut_after(&self, name: &NodeName, bytes: u64) {
-        self.traffic_of(name, |traffic| traffic.cut_at = Some(bytes));
+        self.traffic_of(name, |traffic| _ = traffic.cuts.insert(bytes));
     }
 
     /// Says whether a cut of [`Self::cut_after`] is still to come.
     pub fn is_to_be_cut(&self, name: &NodeName) -> bool {
-        self.traffic_of(name, |traffic| traffic.cut_at.is_some())
+        self.traffic_of(name, |traffic| !traffic.cuts.is_empty())
+    }
+
+    /// Returns how many bytes were sent to a machine's agents, over all connections.
+    pub fn bytes_sent(&self, name: &NodeName) -> u64 {
+        self.traffic_of(name, |traffic| traffic.sent)
     }
 
     /// Returns how many bytes had been sent to a machine's agents at the end of each write.

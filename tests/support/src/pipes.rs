@@ -5,6 +5,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -35,8 +36,8 @@ pub(crate) struct Traffic {
     pub(crate) sent: u64,
     /// How many had been sent at the end of each write.
     pub(crate) ends: Vec<u64>,
-    /// After how many the connection ends, once.
-    pub(crate) cut_at: Option<u64>,
+    /// After how many the connection ends, once for each.
+    pub(crate) cuts: BTreeSet<u64>,
 }
 
 /// Faults of a machine and of the connection to it.
@@ -178,14 +179,13 @@ impl Write for Input {
             return pipe.write(bytes);
         };
         let mut traffic = lock(traffic);
-        let left = traffic.cut_at.map(|at| at.saturating_sub(traffic.sent));
+        let left = traffic.cuts.first().map(|at| at.saturating_sub(traffic.sent));
         let allowed = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
         let sent = pipe.write(&bytes[..allowed])?;
         traffic.sent += sent as u64;
         let at = traffic.sent;
         traffic.ends.push(at);
-        if traffic.cut_at == Some(at) {
-            traffic.cut_at = None;
+        if traffic.cuts.remove(&at) {
             line.take();
         }
         Ok(sent)

@@ -42,6 +42,15 @@ pub fn build() -> Result<Artifacts> {
     Ok(Artifacts { program, bundle })
 }
 
+/// Returns the bundle as it was built last; where there is none, it is built now.
+pub fn bundle() -> Result<PathBuf> {
+    let bundle = cache()?.join("landfall.bundle");
+    if bundle.exists() && bundle.with_extension("pub").exists() {
+        return Ok(bundle);
+    }
+    Ok(build()?.bundle)
+}
+
 /// The last commit whose journals are of version 1. Clusters of its program must stay supported.
 const JOURNAL_1: &str = "726b1b0";
 

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod crash;
 mod dag;
+mod damage;
 mod demo;
 mod firewalld;
 mod go_programs;
@@ -34,7 +35,7 @@ struct Args {
 enum Command {
     /// Everything CI checks; the last line is `N passed, N failed, N skipped`.
     Test {
-        /// Also what takes long, some hours: every crash of an install, more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
+        /// Also what takes long, some hours: every crash of an install, cut pushes and flipped bytes of the bundle, more fuzzing, simulations and hand-overs of the ingress proxy, and its million requests.
         #[arg(long)]
         full: bool,
         /// One section alone, by its name in the output: `lab`, `tests`, …
@@ -71,6 +72,9 @@ enum Command {
     Soak(ingress::Soak),
     /// Runs the simulation's installs with injected faults; the last line is one JSON object.
     Crash(crash::Crash),
+    /// Pushes the bundle over connections that are cut, or flips bytes of it; the last line is one JSON object.
+    #[command(subcommand)]
+    Damage(damage::Damage),
     /// Plays seeded schedules of API events, pods and clients through the ingress proxy's decisions, on a clock of their own.
     Simulate(ingress::Simulate),
     /// Builds everything, starts machines on a closed network, installs and verifies a cluster there.
@@ -102,6 +106,7 @@ fn main() -> Result<ExitCode> {
         Command::Bench(command) => bench::run(&command),
         Command::Soak(command) => ingress::soak(&command),
         Command::Crash(command) => crash::run(&command),
+        Command::Damage(command) => damage::run(&command),
         Command::Simulate(command) => ingress::simulate(&command),
         Command::Demo { down: true, .. } => demo::down().map(|()| ExitCode::SUCCESS),
         Command::Demo { report, .. } => demo::up(report.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, firewalld, go_programs, ingress, oracle, room};
+use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room};
 use anyhow::{Result, ensure};
 
 use landfall_lab::{host, own_kernel, scenario};
@@ -117,6 +117,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
         lab()
     });
     if full {
+        suite.section("bundle, long", bundle_long);
         suite.section("lab, long", lab_long);
         suite.section("lab, own kernels", lab_own_kernels);
     }
@@ -205,6 +206,13 @@ fn long_tests() -> Result<Count> {
         ("LANDFALL_FLOOD", "20000"),
     ];
     run_tests(cargo.envs(longer))
+}
+
+/// The bundle that the lab installs from, pushed over connections that are cut, and with flipped bytes.
+fn bundle_long() -> Result<Count> {
+    let mut count = Count::of(damage::every_cut()?);
+    count.add(Count::of(damage::every_flip()?));
+    Ok(count)
 }
 
 /// Builds the bundle and runs the scenarios on real nodes; every check counts.

@@ -25,7 +25,7 @@ const REPORT_BYTES: u64 = 4 * 1024 * 1024;
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// Takes the bytes of a blob that are in `range` from another node. Blocks until all have come; nothing for 30 s ends it. What `source` cannot
-/// give, or gives damaged, is [`Code::Unreachable`]: whole chunks that came before stay for the next source.
+/// give, or gives damaged, is [`Code::Unreachable`]: what came before stays for the next source.
 pub fn fetch(
     agent: &Agent,
     digest: &Digest,
@@ -61,11 +61,13 @@ pub fn fetch(
         fault: None,
         emit,
     };
+    let start = range.start;
     let put = blobs::put(agent, digest, range, &mut incoming);
     match (put, incoming.fault.take()) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(fault)) => Err(no_use(fault)),
-        (Err(error @ AgentError::WrongDigest { .. }), None) if incoming.came > 0 => {
+        // Where what was here before is shortened, it may have been that.
+        (Err(error @ AgentError::WrongDigest { .. }), None) if blobs::part_bytes(agent, digest) >= start => {
             Err(no_use(io::Error::new(io::ErrorKind::InvalidData, error)))
         }
         (Err(error), None) => Err(error.diagnosis()),

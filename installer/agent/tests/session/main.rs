@@ -183,29 +183,44 @@ fn blobs_are_checked_on_the_way_in() {
     let mut wrong = bytes.clone();
     wrong[5_000_000] ^= 1;
     let first = 4_194_304;
-    for body in [&wrong[..], &bytes[..5_500_000]] {
+    // Of a damaged chunk nothing stays; of one whose end did not come, all that came.
+    for (body, stays) in [(&wrong[..], first), (&bytes[..5_500_000], 5_500_000)] {
         let refused = send(0, body).unwrap_err();
         assert_eq!(refused.code, Code::BundleDigest);
         assert!(refused.what.contains("bytes 4194304 to 6000000"), "{refused:?}");
-        assert_eq!(parts(), [(digest, first)].into(), "the chunk before it stays");
+        assert_eq!(parts(), [(digest, stays)].into());
     }
-    // The chunk that is there is hashed again before the rest is taken, and goes when it is damaged.
+    // What is there is hashed again before the rest is taken, and goes from the damaged chunk on.
     let part = root
         .path()
         .join(format!("var/lib/landfall/blobs/{}.part", digest.hex()));
-    let mut damaged = std::fs::read(&part).unwrap();
-    damaged[7] ^= 1;
-    std::fs::write(&part, damaged).unwrap();
+    let damage = |at: usize| {
+        let mut damaged = std::fs::read(&part).unwrap();
+        damaged[at] ^= 1;
+        std::fs::write(&part, damaged).unwrap();
+    };
+    damage(5_000_000);
+    let refused = send(5_500_000, &bytes[5_500_000..]).unwrap_err();
+    assert!(refused.what.contains("bytes 4194304 to 6000000"), "{refused:?}");
+    assert_eq!(parts(), [(digest, first)].into(), "the chunk before it stays");
+    damage(7);
     let refused = send(first, &bytes[4_194_304..]).unwrap_err();
     assert!(refused.what.contains("bytes 0 to 4194304"), "{refused:?}");
     assert_eq!(parts(), BTreeMap::new());
     send(0, &bytes[..4_500_000]).unwrap_err();
-    assert_eq!(parts(), [(digest, first)].into());
+    send(4_500_000, &bytes[4_500_000..5_000_000]).unwrap_err();
+    assert_eq!(parts(), [(digest, 5_000_000)].into());
     let ask = Request::HaveBlobs {
         digests: [digest].into(),
     };
     assert!(operator.ask::<Vec<Digest>>(&ask).unwrap().is_empty());
-    send(first, &bytes[4_194_304..]).unwrap();
+    send(5_000_000, &bytes[5_000_000..]).unwrap();
+    assert_eq!(operator.ask::<Vec<Digest>>(&ask).unwrap(), [digest]);
+    assert_eq!(std::fs::read(part.with_extension("")).unwrap(), bytes);
+    // The session ended when all had come, and before it had its name.
+    std::fs::rename(part.with_extension(""), &part).unwrap();
+    assert_eq!(parts(), [(digest, 6_000_000)].into());
+    send(6_000_000, &[]).unwrap();
     assert_eq!(operator.ask::<Vec<Digest>>(&ask).unwrap(), [digest]);
     operator.ask::<()>(&Request::Tidy).unwrap();
     assert!(!root.path().join("var/lib/landfall").exists());

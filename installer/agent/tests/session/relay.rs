@@ -272,6 +272,16 @@ fn damage_at_the_source_is_refused_chunk_by_chunk() {
     part[3] ^= 1;
     std::fs::write(taker.file(".part"), part).unwrap();
     assert_eq!(taker.fetch(CHUNK as u64, &source).unwrap_err().code, Code::BundleDigest);
+    let mut part = giver.blob[..CHUNK + 900].to_vec();
+    part[CHUNK + 3] ^= 1;
+    std::fs::write(taker.file(".part"), part).unwrap();
+    let refused = taker.fetch(taker.part(), &source).unwrap_err();
+    assert_eq!(
+        refused.code,
+        Code::BundleDigest,
+        "one part of the chunk was there before"
+    );
+    assert_eq!(taker.part(), CHUNK as u64);
     taker.fetch(taker.part(), &source).unwrap();
     assert_eq!(std::fs::read(taker.file("")).unwrap(), taker.blob);
 }

@@ -117,7 +117,8 @@ pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Repo
     }
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> String {
+/// Returns what a panic says.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()))
         .unwrap_or_else(|| "a panic without a text".to_owned())

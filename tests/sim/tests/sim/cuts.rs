@@ -13,8 +13,8 @@ use std::time::Duration;
 const PLACES: usize = 96;
 /// Most cases at once. A case waits for a second until it connects again.
 const AT_ONCE: usize = 12;
-/// Most bytes that a node gets twice after a cut: one chunk of the bundle, of which it keeps whole ones alone, and what is under way.
-const SENT_TWICE: u64 = 4 * 1024 * 1024 + WINDOW as u64;
+/// Most bytes that a node gets twice after a cut. It keeps all that came: what is under way, on two streams beside each other, is sent again.
+const SENT_TWICE: u64 = 3 * WINDOW as u64;
 /// How long a run tries to connect again.
 const RECONNECT: Duration = Duration::from_mins(1);
 

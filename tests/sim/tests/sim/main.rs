@@ -19,6 +19,7 @@ mod lease;
 mod limit;
 mod pod_network;
 mod push;
+mod real_bundle;
 mod refusal;
 mod relay;
 mod torn;
