@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// Label and taint of control planes.
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
+/// Where each node's own balancer listens.
+const BALANCER: &str = "127.0.0.1";
+
 /// The part of kubeadm's ClusterConfiguration that cannot be changed later (kubeadm.k8s.io/v1beta4).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,7 +88,7 @@ pub fn adopt(
         }
     };
     let members = members(desired, &seen.nodes, founder);
-    let fixed = fixed_settings(&seen.kubeadm, &members);
+    let fixed = fixed_settings(&seen.kubeadm, &members, &desired.spec.control_plane_endpoint);
     Ok(ClusterRecord {
         uid: new_uid.clone(),
         name: desired.spec.name.clone(),
@@ -205,15 +208,21 @@ fn members(desired: &Desired, nodes: &[Node], founder: Option<&NodeName>) -> BTr
     nodes.iter().filter_map(member).collect()
 }
 
-/// Returns the settings that cannot be changed. The names that kubeadm puts into every certificate are left out of the extra names.
-fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRecord>) -> FixedSettings {
+/// Returns the settings that cannot be changed. The names that kubeadm puts into every certificate are left out of the extra names. `wanted` is the
+/// endpoint that the spec names.
+fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRecord>, wanted: &str) -> FixedSettings {
     let endpoint = kubeadm.control_plane_endpoint.rsplit_once(':');
-    let control_plane_endpoint = endpoint
-        .map_or(kubeadm.control_plane_endpoint.as_str(), |(name, _)| name)
-        .to_owned();
+    let endpoint = endpoint.map_or(kubeadm.control_plane_endpoint.as_str(), |(name, _)| name);
+    let certified = &kubeadm.api_server.cert_sans;
+    // Since kubeconfigs name the node's own balancer, kubeadm's endpoint does too, and only certificates hold the endpoint's name.
+    let control_plane_endpoint = if endpoint == BALANCER && certified.iter().any(|name| name == wanted) {
+        wanted.to_owned()
+    } else {
+        endpoint.to_owned()
+    };
     let addresses: BTreeSet<String> = members.values().map(|m| m.address.to_string()).collect();
     let asked_for =
-        |name: &&String| **name != control_plane_endpoint && *name != "127.0.0.1" && !addresses.contains(*name);
+        |name: &&String| **name != control_plane_endpoint && *name != BALANCER && !addresses.contains(*name);
     let mut api_server_cert_sans: Vec<String> =
         kubeadm.api_server.cert_sans.iter().filter(asked_for).cloned().collect();
     api_server_cert_sans.sort();
@@ -259,10 +268,30 @@ mod tests {
             etcd_id: None,
         };
         let members = BTreeMap::from([("cp-1".parse().unwrap(), member)]);
-        let fixed = fixed_settings(&kubeadm, &members);
+        let fixed = fixed_settings(&kubeadm, &members, "other.ship");
         assert_eq!(fixed.control_plane_endpoint, "api.landfall.internal");
         assert_eq!(fixed.api_server_cert_sans, ["a.ship", "vip.ship"]);
         assert_eq!(fixed.service_cidr.to_string(), "10.96.0.0/12");
+        let balanced = KubeadmConfig {
+            control_plane_endpoint: "127.0.0.1:7443".to_owned(),
+            ..kubeadm
+        };
+        for (wanted, found, others) in [
+            (
+                "api.landfall.internal",
+                "api.landfall.internal",
+                vec!["a.ship", "vip.ship"],
+            ),
+            (
+                "other.ship",
+                "127.0.0.1",
+                vec!["a.ship", "api.landfall.internal", "vip.ship"],
+            ),
+        ] {
+            let fixed = fixed_settings(&balanced, &members, wanted);
+            assert_eq!(fixed.control_plane_endpoint, found, "{wanted}");
+            assert_eq!(fixed.api_server_cert_sans, others, "{wanted}");
+        }
         let corefile = ".:53 {\n    forward . 192.0.2.1 192.0.2.2 {\n        max_concurrent 1000\n    }\n}\n";
         assert_eq!(forward_servers(corefile).len(), 2);
         assert_eq!(

@@ -127,7 +127,7 @@ impl InstallRun<'_> {
         self.trust_bundle(&present)?;
         let gathered = preflight::gather(self.desired, &self.sessions, &self.ctx, &self.emitter)?;
         let facts = &gathered.facts;
-        self.adopt(&mut present, facts)?;
+        let adopted = self.adopt(&mut present, facts)?;
         self.preflight(&present, &gathered)?;
         let prepared = self.plan(present, &gathered)?;
         if self.options.until == Until::Plan {
@@ -137,8 +137,8 @@ impl InstallRun<'_> {
         if self.options.until == Until::Pushed {
             return self.push_ahead(&prepared);
         }
-        // A run that was cut off after its last step has no step left, but must still be finished.
-        if prepared.changes_something() || prepared.present.history.unfinished().is_some() {
+        // A run that was cut off after its last step has no step left, but must still be finished. A record that was made must be written.
+        if adopted || prepared.changes_something() || prepared.present.history.unfinished().is_some() {
             self.begun = true;
             self.begin(&prepared)?;
             let record = RecordWriter::new(&self.sessions, &prepared.record, prepared.pending());
@@ -255,10 +255,10 @@ impl InstallRun<'_> {
         self.outcome.warnings.extend(others.iter().map(ToString::to_string));
     }
 
-    /// Makes the record of a cluster that an older landfall installed without one.
-    fn adopt(&mut self, present: &mut Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<(), Vec<Diagnosis>> {
+    /// Makes the record of a cluster that an older landfall installed without one; says whether it did.
+    fn adopt(&mut self, present: &mut Present, facts: &BTreeMap<NodeName, NodeFacts>) -> Result<bool, Vec<Diagnosis>> {
         if present.record.is_some() || !is_formed(&present.owned) {
-            return Ok(());
+            return Ok(false);
         }
         let control_planes = self.desired.inventory.control_planes();
         let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
@@ -267,7 +267,7 @@ impl InstallRun<'_> {
         let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
         present.record = Some(record);
         self.outcome.record.clone_from(&present.record);
-        Ok(())
+        Ok(true)
     }
 
     fn check_input<'a>(&'a self, present: &'a Present, gathered: &'a Gathered) -> preflight::CheckInput<'a> {

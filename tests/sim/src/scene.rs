@@ -282,6 +282,15 @@ impl Scene {
         self.fleet.world().seen_from(&"cp-1".parse().unwrap()).unwrap()
     }
 
+    /// Returns CoreDNS's configuration, as the API has it by that control plane.
+    pub fn corefile(&self, by: &str) -> String {
+        let map = self
+            .fleet
+            .world()
+            .object(&by.parse().unwrap(), "configmaps", "kube-system", "coredns");
+        map.unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
+    }
+
     /// Fails unless every machine is byte for byte as before.
     pub fn must_be_as_before(&self, case: &str) {
         let differences = self.fleet.differences(&self.before, &[]).unwrap();

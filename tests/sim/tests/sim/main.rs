@@ -4,6 +4,7 @@
 
 mod absent_members;
 mod added;
+mod adopt;
 mod allow;
 mod boot;
 mod crash;
