@@ -451,6 +451,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_cluster_with_all_its_members_here_is_the_one_that_lives() {
+        let [a, b, c] = names();
+        let (lives, left) = (record(2, 1, 0), record(1, 9, 0));
+        let d: NodeName = "w-1".parse().unwrap();
+        // Two of a cluster of which cp-1 and cp-2 are missing, and another that has both.
+        let error = newest([(&a, &lives), (&b, &lives), (&c, &left), (&d, &left)]).unwrap_err();
+        let RecordError::SeveralClusters { main, others } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((main, others.len()), (lives.uid, 2));
+    }
+
+    #[test]
     fn one_number_of_two_runs_is_an_error() {
         let [a, b, _] = names();
         let ours = record(1, 3, 0);

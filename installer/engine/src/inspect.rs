@@ -5,10 +5,11 @@ use crate::context::RunContext;
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
 use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
-use crate::present;
+use crate::present::{self, Present};
 use crate::session::{AgentPlace, NodeSession};
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
+use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::{FactsQuery, NodeFacts};
@@ -18,6 +19,7 @@ use landfall_core::journal::Ownership;
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::plan::key;
+use landfall_core::preflight::unlisted_members;
 use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
 use landfall_core::verify::VerifyReport;
@@ -84,6 +86,9 @@ fn verify_once(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> O
     let mut unreachable: Vec<_> = errors.into_iter().map(named("node")).collect();
     unreachable.extend(outside_errors.into_iter().map(named("outside")));
     verify_sessions(desired, &sessions, &outside, &unreachable, ctx, emitter, &mut outcome);
+    if let Ok(present) = Present::read(&sessions) {
+        outcome.warnings.extend(unlisted(present.record.as_ref(), desired));
+    }
     fleet::close(&outside);
     fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
@@ -155,6 +160,7 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
         outcome.nodes.insert(session.name().clone(), status);
     }
     present::fill(owned, &mut outcome);
+    outcome.warnings.extend(unlisted(outcome.record.as_ref(), desired));
     if outcome.nodes.values().any(|n| n.owned > 0) {
         add_cluster_health(desired, &sessions, &mut outcome);
     }
@@ -162,6 +168,19 @@ pub fn status(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Ou
     fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
     outcome
+}
+
+/// Names the members that the inventory lacks: nobody logs in to them, so nothing is known of them but what the API says.
+fn unlisted(record: Option<&ClusterRecord>, desired: &Desired) -> Vec<String> {
+    let unlisted = record
+        .map(|record| unlisted_members(record, &desired.inventory))
+        .unwrap_or_default();
+    let text = |(name, address)| {
+        format!(
+            "{name} at {address} is a member of the cluster and not in the inventory, so it is not looked at; put it into the inventory again"
+        )
+    };
+    unlisted.into_iter().map(text).collect()
 }
 
 /// Connects to the members that the command acts on, and to control planes. A control plane that is only needed for its record or API may

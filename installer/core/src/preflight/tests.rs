@@ -1,6 +1,7 @@
 mod next_boot;
 mod pod_network;
 mod present;
+mod record;
 mod wire;
 
 use super::*;

@@ -90,6 +90,22 @@ fn a_rollback_of_later_members_needs_the_founder_in_the_inventory() {
     assert_eq!(scene.seen().members.len(), 1);
 }
 
+#[test]
+fn looking_names_members_that_the_inventory_lacks() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    for looked in [scene.status("200-b"), scene.verify("300-c")] {
+        assert_eq!(looked.warnings, [] as [String; 0]);
+    }
+    unlist(&mut scene, &["cp-3", "w-1"]);
+    for looked in [scene.status("400-d"), scene.verify("500-e")] {
+        assert_eq!(looked.warnings.len(), 2, "{:?}", looked.warnings);
+        for (warning, named) in looked.warnings.iter().zip(["cp-3 at 10.20.0.3", "w-1 at 10.20.1.1"]) {
+            assert!(warning.starts_with(named), "{warning}");
+        }
+    }
+}
+
 /// A member that is not listed may hold entries of the run: the rollback stays open until it was there.
 #[test]
 fn a_rollback_without_a_listed_member_stays_open() {

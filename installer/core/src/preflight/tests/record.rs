@@ -1,0 +1,79 @@
+//! A cluster that is recorded, next to what its nodes are and what the inventory says of them.
+
+use super::*;
+use crate::cluster_record::{ClusterUid, FixedSettings, RecordError, Sequence, tests::record};
+use crate::preflight::{check_record, records_disagree};
+
+/// A recorded cluster of `cp-1` and `cp-2`, which have joined, with `change` made to the first.
+fn found(change: impl Fn(&mut NodeFacts, &mut Node)) -> Vec<Finding> {
+    let mut recorded = record(1, 1, 0);
+    recorded.ca = Some(Digest::of(b"ours"));
+    recorded.fixed = FixedSettings::of(&ClusterSpec::default(), 1450);
+    let mut nodes = vec![node("cp-1", 11), node("cp-2", 12)];
+    let mut facts = BTreeMap::new();
+    let mut owned = BTreeMap::new();
+    for (n, node) in (1..).zip(&mut nodes) {
+        let mut seen = good(n);
+        seen.cluster_ca = recorded.ca;
+        if n == 1 {
+            change(&mut seen, node);
+        }
+        recorded.members.get_mut(&node.name).unwrap().address = [10, 90, 0, 10 + n].into();
+        facts.insert(node.name.clone(), seen);
+        let mut member = owned_entry();
+        member.entries[0].step = format!("join-kubelet/{}", node.name).parse().unwrap();
+        owned.insert(node.name.clone(), member);
+    }
+    let desired = Desired {
+        spec: ClusterSpec::default(),
+        inventory: Inventory { nodes },
+    };
+    check_record(&desired, None, &recorded, &facts, &owned)
+}
+
+#[test]
+fn a_member_keeps_its_authority_and_its_role() {
+    assert_eq!(found(|_, _| {}), vec![]);
+    let authority = only(
+        Check::OtherCluster,
+        found(|seen, _| seen.cluster_ca = Some(Digest::of(b"another"))),
+    );
+    assert!(authority.refuses());
+    assert_eq!(authority.nodes, ["cp-1".parse().unwrap()]);
+    assert_eq!(
+        found(|seen, _| seen.cluster_ca = None),
+        vec![],
+        "what is not known is no finding"
+    );
+    let role = found(|_, node| node.role = Role::Worker);
+    let role = role.iter().find(|finding| finding.check == Check::MemberRole).unwrap();
+    assert!(
+        role.refuses() && role.saw.contains("recorded control plane"),
+        "{role:?}"
+    );
+}
+
+#[test]
+fn records_of_several_clusters_and_of_one_number_are_named() {
+    let uid = |n| ClusterUid::from_random([n; 16]);
+    let several = RecordError::SeveralClusters {
+        main: uid(1),
+        others: [("w-1".parse().unwrap(), uid(2))].into(),
+    };
+    let finding = only(Check::OtherCluster, records_disagree(&several));
+    assert!(
+        finding.refuses() && finding.next.contains("landfall uninstall --limit w-1"),
+        "{finding:?}"
+    );
+    let same = RecordError::SameSequence {
+        sequence: Sequence { run: 7, revision: 0 },
+        nodes: vec!["cp-1".parse().unwrap(), "cp-2".parse().unwrap()],
+    };
+    let findings = records_disagree(&same);
+    let [finding] = findings.as_slice() else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(finding.check, Check::SameRunNumber);
+    assert!(finding.refuses() && finding.saw.contains("number 7"), "{finding:?}");
+    assert_eq!(finding.nodes.len(), 2);
+}
