@@ -220,16 +220,17 @@ impl Player<'_> {
     }
 
     fn install_again(&mut self, reference: &Reference, case: &Case) {
+        if let Change::NodeClockBehind(node) = &case.change {
+            // A refused install takes away journals that own nothing, with the run that they began.
+            self.must_mind_the_clock();
+            self.scene.fleet.set_clock_behind(node, None);
+        }
         let names = self.scene.fleet.names();
         let journal = |scene: &Scene, name: &NodeName| scene.journal_as_found(name);
         // One journal that says that a run has finished is enough.
         let finished = |name: &NodeName| journal(self.scene, name).runs.iter().any(|run| run.outcome.is_some());
         let open =
             names.iter().any(|name| journal(self.scene, name).open_run().is_some()) && !names.iter().any(finished);
-        if let Change::NodeClockBehind(node) = &case.change {
-            self.must_mind_the_clock();
-            self.scene.fleet.set_clock_behind(node, None);
-        }
         let context = self.context(null_sink());
         let again = self.command(Then::Again, &context);
         self.scene.must_work(&again, &self.text);
