@@ -167,9 +167,14 @@ fn no_flags(args: &InventoryArgs, path: &str) -> Result<(), Diagnosis> {
     Err(Diagnosis::new(Code::Usage, what).next(format!("set the fields of the machines in {path}")))
 }
 
-/// Says whether a text is a `cluster.yaml`: it has a list `nodes` at its top, where an inventory has groups, which are mappings or sections. In
-/// a file with broken YAML the line `nodes:` decides.
+/// Says whether a text is a `cluster.yaml`, which may be JSON: it has a list `nodes` at its top, where an inventory has groups, which are mappings or
+/// sections. In a file with broken YAML the line `nodes:` decides.
 fn is_cluster_yaml(text: &str) -> bool {
+    if let Ok(serde_yaml::Value::Mapping(top)) = serde_yaml::from_str(text) {
+        return top
+            .get("nodes")
+            .is_some_and(|nodes| nodes.is_sequence() || nodes.is_null());
+    }
     let mut lines = text
         .lines()
         .map(str::trim_end)
@@ -194,6 +199,9 @@ mod tests {
             "nodes: [{name: a}]\n",
             "nodes:\n# why\n- a\n",
             "nodes:\n",
+            r#"{"name": "x", "nodes": [{"name": "a"}]}"#,
+            "{\n  \"nodes\": []\n}\n",
+            "name: x\nname: y\nnodes:\n- a\n",
         ] {
             assert!(is_cluster_yaml(yes), "{yes}");
         }
@@ -202,6 +210,7 @@ mod tests {
             "nodes:\n  hosts:\n    a: {}\n",
             "[nodes]\na\n",
             "nodes: {hosts: {}}\n",
+            r#"{"nodes": {"hosts": {"a": {}}}}"#,
         ] {
             assert!(!is_cluster_yaml(no), "{no}");
         }
