@@ -16,6 +16,7 @@ mod journal;
 mod laws;
 mod lease;
 mod limit;
+mod plan_file;
 mod pod_network;
 mod push;
 mod refusal;
