@@ -9,6 +9,7 @@ mod crash;
 mod cuts;
 mod dashboard;
 mod events;
+mod failed_run;
 mod faults;
 mod findings;
 mod founding;
