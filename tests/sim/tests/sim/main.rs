@@ -17,6 +17,7 @@ mod journal;
 mod laws;
 mod lease;
 mod limit;
+mod lost_node;
 mod plan_file;
 mod pod_network;
 mod push;
