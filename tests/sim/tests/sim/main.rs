@@ -13,6 +13,7 @@ mod failed_run;
 mod faults;
 mod findings;
 mod founding;
+mod interrupted_undo;
 mod journal;
 mod laws;
 mod lease;
