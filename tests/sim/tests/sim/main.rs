@@ -17,6 +17,7 @@ mod interrupted_undo;
 mod journal;
 mod laws;
 mod lease;
+mod left_out;
 mod limit;
 mod lost_node;
 mod plan_file;
