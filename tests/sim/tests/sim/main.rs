@@ -4,6 +4,7 @@
 
 mod added;
 mod allow;
+mod audit_log;
 mod boot;
 mod crash;
 mod cuts;
