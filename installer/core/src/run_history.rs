@@ -140,14 +140,19 @@ impl RunHistory {
         self.runs.last()
     }
 
-    /// Returns the unfinished run, if there is one. It is the newest, not counting runs that were rolled back by themselves.
+    /// Returns the unfinished run, if there is one. It is the newest, not counting runs that were rolled back by themselves: such a run, and
+    /// those that it continued and of which no entry is left, such as attempts that ended with a lost connection.
     pub fn unfinished(&self) -> Option<&FleetRun> {
-        let newest = self
-            .runs
-            .iter()
-            .rev()
-            .find(|r| r.outcome.as_deref() != Some(ROLLED_BACK));
-        newest.filter(|run| run.outcome.is_none())
+        let mut continued: BTreeSet<u64> = BTreeSet::new();
+        for run in self.runs.iter().rev() {
+            let is_taken_back = run.outcome.as_deref() == Some(ROLLED_BACK)
+                || run.outcome.is_none() && run.step_count() == 0 && continued.contains(&run.number);
+            if !is_taken_back {
+                return run.outcome.is_none().then_some(run);
+            }
+            continued.extend(run.start.continues);
+        }
+        None
     }
 
     /// Returns what a rollback undoes: the newest run, with the unfinished runs that it continued. An interrupted rollback continues with its own runs; a
@@ -313,6 +318,33 @@ mod tests {
         ];
         let history = RunHistory::of(&fleet(vec![journal(&runs)])).unwrap();
         assert_eq!(numbers(history.rollback_target().unwrap()), [4, 3, 2]);
+    }
+
+    #[test]
+    fn attempts_of_a_run_that_rolled_itself_back_are_not_unfinished_unless_something_is_left_of_them() {
+        let runs = [
+            (start("a", Some(1), INSTALL, None), true),
+            (start("b", Some(2), INSTALL, None), false),
+            (start("b-again1", Some(3), INSTALL, Some(2)), false),
+            (start("b-again2", Some(4), INSTALL, Some(3)), false),
+        ];
+        let mut own = journal(&runs);
+        own.runs[3].outcome = Some(ROLLED_BACK.to_owned());
+        let history = |own: &Ownership| RunHistory::of(&fleet(vec![own.clone()])).unwrap();
+        assert_eq!(history(&own).unfinished(), None);
+        assert_eq!(history(&own).rollback_target().unwrap(), RollbackTarget::Nothing);
+        let entry = crate::journal::Entry {
+            run: "b".parse().unwrap(),
+            step: "hosts/a".parse().unwrap(),
+            action: crate::name::Digest::of(b"x"),
+            undo: crate::action::Undo::Nothing,
+            state: crate::journal::EntryState::Owned,
+            stamp: None,
+            wanted: None,
+        };
+        own.entries.push(entry);
+        assert_eq!(history(&own).unfinished().map(|run| run.number), Some(2));
+        assert_eq!(numbers(history(&own).rollback_target().unwrap()), [2]);
     }
 
     #[test]

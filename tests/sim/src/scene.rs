@@ -21,10 +21,9 @@ use std::time::Duration;
 
 /// Paths on a node that differ after each install: the state with its journal and logs, a random key, names of the cluster's certificates,
 /// the run's number in etcd's manifest, and files of the simulation.
-pub const VARIES: [&str; 12] = [
+pub const VARIES: [&str; 11] = [
     "var/lib/landfall",
     "etc/kubernetes/landfall/encryption.yaml",
-    "etc/kubernetes/landfall-join.conf",
     "etc/kubernetes/admin.conf",
     "etc/kubernetes/super-admin.conf",
     "etc/kubernetes/kubelet.conf",

@@ -2,7 +2,7 @@
 
 use super::{Plan, Step};
 use crate::cluster_record::ClusterUid;
-use crate::name::{Digest, StepId};
+use crate::name::{Digest, SecretId, StepId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,23 +84,88 @@ impl PlanFile {
                 self.bundle, now.bundle
             ));
         }
+        lines.extend(self.step_drift(now));
+        let secrets: BTreeSet<&SecretId> = self.plan.secrets.keys().chain(now.plan.secrets.keys()).collect();
+        let moved = |id: &&SecretId| self.plan.secrets.get(*id) != now.plan.secrets.get(*id);
+        let moved = secrets.into_iter().filter(moved);
+        lines.extend(moved.map(|id| format!("the secret {id} would be read elsewhere now")));
+        if lines.is_empty() && !self.order().eq(now.order()) {
+            lines.push("the steps are in another order now".to_owned());
+        }
+        lines
+    }
+
+    /// Compares whole steps: those that are to be done, and those that they take along when they were interrupted. Other steps may differ: they
+    /// are done, and a plan that was made later names another run's number in them.
+    fn step_drift(&self, now: &Self) -> Vec<String> {
         let (planned, wanted) = (self.pending(), now.pending());
+        let mut lines = Vec::new();
         for (id, step) in &planned {
             match wanted.get(id) {
                 None => lines.push(format!("{id}: planned, and not to be done any more")),
                 Some(other) if other.action != step.action => lines.push(format!("{id}: would do something else now")),
+                Some(other) if other != step => lines.push(has_another(step, other)),
                 Some(_) => {}
             }
         }
         let new = wanted.keys().filter(|id| !planned.contains_key(*id));
         lines.extend(new.map(|id| format!("{id}: to be done now, and not planned")));
+        let (before, after) = (by_id(&self.plan), by_id(&now.plan));
+        let repeated: BTreeSet<&StepId> = planned.values().flat_map(|step| &step.redo).collect();
+        for id in repeated.into_iter().filter(|id| !planned.contains_key(id)) {
+            if let (Some(step), Some(other)) = (before.get(id), after.get(id))
+                && step != other
+            {
+                lines.push(has_another(step, other));
+            }
+        }
         lines
     }
 
-    fn pending(&self) -> BTreeMap<&StepId, &Step> {
-        let steps = self.plan.steps.iter().filter(|s| !self.satisfied.contains(&s.id));
-        steps.map(|s| (&s.id, s)).collect()
+    fn order(&self) -> impl Iterator<Item = &StepId> {
+        let steps = self.plan.steps.iter().map(|s| &s.id);
+        steps.filter(|id| !self.satisfied.contains(*id))
     }
+
+    fn pending(&self) -> BTreeMap<&StepId, &Step> {
+        let mut steps = by_id(&self.plan);
+        steps.retain(|id, _| !self.satisfied.contains(*id));
+        steps
+    }
+}
+
+fn by_id(plan: &Plan) -> BTreeMap<&StepId, &Step> {
+    plan.steps.iter().map(|s| (&s.id, s)).collect()
+}
+
+fn has_another(step: &Step, other: &Step) -> String {
+    format!("{}: has another {} now", step.id, differing(step, other).join(", "))
+}
+
+/// Names what of a step differs from another one.
+fn differing(step: &Step, other: &Step) -> Vec<&'static str> {
+    // Naming every field lets a new one not be forgotten.
+    let Step {
+        id: _,
+        stage,
+        node,
+        needs,
+        deadline_s,
+        action,
+        redo,
+        ephemeral,
+    } = step;
+    let compared = [
+        ("action", *action != other.action),
+        ("stage", *stage != other.stage),
+        ("node", *node != other.node),
+        ("list of steps that come first", *needs != other.needs),
+        ("deadline", *deadline_s != other.deadline_s),
+        ("list of steps that it repeats", *redo != other.redo),
+        ("end", *ephemeral != other.ephemeral),
+    ];
+    let differ = compared.into_iter().filter(|(_, differs)| *differs);
+    differ.map(|(what, _)| what).collect()
 }
 
 #[cfg(test)]
@@ -160,5 +225,57 @@ mod tests {
                 "d: to be done now, and not planned",
             ]
         );
+    }
+
+    #[test]
+    fn steps_are_compared_whole() {
+        let planned = file(&[("a", 1), ("b", 2)]);
+        let drift = |change: &dyn Fn(&mut PlanFile)| {
+            let mut now = planned.clone();
+            change(&mut now);
+            planned.drift(&now)
+        };
+        let id = |text: &str| vec![text.parse().unwrap()];
+        assert_eq!(
+            drift(&|now| now.plan.steps[1].needs = id("a")),
+            ["b: has another list of steps that come first now"]
+        );
+        assert_eq!(
+            drift(&|now| {
+                now.plan.steps[1].redo = id("a");
+                now.plan.steps[1].deadline_s = 9;
+            }),
+            ["b: has another deadline, list of steps that it repeats now"]
+        );
+        assert_eq!(
+            drift(&|now| now.plan.steps[0].ephemeral = true),
+            ["a: has another end now"]
+        );
+        assert_eq!(
+            drift(&|now| now.plan.steps.reverse()),
+            ["the steps are in another order now"]
+        );
+        let source = crate::plan::SecretSource {
+            node: "cp-1".parse().unwrap(),
+            path: "/etc/kubernetes/pki/ca.key".into(),
+        };
+        assert_eq!(
+            drift(&|now| {
+                now.plan.secrets.insert("ca.key".parse().unwrap(), source.clone());
+            }),
+            ["the secret ca.key would be read elsewhere now"]
+        );
+    }
+
+    #[test]
+    fn of_what_is_done_only_steps_that_may_be_repeated_are_compared() {
+        let mut planned = file(&[("a", 1), ("b", 2), ("c", 3)]);
+        planned.satisfied.extend(["a", "c"].map(|id| id.parse().unwrap()));
+        planned.plan.steps[1].redo = vec!["a".parse().unwrap()];
+        let mut now = planned.clone();
+        now.plan.steps[2].deadline_s = 9;
+        assert_eq!(planned.drift(&now), [""; 0]);
+        now.plan.steps[0].deadline_s = 9;
+        assert_eq!(planned.drift(&now), ["a: has another deadline now"]);
     }
 }

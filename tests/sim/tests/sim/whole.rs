@@ -5,6 +5,7 @@ use landfall_core::action::Action;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::INSTALL;
 use landfall_core::journal::{EntryState, RunStart};
+use landfall_core::layout;
 use landfall_core::plan::{Plan, Stage, Step};
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::Request;
@@ -59,6 +60,8 @@ fn an_install_is_complete_repeats_without_changes_and_uninstalls_without_a_trace
         let tree = &installed[&node.name];
         assert!(tree.has("etc/kubernetes/kubelet.conf") && tree.has("run/systemd/active/kubelet.service"));
         assert_eq!(tree.file("proc/sys/net/ipv4/ip_forward"), Some(&b"1"[..]));
+        let credential = layout::JOIN_KUBECONFIG.trim_start_matches('/');
+        assert!(!tree.has(credential), "the credential of the joins goes with its run");
         assert!(
             !tree.has("var/lib/landfall/blobs"),
             "blobs that served their purpose go"

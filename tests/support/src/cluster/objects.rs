@@ -228,6 +228,11 @@ fn applied(there: Option<&Object>, body: &Value, manager: &str, number: u64, res
         take_dropped(&mut object.value, old, &set, &others.iter().collect::<Vec<_>>());
     }
     merge(&mut object.value, &set);
+    // A Service keeps the address that it was given when nobody names one (pkg/registry/core/service/strategy.go, `patchAllocatedValues`).
+    let address = &before["spec"]["clusterIP"];
+    if resource == "services" && address.is_string() && object.value["spec"]["clusterIP"].is_null() {
+        object.value["spec"]["clusterIP"] = address.clone();
+    }
     // Whoever applies with force takes the fields from those who had them.
     let same = object.managed.get(manager) == Some(&set);
     object.managed.insert(manager.to_owned(), set);
