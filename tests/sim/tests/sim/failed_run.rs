@@ -239,3 +239,59 @@ fn a1_a_run_that_goes_on_after_a_lost_connection_takes_back_all_its_attempts() {
     must_succeed(&scene.undo("500-e", UndoCommand::Uninstall), "uninstall");
     scene.must_be_as_before("uninstall");
 }
+
+/// A second run adds a worker, fails at an apply behind its join, and rolls itself back.
+fn scene_with_a_worker_added_and_rolled_back(kill: bool) -> (Scene, landfall_core::spec::Desired) {
+    let mut scene = Scene::new(1, 2);
+    let all = scene.desired.clone();
+    scene.desired.inventory.nodes.retain(|node| node.name != name("w-2"));
+    let without = scene.desired.clone();
+    scene.must_work(&scene.install("100-a"), "install");
+    scene.desired = all;
+    add_a_manifest_that_fails(&mut scene);
+    let (ended, fleet) = (Ended::default(), scene.fleet.clone());
+    let context = context(&scene, move |event| {
+        ended.take(event);
+        match &event.kind {
+            EventKind::StepStarted { step, .. } if step.as_str() == SHOP => ended.wait_for(&["join-worker/w-2"]),
+            EventKind::StepFinished { step, .. } if kill && step.as_str().starts_with("leave-cluster") => {
+                fleet.names().iter().for_each(|node| fleet.kill(node));
+            }
+            _ => {}
+        }
+    });
+    let second = scene.install_in(&context, OnFailure::Rollback);
+    assert_eq!(second.rolled_back, !kill, "{second:#?}");
+    (scene, without)
+}
+
+#[test]
+fn a_worker_that_a_failed_run_added_is_no_member_after_its_rollback() {
+    let (mut scene, without) = scene_with_a_worker_added_and_rolled_back(false);
+    scene.desired = without;
+    scene.bundle = scene.other_bundle(landfall_test_support::bundle::VERSION);
+    let again = scene.install("300-c");
+    must_succeed(&again, "install as at first");
+    assert_eq!(
+        (again.changes, again.exit_code()),
+        (0, ExitCode::Done),
+        "{:#?}",
+        again.absent
+    );
+}
+
+#[test]
+fn a_rollback_of_a_failed_run_that_is_cut_off_is_finished_before_an_install() {
+    let (mut scene, _) = scene_with_a_worker_added_and_rolled_back(true);
+    scene.bundle = scene.other_bundle(landfall_test_support::bundle::VERSION);
+    let context = scene.fleet.run_context("300-c", "ann@desk", null_sink()).unwrap();
+    let again = scene.within(&context, Duration::from_secs(60), || {
+        scene.install_in(&context, OnFailure::Keep)
+    });
+    must_succeed(&again, "install of all");
+    assert!(
+        scene.seen().nodes.get("w-2").is_some_and(|(_, ready)| *ready),
+        "{:?} {again:#?}",
+        scene.seen()
+    );
+}
