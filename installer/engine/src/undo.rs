@@ -11,7 +11,7 @@ use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
 use crate::present::{self, Present, history_unclear};
 use crate::session::AgentPlace;
-use landfall_core::cluster_record::{ClusterRecord, Sequence};
+use landfall_core::cluster_record::Sequence;
 use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
@@ -212,13 +212,12 @@ impl UndoRun<'_> {
         number: u64,
         cluster_stays: bool,
     ) -> Result<(), Vec<Diagnosis>> {
-        let owned: BTreeMap<NodeName, Ownership> = fleet::ask_all(&self.sessions, |_| Request::Ownership)?;
-        let holders = holders(&self.sessions, &owned);
-        if let Some(record) = record_after(present, scope, number).filter(|_| cluster_stays) {
-            let request = Request::WriteRecord {
-                record: Box::new(record),
+        if cluster_stays {
+            let sequence = Sequence {
+                run: number,
+                revision: 0,
             };
-            fleet::ask_all::<()>(&holders, |_| request.clone())?;
+            put_record_back(&self.sessions, present, scope, sequence)?;
         }
         fleet::end_run(&self.sessions, UNDONE)
     }
@@ -231,18 +230,26 @@ fn holders(sessions: &Sessions, owned: &BTreeMap<NodeName, Ownership>) -> Sessio
         .collect()
 }
 
-/// Returns the cluster's record after some runs were undone: as it was before them, without the members that left.
-fn record_after(present: &Present, scope: &UndoScope, number: u64) -> Option<ClusterRecord> {
-    let earlier = scope.record_before(&present.owned);
-    let mut record = earlier.or(present.record.as_ref())?.clone();
-    for name in scope.leaving_nodes(&present.owned) {
+/// Writes the record from before the undone runs, without the members that left, into every journal that still has entries.
+fn put_record_back(
+    sessions: &Sessions,
+    before: &Present,
+    scope: &UndoScope,
+    sequence: Sequence,
+) -> Result<(), Vec<Diagnosis>> {
+    let earlier = scope.record_before(&before.owned).or(before.record.as_ref());
+    let Some(mut record) = earlier.cloned() else {
+        return Ok(());
+    };
+    for name in scope.leaving_nodes(&before.owned) {
         record.members.remove(&name);
     }
-    record.sequence = Sequence {
-        run: number,
-        revision: 0,
+    record.sequence = sequence;
+    let owned = fleet::ask_all(sessions, |_| Request::Ownership)?;
+    let request = Request::WriteRecord {
+        record: Box::new(record),
     };
-    Some(record)
+    fleet::ask_all::<()>(&holders(sessions, &owned), |_| request.clone()).map(drop)
 }
 
 /// Runs the plan of an undo over leased nodes whose journals hold the run's start, and fills in the outcome. Blocks until it is done; ^C does not
@@ -287,17 +294,27 @@ pub fn run_undo(
 
 /// Rolls back a run that failed: its own entries, and nothing of an earlier run.
 pub fn roll_back_failed(sessions: &Sessions, runs: &[RunId], emitter: &EventEmitter, outcome: &mut Outcome) {
-    let owned = match fleet::ask_all::<Ownership>(sessions, |_| Request::Ownership) {
-        Ok(owned) => owned,
+    let present = match Present::read(sessions) {
+        Ok(present) => present,
         Err(errors) => return outcome.errors.extend(errors),
     };
     let scope = UndoScope::Runs(runs.iter().cloned().collect());
     let (changes, errors_before) = (outcome.changes, outcome.errors.len());
-    run_undo(sessions, &owned, &plan_undo(&owned, &scope), emitter, outcome);
+    let plan = plan_undo(&present.owned, &scope);
+    run_undo(sessions, &present.owned, &plan, emitter, outcome);
     outcome.changes = changes;
-    outcome.rolled_back = outcome.residue.is_empty() && outcome.errors.len() == errors_before;
-    if outcome.rolled_back {
-        let finished = fleet::finish_run(sessions, ROLLED_BACK);
-        outcome.errors.extend(finished.err().unwrap_or_default());
+    if !outcome.residue.is_empty() || outcome.errors.len() > errors_before {
+        return;
     }
+    let stays = present.record.as_ref().filter(|_| scope.cluster_stays(&present.owned));
+    let record = stays.map_or(Ok(()), |record| {
+        let sequence = Sequence {
+            revision: record.sequence.revision + 1,
+            ..record.sequence
+        };
+        put_record_back(sessions, &present, &scope, sequence)
+    });
+    let ended = record.and_then(|()| fleet::finish_run(sessions, ROLLED_BACK));
+    outcome.rolled_back = ended.is_ok();
+    outcome.errors.extend(ended.err().unwrap_or_default());
 }
