@@ -34,7 +34,9 @@ fn undo_text(undo: &UndoSummary, now_ms: u64) -> String {
     }
     let list = |nodes: &[NodeName]| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
     text.push_str(&match &undo.removes {
-        Removes::Cluster => "This removes the WHOLE CLUSTER, with everything stored in it, and its audit log.\n".to_owned(),
+        Removes::Cluster => {
+            "This removes the WHOLE CLUSTER, with everything stored in it, and its audit log.\n".to_owned()
+        }
         Removes::LeftOver(nodes) => format!(
             "This removes what an earlier cluster left on {}. No other machine belongs to that cluster.\n",
             list(nodes)
