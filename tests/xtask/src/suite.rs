@@ -12,8 +12,8 @@ use std::time::Instant;
 /// What tests need beside the lab's packages: those of `installer/ssh` start an sshd or dropbear of their own on loopback, with users of
 /// several login shells, sudo and doas; those of the ingress proxy's dashboard look at it with a browser; those of inventories ask
 /// ansible-core, which lives in a virtual environment. minisign signs beside landfall, gpg as publishers do, whose signatures gpgv verifies.
-/// ufw is switched on in network namespaces of the agent's tests, with files of its own.
-const TEST_PACKAGES: [&str; 13] = [
+/// strace tells what is put on disk when. ufw is switched on in network namespaces of the agent's tests, with files of its own.
+const TEST_PACKAGES: [&str; 14] = [
     "openssh-server",
     "dropbear-bin",
     "openssl",
@@ -27,6 +27,7 @@ const TEST_PACKAGES: [&str; 13] = [
     "ufw",
     "gnupg",
     "gpgv",
+    "strace",
 ];
 
 /// Passed, failed and skipped checks.

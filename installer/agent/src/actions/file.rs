@@ -31,7 +31,7 @@ pub fn absent_directories(host: &Host, path: &Path) -> Result<Vec<PathBuf>> {
     Ok(absent)
 }
 
-/// Makes a directory; parents that are absent get the usual mode.
+/// Makes a directory; parents that are absent get the usual mode. When it returns, their names are on disk.
 pub fn make_directory(host: &Host, path: &Path, mode: u32) -> Result<()> {
     for at in absent_directories(host, path)?.iter().rev() {
         let real = host.at(at);
@@ -43,6 +43,7 @@ pub fn make_directory(host: &Host, path: &Path, mode: u32) -> Result<()> {
         }
         let mode = if at == path { mode } else { 0o755 };
         std::fs::set_permissions(&real, Permissions::from_mode(mode)).map_err(io_at("setting the mode of", &real))?;
+        files::sync_parent(&real)?;
     }
     Ok(())
 }

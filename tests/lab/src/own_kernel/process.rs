@@ -48,13 +48,34 @@ pub(super) fn kill(note: &Path) -> Result<()> {
     };
     sudo("kill", &["-KILL", "--", &format!("-{number}")])?;
     let end = Instant::now() + Duration::from_secs(30);
-    while running(note).is_some() {
+    // Each process of the group may hold the disk's lock.
+    while group_lives(number)? {
         if Instant::now() > end {
-            bail!("process {number} is still there 30 s after SIGKILL");
+            bail!("the process group {number} is still there 30 s after SIGKILL");
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// Says whether a process group still has a process that has not ended.
+fn group_lives(group: u32) -> Result<bool> {
+    for entry in fs::read_dir("/proc").context("/proc cannot be read")? {
+        let name = entry?.file_name();
+        let stat = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+        let stat = stat.and_then(|number| fs::read_to_string(format!("/proc/{number}/stat")).ok());
+        // State, parent and process group follow the name (proc(5)).
+        let fields = stat
+            .as_deref()
+            .and_then(|stat| stat.rsplit_once(") "))
+            .map(|(_, rest)| rest);
+        let mut fields = fields.unwrap_or_default().split(' ');
+        let (state, of) = (fields.next(), fields.nth(1));
+        if of.is_some_and(|of| of == group.to_string()) && state != Some("Z") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// When a process began, in ticks since the host's boot (proc(5), field 22 of stat). A zombie has ended.

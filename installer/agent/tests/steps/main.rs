@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod durability;
+
 use landfall_agent::agent::Agent;
 use landfall_agent::host::Host;
 use landfall_agent::lease::Holder;
