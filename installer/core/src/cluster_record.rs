@@ -317,12 +317,7 @@ pub struct FixedDifference {
 pub enum RecordError {
     /// The journals hold records of different clusters.
     #[error("the nodes belong to different clusters")]
-    SeveralClusters {
-        /// Identity of the cluster that has all its members here, else of the one that most nodes belong to.
-        main: ClusterUid,
-        /// Nodes that belong to another one, with its identity.
-        others: BTreeMap<NodeName, ClusterUid>,
-    },
+    SeveralClusters(BTreeMap<ClusterUid, Share>),
     /// Two runs chose the same number, and both wrote a record.
     #[error("two different records have the number {}.{}", sequence.run, sequence.revision)]
     SameSequence {
@@ -333,31 +328,52 @@ pub enum RecordError {
     },
 }
 
+/// The machines of one cluster among several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Machines whose journals name the cluster.
+    pub nodes: Vec<NodeName>,
+    /// Whether these are all its members.
+    pub whole: bool,
+}
+
+impl Share {
+    /// Returns the command that takes away this cluster, or what is left of it.
+    pub fn way_out(&self) -> String {
+        let names: Vec<&str> = self.nodes.iter().map(NodeName::as_str).collect();
+        let what = if self.whole {
+            "removes this whole cluster"
+        } else {
+            "removes what is left of this cluster, when no other machine belongs to it"
+        };
+        format!("landfall uninstall --limit {}: {what}", names.join(","))
+    }
+}
+
+/// Sorts machines by the clusters that their records name.
+pub fn shares<'a>(records: impl IntoIterator<Item = (&'a NodeName, &'a ClusterRecord)>) -> BTreeMap<ClusterUid, Share> {
+    let mut clusters: BTreeMap<ClusterUid, Vec<(&NodeName, &ClusterRecord)>> = BTreeMap::new();
+    for (name, record) in records {
+        clusters.entry(record.uid.clone()).or_default().push((name, record));
+    }
+    let share = |held: Vec<(&NodeName, &ClusterRecord)>| {
+        let is_held = |name: &NodeName| held.iter().any(|(holder, _)| *holder == name);
+        Share {
+            whole: held.iter().all(|(_, record)| record.is_whole(is_held)),
+            nodes: held.iter().map(|(name, _)| (*name).clone()).collect(),
+        }
+    };
+    clusters.into_iter().map(|(uid, held)| (uid, share(held))).collect()
+}
+
 /// Returns the newest record among those of all nodes. Records of different clusters are an error.
 pub fn newest<'a>(
     records: impl IntoIterator<Item = (&'a NodeName, &'a ClusterRecord)>,
 ) -> Result<Option<&'a ClusterRecord>, RecordError> {
     let records: Vec<_> = records.into_iter().collect();
-    let mut clusters: BTreeMap<&ClusterUid, Vec<(&NodeName, &ClusterRecord)>> = BTreeMap::new();
-    for (name, record) in &records {
-        clusters.entry(&record.uid).or_default().push((name, record));
-    }
+    let clusters = shares(records.iter().copied());
     if clusters.len() > 1 {
-        // A cluster with all its members here lives; of one that machines have left, some rest is here.
-        let whole = |held: &[(&NodeName, &ClusterRecord)]| {
-            let is_held = |name: &NodeName| held.iter().any(|(holder, _)| *holder == name);
-            held.iter().all(|(_, record)| record.is_whole(is_held))
-        };
-        let main = clusters.iter().max_by_key(|(_, held)| (whole(held), held.len()));
-        let main = main
-            .map(|(uid, _)| (*uid).clone())
-            .expect("there are several identities");
-        let others = records
-            .iter()
-            .filter(|(_, r)| r.uid != main)
-            .map(|(name, r)| ((*name).clone(), r.uid.clone()))
-            .collect();
-        return Err(RecordError::SeveralClusters { main, others });
+        return Err(RecordError::SeveralClusters(clusters));
     }
     let Some(newest) = records.iter().map(|(_, r)| *r).max_by_key(|r| r.sequence) else {
         return Ok(None);
@@ -439,28 +455,23 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_node_of_another_cluster_is_named() {
+    fn clusters_are_named_with_their_nodes_and_whether_all_are_here() {
         let [a, b, c] = names();
-        let (ours, other) = (record(1, 1, 0), record(2, 7, 0));
-        let error = newest([(&a, &ours), (&b, &other), (&c, &ours)]).unwrap_err();
-        let RecordError::SeveralClusters { main, others } = error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(main, ours.uid);
-        assert_eq!(others.into_keys().collect::<Vec<_>>(), [b]);
-    }
-
-    #[test]
-    fn a_cluster_with_all_its_members_here_is_the_one_that_lives() {
-        let [a, b, c] = names();
-        let (lives, left) = (record(2, 1, 0), record(1, 9, 0));
         let d: NodeName = "w-1".parse().unwrap();
-        // Two of a cluster of which cp-1 and cp-2 are missing, and another that has both.
+        let (lives, left) = (record(2, 1, 0), record(1, 9, 0));
         let error = newest([(&a, &lives), (&b, &lives), (&c, &left), (&d, &left)]).unwrap_err();
-        let RecordError::SeveralClusters { main, others } = error else {
+        let RecordError::SeveralClusters(clusters) = error else {
             panic!("{error:?}")
         };
-        assert_eq!((main, others.len()), (lives.uid, 2));
+        let way_out = |uid: &ClusterUid| clusters[uid].way_out();
+        assert_eq!(
+            way_out(&lives.uid),
+            "landfall uninstall --limit cp-1,cp-2: removes this whole cluster"
+        );
+        assert_eq!(
+            way_out(&left.uid),
+            "landfall uninstall --limit cp-3,w-1: removes what is left of this cluster, when no other machine belongs to it"
+        );
     }
 
     #[test]

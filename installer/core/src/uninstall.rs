@@ -1,22 +1,13 @@
 //! Decides whether an uninstall may go ahead. It takes away a whole cluster; or, on chosen machines, what an earlier cluster left there that no other machine
 //! serves any more.
 
-use crate::cluster_record::{ClusterRecord, ClusterUid};
+use crate::cluster_record::{ClusterRecord, ClusterUid, Share, shares};
 use crate::inventory::Inventory;
 use crate::journal::Ownership;
 use crate::name::NodeName;
 use crate::preflight::unlisted_members;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// The machines of one cluster among several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    /// Machines whose journals name the cluster.
-    pub nodes: Vec<NodeName>,
-    /// Whether these are all its members.
-    pub whole: bool,
-}
 
 /// Why an uninstall is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +36,15 @@ pub fn refuse(
         .filter(|(_, own)| !own.is_empty())
         .filter_map(|(name, own)| Some((name, own.record()?)))
         .collect();
-    let uids: BTreeSet<&ClusterUid> = records
-        .iter()
-        .filter(|(name, _)| is_chosen(name))
-        .map(|(_, record)| &record.uid)
-        .collect();
-    if uids.len() > 1 {
-        let clusters = uids.into_iter().map(|uid| (uid.clone(), share(uid, &records)));
-        return Some(Refusal::SeveralClusters(clusters.collect()));
+    let of_chosen = || {
+        records
+            .iter()
+            .filter(|(name, _)| is_chosen(name))
+            .map(|(name, record)| (*name, *record))
+    };
+    let clusters = shares(of_chosen());
+    if clusters.len() > 1 {
+        return Some(Refusal::SeveralClusters(clusters));
     }
     let of_chosen = records.iter().filter(|(name, _)| is_chosen(name));
     let record = of_chosen
@@ -65,39 +57,31 @@ pub fn refuse(
         return unlisted.filter(|unlisted| !unlisted.is_empty()).map(Refusal::Unlisted);
     }
     let owns = |name: &NodeName| owned.get(name).is_some_and(|own| !own.is_empty());
-    let Some(record) = record else {
-        // Journals without a record do not say which cluster they belong to, so every other one may belong to the same.
-        let others: Vec<NodeName> = owned
-            .keys()
-            .filter(|name| !is_chosen(name) && owns(name))
-            .cloned()
-            .collect();
-        let has_work = owned.keys().any(|name| is_chosen(name) && owns(name));
-        return (has_work && !others.is_empty()).then_some(Refusal::MembersUnknown(others));
-    };
-    let others = records.iter().filter(|(name, _)| !is_chosen(name));
-    let left_out: Vec<NodeName> = others
-        .filter(|(_, other)| other.uid == record.uid)
+    if !owned.keys().any(|name| is_chosen(name) && owns(name)) {
+        return None;
+    }
+    let others = || records.iter().filter(|(name, _)| !is_chosen(name));
+    let left_out: Vec<NodeName> = others()
+        .filter(|(_, other)| record.is_some_and(|record| other.uid == record.uid))
         .map(|(name, _)| (*name).clone())
         .collect();
     if !left_out.is_empty() {
         return Some(Refusal::MembersLeftOut(left_out));
     }
+    let has_record = |name: &NodeName| records.contains_key(name);
+    // A journal without a record does not say which cluster it belongs to.
+    let all_recorded = owned
+        .keys()
+        .filter(|name| is_chosen(name) && owns(name))
+        .all(has_record);
+    let listed = inventory.members().map(|node| &node.name);
+    let recorded = record.into_iter().flat_map(|record| record.members.keys());
     let is_unknown = |name: &&NodeName| {
-        let without_record = || owns(name) && !records.contains_key(name);
-        !is_chosen(name) && (!owned.contains_key(*name) || without_record())
+        let says_nothing = owns(name) && !(all_recorded && has_record(name));
+        !is_chosen(name) && (!owned.contains_key(*name) || says_nothing)
     };
-    let unknown: Vec<NodeName> = record.members.keys().filter(is_unknown).cloned().collect();
-    (!unknown.is_empty()).then_some(Refusal::MembersUnknown(unknown))
-}
-
-fn share(uid: &ClusterUid, records: &BTreeMap<&NodeName, &ClusterRecord>) -> Share {
-    let of_cluster = || records.iter().filter(|(_, record)| record.uid == *uid);
-    let nodes: Vec<NodeName> = of_cluster().map(|(name, _)| (*name).clone()).collect();
-    Share {
-        whole: of_cluster().all(|(_, record)| record.is_whole(|name| nodes.contains(name))),
-        nodes,
-    }
+    let unknown: BTreeSet<NodeName> = listed.chain(recorded).filter(is_unknown).cloned().collect();
+    (!unknown.is_empty()).then(|| Refusal::MembersUnknown(unknown.into_iter().collect()))
 }
 
 #[cfg(test)]
@@ -179,9 +163,19 @@ mod tests {
             "cp-1 does not answer"
         );
         assert_eq!(
-            judged(&[("cp-1", machine(None)), ("cp-2", two), ("w-1", one)], Some("w-1")),
+            judged(
+                &[("cp-1", machine(None)), ("cp-2", two.clone()), ("w-1", one.clone())],
+                Some("w-1")
+            ),
             Some(Refusal::MembersUnknown(vec![name("cp-1")])),
             "cp-1 has a journal without a record"
+        );
+        // It joined while w-1 was off, so that w-1's record does not name it.
+        let mut early = one;
+        early.records[0].members.clear();
+        assert_eq!(
+            judged(&[("cp-1", two), ("w-1", early)], Some("w-1")),
+            Some(Refusal::MembersUnknown(vec![name("cp-2")]))
         );
     }
 
@@ -195,5 +189,10 @@ mod tests {
         let alone = [("cp-1", none.clone()), ("cp-2", none), ("w-1", old)];
         assert_eq!(judged(&alone, Some("w-1")), None);
         assert_eq!(judged(&all[..2], Some("w-1")), None, "there is nothing on it");
+        assert_eq!(
+            judged(&[("w-1", machine(None))], Some("w-1")),
+            Some(Refusal::MembersUnknown(vec![name("cp-1"), name("cp-2")])),
+            "the others do not answer"
+        );
     }
 }

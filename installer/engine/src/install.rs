@@ -186,9 +186,6 @@ impl InstallRun<'_> {
         if let Some(diagnosis) = preflight::unfinished_command(&present) {
             return Err(vec![diagnosis]);
         }
-        if let Some(diagnosis) = present::founder_unknown(&present) {
-            return Err(vec![diagnosis]);
-        }
         let formed = is_formed(&present.owned);
         if !formed && self.ctx.limit.is_set() {
             let what = "the cluster is not founded yet, and the first install needs every member";
@@ -201,12 +198,16 @@ impl InstallRun<'_> {
             // The first install needs every member.
             return Err(std::mem::take(&mut self.outcome.absent));
         }
+        if let Some(diagnosis) = present::founder_unknown(&present) {
+            return Err(vec![diagnosis]);
+        }
         if let Some(record) = &present.record {
             let unlisted = present::unlisted(record, &self.desired.inventory);
             let founds = |d: &Diagnosis| record.founders().any(|founder| d.node.as_ref() == Some(founder));
             if !formed && unlisted.iter().any(founds) {
                 // It may have begun the founding, which needs every founder.
-                return Err(unlisted);
+                let way_out = "landfall uninstall, when it is gone for good: it takes the founding back on the others";
+                return Err(unlisted.into_iter().map(|d| d.next(way_out)).collect());
             }
             self.outcome.absent.extend(unlisted);
         }

@@ -70,7 +70,11 @@ pub fn founder_unknown(present: &Present) -> Option<Diagnosis> {
     let names: Vec<&str> = joined.into_iter().map(NodeName::as_str).collect();
     let what = "the nodes belong to a cluster that an older landfall founded on a node which is not here";
     let diagnosis = Diagnosis::new(Code::Preflight, what).saw(format!("joined: {}", names.join(", ")));
-    Some(diagnosis.next("put the node that founded it into the inventory again"))
+    Some(
+        diagnosis
+            .next("put the node that founded it into the inventory again")
+            .next("landfall uninstall, when it is gone for good: it removes the cluster from the others"),
+    )
 }
 
 /// Fills the cluster's record and runs into the outcome, or the errors of journals that contradict each other.

@@ -86,10 +86,13 @@ impl UndoRun<'_> {
                 uninstall::present(owned, &self.ctx.limit)
             }
         };
+        // Members that do not answer may hold entries of the undone runs. Workers that the user took out of the inventory do not keep the run open.
+        let mut stays_open = !outcome.absent.is_empty();
         if let (UndoCommand::Rollback, Some(record)) = (self.command, &present.record) {
-            outcome
-                .absent
-                .extend(present::unlisted(record, &self.desired.inventory));
+            let unlisted = present::unlisted(record, &self.desired.inventory);
+            let is_control_plane = |d: &Diagnosis| record.control_planes().any(|name| d.node.as_ref() == Some(name));
+            stays_open |= unlisted.iter().any(is_control_plane);
+            outcome.absent.extend(unlisted);
         }
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
             return Ok(());
@@ -98,7 +101,9 @@ impl UndoRun<'_> {
         self.emitter.planned(outcome.run.as_ref(), plan.steps.len());
         outcome.plan = Some(plan.clone());
         outcome.record.clone_from(&present.record);
-        if until == Until::Plan || plan.steps.is_empty() {
+        // An undo that was cut off after its last step, or stayed open for a node on which nothing was to be done, must still be ended.
+        let continues = present.history.unfinished().is_some_and(|run| run.start.is_undo());
+        if until == Until::Plan || plan.steps.is_empty() && !continues {
             return Ok(());
         }
         let cluster_stays = scope.cluster_stays(&present.owned);
@@ -115,7 +120,7 @@ impl UndoRun<'_> {
         outcome.runs = runs;
         run_undo(&self.sessions, &present.owned, &plan, self.emitter, outcome);
         // A run with residue stays unfinished: the same command continues it.
-        if outcome.errors.is_empty() && outcome.absent.is_empty() {
+        if outcome.errors.is_empty() && !stays_open {
             self.end(&present, &scope, number, cluster_stays)?;
         }
         Ok(())
@@ -183,7 +188,9 @@ impl UndoRun<'_> {
             return Err(absent.to_vec());
         }
         let here: Vec<&NodeName> = self.sessions.keys().collect();
-        let formed = record.filter(|record| stays && record.formed);
+        // Control planes that the undone runs were to add need not be here.
+        let before = scope.record_before(owned).or(record);
+        let formed = before.filter(|record| stays && record.formed);
         match formed.and_then(|record| too_few_control_planes(record, &here)) {
             Some(finding) => Err(finding.into_diagnoses()),
             None => Ok(()),

@@ -57,6 +57,16 @@ const VOLATILE: &[(&str, &str)] = &[
         "podman shows the host's own named hierarchy to every machine: what one makes there, all see; the other hierarchies tell",
     ),
     ("mount /run/user/", "login sessions"),
+    ("unit-file session-", "login sessions"),
+    (
+        "cgroup /sys/fs/cgroup/user.slice",
+        "login sessions, on machines with cgroups of their own",
+    ),
+    (
+        "file /run/udev/watch",
+        "udev's numbering of the devices that it watches",
+    ),
+    ("process [kworker", "the kernel's own threads, which come and go"),
     ("process sshd:", "connections that just end"),
 ];
 

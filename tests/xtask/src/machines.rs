@@ -86,8 +86,8 @@ pub fn run(command: &Machines) -> Result<()> {
     match command {
         Machines::Prepare => artifacts::build().and_then(|_| lab.build_images()),
         Machines::Down => {
-            own_kernel::describe(Suite::Bookworm, &cache).down()?;
-            lab.down()
+            let own = own_kernel::describe(Suite::Bookworm, &cache).down();
+            lab.down().and(own)
         }
         Machines::Refresh => {
             let built = artifacts::build()?;

@@ -2,7 +2,6 @@
 
 use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room};
 use anyhow::{Result, ensure};
-
 use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -251,13 +250,25 @@ fn lab_long() -> Result<Count> {
     Ok(Count::of_checks(&checks))
 }
 
-/// A control plane and a hardened worker with kernels of their own, on each release of Debian.
+/// A control plane and a hardened worker with kernels of their own, on each release of Debian, or on those that `LANDFALL_DEBIAN` names.
 fn lab_own_kernels() -> Result<Count> {
     let artifacts::Artifacts { program, bundle } = artifacts::build()?;
     let release = scenario::Release { program, bundle };
     room::make_for_lab()?;
+    let named = std::env::var("LANDFALL_DEBIAN").ok();
+    let is_named = |suite: &own_kernel::Suite| {
+        named
+            .as_ref()
+            .is_none_or(|named| named.split(',').any(|n| n == suite.name()))
+    };
+    let suites: Vec<_> = own_kernel::Suite::ALL.into_iter().filter(is_named).collect();
+    ensure!(
+        !suites.is_empty(),
+        "LANDFALL_DEBIAN={} names none",
+        named.unwrap_or_default()
+    );
     let mut count = Count::default();
-    for suite in own_kernel::Suite::ALL {
+    for suite in suites {
         let checks = scenario::own_kernel::run(suite, &release, &artifacts::cache()?)?;
         count.add(Count::of_checks(&checks));
     }

@@ -139,7 +139,7 @@ fn by_id(plan: &Plan) -> BTreeMap<&StepId, &Step> {
 }
 
 fn has_another(step: &Step, other: &Step) -> String {
-    format!("{}: has another {} now", step.id, differing(step, other).join(", "))
+    format!("{}: differs in {}", step.id, differing(step, other).join(", "))
 }
 
 /// Names what of a step differs from another one.
@@ -159,10 +159,10 @@ fn differing(step: &Step, other: &Step) -> Vec<&'static str> {
         ("action", *action != other.action),
         ("stage", *stage != other.stage),
         ("node", *node != other.node),
-        ("list of steps that come first", *needs != other.needs),
+        ("needed steps", *needs != other.needs),
         ("deadline", *deadline_s != other.deadline_s),
-        ("list of steps that it repeats", *redo != other.redo),
-        ("end", *ephemeral != other.ephemeral),
+        ("repeated steps", *redo != other.redo),
+        ("lifetime", *ephemeral != other.ephemeral),
     ];
     let differ = compared.into_iter().filter(|(_, differs)| *differs);
     differ.map(|(what, _)| what).collect()
@@ -238,14 +238,14 @@ mod tests {
         let id = |text: &str| vec![text.parse().unwrap()];
         assert_eq!(
             drift(&|now| now.plan.steps[1].needs = id("a")),
-            ["b: has another list of steps that come first now"]
+            ["b: differs in needed steps"]
         );
         assert_eq!(
             drift(&|now| {
                 now.plan.steps[1].redo = id("a");
                 now.plan.steps[1].deadline_s = 9;
             }),
-            ["b: has another deadline, list of steps that it repeats now"]
+            ["b: differs in deadline, repeated steps"]
         );
         assert_eq!(
             drift(&|now| now.plan.steps[0].ephemeral = true),

@@ -169,18 +169,16 @@ fn role_text(role: Role) -> &'static str {
 /// Says why records of several journals make no cluster.
 pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
     match error {
-        RecordError::SeveralClusters { main, others } => others
+        RecordError::SeveralClusters(clusters) => clusters
             .iter()
-            .map(|(name, uid)| {
+            .map(|(uid, share)| {
                 Finding::new(
                     Check::OtherCluster,
-                    "the node belongs to another cluster, or to an earlier one of the same name",
-                    format!("cluster {uid} in its journal, {main} in those of other nodes"),
-                    format!(
-                        "landfall uninstall --limit {name}: removes what is left of that cluster; then install again"
-                    ),
+                    "the machines belong to several clusters, or to an earlier and a later one of the same name",
+                    format!("cluster {uid} in the journals of these"),
+                    share.way_out(),
                 )
-                .on([name])
+                .on(&share.nodes)
             })
             .collect(),
         RecordError::SameSequence { sequence, nodes } => vec![
@@ -188,7 +186,7 @@ pub fn records_disagree(error: &RecordError) -> Vec<Finding> {
                 Check::SameRunNumber,
                 "two runs gave themselves the same number, on nodes that did not see each other",
                 format!("number {}, two different cluster records", sequence.run),
-                "compare /var/lib/landfall/journal.jsonl on the nodes, and uninstall the nodes of the wrong run",
+                "compare /var/lib/landfall/journal.jsonl on the nodes; `landfall uninstall` of the whole cluster works in any case",
             )
             .on(nodes),
         ],

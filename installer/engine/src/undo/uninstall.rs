@@ -43,12 +43,8 @@ fn refused(refusal: Refusal) -> Diagnosis {
             let what = "the machines belong to several clusters, and an uninstall removes one";
             let mut diagnosis = Diagnosis::new(Code::Preflight, what);
             for (uid, share) in &clusters {
-                let names = list(&share.nodes);
-                diagnosis = diagnosis.saw(format!("cluster {uid}: {names}")).next(if share.whole {
-                    format!("landfall uninstall --limit {names}: removes that whole cluster")
-                } else {
-                    format!("landfall uninstall --limit {names}: removes what is left of that cluster, when no other machine belongs to it")
-                });
+                let saw = format!("cluster {uid}: {}", list(&share.nodes));
+                diagnosis = diagnosis.saw(saw).next(share.way_out());
             }
             diagnosis
         }
@@ -76,6 +72,6 @@ fn refused(refusal: Refusal) -> Diagnosis {
         )
         .saw(format!("not known: {}", list(&names)))
         .next("bring them back, or put them into the inventory, so that they can be asked")
-        .next("landfall uninstall without --limit removes the whole cluster"),
+        .next("what is gone for good: put it into the inventory and into --limit"),
     }
 }

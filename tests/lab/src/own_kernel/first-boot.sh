@@ -18,30 +18,6 @@ ssh-keygen -q -A
 printf '[Match]\nName=vec0\n[Network]\nAddress=%s/24\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n' "$address" > /etc/systemd/network/10-lab.network
 : > /etc/resolv.conf
 
-# A packet filter that lets only ssh in.
-firewall() {
-  cat > /etc/nftables.conf <<'END'
-#!/usr/sbin/nft -f
-flush ruleset
-table inet filter {
-	chain input {
-		type filter hook input priority filter; policy drop;
-		ct state established,related accept
-		iifname "lo" accept
-		ip protocol icmp accept
-		tcp dport 22 accept
-	}
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-	}
-	chain output {
-		type filter hook output priority filter; policy accept;
-	}
-}
-END
-  systemctl --quiet enable nftables.service
-}
-
 # What hardening guides ask for, with settings that disagree with the kubelet's in files that are read late.
 hardened() {
   for place in /tmp /var/tmp /dev/shm; do
@@ -111,7 +87,6 @@ END
 
 case $variant in
   plain) ;;
-  firewall) firewall ;;
   hardened) hardened ;;
   *) echo "lab: unknown variant $variant"; exit 1 ;;
 esac

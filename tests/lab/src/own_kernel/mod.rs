@@ -47,14 +47,8 @@ impl VmLab {
         }
     }
 
-    /// Builds the kernel and the suite's disk, unless they are there. Blocks for up to half an hour the first time.
-    pub fn prepare(&self) -> Result<()> {
-        let kernel = kernel::build(&self.folder)?;
-        self.write_key()?;
-        disk::build(self.suite, &self.folder, &kernel, &self.key()).map(drop)
-    }
-
-    /// Starts all machines from fresh disks; those of an earlier lab are removed. Blocks until each takes logins.
+    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there, which takes up to half an
+    /// hour. Blocks until each machine takes logins.
     pub fn up(&self) -> Result<()> {
         let kernel = kernel::build(&self.folder)?;
         self.write_key()?;

@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Starts `command`, which is made the leader of a process group and writes its number to `note`. Output goes to `log`.
-pub(super) fn start(mut inside: Command, script: &str, note: &Path, log: &Path) -> Result<()> {
+/// Starts `script` as the leader of a process group by `setsid`, a command that is not started yet, and writes its number and birth to `note`. Output goes to
+/// `log`.
+pub(super) fn start(mut setsid: Command, script: &str, note: &Path, log: &Path) -> Result<()> {
     let began = note.with_extension("began");
     let line = format!(
         "exec < /dev/null >> '{}' 2>&1; echo $$ > '{}'; exec {script}",
         log.display(),
         began.display()
     );
-    run(inside.args(["--fork", "sh", "-c", &line]))?;
+    run(setsid.args(["--fork", "sh", "-c", &line]))?;
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
         let number: Option<u32> = fs::read_to_string(&began)

@@ -24,8 +24,6 @@ const SOCKETS: &str = "/run/landfall-own-kernel";
 pub enum Variant {
     /// Nothing special; root logs in by key.
     Plain,
-    /// nftables lets only ssh in.
-    Firewall,
     /// What hardening guides ask for: no login of root, sudo with a password on a terminal, no SFTP, no forwarding, two sessions, noexec /tmp, umask 027,
     /// shells that say something, auditd, settings that disagree with the kubelet's.
     Hardened,
@@ -83,7 +81,7 @@ impl Vm {
     /// The user by whom landfall logs in.
     pub fn user(&self) -> &'static str {
         match self.variant {
-            Variant::Plain | Variant::Firewall => "root",
+            Variant::Plain => "root",
             Variant::Hardened => "admin",
         }
     }
@@ -264,9 +262,11 @@ pub(super) fn remove_all(lab: &Path) -> Result<()> {
     if !machines.exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(&machines)? {
-        process::kill(&entry?.path().join("pid"))?;
-    }
+    let killed: Vec<Result<()>> = fs::read_dir(&machines)?
+        .map(|entry| process::kill(&entry?.path().join("pid")))
+        .collect();
+    // A machine that runs on keeps its note, by which the next try finds it.
+    killed.into_iter().collect::<Result<()>>()?;
     run(root("rm")
         .arg("-rf")
         .arg(&machines)

@@ -67,7 +67,7 @@ impl Stage<'_> {
             self.green_again("cut")
         });
         checks.check(&named("install again: 0 changes"), || {
-            let ended = self.landfall(&["install"], &["--yes"])?;
+            let ended = self.landfall(&["install"], &["--trusted-key", &self.public()?, &self.bundle()?])?;
             ensure!(
                 ended.lines().any(|line| line == "0 changes"),
                 "it does not say \"0 changes\":\n{ended}"
@@ -112,23 +112,28 @@ impl Stage<'_> {
     }
 
     fn install(&self, name: &str) -> Result<()> {
-        let report = self.lab.home().join(name);
-        let report = report.to_str().context("the report's path is text")?;
-        let bundle = self.release.bundle.to_str().context("the bundle's path is text")?;
-        let public = self.release.bundle.with_extension("pub");
-        let public = public.to_str().context("the key's path is text")?;
-        let options = ["--accept-new-host-keys", "--trusted-key", public, "--report", report];
+        let report = &text_of(&self.lab.home().join(name))?;
+        let (bundle, public) = (self.bundle()?, self.public()?);
+        let options = ["--accept-new-host-keys", "--trusted-key", &public, "--report", report];
         let start = Instant::now();
-        self.landfall(&["install"], &[&options[..], &[bundle]].concat())?;
+        self.landfall(&["install"], &[&options[..], &[&bundle]].concat())?;
         println!("lab: install took {:.1} s", start.elapsed().as_secs_f32());
         expect_green(&Path::new(report).join("verify.json"))
+    }
+
+    fn bundle(&self) -> Result<String> {
+        text_of(&self.release.bundle)
+    }
+
+    /// The builder's public key.
+    fn public(&self) -> Result<String> {
+        text_of(&self.release.bundle.with_extension("pub"))
     }
 
     /// Waits until all machines take logins, then until `verify` is content.
     fn green_again(&self, name: &str) -> Result<()> {
         self.lab.await_all()?;
-        let report = self.lab.home().join(name);
-        let report = report.to_str().context("the report's path is text")?;
+        let report = &text_of(&self.lab.home().join(name))?;
         let start = Instant::now();
         self.landfall(&["verify"], &["--wait", BACK_LIMIT, "--report", report])?;
         println!(
@@ -162,11 +167,17 @@ impl Stage<'_> {
 
     /// Runs landfall on the lab's inventory and returns its standard output. Fails unless it succeeds.
     fn landfall(&self, command: &[&str], options: &[&str]) -> Result<String> {
-        let inventory = self.lab.inventory();
-        let inventory = ["-i", inventory.to_str().context("the inventory's path is text")?];
-        let arguments = [command, &inventory[..], options].concat();
+        let inventory = text_of(&self.lab.inventory())?;
+        let arguments = [command, &["-i", &inventory], options].concat();
         Ok(self.lab.landfall(&self.release.program, &arguments)?.expect(0)?.stdout)
     }
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    let text = path
+        .to_str()
+        .with_context(|| format!("{} is no text", path.display()))?;
+    Ok(text.to_owned())
 }
 
 /// Fails unless a report of verify has cells from all places, all of them as expected.

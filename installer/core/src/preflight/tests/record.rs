@@ -1,7 +1,7 @@
 //! A cluster that is recorded, next to what its nodes are and what the inventory says of them.
 
 use super::*;
-use crate::cluster_record::{ClusterUid, FixedSettings, RecordError, Sequence, tests::record};
+use crate::cluster_record::{ClusterUid, FixedSettings, RecordError, Sequence, Share, tests::record};
 use crate::preflight::{check_record, records_disagree};
 
 /// A recorded cluster of `cp-1` and `cp-2`, which have joined, with `change` made to the first.
@@ -55,15 +55,27 @@ fn a_member_keeps_its_authority_and_its_role() {
 
 #[test]
 fn records_of_several_clusters_and_of_one_number_are_named() {
-    let uid = |n| ClusterUid::from_random([n; 16]);
-    let several = RecordError::SeveralClusters {
-        main: uid(1),
-        others: [("w-1".parse().unwrap(), uid(2))].into(),
+    let share = |nodes: &[&str], whole| Share {
+        nodes: nodes.iter().map(|name| name.parse().unwrap()).collect(),
+        whole,
     };
-    let finding = only(Check::OtherCluster, records_disagree(&several));
+    let clusters = [
+        (ClusterUid::from_random([1; 16]), share(&["cp-1", "cp-2"], true)),
+        (ClusterUid::from_random([2; 16]), share(&["w-1"], false)),
+    ];
+    let findings = records_disagree(&RecordError::SeveralClusters(clusters.into()));
     assert!(
-        finding.refuses() && finding.next.contains("landfall uninstall --limit w-1"),
-        "{finding:?}"
+        findings.iter().all(|f| f.check == Check::OtherCluster && f.refuses()),
+        "{findings:?}"
+    );
+    let next: Vec<&str> = findings.iter().map(|f| f.next.as_str()).collect();
+    assert!(
+        next[0].starts_with("landfall uninstall --limit cp-1,cp-2: removes this whole cluster"),
+        "{next:?}"
+    );
+    assert!(
+        next[1].starts_with("landfall uninstall --limit w-1: removes what is left"),
+        "{next:?}"
     );
     let same = RecordError::SameSequence {
         sequence: Sequence { run: 7, revision: 0 },
