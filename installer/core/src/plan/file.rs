@@ -249,7 +249,7 @@ mod tests {
         );
         assert_eq!(
             drift(&|now| now.plan.steps[0].ephemeral = true),
-            ["a: has another end now"]
+            ["a: differs in lifetime"]
         );
         assert_eq!(
             drift(&|now| now.plan.steps.reverse()),
@@ -276,6 +276,6 @@ mod tests {
         now.plan.steps[2].deadline_s = 9;
         assert_eq!(planned.drift(&now), [""; 0]);
         now.plan.steps[0].deadline_s = 9;
-        assert_eq!(planned.drift(&now), ["a: has another deadline now"]);
+        assert_eq!(planned.drift(&now), ["a: differs in deadline"]);
     }
 }
