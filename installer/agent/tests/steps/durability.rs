@@ -1,5 +1,5 @@
-//! What is on disk when: a name that a step made, replaced or removed is put on disk before the journal says that the step is done, and the content of a file before its
-//! name. The steps run in this test program under strace, whose record of system calls is read.
+//! What is on disk when: the intent of a step before anything changes; the content of a file before its name; and a name that a step made, replaced or removed before the
+//! journal says that the step is done. The steps run in this test program under strace, whose record of system calls is read.
 
 use super::{Machine, steps};
 use std::collections::BTreeSet;
@@ -9,6 +9,8 @@ use std::process::Command;
 /// Set in the program that strace watches.
 const TRACED: &str = "LANDFALL_TRACED";
 const TEST: &str = "durability::names_are_on_disk_before_the_journal_says_done";
+const JOURNAL: &str = "/var/lib/landfall/journal.jsonl";
+const PRIOR: &str = "/var/lib/landfall/prior";
 const CALLS: &str = "openat,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,symlink,symlinkat,link,linkat";
 
 #[test]
@@ -50,6 +52,12 @@ struct Disk {
     written: BTreeSet<PathBuf>,
     /// Directories in which names were changed and which were not put on disk since.
     renamed_in: BTreeSet<PathBuf>,
+    /// Steps whose intent, or the start of whose undo, was written into the journal and is not on disk yet.
+    said: BTreeSet<String>,
+    /// Steps that may act: the same, on disk.
+    intended: BTreeSet<String>,
+    /// Whether the run has begun.
+    begun: bool,
     faults: Vec<String>,
     done: usize,
     renamed: usize,
@@ -73,7 +81,7 @@ impl Disk {
             "unlink" | "unlinkat" | "mkdir" | "mkdirat" | "symlink" | "symlinkat" => {
                 self.change(quoted(arguments).pop())
             }
-            "write" if arguments.contains("/var/lib/landfall/journal.jsonl>") => self.journal(arguments),
+            "write" if arguments.contains(&format!("{JOURNAL}>")) => self.journal(arguments),
             _ => {}
         }
     }
@@ -86,6 +94,9 @@ impl Disk {
         self.synced += 1;
         self.written.remove(Path::new(path));
         self.renamed_in.remove(Path::new(path));
+        if path.ends_with(JOURNAL) {
+            self.intended.append(&mut self.said);
+        }
     }
 
     fn rename(&mut self, arguments: &str) {
@@ -102,26 +113,45 @@ impl Disk {
     }
 
     fn change(&mut self, path: Option<PathBuf>) {
-        let parent = path
-            .filter(|path| is_kept(path))
-            .and_then(|path| path.parent().map(Path::to_owned));
-        self.renamed_in.extend(parent);
+        let Some(path) = path.filter(|path| is_kept(path)) else {
+            return;
+        };
+        // What a step replaces is kept before its intent, which names it.
+        let is_copy = path.to_string_lossy().contains(PRIOR);
+        if self.begun && self.intended.is_empty() && !is_copy {
+            self.faults
+                .push(format!("{} changes before an intent is on disk", path.display()));
+        }
+        self.renamed_in.extend(path.parent().map(Path::to_owned));
     }
 
     fn journal(&mut self, arguments: &str) {
-        if arguments.contains(r#"\"record\":\"run-started\""#) {
-            // What the test itself made before.
-            self.renamed_in.clear();
+        for record in arguments.split(r#"{\"record\":\""#).skip(1) {
+            let (kind, rest) = record.split_once('\\').unwrap_or_default();
+            let step = rest
+                .split_once(r#"\"step\":\""#)
+                .and_then(|(_, rest)| rest.split_once('\\'));
+            let step = step.map(|(step, _)| step.to_owned());
+            match kind {
+                // What the test itself made before does not count.
+                "run-started" => {
+                    self.begun = true;
+                    self.renamed_in.clear();
+                }
+                "intent" | "undo-started" => self.said.extend(step),
+                "done" => self.end(&step.unwrap_or_default()),
+                "undone" => drop(self.intended.remove(&step.unwrap_or_default())),
+                _ => {}
+            }
         }
-        if !arguments.contains(r#"\"record\":\"done\""#) {
-            return;
-        }
+    }
+
+    fn end(&mut self, step: &str) {
         self.done += 1;
+        self.intended.remove(step);
         for directory in std::mem::take(&mut self.renamed_in) {
-            let end = arguments.find("\\\"step\\\"").map_or("", |at| &arguments[at..]);
-            let step: String = end.chars().take(60).collect();
             self.faults.push(format!(
-                "{} is not on disk when the journal says done: {step}",
+                "{} is not on disk when the journal says that {step} is done",
                 directory.display()
             ));
         }
@@ -131,7 +161,7 @@ impl Disk {
 /// What outlasts a power cut. Temporary files may go, and what lies in memory does.
 fn is_kept(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    let parts = ["/etc/", "/opt/", "/usr/", "/var/lib/landfall/prior"];
+    let parts = ["/etc/", "/opt/", "/usr/", PRIOR];
     parts.iter().any(|part| text.contains(part)) && text.starts_with("/tmp/")
 }
 
