@@ -8,13 +8,13 @@ use std::process::Command;
 
 /// Set in the program that strace watches.
 const TRACED: &str = "LANDFALL_TRACED";
-const TEST: &str = "durability::names_are_on_disk_before_the_journal_says_done";
+const TEST: &str = "durability::intents_come_before_changes_and_changes_before_done";
 const JOURNAL: &str = "/var/lib/landfall/journal.jsonl";
 const PRIOR: &str = "/var/lib/landfall/prior";
 const CALLS: &str = "openat,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,symlink,symlinkat,link,linkat";
 
 #[test]
-fn names_are_on_disk_before_the_journal_says_done() {
+fn intents_come_before_changes_and_changes_before_done() {
     if std::env::var_os(TRACED).is_some() {
         return play();
     }
