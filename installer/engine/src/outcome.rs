@@ -27,6 +27,8 @@ pub struct Outcome {
     pub plan: Option<Plan>,
     /// Why steps of the plan are pending, as far as observations tell.
     pub reasons: BTreeMap<StepId, String>,
+    /// Steps that are not done because all is as wanted, each with what was seen.
+    pub satisfied: BTreeMap<StepId, String>,
     /// The plan in the form of a plan file.
     pub plan_file: Option<PlanFile>,
     /// How many steps changed something.

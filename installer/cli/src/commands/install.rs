@@ -96,11 +96,15 @@ pub fn show_plan(common: &Common, outcome: &Outcome) {
             .iter()
             .map(|s| (&s.id, json!({ "text": s.action.text(), "undo": s.action.undo_text() })))
             .collect();
-        let (reasons, bytes) = (&outcome.reasons, &outcome.bytes_to_send);
-        let line = json!({ "event": "plan", "plan": plan, "texts": texts, "reasons": reasons, "bytesToSend": bytes });
+        let line = json!({ "event": "plan", "plan": plan, "texts": texts, "reasons": &outcome.reasons,
+            "satisfied": &outcome.satisfied, "bytesToSend": &outcome.bytes_to_send });
         write_stdout(&format!("{line}\n"));
     } else {
         write_stdout(&render::plan(plan, &outcome.reasons, &outcome.bytes_to_send));
+        if !outcome.satisfied.is_empty() {
+            let text = "steps are as wanted already; `--output json` says of each what was seen";
+            write_stdout(&format!("{} {text}\n", outcome.satisfied.len()));
+        }
     }
 }
 

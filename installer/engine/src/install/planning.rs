@@ -128,8 +128,9 @@ impl InstallRun<'_> {
             };
             let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
             match judge(&step.action, entry, seen) {
-                Verdict::Satisfied(_) => {
+                Verdict::Satisfied(why) => {
                     satisfied.insert(step.id.clone());
+                    self.outcome.satisfied.insert(step.id.clone(), why.to_owned());
                 }
                 Verdict::Pending(why) => {
                     self.outcome.reasons.insert(step.id.clone(), why);
@@ -147,8 +148,20 @@ impl InstallRun<'_> {
             let session = self.sessions.get(&step.node);
             session.is_some_and(|session| self.cluster.is_satisfied(session, step, owned))
         });
-        let unchanged = applies.iter().zip(same).filter(|(_, same)| *same);
-        satisfied.extend(unchanged.map(|(step, _)| step.id.clone()));
+        for (step, same) in applies.iter().zip(same) {
+            let id = step.id.clone();
+            if same {
+                satisfied.insert(id.clone());
+                self.outcome
+                    .satisfied
+                    .insert(id, "a dry run on the API server changes nothing".to_owned());
+            } else {
+                self.outcome.reasons.insert(
+                    id,
+                    "a dry run on the API server does not say that all is as wanted".to_owned(),
+                );
+            }
+        }
         pass_waits(plan, &mut satisfied);
         Ok(satisfied)
     }

@@ -6,6 +6,7 @@ use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::journal::INSTALL;
 use landfall_core::journal::{EntryState, RunStart};
 use landfall_core::layout;
+use landfall_core::plan::key::StepKind;
 use landfall_core::plan::{Plan, Stage, Step};
 use landfall_core::verify::CellOutcome;
 use landfall_core::wire::Request;
@@ -17,6 +18,11 @@ use landfall_engine::run::UndoCommand;
 use landfall_engine::session::AgentPlace;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+/// Says whether a step changes something that outlasts its run.
+fn serves_the_cluster(step: &Step) -> bool {
+    step.action.changes_something() && !step.ephemeral && !step.action.is_undo()
+}
 
 #[test]
 fn an_install_is_complete_repeats_without_changes_and_uninstalls_without_a_trace() {
@@ -73,6 +79,18 @@ fn an_install_is_complete_repeats_without_changes_and_uninstalls_without_a_trace
     }
     let second = scene.install("200-b");
     scene.must_work(&second, "second install");
+    // Why nothing is done, of each step: what was seen of it.
+    for step in planned.iter().filter(|s| serves_the_cluster(s)) {
+        let why = second.satisfied.get(&step.id);
+        assert!(
+            why.is_some_and(|why| !why.is_empty()),
+            "{}: {:?}",
+            step.id,
+            second.satisfied
+        );
+    }
+    let dns = StepKind::Apply.part_of_cluster("dns");
+    assert_eq!(second.satisfied[&dns], "a dry run on the API server changes nothing");
     assert_eq!((second.changes, second.bytes_sent.values().sum::<u64>()), (0, 0));
     let differences = scene.fleet.differences(&installed, &[]).unwrap();
     assert!(
