@@ -306,9 +306,15 @@ fn a13_a_node_of_an_older_cluster_of_the_same_name_is_refused() {
     let again = scene.install_within("400-d", PATIENCE);
     assert_eq!(again.changes, 0);
     assert_eq!(again.exit_code(), ExitCode::PreflightRefused, "{:#?}", again.errors);
-    assert_eq!(codes(&again), [Code::Preflight]);
-    let text = format!("{:?}", again.errors);
-    assert!(text.contains("cluster") && text.contains("w-1"), "{text}");
+    // Each of the two clusters with its machine and the command for it.
+    assert_eq!(codes(&again), [Code::Preflight, Code::Preflight]);
+    for error in &again.errors {
+        let node = error.node.as_ref().unwrap();
+        assert!(
+            error.next[0].starts_with(&format!("landfall uninstall --limit {node}: removes")),
+            "{error:#?}"
+        );
+    }
     assert_eq!(scene.seen(), seen);
 }
 
