@@ -19,6 +19,7 @@ use landfall_core::secret::Secret;
 use landfall_core::wire::{Request, StepOutcome, UndoOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -180,7 +181,9 @@ impl Executor<'_> {
             *progress.running.entry(step.node.clone()).or_default() += 1;
             drop(progress);
             scope.spawn(move || {
-                let result = self.run_step(plan, step, shared);
+                // A fault of landfall's own in one step must end the run, not keep it waiting for that step.
+                let result = catch_unwind(AssertUnwindSafe(|| self.run_step(plan, step, shared)))
+                    .unwrap_or_else(|_| Err(broke_off(step)));
                 shared.update(|progress| {
                     *progress.running.entry(step.node.clone()).or_default() -= 1;
                     match result {
@@ -392,6 +395,12 @@ impl Executor<'_> {
         let diagnosis = Diagnosis::new(Code::ForeignState, what).on(&step.node).at(&step.id);
         Err(undone.residue.into_iter().fold(diagnosis, Diagnosis::saw))
     }
+}
+
+fn broke_off(step: &Step) -> Diagnosis {
+    Diagnosis::new(Code::Internal, "a step broke off by a fault of landfall's own")
+        .on(&step.node)
+        .at(&step.id)
 }
 
 /// Returns the outcome of a step that serves an undo and removes no entry of its own.

@@ -96,9 +96,13 @@ struct Ended(Arc<Mutex<BTreeSet<String>>>);
 
 impl Ended {
     fn take(&self, event: &Event) {
-        if let EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } = &event.kind {
-            self.0.lock().unwrap().insert(step.to_string());
-        }
+        let step = match &event.kind {
+            EventKind::StepFinished { step, .. } | EventKind::StepFailed { step, .. } => step,
+            // Another step failed first.
+            EventKind::StepWaiting { step, text } if text.starts_with("waits no longer") => step,
+            _ => return,
+        };
+        self.0.lock().unwrap().insert(step.to_string());
     }
 
     /// Waits until all of these steps have ended.

@@ -13,6 +13,27 @@ fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
+/// A fault of landfall's own in one step is an error of that step; the run does not wait for it for ever.
+#[test]
+fn a_step_that_panics_ends_the_run_with_its_name() {
+    let scene = Scene::new(1, 0);
+    let listener = Listener(|event: &Event| {
+        if matches!(&event.kind, EventKind::StepStarted { step, .. } if step.as_str() == "hosts/cp-1") {
+            panic!("on purpose");
+        }
+    });
+    let outcome = scene.install_heard("100-a", Arc::new(listener));
+    let error = &outcome.errors[0];
+    assert_eq!(
+        (outcome.errors.len(), error.code),
+        (1, Code::Internal),
+        "{:#?}",
+        outcome.errors
+    );
+    assert_eq!(error.step.as_ref().map(|step| step.as_str()), Some("hosts/cp-1"));
+    scene.must_work(&scene.install("200-b"), "the next run");
+}
+
 #[test]
 fn a_run_continues_after_a_power_cut() {
     let scene = Scene::new(1, 1);
