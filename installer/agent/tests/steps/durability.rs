@@ -162,7 +162,7 @@ impl Disk {
 fn is_kept(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let parts = ["/etc/", "/opt/", "/usr/", PRIOR];
-    parts.iter().any(|part| text.contains(part)) && text.starts_with("/tmp/")
+    parts.iter().any(|part| text.contains(part)) && path.starts_with(std::env::temp_dir())
 }
 
 /// Returns the quoted arguments of a call.
