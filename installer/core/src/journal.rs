@@ -15,8 +15,9 @@ pub mod repair;
 use crate::action::{Undo, Wanted};
 use crate::cluster_record::ClusterRecord;
 use crate::explain::{Code, Diagnosis};
-use crate::name::{Digest, RunId, StepId};
+use crate::name::{Digest, NodeName, RunId, StepId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Command of a run that installs a cluster or changes it to what the spec wants.
 pub const INSTALL: &str = "install";
@@ -252,6 +253,13 @@ impl Ownership {
         let earlier = self.records.iter().filter(|r| r.sequence.run < run);
         earlier.max_by_key(|r| r.sequence)
     }
+}
+
+/// Returns the newest record in each journal of a member, with its node. A machine on which landfall owns nothing is no member, even when a run that failed
+/// early wrote into its journal.
+pub fn member_records(owned: &BTreeMap<NodeName, Ownership>) -> impl Iterator<Item = (&NodeName, &ClusterRecord)> {
+    let members = owned.iter().filter(|(_, own)| !own.is_empty());
+    members.filter_map(|(name, own)| Some((name, own.record()?)))
 }
 
 /// Why a journal cannot be used.

@@ -5,7 +5,7 @@ use crate::cluster_record::{ClusterRecord, ClusterUid, FixedSettings, KeptSettin
 use crate::facts::NodeFacts;
 use crate::finding::Finding;
 use crate::inventory::{Node, Role};
-use crate::journal::{Entry, EntryState, Ownership};
+use crate::journal::{Entry, EntryState, Ownership, member_records};
 use crate::name::{Digest, NodeName};
 use crate::plan::key::{StepKind, is_membership};
 use crate::preflight::member_address;
@@ -119,11 +119,9 @@ fn found_together(members: &mut BTreeMap<NodeName, MemberRecord>) {
 /// Says whether a cluster stands: its record says so, or the founding is journalled as done on every founder. Journals without a
 /// record know one founder alone.
 pub fn is_formed(owned: &BTreeMap<NodeName, Ownership>) -> bool {
-    let records = owned
-        .values()
-        .filter(|own| !own.is_empty())
-        .filter_map(Ownership::record);
-    let record = records.max_by_key(|record| record.sequence);
+    let record = member_records(owned)
+        .map(|(_, record)| record)
+        .max_by_key(|record| record.sequence);
     let founded = |name: &NodeName| {
         let mut entries = founding_entries(owned).filter(|(node, _)| *node == name);
         entries.any(|(_, e)| StepKind::Init.is_kind_of(&e.step) && e.state == EntryState::Owned)

@@ -3,7 +3,7 @@
 
 use crate::cluster_record::{ClusterRecord, ClusterUid, Share, shares};
 use crate::inventory::Inventory;
-use crate::journal::Ownership;
+use crate::journal::{Ownership, member_records};
 use crate::name::NodeName;
 use crate::preflight::unlisted_members;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,26 +30,13 @@ pub fn refuse(
     chosen: Option<&dyn Fn(&NodeName) -> bool>,
 ) -> Option<Refusal> {
     let is_chosen = |name: &NodeName| chosen.is_none_or(|chosen| chosen(name));
-    // A machine on which landfall owns nothing is no member, even when a run that failed early wrote into its journal.
-    let records: BTreeMap<&NodeName, &ClusterRecord> = owned
-        .iter()
-        .filter(|(_, own)| !own.is_empty())
-        .filter_map(|(name, own)| Some((name, own.record()?)))
-        .collect();
-    let of_chosen = || {
-        records
-            .iter()
-            .filter(|(name, _)| is_chosen(name))
-            .map(|(name, record)| (*name, *record))
-    };
-    let clusters = shares(of_chosen());
+    let (of_chosen, others): (BTreeMap<&NodeName, &ClusterRecord>, BTreeMap<_, _>) =
+        member_records(owned).partition(|(name, _)| is_chosen(name));
+    let clusters = shares(of_chosen.iter().map(|(name, record)| (*name, *record)));
     if clusters.len() > 1 {
         return Some(Refusal::SeveralClusters(clusters));
     }
-    let of_chosen = records.iter().filter(|(name, _)| is_chosen(name));
-    let record = of_chosen
-        .map(|(_, record)| *record)
-        .max_by_key(|record| record.sequence);
+    let record = of_chosen.values().copied().max_by_key(|record| record.sequence);
     if chosen.is_none() {
         let unlisted = record
             .filter(|record| record.formed)
@@ -60,24 +47,20 @@ pub fn refuse(
     if !owned.keys().any(|name| is_chosen(name) && owns(name)) {
         return None;
     }
-    let others = || records.iter().filter(|(name, _)| !is_chosen(name));
-    let left_out: Vec<NodeName> = others()
-        .filter(|(_, other)| record.is_some_and(|record| other.uid == record.uid))
-        .map(|(name, _)| (*name).clone())
-        .collect();
+    let same = others
+        .iter()
+        .filter(|(_, other)| record.is_some_and(|record| other.uid == record.uid));
+    let left_out: Vec<NodeName> = same.map(|(name, _)| (*name).clone()).collect();
     if !left_out.is_empty() {
         return Some(Refusal::MembersLeftOut(left_out));
     }
-    let has_record = |name: &NodeName| records.contains_key(name);
     // A journal without a record does not say which cluster it belongs to.
-    let all_recorded = owned
-        .keys()
-        .filter(|name| is_chosen(name) && owns(name))
-        .all(has_record);
+    let mut owning = owned.keys().filter(|name| is_chosen(name) && owns(name));
+    let all_recorded = owning.all(|name| of_chosen.contains_key(name));
     let listed = inventory.members().map(|node| &node.name);
     let recorded = record.into_iter().flat_map(|record| record.members.keys());
     let is_unknown = |name: &&NodeName| {
-        let says_nothing = owns(name) && !(all_recorded && has_record(name));
+        let says_nothing = owns(name) && !(all_recorded && others.contains_key(name));
         !is_chosen(name) && (!owned.contains_key(*name) || says_nothing)
     };
     let unknown: BTreeSet<NodeName> = listed.chain(recorded).filter(is_unknown).cloned().collect();

@@ -5,7 +5,7 @@ use crate::outcome::Outcome;
 use landfall_core::cluster_record::{ClusterRecord, newest};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Inventory;
-use landfall_core::journal::Ownership;
+use landfall_core::journal::{Ownership, member_records};
 use landfall_core::membership::joined_without_founder;
 use landfall_core::name::NodeName;
 use landfall_core::preflight::{records_disagree, unlisted_members};
@@ -32,11 +32,8 @@ impl Present {
 
     /// Combines journals that were read already.
     pub fn of(owned: BTreeMap<NodeName, Ownership>) -> Result<Self, Vec<Diagnosis>> {
-        // This comes before the order of the runs: runs of two clusters have no order, and the two clusters are the error to report. A node on
-        // which landfall owns nothing is no member, even when a run that failed early wrote into its journal.
-        let members = owned.iter().filter(|(_, own)| !own.is_empty());
-        let records = members.filter_map(|(name, own)| Some((name, own.record()?)));
-        let record = newest(records)
+        // This comes before the order of the runs: runs of two clusters have no order, and the two clusters are the error to report.
+        let record = newest(member_records(&owned))
             .map_err(|error| {
                 records_disagree(&error)
                     .into_iter()

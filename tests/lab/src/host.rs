@@ -1,6 +1,7 @@
 //! Commands on the machine that carries the lab: as root, through sudo when we are not.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -65,6 +66,16 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// Runs a program as root with arguments.
 pub fn sudo(program: &str, args: &[&str]) -> Result<String> {
     run(root(program).args(args))
+}
+
+/// Makes a key pair for logins to a lab's machines, unless it is there.
+pub(crate) fn make_key(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]);
+    run(keygen.arg(path)).map(drop)
 }
 
 /// Installs Debian packages that are missing: those of the lab, and `more`.

@@ -1,6 +1,6 @@
 //! One lab: starts and removes its network and its machines.
 
-use crate::host::{root, run, sudo};
+use crate::host::{make_key, root, run, sudo};
 use crate::image;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
@@ -169,7 +169,7 @@ impl Lab {
         self.preset_kernel()?;
         self.note_cgroups()?;
         self.put(program, bundle)?;
-        self.write_key()?;
+        make_key(&self.key())?;
         let network = self.network();
         sudo(
             "podman",
@@ -305,17 +305,6 @@ impl Lab {
     /// Private key by which every machine is reached.
     pub(crate) fn key(&self) -> PathBuf {
         self.share().join("key")
-    }
-
-    fn write_key(&self) -> Result<()> {
-        let key = self.key();
-        if !key.exists() {
-            let mut keygen = std::process::Command::new("ssh-keygen");
-            run(keygen
-                .args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"])
-                .arg(&key))?;
-        }
-        Ok(())
     }
 
     fn create(&self, machine: &Machine) -> Result<()> {

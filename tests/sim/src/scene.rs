@@ -9,7 +9,9 @@ use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, CellOutcome};
-use landfall_engine::run::{self, AllowOptions, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until};
+use landfall_engine::run::{
+    self, AllowOptions, CancelToken, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until,
+};
 use landfall_test_support::cluster::Seen;
 use landfall_test_support::fleet::Fleet;
 use landfall_test_support::tree::Tree;
@@ -82,6 +84,31 @@ impl Scene {
             fleet,
             directory,
         }
+    }
+
+    /// Makes a cluster of `cp-1` alone, to which a second run has joined two others.
+    pub fn grown() -> Self {
+        let mut scene = Self::new(3, 0);
+        let all = scene.desired.clone();
+        scene.desired.inventory.nodes.truncate(1);
+        scene.must_work(&scene.install("100-a"), "one control plane");
+        scene.desired = all;
+        scene.must_work(&scene.install("200-b"), "three control planes");
+        scene
+    }
+
+    /// Returns the context of a run that is cancelled like ^C by the first event that `when` accepts.
+    pub fn context_cancelled(&self, run: &str, when: impl Fn(&Event) -> bool + Send + Sync + 'static) -> RunContext {
+        let cancel = CancelToken::default();
+        let stop = cancel.clone();
+        let listener = Listener(move |event: &Event| {
+            if when(event) {
+                stop.cancel();
+            }
+        });
+        let mut context = self.fleet.run_context(run, "ann@desk", Arc::new(listener)).unwrap();
+        context.cancel = cancel;
+        context
     }
 
     /// Makes a bundle of another Kubernetes version.

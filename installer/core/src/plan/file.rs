@@ -104,7 +104,7 @@ impl PlanFile {
             match wanted.get(id) {
                 None => lines.push(format!("{id}: planned, and not to be done any more")),
                 Some(other) if other.action != step.action => lines.push(format!("{id}: would do something else now")),
-                Some(other) if other != step => lines.push(has_another(step, other)),
+                Some(other) if other != step => lines.push(difference(step, other)),
                 Some(_) => {}
             }
         }
@@ -116,7 +116,7 @@ impl PlanFile {
             if let (Some(step), Some(other)) = (before.get(id), after.get(id))
                 && step != other
             {
-                lines.push(has_another(step, other));
+                lines.push(difference(step, other));
             }
         }
         lines
@@ -138,7 +138,7 @@ fn by_id(plan: &Plan) -> BTreeMap<&StepId, &Step> {
     plan.steps.iter().map(|s| (&s.id, s)).collect()
 }
 
-fn has_another(step: &Step, other: &Step) -> String {
+fn difference(step: &Step, other: &Step) -> String {
     format!("{}: differs in {}", step.id, differing(step, other).join(", "))
 }
 

@@ -3,7 +3,7 @@
 use crate::limit::Limit;
 use crate::present::Present;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::journal::Ownership;
+use landfall_core::journal::{Ownership, member_records};
 use landfall_core::name::NodeName;
 use landfall_core::run_history::RunHistory;
 use landfall_core::spec::Desired;
@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 /// Combines the journals of the machines that the uninstall acts on. It needs neither an order of the runs nor a common record.
 pub(super) fn present(mut owned: BTreeMap<NodeName, Ownership>, limit: &Limit) -> Present {
     owned.retain(|name, _| limit.includes(name));
-    let members = owned.values().filter(|own| !own.is_empty());
-    let record = members
-        .filter_map(Ownership::record)
+    let record = member_records(&owned)
+        .map(|(_, record)| record)
         .max_by_key(|record| record.sequence)
         .cloned();
     Present {

@@ -9,7 +9,7 @@ mod network;
 mod process;
 mod vm;
 
-use crate::host::run;
+use crate::host::{make_key, run};
 use crate::operator::Ended;
 use anyhow::{Context, Result};
 use network::Network;
@@ -51,7 +51,7 @@ impl VmLab {
     /// hour. Blocks until each machine takes logins.
     pub fn up(&self) -> Result<()> {
         let kernel = kernel::build(&self.folder)?;
-        self.write_key()?;
+        make_key(&self.key())?;
         let disk = disk::build(self.suite, &self.folder, &kernel, &self.key())?;
         self.down()?;
         self.network.up()?;
@@ -141,17 +141,6 @@ impl VmLab {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             took: start.elapsed(),
         })
-    }
-
-    fn write_key(&self) -> Result<()> {
-        let key = self.key();
-        if !key.exists() {
-            let mut keygen = std::process::Command::new("ssh-keygen");
-            run(keygen
-                .args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"])
-                .arg(&key))?;
-        }
-        Ok(())
     }
 }
 

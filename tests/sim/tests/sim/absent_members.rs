@@ -2,16 +2,15 @@
 //! cluster over a healthy one, or take a healthy one away by halves.
 
 use crate::journal::plant_old_journals;
-use crate::scene::{Listener, Scene, null_sink};
-use landfall_core::event::{Event, EventKind};
+use crate::scene::{Scene, null_sink};
+use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, ExitCode};
 use landfall_core::inventory::Role;
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use landfall_engine::limit::Limit;
-use landfall_engine::run::{self, CancelToken, OnFailure, Outcome, UndoCommand};
+use landfall_engine::run::{self, OnFailure, Outcome, UndoCommand};
 use landfall_test_support::cluster::When;
-use std::sync::Arc;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -57,20 +56,9 @@ fn without_the_founder_of_an_old_cluster_nothing_is_founded() {
     }
 }
 
-/// A cluster of `cp-1` alone, to which a second run joined two others.
-fn grown() -> Scene {
-    let mut scene = Scene::new(3, 0);
-    let all = scene.desired.clone();
-    scene.desired.inventory.nodes.truncate(1);
-    scene.must_work(&scene.install("100-a"), "one control plane");
-    scene.desired = all;
-    scene.must_work(&scene.install("200-b"), "three control planes");
-    scene
-}
-
 #[test]
 fn a_rollback_of_later_members_needs_the_founder_in_the_inventory() {
-    let mut scene = grown();
+    let mut scene = Scene::grown();
     let all = scene.desired.clone();
     unlist(&mut scene, &["cp-1"]);
     let members = scene.seen().members;
@@ -198,24 +186,16 @@ fn a_rollback_needs_a_majority_of_the_control_planes() {
 /// The founder alone has the journal of the founding. Without it a failed run must not be taken for the one that founded the cluster.
 #[test]
 fn a_failed_run_is_rolled_back_in_the_cluster_also_without_the_founder() {
-    let mut scene = grown();
+    let mut scene = Scene::grown();
     let before = (scene.seen(), scene.corefile("cp-2"));
     scene.fleet.set_unreachable(&name("cp-1"), true);
     scene.set("upstreamDns: [10.20.9.9]\ningress: {accessLog: json}\n");
-    let cancel = CancelToken::default();
-    let stop = cancel.clone();
     // ^C when the first of two groups of objects was changed.
-    let listener = Listener(move |event: &Event| {
-        let dns = StepKind::Apply.part_of_cluster("dns");
-        if matches!(&event.kind, EventKind::StepFinished { step, .. } if *step == dns) {
-            stop.cancel();
-        }
-    });
-    let mut context = scene
-        .fleet
-        .run_context("300-c", "ann@desk", Arc::new(listener))
-        .unwrap();
-    context.cancel = cancel;
+    let dns = StepKind::Apply.part_of_cluster("dns");
+    let context = scene.context_cancelled(
+        "300-c",
+        move |event| matches!(&event.kind, EventKind::StepFinished { step, .. } if *step == dns),
+    );
     let failed = scene.install_in(&context, OnFailure::Rollback);
     assert!(failed.rolled_back && failed.changes > 0, "{failed:#?}");
     let after = (scene.seen(), scene.corefile("cp-2"));

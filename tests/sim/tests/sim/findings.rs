@@ -1,17 +1,16 @@
 //! Regression tests, one for each finding of a review by its number (A1, A2, …).
 
-use crate::scene::{Listener, Scene, null_sink};
-use landfall_core::event::{Event, EventKind};
+use crate::scene::{Scene, null_sink};
+use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, ExitCode};
 use landfall_core::inventory::Role;
 use landfall_core::journal::{EntryState, Record, parse_journal, render_line};
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::plan::key::StepKind;
-use landfall_engine::run::{CancelToken, OnFailure, Outcome, UndoCommand};
+use landfall_engine::run::{OnFailure, Outcome, UndoCommand};
 use landfall_test_support::cluster::When;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest time of an install that would wait for ever; then the test cancels it like ^C.
@@ -39,19 +38,8 @@ fn a1_a_run_that_fails_before_its_first_record_undoes_nothing() {
     scene.must_work(&scene.install("100-a"), "install");
     let (installed, seen) = (scene.fleet.trees().unwrap(), scene.seen());
     scene.set("upstreamDns: [10.20.9.9]\n");
-    let cancel = CancelToken::default();
-    let stop = cancel.clone();
     // ^C while the plan is made.
-    let listener = Listener(move |event: &Event| {
-        if matches!(event.kind, EventKind::PhaseStarted { .. }) {
-            stop.cancel();
-        }
-    });
-    let mut context = scene
-        .fleet
-        .run_context("200-b", "ann@desk", Arc::new(listener))
-        .unwrap();
-    context.cancel = cancel;
+    let context = scene.context_cancelled("200-b", |event| matches!(event.kind, EventKind::PhaseStarted { .. }));
     let second = scene.install_in(&context, OnFailure::Rollback);
     assert!(second.interrupted || !second.errors.is_empty(), "it was interrupted");
     assert_eq!(scene.seen(), seen, "the cluster stands");

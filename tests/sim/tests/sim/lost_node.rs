@@ -9,22 +9,16 @@ fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-fn corefile(scene: &Scene) -> String {
-    let world = scene.fleet.world();
-    let map = world.object(&name("cp-2"), "configmaps", "kube-system", "coredns");
-    map.unwrap()["data"]["Corefile"].as_str().unwrap().to_owned()
-}
-
 #[test]
 fn a23_objects_are_restored_by_the_journal_of_any_control_plane() {
     let nodes = ["cp-1", "cp-2", "cp-3"].map(name);
     for lost in &nodes {
         let mut scene = Scene::new(3, 1);
         scene.must_work(&scene.install("100-a"), "install");
-        let closed = corefile(&scene);
+        let closed = scene.corefile("cp-2");
         scene.set("upstreamDns: [10.20.9.9]\nsample: false\n");
         scene.must_work(&scene.install("200-b"), "changed settings");
-        assert!(corefile(&scene).contains("forward . 10.20.9.9"));
+        assert!(scene.corefile("cp-2").contains("forward . 10.20.9.9"));
         for node in nodes.iter() {
             let own = scene.journal_as_found(node);
             for step in ["apply-dns", "remove-sample"] {
@@ -39,7 +33,7 @@ fn a23_objects_are_restored_by_the_journal_of_any_control_plane() {
         let undone = scene.undo("300-c", UndoCommand::Rollback);
         let case = format!("without {lost}: {:#?}", undone.errors);
         assert_eq!(undone.exit_code(), ExitCode::Unreachable, "{case}");
-        assert_eq!(corefile(&scene), closed, "{case}");
+        assert_eq!(scene.corefile("cp-2"), closed, "{case}");
         let sample = scene
             .fleet
             .world()

@@ -224,12 +224,7 @@ fn read_only_commands_leave_no_trace_on_bare_machines() {
 /// quorum of the cluster that stays.
 #[test]
 fn a_rollback_of_later_members_needs_the_founder() {
-    let mut scene = Scene::new(3, 0);
-    let all = scene.desired.clone();
-    scene.desired.inventory.nodes.truncate(1);
-    scene.must_work(&scene.install("100-a"), "one control plane");
-    scene.desired = all;
-    scene.must_work(&scene.install("200-b"), "three control planes");
+    let scene = Scene::grown();
     let founder = "cp-1".parse().unwrap();
     scene.fleet.set_unreachable(&founder, true);
     let refused = scene.undo("300-c", UndoCommand::Rollback);
