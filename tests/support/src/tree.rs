@@ -24,7 +24,7 @@ pub enum Thing {
 pub struct Tree(BTreeMap<PathBuf, Thing>);
 
 impl Tree {
-    /// Reads everything below `root`, following no link.
+    /// Reads everything below `root`, following no link. Line ends after a kernel setting do not count: the kernel shows one after each.
     pub fn read(root: &Path) -> Result<Self> {
         let mut tree = Self::default();
         tree.add(root, Path::new(""))?;
@@ -46,7 +46,11 @@ impl Tree {
             } else if meta.file_type().is_socket() || meta.file_type().is_fifo() {
                 Thing::Special(mode)
             } else {
-                Thing::File(mode, fs::read(entry.path())?)
+                let mut content = fs::read(entry.path())?;
+                if path.starts_with("proc/sys") {
+                    content.truncate(content.trim_ascii_end().len());
+                }
+                Thing::File(mode, content)
             };
             self.0.insert(path, thing);
         }

@@ -7,6 +7,7 @@ use crate::files::{self, Meta};
 use crate::host::Host;
 use landfall_core::action::{FeatureEvidence, KernelFeature, Prior, Undo};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -123,10 +124,20 @@ pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(Str
         .collect()
 }
 
-/// Writes one setting, and nothing but it.
+/// Writes one setting, and nothing but it. The file is not emptied first and its value comes with one write, so that a directory that
+/// stands for `/proc` holds the old value or the new one at any time, as the kernel does. Line ends cover the rest of a longer old value:
+/// the kernel skips them after a number and ends a text at the first one (`proc_get_long` and `_proc_do_string` in `kernel/sysctl.c`).
 pub fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(host, name);
-    std::fs::write(&path, value).map_err(io_at("setting", &path))
+    let old_length = std::fs::read(&path).map_or(0, |old| old.len());
+    let covering = "\n".repeat(old_length.saturating_sub(value.len()));
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path)?;
+        file.write_all(format!("{value}{covering}").as_bytes())?;
+        // The kernel takes no notice of it.
+        file.set_len(value.len() as u64)
+    };
+    write().map_err(io_at("setting", &path))
 }
 
 /// Says whether a kernel feature is there.
@@ -266,6 +277,31 @@ mod tests {
         std::fs::write(host.at(HOSTS), format!("{now}theirs\n")).unwrap();
         remove_hosts_lines(&host, &["ours".to_owned()]).unwrap();
         assert_eq!(std::fs::read_to_string(host.at(HOSTS)).unwrap(), "first\ntheirs\n");
+    }
+
+    #[test]
+    fn a_setting_is_never_seen_empty_while_it_is_written() {
+        let (_root, host) = machine("");
+        let file = host.at("/proc/sys/kernel/panic");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "0").unwrap();
+        let written = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for value in ["1", "0"].repeat(5_000) {
+                    write_sysctl(&host, "kernel.panic", value).unwrap();
+                }
+                written.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            while !written.load(std::sync::atomic::Ordering::SeqCst) {
+                let seen = read_sysctl(&host, "kernel.panic").unwrap();
+                assert!(seen == "1" || seen == "0", "{seen:?}");
+            }
+        });
+        for value in ["100", "25", "0"] {
+            write_sysctl(&host, "kernel.panic", value).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), value);
+        }
     }
 
     #[test]
