@@ -1,9 +1,10 @@
 //! The founder's power stays off: a changed setting reaches the other members, `verify` names the founder, and the same command completes
 //! it once it is back.
 
-use super::{Checks, Stage};
+use super::{Checks, Stage, answers};
 use crate::operator::{BUNDLE, CLUSTER, Ended};
 use anyhow::{Result, ensure};
+use landfall_test_answers::Condition;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
     checks.check(
         "the founder is off: a changed setting reaches the others (exit 6), and verify names it",
         || without_founder(stage),
+    );
+    checks.check(
+        "the founder is off: the cluster answers as the simulation's model does",
+        || answers::expect_recorded(stage, Condition::OneOff),
     );
     checks.check(
         "the founder is back: the same command completes it, then 0 changes",

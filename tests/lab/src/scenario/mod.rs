@@ -1,6 +1,7 @@
 //! What the lab must show on real nodes: two installations, one killed twice and taken away, one whole; and what must survive them.
 
 mod absent;
+mod answers;
 mod collection;
 mod conformance;
 mod cycles;
@@ -19,6 +20,7 @@ use crate::fingerprint::{self, Fingerprint};
 use crate::lab::{Lab, Size};
 use crate::operator::{BUNDLE, CLUSTER, Ended, Operator};
 use anyhow::{Result, ensure};
+use landfall_test_answers::Condition;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -201,6 +203,9 @@ pub fn run(built: &Built, cache: &Path) -> Result<Vec<Check>> {
         wrong_input::show(&stage, checks);
         interrupted::show(&stage, checks)?;
         whole::show(&stage, checks)?;
+        checks.check("the cluster answers as the simulation's model does", || {
+            answers::expect_recorded(&stage, Condition::Healthy)
+        });
         conformance::show(&stage, &built.proof, checks);
         upgrade::show(&stage, checks);
         power::show(&stage, checks);

@@ -1,12 +1,15 @@
 //! Point 3: the power of each control plane is cut in turn.
 
-use super::{Checks, Stage};
+use super::{Checks, Stage, answers};
 use crate::host::{root, run};
 use crate::lab::{Lab, Machine};
 use crate::operator::CLUSTER;
 use anyhow::{Context, Result, ensure};
+use landfall_test_answers::Condition;
 use std::time::{Duration, Instant};
 
+/// Without these etcd has no quorum.
+const MAJORITY: [&str; 2] = ["cp-2", "cp-3"];
 /// How long after the cut the paths are watched.
 const WATCH: Duration = Duration::from_secs(15);
 /// A new API request must succeed within this time.
@@ -23,8 +26,18 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
             &format!("the power of {name} is cut: API, ingress and NodePort go on"),
             || cut(stage, name),
         );
-        checks.check(&format!("{name} comes back by itself"), || back(stage, name));
+        checks.check(&format!("{name} comes back by itself"), || back(stage, &[name]));
     }
+    checks.check(
+        "two are off: the cluster answers as the simulation's model does",
+        || {
+            for name in MAJORITY {
+                stage.lab.cut_power(stage.lab.machine(name)?)?;
+            }
+            answers::expect_recorded(stage, Condition::NoQuorum)
+        },
+    );
+    checks.check("both come back by themselves", || back(stage, &MAJORITY));
 }
 
 fn cut(stage: &Stage<'_>, name: &str) -> Result<()> {
@@ -128,8 +141,10 @@ fn node_port(machine: &Machine) -> Result<()> {
     }
 }
 
-fn back(stage: &Stage<'_>, name: &str) -> Result<()> {
-    stage.lab.power_on(stage.lab.machine(name)?)?;
+fn back(stage: &Stage<'_>, names: &[&str]) -> Result<()> {
+    for name in names {
+        stage.lab.power_on(stage.lab.machine(name)?)?;
+    }
     let start = Instant::now();
     loop {
         let ended = stage.operator.landfall(&["verify", "-i", CLUSTER])?;
@@ -138,7 +153,8 @@ fn back(stage: &Stage<'_>, name: &str) -> Result<()> {
             && !status.stdout.contains("NOT READY")
             && status.stdout.matches("etcd: healthy").count() == 3;
         if ended.status == Some(0) && healthy {
-            println!("lab: {name} was back after {:.1} s", start.elapsed().as_secs_f32());
+            let names = names.join(" and ");
+            println!("lab: {names} back after {:.1} s", start.elapsed().as_secs_f32());
             return Ok(());
         }
         let text = format!("{}\n{}\n{}", ended.stdout, ended.stderr, status.stdout);

@@ -6,6 +6,7 @@ mod absent_members;
 mod added;
 mod adopt;
 mod allow;
+mod answers;
 mod audit_log;
 mod boot;
 mod crash;

@@ -4,12 +4,13 @@
 use super::objects::{Apply, Refusal};
 use super::workloads::matches;
 use super::{Inner, State, World};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use landfall_core::name::NodeName;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -19,6 +20,31 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
 impl World {
+    /// Asks the API of a machine's cluster as its administrator, or with an unknown token. `target` is path and query. Returns status and body.
+    pub fn ask_api(
+        &self,
+        from: &NodeName,
+        as_administrator: bool,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value)> {
+        let mut state = self.state();
+        let ca = state.ca_of(from).context("no cluster")?;
+        let admin = state.authorities.get(&ca).map(|a| a.admin_token.clone());
+        let token = admin.filter(|_| as_administrator).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let (method, body) = (method.parse()?, body.map(Value::to_string).unwrap_or_default());
+        let asked = Asked {
+            method: &method,
+            path,
+            query,
+            token: &token,
+            body: body.as_bytes(),
+        };
+        Ok(state.answered(&ca, &asked))
+    }
+
     /// Opens a port for the API servers of the cluster with this authority.
     pub(super) fn serve(&self, config: Arc<ServerConfig>, ca: String) -> Result<(u16, AbortHandle)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -64,11 +90,10 @@ async fn answer(
         token: token.trim_start_matches("Bearer "),
         body: &body,
     };
-    let result = match world.upgrade() {
-        Some(inner) => inner.state().api(&ca, &asked),
-        None => Err((503, "the test is over".to_owned())),
+    let (status, value) = match world.upgrade() {
+        Some(inner) => inner.state().answered(&ca, &asked),
+        None => (503, failure(503, "the test is over")),
     };
-    let (status, value) = result.unwrap_or_else(|(code, message)| (code, failure(code, &message)));
     let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
     response.headers_mut().insert(
@@ -156,6 +181,11 @@ fn place(path: &str) -> Option<(String, String, String)> {
 }
 
 impl State {
+    fn answered(&mut self, ca: &str, asked: &Asked) -> (u16, Value) {
+        let result = self.api(ca, asked);
+        result.unwrap_or_else(|(code, message)| (code, failure(code, &message)))
+    }
+
     fn api(&mut self, ca: &str, asked: &Asked) -> Result<(u16, Value), Refusal> {
         let at = self
             .clusters

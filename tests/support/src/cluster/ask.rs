@@ -23,9 +23,9 @@ use std::thread;
 /// How a program ends.
 #[derive(Debug)]
 pub(super) struct Answer {
-    status: u8,
-    stdout: String,
-    stderr: String,
+    pub(super) status: u8,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Answer {

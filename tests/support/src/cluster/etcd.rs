@@ -1,7 +1,7 @@
 //! etcd: members, quorum, and `etcdctl` as far as it is asked.
 
 use super::ask::Answer;
-use super::{ETCD_DATA, ETCD_MANIFEST, ETCD_STOPPED, Law, State};
+use super::{ETCD_DATA, ETCD_MANIFEST, ETCD_STOPPED, Law, State, World};
 use landfall_core::name::NodeName;
 use landfall_core::plan::key::StepKind;
 use serde_json::json;
@@ -51,6 +51,15 @@ impl Bootstrap {
 /// Where a member answers its peers.
 fn peer_url(address: IpAddr) -> String {
     format!("https://{address}:2380")
+}
+
+impl World {
+    /// Runs `etcdctl` in a machine's etcd container. Returns whether it succeeded, its standard output and its standard error.
+    pub fn etcdctl(&self, node: &NodeName, args: &[&str]) -> (bool, String, String) {
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let Answer { status, stdout, stderr } = self.state().etcdctl(node, &args);
+        (status == 0, stdout, stderr)
+    }
 }
 
 impl State {
