@@ -10,11 +10,10 @@ use landfall_core::action::{Action, Content, Undo};
 use landfall_core::bundle_index::{BlobEntry, BundleIndex, NODE_ARCHITECTURE, Variant};
 use landfall_core::journal::RunStart;
 use landfall_core::name::Digest;
-use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::plan::{Stage, Step};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Stage, Step, plan};
 use landfall_core::trust::{TrustOffer, Unsigned};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -74,10 +73,9 @@ impl Machine {
         undo::make_room(self.agent()).unwrap();
         self.agent().start_run(&start("run-2", 2), None).unwrap();
         let own = self.agent().ownership().unwrap();
-        let plan = plan_undo(
-            &BTreeMap::from([("cp-1".parse().unwrap(), own)]),
-            &UndoScope::Everything,
-        );
+        let owned = &[("cp-1".parse().unwrap(), own)].into();
+        let scope = &UndoScope::Everything;
+        let plan = plan(&Goal::Undone { owned, scope }).unwrap();
         let run = |step| interpret::run_step(self.agent(), step, &|_| {}).unwrap();
         let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
         assert!(outcomes.iter().all(|o| o.residue.is_empty()), "{outcomes:?}");

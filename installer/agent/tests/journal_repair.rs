@@ -10,8 +10,8 @@ use landfall_core::action::{Action, Content};
 use landfall_core::explain::Code;
 use landfall_core::journal::repair::JOURNAL_REPAIR;
 use landfall_core::journal::{EntryState, RunStart, parse_journal, replay};
-use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::plan::{Stage, Step};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Stage, Step, plan};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,9 @@ fn run(agent: &Agent, id: &str, action: Action) -> Vec<String> {
 /// Takes everything back by a plan, as the engine does; returns what stays.
 fn undo_all(agent: &Agent) -> Vec<String> {
     let own = agent.ownership().unwrap();
-    let plan = plan_undo(&[("cp-1".parse().unwrap(), own)].into(), &UndoScope::Everything);
+    let owned = &[("cp-1".parse().unwrap(), own)].into();
+    let scope = &UndoScope::Everything;
+    let plan = plan(&Goal::Undone { owned, scope }).unwrap();
     let run = |step| interpret::run_step(agent, step, &|_| {}).unwrap().residue;
     plan.steps.iter().flat_map(run).collect()
 }

@@ -9,8 +9,8 @@ use landfall_agent::lease::Holder;
 use landfall_core::action::{Action, Content};
 use landfall_core::journal::RunStart;
 use landfall_core::name::Digest;
-use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::plan::{Stage, Step};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Stage, Step, plan};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -129,7 +129,8 @@ impl Machine {
             None => UndoScope::Everything,
         };
         let own = self.agent.ownership().unwrap();
-        let plan = plan_undo(&[("cp-1".parse().unwrap(), own)].into(), &scope);
+        let owned = &[("cp-1".parse().unwrap(), own)].into();
+        let plan = plan(&Goal::Undone { owned, scope: &scope }).unwrap();
         for step in &plan.steps {
             let outcome = interpret::run_step(&self.agent, step, &|_| {}).unwrap();
             assert_eq!(outcome.residue, Vec::<String>::new());

@@ -25,6 +25,7 @@ mod journal;
 mod mesh;
 mod once;
 mod outcome;
+mod plan_error;
 mod preflight;
 mod present;
 mod push;

@@ -9,6 +9,7 @@ use crate::emitter::EventEmitter;
 use crate::execute::Executor;
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
+use crate::plan_error::plan_error;
 use crate::present::{self, Present, history_unclear};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::Sequence;
@@ -18,8 +19,8 @@ use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
 use landfall_core::journal::{ROLLED_BACK, UNDONE};
 use landfall_core::name::{NodeName, RunId};
-use landfall_core::plan::Plan;
-use landfall_core::plan::undo::{UndoScope, plan_undo};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Plan, plan};
 use landfall_core::preflight::too_few_control_planes;
 use landfall_core::run_history::{FleetRun, RollbackTarget};
 use landfall_core::spec::Desired;
@@ -97,7 +98,8 @@ impl UndoRun<'_> {
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
             return Ok(());
         };
-        let plan = plan_undo(&present.owned, &scope);
+        let owned = &present.owned;
+        let plan = plan(&Goal::Undone { owned, scope: &scope }).map_err(plan_error)?;
         self.emitter.planned(outcome.run.as_ref(), plan.steps.len());
         outcome.plan = Some(plan.clone());
         outcome.record.clone_from(&present.record);
@@ -307,7 +309,14 @@ pub fn roll_back_failed(sessions: &Sessions, runs: &[RunId], emitter: &EventEmit
     };
     let scope = UndoScope::Runs(runs.iter().cloned().collect());
     let (changes, errors_before) = (outcome.changes, outcome.errors.len());
-    let plan = plan_undo(&present.owned, &scope);
+    let goal = Goal::Undone {
+        owned: &present.owned,
+        scope: &scope,
+    };
+    let plan = match plan(&goal) {
+        Ok(plan) => plan,
+        Err(error) => return outcome.errors.extend(plan_error(error)),
+    };
     run_undo(sessions, &present.owned, &plan, emitter, outcome);
     outcome.changes = changes;
     if !outcome.residue.is_empty() || outcome.errors.len() > errors_before {

@@ -13,8 +13,8 @@ use landfall_core::inventory::Role;
 use landfall_core::journal::{EntryState, JournalError, Record, RunStart, parse_journal};
 use landfall_core::name::Digest;
 use landfall_core::packet_filter::openings::Openings;
-use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::plan::{Stage, Step};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Stage, Step, plan};
 use landfall_core::spec::ClusterSpec;
 use landfall_core::traffic::{self, Peer};
 use std::collections::BTreeMap;
@@ -185,8 +185,8 @@ impl Machine {
     /// Takes back by a plan, as the engine does. Returns how many entries went, and what stays.
     fn undo(&self, scope: &UndoScope) -> (usize, Vec<String>) {
         let own = self.agent.ownership().unwrap();
-        let plan = plan_undo(&BTreeMap::from([("cp-1".parse().unwrap(), own)]), scope);
-        plan.check().unwrap();
+        let owned = &BTreeMap::from([("cp-1".parse().unwrap(), own)]);
+        let plan = plan(&Goal::Undone { owned, scope }).unwrap();
         let run = |step| interpret::run_step(&self.agent, step, &|_| {}).unwrap();
         let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
         let undone = outcomes.iter().filter(|o| o.changed).count();

@@ -15,7 +15,8 @@ pub use prepare::kernel_features;
 
 use super::key::StepKind;
 use super::objects::{LeftOut, ObjectGroup};
-use super::{Plan, PlanError, Stage, Step};
+use super::steps::Steps;
+use super::{PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
 use crate::cluster_record::ClusterRecord;
@@ -134,42 +135,8 @@ const BULK_S: u64 = 900;
 /// Seconds for kubeadm's phases: its own waits end after 4 minutes, several follow each other.
 const KUBEADM_S: u64 = 600;
 
-/// Plans every step. Satisfied steps are removed later, by the agents' observations.
-pub fn plan_install(input: &InstallInput) -> Result<Plan, PlanError> {
-    let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
-    let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
-    let lead = lead.ok_or(PlanError::NoControlPlane)?;
-    let is_absent = |name: &&NodeName| !input.members.iter().any(|m| &m.name == *name);
-    let absent = input.record.founders().find(is_absent);
-    if !input.record.formed && (founder.is_none() || absent.is_some()) {
-        return Err(PlanError::FounderAbsent(absent.cloned()));
-    }
-    let mut planner = Planner {
-        input,
-        lead,
-        founder,
-        opened: vec![],
-        last_restart: None,
-        plan: Plan::default(),
-    };
-    for member in &input.members {
-        planner.firewall(member);
-    }
-    for member in &input.members {
-        planner.prepare(member)?;
-    }
-    planner.join_credential();
-    planner.found();
-    planner.join_all();
-    for member in &input.members {
-        planner.kubeconfigs(member);
-    }
-    planner.objects();
-    planner.plan.check()?;
-    Ok(planner.plan)
-}
-
-struct Planner<'a> {
+/// The moves of an install.
+pub(super) struct InstallMoves<'a> {
     input: &'a InstallInput<'a>,
     /// The control plane whose API is used and whose keys are shared: the founder, when it is connected.
     lead: &'a Member,
@@ -178,14 +145,54 @@ struct Planner<'a> {
     opened: Vec<StepId>,
     /// The step after which the next node's daemons may be restarted.
     last_restart: Option<StepId>,
-    plan: Plan,
+    steps: &'a mut Steps,
+}
+
+impl<'a> InstallMoves<'a> {
+    /// Chooses the founder and the lead. Fails when the cluster is not formed and a founder is absent, or when no control plane is here.
+    pub(super) fn of(input: &'a InstallInput<'a>, steps: &'a mut Steps) -> Result<Self, PlanError> {
+        let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
+        let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
+        let lead = lead.ok_or(PlanError::NoControlPlane)?;
+        let is_absent = |name: &&NodeName| !input.members.iter().any(|m| &m.name == *name);
+        let absent = input.record.founders().find(is_absent);
+        if !input.record.formed && (founder.is_none() || absent.is_some()) {
+            return Err(PlanError::FounderAbsent(absent.cloned()));
+        }
+        Ok(Self {
+            input,
+            lead,
+            founder,
+            opened: vec![],
+            last_restart: None,
+            steps,
+        })
+    }
+
+    /// Plans every step. Satisfied steps are removed later, by the agents' observations.
+    pub(super) fn moves(mut self) -> Result<(), PlanError> {
+        for member in &self.input.members {
+            self.firewall(member);
+        }
+        for member in &self.input.members {
+            self.prepare(member)?;
+        }
+        self.join_credential();
+        self.found();
+        self.join_all();
+        for member in &self.input.members {
+            self.kubeconfigs(member);
+        }
+        self.objects();
+        Ok(())
+    }
 }
 
 fn secret_id(text: &str) -> SecretId {
     text.to_ascii_lowercase().parse().expect("secret names are fixed words")
 }
 
-impl Planner<'_> {
+impl InstallMoves<'_> {
     fn add(
         &mut self,
         id: StepId,
@@ -195,10 +202,8 @@ impl Planner<'_> {
         deadline_s: u64,
         action: Action,
     ) -> StepId {
-        self.plan
-            .steps
-            .push(Step::new(id.clone(), stage, node.clone(), deadline_s, action).after(needs.to_vec()));
-        id
+        let step = Step::new(id, stage, node.clone(), deadline_s, action);
+        self.steps.add(step.after(needs.to_vec()))
     }
 
     fn prepare_step(&mut self, kind: StepKind, member: &Member, needs: &[StepId], action: Action) -> StepId {

@@ -1,4 +1,4 @@
-//! The plan: steps that only `needs` orders. Pure planners make it from the wanted and the observed state.
+//! The plan: steps that only `needs` orders. One pure planner ([`plan()`]) makes it for every [`Goal`], from the wanted and the observed state.
 
 pub(crate) mod claims;
 pub mod file;
@@ -6,9 +6,12 @@ pub mod install;
 pub mod key;
 pub mod objects;
 pub mod pending;
+mod planner;
+mod steps;
 pub mod undo;
 
 pub use claims::written_settings;
+pub use planner::{Goal, plan};
 
 use crate::action::Action;
 use crate::name::{NodeName, SecretId, StepId};
@@ -104,7 +107,7 @@ pub enum Stage {
     Sample,
     /// What served this run alone goes.
     Finish,
-    /// Undoing.
+    /// UndoMoves.
     Undo,
 }
 

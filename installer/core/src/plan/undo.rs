@@ -4,7 +4,8 @@
 //! after its file is restored.
 
 use super::key::{StepKind, is_membership};
-use super::{Plan, Stage, Step};
+use super::steps::Steps;
+use super::{Stage, Step};
 use crate::action::{Action, Undo};
 use crate::cluster_record::ClusterRecord;
 use crate::journal::{Entry, EntryState, Ownership};
@@ -80,50 +81,49 @@ impl UndoScope {
     }
 }
 
-/// Plans to undo the entries in the scope. Nodes without such an entry get no step. A failed step stops only the steps that need it.
-pub fn plan_undo(owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Plan {
-    let mut planner = UndoPlanner {
-        plan: Plan {
-            keep_going: true,
-            ..Plan::default()
-        },
-    };
-    let cluster = if scope.cluster_stays(owned) {
-        planner.cluster(owned, scope)
-    } else {
-        None
-    };
-    for (node, own) in owned {
-        planner.node(node, own, scope, cluster.as_ref());
+/// The moves of an undo. Nodes without an entry in the scope get no step. A failed step stops only the steps that need it.
+pub(super) struct UndoMoves<'a> {
+    owned: &'a BTreeMap<NodeName, Ownership>,
+    scope: &'a UndoScope,
+    steps: &'a mut Steps,
+}
+
+impl<'a> UndoMoves<'a> {
+    pub(super) fn of(owned: &'a BTreeMap<NodeName, Ownership>, scope: &'a UndoScope, steps: &'a mut Steps) -> Self {
+        Self { owned, scope, steps }
     }
-    planner.plan
-}
 
-struct UndoPlanner {
-    plan: Plan,
-}
+    /// Plans every step.
+    pub(super) fn moves(mut self) {
+        self.steps.plan.keep_going = true;
+        let cluster = if self.scope.cluster_stays(self.owned) {
+            self.leave_cluster()
+        } else {
+            None
+        };
+        for (node, own) in self.owned {
+            self.take_back(node, own, cluster.as_ref());
+        }
+    }
 
-impl UndoPlanner {
-    fn add<'a>(
+    fn add<'b>(
         &mut self,
         id: StepId,
         node: &NodeName,
-        needs: impl IntoIterator<Item = &'a StepId>,
+        needs: impl IntoIterator<Item = &'b StepId>,
         action: Action,
     ) -> StepId {
-        self.plan.steps.push(
-            Step::new(id.clone(), Stage::Undo, node.clone(), TAKE_BACK_S, action)
-                .after(needs.into_iter().cloned().collect()),
-        );
-        id
+        let step = Step::new(id, Stage::Undo, node.clone(), TAKE_BACK_S, action);
+        self.steps.add(step.after(needs.into_iter().cloned().collect()))
     }
 
     /// Plans the undo in a cluster that stays: objects are restored, etcd members and Nodes removed. Returns the last step. Cluster steps are
     /// journalled on every control plane, and are undone once. A control plane that stays restores objects: one that leaves may be gone
     /// halfway when an undo that was cut off goes on.
-    fn cluster(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Option<StepId> {
+    fn leave_cluster(&mut self) -> Option<StepId> {
+        let (owned, scope) = (self.owned, self.scope);
         let staying = scope.staying_control_plane(owned);
-        let marks = self.mark(owned, scope);
+        let marks = self.mark();
         let mut last: Option<StepId> = None;
         let mut seen: BTreeSet<(&RunId, &StepId)> = BTreeSet::new();
         let mut n = 0;
@@ -149,9 +149,9 @@ impl UndoPlanner {
     }
 
     /// Has every node mark its entries that have a share of the cluster: the journals say what goes before the cluster is changed.
-    fn mark(&mut self, owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Vec<StepId> {
+    fn mark(&mut self) -> Vec<StepId> {
         let mut steps: BTreeMap<&NodeName, Vec<StepId>> = BTreeMap::new();
-        for (node, entry) in cluster_entries(owned, scope) {
+        for (node, entry) in cluster_entries(self.owned, self.scope) {
             let of_node = steps.entry(node).or_default();
             if !of_node.contains(&entry.step) {
                 of_node.push(entry.step.clone());
@@ -164,8 +164,9 @@ impl UndoPlanner {
         marked.collect()
     }
 
-    fn node(&mut self, node: &NodeName, own: &Ownership, scope: &UndoScope, after: Option<&StepId>) {
-        let entries = in_order(newest_first(own, scope));
+    /// Undoes a node's entries, after a step in the cluster.
+    fn take_back(&mut self, node: &NodeName, own: &Ownership, after: Option<&StepId>) {
+        let entries = in_order(newest_first(own, self.scope));
         if entries.is_empty() {
             return;
         }
@@ -315,6 +316,7 @@ mod tests {
     use super::*;
     use crate::action::{Claims, ClusterEffect, Prior};
     use crate::name::Digest;
+    use crate::plan::{Goal, Plan, plan};
 
     fn entry(run: &str, step: &str, undo: Undo) -> Entry {
         Entry {
@@ -377,6 +379,10 @@ mod tests {
             .collect()
     }
 
+    fn plan_undo(owned: &BTreeMap<NodeName, Ownership>, scope: &UndoScope) -> Plan {
+        plan(&Goal::Undone { owned, scope }).unwrap()
+    }
+
     fn taken(plan: &Plan, name: &str) -> Vec<String> {
         let of_node = plan.steps.iter().filter(|s| s.node.as_str() == name);
         of_node
@@ -402,7 +408,6 @@ mod tests {
             entry("r1", "unit/containerd/a", unit("containerd.service", true)),
         ]);
         let plan = plan_undo(&fleet(vec![("a", own)]), &UndoScope::Everything);
-        plan.check().unwrap();
         assert!(plan.keep_going);
         assert_eq!(
             taken(&plan, "a"),
@@ -480,7 +485,6 @@ mod tests {
         assert!(second.cluster_stays(&owned));
         assert_eq!(second.leaving_nodes(&owned), ["w-1".parse().unwrap()]);
         let plan = plan_undo(&owned, &second);
-        plan.check().unwrap();
         let restores = plan
             .steps
             .iter()

@@ -3,6 +3,7 @@
 use super::InstallRun;
 use crate::context::Until;
 use crate::distribute::blobs_of;
+use crate::plan_error::plan_error;
 use crate::preflight::Gathered;
 use crate::present::Present;
 use crate::{fleet, render};
@@ -14,10 +15,9 @@ use landfall_core::membership::{MembershipInput, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::observe::{Observations, Verdict, judge};
 use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
-use landfall_core::plan::install::plan_install;
 use landfall_core::plan::objects::left_out;
 use landfall_core::plan::pending::{pass_waits, settle};
-use landfall_core::plan::{Plan, PlanError, Step};
+use landfall_core::plan::{Goal, Plan, Step, plan};
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ impl InstallRun<'_> {
             let record = record.map_err(|findings| findings.into_iter().map(Diagnosis::from).collect::<Vec<_>>())?;
             let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
             input.left_out = left_out(present.owned.values(), &input.groups);
-            let mut plan = plan_install(&input).map_err(plan_error)?;
+            let mut plan = plan(&Goal::Installed(&input)).map_err(plan_error)?;
             let mut satisfied = self.satisfied(&plan, &present.owned)?;
             let left_out = self.ctx.limit.leave_out(&plan, &mut satisfied);
             left_out.map_err(|blocked| vec![blocked.diagnosis()])?;
@@ -190,26 +190,6 @@ impl InstallRun<'_> {
             self.bundle.check_some_blobs(blobs.iter(), &mut |_, _| {})
         })
     }
-}
-
-/// Returns the error of a plan that cannot be made.
-pub(super) fn plan_error(error: PlanError) -> Vec<Diagnosis> {
-    let code = match &error {
-        PlanError::FoundedAgain { .. } | PlanError::FounderAbsent(_) | PlanError::NoControlPlane => Code::Preflight,
-        PlanError::MissingFromBundle(_) => Code::BundleMissing,
-        _ => Code::Internal,
-    };
-    let next = match &error {
-        PlanError::FoundedAgain { .. } => {
-            "nothing was changed; look what happened to the node: landfall cannot replace a control plane that has lost its data yet"
-        }
-        PlanError::FounderAbsent(_) => {
-            "bring the node back, then run the same command again; to found without it, uninstall first"
-        }
-        PlanError::NoControlPlane => "bring the node back, then run the same command again",
-        _ => "build the bundle again with this version of landfall",
-    };
-    vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]
 }
 
 /// Returns the part of the plan that changes something, for display.

@@ -7,8 +7,8 @@ use landfall_agent::lease::Holder;
 use landfall_agent::{blobs, interpret};
 use landfall_core::action::{Action, Content};
 use landfall_core::journal::{EntryState, RunStart};
-use landfall_core::plan::undo::{UndoScope, plan_undo};
-use landfall_core::plan::{Stage, Step};
+use landfall_core::plan::undo::UndoScope;
+use landfall_core::plan::{Goal, Stage, Step, plan};
 use landfall_test_support::machine::Machine;
 use landfall_test_support::tree::Tree;
 use std::fs;
@@ -64,7 +64,9 @@ fn agent_on(machine: &Machine) -> Agent {
 /// Undoes everything by a plan, like the engine; returns how many entries were undone.
 fn undo_all(agent: &Agent) -> usize {
     let own = agent.ownership().unwrap();
-    let plan = plan_undo(&[("cp-1".parse().unwrap(), own)].into(), &UndoScope::Everything);
+    let owned = &[("cp-1".parse().unwrap(), own)].into();
+    let scope = &UndoScope::Everything;
+    let plan = plan(&Goal::Undone { owned, scope }).unwrap();
     let run = |step| interpret::run_step(agent, step, &|_| {}).unwrap();
     let outcomes: Vec<_> = plan.steps.iter().map(run).collect();
     assert!(outcomes.iter().all(|o| o.residue.is_empty()), "{outcomes:?}");

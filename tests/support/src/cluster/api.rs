@@ -105,6 +105,7 @@ async fn answer(
 
 fn failure(code: u16, message: &str) -> Value {
     let reason = match code {
+        409 if message.ends_with("already exists") => "AlreadyExists",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",

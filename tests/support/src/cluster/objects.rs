@@ -184,6 +184,25 @@ fn take_dropped(live: &mut Value, old: &Value, new: &Value, others: &[&Value]) {
     }
 }
 
+/// Takes away what `new` sets otherwise.
+fn take_differing(old: &mut Value, new: &Value) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return;
+    };
+    old.retain(|key, was| match new.get(key) {
+        Some(now) if was.is_object() && now.is_object() => {
+            take_differing(was, now);
+            has_fields(was)
+        }
+        Some(now) => was == now,
+        None => true,
+    });
+}
+
+fn has_fields(set: &Value) -> bool {
+    set.as_object().is_none_or(|map| !map.is_empty())
+}
+
 /// The tree of fields that a body sets, as `managedFields` shows it.
 fn fields(value: &Value) -> Value {
     let Value::Object(map) = value else { return json!({}) };
@@ -233,7 +252,11 @@ fn applied(there: Option<&Object>, body: &Value, manager: &str, number: u64, res
     if resource == "services" && address.is_string() && object.value["spec"]["clusterIP"].is_null() {
         object.value["spec"]["clusterIP"] = address.clone();
     }
-    // Whoever applies with force takes the fields from those who had them.
+    // Whoever applies with force takes the fields that others have set otherwise from them.
+    for (_, theirs) in object.managed.iter_mut().filter(|(m, _)| *m != manager) {
+        take_differing(theirs, &set);
+    }
+    object.managed.retain(|_, theirs| has_fields(theirs));
     let same = object.managed.get(manager) == Some(&set);
     object.managed.insert(manager.to_owned(), set);
     let changed = there.is_none() || object.value != before || !same;

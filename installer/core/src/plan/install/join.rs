@@ -1,7 +1,7 @@
 //! Plans the founding, by all founders at once, and the joins: kubelets join in parallel, etcd members one by one.
 
 use super::{
-    Joins, KUBEADM_S, Member, Planner, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id,
+    InstallMoves, Joins, KUBEADM_S, Member, QUICK_S, SHARED_PKI, StepKind, bundle_role, kubeadm, kubernetes, secret_id,
     unit_word,
 };
 use crate::action::{Action, BootstrapGoal, Claims, ClusterEffect, Content};
@@ -23,7 +23,7 @@ struct Phase {
     effects: Vec<ClusterEffect>,
 }
 
-impl Planner<'_> {
+impl InstallMoves<'_> {
     /// Returns the steps that must be done on a node before kubeadm runs.
     fn ready_for_kubeadm(&self, member: &Member) -> Vec<StepId> {
         let node = &member.name;
@@ -106,12 +106,12 @@ impl Planner<'_> {
             node: lead.name.clone(),
             path: layout::JOIN_KUBECONFIG.into(),
         };
-        self.plan.secrets.insert(secret_id("join-kubeconfig"), source);
+        self.steps.plan.secrets.insert(secret_id("join-kubeconfig"), source);
     }
 
     /// Marks the newest step as one that is undone at the end of the run.
     fn serves_this_run(&mut self) {
-        if let Some(step) = self.plan.steps.last_mut() {
+        if let Some(step) = self.steps.plan.steps.last_mut() {
             step.ephemeral = true;
         }
     }
@@ -259,7 +259,7 @@ impl Planner<'_> {
             node: self.lead.name.clone(),
             path: encryption_path.clone(),
         };
-        self.plan.secrets.insert(secret_id("encryption-config"), source);
+        self.steps.plan.secrets.insert(secret_id("encryption-config"), source);
         let id = StepKind::EncryptionConfig.on(node);
         vec![policy, self.file(id, member, encryption_path, content, &needs)]
     }
@@ -353,7 +353,7 @@ impl Planner<'_> {
             vec![member_of_etcd],
         );
         let etcd = self.bootstrap(StepKind::JoinControlPlane, member, stage, &needs, etcd);
-        if let Some(step) = self.plan.steps.last_mut() {
+        if let Some(step) = self.steps.plan.steps.last_mut() {
             step.redo = vec![kubelet];
         }
         let finish = join(
@@ -429,7 +429,10 @@ impl Planner<'_> {
                     node: self.lead.name.clone(),
                     path: pki.join(name),
                 };
-                self.plan.secrets.insert(secret_id(&format!("pki/{name}")), source);
+                self.steps
+                    .plan
+                    .secrets
+                    .insert(secret_id(&format!("pki/{name}")), source);
                 let content = Content::Secret(secret_id(&format!("pki/{name}")));
                 self.file(
                     StepKind::Pki.part_on(name, node),

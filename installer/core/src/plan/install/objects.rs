@@ -1,6 +1,6 @@
 //! Plans the Kubernetes objects, and the waits at the end.
 
-use super::{KUBEADM_S, Planner, StepKind};
+use super::{InstallMoves, KUBEADM_S, StepKind};
 use crate::action::{Action, ClusterCondition};
 use crate::inventory::Role;
 use crate::name::StepId;
@@ -8,7 +8,7 @@ use crate::plan::Stage;
 use crate::plan::objects::{ADDED, ApplyWhen};
 use std::collections::BTreeMap;
 
-impl Planner<'_> {
+impl InstallMoves<'_> {
     pub(super) fn objects(&mut self) {
         let input = self.input;
         let lead = self.lead.name.clone();
@@ -84,7 +84,7 @@ fn rollouts(objects: &[serde_json::Value]) -> Vec<ClusterCondition> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{InstallInput, Joins, Member, plan_install};
+    use super::super::{InstallInput, Joins, Member};
     use super::*;
     use crate::action::Undo;
     use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, NODE_ARCHITECTURE, Variant};
@@ -95,6 +95,7 @@ mod tests {
     use crate::plan::PlanError;
     use crate::plan::objects::LeftOut;
     use crate::plan::objects::ObjectGroup;
+    use crate::plan::{Goal, plan};
     use serde_json::json;
 
     fn index() -> BundleIndex {
@@ -149,7 +150,7 @@ mod tests {
         }
     }
 
-    fn plan(groups: Vec<ObjectGroup>, left_out: Vec<LeftOut>) -> crate::plan::Plan {
+    fn plan_objects(groups: Vec<ObjectGroup>, left_out: Vec<LeftOut>) -> crate::plan::Plan {
         plan_over(&BTreeMap::new(), groups, left_out)
     }
 
@@ -180,7 +181,7 @@ mod tests {
         left_out: Vec<LeftOut>,
     ) -> crate::plan::Plan {
         let record = record(1, 1, 0);
-        plan_install(&InstallInput {
+        plan(&Goal::Installed(&InstallInput {
             record: &record,
             owned,
             run: 1,
@@ -193,7 +194,7 @@ mod tests {
             named_server: "https://api.x:7443".to_owned(),
             groups,
             left_out,
-        })
+        }))
         .unwrap()
     }
 
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn kubeconfigs_of_every_member_are_checked_after_its_join() {
-        let plan = plan(vec![], vec![]);
+        let plan = plan_objects(vec![], vec![]);
         let steps = plan.steps.iter().filter_map(|step| match &step.action {
             Action::KubeconfigServer { to, restart, .. } => {
                 assert_eq!((to.as_str(), step.needs.len()), (layout::API_BALANCER_URL, 1));
@@ -317,8 +318,8 @@ mod tests {
             groups: vec![],
             left_out: vec![],
         };
-        let plan = plan_install(&input).unwrap();
-        let step = |id: &str| plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
+        let founding = plan(&Goal::Installed(&input)).unwrap();
+        let step = |id: &str| founding.steps.iter().find(|s| s.id.as_str() == id).unwrap();
         let needs = |id: &str, need: &str| step(id).needs.iter().any(|n| n.as_str() == need);
         for init in ["init/cp-1", "init/cp-2"] {
             for ready in [
@@ -339,9 +340,11 @@ mod tests {
             !needs("init/cp-1", "init/cp-2") && !needs("init/cp-2", "init/cp-1"),
             "side by side"
         );
-        assert!(step("etcd-patch/cp-1").ephemeral && !plan.steps.iter().any(|s| s.id.as_str() == "join-kubelet/cp-1"));
+        assert!(
+            step("etcd-patch/cp-1").ephemeral && !founding.steps.iter().any(|s| s.id.as_str() == "join-kubelet/cp-1")
+        );
         input.members.remove(0);
-        let absent = plan_install(&input).unwrap_err();
+        let absent = plan(&Goal::Installed(&input)).unwrap_err();
         assert_eq!(absent, PlanError::FounderAbsent(Some("cp-1".parse().unwrap())));
     }
 
@@ -381,7 +384,7 @@ mod tests {
             objects: vec![nginx(namespace)],
             when: ApplyWhen::AllReady,
         };
-        let plan = plan(
+        let plan = plan_objects(
             vec![group("sample", "landfall-sample"), group("added-shop", "shop")],
             vec![],
         );
@@ -409,7 +412,7 @@ mod tests {
             group: group.to_owned(),
             objects: vec![old.clone()],
         };
-        let plan = plan(vec![group], vec![left("ingress"), left("sample")]);
+        let plan = plan_objects(vec![group], vec![left("ingress"), left("sample")]);
         let needs = |id: &str| -> Vec<&str> {
             let step = plan.steps.iter().find(|s| s.id.as_str() == id).unwrap();
             step.needs.iter().map(StepId::as_str).collect()

@@ -1,6 +1,6 @@
 //! Plans what every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
 
-use super::{BULK_S, KUBEADM_S, Member, Planner, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
+use super::{BULK_S, InstallMoves, KUBEADM_S, Member, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
 use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature, Wanted};
 use crate::bundle_index::BinaryPlace;
 use crate::journal::EntryState;
@@ -38,7 +38,7 @@ const DIRECTORIES: [(DirectoryKind, &str); 6] = [
     (DirectoryKind::Certificates, "/etc/ssl/certs"),
 ];
 
-impl Planner<'_> {
+impl InstallMoves<'_> {
     /// Steps that every member needs before kubeadm runs.
     pub(super) fn prepare(&mut self, member: &Member) -> Result<(), PlanError> {
         let claims = daemon_claims(&self.input.record.fixed);

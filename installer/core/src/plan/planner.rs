@@ -1,0 +1,34 @@
+//! The planner: one for every goal. A goal is a list of moves; each move adds steps.
+
+use super::install::{InstallInput, InstallMoves};
+use super::steps::Steps;
+use super::undo::{UndoMoves, UndoScope};
+use super::{Plan, PlanError};
+use crate::journal::Ownership;
+use crate::name::NodeName;
+use std::collections::BTreeMap;
+
+/// What a plan brings about.
+#[derive(Debug)]
+pub enum Goal<'a> {
+    /// The machines and the cluster are as wanted: a first install, a further one, changed settings, nodes that join.
+    Installed(&'a InstallInput<'a>),
+    /// What these journal entries made is gone: a rollback, an uninstall.
+    Undone {
+        /// What landfall owns on each connected node.
+        owned: &'a BTreeMap<NodeName, Ownership>,
+        /// The entries.
+        scope: &'a UndoScope,
+    },
+}
+
+/// Plans how to reach a goal. Pure. The plan has been checked.
+pub fn plan(goal: &Goal) -> Result<Plan, PlanError> {
+    let mut steps = Steps::default();
+    match goal {
+        Goal::Installed(input) => InstallMoves::of(input, &mut steps)?.moves()?,
+        Goal::Undone { owned, scope } => UndoMoves::of(owned, scope, &mut steps).moves(),
+    }
+    steps.plan.check()?;
+    Ok(steps.plan)
+}
