@@ -16,8 +16,12 @@ pub struct LandfallRun {
     pub uninstall: Duration,
     /// Peak memory of the first install.
     pub rss_kib: u64,
+    /// What the journal of a control plane takes at most.
+    pub journal: Duration,
     /// Its `install.json`.
     pub report: Value,
+    /// That of the second install.
+    pub rerun_report: Value,
     /// Names of control planes.
     pub control_planes: Vec<String>,
     /// Names of workers.
@@ -51,6 +55,8 @@ pub fn summarise(rounds: &[Round], date: &str) -> Result<Value> {
         let laps = round.hand.laps.iter();
         laps.map(|lap| (lap.name.clone(), lap.took.as_secs_f64())).collect()
     };
+    let rerun_phases: Result<Vec<Named>> = rounds.iter().map(|r| phases(&r.landfall.rerun_report)).collect();
+    let journal = seconds(|r| r.landfall.journal);
     let phases: Result<Vec<Named>> = rounds.iter().map(|r| phases(&r.landfall.report)).collect();
     let stages: Result<Vec<(Named, Named)>> = rounds.iter().map(|r| stages(&r.landfall.report)).collect();
     let (starts, ends): (Vec<_>, Vec<_>) = stages?.into_iter().unzip();
@@ -67,6 +73,8 @@ pub fn summarise(rounds: &[Round], date: &str) -> Result<Value> {
         "hand_s": rounded(hand, 2),
         "ratio": rounded(landfall / hand, 3),
         "rerun_s": rounded(seconds(|r| r.landfall.rerun), 2),
+        "journal_s": rounded(journal, 3),
+        "journal_share": rounded(journal / landfall, 4),
         "uninstall_s": rounded(seconds(|r| r.landfall.uninstall), 2),
         "operator_rss_mib": rounded(median(rounds.iter().map(|r| r.landfall.rss_kib as f64 / 1024.0).collect()), 1),
         "bytes_sent": {
@@ -75,6 +83,7 @@ pub fn summarise(rounds: &[Round], date: &str) -> Result<Value> {
         },
         "phases": {
             "landfall": medians(&phases?),
+            "landfall_rerun": medians(&rerun_phases?),
             "hand": medians(&rounds.iter().map(laps).collect::<Vec<_>>()),
         },
         "landfall_stages": spans,
@@ -172,7 +181,7 @@ pub fn rounded(value: f64, digits: i32) -> Value {
 pub fn table(figures: &Value) -> String {
     let mut text = format!(
         "\nmedians, rounds: {}, {}\n  landfall, install to verified  {} s\n  by hand                        {} s\n  \
-         ratio                          {}\n  install again, with verify     {} s\n  uninstall                      {} s\n  \
+         ratio                          {}\n  install again, with verify     {} s\n  a control plane's journal      {} s at most, {} of the install\n  uninstall                      {} s\n  \
          operator's peak memory         {} MiB\n  sent to a control plane        {} bytes\n  sent to a worker               {} bytes\n",
         figures["rounds"],
         figures["date"].as_str().unwrap_or_default(),
@@ -180,6 +189,8 @@ pub fn table(figures: &Value) -> String {
         figures["hand_s"],
         figures["ratio"],
         figures["rerun_s"],
+        figures["journal_s"],
+        figures["journal_share"],
         figures["uninstall_s"],
         figures["operator_rss_mib"],
         figures["bytes_sent"]["control_plane"],
@@ -195,6 +206,11 @@ pub fn table(figures: &Value) -> String {
     };
     let seconds: fn(&Value) -> String = |value| format!("{value} s");
     list("landfall, phase by phase", &figures["phases"]["landfall"], seconds);
+    list(
+        "landfall again, phase by phase",
+        &figures["phases"]["landfall_rerun"],
+        seconds,
+    );
     list(
         "landfall, stages of its phase execute (they overlap)",
         &figures["landfall_stages"],
@@ -216,6 +232,8 @@ mod tests {
                 rerun: Duration::from_secs(2),
                 uninstall: Duration::from_secs(9),
                 rss_kib: 40 * 1024,
+                journal: Duration::from_millis(300),
+                rerun_report: json!({ "phases": [{ "phase": "verify", "startMs": 0, "durationMs": 1500 }] }),
                 report: json!({
                     "phases": [
                         { "phase": "connect", "startMs": 1000, "durationMs": 500 },
@@ -250,6 +268,11 @@ mod tests {
         assert_eq!(figures["operator_rss_mib"], 40.0);
         assert_eq!(figures["bytes_sent"], json!({ "control_plane": 30, "worker": 10 }));
         assert_eq!(figures["phases"]["landfall"], json!({ "connect": 0.5, "verify": 1.2 }));
+        assert_eq!(figures["phases"]["landfall_rerun"], json!({ "verify": 1.5 }));
+        assert_eq!(
+            (&figures["journal_s"], &figures["journal_share"]),
+            (&json!(0.3), &json!(0.005))
+        );
         assert_eq!(figures["phases"]["hand"], json!({ "staged": 1.0 }));
         let prepare = json!({ "from_s": 0.5, "to_s": 3.5 });
         assert_eq!(figures["landfall_stages"]["prepare"], prepare);
