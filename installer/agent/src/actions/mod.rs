@@ -3,6 +3,7 @@
 pub mod file;
 pub mod images;
 pub mod kubeconfig;
+pub mod on_disk;
 pub mod run;
 pub mod system;
 pub mod unit;

@@ -4,12 +4,12 @@
 //! entry intended, undoing or residue? ── undo it first
 //! recorded as ours with this very action, and as wanted? ── nothing to do, no record
 //! wanted state is there though not ours? ── nothing to do, no record (it is not ours to remove later)
-//! else ── Intent (fsync) ── act ── look again ── Done        a failure adds Failed; an interruption adds nothing
+//! else ── Intent (fsync) ── act ── look again ── on disk ── Done        a failure adds Failed; an interruption adds nothing
 //! ```
 
 pub mod observe;
 
-use crate::actions::{Work, file, images, kubeconfig, run, system, unit};
+use crate::actions::{Work, file, images, kubeconfig, on_disk, run, system, unit};
 use crate::agent::{Agent, Emit};
 use crate::claims;
 use crate::error::{AgentError, Result};
@@ -93,7 +93,7 @@ fn perform(agent: &Agent, step: &Step, emit: Emit) -> Result<bool> {
         wanted,
     })?;
     let acted = apply(&work).and_then(|()| match holds_after(&work)? {
-        true => Ok(()),
+        true => on_disk::put(&agent.host, &step.action),
         false => Err(AgentError::NotSatisfied(format!(
             "the step ran, but its result is not there: {}",
             step.action.text()

@@ -137,6 +137,7 @@ impl Disk {
                 "run-started" => {
                     self.begun = true;
                     self.renamed_in.clear();
+                    self.written.clear();
                 }
                 "intent" | "undo-started" => self.said.extend(step),
                 "done" => self.end(&step.unwrap_or_default()),
@@ -149,6 +150,12 @@ impl Disk {
     fn end(&mut self, step: &str) {
         self.done += 1;
         self.intended.remove(step);
+        for file in self.written.iter().filter(|file| is_kept(file)) {
+            self.faults.push(format!(
+                "{} has no content on disk when the journal says that {step} is done",
+                file.display()
+            ));
+        }
         for directory in std::mem::take(&mut self.renamed_in) {
             self.faults.push(format!(
                 "{} is not on disk when the journal says that {step} is done",
