@@ -40,6 +40,12 @@ pub fn put(host: &Host, action: &Action) -> Result<()> {
     }
 }
 
+/// Puts on disk what undos removed or restored, on every file system that they are about. Blocks until it is there.
+pub fn put_undone(host: &Host) -> Result<()> {
+    let places = ["/etc", "/opt", "/usr/local", "/var/lib"];
+    places.iter().try_for_each(|place| file_system(&host.at(place)))
+}
+
 /// Puts a file, or a directory and everything below it on its file system, on disk, with its name. What is not there, or goes meanwhile, is left out.
 fn tree(path: &Path) -> Result<()> {
     let Some(meta) = if_there(path.symlink_metadata()).map_err(io_at("looking at", path))? else {
