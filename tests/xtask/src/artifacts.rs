@@ -7,8 +7,11 @@ use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
 use landfall_test_support::publishers::Publishers;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where the built things lie.
 pub struct Artifacts {
@@ -125,17 +128,15 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts `cargo xtask lab prepare` in a process of its own, whose output goes to a file.
-    pub fn start() -> Result<Self> {
+    /// Starts `cargo xtask lab` with these words in a process group of its own, whose output goes to a file.
+    pub fn start(words: &[&str]) -> Result<Self> {
         let cache = cache()?;
         fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-        let log = cache.join("build.log");
+        let log = cache.join(format!("{}.log", words.first().unwrap_or(&"build")));
         let file = File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
         let mut build = Command::new("nice");
-        build
-            .args(["-n", "19"])
-            .arg(std::env::current_exe()?)
-            .args(["lab", "prepare"]);
+        build.args(["-n", "19"]).arg(std::env::current_exe()?).arg("lab");
+        build.args(words).process_group(0);
         build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = build.spawn().context("nice cannot be started")?;
         Ok(Self { child, log })
@@ -144,11 +145,32 @@ impl Background {
     /// Waits for its end. The build that follows reports errors.
     pub fn wait(mut self) -> Result<()> {
         let status = self.child.wait()?;
+        self.say(status);
+        Ok(())
+    }
+
+    /// Waits for its end until a moment, and ends it then. Says whether it came to its end by itself.
+    pub fn wait_until(mut self, moment: Instant) -> Result<bool> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.say(status);
+                return Ok(true);
+            }
+            if Instant::now() >= moment {
+                let group = format!("-{}", self.child.id());
+                Command::new("kill").args(["-KILL", "--", &group]).status()?;
+                self.child.wait()?;
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    fn say(&self, status: ExitStatus) {
         println!(
             "the build in the background: {status}, its log is {}",
             self.log.display()
         );
-        Ok(())
     }
 }
 

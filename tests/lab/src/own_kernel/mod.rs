@@ -12,6 +12,7 @@ mod vm;
 use crate::host::{make_key, run};
 use crate::operator::Ended;
 use anyhow::{Context, Result};
+use kernel::Kernel;
 use network::Network;
 use serde_json::{Value, json};
 use std::fs;
@@ -47,12 +48,22 @@ impl VmLab {
         }
     }
 
-    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there, which takes up to half an
-    /// hour. Blocks until each machine takes logins.
-    pub fn up(&self) -> Result<()> {
+    /// Builds kernel and disk unless they are there, which takes up to half an hour.
+    pub fn prepare(&self) -> Result<()> {
+        self.build().map(drop)
+    }
+
+    fn build(&self) -> Result<(Kernel, PathBuf)> {
         let kernel = kernel::build(&self.folder)?;
         make_key(&self.key())?;
         let disk = disk::build(self.suite, &self.folder, &kernel, &self.key())?;
+        Ok((kernel, disk))
+    }
+
+    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there. Blocks until each
+    /// machine takes logins.
+    pub fn up(&self) -> Result<()> {
+        let (kernel, disk) = self.build()?;
         self.down()?;
         self.network.up()?;
         let home = self.home();

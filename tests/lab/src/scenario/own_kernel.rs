@@ -43,12 +43,68 @@ pub fn run(suite: Suite, release: &Release, cache: &Path) -> Result<Vec<Check>> 
     Ok(checks.done)
 }
 
+/// One machine, as a control plane that runs pods, chosen by a number: each has another release or variant.
+pub fn describe_one(number: usize, cache: &Path) -> VmLab {
+    let suite = Suite::ALL[number % Suite::ALL.len()];
+    let variant = if (number / Suite::ALL.len()).is_multiple_of(2) {
+        Variant::Plain
+    } else {
+        Variant::Hardened
+    };
+    let machine = VmSpec {
+        variant,
+        ..CONTROL_PLANE
+    };
+    VmLab::new(suite, &[machine], cache)
+}
+
+/// Starts such a machine, installs, boots again, uninstalls, and removes the machine, also when something failed.
+pub fn run_one(number: usize, release: &Release, cache: &Path) -> Result<Vec<Check>> {
+    let lab = describe_one(number, cache);
+    let mut checks = Checks { done: Vec::new() };
+    let shown = Stage { lab: &lab, release }.show_one(&mut checks);
+    lab.down()?;
+    if let Err(Broken) = shown {
+        checks.not_reached();
+    }
+    Ok(checks.done)
+}
+
 struct Stage<'a> {
     lab: &'a VmLab,
     release: &'a Release,
 }
 
 impl Stage<'_> {
+    fn show_one(&self, checks: &mut Checks) -> Result<(), Broken> {
+        let kinds = self
+            .lab
+            .machines()
+            .iter()
+            .map(|vm| format!("{:?}", vm.variant).to_lowercase());
+        let kind = format!("{}, {}", self.lab.suite().name(), kinds.collect::<Vec<_>>().join(", "));
+        let named = |what: &str| format!("own kernel, {kind}: {what}");
+        let boots = checks.needed(&named("the machine starts, and starts again"), || {
+            self.start()?;
+            let mut boots = vec![self.fingerprints()?];
+            boots.push(self.boot_again(Vm::reboot)?);
+            Ok(boots)
+        })?;
+        checks.needed(&named("install: exit 0, every path green"), || self.install("first"))?;
+        checks.check(&named("reboot: green by itself"), || {
+            self.lab.machines().iter().try_for_each(Vm::reboot)?;
+            self.green_again("reboot")
+        });
+        checks.check(
+            &named("uninstall: as a machine of the same boots without landfall"),
+            || {
+                self.landfall(&["uninstall"], &["--yes"])?;
+                self.expect_unchanged(&boots)
+            },
+        );
+        Ok(())
+    }
+
     fn show(&self, checks: &mut Checks) -> Result<(), Broken> {
         let suite = self.lab.suite().name();
         let named = |what: &str| format!("own kernel, {suite}: {what}");
@@ -91,19 +147,24 @@ impl Stage<'_> {
         Ok(())
     }
 
+    fn start(&self) -> Result<()> {
+        self.lab.up()?;
+        self.lab.write_cluster(|_| {})
+    }
+
     /// Boots machines without landfall as often as later with it, and takes snapshots after each boot.
     fn boots(&self) -> Result<Vec<Vec<Fingerprint>>> {
-        self.lab.up()?;
-        self.lab.write_cluster(|_| {})?;
+        self.start()?;
         let mut boots = vec![self.fingerprints()?];
-        self.lab.machines().iter().try_for_each(Vm::reboot)?;
-        self.lab.await_all()?;
-        boots.push(self.fingerprints()?);
-        self.lab.machines().iter().try_for_each(Vm::cut_power)?;
-        self.lab.machines().iter().try_for_each(Vm::start)?;
-        self.lab.await_all()?;
-        boots.push(self.fingerprints()?);
+        boots.push(self.boot_again(|vm| vm.cut_power().and_then(|()| vm.start()))?);
+        boots.push(self.boot_again(Vm::reboot)?);
         Ok(boots)
+    }
+
+    fn boot_again(&self, how: impl Fn(&Vm) -> Result<()>) -> Result<Vec<Fingerprint>> {
+        self.lab.machines().iter().try_for_each(how)?;
+        self.lab.await_all()?;
+        self.fingerprints()
     }
 
     fn fingerprints(&self) -> Result<Vec<Fingerprint>> {

@@ -143,8 +143,17 @@ impl State {
             ["endpoint", "health"] => Answer::said("127.0.0.1:2379 is healthy\n".to_owned()),
             ["endpoint", "health", ..] => {
                 let started = self.clusters[at].members.iter().filter(|m| !m.learner);
-                let health = started.map(|m| json!({ "endpoint": client_url(m), "health": self.is_healthy(m) }));
-                Answer::said(json!(health.collect::<Vec<_>>()).to_string())
+                let health: Vec<(String, bool)> = started.map(|m| (client_url(m), self.is_healthy(m))).collect();
+                // etcdctl prints all of them, and fails when one is not healthy.
+                let status = u8::from(health.iter().any(|(_, is_healthy)| !is_healthy));
+                let lines = health
+                    .iter()
+                    .map(|(endpoint, is_healthy)| json!({ "endpoint": endpoint, "health": is_healthy }));
+                Answer {
+                    status,
+                    stdout: json!(lines.collect::<Vec<_>>()).to_string(),
+                    stderr: String::new(),
+                }
             }
             ["member", "list", ..] => {
                 let list = self.clusters[at].members.iter().map(|m| {
