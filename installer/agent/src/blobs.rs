@@ -1,7 +1,6 @@
 //! The blob store of the node: files named by their digest. A file with its final name was hashed on the way in; a `.part` is what came
 //! of a blob before a connection ended.
 
-use crate::actions::on_disk;
 use crate::agent::Agent;
 use crate::error::{AgentError, Result, if_there, io_at};
 use crate::files;
@@ -171,10 +170,6 @@ pub fn tidy(agent: &Agent) -> Result<()> {
 }
 
 fn remove_state(agent: &Agent) -> Result<()> {
-    if agent.journal(|journal| Ok(journal.has_records()))? {
-        // After a power cut nothing that was undone may come back when no journal names it any more.
-        on_disk::put_undone(&agent.host)?;
-    }
     agent.journal(|journal| journal.remove())?;
     for name in ["blobs", "prior", "logs", "bin"] {
         remove_dir(agent, name)?;

@@ -85,11 +85,6 @@ impl JournalStore {
         &self.own
     }
 
-    /// Says whether anything was ever recorded.
-    pub fn has_records(&self) -> bool {
-        self.records > 0
-    }
-
     /// Appends records with one write and at most one fsync; without records, puts earlier ones on disk. Needs the node's lease, for nobody
     /// else may write at the same time. An intent is refused when there is no room for the reserve.
     pub fn append(&mut self, records: &[Record], durability: Durability) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Answers one request on its stream.
 
+use crate::actions::on_disk;
 use crate::agent::Agent;
 use crate::child::end_orphans;
 use crate::error::{AgentError, Result, io_at};
@@ -8,8 +9,8 @@ use crate::lease::Holder;
 use crate::{blobs, certificates, containers, etcd, facts, health, interpret, logs, relay, undo};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::journal::Record;
 use landfall_core::journal::repair::JOURNAL_REPAIR;
+use landfall_core::journal::{ROLLED_BACK, Record, UNDONE};
 use landfall_core::layout;
 use landfall_core::secret::Secret;
 use landfall_core::trust::{KeyId, TrustOffer};
@@ -209,6 +210,10 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
 
 fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
     let holder = agent.holder()?;
+    if matches!(outcome, UNDONE | ROLLED_BACK) {
+        // After a power cut nothing may come back that the journal no longer names.
+        on_disk::put_undone(&agent.host)?;
+    }
     agent.journal(|journal| match journal.own().open_run() {
         Some(open) if open.run == holder.run => {
             let finished = Record::RunFinished {

@@ -168,7 +168,7 @@ fn claims_of(undo: &Undo) -> Option<&Claims> {
 
 /// Says whether containerd's own state is being removed, with all images in it.
 fn containerd_goes(agent: &Agent) -> Result<bool> {
-    let claims_state = |claims: &Claims| claims.paths.iter().any(|p| p.starts_with("/var/lib/containerd"));
+    let claims_state = |claims: &Claims| claims.paths.iter().any(|p| p.starts_with(layout::CONTAINERD_DIR));
     let goes = |e: &Entry| e.state == EntryState::Undoing && claims_of(&e.undo).is_some_and(claims_state);
     agent.journal(|journal| Ok(journal.own().entries.iter().any(goes)))
 }

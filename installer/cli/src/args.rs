@@ -161,7 +161,7 @@ pub struct Common {
     #[command(flatten)]
     pub inventory: InventoryArgs,
     /// Act only on these machines: hosts and groups with `:`, `!`, `&`, `*`, as in Ansible, or @FILE. All others stay members and are not changed.
-    /// An uninstall takes only machines that an earlier cluster left, for it removes no single member.
+    /// `uninstall` accepts only machines that an earlier cluster left.
     #[arg(short, long, value_name = "PATTERN")]
     pub limit: Option<String>,
     /// Form of progress and result.

@@ -40,6 +40,12 @@ pub const MODULES_FILE: &str = "/etc/modules-load.d/landfall.conf";
 pub const UNIT_DIR: &str = "/etc/systemd/system";
 /// kubeadm's directory.
 pub const KUBERNETES_DIR: &str = "/etc/kubernetes";
+/// Where containerd keeps images and containers.
+pub const CONTAINERD_DIR: &str = "/var/lib/containerd";
+/// The kubelet's directory.
+pub const KUBELET_DIR: &str = "/var/lib/kubelet";
+/// etcd's data.
+pub const ETCD_DIR: &str = "/var/lib/etcd";
 /// Audit policy and encryption configuration, mounted into the API server.
 pub const API_SERVER_DIR: &str = "/etc/kubernetes/landfall";
 /// Kubeconfig with a short-lived client certificate by which a node joins.

@@ -18,7 +18,12 @@ pub fn plan_error(error: PlanError) -> Vec<Diagnosis> {
             "bring the node back, then run the same command again; to found without it, uninstall first"
         }
         PlanError::NoControlPlane => "bring the node back, then run the same command again",
-        _ => "build the bundle again with this version of landfall",
+        PlanError::MissingFromBundle(_) | PlanError::Render { .. } => {
+            "build the bundle again with this version of landfall"
+        }
+        PlanError::Duplicate(_) | PlanError::MissingNeed { .. } | PlanError::Cycle(_) => {
+            "nothing was changed; this is a fault of landfall: report it with the output of landfall journal show"
+        }
     };
     vec![Diagnosis::new(code, "no plan can be made").because(&error).next(next)]
 }

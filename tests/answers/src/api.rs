@@ -218,6 +218,16 @@ fn shown(node: &Value) -> Value {
     })
 }
 
+/// Waits until a Node that is off counts so.
+pub(crate) fn node_is_off(script: &Script<'_>, name: &str) -> Result<()> {
+    script.wait_until(&format!("/api/v1/nodes/{name}"), |node| shown(node)["ready"] == false)
+}
+
+/// Removes the namespace of the questions.
+pub(crate) fn clean(script: &Script<'_>) -> Result<()> {
+    script.remove(NAMESPACE)
+}
+
 /// Nodes, and what controllers say of landfall's own objects.
 pub(crate) fn nodes_and_pods(script: &mut Script<'_>) -> Result<()> {
     nodes(script)?;

@@ -52,7 +52,7 @@ pub type Answers = BTreeMap<String, Value>;
 pub enum Condition {
     /// All machines are on.
     Healthy,
-    /// cp-1 is off, and its Node was seen to be.
+    /// cp-1 is off; its Node may still count as Ready.
     OneOff,
     /// cp-2 and cp-3 are off.
     NoQuorum,
@@ -77,30 +77,39 @@ impl Condition {
     }
 }
 
-/// Asks all questions of a condition. Objects that questions make are gone afterwards. Blocks until all are answered.
+/// Asks all questions of a condition. Objects that questions make are gone afterwards, also when a question failed. Blocks until all are answered.
 pub fn ask(cluster: &dyn Cluster, condition: Condition) -> Result<Answers> {
     let mut script = Script::new(cluster, if condition == Condition::OneOff { "cp-2" } else { "cp-1" });
+    let asked = questions(&mut script, condition);
+    if condition == Condition::Healthy {
+        api::clean(&script)?;
+    }
+    asked.map(|()| script.answers())
+}
+
+fn questions(script: &mut Script<'_>, condition: Condition) -> Result<()> {
     match condition {
         Condition::Healthy => {
-            api::objects(&mut script)?;
-            api::deletion(&mut script)?;
-            api::fixed_fields(&mut script)?;
-            api::nodes_and_pods(&mut script)?;
-            api::rights(&mut script)?;
-            etcd::members(&mut script)?;
-            etcd::unknown_member(&mut script)?;
+            api::objects(script)?;
+            api::deletion(script)?;
+            api::fixed_fields(script)?;
+            api::nodes_and_pods(script)?;
+            api::rights(script)?;
+            etcd::members(script)?;
+            etcd::unknown_member(script)?;
         }
         Condition::OneOff => {
-            api::nodes(&mut script)?;
-            etcd::members(&mut script)?;
-            etcd::removal_of_a_healthy_member(&mut script)?;
+            api::node_is_off(script, "cp-1")?;
+            api::nodes(script)?;
+            etcd::members(script)?;
+            etcd::removal_of_a_healthy_member(script)?;
         }
         Condition::NoQuorum => {
-            api::silent(&mut script)?;
-            etcd::silent(&mut script)?;
+            api::silent(script)?;
+            etcd::silent(script)?;
         }
     }
-    Ok(script.answers())
+    Ok(())
 }
 
 /// Writes the answers of a real cluster into `recorded/`.

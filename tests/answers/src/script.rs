@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the cluster may take until something that was deleted is gone: the deletion of a namespace takes some seconds.
-const GONE_LIMIT: Duration = Duration::from_secs(120);
+/// How long the cluster may take: the deletion of a namespace takes some seconds, and a Node counts as Ready for 40 s without its kubelet.
+const WAIT_LIMIT: Duration = Duration::from_secs(120);
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// Whose a server-side apply is, and whether it takes fields of others.
@@ -138,12 +138,30 @@ impl<'a> Script<'a> {
         self.keep(question, json!({ "status": status }))
     }
 
+    /// Deletes what is at a path, if it is there, and keeps nothing.
+    pub(crate) fn remove(&self, path: &str) -> Result<()> {
+        self.cluster.api(self.by, Rights::Administrator, "DELETE", path, None)?;
+        self.wait_until_gone(path)
+    }
+
+    /// Waits until the answer is good.
+    pub(crate) fn wait_until(&self, path: &str, is_good: impl Fn(&Value) -> bool) -> Result<()> {
+        let start = Instant::now();
+        while !is_good(&self.get(path)?.1) {
+            if start.elapsed() >= WAIT_LIMIT {
+                bail!("{path} is not as expected after {} s", WAIT_LIMIT.as_secs());
+            }
+            thread::sleep(POLL_EVERY);
+        }
+        Ok(())
+    }
+
     /// Waits until nothing is at a path.
     pub(crate) fn wait_until_gone(&self, path: &str) -> Result<()> {
         let start = Instant::now();
         while self.get(path)?.0 != 404 {
-            if start.elapsed() >= GONE_LIMIT {
-                bail!("{path} is not gone after {} s", GONE_LIMIT.as_secs());
+            if start.elapsed() >= WAIT_LIMIT {
+                bail!("{path} is not gone after {} s", WAIT_LIMIT.as_secs());
             }
             thread::sleep(POLL_EVERY);
         }

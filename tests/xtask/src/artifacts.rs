@@ -121,10 +121,20 @@ pub fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<
     Ok(())
 }
 
-/// A build in the background, with the lowest priority.
+/// A build in the background, with the lowest priority. It ends with this value.
 pub struct Background {
     child: Child,
     log: PathBuf,
+}
+
+/// What became of a build that was waited for until a moment.
+pub enum Built {
+    /// It is there.
+    Whole,
+    /// It failed.
+    Failed,
+    /// It was not there in time.
+    TooLate,
 }
 
 impl Background {
@@ -149,18 +159,15 @@ impl Background {
         Ok(())
     }
 
-    /// Waits for its end until a moment, and ends it then. Says whether it came to its end by itself.
-    pub fn wait_until(mut self, moment: Instant) -> Result<bool> {
+    /// Waits for its end until a moment, and ends it then.
+    pub fn wait_until(mut self, moment: Instant) -> Result<Built> {
         loop {
+            if Instant::now() >= moment {
+                return Ok(Built::TooLate);
+            }
             if let Some(status) = self.child.try_wait()? {
                 self.say(status);
-                return Ok(true);
-            }
-            if Instant::now() >= moment {
-                let group = format!("-{}", self.child.id());
-                Command::new("kill").args(["-KILL", "--", &group]).status()?;
-                self.child.wait()?;
-                return Ok(false);
+                return Ok(if status.success() { Built::Whole } else { Built::Failed });
             }
             thread::sleep(Duration::from_secs(1));
         }
@@ -171,6 +178,18 @@ impl Background {
             "the build in the background: {status}, its log is {}",
             self.log.display()
         );
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // Best effort: what does not end now ends by itself.
+        let group = format!("-{}", self.child.id());
+        let _ = host::sudo("kill", &["-TERM", "--", &group]);
+        let _ = self.child.wait();
     }
 }
 

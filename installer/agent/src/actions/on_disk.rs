@@ -5,14 +5,13 @@
 use crate::error::{Result, errno_at, if_there, io_at};
 use crate::host::Host;
 use landfall_core::action::Action;
-use landfall_core::layout;
+use landfall_core::layout::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR, KUBERNETES_DIR, UNIT_DIR};
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Where the kubelet keeps its configuration and its certificates.
-const KUBELET_DIR: &str = "/var/lib/kubelet";
-/// What else is there: volumes of pods and sockets, which are made anew at each boot.
+/// What is in the kubelet's directory beside its configuration and certificates: volumes of pods and sockets, which are made anew at each boot.
 const OF_PODS: [&str; 6] = [
     "pods",
     "plugins",
@@ -21,51 +20,63 @@ const OF_PODS: [&str; 6] = [
     "device-plugins",
     "checkpoints",
 ];
-/// Where containerd unpacks images.
-const CONTAINERD_DIR: &str = "/var/lib/containerd";
+/// Places of whatever an undo removes or restores; some may be file systems of their own.
+const UNDONE_IN: [&str; 11] = [
+    "/etc",
+    "/opt",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/lib",
+    CONTAINERD_DIR,
+    KUBELET_DIR,
+    ETCD_DIR,
+    "/var/log",
+    "/var/log/pods",
+];
 
 /// Puts on disk what the programs of this action wrote. Blocks until it is there; after an import of images that may be some hundred megabytes.
 pub fn put(host: &Host, action: &Action) -> Result<()> {
     match action {
-        Action::Run { creates, .. } => creates.iter().try_for_each(|path| tree(&host.at(path))),
+        Action::Run { creates, .. } => creates.iter().try_for_each(|path| tree(&host.at(path), &[])),
         Action::Bootstrap { creates, .. } => {
-            let own = [layout::KUBERNETES_DIR, KUBELET_DIR].map(Path::new);
-            let paths = own.into_iter().chain(creates.iter().map(AsRef::as_ref));
-            paths.map(|path| host.at(path)).try_for_each(|path| tree(&path))
+            creates.iter().try_for_each(|path| tree(&host.at(path), &[]))?;
+            tree(&host.at(KUBERNETES_DIR), &[])?;
+            tree(&host.at(KUBELET_DIR), &OF_PODS)
         }
-        // `systemctl enable` makes links in folders below.
-        Action::Unit { .. } => tree(&host.at(layout::UNIT_DIR)),
-        Action::Images { .. } => file_system(&host.at(CONTAINERD_DIR)),
+        // `systemctl enable` and `disable` make and remove links in these directories.
+        Action::Unit { .. } | Action::StopUnit { .. } => directories(&host.at(UNIT_DIR)),
+        Action::Images { .. } => file_systems(host, &[CONTAINERD_DIR]),
         _ => Ok(()),
     }
 }
 
-/// Puts on disk what undos removed or restored, on every file system that they are about. Blocks until it is there.
+/// Puts on disk what undos have removed and restored. Blocks until it is there.
 pub fn put_undone(host: &Host) -> Result<()> {
-    let places = ["/etc", "/opt", "/usr/local", "/var/lib"];
-    places.iter().try_for_each(|place| file_system(&host.at(place)))
+    file_systems(host, &UNDONE_IN)
 }
 
-/// Puts a file, or a directory and everything below it on its file system, on disk, with its name. What is not there, or goes meanwhile, is left out.
-fn tree(path: &Path) -> Result<()> {
+/// Puts a file, or a directory and everything below it on its file system, on disk, with its name. What is not there, or goes meanwhile, is left out,
+/// and so are the entries of the directory that `but` names.
+fn tree(path: &Path, but: &[&str]) -> Result<()> {
     let Some(meta) = if_there(path.symlink_metadata()).map_err(io_at("looking at", path))? else {
         return Ok(());
     };
-    below(path, &meta)?;
+    below(path, &meta, but)?;
     sync(path.parent().unwrap_or(path))
 }
 
-fn below(path: &Path, meta: &Metadata) -> Result<()> {
+fn below(path: &Path, meta: &Metadata, but: &[&str]) -> Result<()> {
     if meta.is_dir() {
         let entries = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(io_at("reading", path))?;
-            if OF_PODS.iter().any(|name| entry.file_name() == *name) {
+            if but.iter().any(|name| entry.file_name() == *name) {
                 continue;
             }
             let inner = if_there(entry.metadata()).map_err(io_at("looking at", path))?;
             if let Some(inner) = inner.filter(|inner| inner.dev() == meta.dev()) {
-                below(&entry.path(), &inner)?;
+                below(&entry.path(), &inner, &[])?;
             }
         }
     }
@@ -75,17 +86,36 @@ fn below(path: &Path, meta: &Metadata) -> Result<()> {
     Ok(())
 }
 
+/// Puts the names in a directory and in the directories in it on disk.
+fn directories(path: &Path) -> Result<()> {
+    let entries = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
+    for entry in entries.into_iter().flatten() {
+        let entry = entry.map_err(io_at("reading", path))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sync(&entry.path())?;
+        }
+    }
+    sync(path)
+}
+
 fn sync(path: &Path) -> Result<()> {
     let synced = File::open(path).and_then(|file| file.sync_all());
     if_there(synced).map(drop).map_err(io_at("writing to disk", path))
 }
 
-/// Puts the whole file system on disk that holds a directory.
-fn file_system(directory: &Path) -> Result<()> {
-    let Some(opened) = if_there(File::open(directory)).map_err(io_at("opening", directory))? else {
-        return Ok(());
-    };
-    rustix::fs::syncfs(opened).map_err(errno_at("writing to disk", directory))
+/// Puts the file systems on disk that hold these directories; each once.
+fn file_systems(host: &Host, directories: &[&str]) -> Result<()> {
+    let mut done = BTreeSet::new();
+    for directory in directories.iter().map(|directory| host.at(directory)) {
+        let at = |what| io_at(what, &directory);
+        let Some(opened) = if_there(File::open(&directory)).map_err(at("opening"))? else {
+            continue;
+        };
+        if done.insert(opened.metadata().map_err(at("looking at"))?.dev()) {
+            rustix::fs::syncfs(&opened).map_err(errno_at("writing to disk", &directory))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -96,13 +126,12 @@ mod tests {
     fn links_to_nowhere_sockets_and_what_is_missing_do_not_stop_it() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        std::fs::create_dir_all(at("kubelet/pods/volume")).unwrap();
-        std::fs::write(at("kubelet/config.yaml"), "a: 1\n").unwrap();
-        std::os::unix::fs::symlink("nowhere", at("kubelet/link")).unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(at("kubelet/socket")).unwrap();
-        tree(&at("kubelet")).unwrap();
-        tree(&at("missing")).unwrap();
-        file_system(&at("missing")).unwrap();
-        file_system(&at("kubelet")).unwrap();
+        std::fs::create_dir_all(at("var/lib/kubelet/pki")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("var/lib/kubelet/pki/current.pem")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("var/lib/kubelet/socket")).unwrap();
+        tree(&at("var/lib/kubelet"), &OF_PODS).unwrap();
+        tree(&at("missing"), &[]).unwrap();
+        directories(&at("missing")).unwrap();
+        put_undone(&Host::under(root.path())).unwrap();
     }
 }

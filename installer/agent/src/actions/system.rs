@@ -124,8 +124,8 @@ pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(Str
         .collect()
 }
 
-/// Writes one setting, and nothing but it. The file is not emptied first and its value comes with one write, so that a directory that
-/// stands for `/proc` holds the old value or the new one at any time, as the kernel does. Line ends cover the rest of a longer old value:
+/// Writes one setting, and nothing but it. The file is not emptied first and its value comes with one write, so that a file that stands for
+/// a setting, in a directory that stands for `/proc`, is never empty, as a setting never is. Line ends cover the rest of a longer old value:
 /// the kernel skips them after a number and ends a text at the first one (`proc_get_long` and `_proc_do_string` in `kernel/sysctl.c`).
 pub fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(host, name);
@@ -285,15 +285,13 @@ mod tests {
         let file = host.at("/proc/sys/kernel/panic");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "0").unwrap();
-        let written = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for value in ["1", "0"].repeat(5_000) {
                     write_sysctl(&host, "kernel.panic", value).unwrap();
                 }
-                written.store(true, std::sync::atomic::Ordering::SeqCst);
             });
-            while !written.load(std::sync::atomic::Ordering::SeqCst) {
+            while !writer.is_finished() {
                 let seen = read_sysctl(&host, "kernel.panic").unwrap();
                 assert!(seen == "1" || seen == "0", "{seen:?}");
             }

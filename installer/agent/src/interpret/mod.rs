@@ -30,7 +30,7 @@ pub fn check(agent: &Agent, step: &Step) -> Result<Verdict> {
     Ok(judge(&step.action, entry.as_ref(), &seen))
 }
 
-/// Runs one step. Blocks until its deadline at most.
+/// Runs one step. Blocks until its deadline at most, and after that until what programs wrote is on disk.
 pub fn run_step(agent: &Agent, step: &Step, emit: Emit) -> std::result::Result<StepOutcome, Diagnosis> {
     let outcome = if step.action.is_undo() {
         take_back(agent, step, emit)

@@ -15,8 +15,7 @@ pub use prepare::kernel_features;
 
 use super::key::StepKind;
 use super::objects::{LeftOut, ObjectGroup};
-use super::steps::Steps;
-use super::{PlanError, Stage, Step};
+use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, Content};
 use crate::bundle_index::{BundleIndex, BundleRole};
 use crate::cluster_record::ClusterRecord;
@@ -145,12 +144,12 @@ pub(super) struct InstallMoves<'a> {
     opened: Vec<StepId>,
     /// The step after which the next node's daemons may be restarted.
     last_restart: Option<StepId>,
-    steps: &'a mut Steps,
+    plan: &'a mut Plan,
 }
 
 impl<'a> InstallMoves<'a> {
     /// Chooses the founder and the lead. Fails when the cluster is not formed and a founder is absent, or when no control plane is here.
-    pub(super) fn of(input: &'a InstallInput<'a>, steps: &'a mut Steps) -> Result<Self, PlanError> {
+    pub(super) fn of(input: &'a InstallInput<'a>, plan: &'a mut Plan) -> Result<Self, PlanError> {
         let founder = input.members.iter().find(|m| matches!(m.joins, Joins::Init(_)));
         let lead = founder.or(input.members.iter().find(|m| m.role() == Role::ControlPlane));
         let lead = lead.ok_or(PlanError::NoControlPlane)?;
@@ -165,12 +164,12 @@ impl<'a> InstallMoves<'a> {
             founder,
             opened: vec![],
             last_restart: None,
-            steps,
+            plan,
         })
     }
 
     /// Plans every step. Satisfied steps are removed later, by the agents' observations.
-    pub(super) fn moves(mut self) -> Result<(), PlanError> {
+    pub(super) fn add_all(mut self) -> Result<(), PlanError> {
         for member in &self.input.members {
             self.firewall(member);
         }
@@ -203,7 +202,7 @@ impl InstallMoves<'_> {
         action: Action,
     ) -> StepId {
         let step = Step::new(id, stage, node.clone(), deadline_s, action);
-        self.steps.add(step.after(needs.to_vec()))
+        self.plan.add(step.after(needs.to_vec()))
     }
 
     fn prepare_step(&mut self, kind: StepKind, member: &Member, needs: &[StepId], action: Action) -> StepId {

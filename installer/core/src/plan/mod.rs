@@ -7,7 +7,6 @@ pub mod key;
 pub mod objects;
 pub mod pending;
 mod planner;
-mod steps;
 pub mod undo;
 
 pub use claims::written_settings;
@@ -107,7 +106,7 @@ pub enum Stage {
     Sample,
     /// What served this run alone goes.
     Finish,
-    /// UndoMoves.
+    /// Undoing.
     Undo,
 }
 
@@ -174,6 +173,13 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// Adds a step; returns its name, for the needs of others.
+    fn add(&mut self, step: Step) -> StepId {
+        let id = step.id.clone();
+        self.steps.push(step);
+        id
+    }
+
     /// Checks that names are unique, needs exist and no steps wait for each other.
     pub fn check(&self) -> Result<(), PlanError> {
         let mut ids = BTreeSet::new();

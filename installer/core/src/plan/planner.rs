@@ -1,7 +1,6 @@
-//! The planner: one for every goal. A goal is a list of moves; each move adds steps.
+//! The planner: one for every goal. Each goal has its moves, functions that add steps to the plan.
 
 use super::install::{InstallInput, InstallMoves};
-use super::steps::Steps;
 use super::undo::{UndoMoves, UndoScope};
 use super::{Plan, PlanError};
 use crate::journal::Ownership;
@@ -24,11 +23,11 @@ pub enum Goal<'a> {
 
 /// Plans how to reach a goal. Pure. The plan has been checked.
 pub fn plan(goal: &Goal) -> Result<Plan, PlanError> {
-    let mut steps = Steps::default();
+    let mut plan = Plan::default();
     match goal {
-        Goal::Installed(input) => InstallMoves::of(input, &mut steps)?.moves()?,
-        Goal::Undone { owned, scope } => UndoMoves::of(owned, scope, &mut steps).moves(),
+        Goal::Installed(input) => InstallMoves::of(input, &mut plan)?.add_all()?,
+        Goal::Undone { owned, scope } => UndoMoves::of(owned, scope, &mut plan).add_all(),
     }
-    steps.plan.check()?;
-    Ok(steps.plan)
+    plan.check()?;
+    Ok(plan)
 }

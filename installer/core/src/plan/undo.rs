@@ -4,8 +4,7 @@
 //! after its file is restored.
 
 use super::key::{StepKind, is_membership};
-use super::steps::Steps;
-use super::{Stage, Step};
+use super::{Plan, Stage, Step};
 use crate::action::{Action, Undo};
 use crate::cluster_record::ClusterRecord;
 use crate::journal::{Entry, EntryState, Ownership};
@@ -85,17 +84,17 @@ impl UndoScope {
 pub(super) struct UndoMoves<'a> {
     owned: &'a BTreeMap<NodeName, Ownership>,
     scope: &'a UndoScope,
-    steps: &'a mut Steps,
+    plan: &'a mut Plan,
 }
 
 impl<'a> UndoMoves<'a> {
-    pub(super) fn of(owned: &'a BTreeMap<NodeName, Ownership>, scope: &'a UndoScope, steps: &'a mut Steps) -> Self {
-        Self { owned, scope, steps }
+    pub(super) fn of(owned: &'a BTreeMap<NodeName, Ownership>, scope: &'a UndoScope, plan: &'a mut Plan) -> Self {
+        Self { owned, scope, plan }
     }
 
     /// Plans every step.
-    pub(super) fn moves(mut self) {
-        self.steps.plan.keep_going = true;
+    pub(super) fn add_all(mut self) {
+        self.plan.keep_going = true;
         let cluster = if self.scope.cluster_stays(self.owned) {
             self.leave_cluster()
         } else {
@@ -114,7 +113,7 @@ impl<'a> UndoMoves<'a> {
         action: Action,
     ) -> StepId {
         let step = Step::new(id, Stage::Undo, node.clone(), TAKE_BACK_S, action);
-        self.steps.add(step.after(needs.into_iter().cloned().collect()))
+        self.plan.add(step.after(needs.into_iter().cloned().collect()))
     }
 
     /// Plans the undo in a cluster that stays: objects are restored, etcd members and Nodes removed. Returns the last step. Cluster steps are
@@ -316,7 +315,7 @@ mod tests {
     use super::*;
     use crate::action::{Claims, ClusterEffect, Prior};
     use crate::name::Digest;
-    use crate::plan::{Goal, Plan, plan};
+    use crate::plan::{Goal, plan};
 
     fn entry(run: &str, step: &str, undo: Undo) -> Entry {
         Entry {

@@ -1,10 +1,10 @@
 //! Other clusters and container runtimes, or what is left of them.
 
-use super::places::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
 use super::{Look, only};
 use crate::facts::FilePattern;
 use crate::finding::{Check, Finding};
 use crate::layout;
+use crate::layout::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
 use std::collections::BTreeMap;
 
 /// Programs whose presence means another Kubernetes.

@@ -129,7 +129,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             listed: texts(&leftovers::DIRECTORIES),
             modules: modules::needed(&desired.spec),
             chain_prefixes: texts(&leftovers::CHAINS),
-            try_overlay: Some(places::CONTAINERD_DIR.to_owned()),
+            try_overlay: Some(layout::CONTAINERD_DIR.to_owned()),
             try_nftables: true,
             filters_without: Some(texts(&OWN_TABLES)),
         }),

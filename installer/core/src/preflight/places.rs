@@ -4,15 +4,9 @@ use super::Look;
 use crate::facts::Tried;
 use crate::finding::{Check, Finding};
 use crate::inventory::Role;
-use crate::layout;
+use crate::layout::{self, CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where containerd keeps images and containers.
-pub(super) const CONTAINERD_DIR: &str = "/var/lib/containerd";
-/// The kubelet's directory.
-pub(super) const KUBELET_DIR: &str = "/var/lib/kubelet";
-/// etcd's data.
-pub(super) const ETCD_DIR: &str = "/var/lib/etcd";
 const HOSTS: &str = "/etc/hosts";
 
 /// Places from which programs are run: landfall's agent, the cluster's programs, CNI plugins, containers.

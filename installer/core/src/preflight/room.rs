@@ -1,12 +1,12 @@
 //! Space on the file systems that are really used: for what the bundle brings, and above the kubelet's own limits.
 
 use super::Look;
-use super::places::{CONTAINERD_DIR, KUBELET_DIR};
 use crate::bundle_index::{BinaryPlace, BundleIndex, BundleRole};
 use crate::facts::PlaceFacts;
 use crate::finding::{Check, Finding};
 use crate::inventory::Role;
 use crate::layout;
+use crate::layout::{CONTAINERD_DIR, KUBELET_DIR};
 use crate::name::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 

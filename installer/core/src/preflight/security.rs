@@ -1,10 +1,10 @@
 //! SELinux, AppArmor, fapolicyd and the kernel's lockdown.
 
-use super::places::CONTAINERD_DIR;
 use super::{Look, whole};
 use crate::facts::FilePattern;
 use crate::finding::{Check, Finding};
 use crate::layout;
+use crate::layout::CONTAINERD_DIR;
 
 /// Units whose state matters here.
 pub(super) const UNITS: [&str; 1] = ["fapolicyd.service"];

@@ -252,8 +252,9 @@ impl Request {
             | Self::WriteRecord { .. }
             | Self::Intent { .. }
             | Self::Done { .. }
-            | Self::FinishRun { .. }
             | Self::Tunnel { .. } => 0,
+            // What an undo removed is put on disk first, with all that others have not put there yet.
+            Self::FinishRun { .. } => 600,
             Self::MeshListen(asked) => asked.limit_ms.div_ceil(1000),
             // Some seconds; the agent's own limits stand in its module `mesh`.
             Self::MeshTry(_) => 0,

@@ -6,10 +6,16 @@ use anyhow::{Context, Result, ensure};
 use landfall_test_answers::{Cluster, Condition, Ended, Rights};
 use serde_json::Value;
 
-/// curl as the administrator: kubeadm makes this certificate for API servers that ask kubelets, in the group `kubeadm:cluster-admins`.
-const CURL: &str = "curl --silent --max-time 20 --cacert /etc/kubernetes/pki/ca.crt --write-out '\n%{http_code}'";
-const CERTIFICATE: &str =
-    "--cert /etc/kubernetes/pki/apiserver-kubelet-client.crt --key /etc/kubernetes/pki/apiserver-kubelet-client.key";
+/// Asks the API server of this machine, as the administrator where the first word says so. The rest are curl's words.
+const CURL: &str = r#"
+umask 077; own=$(mktemp -d); trap 'rm -rf "$own"' EXIT
+part() { sed -n "s/.*client-$1-data: //p" /etc/kubernetes/admin.conf | base64 --decode > "$own/$1"; }
+case $1 in
+    administrator) part certificate; part key; who="--cert $own/certificate --key $own/key";;
+    *) who='--oauth2-bearer nobody';;
+esac
+shift
+curl --silent --max-time 20 --cacert /etc/kubernetes/pki/ca.crt $who --write-out '\n%{http_code}' "$@""#;
 /// Runs `etcdctl` in the container that runs of the machine's etcd, as the agent does.
 const ETCDCTL: &str = r#"
 containers=$(ctr -n k8s.io containers list --quiet 'labels."io.kubernetes.pod.namespace"==kube-system,labels."io.kubernetes.container.name"==etcd')
@@ -47,23 +53,23 @@ struct Real<'a> {
 impl Cluster for Real<'_> {
     fn api(&self, by: &str, rights: Rights, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let who = match rights {
-            Rights::Administrator => CERTIFICATE,
-            Rights::UnknownToken => "--header 'Authorization: Bearer nobody'",
+            Rights::Administrator => "administrator",
+            Rights::UnknownToken => "nobody",
         };
+        let url = format!("https://127.0.0.1:6443{target}");
+        let mut command = vec!["sh", "-c", CURL, "curl", who, "--request", method, &url];
         let kind = if method == "PATCH" {
-            "application/apply-patch+yaml"
+            "Content-Type: application/apply-patch+yaml"
         } else {
-            "application/json"
+            "Content-Type: application/json"
         };
-        let data = body.map_or_else(String::new, |_| {
-            format!("--header 'Content-Type: {kind}' --data-binary @-")
-        });
-        let line = format!("{CURL} {who} --request {method} {data} 'https://127.0.0.1:6443{target}'");
+        if body.is_some() {
+            command.extend(["--header", kind, "--data-binary", "@-"]);
+        }
         let input = body.map(Value::to_string).unwrap_or_default();
-        let machine = self.lab.machine(by)?;
         let asked = self
             .lab
-            .output(machine, "root", &["sh", "-c", &line], input.as_bytes())?;
+            .output(self.lab.machine(by)?, "root", &command, input.as_bytes())?;
         let said = String::from_utf8_lossy(&asked.stdout);
         let (text, status) = said
             .rsplit_once('\n')

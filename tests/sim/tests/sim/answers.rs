@@ -2,18 +2,19 @@
 
 use crate::scene::Scene;
 use anyhow::Result;
-use landfall_core::name::NodeName;
 use landfall_test_answers::{Cluster, Condition, Ended, Rights, ask, differences};
-use landfall_test_support::cluster::World;
+use landfall_test_support::cluster::{AskedWith, World};
 use serde_json::Value;
 
 struct Model<'a>(&'a World);
 
 impl Cluster for Model<'_> {
     fn api(&self, by: &str, rights: Rights, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value)> {
-        let by: NodeName = by.parse()?;
-        self.0
-            .ask_api(&by, rights == Rights::Administrator, method, target, body)
+        let rights = match rights {
+            Rights::Administrator => AskedWith::AdministratorsToken,
+            Rights::UnknownToken => AskedWith::UnknownToken,
+        };
+        self.0.ask_api(&by.parse()?, rights, method, target, body)
     }
 
     fn etcdctl(&self, on: &str, args: &[&str]) -> Result<Ended> {

@@ -19,20 +19,34 @@ use std::sync::{Arc, Weak};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
+/// What a question shows to the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedWith {
+    /// The token of the cluster's administrator.
+    AdministratorsToken,
+    /// A token that nobody was given.
+    UnknownToken,
+}
+
 impl World {
-    /// Asks the API of a machine's cluster as its administrator, or with an unknown token. `target` is path and query. Returns status and body.
+    /// Asks the API server of a machine. `target` is path and query. Returns status and body.
     pub fn ask_api(
         &self,
         from: &NodeName,
-        as_administrator: bool,
+        rights: AskedWith,
         method: &str,
         target: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value)> {
         let mut state = self.state();
         let ca = state.ca_of(from).context("no cluster")?;
+        let at = state.cluster_of(from).filter(|at| state.has_api_server(*at, from));
+        anyhow::ensure!(at.is_some(), "{from} runs no API server");
         let admin = state.authorities.get(&ca).map(|a| a.admin_token.clone());
-        let token = admin.filter(|_| as_administrator).unwrap_or_default();
+        let token = match rights {
+            AskedWith::AdministratorsToken => admin.unwrap_or_default(),
+            AskedWith::UnknownToken => "nobody".to_owned(),
+        };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let (method, body) = (method.parse()?, body.map(Value::to_string).unwrap_or_default());
         let asked = Asked {
@@ -105,7 +119,6 @@ async fn answer(
 
 fn failure(code: u16, message: &str) -> Value {
     let reason = match code {
-        409 if message.ends_with("already exists") => "AlreadyExists",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
@@ -113,6 +126,10 @@ fn failure(code: u16, message: &str) -> Value {
         422 => "Invalid",
         _ => "InternalError",
     };
+    failure_for(code, reason, message)
+}
+
+fn failure_for(code: u16, reason: &str, message: &str) -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "metadata": {}, "message": message, "reason": reason, "code": code })
 }
 
@@ -217,7 +234,8 @@ impl State {
                 let body: Value = serde_json::from_slice(asked.body).map_err(|e| (400, e.to_string()))?;
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 if self.clusters[at].store.get(&resource, &namespace, &name).is_some() {
-                    return Err((409, format!("{resource} \"{name}\" already exists")));
+                    let message = format!("{resource} \"{name}\" already exists");
+                    return Ok((409, failure_for(409, "AlreadyExists", &message)));
                 }
                 self.apply(at, (&resource, &namespace, &name), &body, asked)
             }

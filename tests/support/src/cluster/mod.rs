@@ -18,6 +18,7 @@ mod workloads;
 
 use crate::pipes::lock;
 use anyhow::{Context, Result};
+pub use api::AskedWith;
 use authority::Authority;
 pub(crate) use authority::pem;
 use etcd::{Bootstrap, Member};

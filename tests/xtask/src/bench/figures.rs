@@ -16,7 +16,7 @@ pub struct LandfallRun {
     pub uninstall: Duration,
     /// Peak memory of the first install.
     pub rss_kib: u64,
-    /// What the journal of a control plane takes at most.
+    /// What the journal of a control plane takes, written once more.
     pub journal: Duration,
     /// Its `install.json`.
     pub report: Value,
@@ -181,7 +181,7 @@ pub fn rounded(value: f64, digits: i32) -> Value {
 pub fn table(figures: &Value) -> String {
     let mut text = format!(
         "\nmedians, rounds: {}, {}\n  landfall, install to verified  {} s\n  by hand                        {} s\n  \
-         ratio                          {}\n  install again, with verify     {} s\n  a control plane's journal      {} s at most, {} of the install\n  uninstall                      {} s\n  \
+         ratio                          {}\n  install again, with verify     {} s\n  a control plane's journal      {} s, {} of the install\n  uninstall                      {} s\n  \
          operator's peak memory         {} MiB\n  sent to a control plane        {} bytes\n  sent to a worker               {} bytes\n",
         figures["rounds"],
         figures["date"].as_str().unwrap_or_default(),

@@ -106,12 +106,12 @@ impl InstallMoves<'_> {
             node: lead.name.clone(),
             path: layout::JOIN_KUBECONFIG.into(),
         };
-        self.steps.plan.secrets.insert(secret_id("join-kubeconfig"), source);
+        self.plan.secrets.insert(secret_id("join-kubeconfig"), source);
     }
 
     /// Marks the newest step as one that is undone at the end of the run.
     fn serves_this_run(&mut self) {
-        if let Some(step) = self.steps.plan.steps.last_mut() {
+        if let Some(step) = self.plan.steps.last_mut() {
             step.ephemeral = true;
         }
     }
@@ -259,7 +259,7 @@ impl InstallMoves<'_> {
             node: self.lead.name.clone(),
             path: encryption_path.clone(),
         };
-        self.steps.plan.secrets.insert(secret_id("encryption-config"), source);
+        self.plan.secrets.insert(secret_id("encryption-config"), source);
         let id = StepKind::EncryptionConfig.on(node);
         vec![policy, self.file(id, member, encryption_path, content, &needs)]
     }
@@ -353,7 +353,7 @@ impl InstallMoves<'_> {
             vec![member_of_etcd],
         );
         let etcd = self.bootstrap(StepKind::JoinControlPlane, member, stage, &needs, etcd);
-        if let Some(step) = self.steps.plan.steps.last_mut() {
+        if let Some(step) = self.plan.steps.last_mut() {
             step.redo = vec![kubelet];
         }
         let finish = join(
@@ -429,10 +429,7 @@ impl InstallMoves<'_> {
                     node: self.lead.name.clone(),
                     path: pki.join(name),
                 };
-                self.steps
-                    .plan
-                    .secrets
-                    .insert(secret_id(&format!("pki/{name}")), source);
+                self.plan.secrets.insert(secret_id(&format!("pki/{name}")), source);
                 let content = Content::Secret(secret_id(&format!("pki/{name}")));
                 self.file(
                     StepKind::Pki.part_on(name, node),

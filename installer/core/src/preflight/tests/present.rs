@@ -39,7 +39,7 @@ fn places_that_cannot_be_written_or_run_from_are_refused() {
     let all = found(|f| f.survey.places.values_mut().for_each(|place| place.noexec = true));
     assert!(only(Check::Noexec, all).saw.contains("/var/lib/containerd"));
     assert_eq!(
-        found(|f| at(f, places::KUBELET_DIR).noexec = true),
+        found(|f| at(f, layout::KUBELET_DIR).noexec = true),
         vec![],
         "no program runs from there"
     );
@@ -60,19 +60,19 @@ fn the_kubelets_own_limits_count_by_bytes_per_cent_and_inodes() {
         place.available_bytes = place.total_bytes / 100 * percent;
     }
     let cases: [(Change, Option<Check>); 10] = [
-        (|f| left(f, places::KUBELET_DIR, 9), Some(Check::Space)),
-        (|f| left(f, places::KUBELET_DIR, 11), Some(Check::SpaceLow)),
-        (|f| left(f, places::KUBELET_DIR, 16), None),
-        (|f| left(f, places::CONTAINERD_DIR, 14), Some(Check::Space)),
-        (|f| left(f, places::CONTAINERD_DIR, 16), Some(Check::SpaceLow)),
-        (|f| left(f, places::CONTAINERD_DIR, 21), None),
-        (|f| at(f, places::KUBELET_DIR).free_inodes = 40_000, Some(Check::Space)),
+        (|f| left(f, layout::KUBELET_DIR, 9), Some(Check::Space)),
+        (|f| left(f, layout::KUBELET_DIR, 11), Some(Check::SpaceLow)),
+        (|f| left(f, layout::KUBELET_DIR, 16), None),
+        (|f| left(f, layout::CONTAINERD_DIR, 14), Some(Check::Space)),
+        (|f| left(f, layout::CONTAINERD_DIR, 16), Some(Check::SpaceLow)),
+        (|f| left(f, layout::CONTAINERD_DIR, 21), None),
+        (|f| at(f, layout::KUBELET_DIR).free_inodes = 40_000, Some(Check::Space)),
         (
-            |f| at(f, places::CONTAINERD_DIR).free_inodes = 90_000,
+            |f| at(f, layout::CONTAINERD_DIR).free_inodes = 90_000,
             Some(Check::SpaceLow),
         ),
-        (|f| at(f, places::KUBELET_DIR).inodes = 0, None),
-        (|f| left(f, places::ETCD_DIR, 1), None),
+        (|f| at(f, layout::KUBELET_DIR).inodes = 0, None),
+        (|f| left(f, layout::ETCD_DIR, 1), None),
     ];
     for (number, (change, wanted)) in cases.into_iter().enumerate() {
         let found: Vec<Check> = found(change).iter().map(|f| f.check).collect();
@@ -152,7 +152,7 @@ fn what_the_bundle_brings_is_counted() {
     assert_eq!(look(&small, &installed), vec![], "what is installed lies there already");
     let other_disk = |f: &mut NodeFacts| {
         free(2_500)(f);
-        let disk = at(f, places::CONTAINERD_DIR);
+        let disk = at(f, layout::CONTAINERD_DIR);
         (disk.device, disk.free_bytes) = (9, 18_000 << 20);
     };
     assert_eq!(look(&other_disk, &none), vec![], "images have a disk of their own");
@@ -267,7 +267,7 @@ fn what_others_bring_beside_an_installed_cluster_is_a_warning() {
     seen.units.insert("docker.service".into(), "active".into());
     seen.survey.links.insert("cilium_net".into(), "veth".into());
     seen.survey.chains.insert("ip filter cali-INPUT".into());
-    at(seen, places::KUBELET_DIR).available_bytes = 0;
+    at(seen, layout::KUBELET_DIR).available_bytes = 0;
     put(
         &mut seen.survey,
         "/etc/systemd/system/kubelet.service.d/x.conf",
