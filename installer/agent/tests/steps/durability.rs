@@ -1,8 +1,14 @@
 //! What is on disk when: the intent of a step before anything changes; the content of a file before its name; and a name that a step made, replaced or removed before the
-//! journal says that the step is done. The steps run in this test program under strace, whose record of system calls is read.
+//! journal says that the step is done; and what other programs wrote for it. The steps run in this test program under strace, whose record of system calls is read.
 
-use super::{Machine, steps};
+use super::{Machine, step, steps};
+use landfall_core::action::{Action, BootstrapGoal, Claims};
+use landfall_core::bundle_index::{Image, OCI_MANIFEST};
+use landfall_core::name::Digest;
+use landfall_core::plan::Step;
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +17,7 @@ const TRACED: &str = "LANDFALL_TRACED";
 const TEST: &str = "durability::intents_come_before_changes_and_changes_before_done";
 const JOURNAL: &str = "/var/lib/landfall/journal.jsonl";
 const PRIOR: &str = "/var/lib/landfall/prior";
-const CALLS: &str = "openat,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,symlink,symlinkat,link,linkat";
+const CALLS: &str = "openat,write,fsync,fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,symlink,symlinkat,link,linkat";
 
 #[test]
 fn intents_come_before_changes_and_changes_before_done() {
@@ -36,13 +42,82 @@ fn intents_come_before_changes_and_changes_before_done() {
     assert!(disk.done > 10 && disk.renamed > 5 && disk.synced > 10, "{disk:?}");
 }
 
-/// Does every step, and takes all back.
+/// systemd with one unit, which is enabled by a link as systemd's own program makes it.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+wants=${0%/usr/bin/systemctl}/etc/systemd/system/multi-user.target.wants
+case "$*" in
+*show*) file=disabled; [ -L "$wants/x.service" ] && file=enabled
+    printf 'Id=x.service\nLoadState=loaded\nActiveState=inactive\nUnitFileState=%s\nNeedDaemonReload=no\n\n' $file ;;
+*enable*) ln -s ../x.service "$wants/x.service" ;;
+*disable*) rm -f "$wants/x.service" ;;
+esac
+"#;
+/// containerd's client: an import unpacks into one file.
+const CTR: &str = r#"#!/bin/sh
+unpacked=${0%/usr/local/bin/ctr}/var/lib/containerd/unpacked
+case "$*" in
+*import*) while read -r line; do :; done; echo layer > "$unpacked" ;;
+*list*) [ -e "$unpacked" ] && echo registry.k8s.io/pause:3.10 ;;
+esac
+exit 0
+"#;
+
+/// Does every step, and those whose programs write without putting it on disk: kubeadm, systemctl, containerd's client. Then takes all back.
 fn play() {
     let machine = Machine::new();
-    for step in steps(&machine) {
-        machine.run(&step);
+    for (path, text) in [
+        ("/usr/bin/systemctl", SYSTEMCTL),
+        ("/usr/local/bin/ctr", CTR),
+        ("/run/containerd/containerd.sock", ""),
+        ("/var/lib/containerd/meta.db", ""),
+        ("/var/lib/kubelet/config.yaml", ""),
+        ("/etc/kubernetes/pki/sa.pub", ""),
+        ("/etc/systemd/system/multi-user.target.wants/other.service", ""),
+    ] {
+        fs::create_dir_all(machine.at(path).parent().unwrap()).unwrap();
+        fs::write(machine.at(path), text).unwrap();
+        fs::set_permissions(machine.at(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    machine.begin("run-2");
+    for step in steps(&machine).iter().chain(&steps_of_programs(&machine)) {
+        assert!(machine.run(step), "{}", step.id);
     }
     machine.undo_all();
+}
+
+fn steps_of_programs(machine: &Machine) -> Vec<Step> {
+    let file = |path: &str| machine.at(path).display().to_string();
+    let script = format!(
+        "echo key > {}; echo password > {}; /bin/mkdir {}; echo pem > {}",
+        file("/etc/kubernetes/kubelet.conf"),
+        file("/var/lib/kubelet/flags.env"),
+        file("/var/lib/kubelet/pki"),
+        file("/var/lib/kubelet/pki/client.pem"),
+    );
+    let node = Action::Bootstrap {
+        goal: BootstrapGoal::Node,
+        argv: vec!["sh".into(), "-c".into(), script],
+        creates: vec!["/etc/kubernetes/kubelet.conf".into()],
+        claims: Claims::default(),
+        effects: vec![],
+    };
+    let unit = Action::Unit {
+        name: "x.service".into(),
+        start: false,
+        restart_on: Digest::of(b"x"),
+    };
+    let images = Action::Images {
+        images: vec![Image {
+            reference: "registry.k8s.io/pause:3.10".parse().unwrap(),
+            manifest: Digest::of(b"manifest"),
+            media_type: OCI_MANIFEST.to_owned(),
+            manifest_size_bytes: 8,
+            blobs: vec![],
+            roles: [].into(),
+        }],
+    };
+    vec![step("node", node), step("unit", unit), step("images", images)]
 }
 
 /// What the trace said so far.
@@ -77,6 +152,11 @@ impl Disk {
         match name {
             "openat" if arguments.contains("O_CREAT") => self.written.extend(quoted(arguments).pop()),
             "fsync" | "fdatasync" => self.sync(arguments),
+            // All of it is on one file system.
+            "syncfs" => {
+                self.written.clear();
+                self.renamed_in.clear();
+            }
             "rename" | "renameat" | "renameat2" | "link" | "linkat" => self.rename(arguments),
             "unlink" | "unlinkat" | "mkdir" | "mkdirat" | "symlink" | "symlinkat" => {
                 self.change(quoted(arguments).pop())
@@ -138,6 +218,7 @@ impl Disk {
                     self.begun = true;
                     self.renamed_in.clear();
                     self.written.clear();
+                    self.faults.clear();
                 }
                 "intent" | "undo-started" => self.said.extend(step),
                 "done" => self.end(&step.unwrap_or_default()),
@@ -168,7 +249,14 @@ impl Disk {
 /// What outlasts a power cut. Temporary files may go, and what lies in memory does.
 fn is_kept(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    let parts = ["/etc/", "/opt/", "/usr/", PRIOR];
+    let parts = [
+        "/etc/",
+        "/opt/",
+        "/usr/",
+        "/var/lib/kubelet/",
+        "/var/lib/containerd/",
+        PRIOR,
+    ];
     parts.iter().any(|part| text.contains(part)) && path.starts_with(std::env::temp_dir())
 }
 
