@@ -47,12 +47,6 @@ pub(crate) fn objects(script: &mut Script<'_>) -> Result<()> {
         nothing,
     )?;
     script.apply("object 02: a namespace", Forced, (NAMESPACE, &namespace()), nothing)?;
-    script.apply(
-        "object 03: the same namespace again",
-        Forced,
-        (NAMESPACE, &namespace()),
-        nothing,
-    )?;
     script.apply("object 04: a new object", Forced, at(&first), data)?;
     script.apply("object 05: the same object again", Forced, at(&first), data)?;
     let changed = map(json!({ "x": "1", "y": "2" }));

@@ -247,6 +247,12 @@ fn applied(there: Option<&Object>, body: &Value, manager: &str, number: u64, res
         take_dropped(&mut object.value, old, &set, &others.iter().collect::<Vec<_>>());
     }
     merge(&mut object.value, &set);
+    // The server leaves out an empty map of a ConfigMap or Secret.
+    if object.value["data"].as_object().is_some_and(Map::is_empty)
+        && let Some(value) = object.value.as_object_mut()
+    {
+        value.shift_remove("data");
+    }
     // A Service keeps the address that it was given when nobody names one (pkg/registry/core/service/strategy.go, `patchAllocatedValues`).
     let address = &before["spec"]["clusterIP"];
     if resource == "services" && address.is_string() && object.value["spec"]["clusterIP"].is_null() {
