@@ -9,9 +9,7 @@ use landfall_test_support::publishers::Publishers;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 /// Where the built things lie.
 pub struct Artifacts {
@@ -127,26 +125,16 @@ pub struct Background {
     log: PathBuf,
 }
 
-/// What became of a build that was waited for until a moment.
-pub enum Built {
-    /// It is there.
-    Whole,
-    /// It failed.
-    Failed,
-    /// It was not there in time.
-    TooLate,
-}
-
 impl Background {
-    /// Starts `cargo xtask lab` with these words in a process group of its own, whose output goes to a file.
-    pub fn start(words: &[&str]) -> Result<Self> {
+    /// Starts `cargo xtask lab prepare` in a process group of its own, whose output goes to a file.
+    pub fn start() -> Result<Self> {
         let cache = cache()?;
         fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-        let log = cache.join(format!("{}.log", words.first().unwrap_or(&"build")));
+        let log = cache.join("build.log");
         let file = File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
         let mut build = Command::new("nice");
-        build.args(["-n", "19"]).arg(std::env::current_exe()?).arg("lab");
-        build.args(words).process_group(0);
+        build.args(["-n", "19"]).arg(std::env::current_exe()?);
+        build.args(["lab", "prepare"]).process_group(0);
         build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = build.spawn().context("nice cannot be started")?;
         Ok(Self { child, log })
@@ -155,29 +143,11 @@ impl Background {
     /// Waits for its end. The build that follows reports errors.
     pub fn wait(mut self) -> Result<()> {
         let status = self.child.wait()?;
-        self.say(status);
-        Ok(())
-    }
-
-    /// Waits for its end until a moment, and ends it then.
-    pub fn wait_until(mut self, moment: Instant) -> Result<Built> {
-        loop {
-            if Instant::now() >= moment {
-                return Ok(Built::TooLate);
-            }
-            if let Some(status) = self.child.try_wait()? {
-                self.say(status);
-                return Ok(if status.success() { Built::Whole } else { Built::Failed });
-            }
-            thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    fn say(&self, status: ExitStatus) {
         println!(
             "the build in the background: {status}, its log is {}",
             self.log.display()
         );
+        Ok(())
     }
 }
 

@@ -48,11 +48,6 @@ impl VmLab {
         }
     }
 
-    /// Builds kernel and disk unless they are there, which takes up to half an hour.
-    pub fn prepare(&self) -> Result<()> {
-        self.build().map(drop)
-    }
-
     fn build(&self) -> Result<(Kernel, PathBuf)> {
         let kernel = kernel::build(&self.folder)?;
         make_key(&self.key())?;
@@ -60,8 +55,8 @@ impl VmLab {
         Ok((kernel, disk))
     }
 
-    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there. Blocks until each
-    /// machine takes logins.
+    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there, which takes up to half an
+    /// hour. Blocks until each machine takes logins.
     pub fn up(&self) -> Result<()> {
         let (kernel, disk) = self.build()?;
         self.down()?;

@@ -44,7 +44,7 @@ pub fn run(suite: Suite, release: &Release, cache: &Path) -> Result<Vec<Check>> 
 }
 
 /// One machine, as a control plane that runs pods, chosen by a number: each has another release or variant.
-pub fn describe_one(number: usize, cache: &Path) -> VmLab {
+fn describe_one(number: usize, cache: &Path) -> VmLab {
     let suite = Suite::ALL[number % Suite::ALL.len()];
     let variant = if (number / Suite::ALL.len()).is_multiple_of(2) {
         Variant::Plain
