@@ -1,6 +1,7 @@
 //! The blob store of the node: files named by their digest. A file with its final name was hashed on the way in; a `.part` is what came
 //! of a blob before a connection ended.
 
+use crate::actions::on_disk;
 use crate::agent::Agent;
 use crate::error::{AgentError, Result, if_there, io_at};
 use crate::files;
@@ -170,6 +171,10 @@ pub fn tidy(agent: &Agent) -> Result<()> {
 }
 
 fn remove_state(agent: &Agent) -> Result<()> {
+    if agent.journal(|journal| Ok(journal.own().open_run().is_some()))? {
+        // An undo that stays open elsewhere, or whose end could not be recorded: what it removed here must not come back without a journal.
+        on_disk::put_undone(&agent.host)?;
+    }
     agent.journal(|journal| journal.remove())?;
     for name in ["blobs", "prior", "logs", "bin"] {
         remove_dir(agent, name)?;

@@ -210,8 +210,9 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
 
 fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
     let holder = agent.holder()?;
-    if matches!(outcome, UNDONE | ROLLED_BACK) {
-        // After a power cut nothing may come back that the journal no longer names.
+    let is_open = agent.journal(|journal| Ok(journal.own().open_run().is_some_and(|open| open.run == holder.run)))?;
+    if is_open && matches!(outcome, UNDONE | ROLLED_BACK) {
+        // A journal whose undo has ended names nothing of it any more.
         on_disk::put_undone(&agent.host)?;
     }
     agent.journal(|journal| match journal.own().open_run() {

@@ -81,10 +81,13 @@ impl Condition {
 pub fn ask(cluster: &dyn Cluster, condition: Condition) -> Result<Answers> {
     let mut script = Script::new(cluster, if condition == Condition::OneOff { "cp-2" } else { "cp-1" });
     let asked = questions(&mut script, condition);
-    if condition == Condition::Healthy {
-        api::clean(&script)?;
-    }
-    asked.map(|()| script.answers())
+    let cleaned = match condition {
+        Condition::Healthy => api::clean(&script),
+        Condition::OneOff | Condition::NoQuorum => Ok(()),
+    };
+    asked?;
+    cleaned?;
+    Ok(script.answers())
 }
 
 fn questions(script: &mut Script<'_>, condition: Condition) -> Result<()> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the cluster may take: the deletion of a namespace takes some seconds, and a Node counts as Ready for 40 s without its kubelet.
+/// How long the cluster may take: the deletion of a namespace takes some seconds, and a Node counts as Ready for some time without its kubelet.
 const WAIT_LIMIT: Duration = Duration::from_secs(120);
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
@@ -144,10 +144,10 @@ impl<'a> Script<'a> {
         self.wait_until_gone(path)
     }
 
-    /// Waits until the answer is good.
+    /// Waits until something is at a path and is good.
     pub(crate) fn wait_until(&self, path: &str, is_good: impl Fn(&Value) -> bool) -> Result<()> {
         let start = Instant::now();
-        while !is_good(&self.get(path)?.1) {
+        while !matches!(self.get(path)?, (200, there) if is_good(&there)) {
             if start.elapsed() >= WAIT_LIMIT {
                 bail!("{path} is not as expected after {} s", WAIT_LIMIT.as_secs());
             }

@@ -6,18 +6,20 @@ use crate::machine::{Machine, memory_dir, write_program};
 use crate::pipes::{Agent, Agents, FileLimit, Pipes, Traffic, Way, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
+use landfall_core::action::Undo;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
+use landfall_core::journal::{EntryState, Record, parse_journal, replay};
 use landfall_core::layout;
-use landfall_core::name::{Digest, NodeName};
+use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CancelToken, Connector, RunContext};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -93,8 +95,8 @@ impl Fleet {
         &self.0.world
     }
 
-    /// Cuts a machine's power: its agents end in the middle of what they do, what was written and not yet put on disk is lost from its
-    /// journal, and what lies in memory is gone.
+    /// Cuts a machine's power: its agents end in the middle of what they do, what lies in memory is gone, and what was written and not yet
+    /// put on disk: records at the journal's end, and the content of files that the program of an unfinished step has made.
     pub fn power_off(&self, name: &NodeName) -> Result<()> {
         self.0.world.set_off(name, true);
         self.kill(name);
@@ -103,6 +105,9 @@ impl Fleet {
         let kept = on_disk(&journal);
         if kept < journal.len() {
             fs::write(machine.journal(), &journal[..kept])?;
+        }
+        for path in unfinished(&journal[..kept])? {
+            empty_files(&machine.at(&path))?;
         }
         for path in ["run/systemd/active", "run/containerd", "run/landfall"] {
             let _ = fs::remove_dir_all(machine.at(path));
@@ -294,18 +299,29 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How much of a journal is on disk for certain. Records that allow an act are put there before it; of those at the end that only
-/// say what was done, a power cut may take all.
+/// How much of a journal is on disk for certain. Records that allow an act are put there before it, and that a slow step is done at once
+/// (`durability_of_done` in `installer/agent/src/interpret`); of records at the end that only say what was done, a power cut may take all.
 fn on_disk(journal: &[u8]) -> usize {
-    let mut kept = 0;
-    let mut at = 0;
+    let mut slow: BTreeSet<StepId> = BTreeSet::new();
+    let (mut kept, mut at) = (0, 0);
     for line in journal.split_inclusive(|b| *b == b'\n') {
         at += line.len();
-        let text = String::from_utf8_lossy(line);
-        let says_only = ["done", "failed", "undone"]
-            .iter()
-            .any(|r| text.contains(&format!("\"record\":\"{r}\"")));
-        if !says_only {
+        let Ok(records) = parse_journal(line) else { continue };
+        let is_put_there = records.iter().all(|record| match record {
+            Record::Intent { step, undo, .. } => {
+                if matches!(
+                    undo,
+                    Undo::RemoveClaims { .. } | Undo::RemoveImages { .. } | Undo::RestoreUnit { .. }
+                ) {
+                    slow.insert(step.clone());
+                }
+                true
+            }
+            Record::Done { step, .. } => slow.contains(step),
+            Record::Failed { .. } | Record::Undone { .. } => false,
+            _ => true,
+        });
+        if is_put_there {
             kept = at;
         }
     }
@@ -346,4 +362,32 @@ fn uid_of(run: &str) -> ClusterUid {
         *byte = from;
     }
     ClusterUid::from_random(bytes)
+}
+
+/// Returns what the programs of unfinished steps have made, by a journal: what their intents claim was not there before. etcd puts its data on
+/// disk itself.
+fn unfinished(journal: &[u8]) -> Result<Vec<String>> {
+    let own = replay(&parse_journal(journal)?)?;
+    let entries = own.entries.iter().filter(|entry| entry.state == EntryState::Intended);
+    let claimed = entries.flat_map(|entry| match &entry.undo {
+        Undo::RemoveClaims { claims, .. } => claims.paths.as_slice(),
+        _ => &[],
+    });
+    let paths = claimed.map(|path| path.to_string_lossy().trim_end_matches("/*").to_owned());
+    Ok(paths.filter(|path| !path.starts_with(layout::ETCD_DIR)).collect())
+}
+
+/// Empties a file, or all files below a directory.
+fn empty_files(path: &Path) -> Result<()> {
+    let Ok(meta) = path.symlink_metadata() else {
+        return Ok(());
+    };
+    if meta.is_file() {
+        return Ok(File::options().write(true).open(path)?.set_len(0)?);
+    }
+    let entries = if meta.is_dir() { Some(fs::read_dir(path)?) } else { None };
+    entries
+        .into_iter()
+        .flatten()
+        .try_for_each(|entry| empty_files(&entry?.path()))
 }

@@ -7,7 +7,6 @@ use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
 use landfall_test_support::publishers::Publishers;
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -119,22 +118,24 @@ pub fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<
     Ok(())
 }
 
-/// A build in the background, with the lowest priority. It ends with this value.
+/// A build in the background, with the lowest priority.
 pub struct Background {
     child: Child,
     log: PathBuf,
 }
 
 impl Background {
-    /// Starts `cargo xtask lab prepare` in a process group of its own, whose output goes to a file.
+    /// Starts `cargo xtask lab prepare` in a process of its own, whose output goes to a file.
     pub fn start() -> Result<Self> {
         let cache = cache()?;
         fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
         let log = cache.join("build.log");
         let file = File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
         let mut build = Command::new("nice");
-        build.args(["-n", "19"]).arg(std::env::current_exe()?);
-        build.args(["lab", "prepare"]).process_group(0);
+        build
+            .args(["-n", "19"])
+            .arg(std::env::current_exe()?)
+            .args(["lab", "prepare"]);
         build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = build.spawn().context("nice cannot be started")?;
         Ok(Self { child, log })
@@ -148,18 +149,6 @@ impl Background {
             self.log.display()
         );
         Ok(())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        // Best effort: what does not end now ends by itself.
-        let group = format!("-{}", self.child.id());
-        let _ = host::sudo("kill", &["-TERM", "--", &group]);
-        let _ = self.child.wait();
     }
 }
 

@@ -173,8 +173,8 @@ fn by_landfall(built: &Artifacts) -> Result<LandfallRun> {
     })
 }
 
-/// How long a control plane's journal takes, written once more on its disk after the install: a write and an fsync for each record, although landfall
-/// writes several records at once where none allows an act. The disk is quieter than in the install.
+/// How long a control plane's journal takes, written once more on its disk after the install: a write and an fsync for each record. landfall itself
+/// groups some records, so it needs fewer; its disk is busier.
 fn journal_time(lab: &Lab) -> Result<Duration> {
     let line = r#"cd /var/lib/landfall && trap 'rm -f bench' EXIT && from=$(date +%s%N) &&
         perl -MIO::Handle -e 'open(my $to, ">>", "bench") or die; while (<STDIN>) { print $to $_; $to->flush; $to->sync or die }' < journal.jsonl &&

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
 use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -119,7 +119,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     if full {
         suite.section("bundle, long", bundle_long);
         suite.section("lab, long", lab_long);
-        suite.section("lab, own kernel", lab_own_kernel);
+        suite.section("lab, one own kernel", lab_one_own_kernel);
         suite.section("lab, own kernels", lab_own_kernels);
     }
     let Suite { only, names, total } = suite;
@@ -252,9 +252,9 @@ fn lab_long() -> Result<Count> {
 }
 
 /// One machine with a kernel of its own, one of six: `LANDFALL_OWN_KERNEL` chooses, or the commit.
-fn lab_own_kernel() -> Result<Count> {
+fn lab_one_own_kernel() -> Result<Count> {
     let number = match std::env::var("LANDFALL_OWN_KERNEL") {
-        Ok(number) => number.parse()?,
+        Ok(number) => number.parse().context("LANDFALL_OWN_KERNEL is a number from 0 to 5")?,
         Err(_) => {
             let head = host::run(Command::new("git").args(["rev-parse", "HEAD"]))?;
             usize::from_str_radix(head.get(..4).unwrap_or_default(), 16)?

@@ -11,7 +11,7 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What is in the kubelet's directory beside its configuration and certificates: volumes of pods and sockets, which are made anew at each boot.
+/// What in the kubelet's directory belongs to pods and plugins, not to the node.
 const OF_PODS: [&str; 6] = [
     "pods",
     "plugins",
@@ -47,7 +47,26 @@ pub fn put(host: &Host, action: &Action) -> Result<()> {
         // `systemctl enable` and `disable` make and remove links in these directories.
         Action::Unit { .. } | Action::StopUnit { .. } => directories(&host.at(UNIT_DIR)),
         Action::Images { .. } => file_systems(host, &[CONTAINERD_DIR]),
-        _ => Ok(()),
+        // ufw writes its rules there.
+        Action::Firewall { .. } => tree(&host.at("/etc/ufw"), &[]),
+        // These write nothing by other programs, or nothing on the node.
+        Action::Claim { .. }
+        | Action::Directory { .. }
+        | Action::File { .. }
+        | Action::Binary { .. }
+        | Action::HostsLines { .. }
+        | Action::Sysctls { .. }
+        | Action::KernelFeatures { .. }
+        | Action::KubeconfigServer { .. }
+        | Action::Apply { .. }
+        | Action::Delete { .. }
+        | Action::Await { .. }
+        | Action::MarkUndo { .. }
+        | Action::BeginUndo { .. }
+        | Action::TakeBack { .. }
+        | Action::FinishUndo { .. }
+        | Action::LeaveCluster { .. }
+        | Action::RestoreObjects { .. } => Ok(()),
     }
 }
 
@@ -57,21 +76,21 @@ pub fn put_undone(host: &Host) -> Result<()> {
 }
 
 /// Puts a file, or a directory and everything below it on its file system, on disk, with its name. What is not there, or goes meanwhile, is left out,
-/// and so are the entries of the directory that `but` names.
-fn tree(path: &Path, but: &[&str]) -> Result<()> {
+/// and so are the entries of the directory that `except` names.
+fn tree(path: &Path, except: &[&str]) -> Result<()> {
     let Some(meta) = if_there(path.symlink_metadata()).map_err(io_at("looking at", path))? else {
         return Ok(());
     };
-    below(path, &meta, but)?;
+    below(path, &meta, except)?;
     sync(path.parent().unwrap_or(path))
 }
 
-fn below(path: &Path, meta: &Metadata, but: &[&str]) -> Result<()> {
+fn below(path: &Path, meta: &Metadata, except: &[&str]) -> Result<()> {
     if meta.is_dir() {
         let entries = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(io_at("reading", path))?;
-            if but.iter().any(|name| entry.file_name() == *name) {
+            if except.iter().any(|name| entry.file_name() == *name) {
                 continue;
             }
             let inner = if_there(entry.metadata()).map_err(io_at("looking at", path))?;

@@ -124,8 +124,8 @@ pub fn differing_sysctls(host: &Host, settings: &[(String, String)]) -> Vec<(Str
         .collect()
 }
 
-/// Writes one setting, and nothing but it. The file is not emptied first and its value comes with one write, so that a file that stands for
-/// a setting, in a directory that stands for `/proc`, is never empty, as a setting never is. Line ends cover the rest of a longer old value:
+/// Writes one setting, and nothing but it. The file is not emptied first and its value comes with one write: tests use plain files
+/// in place of `/proc`, and a reader must never find one empty. Line ends cover the rest of a longer old value:
 /// the kernel skips them after a number and ends a text at the first one (`proc_get_long` and `_proc_do_string` in `kernel/sysctl.c`).
 pub fn write_sysctl(host: &Host, name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(host, name);

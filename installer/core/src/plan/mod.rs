@@ -162,14 +162,6 @@ pub enum PlanError {
     /// The bundle lacks something that the plan needs.
     #[error("the bundle has no {0}")]
     MissingFromBundle(String),
-    /// A configuration could not be rendered.
-    #[error("{what} cannot be rendered: {why}")]
-    Render {
-        /// Which file.
-        what: String,
-        /// Why not.
-        why: String,
-    },
 }
 
 impl Plan {

@@ -8,7 +8,7 @@ use crate::cluster_record::ClusterRecord;
 use crate::event::EventKind;
 use crate::explain::Diagnosis;
 use crate::facts::FactsQuery;
-use crate::journal::RunStart;
+use crate::journal::{ROLLED_BACK, RunStart, UNDONE};
 use crate::mesh::{MeshListen, MeshTry};
 use crate::name::{Digest, NodeName, RunId, SecretId, StepId};
 use crate::plan::Step;
@@ -254,19 +254,21 @@ impl Request {
             | Self::Done { .. }
             | Self::Tunnel { .. } => 0,
             // What an undo removed is put on disk first, with all that others have not put there yet.
-            Self::FinishRun { .. } => 600,
+            Self::FinishRun { outcome } if matches!(outcome.as_str(), UNDONE | ROLLED_BACK) => 600,
+            Self::Tidy => 600,
+            Self::FinishRun { .. } => 0,
             Self::MeshListen(asked) => asked.limit_ms.div_ceil(1000),
             // Some seconds; the agent's own limits stand in its module `mesh`.
             Self::MeshTry(_) => 0,
             // systemd once and the logs of a few units.
             Self::NodeHealth => 60,
             // 24 logs, and twice journalctl with 20 s.
-            Self::Logs | Self::Tidy => 60,
+            Self::Logs => 60,
             // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
             Self::Observe { .. } => 240,
             Self::RelayListen(_) => 0,
             Self::PutBlob { size_bytes, .. } | Self::FetchBlob { size_bytes, .. } => size_bytes / (64 * 1024),
-            // An interrupted attempt is taken back first.
+            // An interrupted attempt is taken back first, and what programs wrote is put on disk at the end.
             Self::RunStep { step } => step.deadline_s + UNDO_S,
             Self::UndoStep { .. } => UNDO_S,
             Self::Probe { probes } | Self::ProbeInContainer { probes, .. } => {

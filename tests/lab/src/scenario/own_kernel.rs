@@ -164,7 +164,8 @@ impl Stage<'_> {
         Ok(boots)
     }
 
-    /// Keeps the kernels from writing to disk what nobody asks them to, until the next boot: otherwise most of an install is on disk when it ends.
+    /// Keeps the kernels from writing files' contents to disk until somebody asks them to, or until the next boot: otherwise most of an install is on
+    /// disk when it ends. Names are still written every 5 s, by ext4's own journal.
     fn keep_writes_in_memory(&self) -> Result<()> {
         let script = "cd /proc/sys/vm && echo 0 > dirty_writeback_centisecs && echo 360000 > dirty_expire_centisecs && \
                       echo 90 > dirty_background_ratio && echo 95 > dirty_ratio";

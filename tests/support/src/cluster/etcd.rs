@@ -67,7 +67,7 @@ impl State {
     pub(super) fn runs_etcd(&self, node: &NodeName) -> bool {
         let machine = self.machine(node);
         self.runs(node, "kubelet.service")
-            && machine.is_some_and(|m| m.has(ETCD_MANIFEST) && m.has(ETCD_DATA) && !m.has(ETCD_STOPPED))
+            && machine.is_some_and(|m| !m.text(ETCD_MANIFEST).is_empty() && m.has(ETCD_DATA) && !m.has(ETCD_STOPPED))
     }
 
     pub(super) fn is_healthy(&self, member: &Member) -> bool {

@@ -248,7 +248,8 @@ fn applied(there: Option<&Object>, body: &Value, manager: &str, number: u64, res
     }
     merge(&mut object.value, &set);
     // The server leaves out an empty map of a ConfigMap or Secret.
-    if object.value["data"].as_object().is_some_and(Map::is_empty)
+    if matches!(resource, "configmaps" | "secrets")
+        && object.value["data"].as_object().is_some_and(Map::is_empty)
         && let Some(value) = object.value.as_object_mut()
     {
         value.shift_remove("data");
