@@ -3,11 +3,13 @@
 //! images that the journal calls done would be empty, and nobody here could fetch them again.
 
 use crate::error::{Result, errno_at, if_there, io_at};
+use crate::files;
 use crate::host::Host;
 use landfall_core::action::Action;
 use landfall_core::layout::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR, KUBERNETES_DIR, UNIT_DIR};
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::{DirEntry, File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -82,14 +84,12 @@ fn tree(path: &Path, except: &[&str]) -> Result<()> {
         return Ok(());
     };
     below(path, &meta, except)?;
-    sync(path.parent().unwrap_or(path))
+    files::sync_parent(path)
 }
 
 fn below(path: &Path, meta: &Metadata, except: &[&str]) -> Result<()> {
     if meta.is_dir() {
-        let entries = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
-        for entry in entries.into_iter().flatten() {
-            let entry = entry.map_err(io_at("reading", path))?;
+        for entry in entries(path)? {
             if except.iter().any(|name| entry.file_name() == *name) {
                 continue;
             }
@@ -107,14 +107,19 @@ fn below(path: &Path, meta: &Metadata, except: &[&str]) -> Result<()> {
 
 /// Puts the names in a directory and in the directories in it on disk.
 fn directories(path: &Path) -> Result<()> {
-    let entries = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
-    for entry in entries.into_iter().flatten() {
-        let entry = entry.map_err(io_at("reading", path))?;
+    for entry in entries(path)? {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             sync(&entry.path())?;
         }
     }
     sync(path)
+}
+
+/// The entries of a directory; none when it is not there.
+fn entries(path: &Path) -> Result<Vec<DirEntry>> {
+    let read = if_there(std::fs::read_dir(path)).map_err(io_at("reading", path))?;
+    let entries: io::Result<Vec<DirEntry>> = read.into_iter().flatten().collect();
+    entries.map_err(io_at("reading", path))
 }
 
 fn sync(path: &Path) -> Result<()> {

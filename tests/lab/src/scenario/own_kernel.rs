@@ -33,9 +33,16 @@ pub fn describe(suite: Suite, cache: &Path) -> VmLab {
 
 /// Starts such a lab, shows everything, and removes the lab, also when something failed. A part that was not reached is a failure.
 pub fn run(suite: Suite, release: &Release, cache: &Path) -> Result<Vec<Check>> {
-    let lab = describe(suite, cache);
+    in_lab(&describe(suite, cache), release, Stage::show)
+}
+
+fn in_lab<'a>(
+    lab: &'a VmLab,
+    release: &'a Release,
+    show: impl FnOnce(&Stage<'a>, &mut Checks) -> Result<(), Broken>,
+) -> Result<Vec<Check>> {
     let mut checks = Checks { done: Vec::new() };
-    let shown = Stage { lab: &lab, release }.show(&mut checks);
+    let shown = show(&Stage { lab, release }, &mut checks);
     lab.down()?;
     if let Err(Broken) = shown {
         checks.not_reached();
@@ -60,14 +67,7 @@ fn describe_one(number: usize, cache: &Path) -> VmLab {
 
 /// Starts such a machine, installs, boots again, uninstalls, and removes the machine, also when something failed.
 pub fn run_one(number: usize, release: &Release, cache: &Path) -> Result<Vec<Check>> {
-    let lab = describe_one(number, cache);
-    let mut checks = Checks { done: Vec::new() };
-    let shown = Stage { lab: &lab, release }.show_one(&mut checks);
-    lab.down()?;
-    if let Err(Broken) = shown {
-        checks.not_reached();
-    }
-    Ok(checks.done)
+    in_lab(&describe_one(number, cache), release, Stage::show_one)
 }
 
 struct Stage<'a> {
