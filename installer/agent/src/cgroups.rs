@@ -79,9 +79,7 @@ fn remove_tree(directory: &Path, children: &Children) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         kill_in(&[directory.to_owned()]);
-        for pid in processes_in(&[directory.to_owned()]) {
-            processes::kill(pid);
-        }
+        processes::kill(|| processes_in(&[directory.to_owned()]));
         let mut residue = Vec::new();
         for group in tree(directory) {
             match rustix::fs::rmdir(&group) {

@@ -1,7 +1,8 @@
 //! Finding processes and ending them.
 
 use crate::files;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,11 +31,30 @@ pub fn own_pids() -> Vec<i32> {
     pids
 }
 
-/// Kills a process.
-pub fn kill(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        // Already exited.
-        let _ = kill_process(pid, Signal::KILL);
+/// Kills the processes that `find` finds. One that ends meanwhile is not mistaken for another that gets its id: the signal goes to a handle, which is
+/// of the process that had the id when it was opened, and only if the id is found once more after that. (Seen in the simulation, 2026-11-30: a
+/// child of another agent was killed in the place of an orphan.)
+pub fn kill(find: impl Fn() -> Vec<i32>) {
+    let handles: Vec<_> = find()
+        .into_iter()
+        .filter_map(Pid::from_raw)
+        .map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty())))
+        .collect();
+    if handles.is_empty() {
+        return;
+    }
+    let found: BTreeSet<i32> = find().into_iter().collect();
+    for (pid, handle) in handles {
+        if !found.contains(&pid.as_raw_nonzero().get()) {
+            continue;
+        }
+        // What fails has exited already.
+        let _ = match handle {
+            Ok(handle) => pidfd_send_signal(handle, Signal::KILL),
+            // Linux before 5.3.
+            Err(Errno::NOSYS) => kill_process(pid, Signal::KILL),
+            Err(errno) => Err(errno),
+        };
     }
 }
 
@@ -60,15 +80,18 @@ pub fn running(programs: &[PathBuf]) -> Vec<i32> {
 pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
     let me = std::process::id() as i32;
     let deadline = Instant::now() + PATIENCE;
+    let find = || -> Vec<i32> {
+        let mut pids = find();
+        pids.retain(|pid| *pid != me && !is_zombie(*pid));
+        pids
+    };
     loop {
-        let pids: BTreeSet<i32> = find()
-            .into_iter()
-            .filter(|pid| *pid != me && !is_zombie(*pid))
-            .collect();
+        let pids = find();
         if pids.is_empty() {
             return vec![];
         }
         if Instant::now() >= deadline {
+            let pids: BTreeSet<i32> = pids.into_iter().collect();
             return pids
                 .iter()
                 .map(|pid| {
@@ -79,9 +102,7 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
                 })
                 .collect();
         }
-        for pid in pids {
-            kill(pid);
-        }
+        kill(find);
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -90,4 +111,26 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
 fn is_zombie(pid: i32) -> bool {
     let stat = files::text(format!("/proc/{pid}/stat"));
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_that_is_not_found_again_is_left_alone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let looks = Cell::new(0);
+        // As if another process had got the id after the first look.
+        kill(|| {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 { vec![pid] } else { vec![] }
+        });
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    }
 }
