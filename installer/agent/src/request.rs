@@ -10,7 +10,7 @@ use crate::{blobs, certificates, containers, etcd, facts, health, interpret, log
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::repair::JOURNAL_REPAIR;
-use landfall_core::journal::{ROLLED_BACK, Record, UNDONE};
+use landfall_core::journal::{Ownership, ROLLED_BACK, Record, UNDONE};
 use landfall_core::layout;
 use landfall_core::secret::Secret;
 use landfall_core::trust::{KeyId, TrustOffer};
@@ -208,22 +208,24 @@ fn lease(agent: &Agent, owner: &str, holder: Holder) -> Result<Welcome> {
     })
 }
 
-fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
-    let holder = agent.holder()?;
-    let is_open = agent.journal(|journal| Ok(journal.own().open_run().is_some_and(|open| open.run == holder.run)))?;
-    if is_open && matches!(outcome, UNDONE | ROLLED_BACK) {
-        // A journal whose undo has ended names nothing of it any more.
+/// Journals how the leased run ended, when this journal holds it as open; otherwise nothing. What an undo removed is put on disk before:
+/// a journal whose undo has ended names nothing of it any more. Blocks until all of it is on disk.
+pub fn finish_run(agent: &Agent, outcome: &str) -> Result<()> {
+    let run = agent.holder()?.run;
+    let is_open = |own: &Ownership| own.open_run().is_some_and(|open| open.run == run);
+    if matches!(outcome, UNDONE | ROLLED_BACK) && is_open(&agent.ownership()?) {
         on_disk::put_undone(&agent.host)?;
     }
-    agent.journal(|journal| match journal.own().open_run() {
-        Some(open) if open.run == holder.run => {
-            let finished = Record::RunFinished {
-                run: holder.run,
-                outcome: outcome.to_owned(),
-            };
-            journal.append(&[finished], Durability::OnDisk)
+    agent.journal(|journal| {
+        if !is_open(journal.own()) {
+            return Ok(());
         }
-        _ => Ok(()),
+        let outcome = outcome.to_owned();
+        let finished = Record::RunFinished {
+            run: run.clone(),
+            outcome,
+        };
+        journal.append(&[finished], Durability::OnDisk)
     })
 }
 

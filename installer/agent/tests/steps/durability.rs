@@ -2,8 +2,10 @@
 //! journal says that the step is done; and what other programs wrote for it. The steps run in this test program under strace, whose record of system calls is read.
 
 use super::{Machine, step, steps};
+use landfall_agent::request::finish_run;
 use landfall_core::action::{Action, BootstrapGoal, Claims};
 use landfall_core::bundle_index::{Image, OCI_MANIFEST};
+use landfall_core::journal::UNDONE;
 use landfall_core::name::Digest;
 use landfall_core::plan::Step;
 use std::collections::BTreeSet;
@@ -39,7 +41,10 @@ fn intents_come_before_changes_and_changes_before_done() {
     text.lines().for_each(|line| disk.see(line));
     assert!(disk.faults.is_empty(), "{:#?}", disk.faults);
     // A trace of which nothing was understood has no faults.
-    assert!(disk.done > 10 && disk.renamed > 5 && disk.synced > 10, "{disk:?}");
+    assert!(
+        disk.done > 10 && disk.renamed > 5 && disk.synced > 10 && disk.has_finished,
+        "{disk:?}"
+    );
 }
 
 /// systemd with one unit, which is enabled by a link as systemd's own program makes it.
@@ -84,6 +89,7 @@ fn play() {
         assert!(machine.run(step), "{}", step.id);
     }
     machine.undo_all();
+    finish_run(&machine.agent, UNDONE).unwrap();
 }
 
 fn steps_of_programs(machine: &Machine) -> Vec<Step> {
@@ -117,7 +123,15 @@ fn steps_of_programs(machine: &Machine) -> Vec<Step> {
             roles: [].into(),
         }],
     };
-    vec![step("node", node), step("unit", unit), step("images", images)]
+    let stop = Action::StopUnit {
+        name: "x.service".into(),
+    };
+    vec![
+        step("node", node),
+        step("unit", unit),
+        step("stop", stop),
+        step("images", images),
+    ]
 }
 
 /// What the trace said so far.
@@ -133,6 +147,8 @@ struct Disk {
     intended: BTreeSet<String>,
     /// Whether the run has begun.
     begun: bool,
+    /// Whether its end was recorded.
+    has_finished: bool,
     faults: Vec<String>,
     done: usize,
     renamed: usize,
@@ -221,25 +237,33 @@ impl Disk {
                     self.faults.clear();
                 }
                 "intent" | "undo-started" => self.said.extend(step),
-                "done" => self.end(&step.unwrap_or_default()),
+                "done" => {
+                    self.done += 1;
+                    let step = step.unwrap_or_default();
+                    self.intended.remove(&step);
+                    self.expect_on_disk(&format!("{step} is done"));
+                }
+                "run-finished" => {
+                    self.has_finished = true;
+                    self.expect_on_disk("the run has ended");
+                }
                 "undone" => drop(self.intended.remove(&step.unwrap_or_default())),
                 _ => {}
             }
         }
     }
 
-    fn end(&mut self, step: &str) {
-        self.done += 1;
-        self.intended.remove(step);
+    /// Nothing may be left to write when the journal says this.
+    fn expect_on_disk(&mut self, said: &str) {
         for file in self.written.iter().filter(|file| is_kept(file)) {
             self.faults.push(format!(
-                "{} has no content on disk when the journal says that {step} is done",
+                "{} has no content on disk when the journal says that {said}",
                 file.display()
             ));
         }
         for directory in std::mem::take(&mut self.renamed_in) {
             self.faults.push(format!(
-                "{} is not on disk when the journal says that {step} is done",
+                "{} is not on disk when the journal says that {said}",
                 directory.display()
             ));
         }
