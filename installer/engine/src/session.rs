@@ -1,21 +1,20 @@
 //! The session with one node: uploads and starts the agent over a [`Transport`], and sends it typed requests.
 
 mod first_contact;
+mod last_lines;
 
 pub use first_contact::AgentProgram;
 
-use first_contact::{await_banner, put_program, upload_temporary_agent};
+use first_contact::{RunningAgent, start_agent, start_temporary_agent};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
-use landfall_core::layout;
 use landfall_core::name::NodeName;
-use landfall_core::preflight::fapolicyd_rules;
-use landfall_core::transport::{RemoteChild, Transport};
+use landfall_core::transport::Transport;
 use landfall_core::wire::mux::{MAX_LINE, Mux, Role, Stream, read_json_line};
 use landfall_core::wire::{FileSize, Reply, Request};
+use last_lines::LastLines;
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -25,9 +24,6 @@ use std::time::{Duration, Instant};
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// An agent that leaves so many pings unanswered counts as dead: 30 s cover a node that swaps or a switch that reboots.
 const PINGS_UNANSWERED: u32 = 6;
-
-/// Longest line of the agent's standard error in bytes; a longer one is kept as several.
-const MAX_STDERR_LINE: u64 = 4 * 1024;
 
 /// Where the agent runs, and what it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,73 +38,30 @@ pub enum AgentPlace {
 pub struct NodeSession {
     name: NodeName,
     mux: Arc<Mux>,
-    errors: Arc<Mutex<VecDeque<String>>>,
+    errors: LastLines,
     // Dropping the transport ends the connection, so it lives as long as the session.
     transport: Mutex<Option<Box<dyn Transport>>>,
 }
 
 impl NodeSession {
-    /// Puts the agent on the node, when it is not there already, and starts it. Blocks; the agent's first line is awaited 60 s.
+    /// Puts the agent on the node, when it is not there already, and starts it. Blocks for the upload, and for the login shell and sudo.
     pub fn start(
         node: &Node,
         mut transport: Box<dyn Transport>,
         program: &AgentProgram,
         place: AgentPlace,
     ) -> Result<Arc<Self>, Diagnosis> {
-        let command = match place {
-            AgentPlace::Member => {
-                put_program(node, transport.as_mut(), program)?;
-                format!("exec {}/bin/landfall agent serve", layout::STATE_DIR)
-            }
-            AgentPlace::External => {
-                let directory = upload_temporary_agent(node, transport.as_mut(), program)?;
-                // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
-                format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}")
-            }
+        let agent = match place {
+            AgentPlace::Member => start_agent(node, transport.as_mut(), program),
+            AgentPlace::External => start_temporary_agent(node, transport.as_mut(), program),
         };
-        let child = match place {
-            AgentPlace::Member => transport.spawn_root(&command),
-            AgentPlace::External => transport.spawn(&command),
-        };
-        let child = child.map_err(|d| d.on(&node.name))?;
-        Self::over(node.name.clone(), child, transport)
-    }
-
-    fn over(name: NodeName, child: RemoteChild, transport: Box<dyn Transport>) -> Result<Arc<Self>, Diagnosis> {
-        let RemoteChild {
-            stdin,
-            stdout,
-            stderr,
-            exit: _,
-        } = child;
-        let errors = Arc::new(Mutex::new(VecDeque::new()));
-        keep_last_lines(stderr, Arc::clone(&errors));
-        let mut stdout = BufReader::with_capacity(256 * 1024, stdout);
-        if let Err(seen) = await_banner(&mut stdout) {
-            let mut diagnosis = Diagnosis::new(Code::AgentStart, "the agent did not start")
-                .on(&name)
-                .saw(seen);
-            thread::sleep(Duration::from_millis(100));
-            for line in lines_of(&errors) {
-                diagnosis = diagnosis.saw(line);
-            }
-            return Err(diagnosis
-                .next(format!(
-                    "log in to the node and look whether {} may hold programs",
-                    layout::STATE_DIR
-                ))
-                .next(format!(
-                    "where fapolicyd runs (`systemctl status fapolicyd`), put these lines into /etc/fapolicyd/rules.d/30-landfall.rules and run \
-                     `fagenrules --load`:\n{}",
-                    fapolicyd_rules().join("\n")
-                )));
-        }
+        let RunningAgent { stdin, stdout, errors } = agent?;
         let mux = Mux::new(Role::Operator, stdin);
         let pump = Arc::clone(&mux);
         thread::spawn(move || pump.pump(stdout));
         heartbeat(Arc::clone(&mux));
         Ok(Arc::new(Self {
-            name,
+            name: node.name.clone(),
             mux,
             errors,
             transport: Mutex::new(Some(transport)),
@@ -252,7 +205,7 @@ impl NodeSession {
         let mut diagnosis = Diagnosis::new(Code::ConnectionLost, "the connection to the agent is lost")
             .on(&self.name)
             .because(error);
-        for line in lines_of(&self.errors) {
+        for line in self.errors.lines() {
             diagnosis = diagnosis.saw(line);
         }
         diagnosis.next("look whether the node is up, then run the same command again: it continues where it stopped")
@@ -292,34 +245,6 @@ fn heartbeat(mux: Arc<Mux>) {
     });
 }
 
-fn keep_last_lines(stderr: Box<dyn Read + Send>, lines: Arc<Mutex<VecDeque<String>>>) {
-    thread::spawn(move || {
-        let mut stderr = BufReader::new(stderr);
-        loop {
-            let mut line = Vec::new();
-            match stderr.by_ref().take(MAX_STDERR_LINE).read_until(b'\n', &mut line) {
-                Ok(read) if read > 0 => {}
-                _ => return,
-            }
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if lines.len() == 20 {
-                lines.pop_front();
-            }
-            lines.push_back(line);
-        }
-    });
-}
-
-fn lines_of(lines: &Mutex<VecDeque<String>>) -> Vec<String> {
-    lines
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .iter()
-        .cloned()
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,7 +268,7 @@ mod tests {
         let session = NodeSession {
             name: "cp-1".parse().unwrap(),
             mux,
-            errors: Arc::default(),
+            errors: LastLines::default(),
             transport: Mutex::new(None),
         };
         let request = Request::Observe { steps: vec![] };

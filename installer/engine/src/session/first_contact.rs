@@ -1,18 +1,21 @@
-//! First contact with a machine: shell commands upload the agent's program. No other shell commands touch a node.
+//! First contact with a machine: shell commands start the agent, and upload its program where it is not there. No other shell commands touch a node.
 
+use super::last_lines::LastLines;
 use landfall_bundle::hashed::Hashed;
 use landfall_bundle::own_parts;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
 use landfall_core::name::Digest;
+use landfall_core::preflight::fapolicyd_rules;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::AGENT_BANNER;
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 /// Most output of a shell command that is read, in bytes; a command answers with one line.
 const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
@@ -67,8 +70,59 @@ impl AgentProgram {
     }
 }
 
+/// An agent that has said its first line.
+pub(super) struct RunningAgent {
+    pub stdin: Box<dyn Write + Send>,
+    /// What it answers.
+    pub stdout: BufReader<Box<dyn Read + Send>>,
+    pub errors: LastLines,
+}
+
+impl RunningAgent {
+    /// Waits for the first line of an agent that a command starts; what the command said instead is an error. Blocks until either.
+    fn greet(child: RemoteChild) -> Result<Self, NoAgent> {
+        let errors = LastLines::of(child.stderr);
+        let mut stdout = BufReader::with_capacity(256 * 1024, child.stdout);
+        match await_banner(&mut stdout) {
+            Ok(()) => Ok(Self {
+                stdin: child.stdin,
+                stdout,
+                errors,
+            }),
+            Err(said) => Err(NoAgent { said, errors }),
+        }
+    }
+}
+
+/// A command that started no agent.
+struct NoAgent {
+    said: String,
+    errors: LastLines,
+}
+
+impl NoAgent {
+    fn diagnosis(self, node: &Node) -> Diagnosis {
+        // Standard error may arrive after standard output has ended.
+        thread::sleep(Duration::from_millis(100));
+        let diagnosis = Diagnosis::new(Code::AgentStart, "the agent did not start")
+            .on(&node.name)
+            .saw(self.said);
+        let diagnosis = self.errors.lines().into_iter().fold(diagnosis, Diagnosis::saw);
+        diagnosis
+            .next(format!(
+                "log in to the node and look whether {} may hold programs",
+                layout::STATE_DIR
+            ))
+            .next(format!(
+                "where fapolicyd runs (`systemctl status fapolicyd`), put these lines into /etc/fapolicyd/rules.d/30-landfall.rules and run \
+                 `fagenrules --load`:\n{}",
+                fapolicyd_rules().join("\n")
+            ))
+    }
+}
+
 /// Skips the output of the login shell until the agent's first line. More than 64 KiB of it is an error.
-pub(super) fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
+fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
     let mut seen = String::new();
     while seen.len() < 64 * 1024 {
         let mut line = Vec::new();
@@ -125,27 +179,43 @@ fn shell(
         .saw(errors.trim().to_owned()))
 }
 
-/// Uploads the agent into the state directory, unless the same program is there. What came before a connection ended is not sent again.
-/// Blocks for the upload.
-pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &AgentProgram) -> Result<(), Diagnosis> {
-    let sum = program.digest.hex();
-    let found = shell(
-        node,
-        "the node cannot be asked for the agent",
-        transport.spawn_root(&ask_line(layout::STATE_DIR, &sum)),
-        |_| Ok(()),
-    )?;
-    let mut from = match parse_found(&found, &sum) {
-        Found::Program => return Ok(()),
-        // A part that is as long as the program is damaged, or it would have its name.
-        Found::Part(bytes) if bytes < program.length => bytes,
-        Found::Part(_) => 0,
+/// Starts the agent of a member as root, by one command where the same program is there, and puts it there otherwise. Blocks for the upload, and for
+/// the login shell and sudo.
+pub(super) fn start_agent(
+    node: &Node,
+    transport: &mut dyn Transport,
+    program: &AgentProgram,
+) -> Result<RunningAgent, Diagnosis> {
+    let line = start_checked_line(layout::STATE_DIR, &program.digest.hex());
+    let child = transport.spawn_root(&line).map_err(|d| d.on(&node.name))?;
+    let no_agent = match RunningAgent::greet(child) {
+        Ok(agent) => return Ok(agent),
+        Err(no_agent) => no_agent,
     };
+    let Some(part_bytes) = parse_absent(&no_agent.said) else {
+        return Err(no_agent.diagnosis(node));
+    };
+    put_program(node, transport, program, part_bytes)?;
+    let child = transport
+        .spawn_root(&serve_line(layout::STATE_DIR))
+        .map_err(|d| d.on(&node.name))?;
+    RunningAgent::greet(child).map_err(|no_agent| no_agent.diagnosis(node))
+}
+
+/// Uploads the agent into the state directory, without its first bytes that came before a connection ended. Blocks for the upload.
+fn put_program(
+    node: &Node,
+    transport: &mut dyn Transport,
+    program: &AgentProgram,
+    part_bytes: u64,
+) -> Result<(), Diagnosis> {
+    // A part that is as long as the program is damaged, or it would have its name.
+    let mut from = if part_bytes < program.length { part_bytes } else { 0 };
     loop {
         let put = shell(
             node,
             "the agent could not be put on the node",
-            transport.spawn_root(&put_line(layout::STATE_DIR, &sum, from)),
+            transport.spawn_root(&put_line(layout::STATE_DIR, &program.digest.hex(), from)),
             |stdin| program.write_from(from, stdin),
         );
         match put {
@@ -156,29 +226,27 @@ pub(super) fn put_program(node: &Node, transport: &mut dyn Transport, program: &
     }
 }
 
-/// What a node has of the agent.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    /// The same program.
-    Program,
-    /// So many of its first bytes.
-    Part(u64),
+/// Returns the shell command that starts the agent.
+fn serve_line(state: &str) -> String {
+    format!("exec {state}/bin/landfall agent serve")
 }
 
-/// Returns the shell command that says what is there of the agent with a digest.
-fn ask_line(state: &str, sum: &str) -> String {
+/// Returns the shell command that starts the agent when it has this digest, and else says that it is absent, and how many bytes of it are there.
+fn start_checked_line(state: &str, sum: &str) -> String {
     format!(
-        "sha256sum {state}/bin/landfall 2>/dev/null || echo absent; echo \"part $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.part || echo 0)\""
+        "if ! printf '%s  %s\\n' {sum} {state}/bin/landfall | sha256sum -c - >/dev/null 2>&1; then \
+         echo \"absent $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.part || echo 0)\"; exit; fi; {}",
+        serve_line(state)
     )
 }
 
-/// Reads the answer to [`ask_line`], in which the login shell may have written too.
-fn parse_found(text: &str, sum: &str) -> Found {
-    if text.contains(sum) {
-        return Found::Program;
-    }
-    let part = text.lines().rev().find_map(|line| line.trim().strip_prefix("part "));
-    Found::Part(part.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0))
+/// Reads how many bytes of an absent agent are there from what [`start_checked_line`] says, in which the login shell may have written too.
+fn parse_absent(text: &str) -> Option<u64> {
+    let bytes = text
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_prefix("absent "))?;
+    Some(bytes.trim().parse().unwrap_or(0))
 }
 
 /// Returns the shell command that stores the agent from standard input, to which its first `from` bytes do not come. The program is renamed into place
@@ -198,8 +266,21 @@ fn put_line(state: &str, sum: &str, from: u64) -> String {
     )
 }
 
+/// Uploads the agent into a new temporary directory of the login user and starts it there. Blocks for the upload and the login shell.
+pub(super) fn start_temporary_agent(
+    node: &Node,
+    transport: &mut dyn Transport,
+    program: &AgentProgram,
+) -> Result<RunningAgent, Diagnosis> {
+    let directory = upload_temporary_agent(node, transport, program)?;
+    // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
+    let line = format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}");
+    let child = transport.spawn(&line).map_err(|d| d.on(&node.name))?;
+    RunningAgent::greet(child).map_err(|no_agent| no_agent.diagnosis(node))
+}
+
 /// Uploads the agent into a new temporary directory of the login user and returns the directory. Blocks for the upload.
-pub(super) fn upload_temporary_agent(
+fn upload_temporary_agent(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
@@ -279,8 +360,10 @@ mod tests {
     fn an_upload_goes_on_where_the_connection_ended() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().to_str().unwrap();
-        let (program, sum) = (b"one half, other half", Digest::of(b"one half, other half").hex());
-        let found = || parse_found(&run(&ask_line(state, &sum), b"").unwrap(), &sum);
+        let program: &[u8] = b"#!/bin/sh\necho runs $*\n";
+        let sum = Digest::of(program).hex();
+        let started = || run(&start_checked_line(state, &sum), b"").unwrap();
+        let part = || parse_absent(&format!("Welcome!\n{}", started()));
         let put = |from: u64, bytes: &[u8]| run(&put_line(state, &sum, from), bytes).is_some();
         let names = || {
             let entries = std::fs::read_dir(folder.path().join("bin")).unwrap();
@@ -288,23 +371,32 @@ mod tests {
                 .map(|e| e.unwrap().file_name().into_string().unwrap())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(found(), Found::Part(0));
-        assert!(!put(0, b"one half"));
-        assert_eq!(found(), Found::Part(8));
-        assert!(!put(8, b", ot"));
-        assert_eq!(found(), Found::Part(12));
-        assert!(!put(8, b", other half"), "another operator has continued it");
-        assert_eq!(found(), Found::Part(12), "and its part stays");
-        assert!(put(12, b"her half"));
-        assert_eq!((found(), names()), (Found::Program, vec!["landfall".to_owned()]));
+        assert_eq!(part(), Some(0));
+        assert!(!put(0, &program[..8]));
+        assert_eq!(part(), Some(8));
+        assert!(!put(8, &program[8..12]));
+        assert_eq!(part(), Some(12));
+        assert!(!put(8, &program[8..]), "another operator has continued it");
+        assert_eq!(part(), Some(12), "and its part stays");
+        assert!(put(12, &program[12..]));
+        assert_eq!(
+            (started(), names()),
+            ("runs agent serve\n".to_owned(), vec!["landfall".to_owned()])
+        );
+        assert_eq!(parse_absent(&started()), None);
         assert_eq!(std::fs::read(folder.path().join("bin/landfall")).unwrap(), program);
 
-        std::fs::remove_file(folder.path().join("bin/landfall")).unwrap();
-        assert!(!put(0, b"damaged half"));
-        assert!(!put(12, b"her half"), "its hash is wrong");
-        assert_eq!(found(), Found::Part(program.len() as u64), "a whole part is no program");
+        std::fs::write(folder.path().join("bin/landfall"), "another version").unwrap();
+        assert_eq!(part(), Some(0));
+        let damaged = [b"damaged", &program[7..12]].concat();
+        assert!(!put(0, &damaged));
+        assert!(!put(12, &program[12..]), "its hash is wrong");
+        assert_eq!(part(), Some(program.len() as u64), "a whole part is no program");
         assert!(put(0, program));
-        assert_eq!((found(), names()), (Found::Program, vec!["landfall".to_owned()]));
+        assert_eq!(
+            (started(), names()),
+            ("runs agent serve\n".to_owned(), vec!["landfall".to_owned()])
+        );
     }
 
     #[test]
