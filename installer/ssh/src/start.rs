@@ -285,7 +285,7 @@ fn collect(kept: &mut String, text: &str) {
 
 /// Returns the error for a refusal of sudo or doas, with its cause when the message is a known one.
 fn refused_root(words: &str) -> Diagnosis {
-    let known: [(&str, &str, &str); 7] = [
+    let known: [(&str, &str, &str); 8] = [
         (
             "must have a tty",
             "sudo wants a terminal (requiretty)",
@@ -295,6 +295,12 @@ fn refused_root(words: &str) -> Diagnosis {
             "not in the sudoers",
             "the login user may not use sudo",
             "add it to the group sudo or wheel, or to /etc/sudoers.d, on the node",
+        ),
+        (
+            // sudo-rs, src/common/error.rs; it says so to users of other commands, too.
+            "I'm afraid I can't do that",
+            "sudo does not let the login user run sh as root",
+            "landfall needs all commands: USER ALL=(ALL) ALL, in /etc/sudoers.d",
         ),
         (
             "not allowed to",

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room};
+use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room, sudo_rs};
 use anyhow::{Context, Result, ensure};
 use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
@@ -11,8 +11,8 @@ use std::time::Instant;
 /// What tests need beside the lab's packages: those of `installer/ssh` start an sshd or dropbear of their own on loopback, with users of
 /// several login shells, sudo and doas; those of the ingress proxy's dashboard look at it with a browser; those of inventories ask
 /// ansible-core, which lives in a virtual environment. minisign signs beside landfall, gpg as publishers do, whose signatures gpgv verifies.
-/// strace tells what is put on disk when. ufw is switched on in network namespaces of the agent's tests, with files of its own.
-const TEST_PACKAGES: [&str; 14] = [
+/// strace tells what is put on disk when. sudo-rs is built with libpam0g-dev. ufw is switched on in network namespaces of the agent's tests, with files of its own.
+const TEST_PACKAGES: [&str; 15] = [
     "openssh-server",
     "dropbear-bin",
     "openssl",
@@ -27,6 +27,7 @@ const TEST_PACKAGES: [&str; 14] = [
     "gnupg",
     "gpgv",
     "strace",
+    "libpam0g-dev",
 ];
 
 /// Passed, failed and skipped checks.
@@ -325,11 +326,12 @@ fn collection() -> Result<Count> {
     })
 }
 
-/// All tests of the workspace, those that need ansible-core or CNCF's registry too: they are installed first. 300 inventories and 40 logins are compared with it.
+/// All tests of the workspace, those that need ansible-core, sudo-rs or CNCF's registry too: they are installed first. 300 inventories and 40 logins are compared with it.
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
     cargo.env("LANDFALL_ORACLE_PYTHON", oracle::python(&artifacts::cache()?)?);
     cargo.env("LANDFALL_FIREWALLD", firewalld::roots(&artifacts::cache()?)?);
+    cargo.env("LANDFALL_SUDO_RS", sudo_rs::programs(&artifacts::cache()?)?);
     cargo.env("LANDFALL_REGISTRY", go_programs::build(&go_programs::REGISTRY)?);
     cargo.envs([("LANDFALL_ORACLE_COUNT", "300"), ("LANDFALL_ORACLE_LOGINS", "40")]);
     if !host::is_root() {

@@ -31,6 +31,8 @@ struct Setup<'a> {
     users: &'a [(&'a str, &'a str, &'a str)],
     /// Files of this machine, and the text that the server sees in their place.
     files: &'a [(&'a str, &'a str)],
+    /// The program that the server sees as `/usr/bin/sudo`.
+    sudo: Option<&'a Path>,
 }
 
 struct Server {
@@ -201,7 +203,7 @@ impl Server {
 
 /// Returns the shell commands that replace files of the machine by the server's own; `/etc` as a whole is a copy.
 fn mounts(setup: &Setup<'_>, directory: &Path) -> String {
-    if setup.users.is_empty() && setup.files.is_empty() {
+    if setup.users.is_empty() && setup.files.is_empty() && setup.sudo.is_none() {
         return String::new();
     }
     let etc = directory.join("etc");
@@ -230,6 +232,12 @@ fn mounts(setup: &Setup<'_>, directory: &Path) -> String {
         if !path.starts_with("/etc/") {
             lines += &format!("mount --bind {} {path} && ", file.display());
         }
+    }
+    if let Some(program) = setup.sudo {
+        let copy = directory.join("sudo");
+        std::fs::copy(program, &copy).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        lines += &format!("mount --bind {} /usr/bin/sudo && ", copy.display());
     }
     lines
 }

@@ -118,6 +118,45 @@ fn errors_of_sudo_name_the_cause() {
     }
 }
 
+/// sudo-rs writes its own words around the prompt, and PAM's after it; it has other sentences for what it refuses.
+#[test]
+#[ignore = "needs sudo-rs, which `cargo xtask test` builds"]
+fn sudo_rs_does_what_sudo_does() {
+    let home = std::env::var_os("LANDFALL_SUDO_RS").expect("LANDFALL_SUDO_RS names the directory of its versions");
+    for version in ["0.2.5", "0.2.13"] {
+        let program = Path::new(&home).join(version).join("bin/sudo");
+        let server = |lines: &str| {
+            Server::with(&Setup {
+                sudo: Some(&program),
+                ..sudoers(lines)
+            })
+        };
+        let every = server("ALL ALL=(ALL) ALL\nbashy ALL=(ALL) NOPASSWD: ALL");
+        for (user, password) in [("posix", Some(USERS[0].2)), ("fishy", Some("fish")), ("bashy", None)] {
+            let output = as_root(&every, &with_password(&every, user, password));
+            let (output, errors, status) = output.unwrap_or_else(|d| panic!("{version}, {user}: {d:?}"));
+            assert_eq!((output, status), (right().0, Some(3)), "{version}, {user}: {errors}");
+            assert!(errors.ends_with("it's\n"), "{version}, {user}: {errors}");
+        }
+        for (lines, password, said) in [
+            ("posix ALL=(ALL) ALL", None, "asks for a password and none was given"),
+            ("posix ALL=(ALL) ALL", Some("wrong"), "password is wrong"),
+            ("", Some(USERS[0].2), "run sh as root"),
+            ("posix ALL=(ALL) /bin/true", Some(USERS[0].2), "run sh as root"),
+        ] {
+            let server = server(lines);
+            let error = as_root(&server, &with_password(&server, "posix", password)).unwrap_err();
+            assert_eq!(error.code, Code::SudoRefused, "{version}: {error:?}");
+            assert!(
+                error.what.contains(said),
+                "{version}, {lines}: {} {:?}",
+                error.what,
+                error.saw
+            );
+        }
+    }
+}
+
 #[test]
 fn hardened_machines_work() {
     let server = Server::with(&Setup {
@@ -171,6 +210,7 @@ fn a_slow_login_succeeds() {
             "/etc/pam.d/sshd",
             "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_exec.so /bin/sleep 7\n",
         )],
+        ..Setup::default()
     });
     let connect = Connect {
         become_root: false,
