@@ -21,15 +21,15 @@ pub fn containerd_config(spec: &ClusterSpec, index: &BundleIndex) -> Result<Stri
         bin = layout::CNI_BIN_DIR,
         conf = layout::CNI_CONF_DIR,
         template = layout::CNI_TEMPLATE,
-        runc = layout::BIN_DIR,
+        runc = spec.bin_dir.path(),
         systemd = !lab,
     ))
 }
 
 /// Units of a node by name; the kubelet is last.
 pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -> Vec<(String, String)> {
-    let bin = layout::BIN_DIR;
-    let mut units = vec![("containerd.service".to_owned(), containerd_unit())];
+    let bin = spec.bin_dir.path();
+    let mut units = vec![("containerd.service".to_owned(), containerd_unit(spec))];
     let mut control_planes: Vec<_> = cluster.members.iter().filter(|m| m.control_plane).collect();
     // A control plane's own API server is asked first; it is the one that lives and dies with the node.
     control_planes.sort_by_key(|m| m.name != node.name);
@@ -73,7 +73,7 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             &format!("ExecStopPost={command} --remove\n{}", node_settings_rights(spec)),
         ),
     ));
-    units.push(("kubelet.service".to_owned(), kubelet_unit(node)));
+    units.push(("kubelet.service".to_owned(), kubelet_unit(spec, node)));
     units
 }
 
@@ -116,13 +116,13 @@ fn service(description: &str, order: &str, command: &str, more: &str) -> String 
 }
 
 /// As upstream's unit, but for `LimitCORE`: pods inherit the limit, and a core file would hold their secrets.
-fn containerd_unit() -> String {
+fn containerd_unit(spec: &ClusterSpec) -> String {
     format!(
         "[Unit]\nDescription=containerd, put here by landfall\nAfter=network.target local-fs.target\n\
          RequiresMountsFor=/var/lib/containerd\n\n[Service]\n\
          ExecStart={}/containerd --config {}\nType=notify\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=2\n\
          LimitNPROC=infinity\nLimitCORE=0\nTasksMax=infinity\nOOMScoreAdjust=-999\n{NO_PROXY}\n[Install]\nWantedBy=multi-user.target\n",
-        layout::BIN_DIR,
+        spec.bin_dir.path(),
         layout::CONTAINERD_CONFIG
     )
 }
@@ -130,8 +130,8 @@ fn containerd_unit() -> String {
 /// The node keeps the name that it has in the cluster, whatever its hostname becomes: kubeadm names it to the kubelet only when both differ on the
 /// day of the join (cmd/kubeadm/app/phases/kubelet/flags.go). A disk of /etc/fstab that holds the node's data must be mounted first; on a control
 /// plane the data of etcd must be there, which asks no fstab.
-fn kubelet_unit(node: &MemberLayout) -> String {
-    let bin = layout::BIN_DIR;
+fn kubelet_unit(spec: &ClusterSpec, node: &MemberLayout) -> String {
+    let bin = spec.bin_dir.path();
     let (etcd_dir, check) = match node.control_plane {
         true => (
             " /var/lib/etcd",

@@ -2,7 +2,7 @@ use super::*;
 use landfall_core::bundle_index::{Image, NODE_ARCHITECTURE, OCI_MANIFEST, Variant};
 use landfall_core::layout;
 use landfall_core::name::Digest;
-use landfall_core::spec::{Backend, ClusterSpec, PodNetwork, Profile};
+use landfall_core::spec::{Backend, BinDir, ClusterSpec, PodNetwork, Profile};
 use serde_json::json;
 
 pub(crate) const NAMES: [&str; 11] = [
@@ -434,6 +434,24 @@ fn the_settings_service_keeps_checksums_from_the_card_where_the_spec_says_so() {
         off.contains(&format!("ExecStopPost=/usr/local/bin/landfall {command} --remove\n")),
         "{off}"
     );
+}
+
+#[test]
+fn nothing_runs_from_usr_local_when_programs_are_elsewhere() {
+    let spec = ClusterSpec {
+        bin_dir: BinDir::Opt,
+        ..ClusterSpec::default()
+    };
+    let cluster = cluster(DnsPolicy::Closed);
+    let units = cluster.members.iter().flat_map(|member| units(&spec, &cluster, member));
+    let mut texts: Vec<String> = units.map(|(_, text)| text).collect();
+    texts.push(containerd_config(&spec, &index(&NAMES)).unwrap());
+    for text in texts {
+        assert!(
+            text.contains("/opt/landfall/bin/") && !text.contains("/usr/local/bin"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

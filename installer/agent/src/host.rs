@@ -10,15 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Directories searched for programs. The system's own come first: /usr/local may be writable for a group (Debian: `staff`), and what is
 /// run here is run as root.
-const PROGRAM_DIRS: [&str; 6] = [
+const PROGRAM_DIRS: [&str; 7] = [
     "/usr/sbin",
     "/usr/bin",
     "/sbin",
     "/bin",
     "/usr/local/sbin",
     "/usr/local/bin",
+    layout::OPT_BIN_DIR,
 ];
-/// Programs that landfall installs into [`layout::BIN_DIR`]; a distribution's own `kubeadm` or `ctr` must not be taken for ours.
+/// Directories that landfall installs programs into: one of them, as the spec says. Nobody else has programs in the first.
+const OWN_PROGRAM_DIRS: [&str; 2] = [layout::OPT_BIN_DIR, layout::BIN_DIR];
+/// Programs that landfall installs into [`OWN_PROGRAM_DIRS`]; a distribution's own `kubeadm` or `ctr` must not be taken for ours.
 const OWN_PROGRAMS: [&str; 8] = [
     "containerd",
     "containerd-shim-runc-v2",
@@ -125,10 +128,11 @@ impl Host {
         if name.starts_with('/') {
             return Some(self.at(name)).filter(|p| is_program(p));
         }
-        if OWN_PROGRAMS.contains(&name) {
-            return Some(self.at(layout::BIN_DIR).join(name)).filter(|p| is_program(p));
-        }
-        PROGRAM_DIRS
+        let directories: &[&str] = match OWN_PROGRAMS.contains(&name) {
+            true => &OWN_PROGRAM_DIRS,
+            false => &PROGRAM_DIRS,
+        };
+        directories
             .iter()
             .map(|dir| self.at(dir).join(name))
             .find(|p| is_program(p))
@@ -189,10 +193,14 @@ mod tests {
         assert_eq!(host.find_program("ctr"), None, "a distribution's own is not ours");
         put("/usr/local/bin/kubeadm");
         assert_eq!(host.find_program("kubeadm"), Some(host.at("/usr/local/bin/kubeadm")));
+        put("/opt/landfall/bin/kubeadm");
+        assert_eq!(host.find_program("kubeadm"), Some(host.at("/opt/landfall/bin/kubeadm")));
         assert!(host.search_path().starts_with(host.at("/usr/sbin").to_str().unwrap()));
-        assert!(
-            host.search_path().contains("/usr/local/bin"),
-            "kubeadm asks for its kubelet by name"
-        );
+        for directory in OWN_PROGRAM_DIRS {
+            assert!(
+                host.search_path().contains(directory),
+                "kubeadm asks for its kubelet by name"
+            );
+        }
     }
 }

@@ -6,7 +6,7 @@
 use crate::inventory::Role;
 use crate::name::{Digest, NodeName};
 use crate::quorum::{self, MemberId};
-use crate::spec::{Backend, Cidr, ClusterSpec, ProxyMode, pod_network};
+use crate::spec::{Backend, BinDir, Cidr, ClusterSpec, ProxyMode, pod_network};
 use crate::trust::ClusterTrust;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,6 +93,9 @@ pub struct FixedSettings {
     /// How packets of pods get from node to node.
     #[serde(default, skip_serializing_if = "FixedPodNetwork::is_default")]
     pub pod_network: FixedPodNetwork,
+    /// Where the cluster's programs are on each machine.
+    #[serde(default, skip_serializing_if = "BinDir::is_default")]
+    pub bin_dir: BinDir,
 }
 
 /// What all nodes must have alike for pods to reach each other, and keep from their join on. The default is what clusters of a landfall without
@@ -232,6 +235,7 @@ impl FixedSettings {
                 vxlan_port: spec.pod_network.vxlan_port,
                 mtu: pod_mtu,
             },
+            bin_dir: spec.bin_dir,
         }
     }
 
@@ -286,6 +290,12 @@ impl FixedSettings {
                 self.pod_network.mtu.to_string(),
                 wanted.pod_network.mtu.to_string(),
                 "pods that run, flannel's link and the CNI configuration that each node got when it joined keep theirs",
+            ),
+            (
+                "binDir",
+                self.bin_dir.path().to_owned(),
+                wanted.bin_dir.path().to_owned(),
+                "daemons run from it, and would be replaced under their pods",
             ),
         ];
         let differs = |(_, now, wanted, _): &(_, String, String, _)| now != wanted;
@@ -485,15 +495,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_without_a_pod_network_is_of_a_cluster_that_has_the_first_one() {
+    fn a_record_without_newer_settings_is_of_a_cluster_that_has_the_first_ones() {
         let mut record = record(1, 1, 0);
         let text = serde_json::to_string(&record).unwrap();
-        assert!(!text.contains("pod_network\""), "{text}");
+        assert!(!text.contains("pod_network\"") && !text.contains("bin_dir"), "{text}");
         assert_eq!(serde_json::from_str::<ClusterRecord>(&text).unwrap(), record);
         record.fixed.pod_network.mtu = 1410;
+        record.fixed.bin_dir = BinDir::Opt;
         let text = serde_json::to_string(&record).unwrap();
         let network = r#""pod_network":{"backend":"vxlan","vxlan_port":8472,"mtu":1410}"#;
-        assert!(text.contains(network), "{text}");
+        assert!(
+            text.contains(network) && text.contains(r#""bin_dir":"/opt/landfall/bin""#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<ClusterRecord>(&text).unwrap(), record);
     }
 
@@ -510,6 +524,7 @@ pub(crate) mod tests {
                 vxlan_port: 4789,
                 ..PodNetwork::default()
             },
+            bin_dir: BinDir::Opt,
             ..spec
         };
         let wanted = FixedSettings::of(&wanted, 1500);
@@ -526,6 +541,7 @@ pub(crate) mod tests {
                 ("podNetwork.backend", "vxlan".to_owned(), "host-gw".to_owned()),
                 ("podNetwork.vxlanPort", "8472".to_owned(), "4789".to_owned()),
                 ("podNetwork.mtu", "1450".to_owned(), "1500".to_owned()),
+                ("binDir", "/usr/local/bin".to_owned(), "/opt/landfall/bin".to_owned()),
             ]
         );
     }

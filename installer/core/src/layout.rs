@@ -10,8 +10,10 @@ pub const RUN_DIR: &str = "/run/landfall";
 pub const INGRESS_DIR: &str = "/run/landfall-ingress";
 /// Configuration files of landfall's own.
 pub const CONFIG_DIR: &str = "/etc/landfall";
-/// Programs on the administrators' path.
+/// Programs on the administrators' path, unless the spec says [`OPT_BIN_DIR`].
 pub const BIN_DIR: &str = "/usr/local/bin";
+/// Programs of machines whose /usr is read-only.
+pub const OPT_BIN_DIR: &str = "/opt/landfall/bin";
 /// CNI plugins.
 pub const CNI_BIN_DIR: &str = "/opt/landfall/cni/bin";
 /// Generated CNI configuration.

@@ -14,7 +14,7 @@ use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::plan::key::StepKind;
-use landfall_core::spec::{Cidr, Desired};
+use landfall_core::spec::{BinDir, Cidr, Desired};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -232,8 +232,9 @@ fn fixed_settings(kubeadm: &KubeadmConfig, members: &BTreeMap<NodeName, MemberRe
         cluster_domain: kubeadm.networking.dns_domain.clone(),
         control_plane_endpoint,
         api_server_cert_sans,
-        // A cluster without a record is of a landfall that knew no other.
+        // A cluster without a record is of a landfall that knew no others.
         pod_network: FixedPodNetwork::default(),
+        bin_dir: BinDir::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::action::Claims;
 use crate::cluster_record::FixedSettings;
 use crate::inventory::Role;
 use crate::spec::{Backend, Cidr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The file that containerd renders from its template once the kubelet knows the node's podCIDR. containerd never renders it again by itself.
 const CNI_CONFIG: &str = "/etc/landfall/cni/net.d/10-containerd-net.conflist";
@@ -23,7 +23,9 @@ pub(super) fn daemon_claims(fixed: &FixedSettings) -> Claims {
     Claims {
         units: strings(&["kubelet.service", "containerd.service"]),
         cgroups: strings(&["kubepods", "kubepods.slice"]),
-        programs: paths(&["/usr/local/bin/containerd-shim-runc-v2", "/usr/local/bin/containerd"]),
+        programs: ["containerd-shim-runc-v2", "containerd"]
+            .map(|program| Path::new(fixed.bin_dir.path()).join(program))
+            .to_vec(),
         mounts_under: daemon_mounts(),
         paths: daemon_paths(),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
@@ -259,7 +261,7 @@ pub(super) fn kubeadm_claims(role: Role, fixed: &FixedSettings) -> Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{ClusterSpec, PodNetwork};
+    use crate::spec::{BinDir, ClusterSpec, PodNetwork};
 
     fn fixed(backend: Backend) -> FixedSettings {
         let pod_network = PodNetwork {
@@ -290,6 +292,14 @@ mod tests {
                 "earlier journals have the same digest: {text}"
             );
         }
+    }
+
+    #[test]
+    fn programs_are_claimed_where_the_spec_puts_them() {
+        let mut fixed = fixed(Backend::Vxlan);
+        fixed.bin_dir = BinDir::Opt;
+        let shim = Path::new("/opt/landfall/bin/containerd-shim-runc-v2").to_owned();
+        assert_eq!(daemon_claims(&fixed).programs[0], shim);
     }
 
     #[test]

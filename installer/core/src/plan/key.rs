@@ -112,6 +112,8 @@ pub enum DirectoryKind {
     CniConf,
     /// CNI plugins.
     CniBin,
+    /// Programs, where they are not on the administrators' path.
+    Bin,
     /// kubeadm's directory.
     Kubernetes,
     /// /lib/modules, which pods mount.
@@ -143,6 +145,7 @@ impl StepKind {
                 DirectoryKind::Config => "dir-config",
                 DirectoryKind::CniConf => "dir-cni-conf",
                 DirectoryKind::CniBin => "dir-cni-bin",
+                DirectoryKind::Bin => "dir-bin",
                 DirectoryKind::Kubernetes => "dir-kubernetes",
                 DirectoryKind::Modules => "dir-modules",
                 DirectoryKind::Certificates => "dir-certificates",

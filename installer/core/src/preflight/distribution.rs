@@ -1,8 +1,11 @@
 //! Distributions: how landfall was shown to work on each, and what differs there. This table is the one place of it in the code; the top README
 //! has the same rows.
 //!
-//! Kernels and defaults are those with which a distribution was released. On 2026-11-29 articles about Ubuntu 26.04 and SUSE's about 16 were read;
-//! the other rows were not held against release notes.
+//! Kernels and defaults are those with which a distribution was released. Held against the makers' own pages on 2026-11-30: kernels of Debian 11, Ubuntu
+//! (packages.ubuntu.com) and RHEL 9 (release notes of 9.5); AppArmor of Ubuntu (its server guide) and sudo-rs since 25.10 (documentation.ubuntu.com);
+//! control groups of RHEL 8, 9 and 10 (docs.redhat.com) and of SUSE 15 as of SP3 (documentation.suse.com); SELinux of RHEL 9, SUSE 16 (suse.com, but not
+//! of its edition for SAP), SLE Micro 5.4 and Flatcar; the read-only parts of Flatcar (flatcar.org) and of SLE Micro. Everything else is what is
+//! generally known.
 
 use super::{Look, only};
 use crate::facts::FilePattern;
@@ -135,16 +138,16 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["flatcar"],
         versions: &[],
         kernel: "by channel",
-        shown: Shown::Refused(Check::NotWritable),
-        differs: "/usr is read-only, and programs go to /usr/local/bin",
+        shown: Shown::NotTried,
+        differs: "/usr is read-only: `binDir: /opt/landfall/bin`",
     },
     Distribution {
         name: "openSUSE MicroOS, SUSE Linux Micro",
         ids: &["opensuse-microos", "opensuse-leap-micro", "sle-micro", "sl-micro"],
         versions: &[],
         kernel: "by version",
-        shown: Shown::Refused(Check::NotWritable),
-        differs: "the root file system is read-only; SELinux enforces",
+        shown: Shown::Refused(Check::Selinux),
+        differs: "the root file system is read-only but for /etc, /var, /opt and /usr/local; SELinux enforces",
     },
 ];
 

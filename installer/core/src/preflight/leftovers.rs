@@ -8,7 +8,11 @@ use crate::layout::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
 use std::collections::BTreeMap;
 
 /// Programs whose presence means another Kubernetes.
-pub(super) const FOREIGN_PATHS: [&str; 2] = ["/usr/local/bin/kubelet", "/usr/bin/kubelet"];
+pub(super) const FOREIGN_PATHS: [&str; 3] = [
+    "/usr/local/bin/kubelet",
+    "/usr/bin/kubelet",
+    "/opt/landfall/bin/kubelet",
+];
 /// Directories whose content means another Kubernetes or containerd. Empty ones, and disks mounted there, are welcome.
 pub(super) const DIRECTORIES: [&str; 4] = [layout::KUBERNETES_DIR, KUBELET_DIR, ETCD_DIR, CONTAINERD_DIR];
 /// What a new file system holds.

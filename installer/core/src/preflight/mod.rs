@@ -124,8 +124,8 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
                 distribution::files(),
             ]
             .concat(),
-            places: places::places(node.role),
-            mutable_files: places::mutable_files(),
+            places: places::places(node.role, desired.spec.bin_dir),
+            mutable_files: places::mutable_files(desired.spec.bin_dir),
             listed: texts(&leftovers::DIRECTORIES),
             modules: modules::needed(&desired.spec),
             chain_prefixes: texts(&leftovers::CHAINS),

@@ -5,12 +5,13 @@ use crate::facts::Tried;
 use crate::finding::{Check, Finding};
 use crate::inventory::Role;
 use crate::layout::{self, CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
+use crate::spec::BinDir;
 use std::collections::{BTreeMap, BTreeSet};
 
 const HOSTS: &str = "/etc/hosts";
 
-/// Places from which programs are run: landfall's agent, the cluster's programs, CNI plugins, containers.
-const PROGRAM_PLACES: [&str; 4] = [layout::STATE_DIR, layout::BIN_DIR, layout::CNI_BIN_DIR, CONTAINERD_DIR];
+/// Places from which programs are run, beside the spec's own: landfall's agent, CNI plugins, containers.
+const PROGRAM_PLACES: [&str; 3] = [layout::STATE_DIR, layout::CNI_BIN_DIR, CONTAINERD_DIR];
 /// Places where only files are kept.
 const FILE_PLACES: [&str; 8] = [
     layout::CONFIG_DIR,
@@ -24,28 +25,33 @@ const FILE_PLACES: [&str; 8] = [
 ];
 
 /// Returns the places of a node.
-pub(super) fn places(role: Role) -> Vec<String> {
+pub(super) fn places(role: Role, bin_dir: BinDir) -> Vec<String> {
     let etcd = (role == Role::ControlPlane).then_some(ETCD_DIR);
-    let all = PROGRAM_PLACES.into_iter().chain(FILE_PLACES).chain(etcd);
+    let all = program_places(bin_dir).chain(FILE_PLACES).chain(etcd);
     all.map(str::to_owned).collect()
 }
 
+fn program_places(bin_dir: BinDir) -> impl Iterator<Item = &'static str> {
+    PROGRAM_PLACES.into_iter().chain([bin_dir.path()])
+}
+
 /// Returns files that landfall changes or replaces when they are there.
-pub(super) fn mutable_files() -> Vec<String> {
+pub(super) fn mutable_files(bin_dir: BinDir) -> Vec<String> {
     let units = ["kubelet.service", "containerd.service"].map(|unit| format!("{}/{unit}", layout::UNIT_DIR));
     let programs = ["landfall", "kubelet", "kubeadm", "kubectl", "containerd", "ctr", "runc"];
-    let programs = programs.map(|program| format!("{}/{program}", layout::BIN_DIR));
+    let programs = programs.map(|program| format!("{}/{program}", bin_dir.path()));
     let files = [HOSTS, layout::SYSCTL_FILE, layout::MODULES_FILE].map(str::to_owned);
     files.into_iter().chain(units).chain(programs).collect()
 }
 
 pub(super) fn check(look: &mut Look) {
     let survey = &look.facts.survey;
+    let bin_dir = look.input.desired.spec.bin_dir;
     // One file system, or one directory, is one finding, whatever is to be put there.
     let mut noexec: BTreeMap<(u64, &str), Vec<&str>> = BTreeMap::new();
     let mut unwritable: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for (place, seen) in &survey.places {
-        if seen.noexec && PROGRAM_PLACES.contains(&place.as_str()) {
+        if seen.noexec && program_places(bin_dir).any(|program_place| program_place == place) {
             noexec.entry((seen.device, &seen.directory)).or_default().push(place);
         }
         if let Tried::Fails(why) = &seen.write {
@@ -65,12 +71,19 @@ pub(super) fn check(look: &mut Look) {
         );
     }
     for ((directory, why), places) in unwritable {
+        let mut next = "look whether it is mounted read-only (findmnt -T) or immutable (lsattr -d)".to_owned();
+        if places == [layout::BIN_DIR] {
+            next += &format!(
+                "; where that is meant to be, set binDir: {} in the spec",
+                layout::OPT_BIN_DIR
+            );
+        }
         found.push(
             Finding::new(
                 Check::NotWritable,
                 format!("no file can be made in {directory}"),
                 format!("{why}; landfall puts files into {}", places.join(", ")),
-                "look whether it is mounted read-only (findmnt -T) or immutable (lsattr -d)",
+                next,
             )
             .at(directory, None),
         );

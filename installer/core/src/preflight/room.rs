@@ -8,6 +8,7 @@ use crate::inventory::Role;
 use crate::layout;
 use crate::layout::{CONTAINERD_DIR, KUBELET_DIR};
 use crate::name::Digest;
+use crate::spec::BinDir;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much larger images are once they are unpacked: zstd makes a quarter of Kubernetes' images (kube-apiserver 119 to 30 MB, measured
@@ -58,7 +59,7 @@ pub(super) fn check(look: &mut Look) {
     // What is installed lies there already.
     let bundle = look.input.bundle.filter(|_| !look.ours);
     let needs = bundle
-        .map(|bundle| needs(bundle.index, look.node.role))
+        .map(|bundle| needs(bundle.index, look.node.role, look.input.desired.spec.bin_dir))
         .unwrap_or_default();
     let mut brought: BTreeMap<u64, Need> = BTreeMap::new();
     for (place, need) in &needs {
@@ -85,7 +86,7 @@ struct Need {
 }
 
 /// Sums up what a node of this role gets.
-fn needs(index: &BundleIndex, role: Role) -> BTreeMap<&'static str, Need> {
+fn needs(index: &BundleIndex, role: Role, bin_dir: BinDir) -> BTreeMap<&'static str, Need> {
     let role = match role {
         Role::ControlPlane => BundleRole::ControlPlane,
         Role::Worker | Role::Outside => BundleRole::Worker,
@@ -94,7 +95,7 @@ fn needs(index: &BundleIndex, role: Role) -> BTreeMap<&'static str, Need> {
     let mut sent = BTreeSet::new();
     for binary in index.binaries().iter().filter(|b| b.roles.contains(&role)) {
         let place = match binary.place {
-            BinaryPlace::Bin => layout::BIN_DIR,
+            BinaryPlace::Bin => bin_dir.path(),
             BinaryPlace::Cni => layout::CNI_BIN_DIR,
         };
         needs.entry(place).or_default().stays += binary.size_bytes;

@@ -9,7 +9,7 @@ use crate::facts::{FileText, InterfaceAddress, InterfaceFacts, PeerRoute, PlaceF
 use crate::inventory::{Connect, Inventory};
 use crate::journal::{Entry, EntryState};
 use crate::name::Digest;
-use crate::spec::ClusterSpec;
+use crate::spec::{BinDir, ClusterSpec};
 
 pub(crate) fn node(name: &str, last: u8) -> Node {
     Node {
@@ -102,7 +102,7 @@ fn good_survey() -> Survey {
         overlay: Tried::Works,
         ..Survey::default()
     };
-    for place in places::places(Role::ControlPlane) {
+    for place in places::places(Role::ControlPlane, BinDir::default()) {
         let directory = "/var/lib".to_owned();
         survey.places.insert(place, PlaceFacts { directory, ..DISK });
     }

@@ -15,6 +15,7 @@ pub use problems::Problems;
 
 use crate::finding::Check;
 use crate::inventory::Inventory;
+use crate::layout;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -126,6 +127,8 @@ pub struct ClusterSpec {
     pub control_plane_endpoint: String,
     /// How packets of pods get from node to node.
     pub pod_network: PodNetwork,
+    /// Where the cluster's programs are put on each machine. Fixed once the cluster stands.
+    pub bin_dir: BinDir,
     /// Mode of kube-proxy.
     pub proxy_mode: ProxyMode,
     /// Whether landfall lets the cluster's traffic through packet filters of others.
@@ -148,6 +151,33 @@ pub struct ClusterSpec {
     pub limits: Limits,
     /// Checks of preflight whose findings are accepted: a refusal becomes a warning, unless it is a hard need.
     pub accept: BTreeSet<Check>,
+}
+
+/// A directory for the cluster's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum BinDir {
+    /// On the administrators' path.
+    #[default]
+    #[serde(rename = "/usr/local/bin")]
+    UsrLocal,
+    /// Beside the CNI plugins, for machines whose /usr is read-only.
+    #[serde(rename = "/opt/landfall/bin")]
+    Opt,
+}
+
+impl BinDir {
+    /// Returns its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::UsrLocal => layout::BIN_DIR,
+            Self::Opt => layout::OPT_BIN_DIR,
+        }
+    }
+
+    /// Says whether it is the one that clusters have by default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How kube-proxy programs the node.
@@ -202,6 +232,7 @@ impl Default for ClusterSpec {
             cluster_domain: "cluster.local".to_owned(),
             control_plane_endpoint: "api.landfall.internal".to_owned(),
             pod_network: PodNetwork::default(),
+            bin_dir: BinDir::UsrLocal,
             proxy_mode: ProxyMode::Nftables,
             firewall: Firewall::Keep,
             upstream_dns: vec![],

@@ -1,8 +1,9 @@
 //! Points 2, 4, 5, 6 on the seed's own case of three machines, from an Ansible inventory: killed during the push and rolled back,
-//! killed in the middle of the founding and resumed, repeated, and taken away.
+//! killed in the middle of the founding and resumed, repeated, and taken away. Their /usr is read-only.
 
-use super::{Broken, Checks, Stage, VANTAGES, expect_green, foreign};
+use super::{Broken, Checks, Stage, VANTAGES, expect_green, expect_refusal, foreign};
 use crate::fingerprint::{Fingerprint, differences};
+use crate::lab::Machine;
 use crate::operator::BUNDLE;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -14,6 +15,10 @@ const FOUNDING_LIMIT: Duration = Duration::from_secs(300);
 
 /// Shows all of it.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
+    checks.needed(
+        "machines with a read-only /usr are refused, and the setting that takes them is named",
+        || read_only_usr(stage),
+    )?;
     checks.check("killed during the push and rolled back: as before", || {
         killed_in_push(stage)
     });
@@ -38,16 +43,48 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
             .expect(0)?;
         println!("lab: uninstall took {:.1} s", ended.took.as_secs_f32());
         foreign::expect_and_take_after(stage.lab)?;
+        each_control_plane(stage, LET_WRITE)?;
         stage.expect_unchanged()
     })
 }
 
-fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
+/// Makes /usr read-only, as Flatcar's is. Machines with a kernel have /lib/modules, and pods mount it.
+const KEEP_FROM_WRITING: &str = "mkdir /lib/modules && mount --bind /usr /usr && mount -o remount,bind,ro /usr";
+/// Takes that away. What was started since then still has it open.
+const LET_WRITE: &str = "umount --lazy /usr && rmdir /lib/modules";
+
+fn control_planes<'a>(stage: &'a Stage<'_>) -> impl Iterator<Item = &'a Machine> {
+    let members = stage.lab.members().into_iter();
+    members.filter(|machine| machine.name.starts_with("cp-"))
+}
+
+fn each_control_plane(stage: &Stage<'_>, script: &str) -> Result<()> {
+    control_planes(stage).try_for_each(|machine| stage.lab.shell(machine, script).map(drop))
+}
+
+/// Writes the inventory too.
+fn read_only_usr(stage: &Stage<'_>) -> Result<()> {
     stage.operator.write_ansible(INVENTORY)?;
     // No workers: the section of workers goes.
     let text = stage.operator.read(INVENTORY)?;
     let kept: Vec<_> = text.lines().filter(|line| !line.starts_with("w-")).collect();
-    stage.operator.write(INVENTORY, &(kept.join("\n") + "\n"))?;
+    let text = kept.join("\n") + "\n";
+    stage.operator.write(INVENTORY, &text)?;
+    each_control_plane(stage, KEEP_FROM_WRITING)?;
+    let ended = expect_refusal(stage.operator.landfall(&INSTALL)?, 4, "LF0301")?;
+    let setting = "binDir: /opt/landfall/bin";
+    ensure!(
+        ended.stderr.contains(setting),
+        "{setting} is not named:\n{}",
+        ended.stderr
+    );
+    let settings = "{'name': 'lab', 'profile': 'lab'}";
+    ensure!(text.contains(settings), "the inventory has other settings:\n{text}");
+    let wanted = "{'name': 'lab', 'profile': 'lab', 'binDir': '/opt/landfall/bin'}";
+    stage.operator.write(INVENTORY, &text.replace(settings, wanted))
+}
+
+fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
     let running = stage.operator.start(&INSTALL)?;
     running.until(PUSH_LIMIT, |event| {
         event["event"] == "push-progress" && event["bytes"].as_u64().is_some_and(|bytes| bytes > 20_000_000)
@@ -57,7 +94,9 @@ fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
         .operator
         .landfall(&["rollback", "-i", INVENTORY, "--yes"])?
         .expect(0)?;
-    stage.expect_unchanged()
+    each_control_plane(stage, LET_WRITE)?;
+    stage.expect_unchanged()?;
+    each_control_plane(stage, KEEP_FROM_WRITING)
 }
 
 fn killed_in_founding(stage: &Stage<'_>) -> Result<()> {
@@ -102,8 +141,7 @@ const STILL: [&str; 8] = [
 
 fn again(stage: &Stage<'_>) -> Result<()> {
     let journals = |stage: &Stage<'_>| -> Result<String> {
-        let nodes = stage.lab.members().into_iter().filter(|m| m.name.starts_with("cp-"));
-        nodes
+        control_planes(stage)
             .map(|m| {
                 stage.lab.shell(
                     m,
@@ -184,7 +222,7 @@ fn status(stage: &Stage<'_>) -> Result<()> {
     );
     // The operator has no kubectl: a node's, with the operator's file.
     let text = stage.operator.read("kubeconfig")?;
-    let script = "umask 077; cat > /tmp/config; kubectl --kubeconfig /tmp/config get nodes --no-headers; status=$?; rm -r /tmp/config /root/.kube; exit $status";
+    let script = "umask 077; cat > /tmp/config; /opt/landfall/bin/kubectl --kubeconfig /tmp/config get nodes --no-headers; status=$?; rm -r /tmp/config /root/.kube; exit $status";
     let nodes = stage
         .lab
         .feed(stage.lab.machine("cp-2")?, &["sh", "-c", script], text.as_bytes())?;

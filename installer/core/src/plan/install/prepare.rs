@@ -48,7 +48,9 @@ impl InstallMoves<'_> {
         let lines = self.input.hosts_lines.clone();
         self.prepare_step(StepKind::Hosts, member, after_claim, Action::HostsLines { lines });
         let mut directories = vec![claim.clone(), sysctls];
-        for (kind, path) in DIRECTORIES {
+        let bin_dir = self.input.record.fixed.bin_dir;
+        let bin = (!bin_dir.is_default()).then_some((DirectoryKind::Bin, bin_dir.path()));
+        for (kind, path) in DIRECTORIES.into_iter().chain(bin) {
             let action = Action::Directory {
                 path: path.into(),
                 mode: 0o755,
@@ -154,7 +156,7 @@ impl InstallMoves<'_> {
         let index = self.input.index;
         for binary in index.binaries().iter().filter(|b| b.roles.contains(&role)) {
             let directory = match binary.place {
-                BinaryPlace::Bin => layout::BIN_DIR,
+                BinaryPlace::Bin => self.input.record.fixed.bin_dir.path(),
                 BinaryPlace::Cni => layout::CNI_BIN_DIR,
             };
             let action = Action::Binary {

@@ -20,6 +20,11 @@ fn places_that_cannot_be_written_or_run_from_are_refused() {
     );
     assert_eq!(place(&read_only), "/usr/local/bin");
     assert!(read_only.saw.contains("Read-only"), "{}", read_only.saw);
+    assert!(
+        read_only.next.contains("binDir: /opt/landfall/bin"),
+        "{}",
+        read_only.next
+    );
     let hosts = only(
         Check::NotWritable,
         found(|f| f.survey.immutable = ["/etc/hosts".to_owned()].into()),
