@@ -107,17 +107,21 @@ struct Thread {
 impl Thread {
     fn run(&mut self) -> Result<(), io::Error> {
         loop {
-            match self.inbox.try_recv() {
-                Ok(Request::Exec(command, answer)) => {
-                    let _ = answer.send(self.start(&command));
-                    continue;
+            // A server gives the number of a channel that it has closed to the next one. So none is opened before the close of every other has arrived:
+            // libssh2 would send what is left of the old one, such as its end of input, to the new one.
+            if self.children.iter().all(|child| !child.closing) {
+                match self.inbox.try_recv() {
+                    Ok(Request::Exec(command, answer)) => {
+                        let _ = answer.send(self.start(&command));
+                        continue;
+                    }
+                    Ok(Request::Forward(host, port, answer)) => {
+                        let _ = answer.send(self.start_forward(&host, port));
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) if self.children.is_empty() => return Ok(()),
+                    Err(_) => {}
                 }
-                Ok(Request::Forward(host, port, answer)) => {
-                    let _ = answer.send(self.start_forward(&host, port));
-                    continue;
-                }
-                Err(TryRecvError::Disconnected) if self.children.is_empty() => return Ok(()),
-                Err(_) => {}
             }
             if self.last_keepalive.elapsed() >= KEEPALIVE {
                 match self.session.keepalive_send() {
@@ -128,7 +132,7 @@ impl Thread {
             }
             let mut moved = false;
             for child in &mut self.children {
-                moved |= child.step()?;
+                moved |= child.step()? || child.finished;
             }
             self.children.retain(|child| !child.finished);
             if moved {
@@ -362,14 +366,19 @@ impl Child {
         }
     }
 
+    /// Moves what can be moved without blocking; returns whether anything was. A channel that closes is only closed.
     fn step(&mut self) -> io::Result<bool> {
+        if self.closing {
+            self.close()?;
+            return Ok(false);
+        }
         let mut moved = self.feed()?;
         moved |= self.stdout.step(&mut self.channel, &mut self.buffer)?;
         let mut errors = self.channel.stderr();
         moved |= self.stderr.step(&mut errors, &mut self.buffer)?;
         let drained = self.stdout.pending.is_empty() && self.stderr.pending.is_empty();
         let abandoned = self.stdout.gone && self.stderr.gone && self.stdin.ended;
-        if (self.channel.eof() && drained) || abandoned || self.closing {
+        if (self.channel.eof() && drained) || abandoned {
             self.close()?;
         }
         Ok(moved)

@@ -65,3 +65,19 @@ fn a_slow_command_start_succeeds() {
         assert_eq!(finish(child, b"late").0, b"late");
     });
 }
+
+/// The server gives the number of an ended command to the next one.
+#[test]
+fn a_command_that_ends_does_not_reach_into_the_next_one() {
+    let server = Server::start();
+    let mut transport = server.connect();
+    let data: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    for _ in 0..60 {
+        let RemoteChild { mut stdout, .. } = transport.spawn("echo over").unwrap();
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "over\n");
+        let (output, errors, status) = finish(transport.spawn("cat").unwrap(), &data);
+        assert_eq!((output.len(), errors.as_str(), status), (data.len(), "", Some(0)));
+    }
+}
