@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::processes::{self, own_pids};
 use crate::redact::Redactor;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -100,7 +100,14 @@ enum ChildEvent {
     Line { from_stdout: bool, text: String },
     Stdout(Vec<u8>),
     Closed,
-    Exit(std::io::Result<ExitStatus>),
+    Exited(std::io::Result<()>),
+}
+
+/// What a program said until its end.
+struct Said {
+    stdout: Vec<u8>,
+    stderr: String,
+    tail: Vec<String>,
 }
 
 impl Children {
@@ -197,11 +204,10 @@ impl Children {
             read_lines(stderr, false, tell.clone());
         }
         thread::spawn(move || {
-            let status = child.wait();
             // The receiver is gone when the deadline passed.
-            let _ = tell.send(ChildEvent::Exit(status));
+            let _ = tell.send(ChildEvent::Exited(await_exit(group)));
         });
-        let result = thread::scope(|scope| {
+        let (said, fed) = thread::scope(|scope| {
             let feeder = stdin.map(|stdin| {
                 let input = job.input;
                 scope.spawn(move || match input {
@@ -214,22 +220,37 @@ impl Children {
                     Input::Feed(feed) => feed(stdin),
                 })
             });
-            let result = self.follow(&events, group, &job.argv, job.deadline, job.on_line, job.secret_stdout);
-            if result.is_err() {
+            let said = self.follow(&events, group, &job.argv, job.deadline, job.on_line, job.secret_stdout);
+            if said.is_err() {
                 kill_group(group);
             }
             let fed = feeder.map(|f| f.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            match (result, fed) {
-                // A program that failed has closed its input; its own output is the better error.
-                (Ok(output), Some(Err(error))) if output.status.success() => Err(error),
-                (result, _) => result,
-            }
+            (said, fed)
         });
+        // Its leader is collected last: until then the group's number is nobody else's.
         self.groups
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&group);
-        result
+        let said = match said {
+            Ok(said) => said,
+            Err(error) => {
+                // One that a disk holds does not end at once.
+                thread::spawn(move || child.wait());
+                return Err(error);
+            }
+        };
+        let status = child.wait().map_err(not_awaited(&job.argv))?;
+        match fed {
+            // A program that failed has closed its input; its own output is the better error.
+            Some(Err(error)) if status.success() => Err(error),
+            _ => Ok(Output {
+                status,
+                stdout: said.stdout,
+                stderr: said.stderr,
+                tail: said.tail,
+            }),
+        }
     }
 
     fn follow(
@@ -240,22 +261,19 @@ impl Children {
         deadline: Instant,
         on_line: Option<&dyn Fn(&str)>,
         secret_stdout: bool,
-    ) -> Result<Output> {
+    ) -> Result<Said> {
         let began = Instant::now();
         let (mut redact_out, mut redact_err) = (Redactor::default(), Redactor::default());
         let mut tail: VecDeque<String> = VecDeque::new();
         let (mut stdout, mut stderr) = (Vec::new(), String::new());
-        let (mut open, mut ended): (usize, Option<ExitStatus>) = (2, None);
+        let (mut open, mut ended) = (2, false);
         let (mut heard, mut is_over) = (began, false);
         loop {
-            if let Some(status) = ended
-                && (open == 0 || is_over)
-            {
+            if ended && (open == 0 || is_over) {
                 if open > 0 {
                     kill_group(group);
                 }
-                return Ok(Output {
-                    status,
+                return Ok(Said {
                     stdout,
                     stderr,
                     tail: tail.into(),
@@ -289,12 +307,9 @@ impl Children {
                 }
                 Ok(ChildEvent::Stdout(bytes)) => stdout = bytes,
                 Ok(ChildEvent::Closed) => open -= 1,
-                Ok(ChildEvent::Exit(status)) => {
-                    let status = status.map_err(|source| AgentError::Kernel {
-                        what: format!("waiting for {}", argv[0]),
-                        source,
-                    })?;
-                    ended = Some(status);
+                Ok(ChildEvent::Exited(exited)) => {
+                    exited.map_err(not_awaited(argv))?;
+                    ended = true;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
@@ -302,7 +317,7 @@ impl Children {
             if self.is_stopping() {
                 return Err(AgentError::Stopped);
             }
-            if ended.is_none() && Instant::now() >= deadline {
+            if !ended && Instant::now() >= deadline {
                 let what = format!("the end of {}", argv.join(" "));
                 return Err(AgentError::Deadline {
                     what,
@@ -336,6 +351,23 @@ fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<
     });
 }
 
+/// Blocks until a child has ended, and leaves it to be collected.
+fn await_exit(pid: i32) -> io::Result<()> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(Errno::INTR) => {}
+            ended => return Ok(ended.map(drop)?),
+        }
+    }
+}
+
+fn not_awaited(argv: &[String]) -> impl FnOnce(io::Error) -> AgentError {
+    let what = format!("waiting for {}", argv[0]);
+    move |source| AgentError::Kernel { what, source }
+}
+
+/// Kills a child's group, whose leader was not collected yet: afterwards another group may have its number.
 fn kill_group(group: i32) {
     if let Some(pid) = Pid::from_raw(group) {
         // Already exited.
@@ -410,6 +442,15 @@ mod tests {
             "{:?}",
             output.tail
         );
+    }
+
+    #[test]
+    fn a_child_that_has_ended_keeps_its_number_until_it_is_collected() {
+        let mut child = Command::new("sh").args(["-c", "exit 4"]).spawn().unwrap();
+        let pid = child.id();
+        await_exit(pid as i32).unwrap();
+        assert!(mark_of(&pid.to_string()).unwrap().is_some());
+        assert_eq!(child.wait().unwrap().code(), Some(4));
     }
 
     /// Seen on a busy machine: `systemctl show` had said its lines, and the unit counted as not there.
