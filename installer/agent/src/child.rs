@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -162,24 +163,7 @@ impl Children {
     pub fn run_any(&self, host: &Host, job: Job) -> Result<Output> {
         let name = job.argv.first().cloned().unwrap_or_default();
         let path = host.program(&name)?;
-        let mut command = Command::new(&path);
-        command
-            .args(&job.argv[1..])
-            .env_clear()
-            .env("PATH", host.search_path())
-            .env("HOME", "/root")
-            .env("LC_ALL", "C.UTF-8")
-            .env(MARK, own_mark()?)
-            .envs(job.env.iter().map(|(k, v)| (k, v)))
-            .current_dir("/")
-            .process_group(0)
-            .stdin(if matches!(job.input, Input::Nothing) {
-                Stdio::null()
-            } else {
-                Stdio::piped()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut command = command(host, &path, &job)?;
         let mut child = {
             // Held over the spawn, so that `stop` either sees the child or keeps it from starting.
             let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,6 +311,29 @@ impl Children {
             }
         }
     }
+}
+
+/// The command of a job, in a process group of its own, with the agent's mark and none of its environment.
+fn command(host: &Host, path: &Path, job: &Job) -> Result<Command> {
+    let mut command = Command::new(path);
+    command
+        .args(&job.argv[1..])
+        .env_clear()
+        .env("PATH", host.search_path())
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .env(MARK, own_mark()?)
+        .envs(job.env.iter().map(|(k, v)| (k, v)))
+        .current_dir("/")
+        .process_group(0)
+        .stdin(if matches!(job.input, Input::Nothing) {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
 }
 
 fn read_lines(pipe: impl Read + Send + 'static, from_stdout: bool, tell: Sender<ChildEvent>) {
