@@ -22,7 +22,7 @@ echo 'PermitRootLogin prohibit-password' > "$tree/etc/ssh/sshd_config.d/10-lab.c
 
 chroot "$tree" systemctl --quiet enable systemd-networkd.service
 # What only some variants want, and what starts by time and changes files.
-chroot "$tree" systemctl --quiet disable auditd.service nftables.service 2>/dev/null || true
+chroot "$tree" systemctl --quiet disable auditd.service nftables.service
 for timer in apt-daily apt-daily-upgrade dpkg-db-backup e2scrub_all fstrim man-db logrotate systemd-tmpfiles-clean; do
   ln -sf /dev/null "$tree/etc/systemd/system/$timer.timer"
 done
