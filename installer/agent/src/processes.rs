@@ -33,19 +33,17 @@ pub fn own_pids() -> Vec<i32> {
 
 /// Kills the processes that `find` finds. One that ends meanwhile is not mistaken for another that gets its id: the signal goes to a handle, which is
 /// of the process that had the id when it was opened, and only if the id is found once more after that. (Seen in the simulation, 2026-11-30: a
-/// child of another agent was killed in the place of an orphan.)
-pub fn kill(find: impl Fn() -> Vec<i32>) {
-    let handles: Vec<_> = find()
-        .into_iter()
-        .filter_map(Pid::from_raw)
-        .map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty())))
-        .collect();
-    if handles.is_empty() {
-        return;
-    }
+/// child of another agent was killed in the place of an orphan.) Returns what was found first.
+pub fn kill(find: impl Fn() -> Vec<i32>) -> BTreeSet<i32> {
     let found: BTreeSet<i32> = find().into_iter().collect();
+    if found.is_empty() {
+        return found;
+    }
+    let open = |pid: Pid| (pid, pidfd_open(pid, PidfdFlags::empty()));
+    let handles: Vec<_> = found.iter().copied().filter_map(Pid::from_raw).map(open).collect();
+    let again = find();
     for (pid, handle) in handles {
-        if !found.contains(&pid.as_raw_nonzero().get()) {
+        if !again.contains(&pid.as_raw_nonzero().get()) {
             continue;
         }
         // What fails has exited already.
@@ -56,6 +54,7 @@ pub fn kill(find: impl Fn() -> Vec<i32>) {
             Err(errno) => Err(errno),
         };
     }
+    found
 }
 
 /// Returns the processes that run one of these programs, also when its file was replaced or removed since.
@@ -86,12 +85,11 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
         pids
     };
     loop {
-        let pids = find();
+        let pids = kill(find);
         if pids.is_empty() {
             return vec![];
         }
         if Instant::now() >= deadline {
-            let pids: BTreeSet<i32> = pids.into_iter().collect();
             return pids
                 .iter()
                 .map(|pid| {
@@ -102,7 +100,6 @@ pub fn end(find: impl Fn() -> Vec<i32>) -> Vec<String> {
                 })
                 .collect();
         }
-        kill(find);
         std::thread::sleep(Duration::from_millis(20));
     }
 }
