@@ -196,9 +196,12 @@ pub(super) fn start_agent(
         return Err(no_agent.diagnosis(node));
     };
     put_program(node, transport, program, part_bytes)?;
-    let child = transport
-        .spawn_root(&serve_line(layout::STATE_DIR))
-        .map_err(|d| d.on(&node.name))?;
+    await_agent(node, transport.spawn_root(&serve_line(layout::STATE_DIR)))
+}
+
+/// Waits for the first line of an agent whose program is there. Blocks like [`RunningAgent::greet`].
+fn await_agent(node: &Node, child: Result<RemoteChild, Diagnosis>) -> Result<RunningAgent, Diagnosis> {
+    let child = child.map_err(|d| d.on(&node.name))?;
     RunningAgent::greet(child).map_err(|no_agent| no_agent.diagnosis(node))
 }
 
@@ -234,10 +237,16 @@ fn serve_line(state: &str) -> String {
 /// Returns the shell command that starts the agent when it has this digest, and else says that it is absent, and how many bytes of it are there.
 fn start_checked_line(state: &str, sum: &str) -> String {
     format!(
-        "if ! printf '%s  %s\\n' {sum} {state}/bin/landfall | sha256sum -c - >/dev/null 2>&1; then \
+        "if ! {} 2>&1; then \
          echo \"absent $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.part || echo 0)\"; exit; fi; {}",
+        has_sum(sum, &format!("{state}/bin/landfall")),
         serve_line(state)
     )
+}
+
+/// Returns the shell command that succeeds when a file, a word of the shell, has this digest. It says nothing on standard output.
+fn has_sum(sum: &str, file: &str) -> String {
+    format!("printf '%s  %s\\n' {sum} {file} | sha256sum -c - >/dev/null")
 }
 
 /// Reads how many bytes of an absent agent are there from what [`start_checked_line`] says, in which the login shell may have written too.
@@ -261,8 +270,9 @@ fn put_line(state: &str, sum: &str, from: u64) -> String {
     format!(
         "umask 077 && mkdir -p {bin} && p=$(mktemp {bin}/landfall.part.XXXXXX) && k={bin}/landfall.{sum}.part && \
          trap '[ ! -e \"$p\" ] || mv -f \"$p\" \"$k\"' EXIT && {take_part}cat >> \"$p\" && \
-         printf '%s  %s\\n' {sum} \"$p\" | sha256sum -c - >/dev/null && chmod 700 \"$p\" && mv -f \"$p\" {bin}/landfall && \
-         rm -f {bin}/landfall.*.part"
+         {has_sum} && chmod 700 \"$p\" && mv -f \"$p\" {bin}/landfall && \
+         rm -f {bin}/landfall.*.part",
+        has_sum = has_sum(sum, "\"$p\"")
     )
 }
 
@@ -275,8 +285,7 @@ pub(super) fn start_temporary_agent(
     let directory = upload_temporary_agent(node, transport, program)?;
     // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
     let line = format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}");
-    let child = transport.spawn(&line).map_err(|d| d.on(&node.name))?;
-    RunningAgent::greet(child).map_err(|no_agent| no_agent.diagnosis(node))
+    await_agent(node, transport.spawn(&line))
 }
 
 /// Uploads the agent into a new temporary directory of the login user and returns the directory. Blocks for the upload.
@@ -285,10 +294,10 @@ fn upload_temporary_agent(
     transport: &mut dyn Transport,
     program: &AgentProgram,
 ) -> Result<String, Diagnosis> {
-    let sum = program.digest.hex();
+    let has_sum = has_sum(&program.digest.hex(), "\"$d/landfall\"");
     let put = format!(
         "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/landfall.XXXXXX\") && cat > \"$d/landfall\" && \
-         printf '%s  %s\\n' {sum} \"$d/landfall\" | sha256sum -c - >/dev/null && chmod 700 \"$d/landfall\" && echo \"$d\""
+         {has_sum} && chmod 700 \"$d/landfall\" && echo \"$d\""
     );
     let directory = shell(
         node,
