@@ -5,7 +5,7 @@ use landfall_lab::host::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Debian 13's version and the newest on 2026-11-30; Ubuntu has had sudo-rs in the place of sudo since 25.10 (documentation.ubuntu.com, sudo-rs).
+/// As the test names them (`installer/ssh/src/tests/shells.rs`): Debian 13's version and the newest on 2026-11-30. Ubuntu has had sudo-rs in the place of sudo since 25.10 (documentation.ubuntu.com, sudo-rs).
 const VERSIONS: [&str; 2] = ["0.2.5", "0.2.13"];
 
 /// Builds the versions that are not there below `cache`, and returns the directory that holds a directory of each.

@@ -79,5 +79,6 @@ fn a_command_that_ends_does_not_reach_into_the_next_one() {
         assert_eq!(said, "over\n");
         let (output, errors, status) = finish(transport.spawn("cat").unwrap(), &data);
         assert_eq!((output.len(), errors.as_str(), status), (data.len(), "", Some(0)));
+        assert!(output == data);
     }
 }
