@@ -71,7 +71,7 @@ pub const TOLD: &[(&[&str], &[&str], &str)] = &[
         &["vxlan"],
         "set podNetwork.backend: vxlan or host-gw",
     ),
-    (&["bin_dir"], &["/usr/local/bin", "/opt/landfall/bin"], "set binDir: /opt/landfall/bin where /usr is read-only"),
+    (&["bin_dir"], &["/usr/local/bin"], "set binDir: /opt/landfall/bin where /usr is read-only"),
     (&["use_calico"], &["false"], "landfall installs flannel"),
     (
         &["use_flannel", "enable_flannel", "install_flannel", "deploy_flannel", "flannel_enabled"],
