@@ -1,46 +1,49 @@
-//! landfall's own programs for a bundle. A released `landfall` carries the ingress proxy behind its own bytes, and what both consist of, so
-//! that a bundle can be made of it alone; it goes to nodes without. The form: program, zstd frame of a tar, then a trailer of the frame's
-//! SHA-256, its size and [`MAGIC`].
+//! landfall's own programs. A released `landfall` carries the agent, which it puts on nodes, and the ingress proxy, so that a bundle can be
+//! made of it alone. The form: program, agent, zstd frame of a tar with the proxy and what all three consist of, then a trailer: SHA-256 and
+//! size of the agent, SHA-256 and size of the frame, and [`MAGIC`]. The agent is not compressed, for every command sends it from there.
 
 use crate::archive::append;
+use crate::hashed::Hashed;
 use crate::sbom::CrateGraph;
 use crate::source::{failed, io};
 use landfall_core::bundle_index::NODE_ARCHITECTURE;
-use landfall_core::explain::Diagnosis;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Last bytes of a program that carries parts; the digit is the version of the form.
-const MAGIC: &[u8; 16] = b"landfall-parts-1";
-/// Digest, size in little-endian order, magic.
-const TRAILER_BYTES: usize = 32 + 8 + 16;
-/// Members of the tar.
-const INGRESS: &str = "landfall-ingress";
+const MAGIC: &[u8; 16] = b"landfall-parts-2";
+/// Digest and size of a part; sizes are in little-endian order.
+const PART_BYTES: usize = 32 + 8;
+const TRAILER_BYTES: usize = 2 * PART_BYTES + MAGIC.len();
+/// Packages of this workspace whose programs these are.
+pub const AGENT_PACKAGE: &str = "landfall-agent";
+/// The ingress proxy's.
+pub const INGRESS_PACKAGE: &str = "landfall-ingress";
+/// The operator's own.
+pub const OPERATOR_PACKAGE: &str = "landfall";
+/// The tar has this member and the proxy.
 const CRATES: &str = "crates.json";
 /// zstd level of the carried program: it is made once for each release (zstd's own tables: 19 is a sixth smaller than 3 for programs).
 const ZSTD_LEVEL: i32 = 19;
+/// Bytes of a program that are read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// landfall's own programs for one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnParts {
     /// As Go names it.
     pub architecture: String,
-    /// The program `landfall`, without parts: what runs on nodes.
+    /// The program `landfall-agent`, which runs on nodes.
     pub agent: PathBuf,
     /// The program `landfall-ingress`.
     pub ingress: PathBuf,
-    /// What both consist of, when the running program says it.
+    /// What they consist of, when the running program says it.
     pub crates: Option<CrateGraph>,
-}
-
-/// What a program carries.
-struct Carried {
-    ingress: Vec<u8>,
-    crates: CrateGraph,
 }
 
 /// A file that the user names for one of the own programs.
@@ -57,12 +60,12 @@ impl std::str::FromStr for NamedPart {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = || {
             format!(
-                "{text:?} does not have the form [ARCHITECTURE/]NAME=FILE, with landfall or landfall-ingress as NAME"
+                "{text:?} does not have the form [ARCHITECTURE/]NAME=FILE, with {AGENT_PACKAGE} or {INGRESS_PACKAGE} as NAME"
             )
         };
         let (what, path) = text.split_once('=').ok_or_else(form)?;
         let (architecture, name) = what.split_once('/').unwrap_or((NODE_ARCHITECTURE, what));
-        if !["landfall", "landfall-ingress"].contains(&name) || machine(architecture).is_none() || path.is_empty() {
+        if ![AGENT_PACKAGE, INGRESS_PACKAGE].contains(&name) || machine(architecture).is_none() || path.is_empty() {
             return Err(form());
         }
         Ok(Self {
@@ -73,27 +76,37 @@ impl std::str::FromStr for NamedPart {
     }
 }
 
-/// Writes `program` with the ingress proxy behind it, and the crates of both. Parts that it carries already are replaced.
-pub fn attach(program: &Path, ingress: &Path, crates: &CrateGraph, output: &Path) -> Result<(), Diagnosis> {
+/// Writes `program` with the agent and the ingress proxy behind it, and the crates of all three. Parts that it carries already are replaced.
+pub fn attach(
+    program: &Path,
+    agent: &Path,
+    ingress: &Path,
+    crates: &CrateGraph,
+    output: &Path,
+) -> Result<(), Diagnosis> {
     let mut whole = plain(program)?;
+    let agent = std::fs::read(agent).map_err(io("read", agent))?;
     let proxy = std::fs::read(ingress).map_err(io("read", ingress))?;
     let pack = || -> std::io::Result<Vec<u8>> {
         let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?);
-        append(&mut tar, INGRESS, &proxy)?;
+        append(&mut tar, INGRESS_PACKAGE, &proxy)?;
         append(&mut tar, CRATES, &serde_json::to_vec(crates)?)?;
         tar.into_inner()?.finish()
     };
     let frame = pack().map_err(io("compressed", ingress))?;
-    whole.extend_from_slice(&frame);
-    let digest = Digest::of(&frame).hex();
-    let pairs = (0..32).filter_map(|at| u8::from_str_radix(&digest[2 * at..2 * at + 2], 16).ok());
-    whole.extend(pairs);
-    whole.extend_from_slice(&(frame.len() as u64).to_le_bytes());
+    let parts = [agent, frame];
+    for part in &parts {
+        whole.extend_from_slice(part);
+    }
+    for part in &parts {
+        whole.extend_from_slice(Digest::of(part).as_bytes());
+        whole.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    }
     whole.extend_from_slice(MAGIC);
     write_program(output, &whole)
 }
 
-/// Returns the own programs for an architecture: those that are named, else the running program and what it carries. Writes into the cache.
+/// Returns the own programs for an architecture: those that are named, else what the running program carries. Writes into the cache.
 pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache: &Path) -> Result<OwnParts, Diagnosis> {
     let find = |name: &str| {
         let part = named
@@ -102,53 +115,114 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
         part.map(|part| check_machine(part).map(|()| part.path.clone()))
             .transpose()
     };
-    let missing = |name: &str| {
-        failed(format!("there is no {name} for {architecture}"))
-            .next(format!("name the program: --part {architecture}/{name}=FILE"))
-    };
     let native = architecture == NODE_ARCHITECTURE;
-    let (carried, crates) = match carried(running)? {
-        Some(Carried { ingress, crates }) => (Some(ingress), Some(crates)),
-        None => (None, None),
+    let missing = |name: &str| {
+        let missing = failed(format!("there is no {name} for {architecture}"))
+            .next(format!("name the program: --part {architecture}/{name}=FILE"));
+        match native {
+            true => missing.saw(format!("{} carries none, as released programs do", running.display())),
+            false => missing,
+        }
     };
-    let agent = match find("landfall")? {
-        Some(path) => path,
-        None if native => agent(running, cache)?,
-        None => return Err(missing("landfall")),
+    let carried = Carried::of(running)?;
+    let (agent, ingress) = match &carried {
+        Some(carried) if native => (
+            Some(keep(cache, AGENT_PACKAGE, &carried.agent)?),
+            Some(keep(cache, INGRESS_PACKAGE, &carried.ingress)?),
+        ),
+        _ => (None, None),
     };
-    let ingress = match find("landfall-ingress")? {
-        Some(path) => path,
-        None if native => match carried {
-            Some(bytes) => keep(cache, "landfall-ingress", &bytes)?,
-            None => {
-                return Err(missing("landfall-ingress")
-                    .saw(format!("{} carries none, as released programs do", running.display())));
-            }
-        },
-        None => return Err(missing("landfall-ingress")),
-    };
+    let part = |name: &str, carried: Option<PathBuf>| find(name)?.or(carried).ok_or_else(|| missing(name));
     Ok(OwnParts {
         architecture: architecture.to_owned(),
-        agent,
-        ingress,
-        crates,
+        agent: part(AGENT_PACKAGE, agent)?,
+        ingress: part(INGRESS_PACKAGE, ingress)?,
+        crates: carried.map(|carried| carried.crates),
     })
 }
 
-/// Returns the program that nodes get: the running one, or a copy in the cache when it carries parts.
-pub fn agent(running: &Path, cache: &Path) -> Result<PathBuf, Diagnosis> {
-    let carries = File::open(running).and_then(|file| trailer(&file));
-    match carries.map_err(io("read", running))? {
-        None => Ok(running.to_owned()),
-        Some(_) => keep(cache, "landfall", &plain(running)?),
+/// The agent's program, which is read as it is sent: a part of a released program, or a file. The open file stays the same when somebody replaces
+/// it meanwhile.
+pub struct AgentProgram {
+    file: File,
+    range: Range,
+}
+
+impl AgentProgram {
+    /// Opens the agent that a program carries; a program that carries none is taken for the agent itself. Blocks on disk: it is read once.
+    pub fn open(program: &Path) -> Result<Self, Diagnosis> {
+        let open = || -> std::io::Result<_> {
+            let file = File::open(program)?;
+            let carried = trailer(&file)?.map(|trailer| trailer.agent);
+            let mut range = Range {
+                start: carried.as_ref().map_or(0, |agent| agent.start),
+                size_bytes: carried
+                    .as_ref()
+                    .map_or(file.metadata()?.len(), |agent| agent.size_bytes),
+                digest: Digest::of(&[]),
+            };
+            range.digest = range.hash(&file)?;
+            let whole = carried.is_none_or(|agent| agent.digest == range.digest);
+            Ok(whole.then_some(Self { file, range }))
+        };
+        open().map_err(unreadable(program))?.ok_or_else(|| damaged(program))
+    }
+
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.range.size_bytes
+    }
+
+    /// SHA-256 of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.range.digest
+    }
+
+    /// Writes it without its first `at` bytes. Blocks.
+    pub fn write_from(&self, at: u64, to: &mut dyn Write) -> std::io::Result<()> {
+        self.range.write_from(&self.file, at, to)
     }
 }
 
-/// Where the frame lies in a program.
-struct Trailer {
+/// Returns whether a program carries parts. Blocks on disk.
+pub fn carries_parts(program: &Path) -> Result<bool, Diagnosis> {
+    let carried = File::open(program).and_then(|file| trailer(&file));
+    Ok(carried.map_err(unreadable(program))?.is_some())
+}
+
+/// A part of a file.
+struct Range {
     start: u64,
-    size: u64,
-    digest: [u8; 32],
+    size_bytes: u64,
+    digest: Digest,
+}
+
+impl Range {
+    fn write_from(&self, file: &File, mut at: u64, to: &mut dyn Write) -> std::io::Result<()> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while at < self.size_bytes {
+            let wanted = usize::try_from(self.size_bytes - at)
+                .unwrap_or(CHUNK_BYTES)
+                .min(CHUNK_BYTES);
+            file.read_exact_at(&mut buffer[..wanted], self.start + at)?;
+            to.write_all(&buffer[..wanted])?;
+            at += wanted as u64;
+        }
+        to.flush()
+    }
+
+    /// Computes the digest of what is there.
+    fn hash(&self, file: &File) -> std::io::Result<Digest> {
+        let mut hashed = Hashed::new(std::io::sink());
+        self.write_from(file, 0, &mut hashed)?;
+        Ok(hashed.digest())
+    }
+}
+
+/// Where the parts of a program are.
+struct Trailer {
+    agent: Range,
+    frame: Range,
 }
 
 fn trailer(program: &File) -> std::io::Result<Option<Trailer>> {
@@ -157,61 +231,89 @@ fn trailer(program: &File) -> std::io::Result<Option<Trailer>> {
     };
     let mut bytes = [0; TRAILER_BYTES];
     program.read_exact_at(&mut bytes, behind)?;
-    if bytes[40..] != MAGIC[..] {
+    if bytes[2 * PART_BYTES..] != MAGIC[..] {
         return Ok(None);
     }
-    let (mut digest, mut length) = ([0; 32], [0; 8]);
-    digest.copy_from_slice(&bytes[..32]);
-    length.copy_from_slice(&bytes[32..40]);
-    let size = u64::from_le_bytes(length);
-    match behind.checked_sub(size) {
-        Some(start) => Ok(Some(Trailer { start, size, digest })),
-        None => Err(std::io::Error::other("what it carries is longer than the file")),
-    }
-}
-
-/// Returns how many bytes at the start of a program are the program itself, without what it carries. Blocks on disk.
-pub fn program_length(program: &File) -> std::io::Result<u64> {
-    match trailer(program)? {
-        Some(trailer) => Ok(trailer.start),
-        None => Ok(program.metadata()?.len()),
-    }
+    let part = |at: usize, end: u64| {
+        let (mut digest, mut size) = ([0; 32], [0; 8]);
+        digest.copy_from_slice(&bytes[at..at + 32]);
+        size.copy_from_slice(&bytes[at + 32..at + PART_BYTES]);
+        let size_bytes = u64::from_le_bytes(size);
+        let start = end.checked_sub(size_bytes);
+        let start = start.ok_or_else(|| std::io::Error::other("what it carries is longer than the file"))?;
+        Ok::<_, std::io::Error>(Range {
+            start,
+            size_bytes,
+            digest: Digest::from_bytes(digest),
+        })
+    };
+    let frame = part(PART_BYTES, behind)?;
+    let agent = part(0, frame.start)?;
+    Ok(Some(Trailer { agent, frame }))
 }
 
 fn damaged(program: &Path) -> Diagnosis {
-    failed(format!("what {} carries is damaged", program.display()))
-        .next("get the program again from where it was released")
+    Diagnosis::new(
+        Code::FileUnreadable,
+        format!("what {} carries is damaged", program.display()),
+    )
+    .next("get the program again from where it was released")
+}
+
+fn unreadable(program: &Path) -> impl FnOnce(std::io::Error) -> Diagnosis {
+    move |error| {
+        Diagnosis::new(
+            Code::FileUnreadable,
+            format!("the program {} cannot be read", program.display()),
+        )
+        .because(&error)
+    }
 }
 
 /// The bytes of a program without what it carries.
 fn plain(program: &Path) -> Result<Vec<u8>, Diagnosis> {
     let read = || {
         let file = File::open(program)?;
+        let size_bytes = match trailer(&file)? {
+            Some(Trailer { agent, .. }) => agent.start,
+            None => file.metadata()?.len(),
+        };
         let mut bytes = Vec::new();
-        (&file).take(program_length(&file)?).read_to_end(&mut bytes)?;
+        file.take(size_bytes).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     read().map_err(io("read", program))
 }
 
-fn carried(program: &Path) -> Result<Option<Carried>, Diagnosis> {
-    let mut file = File::open(program).map_err(io("read", program))?;
-    let Some(trailer) = trailer(&file).map_err(io("read", program))? else {
-        return Ok(None);
-    };
-    file.seek(SeekFrom::Start(trailer.start)).map_err(io("read", program))?;
-    let mut frame = Vec::new();
-    file.take(trailer.size)
-        .read_to_end(&mut frame)
-        .map_err(io("read", program))?;
-    if Digest::of(&frame) != Digest::from_bytes(trailer.digest) {
-        return Err(damaged(program));
+/// What a program carries.
+struct Carried {
+    agent: Vec<u8>,
+    ingress: Vec<u8>,
+    crates: CrateGraph,
+}
+
+impl Carried {
+    /// Reads what a program carries. Damage is an error. Blocks on disk.
+    fn of(program: &Path) -> Result<Option<Self>, Diagnosis> {
+        let file = File::open(program).map_err(io("read", program))?;
+        let Some(Trailer { agent, frame }) = trailer(&file).map_err(io("read", program))? else {
+            return Ok(None);
+        };
+        let read = |range: &Range| {
+            let mut bytes = Vec::new();
+            range.write_from(&file, 0, &mut bytes).map_err(io("read", program))?;
+            if Digest::of(&bytes) == range.digest {
+                return Ok(bytes);
+            }
+            Err(damaged(program))
+        };
+        let (agent, frame) = (read(&agent)?, read(&frame)?);
+        let mut members = unpack(&frame).map_err(|error| damaged(program).because(&error))?;
+        let mut member = |name: &str| members.remove(name).ok_or_else(|| damaged(program));
+        let (ingress, crates) = (member(INGRESS_PACKAGE)?, member(CRATES)?);
+        let crates = CrateGraph::parse(&crates).map_err(|error| damaged(program).because(&error))?;
+        Ok(Some(Self { agent, ingress, crates }))
     }
-    let mut members = unpack(&frame).map_err(|error| damaged(program).because(&error))?;
-    let mut member = |name: &str| members.remove(name).ok_or_else(|| damaged(program));
-    let (ingress, crates) = (member(INGRESS)?, member(CRATES)?);
-    let crates = CrateGraph::parse(&crates).map_err(|error| damaged(program).because(&error))?;
-    Ok(Some(Carried { ingress, crates }))
 }
 
 fn unpack(frame: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
@@ -296,45 +398,77 @@ mod tests {
         CrateGraph::parse(br#"{"packages": [], "resolve": {"nodes": []}}"#).unwrap()
     }
 
+    /// Writes the files of a release into a folder, and the released program.
+    fn release(folder: &Path) {
+        let at = |name: &str| folder.join(name);
+        std::fs::write(at("program"), "a program").unwrap();
+        std::fs::write(at("agent"), "an agent".repeat(50_000)).unwrap();
+        std::fs::write(at("proxy"), "a proxy".repeat(1000)).unwrap();
+        attach(&at("program"), &at("agent"), &at("proxy"), &crates(), &at("released")).unwrap();
+    }
+
     #[test]
-    fn a_program_gives_back_what_it_carries_and_goes_to_nodes_without() {
+    fn a_program_gives_back_what_it_carries() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("program"), "a program").unwrap();
-        std::fs::write(at("proxy"), "a proxy".repeat(1000)).unwrap();
-        attach(&at("program"), &at("proxy"), &crates(), &at("released")).unwrap();
+        release(folder.path());
+        let read = |path: &Path| std::fs::read(path).unwrap();
+        assert!(!carries_parts(&at("program")).unwrap());
+        assert!(carries_parts(&at("released")).unwrap());
         // Attaching again replaces.
-        attach(&at("released"), &at("proxy"), &crates(), &at("released again")).unwrap();
-        assert_eq!(
-            std::fs::read(at("released")).unwrap(),
-            std::fs::read(at("released again")).unwrap()
-        );
-        let cache = at("cache");
-        let own = own_parts(&at("released"), &[], "amd64", &cache).unwrap();
-        assert_eq!(std::fs::read(&own.agent).unwrap(), b"a program");
-        assert_eq!(std::fs::read(&own.ingress).unwrap(), "a proxy".repeat(1000).as_bytes());
+        attach(&at("released"), &at("agent"), &at("proxy"), &crates(), &at("again")).unwrap();
+        assert_eq!(read(&at("released")), read(&at("again")));
+        let own = own_parts(&at("released"), &[], "amd64", &at("cache")).unwrap();
+        assert_eq!(read(&own.agent), read(&at("agent")));
+        assert_eq!(read(&own.ingress), read(&at("proxy")));
         assert_eq!(own.crates, Some(crates()));
-        assert_eq!(agent(&at("program"), &cache).unwrap(), at("program"));
+    }
+
+    #[test]
+    fn nodes_get_the_agent_that_a_released_program_carries() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        release(folder.path());
+        let agent = std::fs::read(at("agent")).unwrap();
+        for name in ["agent", "released"] {
+            let program = AgentProgram::open(&at(name)).unwrap();
+            // What a running operator opened stays, also when the file gives way to another.
+            std::fs::remove_file(at(name)).unwrap();
+            assert_eq!(
+                (program.size_bytes(), program.digest()),
+                (agent.len() as u64, Digest::of(&agent))
+            );
+            for from in [0, 1, CHUNK_BYTES, agent.len() - 1, agent.len()] {
+                let mut sent = Vec::new();
+                program.write_from(from as u64, &mut sent).unwrap();
+                assert!(sent == agent[from..], "{name} from byte {from}");
+            }
+        }
     }
 
     #[test]
     fn any_damage_of_what_is_carried_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("program"), "a program").unwrap();
-        std::fs::write(at("proxy"), "a proxy").unwrap();
-        attach(&at("program"), &at("proxy"), &crates(), &at("released")).unwrap();
+        for (name, text) in [("program", "a program"), ("agent", "an agent"), ("proxy", "a proxy")] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        attach(&at("program"), &at("agent"), &at("proxy"), &crates(), &at("released")).unwrap();
         let good = std::fs::read(at("released")).unwrap();
-        for byte in "a program".len()..good.len() {
+        let (start, end) = ("a program".len(), good.len() - MAGIC.len());
+        for byte in start..good.len() {
             let mut bad = good.clone();
             bad[byte] ^= 1;
             std::fs::write(at("bad"), &bad).unwrap();
             // A broken magic makes a program that carries nothing.
-            let found = carried(&at("bad"));
-            assert!(
-                !matches!(&found, Ok(Some(carried)) if carried.ingress == b"a proxy"),
-                "byte {byte}"
-            );
+            assert_eq!(matches!(Carried::of(&at("bad")), Ok(None)), byte >= end, "byte {byte}");
+            assert!(!matches!(Carried::of(&at("bad")), Ok(Some(_))), "byte {byte}");
+            let Ok(agent) = AgentProgram::open(&at("bad")) else {
+                continue;
+            };
+            let mut sent = Vec::new();
+            agent.write_from(0, &mut sent).unwrap();
+            assert!(sent == b"an agent" || byte >= end, "byte {byte}");
         }
     }
 
@@ -351,14 +485,14 @@ mod tests {
                 .unwrap()
         };
         let arm = [
-            named("arm64/landfall=DIR/arm64"),
+            named("arm64/landfall-agent=DIR/arm64"),
             named("arm64/landfall-ingress=DIR/arm64"),
         ];
         assert!(own_parts(&at("text"), &arm, "arm64", &at("cache")).is_ok());
         for wrong in [
-            "arm64/landfall=DIR/amd64",
-            "arm64/landfall=DIR/text",
-            "arm64/landfall=DIR/none",
+            "arm64/landfall-agent=DIR/amd64",
+            "arm64/landfall-agent=DIR/text",
+            "arm64/landfall-agent=DIR/none",
         ] {
             assert!(
                 own_parts(&at("text"), &[named(wrong)], "arm64", &at("cache")).is_err(),
@@ -366,8 +500,13 @@ mod tests {
             );
         }
         let none = own_parts(&at("text"), &[], "amd64", &at("cache")).unwrap_err();
-        assert_eq!(none.next, ["name the program: --part amd64/landfall-ingress=FILE"]);
-        for wrong in ["landfall", "x=y", "landfall=", "sparc/landfall=x"] {
+        assert_eq!(none.next, ["name the program: --part amd64/landfall-agent=FILE"]);
+        for wrong in [
+            "landfall-agent",
+            "landfall=x",
+            "landfall-agent=",
+            "sparc/landfall-agent=x",
+        ] {
             assert!(wrong.parse::<NamedPart>().is_err(), "{wrong}");
         }
     }

@@ -1,8 +1,9 @@
-//! Programs: Go modules by their wrappers, pause from its C source, our proxy from this checkout.
+//! Programs: Go modules by their wrappers, pause from its C source, our own from this checkout.
 
 use super::lock::{Lock, Locked};
 use super::tools::run;
 use super::{BuildOptions, failed, io};
+use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE};
 use crate::sbom::CrateGraph;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
@@ -84,8 +85,10 @@ impl Programs {
                 }
             }
         }
-        (options.progress)("building landfall-ingress");
-        paths.insert("landfall-ingress".to_owned(), ingress(options)?);
+        for package in [AGENT_PACKAGE, INGRESS_PACKAGE] {
+            (options.progress)(&format!("building {package}"));
+            paths.insert(package.to_owned(), own_program(options, package)?);
+        }
         versions.insert("pause".to_owned(), lock.pause_version.clone());
         Ok(Self { paths, versions })
     }
@@ -228,26 +231,26 @@ pub fn release_arguments(checkout: &Path) -> [String; 2] {
     ]
 }
 
-/// Builds our own proxy in the checkout's target directory; cargo is its own cache.
-fn ingress(options: &BuildOptions<'_>) -> Result<PathBuf, Diagnosis> {
+/// Builds the program of a package of the checkout in its target directory; cargo is its own cache.
+fn own_program(options: &BuildOptions<'_>, package: &str) -> Result<PathBuf, Diagnosis> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(options.checkout).args([
         "build",
         "--release",
         "--locked",
         "--package",
-        "landfall-ingress",
+        package,
         "--message-format=json-render-diagnostics",
     ]);
     cargo.args(release_arguments(options.checkout));
-    let output = run(&mut cargo, "building landfall-ingress")?;
+    let output = run(&mut cargo, &format!("building {package}"))?;
     let text = String::from_utf8_lossy(&output);
     let found = text
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back();
-    found.ok_or_else(|| failed("cargo built landfall-ingress but names no program"))
+    found.ok_or_else(|| failed(format!("cargo built {package} but names no program")))
 }
 
 /// Asks cargo which crates the programs of this checkout consist of, as they are built for nodes.

@@ -13,6 +13,7 @@ pub(crate) mod oci;
 mod tools;
 
 use crate::minisign::SecretKey;
+use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE};
 use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
@@ -40,8 +41,6 @@ pub struct BuildOptions<'a> {
     pub checkout: &'a Path,
     /// Folder for what can be used again.
     pub cache: &'a Path,
-    /// The static program that becomes the agent.
-    pub agent: &'a Path,
     /// The bundle file to write.
     pub output: &'a Path,
     /// What the builder adds.
@@ -164,12 +163,13 @@ impl Parts<'_> {
             let name = program.name;
             (self.options.progress)(&format!("packing {name}"));
             let own = program.component == "landfall";
-            let (path, version) = if own {
-                (self.options.agent.to_owned(), env!("CARGO_PKG_VERSION"))
+            let (built, version) = if own {
+                (AGENT_PACKAGE, env!("CARGO_PKG_VERSION"))
             } else {
-                (self.programs.path(name), self.lock.version(program.component)?)
+                (name, self.lock.version(program.component)?)
             };
-            let listed = self.list(name, version, &path)?;
+            let path = self.programs.path(built);
+            let listed = self.list(built, version, &path)?;
             self.sbom.on_nodes(&listed);
             let packed = self.store.pack(&path)?;
             self.binaries.push(program.binary(version, &packed));
@@ -224,12 +224,12 @@ impl Parts<'_> {
         self.image("nginx", &tag_of(version), &[web], &settings, both())?;
 
         (self.options.progress)("landfall's own images");
-        let ingress = self.programs.path("landfall-ingress");
+        let (agent, ingress) = (self.programs.path(AGENT_PACKAGE), self.programs.path(INGRESS_PACKAGE));
         let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
-        let own = own_images(self.store, NODE_ARCHITECTURE, self.options.agent, &ingress, &mut add)?;
-        let programs = [("landfall-ingress", &*ingress), ("landfall", self.options.agent)];
+        let own = own_images(self.store, NODE_ARCHITECTURE, &agent, &ingress, &mut add)?;
+        let programs = [(INGRESS_PACKAGE, ingress), (AGENT_PACKAGE, agent)];
         for (image, (name, program)) in own.iter().zip(programs) {
-            let listed = self.list(name, env!("CARGO_PKG_VERSION"), program)?;
+            let listed = self.list(name, env!("CARGO_PKG_VERSION"), &program)?;
             self.sbom.image(image, &[listed]);
         }
         self.images.extend(own);

@@ -11,7 +11,7 @@ mod registry;
 mod signature;
 
 use crate::minisign::SecretKey;
-use crate::own_parts::OwnParts;
+use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE, OwnParts};
 use crate::sbom::{Reference, Sbom};
 use crate::source::contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
 use crate::source::image_archive::{self, Additions, added_name};
@@ -195,7 +195,7 @@ impl Parts<'_> {
             let version;
             let packed = if program.component == "landfall" {
                 version = env!("CARGO_PKG_VERSION");
-                let listed = self.list_own(own, "landfall", &own.agent)?;
+                let listed = self.list_own(own, AGENT_PACKAGE, &own.agent)?;
                 self.sbom.on_nodes(&listed);
                 self.store.pack(&own.agent)?
             } else {
@@ -273,7 +273,7 @@ impl Parts<'_> {
         )?);
         let mut add = |digest, path: PathBuf| self.writer.add_blob(digest, path);
         let made = own_images(&self.store, architecture, &own.agent, &own.ingress, &mut add)?;
-        let programs = [("landfall-ingress", &own.ingress), ("landfall", &own.agent)];
+        let programs = [(INGRESS_PACKAGE, &own.ingress), (AGENT_PACKAGE, &own.agent)];
         for (image, (name, program)) in made.iter().zip(programs) {
             let listed = self.list_own(own, name, program)?;
             self.sbom.image(image, &[listed]);

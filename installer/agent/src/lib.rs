@@ -1,7 +1,7 @@
 //! The agent: the only part of landfall that touches a node. It runs as root on the node for the length of a session, takes typed
 //! requests over its standard input and output, interprets actions with an undo recorded before each, and takes them back.
 //!
-//! Entry points for the command line are [`session::serve`], [`api_balancer::run`], [`node_settings::run`], [`etcd_data::check`], [`probe::run`] and
+//! Entry points of the program `landfall-agent` are [`session::serve`], [`api_balancer::run`], [`node_settings::run`], [`etcd_data::check`], [`probe::run`] and
 //! [`signal::wait_for_end`].
 
 pub mod actions;

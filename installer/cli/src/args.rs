@@ -4,9 +4,7 @@ use crate::upstream_args::{BundleLock, UpstreamArgs};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use landfall_bundle::ImageArchive;
 use landfall_core::bundle_index::BundleRole;
-use landfall_core::spec::Cidr;
 use landfall_core::trust::KeyId;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,9 +54,6 @@ pub enum Command {
     /// The Ansible collection landfall.cluster.
     #[command(subcommand)]
     Ansible(Ansible),
-    /// The parts that run on nodes; landfall itself starts them.
-    #[command(subcommand, hide = true)]
-    Agent(Agent),
 }
 
 impl Command {
@@ -75,7 +70,7 @@ impl Command {
             Self::Rollback(args) | Self::Uninstall(args) => args.common.output,
             Self::Kubeconfig(args) => args.common.output,
             Self::Ingress(Ingress::Allow(args)) => args.common.output,
-            Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Ansible(_) | Self::Agent(_) => Output::Human,
+            Self::Inventory(_) | Self::Init(_) | Self::Bundle(_) | Self::Ansible(_) => Output::Human,
         }
     }
 }
@@ -691,43 +686,6 @@ pub enum Ansible {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-}
-
-#[derive(Subcommand)]
-pub enum Agent {
-    /// Serves one session on standard input and output.
-    Serve,
-    /// Balances the node's API requests over all control planes.
-    ApiBalancer {
-        #[arg(long)]
-        listen: SocketAddr,
-        #[arg(long = "backend", required = true)]
-        backends: Vec<SocketAddr>,
-    },
-    /// Keeps kernel settings, modules and the Service network's route in the state that the node's journal requires.
-    NodeSettings {
-        /// The node's own address, for which it waits.
-        #[arg(long)]
-        address: Option<IpAddr>,
-        /// The Service network, when no other route leads to it.
-        #[arg(long, requires = "interface")]
-        service_cidr: Option<Cidr>,
-        /// The interface of the route.
-        #[arg(long, requires = "service_cidr")]
-        interface: Option<String>,
-        /// The VXLAN link whose checksums the kernel is to make by itself, as soon as it is there.
-        #[arg(long, value_name = "LINK")]
-        no_checksum_offload: Option<String>,
-        /// Remove the route, let the link's checksums go to the card again, and end.
-        #[arg(long)]
-        remove: bool,
-    },
-    /// Ends well when the kubelet may start: the data of this node's etcd member, if it has one, is there.
-    CheckEtcdData,
-    /// Runs the probes on standard input, writes results to standard output.
-    Probe,
-    /// Waits until it is terminated, in the probe image.
-    ProbeIdle,
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-mod agent;
 mod args;
 mod commands;
 mod confirm;
@@ -31,8 +30,5 @@ fn main() -> ExitCode {
             };
         }
     };
-    match args.command {
-        args::Command::Agent(command) => ExitCode::from(agent::run(&command)),
-        command => ExitCode::from(commands::run(command).status()),
-    }
+    ExitCode::from(commands::run(args.command).status())
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Common;
 use crate::passwords;
+use landfall_bundle::own_parts::{AGENT_PACKAGE, carries_parts};
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
@@ -13,7 +14,7 @@ use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
 use landfall_ssh::{Local, LocalTransport, Passphrases, SshConfig, SshOptions, SshTransport};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -135,7 +136,9 @@ pub fn run_context(
         }),
         sink,
         cancel,
-        agent_program: std::env::current_exe().map_err(internal("the running program cannot be found"))?,
+        agent_program: agent_program(
+            &std::env::current_exe().map_err(internal("the running program cannot be found"))?,
+        )?,
         local_prober: landfall_agent::probe::run,
         owner: owner(),
         run: new_run_id().map_err(internal("no run id can be made"))?,
@@ -145,6 +148,21 @@ pub fn run_context(
         report_dir: report,
         limit: limit.map_or_else(Limit::default, Limit::to),
     })
+}
+
+/// Returns the file that has the agent of nodes: the running program, when it is a released one, else the program that cargo built beside it.
+fn agent_program(running: &Path) -> Result<PathBuf, Diagnosis> {
+    let beside = running.with_file_name(AGENT_PACKAGE);
+    if carries_parts(running)? {
+        return Ok(running.to_owned());
+    }
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let missing = Diagnosis::new(Code::FileUnreadable, "there is no agent for nodes")
+        .saw(format!("{} carries none, as released programs do", running.display()))
+        .saw(format!("{} is not there", beside.display()));
+    Err(missing.next("take a released landfall; in a checkout `cargo xtask release -o FILE` makes one"))
 }
 
 /// The first ^C asks the run to stop after the steps in flight; the second ends the process at once.

@@ -85,7 +85,7 @@ pub struct UpstreamArgs {
     pub lock: Option<PathBuf>,
     #[command(flatten)]
     pub architectures: ArchitectureArgs,
-    /// One of landfall's own programs, `landfall` or `landfall-ingress`, in place of what this program carries.
+    /// One of landfall's own programs, `landfall-agent` or `landfall-ingress`, in place of what this program carries.
     #[arg(long, value_name = "[ARCHITECTURE/]NAME=FILE", help_heading = UPSTREAM)]
     pub part: Vec<NamedPart>,
     /// Adds an image of a registry, by its name as pods have it; it must be in the lock file, if there is one.

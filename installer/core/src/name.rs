@@ -197,6 +197,11 @@ impl Digest {
         Self(bytes)
     }
 
+    /// Returns its 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Returns the 64 lower-case hex digits, without the algorithm.
     pub fn hex(&self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()

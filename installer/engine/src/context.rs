@@ -198,7 +198,7 @@ pub struct RunContext {
     pub sink: Arc<dyn EventSink>,
     /// Set by ^C.
     pub cancel: CancelToken,
-    /// The program put on nodes as agent: the running executable.
+    /// The program that carries the agent of nodes, or the agent itself.
     pub agent_program: PathBuf,
     /// Runs probes on this machine.
     pub local_prober: LocalProber,

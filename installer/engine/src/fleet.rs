@@ -2,7 +2,8 @@
 
 use crate::context::{Connector, RunContext};
 use crate::emitter::EventEmitter;
-use crate::session::{AgentPlace, AgentProgram, NodeSession};
+use crate::session::{AgentPlace, NodeSession};
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;

@@ -3,9 +3,8 @@
 mod first_contact;
 mod last_lines;
 
-pub use first_contact::AgentProgram;
-
 use first_contact::{RunningAgent, start_agent, start_temporary_agent};
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;

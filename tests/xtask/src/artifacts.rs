@@ -1,6 +1,7 @@
 //! The program and the bundle, built when their inputs changed.
 
 use anyhow::{Context, Result, ensure};
+use landfall_bundle::own_parts::{self, AGENT_PACKAGE, INGRESS_PACKAGE, OPERATOR_PACKAGE};
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::trust::{OfferedKey, TrustOffer};
@@ -33,7 +34,8 @@ pub fn checkout() -> Result<PathBuf> {
 pub fn build() -> Result<Artifacts> {
     landfall_lab::host::install_packages(&[])?;
     println!("building landfall");
-    let program = release("landfall")?;
+    let program = cache()?.join("landfall-program");
+    publish(&program)?;
     lock_anew_what_is_gone()?;
     let bundle = cache()?.join("landfall.bundle");
     // Its public half is beside the bundle, where the lab looks for it.
@@ -162,13 +164,18 @@ pub fn debug(package: &str) -> Result<PathBuf> {
     program(&checkout()?, package, &[])
 }
 
-/// Writes the program as people get it: with the ingress proxy behind it and the list of crates, so that it makes bundles by itself.
+/// Writes the program as people get it: with the agent, the ingress proxy and the list of crates behind it, so that it installs and makes bundles by itself.
 pub fn publish(output: &Path) -> Result<()> {
     let checkout = checkout()?;
-    let (landfall, ingress) = (release("landfall")?, release("landfall-ingress")?);
+    let (landfall, agent, ingress) = (
+        release(OPERATOR_PACKAGE)?,
+        release(AGENT_PACKAGE)?,
+        release(INGRESS_PACKAGE)?,
+    );
     let publish = || {
-        let crates = landfall_bundle::source::crates(&checkout)?.only(&["landfall", "landfall-ingress"]);
-        landfall_bundle::own_parts::attach(&landfall, &ingress, &crates, output)
+        let packages = [OPERATOR_PACKAGE, AGENT_PACKAGE, INGRESS_PACKAGE];
+        let crates = landfall_bundle::source::crates(&checkout)?.only(&packages);
+        own_parts::attach(&landfall, &agent, &ingress, &crates, output)
     };
     publish().map_err(|diagnosis| shown(&diagnosis))?;
     println!("{}", output.display());
@@ -217,7 +224,7 @@ pub fn build_upstream(from: &Artifacts) -> Result<Artifacts> {
         program: folder.join("landfall"),
         bundle: folder.join("landfall.bundle"),
     };
-    publish(&made.program)?;
+    fs::copy(&from.program, &made.program).context("the program cannot be copied")?;
     let bundle = open(&from.bundle, &fs::read_to_string(from.bundle.with_extension("pub"))?)?;
     let publishers = Publishers::start_with(&bundle)?;
     let (authority, manifest) = (folder.join("ca.pem"), folder.join("shop.yaml"));

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 ///
 /// landfall-ingress had 14.8 MB on 2026-11-25 (its README). The budget of landfall stands without a measurement: the first run of this
 /// command gives the number to set it by.
-const BUDGETS_MB: [(&str, f64); 2] = [("landfall", 32.0), ("landfall-ingress", 16.0)];
+const BUDGETS_MB: [(&str, f64); 3] = [("landfall", 32.0), ("landfall-agent", 8.0), ("landfall-ingress", 16.0)];
 
-/// Builds both and prints a line for each.
+/// Builds them and prints a line for each.
 pub fn run() -> Result<ExitCode> {
     let mut ok = true;
     for (package, budget) in BUDGETS_MB {

@@ -6,7 +6,7 @@ use crate::output::{write_stderr, write_stdout, write_whole};
 use crate::{passwords, render, trust};
 use landfall_bundle::minisign::{PublicKey, Signature};
 use landfall_bundle::source::{self, BuildOptions};
-use landfall_bundle::{Additions, Bundle, Unverified, own_parts};
+use landfall_bundle::{Additions, Bundle, Unverified};
 use landfall_core::bundle_index::{BundleIndex, Manifest};
 use landfall_core::explain::{Code, Diagnosis, ExitCode};
 use landfall_core::plan::objects::ObjectKey;
@@ -38,8 +38,6 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
         let what = "the recipe source takes no --lock, --part, --architecture, --add-image, --mirror, --ca, --signatures and --keyring";
         return Err(Diagnosis::new(Code::Usage, what).next("leave them out, or take the recipe upstream"));
     }
-    let running = std::env::current_exe()
-        .map_err(|error| Diagnosis::new(Code::BundleBuild, "the running program cannot be found").because(&error))?;
     let cache = bundle_upstream::cache_folder(args.cache.as_deref());
     let manifests = read_manifests(&args.add_manifest)?;
     let additions = Additions {
@@ -57,12 +55,11 @@ fn build(args: &BundleBuild) -> Result<(), Diagnosis> {
         ));
     }
     let index = if args.recipe == "upstream" {
-        bundle_upstream::build(args, &running, &cache, &key, additions, &check_complete)?
+        bundle_upstream::build(args, &cache, &key, additions, &check_complete)?
     } else {
         source::build(&BuildOptions {
             checkout: &absolute(&args.checkout),
             cache: &cache,
-            agent: &own_parts::agent(&running, &cache)?,
             output: &absolute(&args.output),
             additions,
             key: &key,

@@ -8,7 +8,7 @@ use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::own_parts::own_parts;
 use landfall_bundle::upstream::{self, BuildOptions, LockOptions, NetworkOptions, SignatureOptions};
 use landfall_core::bundle_index::BundleIndex;
-use landfall_core::explain::Diagnosis;
+use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::spec::parse::expand_home;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -48,16 +48,17 @@ pub fn lock(args: &BundleLock) -> Result<(), Diagnosis> {
 /// Builds the bundle.
 pub fn build(
     args: &BundleBuild,
-    running: &Path,
     cache: &Path,
     key: &SecretKey,
     additions: Additions<'_>,
     check: &dyn Fn(&BundleIndex) -> Result<(), Diagnosis>,
 ) -> Result<BundleIndex, Diagnosis> {
+    let running = std::env::current_exe()
+        .map_err(|error| Diagnosis::new(Code::BundleBuild, "the running program cannot be found").because(&error))?;
     let upstream = &args.upstream;
     let mut own = Vec::new();
     for architecture in upstream.architectures.sorted() {
-        own.push(own_parts(running, &upstream.part, &architecture, cache)?);
+        own.push(own_parts(&running, &upstream.part, &architecture, cache)?);
     }
     let lock = upstream.lock.clone();
     let lock = lock.unwrap_or_else(|| args.output.with_extension("lock.yaml"));

@@ -43,8 +43,6 @@ pub fn run(command: Command) -> ExitCode {
         Command::Init(args) => init::init(&args),
         Command::Bundle(args) => bundle::run(args),
         Command::Ansible(args) => ansible::run(args),
-        // main runs the agent itself.
-        Command::Agent(_) => Ok(ExitCode::Usage),
     };
     result.unwrap_or_else(|errors| reporter::refuse(output, errors))
 }

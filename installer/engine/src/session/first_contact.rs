@@ -1,74 +1,19 @@
 //! First contact with a machine: shell commands start the agent, and upload its program where it is not there. No other shell commands touch a node.
 
 use super::last_lines::LastLines;
-use landfall_bundle::hashed::Hashed;
-use landfall_bundle::own_parts;
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::layout;
-use landfall_core::name::Digest;
 use landfall_core::preflight::fapolicyd_rules;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::AGENT_BANNER;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 /// Most output of a shell command that is read, in bytes; a command answers with one line.
 const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
-
-/// Bytes of the program that are read at once.
-const CHUNK_BYTES: usize = 256 * 1024;
-
-/// The program that is put on nodes: landfall itself, without what a released one carries for bundles. It is read as it is sent; the open
-/// file stays the same when somebody replaces the program meanwhile.
-pub struct AgentProgram {
-    file: File,
-    length: u64,
-    digest: Digest,
-}
-
-impl AgentProgram {
-    /// Opens the program and reads it once for its digest. Blocks on disk.
-    pub fn open(path: &Path) -> Result<Self, Diagnosis> {
-        let open = || {
-            let file = File::open(path)?;
-            let mut program = Self {
-                length: own_parts::program_length(&file)?,
-                digest: Digest::of(&[]),
-                file,
-            };
-            let mut hashed = Hashed::new(io::sink());
-            program.write_from(0, &mut hashed)?;
-            program.digest = hashed.digest();
-            Ok(program)
-        };
-        open().map_err(|error: io::Error| {
-            Diagnosis::new(
-                Code::FileUnreadable,
-                format!("the agent program {} cannot be read", path.display()),
-            )
-            .because(&error)
-        })
-    }
-
-    /// Writes the program without its first `at` bytes. Blocks.
-    fn write_from(&self, mut at: u64, to: &mut dyn Write) -> io::Result<()> {
-        let mut buffer = vec![0; CHUNK_BYTES];
-        while at < self.length {
-            let wanted = usize::try_from(self.length - at)
-                .unwrap_or(CHUNK_BYTES)
-                .min(CHUNK_BYTES);
-            self.file.read_exact_at(&mut buffer[..wanted], at)?;
-            to.write_all(&buffer[..wanted])?;
-            at += wanted as u64;
-        }
-        to.flush()
-    }
-}
 
 /// An agent that has said its first line.
 pub(super) struct RunningAgent {
@@ -186,7 +131,7 @@ pub(super) fn start_agent(
     transport: &mut dyn Transport,
     program: &AgentProgram,
 ) -> Result<RunningAgent, Diagnosis> {
-    let line = start_checked_line(layout::STATE_DIR, &program.digest.hex());
+    let line = start_checked_line(layout::STATE_DIR, &program.digest().hex());
     let child = transport.spawn_root(&line).map_err(|d| d.on(&node.name))?;
     let no_agent = match RunningAgent::greet(child) {
         Ok(agent) => return Ok(agent),
@@ -213,12 +158,16 @@ fn put_program(
     part_bytes: u64,
 ) -> Result<(), Diagnosis> {
     // A part that is as long as the program is damaged, or it would have its name.
-    let mut from = if part_bytes < program.length { part_bytes } else { 0 };
+    let mut from = if part_bytes < program.size_bytes() {
+        part_bytes
+    } else {
+        0
+    };
     loop {
         let put = shell(
             node,
             "the agent could not be put on the node",
-            transport.spawn_root(&put_line(layout::STATE_DIR, &program.digest.hex(), from)),
+            transport.spawn_root(&put_line(layout::STATE_DIR, &program.digest().hex(), from)),
             |stdin| program.write_from(from, stdin),
         );
         match put {
@@ -294,7 +243,7 @@ fn upload_temporary_agent(
     transport: &mut dyn Transport,
     program: &AgentProgram,
 ) -> Result<String, Diagnosis> {
-    let has_sum = has_sum(&program.digest.hex(), "\"$d/landfall\"");
+    let has_sum = has_sum(&program.digest().hex(), "\"$d/landfall\"");
     let put = format!(
         "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/landfall.XXXXXX\") && cat > \"$d/landfall\" && \
          {has_sum} && chmod 700 \"$d/landfall\" && echo \"$d\""
@@ -323,28 +272,8 @@ fn upload_temporary_agent(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::name::Digest;
     use std::process::{Command, Stdio};
-
-    #[test]
-    fn a_released_program_goes_to_nodes_without_what_it_carries() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let program: Vec<u8> = (0..600_000u32).map(|n| (n / 5) as u8).collect();
-        std::fs::write(at("plain"), &program).unwrap();
-        std::fs::write(at("ingress"), b"proxy").unwrap();
-        let crates = br#"{"packages": [], "resolve": {"nodes": []}}"#;
-        let crates = landfall_bundle::sbom::CrateGraph::parse(crates).unwrap();
-        own_parts::attach(&at("plain"), &at("ingress"), &crates, &at("released")).unwrap();
-        assert!(std::fs::metadata(at("released")).unwrap().len() > program.len() as u64);
-        for name in ["plain", "released"] {
-            let agent = AgentProgram::open(&at(name)).unwrap();
-            // What a running operator opened stays, also when the file gives way to another.
-            std::fs::remove_file(at(name)).unwrap();
-            let mut sent = Vec::new();
-            agent.write_from(0, &mut sent).unwrap();
-            assert_eq!((sent == program, agent.digest), (true, Digest::of(&program)), "{name}");
-        }
-    }
 
     /// Runs a command of this module on a folder in place of the state directory; returns its output, and nothing when it fails.
     fn run(line: &str, input: &[u8]) -> Option<String> {

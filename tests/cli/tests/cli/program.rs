@@ -17,8 +17,9 @@ pub fn program() -> &'static Path {
                 "--locked",
                 "--package",
                 "landfall",
-                "--bin",
-                "landfall",
+                "--package",
+                "landfall-agent",
+                "--bins",
             ])
             .args(["--message-format", "json"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -36,7 +37,7 @@ pub fn program() -> &'static Path {
             .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
         let mut executables = messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?)));
         executables
-            .next()
+            .find(|program| program.ends_with("landfall"))
             .expect("cargo names the executable that it built or found")
     })
 }

@@ -18,7 +18,7 @@ impl Builder {
         let home = Home::new();
         home.write("ca.pem", publishers.ca());
         for architecture in ["amd64", "arm64"] {
-            for name in ["landfall", "landfall-ingress"] {
+            for name in ["landfall-agent", "landfall-ingress"] {
                 home.write(&format!("{name}.{architecture}"), elf(architecture, name));
             }
         }
@@ -46,7 +46,7 @@ impl Builder {
     pub fn build(&self, more: &[&str]) -> Ran {
         let own = [
             "--part",
-            "landfall=landfall.amd64",
+            "landfall-agent=landfall-agent.amd64",
             "--part",
             "landfall-ingress=landfall-ingress.amd64",
         ];
@@ -178,10 +178,13 @@ fn one_bundle_is_for_two_architectures() {
         "both.yaml",
     ];
     let lacking = builder.build(&both).ends(5);
-    lacking.complains(&["there is no landfall for arm64", "--part arm64/landfall=FILE"]);
+    lacking.complains(&[
+        "there is no landfall-agent for arm64",
+        "--part arm64/landfall-agent=FILE",
+    ]);
     let own = [
         "--part",
-        "arm64/landfall=landfall.arm64",
+        "arm64/landfall-agent=landfall-agent.arm64",
         "--part",
         "arm64/landfall-ingress=landfall-ingress.arm64",
     ];
@@ -197,8 +200,10 @@ fn one_bundle_is_for_two_architectures() {
         );
     }
     assert_eq!(arm.images.len(), index.images().len());
-    let wrong = builder.build(&["--part", "landfall=landfall.arm64"]).ends(5);
-    wrong.complains(&["landfall.arm64 is no Linux program for amd64"]);
+    let wrong = builder
+        .build(&["--part", "landfall-agent=landfall-agent.arm64"])
+        .ends(5);
+    wrong.complains(&["landfall-agent.arm64 is no Linux program for amd64"]);
 }
 
 #[test]
@@ -206,36 +211,37 @@ fn a_released_program_needs_nothing_beside_it() {
     let builder = Builder::start();
     builder.lock(&["-o", "x.lock.yaml"]).ends(0);
     let released = builder.home.path("landfall");
-    let ingress = builder.home.path("landfall-ingress.amd64");
-    let crates = br#"{"packages": [{"id": "a@1.0.0", "name": "landfall", "version": "0.1.0", "license": "Apache-2.0"}],
+    let (agent, ingress) = (
+        builder.home.path("landfall-agent.amd64"),
+        builder.home.path("landfall-ingress.amd64"),
+    );
+    let crates =
+        br#"{"packages": [{"id": "a@1.0.0", "name": "landfall-agent", "version": "0.1.0", "license": "Apache-2.0"}],
         "resolve": {"nodes": [{"id": "a@1.0.0", "deps": []}]}}"#;
-    own_parts::attach(program(), &ingress, &CrateGraph::parse(crates).unwrap(), &released).unwrap();
+    let crates = CrateGraph::parse(crates).unwrap();
+    own_parts::attach(program(), &agent, &ingress, &crates, &released).unwrap();
     let proxy = builder.publishers.proxy();
     let args = ["bundle", "build", "-o", "x.bundle", "--ca", "ca.pem"];
     let environment = [("HTTPS_PROXY", proxy.as_str())];
     builder.home.run_program(&released, &environment, &args).ends(0);
     let index = builder.index();
-    let agent = index
+    let on_nodes = index
         .binaries()
         .iter()
         .find(|binary| binary.name == "landfall")
         .unwrap();
-    assert_eq!(
-        agent.digest,
-        Digest::of(&std::fs::read(program()).unwrap()),
-        "nodes get the program alone"
-    );
+    assert_eq!(on_nodes.digest, Digest::of(&std::fs::read(agent).unwrap()));
     assert!(index.image_named("landfall-ingress").is_some());
     let bill = builder.home.run(&["bundle", "sbom", "x.bundle"]).ends(0).out;
     assert!(
-        bill.contains("pkg:cargo/landfall@0.1.0"),
+        bill.contains("pkg:cargo/landfall-agent@0.1.0"),
         "it names the crates that the program carries"
     );
-    // The program as cargo builds it carries no proxy, and says so.
+    // The program as cargo builds it carries nothing, and says so.
     let bare = builder.bundle(&["build", "-o", "y.bundle", "--ca", "ca.pem"]).ends(5);
     bare.complains(&[
-        "there is no landfall-ingress for amd64",
-        "--part amd64/landfall-ingress=FILE",
+        "there is no landfall-agent for amd64",
+        "--part amd64/landfall-agent=FILE",
     ]);
 }
 

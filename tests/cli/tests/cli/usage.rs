@@ -75,7 +75,6 @@ fn wrong_use_ends_with_2() {
         &["journal", "repair", "--yes"],
         &["bundle", "verify"],
         &["bundle", "build", "--recipe", "magic", "-o", "x"],
-        &["agent", "api-balancer", "--listen", "127.0.0.1:0"],
     ] {
         let ran = home.run(args).ends(2);
         assert_eq!(ran.out, "", "{args:?}");
