@@ -5,7 +5,7 @@
 use crate::archive::append;
 use crate::hashed::Hashed;
 use crate::sbom::CrateGraph;
-use crate::source::{failed, io};
+use crate::source::{AGENT_PACKAGE, INGRESS_PACKAGE, failed, io};
 use landfall_core::bundle_index::NODE_ARCHITECTURE;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
@@ -20,12 +20,6 @@ const MAGIC: &[u8; 16] = b"landfall-parts-2";
 /// Digest and size of a part; sizes are in little-endian order.
 const PART_BYTES: usize = 32 + 8;
 const TRAILER_BYTES: usize = 2 * PART_BYTES + MAGIC.len();
-/// Packages of this workspace whose programs these are.
-pub const AGENT_PACKAGE: &str = "landfall-agent";
-/// The ingress proxy's.
-pub const INGRESS_PACKAGE: &str = "landfall-ingress";
-/// The operator's own.
-pub const OPERATOR_PACKAGE: &str = "landfall";
 /// The tar has this member and the proxy.
 const CRATES: &str = "crates.json";
 /// zstd level of the carried program: it is made once for each release (zstd's own tables: 19 is a sixth smaller than 3 for programs).

@@ -2,8 +2,7 @@
 
 use super::lock::{Lock, Locked};
 use super::tools::run;
-use super::{BuildOptions, failed, io};
-use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE};
+use super::{AGENT_PACKAGE, BuildOptions, INGRESS_PACKAGE, failed, io};
 use crate::sbom::CrateGraph;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;

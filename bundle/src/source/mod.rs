@@ -13,7 +13,6 @@ pub(crate) mod oci;
 mod tools;
 
 use crate::minisign::SecretKey;
-use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE};
 use crate::sbom::{CrateGraph, Reference, Sbom};
 use crate::{BundleError, BundleWriter};
 use components::Programs;
@@ -34,6 +33,13 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of every image name: a name that no public registry answers to.
 pub(crate) const IMAGE_REPOSITORY: &str = "registry.landfall.internal";
+
+/// The package of the operator's program.
+pub const OPERATOR_PACKAGE: &str = "landfall";
+/// The package of the agent, which is its program's name too.
+pub const AGENT_PACKAGE: &str = "landfall-agent";
+/// The package of the ingress proxy, which is its program's name too.
+pub const INGRESS_PACKAGE: &str = "landfall-ingress";
 
 /// What to build and where.
 pub struct BuildOptions<'a> {

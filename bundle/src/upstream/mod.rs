@@ -11,12 +11,12 @@ mod registry;
 mod signature;
 
 use crate::minisign::SecretKey;
-use crate::own_parts::{AGENT_PACKAGE, INGRESS_PACKAGE, OwnParts};
+use crate::own_parts::OwnParts;
 use crate::sbom::{Reference, Sbom};
 use crate::source::contents::{NODE_PROGRAMS, both, control_plane, image_name, own_images};
 use crate::source::image_archive::{self, Additions, added_name};
 use crate::source::oci::Store;
-use crate::source::{IMAGE_REPOSITORY, component, failed, io, upgrades_from};
+use crate::source::{AGENT_PACKAGE, IMAGE_REPOSITORY, INGRESS_PACKAGE, component, failed, io, upgrades_from};
 use crate::{BundleError, BundleWriter};
 pub use catalogue::ARCHITECTURES;
 use catalogue::IMAGES;

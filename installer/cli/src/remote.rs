@@ -2,7 +2,8 @@
 
 use crate::args::Common;
 use crate::passwords;
-use landfall_bundle::own_parts::{AGENT_PACKAGE, carries_parts};
+use landfall_bundle::own_parts::carries_parts;
+use landfall_bundle::source::AGENT_PACKAGE;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};

@@ -1,7 +1,8 @@
 //! The program and the bundle, built when their inputs changed.
 
 use anyhow::{Context, Result, ensure};
-use landfall_bundle::own_parts::{self, AGENT_PACKAGE, INGRESS_PACKAGE, OPERATOR_PACKAGE};
+use landfall_bundle::own_parts;
+use landfall_bundle::source::{AGENT_PACKAGE, INGRESS_PACKAGE, OPERATOR_PACKAGE};
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::trust::{OfferedKey, TrustOffer};

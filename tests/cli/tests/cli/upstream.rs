@@ -18,8 +18,9 @@ impl Builder {
         let home = Home::new();
         home.write("ca.pem", publishers.ca());
         for architecture in ["amd64", "arm64"] {
-            for name in ["landfall-agent", "landfall-ingress"] {
-                home.write(&format!("{name}.{architecture}"), elf(architecture, name));
+            // On nodes the agent's program has another name.
+            for (name, on_nodes) in [("landfall-agent", "landfall"), ("landfall-ingress", "landfall-ingress")] {
+                home.write(&format!("{name}.{architecture}"), elf(architecture, on_nodes));
             }
         }
         Self { home, publishers }
