@@ -1,7 +1,7 @@
 //! The sweep over crashes as a program; `cargo xtask crash` builds it with the program of its nodes. Ends with one JSON object.
 
 use clap::Parser;
-use landfall_test_sim::sweep::{Amount, Failure, sweep};
+use landfall_test_sim::sweep::{Amount, sweep};
 use landfall_test_support::seed;
 use serde_json::json;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     } else {
         Amount::Part(args.cases)
     };
-    let say = |failure: &Failure| eprintln!("{failure}");
+    let say = |text: &str| eprintln!("{text}");
     let report = sweep(args.seed.unwrap_or_else(seed::seed), amount, &say);
     let failed = report.failed.iter();
     let failed: Vec<_> = failed

@@ -61,15 +61,19 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Runs cases from a seed on, several in parallel, and calls `say` for each failure at once. Blocks until all have ended.
-pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Report {
+/// Cases between two lines that say how far the sweep is; some two minutes on two cores.
+const CASES_PER_LINE: u64 = 100;
+
+/// Runs cases from a seed on, several in parallel, and calls `say` for each failure at once, and now and then with how far it is. Blocks until all
+/// have ended.
+pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&str) + Sync)) -> Report {
     let began = Instant::now();
     let references = [false, true].map(Reference::of);
     let cases = match amount {
         Amount::Every => references.iter().map(Reference::cases).max().unwrap_or(0) * 2,
         Amount::Part(cases) => cases,
     };
-    let (next, disturbed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let [next, ended, disturbed] = [0; 3].map(AtomicU64::new);
     let failed = Mutex::new(Vec::new());
     // Agents and programs of a case often wait for each other, so that one case keeps no processor busy.
     let workers = 2 * thread::available_parallelism().map_or(1, usize::from);
@@ -99,9 +103,14 @@ pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&Failure) + Sync)) -> Repo
                         schedule: format!("{case:?}"),
                         why: text_of(panic.as_ref()),
                     };
-                    say(&failure);
+                    say(&failure.to_string());
                     failed.lock().unwrap().push(failure);
                 }
+            }
+            let ended = ended.fetch_add(1, Ordering::SeqCst) + 1;
+            if ended.is_multiple_of(CASES_PER_LINE) {
+                let (failed, seconds) = (failed.lock().unwrap().len(), began.elapsed().as_secs());
+                say(&format!("{ended} of {cases} cases have ended, {failed} failed, after {seconds} s"));
             }
         }
     };

@@ -13,7 +13,7 @@ fn an_install_survives_a_fault_at_any_place() {
     println!("{}={seed}", seed::VARIABLE);
     let given = std::env::var("LANDFALL_SIM_CASES").ok();
     let cases = given.map_or(CASES, |text| text.parse().unwrap());
-    let report = sweep(seed, Amount::Part(cases), &|failure| println!("{failure}"));
+    let report = sweep(seed, Amount::Part(cases), &|text| println!("{text}"));
     println!("{report:?}");
     assert!(
         report.failed.is_empty(),
