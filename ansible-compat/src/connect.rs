@@ -9,7 +9,7 @@ use crate::faults::{Faults, Place};
 use crate::groups::Vars;
 use crate::ssh_args;
 use crate::template::Scope;
-use landfall_core::inventory::{Connect, Proxy, SshSettings, Unset};
+use landfall_core::inventory::{Connect, Connection, Proxy, SshSettings, Unset};
 use landfall_core::secret::Secret;
 use landfall_core::spec::parse::expand_home;
 use serde_json::Value;
@@ -128,13 +128,17 @@ impl<'a> Reader<'a> {
 
     /// Returns how to log in to the host `name`.
     pub fn connect(&mut self, name: &str, local_user: &str) -> Connect {
-        let local = self.is_local();
+        let connection = self.connection();
         for refused in REFUSED {
             if let Some((_, place)) = self.var(refused) {
                 self.faults.value(place, "is not supported yet");
             }
         }
-        let proxy = if local { None } else { self.proxy(local_user) };
+        let proxy = if connection == Connection::Local {
+            None
+        } else {
+            self.proxy(local_user)
+        };
         let (in_host, host) = self.host(name);
         let user = self.text(&[
             "defaults.remote_user",
@@ -192,7 +196,7 @@ impl<'a> Reader<'a> {
                 "ansible_become_pass",
                 "ansible_sudo_pass",
             ]),
-            local,
+            connection,
             ssh,
             user,
         }
@@ -209,7 +213,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads how commands get to the machine: over SSH, or not at all because it is this machine.
-    fn is_local(&mut self) -> bool {
+    fn connection(&mut self) -> Connection {
         const KNOWN: [&str; 6] = [
             "ssh",
             "smart",
@@ -220,17 +224,17 @@ impl<'a> Reader<'a> {
         ];
         const LOCAL: [&str; 2] = ["local", "ansible.builtin.local"];
         let Some((text, place)) = self.text(&["defaults.transport", "ANSIBLE_TRANSPORT", "ansible_connection"]) else {
-            return false;
+            return Connection::Ssh;
         };
         if LOCAL.contains(&text.as_str()) {
-            return true;
+            return Connection::Local;
         }
         if !KNOWN.contains(&text.as_str()) {
             let supported = [&KNOWN[..], &LOCAL[..]].concat().join(", ");
             let why = format_args!("{text:?} is not supported; supported: {supported}");
             self.faults.value(place, why);
         }
-        false
+        Connection::Ssh
     }
 
     /// Refuses every become method other than sudo, and settings that would change sudo.

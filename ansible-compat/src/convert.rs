@@ -9,7 +9,7 @@ use crate::template::Scope;
 use crate::vars::Resolver;
 use crate::vault::Keys;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Inventory, Node, Proxy, Role};
+use landfall_core::inventory::{Connection, Inventory, Node, Proxy, Role};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Problems;
 use landfall_core::spec::parse::cluster_spec;
@@ -159,7 +159,7 @@ fn through_bastion(
     let hop = reader.connect(bastion, common.local_user);
     for node in &mut inventory.nodes {
         let itself = hosts.iter().any(|(host, name)| host == bastion && *name == node.name);
-        if !itself && !node.connect.local && node.connect.ssh.proxy.is_none() {
+        if !itself && node.connect.connection != Connection::Local && node.connect.ssh.proxy.is_none() {
             node.connect.ssh.proxy = Some(Proxy::Jump(vec![hop.clone()]));
         }
     }

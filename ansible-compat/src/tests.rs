@@ -5,8 +5,7 @@ use crate::tree::{Disk, Files};
 use crate::{Environment, Request, Understood, config::Config, read};
 use landfall_core::explain::Code;
 use landfall_core::explain::Diagnosis;
-use landfall_core::inventory::Proxy;
-use landfall_core::inventory::{Node, Role};
+use landfall_core::inventory::{Connection, Node, Proxy, Role};
 use landfall_core::spec::{Desired, Profile, parse::expand_home};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -247,7 +246,12 @@ fn a_local_machine_is_reached_without_ssh_and_without_a_jump_host() {
     let nodes = text("h.ini", inventory).unwrap().inventory.nodes;
     let found: Vec<(bool, bool)> = nodes
         .iter()
-        .map(|node| (node.connect.local, node.connect.ssh.proxy.is_some()))
+        .map(|node| {
+            (
+                node.connect.connection == Connection::Local,
+                node.connect.ssh.proxy.is_some(),
+            )
+        })
         .collect();
     assert_eq!(found, [(true, false), (false, true)]);
     let all = text(

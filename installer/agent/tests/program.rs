@@ -1,5 +1,7 @@
 //! The program `landfall-agent`, as the operator, units and the probe image start it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use landfall_core::wire::AGENT_BANNER;
 use std::io::Write;
 use std::process::{Command, Stdio};

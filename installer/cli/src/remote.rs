@@ -7,13 +7,15 @@ use landfall_bundle::source::AGENT_PACKAGE;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::Node;
+use landfall_core::inventory::{Connection, Node};
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
-use landfall_ssh::{Local, LocalTransport, Passphrases, SshConfig, SshOptions, SshTransport};
+use landfall_ssh::{
+    Local, LocalTransport, OpensshOptions, OpensshTransport, Passphrases, SshConfig, SshOptions, SshTransport,
+};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +29,9 @@ const SHELL_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time of the first contact beyond `--connect-timeout`: login, the agent's upload and start.
 const CONTACT_BEYOND: Duration = Duration::from_secs(30);
 
+/// ssh says nothing about this when its standard error is no terminal.
+const OPENSSH_LOGS_IN: &str = "ssh logs in to machines; a security token may wait for a touch";
+
 struct SshConnector {
     options: SshOptions,
     config: SshConfig,
@@ -36,13 +41,15 @@ struct SshConnector {
     contact_limit: Duration,
     sink: Arc<dyn EventSink>,
     began: Instant,
-    /// Settings of ssh that were reported already.
+    openssh: OpensshOptions,
+    /// What was reported already: settings of ssh, and that ssh itself logs in.
     reported: Mutex<BTreeSet<String>>,
 }
 
 impl Connector for SshConnector {
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis> {
-        if node.connect.local {
+        let connection = node.connect.connection;
+        if connection == Connection::Local {
             return Ok(Box::new(LocalTransport::new(&node.connect)));
         }
         let mut connect = node.connect.clone();
@@ -50,7 +57,13 @@ impl Connector for SshConnector {
             .config
             .apply(&mut connect, &self.local)
             .map_err(|why| Diagnosis::new(Code::SpecValue, format!("ssh_config: {why}")).on(&node.name))?;
-        self.report_ignored(ignored);
+        if connection == Connection::Openssh {
+            self.report("", BTreeSet::from([OPENSSH_LOGS_IN.to_owned()]));
+            let host = &node.connect.host;
+            let transport = OpensshTransport::connect(host, &connect, &self.options, &self.openssh)?;
+            return Ok(Box::new(transport));
+        }
+        self.report("ssh_config: landfall does not support ", ignored);
         if self.known_hosts_given {
             connect.forget_known_hosts();
         }
@@ -63,17 +76,14 @@ impl Connector for SshConnector {
 }
 
 impl SshConnector {
-    /// Reports settings that would change the connection and are not supported, each once in a run.
-    fn report_ignored(&self, ignored: BTreeSet<String>) {
+    /// Reports things of one kind in one note, each once in a run.
+    fn report(&self, kind: &str, things: BTreeSet<String>) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<String> = ignored
-            .into_iter()
-            .filter(|keyword| !reported.contains(keyword))
-            .collect();
+        let new: Vec<String> = things.into_iter().filter(|thing| !reported.contains(thing)).collect();
         if new.is_empty() {
             return;
         }
-        let text = format!("ssh_config: landfall does not support {}", new.join(", "));
+        let text = format!("{kind}{}", new.join(", "));
         reported.extend(new);
         self.sink.emit(Event {
             at_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -106,7 +116,8 @@ pub fn run_context(
     let internal =
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
     let known_hosts = expand_home(common.known_hosts.as_deref().unwrap_or("~/.ssh/known_hosts"));
-    let keys = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| expand_home(&format!("~/.ssh/{name}")));
+    let keys = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"]
+        .map(|name| expand_home(&format!("~/.ssh/{name}")));
     let timeout = common.connect_timeout.map(Duration::from_secs);
     let options = SshOptions {
         accept_new: common.accept_new_host_keys,
@@ -125,6 +136,11 @@ pub fn run_context(
         connector: Arc::new(SshConnector {
             options,
             config: ssh_config(common.ssh_config.as_deref())?,
+            openssh: OpensshOptions {
+                // ssh itself knows the file `none`.
+                config: common.ssh_config.as_deref().map(expand_home),
+                known_hosts: common.known_hosts.as_deref().map(expand_home),
+            },
             local: Local {
                 user: local_user(),
                 home: expand_home("~/").components().collect(),

@@ -59,10 +59,33 @@ pub struct Connect {
     pub become_root: bool,
     /// Password for sudo.
     pub become_password: Option<Secret>,
-    /// Whether it is the machine on which landfall runs: commands are started there without SSH.
-    pub local: bool,
+    /// What starts commands there.
+    pub connection: Connection,
     /// Jump hosts or a proxy command, and the settings of `ssh_config`.
     pub ssh: SshSettings,
+}
+
+/// What starts commands on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connection {
+    /// landfall's own SSH client.
+    #[default]
+    Ssh,
+    /// The user's own program `ssh`, with its settings, keys and prompts.
+    Openssh,
+    /// No client: it is the machine on which landfall runs.
+    Local,
+}
+
+impl Connection {
+    /// Its name in cluster.yaml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Openssh => "openssh",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// How a connection is made beyond address and login. The fields are named as in ssh_config(5).
@@ -186,7 +209,7 @@ impl Connect {
             password: None,
             become_root: false,
             become_password: None,
-            local: false,
+            connection: Connection::Ssh,
             ssh: SshSettings {
                 unset: Unset {
                     user: user.is_none(),

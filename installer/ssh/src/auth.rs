@@ -1,6 +1,6 @@
 //! Login: keys of the agent and of files, the password, keyboard-interactive, in the order in which the server asks for them.
 
-use crate::identity::{self, Identity, KeyFile};
+use crate::identity::{self, Identity, KeyFile, OF_TOKEN};
 use crate::key;
 use crate::options::{Passphrases, SshOptions};
 use base64::Engine;
@@ -218,6 +218,10 @@ impl Login<'_> {
                     self.identities.len()
                 ))
                 .next("name the right key: privateKey: ~/.ssh/NAME (NAME.pub where an agent holds it)");
+        }
+        if self.tried.iter().any(|attempt| attempt.ends_with(OF_TOKEN)) {
+            diagnosis = diagnosis
+                .next("`connection: openssh` in cluster.yaml logs in by your own ssh, which can use the token");
         }
         let wants_password = offered.contains("password") || offered.contains("keyboard-interactive");
         if wants_password && connect.password.is_none() {

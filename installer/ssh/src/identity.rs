@@ -42,6 +42,9 @@ impl Identity {
     }
 }
 
+/// What the second list of [`choose`] says of the keys of security tokens, which are not offered.
+pub const OF_TOKEN: &str = "it is of a security token, which landfall's own client cannot use";
+
 /// A file that names a key: a private key, or the public half of one that the agent holds.
 struct NamedKey {
     path: PathBuf,
@@ -51,7 +54,7 @@ struct NamedKey {
 }
 
 /// Returns the keys to offer: those of the agent that named files point to; then, unless only named keys count, the agent's others; then those
-/// of files. The second list holds the faults of files that the user named.
+/// of files. The second list says which other keys are not offered, and why.
 pub fn choose(connect: &Connect, default_keys: &[PathBuf], agent: Option<&mut Agent>) -> (Vec<Identity>, Vec<String>) {
     let mut faults = Vec::new();
     let settings = &connect.ssh;
@@ -64,6 +67,9 @@ pub fn choose(connect: &Connect, default_keys: &[PathBuf], agent: Option<&mut Ag
     let mut read = Vec::new();
     for path in files {
         match NamedKey::read(path, &settings.certificate_files) {
+            Ok(file) if file.publics.iter().any(|public| is_of_token(public)) => {
+                faults.push(format!("key {}: {OF_TOKEN}", path.display()));
+            }
             Ok(file) => read.push(file),
             // The default names, and those of ssh_config, need not exist.
             Err(error)
@@ -71,7 +77,16 @@ pub fn choose(connect: &Connect, default_keys: &[PathBuf], agent: Option<&mut Ag
             Err(error) => faults.push(format!("key {}: {error}", path.display())),
         }
     }
-    let mut from_agent = agent.map(list).unwrap_or_default();
+    let (tokens, mut from_agent): (Vec<_>, Vec<_>) = agent
+        .map(list)
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|key| is_of_token(key.blob()));
+    faults.extend(
+        tokens
+            .iter()
+            .map(|key| format!("agent key {}: {OF_TOKEN}", key.comment())),
+    );
     let mut chosen = Vec::new();
     for file in &read {
         let twin = |key: &PublicKey| file.publics.iter().any(|public| same_key(public, key.blob()));
@@ -92,13 +107,18 @@ pub fn choose(connect: &Connect, default_keys: &[PathBuf], agent: Option<&mut Ag
 fn list(agent: &mut Agent) -> Vec<PublicKey> {
     let listed = agent.connect().and_then(|()| agent.list_identities());
     let keys = listed.and_then(|()| agent.identities()).unwrap_or_default();
-    // libssh2 signs with keys of security tokens only by a callback that this crate cannot give, and asks the agent for SHA-1 where the
-    // key has an RSA certificate (libssh2 1.11.2_DEV, agent.c, agent_sign).
+    // libssh2 asks the agent for SHA-1 where the key has an RSA certificate (libssh2 1.11.2_DEV, agent.c, agent_sign).
     let usable = |key: &PublicKey| {
-        let name = key::key_type(key.blob()).unwrap_or_default();
-        !name.starts_with("sk-") && !name.starts_with("ssh-rsa-cert")
+        !key::key_type(key.blob())
+            .unwrap_or_default()
+            .starts_with("ssh-rsa-cert")
     };
     keys.into_iter().filter(usable).collect()
+}
+
+/// Says whether a key is of a security token. libssh2 signs with these only by a callback that this crate cannot give.
+fn is_of_token(public: &[u8]) -> bool {
+    key::key_type(public).is_some_and(|name| name.starts_with("sk-"))
 }
 
 /// Says whether two public keys or certificates belong to the same key.

@@ -9,8 +9,10 @@ mod identity;
 mod key;
 mod known_hosts;
 mod local;
+mod openssh;
 mod options;
 mod pattern;
+mod process;
 mod proxy;
 mod pump;
 mod resolve;
@@ -22,6 +24,7 @@ pub use config::apply::Local;
 pub use connect::SshTransport;
 pub use key::fingerprint;
 pub use local::LocalTransport;
+pub use openssh::{OpensshOptions, OpensshTransport};
 pub use options::{Passphrases, SshOptions};
 pub use resolve::resolve;
 

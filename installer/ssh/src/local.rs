@@ -1,13 +1,14 @@
 //! The machine on which landfall runs, as a node: commands are started here, without SSH. They have no terminal and none of the operator's
 //! environment, as over SSH.
 
+use crate::process;
 use crate::start::{self, RunAs, Shell};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Connect;
 use landfall_core::secret::Secret;
-use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
+use landfall_core::transport::{RemoteChild, Transport};
 use std::io;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 /// Where programs are looked for: what sshd and sudo of Debian give to root.
@@ -60,37 +61,13 @@ impl Shell for LocalShell {
                 shell.env(name, value);
             }
         }
-        let piped = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
-        let [stdin, stdout, stderr] = piped;
-        let child = shell
-            .current_dir("/")
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn();
+        shell.current_dir("/");
         let failed = |error: io::Error| {
             Diagnosis::new(Code::AgentStart, "no shell can be started on this machine")
                 .because(&error)
                 .next("install util-linux, which has setsid")
         };
-        let mut child = child.map_err(failed)?;
-        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
-            return Err(failed(io::ErrorKind::BrokenPipe.into()));
-        };
-        Ok(RemoteChild {
-            stdin: Box::new(stdin),
-            stdout: Box::new(stdout),
-            stderr: Box::new(stderr),
-            exit: Box::new(LocalExit(child)),
-        })
-    }
-}
-
-struct LocalExit(Child);
-
-impl RemoteExit for LocalExit {
-    fn wait(&mut self) -> Option<i32> {
-        self.0.wait().ok()?.code()
+        let (child, _) = process::spawn(&mut shell).map_err(failed)?;
+        Ok(child)
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Size of a buffer in bytes; libssh2 itself splits writes into packets of 32 KiB.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Interval of keepalives, which request an answer.
-const KEEPALIVE: Duration = Duration::from_secs(KEEPALIVE_S as u64);
+pub const KEEPALIVE: Duration = Duration::from_secs(KEEPALIVE_S as u64);
 const KEEPALIVE_S: u32 = 5;
 /// A server that sends nothing for so long, not even answers to keepalives, counts as dead. Behind a jump host TCP cannot detect that.
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);

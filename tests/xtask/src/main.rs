@@ -16,6 +16,7 @@ mod oracle;
 mod reproduce;
 mod room;
 mod size;
+mod sk_dummy;
 mod sudo_rs;
 mod suite;
 

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
-use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room, sudo_rs};
+use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room, sk_dummy, sudo_rs};
 use anyhow::{Context, Result, ensure};
 use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
@@ -332,6 +332,7 @@ fn tests() -> Result<Count> {
     cargo.env("LANDFALL_ORACLE_PYTHON", oracle::python(&artifacts::cache()?)?);
     cargo.env("LANDFALL_FIREWALLD", firewalld::roots(&artifacts::cache()?)?);
     cargo.env("LANDFALL_SUDO_RS", sudo_rs::programs(&artifacts::cache()?)?);
+    cargo.env("LANDFALL_SK_DUMMY", sk_dummy::library(&artifacts::cache()?)?);
     cargo.env("LANDFALL_REGISTRY", go_programs::build(&go_programs::REGISTRY)?);
     cargo.envs([("LANDFALL_ORACLE_COUNT", "300"), ("LANDFALL_ORACLE_LOGINS", "40")]);
     if !host::is_root() {

@@ -1,7 +1,7 @@
 //! Writes an inventory as `cluster.yaml` or as an Ansible inventory. Secrets are left out and named.
 
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Node, Proxy, Role};
+use landfall_core::inventory::{Connection, Node, Proxy, Role};
 use landfall_core::spec::{ClusterSpec, Desired};
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,7 @@ fn vars(node: &Node) -> Map<String, Value> {
     put("ansible_port", json!(connect.port));
     put("ansible_user", json!(connect.user));
     put("ansible_become", json!(connect.become_root));
-    if connect.local {
+    if connect.connection == Connection::Local {
         put("ansible_connection", json!("local"));
     }
     if let Some(key) = &connect.private_key {
@@ -189,8 +189,8 @@ fn node(node: &Node) -> Value {
         put("proxyCommand", json!(command));
     }
     put("become", json!(connect.become_root));
-    if connect.local {
-        put("connection", json!("local"));
+    if connect.connection != Connection::default() {
+        put("connection", json!(connect.connection.name()));
     }
     if let Some(ip) = node.ip {
         put("ip", json!(ip));

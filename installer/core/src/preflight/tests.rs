@@ -26,7 +26,7 @@ pub(crate) fn node(name: &str, last: u8) -> Node {
             password: None,
             become_root: false,
             become_password: None,
-            local: false,
+            connection: crate::inventory::Connection::Ssh,
             ssh: crate::inventory::SshSettings::default(),
         },
     }

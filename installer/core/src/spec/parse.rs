@@ -2,7 +2,7 @@
 
 use super::{ClusterSpec, Desired, Problems, validate};
 use crate::explain::{Code, Diagnosis};
-use crate::inventory::{Connect, Inventory, Node, Proxy, Role, SshSettings, Unset};
+use crate::inventory::{Connect, Connection, Inventory, Node, Proxy, Role, SshSettings, Unset};
 use crate::name::NodeName;
 use crate::secret::Secret;
 use serde_json::{Map, Value};
@@ -182,7 +182,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         become_root: become_root.is_none(),
     };
     let user = user.unwrap_or_else(|| "root".to_owned());
-    let local = is_local(&mut fields);
+    let connection = connection_of(&mut fields);
     let password = secret(&mut fields, "password");
     let become_password = secret(&mut fields, "becomePassword");
     let host = fields
@@ -195,7 +195,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         password,
         become_root: become_root.unwrap_or(user != "root"),
         become_password,
-        local,
+        connection,
         user,
         ssh: SshSettings {
             unset,
@@ -203,7 +203,7 @@ fn node(value: &Value, i: usize, problems: &mut Problems) -> Option<Node> {
         },
     };
     connect.ssh.proxy = proxy(&mut fields, &connect);
-    if local && connect.ssh.proxy.is_some() {
+    if connection == Connection::Local && connect.ssh.proxy.is_some() {
         fields.wrong("connection", "is local, so neither jump nor proxyCommand leads there");
     }
     let schedulable = fields.flag("schedulable").unwrap_or(false);
@@ -252,16 +252,19 @@ fn role_of(fields: &mut Fields<'_>) -> Option<Role> {
     }
 }
 
-/// Reads how commands get to the machine: over SSH, or not at all because it is this machine.
-fn is_local(fields: &mut Fields<'_>) -> bool {
-    match fields.text("connection").as_deref() {
-        None | Some("ssh") => false,
-        Some("local") => true,
-        Some(other) => {
-            fields.wrong("connection", &format!("ssh and local are known; {other:?} is not"));
-            false
-        }
-    }
+/// Reads how commands get to the machine.
+fn connection_of(fields: &mut Fields<'_>) -> Connection {
+    let Some(text) = fields.text("connection") else {
+        return Connection::default();
+    };
+    let all = [Connection::Ssh, Connection::Openssh, Connection::Local];
+    all.into_iter().find(|way| way.name() == text).unwrap_or_else(|| {
+        fields.wrong(
+            "connection",
+            &format!("ssh, openssh and local are known; {text:?} is not"),
+        );
+        Connection::default()
+    })
 }
 
 /// Reads how a machine is reached: `jump`, in the form of ssh's ProxyJump or as a list of machines with fields of their own, or `proxyCommand`. A jump
@@ -393,6 +396,28 @@ mod tests {
         assert_eq!(read("port: '2222'").unwrap().inventory.nodes[0].connect.port, 2222);
         let text = format!("{:?}", read("port: 22.5").unwrap_err());
         assert!(text.contains("port"), "{text}");
+    }
+
+    #[test]
+    fn a_connection_of_ssh_itself_takes_nothing_that_it_knows_better() {
+        let connection = |fields: &str| read(fields).map(|found| found.inventory.nodes[0].connect.connection);
+        assert_eq!(connection("port: 22").unwrap(), Connection::Ssh);
+        for way in [Connection::Ssh, Connection::Openssh, Connection::Local] {
+            assert_eq!(connection(&format!("connection: {}", way.name())).unwrap(), way);
+        }
+        for (fields, named) in [
+            ("connection: telnet", "ssh, openssh and local are known"),
+            ("connection: openssh, jump: b", "ProxyJump"),
+            ("connection: openssh, proxyCommand: nc b 22", "ProxyCommand"),
+            ("connection: openssh, password: x", "asks for passwords itself"),
+            ("connection: local, jump: b", "is local"),
+        ] {
+            let problems = format!("{:?}", connection(fields).unwrap_err());
+            assert!(problems.contains(named), "{fields}: {problems}");
+        }
+        let for_all = "jump: b\nnodes:\n- {name: a, role: control-plane, ip: 192.0.2.1, connection: openssh}\n";
+        let problems = format!("{:?}", cluster_yaml(for_all, "c.yaml").unwrap_err());
+        assert!(problems.contains("ProxyJump"), "{problems}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{ClusterSpec, Desired, Problems, dns};
 use crate::explain::{Code, Diagnosis};
-use crate::inventory::Inventory;
+use crate::inventory::{Connection, Inventory};
 use crate::layout;
 use crate::name::is_dns_name;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ fn validate_machines(inventory: &Inventory, report: Report) {
     let local: Vec<&str> = inventory
         .nodes
         .iter()
-        .filter(|node| node.connect.local)
+        .filter(|node| node.connect.connection == Connection::Local)
         .map(|node| node.name.as_str())
         .collect();
     if local.len() > 1 {
@@ -69,6 +69,29 @@ fn validate_machines(inventory: &Inventory, report: Report) {
             format!("{} are all said to be this machine", local.join(", ")),
             "one machine alone can have a local connection: reach the others over SSH",
         );
+    }
+    for node in &inventory.nodes {
+        if node.connect.connection != Connection::Openssh {
+            continue;
+        }
+        if node.connect.ssh.proxy.is_some() {
+            report(
+                format!(
+                    "{} is reached by ssh itself, to which jump and proxyCommand are not passed",
+                    node.name
+                ),
+                "leave them out, and write ProxyJump or ProxyCommand into ~/.ssh/config",
+            );
+        }
+        if node.connect.password.is_some() {
+            report(
+                format!(
+                    "{} is reached by ssh itself, which asks for passwords itself",
+                    node.name
+                ),
+                "leave out password and passwordFile",
+            );
+        }
     }
     for node in &inventory.nodes {
         if let Some(v6) = node.ip.iter().chain(&node.access_ip).find(|ip| ip.is_ipv6()) {

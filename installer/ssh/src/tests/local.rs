@@ -1,13 +1,13 @@
 //! Commands on this machine.
 
 use crate::LocalTransport;
-use landfall_core::inventory::Connect;
+use landfall_core::inventory::{Connect, Connection};
 use landfall_core::transport::{RemoteChild, Transport};
 use std::io::{Read, Write};
 
 fn connect() -> Connect {
     let mut connect = Connect::hop("127.0.0.1", None, None, "nobody");
-    connect.local = true;
+    connect.connection = Connection::Local;
     connect
 }
 

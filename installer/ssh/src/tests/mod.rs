@@ -5,13 +5,14 @@ mod host_keys;
 mod jump;
 mod local;
 mod login;
+mod openssh;
 mod server;
 mod shells;
 mod transport;
 
 use crate::{SshOptions, SshTransport};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Connect, SshSettings};
+use landfall_core::inventory::{Connect, Connection, SshSettings};
 use landfall_core::secret::Secret;
 use landfall_core::transport::{RemoteChild, Transport};
 use std::io::{Read, Write};
@@ -154,7 +155,7 @@ impl Server {
             password: None,
             become_root: false,
             become_password: None,
-            local: false,
+            connection: Connection::Ssh,
             ssh: SshSettings::default(),
         }
     }

@@ -110,7 +110,9 @@ pub fn sweep(seed: u64, amount: Amount, say: &(dyn Fn(&str) + Sync)) -> Report {
             let ended = ended.fetch_add(1, Ordering::SeqCst) + 1;
             if ended.is_multiple_of(CASES_PER_LINE) {
                 let (failed, seconds) = (failed.lock().unwrap().len(), began.elapsed().as_secs());
-                say(&format!("{ended} of {cases} cases have ended, {failed} failed, after {seconds} s"));
+                say(&format!(
+                    "{ended} of {cases} cases have ended, {failed} failed, after {seconds} s"
+                ));
             }
         }
     };
