@@ -1,31 +1,33 @@
 //! landfall's own programs. A released `landfall` carries the agent, which it puts on nodes, and the ingress proxy, so that a bundle can be
-//! made of it alone. The form: program, agent, zstd frame of a tar with the proxy and what all three consist of, then a trailer: SHA-256 and
-//! size of the agent, SHA-256 and size of the frame, and [`MAGIC`]. The agent is not compressed, for every command sends it from there.
+//! made of it alone. The form: program, agent by gzip, as nodes get it, zstd frame of a tar with the proxy and what all three consist of, then a
+//! trailer: SHA-256 of the agent's program, size and SHA-256 of each of the two parts, SHA-256 of these fields, and [`MAGIC`].
 
 use crate::archive::append;
-use crate::hashed::Hashed;
 use crate::sbom::CrateGraph;
 use crate::source::{AGENT_PACKAGE, INGRESS_PACKAGE, failed, io};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use landfall_core::bundle_index::NODE_ARCHITECTURE;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::name::Digest;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Last bytes of a program that carries parts; the digit is the version of the form.
 const MAGIC: &[u8; 16] = b"landfall-parts-2";
-/// Digest and size of a part; sizes are in little-endian order.
-const PART_BYTES: usize = 32 + 8;
-const TRAILER_BYTES: usize = 2 * PART_BYTES + MAGIC.len();
+const DIGEST_BYTES: usize = 32;
+/// Size, in little-endian order, and digest.
+const PART_BYTES: usize = 8 + DIGEST_BYTES;
+const FIELDS_BYTES: usize = DIGEST_BYTES + 2 * PART_BYTES;
+const TRAILER_BYTES: usize = FIELDS_BYTES + DIGEST_BYTES + MAGIC.len();
 /// The tar has this member and the proxy.
 const CRATES: &str = "crates.json";
 /// zstd level of the carried program: it is made once for each release (zstd's own tables: 19 is a sixth smaller than 3 for programs).
 const ZSTD_LEVEL: i32 = 19;
-/// Bytes of a program that are read at once.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// landfall's own programs for one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +90,24 @@ pub fn attach(
         tar.into_inner()?.finish()
     };
     let frame = pack().map_err(io("compressed", ingress))?;
-    let parts = [agent, frame];
+    let parts = [compress(&agent).map_err(io("compressed", ingress))?, frame];
+    whole.extend(parts.iter().flatten());
+    let mut fields = Digest::of(&agent).as_bytes().to_vec();
     for part in &parts {
-        whole.extend_from_slice(part);
+        fields.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        fields.extend_from_slice(Digest::of(part).as_bytes());
     }
-    for part in &parts {
-        whole.extend_from_slice(Digest::of(part).as_bytes());
-        whole.extend_from_slice(&(part.len() as u64).to_le_bytes());
-    }
+    whole.extend_from_slice(&fields);
+    whole.extend_from_slice(Digest::of(&fields).as_bytes());
     whole.extend_from_slice(MAGIC);
     write_program(output, &whole)
+}
+
+/// Compresses an agent's program, the same bytes each time.
+fn compress(program: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(program)?;
+    encoder.finish()
 }
 
 /// Returns the own programs for an architecture: those that are named, else what the running program carries. Writes into the cache.
@@ -135,46 +145,43 @@ pub fn own_parts(running: &Path, named: &[NamedPart], architecture: &str, cache:
     })
 }
 
-/// The agent's program, which is read as it is sent: a part of a released program, or a file. The open file stays the same when somebody replaces
-/// it meanwhile.
+/// The agent's program in memory, as nodes get it.
 pub struct AgentProgram {
-    file: File,
-    range: Range,
+    /// By gzip.
+    packed: Vec<u8>,
+    digest: Digest,
 }
 
 impl AgentProgram {
-    /// Opens the agent that a program carries; a program that carries none is taken for the agent itself. Blocks on disk: it is read once.
+    /// Reads the agent that a program carries; a program that carries none is taken for the agent itself, and compressed. Blocks on disk.
     pub fn open(program: &Path) -> Result<Self, Diagnosis> {
         let open = || -> std::io::Result<_> {
             let file = File::open(program)?;
-            let carried = trailer(&file)?.map(|trailer| trailer.agent);
-            let mut range = Range {
-                start: carried.as_ref().map_or(0, |agent| agent.start),
-                size_bytes: carried
-                    .as_ref()
-                    .map_or(file.metadata()?.len(), |agent| agent.size_bytes),
-                digest: Digest::of(&[]),
-            };
-            range.digest = range.hash(&file)?;
-            let whole = carried.is_none_or(|agent| agent.digest == range.digest);
-            Ok(whole.then_some(Self { file, range }))
+            if let Some(Trailer { agent, digest, .. }) = trailer(&file)? {
+                return Ok(agent.read(&file)?.map(|packed| Self { packed, digest }));
+            }
+            let bytes = std::fs::read(program)?;
+            Ok(Some(Self {
+                packed: compress(&bytes)?,
+                digest: Digest::of(&bytes),
+            }))
         };
         open().map_err(unreadable(program))?.ok_or_else(|| damaged(program))
     }
 
-    /// Size in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        self.range.size_bytes
+    /// The program by gzip.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
     }
 
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the program.
     pub fn digest(&self) -> Digest {
-        self.range.digest
+        self.digest
     }
 
-    /// Writes it without its first `at` bytes. Blocks.
-    pub fn write_from(&self, at: u64, to: &mut dyn Write) -> std::io::Result<()> {
-        self.range.write_from(&self.file, at, to)
+    /// Reads the program itself.
+    pub fn plain(&self) -> impl Read {
+        GzDecoder::new(self.packed.as_slice())
     }
 }
 
@@ -185,38 +192,29 @@ pub fn carries_parts(program: &Path) -> Result<bool, Diagnosis> {
 }
 
 /// A part of a file.
-struct Range {
+struct Part {
     start: u64,
     size_bytes: u64,
     digest: Digest,
 }
 
-impl Range {
-    fn write_from(&self, file: &File, mut at: u64, to: &mut dyn Write) -> std::io::Result<()> {
-        let mut buffer = vec![0; CHUNK_BYTES];
-        while at < self.size_bytes {
-            let wanted = usize::try_from(self.size_bytes - at)
-                .unwrap_or(CHUNK_BYTES)
-                .min(CHUNK_BYTES);
-            file.read_exact_at(&mut buffer[..wanted], self.start + at)?;
-            to.write_all(&buffer[..wanted])?;
-            at += wanted as u64;
-        }
-        to.flush()
-    }
-
-    /// Computes the digest of what is there.
-    fn hash(&self, file: &File) -> std::io::Result<Digest> {
-        let mut hashed = Hashed::new(std::io::sink());
-        self.write_from(file, 0, &mut hashed)?;
-        Ok(hashed.digest())
+impl Part {
+    /// Reads it; `None` when it is damaged.
+    fn read(&self, mut file: &File) -> std::io::Result<Option<Vec<u8>>> {
+        file.seek(SeekFrom::Start(self.start))?;
+        let mut bytes = Vec::new();
+        file.take(self.size_bytes).read_to_end(&mut bytes)?;
+        Ok(Some(bytes).filter(|bytes| Digest::of(bytes) == self.digest))
     }
 }
 
 /// Where the parts of a program are.
 struct Trailer {
-    agent: Range,
-    frame: Range,
+    /// The agent's program by gzip.
+    agent: Part,
+    /// SHA-256 of the agent's program.
+    digest: Digest,
+    frame: Part,
 }
 
 fn trailer(program: &File) -> std::io::Result<Option<Trailer>> {
@@ -225,25 +223,36 @@ fn trailer(program: &File) -> std::io::Result<Option<Trailer>> {
     };
     let mut bytes = [0; TRAILER_BYTES];
     program.read_exact_at(&mut bytes, behind)?;
-    if bytes[2 * PART_BYTES..] != MAGIC[..] {
+    if !bytes.ends_with(MAGIC) {
         return Ok(None);
     }
+    let digest = |at: usize| {
+        let mut digest = [0; DIGEST_BYTES];
+        digest.copy_from_slice(&bytes[at..at + DIGEST_BYTES]);
+        Digest::from_bytes(digest)
+    };
+    if Digest::of(&bytes[..FIELDS_BYTES]) != digest(FIELDS_BYTES) {
+        return Err(std::io::Error::other("the list of what it carries is damaged"));
+    }
     let part = |at: usize, end: u64| {
-        let (mut digest, mut size) = ([0; 32], [0; 8]);
-        digest.copy_from_slice(&bytes[at..at + 32]);
-        size.copy_from_slice(&bytes[at + 32..at + PART_BYTES]);
+        let mut size = [0; 8];
+        size.copy_from_slice(&bytes[at..at + 8]);
         let size_bytes = u64::from_le_bytes(size);
         let start = end.checked_sub(size_bytes);
         let start = start.ok_or_else(|| std::io::Error::other("what it carries is longer than the file"))?;
-        Ok::<_, std::io::Error>(Range {
+        Ok::<_, std::io::Error>(Part {
             start,
             size_bytes,
-            digest: Digest::from_bytes(digest),
+            digest: digest(at + 8),
         })
     };
-    let frame = part(PART_BYTES, behind)?;
-    let agent = part(0, frame.start)?;
-    Ok(Some(Trailer { agent, frame }))
+    let frame = part(DIGEST_BYTES + PART_BYTES, behind)?;
+    let agent = part(DIGEST_BYTES, frame.start)?;
+    Ok(Some(Trailer {
+        agent,
+        digest: digest(0),
+        frame,
+    }))
 }
 
 fn damaged(program: &Path) -> Diagnosis {
@@ -290,18 +299,17 @@ impl Carried {
     /// Reads what a program carries. Damage is an error. Blocks on disk.
     fn of(program: &Path) -> Result<Option<Self>, Diagnosis> {
         let file = File::open(program).map_err(io("read", program))?;
-        let Some(Trailer { agent, frame }) = trailer(&file).map_err(io("read", program))? else {
+        let Some(Trailer { agent, frame, .. }) = trailer(&file).map_err(io("read", program))? else {
             return Ok(None);
         };
-        let read = |range: &Range| {
-            let mut bytes = Vec::new();
-            range.write_from(&file, 0, &mut bytes).map_err(io("read", program))?;
-            if Digest::of(&bytes) == range.digest {
-                return Ok(bytes);
-            }
-            Err(damaged(program))
+        let read = |part: &Part| {
+            let bytes = part.read(&file).map_err(io("read", program))?;
+            bytes.ok_or_else(|| damaged(program))
         };
-        let (agent, frame) = (read(&agent)?, read(&frame)?);
+        let (packed, frame) = (read(&agent)?, read(&frame)?);
+        let mut agent = Vec::new();
+        let unpacked = GzDecoder::new(packed.as_slice()).read_to_end(&mut agent);
+        unpacked.map_err(|error| damaged(program).because(&error))?;
         let mut members = unpack(&frame).map_err(|error| damaged(program).because(&error))?;
         let mut member = |name: &str| members.remove(name).ok_or_else(|| damaged(program));
         let (ingress, crates) = (member(INGRESS_PACKAGE)?, member(CRATES)?);
@@ -426,18 +434,13 @@ mod tests {
         let agent = std::fs::read(at("agent")).unwrap();
         for name in ["agent", "released"] {
             let program = AgentProgram::open(&at(name)).unwrap();
-            // What a running operator opened stays, also when the file gives way to another.
-            std::fs::remove_file(at(name)).unwrap();
-            assert_eq!(
-                (program.size_bytes(), program.digest()),
-                (agent.len() as u64, Digest::of(&agent))
-            );
-            for from in [0, 1, CHUNK_BYTES, agent.len() - 1, agent.len()] {
-                let mut sent = Vec::new();
-                program.write_from(from as u64, &mut sent).unwrap();
-                assert!(sent == agent[from..], "{name} from byte {from}");
-            }
+            let mut plain = Vec::new();
+            program.plain().read_to_end(&mut plain).unwrap();
+            assert!(plain == agent && program.packed().len() < agent.len(), "{name}");
+            assert_eq!(program.digest(), Digest::of(&agent), "{name}");
         }
+        let [agent, released] = ["agent", "released"].map(|name| AgentProgram::open(&at(name)).unwrap());
+        assert!(agent.packed() == released.packed());
     }
 
     #[test]
@@ -460,9 +463,11 @@ mod tests {
             let Ok(agent) = AgentProgram::open(&at("bad")) else {
                 continue;
             };
-            let mut sent = Vec::new();
-            agent.write_from(0, &mut sent).unwrap();
-            assert!(sent == b"an agent" || byte >= end, "byte {byte}");
+            assert!(agent.digest() == Digest::of(b"an agent") || byte >= end, "byte {byte}");
+            let mut plain = Vec::new();
+            agent.plain().read_to_end(&mut plain).unwrap();
+            let is_whole = plain == b"an agent";
+            assert!(is_whole || byte >= end, "byte {byte}");
         }
     }
 

@@ -154,13 +154,15 @@ impl InstallRun<'_> {
         Ok(())
     }
 
-    /// Connects to the members and the machines outside. An unreachable machine outside is an error now, although it is only needed by verify.
+    /// Connects to the members, and to the machines outside unless the run only sends ahead. An unreachable machine outside is an error now, although it
+    /// is only needed by verify.
     /// Unreachable members are only listed: the cluster's record decides whether the run can do without them.
     fn connect(&mut self) -> Result<(), Vec<Diagnosis>> {
         let limit = &self.ctx.limit;
         let members: Vec<&Node> = self.desired.inventory.members().filter(|n| limit.contacts(n)).collect();
         let machines = self.desired.inventory.outside();
-        let machines: Vec<&Node> = machines.filter(|n| limit.includes(&n.name)).collect();
+        let verifies = self.options.until != Until::Pushed;
+        let machines: Vec<&Node> = machines.filter(|n| verifies && limit.includes(&n.name)).collect();
         let (ctx, emitter) = (&self.ctx, &self.emitter);
         let ((sessions, absent), (outside, errors)) = emitter.phase(Phase::Connect, || {
             std::thread::scope(|scope| {

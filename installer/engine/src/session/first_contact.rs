@@ -137,10 +137,10 @@ pub(super) fn start_agent(
         Ok(agent) => return Ok(agent),
         Err(no_agent) => no_agent,
     };
-    let Some(part_bytes) = parse_absent(&no_agent.said) else {
+    let Some(absent) = Absent::parse(&no_agent.said) else {
         return Err(no_agent.diagnosis(node));
     };
-    put_program(node, transport, program, part_bytes)?;
+    put_program(node, transport, program, absent)?;
     await_agent(node, transport.spawn_root(&serve_line(layout::STATE_DIR)))
 }
 
@@ -150,25 +150,81 @@ fn await_agent(node: &Node, child: Result<RemoteChild, Diagnosis>) -> Result<Run
     RunningAgent::greet(child).map_err(|no_agent| no_agent.diagnosis(node))
 }
 
+/// How a node unpacks what it gets: gzip, which all but the smallest systems have; `cat` where the program has to come as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unpack {
+    Gzip,
+    Cat,
+}
+
+impl Unpack {
+    /// The program's name, which the name of an unfinished upload has too.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Cat => "cat",
+        }
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip -dc",
+            Self::Cat => "cat",
+        }
+    }
+
+    /// Returns what the node gets.
+    fn open(self, program: &AgentProgram) -> Box<dyn Read + '_> {
+        match self {
+            Self::Gzip => Box::new(program.packed()),
+            Self::Cat => Box::new(program.plain()),
+        }
+    }
+}
+
+/// What a node without the agent said: how it unpacks, and how many bytes of an unfinished upload it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Absent {
+    unpack: Unpack,
+    part_bytes: u64,
+}
+
+impl Absent {
+    /// Reads what [`start_checked_line`] says, in which the login shell may have written too.
+    fn parse(text: &str) -> Option<Self> {
+        let words = text
+            .lines()
+            .rev()
+            .find_map(|line| line.trim().strip_prefix("absent "))?;
+        let (name, bytes) = words.trim().split_once(' ')?;
+        let all = [Unpack::Gzip, Unpack::Cat];
+        Some(Self {
+            unpack: all.into_iter().find(|unpack| unpack.name() == name)?,
+            part_bytes: bytes.trim().parse().unwrap_or(0),
+        })
+    }
+}
+
 /// Uploads the agent into the state directory, without its first bytes that came before a connection ended. Blocks for the upload.
 fn put_program(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
-    part_bytes: u64,
+    absent: Absent,
 ) -> Result<(), Diagnosis> {
-    // A part that is as long as the program is damaged, or it would have its name.
-    let mut from = if part_bytes < program.size_bytes() {
-        part_bytes
-    } else {
-        0
-    };
+    let Absent { unpack, part_bytes } = absent;
+    let mut from = part_bytes;
     loop {
         let put = shell(
             node,
             "the agent could not be put on the node",
-            transport.spawn_root(&put_line(layout::STATE_DIR, &program.digest().hex(), from)),
-            |stdin| program.write_from(from, stdin),
+            transport.spawn_root(&put_line(layout::STATE_DIR, &program.digest().hex(), unpack, from)),
+            |stdin| {
+                let mut bytes = unpack.open(program);
+                io::copy(&mut bytes.by_ref().take(from), &mut io::sink())?;
+                io::copy(&mut bytes, stdin)?;
+                stdin.flush()
+            },
         );
         match put {
             // The part was damaged, or another operator has continued it.
@@ -183,11 +239,13 @@ fn serve_line(state: &str) -> String {
     format!("exec {state}/bin/landfall agent serve")
 }
 
-/// Returns the shell command that starts the agent when it has this digest, and else says that it is absent, and how many bytes of it are there.
+/// Returns the shell command that starts the agent when it has this digest, and else says that it is absent, how the node can unpack it, and how many
+/// bytes of an upload are there.
 fn start_checked_line(state: &str, sum: &str) -> String {
+    let (gzip, cat) = (Unpack::Gzip.name(), Unpack::Cat.name());
     format!(
-        "if ! {} 2>&1; then \
-         echo \"absent $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.part || echo 0)\"; exit; fi; {}",
+        "if ! {} 2>&1; then u={cat}; if command -v gzip >/dev/null 2>&1; then u={gzip}; fi; \
+         echo \"absent $u $(wc -c 2>/dev/null < {state}/bin/landfall.{sum}.$u.part || echo 0)\"; exit; fi; {}",
         has_sum(sum, &format!("{state}/bin/landfall")),
         serve_line(state)
     )
@@ -198,30 +256,22 @@ fn has_sum(sum: &str, file: &str) -> String {
     format!("printf '%s  %s\\n' {sum} {file} | sha256sum -c - >/dev/null")
 }
 
-/// Reads how many bytes of an absent agent are there from what [`start_checked_line`] says, in which the login shell may have written too.
-fn parse_absent(text: &str) -> Option<u64> {
-    let bytes = text
-        .lines()
-        .rev()
-        .find_map(|line| line.trim().strip_prefix("absent "))?;
-    Some(bytes.trim().parse().unwrap_or(0))
-}
-
 /// Returns the shell command that stores the agent from standard input, to which its first `from` bytes do not come. The program is renamed into place
 /// only when its hash is right. The temporary file has a random name, because two operators may upload at the same time; what came before the
 /// connection ended is kept under the digest, and whoever continues it renames it first.
-fn put_line(state: &str, sum: &str, from: u64) -> String {
+fn put_line(state: &str, sum: &str, unpack: Unpack, from: u64) -> String {
     let bin = format!("{state}/bin");
     let take_part = match from {
         0 => String::new(),
         from => format!("mv -f \"$k\" \"$p\" && [ \"$(wc -c < \"$p\")\" -eq {from} ] && "),
     };
     format!(
-        "umask 077 && mkdir -p {bin} && p=$(mktemp {bin}/landfall.part.XXXXXX) && k={bin}/landfall.{sum}.part && \
-         trap '[ ! -e \"$p\" ] || mv -f \"$p\" \"$k\"' EXIT && {take_part}cat >> \"$p\" && \
-         {has_sum} && chmod 700 \"$p\" && mv -f \"$p\" {bin}/landfall && \
-         rm -f {bin}/landfall.*.part",
-        has_sum = has_sum(sum, "\"$p\"")
+        "umask 077 && mkdir -p {bin} && p=$(mktemp {bin}/landfall.part.XXXXXX) && k={bin}/landfall.{sum}.{name}.part && \
+         trap 'rm -f \"$p.new\"; [ ! -e \"$p\" ] || mv -f \"$p\" \"$k\"' EXIT && {take_part}cat >> \"$p\" && \
+         {unpack} < \"$p\" > \"$p.new\" && {has_sum} && chmod 700 \"$p.new\" && mv -f \"$p.new\" {bin}/landfall && rm -f \"$p\" {bin}/landfall.*.part",
+        name = unpack.name(),
+        unpack = unpack.command(),
+        has_sum = has_sum(sum, "\"$p.new\"")
     )
 }
 
@@ -252,7 +302,10 @@ fn upload_temporary_agent(
         node,
         "the temporary agent could not be put on the machine",
         transport.spawn(&put),
-        |stdin| program.write_from(0, stdin),
+        |stdin| {
+            io::copy(&mut program.plain(), stdin)?;
+            stdin.flush()
+        },
     )?;
     let directory = directory.lines().last().unwrap_or_default().trim().to_owned();
     let plain = directory.starts_with('/')
@@ -272,14 +325,15 @@ fn upload_temporary_agent(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_core::name::Digest;
+    use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
 
-    /// Runs a command of this module on a folder in place of the state directory; returns its output, and nothing when it fails.
-    fn run(line: &str, input: &[u8]) -> Option<String> {
-        let mut shell = Command::new("sh");
+    /// Runs a command of this module with these programs alone; returns its output, and nothing when it fails.
+    fn run(programs: &Path, line: &str, input: &[u8]) -> Option<String> {
+        let mut shell = Command::new("/bin/sh");
         let mut shell = shell
             .args(["-c", line])
+            .env("PATH", programs)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -294,70 +348,107 @@ mod tests {
             .then(|| String::from_utf8(output.stdout).unwrap())
     }
 
-    #[test]
-    fn an_upload_goes_on_where_the_connection_ended() {
+    /// Makes a folder of the programs that first contact needs, with gzip or without.
+    fn programs(folder: &Path, unpack: Unpack) -> PathBuf {
+        let programs = folder.join("programs");
+        std::fs::create_dir(&programs).unwrap();
+        let needed = ["cat", "chmod", "mkdir", "mktemp", "mv", "rm", "sh", "sha256sum", "wc"];
+        let gzip = Some("gzip").filter(|_| unpack == Unpack::Gzip);
+        for name in needed.into_iter().chain(gzip) {
+            let place = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(name));
+            let place = place.iter().find(|path| path.exists()).unwrap();
+            std::os::unix::fs::symlink(place, programs.join(name)).unwrap();
+        }
+        programs
+    }
+
+    /// Returns the agent whose program has this content, and what a node gets of it.
+    fn agent(folder: &Path, content: &[u8], unpack: Unpack) -> (AgentProgram, Vec<u8>) {
+        std::fs::write(folder.join("agent"), content).unwrap();
+        let program = AgentProgram::open(&folder.join("agent")).unwrap();
+        let mut bytes = Vec::new();
+        unpack.open(&program).read_to_end(&mut bytes).unwrap();
+        (program, bytes)
+    }
+
+    fn an_upload_goes_on(unpack: Unpack) {
+        const PROGRAM: &[u8] = b"#!/bin/sh\necho runs $*\n";
         let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().to_str().unwrap();
-        let program: &[u8] = b"#!/bin/sh\necho runs $*\n";
-        let sum = Digest::of(program).hex();
-        let started = || run(&start_checked_line(state, &sum), b"").unwrap();
-        let part = || parse_absent(&format!("Welcome!\n{}", started()));
-        let put = |from: u64, bytes: &[u8]| run(&put_line(state, &sum, from), bytes).is_some();
+        let at = |name: &str| folder.path().join(name);
+        let programs = programs(folder.path(), unpack);
+        let (program, bytes) = agent(folder.path(), PROGRAM, unpack);
+        let (state, sum) = (at("state").display().to_string(), program.digest().hex());
+        let started = || run(&programs, &start_checked_line(&state, &sum), b"").unwrap();
+        let part = || {
+            let absent = Absent::parse(&format!("Welcome!\n{}", started())).unwrap();
+            assert_eq!(absent.unpack, unpack);
+            absent.part_bytes
+        };
+        let put = |from: u64, bytes: &[u8]| run(&programs, &put_line(&state, &sum, unpack, from), bytes).is_some();
         let names = || {
-            let entries = std::fs::read_dir(folder.path().join("bin")).unwrap();
+            let entries = std::fs::read_dir(at("state/bin")).unwrap();
             entries
                 .map(|e| e.unwrap().file_name().into_string().unwrap())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(part(), Some(0));
-        assert!(!put(0, &program[..8]));
-        assert_eq!(part(), Some(8));
-        assert!(!put(8, &program[8..12]));
-        assert_eq!(part(), Some(12));
-        assert!(!put(8, &program[8..]), "another operator has continued it");
-        assert_eq!(part(), Some(12), "and its part stays");
-        assert!(put(12, &program[12..]));
-        assert_eq!(
-            (started(), names()),
-            ("runs agent serve\n".to_owned(), vec!["landfall".to_owned()])
-        );
-        assert_eq!(parse_absent(&started()), None);
-        assert_eq!(std::fs::read(folder.path().join("bin/landfall")).unwrap(), program);
+        let runs = ("runs agent serve\n".to_owned(), vec!["landfall".to_owned()]);
+        assert_eq!(part(), 0);
+        assert!(!put(0, &bytes[..8]));
+        assert_eq!(part(), 8);
+        assert!(!put(8, &bytes[8..12]));
+        assert_eq!(part(), 12);
+        assert!(!put(8, &bytes[8..]), "another operator has continued it");
+        assert_eq!(part(), 12, "and its part stays");
+        assert!(put(12, &bytes[12..]));
+        assert_eq!((started(), names()), runs);
+        assert_eq!(Absent::parse(&started()), None);
+        assert_eq!(std::fs::read(at("state/bin/landfall")).unwrap(), PROGRAM);
 
-        std::fs::write(folder.path().join("bin/landfall"), "another version").unwrap();
-        assert_eq!(part(), Some(0));
-        let damaged = [b"damaged", &program[7..12]].concat();
+        std::fs::write(at("state/bin/landfall"), "another version").unwrap();
+        assert_eq!(part(), 0);
+        let damaged = [b"damaged", &bytes[7..12]].concat();
         assert!(!put(0, &damaged));
-        assert!(!put(12, &program[12..]), "its hash is wrong");
-        assert_eq!(part(), Some(program.len() as u64), "a whole part is no program");
-        assert!(put(0, program));
-        assert_eq!(
-            (started(), names()),
-            ("runs agent serve\n".to_owned(), vec!["landfall".to_owned()])
-        );
+        assert!(!put(12, &bytes[12..]), "its hash is wrong");
+        assert_eq!(part(), bytes.len() as u64, "a whole part is no program");
+        assert!(!put(bytes.len() as u64, b""));
+        assert!(put(0, &bytes));
+        assert_eq!((started(), names()), runs);
+    }
+
+    #[test]
+    fn an_upload_goes_on_where_the_connection_ended() {
+        an_upload_goes_on(Unpack::Gzip);
+    }
+
+    #[test]
+    fn a_node_without_gzip_gets_the_program_as_it_is() {
+        an_upload_goes_on(Unpack::Cat);
     }
 
     #[test]
     fn two_operators_may_upload_their_agents_at_the_same_time() {
-        let state = std::env::temp_dir().join(format!("landfall-put-{}", std::process::id()));
-        let start = |content: &[u8]| {
-            let line = put_line(state.to_str().unwrap(), &Digest::of(content).hex(), 0);
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let contents = [&b"an agent of one operator"[..], b"another agent"];
+        let [first, second] = contents.map(|content| agent(folder.path(), content, Unpack::Gzip));
+        let start = |program: &AgentProgram| {
+            let line = put_line(state.to_str().unwrap(), &program.digest().hex(), Unpack::Gzip, 0);
             let mut shell = Command::new("sh");
             shell.args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
         };
-        let mut first = start(b"one half, other half");
-        first.stdin.as_mut().unwrap().write_all(b"one half").unwrap();
-        let mut second = start(b"another agent");
-        second.stdin.take().unwrap().write_all(b"another agent").unwrap();
-        assert!(second.wait().unwrap().success());
-        first.stdin.take().unwrap().write_all(b", other half").unwrap();
-        assert!(first.wait().unwrap().success());
+        let (begin, end) = first.1.split_at(10);
+        let mut slow = start(&first.0);
+        slow.stdin.as_mut().unwrap().write_all(begin).unwrap();
+        let mut quick = start(&second.0);
+        quick.stdin.take().unwrap().write_all(&second.1).unwrap();
+        assert!(quick.wait().unwrap().success());
+        slow.stdin.take().unwrap().write_all(end).unwrap();
+        assert!(slow.wait().unwrap().success());
         let left: Vec<_> = std::fs::read_dir(state.join("bin"))
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
         let put = std::fs::read(state.join("bin/landfall")).unwrap();
-        std::fs::remove_dir_all(&state).unwrap();
-        assert_eq!((left, put), (vec!["landfall".into()], b"one half, other half".to_vec()));
+        assert_eq!((left, put.as_slice()), (vec!["landfall".into()], contents[0]));
     }
 }
