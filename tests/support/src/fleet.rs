@@ -164,6 +164,16 @@ impl Fleet {
         self.traffic_of(name, |traffic| !traffic.cuts.is_empty())
     }
 
+    /// Changes a bit of the byte before which so many were sent to a machine's agents in all. Happens once; each call adds one.
+    pub fn flip_at(&self, name: &NodeName, bytes: u64) {
+        self.traffic_of(name, |traffic| _ = traffic.flips.insert(bytes));
+    }
+
+    /// Says whether a change of [`Self::flip_at`] is still to come.
+    pub fn is_to_be_flipped(&self, name: &NodeName) -> bool {
+        self.traffic_of(name, |traffic| !traffic.flips.is_empty())
+    }
+
     /// Returns how many bytes were sent to a machine's agents, over all connections.
     pub fn bytes_sent(&self, name: &NodeName) -> u64 {
         self.traffic_of(name, |traffic| traffic.sent)

@@ -5,6 +5,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -38,6 +39,24 @@ pub(crate) struct Traffic {
     pub(crate) ends: Vec<u64>,
     /// After how many the connection ends, once for each.
     pub(crate) cuts: BTreeSet<u64>,
+    /// Which bytes arrive with their lowest bit changed, once for each, counted as `sent` is.
+    pub(crate) flips: BTreeSet<u64>,
+}
+
+impl Traffic {
+    /// Returns what arrives of bytes that are written now.
+    fn arriving<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut bytes = Cow::Borrowed(bytes);
+        let flips: Vec<u64> = self
+            .flips
+            .range(self.sent..self.sent + bytes.len() as u64)
+            .copied()
+            .collect();
+        for at in flips {
+            bytes.to_mut()[(at - self.sent) as usize] ^= 1;
+        }
+        bytes
+    }
 }
 
 /// Faults of a machine and of the connection to it.
@@ -181,8 +200,11 @@ impl Write for Input {
         let mut traffic = lock(traffic);
         let left = traffic.cuts.first().map(|at| at.saturating_sub(traffic.sent));
         let allowed = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
-        let sent = pipe.write(&bytes[..allowed])?;
+        let bytes = traffic.arriving(&bytes[..allowed]);
+        let sent = pipe.write(&bytes)?;
         traffic.sent += sent as u64;
+        let rest = traffic.sent;
+        traffic.flips.retain(|at| *at >= rest);
         let at = traffic.sent;
         traffic.ends.push(at);
         if traffic.cuts.remove(&at) {

@@ -2,9 +2,12 @@
 
 use crate::scene::{Listener, Scene};
 use landfall_core::event::{Event, EventKind};
-use landfall_core::name::NodeName;
+use landfall_core::explain::Code;
+use landfall_core::layout;
+use landfall_core::name::{Digest, NodeName};
 use landfall_core::plan::key::{is_bare, keeps_blobs};
 use landfall_engine::run::{CancelToken, Outcome, UndoCommand};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 fn sent(outcome: &Outcome) -> u64 {
@@ -122,4 +125,64 @@ fn a_push_that_was_cut_off_is_gone_on_with_or_taken_back() {
         scene.must_work(&scene.undo("900-z", UndoCommand::Uninstall), name);
         scene.must_be_as_before(name);
     }
+}
+
+/// Bytes that were sent to a machine's agents before a push sent blobs, and at its end.
+fn transfer(scene: &Scene, node: &NodeName) -> Range<u64> {
+    let fleet = scene.fleet.clone();
+    let begin = Arc::new(OnceLock::new());
+    let (at, to) = (Arc::clone(&begin), node.clone());
+    let sink = Listener(move |event: &Event| {
+        if matches!(event.kind, EventKind::PushPlanned { .. }) {
+            at.get_or_init(|| fleet.bytes_sent(&to));
+        }
+    });
+    let context = scene.fleet.run_context("100-a", "ann@desk", Arc::new(sink)).unwrap();
+    scene.must_work(&scene.push_in(&context), "push");
+    *begin.get().unwrap()..scene.fleet.bytes_sent(node)
+}
+
+/// Fails unless each blob that a machine keeps has the content of its name.
+fn blobs_must_be_right(scene: &Scene, node: &NodeName, case: &str) {
+    let folder = scene.fleet.machine(node).unwrap().at(layout::BLOBS_DIR);
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.extension().is_none() {
+            assert_eq!(Digest::of(&std::fs::read(&path).unwrap()).hex(), name, "{case}");
+        }
+    }
+}
+
+/// SSH notices damage on the wire; what is damaged behind it, in memory, is noticed by the blobs' own digests.
+#[test]
+fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
+    const PLACES: u64 = 24;
+    let scene = Scene::new(1, 0);
+    let node: NodeName = "cp-1".parse().unwrap();
+    let whole = transfer(&scene, &node);
+    scene.must_work(&scene.push_remove("100-b"), "remove");
+    let mut named = 0;
+    for number in 0..PLACES {
+        let case = format!("place {number} of {PLACES}");
+        let before = scene.fleet.bytes_sent(&node);
+        // What a run sends at its end differs by some bytes from run to run.
+        let place = before + whole.start + (whole.end - whole.start) * number / (PLACES + 2);
+        scene.fleet.flip_at(&node, place);
+        let pushed = scene.push(&format!("{}-a", 200 + number));
+        assert!(!scene.fleet.is_to_be_flipped(&node), "{case}");
+        for error in &pushed.errors {
+            assert!(
+                error.code != Code::Internal && error.node.is_some(),
+                "{case}: {error:?}"
+            );
+        }
+        named += usize::from(!pushed.errors.is_empty());
+        blobs_must_be_right(&scene, &node, &case);
+        scene.must_work(&scene.push(&format!("{}-b", 200 + number)), &case);
+        blobs_must_be_right(&scene, &node, &case);
+        scene.must_work(&scene.push_remove(&format!("{}-c", 200 + number)), &case);
+        scene.must_be_as_before(&case);
+    }
+    assert!(named > 0, "no push noticed anything");
 }
