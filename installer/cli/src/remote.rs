@@ -2,21 +2,22 @@
 
 use crate::args::Common;
 use crate::passwords;
-use landfall_bundle::own_parts::carries_parts;
+use landfall_bundle::own_parts::{AgentProgram, carries_parts};
 use landfall_bundle::source::AGENT_PACKAGE;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Connection, Node};
+use landfall_core::inventory::{Connect, Connection, Node};
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
 use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
 use landfall_ssh::{
-    Local, LocalTransport, OpensshOptions, OpensshTransport, Passphrases, SshConfig, SshOptions, SshTransport,
+    Local, LocalTransport, OpensshMaster, OpensshOptions, OpensshTransport, Passphrases, SshConfig, SshOptions,
+    SshTransport,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,9 +30,6 @@ const SHELL_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time of the first contact beyond `--connect-timeout`: login, the agent's upload and start.
 const CONTACT_BEYOND: Duration = Duration::from_secs(30);
 
-/// ssh says nothing about this when its standard error is no terminal.
-const OPENSSH_LOGS_IN: &str = "ssh logs in to machines; a security token may wait for a touch";
-
 struct SshConnector {
     options: SshOptions,
     config: SshConfig,
@@ -42,7 +40,9 @@ struct SshConnector {
     sink: Arc<dyn EventSink>,
     began: Instant,
     openssh: OpensshOptions,
-    /// What was reported already: settings of ssh, and that ssh itself logs in.
+    /// Logins of the user's ssh in this run.
+    masters: Mutex<BTreeMap<NodeName, Arc<OpensshMaster>>>,
+    /// Settings of ssh that were reported already.
     reported: Mutex<BTreeSet<String>>,
 }
 
@@ -58,12 +58,13 @@ impl Connector for SshConnector {
             .apply(&mut connect, &self.local)
             .map_err(|why| Diagnosis::new(Code::SpecValue, format!("ssh_config: {why}")).on(&node.name))?;
         if connection == Connection::Openssh {
-            self.report("", BTreeSet::from([OPENSSH_LOGS_IN.to_owned()]));
-            let host = &node.connect.host;
-            let transport = OpensshTransport::connect(host, &connect, &self.options, &self.openssh)?;
-            return Ok(Box::new(transport));
+            let accept_new = connect.ssh.accept_new;
+            connect = node.connect.clone();
+            connect.ssh.accept_new = accept_new;
+            let master = self.openssh_master(node, &connect)?;
+            return Ok(Box::new(OpensshTransport::new(master, &connect, &self.options)));
         }
-        self.report("ssh_config: landfall does not support ", ignored);
+        self.report_ignored(ignored);
         if self.known_hosts_given {
             connect.forget_known_hosts();
         }
@@ -76,15 +77,44 @@ impl Connector for SshConnector {
 }
 
 impl SshConnector {
-    /// Reports things of one kind in one note, each once in a run.
-    fn report(&self, kind: &str, things: BTreeSet<String>) {
+    /// Reports settings that would change the connection and are not supported, each once in a run.
+    fn report_ignored(&self, ignored: BTreeSet<String>) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<String> = things.into_iter().filter(|thing| !reported.contains(thing)).collect();
+        let new: Vec<String> = ignored
+            .into_iter()
+            .filter(|keyword| !reported.contains(keyword))
+            .collect();
         if new.is_empty() {
             return;
         }
-        let text = format!("{kind}{}", new.join(", "));
+        let text = format!("ssh_config: landfall does not support {}", new.join(", "));
         reported.extend(new);
+        self.note(text);
+    }
+
+    /// Returns the login of the user's ssh on a machine: that of an earlier connection of this run while it stands. Blocks for a login.
+    fn openssh_master(&self, node: &Node, connect: &Connect) -> Result<Arc<OpensshMaster>, Diagnosis> {
+        let masters = || self.masters.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = masters().get(&node.name).cloned();
+        if let Some(master) = known.filter(|master| master.is_alive()) {
+            return Ok(master);
+        }
+        // ssh says nothing about it when its standard error is no terminal.
+        self.note(format!(
+            "{}: ssh logs in; a security token may wait for a touch",
+            node.name
+        ));
+        let master = Arc::new(OpensshMaster::log_in(
+            &connect.host,
+            connect,
+            &self.options,
+            &self.openssh,
+        )?);
+        masters().insert(node.name.clone(), Arc::clone(&master));
+        Ok(master)
+    }
+
+    fn note(&self, text: String) {
         self.sink.emit(Event {
             at_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             node: None,
@@ -148,14 +178,15 @@ pub fn run_context(
             known_hosts_given: common.known_hosts.is_some(),
             sink: Arc::clone(&sink),
             began: Instant::now(),
+            masters: Mutex::default(),
             reported: Mutex::default(),
             contact_limit: timeout.map_or(CONTACT_LIMIT, |timeout| timeout + CONTACT_BEYOND),
         }),
         sink,
         cancel,
-        agent_program: agent_program(
+        agent_program: Arc::new(agent_program(
             &std::env::current_exe().map_err(internal("the running program cannot be found"))?,
-        )?,
+        )?),
         local_prober: landfall_agent::probe::run,
         owner: owner(),
         run: new_run_id().map_err(internal("no run id can be made"))?,
@@ -167,14 +198,14 @@ pub fn run_context(
     })
 }
 
-/// Returns the file that has the agent of nodes: the running program, when it is a released one, else the program that cargo built beside it.
-fn agent_program(running: &Path) -> Result<PathBuf, Diagnosis> {
+/// Reads the agent of nodes: what the running program carries, when it is a released one, else the program that cargo built beside it.
+fn agent_program(running: &Path) -> Result<AgentProgram, Diagnosis> {
     let beside = running.with_file_name(AGENT_PACKAGE);
     if carries_parts(running)? {
-        return Ok(running.to_owned());
+        return AgentProgram::open(running);
     }
     if beside.is_file() {
-        return Ok(beside);
+        return AgentProgram::open(&beside);
     }
     let missing = Diagnosis::new(Code::FileUnreadable, "there is no agent for nodes")
         .saw(format!("{} carries none, as released programs do", running.display()))

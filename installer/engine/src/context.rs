@@ -1,6 +1,7 @@
 //! What a run is given: its options, and everything that it needs from outside.
 
 use crate::limit::Limit;
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
 use landfall_core::explain::Diagnosis;
@@ -30,7 +31,7 @@ pub trait Connector: Send + Sync {
     }
 }
 
-/// Default time limit of the first contact: an upload of 25 MB over 10 Mbit/s takes 20 s, a slow login as long.
+/// Default time limit of the first contact: an upload of 8 MB over 1 Mbit/s takes 60 s, a slow login as long.
 pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Says whether the user has cancelled the run by ^C. Every wait in the engine checks it.
@@ -198,8 +199,8 @@ pub struct RunContext {
     pub sink: Arc<dyn EventSink>,
     /// Set by ^C.
     pub cancel: CancelToken,
-    /// The program that carries the agent of nodes, or the agent itself.
-    pub agent_program: PathBuf,
+    /// The agent that nodes get.
+    pub agent_program: Arc<AgentProgram>,
     /// Runs probes on this machine.
     pub local_prober: LocalProber,
     /// Who runs this: `user@host`, shown when a lease is refused.

@@ -26,12 +26,8 @@ pub fn connect(
     ctx: &RunContext,
     emitter: &EventEmitter,
 ) -> (Sessions, Vec<Diagnosis>) {
-    let program = match AgentProgram::open(&ctx.agent_program) {
-        Ok(program) => Arc::new(program),
-        Err(diagnosis) => return (Sessions::new(), vec![diagnosis]),
-    };
     let results = each(nodes, |node| {
-        let session = contact(node, place, &ctx.connector, &program)?;
+        let session = contact(node, place, &ctx.connector, &ctx.agent_program)?;
         emitter.emit(Some(&node.name), EventKind::Connected);
         Ok(session)
     });
@@ -220,6 +216,7 @@ pub fn close(sessions: &Sessions) {
 mod tests {
     use super::*;
     use landfall_core::transport::Transport;
+    use std::path::Path;
     use std::sync::Mutex;
     use std::time::Duration;
 
@@ -243,7 +240,7 @@ mod tests {
         let connector: Arc<dyn Connector> = Arc::new(Hangs(Mutex::new(hang)));
         let spec = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, ip: 10.0.0.1 }\n";
         let desired = landfall_core::spec::parse::cluster_yaml(spec, "cluster.yaml").unwrap();
-        let program = Arc::new(AgentProgram::open(&std::env::current_exe().unwrap()).unwrap());
+        let program = Arc::new(AgentProgram::open(Path::new("/dev/null")).unwrap());
         let node = &desired.inventory.nodes[0];
         let error = contact(node, AgentPlace::Member, &connector, &program).err().unwrap();
         assert_eq!(error.code, Code::Unreachable);

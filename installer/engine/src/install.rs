@@ -161,8 +161,10 @@ impl InstallRun<'_> {
         let limit = &self.ctx.limit;
         let members: Vec<&Node> = self.desired.inventory.members().filter(|n| limit.contacts(n)).collect();
         let machines = self.desired.inventory.outside();
-        let verifies = self.options.until != Until::Pushed;
-        let machines: Vec<&Node> = machines.filter(|n| verifies && limit.includes(&n.name)).collect();
+        let contacts_outside = self.options.until != Until::Pushed;
+        let machines: Vec<&Node> = machines
+            .filter(|n| contacts_outside && limit.includes(&n.name))
+            .collect();
         let (ctx, emitter) = (&self.ctx, &self.emitter);
         let ((sessions, absent), (outside, errors)) = emitter.phase(Phase::Connect, || {
             std::thread::scope(|scope| {

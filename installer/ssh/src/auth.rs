@@ -221,7 +221,7 @@ impl Login<'_> {
         }
         if self.tried.iter().any(|attempt| attempt.ends_with(OF_TOKEN)) {
             diagnosis = diagnosis
-                .next("`connection: openssh` in cluster.yaml logs in by your own ssh, which can use the token");
+                .next("`connection: openssh` logs in by your own ssh, which can use the token; only cluster.yaml has it (`landfall inventory` writes one)");
         }
         let wants_password = offered.contains("password") || offered.contains("keyboard-interactive");
         if wants_password && connect.password.is_none() {

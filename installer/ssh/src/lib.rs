@@ -24,7 +24,7 @@ pub use config::apply::Local;
 pub use connect::SshTransport;
 pub use key::fingerprint;
 pub use local::LocalTransport;
-pub use openssh::{OpensshOptions, OpensshTransport};
+pub use openssh::{OpensshMaster, OpensshOptions, OpensshTransport};
 pub use options::{Passphrases, SshOptions};
 pub use resolve::resolve;
 

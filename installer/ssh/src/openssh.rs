@@ -1,22 +1,22 @@
 //! Machines that are reached by the user's own program `ssh`, for logins that libssh2 has not: keys of security tokens, PKCS#11, Kerberos, one-time
 //! passwords. ssh reads its own settings and asks on the terminal by itself.
 //!
-//! The first process logs in once and is the master of the connection (ssh_config(5), ControlMaster); each command is a session of it. The master
-//! itself runs `cat` on the machine: it ends when landfall closes its input or is gone, and the connection with it.
+//! One process logs in and is the master of the connection (ssh_config(5), ControlMaster); each command is a session of it. The master itself runs `cat`
+//! on the machine: it ends when landfall closes its input or is gone, and the connection with it.
 
 use crate::options::SshOptions;
-use crate::process;
+use crate::process::{self, Process};
 use crate::pump::{DEAD_AFTER, KEEPALIVE};
 use crate::start::{self, RunAs, Shell};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::Connect;
+use landfall_core::inventory::{Connect, Proxy};
 use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Status with which ssh ends when it failed itself (ssh(1), EXIT STATUS), or a signal ended the command.
@@ -25,6 +25,9 @@ const SSH_FAILED: i32 = 255;
 const NOT_FOUND: i32 = 127;
 /// Where the master's socket is: its path has at most 107 bytes (unix(7)), of which ssh takes 17 for a name of its own.
 const SOCKET_FOLDER: &str = "/tmp";
+
+/// Held while a master logs in: a security token signs for one login at a time, and all that ask share one terminal.
+static LOGGING_IN: Mutex<()> = Mutex::new(());
 
 /// What the user's ssh is told beside a machine's login.
 #[derive(Debug, Clone, Default)]
@@ -35,122 +38,206 @@ pub struct OpensshOptions {
     pub known_hosts: Option<PathBuf>,
 }
 
-/// A logged-in connection of the user's ssh.
-pub struct OpensshTransport {
+/// A login of the user's ssh.
+pub struct OpensshMaster {
     client: Client,
-    connect: Connect,
-    shell_timeout: Duration,
-    /// Its standard input keeps the connection open; `None` once it is closed.
-    master: Option<RemoteChild>,
+    process: Process,
+    /// Its standard input keeps the connection open.
+    _streams: Mutex<RemoteChild>,
+    /// Whether the login user is root.
+    is_root: bool,
 }
 
-impl OpensshTransport {
-    /// Logs in. `host` is the machine as the inventory names it, so that ssh finds its settings; the other values are those of `connect`. Blocks for the
-    /// time limits of the connection and the shell, in which the user may be asked.
-    pub fn connect(
+impl OpensshMaster {
+    /// Logs in. `host` is the machine as the inventory names it, so that ssh finds its settings. User and port are `connect`'s where the inventory gives
+    /// them, else ssh's own. Blocks until other logins have ended, and then for the time limits of the connection and the shell, in which the user may be
+    /// asked.
+    pub fn log_in(
         host: &str,
         connect: &Connect,
         options: &SshOptions,
         own: &OpensshOptions,
     ) -> Result<Self, Diagnosis> {
-        if connect.password.is_some() {
-            return Err(Diagnosis::new(Code::LoginRefused, "ssh asks for passwords itself")
-                .next("leave out --ask-pass for machines with `connection: openssh`"));
-        }
         let internal =
             |error| Diagnosis::new(Code::Internal, format!("no folder can be made in {SOCKET_FOLDER}")).because(&error);
         let folder = tempfile::Builder::new()
             .prefix("landfall-ssh-")
             .tempdir_in(SOCKET_FOLDER);
-        let mut client = Client {
+        let client = Client {
             arguments: arguments(connect, options, own),
-            host: host.to_owned(),
+            login: login(host, connect),
             folder: folder.map_err(internal)?,
-            master: None,
         };
         let limit = options.timeout + options.shell_timeout;
-        let master = start::start(&mut client, "exec cat >/dev/null", &RunAs::LoginUser, limit);
-        let master = master.map_err(|diagnosis| explain(diagnosis, client.end_master(), connect))?;
+        let _turn = LOGGING_IN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shell = client.shell(&["ControlMaster=yes", "ControlPersist=no"], false);
+        let started = start::start(&mut shell, "id -u; exec cat >/dev/null", &RunAs::LoginUser, limit);
+        let process = shell.process.take();
+        let (mut streams, process) = match (started, process) {
+            (Ok(streams), Some(process)) => (streams, process),
+            (Err(found), Some(process)) => return Err(client.explain(found, process.end(), limit)),
+            (Err(found), None) => return Err(found),
+            (Ok(_), None) => return Err(Diagnosis::new(Code::Internal, "ssh runs and was not started")),
+        };
+        let mut user_id = String::new();
+        let mut stdout = BufReader::new(streams.stdout);
+        let read = stdout.read_line(&mut user_id);
+        read.map_err(|error| client.unreachable("ssh lost the machine").because(&error))?;
+        streams.stdout = Box::new(stdout);
         Ok(Self {
             client,
-            connect: connect.clone(),
-            shell_timeout: options.shell_timeout,
-            master: Some(master),
+            process,
+            _streams: Mutex::new(streams),
+            is_root: user_id.trim() == "0",
+        })
+    }
+
+    /// Says whether the connection stands.
+    pub fn is_alive(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Starts a command as a session of the connection.
+    fn start(&self, command: &str, who: &RunAs<'_>, shell_timeout: Duration) -> Result<RemoteChild, Diagnosis> {
+        // Without its master a session does not log in by itself: nobody waits for a prompt there.
+        let mut shell = self
+            .client
+            .shell(&["ControlMaster=no", "ProxyCommand=false", "BatchMode=yes"], true);
+        let started = start::start(&mut shell, command, who, shell_timeout);
+        let process = shell.process.take();
+        started.map_err(|found| match process.map(|process| process.end()) {
+            Some(Some(SSH_FAILED)) => Diagnosis::new(
+                Code::ConnectionLost,
+                format!("ssh starts no session on {}", self.client.login.join(" ")),
+            )
+            .saw(found.saw.join("\n"))
+            .next("where sshd_config sets MaxSessions there, it must be 2 at least"),
+            _ => found,
         })
     }
 }
 
-impl Drop for OpensshTransport {
-    fn drop(&mut self) {
-        let Some(RemoteChild { stdin, mut exit, .. }) = self.master.take() else {
-            return;
-        };
-        drop(stdin);
-        // Commands may still run over the connection; ssh ends after the last one.
-        thread::spawn(move || exit.wait());
+/// A connection of the user's ssh, which may be shared.
+pub struct OpensshTransport {
+    master: Arc<OpensshMaster>,
+    connect: Connect,
+    shell_timeout: Duration,
+}
+
+impl OpensshTransport {
+    /// Uses a login.
+    pub fn new(master: Arc<OpensshMaster>, connect: &Connect, options: &SshOptions) -> Self {
+        Self {
+            master,
+            connect: connect.clone(),
+            shell_timeout: options.shell_timeout,
+        }
     }
 }
 
 impl Transport for OpensshTransport {
     fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        start::start(&mut self.client, command, &RunAs::LoginUser, self.shell_timeout)
+        self.master.start(command, &RunAs::LoginUser, self.shell_timeout)
     }
 
     fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        if !self.connect.become_root || self.connect.user == "root" {
+        let stays = !self.connect.become_root && !self.connect.ssh.unset.become_root;
+        if self.master.is_root || stays {
             return self.spawn(command);
         }
         let who = RunAs::Root(self.connect.become_password.as_ref());
-        start::start(&mut self.client, command, &who, self.shell_timeout)
+        self.master.start(command, &who, self.shell_timeout)
     }
 }
 
-/// Starts the processes of one connection.
+/// What all processes of a connection share.
 struct Client {
     arguments: Vec<OsString>,
-    host: String,
+    /// User, port and host as ssh's arguments, for messages too.
+    login: Vec<String>,
     /// Holds the master's socket.
     folder: tempfile::TempDir,
-    /// The process that logged in; it is the first one.
-    master: Option<Pid>,
 }
 
 impl Client {
-    /// Ends a master whose login failed, and returns its exit status. Blocks until it has ended.
-    fn end_master(&mut self) -> Option<i32> {
-        let master = self.master.take()?;
-        // It may have ended; until it is waited for, no other process gets its id.
-        let _ = kill_process(master, Signal::TERM);
-        let (_, status) = waitpid(Some(master), WaitOptions::empty()).ok()??;
-        status.exit_status()
+    fn shell(&self, options: &'static [&'static str], is_session: bool) -> ClientShell<'_> {
+        ClientShell {
+            client: self,
+            options,
+            is_session,
+            process: None,
+        }
+    }
+
+    fn unreachable(&self, what: &str) -> Diagnosis {
+        self.failed(Code::Unreachable, what)
+    }
+
+    fn failed(&self, code: Code, what: &str) -> Diagnosis {
+        let login = self.login.join(" ");
+        Diagnosis::new(code, format!("{what}: {login}")).next(format!("try it by hand: ssh {login}"))
+    }
+
+    /// Says why no login came about, by ssh's exit status and its own words; without a status it was ended after the time limit.
+    fn explain(&self, found: Diagnosis, status: Option<i32>, limit: Duration) -> Diagnosis {
+        let words = found.saw.join("\n");
+        let has = |text: &str| words.contains(text);
+        let explained = match status {
+            Some(NOT_FOUND) if has("ssh") => Diagnosis::new(Code::Unreachable, "there is no program ssh on this machine")
+                .next("install OpenSSH's client, or leave out `connection: openssh`"),
+            Some(SSH_FAILED) if has("HOST IDENTIFICATION HAS CHANGED") || has("REVOKED HOST KEY") => {
+                self.failed(Code::HostKeyMismatch, "the machine's host key is not the known one")
+            }
+            Some(SSH_FAILED) if has("Host key verification failed") => {
+                self.failed(Code::HostKeyUnknown, "the machine's host key is not known")
+            }
+            Some(SSH_FAILED) if has("Permission denied") || has("Too many authentication failures") => {
+                self.failed(Code::LoginRefused, "the machine refused the login of ssh")
+            }
+            Some(SSH_FAILED) => self.unreachable("ssh does not reach the machine"),
+            None => self
+                .unreachable(&format!("ssh did not log in within {} s", limit.as_secs()))
+                .next("a prompt or a touch that nobody answers does this, and a login shell that hangs; --connect-timeout waits longer"),
+            Some(_) => return found,
+        };
+        explained.saw(words.clone())
     }
 }
 
-impl Shell for Client {
+/// Starts one process of a connection.
+struct ClientShell<'a> {
+    client: &'a Client,
+    options: &'static [&'static str],
+    is_session: bool,
+    /// The process, once it was started.
+    process: Option<Process>,
+}
+
+impl Shell for ClientShell<'_> {
     fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
         let mut ssh = Command::new("sh");
-        // ^C at the terminal is for landfall, which ends what runs on the machine first. The master stays in the terminal's group, where it may ask, and
-        // passes the signal over; sessions do not.
-        ssh.args(["-c", "trap '' INT; exec ssh \"$@\"", "ssh"]);
-        let mut control = OsString::from("-S");
-        control.push(self.folder.path().join("master"));
-        ssh.arg(control).args(&self.arguments);
-        if self.master.is_some() {
+        // ^C and the end of the terminal are for landfall, which ends what runs on the machine first. The master stays in the terminal's group, where it may
+        // ask, and ignores both signals; sessions have a group of their own.
+        ssh.args(["-c", "trap '' INT HUP; exec ssh \"$@\"", "ssh"]);
+        if self.is_session {
             ssh.process_group(0);
         }
-        let options: &[&str] = match self.master {
-            None => &["ControlMaster=yes", "ControlPersist=no"],
-            // Without its master a session does not log in by itself: nobody waits for a prompt there.
-            Some(_) => &["ControlMaster=no", "ProxyCommand=false", "BatchMode=yes"],
-        };
-        for option in options {
+        let mut control = OsString::from("-S");
+        control.push(self.client.folder.path().join("master"));
+        ssh.arg(control).args(&self.client.arguments);
+        for option in self.options {
             ssh.args(["-o", option]);
         }
-        let spawned = process::spawn(ssh.args(["--", &self.host, line]));
-        let (child, id) = spawned.map_err(|error| {
+        let (host, login) = self
+            .client
+            .login
+            .split_last()
+            .map_or(("", &[][..]), |(host, login)| (host.as_str(), login));
+        let spawned = process::spawn(ssh.args(login).args(["--", host, line]));
+        let (child, process) = spawned.map_err(|error| {
             Diagnosis::new(Code::Unreachable, "ssh cannot be started on this machine").because(&error)
         })?;
-        self.master.get_or_insert(id);
+        self.process = Some(process);
         let RemoteChild {
             stdin,
             stdout,
@@ -175,11 +262,24 @@ impl RemoteExit for SessionExit {
     }
 }
 
+/// Returns user and port, where the inventory gives them, and the host.
+fn login(host: &str, connect: &Connect) -> Vec<String> {
+    let mut login = Vec::new();
+    if !connect.ssh.unset.user {
+        login.extend(["-l".to_owned(), connect.user.clone()]);
+    }
+    if !connect.ssh.unset.port {
+        login.extend(["-p".to_owned(), connect.port.to_string()]);
+    }
+    login.push(host.to_owned());
+    login
+}
+
 /// Returns the arguments that all processes of a connection have. Settings that would add a terminal, forwardings or commands of the user's have no
 /// effect; those of the login do.
 fn arguments(connect: &Connect, options: &SshOptions, own: &OpensshOptions) -> Vec<OsString> {
     let accept_new = options.accept_new || connect.ssh.accept_new;
-    let settings = [
+    let mut settings = vec![
         ("ClearAllForwardings", "yes".to_owned()),
         ("PermitLocalCommand", "no".to_owned()),
         ("RemoteCommand", "none".to_owned()),
@@ -196,9 +296,10 @@ fn arguments(connect: &Connect, options: &SshOptions, own: &OpensshOptions) -> V
             if accept_new { "accept-new" } else { "yes" }.to_owned(),
         ),
     ];
-    let mut all: Vec<OsString> = ["-T", "-x", "-a", "-l", &connect.user, "-p", &connect.port.to_string()]
-        .map(OsString::from)
-        .into();
+    if connect.ssh.proxy == Some(Proxy::Direct) {
+        settings.push(("ProxyJump", "none".to_owned()));
+    }
+    let mut all: Vec<OsString> = ["-T", "-x", "-a"].map(OsString::from).into();
     for (name, value) in settings {
         all.extend(["-o".into(), format!("{name}={value}").into()]);
     }
@@ -214,29 +315,4 @@ fn arguments(connect: &Connect, options: &SshOptions, own: &OpensshOptions) -> V
         all.extend(["-i".into(), key.into(), "-o".into(), "IdentitiesOnly=yes".into()]);
     }
     all
-}
-
-/// Says why no login came about, by ssh's exit status and its own words.
-fn explain(found: Diagnosis, status: Option<i32>, connect: &Connect) -> Diagnosis {
-    let words = found.saw.join("\n");
-    let has = |text: &str| words.contains(text);
-    let new = |code, what: &str| Diagnosis::new(code, what).saw(words.clone());
-    match status {
-        Some(NOT_FOUND) if has("ssh") => new(Code::Unreachable, "there is no program ssh on this machine")
-            .next("install OpenSSH's client, or leave out `connection: openssh`"),
-        Some(SSH_FAILED) if has("HOST IDENTIFICATION HAS CHANGED") || has("REVOKED HOST KEY") => {
-            new(Code::HostKeyMismatch, "the machine's host key is not the known one")
-        }
-        Some(SSH_FAILED) if has("Host key verification failed") => {
-            new(Code::HostKeyUnknown, "the machine's host key is not known")
-        }
-        Some(SSH_FAILED) if has("Permission denied") || has("Too many authentication failures") => {
-            new(Code::LoginRefused, "the machine refused the login").next(format!(
-                "ssh -l {} -p {} by hand logs in to it the same way",
-                connect.user, connect.port
-            ))
-        }
-        Some(SSH_FAILED) => new(Code::Unreachable, "ssh does not reach the machine"),
-        _ => found,
-    }
 }

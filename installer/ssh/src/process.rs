@@ -1,35 +1,79 @@
 //! A process of this machine as the command that a transport starts.
 
 use landfall_core::transport::{RemoteChild, RemoteExit};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
-/// Starts a program with pipes for its three streams; returns its process id too.
-pub fn spawn(command: &mut Command) -> io::Result<(RemoteChild, Pid)> {
+/// A process that was started. It is collected after its end, also when nobody waits for it.
+#[derive(Clone)]
+pub struct Process(Arc<Mutex<Owned>>);
+
+/// Starts a program with pipes for its three streams.
+pub fn spawn(command: &mut Command) -> io::Result<(RemoteChild, Process)> {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let process = Process(Arc::new(Mutex::new(Owned(Some(child)))));
     let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
-    let id = Pid::from_child(&child);
-    let streams = RemoteChild {
+    let child = RemoteChild {
         stdin: Box::new(stdin),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
-        exit: Box::new(ProcessExit(child)),
+        exit: Box::new(process.clone()),
     };
-    Ok((streams, id))
+    Ok((child, process))
 }
 
-struct ProcessExit(Child);
+impl Process {
+    fn child(&self) -> MutexGuard<'_, Owned> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl RemoteExit for ProcessExit {
+    /// Says whether it runs. Blocks while another thread waits for its end.
+    pub fn is_running(&self) -> bool {
+        let mut owned = self.child();
+        owned
+            .0
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Returns its exit status when it has ended by itself, and terminates it otherwise: `None`, as when a signal ended it before. Blocks until it has
+    /// ended.
+    pub fn end(&self) -> Option<i32> {
+        let mut owned = self.child();
+        let child = owned.0.as_mut()?;
+        if let Some(ended) = child.try_wait().ok()? {
+            return ended.code();
+        }
+        // It may end at this moment; no other process gets its id before it is waited for.
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        let _ = child.wait();
+        None
+    }
+}
+
+impl RemoteExit for Process {
     fn wait(&mut self) -> Option<i32> {
-        self.0.wait().ok()?.code()
+        self.child().0.as_mut()?.wait().ok()?.code()
+    }
+}
+
+struct Owned(Option<Child>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else { return };
+        if matches!(child.try_wait(), Ok(None)) {
+            thread::spawn(move || child.wait());
+        }
     }
 }

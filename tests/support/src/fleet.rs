@@ -6,6 +6,7 @@ use crate::machine::{Machine, memory_dir, write_program};
 use crate::pipes::{Agent, Agents, FileLimit, Pipes, Traffic, Way, lock};
 use crate::tree::Tree;
 use anyhow::{Context, Result, ensure};
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::action::Undo;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::EventSink;
@@ -278,7 +279,7 @@ impl Fleet {
             connector: Arc::clone(&self.0) as Arc<dyn Connector>,
             sink,
             cancel: CancelToken::default(),
-            agent_program: self.0.home.path().join("agent"),
+            agent_program: Arc::new(AgentProgram::open(&self.0.home.path().join("agent"))?),
             local_prober: |_| vec![],
             owner: owner.to_owned(),
             run: run.parse()?,

@@ -1,4 +1,4 @@
-//! `cargo xtask size`: the released programs, compared with a budget each. They travel to every node, so growth is noticed here first.
+//! `cargo xtask size`: the released programs, compared with a budget each. The agent travels to every node, the proxy in an image, so growth is noticed here first.
 
 use crate::artifacts;
 use anyhow::Result;
@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 /// Package and the most MB (10⁶ bytes) that its stripped release build may have. A budget is raised in the commit that needs it, with why.
 ///
-/// landfall-ingress had 14.8 MB on 2026-11-25 (its README). The budget of landfall stands without a measurement: the first run of this
-/// command gives the number to set it by.
+/// Measured: landfall-ingress 14.8 on 2026-11-25 (its README), landfall 29.8 and landfall-agent 7.6 on 2026-11-30. Each has some room for small growth.
 const BUDGETS_MB: [(&str, f64); 3] = [("landfall", 32.0), ("landfall-agent", 8.0), ("landfall-ingress", 16.0)];
 
 /// Builds them and prints a line for each.

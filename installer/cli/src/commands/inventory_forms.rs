@@ -114,6 +114,12 @@ fn left_out(desired: &Desired) -> String {
             ("ansible_password", &connect.password),
             ("ansible_become_password", &connect.become_password),
         ];
+        if connect.connection == Connection::Openssh {
+            text.push_str(&format!(
+                "# left out: connection openssh of {}; only cluster.yaml has it\n",
+                node.name
+            ));
+        }
         for (name, _) in secrets.iter().filter(|(_, secret)| secret.is_some()) {
             text.push_str(&format!(
                 "# left out: {name} of {}; keep it in a file that ansible-vault encrypts\n",

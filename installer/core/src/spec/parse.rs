@@ -38,7 +38,7 @@ pub fn cluster_yaml(text: &str, file: &str) -> Result<Desired, Vec<Diagnosis>> {
     }
     let any_worker = inventory.workers().next().is_some();
     for node in &mut inventory.nodes {
-        if node.connect.ssh.proxy.is_none() {
+        if node.connect.ssh.proxy.is_none() && node.connect.connection != Connection::Openssh {
             let mut fields = Fields {
                 map: way.clone(),
                 place: String::new(),
@@ -415,9 +415,11 @@ mod tests {
             let problems = format!("{:?}", connection(fields).unwrap_err());
             assert!(problems.contains(named), "{fields}: {problems}");
         }
-        let for_all = "jump: b\nnodes:\n- {name: a, role: control-plane, ip: 192.0.2.1, connection: openssh}\n";
-        let problems = format!("{:?}", cluster_yaml(for_all, "c.yaml").unwrap_err());
-        assert!(problems.contains("ProxyJump"), "{problems}");
+        let for_all = "jump: b\nnodes:\n- {name: a, role: control-plane, ip: 192.0.2.1, connection: openssh}\n\
+                       - {name: c, role: worker, ip: 192.0.2.2, connection: openssh, jump: none}\n";
+        let nodes = cluster_yaml(for_all, "c.yaml").unwrap().inventory.nodes;
+        let proxies: Vec<_> = nodes.iter().map(|node| node.connect.ssh.proxy.clone()).collect();
+        assert_eq!(proxies, [None, Some(Proxy::Direct)]);
     }
 
     #[test]

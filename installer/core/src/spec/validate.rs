@@ -2,7 +2,7 @@
 
 use super::{ClusterSpec, Desired, Problems, dns};
 use crate::explain::{Code, Diagnosis};
-use crate::inventory::{Connection, Inventory};
+use crate::inventory::{Connection, Inventory, Proxy};
 use crate::layout;
 use crate::name::is_dns_name;
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ fn validate_machines(inventory: &Inventory, report: Report) {
         if node.connect.connection != Connection::Openssh {
             continue;
         }
-        if node.connect.ssh.proxy.is_some() {
+        if matches!(node.connect.ssh.proxy, Some(Proxy::Jump(_) | Proxy::Command(_))) {
             report(
                 format!(
                     "{} is reached by ssh itself, to which jump and proxyCommand are not passed",

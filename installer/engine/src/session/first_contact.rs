@@ -1,4 +1,4 @@
-//! First contact with a machine: shell commands start the agent, and upload its program where it is not there. No other shell commands touch a node.
+//! First contact with a machine: shell commands start the agent, and upload its program where it is not there. A login by the user's own ssh has one more.
 
 use super::last_lines::LastLines;
 use landfall_bundle::own_parts::AgentProgram;
@@ -212,8 +212,10 @@ fn put_program(
     program: &AgentProgram,
     absent: Absent,
 ) -> Result<(), Diagnosis> {
-    let Absent { unpack, part_bytes } = absent;
-    let mut from = part_bytes;
+    let Absent {
+        mut unpack,
+        part_bytes: mut from,
+    } = absent;
     loop {
         let put = shell(
             node,
@@ -229,6 +231,8 @@ fn put_program(
         match put {
             // The part was damaged, or another operator has continued it.
             Err(_) if from > 0 => from = 0,
+            // Its gzip may be one that cannot unpack.
+            Err(_) if unpack == Unpack::Gzip => unpack = Unpack::Cat,
             put => return put.map(drop),
         }
     }

@@ -1,7 +1,8 @@
 //! Logins by the user's own `ssh`.
 
 use super::*;
-use crate::{OpensshOptions, OpensshTransport};
+use crate::{OpensshMaster, OpensshOptions, OpensshTransport};
+use std::sync::Arc;
 
 /// What ssh is told in these tests: nothing of this machine's settings.
 fn own(server: &Server, settings: &str) -> OpensshOptions {
@@ -12,8 +13,13 @@ fn own(server: &Server, settings: &str) -> OpensshOptions {
     }
 }
 
+fn log_in(server: &Server, connect: &Connect, options: &SshOptions) -> Result<Arc<OpensshMaster>, Diagnosis> {
+    OpensshMaster::log_in(&connect.host, connect, options, &own(server, "")).map(Arc::new)
+}
+
 fn connect(server: &Server, connect: &Connect, options: &SshOptions) -> Result<OpensshTransport, Diagnosis> {
-    OpensshTransport::connect(&connect.host, connect, options, &own(server, ""))
+    let master = log_in(server, connect, options)?;
+    Ok(OpensshTransport::new(master, connect, options))
 }
 
 /// Ids of the processes of ssh that lead to a server.
@@ -40,10 +46,14 @@ fn await_no_client(server: &Server) {
 #[test]
 fn commands_are_sessions_of_one_login() {
     let server = Server::start();
-    let mut transport = connect(&server, &server.login(), &server.options()).unwrap();
+    let (login, options) = (server.login(), server.options());
+    let master = log_in(&server, &login, &options).unwrap();
+    let mut transport = OpensshTransport::new(Arc::clone(&master), &login, &options);
     let data: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
     let first = transport.spawn("cat; echo e >&2; exit 5").unwrap();
-    let second = transport.spawn_root("id -u; kill -9 $$").unwrap();
+    let mut other = OpensshTransport::new(Arc::clone(&master), &login, &options);
+    let second = other.spawn_root("id -u; kill -9 $$").unwrap();
+    assert!(master.is_alive());
     let (output, _, status) = finish(second, b"");
     assert_eq!(
         (output.as_slice(), status),
@@ -51,7 +61,7 @@ fn commands_are_sessions_of_one_login() {
         "a signal has no status"
     );
     // What runs goes on when nothing more is to be started.
-    drop(transport);
+    drop((transport, other, master));
     let (output, errors, status) = finish(first, &data);
     assert!(output == data);
     assert_eq!((errors.as_str(), status), ("e\n", Some(5)));
@@ -61,11 +71,11 @@ fn commands_are_sessions_of_one_login() {
 }
 
 #[test]
-fn ctrl_c_is_left_to_landfall() {
+fn signals_of_the_terminal_are_left_to_landfall() {
     let server = Server::start();
     let mut transport = connect(&server, &server.login(), &server.options()).unwrap();
     let child = transport.spawn("cat").unwrap();
-    // The terminal sends it to all processes of landfall's group.
+    // The terminal sends them to all processes of landfall's group.
     let group = |id: &str| run("ps", &["-o", "pgid=", "-p", id]);
     let own_group = group(&std::process::id().to_string());
     let reached: Vec<_> = clients(&server)
@@ -73,7 +83,9 @@ fn ctrl_c_is_left_to_landfall() {
         .filter(|id| group(id) == own_group)
         .collect();
     assert_eq!(reached.len(), 1, "the master may ask on the terminal");
-    run("kill", &["-INT", &reached[0]]);
+    for signal in ["-INT", "-HUP"] {
+        run("kill", &[signal, &reached[0]]);
+    }
     thread::sleep(Duration::from_millis(200));
     assert_eq!(finish(child, b"still here").0, b"still here");
     assert_eq!(finish(transport.spawn("echo there").unwrap(), b"").0, b"there\n");
@@ -98,7 +110,8 @@ fn a_security_token_logs_in() {
         ..server.login()
     };
     let own = own(&server, &format!("SecurityKeyProvider {provider}\n"));
-    let mut transport = OpensshTransport::connect("127.0.0.1", &login, &server.options(), &own).unwrap();
+    let master = OpensshMaster::log_in("127.0.0.1", &login, &server.options(), &own).unwrap();
+    let mut transport = OpensshTransport::new(Arc::new(master), &login, &server.options());
     assert_eq!(finish(transport.spawn("echo in").unwrap(), b"").0, b"in\n");
     let log = std::fs::read_to_string(server.at("log")).unwrap();
     assert!(log.contains("ED25519-SK"), "{log}");
@@ -171,13 +184,79 @@ fn failed_logins_name_the_cause() {
 #[test]
 fn a_lost_connection_is_an_error() {
     let server = Server::start();
-    let mut transport = connect(&server, &server.login(), &server.options()).unwrap();
+    let (login, options) = (server.login(), server.options());
+    let master = log_in(&server, &login, &options).unwrap();
+    let mut transport = OpensshTransport::new(Arc::clone(&master), &login, &options);
     for id in clients(&server) {
         run("kill", &["-KILL", &id]);
     }
     // A session does not log in by itself.
     let error = transport.spawn("echo in").err().unwrap();
-    assert!(!error.saw.is_empty(), "{error:?}");
+    assert_eq!(error.code, Code::ConnectionLost, "{error:?}");
+    assert!(!master.is_alive());
     let log = std::fs::read_to_string(server.at("log")).unwrap();
     assert_eq!(log.matches("Accepted publickey").count(), 1, "{log}");
+}
+
+#[test]
+fn a_machine_that_takes_one_session_alone_is_named() {
+    let server = Server::with(&Setup {
+        config: "MaxSessions 1",
+        ..Setup::default()
+    });
+    let mut transport = connect(&server, &server.login(), &server.options()).unwrap();
+    let error = transport.spawn("true").err().unwrap();
+    assert_eq!(error.code, Code::ConnectionLost);
+    assert!(error.next.iter().any(|next| next.contains("MaxSessions")), "{error:?}");
+}
+
+#[test]
+fn user_and_port_that_the_inventory_leaves_out_are_those_of_ssh_config() {
+    let server = Server::with(&Setup {
+        users: &[("ann", "/bin/bash", "right")],
+        files: &[("/etc/sudoers", "ann ALL=(ALL) NOPASSWD: ALL\n")],
+        ..Setup::default()
+    });
+    let mut login = server.login();
+    (login.ssh.unset.user, login.ssh.unset.port, login.ssh.unset.become_root) = (true, true, true);
+    login.port = free_port();
+    let settings = format!("Host machine\nHostName 127.0.0.1\nPort {}\nUser ann\n", server.port);
+    let own = own(&server, &settings);
+    let master = OpensshMaster::log_in("machine", &login, &server.options(), &own).unwrap();
+    let mut transport = OpensshTransport::new(Arc::new(master), &login, &server.options());
+    assert_eq!(finish(transport.spawn("whoami").unwrap(), b"").0, b"ann\n");
+    // That it needs sudo shows on the machine.
+    assert_eq!(finish(transport.spawn_root("whoami").unwrap(), b"").0, b"root\n");
+}
+
+#[test]
+fn logins_wait_for_each_other_and_a_prompt_that_nobody_answers_ends() {
+    let server = Server::start();
+    // Stands for a token that waits for a touch.
+    let stuck = own(&server, "ProxyCommand sleep 60\n");
+    let impatient = SshOptions {
+        timeout: Duration::from_secs(1),
+        shell_timeout: Duration::from_secs(1),
+        ..server.options()
+    };
+    let options = SshOptions {
+        timeout: Duration::from_secs(2),
+        shell_timeout: Duration::from_secs(1),
+        ..server.options()
+    };
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for options in [&impatient, &options] {
+            let (server, stuck) = (&server, &stuck);
+            scope.spawn(move || {
+                let error = OpensshMaster::log_in("127.0.0.1", &server.login(), options, stuck)
+                    .err()
+                    .unwrap();
+                assert_eq!(error.code, Code::Unreachable, "{error:?}");
+                assert!(error.next.iter().any(|next| next.contains("by hand")), "{error:?}");
+            });
+        }
+    });
+    assert!(began.elapsed() >= Duration::from_secs(3), "one after the other");
+    await_no_client(&server);
 }

@@ -26,6 +26,11 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
                 stage.operator.show_logs("whole")?;
             }
             ended.expect(0)?;
+            let log = stage.operator.read("whole/landfall.log")?;
+            ensure!(
+                log.contains("ssh logs in"),
+                "no machine was reached by ssh itself:\n{log}"
+            );
             expect_green(&stage.operator.read_json("whole/verify.json")?, &VANTAGES)
         },
     )?;
@@ -57,7 +62,7 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
 /// Lets the operator's own ssh lead to the machine where root is reached by sudo.
 fn by_ssh_itself(cluster: &mut Value) {
     let nodes = cluster["nodes"].as_array_mut().into_iter().flatten();
-    for node in nodes.filter(|node| node["become"] != false && node["user"] == "ops") {
+    for node in nodes.filter(|node| node["user"] == "ops") {
         node["connection"] = json!("openssh");
     }
 }

@@ -142,16 +142,19 @@ fn transfer(scene: &Scene, node: &NodeName) -> Range<u64> {
     *begin.get().unwrap()..scene.fleet.bytes_sent(node)
 }
 
-/// Fails unless each blob that a machine keeps has the content of its name.
-fn blobs_must_be_right(scene: &Scene, node: &NodeName, case: &str) {
+/// Fails unless each blob that a machine keeps has the content of its name; returns how many it keeps.
+fn blobs_must_be_right(scene: &Scene, node: &NodeName, case: &str) -> usize {
     let folder = scene.fleet.machine(node).unwrap().at(layout::BLOBS_DIR);
+    let mut count = 0;
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.extension().is_none() {
             assert_eq!(Digest::of(&std::fs::read(&path).unwrap()).hex(), name, "{case}");
+            count += 1;
         }
     }
+    count
 }
 
 /// SSH notices damage on the wire; what is damaged behind it, in memory, is noticed by the blobs' own digests.
@@ -161,6 +164,8 @@ fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
     let scene = Scene::new(1, 0);
     let node: NodeName = "cp-1".parse().unwrap();
     let whole = transfer(&scene, &node);
+    let all = blobs_must_be_right(&scene, &node, "a push without damage");
+    assert!(all > 0);
     scene.must_work(&scene.push_remove("100-b"), "remove");
     let mut named = 0;
     for number in 0..PLACES {
@@ -180,7 +185,7 @@ fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
         named += usize::from(!pushed.errors.is_empty());
         blobs_must_be_right(&scene, &node, &case);
         scene.must_work(&scene.push(&format!("{}-b", 200 + number)), &case);
-        blobs_must_be_right(&scene, &node, &case);
+        assert_eq!(blobs_must_be_right(&scene, &node, &case), all, "{case}");
         scene.must_work(&scene.push_remove(&format!("{}-c", 200 + number)), &case);
         scene.must_be_as_before(&case);
     }
