@@ -96,6 +96,24 @@ impl Shared {
         }
         None
     }
+
+    /// Makes a node's transfers, one after the other, until nothing is left, the run is cancelled or a transfer fails. A node with a failed transfer gets no
+    /// more, and takes no turn from others. Blocks until then.
+    fn work(
+        &self,
+        node: &NodeName,
+        cancel: &CancelToken,
+        transfer: impl Fn(&Digest, &Source) -> Result<(), Diagnosis>,
+    ) -> Result<(), Diagnosis> {
+        while let Some((digest, source)) = self.next(node, cancel) {
+            if let Err(diagnosis) = transfer(&digest, &source) {
+                // Its other transfers, and those of other nodes, must not wait for this one.
+                self.update(|schedule| schedule.remove(node));
+                return Err(diagnosis);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Push<'_> {
@@ -123,7 +141,6 @@ impl Push<'_> {
                 sent: AtomicU64::new(0),
             };
             if let Err(diagnosis) = to.run(digests) {
-                shared.update(|schedule| schedule.remove(name));
                 self.arrival.failed(name, diagnosis);
             }
             if to.came.load(Ordering::Relaxed) > 0 {
@@ -212,13 +229,13 @@ impl NodePush<'_> {
             .update(|schedule| schedule.add(name.clone(), has, missing, can_feed));
         let workers = [(); PARALLEL_TRANSFERS];
         let results = crate::fleet::each(&workers, |()| {
-            while let Some((digest, source)) = self.shared.next(name, self.push.cancel) {
-                if self.transfer(&digest, &source)? {
-                    self.shared.update(|schedule| schedule.arrived(name, &digest));
-                    self.push.arrival.arrived(name, digest);
+            self.shared.work(name, self.push.cancel, |digest, source| {
+                if self.transfer(digest, source)? {
+                    self.shared.update(|schedule| schedule.arrived(name, digest));
+                    self.push.arrival.arrived(name, *digest);
                 }
-            }
-            Ok(())
+                Ok(())
+            })
         });
         results.into_iter().collect()
     }
@@ -376,5 +393,64 @@ impl<R: Read> Read for Counted<'_, R> {
             self.to.report();
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+
+    /// As many transfers of the operator as there may be fail at once, on a node each, while a second worker of each node waits for its turn: a switch has
+    /// gone off.
+    #[test]
+    fn failed_transfers_give_their_turns_back() {
+        const NODES: u8 = 4;
+        let blob = |node: u8, number: u8| Digest::of(&[node, number]);
+        let name = |node: u8| -> NodeName { format!("n-{node}").parse().unwrap() };
+        let shared = Arc::new(Shared {
+            schedule: Mutex::default(),
+            changed: Condvar::new(),
+            relay: None,
+            relayed: AtomicU64::new(0),
+        });
+        for node in 0..NODES {
+            let missing = vec![blob(node, 0), blob(node, 1)];
+            shared.update(|schedule| schedule.add(name(node), BTreeSet::new(), missing, true));
+        }
+        let cancel = CancelToken::default();
+        let (ended, ends) = mpsc::channel();
+        let (fail, failing) = mpsc::channel::<()>();
+        let failing = Arc::new(Mutex::new(failing));
+        let start = |node: u8, begun: mpsc::Sender<()>| {
+            let (shared, cancel, ended) = (Arc::clone(&shared), cancel.clone(), ended.clone());
+            let failing = Arc::clone(&failing);
+            thread::spawn(move || {
+                let done = shared.work(&name(node), &cancel, |_, source| {
+                    assert_eq!(source, &Source::Operator);
+                    begun.send(()).unwrap();
+                    let _ = failing.lock().unwrap().recv();
+                    Err(Diagnosis::new(Code::ConnectionLost, "the switch is off"))
+                });
+                ended.send(done.is_err()).unwrap();
+            });
+        };
+        let (begun, begins) = mpsc::channel();
+        for node in 0..NODES {
+            start(node, begun.clone());
+            begins.recv().unwrap();
+        }
+        (0..NODES).for_each(|node| start(node, begun.clone()));
+        let others = begins.recv_timeout(Duration::from_millis(500));
+        assert!(others.is_err(), "the operator has no more turns");
+        drop(fail);
+        let ends: Vec<bool> = (0..2 * NODES)
+            .map_while(|_| ends.recv_timeout(Duration::from_secs(20)).ok())
+            .collect();
+        cancel.cancel();
+        assert_eq!(ends.len(), usize::from(2 * NODES), "some wait for ever");
+        let failed = ends.iter().filter(|failed| **failed).count();
+        assert!(failed >= usize::from(NODES), "{failed} have failed");
     }
 }
