@@ -21,7 +21,7 @@ const DAY_S: u64 = 86_400;
 const SLOW: Duration = Duration::from_millis(10);
 /// Longest time of a command with a fault; then it is cancelled like by ^C, because it may wait for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for an install that connects again and must end by itself, on a machine that is busy with other things.
+/// The same for a command that must end by itself, on a machine that is busy with other things.
 const PATIENCE_TO_THE_END: Duration = Duration::from_secs(300);
 
 /// Runs a case; panics when an assertion fails. Returns whether the fault was injected into the first install: the last places may come after
@@ -151,10 +151,18 @@ impl Player<'_> {
         }
         let other = Arc::new(OtherOperator::default());
         let context = self.context(self.sink(fault, &other));
-        let patience = if self.reconnects { PATIENCE_TO_THE_END } else { PATIENCE };
+        // Without any connection nothing is left to wait for.
+        let is_cut_off = matches!(fault, Fault::AllCut(_) | Fault::AllKilled(_));
+        let must_end = self.reconnects || is_cut_off;
+        let patience = if must_end { PATIENCE_TO_THE_END } else { PATIENCE };
         let outcome = self
             .scene
             .within(&context, patience, || self.command(command, &context));
+        assert!(
+            !(must_end && outcome.interrupted),
+            "{}: it did not end by itself",
+            self.text
+        );
         let refused = other.0.lock().unwrap().take();
         if let Some(refused) = refused {
             self.must_be_refused(&refused.join().unwrap());
