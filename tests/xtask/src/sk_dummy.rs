@@ -2,7 +2,7 @@
 //! fifteen others, is not installed.
 
 use anyhow::{Context, Result};
-use landfall_lab::host::run;
+use landfall_lab::host::{run, sudo};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +18,15 @@ pub fn library(cache: &Path) -> Result<PathBuf> {
         return Ok(library);
     }
     let work = tempfile::tempdir().context("no temporary folder can be made")?;
-    run(Command::new("apt-get")
-        .current_dir(&work)
-        .args(["download", "-qq", "openssh-tests"]))?;
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        run(apt.current_dir(&work).args(["download", "-qq", "openssh-tests"]))
+    };
+    // The lists of packages may be absent or old.
+    if download().is_err() {
+        sudo("apt-get", &["update", "-qq"])?;
+        download()?;
+    }
     let package = fs::read_dir(&work)?
         .next()
         .context("apt-get has downloaded nothing")??
