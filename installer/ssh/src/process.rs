@@ -6,6 +6,10 @@ use std::io;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end after it has closed its output.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// A process that was started. It is collected after its end, also when nobody waits for it.
 #[derive(Clone)]
@@ -51,8 +55,15 @@ impl Process {
     pub fn end(&self) -> Option<i32> {
         let mut owned = self.child();
         let child = owned.0.as_mut()?;
-        if let Some(ended) = child.try_wait().ok()? {
-            return ended.code();
+        let until = Instant::now() + ENDING;
+        loop {
+            if let Some(ended) = child.try_wait().ok()? {
+                return ended.code();
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
         }
         // It may end at this moment; no other process gets its id before it is waited for.
         let _ = kill_process(Pid::from_child(child), Signal::TERM);
