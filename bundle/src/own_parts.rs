@@ -155,20 +155,29 @@ pub struct AgentProgram {
 }
 
 impl AgentProgram {
-    /// Reads the agent that a program carries; a program that carries none is taken for the agent itself, and compressed. Blocks on disk.
-    pub fn open(program: &Path) -> Result<Self, Diagnosis> {
-        let open = || -> std::io::Result<_> {
+    /// Reads the agent that a program carries, if it carries one. Blocks on disk.
+    pub fn carried(program: &Path) -> Result<Option<Self>, Diagnosis> {
+        let read = || -> std::io::Result<_> {
             let file = File::open(program)?;
-            if let Some(Trailer { agent, digest, .. }) = trailer(&file)? {
-                return Ok(agent.read(&file)?.map(|packed| Self { packed, digest }));
-            }
-            let bytes = std::fs::read(program)?;
-            Ok(Some(Self {
+            let Some(Trailer { agent, digest, .. }) = trailer(&file)? else {
+                return Ok(None);
+            };
+            Ok(Some(agent.read(&file)?.map(|packed| Self { packed, digest })))
+        };
+        let carried = read().map_err(unreadable(program))?;
+        carried.map(|whole| whole.ok_or_else(|| damaged(program))).transpose()
+    }
+
+    /// Reads the agent's program from a file of its own, and compresses it. Blocks on disk.
+    pub fn open(file: &Path) -> Result<Self, Diagnosis> {
+        let read = || -> std::io::Result<_> {
+            let bytes = std::fs::read(file)?;
+            Ok(Self {
                 packed: compress(&bytes, Compression::fast())?,
                 digest: Digest::of(&bytes),
-            }))
+            })
         };
-        open().map_err(unreadable(program))?.ok_or_else(|| damaged(program))
+        read().map_err(unreadable(file))
     }
 
     /// The program by gzip.
@@ -185,12 +194,6 @@ impl AgentProgram {
     pub fn plain(&self) -> impl Read {
         GzDecoder::new(self.packed.as_slice())
     }
-}
-
-/// Returns whether a program carries parts. Blocks on disk.
-pub fn carries_parts(program: &Path) -> Result<bool, Diagnosis> {
-    let carried = File::open(program).and_then(|file| trailer(&file));
-    Ok(carried.map_err(unreadable(program))?.is_some())
 }
 
 /// A part of a file.
@@ -417,8 +420,8 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         release(folder.path());
         let read = |path: &Path| std::fs::read(path).unwrap();
-        assert!(!carries_parts(&at("program")).unwrap());
-        assert!(carries_parts(&at("released")).unwrap());
+        assert!(AgentProgram::carried(&at("program")).unwrap().is_none());
+        assert!(AgentProgram::carried(&at("released")).unwrap().is_some());
         // Attaching again replaces.
         attach(&at("released"), &at("agent"), &at("proxy"), &crates(), &at("again")).unwrap();
         assert_eq!(read(&at("released")), read(&at("again")));
@@ -434,8 +437,11 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         release(folder.path());
         let agent = std::fs::read(at("agent")).unwrap();
-        for name in ["agent", "released"] {
-            let program = AgentProgram::open(&at(name)).unwrap();
+        let carried = AgentProgram::carried(&at("released")).unwrap().unwrap();
+        for (name, program) in [
+            ("agent", AgentProgram::open(&at("agent")).unwrap()),
+            ("released", carried),
+        ] {
             let mut plain = Vec::new();
             program.plain().read_to_end(&mut plain).unwrap();
             assert!(plain == agent && program.packed().len() < agent.len(), "{name}");
@@ -460,7 +466,7 @@ mod tests {
             // A broken magic makes a program that carries nothing.
             assert_eq!(matches!(Carried::of(&at("bad")), Ok(None)), byte >= end, "byte {byte}");
             assert!(!matches!(Carried::of(&at("bad")), Ok(Some(_))), "byte {byte}");
-            let Ok(agent) = AgentProgram::open(&at("bad")) else {
+            let Ok(Some(agent)) = AgentProgram::carried(&at("bad")) else {
                 continue;
             };
             assert!(agent.digest() == Digest::of(b"an agent") || byte >= end, "byte {byte}");

@@ -2,7 +2,7 @@
 
 use crate::args::Common;
 use crate::passwords;
-use landfall_bundle::own_parts::{AgentProgram, carries_parts};
+use landfall_bundle::own_parts::AgentProgram;
 use landfall_bundle::source::AGENT_PACKAGE;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
@@ -200,10 +200,10 @@ pub fn run_context(
 
 /// Reads the agent of nodes: what the running program carries, when it is a released one, else the program that cargo built beside it.
 fn agent_program(running: &Path) -> Result<AgentProgram, Diagnosis> {
-    let beside = running.with_file_name(AGENT_PACKAGE);
-    if carries_parts(running)? {
-        return AgentProgram::open(running);
+    if let Some(carried) = AgentProgram::carried(running)? {
+        return Ok(carried);
     }
+    let beside = running.with_file_name(AGENT_PACKAGE);
     if beside.is_file() {
         return AgentProgram::open(&beside);
     }

@@ -234,22 +234,12 @@ impl Shell for ClientShell<'_> {
             .split_last()
             .map_or(("", &[][..]), |(host, login)| (host.as_str(), login));
         let spawned = process::spawn(ssh.args(login).args(["--", host, line]));
-        let (child, process) = spawned.map_err(|error| {
+        let (mut child, process) = spawned.map_err(|error| {
             Diagnosis::new(Code::Unreachable, "ssh cannot be started on this machine").because(&error)
         })?;
         self.process = Some(process);
-        let RemoteChild {
-            stdin,
-            stdout,
-            stderr,
-            exit,
-        } = child;
-        Ok(RemoteChild {
-            stdin,
-            stdout,
-            stderr,
-            exit: Box::new(SessionExit(exit)),
-        })
+        child.exit = Box::new(SessionExit(child.exit));
+        Ok(child)
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Returns what arrives of bytes that are written now.
-    fn arriving<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    fn arriving<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let mut bytes = Cow::Borrowed(bytes);
         let flips: Vec<u64> = self
             .flips

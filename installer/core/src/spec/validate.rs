@@ -2,7 +2,7 @@
 
 use super::{ClusterSpec, Desired, Problems, dns};
 use crate::explain::{Code, Diagnosis};
-use crate::inventory::{Connection, Inventory, Proxy};
+use crate::inventory::{Connection, Inventory, Node, Proxy};
 use crate::layout;
 use crate::name::is_dns_name;
 use std::collections::BTreeMap;
@@ -70,10 +70,8 @@ fn validate_machines(inventory: &Inventory, report: Report) {
             "one machine alone can have a local connection: reach the others over SSH",
         );
     }
-    for node in &inventory.nodes {
-        if node.connect.connection != Connection::Openssh {
-            continue;
-        }
+    let by_openssh = |node: &&Node| node.connect.connection == Connection::Openssh;
+    for node in inventory.nodes.iter().filter(by_openssh) {
         if matches!(node.connect.ssh.proxy, Some(Proxy::Jump(_) | Proxy::Command(_))) {
             report(
                 format!(
