@@ -1,6 +1,6 @@
 //! The recipe `upstream` against CNCF's registry, whose program `cargo xtask test` builds and names by LANDFALL_REGISTRY.
 
-use crate::upstream::Builder;
+use crate::upstream::{BUILD, Builder};
 use landfall_core::name::Digest;
 use landfall_test_support::publishers::certificate_files;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -116,13 +116,7 @@ fn a_bundle_is_made_of_the_images_of_a_real_registry() {
     let registry = Registry::start(&folder);
     let host = format!("127.0.0.1:{}", registry.port);
     let mirrors = ["registry.k8s.io", "ghcr.io", "docker.io"].map(|from| format!("{from}=https://{host}"));
-    let mut args = vec!["bundle", "build", "-o", "x.bundle", "--ca", "ca.pem"];
-    args.extend([
-        "--part",
-        "landfall=landfall.amd64",
-        "--part",
-        "landfall-ingress=landfall-ingress.amd64",
-    ]);
+    let mut args = [&["bundle"][..], &BUILD].concat();
     args.extend(mirrors.iter().flat_map(|mirror| ["--mirror", mirror]));
     let proxy = builder.publishers.proxy();
     let environment = [("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "127.0.0.1")];

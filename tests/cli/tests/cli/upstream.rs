@@ -7,6 +7,19 @@ use landfall_core::bundle_index::{BundleIndex, OCI_MANIFEST};
 use landfall_core::name::Digest;
 use landfall_test_support::publishers::{Publishers, elf};
 
+/// What `landfall bundle` is asked for in a [`Builder`]'s home: x.bundle, with landfall's own programs.
+pub const BUILD: [&str; 9] = [
+    "build",
+    "-o",
+    "x.bundle",
+    "--ca",
+    "ca.pem",
+    "--part",
+    "landfall-agent=landfall-agent.amd64",
+    "--part",
+    "landfall-ingress=landfall-ingress.amd64",
+];
+
 /// A user's home with landfall's own programs, and the way to the servers.
 pub struct Builder {
     pub home: Home,
@@ -45,13 +58,7 @@ impl Builder {
 
     #[track_caller]
     pub fn build(&self, more: &[&str]) -> Ran {
-        let own = [
-            "--part",
-            "landfall-agent=landfall-agent.amd64",
-            "--part",
-            "landfall-ingress=landfall-ingress.amd64",
-        ];
-        self.bundle(&[&["build", "-o", "x.bundle", "--ca", "ca.pem"], &own[..], more].concat())
+        self.bundle(&[&BUILD[..], more].concat())
     }
 
     pub fn index(&self) -> BundleIndex {
