@@ -129,6 +129,9 @@ checks! {
     /// A control plane is to begin or to stop taking Pods.
     MemberSchedulable = "member-schedulable", Fleet, Warn, Soft,
         "kubeadm sets the taint of a control plane once, when it joins, and landfall keeps it as it is";
+    /// A control plane of the cluster has nothing of its membership any more.
+    MemberLost = "member-lost", Fleet, Refuse, Hard,
+        "its etcd member is still one of the cluster's, and a second start without its data would break etcd's promise about what it has taken";
     /// The node belongs to another cluster.
     OtherCluster = "other-cluster", Fleet, Refuse, Hard,
         "two clusters would share one machine and its data";

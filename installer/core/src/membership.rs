@@ -50,7 +50,9 @@ pub fn wanted_record(input: &MembershipInput) -> Result<ClusterRecord, Vec<Findi
             continue;
         };
         let known = members.get(&node.name);
-        match member(&input.desired.spec, node, facts, known) {
+        let own = input.owned.get(&node.name);
+        let has_joined = own.is_some_and(|own| own.entries.iter().any(|e| is_membership(&e.step)));
+        match member(&input.desired.spec, node, facts, known, has_joined) {
             Ok(member) => {
                 members.insert(node.name.clone(), member);
             }
@@ -165,11 +167,14 @@ fn member(
     node: &Node,
     facts: &NodeFacts,
     known: Option<&MemberRecord>,
+    has_joined: bool,
 ) -> Result<MemberRecord, Finding> {
     // Certificates and etcd hold the address with which the node joined.
     let (address, _) = member_address(spec, node, known.map(|k| k.address), facts)?;
+    // A machine that takes the place of one that had not joined, or of a worker, is recorded as what it is.
+    let recorded = known.filter(|_| has_joined);
     Ok(MemberRecord {
-        uid: known.map_or_else(|| facts.machine_id.clone(), |k| k.uid.clone()),
+        uid: recorded.map_or_else(|| facts.machine_id.clone(), |k| k.uid.clone()),
         role: known.map_or(node.role, |k| k.role),
         address,
         founder: known.is_some_and(|k| k.founder),

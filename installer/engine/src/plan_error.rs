@@ -6,9 +6,10 @@ use landfall_core::plan::PlanError;
 /// Returns the error of a plan that cannot be made.
 pub fn plan_error(error: PlanError) -> Vec<Diagnosis> {
     let (code, next) = match &error {
-        PlanError::FoundedAgain { .. } => (
+        PlanError::BootstrapAgain { .. } => (
             Code::Preflight,
-            "nothing was changed; look what happened to the node: landfall cannot replace a control plane that has lost its data yet",
+            "nothing was changed; give the node its files back, from a backup or as kubeadm writes them (`kubeadm kubeconfig user`, `kubeadm init phase \
+             kubeconfig`); landfall cannot replace a member that has lost its data yet",
         ),
         PlanError::FounderAbsent(_) => (
             Code::Preflight,

@@ -151,13 +151,13 @@ pub enum PlanError {
     /// The cluster is not formed, and a node that founds it is not here.
     #[error("the cluster is not formed yet, and its founder{} is absent", .0.as_ref().map(|n| format!(" {n}")).unwrap_or_default())]
     FounderAbsent(Option<NodeName>),
-    /// A one-shot step of the founding would run again in a cluster that is formed.
-    #[error("{node} founded the cluster, and what it made is not there any more: {missing}")]
-    FoundedAgain {
-        /// The founder or cofounder.
+    /// A one-shot step would run again on a member of a cluster that is formed.
+    #[error("{node} is a member of the cluster, and what the step {step} made there is not there any more")]
+    BootstrapAgain {
+        /// The member.
         node: NodeName,
         /// The step that would run again.
-        missing: StepId,
+        step: StepId,
     },
     /// The bundle lacks something that the plan needs.
     #[error("the bundle has no {0}")]

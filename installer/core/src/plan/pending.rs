@@ -1,12 +1,12 @@
 //! What of a plan is left to do once it is known which steps are satisfied: waits without cause go, steps that serve one run alone are
 //! made only for steps that need them and withdrawn at the end, a founding that was interrupted is taken back whole, and a second
-//! founding is refused.
+//! founding or join is refused.
 
 use super::key::StepKind;
 use super::{Plan, PlanError, Stage, Step};
 use crate::action::{Action, BootstrapGoal};
 use crate::cluster_record::ClusterRecord;
-use crate::journal::Ownership;
+use crate::journal::{EntryState, Ownership};
 use crate::name::{NodeName, StepId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 const WITHDRAW_S: u64 = 60;
 
 /// Completes a plan: adds what withdraws steps that serve this run alone, and adds to `satisfied` what need not be done.
-/// Refuses a plan that would found a formed cluster again.
+/// Refuses a plan that would found a formed cluster again, or let a member join again.
 pub fn settle(
     plan: &mut Plan,
     satisfied: &mut BTreeSet<StepId>,
     record: &ClusterRecord,
     owned: &BTreeMap<NodeName, Ownership>,
 ) -> Result<(), PlanError> {
-    refuse_second_founding(plan, satisfied, record)?;
+    refuse_second_bootstrap(plan, satisfied, record, owned)?;
     take_back_founding(plan, satisfied, owned);
     look_behind_makers(plan, satisfied);
     settle_ephemeral(plan, satisfied, owned);
@@ -29,16 +29,32 @@ pub fn settle(
     plan.check()
 }
 
-/// INVARIANT: a cluster that is formed is never founded again, and its authorities are never made again.
-fn refuse_second_founding(plan: &Plan, satisfied: &BTreeSet<StepId>, record: &ClusterRecord) -> Result<(), PlanError> {
+/// INVARIANT: a cluster that is formed is never founded again, its authorities are never made again, and what joined it as a whole never joins
+/// again: kubeadm refuses a Node that is Ready, and the attempt after that would take the member for a join that was interrupted.
+fn refuse_second_bootstrap(
+    plan: &Plan,
+    satisfied: &BTreeSet<StepId>,
+    record: &ClusterRecord,
+    owned: &BTreeMap<NodeName, Ownership>,
+) -> Result<(), PlanError> {
     if !record.formed {
         return Ok(());
     }
-    let founds = |step: &&Step| reaches(step, BootstrapGoal::Founder) || reaches(step, BootstrapGoal::Authorities);
-    match plan.steps.iter().filter(founds).find(|s| !satisfied.contains(&s.id)) {
-        Some(step) => Err(PlanError::FoundedAgain {
+    let founds = |step: &Step| reaches(step, BootstrapGoal::Founder) || reaches(step, BootstrapGoal::Authorities);
+    let was_done = |step: &Step| {
+        let entries = owned.get(&step.node).into_iter().flat_map(|own| &own.entries);
+        entries
+            .filter(|entry| entry.step == step.id)
+            .any(|entry| entry.state == EntryState::Owned)
+    };
+    let again = |step: &&Step| {
+        let bootstraps = matches!(step.action, Action::Bootstrap { .. });
+        bootstraps && !satisfied.contains(&step.id) && (founds(step) || was_done(step))
+    };
+    match plan.steps.iter().find(again) {
+        Some(step) => Err(PlanError::BootstrapAgain {
             node: step.node.clone(),
-            missing: step.id.clone(),
+            step: step.id.clone(),
         }),
         None => Ok(()),
     }
@@ -177,7 +193,7 @@ mod tests {
     use super::*;
     use crate::action::Undo;
     use crate::cluster_record::tests::record;
-    use crate::journal::{Entry, EntryState};
+    use crate::journal::Entry;
     use crate::name::Digest;
 
     fn step(id: &str, needs: &[&str], action: Action) -> Step {
@@ -367,30 +383,59 @@ mod tests {
         assert_eq!(pending(&plan, &satisfied), ["etcd-patch/cp-1", "init/cp-1"]);
     }
 
+    /// Settles a plan whose one step, a one-shot one, is pending; the journal of its node has entries in these states.
+    fn bootstrapped_again(formed: bool, goal: BootstrapGoal, states: &[EntryState]) -> Result<(), PlanError> {
+        let action = Action::Bootstrap {
+            goal,
+            argv: vec![],
+            creates: vec![],
+            claims: Default::default(),
+            effects: vec![],
+        };
+        let mut plan = Plan {
+            steps: vec![step("join-kubelet/cp-1", &[], action)],
+            ..Plan::default()
+        };
+        let mut owned = owns("join-kubelet/cp-1");
+        for own in owned.values_mut() {
+            let entry = own.entries.remove(0);
+            let with = |state: &EntryState| Entry {
+                state: *state,
+                ..entry.clone()
+            };
+            own.entries.extend(states.iter().map(with));
+        }
+        let mut record = record(1, 1, 0);
+        record.formed = formed;
+        settle(&mut plan, &mut ids(&[]), &record, &owned)
+    }
+
     #[test]
     fn a_formed_cluster_is_not_founded_again() {
-        let found = |goal| {
-            let action = Action::Bootstrap {
-                goal,
-                argv: vec![],
-                creates: vec![],
-                claims: Default::default(),
-                effects: vec![],
-            };
-            let mut plan = Plan {
-                steps: vec![step("init/cp-1", &[], action)],
-                ..Plan::default()
-            };
-            let mut forming = record(1, 1, 0);
-            let refused = settle(&mut plan.clone(), &mut ids(&[]), &forming, &BTreeMap::new());
-            forming.formed = false;
-            (refused, settle(&mut plan, &mut ids(&[]), &forming, &BTreeMap::new()))
-        };
         for goal in [BootstrapGoal::Founder, BootstrapGoal::Authorities] {
-            let (formed, forming) = found(goal);
-            assert!(matches!(formed, Err(PlanError::FoundedAgain { .. })), "{formed:?}");
-            assert_eq!(forming, Ok(()));
+            let formed = bootstrapped_again(true, goal, &[]);
+            assert!(matches!(formed, Err(PlanError::BootstrapAgain { .. })), "{formed:?}");
+            assert_eq!(bootstrapped_again(false, goal, &[]), Ok(()));
         }
-        assert_eq!(found(BootstrapGoal::Node).0, Ok(()));
+        assert_eq!(bootstrapped_again(true, BootstrapGoal::Node, &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_member_that_lost_what_its_join_made_does_not_join_again() {
+        use EntryState::{Intended, Owned, Undoing};
+        let goals = [
+            BootstrapGoal::Node,
+            BootstrapGoal::ControlPlane,
+            BootstrapGoal::AnnouncedControlPlane,
+        ];
+        for goal in goals {
+            for done in [&[Owned][..], &[Owned, Intended]] {
+                let again = bootstrapped_again(true, goal, done);
+                assert!(matches!(again, Err(PlanError::BootstrapAgain { .. })), "{again:?}");
+            }
+            for interrupted in [Intended, Undoing] {
+                assert_eq!(bootstrapped_again(true, goal, &[interrupted]), Ok(()));
+            }
+        }
     }
 }

@@ -116,6 +116,7 @@ fn member(
     findings.extend(node.and_then(|node| schedulable(name, node.schedulable, known)));
     let joined = own.entries.iter().any(|e| is_membership(&e.step));
     if !joined {
+        findings.extend(lost_member(name, seen, known));
         return findings;
     }
     findings.extend(node.and_then(|node| member_address(&desired.spec, node, Some(known.address), seen).err()));
@@ -133,6 +134,24 @@ fn member(
         ));
     }
     findings
+}
+
+/// Says when a machine that holds no membership has the name of an etcd member. A record has the id of a member once that has joined as a whole.
+fn lost_member(name: &NodeName, seen: &NodeFacts, known: &MemberRecord) -> Option<Finding> {
+    let id = known.etcd_id?;
+    let machine = if seen.machine_id == known.uid {
+        format!("machine-id {}, as recorded", seen.machine_id)
+    } else {
+        format!("machine-id {}, recorded {}", seen.machine_id, known.uid)
+    };
+    let finding = Finding::new(
+        Check::MemberLost,
+        "the cluster has an etcd member of this name, and the machine's journal knows nothing of it: it was emptied, or is another machine",
+        format!("etcd member {id}; {machine}"),
+        "bring back the machine with its disk: no command replaces a control plane yet; with this node taken out of the inventory, `landfall install` \
+         goes on with the others",
+    );
+    Some(finding.on([name]))
 }
 
 /// Says when the inventory wants another taint on a control plane than the one with which it joined.

@@ -17,7 +17,7 @@ use landfall_core::observe::{Observations, Verdict, judge};
 use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
 use landfall_core::plan::objects::left_out;
 use landfall_core::plan::pending::{pass_waits, settle};
-use landfall_core::plan::{Goal, Plan, Step, plan};
+use landfall_core::plan::{Goal, Plan, PlanError, Step, plan};
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,7 @@ impl InstallRun<'_> {
             let left_out = self.ctx.limit.leave_out(&plan, &mut satisfied);
             left_out.map_err(|blocked| vec![blocked.diagnosis()])?;
             self.let_blobs_go(&mut plan, &present.owned);
-            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(plan_error)?;
+            settle(&mut plan, &mut satisfied, &record, &present.owned).map_err(|error| self.cannot_settle(error))?;
             Ok::<_, Vec<Diagnosis>>(Prepared {
                 plan,
                 satisfied,
@@ -97,6 +97,16 @@ impl InstallRun<'_> {
             self.outcome.bytes_to_send = self.missing_bytes(&prepared)?;
         }
         Ok(prepared)
+    }
+
+    /// Returns the error of a plan that cannot be settled, with what was seen where a step was found pending.
+    fn cannot_settle(&self, error: PlanError) -> Vec<Diagnosis> {
+        let seen = match &error {
+            PlanError::BootstrapAgain { step, .. } => self.outcome.reasons.get(step).cloned(),
+            _ => None,
+        };
+        let diagnoses = plan_error(error).into_iter();
+        diagnoses.map(|d| seen.iter().fold(d, |d, seen| d.saw(seen))).collect()
     }
 
     /// Refuses a plan file whose steps differ from those of the plan made now: a plan file is run exactly as it was made, or not at all.

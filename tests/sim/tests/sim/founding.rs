@@ -203,6 +203,51 @@ fn a_founder_that_was_emptied_founds_no_more() {
     );
 }
 
+/// A join is done once. What it made and is gone since is named; the member that lives is not taken for a join that was interrupted.
+#[test]
+fn a_member_that_lost_a_file_of_its_join_does_not_join_again() {
+    let scene = Scene::grown();
+    for (node, path) in [
+        ("cp-2", "etc/kubernetes/manifests/kube-apiserver.yaml"),
+        ("cp-3", "etc/kubernetes/kubelet.conf"),
+    ] {
+        let file = scene.fleet.machine(&name(node)).unwrap().at(path);
+        let text = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        for run in ["300-a", "300-b"] {
+            let refused = scene.install(&format!("{run}-{node}"));
+            let said = format!("{:?}", refused.errors);
+            assert_eq!(refused.errors[0].code, Code::Preflight, "{said}");
+            assert!(
+                said.contains(&format!("is gone: /{path}")) && refused.changes == 0,
+                "{said}"
+            );
+            scene.must_be_lawful("refused");
+        }
+        std::fs::write(&file, text).unwrap();
+        let whole = scene.install(&format!("400-{node}"));
+        scene.must_work(&whole, "with its file");
+        assert_eq!(whole.changes, 0, "{:#?}", whole.plan);
+    }
+}
+
+/// A control plane that joined was emptied, its journal too: etcd still counts it.
+#[test]
+fn a_control_plane_without_its_journal_does_not_join_a_second_time() {
+    let scene = Scene::grown();
+    let machine = scene.fleet.machine(&name("cp-2")).unwrap();
+    for path in ["var/lib/landfall", "var/lib/etcd", "etc/kubernetes"] {
+        std::fs::remove_dir_all(machine.at(path)).unwrap();
+    }
+    let refused = scene.install("300-a");
+    let said = format!("{:?}", refused.errors);
+    assert!(
+        said.contains("has an etcd member of this name") && refused.changes == 0,
+        "{said}"
+    );
+    scene.must_be_lawful("refused");
+}
+
 /// The founders have different lists when one of them founds by the file of another run.
 #[test]
 fn a_founding_beside_another_one_is_seen() {

@@ -54,6 +54,51 @@ fn a_member_keeps_its_authority_and_its_role() {
 }
 
 #[test]
+fn a_machine_that_holds_nothing_of_a_recorded_etcd_member_is_refused() {
+    let found = |etcd_id: Option<u64>, machine_id: &str, owned: Ownership| {
+        let mut recorded = record(1, 1, 0);
+        recorded.fixed = FixedSettings::of(&ClusterSpec::default(), 1450);
+        let node = node("cp-2", 12);
+        let known = recorded.members.get_mut(&node.name).unwrap();
+        known.etcd_id = etcd_id.map(crate::quorum::MemberId);
+        known.uid = "id-2".to_owned();
+        let seen = NodeFacts {
+            machine_id: machine_id.to_owned(),
+            ..good(2)
+        };
+        let (facts, owned) = ([(node.name.clone(), seen)].into(), [(node.name.clone(), owned)].into());
+        let desired = Desired {
+            spec: ClusterSpec::default(),
+            inventory: Inventory { nodes: vec![node] },
+        };
+        check_record(&desired, None, &recorded, &facts, &owned)
+    };
+    assert_eq!(
+        found(None, "id-2", Ownership::default()),
+        vec![],
+        "it was to join and has not"
+    );
+    let mut joined = owned_entry();
+    joined.entries[0].step = "join-kubelet/cp-2".parse().unwrap();
+    let lost = |machine_id, owned| {
+        found(Some(7), machine_id, owned)
+            .into_iter()
+            .find(|finding| finding.check == Check::MemberLost)
+    };
+    assert_eq!(lost("id-2", joined), None);
+    let other = lost("id-9", Ownership::default()).unwrap();
+    assert!(
+        other.refuses() && other.saw.contains("machine-id id-9, recorded id-2"),
+        "{other:?}"
+    );
+    let emptied = lost("id-2", Ownership::default()).unwrap();
+    assert!(
+        emptied.saw.contains("etcd member 7; machine-id id-2, as recorded"),
+        "{emptied:?}"
+    );
+}
+
+#[test]
 fn records_of_several_clusters_and_of_one_number_are_named() {
     let share = |nodes: &[&str], whole| Share {
         nodes: nodes.iter().map(|name| name.parse().unwrap()).collect(),
