@@ -224,7 +224,11 @@ fn another_bundle_of_the_same_version_is_installed_node_by_node_and_can_be_rolle
     let said = Arc::new(Mutex::new(Vec::new()));
     let order = Arc::clone(&said);
     let listener = Listener(move |event: &Event| match &event.kind {
-        EventKind::StepStarted { step, .. } if step.as_str().starts_with("unit/kubelet/") => {
+        EventKind::StepStarted { step, .. }
+            if ["unit/kubelet/", "unit/landfall-api-balancer/"]
+                .iter()
+                .any(|unit| step.as_str().starts_with(unit)) =>
+        {
             order.lock().unwrap().push((event.node.clone(), "restarts"));
         }
         EventKind::StepFinished { step, .. } if step.as_str().starts_with("node-ready-again/") => {

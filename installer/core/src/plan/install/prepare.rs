@@ -197,8 +197,8 @@ impl InstallMoves<'_> {
         former.into_iter().map(stop).collect()
     }
 
-    /// Plans the units: they are started, or restarted when their file, configuration or programs have changed. Daemons that run Pods are restarted
-    /// on one node after the other, each Ready again before the next.
+    /// Plans the units: they are started, or restarted when their file, configuration or programs have changed. Daemons that run Pods, or that the
+    /// node reaches the API through, are restarted on one node after the other, each Ready again before the next.
     fn units(&mut self, member: &Member, configured: &[StepId]) {
         for (name, text) in &member.units {
             let word = unit_word(name);
@@ -246,10 +246,10 @@ impl InstallMoves<'_> {
         let Some(own) = self.input.owned.get(node) else {
             return false;
         };
-        let carries_pods = ["kubelet", "containerd"].map(|unit| StepKind::Unit.part_on(unit, node));
+        let noticed = ["kubelet", "containerd", "landfall-api-balancer"].map(|unit| StepKind::Unit.part_on(unit, node));
         let entry = own.newest(id);
         let changed = entry.is_some_and(|e| e.state != EntryState::Owned || e.action != action.identity());
-        carries_pods.contains(id) && changed && has_joined(own) && self.has_network()
+        noticed.contains(id) && changed && has_joined(own) && self.has_network()
     }
 
     /// Says whether the pod network was applied. No node is Ready before.
