@@ -276,7 +276,7 @@ impl Executor<'_> {
             Diagnosis::new(Code::Internal, "a step names a node that is not connected").on(&step.node)
         })?;
         if let Action::RestoreObjects { prior, absent } = &step.action {
-            self.cluster.restore(session, prior, absent)?;
+            self.cluster.restore(session, prior, absent, self.emitter)?;
             return Ok(unchanged());
         }
         if step.action.runs_in_cluster() {

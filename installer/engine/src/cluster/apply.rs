@@ -3,13 +3,16 @@
 
 use super::client::{Place, api_error, is_not_found};
 use super::generated;
+use super::managed_fields::{FIELD_MANAGER, is_managed, managers, to_put_back};
 use super::{Cluster, POLL_EVERY};
+use crate::emitter::EventEmitter;
 use crate::fleet;
 use crate::session::NodeSession;
 use kube::Client;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::core::{ApiResource, GroupVersionKind};
 use landfall_core::action::{Action, Undo};
+use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::journal::{EntryState, Ownership};
 use landfall_core::name::NodeName;
@@ -21,8 +24,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Field manager of server-side apply.
-const FIELD_MANAGER: &str = "landfall";
 /// How long a write is retried while the API server is not ready for it, and how long a deletion may take: pods end within 30 s.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
 /// Kinds (group, version, kind) whose objects keep a namespace from being deleted: people make them. Objects that controllers make are deleted with
@@ -92,26 +93,34 @@ impl Cluster {
         journals: &[Arc<NodeSession>],
         step: &Step,
         objects: &[Value],
+        emitter: &EventEmitter,
     ) -> Result<bool, Diagnosis> {
         let undo = self.with_client(session, |client| async move { bodies_of(&client, objects).await })?;
         journalled(journals, step, undo, || {
             self.with_client(session, |client| async move {
                 for object in objects.iter().rev() {
-                    delete_one(&client, object).await?;
+                    note(emitter, &step.node, delete_one(&client, object).await?);
                 }
                 Ok(())
             })
         })
     }
 
-    /// Applies the `prior` objects of an undo recipe and deletes the `absent` ones. It is used when the cluster stays. Blocks for the requests.
-    pub fn restore(&self, session: &Arc<NodeSession>, prior: &[Value], absent: &[Value]) -> Result<(), Diagnosis> {
+    /// Puts back the `prior` objects of an undo recipe and deletes the `absent` ones, as far as landfall manages them still; what stays becomes a
+    /// note. It is used when the cluster stays. Blocks for the requests.
+    pub fn restore(
+        &self,
+        session: &Arc<NodeSession>,
+        prior: &[Value],
+        absent: &[Value],
+        emitter: &EventEmitter,
+    ) -> Result<(), Diagnosis> {
         self.with_client(session, |client| async move {
             for object in absent.iter().rev() {
-                delete_one(&client, object).await?;
+                note(emitter, session.name(), delete_one(&client, object).await?);
             }
             for object in prior {
-                apply_one(&client, object).await?;
+                note(emitter, session.name(), put_back(&client, object).await?);
             }
             Ok(())
         })
@@ -179,11 +188,36 @@ fn is_passing(error: &kube::Error) -> bool {
     }
 }
 
-/// Deletes an object and waits until it is gone, with the pods that it owns. A namespace that holds what others put there stays.
-async fn delete_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
+fn note(emitter: &EventEmitter, node: &NodeName, text: Option<String>) {
+    if let Some(text) = text {
+        emitter.emit(Some(node), EventKind::Note { text });
+    }
+}
+
+/// Puts back what an object was before; returns a note when others have it now.
+async fn put_back(client: &Client, prior: &Value) -> Result<Option<String>, Diagnosis> {
+    let place = Place::of(prior)?;
+    let found = get(client, &place).await?;
+    let Some(found) = found.filter(|_| !objects::is_generated(prior)) else {
+        return apply_one(client, prior).await.map(|()| None);
+    };
+    match to_put_back(prior, &found) {
+        Some(body) => apply_body(client, &place, &body).await.map(|()| None),
+        None => Ok(Some(format!("{place} stays as it is: {}", whose(&found)))),
+    }
+}
+
+/// Deletes an object and waits until it is gone, with the pods that it owns. A namespace that holds what others put there stays, and so does an object
+/// that others have put in the place of landfall's; then a note is returned.
+async fn delete_one(client: &Client, object: &Value) -> Result<Option<String>, Diagnosis> {
     let place = Place::of(object)?;
+    match get(client, &place).await? {
+        None => return Ok(None),
+        Some(found) if !is_managed(&found) => return Ok(Some(format!("{place} stays: {}", whose(&found)))),
+        Some(_) => {}
+    }
     if place.resource.kind == "Namespace" && holds_more(client, &place.name).await? {
-        return Ok(());
+        return Ok(Some(format!("{place} stays: it holds what others put there")));
     }
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Foreground),
@@ -191,7 +225,7 @@ async fn delete_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
     };
     let failed = |error: &kube::Error| api_error(&format!("{place} could not be deleted"), error);
     match place.api(client).delete(&place.name, &params).await {
-        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) if is_not_found(&error) => return Ok(None),
         Err(error) => return Err(failed(&error)),
         Ok(_) => {}
     }
@@ -206,7 +240,7 @@ async fn delete_one(client: &Client, object: &Value) -> Result<(), Diagnosis> {
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Says whether a namespace holds something that a person put there.
@@ -245,7 +279,7 @@ async fn prior_of(client: &Client, objects: &[Value], ours: &BTreeSet<ObjectKey>
             continue;
         }
         let key = ObjectKey::of(object);
-        if !(managers(&found).any(|m| m == FIELD_MANAGER) || ours.contains(&key) || key.is_made_by_kubeadm()) {
+        if !(is_managed(&found) || ours.contains(&key) || key.is_made_by_kubeadm()) {
             return Err(not_ours(&place, &found));
         }
         prior.push(objects::without_secrets(comparable(&found)));
@@ -253,22 +287,19 @@ async fn prior_of(client: &Client, objects: &[Value], ours: &BTreeSet<ObjectKey>
     Ok(Undo::RestoreObjects { prior, absent })
 }
 
-fn managers(object: &DynamicObject) -> impl Iterator<Item = &str> {
-    let entries = object.metadata.managed_fields.iter().flatten();
-    entries.filter_map(|entry| entry.manager.as_deref())
+/// Names the managers of an object, for people.
+fn whose(found: &DynamicObject) -> String {
+    let made_by: BTreeSet<&str> = managers(found).collect();
+    let made_by = made_by.into_iter().collect::<Vec<_>>().join(", ");
+    format!("field managers: {}", if made_by.is_empty() { "none" } else { &made_by })
 }
 
 fn not_ours(place: &Place, found: &DynamicObject) -> Diagnosis {
-    let made_by: BTreeSet<&str> = managers(found).collect();
-    let made_by = made_by.into_iter().collect::<Vec<_>>().join(", ");
     Diagnosis::new(
         Code::ForeignObject,
         format!("{place} is in the cluster and is not landfall's, so it is not changed"),
     )
-    .saw(format!(
-        "field managers: {}",
-        if made_by.is_empty() { "none" } else { &made_by }
-    ))
+    .saw(whose(found))
     .next("rename or remove that object, or switch off in cluster.yaml what landfall would put there")
     .next("then run the same command again")
 }
@@ -283,12 +314,14 @@ async fn bodies_of(client: &Client, objects: &[Value]) -> Result<Undo, Diagnosis
     Ok(Undo::RestoreObjects { prior, absent: vec![] })
 }
 
-/// Says whether none of these objects exists, apart from namespaces that others use.
+/// Says whether none of these objects exists, apart from objects of others and namespaces that others use.
 async fn absent(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
     for object in objects {
         let place = Place::of(object)?;
-        let there = get(client, &place).await?.is_some();
-        if there && !(place.resource.kind == "Namespace" && holds_more(client, &place.name).await?) {
+        let there = get(client, &place).await?;
+        if there.is_some_and(|found| is_managed(&found))
+            && !(place.resource.kind == "Namespace" && holds_more(client, &place.name).await?)
+        {
             return Ok(false);
         }
     }

@@ -5,6 +5,7 @@
 //! | `generated` | values of Secrets that are made when they are applied |
 //! | `client` | a connection through a session; where an object lies in the API |
 //! | `apply` | objects: apply, delete, restore, and whose they are |
+//! | `managed_fields` | which part of an object landfall manages |
 //! | `wait` | conditions of the cluster |
 //! | `evidence` | why something that is awaited does not come |
 //! | `error_text` | texts for transport errors |
@@ -17,6 +18,7 @@ mod client;
 mod error_text;
 pub mod evidence;
 mod generated;
+mod managed_fields;
 mod members;
 mod wait;
 
@@ -70,7 +72,7 @@ impl Cluster {
             }
             Action::Delete { objects } => {
                 self.await_api(sessions, session, step, cancel, emitter)?;
-                self.delete(session, journals, step, objects)
+                self.delete(session, journals, step, objects, emitter)
             }
             Action::Await { condition } => {
                 self.await_condition(sessions, session, step, condition, cancel, emitter)?;

@@ -4,7 +4,7 @@ use crate::scene::Scene;
 use landfall_core::name::NodeName;
 use landfall_core::spec::ProxyMode;
 use landfall_engine::run::{AllowOptions, UndoCommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const INGRESSES: &str = "networking.k8s.io/ingresses";
 
@@ -217,4 +217,41 @@ fn the_mode_of_kube_proxy_is_changed_whole() {
     scene.must_be_installed_as(&installed, "rollback");
     scene.must_work(&scene.undo("500-e", UndoCommand::Uninstall), "uninstall");
     scene.must_be_as_before("uninstall");
+}
+
+/// A rollback takes landfall's share back, and not what its users have changed or put in the place of it since.
+#[test]
+fn a_rollback_leaves_what_others_have_set_or_made_since() {
+    const PROXY: Place = ("apps/daemonsets", "kube-system", "landfall-ingress");
+    const SAMPLE: Place = ("apps/deployments", "landfall-sample", "nginx");
+    let mut scene = Scene::new(1, 0);
+    let founder: NodeName = "cp-1".parse().unwrap();
+    let world = scene.fleet.world().clone();
+    let body = |(_, namespace, name): Place, kind: &str| json!({ "apiVersion": "apps/v1", "kind": kind, "metadata": { "name": name, "namespace": namespace } });
+    let annotate = |team: &str| {
+        let mut annotated = body(PROXY, "DaemonSet");
+        annotated["metadata"]["annotations"] = json!({ "team": team });
+        world.apply_object(&founder, PROXY.0, &annotated).unwrap();
+    };
+    scene.set("sample: false\n");
+    scene.must_work(&scene.install("100-a"), "install");
+    annotate("day");
+    let mut before = object(&scene, PROXY).unwrap();
+    scene.set("ingress: {accessLog: json}\n");
+    scene.must_work(&scene.install("200-b"), "a changed proxy, and the sample");
+    annotate("night");
+    world.delete_object(&founder, SAMPLE.0, SAMPLE.1, SAMPLE.2).unwrap();
+    let mut own = body(SAMPLE, "Deployment");
+    own["spec"] = json!({ "replicas": 1 });
+    world.create_object(&founder, SAMPLE.0, own).unwrap();
+    scene.must_work(&scene.undo("300-c", UndoCommand::Rollback), "rollback");
+    before["metadata"]["annotations"]["team"] = json!("night");
+    assert_eq!(object(&scene, PROXY), Some(before));
+    let theirs = object(&scene, SAMPLE).unwrap();
+    assert_eq!(theirs["spec"], json!({ "replicas": 1 }));
+    scene.must_be_lawful("rollback");
+    scene.set("sample: false\n");
+    let again = scene.install("400-d");
+    scene.must_work(&again, "as before");
+    assert_eq!(again.changes, 0, "{:#?}", again.plan);
 }

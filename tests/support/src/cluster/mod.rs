@@ -27,7 +27,7 @@ use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::spec::Cidr;
 pub use laws::{Law, Violation};
-use objects::Store;
+use objects::{Apply, Store};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -306,6 +306,26 @@ impl World {
         let number = state.number();
         state.clusters[at].store.create(resource, object, "kubectl", number);
         Ok(())
+    }
+
+    /// Sets fields of an object that is there, as a user does with `kubectl apply --server-side --force-conflicts`.
+    pub fn apply_object(&self, from: &NodeName, resource: &str, body: &Value) -> Result<()> {
+        let mut state = self.state();
+        let at = state.cluster_of(from).context("no cluster")?;
+        let number = state.number();
+        let named = |key: &str| body["metadata"][key].as_str().unwrap_or_default();
+        let request = Apply {
+            resource,
+            namespace: named("namespace"),
+            name: named("name"),
+            body,
+            manager: "kubectl",
+            force: true,
+            dry_run: false,
+            number,
+        };
+        let applied = state.clusters[at].store.apply(&request);
+        applied.map(drop).map_err(|(_, why)| anyhow::anyhow!(why))
     }
 
     /// Deletes an object, as a user does.
