@@ -1,10 +1,12 @@
 //! Makes the record of a cluster that an older landfall installed without one: the settings are read from the cluster, the founder from the
 //! journals. Anything ambiguous is an error. This module only reads; the run that follows writes the record.
 
-use crate::cluster::{Cluster, api_error};
+use crate::cluster::{Cluster, api_error, member_ids};
+use crate::plan_error::plan_error;
 use crate::present::Present;
 use crate::session::NodeSession;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::Client;
 use kube::api::{Api, ListParams};
 use landfall_core::cluster_record::{
     ClusterRecord, ClusterUid, FixedPodNetwork, FixedSettings, KeptSettings, MemberRecord, Sequence,
@@ -13,7 +15,9 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
 use landfall_core::name::{Digest, NodeName};
+use landfall_core::plan::PlanError;
 use landfall_core::plan::key::StepKind;
+use landfall_core::quorum::MemberId;
 use landfall_core::spec::{BinDir, Cidr, Desired};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,16 +63,19 @@ struct Seen {
     nodes: Vec<Node>,
 }
 
-/// Makes the record of a cluster whose journals hold none. Blocks for the API requests, which go through `session`, a control plane. Returns an
-/// error when the API does not answer, or when nodes disagree on the founder or on the certificate authority.
+/// Makes the record of a cluster whose journals hold none. Blocks for the requests to the API and to etcd, which go through `control_planes`, the first
+/// of them for the API. Returns an error when one of the two does not answer, when nodes disagree on the founder or on the certificate authority, or
+/// when etcd has other members than the cluster has control planes.
 pub fn adopt(
     desired: &Desired,
     present: &Present,
     facts: &BTreeMap<NodeName, NodeFacts>,
     new_uid: &ClusterUid,
     cluster: &Cluster,
-    session: &Arc<NodeSession>,
+    control_planes: &[Arc<NodeSession>],
 ) -> Result<ClusterRecord, Vec<Diagnosis>> {
+    let session = control_planes.first();
+    let session = session.ok_or_else(|| plan_error(PlanError::NoControlPlane))?;
     let seen = ask(cluster, session).map_err(|d| vec![d])?;
     let ca = one_ca(facts)?;
     let founders: Vec<&NodeName> = present
@@ -87,7 +94,12 @@ pub fn adopt(
             ]);
         }
     };
-    let members = members(desired, &seen.nodes, founder);
+    let mut members = members(desired, &seen.nodes, founder);
+    let etcd_ids = member_ids(control_planes);
+    one_list(&members, &etcd_ids).map_err(|d| vec![d])?;
+    for (name, member) in &mut members {
+        member.etcd_id = etcd_ids.get(name.as_str()).copied();
+    }
     let fixed = fixed_settings(&seen.kubeadm, &members, &desired.spec.control_plane_endpoint);
     Ok(ClusterRecord {
         uid: new_uid.clone(),
@@ -107,6 +119,27 @@ pub fn adopt(
         },
         members,
     })
+}
+
+/// Names the control planes that the cluster's API lists and the inventory lacks, with their addresses. It is for clusters whose journals hold no record.
+/// Blocks for the request, which goes through `session`, a control plane.
+pub fn unlisted_control_planes(
+    desired: &Desired,
+    cluster: &Cluster,
+    session: &Arc<NodeSession>,
+) -> Result<Vec<(NodeName, IpAddr)>, Diagnosis> {
+    let nodes = cluster.with_client(session, |client| async move { list_nodes(client).await })?;
+    let members = members(desired, &nodes, None).into_iter();
+    Ok(members
+        .filter(|(name, _)| desired.inventory.node(name).is_none())
+        .map(|(name, member)| (name, member.address))
+        .collect())
+}
+
+async fn list_nodes(client: Client) -> Result<Vec<Node>, Diagnosis> {
+    let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| api_error("the Nodes cannot be listed", &error))?;
+    Ok(nodes.items)
 }
 
 fn not_adoptable(what: &str) -> Diagnosis {
@@ -129,9 +162,7 @@ fn ask(cluster: &Cluster, session: &Arc<NodeSession>) -> Result<Seen, Diagnosis>
             .get_opt("coredns")
             .await
             .map_err(failed("CoreDNS's configuration cannot be read"))?;
-        let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
-        let nodes = nodes.map_err(failed("the Nodes cannot be listed"))?.items;
-        Ok((kubeadm, dns, nodes))
+        Ok((kubeadm, dns, list_nodes(client).await?))
     });
     let (kubeadm, dns, nodes) = read.map_err(|error| {
         not_adoptable("its API has to answer for that")
@@ -160,6 +191,27 @@ fn one_ca(facts: &BTreeMap<NodeName, NodeFacts>) -> Result<Digest, Vec<Diagnosis
             Err(vec![held.fold(what, |d, (name, ca)| d.saw(format!("{name}: {ca}")))])
         }
     }
+}
+
+/// Returns an error unless etcd's members are the control planes that the cluster lists. One more is dead or not started, and one less has lost its data:
+/// a join beside it could cost the quorum.
+fn one_list(
+    members: &BTreeMap<NodeName, MemberRecord>,
+    etcd_ids: &BTreeMap<String, MemberId>,
+) -> Result<(), Diagnosis> {
+    let control_planes = members.iter().filter(|(_, member)| member.role == Role::ControlPlane);
+    let listed: BTreeSet<&str> = control_planes.map(|(name, _)| name.as_str()).collect();
+    let counted: BTreeSet<&str> = etcd_ids.keys().map(String::as_str).collect();
+    if listed == counted {
+        return Ok(());
+    }
+    let text = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(
+        not_adoptable("etcd has other members than the cluster has control planes")
+            .saw(format!("Nodes: {}", text(listed)))
+            .saw(format!("members of etcd: {}", text(counted)))
+            .next("remove the one that is gone (kubectl delete node, etcdctl member remove), then run the same command again"),
+    )
 }
 
 /// Says whether a node has the taint that keeps Pods of users off control planes.

@@ -12,7 +12,6 @@ use crate::emitter::EventEmitter;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions};
 use crate::outcome::Outcome;
-use crate::plan_error::plan_error;
 use crate::preflight::{self, Gathered};
 use crate::present::{self, Present};
 use crate::session::{AgentPlace, NodeSession};
@@ -27,7 +26,6 @@ use landfall_core::inventory::Node;
 use landfall_core::journal::{DONE, INSTALL, RunStart};
 use landfall_core::membership::is_formed;
 use landfall_core::name::{NodeName, RunId};
-use landfall_core::plan::PlanError;
 use landfall_core::spec::Desired;
 use landfall_core::trust::{ClusterTrust, KeyId};
 use landfall_core::verify::{Cell, CellOutcome, VerifyReport};
@@ -267,10 +265,10 @@ impl InstallRun<'_> {
             return Ok(false);
         }
         let control_planes = self.desired.inventory.control_planes();
-        let session = control_planes.filter_map(|node| self.sessions.get(&node.name)).next();
-        let session = session.ok_or_else(|| plan_error(PlanError::NoControlPlane))?;
+        let control_planes = control_planes.filter_map(|node| self.sessions.get(&node.name));
+        let control_planes: Vec<_> = control_planes.cloned().collect();
         let (uid, cluster) = (&self.ctx.new_uid, &self.cluster);
-        let record = adopt::adopt(self.desired, present, facts, uid, cluster, session)?;
+        let record = adopt::adopt(self.desired, present, facts, uid, cluster, &control_planes)?;
         present.record = Some(record);
         self.outcome.record.clone_from(&present.record);
         Ok(true)

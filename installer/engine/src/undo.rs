@@ -3,6 +3,7 @@
 
 mod uninstall;
 
+use crate::adopt::unlisted_control_planes;
 use crate::cluster::Cluster;
 use crate::context::{CancelToken, Confirm, Removes, RunContext, UndoCommand, UndoSummary, Until};
 use crate::emitter::EventEmitter;
@@ -13,17 +14,19 @@ use crate::plan_error::plan_error;
 use crate::present::{self, Present, history_unclear};
 use crate::session::AgentPlace;
 use landfall_core::cluster_record::Sequence;
-use landfall_core::event::Phase;
+use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::journal::{Ownership, RunStart};
 use landfall_core::journal::{ROLLED_BACK, UNDONE};
 use landfall_core::name::{NodeName, RunId};
+use landfall_core::plan::key::has_etcd_member;
 use landfall_core::plan::undo::UndoScope;
 use landfall_core::plan::{Goal, Plan, plan};
 use landfall_core::preflight::too_few_control_planes;
 use landfall_core::run_history::{FleetRun, RollbackTarget};
 use landfall_core::spec::Desired;
+use landfall_core::uninstall::Refusal;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,6 +98,7 @@ impl UndoRun<'_> {
             stays_open |= unlisted.iter().any(is_control_plane);
             outcome.absent.extend(unlisted);
         }
+        self.refuse_unlisted_control_planes(&present)?;
         let Some((scope, runs)) = self.choose(&present, &outcome.absent)? else {
             return Ok(());
         };
@@ -126,6 +130,34 @@ impl UndoRun<'_> {
             self.end(&present, &scope, number, cluster_stays)?;
         }
         Ok(())
+    }
+
+    /// Journals of version 1 do not say who the members are: the cluster does, while it answers. Control planes that the inventory lacks would be left
+    /// without quorum.
+    fn refuse_unlisted_control_planes(&self, present: &Present) -> Result<(), Vec<Diagnosis>> {
+        if present.record.is_some() || self.ctx.limit.is_set() {
+            return Ok(());
+        }
+        let is_control_plane = |name: &&NodeName| present.owned.get(*name).is_some_and(has_etcd_member);
+        let Some(session) = self
+            .sessions
+            .keys()
+            .find(is_control_plane)
+            .and_then(|name| self.sessions.get(name))
+        else {
+            return Ok(());
+        };
+        match unlisted_control_planes(self.desired, &Cluster::default(), session) {
+            Ok(unlisted) if unlisted.is_empty() => Ok(()),
+            Ok(unlisted) => Err(vec![uninstall::refused(Refusal::Unlisted(unlisted))]),
+            // A cluster that does not answer is taken away all the same.
+            Err(error) => {
+                let text =
+                    format!("whether the cluster has control planes that the inventory lacks is not known: {error}");
+                self.emitter.emit(Some(session.name()), EventKind::Note { text });
+                Ok(())
+            }
+        }
     }
 
     /// Says what goes, for the user's confirmation.
@@ -190,9 +222,10 @@ impl UndoRun<'_> {
             return Err(absent.to_vec());
         }
         let here: Vec<&NodeName> = self.sessions.keys().collect();
-        // Control planes that the undone runs were to add need not be here.
+        // A run writes its number to a majority first, so a minority does not know which run is the newest: what looks like the founding may be an old
+        // run of a cluster that lives on. Control planes that the undone runs were to add need not be here.
         let before = scope.record_before(owned).or(record);
-        let formed = before.filter(|record| stays && record.formed);
+        let formed = before.filter(|record| record.formed);
         match formed.and_then(|record| too_few_control_planes(record, &here)) {
             Some(finding) => Err(finding.into_diagnoses()),
             None => Ok(()),

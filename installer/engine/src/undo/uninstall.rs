@@ -35,7 +35,8 @@ pub(super) fn refuse_part(
     refuse(owned, &desired.inventory, chosen).map_or(Ok(()), |refusal| Err(refused(refusal)))
 }
 
-fn refused(refusal: Refusal) -> Diagnosis {
+/// Returns the error of an uninstall, or of a rollback, that is refused.
+pub(super) fn refused(refusal: Refusal) -> Diagnosis {
     let list = |names: &[NodeName]| names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(",");
     match refusal {
         Refusal::SeveralClusters(clusters) => {
@@ -48,7 +49,7 @@ fn refused(refusal: Refusal) -> Diagnosis {
             diagnosis
         }
         Refusal::Unlisted(members) => {
-            let what = "the inventory lacks members of the cluster, and an uninstall removes the whole cluster";
+            let what = "the inventory lacks members of the cluster, which would be left without the others";
             let named = members
                 .into_iter()
                 .fold(Diagnosis::new(Code::Preflight, what), |d, (name, address)| {

@@ -183,6 +183,39 @@ fn a_rollback_needs_a_majority_of_the_control_planes() {
     assert_eq!(undone.runs.iter().map(|run| run.number).collect::<Vec<_>>(), [2]);
 }
 
+/// The founder was off during the second run. Alone it takes the founding for the newest run.
+#[test]
+fn a_founder_that_missed_a_run_does_not_roll_back_the_founding() {
+    let mut scene = Scene::new(3, 1);
+    scene.must_work(&scene.install("100-a"), "install");
+    for missed in ["cp-1", "w-1"] {
+        scene.fleet.set_unreachable(&name(missed), true);
+    }
+    scene.set("ingress: {accessLog: json}\n");
+    let second = scene.install("200-b");
+    assert!(second.changes > 0, "{second:#?}");
+    for (alone, others) in [("cp-1", ["cp-2", "cp-3", "w-1"]), ("w-1", ["cp-1", "cp-2", "cp-3"])] {
+        let set_others = |unreachable| {
+            for other in others {
+                scene.fleet.set_unreachable(&name(other), unreachable);
+            }
+        };
+        set_others(true);
+        scene.fleet.set_unreachable(&name(alone), false);
+        let refused = scene.undo(&format!("300-{alone}"), UndoCommand::Rollback);
+        assert_eq!(refused.changes, 0, "{refused:#?}");
+        assert!(
+            text(&refused).contains("2 of 3 control planes are needed"),
+            "{}",
+            text(&refused)
+        );
+        set_others(false);
+    }
+    let undone = scene.undo("400-d", UndoCommand::Rollback);
+    scene.must_work(&undone, "with all");
+    assert_eq!(undone.runs.iter().map(|run| run.number).collect::<Vec<_>>(), [2]);
+}
+
 /// The founder alone has the journal of the founding. Without it a failed run must not be taken for the one that founded the cluster.
 #[test]
 fn a_failed_run_is_rolled_back_in_the_cluster_also_without_the_founder() {

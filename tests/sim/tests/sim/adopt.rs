@@ -138,6 +138,19 @@ fn what_is_unclear_is_refused() {
     scene.must_work(&scene.install("500-e"), "when all is clear");
 }
 
+/// Somebody removed a control plane's Node, and its etcd member still counts.
+#[test]
+fn an_etcd_member_without_a_node_is_unclear() {
+    let scene = without_record();
+    let world = scene.fleet.world();
+    world.delete_object(&name("cp-1"), "nodes", "", "cp-3").unwrap();
+    must_be_refused(
+        &scene,
+        "300-c",
+        "etcd has other members than the cluster has control planes",
+    );
+}
+
 /// Only a landfall that writes records founds on several nodes at once.
 #[test]
 fn several_founders_without_a_record_are_refused() {
@@ -145,4 +158,28 @@ fn several_founders_without_a_record_are_refused() {
     scene.must_work(&scene.install("100-a"), "install");
     forget_record(&scene);
     must_be_refused(&scene, "200-b", "several nodes founded a cluster");
+}
+
+/// Without a record only the cluster itself knows which control planes it has.
+#[test]
+fn an_uninstall_without_a_record_leaves_no_control_plane_behind() {
+    let mut scene = without_record();
+    let all = scene.desired.clone();
+    scene
+        .desired
+        .inventory
+        .nodes
+        .retain(|node| node.name.as_str() != "cp-3");
+    let refused = scene.undo("300-c", UndoCommand::Uninstall);
+    let said = format!("{:?}", refused.errors);
+    assert!(said.contains("cp-3 at ") && refused.changes == 0, "{said}");
+    scene.must_be_lawful("refused");
+    // A cluster that is dead cannot be asked, and goes.
+    for node in ["cp-1", "cp-2"] {
+        scene.fleet.world().stop_etcd(&name(node), true).unwrap();
+    }
+    scene.fleet.set_unreachable(&name("cp-3"), true);
+    scene.desired = all;
+    let undone = scene.undo("400-d", UndoCommand::Uninstall);
+    assert!(undone.changes > 0 && undone.errors.is_empty(), "{:#?}", undone.errors);
 }
