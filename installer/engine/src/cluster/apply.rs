@@ -3,7 +3,7 @@
 
 use super::client::{Place, api_error, is_not_found};
 use super::generated;
-use super::managed_fields::{FIELD_MANAGER, is_managed, managers, to_put_back};
+use super::managed_fields::{FIELD_MANAGER, is_managed, is_of_others, managers, to_put_back};
 use super::{Cluster, POLL_EVERY};
 use crate::emitter::EventEmitter;
 use crate::fleet;
@@ -213,7 +213,7 @@ async fn delete_one(client: &Client, object: &Value) -> Result<Option<String>, D
     let place = Place::of(object)?;
     match get(client, &place).await? {
         None => return Ok(None),
-        Some(found) if !is_managed(&found) => return Ok(Some(format!("{place} stays: {}", whose(&found)))),
+        Some(found) if is_of_others(&found) => return Ok(Some(format!("{place} stays: {}", whose(&found)))),
         Some(_) => {}
     }
     if place.resource.kind == "Namespace" && holds_more(client, &place.name).await? {
@@ -319,7 +319,7 @@ async fn absent(client: &Client, objects: &[Value]) -> Result<bool, Diagnosis> {
     for object in objects {
         let place = Place::of(object)?;
         let there = get(client, &place).await?;
-        if there.is_some_and(|found| is_managed(&found))
+        if there.is_some_and(|found| !is_of_others(&found))
             && !(place.resource.kind == "Namespace" && holds_more(client, &place.name).await?)
         {
             return Ok(false);

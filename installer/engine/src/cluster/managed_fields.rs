@@ -13,9 +13,15 @@ pub(super) fn managers(object: &DynamicObject) -> impl Iterator<Item = &str> {
     entries.filter_map(|entry| entry.manager.as_deref())
 }
 
-/// Says whether landfall manages a field of an object. It manages none of what others made, or put in the place of what landfall had made.
+/// Says whether landfall manages a field of an object.
 pub(super) fn is_managed(object: &DynamicObject) -> bool {
     managers(object).any(|manager| manager == FIELD_MANAGER)
+}
+
+/// Says whether an object has field managers and landfall is none of them: others made it, also in the place of what landfall had made. An object
+/// that was applied with nothing but a name has no manager at all.
+pub(super) fn is_of_others(object: &DynamicObject) -> bool {
+    managers(object).next().is_some() && !is_managed(object)
 }
 
 /// Returns of an earlier body of an object what may be put back: fields that landfall manages now, and those that nobody sets now. What others have set
@@ -94,7 +100,7 @@ mod tests {
         } });
         let scaled = json!({ "f:spec": { "f:replicas": {} } });
         let now = object(now, &[("landfall", ours), ("kubectl", scaled)]);
-        assert!(is_managed(&now));
+        assert!(is_managed(&now) && !is_of_others(&now));
         let expected = deployment(json!({
             "paused": true, "minReadySeconds": 5,
             "template": { "spec": { "containers": [{ "name": "nginx", "image": "nginx:1" }] } },
@@ -113,7 +119,9 @@ mod tests {
     fn nothing_comes_back_into_an_object_of_others() {
         let body = deployment(json!({ "replicas": 2 }));
         let theirs = object(body.clone(), &[("helm", json!({ "f:spec": { "f:replicas": {} } }))]);
-        assert!(!is_managed(&theirs));
+        assert!(is_of_others(&theirs) && !is_managed(&theirs));
         assert_eq!(to_put_back(&body, &theirs), None);
+        let name_alone = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } });
+        assert!(!is_of_others(&object(name_alone, &[])));
     }
 }
