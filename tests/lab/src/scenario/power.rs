@@ -19,15 +19,31 @@ const NODE_PORT_LIMIT: Duration = Duration::from_secs(60);
 /// The node must be back within this time.
 const BACK_LIMIT: Duration = Duration::from_secs(240);
 
+/// The control plane whose hosts file somebody rewrites before its power is cut, as cloud-init does.
+const REWRITTEN_HOSTS: &str = "cp-3";
+
 /// Cuts each of the three.
 pub fn show(stage: &Stage<'_>, checks: &mut Checks) {
     for name in ["cp-1", "cp-2", "cp-3"] {
         checks.check(
             &format!("the power of {name} is cut: API, ingress and NodePort go on"),
-            || cut(stage, name),
+            || {
+                if name == REWRITTEN_HOSTS {
+                    let rewrite = "cp /etc/hosts /root/hosts && echo '127.0.0.1 localhost' > /etc/hosts";
+                    stage.lab.shell(stage.lab.machine(name)?, rewrite)?;
+                }
+                cut(stage, name)
+            },
         );
         checks.check(&format!("{name} comes back by itself"), || back(stage, &[name]));
     }
+    checks.check("its hosts file was rewritten before that boot", || {
+        let machine = stage.lab.machine(REWRITTEN_HOSTS)?;
+        let hosts = stage.lab.shell(machine, "cat /etc/hosts")?;
+        ensure!(hosts.trim() == "127.0.0.1 localhost", "it is another: {hosts}");
+        let give_back = "cat /root/hosts > /etc/hosts && rm /root/hosts";
+        stage.lab.shell(machine, give_back).map(drop)
+    });
     checks.check(
         "two are off: the cluster answers as the simulation's model does",
         || {
