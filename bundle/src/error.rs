@@ -67,6 +67,14 @@ pub enum BundleError {
         /// Digest of the bytes that are there.
         found: Digest,
     },
+    /// A blob in a node's store is not what it was when it came.
+    #[error("the stored blob {digest} is damaged: it has the digest {found}")]
+    StoredBlob {
+        /// The blob.
+        digest: Digest,
+        /// Digest of the bytes that are there.
+        found: Digest,
+    },
     /// A stream failed.
     #[error("a blob could not be processed")]
     Stream(#[source] std::io::Error),
@@ -78,7 +86,7 @@ impl From<BundleError> for Diagnosis {
             BundleError::Io { .. } => Code::FileUnreadable,
             BundleError::Format { .. } | BundleError::Version { .. } | BundleError::Stream(_) => Code::BundleFormat,
             BundleError::Blob { .. } | BundleError::OtherRole { .. } => Code::BundleMissing,
-            BundleError::Digest { .. } | BundleError::Chunk(_) => Code::BundleDigest,
+            BundleError::Digest { .. } | BundleError::Chunk(_) | BundleError::StoredBlob { .. } => Code::BundleDigest,
         };
         let diagnosis = Diagnosis::new(code, "the bundle is not usable").because(&error);
         if matches!(error, BundleError::Version { .. }) {

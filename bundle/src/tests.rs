@@ -1,6 +1,7 @@
 use crate::minisign::SecretKey;
 use crate::{
-    Bundle, BundleWriter, Unverified, Verified, chunk_digests, decompress_binary, export, sign, write_oci_archive,
+    Bundle, BundleError, BundleWriter, Unverified, Verified, chunk_digests, decompress_binary, export, sign,
+    write_oci_archive,
 };
 use landfall_core::bundle_index::{
     BundleIndex, BundleRole, INDEX_VERSION, Image, NODE_ARCHITECTURE, OCI_MANIFEST, Variant,
@@ -191,6 +192,71 @@ fn an_archive_for_containerd_names_its_images_and_holds_each_blob_once() {
         names.push(name);
     }
     assert_eq!(names.len(), 3);
+}
+
+/// Blobs of every length relative to the blocks of a tar archive and to what is read at once: damaged, too short, too long, empty and not there, at each
+/// place of the archive.
+#[test]
+fn an_archive_with_a_damaged_blob_ends_early_and_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let sizes = [1, 300, 512, 1000, 1024, 64 * 1024, 64 * 1024 + 1, 128 * 1024, 150_000];
+    let contents: Vec<Vec<u8>> = sizes
+        .map(|size: usize| vec![u8::try_from(size % 251).unwrap(); size])
+        .into();
+    let digests: Vec<Digest> = contents.iter().map(|content| Digest::of(content)).collect();
+    let at = |digest: &Digest| directory.path().join(digest.hex());
+    for (digest, content) in digests.iter().zip(&contents) {
+        std::fs::write(at(digest), content).unwrap();
+    }
+    let image = Image {
+        reference: "r/a:1".parse().unwrap(),
+        manifest: digests[0],
+        media_type: OCI_MANIFEST.to_owned(),
+        manifest_size_bytes: 1,
+        blobs: digests.clone(),
+        roles: Default::default(),
+    };
+    let write = || {
+        let mut out = Vec::new();
+        let written = write_oci_archive(std::slice::from_ref(&image), directory.path(), &mut out);
+        (written, out)
+    };
+    let (whole, good) = write();
+    whole.unwrap();
+    assert!(good.len().is_multiple_of(512) && good.ends_with(&[0; 1024]));
+    for (digest, content) in digests.iter().zip(&contents) {
+        let mut flipped = content.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let mut longer = content.clone();
+        longer.push(0);
+        let shorter = content[..content.len() - 1].to_vec();
+        for (what, damaged) in [
+            ("flipped", &flipped),
+            ("longer", &longer),
+            ("shorter", &shorter),
+            ("empty", &vec![]),
+        ] {
+            std::fs::write(at(digest), damaged).unwrap();
+            let (written, out) = write();
+            let case = format!("{} bytes, {what}", content.len());
+            match written {
+                Err(BundleError::StoredBlob { digest: named, found }) => {
+                    assert_eq!((named, found), (*digest, Digest::of(damaged)), "{case}");
+                }
+                other => panic!("{case}: {other:?}"),
+            }
+            assert!(
+                !out.len().is_multiple_of(512),
+                "{case}: a reader would take it for a whole archive"
+            );
+        }
+        std::fs::remove_file(at(digest)).unwrap();
+        let (written, out) = write();
+        assert!(matches!(written, Err(BundleError::Io { .. })), "{written:?}");
+        assert!(!out.len().is_multiple_of(512));
+        std::fs::write(at(digest), content).unwrap();
+    }
+    assert_eq!(write().1, good);
 }
 
 #[test]

@@ -140,13 +140,18 @@ pub fn forget_damaged<'a>(host: &Host, blobs: impl IntoIterator<Item = &'a Diges
         let stored = host.blob(blob);
         if stored.exists() && files::digest(&stored)? != *blob {
             files::remove_file(&stored)?;
-            return Err(AgentError::WrongDigest {
-                what: "a blob in the node's store".to_owned(),
-                digest: *blob,
-            });
+            return Err(wrong_digest(*blob));
         }
     }
     Ok(())
+}
+
+/// The error of a stored blob that is not what it was when it came.
+pub fn wrong_digest(digest: Digest) -> AgentError {
+    AgentError::WrongDigest {
+        what: "a blob in the node's store".to_owned(),
+        digest,
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! Container images: imported from the blob store into containerd, pinned, checked.
 
 use super::Work;
-use crate::actions::file::forget_damaged;
+use crate::actions::file::{forget_damaged, wrong_digest};
 use crate::agent::Agent;
 use crate::child::{Input, Job};
 use crate::error::{AgentError, Result, io_at};
+use crate::files;
+use landfall_bundle::BundleError;
 use landfall_core::bundle_index::Image;
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The label that keeps the kubelet from collecting an image as garbage, and its value.
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
@@ -51,7 +54,8 @@ pub fn missing(agent: &Agent, images: &[Image]) -> Result<Vec<Image>> {
         .collect())
 }
 
-/// Imports the missing images as one archive that is made on the way. Blocks until the step's deadline at most.
+/// Imports the missing images as one archive that is made on the way. The client gets no whole archive when a blob is damaged, and makes no image
+/// then; the blob is removed, so that the next run brings it again. Blocks until the step's deadline at most.
 pub fn import(work: &Work, images: &[Image]) -> Result<()> {
     let host = &work.agent.host;
     let wanted = missing(work.agent, images)?;
@@ -59,11 +63,16 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
         return Err(AgentError::BlobMissing(*digest));
     }
     let blobs = host.state("blobs");
+    let damaged = OnceLock::new();
     let feed = |stdin: std::process::ChildStdin| {
         // With the usual 64 KiB the two sides would wait for each other ten thousand times.
         let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
         let mut to = BufWriter::with_capacity(PIPE, stdin);
-        landfall_bundle::write_oci_archive(&wanted, &blobs, &mut to)?;
+        let written = landfall_bundle::write_oci_archive(&wanted, &blobs, &mut to);
+        if let Err(BundleError::StoredBlob { digest, .. }) = &written {
+            let _ = damaged.set(*digest);
+        }
+        written?;
         to.flush().map_err(io_at("writing to", Path::new("ctr")))
     };
     // `--local`: through containerd's transfer service the same import costs half as much CPU again.
@@ -74,6 +83,11 @@ pub fn import(work: &Work, images: &[Image]) -> Result<()> {
         ..Job::quick(&argv, 0)
     };
     let imported = work.agent.children.run(host, job).map(|_| ());
+    // containerd's client says only that the archive ends too early.
+    if let Some(blob) = damaged.into_inner() {
+        files::remove_file(&host.blob(&blob))?;
+        return Err(wrong_digest(blob));
+    }
     if imported.is_err() && !work.agent.children.is_stopping() {
         forget_damaged(host, wanted.iter().flat_map(|i| &i.blobs))?;
     }

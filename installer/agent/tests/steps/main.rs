@@ -9,6 +9,7 @@ use landfall_agent::host::Host;
 use landfall_agent::lease::Holder;
 use landfall_agent::{interpret, undo};
 use landfall_core::action::{Action, BootstrapGoal, Claims, Content, FeatureEvidence, KernelFeature};
+use landfall_core::bundle_index::{Image, OCI_MANIFEST};
 use landfall_core::inventory::Role;
 use landfall_core::journal::{EntryState, JournalError, Record, RunStart, parse_journal};
 use landfall_core::name::Digest;
@@ -569,6 +570,64 @@ fn a_damaged_blob_installs_nothing_and_is_brought_again() {
     assert_eq!(machine.fingerprint(), before);
     assert!(!machine.agent.host.blob(&blob).exists());
     machine.undo_all();
+}
+
+/// containerd's client: keeps the names of images in a file. Like the real one it makes an image only when the archive came to its end.
+const CTR: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+root=${0%/usr/local/bin/ctr}
+case "$3 $4" in
+"images list") cat "$root/var/lib/images" 2>/dev/null || exit 0 ;;
+"images import")
+    index=$(tar -xOf - index.json) || exit 1
+    printf '%s\n' "$index" | grep -o '"io.containerd.image.name":"[^"]*"' | cut -d'"' -f4 >>"$root/var/lib/images"
+    echo "$*" >"$root/var/lib/arguments"
+    ;;
+esac
+"#;
+
+#[test]
+fn of_a_damaged_image_nothing_is_imported_and_its_blob_is_brought_again() {
+    let machine = Machine::new();
+    let ctr = machine.at("/usr/local/bin/ctr");
+    fs::write(&ctr, CTR).unwrap();
+    fs::set_permissions(&ctr, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(machine.at("/run/containerd")).unwrap();
+    fs::write(machine.at("/run/containerd/containerd.sock"), "").unwrap();
+    let contents = [&b"a manifest"[..], b"a configuration", &[7; 200_000]];
+    let blobs = contents.map(|content| machine.blob(content));
+    let image = Image {
+        reference: "r/a:1".parse().unwrap(),
+        manifest: blobs[0],
+        media_type: OCI_MANIFEST.to_owned(),
+        manifest_size_bytes: 10,
+        blobs: blobs.to_vec(),
+        roles: Default::default(),
+    };
+    let step = step("images", Action::Images { images: vec![image] });
+    let run = || interpret::run_step(&machine.agent, &step, &|_| {});
+    let images = machine.at("/var/lib/images");
+    for (blob, content) in blobs.iter().zip(contents) {
+        let stored = machine.agent.host.blob(blob);
+        for at in [0, content.len() / 2, content.len() - 1] {
+            let mut damaged = content.to_vec();
+            damaged[at] ^= 1;
+            fs::write(&stored, damaged).unwrap();
+            let error = run().unwrap_err();
+            assert_eq!(error.code, landfall_core::explain::Code::BundleDigest, "{error:?}");
+            assert!(format!("{error:?}").contains(&blob.to_string()), "{error:?}");
+            assert!(!images.exists(), "no image is made, so none is pinned");
+            assert!(!stored.exists(), "the next run brings it again");
+        }
+        fs::write(&stored, content).unwrap();
+    }
+    run().unwrap();
+    assert_eq!(fs::read_to_string(&images).unwrap(), "r/a:1\n");
+    let arguments = fs::read_to_string(machine.at("/var/lib/arguments")).unwrap();
+    assert!(
+        arguments.contains("--label io.cri-containerd.pinned=pinned"),
+        "{arguments}"
+    );
 }
 
 #[test]
