@@ -104,9 +104,40 @@ pub struct ClusterTrust {
     pub revoked: BTreeSet<KeyId>,
 }
 
+impl ClusterTrust {
+    /// Returns what a cluster trusts once a run is undone that began at `earlier`, where `self` is what it trusts now. What was learned about keys
+    /// is not undone: a revoked key stays revoked, and the key that took its place is trusted still, for without it no bundle could be installed any
+    /// more.
+    pub fn after_undo_to(&self, earlier: Option<&Self>) -> Self {
+        let mut keys = earlier.map(|earlier| earlier.keys.clone()).unwrap_or_default();
+        keys.extend(self.keys.clone());
+        let mut revoked = self.revoked.clone();
+        revoked.extend(earlier.iter().flat_map(|earlier| earlier.revoked.iter().cloned()));
+        keys.retain(|id, _| !revoked.contains(id));
+        Self { keys, revoked }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn trust(keys: &[u64], revoked: &[u64]) -> ClusterTrust {
+        let id = |number: &u64| KeyId::from_number(*number);
+        ClusterTrust {
+            keys: keys.iter().map(|n| (id(n), format!("key {n}"))).collect(),
+            revoked: revoked.iter().map(id).collect(),
+        }
+    }
+
+    #[test]
+    fn an_undo_gives_no_trust_back_to_a_revoked_key_and_takes_none_from_its_successor() {
+        let now = trust(&[2], &[1]);
+        assert_eq!(now.after_undo_to(Some(&trust(&[1], &[]))), now);
+        assert_eq!(now.after_undo_to(None), now);
+        let earlier = trust(&[1, 2, 3], &[4]);
+        assert_eq!(now.after_undo_to(Some(&earlier)), trust(&[2, 3], &[1, 4]));
+    }
 
     #[test]
     fn an_id_is_16_hexadecimal_digits() {

@@ -136,8 +136,7 @@ impl InstallRun<'_> {
         if self.options.until == Until::Pushed {
             return self.push_ahead(&prepared);
         }
-        // A run that was cut off after its last step has no step left, but must still be finished. A record that was made must be written.
-        if adopted || prepared.changes_something() || prepared.present.history.unfinished().is_some() {
+        if adopted || prepared.must_begin() {
             self.begun = true;
             self.begin(&prepared)?;
             let record = RecordWriter::new(&self.sessions, &prepared.record, prepared.pending());

@@ -272,7 +272,8 @@ fn holders(sessions: &Sessions, owned: &BTreeMap<NodeName, Ownership>) -> Sessio
         .collect()
 }
 
-/// Writes the record from before the undone runs, without the members that left, into every journal that still has entries.
+/// Writes the record from before the undone runs, without the members that left, into every journal that still has entries. What the undone runs said
+/// about keys stays.
 fn put_record_back(
     sessions: &Sessions,
     before: &Present,
@@ -286,6 +287,10 @@ fn put_record_back(
     for name in scope.leaving_nodes(&before.owned) {
         record.members.remove(&name);
     }
+    let trust = before.record.as_ref().and_then(|record| record.trust.as_ref());
+    record.trust = trust
+        .map(|trust| trust.after_undo_to(record.trust.as_ref()))
+        .or(record.trust);
     record.sequence = sequence;
     let owned = fleet::ask_all(sessions, |_| Request::Ownership)?;
     let request = Request::WriteRecord {

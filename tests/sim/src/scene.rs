@@ -1,6 +1,7 @@
 //! A fleet, a bundle and the spec of a cluster, with the commands that tests run on them. Each `must_…` function fails the test when its condition
 //! does not hold.
 
+use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::bundle_index::Manifest;
 use landfall_core::event::{Event, EventSink};
@@ -8,6 +9,7 @@ use landfall_core::inventory::Role;
 use landfall_core::journal::{Ownership, parse_journal, replay};
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
+use landfall_core::trust::TrustOffer;
 use landfall_core::verify::{Cell, CellOutcome};
 use landfall_engine::run::{
     self, AllowOptions, CancelToken, InstallOptions, OnFailure, Outcome, RunContext, UndoCommand, Until,
@@ -133,6 +135,13 @@ impl Scene {
         let path = self.directory.path().join("with manifests.bundle");
         bundle::write_with(&path, bundle::VERSION, manifests).unwrap();
         bundle::open(&path).unwrap()
+    }
+
+    /// Opens the bundle as an operator does who trusts other keys, signed by `key` instead.
+    pub fn bundle_signed(&self, key: &SecretKey, offer: &TrustOffer) -> Bundle<Verified> {
+        let path = self.directory.path().join(format!("{}.bundle", key.public().id()));
+        landfall_bundle::sign(&self.bundle, key, &path).unwrap();
+        Bundle::open(&path).unwrap().verify(offer).unwrap()
     }
 
     /// Makes a bundle with a layer of several chunks.

@@ -162,6 +162,11 @@ pub fn key() -> SecretKey {
     SecretKey::from_random(&Zeroizing::new([7; 40]))
 }
 
+/// A key that signs none of these bundles. It protects nothing.
+pub fn other_key() -> SecretKey {
+    SecretKey::from_random(&Zeroizing::new([8; 40]))
+}
+
 /// An operator who trusts [`key`].
 pub fn trusted() -> TrustOffer {
     let offered = OfferedKey {

@@ -39,6 +39,14 @@ impl Prepared {
     pub(super) fn changes_something(&self) -> bool {
         self.pending().any(|s| s.action.changes_something())
     }
+
+    /// Says whether a run must begin: for what it changes, to end one that was cut off after its last step, or because the record is to hold other
+    /// keys from now on.
+    pub(super) fn must_begin(&self) -> bool {
+        let recorded = self.present.record.as_ref().and_then(|record| record.trust.as_ref());
+        let keys_change = self.record.trust.as_ref() != recorded;
+        self.changes_something() || self.present.history.unfinished().is_some() || keys_change
+    }
 }
 
 impl InstallRun<'_> {

@@ -31,6 +31,7 @@ mod real_bundle;
 mod refusal;
 mod relay;
 mod torn;
+mod trust;
 mod whole;
 
 use landfall_test_sim::scene;
