@@ -30,6 +30,10 @@ const SHELL_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time of the first contact beyond `--connect-timeout`: login, the agent's upload and start.
 const CONTACT_BEYOND: Duration = Duration::from_secs(30);
 
+/// The files of known host keys that OpenSSH reads by itself (ssh_config(5), UserKnownHostsFile and GlobalKnownHostsFile).
+const USER_KNOWN_HOSTS: [&str; 2] = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"];
+const GLOBAL_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
+
 struct SshConnector {
     options: SshOptions,
     config: SshConfig,
@@ -145,14 +149,18 @@ pub fn run_context(
 ) -> Result<RunContext, Diagnosis> {
     let internal =
         |what: &'static str| move |error: std::io::Error| Diagnosis::new(Code::Internal, what).because(&error);
-    let known_hosts = expand_home(common.known_hosts.as_deref().unwrap_or("~/.ssh/known_hosts"));
+    let known_hosts: Vec<PathBuf> = match &common.known_hosts {
+        Some(file) => vec![expand_home(file)],
+        None => USER_KNOWN_HOSTS.map(expand_home).into(),
+    };
     let keys = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"]
         .map(|name| expand_home(&format!("~/.ssh/{name}")));
     let timeout = common.connect_timeout.map(Duration::from_secs);
     let options = SshOptions {
         accept_new: common.accept_new_host_keys,
-        new_keys: known_hosts.clone(),
-        known_hosts: vec![known_hosts, PathBuf::from("/etc/ssh/ssh_known_hosts")],
+        new_keys: known_hosts[0].clone(),
+        known_hosts,
+        global_known_hosts: GLOBAL_KNOWN_HOSTS.map(PathBuf::from).into(),
         agent_socket: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
         // Passphrases can only be asked for on a terminal.
         passphrases: Some(Passphrases::new(|what| passwords::ask(what).ok())),

@@ -99,8 +99,10 @@ pub struct SshSettings {
     pub identities_only: bool,
     /// Certificates of the user's keys.
     pub certificate_files: Vec<PathBuf>,
-    /// Files of known host keys instead of the usual ones; none: the usual ones.
-    pub known_hosts: Vec<PathBuf>,
+    /// The user's files of known host keys (UserKnownHostsFile), which may be none; `None`: the usual ones.
+    pub known_hosts: Option<Vec<PathBuf>>,
+    /// The machine's files of known host keys (GlobalKnownHostsFile), which may be none; `None`: the usual ones.
+    pub global_known_hosts: Option<Vec<PathBuf>>,
     /// Whether a new host's key is accepted and stored.
     pub accept_new: bool,
     /// What cluster.yaml or the inventory left to a default, so that `ssh_config` decides.
@@ -191,9 +193,9 @@ impl Connect {
         }
     }
 
-    /// Removes the files of known host keys that `ssh_config` names, here and for jump hosts, so that the default ones count.
+    /// Removes the user's files of known host keys that `ssh_config` names, here and for jump hosts, so that those of the options count.
     pub fn forget_known_hosts(&mut self) {
-        self.ssh.known_hosts.clear();
+        self.ssh.known_hosts = None;
         if let Some(Proxy::Jump(hops)) = &mut self.ssh.proxy {
             hops.iter_mut().for_each(Self::forget_known_hosts);
         }

@@ -100,6 +100,7 @@ struct Values {
     proxy_jump: Option<String>,
     proxy_command: Option<String>,
     known_hosts: Option<Vec<String>>,
+    global_known_hosts: Option<Vec<String>>,
     strict: Option<String>,
     /// Settings that apply to the machine and are not supported.
     ignored: BTreeSet<String>,
@@ -235,6 +236,9 @@ fn take(values: &mut Values, keyword: &str, value: &str) {
         "proxyjump" | "proxycommand" => {}
         "userknownhostsfile" => {
             values.known_hosts.get_or_insert(words);
+        }
+        "globalknownhostsfile" => {
+            values.global_known_hosts.get_or_insert(words);
         }
         "stricthostkeychecking" => once(&mut values.strict, first().to_ascii_lowercase()),
         _ if HARMLESS.contains(&keyword) || keyword.starts_with("gssapi") => {}

@@ -190,15 +190,20 @@ fn open_tcp(connect: &Connect, options: &SshOptions) -> Result<TcpStream, Diagno
     Err(last.next(format!("ssh -p {} {}@{}", connect.port, connect.user, connect.host)))
 }
 
+/// Returns the files of known host keys: the user's, and those of this machine, whatever the user's are (ssh_config(5), GlobalKnownHostsFile).
 fn known_hosts_files<'a>(connect: &'a Connect, options: &'a SshOptions) -> impl Iterator<Item = &'a PathBuf> {
-    let own = &connect.ssh.known_hosts;
-    let files = if own.is_empty() { &options.known_hosts } else { own };
-    files.iter().chain([new_keys_file(connect, options)])
+    let own = connect.ssh.known_hosts.as_ref().unwrap_or(&options.known_hosts);
+    let global = connect.ssh.global_known_hosts.as_ref();
+    let global = global.unwrap_or(&options.global_known_hosts);
+    own.iter().chain(new_keys_file(connect, options)).chain(global)
 }
 
-/// Returns the file for new host keys: the first one that ssh_config names for the host, else the default.
-fn new_keys_file<'a>(connect: &'a Connect, options: &'a SshOptions) -> &'a PathBuf {
-    connect.ssh.known_hosts.first().unwrap_or(&options.new_keys)
+/// Returns the file for new host keys: the first one that ssh_config names for the host, else the default. There is none where it says `none`.
+fn new_keys_file<'a>(connect: &'a Connect, options: &'a SshOptions) -> Option<&'a PathBuf> {
+    match &connect.ssh.known_hosts {
+        Some(files) => files.first(),
+        None => Some(&options.new_keys),
+    }
 }
 
 /// Prefers the key types by which the host is known, and AES-GCM when the processor has AES instructions: libssh2's own order begins with
@@ -251,7 +256,8 @@ fn check_host_key(
                 "if the machine was set up anew: ssh-keygen -R '[{host}]:{port}' and ssh-keygen -R {host}"
             ))),
         Verdict::Unknown if options.accept_new || connect.ssh.accept_new => {
-            remember(new_keys_file(connect, options), &render_line(host, port, key))
+            // Like ssh's, a user's settings without a file keep no new key.
+            new_keys_file(connect, options).map_or(Ok(()), |file| remember(file, &render_line(host, port, key)))
         }
         Verdict::Unknown => Err(
             Diagnosis::new(Code::HostKeyUnknown, format!("the host key of {host} is not known"))
@@ -290,4 +296,55 @@ fn remember(file: &std::path::Path, line: &str) -> Result<(), Diagnosis> {
         )
         .because(&error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Local, SshConfig};
+
+    fn options() -> SshOptions {
+        SshOptions {
+            known_hosts: ["u1", "u2"].map(PathBuf::from).into(),
+            global_known_hosts: ["g1", "g2"].map(PathBuf::from).into(),
+            new_keys: "u1".into(),
+            accept_new: true,
+            agent_socket: None,
+            default_keys: vec![],
+            passphrases: None,
+            timeout: Duration::from_secs(1),
+            shell_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn files_of_the_machine_count_whatever_those_of_the_user_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config");
+        let files = |settings: &str| {
+            std::fs::write(&file, format!("Host cp-1\n{settings}")).unwrap();
+            let config = SshConfig::read(&[(file.clone(), directory.path().to_owned())], true).unwrap();
+            let text = "nodes: [{name: cp-1, role: control-plane, host: cp-1, user: admin}]\n";
+            let desired = landfall_core::spec::parse::cluster_yaml(text, "cluster.yaml").unwrap();
+            let mut connect = desired.inventory.nodes[0].connect.clone();
+            let ignored = config.apply(&mut connect, &Local::default()).unwrap();
+            assert!(ignored.is_empty(), "{ignored:?}");
+            let read: Vec<String> = known_hosts_files(&connect, &options())
+                .map(|path| path.display().to_string())
+                .collect();
+            (read.join(" "), new_keys_file(&connect, &options()).cloned())
+        };
+        let to = |name: &str| Some(PathBuf::from(name));
+        assert_eq!(files(""), ("u1 u2 u1 g1 g2".to_owned(), to("u1")));
+        assert_eq!(
+            files("UserKnownHostsFile /a /b\n"),
+            ("/a /b /a g1 g2".to_owned(), to("/a"))
+        );
+        assert_eq!(files("UserKnownHostsFile none\n"), ("g1 g2".to_owned(), None));
+        assert_eq!(files("GlobalKnownHostsFile /g\n"), ("u1 u2 u1 /g".to_owned(), to("u1")));
+        assert_eq!(
+            files("UserKnownHostsFile /a\nGlobalKnownHostsFile none\n"),
+            ("/a /a".to_owned(), to("/a"))
+        );
+    }
 }

@@ -12,8 +12,10 @@ const PASSPHRASE_TRIES: usize = 3;
 /// Options of connections.
 #[derive(Debug, Clone)]
 pub struct SshOptions {
-    /// Files of known host keys in OpenSSH's format; missing ones are ignored.
+    /// The user's files of known host keys in OpenSSH's format; missing ones are ignored.
     pub known_hosts: Vec<PathBuf>,
+    /// Files of known host keys for all users of this machine; missing ones are ignored.
+    pub global_known_hosts: Vec<PathBuf>,
     /// The file that accepted keys of new hosts are written to.
     pub new_keys: PathBuf,
     /// Whether keys of all new hosts are accepted; a host whose settings say so is accepted anyway.

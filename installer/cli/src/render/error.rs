@@ -206,6 +206,7 @@ mod tests {
         let node = &desired.inventory.nodes[0];
         let options = SshOptions {
             known_hosts: vec![],
+            global_known_hosts: vec![],
             new_keys: "no/such".into(),
             accept_new: false,
             agent_socket: None,

@@ -60,13 +60,19 @@ impl SshConfig {
         let file = |text: &String| expand(text, connect, &given, local);
         let identities: Vec<PathBuf> = values.identity_files.iter().map(file).collect();
         let certificates = values.certificate_files.iter().map(file).collect();
-        let known: Vec<PathBuf> = values.known_hosts.iter().flatten().map(file).collect();
+        let files = |names: &Option<Vec<String>>| {
+            let names = names.as_ref()?;
+            // `none` alone is no file (ssh_config(5), UserKnownHostsFile).
+            let is_none = matches!(names.as_slice(), [name] if name.eq_ignore_ascii_case("none"));
+            Some(names.iter().filter(|_| !is_none).map(file).collect::<Vec<_>>())
+        };
+        let (known, global) = (files(&values.known_hosts), files(&values.global_known_hosts));
         if connect.private_key.is_none() {
             connect.ssh.identity_files.extend(identities);
         }
         connect.ssh.certificate_files = certificates;
         connect.ssh.identities_only = values.identities_only.unwrap_or(false);
-        connect.ssh.known_hosts = known;
+        (connect.ssh.known_hosts, connect.ssh.global_known_hosts) = (known, global);
         connect.ssh.accept_new = values
             .strict
             .as_ref()

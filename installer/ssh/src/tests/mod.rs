@@ -171,6 +171,7 @@ impl Server {
     fn options(&self) -> SshOptions {
         SshOptions {
             known_hosts: vec![],
+            global_known_hosts: vec![],
             new_keys: self.at("known_hosts"),
             accept_new: true,
             agent_socket: None,
