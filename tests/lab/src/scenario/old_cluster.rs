@@ -11,7 +11,14 @@ use std::time::Duration;
 const INSTALL: [&str; 5] = ["install", "-i", CLUSTER, "--accept-new-host-keys", BUNDLE];
 const JOIN_LIMIT: Duration = Duration::from_secs(300);
 /// Acts that may happen once in a cluster's life.
-const ONE_SHOT: [&str; 3] = ["init/", "join-control-plane/", "join-worker/"];
+const ONE_SHOT: [&str; 6] = [
+    "certificates/",
+    "init/",
+    "join-kubelet/",
+    "join-control-plane/",
+    "finish-control-plane/",
+    "join-worker/",
+];
 /// Files of a runc that was killed. Journals of version 1 do not say whether such files were there before.
 const RUNC_FILES: &str = "/tmp/runc-process";
 /// Prints process id and start time of a machine's etcd.
