@@ -14,6 +14,7 @@
 
 mod accepts;
 mod offload;
+mod rivalry;
 mod settings;
 mod tables;
 
@@ -25,8 +26,8 @@ use crate::netlink::route;
 use crate::{actions::system, files, lease, signal};
 use accepts::Accepts;
 use landfall_core::health::{Held, undo_is_open};
-use landfall_core::journal::FileStamp;
-use landfall_core::spec::Cidr;
+use landfall_core::journal::{FileStamp, Ownership};
+use landfall_core::spec::{Cidr, ProxyMode};
 use offload::Offload;
 use settings::Settings;
 pub(crate) use settings::fault;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tables::Tables;
+use tables::{Tables, Writer};
 
 /// How often route and tables are looked at: links that go down and up lose routes, and a dump costs microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -114,8 +115,9 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> io::Result<()> {
     let mut ready = false;
     while !ending.load(Ordering::SeqCst) {
         let stands = keeper.keep_route(options.route.as_ref(), say);
-        keeper.keep_offload_off(options.no_checksum_offload.as_deref(), say);
-        keeper.pass(Instant::now(), say);
+        let now = Instant::now();
+        keeper.keep_offload_off(options.no_checksum_offload.as_deref(), now, say);
+        keeper.pass(now, say);
         if !ready {
             let has_address = options.address.is_none_or(|address| has(&keeper.agent.host, address));
             ready = has_address && stands;
@@ -168,6 +170,21 @@ struct Kept {
     held: Held,
     /// Whether something is being taken back, or nothing is landfall's.
     is_closed: bool,
+    /// Whether the cluster's daemons keep their rules in nftables tables of their own. The record of the cluster tells, and is written before the
+    /// daemons change; a journal without one is of a cluster that has nftables unless a spec says otherwise.
+    has_tables: bool,
+}
+
+impl Kept {
+    fn of(own: &Ownership) -> Self {
+        let is_closed = own.is_empty() || undo_is_open(own);
+        let mode = own.record().map(|record| record.kept.proxy_mode);
+        Self {
+            held: Held::of(own),
+            is_closed,
+            has_tables: !is_closed && mode.is_none_or(|mode| mode == ProxyMode::Nftables),
+        }
+    }
 }
 
 impl Keeper {
@@ -200,25 +217,22 @@ impl Keeper {
         stands
     }
 
-    fn keep_offload_off(&mut self, link: Option<&str>, say: &mut dyn FnMut(&str)) {
-        if let Some(line) = link.and_then(|link| self.offload.keep_off(link)) {
+    fn keep_offload_off(&mut self, link: Option<&str>, now: Instant, say: &mut dyn FnMut(&str)) {
+        if let Some(line) = link.and_then(|link| self.offload.keep_off(link, now)) {
             self.say_once("offload", line, say);
         }
     }
 
     /// Looks at everything that is due, and puts it right.
     fn pass(&mut self, now: Instant, say: &mut dyn FnMut(&str)) {
-        let tables = self.tables.look();
         let is_due = self.next_settings.is_none_or(|next| now >= next);
         let have_gone = self.accepts.have_gone();
-        if tables.is_empty() && !is_due && !have_gone {
-            return;
-        }
         if is_due {
             self.next_settings = Some(now + SETTINGS_EVERY);
         }
         self.read_journal(say);
-        if !self.may_act() {
+        let tables = self.missing_tables();
+        if (tables.is_empty() && !is_due && !have_gone) || !self.may_act() {
             return;
         }
         self.tables.restart_writers(&self.agent, &tables, say);
@@ -230,13 +244,25 @@ impl Keeper {
                 if !self.may_act() {
                     return;
                 }
-                self.settings.keep(&self.agent.host, &name, &wanted, say);
+                self.settings.keep(&self.agent.host, &name, &wanted, now, say);
             }
         }
         if (is_due || have_gone) && self.may_act() {
             let openings = self.held.as_ref().and_then(|(_, kept)| kept.held.openings.clone());
             self.accepts.keep(&self.agent, openings.as_ref(), now, say);
         }
+    }
+
+    /// Returns the writers of tables that were flushed away. None is missed of a cluster whose daemons keep no tables.
+    fn missing_tables(&mut self) -> Vec<&'static Writer> {
+        if !self.held.as_ref().is_some_and(|(_, kept)| kept.has_tables) {
+            self.tables.forget();
+        } else if self.may_act() {
+            return self.tables.look();
+        } else {
+            self.tables.pause();
+        }
+        vec![]
     }
 
     fn may_act(&self) -> bool {
@@ -258,11 +284,7 @@ impl Keeper {
                 let remark = damage.map_or_else(String::new, |damage| {
                     format!("{damage}; what its whole lines want is kept")
                 });
-                let kept = Kept {
-                    held: Held::of(&own),
-                    is_closed: own.is_empty() || undo_is_open(&own),
-                };
-                self.held = Some((stamp, kept));
+                self.held = Some((stamp, Kept::of(&own)));
                 self.say_once("journal", remark, say);
             }
             Err(error) => {
@@ -273,12 +295,10 @@ impl Keeper {
     }
 
     fn load_modules(&mut self, say: &mut dyn FnMut(&str)) {
-        let host = &self.agent.host;
-        let (loaded, index) = (system::loaded_modules(host), system::ModuleIndex::read(host));
         let held = self.held.iter().flat_map(|(_, kept)| &kept.held.modules);
-        // One that the kernel has no file for is part of it.
-        let missing = held.filter(|m| index.has(m) && !loaded.contains(*m) && !self.refused_modules.contains(*m));
-        for module in missing.cloned().collect::<Vec<_>>() {
+        let mut missing = system::missing_modules(&self.agent.host, held);
+        missing.retain(|module| !self.refused_modules.contains(module));
+        for module in missing {
             let job = Job::quick(&["modprobe", "--", &module], 30);
             match self.agent.children.run(&self.agent.host, job) {
                 Ok(_) => say(&format!("the module {module} was not loaded; loaded it")),

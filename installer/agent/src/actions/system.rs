@@ -203,6 +203,13 @@ fn module_name(file: &str) -> String {
     base.split('.').next().unwrap_or(base).replace('-', "_")
 }
 
+/// Returns those of these modules that could be loaded and are not. One that the kernel has no file for is part of it.
+pub fn missing_modules<'a>(host: &Host, wanted: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let (loaded, index) = (loaded_modules(host), ModuleIndex::read(host));
+    let missing = wanted.into_iter().filter(|m| index.has(m) && !loaded.contains(*m));
+    missing.cloned().collect()
+}
+
 /// Returns the modules that loading the missing features would load, and that are not there.
 pub fn absent_modules(host: &Host, features: &[KernelFeature]) -> Vec<String> {
     let (loaded, index) = (loaded_modules(host), ModuleIndex::read(host));

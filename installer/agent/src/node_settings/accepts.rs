@@ -1,23 +1,19 @@
 //! Accept rules in packet filters of others (`firewall: open`): written again when the rules were loaded anew without them, or when other rules
-//! have come. The service gives way to who takes them away again and again: two programs that write in turns would help nobody.
+//! have come. The service gives way to who takes them away again and again ([`Rivalry`]).
 
+use super::rivalry::{MOST_CHANGES, Rivalry};
 use crate::agent::Agent;
 use crate::firewall;
 use crate::netlink::nft;
 use landfall_core::packet_filter::openings::Openings;
-use std::time::{Duration, Instant};
-
-/// How often the rules may be taken away within [`WITHIN`] before they stay away.
-const MOST_MENDS: usize = 3;
-/// Somebody who loads the rules of the machine anew does so now and then; a program that does not want ours does it all the time.
-const WITHIN: Duration = Duration::from_secs(600);
+use std::time::Instant;
 
 /// What is known of the rules.
 #[derive(Default)]
 pub(super) struct Accepts {
     wanted: Option<Openings>,
     /// When they were mended.
-    mends: Vec<Instant>,
+    mends: Rivalry,
     /// Nothing is written any more until they are right, or something else is wanted.
     given_up: bool,
     /// nftables' ruleset at the last look, and how many rules there bore the mark.
@@ -55,7 +51,7 @@ impl Accepts {
             Ok(faults) if faults.is_empty() => {
                 if self.given_up {
                     say("the accept rules in the packet filters are there again, and are kept");
-                    (self.given_up, self.mends) = (false, vec![]);
+                    (self.given_up, self.mends) = (false, Rivalry::default());
                 }
                 String::new()
             }
@@ -79,18 +75,17 @@ impl Accepts {
         now: Instant,
         say: &mut dyn FnMut(&str),
     ) -> String {
-        self.mends.retain(|then| now.saturating_duration_since(*then) < WITHIN);
-        if self.mends.len() >= MOST_MENDS {
+        if self.mends.is_lost(now) {
             self.given_up = true;
             say(&format!(
-                "something has taken the accept rules away {MOST_MENDS} times and keeps them away: {faults}; the cluster's nodes do not reach \
+                "something has taken the accept rules away {MOST_CHANGES} times and keeps them away: {faults}; the cluster's nodes do not reach \
                  each other without them"
             ));
             return String::new();
         }
         match firewall::set(agent, wanted) {
             Ok(()) => {
-                self.mends.push(now);
+                self.mends.note(now);
                 say(&format!("packet filters: {faults}; wrote the accept rules"));
                 String::new()
             }

@@ -1,14 +1,13 @@
 //! Kernel settings that are kept, and who keeps them when somebody else wants another value: the service puts a value right, and gives way to
-//! whoever changes it back [`MOST_CHANGES`] times while it runs. Two programs that write in turns would help nobody.
+//! whoever changes it back again and again ([`Rivalry`]).
 
+use super::rivalry::{MOST_CHANGES, Rivalry, WITHIN};
 use crate::actions::system::read_sysctl;
 use crate::claims;
 use crate::host::Host;
 use landfall_core::health::SettingFault;
 use std::collections::BTreeMap;
-
-/// How often somebody may change a value back before it is theirs.
-const MOST_CHANGES: u32 = 3;
+use std::time::Instant;
 
 /// What is known of each setting.
 #[derive(Default)]
@@ -19,8 +18,8 @@ struct Setting {
     wanted: String,
     /// Whether the value was right when it was last looked at or written.
     was_right: bool,
-    /// How often it was changed after it had been right.
-    changes: u32,
+    /// When it was changed after it had been right.
+    changes: Rivalry,
     /// Nothing is written any more: somebody else has the value, or the kernel refuses it.
     given_up: bool,
     /// It was said that the kernel does not have it.
@@ -29,7 +28,7 @@ struct Setting {
 
 impl Settings {
     /// Puts one setting right, or gives way. Everything is said once.
-    pub(super) fn keep(&mut self, host: &Host, name: &str, wanted: &str, say: &mut dyn FnMut(&str)) {
+    pub(super) fn keep(&mut self, host: &Host, name: &str, wanted: &str, now: Instant, say: &mut dyn FnMut(&str)) {
         let setting = self.0.entry(name.to_owned()).or_default();
         if setting.wanted != wanted {
             *setting = Setting {
@@ -49,7 +48,7 @@ impl Settings {
         if before == wanted {
             if setting.given_up {
                 say(&format!("{name} is {wanted} again, and is kept"));
-                (setting.given_up, setting.changes) = (false, 0);
+                (setting.given_up, setting.changes) = (false, Rivalry::default());
             }
             setting.was_right = true;
             return;
@@ -57,13 +56,16 @@ impl Settings {
         if setting.given_up {
             return;
         }
-        setting.changes += u32::from(setting.was_right);
+        if setting.was_right {
+            setting.changes.note(now);
+        }
         setting.was_right = false;
-        if setting.changes >= MOST_CHANGES {
+        if setting.changes.is_lost(now) {
             setting.given_up = true;
             let text = fault(host, name, wanted, Some(before)).text();
             say(&format!(
-                "something has changed a setting back {MOST_CHANGES} times and keeps it: {text}"
+                "something has changed a setting back {MOST_CHANGES} times within {} minutes and keeps it: {text}",
+                WITHIN.as_secs() / 60
             ));
             return;
         }

@@ -4,6 +4,9 @@
 //! `nft flush ruleset`, which a restart of nftables.service does, takes every table away. kube-proxy in nftables mode writes all of its rules
 //! anew once an hour (`pkg/proxy/nftables`, `syncPeriod`; its iptables mode has canaries and needs no help), flannel never
 //! (`pkg/trafficmngr/nftables`).
+//!
+//! A cluster that goes over to `proxyMode: iptables` removes both tables. The cluster's record says so before its daemons do: from then on no table
+//! is missed.
 
 use crate::agent::Agent;
 use crate::containers;
@@ -41,6 +44,16 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Forgets all tables: they have gone, or will go, because a run wants it so.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Begins to count anew how often tables are missing: a run may be about to start their writers.
+    pub(super) fn pause(&mut self) {
+        self.missing.clear();
+    }
+
     /// Returns the writers of tables that were there before and are missing for the second time in a row: a writer may be about to write.
     pub(super) fn look(&mut self) -> Vec<&'static Writer> {
         // Rules that cannot be listed say nothing.

@@ -150,6 +150,19 @@ fn who_changes_a_value_back_three_times_keeps_it_until_it_is_right_again() {
 }
 
 #[test]
+fn upgrades_that_load_settings_anew_now_and_then_are_no_rivals() {
+    let mut node = Node::installed();
+    node.look();
+    for _ in 0..5 {
+        // As the script of a package does with `sysctl --system`.
+        node.set("0");
+        assert_eq!(node.minute().len(), 1);
+        assert_eq!(node.get(), "1");
+        node.now += Duration::from_secs(300);
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_written_is_spoken_of_once() {
     let mut node = Node::installed();
     let (path, target) = (
@@ -323,6 +336,61 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
     );
 }
 
+/// The record that a run writes before it changes anything.
+fn record(number: u64, mode: &str) -> Record {
+    let record = serde_json::from_value(serde_json::json!({
+        "uid": "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "name": "ship", "sequence": { "run": number, "revision": 0 }, "formed": true,
+        "kubernetes_version": "v1.37.2",
+        "fixed": { "pod_network_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/12", "cluster_domain": "cluster.local",
+            "control_plane_endpoint": "api", "api_server_cert_sans": [] },
+        "kept": { "proxy_mode": mode }, "members": {},
+    }));
+    Record::Cluster(Box::new(record.unwrap()))
+}
+
+/// On the kernel's own nftables, in a network namespace of this thread.
+#[test]
+fn daemons_that_go_over_to_iptables_are_not_ended_for_the_tables_that_they_remove() {
+    own_namespace();
+    let mut node = Node::installed();
+    node.program("ctr", CTR);
+    node.journal(&[record(1, "nftables")]);
+    let killed = |node: &Node| fs::read_to_string(node.keeper.agent.host.at("/killed")).unwrap_or_default();
+    make(&[table("ip", "kube-proxy"), table("ip", "flannel-ipv4")]).unwrap();
+    let flush = || nft::delete_tables(nft::tables().unwrap().iter()).unwrap();
+    node.look();
+
+    let holder = Holder {
+        run: "r2".parse().unwrap(),
+        command: INSTALL.to_owned(),
+        cluster: "ship".to_owned(),
+    };
+    let lease = Lease::take(&node.keeper.agent.host, "ann@desk", &holder).unwrap();
+    node.journal(&[start(2, INSTALL), record(2, "iptables")]);
+    flush();
+    (0..3).for_each(|_| drop(node.look()));
+    drop(lease);
+    (0..3).for_each(|_| drop(node.look()));
+    assert_eq!(killed(&node), "", "both daemons are healthy, and need no tables");
+
+    // A run that lasts longer than two looks, in a cluster that keeps its tables.
+    node.journal(&[start(3, INSTALL), record(3, "nftables")]);
+    make(&[table("ip", "kube-proxy"), table("ip", "flannel-ipv4")]).unwrap();
+    node.look();
+    let lease = Lease::take(&node.keeper.agent.host, "ann@desk", &holder).unwrap();
+    flush();
+    (0..3).for_each(|_| drop(node.look()));
+    drop(lease);
+    node.look();
+    assert_eq!(killed(&node), "", "the run may have started their writers a moment ago");
+    node.look();
+    assert_eq!(
+        killed(&node),
+        "proxy-1\nflannel-1\n",
+        "what was flushed away comes back"
+    );
+}
+
 impl Node {
     /// A machine with rules of nftables and of iptables, and the journal of an install that lets the cluster's traffic through.
     fn behind_filters() -> (Self, Openings) {
@@ -480,22 +548,30 @@ fn checksums_are_made_by_the_kernel_on_every_new_link_of_flannels() {
     let is_on = || has_feature(index(), TX_CHECKSUM).unwrap();
     let make = "link add flannel.1 type vxlan id 1 dstport 8472";
     let mut offload = Offload::default();
-    assert_eq!(offload.keep_off("flannel.1"), None, "the link is waited for");
+    assert_eq!(
+        offload.keep_off("flannel.1", Instant::now()),
+        None,
+        "the link is waited for"
+    );
     ip(make);
     assert!(is_on(), "VXLAN links have it on");
-    let said = offload.keep_off("flannel.1").unwrap();
+    let said = offload.keep_off("flannel.1", Instant::now()).unwrap();
     assert!(said.contains("turned it off") && !is_on(), "{said}");
-    assert_eq!(offload.keep_off("flannel.1"), None, "what is right is not spoken of");
+    assert_eq!(
+        offload.keep_off("flannel.1", Instant::now()),
+        None,
+        "what is right is not spoken of"
+    );
     ip("link del flannel.1");
     ip(make);
     assert!(is_on());
     assert!(
-        offload.keep_off("flannel.1").is_some() && !is_on(),
+        offload.keep_off("flannel.1", Instant::now()).is_some() && !is_on(),
         "a new link, a new turn"
     );
     for turn in 1..=4 {
         set_feature(index(), TX_CHECKSUM, true).unwrap();
-        let said = offload.keep_off("flannel.1");
+        let said = offload.keep_off("flannel.1", Instant::now());
         assert_eq!((said.is_some(), is_on()), (turn < 4, turn > 2), "turn {turn}: {said:?}");
     }
     set_feature(index(), TX_CHECKSUM, false).unwrap();
@@ -511,7 +587,7 @@ fn checksums_are_made_by_the_kernel_on_every_new_link_of_flannels() {
     // Another's link of that name is left alone.
     ip("link add flannel.1 type bridge");
     let before = is_on();
-    assert_eq!(offload.keep_off("flannel.1"), None);
+    assert_eq!(offload.keep_off("flannel.1", Instant::now()), None);
     remove(&options).unwrap();
     assert_eq!(is_on(), before);
 }
