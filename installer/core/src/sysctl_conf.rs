@@ -34,6 +34,8 @@ pub fn same_value(a: &str, b: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct Assignment<'a> {
     key: String,
+    /// The setting's name, or a pattern of names, as it stands in the line.
+    pub name: &'a str,
     /// Its value.
     pub value: &'a str,
     /// The file, by the path under which it is read.
@@ -91,6 +93,7 @@ impl<'a> Assignments<'a> {
         match line.split_once('=') {
             Some((key, value)) => self.all.push(Assignment {
                 key: path_form(key.trim()),
+                name: key.trim(),
                 value: value.trim(),
                 file,
                 line: number,
@@ -100,24 +103,34 @@ impl<'a> Assignments<'a> {
         }
     }
 
-    /// Returns the last line that names a setting.
-    pub fn named(&self, name: &str) -> Option<&Assignment<'a>> {
-        let key = path_form(name);
-        self.all.iter().rev().find(|assignment| assignment.key == key)
+    /// Returns the line that takes effect for a setting. For each of its names that is the last line with that name, else the last pattern that
+    /// matches it; of several names the later line counts, because each is written in its turn.
+    pub fn winner(&self, name: &str) -> Option<&Assignment<'a>> {
+        let keys = keys_of(name);
+        let at = keys.iter().filter_map(|key| self.last_for(key)).max()?;
+        self.all.get(at)
     }
 
-    /// Returns the line that takes effect for a setting: the last that names it, else the last pattern that matches it.
-    pub fn winner(&self, name: &str) -> Option<&Assignment<'a>> {
-        if let Some(winner) = self.named(name) {
-            return Some(winner);
+    fn last_for(&self, key: &str) -> Option<usize> {
+        let named = self.all.iter().rposition(|a| a.key == key);
+        if named.is_some() || self.left_out.iter().any(|left_out| left_out == key) {
+            return named;
         }
-        let key = path_form(name);
-        if self.left_out.contains(&key) {
-            return None;
-        }
-        let mut patterns = self.all.iter().rev().filter(|a| glob::is_pattern(&a.key));
-        patterns.find(|a| glob::matches(&a.key, &key))
+        let fits = |a: &Assignment| glob::is_pattern(&a.key) && glob::matches(&a.key, key);
+        self.all.iter().rposition(fits)
     }
+}
+
+/// Two paths of one setting: the kernel keeps both in one place (`devinet_sysctl_forward` in net/ipv4/devinet.c).
+const TWINS: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding"];
+
+/// Returns all paths of a setting below /proc/sys.
+fn keys_of(name: &str) -> Vec<String> {
+    let key = path_form(name);
+    if TWINS.contains(&key.as_str()) {
+        return TWINS.map(str::to_owned).into();
+    }
+    vec![key]
 }
 
 /// Returns a setting's path below /proc/sys: the first separator decides whether dots or slashes separate (sysctl.d(5)).
@@ -190,6 +203,39 @@ mod tests {
         assert_eq!(winner(&[glob], "vm.swappiness").unwrap().0, "1");
         let left_out = ("/etc/sysctl.d/05-b.conf", "-vm.swappiness");
         assert_eq!(winner(&[glob, left_out], "vm.swappiness"), None);
+    }
+
+    #[test]
+    fn of_two_names_of_one_setting_the_later_line_counts() {
+        let named = |text: &'static str| ("/etc/sysctl.d/99-a.conf", text);
+        for later in [
+            "net.ipv4.conf.all.forwarding = 0",
+            "net/ipv4/conf/all/forwarding = 0",
+            "-net.ipv4.conf.all.forwarding=0",
+            // A pattern counts where its file stands, for a name that no line has.
+            "net.ipv4.conf.*.forwarding = 0",
+        ] {
+            let files = [("/etc/sysctl.d/80-b.conf", "net.ipv4.ip_forward = 1"), named(later)];
+            for name in ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"] {
+                let (value, file, _) = winner(&files, name).unwrap();
+                assert_eq!(
+                    (value.as_str(), file.as_str()),
+                    ("0", "/etc/sysctl.d/99-a.conf"),
+                    "{later}"
+                );
+            }
+        }
+        let files = [
+            ("/etc/sysctl.d/80-b.conf", "net.ipv4.conf.all.forwarding = 0"),
+            named("net/ipv4/ip_forward=1"),
+        ];
+        assert_eq!(winner(&files, "net.ipv4.ip_forward").unwrap().0, "1");
+        let other = named("net.ipv4.conf.default.forwarding = 0\nnet.ipv4.conf.eth0.forwarding = 0");
+        assert_eq!(
+            winner(&[other], "net.ipv4.ip_forward"),
+            None,
+            "they are of single links"
+        );
     }
 
     #[test]

@@ -235,13 +235,7 @@ impl<'a> Configured<'a> {
     }
 
     fn get(&self, name: &str) -> Option<Said> {
-        let assignments = &self.0;
-        // `net.ipv4.ip_forward` and `net.ipv4.conf.all.forwarding` are one setting.
-        let twin = (name == IP_FORWARD).then_some("net.ipv4.conf.all.forwarding");
-        let said = assignments
-            .named(name)
-            .or_else(|| assignments.named(twin?))
-            .or_else(|| assignments.winner(name))?;
+        let said = self.0.winner(name)?;
         Some(Said {
             value: said.value.split_whitespace().collect::<Vec<_>>().join(" "),
             file: said.file.to_owned(),

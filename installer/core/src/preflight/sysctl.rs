@@ -5,7 +5,7 @@ use crate::facts::FileText;
 use crate::finding::{Check, Finding};
 use crate::layout;
 use crate::plan::claims::KUBELET_SETTINGS;
-use crate::sysctl_conf::{Assignments, same_value};
+use crate::sysctl_conf::{Assignment, Assignments, path_form, same_value};
 use std::collections::BTreeMap;
 
 pub(super) fn check(look: &mut Look) {
@@ -38,7 +38,7 @@ pub(super) fn check(look: &mut Look) {
             Finding::new(
                 Check::SysctlLater,
                 format!("another file sets {name} behind landfall's"),
-                format!("{}, wanted is {wanted}{read_as}", winner.value),
+                format!("{}{}, wanted is {wanted}{read_as}", twin(name, winner), winner.value),
                 format!("take the line out, or set {name} = {wanted} there"),
             )
             .at(file, winner.line)
@@ -46,6 +46,14 @@ pub(super) fn check(look: &mut Look) {
         );
     }
     found.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// Returns the name that a line uses for a setting, with an equals sign, where it is another one.
+fn twin(name: &str, line: &Assignment) -> String {
+    if path_form(line.name) == path_form(name) {
+        return String::new();
+    }
+    format!("{} = ", line.name)
 }
 
 /// Says what breaks when a setting has another value.

@@ -140,6 +140,15 @@ fn files_count_in_the_order_in_which_the_machine_reads_them() {
 }
 
 #[test]
+fn the_file_that_asks_for_another_value_is_named_whichever_name_it_uses() {
+    let machine = machine(&[(IP_FORWARD, "0")]);
+    machine.file("/etc/sysctl.d/10-router.conf", "net.ipv4.ip_forward = 1\n");
+    machine.file("/etc/sysctl.d/99-cis.conf", "# CIS\nnet.ipv4.conf.all.forwarding = 0\n");
+    let asked = asked_otherwise(&machine.agent.host, IP_FORWARD, "1");
+    assert_eq!(asked.as_deref(), Some("/etc/sysctl.d/99-cis.conf, line 2,"));
+}
+
+#[test]
 fn a_journal_without_the_value_that_was_set_is_judged_by_what_is_known() {
     let machine = machine(&[("vm.overcommit_memory", "0"), ("vm.unknown", "0")]);
     let line = r#"{"undo":"restore-sysctls","settings":[["vm.overcommit_memory","0"],["vm.unknown","0"]]}"#;
