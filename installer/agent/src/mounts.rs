@@ -10,6 +10,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// Filesystem type.
     pub kind: String,
+    /// What is mounted: a device, or a name without a meaning.
+    pub source: String,
     /// Options of the filesystem, for instance the controllers of a cgroup hierarchy.
     pub options: String,
 }
@@ -39,7 +41,8 @@ fn parse(text: &str) -> Vec<Mount> {
             Some(Mount {
                 point: PathBuf::from(unescape(front.split(' ').nth(4)?)),
                 kind: back.next()?.to_owned(),
-                options: back.nth(1).unwrap_or_default().to_owned(),
+                source: unescape(back.next().unwrap_or_default()),
+                options: back.next().unwrap_or_default().to_owned(),
             })
         })
         .collect()
@@ -86,6 +89,10 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].point, Path::new("/mnt/with blank"));
+        assert_eq!(
+            (mounts[0].kind.as_str(), mounts[0].source.as_str()),
+            ("ext3", "/dev/root")
+        );
         assert_eq!(
             (mounts[1].kind.as_str(), mounts[1].options.as_str()),
             ("cgroup", "rw,pids")

@@ -46,6 +46,9 @@ pub struct SurveyQuery {
     pub modules: Vec<String>,
     /// Prefixes of names of nftables chains.
     pub chain_prefixes: Vec<String>,
+    /// Names of nftables tables, whatever their family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub table_names: Vec<String>,
     /// Directory in whose file system an overlay is mounted for a try.
     pub try_overlay: Option<String>,
     /// Whether tables of each family of nf_tables are made for a try.
@@ -81,12 +84,18 @@ pub struct Survey {
     pub links: BTreeMap<String, String>,
     /// nftables chains with the prefixes asked for, as `family table chain`.
     pub chains: BTreeSet<String>,
+    /// nftables tables with the names asked for, as `family table`.
+    #[serde(default)]
+    pub tables: BTreeSet<String>,
     /// Units asked for that are enabled, and so start at a boot.
     pub enabled_units: BTreeSet<String>,
     /// Features asked for that are there now.
     pub features_now: BTreeSet<String>,
     /// Modules asked for that the kernel has as such; others are built in, or absent.
     pub modules: BTreeSet<String>,
+    /// Those of them that are loaded now.
+    #[serde(default)]
+    pub loaded_modules: BTreeSet<String>,
     /// Families of nf_tables in which a table could be made, by name.
     pub nftables_families: BTreeMap<String, Tried>,
     /// Whether an overlay could be mounted.
@@ -140,6 +149,18 @@ pub struct PlaceFacts {
     pub noexec: bool,
     /// Whether a file could be made.
     pub write: Tried,
+    /// What is mounted at the very place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounted: Option<Mounted>,
+}
+
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// What is mounted, as the kernel names it: a device, a data set, a share.
+    pub source: String,
+    /// Type of the file system.
+    pub kind: String,
 }
 
 /// The facts of one machine.

@@ -196,7 +196,7 @@ checks! {
         "without the module the pod network does not come up, now or after the next boot";
     /// Modules that are on a list not to be loaded by themselves.
     ModuleBlacklist = "module-blacklist", Node, Note, Soft,
-        "modprobe loads it all the same when it is named, as landfall does; only aliases do not lead to it";
+        "modprobe loads it all the same when landfall names it, or when another module needs it";
     /// Programs that kubeadm insists on.
     HostPrograms = "host-programs", Node, Refuse, Hard,
         "kubeadm and the kubelet start them";
@@ -224,6 +224,9 @@ checks! {
     /// Overlay cannot be mounted where containerd keeps its images.
     Overlay = "overlay", Node, Refuse, Hard,
         "containerd's snapshotter mounts the file systems of containers as overlays there";
+    /// A disk that somebody mounted by hand.
+    MountAtBoot = "mount-at-boot", Node, Warn, Soft,
+        "after a boot the directory is empty: the node has lost its containers, its pods or its etcd data until somebody mounts the disk again";
     /// Swap is on, or will be after a boot.
     Swap = "swap", Node, Refuse, Hard,
         "the kubelet does not start while swap is on (failSwapOn)";
@@ -257,6 +260,9 @@ checks! {
     /// Another Kubernetes, or what is left of one.
     ForeignCluster = "foreign-cluster", Node, Refuse, Hard,
         "landfall does not touch what it did not make, and both cannot use the same places";
+    /// A drop-in that changes all services.
+    ServiceDropIn = "service-drop-in", Node, Warn, Soft,
+        "the kubelet and containerd get it too, and may not be able to mount, write kernel settings or start containers";
     /// Another container runtime.
     ForeignRuntime = "foreign-runtime", Node, Refuse, Soft,
         "it changes packet filters and cgroups beside the cluster, for instance to drop what is forwarded";

@@ -4,6 +4,7 @@ pub mod action;
 pub mod bundle_index;
 pub mod cluster_record;
 pub mod dns_policy;
+pub mod drop_in;
 pub mod event;
 pub mod explain;
 pub mod facts;

@@ -2,7 +2,8 @@
 
 use super::nearest_existing;
 use crate::host::Host;
-use landfall_core::facts::{PlaceFacts, Tried};
+use crate::mounts::{self, Mount};
+use landfall_core::facts::{Mounted, PlaceFacts, Tried};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
 use std::io;
@@ -24,12 +25,22 @@ pub(super) fn look(host: &Host, place: &str) -> io::Result<PlaceFacts> {
     // A directory that stands in for a machine has no disk of its own.
     if host.has_kernel() {
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+        seen.mounted = mounted_at(&mounts::all(), Path::new(place));
         seen.total_bytes = bytes(space.f_blocks);
         seen.available_bytes = bytes(space.f_bavail);
         seen.free_bytes = bytes(space.f_bfree);
         (seen.inodes, seen.free_inodes) = (space.f_files, space.f_ffree);
     }
     Ok(seen)
+}
+
+/// Returns what is mounted at a path: of several mounts the last, which hides the others.
+fn mounted_at(all: &[Mount], path: &Path) -> Option<Mounted> {
+    let mount = all.iter().rev().find(|mount| mount.point == path)?;
+    Some(Mounted {
+        source: mount.source.clone(),
+        kind: mount.kind.clone(),
+    })
 }
 
 /// Makes a file without a name, or where the file system has none (EOPNOTSUPP; before Linux 3.11, EISDIR), one that goes at once.
@@ -98,6 +109,25 @@ mod tests {
         );
         let real = look(&Host::real(), "/no/such/place").unwrap();
         assert!(real.directory == "/" && real.total_bytes > 0 && real.free_bytes >= real.available_bytes);
+    }
+
+    #[test]
+    fn of_mounts_at_a_place_the_last_one_counts_and_those_around_it_do_not() {
+        let mount = |point: &str, source: &str| Mount {
+            point: point.into(),
+            kind: "ext4".to_owned(),
+            source: source.to_owned(),
+            options: String::new(),
+        };
+        let all = [
+            mount("/var/lib", "/dev/sda2"),
+            mount("/var/lib/etcd", "/dev/sdb1"),
+            mount("/var/lib/etcd", "/dev/sdc1"),
+            mount("/var/lib/etcd/member", "/dev/sdd1"),
+        ];
+        let source = |path: &str| mounted_at(&all, Path::new(path)).map(|mounted| mounted.source);
+        assert_eq!(source("/var/lib/etcd").as_deref(), Some("/dev/sdc1"));
+        assert_eq!(source("/var/lib/kubelet"), None);
     }
 
     /// Needs root.

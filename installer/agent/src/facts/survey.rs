@@ -15,6 +15,8 @@ const MAX_NAMES: usize = 20;
 /// Looks at everything that is asked for. Files and disks of a directory that stands in for a machine are looked at; it has no kernel to
 /// try anything with.
 pub(super) fn gather(host: &Host, query: &SurveyQuery) -> io::Result<Survey> {
+    let modules = modules(host, &query.modules);
+    let (tables, chains) = rules(host, query);
     let mut survey = Survey {
         files: text_files::read(host, &query.files),
         places: BTreeMap::new(),
@@ -35,8 +37,10 @@ pub(super) fn gather(host: &Host, query: &SurveyQuery) -> io::Result<Survey> {
             .into_iter()
             .map(|link| (link.name, link.kind))
             .collect(),
-        chains: chains(host, &query.chain_prefixes),
-        modules: modules(host, &query.modules),
+        tables,
+        chains,
+        loaded_modules: modules.intersection(&loaded_modules(host)).cloned().collect(),
+        modules,
         ..Survey::default()
     };
     for place in &query.places {
@@ -64,16 +68,21 @@ fn names(host: &Host, path: &str) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Returns chains by the prefixes of their names. Where nf_tables is a module that is not loaded there are none, and asking would load it.
-fn chains(host: &Host, prefixes: &[String]) -> BTreeSet<String> {
-    if prefixes.is_empty() || !has_nftables(host) {
-        return BTreeSet::new();
+/// Returns tables by their names and chains by the prefixes of theirs. Where nf_tables is a module that is not loaded there are none, and asking
+/// would load it.
+fn rules(host: &Host, query: &SurveyQuery) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (names, prefixes) = (&query.table_names, &query.chain_prefixes);
+    if (names.is_empty() && prefixes.is_empty()) || !has_nftables(host) {
+        return (BTreeSet::new(), BTreeSet::new());
     }
-    let all = nft::read().unwrap_or_default().chains;
-    let asked = all
-        .into_iter()
-        .filter(|c| prefixes.iter().any(|p| c.name.starts_with(p.as_str())));
-    asked.map(|chain| format!("{} {}", chain.table, chain.name)).collect()
+    let all = nft::read().unwrap_or_default();
+    let tables = all.tables.iter().filter(|table| names.contains(&table.name));
+    let chains = all.chains.iter();
+    let chains = chains.filter(|chain| prefixes.iter().any(|p| chain.name.starts_with(p.as_str())));
+    (
+        tables.map(ToString::to_string).collect(),
+        chains.map(|chain| format!("{} {}", chain.table, chain.name)).collect(),
+    )
 }
 
 /// Says whether nf_tables can be asked without loading its module.

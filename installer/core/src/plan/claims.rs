@@ -3,6 +3,7 @@
 use crate::action::Claims;
 use crate::cluster_record::FixedSettings;
 use crate::inventory::Role;
+use crate::plan::modules::DAEMON_MODULES;
 use crate::spec::{Backend, Cidr};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub(super) fn daemon_claims(fixed: &FixedSettings) -> Claims {
         mounts_under: daemon_mounts(),
         paths: daemon_paths(),
         links: strings(&["cni0", "flannel.1", "flannel-v6.1"]),
-        nft_tables: daemon_tables(),
+        nft_tables: strings(&DAEMON_TABLES),
         iptables_chains: strings(&["KUBE-", "CNI-", "FLANNEL-"]),
         sysctls: daemon_settings(),
         modules: daemon_modules(),
@@ -84,17 +85,16 @@ fn daemon_paths() -> Vec<PathBuf> {
     ])
 }
 
-fn daemon_tables() -> Vec<String> {
-    strings(&[
-        "ip kube-proxy",
-        "ip6 kube-proxy",
-        "ip flannel-ipv4",
-        "ip6 flannel-ipv6",
-        "inet cni_hostport",
-        "ip cni_hostport",
-        "ip6 cni_hostport",
-    ])
-}
+/// Tables of nftables that kube-proxy, flannel and CNI's portmap make.
+pub(crate) const DAEMON_TABLES: [&str; 7] = [
+    "ip kube-proxy",
+    "ip6 kube-proxy",
+    "ip flannel-ipv4",
+    "ip6 flannel-ipv6",
+    "inet cni_hostport",
+    "ip cni_hostport",
+    "ip6 cni_hostport",
+];
 
 /// Settings that a kubelet with `protectKernelDefaults` wants to find (`setupKernelTunables` in
 /// pkg/kubelet/cm/container_manager_linux.go, 1.37).
@@ -158,54 +158,7 @@ pub fn written_settings(processors: usize) -> Vec<(String, String)> {
 }
 
 fn daemon_modules() -> Vec<String> {
-    strings(&[
-        "vxlan",
-        "udp_tunnel",
-        "ip6_udp_tunnel",
-        "veth",
-        "bridge",
-        "stp",
-        "llc",
-        "nf_tables",
-        "nf_conntrack",
-        "nf_nat",
-        "nft_ct",
-        "nft_masq",
-        "nft_nat",
-        "nft_chain_nat",
-        "nft_numgen",
-        "nft_compat",
-        "nft_fib",
-        "nft_fib_ipv4",
-        "nft_fib_ipv6",
-        "nft_reject",
-        "nft_reject_ipv4",
-        "nft_reject_ipv6",
-        "nft_reject_inet",
-        "nft_limit",
-        "xt_conntrack",
-        "xt_mark",
-        "xt_comment",
-        "nf_conntrack_netlink",
-        // iptables mode of kube-proxy, and its counters.
-        "xt_nat",
-        "xt_MASQUERADE",
-        "xt_addrtype",
-        "xt_statistic",
-        "xt_tcpudp",
-        "xt_multiport",
-        "xt_recent",
-        "xt_nfacct",
-        "nfnetlink_acct",
-        "nf_defrag_ipv4",
-        "nf_defrag_ipv6",
-        "nf_reject_ipv4",
-        "nf_reject_ipv6",
-        // kube-proxy asks for leftovers of its IPVS mode, and the kernel loads the module to answer.
-        "ip_vs",
-        "br_netfilter",
-        "overlay",
-    ])
+    DAEMON_MODULES.iter().map(|module| module.name.to_owned()).collect()
 }
 
 /// What kubeadm itself and the static pods it starts make, so that a half-done init or join can be undone alone.

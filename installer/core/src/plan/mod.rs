@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub mod file;
 pub mod install;
 pub mod key;
+pub(crate) mod modules;
 pub mod objects;
 pub mod pending;
 mod planner;

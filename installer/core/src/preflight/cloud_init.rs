@@ -11,10 +11,11 @@ pub(super) const PATHS: [&str; 2] = [PROGRAM, DISABLED];
 const MAIN: &str = "/etc/cloud/cloud.cfg";
 /// The configuration in the order in which it is merged: the later wins (cloud-init's "configuration priority": base, vendor data,
 /// user data).
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     MAIN,
     "/etc/cloud/cloud.cfg.d/*.cfg",
     "/var/lib/cloud/instance/vendor-cloud-config.txt",
+    "/var/lib/cloud/instance/vendor2-cloud-config.txt",
     "/var/lib/cloud/instance/cloud-config.txt",
 ];
 const UNITS: [&str; 3] = ["cloud-init.target", "cloud-init.service", "cloud-init-local.service"];
@@ -34,7 +35,8 @@ pub(super) fn check(look: &mut Look) {
     if !runs(look) {
         return;
     }
-    if let Some(setting) = setting(look, HOSTS).filter(|s| matches!(s.value.as_str(), "true" | "template" | "yes")) {
+    // `localhost` changes one line alone, that of the host's own name.
+    if let Some(setting) = setting(look, HOSTS).filter(|s| s.is_true() || s.value == "template") {
         let finding = Finding::new(
             Check::HostsRewritten,
             "cloud-init writes /etc/hosts anew at each boot",
@@ -45,10 +47,7 @@ pub(super) fn check(look: &mut Look) {
     }
     // `preserve_hostname` is off where nothing is said (cloud-init's module "set hostname").
     let preserved = setting(look, HOSTNAME);
-    if preserved
-        .as_ref()
-        .is_none_or(|s| !matches!(s.value.as_str(), "true" | "yes"))
-    {
+    if preserved.as_ref().is_none_or(|s| !s.is_true()) {
         let saw = preserved.as_ref().map_or_else(
             || format!("{HOSTNAME} is not set, which means false"),
             |setting| format!("{HOSTNAME}: {}", setting.value),
@@ -79,6 +78,13 @@ struct Setting {
     value: String,
     file: String,
     line: usize,
+}
+
+impl Setting {
+    /// Says whether cloud-init takes it for true: what YAML 1.1 does, and the number (cloud-init's `util.is_true`).
+    fn is_true(&self) -> bool {
+        matches!(self.value.as_str(), "true" | "1" | "on" | "yes")
+    }
 }
 
 /// Returns the line that has the last word on a key.

@@ -1,11 +1,15 @@
 //! Other clusters and container runtimes, or what is left of them.
 
 use super::{Look, only};
-use crate::facts::FilePattern;
+use crate::drop_in;
+use crate::facts::{FilePattern, FileText};
 use crate::finding::{Check, Finding};
+use crate::glob;
+use crate::inventory::Role;
 use crate::layout;
 use crate::layout::{CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
-use std::collections::BTreeMap;
+use crate::plan::claims::DAEMON_TABLES;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Programs whose presence means another Kubernetes.
 pub(super) const FOREIGN_PATHS: [&str; 3] = [
@@ -20,19 +24,28 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Units that landfall has too.
 const OWN_UNITS: [&str; 2] = ["kubelet.service", "containerd.service"];
 /// Units of other Kubernetes distributions.
-const CLUSTER_UNITS: [&str; 11] = [
+const CLUSTER_UNITS: [&str; 18] = [
+    "kube-apiserver.service",
+    "kube-controller-manager.service",
+    "kube-scheduler.service",
+    "kube-proxy.service",
+    "flanneld.service",
+    "microshift.service",
     "k3s.service",
     "k3s-agent.service",
     "rke2-server.service",
     "rke2-agent.service",
     "k0scontroller.service",
     "k0sworker.service",
+    "k0sserver.service",
     "snap.microk8s.daemon-kubelite.service",
     "snap.microk8s.daemon-containerd.service",
     "snap.microk8s.daemon-k8s-dqlite.service",
     "snap.k8s.kubelet.service",
     "snap.k8s.containerd.service",
 ];
+/// A unit that a worker may have for something else, for instance for Patroni.
+const ETCD_UNIT: &str = "etcd.service";
 /// Units of container runtimes.
 const RUNTIME_UNITS: [&str; 5] = [
     "docker.service",
@@ -41,14 +54,8 @@ const RUNTIME_UNITS: [&str; 5] = [
     "crio.service",
     "cri-docker.service",
 ];
-/// Where drop-ins of units are (systemd.unit(5)).
-const DROP_IN_DIRS: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
+/// Folders of drop-ins that landfall's units read: of those that others have too, of its own, and of a prefix of their names.
+const DROP_IN_FOLDERS: [&str; 3] = ["kubelet.service.d", "containerd.service.d", "landfall-*.service.d"];
 /// Prefixes of chains: kube-proxy and kubelet, CNI's portmap, flannel; Calico, Cilium, Weave.
 pub(super) const CHAINS: [&str; 6] = ["KUBE-", "CNI-", "FLANNEL-", "cali-", "CILIUM_", "WEAVE"];
 /// The first of [`CHAINS`] are landfall's own too.
@@ -56,7 +63,8 @@ const OWN_CHAINS: usize = 3;
 /// Links that landfall's network makes by name.
 const OWN_LINKS: [&str; 3] = ["cni0", "flannel.1", "flannel-v6.1"];
 /// Links of other pod networks, by pattern, with their owners.
-const FOREIGN_LINKS: [(&str, &str); 12] = [
+const FOREIGN_LINKS: [(&str, &str); 18] = [
+    ("cbr0", "kubenet"),
     ("flannel*", "flannel"),
     ("kube-ipvs0", "kube-proxy's ipvs mode"),
     ("kube-bridge", "kube-router"),
@@ -64,29 +72,42 @@ const FOREIGN_LINKS: [(&str, &str); 12] = [
     ("nodelocaldns", "node-local DNS"),
     ("cali*", "Calico"),
     ("vxlan.calico", "Calico"),
+    ("vxlan-v6.calico", "Calico"),
     ("wireguard.cali", "Calico"),
     ("cilium_*", "Cilium"),
     ("lxc_health", "Cilium"),
     ("weave", "Weave"),
+    ("vethwe*", "Weave"),
+    ("ovn0", "Kube-OVN"),
+    ("ovn-k8s-mp*", "OVN-Kubernetes"),
+    ("genev_sys_6081", "Open vSwitch, for OVN or Antrea"),
     ("antrea-gw0", "Antrea"),
 ];
 
 /// Returns all units whose state matters here.
 pub(super) fn units() -> Vec<String> {
     let all = OWN_UNITS.iter().chain(&CLUSTER_UNITS).chain(&RUNTIME_UNITS);
-    all.map(|unit| (*unit).to_owned()).collect()
+    all.chain([&ETCD_UNIT]).map(|unit| (*unit).to_owned()).collect()
 }
 
-/// Drop-ins that would change landfall's units. Only whether they are there matters.
+/// Drop-ins that would change landfall's units. Of most only matters whether they are there.
 pub(super) fn files() -> Vec<FilePattern> {
-    let drop_ins = DROP_IN_DIRS
-        .iter()
-        .flat_map(|dir| OWN_UNITS.map(|unit| format!("{dir}/{unit}.d/*.conf")));
-    let drop_ins: Vec<String> = drop_ins.collect();
-    only(
-        &drop_ins.iter().map(String::as_str).collect::<Vec<_>>(),
-        &["ExecStart", "EnvironmentFile"],
-    )
+    let patterns = |folders: &[&str]| -> Vec<String> {
+        let of_dir = |dir: &&str| {
+            folders
+                .iter()
+                .map(|folder| format!("{dir}/{folder}/*.conf"))
+                .collect::<Vec<_>>()
+        };
+        drop_in::DIRS.iter().flat_map(of_dir).collect()
+    };
+    let ask = |patterns: &[String], keys: &[&str]| {
+        let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        only(&patterns, keys)
+    };
+    let mut files = ask(&patterns(&DROP_IN_FOLDERS), &["ExecStart", "EnvironmentFile"]);
+    files.extend(ask(&patterns(&[drop_in::ALL_SERVICES]), &drop_in::HARMFUL));
+    files
 }
 
 pub(super) fn check(look: &mut Look) {
@@ -128,7 +149,10 @@ fn check_cluster(look: &mut Look) {
         }
     }
     let own = OWN_UNITS.iter().filter(|_| !look.ours);
-    for unit in own.chain(&CLUSTER_UNITS) {
+    let etcd = [&ETCD_UNIT]
+        .into_iter()
+        .filter(|_| look.node.role == Role::ControlPlane);
+    for unit in own.chain(&CLUSTER_UNITS).chain(etcd) {
         saw.extend(state(look, unit).map(|state| format!("{unit} ({state})")));
     }
     if !saw.is_empty() {
@@ -141,33 +165,44 @@ fn check_cluster(look: &mut Look) {
     }
 }
 
-/// Drop-ins that others put beside units which landfall writes: each changes the unit, for instance what it starts.
+/// Drop-ins that others put beside units which landfall writes, or for all services: each changes a unit, for instance what it starts.
 fn check_drop_ins(look: &mut Look) {
-    let mut found: BTreeMap<&str, Finding> = BTreeMap::new();
-    for dir in DROP_IN_DIRS {
+    // By folder and name: one in a more important directory takes the place of others.
+    let mut counted: BTreeMap<&str, (&String, &FileText)> = BTreeMap::new();
+    for dir in drop_in::DIRS {
         for (path, file) in &look.facts.survey.files {
-            let Some(name) = path.strip_prefix(dir) else { continue };
-            let unit = OWN_UNITS.iter().find(|unit| name.starts_with(&format!("/{unit}.d/")));
-            // A drop-in of the same name in a more important directory takes this one's place.
-            let (Some(unit), false) = (unit, found.contains_key(name)) else {
-                continue;
-            };
-            let first = file.text.lines().map(str::trim).find(|line| line.starts_with("Exec"));
-            let what = format!("a drop-in that is not landfall's changes {unit}");
-            let saw = first.map_or_else(|| "a drop-in".to_owned(), str::to_owned);
-            let next = format!("rm {path}, and `systemctl daemon-reload`");
-            let finding = Finding::new(Check::ForeignCluster, what, saw, next).at(path, None);
-            found.insert(name, finding);
+            let name = path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/'));
+            if let Some(name) = name.filter(|name| name.ends_with(".conf")) {
+                counted.entry(name).or_insert((path, file));
+            }
         }
     }
     // An empty one, by a link to /dev/null, only takes others' places.
-    let files = &look.facts.survey.files;
-    let is_empty = |finding: &Finding| {
-        let place = finding.place.as_ref();
-        place.is_some_and(|place| files.get(&place.file).and_then(|f| f.real.as_deref()) == Some("/dev/null"))
-    };
-    let found: Vec<Finding> = found.into_values().filter(|f| !is_empty(f)).collect();
-    found.into_iter().for_each(|finding| look.add_before_install(finding));
+    counted.retain(|_, (_, file)| file.real.as_deref() != Some("/dev/null"));
+    let findings: Vec<Finding> = counted
+        .into_iter()
+        .filter_map(|(name, (path, file))| {
+            let next = format!("rm {path}, and `systemctl daemon-reload`");
+            let folder = name.split_once('/')?.0;
+            if folder == drop_in::ALL_SERVICES {
+                let line = drop_in::harmful_line(&file.text)?;
+                let what = "a drop-in for all services changes landfall's too";
+                return Some(Finding::new(Check::ServiceDropIn, what, line, next).at(path, None));
+            }
+            let ours = |pattern: &&str| glob::matches_part(pattern, folder);
+            DROP_IN_FOLDERS.iter().find(|pattern| ours(pattern))?;
+            let first = file.text.lines().map(str::trim).find(|line| line.starts_with("Exec"));
+            let what = format!(
+                "a drop-in that is not landfall's changes {}",
+                folder.trim_end_matches(".d")
+            );
+            let saw = first.map_or_else(|| "a drop-in".to_owned(), str::to_owned);
+            Some(Finding::new(Check::ForeignCluster, what, saw, next).at(path, None))
+        })
+        .collect();
+    findings
+        .into_iter()
+        .for_each(|finding| look.add_before_install(finding));
 }
 
 fn check_runtimes(look: &mut Look) {
@@ -203,7 +238,7 @@ fn check_links(look: &mut Look) {
         }
         let owner = FOREIGN_LINKS
             .iter()
-            .find(|(pattern, _)| crate::glob::matches_part(pattern, name));
+            .find(|(pattern, _)| glob::matches_part(pattern, name));
         if let Some((_, owner)) = owner {
             let what = format!("the link {name} is left of another cluster's network ({owner})");
             found.push(Finding::new(Check::ForeignLink, what, saw, next));
@@ -212,23 +247,60 @@ fn check_links(look: &mut Look) {
     found.into_iter().for_each(|finding| look.add_before_install(finding));
 }
 
+/// Returns the names of tables that daemons of a cluster make.
+pub(super) fn table_names() -> Vec<String> {
+    let names = DAEMON_TABLES.iter().filter_map(|table| table.split_once(' '));
+    let names: BTreeSet<&str> = names.map(|(_, name)| name).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Returns the chains in what `iptables-save` prints, as `program table chain`.
+fn legacy_chains(text: &str) -> impl Iterator<Item = String> {
+    let mut table = "";
+    text.lines().filter_map(move |line| {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.trim();
+            return None;
+        }
+        let chain = line.strip_prefix(':')?.split_whitespace().next()?;
+        Some(format!("iptables-legacy {table} {chain}"))
+    })
+}
+
+/// Chains and tables that daemons of a cluster make. Claims leave those out that were there before (`agent/src/claims.rs`), so landfall's own would stay in
+/// them.
 fn check_chains(look: &mut Look) {
+    let survey = &look.facts.survey;
     let own = &CHAINS[..OWN_CHAINS];
-    let chains = look.facts.survey.chains.iter().filter(|chain| {
+    let has_prefix = |chain: &&String, prefixes: &[&str]| {
         let name = chain.rsplit(' ').next().unwrap_or_default();
-        !look.ours || !own.iter().any(|prefix| name.starts_with(prefix))
-    });
-    let chains: Vec<&str> = chains.map(String::as_str).collect();
-    if let [first, ..] = chains.as_slice() {
-        let saw = match chains.len() {
-            1 => (*first).to_owned(),
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let legacy: Vec<String> = survey
+        .filters
+        .iptables_legacy
+        .iter()
+        .flat_map(|text| legacy_chains(text))
+        .collect();
+    let legacy = legacy.iter().filter(|chain| has_prefix(chain, &CHAINS));
+    let chains = survey.chains.iter().chain(legacy);
+    let chains = chains.filter(|chain| !look.ours || !has_prefix(chain, own));
+    let tables = survey
+        .tables
+        .iter()
+        .filter(|_| !look.ours)
+        .map(|table| format!("table {table}"));
+    let seen: Vec<String> = tables.chain(chains.cloned()).collect();
+    if let [first, ..] = seen.as_slice() {
+        let saw = match seen.len() {
+            1 => first.clone(),
             n => format!("{first} and {} more", n - 1),
         };
         look.add_before_install(Finding::new(
             Check::ForeignChain,
             "packet filter chains of another cluster are there",
             saw,
-            "boot the machine, or take them away by the tools of that cluster (iptables-save shows them)",
+            "boot the machine, or take them away by the tools of that cluster (iptables-save and `nft list tables` show them)",
         ));
     }
 }

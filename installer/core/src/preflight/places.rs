@@ -1,7 +1,8 @@
 //! Directories that landfall and the cluster write to or run programs from, and the overlay that containers need.
 
-use super::Look;
-use crate::facts::Tried;
+use super::{Look, only};
+use crate::drop_in;
+use crate::facts::{FilePattern, FileText, Tried};
 use crate::finding::{Check, Finding};
 use crate::inventory::Role;
 use crate::layout::{self, CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR};
@@ -9,6 +10,11 @@ use crate::spec::BinDir;
 use std::collections::{BTreeMap, BTreeSet};
 
 const HOSTS: &str = "/etc/hosts";
+const FSTAB: &str = "/etc/fstab";
+/// Directories that may be disks of their own.
+const DISKS: [&str; 3] = [CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR];
+/// Where systemd's generators write units at each boot.
+const GENERATED: &str = "/run/systemd/generator";
 
 /// Places from which programs are run, beside the spec's own: landfall's agent, CNI plugins, containers.
 const PROGRAM_PLACES: [&str; 3] = [layout::STATE_DIR, layout::CNI_BIN_DIR, CONTAINERD_DIR];
@@ -44,7 +50,76 @@ pub(super) fn mutable_files(bin_dir: BinDir) -> Vec<String> {
     files.into_iter().chain(units).chain(programs).collect()
 }
 
+/// Files that say what is mounted at a boot, beside fstab.
+pub(super) fn files() -> Vec<FilePattern> {
+    let generated = format!("{GENERATED}*");
+    let dirs = drop_in::DIRS.into_iter().chain([generated.as_str()]);
+    let of_dir = |dir: &str| DISKS.map(|disk| units_of(disk).map(|unit| format!("{dir}/{unit}")));
+    let paths: Vec<String> = dirs.flat_map(of_dir).flatten().collect();
+    only(&paths.iter().map(String::as_str).collect::<Vec<_>>(), &["SourcePath"])
+}
+
+/// Returns the names of the units that mount something at a path, which holds no character that systemd escapes.
+fn units_of(path: &str) -> [String; 2] {
+    let name = path.trim_matches('/').replace('/', "-");
+    [format!("{name}.mount"), format!("{name}.automount")]
+}
+
 pub(super) fn check(look: &mut Look) {
+    check_places(look);
+    // Volumes of the lab's machines are mounted by what runs these.
+    if !look.lab {
+        check_mounts(look);
+    }
+}
+
+/// Disks that somebody mounted by hand.
+fn check_mounts(look: &mut Look) {
+    let survey = &look.facts.survey;
+    let mounted = DISKS
+        .iter()
+        .filter_map(|disk| Some((*disk, survey.places.get(*disk)?.mounted.as_ref()?)));
+    // ZFS mounts its data sets by their own properties.
+    let by_hand = mounted.filter(|(disk, mounted)| mounted.kind != "zfs" && !is_mounted_at_boot(look, disk));
+    let findings: Vec<Finding> = by_hand
+        .map(|(disk, mounted)| {
+            let what = format!("{disk} is mounted now, and nothing mounts it at the next boot");
+            let saw = format!(
+                "{} ({}), in no line of {FSTAB} and no unit",
+                mounted.source, mounted.kind
+            );
+            let next = format!("add a line for it to {FSTAB}, by its UUID, and run `systemctl daemon-reload`");
+            Finding::new(Check::MountAtBoot, what, saw, next).at(disk, None)
+        })
+        .collect();
+    findings.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// Says whether systemd mounts something there after a boot. What is `noauto` comes too: landfall's units ask for it (`RequiresMountsFor`).
+fn is_mounted_at_boot(look: &Look, path: &str) -> bool {
+    let fstab = look.text(FSTAB).unwrap_or_default();
+    let is_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let what = words.next().unwrap_or_default();
+        !what.starts_with('#') && words.next().is_some_and(|point| point.trim_end_matches('/') == path)
+    };
+    if fstab.lines().any(is_line) {
+        return true;
+    }
+    units_of(path).iter().any(|unit| {
+        let all = look.facts.survey.files.iter();
+        let mut files = all.filter(|(file, _)| file.strip_suffix(unit.as_str()).is_some_and(|dir| dir.ends_with('/')));
+        let is_masked = |file: &FileText| file.real.as_deref() == Some("/dev/null");
+        // What was made of a line of fstab at the last boot, and has gone from there, comes no more.
+        let is_stale = |path: &str, file: &FileText| {
+            path.starts_with(GENERATED) && file.text.lines().any(|line| line.trim() == "SourcePath=/etc/fstab")
+        };
+        let masks = files.clone().any(|(_, file)| is_masked(file));
+        !masks && files.any(|(path, file)| !is_stale(path, file))
+    })
+}
+
+fn check_places(look: &mut Look) {
     let survey = &look.facts.survey;
     let bin_dir = look.input.desired.spec.bin_dir;
     // One file system, or one directory, is one finding, whatever is to be put there.

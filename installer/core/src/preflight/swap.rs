@@ -2,20 +2,34 @@
 
 use super::{CMDLINE, Look, has_kernel_option, only, whole};
 use crate::facts::FilePattern;
-use crate::finding::{Check, Finding};
+use crate::finding::{Check, Finding, Severity};
 use std::collections::BTreeSet;
 
 const ZRAM_GENERATOR: &str = "/usr/lib/systemd/system-generators/zram-generator";
 /// Paths whose existence matters here.
 pub(super) const PATHS: [&str; 1] = [ZRAM_GENERATOR];
-/// Services that make swap: Debian's zram-tools and dphys-swapfile, Ubuntu's zram-config, Debian's swapspace, and Armbian's.
-pub(super) const UNITS: [&str; 5] = [
+/// Services that make swap: Debian's zram-tools and dphys-swapfile, Ubuntu's zram-config, Debian's swapspace, Armbian's, and those that people
+/// install by hand.
+const SERVICES: [&str; 8] = [
     "zramswap.service",
     "dphys-swapfile.service",
     "zram-config.service",
     "swapspace.service",
     "armbian-zram-config.service",
+    "systemd-swap.service",
+    "zram-swap.service",
+    "zramd.service",
 ];
+/// Azure's agent, by the names that distributions give it.
+const AZURE_UNITS: [&str; 2] = ["walinuxagent.service", "waagent.service"];
+const AZURE_CONF: &str = "/etc/waagent.conf";
+const AZURE_FORMAT: &str = "ResourceDisk.Format";
+const AZURE_SWAP: &str = "ResourceDisk.EnableSwap";
+/// Runs rc.local at a boot, when that is executable.
+const RC_LOCAL_UNIT: &str = "rc-local.service";
+const RC_LOCAL: [&str; 2] = ["/etc/rc.local", "/etc/rc.d/rc.local"];
+/// The first systemd that knows `systemd.swap-extra=`.
+const SWAP_EXTRA_SINCE: u32 = 254;
 const FSTAB: &str = "/etc/fstab";
 /// Where units are, and where a link to /dev/null masks one (systemd.unit(5)).
 const MASK_DIRS: [&str; 2] = ["/etc/systemd/system", "/run/systemd/system"];
@@ -27,6 +41,12 @@ const ZRAM_DIRS: [&str; 4] = [
     "/usr/lib/systemd",
 ];
 const ZRAM_CONF: &str = "zram-generator.conf";
+
+/// Returns the units whose state matters here.
+pub(super) fn units() -> Vec<String> {
+    let all = SERVICES.iter().chain(&AZURE_UNITS).chain([&RC_LOCAL_UNIT]);
+    all.map(|unit| (*unit).to_owned()).collect()
+}
 
 /// Files that say whether swap comes back.
 pub(super) fn files() -> Vec<FilePattern> {
@@ -53,6 +73,8 @@ pub(super) fn files() -> Vec<FilePattern> {
         &units,
         &["What", "SourcePath", "fs-type", "mount-point", "zram-size"],
     ));
+    files.extend(only(&[AZURE_CONF], &[AZURE_FORMAT, AZURE_SWAP]));
+    files.extend(only(&RC_LOCAL, &["swapon", "/sbin/swapon", "/usr/sbin/swapon"]));
     files
 }
 
@@ -77,14 +99,90 @@ pub(super) fn check(look: &mut Look) {
     if !no_target && !has_kernel_option(look, &off) {
         check_fstab(look);
         check_units(look);
+        check_command_line(look);
     }
     if !no_target {
         check_zram(look);
     }
-    for unit in UNITS {
+    check_azure(look);
+    check_rc_local(look);
+    for unit in SERVICES {
         if facts.survey.enabled_units.contains(unit) {
             let next = format!("systemctl disable --now {unit}");
             look.add(at_boot(&format!("{unit} turns it on"), "enabled", &next));
+        }
+    }
+}
+
+/// systemd's generator makes units of `systemd.swap-extra=WHAT[:OPTIONS]` too (systemd-fstab-generator(8)).
+fn check_command_line(look: &mut Look) {
+    if look.facts.systemd.is_none_or(|version| version < SWAP_EXTRA_SINCE) {
+        return;
+    }
+    let line = look.text(CMDLINE).unwrap_or_default().to_owned();
+    for word in line.split_whitespace() {
+        let Some(swap) = word.strip_prefix("systemd.swap-extra=") else {
+            continue;
+        };
+        let (what, options) = swap.split_once(':').unwrap_or((swap, ""));
+        if !options.split(',').any(|option| option == "noauto") && !is_masked(look, &unit_of(what)) {
+            let next = "take the option out of the boot loader's configuration";
+            look.add(at_boot("an option of the kernel's command line", word, next).at(CMDLINE, None));
+        }
+    }
+}
+
+/// Azure's agent makes a swap file on the machine's temporary disk, when it is to format that.
+fn check_azure(look: &mut Look) {
+    let text = look.text(AZURE_CONF).unwrap_or_default();
+    // The last line of a key counts.
+    let setting = |key: &str| {
+        let lines = text.lines().enumerate().filter_map(|(number, line)| {
+            let (name, value) = line.split_once('=')?;
+            let value = value.split('#').next().unwrap_or_default().trim();
+            (name.trim() == key).then(|| (number + 1, value.eq_ignore_ascii_case("y")))
+        });
+        lines.last()
+    };
+    let formats = setting(AZURE_FORMAT).is_some_and(|(_, is_on)| is_on);
+    let swaps = setting(AZURE_SWAP).filter(|(_, is_on)| *is_on && formats);
+    let runs = AZURE_UNITS.iter().any(|unit| {
+        let facts = look.facts;
+        facts.survey.enabled_units.contains(*unit) || facts.units.get(*unit).is_some_and(|state| state == "active")
+    });
+    if let Some((line, _)) = swaps.filter(|_| runs) {
+        let next = format!("set {AZURE_SWAP}=n");
+        let finding = at_boot("Azure's agent makes a swap file", format!("{AZURE_SWAP}=y"), &next);
+        look.add(finding.at(AZURE_CONF, line));
+    }
+}
+
+/// A script that runs at the end of a boot. Whether it is executable is seen by its unit alone, which is active when it has run.
+fn check_rc_local(look: &mut Look) {
+    let has_run = look
+        .facts
+        .units
+        .get(RC_LOCAL_UNIT)
+        .is_some_and(|state| state == "active");
+    for path in RC_LOCAL {
+        let file = look.facts.survey.files.get(path);
+        // One may be a link to the other.
+        let text = file
+            .filter(|file| file.real.is_none())
+            .map_or("", |file| file.text.as_str());
+        let lines: Vec<(usize, String)> = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.contains("swapon"))
+            .map(|(number, line)| (number + 1, line.trim().to_owned()))
+            .collect();
+        for (number, line) in lines {
+            let finding = at_boot(&format!("{path} turns it on"), line, "take the line out").at(path, number);
+            look.add(if has_run {
+                finding
+            } else {
+                finding.at_most(Severity::Warn)
+            });
         }
     }
 }

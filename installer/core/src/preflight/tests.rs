@@ -90,6 +90,7 @@ const DISK: PlaceFacts = PlaceFacts {
     free_inodes: 500_000,
     noexec: false,
     write: Tried::Works,
+    mounted: None,
 };
 
 /// What is seen on a Debian 12 machine on which nothing is installed.
@@ -97,7 +98,19 @@ fn good_survey() -> Survey {
     let mut survey = Survey {
         links: [("lo".to_owned(), String::new()), ("eth0".to_owned(), String::new())].into(),
         features_now: kernel_features().into_iter().map(|f| f.module).collect(),
-        modules: ["overlay", "br_netfilter", "vxlan", "bridge"].map(str::to_owned).into(),
+        modules: [
+            "overlay",
+            "br_netfilter",
+            "vxlan",
+            "bridge",
+            "veth",
+            "nft_masq",
+            "xt_nat",
+            "ip_vs",
+        ]
+        .map(str::to_owned)
+        .into(),
+        loaded_modules: ["overlay", "br_netfilter", "vxlan", "bridge"].map(str::to_owned).into(),
         nftables_families: ["ip", "ip6", "inet"].map(|f| (f.to_owned(), Tried::Works)).into(),
         overlay: Tried::Works,
         ..Survey::default()

@@ -148,6 +148,7 @@ fn each_kind_of_thing_keeps_its_modules_in_every_network_namespace() {
         networks: vec![],
         mounts: vec![mounts::Mount {
             point: Path::new("/srv/merged").to_owned(),
+            source: String::new(),
             kind: "overlay".to_owned(),
             options: String::new(),
         }],

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::finding::Severity;
+use crate::spec::ProxyMode;
 
 #[test]
 fn swap_that_comes_back_is_found_with_file_and_line() {
@@ -64,6 +65,67 @@ fn swap_that_comes_back_is_found_with_file_and_line() {
         found(|f| put(&mut f.survey, "/etc/fstab", "/swap.img none swap sw 0 0\n")),
     );
     assert!(finding.what.contains("after the next boot") && finding.saw == "/swap.img none swap sw 0 0");
+}
+
+#[test]
+fn swap_that_comes_back_by_other_ways_is_found() {
+    let azure: Change = |f| {
+        let text = "\nResourceDisk.Format=y\n\nResourceDisk.EnableSwap=y\n";
+        put(&mut f.survey, "/etc/waagent.conf", text);
+        f.survey.enabled_units = ["walinuxagent.service".to_owned()].into();
+    };
+    let option: Change = |f| {
+        f.systemd = Some(254);
+        put(&mut f.survey, "/proc/cmdline", "ro systemd.swap-extra=/dev/sdb2");
+    };
+    let script: Change = |f| {
+        put(&mut f.survey, "/etc/rc.local", "\n\nswapon /swap.img\n");
+        f.units.insert("rc-local.service".to_owned(), "active".to_owned());
+    };
+    for (change, wanted) in [
+        (azure, "/etc/waagent.conf line 4"),
+        (option, "/proc/cmdline"),
+        (script, "/etc/rc.local line 3"),
+    ] {
+        let finding = only(Check::Swap, found(change));
+        assert!(finding.refuses() && place(&finding) == wanted, "{finding:?}");
+    }
+    for unit in ["systemd-swap.service", "zram-swap.service", "zramd.service"] {
+        let found = findings(|f| f.survey.enabled_units = [unit.to_owned()].into());
+        assert!(only(Check::Swap, found).refuses(), "{unit}");
+    }
+    let not_executable = found(|f| put(&mut f.survey, "/etc/rc.local", "/sbin/swapon -a\n"));
+    assert_eq!(only(Check::Swap, not_executable).severity, Severity::Warn);
+    let fine: [Change; 5] = [
+        // The agent does not run; it formats no disk, and so makes no swap.
+        |f| {
+            let text = "ResourceDisk.Format=y\nResourceDisk.EnableSwap=y\n";
+            put(&mut f.survey, "/etc/waagent.conf", text);
+        },
+        |f| {
+            put(
+                &mut f.survey,
+                "/etc/waagent.conf",
+                "ResourceDisk.Format=n\nResourceDisk.EnableSwap=y\n",
+            );
+            f.survey.enabled_units = ["waagent.service".to_owned()].into();
+        },
+        // systemd 252 does not know the option; 254 is told not to.
+        |f| put(&mut f.survey, "/proc/cmdline", "ro systemd.swap-extra=/dev/sdb2"),
+        |f| {
+            f.systemd = Some(254);
+            put(&mut f.survey, "/proc/cmdline", "systemd.swap-extra=/dev/sdb2:noauto");
+        },
+        |f| {
+            f.systemd = Some(254);
+            put(
+                &mut f.survey,
+                "/proc/cmdline",
+                "systemd.swap=0 systemd.swap-extra=/dev/sdb2",
+            );
+        },
+    ];
+    fine.into_iter().for_each(|change| assert_eq!(found(change), vec![]));
 }
 
 #[test]
@@ -147,6 +209,18 @@ fn a_sysctl_file_that_wins_later_is_a_warning_with_file_and_line() {
         linked.saw.contains("99-sysctl.conf") && linked.why.contains("forwards nothing"),
         "{linked:?}"
     );
+    let twin = only(
+        Check::SysctlLater,
+        found(|f| {
+            let text = "net.ipv4.conf.all.forwarding = 0\n";
+            put(&mut f.survey, "/etc/sysctl.d/99-cis.conf", text);
+        }),
+    );
+    assert_eq!(place(&twin), "/etc/sysctl.d/99-cis.conf line 1");
+    assert!(
+        twin.what.contains("net.ipv4.ip_forward") && twin.saw.starts_with("net.ipv4.conf.all.forwarding = 0"),
+        "{twin:?}"
+    );
     let several = found(|f| {
         put(
             &mut f.survey,
@@ -196,58 +270,117 @@ fn tuned_counts_when_it_has_the_last_word() {
     assert_eq!(place(&finding), "/usr/lib/tuned/base/tuned.conf line 2");
 }
 
-#[expect(clippy::too_many_lines, reason = "a table of recorded files")]
+/// A machine with one line in a file of modprobe's.
+fn modprobe(line: &str) -> Vec<Finding> {
+    findings(|f| put(&mut f.survey, "/etc/modprobe.d/cis.conf", line))
+}
+
 #[test]
-fn modules_that_may_not_be_loaded_are_refused_and_a_blacklist_is_a_note() {
-    let cases: [(Change, Check, Severity, &str); 7] = [
+fn modules_that_may_not_be_loaded_are_refused_with_file_and_line() {
+    for line in [
+        "install overlay /bin/true",
+        "install br-netfilter /usr/bin/false",
+        "install veth /bin/echo veth is not allowed here",
+        "install veth /bin/true; /usr/bin/logger veth",
+        "install veth \\\n  /bin/false",
+        "install ve* { :; }",
+        "alias vxlan off",
+        // The kernel asks for these by aliases: rtnl-link-veth, nft-expr-masq.
+        "blacklist veth",
+        "blacklist nft-masq",
+    ] {
+        let finding = only(Check::ModulesForbidden, modprobe(line));
+        assert_eq!(
+            (finding.severity, place(&finding).as_str()),
+            (Severity::Refuse, "/etc/modprobe.d/cis.conf line 1"),
+            "{line}"
+        );
+    }
+    let second = modprobe("install cramfs /bin/false\ninstall overlay /bin/true\n");
+    assert_eq!(
+        place(&only(Check::ModulesForbidden, second)),
+        "/etc/modprobe.d/cis.conf line 2"
+    );
+    for option in ["module_blacklist=bluetooth,vxlan", "modprobe.blacklist=veth"] {
+        let found = findings(|f| put(&mut f.survey, "/proc/cmdline", &format!("ro {option}")));
+        let finding = only(Check::ModulesForbidden, found);
+        assert!(finding.refuses() && place(&finding) == "/proc/cmdline", "{option}");
+    }
+    let loaded = only(
+        Check::ModulesForbidden,
+        found(|f| {
+            f.survey.loaded_modules.insert("veth".to_owned());
+            put(&mut f.survey, "/etc/modprobe.d/b.conf", "blacklist veth\n");
+        }),
+    );
+    assert_eq!(loaded.severity, Severity::Warn, "something loads it, by its name");
+}
+
+#[test]
+fn a_blacklist_of_what_is_named_or_needed_by_another_is_a_note() {
+    for line in ["blacklist bridge", "blacklist vxlan"] {
+        let finding = only(Check::ModuleBlacklist, modprobe(line));
+        assert_eq!(finding.severity, Severity::Note, "{line}");
+    }
+}
+
+#[test]
+fn lines_that_keep_nothing_out_that_is_needed_are_no_finding() {
+    for line in [
+        "install vxlan /sbin/modprobe --ignore-install vxlan\n",
+        "install vxlan /usr/local/sbin/load-vxlan\n",
+        "install vxlan\n",
+        "install dccp /bin/true\noptions vxlan x=1\n",
+        // kmod asks no alias of this name when the kernel asks for rtnl-link-veth.
+        "alias veth off\n",
+        // Names with patterns mean nothing in a blacklist.
+        "blacklist ve*\n",
+        // nftables mode needs none of iptables', and nobody needs ip_vs.
+        "blacklist xt_nat\ninstall ip_vs /bin/false\n",
+        // It is built in.
+        "install nf_tables /bin/true\n",
+    ] {
+        assert_eq!(modprobe(line), vec![], "{line}");
+    }
+    let no_modules = found(|f| {
+        f.survey.modules.clear();
+        f.survey.loaded_modules.clear();
+        put(&mut f.survey, "/etc/modprobe.d/x.conf", "install overlay /bin/true\n");
+        put(&mut f.survey, "/proc/sys/kernel/modules_disabled", "1\n");
+    });
+    assert_eq!(no_modules, vec![], "everything is built in");
+
+    let mut iptables = desired();
+    iptables.spec.proxy_mode = ProxyMode::Iptables;
+    let mut facts: BTreeMap<NodeName, NodeFacts> =
+        (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let cp_2 = facts.get_mut(&"cp-2".parse::<NodeName>().unwrap()).unwrap();
+    put(
+        &mut cp_2.survey,
+        "/etc/modprobe.d/x.conf",
+        "blacklist xt_nat\nblacklist nft_masq\n",
+    );
+    let finding = only(Check::ModulesForbidden, judge(&iptables, &facts, &BTreeMap::new()));
+    assert_eq!(finding.saw, "blacklist xt_nat");
+}
+
+#[test]
+fn a_kernel_that_loads_no_module_is_refused_unless_everything_is_there_and_comes_back() {
+    fn disabled(f: &mut NodeFacts) {
+        put(&mut f.survey, "/proc/sys/kernel/modules_disabled", "1\n");
+    }
+    fn loaded(f: &mut NodeFacts) {
+        f.survey.loaded_modules = f.survey.modules.clone();
+        disabled(f);
+    }
+    let cases: [(Change, Severity, &str); 5] = [
+        (disabled, Severity::Refuse, "/proc/sys/kernel/modules_disabled"),
+        (loaded, Severity::Warn, "/proc/sys/kernel/modules_disabled"),
         (
             |f| {
-                put(
-                    &mut f.survey,
-                    "/etc/modprobe.d/cis.conf",
-                    "install cramfs /bin/false\ninstall overlay /bin/true\n",
-                )
-            },
-            Check::ModulesForbidden,
-            Severity::Refuse,
-            "/etc/modprobe.d/cis.conf line 2",
-        ),
-        (
-            |f| {
-                put(
-                    &mut f.survey,
-                    "/usr/lib/modprobe.d/x.conf",
-                    "install br-netfilter /usr/bin/false",
-                )
-            },
-            Check::ModulesForbidden,
-            Severity::Refuse,
-            "/usr/lib/modprobe.d/x.conf line 1",
-        ),
-        (
-            |f| put(&mut f.survey, "/proc/cmdline", "ro module_blacklist=bluetooth,vxlan"),
-            Check::ModulesForbidden,
-            Severity::Refuse,
-            "/proc/cmdline",
-        ),
-        (
-            |f| put(&mut f.survey, "/etc/modprobe.d/b.conf", "blacklist bridge\n"),
-            Check::ModuleBlacklist,
-            Severity::Note,
-            "/etc/modprobe.d/b.conf line 1",
-        ),
-        (
-            |f| put(&mut f.survey, "/proc/sys/kernel/modules_disabled", "1\n"),
-            Check::ModulesForbidden,
-            Severity::Warn,
-            "/proc/sys/kernel/modules_disabled",
-        ),
-        (
-            |f| {
-                put(&mut f.survey, "/proc/sys/kernel/modules_disabled", "1\n");
+                loaded(f);
                 f.survey.features_now.remove("vxlan");
             },
-            Check::ModulesForbidden,
             Severity::Refuse,
             "/proc/sys/kernel/modules_disabled",
         ),
@@ -259,44 +392,32 @@ fn modules_that_may_not_be_loaded_are_refused_and_a_blacklist_is_a_note() {
                     "kernel.modules_disabled = 1\n",
                 )
             },
-            Check::ModulesForbidden,
-            Severity::Warn,
+            Severity::Refuse,
+            "/etc/sysctl.d/99-h.conf line 1",
+        ),
+        (
+            |f| {
+                loaded(f);
+                put(
+                    &mut f.survey,
+                    "/etc/sysctl.d/99-h.conf",
+                    "kernel.modules_disabled = 1\n",
+                );
+            },
+            Severity::Refuse,
             "/etc/sysctl.d/99-h.conf line 1",
         ),
     ];
-    for (change, check, severity, wanted) in cases {
-        let finding = only(check, found(change));
+    for (change, severity, wanted) in cases {
+        let finding = only(Check::ModulesForbidden, found(change));
         assert_eq!(
             (finding.severity, place(&finding).as_str()),
             (severity, wanted),
             "{finding:?}"
         );
     }
-    let fine: [Change; 4] = [
-        |f| {
-            put(
-                &mut f.survey,
-                "/etc/modprobe.d/x.conf",
-                "install vxlan /sbin/modprobe --ignore-install vxlan\n",
-            )
-        },
-        |f| {
-            put(
-                &mut f.survey,
-                "/etc/modprobe.d/x.conf",
-                "install dccp /bin/true\noptions vxlan x=1\n",
-            )
-        },
-        // It is built in, or the kernel has no modules at all.
-        |f| {
-            put(&mut f.survey, "/etc/modprobe.d/x.conf", "install nf_tables /bin/true\n");
-        },
-        |f| {
-            f.survey.modules.clear();
-            put(&mut f.survey, "/etc/modprobe.d/x.conf", "install overlay /bin/true\n");
-        },
-    ];
-    fine.into_iter().for_each(|change| assert_eq!(found(change), vec![]));
+    let finding = only(Check::ModulesForbidden, found(disabled));
+    assert_eq!(finding.saw, "1; missing: veth, nft_masq");
 }
 
 fn with_cloud_init(f: &mut NodeFacts, user_data: &str) {
@@ -313,6 +434,20 @@ fn cloud_init_that_owns_hosts_or_hostname_is_a_warning() {
     );
     assert_eq!(place(&hosts), "/var/lib/cloud/instance/cloud-config.txt line 2");
     assert_eq!(hosts.severity, Severity::Warn);
+    for word in ["on", "1", "yes", "True", "\"true\"", "TEMPLATE"] {
+        let found = findings(|f| with_cloud_init(f, &format!("manage_etc_hosts: {word}\n")));
+        assert_eq!(only(Check::HostsRewritten, found).severity, Severity::Warn, "{word}");
+        let found = findings(|f| with_cloud_init(f, &format!("preserve_hostname: {word}\n")));
+        assert_eq!(found.is_empty(), word != "TEMPLATE", "{word}");
+    }
+    let vendor = "/var/lib/cloud/instance/vendor2-cloud-config.txt";
+    let second = findings(|f| {
+        with_cloud_init(f, "");
+        let first = "/var/lib/cloud/instance/vendor-cloud-config.txt";
+        put(&mut f.survey, first, "manage_etc_hosts: false\n");
+        put(&mut f.survey, vendor, "manage_etc_hosts: true\n");
+    });
+    assert_eq!(place(&only(Check::HostsRewritten, second)), format!("{vendor} line 1"));
     let name = only(
         Check::HostnameRewritten,
         found(|f| with_cloud_init(f, "preserve_hostname: False # why\n")),
@@ -416,4 +551,62 @@ fn an_address_from_dhcp_is_a_warning() {
         },
     ];
     fine.into_iter().for_each(|change| assert_eq!(found(change), vec![]));
+}
+
+#[test]
+fn a_disk_that_was_mounted_by_hand_is_a_warning() {
+    fn mounted(f: &mut NodeFacts, kind: &str) {
+        let mounted = crate::facts::Mounted {
+            source: "/dev/sdb1".to_owned(),
+            kind: kind.to_owned(),
+        };
+        f.survey.places.get_mut("/var/lib/etcd").unwrap().mounted = Some(mounted);
+    }
+    fn generated(f: &mut NodeFacts, text: &str) {
+        mounted(f, "ext4");
+        put(&mut f.survey, "/run/systemd/generator/var-lib-etcd.mount", text);
+    }
+    let by_hand: [Change; 4] = [
+        |f| mounted(f, "ext4"),
+        |f| {
+            mounted(f, "ext4");
+            let text = "#/dev/sdb1 /var/lib/etcd ext4\n/dev/sdb1 /var/lib/etcd2 ext4 defaults 0 2\n";
+            put(&mut f.survey, "/etc/fstab", text);
+        },
+        // The line has gone from fstab since the last boot.
+        |f| generated(f, "\nSourcePath=/etc/fstab\n"),
+        |f| {
+            generated(f, "");
+            put_link(&mut f.survey, "/etc/systemd/system/var-lib-etcd.mount", "/dev/null", "");
+        },
+    ];
+    for (number, change) in by_hand.into_iter().enumerate() {
+        let finding = only(Check::MountAtBoot, found(change));
+        assert_eq!(
+            (finding.severity, place(&finding).as_str()),
+            (Severity::Warn, "/var/lib/etcd"),
+            "case {number}"
+        );
+        assert!(finding.saw.starts_with("/dev/sdb1 (ext4)"), "{finding:?}");
+    }
+    let fine: [Change; 5] = [
+        |f| {
+            mounted(f, "ext4");
+            put(&mut f.survey, "/etc/fstab", "UUID=b /var/lib/etcd/ ext4 noauto 0 2\n");
+        },
+        |f| {
+            mounted(f, "ext4");
+            put(&mut f.survey, "/etc/systemd/system/var-lib-etcd.mount", "");
+        },
+        |f| {
+            mounted(f, "ext4");
+            put(&mut f.survey, "/usr/lib/systemd/system/var-lib-etcd.automount", "");
+        },
+        // Another generator made it.
+        |f| generated(f, ""),
+        |f| mounted(f, "zfs"),
+    ];
+    for (number, change) in fine.into_iter().enumerate() {
+        assert_eq!(found(change), vec![], "case {number}");
+    }
 }

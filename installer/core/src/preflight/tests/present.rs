@@ -244,6 +244,115 @@ fn leftovers_of_other_clusters_are_named() {
 }
 
 #[test]
+fn what_old_clusters_leave_is_found_wherever_the_kernel_keeps_it() {
+    for table in [
+        "ip kube-proxy",
+        "ip6 kube-proxy",
+        "inet flannel-ipv4",
+        "ip cni_hostport",
+    ] {
+        let finding = only(
+            Check::ForeignChain,
+            findings(|f| {
+                f.survey.tables.insert(table.to_owned());
+            }),
+        );
+        assert!(
+            finding.refuses() && finding.saw == format!("table {table}"),
+            "{finding:?}"
+        );
+    }
+    let legacy = "*filter\n:INPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\nCOMMIT\n*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\nCOMMIT\n";
+    let finding = only(
+        Check::ForeignChain,
+        findings(|f| f.survey.filters.iptables_legacy = vec![legacy.to_owned()]),
+    );
+    assert_eq!(finding.saw, "iptables-legacy nat KUBE-SERVICES and 1 more");
+    let docker = "*filter\n:INPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\nCOMMIT\n";
+    assert_eq!(
+        findings(|f| f.survey.filters.iptables_legacy = vec![docker.to_owned()]),
+        vec![]
+    );
+    for link in ["cbr0", "ovn0", "genev_sys_6081", "vethwe-bridge", "vxlan-v6.calico"] {
+        let found = findings(|f| drop(f.survey.links.insert(link.to_owned(), "veth".to_owned())));
+        assert!(only(Check::ForeignLink, found).refuses(), "{link}");
+    }
+    for unit in [
+        "kube-apiserver.service",
+        "flanneld.service",
+        "microshift.service",
+        "etcd.service",
+    ] {
+        let found = findings(|f| drop(f.units.insert(unit.to_owned(), "active".to_owned())));
+        let finding = only(Check::ForeignCluster, found);
+        assert!(finding.refuses() && finding.saw.starts_with(unit), "{finding:?}");
+    }
+}
+
+#[test]
+fn what_is_landfalls_own_on_an_installed_node_is_no_leftover() {
+    let name: NodeName = "cp-2".parse().unwrap();
+    let mut facts: BTreeMap<NodeName, NodeFacts> =
+        (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let survey = &mut facts.get_mut(&name).unwrap().survey;
+    survey.tables.insert("ip kube-proxy".to_owned());
+    survey.filters.iptables_legacy = vec!["*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n".to_owned()];
+    assert_eq!(judge(&desired(), &facts, &[(name, owned_entry())].into()), vec![]);
+}
+
+#[test]
+fn drop_ins_for_all_services_and_for_landfalls_own_are_seen() {
+    fn all(f: &mut NodeFacts, dir: &str, text: &str) {
+        put(&mut f.survey, &format!("{dir}/service.d/50-harden.conf"), text);
+    }
+    let finding = only(
+        Check::ServiceDropIn,
+        found(|f| all(f, "/etc/systemd/system", "[Service]\n\nNoNewPrivileges=yes\n")),
+    );
+    assert_eq!(
+        (finding.severity, place(&finding).as_str(), finding.saw.as_str()),
+        (
+            Severity::Warn,
+            "/etc/systemd/system/service.d/50-harden.conf",
+            "NoNewPrivileges=yes"
+        )
+    );
+    let fine: [Change; 3] = [
+        // As Fedora has it; lines that were not asked for are empty.
+        |f| all(f, "/usr/lib/systemd/system", "\n[Service]\n\n"),
+        |f| {
+            all(f, "/usr/lib/systemd/system", "[Service]\nProtectHome=yes\n");
+            all(f, "/etc/systemd/system", "");
+        },
+        |f| {
+            all(f, "/usr/lib/systemd/system", "[Service]\nProtectHome=yes\n");
+            let path = "/etc/systemd/system/service.d/50-harden.conf";
+            put_link(&mut f.survey, path, "/dev/null", "");
+        },
+    ];
+    fine.into_iter().for_each(|change| assert_eq!(found(change), vec![]));
+    for folder in ["landfall-api-balancer.service.d", "landfall-.service.d"] {
+        let path = format!("/etc/systemd/system/{folder}/override.conf");
+        let finding = only(
+            Check::ForeignCluster,
+            findings(|f| put(&mut f.survey, &path, "[Service]\n")),
+        );
+        assert!(finding.refuses() && place(&finding) == path, "{finding:?}");
+    }
+}
+
+#[test]
+fn an_etcd_of_something_else_may_run_on_a_worker() {
+    let mut desired = desired();
+    desired.inventory.nodes[1].role = Role::Worker;
+    let mut facts: BTreeMap<NodeName, NodeFacts> =
+        (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let cp_2 = facts.get_mut(&"cp-2".parse::<NodeName>().unwrap()).unwrap();
+    cp_2.units.insert("etcd.service".to_owned(), "active".to_owned());
+    assert_eq!(judge(&desired, &facts, &BTreeMap::new()), vec![]);
+}
+
+#[test]
 fn dedicated_disks_are_welcome_and_foreign_data_is_named() {
     let empty = found(|f| {
         for directory in leftovers::DIRECTORIES {
