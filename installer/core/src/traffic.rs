@@ -50,7 +50,7 @@ pub fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Service> 
         let ports = layout::CONTROL_PLANE_PORTS.iter().filter(is_called);
         services.extend(ports.map(|own| tcp(own.port)));
     }
-    services.extend(ingress_ports(spec).map(tcp));
+    services.extend(proxy_ports(spec).map(tcp));
     let vxlan = spec.pod_network.udp_port();
     services.extend(vxlan.map(|port| Service { protocol: "udp", port }));
     services
@@ -60,6 +60,14 @@ pub fn services(spec: &ClusterSpec, caller: Role, called: Role) -> Vec<Service> 
 pub fn ingress_ports(spec: &ClusterSpec) -> impl Iterator<Item = u16> {
     let ports = [spec.ingress.http_port, spec.ingress.https_port];
     ports.into_iter().filter(|_| spec.ingress.enabled)
+}
+
+/// Returns the ports of a node's ingress proxy that other members need: those of clients, and the dashboard's. The proxies of all nodes are the
+/// endpoints of the dashboard's Ingress, and each asks the others for its view of the fleet.
+pub fn proxy_ports(spec: &ClusterSpec) -> impl Iterator<Item = u16> {
+    let ingress = &spec.ingress;
+    let dashboard = (ingress.enabled && ingress.dashboard).then_some(ingress.dashboard_port);
+    ingress_ports(spec).chain(dashboard)
 }
 
 /// A member of the cluster, as its peers know it.

@@ -267,7 +267,7 @@ fn people_read_each_rule_on_a_line_with_its_mark() {
     let of_input = [
         "iifname \"lo\"",
         "ip saddr { 10.0.0.2, 10.0.0.3 } ct state established,related",
-        "ip saddr { 10.0.0.2, 10.0.0.3 } tcp dport { 80, 443, 2379, 2380, 6443, 10250 }",
+        "ip saddr { 10.0.0.2, 10.0.0.3 } tcp dport { 80, 443, 2379, 2380, 6443, 8080, 10250 }",
         "ip saddr { 10.0.0.2, 10.0.0.3 } udp dport 8472",
         "iifname \"cni0\" ip saddr 10.244.0.0/16 ct state established,related",
         "iifname \"flannel.1\" ip saddr 10.244.0.0/16 ct state established,related",
@@ -282,7 +282,7 @@ fn people_read_each_rule_on_a_line_with_its_mark() {
     let of_output = [
         "oifname \"lo\"",
         "ip daddr { 10.0.0.2, 10.0.0.3 } ct state established,related",
-        "ip daddr { 10.0.0.2, 10.0.0.3 } tcp dport { 80, 443, 2379, 2380, 6443, 10250 }",
+        "ip daddr { 10.0.0.2, 10.0.0.3 } tcp dport { 80, 443, 2379, 2380, 6443, 8080, 10250 }",
         "ip daddr { 10.0.0.2, 10.0.0.3 } udp dport 8472",
         "ip daddr 10.244.0.0/16",
         "tcp sport { 80, 443 } ct state established,related",

@@ -28,8 +28,8 @@ fn members_and_pods_get_what_they_need_and_others_the_ingress_ports_alone() {
             "-i lo".to_owned(),
             format!("-s 10.0.0.2/32 {conntrack}"),
             format!("-s 10.0.0.3/32 {conntrack}"),
-            "-s 10.0.0.2/32 -p tcp -m multiport --dports 80,443,6443".to_owned(),
-            "-s 10.0.0.3/32 -p tcp -m multiport --dports 80,443,6443".to_owned(),
+            "-s 10.0.0.2/32 -p tcp -m multiport --dports 80,443,6443,8080".to_owned(),
+            "-s 10.0.0.3/32 -p tcp -m multiport --dports 80,443,6443,8080".to_owned(),
             "-s 10.0.0.2/32 -p tcp -m multiport --dports 2379,2380,10250".to_owned(),
             "-s 10.0.0.2/32 -p udp -m udp --dport 8472".to_owned(),
             "-s 10.0.0.3/32 -p udp -m udp --dport 8472".to_owned(),
@@ -53,8 +53,8 @@ fn members_and_pods_get_what_they_need_and_others_the_ingress_ports_alone() {
             "-o lo".to_owned(),
             format!("-d 10.0.0.2/32 {conntrack}"),
             format!("-d 10.0.0.3/32 {conntrack}"),
-            "-d 10.0.0.2/32 -p tcp -m multiport --dports 80,443,10250".to_owned(),
-            "-d 10.0.0.3/32 -p tcp -m multiport --dports 80,443,10250".to_owned(),
+            "-d 10.0.0.2/32 -p tcp -m multiport --dports 80,443,8080,10250".to_owned(),
+            "-d 10.0.0.3/32 -p tcp -m multiport --dports 80,443,8080,10250".to_owned(),
             "-d 10.0.0.2/32 -p tcp -m multiport --dports 2379,2380,6443".to_owned(),
             "-d 10.0.0.2/32 -p udp -m udp --dport 8472".to_owned(),
             "-d 10.0.0.3/32 -p udp -m udp --dport 8472".to_owned(),
@@ -71,11 +71,33 @@ fn a_worker_and_a_cluster_without_ingress_open_less() {
     let (own, peers) = (peer(Role::Worker, 3), [peer(Role::Worker, 4)]);
     let input = rules(&spec, own, &peers, Hook::Input).join("\n");
     assert!(
-        !input.contains("6443") && !input.contains("10250") && !input.contains("443"),
+        ["6443", "10250", "443", "8080"]
+            .iter()
+            .all(|port| !input.contains(port)),
         "{input}"
     );
     assert!(input.contains("8472"), "{input}");
     assert_eq!(rules(&spec, own, &[], Hook::Output), ["-o lo", "-d 10.244.0.0/16"]);
+}
+
+#[test]
+fn the_port_of_the_dashboard_is_for_members_alone_and_only_with_a_dashboard() {
+    let mut spec = ClusterSpec::default();
+    spec.ingress.dashboard_port = 9090;
+    let (own, peers) = (peer(Role::Worker, 3), [peer(Role::Worker, 4)]);
+    let with_port = |spec: &ClusterSpec| -> Vec<String> {
+        let input = rules(spec, own, &peers, Hook::Input);
+        input.into_iter().filter(|rule| rule.contains("9090")).collect()
+    };
+    assert_eq!(
+        with_port(&spec),
+        ["-s 10.0.0.4/32 -p tcp -m multiport --dports 80,443,9090"]
+    );
+    spec.ingress.dashboard = false;
+    assert_eq!(with_port(&spec), [""; 0]);
+    spec.ingress.dashboard = true;
+    spec.ingress.enabled = false;
+    assert_eq!(with_port(&spec), [""; 0]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn what_a_zone_shuts_out_by_source_is_said_in_the_policy() {
         told.iter().all(|rule| texts.iter().any(|text| text == rule)),
         "{texts:#?}"
     );
-    assert_eq!(texts.len(), 7 + 2 + 1 + 1, "{texts:#?}");
+    assert_eq!(texts.len(), 8 + 2 + 1 + 1, "{texts:#?}");
 }
 
 #[test]

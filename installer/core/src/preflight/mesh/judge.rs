@@ -7,7 +7,7 @@ use crate::mesh::{MeshSeen, PortSeen, UdpSeen};
 use crate::name::NodeName;
 use crate::packet_filter::{Chain, Hook};
 use crate::preflight::filters::{Filters, OPENED, drops_between};
-use crate::traffic::{Service, ingress_ports};
+use crate::traffic::{Service, proxy_ports};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -178,7 +178,7 @@ impl Judge<'_> {
     fn check(&self, service: Service) -> Check {
         match service.protocol {
             "udp" => Check::PeerVxlan,
-            _ if ingress_ports(&self.input.desired.spec).any(|port| port == service.port) => Check::PeerIngress,
+            _ if proxy_ports(&self.input.desired.spec).any(|port| port == service.port) => Check::PeerIngress,
             _ => Check::PeerPort,
         }
     }

@@ -37,7 +37,7 @@ fn a_filter_that_lets_only_ssh_in_is_named_with_what_it_drops() {
     assert_eq!(finding.severity, Severity::Refuse);
     assert_eq!(
         finding.what,
-        "a packet filter drops: tcp 80, tcp 443, tcp 2379, tcp 2380, tcp 6443, tcp 10250, udp 8472 from all other nodes; pods to the API server"
+        "a packet filter drops: tcp 80, tcp 443, tcp 2379, tcp 2380, tcp 6443, tcp 8080, tcp 10250, udp 8472 from all other nodes; pods to the API server"
     );
     assert_eq!(
         finding.saw,
@@ -45,7 +45,7 @@ fn a_filter_that_lets_only_ssh_in_is_named_with_what_it_drops() {
     );
     assert_eq!(
         finding.next,
-        "set `firewall: open`, or let it through, also in the file that the rules come from: `nft insert rule inet f i tcp dport '{ 80, 443, 2379, 2380, 6443, 10250 }' \
+        "set `firewall: open`, or let it through, also in the file that the rules come from: `nft insert rule inet f i tcp dport '{ 80, 443, 2379, 2380, 6443, 8080, 10250 }' \
          accept`, `nft insert rule inet f i udp dport '{ 8472 }' accept`, `nft insert rule inet f i ip saddr 10.244.0.0/16 accept`, `nft insert \
          rule inet f i ip daddr 10.244.0.0/16 accept`"
     );
@@ -325,8 +325,11 @@ fn every_pair_is_tried_on_what_it_needs() {
     let mut mesh = Mesh::new();
     mesh.desired.inventory.nodes[2].role = Role::Worker;
     let plan = mesh.plan();
-    assert_eq!(plan.listens[&name("cp-1")].tcp, [80, 443, 2379, 2380, 6443, 10250]);
-    assert_eq!(plan.listens[&name("cp-3")].tcp, [80, 443, 10250]);
+    assert_eq!(
+        plan.listens[&name("cp-1")].tcp,
+        [80, 443, 2379, 2380, 6443, 8080, 10250]
+    );
+    assert_eq!(plan.listens[&name("cp-3")].tcp, [80, 443, 8080, 10250]);
     assert!(
         plan.listens
             .values()
@@ -336,10 +339,10 @@ fn every_pair_is_tried_on_what_it_needs() {
         let peers = &plan.tries[&name(from)].peers;
         peers.iter().find(|peer| peer.node == name(to)).unwrap().tcp.clone()
     };
-    assert_eq!(ports("cp-1", "cp-3"), [10250, 80, 443]);
+    assert_eq!(ports("cp-1", "cp-3"), [10250, 80, 443, 8080]);
     assert_eq!(
         ports("cp-3", "cp-1"),
-        [6443, 80, 443],
+        [6443, 80, 443, 8080],
         "a worker needs neither etcd nor a kubelet"
     );
     mesh.desired.spec.ingress.enabled = false;
@@ -418,7 +421,7 @@ fn a_node_that_nobody_reaches_is_at_fault() {
     assert_eq!(found[0].saw, "tcp 2379, tcp 2380 from cp-1, cp-3 to cp-2: no answer");
     let found = mesh.judge(|_, to, seen| {
         if to == "cp-2" {
-            silent(seen, &[80, 443, 2379, 2380, 6443, 10250]);
+            silent(seen, &[80, 443, 2379, 2380, 6443, 8080, 10250]);
             udp(seen).answered = 0;
         }
     });
