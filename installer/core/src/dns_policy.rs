@@ -1,6 +1,7 @@
 //! Chooses the DNS servers for names outside the cluster. The choice is made once and recorded, so that an outage of the nodes' resolvers does not
 //! change the cluster.
 
+use crate::cluster_record::ClusterRecord;
 use crate::facts::NodeFacts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -36,16 +37,31 @@ pub fn dns_policy<'a>(
     // Pods on every node will ask each of them: one that is silent to a node that names it is no server for all.
     let is_silent = |ip: &IpAddr| facts.clone().into_iter().any(|f| f.dns_answers.get(ip) == Some(&None));
     let servers: Vec<IpAddr> = servers.into_iter().filter(|ip| !is_silent(ip)).collect();
-    if servers.is_empty() {
-        DnsPolicy::Closed
-    } else {
-        DnsPolicy::Forward(servers)
+    DnsPolicy::of(servers)
+}
+
+impl DnsPolicy {
+    /// Returns the policy that forwards to these servers; closed when there are none.
+    pub fn of(servers: Vec<IpAddr>) -> Self {
+        if servers.is_empty() {
+            Self::Closed
+        } else {
+            Self::Forward(servers)
+        }
     }
+}
+
+/// Returns the policy that a cluster keeps. Servers that the spec named in an earlier run and no longer names are not kept.
+pub fn kept(record: Option<&ClusterRecord>) -> Option<DnsPolicy> {
+    let kept = record
+        .map(|record| &record.kept)
+        .filter(|kept| !kept.upstream_dns_named)?;
+    kept.upstream_dns.clone().map(DnsPolicy::of)
 }
 
 /// Returns the servers of a node that can be asked from pods and that answer at all. A server that knows only the zones of its site may refuse
 /// the root or fail to find it, and one behind a narrow packet filter may answer over UDP alone: names of the site are resolved all the same.
-fn usable(facts: &NodeFacts) -> impl Iterator<Item = IpAddr> {
+pub(crate) fn usable(facts: &NodeFacts) -> impl Iterator<Item = IpAddr> {
     let asked = facts.dns_servers.iter().copied().filter(|ip| !ip.is_loopback());
     asked.filter(|ip| matches!(facts.dns_answers.get(ip), Some(Some(_))))
 }

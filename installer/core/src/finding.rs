@@ -243,8 +243,8 @@ checks! {
     DynamicAddress = "dynamic-address", Node, Warn, Soft,
         "etcd and the certificates hold the address: with another one the node is lost to the cluster";
     /// No DNS server of the node answers, or only one that pods cannot ask.
-    DnsServers = "dns-servers", Node, Warn, Soft,
-        "names outside the cluster will not be resolved: DNS says NXDOMAIN for each, until `upstreamDns` names servers";
+    DnsServers = "dns-servers", Fleet, Warn, Soft,
+        "DNS in pods says NXDOMAIN for each name outside the cluster, such as that of a registry or a database, until `upstreamDns` names servers";
     /// A firewall that landfall does not configure.
     Firewall = "firewall", Node, Refuse, Soft,
         "it drops what nodes say to each other, or what pods do";

@@ -2,7 +2,7 @@
 
 use landfall_core::bundle_index::BundleIndex;
 use landfall_core::cluster_record::ClusterRecord;
-use landfall_core::dns_policy::dns_policy;
+use landfall_core::dns_policy;
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Role;
@@ -65,7 +65,7 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
     let upstream_dns = record.kept.upstream_dns.clone().unwrap_or_default();
     ClusterLayout {
         members,
-        dns: policy_of(upstream_dns),
+        dns: DnsPolicy::of(upstream_dns),
         pod_mtu: record.fixed.pod_network.mtu,
     }
 }
@@ -77,19 +77,10 @@ pub fn upstream_dns(
     recorded: Option<&ClusterRecord>,
     facts: &BTreeMap<NodeName, NodeFacts>,
 ) -> Vec<IpAddr> {
-    let kept = recorded.map(|r| &r.kept).filter(|kept| !kept.upstream_dns_named);
-    let kept = kept.and_then(|kept| kept.upstream_dns.clone()).map(policy_of);
-    match dns_policy(&desired.spec.upstream_dns, kept.as_ref(), facts.values()) {
+    let kept = dns_policy::kept(recorded);
+    match dns_policy::dns_policy(&desired.spec.upstream_dns, kept.as_ref(), facts.values()) {
         DnsPolicy::Closed => vec![],
         DnsPolicy::Forward(servers) => servers,
-    }
-}
-
-fn policy_of(servers: Vec<IpAddr>) -> DnsPolicy {
-    if servers.is_empty() {
-        DnsPolicy::Closed
-    } else {
-        DnsPolicy::Forward(servers)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks that compare nodes with each other and with the cluster's networks.
 
-use super::{Input, choose_address, is_our_link, pod_network};
+use super::{Input, choose_address, dns, is_our_link, pod_network};
 use crate::facts::{NodeFacts, Route};
 use crate::finding::{Check, Finding};
 use crate::journal::Ownership;
@@ -26,6 +26,7 @@ pub(super) fn check(input: &Input) -> Vec<Finding> {
     findings.extend(wrong_clocks(input));
     findings.extend(networks(desired, facts, owned));
     findings.extend(pod_network::check_fleet(input));
+    findings.extend(dns::check(input));
     findings
 }
 

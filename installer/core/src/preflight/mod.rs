@@ -176,7 +176,7 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 16] = [
+const CHECKS: [fn(&mut Look); 15] = [
     host::check,
     pod_network::check,
     filters::check,
@@ -186,7 +186,6 @@ const CHECKS: [fn(&mut Look); 16] = [
     modules::check,
     cloud_init::check,
     addresses::check,
-    dns::check,
     places::check,
     room::check,
     leftovers::check,

@@ -1,6 +1,7 @@
 //! What was recorded on machines about their disks, their kernels and what others left, and what preflight says of it.
 
 use super::*;
+use crate::cluster_record::{ClusterRecord, tests::record};
 use crate::finding::Severity;
 use crate::spec::ProxyMode;
 
@@ -624,26 +625,74 @@ fn name_dns_server(facts: &mut NodeFacts, server: &str, said: Option<&str>) {
     facts.dns_answers.insert(server, said.map(str::to_owned));
 }
 
+/// Returns what is found on two nodes with these changes.
+fn found_on_two(
+    change: impl FnOnce(&mut NodeFacts, &mut NodeFacts),
+    owned: &BTreeMap<NodeName, Ownership>,
+) -> Vec<Finding> {
+    let (mut first, mut second) = (good(1), good(2));
+    change(&mut first, &mut second);
+    let mut desired = desired();
+    desired.inventory.nodes.truncate(2);
+    let facts = [("cp-1".parse().unwrap(), first), ("cp-2".parse().unwrap(), second)].into();
+    judge(&desired, &facts, owned)
+}
+
+/// The warning of two nodes whose facts are changed so: its nodes and what was seen.
+fn closed_dns(change: impl FnOnce(&mut NodeFacts, &mut NodeFacts)) -> (usize, String) {
+    let [finding] = found_on_two(change, &BTreeMap::new()).try_into().unwrap();
+    assert_eq!((finding.check, finding.severity), (Check::DnsServers, Severity::Warn));
+    assert!(finding.next.contains("upstreamDns") && finding.next.contains("stubZones"));
+    (finding.nodes.len(), finding.saw)
+}
+
 #[test]
-fn dns_servers_that_pods_cannot_use_are_a_warning() {
-    let silent = only(
-        Check::DnsServers,
-        found(|f| {
-            name_dns_server(f, "192.0.2.1", None);
-            name_dns_server(f, "127.0.0.1", Some("NOERROR"));
-        }),
-    );
-    assert_eq!(silent.severity, Severity::Warn);
-    let saw = &silent.saw;
-    assert!(
-        saw.contains("192.0.2.1 did not answer") && saw.contains("127.0.0.1 is"),
-        "{saw}"
-    );
-    assert!(silent.next.contains("upstreamDns"));
-    let refuses_the_root = found(|f| {
-        name_dns_server(f, "192.0.2.1", Some("REFUSED"));
-        name_dns_server(f, "192.0.2.2", None);
+fn whatever_closes_dns_for_all_is_one_warning_with_its_reason() {
+    let one_names_none = closed_dns(|first, _| name_dns_server(first, "192.0.2.1", Some("NOERROR")));
+    assert_eq!(one_names_none, (1, "cp-2: it names no server".to_owned()));
+    let unusable = closed_dns(|first, second| {
+        name_dns_server(first, "192.0.2.1", Some("NOERROR"));
+        name_dns_server(second, "192.0.2.1", None);
+        name_dns_server(second, "127.0.0.1", Some("NOERROR"));
     });
-    assert_eq!(refuses_the_root, vec![]);
-    assert_eq!(found(|_| {}), vec![], "an air gap may have no server");
+    let saw = "cp-2: 192.0.2.1 did not answer within 2 s, 127.0.0.1 is the node's own, which pods cannot ask";
+    assert_eq!(unusable, (1, saw.to_owned()));
+    let crossed = closed_dns(|first, second| {
+        name_dns_server(first, "192.0.2.1", Some("NOERROR"));
+        name_dns_server(first, "192.0.2.2", None);
+        name_dns_server(second, "192.0.2.1", None);
+        name_dns_server(second, "192.0.2.2", Some("NOERROR"));
+    });
+    let saw = "192.0.2.1 answers cp-1 and not cp-2; 192.0.2.2 answers cp-2 and not cp-1";
+    assert_eq!(crossed, (2, saw.to_owned()));
+}
+
+#[test]
+fn dns_that_is_forwarded_decided_or_not_known_is_no_finding() {
+    let none = BTreeMap::new();
+    let works = |first: &mut NodeFacts, second: &mut NodeFacts| {
+        name_dns_server(first, "192.0.2.1", Some("REFUSED"));
+        name_dns_server(first, "192.0.2.2", None);
+        name_dns_server(second, "192.0.2.1", Some("NOERROR"));
+    };
+    assert_eq!(found_on_two(works, &none), vec![]);
+    assert_eq!(found_on_two(|_, _| {}, &none), vec![], "an air gap may have no server");
+    let not_asked = |first: &mut NodeFacts, _: &mut NodeFacts| first.dns_servers.push([192, 0, 2, 1].into());
+    assert_eq!(found_on_two(not_asked, &none), vec![]);
+    let silent = |first: &mut NodeFacts, _: &mut NodeFacts| name_dns_server(first, "192.0.2.1", None);
+    let mut recorded = record(1, 1, 0);
+    let is_warned = |record: &ClusterRecord| {
+        let own = Ownership {
+            records: vec![record.clone()],
+            ..owned_entry()
+        };
+        let found = found_on_two(silent, &[("cp-1".parse().unwrap(), own)].into());
+        found.iter().any(|finding| finding.check == Check::DnsServers)
+    };
+    for servers in [vec![], vec![[192, 0, 2, 9].into()]] {
+        recorded.kept.upstream_dns = Some(servers);
+        assert!(!is_warned(&recorded), "an earlier run has decided");
+    }
+    recorded.kept.upstream_dns_named = true;
+    assert!(is_warned(&recorded), "the spec named servers and does not any more");
 }
