@@ -200,6 +200,9 @@ checks! {
     /// Programs that kubeadm insists on.
     HostPrograms = "host-programs", Node, Refuse, Hard,
         "kubeadm and the kubelet start them";
+    /// Neither program by which CNI's portmap can open a hostPort.
+    HostPort = "host-port", Node, Warn, Soft,
+        "the CNI plugin portmap opens a Pod's hostPort by nft or iptables of the node: without both such a Pod stays in ContainerCreating";
     /// Too little memory.
     Memory = "memory", Node, Refuse, Soft,
         "the kernel would end processes of the cluster when memory runs out";

@@ -87,7 +87,7 @@ impl Machine {
         machine.write("proc/meminfo", "MemTotal: 4000000 kB\n", 0o444)?;
         machine.write("proc/swaps", "Filename Type Size Used Priority\n", 0o444)?;
         machine.write("sys/fs/cgroup/cgroup.controllers", "cpu memory pids\n", 0o444)?;
-        for program in ["mount", "cp"] {
+        for program in ["mount", "cp", "iptables"] {
             machine.write(&format!("usr/bin/{program}"), "#!/bin/sh\n", 0o755)?;
         }
         machine.write("proc/modules", "overlay 1 0 - Live 0x0\n", 0o444)?;

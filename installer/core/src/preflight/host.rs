@@ -1,6 +1,6 @@
 //! Checks that look at one node alone.
 
-use super::{HOST_PROGRAMS, Look};
+use super::{HOST_PROGRAMS, Look, PORTMAP_PROGRAMS};
 use crate::facts::Tried;
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
@@ -150,6 +150,15 @@ fn check_needs(look: &mut Look) {
             "programs that kubeadm needs are missing",
             missing.join(", "),
             "install them from the distribution's own medium",
+        ));
+    }
+    if !PORTMAP_PROGRAMS.iter().any(|p| facts.programs.contains(*p)) {
+        look.add(Finding::new(
+            Check::HostPort,
+            "Pods with hostPort cannot run on the node",
+            "neither nft nor iptables is there",
+            "install nftables from the distribution's own medium when there will be such Pods; a Pod with hostNetwork, a NodePort and the ingress \
+             proxy need neither",
         ));
     }
 }

@@ -43,6 +43,8 @@ use std::net::IpAddr;
 
 /// Programs that kubeadm 1.37 insists on (cmd/kubeadm/app/preflight/checks.go) and that are not in the bundle.
 const HOST_PROGRAMS: [&str; 2] = ["mount", "cp"];
+/// Programs of which CNI's portmap needs one, whichever the node has (plugins 1.9, portmap/main.go, ensureBackend).
+const PORTMAP_PROGRAMS: [&str; 2] = ["nft", "iptables"];
 
 /// What [`check`] compares.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +95,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             .collect(),
         tcp_ports: tcp_ports(&desired.spec, node.role),
         udp_ports: desired.spec.pod_network.udp_port().into_iter().collect(),
-        programs: texts(&HOST_PROGRAMS),
+        programs: texts(&[HOST_PROGRAMS, PORTMAP_PROGRAMS].concat()),
         paths: [
             texts(&leftovers::FOREIGN_PATHS),
             texts(&swap::PATHS),

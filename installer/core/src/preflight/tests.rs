@@ -65,7 +65,7 @@ pub(crate) fn good(n: u8) -> NodeFacts {
         }],
         peer_routes: BTreeMap::new(),
         ports_taken: BTreeMap::new(),
-        programs: HOST_PROGRAMS.iter().map(|p| (*p).to_owned()).collect(),
+        programs: ["mount", "cp", "nft"].map(str::to_owned).into(),
         paths: Default::default(),
         units: BTreeMap::new(),
         features: kernel_features().into_iter().map(|f| f.module).collect(),
@@ -222,9 +222,32 @@ fn healthy_machines_have_no_findings() {
 }
 
 #[test]
+fn either_program_of_portmap_is_enough() {
+    let only_iptables = findings(|f| {
+        f.programs.remove("nft");
+        f.programs.insert("iptables".to_owned());
+    });
+    assert_eq!(only_iptables, vec![]);
+    let neither = only(
+        Check::HostPort,
+        findings(|f| {
+            f.programs.remove("nft");
+        }),
+    );
+    assert_eq!((neither.severity, neither.refuses()), (Severity::Warn, false));
+    let asked = query(&desired(), &node("cp-1", 11)).programs;
+    assert!(
+        ["mount", "nft", "iptables"]
+            .iter()
+            .all(|program| asked.iter().any(|p| p == program)),
+        "{asked:?}"
+    );
+}
+
+#[test]
 fn each_fault_is_found_by_its_own_check() {
     type Fault = (&'static str, fn(&mut NodeFacts));
-    let faults: [Fault; 17] = [
+    let faults: [Fault; 18] = [
         ("duplicate-hostname", |f| f.hostname = "cp-1".into()),
         ("duplicate-machine-id", |f| f.machine_id = "id-1".into()),
         ("duplicate-address", |f| f.addresses[0].address = [10, 90, 0, 11].into()),
@@ -234,7 +257,12 @@ fn each_fault_is_found_by_its_own_check() {
         ("cgroup-v1", |f| f.cgroup_version = 1),
         ("memory", |f| f.memory_mib = 512),
         ("disk", |f| f.disk_free_mib = 100),
-        ("host-programs", |f| f.programs.clear()),
+        ("host-programs", |f| {
+            f.programs.remove("mount");
+        }),
+        ("host-port", |f| {
+            f.programs.remove("nft");
+        }),
         ("kernel-features", |f| {
             f.features.remove("overlay");
         }),
