@@ -15,7 +15,7 @@ use landfall_core::layout;
 use landfall_core::secret::Secret;
 use landfall_core::trust::{KeyId, TrustOffer};
 use landfall_core::verify::{ProbeResult, ProbeSpec};
-use landfall_core::wire::mux::{Stream, write_json_line};
+use landfall_core::wire::mux::{Limit, Stream, write_json_line};
 use landfall_core::wire::{FileSize, PROTOCOL_VERSION, Reply, Request, Welcome};
 use serde::Serialize;
 use serde_json::Value;
@@ -340,7 +340,7 @@ fn hold(mut stream: Stream, opened: std::io::Result<(impl Serialize, impl Send)>
             let value = to_value(listening);
             send(&mut stream, &Reply::Ok { value });
             let mut reader = stream.reader();
-            reader.set_deadline(deadline);
+            reader.set_limit(deadline.map_or(Limit::Never, Limit::At));
             let mut rest = [0u8; 64];
             while matches!(reader.read(&mut rest), Ok(read) if read > 0) {}
             drop(listeners);

@@ -2,7 +2,7 @@
 
 use crate::context::{Connector, RunContext};
 use crate::emitter::EventEmitter;
-use crate::session::{AgentPlace, NodeSession};
+use crate::session::{AgentPlace, NodeSession, Uploads};
 use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
 
-/// Connects to all machines in parallel. Returns the open sessions, and the errors of the others. Blocks for [`Connector::contact_limit`] at most.
+/// Connects to all machines in parallel. Returns the open sessions, and the errors of the others. Blocks for [`Connector::contact_limit`] at most, and
+/// for uploads of the agent over slow lines.
 pub fn connect(
     nodes: &[&Node],
     place: AgentPlace,
@@ -44,7 +45,8 @@ pub fn connect(
     (sessions, errors)
 }
 
-/// Connects to a machine and starts its agent. Blocks for [`Connector::contact_limit`] at most; a session that opens later is closed.
+/// Connects to a machine and starts its agent. Blocks for [`Connector::contact_limit`] and [`Uploads::allowance`] at most; a session that opens later is
+/// closed.
 fn contact(
     node: &Node,
     place: AgentPlace,
@@ -54,11 +56,13 @@ fn contact(
     let limit = connector.contact_limit();
     // The channel has no buffer: the session is either received, or the send fails and this thread closes it.
     let (sender, receiver) = mpsc::sync_channel(0);
+    let uploads = Arc::new(Uploads::default());
     let start = {
         let (node, connector, program) = (node.clone(), Arc::clone(connector), Arc::clone(program));
+        let uploads = Arc::clone(&uploads);
         move || {
             let transport = connector.connect(&node).map_err(|d| d.on(&node.name))?;
-            NodeSession::start(&node, transport, &program, place)
+            NodeSession::start(&node, transport, &program, place, &uploads)
         }
     };
     thread::spawn(move || {
@@ -66,13 +70,13 @@ fn contact(
             session.close();
         }
     });
-    receiver.recv_timeout(limit).unwrap_or_else(|error| {
+    receive(&receiver, || limit + uploads.allowance()).unwrap_or_else(|error| {
         Err(match error {
             RecvTimeoutError::Timeout => Diagnosis::new(
                 Code::Unreachable,
                 format!(
                     "no agent runs on the machine {} s after the first contact",
-                    limit.as_secs()
+                    (limit + uploads.allowance()).as_secs()
                 ),
             )
             .on(&node.name)
@@ -82,6 +86,18 @@ fn contact(
             }
         })
     })
+}
+
+/// Receives what a thread sends. Blocks for `limit` at most, which may grow meanwhile.
+fn receive<T>(receiver: &mpsc::Receiver<T>, limit: impl Fn() -> Duration) -> Result<T, RecvTimeoutError> {
+    let began = Instant::now();
+    loop {
+        let left = limit().saturating_sub(began.elapsed());
+        match receiver.recv_timeout(left) {
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+            received => return received,
+        }
+    }
 }
 
 /// Runs `work` for every item on a thread of its own and returns the results in order. Blocks until the slowest is done.
@@ -246,6 +262,28 @@ mod tests {
         assert_eq!(error.code, Code::Unreachable);
         assert_eq!(error.node.as_ref(), Some(&node.name));
         drop(end);
+    }
+
+    #[test]
+    fn a_limit_that_grows_while_it_is_waited_for_counts() {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let short = Duration::from_millis(50);
+        assert_eq!(receive(&receiver, || short), Err(RecvTimeoutError::Timeout));
+        let late = thread::spawn(move || {
+            thread::sleep(4 * short);
+            sender.send(7).unwrap();
+        });
+        let asked = std::cell::Cell::new(0);
+        let grows = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 {
+                short
+            } else {
+                Duration::from_secs(20)
+            }
+        };
+        assert_eq!(receive(&receiver, grows), Ok(7));
+        late.join().unwrap();
     }
 
     #[test]

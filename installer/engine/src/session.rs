@@ -3,6 +3,7 @@
 mod first_contact;
 mod last_lines;
 
+pub use first_contact::Uploads;
 use first_contact::{RunningAgent, start_agent, start_temporary_agent};
 use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
@@ -10,8 +11,8 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Node;
 use landfall_core::name::NodeName;
 use landfall_core::transport::Transport;
-use landfall_core::wire::mux::{MAX_LINE, Mux, Role, Stream, read_json_line};
-use landfall_core::wire::{FileSize, Reply, Request};
+use landfall_core::wire::mux::{Limit, MAX_LINE, Mux, Role, Stream, read_json_line};
+use landfall_core::wire::{FileSize, Patience, Reply, Request};
 use last_lines::LastLines;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,10 +50,11 @@ impl NodeSession {
         mut transport: Box<dyn Transport>,
         program: &AgentProgram,
         place: AgentPlace,
+        uploads: &Uploads,
     ) -> Result<Arc<Self>, Diagnosis> {
         let agent = match place {
-            AgentPlace::Member => start_agent(node, transport.as_mut(), program),
-            AgentPlace::External => start_temporary_agent(node, transport.as_mut(), program),
+            AgentPlace::Member => start_agent(node, transport.as_mut(), program, uploads),
+            AgentPlace::External => start_temporary_agent(node, transport.as_mut(), program, uploads),
         };
         let RunningAgent { stdin, stdout, errors } = agent?;
         let mux = Mux::new(Role::Operator, stdin);
@@ -91,7 +93,7 @@ impl NodeSession {
             .take();
     }
 
-    /// Sends a request and returns the answer. Blocks until the request's own deadline ([`Request::deadline`]) at most.
+    /// Sends a request and returns the answer. Blocks as long as the request allows ([`Request::patience`]) at most.
     pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Diagnosis> {
         self.ask_with(request, None, &mut |_| {})
     }
@@ -140,8 +142,8 @@ impl NodeSession {
         let mut reader = BufReader::new(stream.reader());
         self.await_reply(&request, &mut reader, &mut |_| {})?;
         // The two ends of the connection decide how long it lasts.
-        stream.set_deadline(None);
-        reader.get_mut().set_deadline(None);
+        stream.set_limit(Limit::Never);
+        reader.get_mut().set_limit(Limit::Never);
         Ok((stream, reader))
     }
 
@@ -156,7 +158,10 @@ impl NodeSession {
     fn open(&self, request: &Request) -> Result<Stream, Diagnosis> {
         let header = serde_json::to_vec(request).expect("requests have string keys only, so they always serialise");
         let mut stream = self.mux.open(&header).map_err(|error| self.lost(&error))?;
-        stream.set_deadline(Some(Instant::now() + request.deadline()));
+        stream.set_limit(match request.patience() {
+            Patience::Total(total) => Limit::At(Instant::now() + total),
+            Patience::Silence(longest) => Limit::Silence(longest),
+        });
         Ok(stream)
     }
 
@@ -192,8 +197,11 @@ impl NodeSession {
         if error.kind() != std::io::ErrorKind::TimedOut {
             return self.lost(error);
         }
-        let seconds = request.deadline().as_secs();
-        let what = format!("the node did not answer within {seconds} s: {}", request.name());
+        let waited = match request.patience() {
+            Patience::Total(total) => format!("the node did not answer within {} s", total.as_secs()),
+            Patience::Silence(longest) => format!("nothing has moved for {} s", longest.as_secs()),
+        };
+        let what = format!("{waited}: {}", request.name());
         let diagnosis = Diagnosis::new(Code::RequestDeadline, what).on(&self.name);
         let seen = self.mux.peer_works_on();
         let lines = seen.lines().map(|line| format!("its agent works on: {line}"));
@@ -272,7 +280,7 @@ mod tests {
         };
         let request = Request::Observe { steps: vec![] };
         let mut stream = session.open(&request).unwrap();
-        stream.set_deadline(Some(Instant::now() + Duration::from_millis(50)));
+        stream.set_limit(Limit::At(Instant::now() + Duration::from_millis(50)));
         let error = session
             .await_reply(&request, &mut BufReader::new(stream.reader()), &mut |_| {})
             .unwrap_err();

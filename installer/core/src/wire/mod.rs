@@ -236,10 +236,11 @@ impl Request {
         }
     }
 
-    /// Returns how long the answer may take. What the agent does for a request has limits of its own, which are named here; a minute on top
-    /// is for a machine that swaps. A blob is given a second for each 64 KiB: half a Mbit/s.
-    pub fn deadline(&self) -> Duration {
+    /// Returns how long the answer is waited for. What the agent does for a request has limits of its own, which are named here; a minute on top
+    /// is for a machine that swaps. A blob may take as long as it needs on the line that there is, as long as it moves.
+    pub fn patience(&self) -> Patience {
         let seconds = match self {
+            Self::PutBlob { .. } | Self::FetchBlob { .. } => return Patience::Silence(BLOB_SILENCE),
             // Children of a killed agent are given 10 s to end.
             Self::Lease { .. } | Self::Facts(_) | Self::Etcdctl { .. } | Self::Certificates => 60,
             Self::Ownership | Self::ReadJournal { .. } | Self::RepairJournal { .. } => 0,
@@ -267,7 +268,6 @@ impl Request {
             // A program without its stamp is hashed again: some hundred megabytes on a slow disk.
             Self::Observe { .. } => 240,
             Self::RelayListen(_) => 0,
-            Self::PutBlob { size_bytes, .. } | Self::FetchBlob { size_bytes, .. } => size_bytes / (64 * 1024),
             // An interrupted attempt is taken back first, and what programs wrote is put on disk at the end.
             Self::RunStep { step } => step.deadline_s + UNDO_S,
             Self::UndoStep { .. } => UNDO_S,
@@ -276,8 +276,21 @@ impl Request {
                 longest.saturating_mul(probes.len() as u64).div_ceil(1000).min(600)
             }
         };
-        Duration::from_secs(seconds.saturating_add(60))
+        Patience::Total(Duration::from_secs(seconds.saturating_add(60)))
     }
+}
+
+/// How long a blob may stand still: what came of it before a connection ended is hashed again, and a slow disk takes it in at the end. Who is gone is
+/// noticed by the pings, within 30 s.
+const BLOB_SILENCE: Duration = Duration::from_secs(300);
+
+/// How long the answer to a request is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// So long in all.
+    Total(Duration),
+    /// As long as something moves: the peer takes what is sent, or says something, at least this often.
+    Silence(Duration),
 }
 
 // serde hands over a reference.

@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that may be under way per stream and direction. 1 MiB keeps a 1 Gbit/s line with 5 ms round trip busy.
 pub const WINDOW: usize = 1024 * 1024;
@@ -77,6 +77,8 @@ struct Half {
     reset: Option<String>,
     send_credit: usize,
     unreturned: usize,
+    /// When the peer last sent something for this stream, or could be sent something.
+    moved: Instant,
 }
 
 impl Half {
@@ -87,6 +89,7 @@ impl Half {
             reset: None,
             send_credit: WINDOW,
             unreturned: 0,
+            moved: Instant::now(),
         }
     }
 }
@@ -156,6 +159,9 @@ impl Mux {
     fn take_frame(&self, kind: u8, id: u32, payload: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         state.frames_received += 1;
+        if let Some(half) = state.streams.get_mut(&id) {
+            half.moved = Instant::now();
+        }
         match kind {
             OPEN => {
                 if state.streams.len() >= MAX_STREAMS {
@@ -245,7 +251,7 @@ impl Mux {
             mux: Arc::clone(self),
             id,
             finished: false,
-            deadline: None,
+            limit: Limit::Never,
         };
         self.write_frame(OPEN, id, header)?;
         Ok(stream)
@@ -262,7 +268,7 @@ impl Mux {
                         mux: Arc::clone(self),
                         id,
                         finished: false,
-                        deadline: None,
+                        limit: Limit::Never,
                     },
                 ));
             }
@@ -301,19 +307,36 @@ fn invalid(text: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// Waits for a change until the deadline. The error of one that is over has the kind `TimedOut`.
-fn wait<'a>(
-    mux: &'a Mux,
-    state: MutexGuard<'a, State>,
-    deadline: Option<Instant>,
-) -> io::Result<MutexGuard<'a, State>> {
-    let Some(deadline) = deadline else {
+/// When reads and writes of a stream stop waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Never.
+    Never,
+    /// At this time.
+    At(Instant),
+    /// When the peer has neither sent nor taken anything on this stream for so long.
+    Silence(Duration),
+}
+
+impl Limit {
+    fn end(self, half: Option<&Half>) -> Option<Instant> {
+        match self {
+            Self::Never => None,
+            Self::At(end) => Some(end),
+            Self::Silence(longest) => half.map(|half| half.moved + longest),
+        }
+    }
+}
+
+/// Waits for a change until the stream's limit. The error of one that is over has the kind `TimedOut`.
+fn wait<'a>(mux: &'a Mux, state: MutexGuard<'a, State>, id: u32, limit: Limit) -> io::Result<MutexGuard<'a, State>> {
+    let Some(end) = limit.end(state.streams.get(&id)) else {
         return Ok(mux
             .changed
             .wait(state)
             .unwrap_or_else(std::sync::PoisonError::into_inner));
     };
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = end.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
@@ -326,13 +349,13 @@ pub struct Stream {
     mux: Arc<Mux>,
     id: u32,
     finished: bool,
-    deadline: Option<Instant>,
+    limit: Limit,
 }
 
 impl Stream {
     /// Sets when reads and writes of this stream stop waiting; readers made later take it over. Their error then has the kind `TimedOut`.
-    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.deadline = deadline;
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
     }
 
     /// Says that no more bytes will be written; reading goes on.
@@ -349,7 +372,7 @@ impl Stream {
         StreamReader {
             mux: Arc::clone(&self.mux),
             id: self.id,
-            deadline: self.deadline,
+            limit: self.limit,
         }
     }
 }
@@ -358,17 +381,17 @@ impl Stream {
 pub struct StreamReader {
     mux: Arc<Mux>,
     id: u32,
-    deadline: Option<Instant>,
+    limit: Limit,
 }
 
 impl StreamReader {
-    /// Sets when reads stop waiting; see [`Stream::set_deadline`].
-    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.deadline = deadline;
+    /// Sets when reads stop waiting; see [`Stream::set_limit`].
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
     }
 }
 
-fn read_from(mux: &Mux, id: u32, deadline: Option<Instant>, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_from(mux: &Mux, id: u32, limit: Limit, buffer: &mut [u8]) -> io::Result<usize> {
     let mut state = mux.lock();
     loop {
         let closed = state.closed.clone();
@@ -400,19 +423,19 @@ fn read_from(mux: &Mux, id: u32, deadline: Option<Instant>, buffer: &mut [u8]) -
         if let Some(reason) = closed {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, reason));
         }
-        state = wait(mux, state, deadline)?;
+        state = wait(mux, state, id, limit)?;
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        read_from(&self.mux, self.id, self.deadline, buffer)
+        read_from(&self.mux, self.id, self.limit, buffer)
     }
 }
 
 impl Read for StreamReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        read_from(&self.mux, self.id, self.deadline, buffer)
+        read_from(&self.mux, self.id, self.limit, buffer)
     }
 }
 
@@ -438,9 +461,10 @@ impl Write for Stream {
                 if half.send_credit > 0 {
                     let allowed = bytes.len().min(half.send_credit).min(MAX_PAYLOAD);
                     half.send_credit -= allowed;
+                    half.moved = Instant::now();
                     break allowed;
                 }
-                state = wait(&self.mux, state, self.deadline)?;
+                state = wait(&self.mux, state, self.id, self.limit)?;
             }
         };
         self.mux.write_frame(DATA, self.id, &bytes[..allowed])?;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Transfers that a node feeds at the same time. Two, so that a chain of nodes forms when all need the same: each passes on as much as it gets.
 const FEEDS: usize = 2;
-/// Transfers of the operator to nodes that can be fed by others: to two nodes at a time, because one connection is encrypted by one core.
+/// Transfers of the operator: to two nodes at a time, because one connection is encrypted by one core. More would divide a slow line among all nodes,
+/// and need more memory.
 const OPERATOR_FEEDS: usize = 2 * super::PARALLEL_TRANSFERS;
 /// A node that so many others could not feed is sent everything by the operator, and a node that could not feed so many feeds nobody.
 const FAULTS: usize = 2;
@@ -30,19 +31,12 @@ pub enum Next {
     Done,
 }
 
-#[derive(Debug)]
-struct Transfer {
-    source: Source,
-    /// Whether it counts among the operator's [`OPERATOR_FEEDS`].
-    is_counted: bool,
-}
-
 #[derive(Debug, Default)]
 struct NodeState {
     /// Not begun yet, in the order in which steps need them.
     missing: Vec<Digest>,
     has: BTreeSet<Digest>,
-    receives: BTreeMap<Digest, Transfer>,
+    receives: BTreeMap<Digest, Source>,
     can_feed: bool,
     feeds: usize,
     /// Nodes that could not feed it.
@@ -61,7 +55,7 @@ impl NodeState {
 #[derive(Debug, Default)]
 pub struct Schedule {
     nodes: BTreeMap<NodeName, NodeState>,
-    /// Transfers of the operator to nodes that can be fed by others.
+    /// Transfers of the operator.
     operator_feeds: usize,
 }
 
@@ -85,41 +79,30 @@ impl Schedule {
         if state.missing.is_empty() {
             return Next::Done;
         }
-        let limited = self.is_relayed(node);
         let found = state.missing.iter().enumerate().find_map(|(at, digest)| {
-            let source = self.source_for(node, digest, limited)?;
+            let source = self.source_for(node, digest)?;
             Some((at, source))
         });
         let Some((at, source)) = found else {
             return Next::Wait;
         };
-        let is_counted = limited && source == Source::Operator;
-        self.operator_feeds += usize::from(is_counted);
-        if let Source::Node(name) = &source {
-            self.feeds_of(name, 1);
+        match &source {
+            Source::Operator => self.operator_feeds += 1,
+            Source::Node(name) => self.feeds_of(name, 1),
         }
         let state = self.nodes.entry(node.clone()).or_default();
         let digest = state.missing.remove(at);
-        let transfer = Transfer {
-            source: source.clone(),
-            is_counted,
-        };
-        state.receives.insert(digest, transfer);
+        state.receives.insert(digest, source.clone());
         Next::Transfer(digest, source)
     }
 
-    /// Says whether a node can be fed by another one at all.
-    fn is_relayed(&self, node: &NodeName) -> bool {
-        let may_be_fed = self.nodes.get(node).is_some_and(NodeState::may_be_fed);
-        may_be_fed && self.nodes.iter().any(|(name, other)| name != node && other.can_feed)
-    }
-
-    fn source_for(&self, node: &NodeName, digest: &Digest, limited: bool) -> Option<Source> {
+    fn source_for(&self, node: &NodeName, digest: &Digest) -> Option<Source> {
+        let state = &self.nodes[node];
         let holders = self.nodes.iter().filter(|(name, other)| {
-            limited
+            state.may_be_fed()
                 && *name != node
                 && other.can_feed
-                && !self.nodes[node].faults.contains(*name)
+                && !state.faults.contains(*name)
                 && (other.has.contains(digest) || self.comes_without(name, digest, node))
         });
         let holders: Vec<_> = holders.collect();
@@ -129,7 +112,7 @@ impl Schedule {
             Some((name, _)) => Some(Source::Node((*name).clone())),
             // One of them is free soon.
             None if !holders.is_empty() => None,
-            None if limited && self.operator_feeds >= OPERATOR_FEEDS => None,
+            None if self.operator_feeds >= OPERATOR_FEEDS => None,
             None => Some(Source::Operator),
         }
     }
@@ -143,7 +126,7 @@ impl Schedule {
             let Some(state) = self.nodes.get(at) else {
                 return false;
             };
-            match state.receives.get(digest).map(|transfer| &transfer.source) {
+            match state.receives.get(digest) {
                 Some(Source::Operator) => return true,
                 Some(Source::Node(from)) if from != node => at = from,
                 Some(Source::Node(_)) => return false,
@@ -160,12 +143,12 @@ impl Schedule {
     }
 
     fn end(&mut self, node: &NodeName, digest: &Digest) -> Option<Source> {
-        let ended = self.nodes.get_mut(node)?.receives.remove(digest)?;
-        self.operator_feeds -= usize::from(ended.is_counted);
-        if let Source::Node(name) = &ended.source {
-            self.feeds_of(name, -1);
+        let source = self.nodes.get_mut(node)?.receives.remove(digest)?;
+        match &source {
+            Source::Operator => self.operator_feeds -= 1,
+            Source::Node(name) => self.feeds_of(name, -1),
         }
-        Some(ended.source)
+        Some(source)
     }
 
     /// Ends a transfer: the node has the blob.
@@ -257,14 +240,25 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_cannot_feed_get_everything_from_the_operator_side_by_side() {
+    fn nodes_that_cannot_feed_get_everything_from_the_operator_some_at_a_time() {
         let blobs = blobs(2);
         let mut schedule = schedule(3, &blobs, false);
-        for node in 0..3 {
+        for node in 0..2 {
             for blob in &blobs {
                 assert_eq!(schedule.next(&name(node)), Next::Transfer(*blob, Source::Operator));
             }
         }
+        assert_eq!(
+            schedule.next(&name(2)),
+            Next::Wait,
+            "the operator's line is divided no further"
+        );
+        schedule.arrived(&name(1), &blobs[0]);
+        assert_eq!(schedule.next(&name(2)), Next::Transfer(blobs[0], Source::Operator));
+        assert_eq!(schedule.next(&name(2)), Next::Wait);
+        // Turns of a lost node are given back.
+        schedule.remove(&name(0));
+        assert_eq!(schedule.next(&name(2)), Next::Transfer(blobs[1], Source::Operator));
     }
 
     #[test]
@@ -334,6 +328,7 @@ mod tests {
                         running.push((name(number), digest, source));
                     }
                 }
+                prop_assert!(schedule.operator_feeds <= OPERATOR_FEEDS);
                 prop_assert!(!running.is_empty(), "nothing runs and something is missing");
                 let (which, fate) = choices.next().unwrap_or((0, 7));
                 let (node, digest, source) = running.swap_remove(which % running.len());

@@ -9,8 +9,29 @@ use landfall_core::preflight::fapolicyd_rules;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::AGENT_BANNER;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+/// Bytes a second that a line has at least, where the agent is uploaded: 128 kbit/s.
+const SLOWEST_LINE: u64 = 16 * 1024;
+
+/// What is uploaded in the first contact with a machine: a slow line takes longer for it than a login may take. (A dead one is noticed by SSH's own
+/// keepalives.)
+#[derive(Debug, Default)]
+pub struct Uploads(AtomicU64);
+
+impl Uploads {
+    /// Says that so many bytes are uploaded now.
+    fn begin(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how long all uploads so far may take.
+    pub fn allowance(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed).saturating_mul(1000) / SLOWEST_LINE)
+    }
+}
 
 /// Most output of a shell command that is read, in bytes; a command answers with one line.
 const MAX_SHELL_OUTPUT: u64 = 64 * 1024;
@@ -25,7 +46,7 @@ pub(super) struct RunningAgent {
 
 impl RunningAgent {
     /// Waits for the first line of an agent that a command starts; what the command said instead is an error. Blocks until either.
-    fn greet(child: RemoteChild) -> Result<Self, NoAgent> {
+    fn greet(mut child: RemoteChild) -> Result<Self, NoAgent> {
         let errors = LastLines::of(child.stderr);
         let mut stdout = BufReader::with_capacity(256 * 1024, child.stdout);
         match await_banner(&mut stdout) {
@@ -34,7 +55,14 @@ impl RunningAgent {
                 stdout,
                 errors,
             }),
-            Err(said) => Err(NoAgent { said, errors }),
+            Err(said) => {
+                let is_cut_off = said == NO_OUTPUT && child.exit.wait().is_none();
+                Err(NoAgent {
+                    said,
+                    errors,
+                    is_cut_off,
+                })
+            }
         }
     }
 }
@@ -43,12 +71,18 @@ impl RunningAgent {
 struct NoAgent {
     said: String,
     errors: LastLines,
+    /// Whether it ended without a word and without an exit status, as with the connection.
+    is_cut_off: bool,
 }
 
 impl NoAgent {
     fn diagnosis(self, node: &Node) -> Diagnosis {
         // Standard error may arrive after standard output has ended.
         thread::sleep(Duration::from_millis(100));
+        if self.is_cut_off {
+            let lost = cut_off(node, "the command that starts the agent was cut off");
+            return self.errors.lines().into_iter().fold(lost, Diagnosis::saw);
+        }
         let diagnosis = Diagnosis::new(Code::AgentStart, "the agent did not start")
             .on(&node.name)
             .saw(self.said);
@@ -64,6 +98,16 @@ impl NoAgent {
                 fapolicyd_rules().join("\n")
             ))
     }
+}
+
+/// What is said of a command that has ended without output.
+const NO_OUTPUT: &str = "no output";
+
+/// The error of a command whose end the node did not report: a signal, or the end of the connection.
+fn cut_off(node: &Node, what: &str) -> Diagnosis {
+    Diagnosis::new(Code::ConnectionLost, what)
+        .on(&node.name)
+        .next("look whether the node is up, then run the same command again: it continues where it stopped")
 }
 
 /// Skips the output of the login shell until the agent's first line. More than 64 KiB of it is an error.
@@ -83,7 +127,7 @@ fn await_banner(stdout: &mut impl BufRead) -> Result<(), String> {
         seen.push_str(&line);
     }
     Err(if seen.is_empty() {
-        "no output".to_owned()
+        NO_OUTPUT.to_owned()
     } else {
         seen.trim_end().to_owned()
     })
@@ -115,13 +159,14 @@ fn shell(
     let _ = stdout.take(MAX_SHELL_OUTPUT).read_to_string(&mut text);
     let status = exit.wait();
     let errors = errors.join().unwrap_or_default();
-    if status == Some(0) {
-        return Ok(text);
-    }
-    Err(Diagnosis::new(Code::AgentStart, what)
-        .on(&node.name)
-        .saw(format!("exit status {status:?}"))
-        .saw(errors.trim().to_owned()))
+    let refused = match status {
+        Some(0) => return Ok(text),
+        Some(status) => Diagnosis::new(Code::AgentStart, what)
+            .on(&node.name)
+            .saw(format!("exit status {status}")),
+        None => cut_off(node, what).saw("the command was cut off"),
+    };
+    Err(refused.saw(errors.trim().to_owned()))
 }
 
 /// Starts the agent of a member as root, by one command where the same program is there, and puts it there otherwise. Blocks for the upload, and for
@@ -130,6 +175,7 @@ pub(super) fn start_agent(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
+    uploads: &Uploads,
 ) -> Result<RunningAgent, Diagnosis> {
     let line = start_checked_line(layout::STATE_DIR, &program.digest().hex());
     let child = transport.spawn_root(&line).map_err(|d| d.on(&node.name))?;
@@ -140,7 +186,7 @@ pub(super) fn start_agent(
     let Some(absent) = Absent::parse(&no_agent.said) else {
         return Err(no_agent.diagnosis(node));
     };
-    put_program(node, transport, program, absent)?;
+    put_program(node, transport, program, absent, uploads)?;
     await_agent(node, transport.spawn_root(&serve_line(layout::STATE_DIR)))
 }
 
@@ -180,6 +226,12 @@ impl Unpack {
             Self::Cat => Box::new(program.plain()),
         }
     }
+
+    /// Returns how many bytes these are.
+    fn size_bytes(self, program: &AgentProgram) -> u64 {
+        // Unpacking in memory fails for no program that was packed here, and then nothing is sent either.
+        io::copy(&mut self.open(program), &mut io::sink()).unwrap_or_default()
+    }
 }
 
 /// What a node without the agent said: how it unpacks, and how many bytes of an unfinished upload it has.
@@ -211,12 +263,14 @@ fn put_program(
     transport: &mut dyn Transport,
     program: &AgentProgram,
     absent: Absent,
+    uploads: &Uploads,
 ) -> Result<(), Diagnosis> {
     let Absent {
         mut unpack,
         part_bytes: mut from,
     } = absent;
     loop {
+        uploads.begin(unpack.size_bytes(program).saturating_sub(from));
         let put = shell(
             node,
             "the agent could not be put on the node",
@@ -229,6 +283,7 @@ fn put_program(
             },
         );
         match put {
+            Err(lost) if lost.code == Code::ConnectionLost => return Err(lost),
             // The part was damaged, or another operator has continued it.
             Err(_) if from > 0 => from = 0,
             // Its gzip may be one that cannot unpack.
@@ -284,7 +339,9 @@ pub(super) fn start_temporary_agent(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
+    uploads: &Uploads,
 ) -> Result<RunningAgent, Diagnosis> {
+    uploads.begin(Unpack::Cat.size_bytes(program));
     let directory = upload_temporary_agent(node, transport, program)?;
     // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
     let line = format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}");
@@ -373,6 +430,65 @@ mod tests {
         let mut bytes = Vec::new();
         unpack.open(&program).read_to_end(&mut bytes).unwrap();
         (program, bytes)
+    }
+
+    #[test]
+    fn a_slow_line_has_time_for_what_is_uploaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = Uploads::default();
+        assert_eq!(uploads.allowance(), Duration::ZERO);
+        let (program, bytes) = agent(folder.path(), &[7; 100_000], Unpack::Cat);
+        assert_eq!(Unpack::Cat.size_bytes(&program), bytes.len() as u64);
+        uploads.begin(Unpack::Cat.size_bytes(&program));
+        assert_eq!(uploads.allowance().as_secs(), 100_000 / SLOWEST_LINE);
+    }
+
+    /// A machine that answers each command with these words and this exit status, in turn.
+    struct Answers(Vec<(&'static str, Option<i32>)>);
+
+    struct Status(Option<i32>);
+
+    impl landfall_core::transport::RemoteExit for Status {
+        fn wait(&mut self) -> Option<i32> {
+            self.0
+        }
+    }
+
+    impl Transport for Answers {
+        fn spawn(&mut self, _: &str) -> Result<RemoteChild, Diagnosis> {
+            let (words, status) = self.0.remove(0);
+            Ok(RemoteChild {
+                stdin: Box::new(io::sink()),
+                stdout: Box::new(words.as_bytes()),
+                stderr: Box::new(io::empty()),
+                exit: Box::new(Status(status)),
+            })
+        }
+
+        fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+            self.spawn(command)
+        }
+    }
+
+    #[test]
+    fn a_first_contact_that_is_cut_off_is_a_lost_connection_and_one_that_is_refused_is_not() {
+        const ABSENT: (&str, Option<i32>) = ("absent cat 0\n", Some(0));
+        let folder = tempfile::tempdir().unwrap();
+        let (program, _) = agent(folder.path(), b"a program", Unpack::Cat);
+        let spec = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, ip: 10.0.0.1 }\n";
+        let desired = landfall_core::spec::parse::cluster_yaml(spec, "cluster.yaml").unwrap();
+        let code = |answers: &[(&'static str, Option<i32>)]| {
+            let mut answers = Answers(answers.to_vec());
+            let started = start_agent(&desired.inventory.nodes[0], &mut answers, &program, &Uploads::default());
+            assert!(answers.0.is_empty(), "{:?} is still to be said", answers.0);
+            started.err().unwrap().code
+        };
+        assert_eq!(code(&[("", None)]), Code::ConnectionLost, "before the first word");
+        assert_eq!(code(&[ABSENT, ("", None)]), Code::ConnectionLost, "in the upload");
+        assert_eq!(code(&[ABSENT, ("", Some(0)), ("", None)]), Code::ConnectionLost);
+        assert_eq!(code(&[("", Some(126))]), Code::AgentStart);
+        assert_eq!(code(&[ABSENT, ("", Some(1))]), Code::AgentStart);
+        assert_eq!(code(&[("permission denied\n", None)]), Code::AgentStart);
     }
 
     fn an_upload_goes_on(unpack: Unpack) {

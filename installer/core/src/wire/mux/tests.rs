@@ -133,13 +133,44 @@ fn a_line_without_end_is_an_error() {
 fn reads_and_writes_end_at_the_deadline() {
     let (operator, _agent) = pair();
     let mut stream = operator.open(b"silent").unwrap();
-    stream.set_deadline(Some(Instant::now() + std::time::Duration::from_millis(50)));
+    stream.set_limit(Limit::At(Instant::now() + Duration::from_millis(50)));
     assert_eq!(
         stream.reader().read(&mut [0; 1]).unwrap_err().kind(),
         io::ErrorKind::TimedOut
     );
     let error = stream.write_all(&vec![0; 2 * WINDOW]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// A peer that takes a window a quarter at a time, each after a pause, is waited for much longer than it may be silent; one that stands still is not.
+#[test]
+fn a_stream_that_moves_has_no_deadline_and_one_that_stands_still_ends() {
+    const SILENCE: Duration = Duration::from_millis(1500);
+    const PAUSE: Duration = Duration::from_millis(300);
+    let (operator, agent) = pair();
+    let mut stream = operator.open(b"slow").unwrap();
+    stream.set_limit(Limit::Silence(SILENCE));
+    let (_, mut taking) = agent.accept().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let taker = thread::spawn(move || {
+        let mut quarter = vec![0; WINDOW / 4];
+        for _ in 0..12 {
+            thread::sleep(PAUSE);
+            taking.read_exact(&mut quarter).unwrap();
+        }
+        // It stays open, and is read no more.
+        let _ = stopped.recv();
+    });
+    let began = Instant::now();
+    stream.write_all(&vec![0; 3 * WINDOW]).unwrap();
+    let took = began.elapsed();
+    assert!(took > SILENCE, "the transfer is slow: {took:?}");
+    let error = stream.write_all(&vec![0; 2 * WINDOW]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let error = stream.reader().read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    drop(stop);
+    taker.join().unwrap();
 }
 
 #[test]
