@@ -75,7 +75,9 @@ impl InstallRun<'_> {
             (reconnect.done, reconnect.progress, reconnect.pause) = (done, Instant::now(), FIRST_PAUSE);
         }
         let left = reconnect.limit.saturating_sub(reconnect.progress.elapsed());
-        if lost.is_empty() || left.is_zero() || !self.begun || self.ctx.cancel.is_cancelled() {
+        // A run without changes ends with what its verify has seen.
+        let failed = self.begun || !self.outcome.errors.is_empty();
+        if lost.is_empty() || left.is_zero() || !failed || self.ctx.cancel.is_cancelled() {
             return false;
         }
         let (pause, names) = (reconnect.pause.min(left), lost.iter().map(NodeName::as_str));
@@ -95,7 +97,8 @@ impl InstallRun<'_> {
         true
     }
 
-    /// Returns the nodes whose connection ended in this attempt or that a retry could not reach. Empty when nothing failed.
+    /// Returns the nodes whose connection ended in this attempt, also before anything was changed, or that a retry could not reach. Empty when nothing
+    /// failed. A machine that the first attempt never reached is none of them.
     fn lost_nodes(&self) -> Vec<NodeName> {
         let red = self.outcome.verify.as_ref().map_or(0, |v| v.count(CellOutcome::Fail));
         if self.outcome.errors.is_empty() && red == 0 {

@@ -111,3 +111,24 @@ fn a_transfer_goes_on_after_a_cut_at_any_place() {
         most.into_inner()
     );
 }
+
+/// Before anything was changed: in the lease, the journals, the facts, the check of the bundle's signature, the plan.
+#[test]
+fn a_run_goes_on_after_a_cut_in_the_first_contact() {
+    const FIRST_PLACES: usize = 12;
+    let whole = push(None);
+    let ends: Vec<u64> = whole
+        .ends
+        .iter()
+        .copied()
+        .filter(|end| *end < whole.transfer.start)
+        .collect();
+    assert!(ends.len() > FIRST_PLACES, "{ends:?}");
+    // At the end of a frame, and within the next.
+    let places = (0..FIRST_PLACES).map(|n| ends[n * ends.len() / FIRST_PLACES] + n as u64 % 2);
+    std::thread::scope(|scope| {
+        for place in places {
+            scope.spawn(move || push(Some(place)));
+        }
+    });
+}
