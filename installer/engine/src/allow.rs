@@ -101,7 +101,7 @@ impl AllowRun<'_> {
         let executor = Executor {
             sessions: self.sessions,
             owned: &present.owned,
-            bundle: None,
+            supply: None,
             relay: &BTreeMap::new(),
             journals: &control_planes,
             on_done: &|_| Ok(()),

@@ -12,7 +12,9 @@ use landfall_bundle::{Bundle, Verified};
 use landfall_core::action::Action;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::name::{Digest, NodeName};
+use landfall_core::journal::{Entry, EntryState};
+use landfall_core::name::{Digest, NodeName, StepId};
+use landfall_core::observe::Observation;
 use landfall_core::plan::Step;
 use landfall_core::relay::RelaySource;
 use landfall_core::wire::Request;
@@ -37,7 +39,7 @@ pub trait Arrival: Sync {
     fn failed(&self, node: &NodeName, diagnosis: Diagnosis);
 }
 
-/// Returns the blobs a step reads from the node's store.
+/// Returns the blobs a step may read from the node's store.
 pub fn blobs_of(step: &Step) -> Vec<Digest> {
     match &step.action {
         Action::Binary { blob, .. } => vec![*blob],
@@ -46,10 +48,49 @@ pub fn blobs_of(step: &Step) -> Vec<Digest> {
     }
 }
 
+/// What nodes were seen to lack of what their steps may read.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Names of the images that are missing, by step.
+    missing_images: BTreeMap<StepId, BTreeSet<String>>,
+}
+
+impl Needs {
+    /// Takes in what was seen on the node of a step, and the step's newest record. An interrupted step counts for nothing: what it has brought is taken
+    /// back first, and is needed again.
+    pub fn note(&mut self, step: &Step, entry: Option<&Entry>, seen: &Observation) {
+        let is_undone_first = entry.is_some_and(|entry| entry.state != EntryState::Owned);
+        if let (Observation::Images { missing }, false) = (seen, is_undone_first) {
+            let missing = missing.iter().cloned().collect();
+            self.missing_images.insert(step.id.clone(), missing);
+        }
+    }
+
+    /// Returns the blobs that a step reads from the node's store: of images those that are missing, where that was seen.
+    pub fn blobs_of(&self, step: &Step) -> Vec<Digest> {
+        match (&step.action, self.missing_images.get(&step.id)) {
+            (Action::Images { images }, Some(missing)) => {
+                let missing = images.iter().filter(|image| missing.contains(image.reference.as_str()));
+                missing.flat_map(|image| image.blobs.iter().copied()).collect()
+            }
+            _ => blobs_of(step),
+        }
+    }
+}
+
+/// Where the blobs of a run come from, and which of them it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Supply<'a> {
+    /// Where they are.
+    pub bundle: &'a Bundle<Verified>,
+    /// Which ones.
+    pub needs: &'a Needs,
+}
+
 /// A push to several nodes.
 pub struct Push<'a> {
-    /// Where the blobs are.
-    pub bundle: &'a Bundle<Verified>,
+    /// The blobs.
+    pub supply: Supply<'a>,
     /// The nodes.
     pub sessions: &'a Sessions,
     /// Addresses at which nodes take blobs of each other. A node without one neither gives nor takes any.
@@ -122,7 +163,7 @@ impl Push<'_> {
     pub fn run(&self, steps: &BTreeMap<NodeName, Vec<Step>>) -> BTreeMap<NodeName, u64> {
         let nodes: Vec<_> = steps
             .iter()
-            .filter_map(|(name, steps)| Some((self.sessions.get(name)?, blobs_in_order(steps))))
+            .filter_map(|(name, steps)| Some((self.sessions.get(name)?, self.blobs_in_order(steps))))
             .collect();
         let shared = Shared {
             schedule: Mutex::default(),
@@ -159,6 +200,13 @@ impl Push<'_> {
         sent.into_iter().collect()
     }
 
+    /// Returns the blobs that steps read, each once.
+    fn blobs_in_order(&self, steps: &[Step]) -> Vec<Digest> {
+        let mut seen = BTreeSet::new();
+        let digests = steps.iter().flat_map(|step| self.supply.needs.blobs_of(step));
+        digests.filter(|digest| seen.insert(*digest)).collect()
+    }
+
     /// Prepares listeners when a blob is needed by two nodes that may give it to each other.
     fn make_relay(&self, nodes: &[(&Arc<NodeSession>, Vec<Digest>)]) -> Option<Relay> {
         let members = nodes
@@ -185,13 +233,6 @@ impl Push<'_> {
 /// Writes bytes as millions, with one digit behind the point.
 fn megabytes(bytes: u64) -> String {
     format!("{}.{}", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
-}
-
-/// Returns the blobs that steps read, each once.
-fn blobs_in_order(steps: &[Step]) -> Vec<Digest> {
-    let mut seen = BTreeSet::new();
-    let digests = steps.iter().flat_map(blobs_of);
-    digests.filter(|digest| seen.insert(*digest)).collect()
 }
 
 /// The push to one node.
@@ -275,7 +316,7 @@ impl NodePush<'_> {
 
     /// Returns the bytes of a blob that the node lacks.
     fn range(&self, digest: &Digest) -> Result<Range<u64>, Diagnosis> {
-        let entry = self.push.bundle.index().blob(digest).ok_or_else(|| {
+        let entry = self.push.supply.bundle.index().blob(digest).ok_or_else(|| {
             Diagnosis::new(Code::BundleMissing, format!("the bundle has no blob {digest}"))
                 .next("build the bundle again; `landfall bundle verify FILE` names what is wrong with it")
         })?;
@@ -340,7 +381,7 @@ impl NodePush<'_> {
 
     /// Sends the bytes of a blob that are in `range`, up to its end.
     fn send(&self, digest: &Digest, range: Range<u64>) -> Result<(), Diagnosis> {
-        let bundle = self.push.bundle;
+        let bundle = self.push.supply.bundle;
         let mut blob = bundle.blob(digest)?;
         std::io::copy(&mut blob.by_ref().take(range.start), &mut std::io::sink()).map_err(|e| bundle.blob_fault(e))?;
         let mut counted = Counted {
@@ -399,8 +440,58 @@ impl<R: Read> Read for Counted<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::action::Undo;
+    use landfall_core::bundle_index::{Image, OCI_MANIFEST};
+    use landfall_core::plan::Stage;
     use std::sync::mpsc;
     use std::thread;
+
+    #[test]
+    fn of_images_those_that_were_seen_to_be_missing_are_needed() {
+        let image = |name: &str| Image {
+            reference: format!("r/{name}:1").parse().unwrap(),
+            manifest: Digest::of(name.as_bytes()),
+            media_type: OCI_MANIFEST.to_owned(),
+            manifest_size_bytes: 1,
+            blobs: vec![Digest::of(name.as_bytes()), Digest::of(b"a shared layer")],
+            roles: BTreeSet::new(),
+        };
+        let action = Action::Images {
+            images: vec![image("a"), image("b")],
+        };
+        let step = Step::new(
+            "images".parse().unwrap(),
+            Stage::Images,
+            "cp-1".parse().unwrap(),
+            60,
+            action,
+        );
+        let seen = |missing: &[&str]| Observation::Images {
+            missing: missing.iter().map(|name| format!("r/{name}:1")).collect(),
+        };
+        let entry = |state| Entry {
+            run: "r".parse().unwrap(),
+            step: step.id.clone(),
+            action: step.action.identity(),
+            undo: Undo::Nothing,
+            state,
+            stamp: None,
+            wanted: None,
+        };
+        let needed = |entry: Option<&Entry>, missing: &[&str]| {
+            let mut needs = Needs::default();
+            needs.note(&step, entry, &seen(missing));
+            needs.blobs_of(&step)
+        };
+        let all = blobs_of(&step);
+        assert_eq!(Needs::default().blobs_of(&step), all, "nothing was seen");
+        assert_eq!(needed(None, &["a", "b"]), all);
+        assert_eq!(needed(None, &["b"]), image("b").blobs);
+        assert_eq!(needed(Some(&entry(EntryState::Owned)), &["b"]), image("b").blobs);
+        assert_eq!(needed(Some(&entry(EntryState::Owned)), &[]), []);
+        let interrupted = needed(Some(&entry(EntryState::Intended)), &["b"]);
+        assert_eq!(interrupted, all, "what the attempt has brought is taken back first");
+    }
 
     /// As many transfers of the operator as there may be fail at once, on a node each, while a second worker of each node waits for its turn: a switch has
     /// gone off.

@@ -2,12 +2,11 @@
 
 use crate::cluster::{Cluster, Formed};
 use crate::context::CancelToken;
-use crate::distribute::{Arrival, Push, blobs_of};
+use crate::distribute::{Arrival, Push, Supply};
 use crate::emitter::EventEmitter;
 use crate::fleet::Sessions;
 use crate::once::OncePerKey;
 use crate::session::NodeSession;
-use landfall_bundle::{Bundle, Verified};
 use landfall_core::action::{Action, Content};
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
@@ -33,8 +32,8 @@ pub struct Executor<'a> {
     pub sessions: &'a Sessions,
     /// What landfall owns on each node, as read before the run.
     pub owned: &'a BTreeMap<NodeName, Ownership>,
-    /// The bundle; an undo needs none.
-    pub bundle: Option<&'a Bundle<Verified>>,
+    /// The blobs that steps read; an undo needs none.
+    pub supply: Option<Supply<'a>>,
     /// Addresses at which nodes take blobs of each other, see [`Push::relay`].
     pub relay: &'a BTreeMap<NodeName, IpAddr>,
     /// Sessions whose journals record the steps of the cluster: all connected control planes.
@@ -119,8 +118,8 @@ impl Executor<'_> {
             by_node.entry(step.node.clone()).or_default().push((*step).clone());
         }
         let bytes_sent = thread::scope(|scope| {
-            let pusher = scope.spawn(|| match self.bundle {
-                Some(bundle) => self.push(bundle, &shared).run(&by_node),
+            let pusher = scope.spawn(|| match self.supply {
+                Some(supply) => self.push(supply, &shared).run(&by_node),
                 None => BTreeMap::new(),
             });
             self.start_steps(scope, plan, satisfied, &todo, &shared);
@@ -135,9 +134,9 @@ impl Executor<'_> {
         }
     }
 
-    fn push<'b>(&'b self, bundle: &'b Bundle<Verified>, arrival: &'b Shared) -> Push<'b> {
+    fn push<'b>(&'b self, supply: Supply<'b>, arrival: &'b Shared) -> Push<'b> {
         Push {
-            bundle,
+            supply,
             sessions: self.sessions,
             relay: self.relay,
             arrival,
@@ -164,7 +163,7 @@ impl Executor<'_> {
             let ready = if stop {
                 None
             } else {
-                todo.iter().find(|s| is_ready(s, &progress)).copied()
+                todo.iter().find(|s| self.is_ready(s, &progress)).copied()
             };
             // No step runs and none can begin: all are done, or the rest needs a step that failed.
             let awaits_blobs =
@@ -202,6 +201,19 @@ impl Executor<'_> {
                 });
             });
         }
+    }
+
+    /// Says whether a step can begin: its needs are done, its node has room for it, and its blobs are there.
+    fn is_ready(&self, step: &Step, progress: &Progress) -> bool {
+        if progress.started.contains(&step.id) || !step.needs.iter().all(|n| progress.done.contains(n)) {
+            return false;
+        }
+        if !step.action.runs_in_cluster() && progress.running.get(&step.node).copied().unwrap_or(0) >= STEPS_PER_NODE {
+            return false;
+        }
+        let here = progress.arrived.get(&step.node);
+        let mut blobs = self.supply.iter().flat_map(|supply| supply.needs.blobs_of(step));
+        blobs.all(|digest| here.is_some_and(|set| set.contains(&digest)))
     }
 
     fn wait_for_change<'a>(&self, changed: &Condvar, guard: MutexGuard<'a, Progress>) -> MutexGuard<'a, Progress> {
@@ -423,17 +435,4 @@ fn mark_satisfied(plan: &Plan, satisfied: &BTreeSet<StepId>, done: &mut BTreeSet
             }
         }
     }
-}
-
-fn is_ready(step: &Step, progress: &Progress) -> bool {
-    if progress.started.contains(&step.id) || !step.needs.iter().all(|n| progress.done.contains(n)) {
-        return false;
-    }
-    if !step.action.runs_in_cluster() && progress.running.get(&step.node).copied().unwrap_or(0) >= STEPS_PER_NODE {
-        return false;
-    }
-    let here = progress.arrived.get(&step.node);
-    blobs_of(step)
-        .iter()
-        .all(|digest| here.is_some_and(|set| set.contains(digest)))
 }

@@ -8,6 +8,7 @@ mod record_writer;
 
 use crate::cluster::Cluster;
 use crate::context::{InstallOptions, OnFailure, RunContext, Until};
+use crate::distribute::Supply;
 use crate::emitter::EventEmitter;
 use crate::execute::{Executed, Executor};
 use crate::fleet::{self, Sessions};
@@ -331,7 +332,7 @@ impl InstallRun<'_> {
         let executor = Executor {
             sessions: &self.sessions,
             owned: &prepared.present.owned,
-            bundle: Some(self.bundle),
+            supply: Some(self.supply(prepared)),
             relay: &self.relay_addresses(prepared),
             journals: &self.control_planes(&prepared.record),
             on_done: &|step| record.note(step),
@@ -341,6 +342,13 @@ impl InstallRun<'_> {
         };
         self.emitter
             .phase(Phase::Execute, || executor.run(&prepared.plan, &prepared.satisfied))
+    }
+
+    fn supply<'b>(&'b self, prepared: &'b Prepared) -> Supply<'b> {
+        Supply {
+            bundle: self.bundle,
+            needs: &prepared.needs,
+        }
     }
 
     /// Addresses at which nodes take blobs of each other: those that peers use.

@@ -87,7 +87,7 @@ fn remove_from(
     let executor = Executor {
         sessions,
         owned: &present.owned,
-        bundle: None,
+        supply: None,
         relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),

@@ -314,7 +314,7 @@ pub fn run_undo(
     let executor = Executor {
         sessions,
         owned,
-        bundle: None,
+        supply: None,
         relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),

@@ -2,7 +2,7 @@
 
 use super::InstallRun;
 use crate::context::Until;
-use crate::distribute::blobs_of;
+use crate::distribute::Needs;
 use crate::plan_error::plan_error;
 use crate::preflight::Gathered;
 use crate::present::Present;
@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     pub(super) satisfied: BTreeSet<StepId>,
     pub(super) present: Present,
     pub(super) record: ClusterRecord,
+    /// What the pending steps need of the bundle.
+    pub(super) needs: Needs,
 }
 
 impl Prepared {
@@ -73,7 +75,8 @@ impl InstallRun<'_> {
             let mut input = render::render(self.desired, self.bundle.index(), &record, &present.owned, facts)?;
             input.left_out = left_out(present.owned.values(), &input.groups);
             let mut plan = plan(&Goal::Installed(&input)).map_err(plan_error)?;
-            let mut satisfied = self.satisfied(&plan, &present.owned)?;
+            let mut needs = Needs::default();
+            let mut satisfied = self.satisfied(&plan, &present.owned, &mut needs)?;
             let left_out = self.ctx.limit.leave_out(&plan, &mut satisfied);
             left_out.map_err(|blocked| vec![blocked.diagnosis()])?;
             self.let_blobs_go(&mut plan, &present.owned);
@@ -83,6 +86,7 @@ impl InstallRun<'_> {
                 satisfied,
                 present,
                 record,
+                needs,
             })
         })?;
         self.mesh(&prepared, gathered)?;
@@ -128,12 +132,13 @@ impl InstallRun<'_> {
         Err(vec![diagnosis])
     }
 
-    /// Returns the satisfied steps: agents check those on nodes, dry runs on the API server check objects. A wait counts as satisfied when all
-    /// its needs are.
+    /// Returns the satisfied steps, and notes what the others need: agents check those on nodes, dry runs on the API server check objects. A wait counts
+    /// as satisfied when all its needs are.
     fn satisfied(
         &mut self,
         plan: &Plan,
         owned: &BTreeMap<NodeName, Ownership>,
+        needs: &mut Needs,
     ) -> Result<BTreeSet<StepId>, Vec<Diagnosis>> {
         let looked_at = |s: &&Step| s.action.changes_something() && !s.action.runs_in_cluster() && !s.ephemeral;
         let seen: BTreeMap<NodeName, Observations> = fleet::ask_all(&self.sessions, |name| Request::Observe {
@@ -145,6 +150,7 @@ impl InstallRun<'_> {
                 continue;
             };
             let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
+            needs.note(step, entry, seen);
             match judge(&step.action, entry, seen) {
                 Verdict::Satisfied(why) => {
                     satisfied.insert(step.id.clone());
@@ -188,7 +194,7 @@ impl InstallRun<'_> {
     pub(super) fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
         let wanted = |name: &NodeName| -> BTreeSet<_> {
             let steps = prepared.pending().filter(|s| s.node == *name);
-            steps.flat_map(blobs_of).collect()
+            steps.flat_map(|s| prepared.needs.blobs_of(s)).collect()
         };
         let there: BTreeMap<NodeName, BTreeSet<_>> =
             fleet::ask_all(&self.sessions, |name| Request::HaveBlobs { digests: wanted(name) })?;
@@ -204,7 +210,7 @@ impl InstallRun<'_> {
     /// disk.
     pub(super) fn check_bundle(&self, prepared: &Prepared) -> Result<(), Vec<Diagnosis>> {
         self.emitter.phase(Phase::CheckBundle, || {
-            let blobs: BTreeSet<_> = prepared.pending().flat_map(blobs_of).collect();
+            let blobs: BTreeSet<_> = prepared.pending().flat_map(|s| prepared.needs.blobs_of(s)).collect();
             self.bundle.check_some_blobs(blobs.iter(), &mut |_, _| {})
         })
     }

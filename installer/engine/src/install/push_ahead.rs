@@ -54,7 +54,7 @@ impl InstallRun<'_> {
             let executor = Executor {
                 sessions: &self.sessions,
                 owned: &prepared.present.owned,
-                bundle: None,
+                supply: None,
                 relay: &BTreeMap::new(),
                 journals: &[],
                 on_done: &|_| Ok(()),
@@ -72,7 +72,7 @@ impl InstallRun<'_> {
             if executed.errors.is_empty() {
                 let failures = Failures::default();
                 let push = Push {
-                    bundle: self.bundle,
+                    supply: self.supply(prepared),
                     sessions: &self.sessions,
                     relay: &self.relay_addresses(prepared),
                     arrival: &failures,
@@ -96,7 +96,7 @@ impl InstallRun<'_> {
     /// The steps of each node that are to be done and read blobs.
     fn wanted(&self, prepared: &Prepared) -> BTreeMap<NodeName, Vec<Step>> {
         let mut wanted: BTreeMap<NodeName, Vec<Step>> = BTreeMap::new();
-        for step in prepared.pending().filter(|s| !blobs_of(s).is_empty()) {
+        for step in prepared.pending().filter(|s| !prepared.needs.blobs_of(s).is_empty()) {
             wanted.entry(step.node.clone()).or_default().push(step.clone());
         }
         wanted

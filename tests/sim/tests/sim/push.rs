@@ -191,3 +191,33 @@ fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
     }
     assert!(named > 0, "no push noticed anything");
 }
+
+#[test]
+fn of_images_one_that_is_gone_is_sent_again_alone() {
+    let scene = Scene::new(1, 0);
+    scene.must_work(&scene.install("100-a"), "install");
+    let images = scene
+        .fleet
+        .machine(&"cp-1".parse().unwrap())
+        .unwrap()
+        .at("/var/lib/containerd/images");
+    let before = std::fs::read_to_string(&images).unwrap();
+    let left: String = before
+        .lines()
+        .filter(|line| !line.contains("/etcd:"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(left.len() < before.len() && left.lines().count() > 5, "{before}");
+    std::fs::write(&images, left).unwrap();
+    let again = scene.install("200-b");
+    scene.must_work(&again, "install again");
+    assert_eq!(std::fs::read_to_string(&images).unwrap(), before);
+    let variant = &scene.bundle.index().variants[0];
+    let etcd = variant
+        .images
+        .iter()
+        .find(|image| image.reference.as_str().contains("/etcd:"))
+        .unwrap();
+    let size = |digest: &Digest| scene.bundle.index().blob(digest).unwrap().size_bytes;
+    assert_eq!(sent(&again), etcd.blobs.iter().map(size).sum::<u64>());
+}

@@ -234,7 +234,7 @@ fn run_steps(scene: &Scene, steps: Vec<Step>, there: &[&str], sink: Arc<dyn Even
     let executor = Executor {
         sessions: &sessions,
         owned: &BTreeMap::new(),
-        bundle: None,
+        supply: None,
         relay: &BTreeMap::new(),
         journals: &[],
         on_done: &|_| Ok(()),
