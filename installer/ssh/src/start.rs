@@ -25,6 +25,10 @@ const MAX_BUFFERED_CHUNKS: usize = 256;
 /// Most output of a login shell that an error shows, in characters.
 const MAX_OUTPUT_CHARS: usize = 2000;
 
+/// sudo and doas run with `LC_ALL=C`, because their refusals are known by their English sentences. The command gets the login's own value back,
+/// which is its first argument; sudo passes `LC_ALL` on, also where it resets the environment (sudoers(5), env_check).
+const RESTORE_LOCALE: &str = "if [ -n \"$1\" ]; then LC_ALL=$1; export LC_ALL; else unset LC_ALL; fi\nset --";
+
 /// Who runs a command.
 pub enum RunAs<'a> {
     /// The login user.
@@ -104,11 +108,12 @@ impl Markers {
         match who {
             RunAs::LoginUser => format!("echo {ready}\n{command}"),
             RunAs::Root(_) => {
-                let inner = quote(&format!("echo {ready}\n{command}"));
+                let inner = quote(&format!("{RESTORE_LOCALE}\necho {ready}\n{command}"));
                 // `-k`: a login that sudo remembers must not decide whether it asks for the password.
                 format!(
-                    "echo {shell}\nprintf %s {shell} >&2\nif command -v sudo >/dev/null 2>&1; then exec sudo -k -S -p {prompt} -- sh -c {inner}\n\
-                     elif command -v doas >/dev/null 2>&1; then exec doas -n sh -c {inner}\nfi\necho {none}"
+                    "echo {shell}\nprintf %s {shell} >&2\nlocale=${{LC_ALL-}}\nLC_ALL=C\nexport LC_ALL\n\
+                     if command -v sudo >/dev/null 2>&1; then exec sudo -k -S -p {prompt} -- sh -c {inner} sh \"$locale\"\n\
+                     elif command -v doas >/dev/null 2>&1; then exec doas -n sh -c {inner} sh \"$locale\"\nfi\necho {none}"
                 )
             }
         }
@@ -515,20 +520,20 @@ mod tests {
             expected
         );
     }
-    /// A shell whose standard output arrives later than its standard error, with a sudo that wants a terminal.
-    struct LateOutput(tempfile::TempDir);
+    /// A shell whose standard output arrives later than its standard error, with a sudo of the test's own.
+    struct LateOutput {
+        folder: tempfile::TempDir,
+        /// LC_ALL of the login.
+        locale: Option<&'static str>,
+    }
 
     impl LateOutput {
-        fn new() -> Self {
+        fn with_sudo(script: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let sudo = folder.path().join("sudo");
-            std::fs::write(
-                &sudo,
-                "#!/bin/sh\necho 'sudo: sorry, you must have a tty to run sudo' >&2\nexit 1\n",
-            )
-            .unwrap();
+            std::fs::write(&sudo, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&sudo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-            Self(folder)
+            Self { folder, locale: None }
         }
     }
 
@@ -551,11 +556,13 @@ mod tests {
                 }
             }
             let line = format!("echo 'a profile warns' >&2; {line}");
-            let output = std::process::Command::new("sh")
-                .args(["-c", &line])
-                .env("PATH", format!("{}:/usr/bin:/bin", self.0.path().display()))
-                .output()
-                .unwrap();
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &line]).env_remove("LC_ALL");
+            if let Some(locale) = self.locale {
+                shell.env("LC_ALL", locale);
+            }
+            let path = format!("{}:/usr/bin:/bin", self.folder.path().display());
+            let output = shell.env("PATH", path).output().unwrap();
             Ok(RemoteChild {
                 stdin: Box::new(std::io::sink()),
                 stdout: Box::new(Late(output.stdout)),
@@ -568,10 +575,36 @@ mod tests {
     #[test]
     fn words_of_sudo_that_overtake_standard_output_are_kept() {
         let timeout = Duration::from_secs(20);
-        let error = start(&mut LateOutput::new(), "true", &RunAs::Root(None), timeout)
-            .err()
-            .unwrap();
+        let mut shell = LateOutput::with_sudo("echo 'sudo: sorry, you must have a tty to run sudo' >&2\nexit 1");
+        let error = start(&mut shell, "true", &RunAs::Root(None), timeout).err().unwrap();
         assert!(error.what.contains("requiretty"), "{error:?}");
         assert_eq!(error.saw, ["sudo: sorry, you must have a tty to run sudo"]);
+    }
+
+    #[test]
+    fn sudo_speaks_english_whatever_the_locale_of_the_login() {
+        let mut shell = LateOutput::with_sudo(
+            "case $LC_ALL in\nC) echo 'posix is not in the sudoers file.' >&2 ;;\n*) echo 'posix no está en el archivo sudoers.' >&2 ;;\nesac\nexit 1",
+        );
+        for locale in [None, Some("es_ES.UTF-8")] {
+            shell.locale = locale;
+            let timeout = Duration::from_secs(20);
+            let error = start(&mut shell, "true", &RunAs::Root(None), timeout).err().unwrap();
+            assert_eq!(error.what, "the login user may not use sudo", "{locale:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_behind_sudo_has_the_locale_of_the_login_and_no_arguments() {
+        // What sudo is told before `--` is its own.
+        let mut shell = LateOutput::with_sudo("while [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"");
+        for (locale, told) in [(None, "unset 0\n"), (Some("es_ES.UTF-8"), "es_ES.UTF-8 0\n")] {
+            shell.locale = locale;
+            let command = "echo \"${LC_ALL-unset} $#\"";
+            let mut child = start(&mut shell, command, &RunAs::Root(None), Duration::from_secs(20)).unwrap();
+            let mut text = String::new();
+            child.stdout.read_to_string(&mut text).unwrap();
+            assert_eq!(text, told);
+        }
     }
 }
