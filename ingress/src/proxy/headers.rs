@@ -19,7 +19,8 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Who asked, as trusted proxies in front tell it: the address before theirs, whether TLS ended there, and the port that was asked.
-/// `None` when they tell nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's.
+/// `None` when they tell nothing, or nobody in front is trusted. An address that cannot be read is an unspecified one, never the front's;
+/// so is one that is told in another field than X-Forwarded-For, for a front may pass on what its client says there.
 pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) -> Option<Client> {
     if !client.trusted {
         return None;
@@ -31,8 +32,12 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
         &hops,
         believed.map(|(place, _)| place),
     );
-    let told = headers.contains_key(FORWARDED_FOR);
-    let port = told_port(headers, https);
+    let names = [FORWARDED_FOR, header::FORWARDED, REAL_IP];
+    let told = names.iter().any(|name| headers.contains_key(name));
+    let ports = list(headers, &FORWARDED_PORT);
+    let port = told_port(&ports, &hops, believed.map(|(place, _)| place));
+    // Else the usual one of the scheme.
+    let port = port.or(https.map(|https| if https { 443 } else { 80 }));
     if !told && https.is_none() && port.is_none() {
         return None;
     }
@@ -46,13 +51,16 @@ pub(super) fn origin(headers: &HeaderMap, client: &Client, trusted: &[Network]) 
     Some(origin)
 }
 
-/// The port that the client asked: as X-Forwarded-Port says, else the usual one of the scheme that X-Forwarded-Proto says.
-fn told_port(headers: &HeaderMap, https: Option<bool>) -> Option<u16> {
-    let told = list(headers, &FORWARDED_PORT);
-    let told = told
-        .first()
-        .and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
-    told.or(https.map(|https| if https { 443 } else { 80 }))
+/// The port that the client asked, by X-Forwarded-Port: its entry for the believed hop.
+fn told_port(ports: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> Option<u16> {
+    let port = entry(ports, hops, believed)?;
+    std::str::from_utf8(port).ok()?.parse().ok()
+}
+
+/// The entry that the believed hop's proxy wrote, or the first when the lists are no pair, for some balancers add to one of them only.
+fn entry<'a>(entries: &[&'a [u8]], hops: &[&[u8]], believed: Option<usize>) -> Option<&'a [u8]> {
+    let place = believed.filter(|_| entries.len() == hops.len()).unwrap_or(0);
+    entries.get(place).copied()
 }
 
 /// The entries of a list; empty ones are none (RFC 9110, 5.6.1).
@@ -94,15 +102,10 @@ fn hop_address(hop: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical()).filter(|address| !address.is_unspecified())
 }
 
-/// Whether TLS is spoken, by X-Forwarded-Proto: the entry that the believed hop's proxy wrote, or the first when the lists are no pair,
-/// for some balancers add to one of them only. `None` when it says nothing that is known.
+/// Whether TLS is spoken, by X-Forwarded-Proto: its entry for the believed hop. `None` when it says nothing that is known.
 fn told_https(protocols: &[&[u8]], hops: &[&[u8]], believed: Option<usize>) -> Option<bool> {
-    let place = believed.filter(|_| protocols.len() == hops.len()).unwrap_or(0);
-    let is = |word: &[u8]| {
-        protocols
-            .get(place)
-            .is_some_and(|entry| entry.eq_ignore_ascii_case(word))
-    };
+    let told = entry(protocols, hops, believed);
+    let is = |word: &[u8]| told.is_some_and(|entry| entry.eq_ignore_ascii_case(word));
     let https = is(b"https") || is(b"wss");
     (https || is(b"http") || is(b"ws")).then_some(https)
 }

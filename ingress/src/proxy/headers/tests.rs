@@ -119,6 +119,24 @@ fn s24_trusted_peers_are_believed_and_added_to() {
         let told = origin(&headers).map_or(peer.port, |origin| origin.port);
         assert_eq!(told.to_string(), wanted, "{fields:?} for authentication services");
     }
+    // Of a list, the entry of the hop that is believed: the one before it is what the client itself wrote.
+    let lists = [
+        ("host", "h"),
+        ("x-forwarded-for", "6.6.6.6, 1.1.1.1, 10.0.0.8"),
+        ("x-forwarded-port", "1, 8443, 80"),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value) in lists {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+    assert_eq!(origin(&headers, &peer, &trusted).unwrap().port, 8443);
+    headers.insert("x-forwarded-port", HeaderValue::from_static("8444, 80"));
+    assert_eq!(
+        origin(&headers, &peer, &trusted).unwrap().port,
+        8444,
+        "the lists are no pair"
+    );
     // Of others nothing is believed.
     let stranger = client("1.2.3.4:5", false);
     let fields = [

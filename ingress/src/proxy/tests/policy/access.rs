@@ -46,6 +46,31 @@ async fn whitelist_and_denylist_source_range_go_by_the_address_that_is_believed(
     assert_eq!(a.asked().len(), 1);
 }
 
+/// A front that says who asked in another field is not the one who asked: a list that names it stays closed to its clients.
+#[tokio::test]
+async fn whitelist_source_range_of_a_front_is_not_open_to_its_clients_whatever_it_says_them_by() {
+    let a = plain("alpha").await;
+    let front = [("whitelist-source-range", "127.0.0.0/8")];
+    let world = World::new().service("a", &[a.address]).ingress(&front, "h.io", ROOT);
+    let proxy = world.trusting().start().await;
+    assert_eq!(get(&proxy, "/", &[]).await.status, 200, "the front itself");
+    for (name, value) in [
+        ("Forwarded", "for=203.0.113.7"),
+        ("Forwarded", "proto=https"),
+        ("X-Real-IP", "203.0.113.7"),
+        ("X-Real-IP", "127.0.0.1"),
+        ("X-Forwarded-For", "203.0.113.7"),
+    ] {
+        let answer = get(&proxy, "/", &[(name, value)]).await;
+        assert_eq!(
+            (answer.status, answer.field("x-landfall-reason")),
+            (403, Some("source")),
+            "{name}: {value}"
+        );
+    }
+    assert_eq!(a.asked().len(), 1);
+}
+
 #[tokio::test]
 async fn denylist_source_range_holds_for_ipv4_addresses_that_are_written_as_ipv6() {
     let a = plain("alpha").await;
