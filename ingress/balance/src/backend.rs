@@ -152,6 +152,11 @@ impl Backend {
         all.into_iter()
     }
 
+    /// Counts a request that is sent without [`crate::Attempts`], for the budget.
+    pub fn count_request(&self) {
+        self.budget.request();
+    }
+
     /// Whether a request that an endpoint may have acted on may be sent once more; takes from the budget.
     pub fn may_retry(&self) -> bool {
         self.budget.take()

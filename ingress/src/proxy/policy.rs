@@ -59,7 +59,7 @@ use crate::upstream::Destination;
 use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
-use fetch::Fetcher;
+use fetch::{Fetcher, Recipient};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -253,9 +253,9 @@ impl Policies {
         }
         let found = self.found(&auth.target).await;
         let answer = match question(auth, asked, snapshot, &found, &passage.fields) {
-            Some((destinations, question)) => {
+            Some((recipient, question)) => {
                 let most = self.limits.subrequest_bytes;
-                self.fetcher.fetch(&destinations, &question, most).await
+                self.fetcher.fetch(&recipient, &question, most).await
             }
             None => Err(fetch::FetchError::Unreachable),
         };
@@ -348,7 +348,7 @@ impl Policies {
         let mirror = asked.route.policy.mirror.as_ref()?;
         let uri = filled(asked, &mirror.place.path);
         // A name is looked up when the copy is sent: the request itself never waits for that.
-        let addresses = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[])?;
+        let (addresses, service) = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[])?;
         let name = match &mirror.place.place {
             Place::Name { host, port } => Some((Arc::clone(self.resolver.get()?), host.clone(), *port)),
             _ => None,
@@ -356,7 +356,10 @@ impl Policies {
         let slot = Arc::clone(&self.mirrors).try_acquire_owned().ok()?;
         let most = if mirror.body { self.limits.mirrored_bytes } else { 0 };
         let to = mirror::To {
-            destinations: destinations(addresses, None)?,
+            recipient: Recipient {
+                destinations: destinations(addresses, None)?,
+                service,
+            },
             name,
             authority: mirror.place.authority.clone(),
             uri: uri.parse().ok()?,
@@ -383,13 +386,13 @@ impl Policies {
         }
         let fallback = route.fallback.as_ref()?;
         let question = error_page::question(passage, route, status)?;
-        let destinations: Vec<_> = fallback
-            .candidates()
-            .take(self.limits.tries)
-            .map(Destination::plain)
-            .collect();
+        let candidates = fallback.candidates().take(self.limits.tries);
+        let recipient = Recipient {
+            destinations: candidates.map(Destination::plain).collect(),
+            service: Some(Arc::clone(fallback)),
+        };
         let most = self.limits.subrequest_bytes;
-        let page = self.fetcher.fetch(&destinations, &question, most).await.ok()?;
+        let page = self.fetcher.fetch(&recipient, &question, most).await.ok()?;
         Some(error_page::answer(page))
     }
 }
@@ -418,17 +421,20 @@ fn question(
     snapshot: &Snapshot,
     found: &[IpAddr],
     fields: &[(HeaderName, HeaderValue)],
-) -> Option<(Vec<Destination>, Request<Full<Bytes>>)> {
+) -> Option<(Recipient, Request<Full<Bytes>>)> {
     let uri = filled(asked, &auth.target.path);
     let authority = match auth.target.authority.as_str() {
         "" => asked.authority,
         own => own,
     };
-    let addresses = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri, found)?;
-    let destinations = destinations(addresses, auth.tls.as_ref())?;
+    let (addresses, service) = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri, found)?;
+    let recipient = Recipient {
+        destinations: destinations(addresses, auth.tls.as_ref())?,
+        service,
+    };
     let mut question = external::question(auth, asked, authority, &uri)?;
     set_all(question.headers_mut(), fields);
-    Some((destinations, question))
+    Some((recipient, question))
 }
 
 /// Sets fields, replacing what is there; several of one name stay several.

@@ -1,5 +1,8 @@
 //! Requests of our own to services of the cluster: authentication, mirrors, error pages. Bounded in number, time and size, apart from
 //! the requests of clients.
+//!
+//! INVARIANT: what a service may have acted on is sent again only when its method is idempotent and a kept connection ended before the
+//! answer began, and that is paid for by the Service's budget. A request that was not sent at all goes over a new connection.
 
 use crate::limits::Limits;
 use crate::upstream::{Destination, connect};
@@ -8,8 +11,9 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use landfall_ingress_balance::Backend;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -32,6 +36,25 @@ pub(super) enum FetchError {
     Broken,
 }
 
+/// Why a connection gave no answer.
+enum Lost {
+    /// Nothing of the request was sent.
+    Untouched,
+    /// The connection ended before the answer began.
+    Unanswered,
+    /// What came is no answer, or no whole one.
+    Broken,
+}
+
+/// Whom a request of our own is for.
+#[derive(Debug)]
+pub(super) struct Recipient {
+    /// Where it may be had, in the order of tries.
+    pub(super) destinations: Vec<Destination>,
+    /// The Service that this is, whose budget pays for what is sent again; `None` for others, who have one together.
+    pub(super) service: Option<Arc<Backend>>,
+}
+
 /// A client of its own.
 pub(super) struct Fetcher {
     idle: Mutex<HashMap<Destination, Vec<(Sender, Instant)>>>,
@@ -40,6 +63,8 @@ pub(super) struct Fetcher {
     connect: Duration,
     kept: Duration,
     head_bytes: usize,
+    /// Pays for what is sent again to what is no Service.
+    others: Backend,
 }
 
 impl Fetcher {
@@ -51,6 +76,7 @@ impl Fetcher {
             connect: limits.connect,
             kept: limits.pool_idle,
             head_bytes: limits.head_bytes,
+            others: Backend::default(),
         }
     }
 
@@ -58,15 +84,17 @@ impl Fetcher {
     /// `limits.subrequest` for all of it.
     pub(super) async fn fetch(
         &self,
-        destinations: &[Destination],
+        to: &Recipient,
         request: &Request<Full<Bytes>>,
         most: usize,
     ) -> Result<Response<Bytes>, FetchError> {
+        let budget = to.service.as_deref().unwrap_or(&self.others);
         let all = async {
             // The semaphore is never closed.
             let _slot = self.slots.acquire().await;
-            for to in destinations {
-                match self.ask(to, request, most).await {
+            budget.count_request();
+            for to in &to.destinations {
+                match self.ask(to, request, most, budget).await {
                     Err(FetchError::Unreachable) => {}
                     other => return other,
                 }
@@ -81,12 +109,16 @@ impl Fetcher {
         to: &Destination,
         request: &Request<Full<Bytes>>,
         most: usize,
+        budget: &Backend,
     ) -> Result<Response<Bytes>, FetchError> {
-        // A kept connection may have been closed by the other side; whatever came of the request there, it is one that may be repeated.
-        if let Some(sender) = self.take(to)
-            && let Ok(response) = self.exchange(to, sender, request, most).await
-        {
-            return Ok(response);
+        // A kept connection may have been closed by the other side, before the request or with it on its way.
+        if let Some(sender) = self.take(to) {
+            match self.exchange(to, sender, request, most).await {
+                Ok(response) => return Ok(response),
+                Err(Lost::Untouched) => {}
+                Err(Lost::Unanswered) if request.method().is_idempotent() && budget.may_retry() => {}
+                Err(_) => return Err(FetchError::Broken),
+            }
         }
         let Some(stream) = connect(to, self.connect).await else {
             return Err(FetchError::Unreachable);
@@ -100,7 +132,11 @@ impl Fetcher {
         };
         // Its error reaches whoever waits for the answer.
         tokio::spawn(async move { drop(connection.await) });
-        self.exchange(to, sender, request, most).await
+        let answer = self.exchange(to, sender, request, most).await;
+        answer.map_err(|lost| match lost {
+            Lost::Untouched => FetchError::Unreachable,
+            _ => FetchError::Broken,
+        })
     }
 
     async fn exchange(
@@ -109,11 +145,16 @@ impl Fetcher {
         mut sender: Sender,
         request: &Request<Full<Bytes>>,
         most: usize,
-    ) -> Result<Response<Bytes>, FetchError> {
-        let answer = sender.send_request(request.clone()).await;
-        let (parts, body) = answer.map_err(|_| FetchError::Broken)?.into_parts();
+    ) -> Result<Response<Bytes>, Lost> {
+        let answer = sender.try_send_request(request.clone()).await;
+        let answer = answer.map_err(|mut error| match (error.take_message(), error.error().is_parse()) {
+            (Some(_), _) => Lost::Untouched,
+            (None, true) => Lost::Broken,
+            (None, false) => Lost::Unanswered,
+        });
+        let (parts, body) = answer?.into_parts();
         let body = Limited::new(body, most).collect().await;
-        let body = body.map_err(|_| FetchError::Broken)?.to_bytes();
+        let body = body.map_err(|_| Lost::Broken)?.to_bytes();
         if sender.is_ready() {
             self.keep(to, sender);
         }

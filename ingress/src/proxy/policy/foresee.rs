@@ -207,7 +207,7 @@ fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot, passage: &Passage) -
     }
     let named = matches!(auth.target.place, Place::Name { .. });
     match question(auth, asked, snapshot, &[], &passage.fields) {
-        Some((addresses, _)) if named || !addresses.is_empty() => Outcome::Open(format!(
+        Some((recipient, _)) if named || !recipient.destinations.is_empty() => Outcome::Open(format!(
             "{} would be asked with {}; 401 and 403 would be the answer",
             without_query(&auth.url),
             auth.method
@@ -224,7 +224,7 @@ fn foresee_mirror(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
     let target = without_query(&mirror.target);
     let named = matches!(mirror.place.place, Place::Name { .. });
     match addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[]) {
-        Some(addresses) if named || !addresses.is_empty() => {
+        Some((addresses, _)) if named || !addresses.is_empty() => {
             Outcome::Open(format!("{target} would get a copy if there is room"))
         }
         _ => Outcome::Passes(format!("no copy is made, for {target} cannot be asked")),

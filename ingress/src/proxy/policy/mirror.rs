@@ -3,7 +3,7 @@
 //! The copy is made as the body goes by, so the request itself never waits for it. What is too large, or too much at once, is not
 //! mirrored; nothing of it reaches the client.
 
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Recipient};
 use crate::dns::Resolver;
 use crate::upstream::Destination;
 use http_body_util::Full;
@@ -19,7 +19,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// Where copies go.
 pub(super) struct To {
-    pub(super) destinations: Vec<Destination>,
+    pub(super) recipient: Recipient,
     /// A name and its port, which is looked up instead.
     pub(super) name: Option<(Arc<Resolver>, String, u16)>,
     /// `Host`; empty for the request's own.
@@ -40,7 +40,7 @@ pub(crate) struct Copy {
 
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<_> = self.to.destinations.iter().map(|to| to.address).collect();
+        let addresses: Vec<_> = self.to.recipient.destinations.iter().map(|to| to.address).collect();
         write!(f, "Copy to {addresses:?}, {} bytes so far", self.body.len())
     }
 }
@@ -102,14 +102,14 @@ impl Copy {
         } = *self;
         let request = head.map(|()| Full::new(Bytes::from(body)));
         tokio::spawn(async move {
-            let mut destinations = to.destinations;
+            let mut recipient = to.recipient;
             if let Some((resolver, name, port)) = to.name {
                 let found = resolver.addresses(&name).await;
                 let plain = |address: &IpAddr| Destination::plain(SocketAddr::new(*address, port));
-                destinations.extend(found.iter().map(plain));
+                recipient.destinations.extend(found.iter().map(plain));
             }
             // Whether it arrived is nobody's concern.
-            drop(fetcher.fetch(&destinations, &request, ANSWER_BYTES).await);
+            drop(fetcher.fetch(&recipient, &request, ANSWER_BYTES).await);
             drop(slot);
         });
     }

@@ -22,7 +22,7 @@ pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
 
 /// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
 /// that nobody asks another's service past that one's own protection, and be [`one that answers`](crate::route::Route::answers_for). Of a
-/// name, those that were `found` for it.
+/// name, those that were `found` for it. Beside them the Service that they belong to, where they do.
 pub(super) fn addresses(
     target: &Target,
     service: Option<&Arc<Backend>>,
@@ -30,14 +30,15 @@ pub(super) fn addresses(
     snapshot: &Snapshot,
     uri: &str,
     found: &[IpAddr],
-) -> Option<Vec<SocketAddr>> {
+) -> Option<(Vec<SocketAddr>, Option<Arc<Backend>>)> {
     const TRIES: usize = 3;
+    let of_service = |service: &Arc<Backend>| (service.candidates().take(TRIES).collect(), Some(Arc::clone(service)));
     match &target.place {
-        Place::Address(address) => Some(vec![*address]),
-        Place::Service { .. } => Some(service?.candidates().take(TRIES).collect()),
+        Place::Address(address) => Some((vec![*address], None)),
+        Place::Service { .. } => Some(of_service(service?)),
         Place::Name { port, .. } => {
             let found = found.iter().take(TRIES);
-            Some(found.map(|address| SocketAddr::new(*address, *port)).collect())
+            Some((found.map(|address| SocketAddr::new(*address, *port)).collect(), None))
         }
         Place::OwnHost => {
             let path = uri.split('?').next().unwrap_or(uri);
@@ -45,7 +46,7 @@ pub(super) fn addresses(
             let route = snapshot.find(asked.host, &path)?;
             let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
             let fits = route.answers_for(asked.route) && namespace(&route.ingress) == namespace(&asked.route.ingress);
-            fits.then(|| route.backend.candidates().take(TRIES).collect())
+            fits.then(|| of_service(&route.backend))
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Which backend, which endpoint, and who else gets a copy.
 
 use super::world::{World, get, plain, read, send};
-use crate::proxy::tests::ends::{ask, dead};
+use crate::proxy::tests::ends::{ask, dead, listen};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
 
@@ -185,11 +190,63 @@ async fn upstream_hash_by_sends_equal_keys_to_one_endpoint() {
     assert_eq!(bodies.len(), 1);
 }
 
+/// A service that answers the first request of a connection, and reads the second and closes. Counts requests.
+async fn twice() -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                for place in 0..2 {
+                    if stream.read(&mut [0; 4096]).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    if place == 0 {
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        stream.write_all(answer).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// Whoever reads a request and closes may have acted on it.
+#[tokio::test]
+async fn a_copy_that_a_service_may_have_acted_on_is_made_again_only_where_that_changes_nothing() {
+    let a = plain("alpha").await;
+    let wishes = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
+    for (method, all) in [("POST", 2), ("GET", 3)] {
+        let (b, seen) = twice().await;
+        let world = World::new().service("a", &[a.address]).service("b", &[b]);
+        let proxy = world.ingress(&wishes, "h.io", ROOT).start().await;
+        for number in 1..=2 {
+            let field = [("Content-Length", "0")];
+            assert_eq!(send(&proxy, method, "h.io", "/", &field).await.body, "alpha");
+            let copied = async {
+                while seen.load(Ordering::SeqCst) < number {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), copied)
+                .await
+                .expect("a copy");
+            // The connection is kept by then.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), all, "{method}");
+    }
+}
+
 #[tokio::test]
 async fn mirror_target_gets_a_copy_with_its_body_and_nobody_waits_for_it() {
     let (a, b) = (plain("alpha").await, plain("mirror").await);
     let wishes = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
-    let world = |to: std::net::SocketAddr| {
+    let world = |to: SocketAddr| {
         World::new()
             .service("a", &[a.address])
             .service("b", &[to])
