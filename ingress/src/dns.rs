@@ -4,6 +4,8 @@
 //! INVARIANT: an address that an annotation may not name is no answer. Each is checked when it is learnt, as a literal is, so a name that
 //! leads into the cluster, today or later (DNS rebinding), leads nowhere.
 
+#[cfg(test)]
+mod fuzz;
 mod message;
 
 use message::{Answer, Kind};

@@ -349,6 +349,74 @@ async fn floods_end_the_connection() {
     assert_eq!(status(&super::ends::ask(proxy.address, &get("h")).await), "200");
 }
 
+/// RFC 8441 is not offered, so a client that asks for it all the same is wrong, on that stream; so is `CONNECT` here.
+#[tokio::test]
+async fn extended_connect_is_refused_and_costs_its_stream_alone() {
+    let (a, connections) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.stream.write_all(frames::PREFACE).await.unwrap();
+    raw.send(frames::SETTINGS, 0, 0, &[]).await;
+    let settings = raw.until(frames::SETTINGS).await;
+    let offered = settings.body.chunks(6).any(|setting| setting[..2] == [0, 8]);
+    assert!(!offered, "SETTINGS_ENABLE_CONNECT_PROTOCOL");
+    raw.send(frames::SETTINGS, frames::ACK, 0, &[]).await;
+    let connect = |protocol: Option<&str>| {
+        let mut block = frames::field(":method", "CONNECT");
+        if let Some(protocol) = protocol {
+            block.extend(frames::field(":protocol", protocol));
+            // http and / are in the static table.
+            block.extend([0x86, 0x84]);
+        }
+        block.extend(frames::field(":authority", "h"));
+        block
+    };
+    raw.send(frames::HEADERS, frames::END_HEADERS, 1, &connect(Some("websocket")))
+        .await;
+    let reset = raw.until(frames::RST_STREAM).await;
+    assert_eq!(
+        (reset.stream, &reset.body[..]),
+        (1, &[0, 0, 0, 1][..]),
+        "PROTOCOL_ERROR"
+    );
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    raw.send(frames::HEADERS, flags, 3, &connect(None)).await;
+    loop {
+        let frame = raw.next().await.expect("the connection is open");
+        if frame.stream == 3 && frame.kind == frames::DATA {
+            assert!(
+                frame.body.starts_with(b"405"),
+                "{:?}",
+                String::from_utf8_lossy(&frame.body)
+            );
+            break;
+        }
+    }
+    assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 0);
+    raw.request(5, &[]).await;
+    raw.until(frames::HEADERS).await;
+}
+
+/// RFC 9218: the field is the endpoint's to read; frames of it, and of RFC 7540's priorities, change nothing.
+#[tokio::test]
+async fn priorities_pass_as_fields_and_are_ignored_as_frames() {
+    const PRIORITY: u8 = 2;
+    const PRIORITY_UPDATE: u8 = 0x10;
+    let (a, _) = endpoint("alpha").await;
+    let proxy = proxy(&[a]).await;
+    let mut raw = Raw::greet(proxy.address).await;
+    let update = [&1_u32.to_be_bytes()[..], b"u=7"].concat();
+    raw.send(PRIORITY_UPDATE, 0, 0, &update).await;
+    raw.send(PRIORITY, 0, 3, &[0, 0, 0, 0, 200]).await;
+    raw.request(1, &[("priority", "u=1, i")]).await;
+    let body = raw.until(frames::DATA).await.body;
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("\"priority\": \"u=1, i\""), "{text}");
+    raw.send(PRIORITY_UPDATE, 0, 0, &update).await;
+    raw.request(3, &[]).await;
+    raw.until(frames::DATA).await;
+}
+
 #[tokio::test]
 async fn fields_are_bounded_in_number_and_size() {
     let (a, _) = endpoint("alpha").await;
