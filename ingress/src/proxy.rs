@@ -47,6 +47,7 @@ use crate::state::State;
 use crate::upstream::{self, Upstream};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::network::Network;
 use landfall_ingress_http::path;
 use landfall_ingress_http::path::EncodedMode;
@@ -173,19 +174,19 @@ impl Proxy {
         self.registry.close_idle(GIVEN_BACK);
     }
 
-    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `repeats` counts the times that an endpoint may
-    /// have seen it already.
+    /// Answers a request, whatever becomes of it. Interim answers go to `interim` before; `earlier` says what became of
+    /// it on the quick way.
     async fn answer(
         &self,
         request: Request<Upload>,
         client: &Arc<Client>,
         interim: Option<&Arc<Interim>>,
-        repeats: usize,
+        earlier: Option<Earlier>,
     ) -> Response<Download> {
         let in_flight = self.state.counters.requests.one();
         let mut exchange = Exchange::start(&request, client, in_flight, &self.state.observer);
         exchange.interim = interim.cloned();
-        exchange.repeats = repeats;
+        exchange.earlier = earlier;
         let response = self.respond(request, client, &mut exchange).await;
         self.finish(response, exchange)
     }

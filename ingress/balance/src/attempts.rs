@@ -24,6 +24,15 @@ pub struct Attempts<'a> {
     once_more: Option<SocketAddr>,
 }
 
+/// What became of a request before, where somebody else had the first try.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// How often it was sent again after an endpoint may have seen it.
+    pub repeats: usize,
+    /// The endpoint that took nothing of it, and was said to be so.
+    pub untouched: Option<SocketAddr>,
+}
+
 /// Where a request goes that an endpoint saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onward {
@@ -48,17 +57,17 @@ impl<'a> Attempts<'a> {
     /// Starts; `tries` counts endpoints, at least one.
     pub fn new(backend: &'a Arc<Backend>, preference: Preference, tries: usize) -> Self {
         backend.budget.request();
-        Self::resumed(backend, preference, tries, 0)
+        Self::resumed(backend, preference, tries, Earlier::default())
     }
 
-    /// Goes on with a request that was repeated so often before.
-    pub fn resumed(backend: &'a Arc<Backend>, preference: Preference, tries: usize, repeats: usize) -> Self {
+    /// Goes on with a request that was counted before.
+    pub fn resumed(backend: &'a Arc<Backend>, preference: Preference, tries: usize, earlier: Earlier) -> Self {
         Self {
             backend,
             preference,
             tries: tries.max(1),
-            repeats,
-            tried: Vec::new(),
+            repeats: earlier.repeats,
+            tried: earlier.untouched.into_iter().collect(),
             refusing: Vec::new(),
             once_more: None,
         }
@@ -100,7 +109,7 @@ impl<'a> Attempts<'a> {
         self.tried.push(pick.address());
     }
 
-    /// The endpoint saw the request, or may have seen it. Returns whether it may be sent again; only ask for requests that may be
+    /// The endpoint saw the request, or may have seen it; how it did is said by [`Pick::report`]. Returns whether it may be sent again; only ask for requests that may be
     /// repeated.
     pub fn again(&mut self, pick: &Pick, onward: Onward) -> bool {
         match onward {

@@ -22,7 +22,7 @@ pub mod limits;
 mod random;
 mod turn;
 
-pub use attempts::{Attempts, Lost, Onward};
+pub use attempts::{Attempts, Earlier, Lost, Onward};
 pub use backend::{Backend, Endpoints, Found, Resolved};
 pub use endpoint::{Endpoint, Outcome};
 pub use turn::Turn;

@@ -377,7 +377,27 @@ fn a_request_that_was_seen_goes_where_it_may_and_not_more_often_than_allowed() {
     assert_eq!(attempts.next().unwrap().address(), pick.address(), "there is no other");
     assert!(attempts.again(&pick, Onward::Other));
     assert_eq!(attempts.next().map(|p| p.address()), Err(Lost::Unreachable));
-    let mut resumed = Attempts::resumed(&alone, Preference::Any, 3, REPEATS);
+    let refused = Earlier {
+        repeats: 0,
+        untouched: Some(address(1)),
+    };
+    let mut resumed = Attempts::resumed(&backend, Preference::Any, 3, refused);
+    assert_eq!(resumed.next().map(|p| p.address()), Ok(address(2)));
+    let mut resumed = Attempts::resumed(&backend, Preference::Any, 1, refused);
+    assert_eq!(
+        resumed.next().map(|p| p.address()),
+        Err(Lost::Unreachable),
+        "that was its one try"
+    );
+    let mut resumed = Attempts::resumed(
+        &alone,
+        Preference::Any,
+        3,
+        Earlier {
+            repeats: REPEATS,
+            untouched: None,
+        },
+    );
     let pick = resumed.next().unwrap();
     assert!(resumed.needs_new_connection() && !resumed.again(&pick, Onward::Same));
 }

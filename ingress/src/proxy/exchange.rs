@@ -7,7 +7,7 @@ use crate::route::Route;
 use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use landfall_ingress_balance::Pick;
+use landfall_ingress_balance::{Earlier, Pick};
 use landfall_ingress_telemetry::metrics::Counted;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_telemetry::traffic::RouteStats;
@@ -44,8 +44,8 @@ pub struct Exchange {
     pub tries: usize,
     /// Times that it came through proxies of this kind before.
     pub(super) hops: u32,
-    /// Times that it was sent again after an endpoint may have seen it, before it came here.
-    pub(super) repeats: usize,
+    /// What became of it on the quick way, where it was counted.
+    pub(super) earlier: Option<Earlier>,
     /// Until the head of the answer was there.
     pub until_answer: Option<Duration>,
     /// Status of the answer; none when the client went away before.
@@ -99,7 +99,7 @@ impl Exchange {
             endpoint: None,
             tries: 0,
             hops: 0,
-            repeats: 0,
+            earlier: None,
             until_answer: None,
             status: None,
             reason: None,

@@ -41,10 +41,9 @@ impl Proxy {
         };
         let retry_on = policy.retries.on;
         let repeatable = retry_on != RetryOn::default() && request.method().is_idempotent();
-        let mut attempts = match exchange.repeats {
-            0 => Attempts::new(backend, preference, tries),
-            // Counted when it was sent first.
-            repeats => Attempts::resumed(backend, preference, tries, repeats),
+        let mut attempts = match exchange.earlier {
+            None => Attempts::new(backend, preference, tries),
+            Some(earlier) => Attempts::resumed(backend, preference, tries, earlier),
         };
         // An answer that the policy wants another for; it stands when there is no other.
         let mut poor: Option<(_, Pick)> = None;
@@ -122,6 +121,13 @@ impl Proxy {
                 return Ok((*back, None));
             }
             Failure::Seen(back, onward) => {
+                // A kept connection may end at any time. One that ends with its first request, and a stream that is refused, are the
+                // endpoint's own doing: it would go on to be asked unless that is counted.
+                let own = onward == Onward::Rather || attempts.needs_new_connection();
+                if own {
+                    pick.report(Outcome::Broken);
+                }
+                let onward = if own { Onward::Rather } else { onward };
                 return match attempts.again(&pick, onward) {
                     true => Ok((*back, None)),
                     false => Err(Reason::Broken),

@@ -26,6 +26,7 @@ use crate::proxy::reader::{READ_AHEAD, Reader};
 use answer::{Form, flush};
 use bytes::BytesMut;
 use hyper::{Method, Request, Response, Version};
+use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::chunked::Decoder;
 use landfall_ingress_http::request::{self as head, Head};
 use landfall_ingress_telemetry::reason::Reason;
@@ -63,7 +64,7 @@ where
     loop {
         let after = match connection.next_head(&mut reader).await {
             Next::Plain(plain) => connection.quick_turn(plain, reader).await,
-            Next::Head(head) => connection.turn(*head, reader, 0).await,
+            Next::Head(head) => connection.turn(*head, reader, None).await,
             Next::Refused(reason) => connection.refuse(reason, reader).await,
             Next::End => After::Close(None),
         };
@@ -176,8 +177,8 @@ where
             Carried::Done { keep: true } => After::Next(reader),
             Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
             Carried::Over => After::Close(None),
-            Carried::Usual { repeats } => match head::parse(&mut reader.buffer, &self.proxy.limits.of_heads()) {
-                Ok(Some(head)) => self.turn(head, reader, repeats).await,
+            Carried::Usual { earlier } => match head::parse(&mut reader.buffer, &self.proxy.limits.of_heads()) {
+                Ok(Some(head)) => self.turn(head, reader, Some(earlier)).await,
                 // What is plain is a whole request.
                 Ok(None) => After::Close(None),
                 Err(refused) => self.refuse(refused.into(), reader).await,
@@ -206,8 +207,8 @@ where
         }
     }
 
-    /// One request; an endpoint may have seen it before, and `repeats` says how often.
-    async fn turn(&mut self, head: Head, reader: Reader<S>, repeats: usize) -> After<S> {
+    /// One request; `earlier` says what became of it on the quick way.
+    async fn turn(&mut self, head: Head, reader: Reader<S>, earlier: Option<Earlier>) -> After<S> {
         let form = Form {
             head_only: head.parts.method == Method::HEAD,
             old: head.parts.version == Version::HTTP_10,
@@ -230,7 +231,7 @@ where
             Upload::own(Box::pin(body))
         };
         let request = Request::from_parts(head.parts, upload);
-        let Some(mut response) = self.answer(request, &mut lent, repeats).await else {
+        let Some(mut response) = self.answer(request, &mut lent, earlier).await else {
             return After::Close(None);
         };
         lent.look();
@@ -271,11 +272,11 @@ where
         &mut self,
         request: Request<Upload>,
         lent: &mut Lent<S>,
-        repeats: usize,
+        earlier: Option<Earlier>,
     ) -> Option<Response<Download>> {
         // HTTP/1.0 has no interim answers.
         let interim = (request.version() != Version::HTTP_10).then_some(&self.interim);
-        let mut answer = pin!(self.proxy.answer(request, &self.client, interim, repeats));
+        let mut answer = pin!(self.proxy.answer(request, &self.client, interim, earlier));
         loop {
             tokio::select! {
                 biased;

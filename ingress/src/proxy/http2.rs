@@ -52,7 +52,7 @@ where
                 proxy.state.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
                 return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
             }
-            let response = proxy.answer(request.map(Upload::new), &client, None, 0).await;
+            let response = proxy.answer(request.map(Upload::new), &client, None, None).await;
             Ok(response.map(|body| body.watched(stream.answered(), &budget)))
         }
     });

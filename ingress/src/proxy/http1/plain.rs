@@ -25,6 +25,7 @@ use crate::route::{Route, Snapshot};
 use crate::tls;
 use crate::upstream;
 use hyper::Response;
+use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::protocol::Protocol;
 use landfall_ingress_telemetry::reason::Reason;
 use std::sync::Arc;
@@ -60,8 +61,8 @@ pub(super) enum Carried {
     Over,
     /// It goes the usual way.
     Usual {
-        /// 1 when an endpoint may have seen it, and it may be sent again; else nothing has happened yet.
-        repeats: usize,
+        /// What has become of it: nothing yet, or one endpoint has had its try.
+        earlier: Earlier,
     },
     /// What the endpoint made of it goes the usual way, with the record of the request.
     Unusual {

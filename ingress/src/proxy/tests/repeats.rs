@@ -7,7 +7,7 @@ use super::ends::{ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_
 use super::frames::{self, Raw};
 use crate::limits::Limits;
 use futures_util::future::join_all;
-use landfall_ingress_balance::limits::{REPEATS, RETRIES_PER_SECOND, RETRIES_SAVED};
+use landfall_ingress_balance::limits::{REPEATS, RETRIES_PER_HUNDRED, RETRIES_PER_SECOND, RETRIES_SAVED};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -244,4 +244,73 @@ async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
     let usual = proxy_wishing(&[bad], json!({}), limits).await;
     assert_eq!(status(&ask(usual.address, &get("h")).await), "502");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// With half of the endpoints refusing, half of all requests would need a repeat, which the budget does not pay for.
+#[tokio::test]
+async fn an_endpoint_that_refuses_all_streams_is_left_out() {
+    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
+    let (always, _) = http2_endpoint(|_| Does::Answers).await;
+    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 1000).await, ["200"; 1000]);
+    let refused = refused.load(Ordering::SeqCst);
+    assert!((1..100).contains(&refused), "{refused} refused");
+}
+
+/// The same of one that says GOAWAY to the first request of each connection.
+#[tokio::test]
+async fn an_endpoint_that_leaves_at_every_request_is_left_out() {
+    let (never, seen) = http2_endpoint(|_| Does::Leaves).await;
+    let (always, _) = http2_endpoint(|_| Does::Answers).await;
+    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, 300).await, ["200"; 300]);
+    let seen = seen.load(Ordering::SeqCst);
+    assert!((1..100).contains(&seen), "{seen} seen");
+}
+
+/// `proxy-next-upstream-tries: 1` is one endpoint, on whichever way the request goes.
+#[tokio::test]
+async fn refused_connections_are_tries() {
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let (alpha, _) = endpoint("alpha").await;
+        let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream-tries": "1" });
+        let proxy = proxy_wishing(&[dead(), alpha], wish, limits).await;
+        let mut refused = 0;
+        for _ in 0..40 {
+            refused += usize::from(statuses(proxy.address, 1).await == ["502"]);
+        }
+        // Two in a row, and it is left out.
+        assert!((1..10).contains(&refused), "quick: {quick}: {refused}");
+    }
+}
+
+/// A request pays into the budget once, also when an endpoint took no connection.
+#[tokio::test]
+async fn a_refused_connection_pays_for_no_second_part_of_a_repeat() {
+    let asked = 300;
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let proxy = proxy_with(&[dead()], limits).await;
+        let backend = Arc::clone(&proxy.state.snapshot().find("h", "/x").unwrap().backend);
+        while backend.may_retry() {}
+        let start = std::time::Instant::now();
+        assert_eq!(statuses(proxy.address, asked).await, vec!["502"; asked]);
+        let mut earned = 0;
+        while backend.may_retry() {
+            earned += 1;
+        }
+        let by_time = RETRIES_PER_SECOND as usize * (1 + start.elapsed().as_secs() as usize);
+        let by_requests = asked * RETRIES_PER_HUNDRED as usize / 100;
+        assert!(
+            (by_requests..=by_requests + by_time).contains(&earned),
+            "quick: {quick}: {earned} for {asked} requests"
+        );
+    }
 }

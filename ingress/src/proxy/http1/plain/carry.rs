@@ -10,7 +10,7 @@ use crate::proxy::target;
 use crate::upstream::{self, Failure, Taken, Waits};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
-use landfall_ingress_balance::{Attempts, Outcome, Pick, Preference};
+use landfall_ingress_balance::{Attempts, Earlier, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::request as head;
 use landfall_ingress_telemetry::reason::Reason;
@@ -45,7 +45,9 @@ where
         let proxy = self.proxy;
         let start = Instant::now();
         let Ok(pick) = Attempts::new(&plain.route.backend, Preference::Any, 1).next() else {
-            return Carried::Usual { repeats: 0 };
+            return Carried::Usual {
+                earlier: Earlier::default(),
+            };
         };
         let waits = Waits::of(&plain.route.policy.timeouts, &proxy.limits);
         let connected = tokio::select! {
@@ -57,18 +59,32 @@ where
             }
         };
         let Some(mut endpoint) = connected else {
-            // The usual way counts this once more, and goes on to others.
+            // The usual way goes on to others.
             pick.report(Outcome::Unreachable);
             proxy.state.counters.failovers.fetch_add(1, Ordering::Relaxed);
-            return Carried::Usual { repeats: 0 };
+            let untouched = Some(pick.address());
+            return Carried::Usual {
+                earlier: Earlier { repeats: 0, untouched },
+            };
         };
         let in_flight = proxy.state.counters.requests.one();
         endpoint.connection.begin_with(&mut self.scratch.head);
         let first = self.first(&plain, &mut endpoint, reader, start).await;
         let answer = match first {
             First::Answer(answer) => answer,
-            First::Nothing if !endpoint.connection.has_begun() => return Carried::Usual { repeats: 0 },
-            First::Nothing if !endpoint.fresh && pick.may_repeat() => return Carried::Usual { repeats: 1 },
+            First::Nothing if !endpoint.connection.has_begun() => {
+                return Carried::Usual {
+                    earlier: Earlier::default(),
+                };
+            }
+            First::Nothing if !endpoint.fresh && pick.may_repeat() => {
+                return Carried::Usual {
+                    earlier: Earlier {
+                        repeats: 1,
+                        untouched: None,
+                    },
+                };
+            }
             First::Gone => {
                 drop(self.record(reader, &plain, start, pick));
                 return Carried::Over;
