@@ -68,6 +68,9 @@ pub struct Limits {
     pub http2_small_window: u32,
     /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
     pub http2_send_buffer: usize,
+    /// Bytes of a request's body that a stream to an endpoint takes ahead of what is sent, beside one part. hyper's 1 MiB are 100 MiB for 100
+    /// uploads to an endpoint that reads nothing.
+    pub http2_upload_buffer: usize,
     /// Bytes that requests of one connection may hold at once: heads, bodies that endpoints have not taken, and `request_cost` each. With
     /// `sent_bytes`, and what is not counted, below 4 MiB.
     pub received_bytes: usize,
@@ -75,7 +78,8 @@ pub struct Limits {
     pub sent_bytes: usize,
     /// Bytes of both kinds that all connections of one address may hold.
     pub bytes_per_address: usize,
-    /// What a connection counts for: its buffers and its task. HTTP/1.1 takes 6 KiB idle and 16 KiB for what it reads.
+    /// What a connection counts for: its task (4 KiB), and the small buffers that one of HTTP/1 always has: 8 KiB each of what the client
+    /// sent, of what an endpoint sent, and of what is to be written. Larger ones are counted as they are used.
     pub connection_cost: usize,
     /// What one of HTTP/2 counts for beside that; both together are what 1,500 idle ones were measured to take (35 KiB each, 2026-11-28).
     pub http2_cost: usize,
@@ -148,11 +152,12 @@ impl Default for Limits {
             http2_connection_window: 1024 * 1024,
             http2_small_window: 65_535,
             http2_send_buffer: 16 * 1024,
+            http2_upload_buffer: 8 * 1024,
             received_bytes: 2560 * 1024,
             sent_bytes: 1024 * 1024,
             bytes_per_address: 256 * 1024 * 1024,
-            connection_cost: 16 * 1024,
-            http2_cost: 20 * 1024,
+            connection_cost: 28 * 1024,
+            http2_cost: 8 * 1024,
             request_cost: 8 * 1024,
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 pub use body::Body;
 pub use connect::{Tls, connect};
+pub(crate) use http1::{GATHERED, READ_LARGE};
 #[cfg(test)]
 pub(crate) use http1::{Parsed, Sending, parse as parse_head, write as write_head};
 pub use http1::{Taken, Tunnel};
@@ -221,10 +222,15 @@ pub fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
     if !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(Upload::empty());
+    Some(copy_head(request).map(|()| Upload::empty()))
+}
+
+/// A second copy of a request's head.
+fn copy_head<B>(request: &Request<B>) -> Request<()> {
+    let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    copy
 }

@@ -2,7 +2,7 @@
 
 use super::StreamStall;
 use crate::alarm::Alarm;
-use crate::proxy::budget::{Budget, Charge};
+use crate::proxy::budget::Budget;
 use crate::proxy::{Agreed, Exchange};
 use crate::upstream::{self, Cut};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -13,6 +13,9 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Room for one read for a client that shares its connection with others.
+const SHARED_READ: usize = 16 * 1024;
 
 /// The body of an answer, from endpoint or proxy to client.
 pub struct Download {
@@ -84,7 +87,7 @@ impl Download {
         budget: &Arc<Budget>,
     ) -> Self {
         if let Source::Endpoint(returning) = &mut self.source {
-            returning.body.read_small_parts();
+            returning.body.read_parts_of(SHARED_READ);
         }
         self.watched = Some(Watched {
             stall,
@@ -92,6 +95,21 @@ impl Download {
             _stream: stream,
         });
         self
+    }
+
+    /// Whether it is ours, or no larger than that for sure.
+    pub(crate) fn is_small(&self, bytes: u64) -> bool {
+        match &self.source {
+            Source::Endpoint(returning) => returning.body.size_hint().upper().is_some_and(|most| most <= bytes),
+            Source::Own(_) | Source::Tunnel(_) => true,
+        }
+    }
+
+    /// Has it read from its endpoint in parts of so many bytes at most.
+    pub(crate) fn read_parts_of(&mut self, bytes: usize) {
+        if let Source::Endpoint(returning) = &mut self.source {
+            returning.body.read_parts_of(bytes);
+        }
     }
 
     /// Ties the request's record to this body: it is complete when the body is dropped.
@@ -166,22 +184,7 @@ impl Drop for Download {
 impl Watched {
     /// The same frame; its data counts until the last of it is dropped.
     fn counted(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        frame.map_data(|data| {
-            let _charge = self.budget.send(data.len());
-            Bytes::from_owner(Handed { data, _charge })
-        })
-    }
-}
-
-/// Bytes on their way to a client.
-struct Handed {
-    data: Bytes,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for Handed {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
+        frame.map_data(|data| self.budget.send(data.len()).with(data))
     }
 }
 

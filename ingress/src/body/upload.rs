@@ -1,17 +1,23 @@
 //! The body of a request.
 
+use super::kept::{self, Kept, Part};
 use crate::proxy::Copy;
+use crate::proxy::budget::{Budget, Charge};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::HeaderName;
 use landfall_ingress_http::claims::may_trail;
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Largest part of a body over HTTP/2: the frame that everybody may send (RFC 9113, 4.2), and hyper allows no larger one.
+const FRAME: usize = 16 * 1024;
 
 /// The body of a request, from client to endpoint.
 #[derive(Debug)]
@@ -27,6 +33,18 @@ pub struct Upload {
     copy: Option<Box<Copy>>,
     /// Further names that trailers must not have.
     forbidden: Box<[HeaderName]>,
+    /// What its client may hold.
+    budget: Option<Arc<Budget>>,
+    /// Bytes that are gathered of it before they are written.
+    gathered: usize,
+    /// Room for the next part of a body that shares its connection with others; afterwards, of the last one.
+    counted: Option<Charge>,
+    /// Parts bring their room along, for they are written elsewhere.
+    carries: bool,
+    /// Where parts are kept until the answer begins.
+    kept: Option<Kept>,
+    /// What was handed over before, to an endpoint that did not act on it.
+    again: VecDeque<Part>,
 }
 
 /// A body that was read by ourselves.
@@ -70,17 +88,22 @@ pub struct UploadLimits {
 }
 
 impl Upload {
-    /// Wraps a client's body.
-    pub fn new(body: Incoming) -> Self {
+    /// Wraps the body of a client of HTTP/2. Each part counts for its connection until it is written to an endpoint.
+    pub fn new(body: Incoming, budget: &Arc<Budget>) -> Self {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self::from_source(Source::Hyper(body), Some(Progress::start()))
+        let mut upload = Self::from_source(Source::Hyper(body), Some(Progress::start()));
+        upload.budget = Some(Arc::clone(budget));
+        upload
     }
 
-    /// Wraps a body that was read by ourselves and is not empty.
-    pub fn own(body: Own) -> Self {
-        Self::from_source(Source::Own(body), Some(Progress::start()))
+    /// Wraps a body that was read by ourselves and is not empty; so many bytes of it may be gathered before they are written.
+    pub fn own(body: Own, gathered: usize, budget: &Arc<Budget>) -> Self {
+        let mut upload = Self::from_source(Source::Own(body), Some(Progress::start()));
+        upload.budget = Some(Arc::clone(budget));
+        upload.gathered = gathered;
+        upload
     }
 
     /// No body.
@@ -97,7 +120,92 @@ impl Upload {
             waiting: None,
             copy: None,
             forbidden: [].into(),
+            budget: None,
+            // One part at a time.
+            gathered: 1,
+            counted: None,
+            carries: false,
+            kept: None,
+            again: VecDeque::new(),
         }
+    }
+
+    /// Bytes that are gathered before they are written: no more parts are taken above that.
+    pub fn gathered(&self) -> usize {
+        self.gathered
+    }
+
+    /// The room that the last part takes, for who writes it; it counts until that is dropped.
+    pub(crate) fn take_counted(&mut self) -> Option<Charge> {
+        self.counted.take()
+    }
+
+    /// Has parts bring their room along.
+    pub(crate) fn carry_counted(&mut self) {
+        self.carries = true;
+    }
+
+    /// Has what is handed over kept. `None` without a body, and for one that is too large for sure.
+    pub(crate) fn keep(&mut self) -> Option<Kept> {
+        if self.is_end_stream() || self.budget.is_none() || self.size_hint().lower() > kept::MOST as u64 {
+            return None;
+        }
+        let kept = Kept::new();
+        self.kept = Some(kept.clone());
+        Some(kept)
+    }
+
+    /// Has nothing kept any more: nothing was handed over.
+    pub(crate) fn keep_nothing(&mut self) {
+        self.kept = None;
+    }
+
+    /// The same body with these parts before what is left of it.
+    pub(super) fn again(mut self, parts: VecDeque<Part>) -> Self {
+        if let Some(progress) = &self.progress {
+            progress.begin_again();
+        }
+        self.again = parts;
+        self
+    }
+
+    /// A part that was handed over before.
+    fn next_again(&mut self) -> Option<Frame<Bytes>> {
+        let part = self.again.pop_front()?;
+        let stage = if self.is_end_stream() {
+            Stage::Sent
+        } else {
+            Stage::Endpoint
+        };
+        let progress = self.progress.as_ref()?;
+        progress.moved(part.length() as u64);
+        progress.set(stage);
+        Some(part.into_frame())
+    }
+
+    /// Room for the next part, where parts are counted.
+    fn poll_counted(&mut self, context: &Context<'_>) -> Poll<()> {
+        if let (Source::Hyper(_), Some(budget), None) = (&self.source, &self.budget, &self.counted) {
+            self.counted = Some(ready!(budget.poll_receive(FRAME, context)));
+        }
+        Poll::Ready(())
+    }
+
+    /// The frame as it is handed over: kept where that is wanted, with its room where it is to bring that along.
+    fn handed_over(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let (Some(kept), Some(budget)) = (&self.kept, &self.budget) {
+            kept.add(&frame, budget);
+        }
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(mut charge) = self.counted.take() else {
+            return frame;
+        };
+        charge.shrink(length);
+        if self.carries {
+            return frame.map_data(|data| charge.with(data));
+        }
+        self.counted = Some(charge);
+        frame
     }
 
     /// Has these names taken away from trailers, beside those that no client may say there.
@@ -183,6 +291,11 @@ impl Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
+        if let Some(frame) = this.next_again() {
+            return Poll::Ready(Some(Ok(this.handed_over(frame))));
+        }
+        // The part before may have been written.
+        ready!(this.poll_counted(context));
         let Some(progress) = &this.progress else {
             return Poll::Ready(None);
         };
@@ -192,6 +305,8 @@ impl Body for Upload {
             Source::Own(body) => body.as_mut().poll_frame(context),
         };
         let Poll::Ready(frame) = frame else {
+            // A client that is silent keeps no room from others.
+            this.counted = None;
             progress.set(Stage::Client);
             if this.waiting.is_none() {
                 let since = Instant::now();
@@ -237,18 +352,34 @@ impl Body for Upload {
         };
         progress.set(stage);
         this.copy(frame.as_ref(), stage == Stage::Sent);
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(|frame| this.handed_over(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end()
+        self.again.is_empty() && self.source.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        let rest = match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Hyper(body) => body.size_hint(),
             Source::Own(body) => body.size_hint(),
+        };
+        let before: usize = self.again.iter().map(Part::length).sum();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + before as u64);
+        if let Some(most) = rest.upper() {
+            hint.set_upper(most + before as u64);
+        }
+        hint
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            let rest = std::mem::replace(self, Self::empty());
+            drop(kept.give_back(rest));
         }
     }
 }
@@ -309,6 +440,12 @@ impl Progress {
         let millis = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.millis.store(millis, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    fn begin_again(&self) {
+        self.0.bytes.store(0, Ordering::Relaxed);
+        self.set(Stage::Endpoint);
+        self.moved(0);
     }
 
     fn set(&self, stage: Stage) {

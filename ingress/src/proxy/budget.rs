@@ -1,12 +1,17 @@
 //! Memory that clients make this process hold: bounded per connection, and per address over all its connections.
 //!
-//! Counted are heads of requests, bodies that endpoints have not taken yet (as the window that was opened for them), answers that were
-//! handed over and not yet sent, and a lump for each connection and each request. What is over the bound is refused or waits; what waits
-//! is ended when it has waited too long ([`crate::body::StreamStall`]). Trusted fronts stand for many clients and have no bound per address.
+//! Counted are heads of requests, bodies that endpoints have not taken yet (over HTTP/2 as the window that was opened for them, and as
+//! what waits to be written), answers that were handed over and not yet sent, buffers of HTTP/1 above the small ones, and a lump for each
+//! connection and each request. What is over the bound is refused, waits, or goes on in small parts; what waits is ended when it has
+//! waited too long ([`crate::body::StreamStall`]). Trusted fronts stand for many clients and have no bound per address.
 
+use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+/// Bytes of uploads that one connection may have kept for another try, beside what it may hold otherwise.
+const KEPT: usize = 256 * 1024;
 
 /// Bytes that are held, their bound, and who waits for room.
 #[derive(Debug)]
@@ -30,6 +35,17 @@ impl Account {
         self.used
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, within)
             .is_ok()
+    }
+
+    /// Whether so much more is within the bound.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        let used = self.used.load(Ordering::SeqCst);
+        used.checked_add(bytes).is_some_and(|sum| sum <= self.most)
+    }
+
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
     }
 
     fn add(&self, bytes: usize) {
@@ -61,6 +77,8 @@ pub(crate) struct Budget {
     received: Arc<Account>,
     /// Answers that were handed over and not yet sent.
     sent: Arc<Account>,
+    /// Parts of uploads that are kept for another try.
+    kept: Arc<Account>,
     /// Of all connections of the address; `None` for trusted fronts.
     address: Option<Arc<Account>>,
 }
@@ -70,6 +88,36 @@ pub(crate) struct Budget {
 pub(crate) struct Charge {
     bytes: usize,
     accounts: [Option<Arc<Account>>; 2],
+}
+
+/// Bytes that count for somebody.
+struct Counted {
+    data: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Charge {
+    /// The same bytes; they count until the last of them is dropped.
+    pub(crate) fn with(self, data: Bytes) -> Bytes {
+        Bytes::from_owner(Counted { data, _charge: self })
+    }
+
+    /// Gives back what is above so many bytes.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less > 0 {
+            self.bytes -= less;
+            for account in self.accounts.iter().flatten() {
+                account.give_back(less);
+            }
+        }
+    }
 }
 
 impl Drop for Charge {
@@ -85,21 +133,50 @@ impl Budget {
         Self {
             received: Account::new(received),
             sent: Account::new(sent),
+            kept: Account::new(KEPT),
             address,
         }
     }
 
     /// Counts what a request brought; `None` when there is no room for it.
     pub(crate) fn receive(&self, bytes: usize) -> Option<Charge> {
-        if !self.received.take(bytes) {
+        self.take(&self.received, bytes)
+    }
+
+    /// Counts a part of an upload that is kept for another try; `None` when there is no room, or the address holds half of what it may.
+    pub(crate) fn keep(&self, bytes: usize) -> Option<Charge> {
+        self.is_light().then(|| self.take(&self.kept, bytes)).flatten()
+    }
+
+    fn take(&self, account: &Arc<Account>, bytes: usize) -> Option<Charge> {
+        if !account.take(bytes) {
             return None;
         }
         if self.address.as_ref().is_some_and(|address| !address.take(bytes)) {
-            self.received.give_back(bytes);
+            account.give_back(bytes);
             return None;
         }
-        let accounts = [Some(Arc::clone(&self.received)), self.address.clone()];
+        let accounts = [Some(Arc::clone(account)), self.address.clone()];
         Some(Charge { bytes, accounts })
+    }
+
+    /// Counts large buffers of a connection of HTTP/1, whose small ones are part of what the connection costs. `None` when small ones have
+    /// to do: also when the address holds half of what it may, for what only saves system calls leaves room for further connections.
+    pub(crate) fn buffers(&self, bytes: usize) -> Option<Charge> {
+        self.is_light().then(|| self.receive(bytes)).flatten()
+    }
+
+    /// The same as [`Budget::receive`], ready when there is room.
+    pub(crate) fn poll_receive(&self, bytes: usize, context: &Context<'_>) -> Poll<Charge> {
+        if let Some(charge) = self.receive(bytes) {
+            return Poll::Ready(charge);
+        }
+        self.received.wake_later(context);
+        if let Some(address) = &self.address {
+            address.wake_later(context);
+        }
+        // Room may have come before the waker was there.
+        self.receive(bytes).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether the address holds less than half of what it may.
@@ -185,6 +262,42 @@ mod tests {
         assert!(budgets[0].receive(1).is_none());
         drop(cost);
         assert_eq!(address.used.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn large_buffers_and_kept_parts_leave_half_of_an_address_to_its_further_connections() {
+        let address = Account::new(100);
+        let budget = Budget::new(100, 50, Some(Arc::clone(&address)));
+        let first = budget.buffers(40).unwrap();
+        let second = budget.keep(40).unwrap();
+        assert!(budget.buffers(1).is_none() && budget.keep(1).is_none(), "80 of 100");
+        assert!(address.fits(20) && !address.fits(21));
+        drop((first, second));
+        assert_eq!(address.used(), 0);
+        // A front has the bounds of its connection alone.
+        let front = Budget::new(100, 50, None);
+        let held = front.buffers(80).unwrap();
+        assert!(front.buffers(21).is_none());
+        drop(held);
+    }
+
+    #[test]
+    fn a_part_that_waits_for_room_gets_it_and_counts_for_what_it_is_until_it_is_written() {
+        let budget = Budget::new(100, 50, None);
+        let context = Context::from_waker(Waker::noop());
+        let Poll::Ready(mut charge) = budget.poll_receive(80, &context) else {
+            panic!("80 of 100");
+        };
+        assert!(budget.poll_receive(80, &context).is_pending());
+        charge.shrink(10);
+        assert_eq!(budget.received.used(), 10);
+        let data = charge.with(Bytes::from_static(b"0123456789"));
+        let part = data.slice(5..);
+        drop(data);
+        assert_eq!(budget.received.used(), 10, "some of it is still there");
+        assert!(budget.poll_receive(80, &context).is_ready());
+        drop(part);
+        assert_eq!(budget.received.used(), 0);
     }
 
     #[test]

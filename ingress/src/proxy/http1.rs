@@ -18,11 +18,13 @@ mod fuzz;
 mod plain;
 mod request_body;
 
+use super::budget::Charge;
 use super::registry::Place;
 use super::{Client, Interim, Proxy, upgrade};
 use crate::alarm::Alarm;
 use crate::body::{Download, Upload};
-use crate::proxy::reader::{READ_AHEAD, Reader};
+use crate::proxy::reader::{READ, READ_AHEAD, Reader};
+use crate::upstream;
 use answer::{Form, flush};
 use bytes::BytesMut;
 use hyper::{Method, Request, Response, Version};
@@ -39,8 +41,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-/// A head of more bytes counts for what its address may hold.
-const SMALL_HEAD: usize = 16 * 1024;
+/// A body of more bytes, or of none knows how many, has buffers that count for what its address may hold, or small ones.
+const SMALL_BODY: u64 = 8 * 1024;
+/// Room for one read of a large body when only small buffers can be had.
+const SMALL_READ: usize = 4 * 1024;
+/// What buffers of a large upload hold: one read, and what is gathered for an endpoint, with a frame that goes beyond.
+const UPLOAD_BUFFERS: usize = READ + upstream::GATHERED + READ;
+/// The same of a large answer: one read, and what is gathered for the client.
+const ANSWER_BUFFERS: usize = upstream::READ_LARGE + answer::GATHERED + answer::COPIED;
 /// Bytes that are read and dropped after the last answer, so that the client gets it: unread bytes would reset the connection.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -50,7 +58,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (half, writer) = tokio::io::split(stream);
-    let mut reader = Reader { half, buffer };
+    let mut reader = Reader {
+        half,
+        buffer,
+        in_use: 0,
+    };
     let mut connection = Connection {
         proxy,
         scratch: Scratch::new(&client),
@@ -58,6 +70,7 @@ where
         place,
         writer,
         out: Vec::new(),
+        large_head: None,
         interim: Arc::default(),
         alarm: Alarm::default(),
     };
@@ -101,6 +114,8 @@ struct Connection<'a, S> {
     place: &'a Place,
     writer: WriteHalf<S>,
     out: Vec<u8>,
+    /// Of a head that is larger than what is read ahead, until its request is done with.
+    large_head: Option<Charge>,
     /// Where interim answers wait for what is being sent.
     interim: Arc<Interim>,
     /// For what a client is waited for between requests.
@@ -114,11 +129,12 @@ where
 {
     async fn next_head(&mut self, reader: &mut Reader<S>) -> Next {
         let (limits, place) = (&self.proxy.limits, self.place);
+        self.give_back(reader);
         // From the first byte of a head on it has a deadline of its own.
         let mut idle_until = None;
         let mut deadline = None;
         let mut seen = 0;
-        let mut large = None;
+        let mut most = READ_AHEAD;
         loop {
             // A head can only have become whole with a line's end; without this, byte by byte would be dear.
             let fresh = &reader.buffer[seen..];
@@ -137,11 +153,13 @@ where
                 }
             }
             seen = reader.buffer.len();
-            if seen > SMALL_HEAD && large.is_none() {
-                large = place.budget.receive(limits.head_bytes);
-                if large.is_none() {
+            if seen >= READ_AHEAD && self.large_head.is_none() {
+                self.large_head = place.budget.receive(limits.head_bytes);
+                if self.large_head.is_none() {
                     return Next::Refused(Reason::LargeHead);
                 }
+                // One byte more shows that a head is too large.
+                most = limits.head_bytes.max(limits.target_bytes) + 1;
             }
             let begun = seen > 0;
             if place.closing() && !begun {
@@ -158,7 +176,7 @@ where
             };
             tokio::select! {
                 biased;
-                read = reader.more() => match read {
+                read = reader.more(most) => match read {
                     Ok(read) if read > 0 => {}
                     _ => return Next::End,
                 },
@@ -171,9 +189,36 @@ where
         }
     }
 
+    /// Gives back, before the next request, the memory that a large one took.
+    fn give_back(&mut self, reader: &mut Reader<S>) {
+        if self.large_head.take().is_some() {
+            reader.shrink();
+            self.scratch = Scratch::new(&self.client);
+        }
+        if self.out.capacity() > 2 * answer::COPIED {
+            self.out = Vec::new();
+        }
+    }
+
+    /// Lets an answer's body have large buffers, which count until the result is dropped; else it has small ones.
+    fn buffers(&self, form: &mut Form, body: &mut Download) -> Option<Charge> {
+        if body.is_small(SMALL_BODY) {
+            return None;
+        }
+        let charge = self.place.budget.buffers(ANSWER_BUFFERS);
+        if charge.is_none() {
+            body.read_parts_of(SMALL_READ);
+            form.gathered = SMALL_READ;
+        }
+        charge
+    }
+
     /// One plain request.
     async fn quick_turn(&mut self, plain: Plain, mut reader: Reader<S>) -> After<S> {
-        match self.carry(plain, &mut reader).await {
+        reader.in_use = plain.length();
+        let carried = self.carry(plain, &mut reader).await;
+        reader.in_use = 0;
+        match carried {
             Carried::Done { keep: true } => After::Next(reader),
             Carried::Done { keep: false } => After::Close((!reader.buffer.is_empty()).then_some(reader)),
             Carried::Over => After::Close(None),
@@ -189,12 +234,9 @@ where
                 exchange,
                 answer,
             } => {
-                let response = self.proxy.resume(answer, exchange);
-                let form = Form {
-                    head_only,
-                    old: false,
-                    takes_trailers: false,
-                };
+                let mut response = self.proxy.resume(answer, exchange);
+                let mut form = Form::of_own(head_only);
+                let _counted = self.buffers(&mut form, response.body_mut());
                 let keep = keep && !self.place.closing();
                 let written =
                     answer::write(&mut self.writer, &mut self.out, response, form, keep, Some(&mut reader)).await;
@@ -209,27 +251,12 @@ where
 
     /// One request; `earlier` says what became of it on the quick way.
     async fn turn(&mut self, head: Head, reader: Reader<S>, earlier: Option<Earlier>) -> After<S> {
-        let form = Form {
-            head_only: head.parts.method == Method::HEAD,
+        let mut form = Form {
             old: head.parts.version == Version::HTTP_10,
             takes_trailers: head.takes_trailers,
+            ..Form::of_own(head.parts.method == Method::HEAD)
         };
-        let decoder = Decoder::new(head.framing);
-        let mut lent = Lent {
-            reader: None,
-            home: None,
-            asked: None,
-            unfinished: false,
-        };
-        let upload = if decoder.is_done() {
-            lent.reader = Some(reader);
-            Upload::empty()
-        } else {
-            let (body, home, asked) = RequestBody::new(reader, decoder);
-            lent.home = Some(home);
-            lent.asked = head.expects_continue.then_some(asked);
-            Upload::own(Box::pin(body))
-        };
+        let (upload, mut lent) = self.lend(reader, Decoder::new(head.framing), head.expects_continue);
         let request = Request::from_parts(head.parts, upload);
         let Some(mut response) = self.answer(request, &mut lent, earlier).await else {
             return After::Close(None);
@@ -243,6 +270,7 @@ where
             };
         }
         let keep = head.keep_alive && !lent.unfinished && !self.place.closing();
+        let _counted = self.buffers(&mut form, response.body_mut());
         let written = answer::write(
             &mut self.writer,
             &mut self.out,
@@ -261,10 +289,39 @@ where
         {
             lent.came_home(home);
         }
+        if let (Some(_), Some(reader)) = (&lent.counted, &mut lent.reader) {
+            reader.shrink();
+        }
         match lent.reader {
             Some(reader) if keep && !lent.unfinished => After::Next(reader),
             reader => After::Close(reader.filter(|reader| lent.unfinished || !reader.buffer.is_empty())),
         }
+    }
+
+    /// The body of a request, which has the reader while there is one.
+    fn lend(&self, reader: Reader<S>, decoder: Decoder, expects_continue: bool) -> (Upload, Lent<S>) {
+        let mut lent = Lent {
+            reader: None,
+            home: None,
+            asked: None,
+            unfinished: false,
+            counted: None,
+        };
+        if decoder.is_done() {
+            lent.reader = Some(reader);
+            return (Upload::empty(), lent);
+        }
+        if decoder.remaining().is_none_or(|length| length > SMALL_BODY) {
+            lent.counted = self.place.budget.buffers(UPLOAD_BUFFERS);
+        }
+        let (read, gathered) = match lent.counted {
+            Some(_) => (READ, upstream::GATHERED),
+            None => (SMALL_READ, SMALL_READ),
+        };
+        let (body, home, asked) = RequestBody::new(reader, decoder, read);
+        lent.home = Some(home);
+        lent.asked = expects_continue.then_some(asked);
+        (Upload::own(Box::pin(body), gathered, &self.place.budget), lent)
     }
 
     /// Waits for the answer. `None` when the client went away.
@@ -310,11 +367,7 @@ where
     /// Answers what is no request.
     async fn refuse(&mut self, reason: Reason, reader: Reader<S>) -> After<S> {
         let response = self.proxy.refused(reason, &self.client);
-        let form = Form {
-            head_only: false,
-            old: false,
-            takes_trailers: false,
-        };
+        let form = Form::of_own(false);
         let written = answer::write(&mut self.writer, &mut self.out, response, form, false, None).await;
         After::Close(written.is_ok().then_some(reader))
     }
@@ -328,7 +381,7 @@ where
             let mut read = reader.buffer.len();
             while read < LINGER_BYTES {
                 reader.buffer.clear();
-                match reader.more().await {
+                match reader.more(READ_AHEAD).await {
                     Ok(more) if more > 0 => read += more,
                     _ => return,
                 }
@@ -345,6 +398,8 @@ struct Lent<S> {
     asked: Option<oneshot::Receiver<()>>,
     /// The body was given up before its end.
     unfinished: bool,
+    /// Large buffers of the body.
+    counted: Option<Charge>,
 }
 
 impl<S> Lent<S> {
@@ -374,7 +429,7 @@ async fn or_never<T>(channel: &mut Option<oneshot::Receiver<T>>) -> Result<T, on
 /// Reads what the client sends while it waits for an answer; 0 when it went away.
 async fn read_ahead<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Option<Reader<S>>) -> usize {
     match reader {
-        Some(reader) if reader.buffer.len() < READ_AHEAD => reader.more().await.unwrap_or(0),
+        Some(reader) if reader.buffer.len() < READ_AHEAD => reader.more(READ_AHEAD).await.unwrap_or(0),
         _ => pending().await,
     }
 }

@@ -43,6 +43,7 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, client) = (Arc::clone(proxy), Arc::clone(&client));
         let budget = Arc::clone(&place.budget);
+        place.set_busy();
         let mut stream = Watch::open(&watch);
         stream.held = watch.hold(&request, &budget, window, limits);
         async move {
@@ -52,7 +53,9 @@ where
                 proxy.state.counters.refused_streams.fetch_add(1, Ordering::Relaxed);
                 return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
             }
-            let response = proxy.answer(request.map(Upload::new), &client, None, None).await;
+            let response = proxy
+                .answer(request.map(|body| Upload::new(body, &budget)), &client, None, None)
+                .await;
             Ok(response.map(|body| body.watched(stream.answered(), &budget)))
         }
     });
@@ -96,9 +99,9 @@ where
 
 fn place_by(watch: &Watch, place: &Place) {
     if watch.open.load(Ordering::Relaxed) == 0 {
-        place.set_idle()
+        place.set_idle_since(watch.last_move());
     } else {
-        place.set_busy()
+        place.set_busy();
     }
 }
 
@@ -250,10 +253,14 @@ impl Watch {
         if idle { Verdict::Idle } else { Verdict::Fine }
     }
 
-    /// Since a stream was last opened or ended.
+    /// When a stream was last opened or ended; the start when none was.
+    fn last_move(&self) -> Instant {
+        self.start + Duration::from_millis(self.moved.load(Ordering::Relaxed))
+    }
+
+    /// Since then.
     fn quiet(&self) -> Duration {
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        self.start.elapsed().saturating_sub(moved)
+        self.last_move().elapsed()
     }
 }
 

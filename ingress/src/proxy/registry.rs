@@ -74,7 +74,7 @@ pub(super) struct Guard {
 /// Why there is no place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// Too many from this address.
+    /// Too many from this address, or it holds all the memory that it may.
     Address,
     /// Too many in all, and all busy.
     Everywhere,
@@ -97,10 +97,17 @@ impl Registry {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address; may close an idle one for it. Trusted peers stand for many clients and have no
-    /// bound of their own.
+    /// A place for a connection from this address; may close an idle one for it, unless the address has its share already. Trusted peers
+    /// stand for many clients and have no bound of their own.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr, trusted: bool) -> Result<Guard, Full> {
         let mut open = self.lock();
+        let address = network(address);
+        // An address that has its share gets no more, and nobody's connection is closed for it.
+        let has_share =
+            |here: &Address| here.connections >= self.most_per_address || !here.held.fits(self.connection_cost);
+        if !trusted && open.addresses.get(&address).is_some_and(has_share) {
+            return Err(Full::Address);
+        }
         if open.places.len() >= self.most {
             let oldest = open
                 .places
@@ -115,15 +122,11 @@ impl Registry {
             }
             return Err(Full::Everywhere);
         }
-        let address = network(address);
         let [received, sent, all] = self.bytes;
         let here = open.addresses.entry(address).or_insert_with(|| Address {
             connections: 0,
             held: Account::new(all),
         });
-        if !trusted && here.connections >= self.most_per_address {
-            return Err(Full::Address);
-        }
         here.connections += 1;
         let held = (!trusted).then(|| Arc::clone(&here.held));
         let place = Arc::new(Place {
@@ -144,6 +147,13 @@ impl Registry {
             address,
             place,
         })
+    }
+
+    /// What the connections of this address count for.
+    #[cfg(test)]
+    pub(super) fn held(&self, address: IpAddr) -> usize {
+        let open = self.lock();
+        open.addresses.get(&network(address)).map_or(0, |here| here.held.used())
     }
 
     /// Waits for a word that a connection has ended, not for long: one that is busy may be idle by then, and go for a new one.
@@ -195,9 +205,18 @@ impl Place {
         self.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
+    /// It serves nothing from now on; one that did not before is none the younger for it.
     pub(super) fn set_idle(&self) {
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
-        self.idle_since.store(millis, Ordering::Relaxed);
+        if !self.idle() {
+            self.set_idle_since(Instant::now());
+        }
+    }
+
+    /// It has served nothing since then.
+    pub(super) fn set_idle_since(&self, since: Instant) {
+        let millis = since.saturating_duration_since(self.start).as_millis();
+        self.idle_since
+            .store(u64::try_from(millis).unwrap_or(0), Ordering::Relaxed);
     }
 
     fn idle(&self) -> bool {
@@ -292,6 +311,51 @@ mod tests {
         drop(one);
         drop(three);
         assert!(registry.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_has_its_share_closes_no_connection_of_others() {
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let shares = [
+            Limits {
+                connections: 2,
+                connections_per_address: 1,
+                ..Limits::default()
+            },
+            Limits {
+                connections: 2,
+                bytes_per_address: 2 * Limits::default().connection_cost - 1,
+                ..Limits::default()
+            },
+        ];
+        for limits in shares {
+            let registry = Registry::new(&limits);
+            let idle = registry.admit(address(1), false).unwrap();
+            idle.place().set_idle();
+            let busy = registry.admit(address(2), false).unwrap();
+            assert_eq!(registry.admit(address(2), false).err(), Some(Full::Address));
+            assert!(!idle.place().closing());
+            // One that has nothing yet is worth a connection that is idle.
+            assert_eq!(registry.admit(address(3), false).err(), Some(Full::Everywhere));
+            assert!(idle.place().closing());
+            drop((idle, busy));
+            assert!(registry.lock().addresses.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_grows_no_younger_by_being_looked_at() {
+        let registry = Registry::new(&Limits::default());
+        let held = registry.admit(IpAddr::from([10, 0, 0, 1]), false).unwrap();
+        let place = held.place();
+        place.set_idle();
+        let since = place.idle_since.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(20));
+        place.set_idle();
+        assert_eq!(place.idle_since.load(Ordering::Relaxed), since);
+        place.set_busy();
+        place.set_idle();
+        assert!(place.idle_since.load(Ordering::Relaxed) >= since + 20);
     }
 
     #[test]

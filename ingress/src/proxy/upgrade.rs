@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Room for one read of a tunnel.
 const READ: usize = 16 * 1024;
+/// The same when only small buffers can be had.
+const SMALL_READ: usize = 4 * 1024;
 /// Close frame with status 1001, as servers send it.
 const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 /// The same as clients send it: masked, here with a key of zeros. Masks protect from scripts in browsers, which this is not.
@@ -117,6 +119,8 @@ pub(super) async fn tunnel<S>(
         mut exchange,
     } = *agreed;
     place.set_busy();
+    let counted = place.budget.buffers(2 * READ);
+    let room = if counted.is_some() { READ } else { SMALL_READ };
     let open = proxy.state.counters.tunnels.one();
     let (mut from_endpoint, mut to_endpoint) = tokio::io::split(endpoint.stream);
     let (close, closing) = watch::channel(false);
@@ -124,6 +128,7 @@ pub(super) async fn tunnel<S>(
     let first = std::mem::take(&mut reader.buffer);
     let mut up = Way::new(&clock, closing.clone(), websocket, GOING_AWAY_MASKED);
     let mut down = Way::new(&clock, closing, websocket, GOING_AWAY);
+    (up.room, down.room) = (room, room);
     {
         let up = up.carry(first, &mut reader.half, &mut to_endpoint);
         let down = down.carry(endpoint.read, &mut from_endpoint, &mut writer);
@@ -153,7 +158,7 @@ pub(super) async fn tunnel<S>(
         };
         let _ = timeout(limits.tunnel_close, rest).await;
     }
-    drop((exchange, open));
+    drop((exchange, open, counted));
 }
 
 /// When something last moved, either way.
@@ -194,6 +199,8 @@ struct Way<'a> {
     frames: Option<Frames>,
     last_words: &'static [u8],
     bytes: u64,
+    /// Room for one read.
+    room: usize,
 }
 
 impl<'a> Way<'a> {
@@ -204,6 +211,7 @@ impl<'a> Way<'a> {
             frames: websocket.then(Frames::default),
             last_words,
             bytes: 0,
+            room: READ,
         }
     }
 
@@ -213,7 +221,8 @@ impl<'a> Way<'a> {
         W: AsyncWrite + Unpin,
     {
         self.pass(&first, to).await?;
-        let mut buffer = vec![0; READ];
+        drop(first);
+        let mut buffer = vec![0; self.room];
         loop {
             let closing = *self.closing.borrow();
             if closing && self.frames.as_ref().is_none_or(Frames::is_between) {

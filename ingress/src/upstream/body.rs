@@ -24,10 +24,10 @@ impl Body {
         Self(Source::Http2 { body, _place: place })
     }
 
-    /// Reads in small parts, for a client that shares its connection with others.
-    pub fn read_small_parts(&mut self) {
+    /// Reads in parts of so many bytes at most, where that is ours to say: over HTTP/2 the endpoint says it.
+    pub fn read_parts_of(&mut self, bytes: usize) {
         if let Source::Http1(body) = &mut self.0 {
-            body.read_small_parts();
+            body.read_parts_of(bytes);
         }
     }
 

@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 pub(super) use body::Body as AnswerBody;
+pub(crate) use body::READ_LARGE;
+pub(crate) use connection::GATHERED;
 #[cfg(test)]
 pub(crate) use landfall_ingress_http::response::{Parsed, Sending, parse, write};
 
@@ -131,9 +133,9 @@ impl Idle {
                     return Ok(Response::from_parts(head.parts, body));
                 }
                 // No byte of it was sent: the second turn has a new connection.
-                Err(Lost::Untouched(back)) if !fresh => body = back,
+                Err(Lost::Untouched(back)) if !fresh => body = *back,
                 Err(Lost::Untouched(back)) => {
-                    return Err(Failure::Untouched(Box::new(Request::from_parts(parts, back))));
+                    return Err(Failure::Untouched(Box::new(Request::from_parts(parts, *back))));
                 }
                 Err(Lost::Unanswered) if repeatable && !fresh => {
                     let again = Box::new(Request::from_parts(parts, Upload::empty()));

@@ -1,10 +1,10 @@
 //! HTTP/2 to endpoints: connections that many requests share.
 
 use super::connect::connect;
-use super::{Destination, Failure, Over, Waits, broken, copy, in_time};
-use crate::body::Upload;
+use super::{Destination, Failure, Over, Waits, broken, copy_head, in_time};
+use crate::body::{Kept, Upload};
 use crate::limits::Limits;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -74,7 +74,8 @@ impl Shared {
             .keep_alive_interval(self.limits.http2_ping)
             .keep_alive_timeout(self.limits.http2_pong)
             .initial_stream_window_size(self.limits.http2_stream_window)
-            .initial_connection_window_size(self.limits.http2_connection_window);
+            .initial_connection_window_size(self.limits.http2_connection_window)
+            .max_send_buf_size(self.limits.http2_upload_buffer);
         // With prior knowledge this sends the preface and waits for nothing.
         let Ok(Ok((sender, connection))) = timeout(waits.connect, builder.handshake(TokioIo::new(stream))).await else {
             return Err(Failure::Untouched(Box::new(request)));
@@ -156,22 +157,60 @@ type Answered = (Incoming, Lease);
 async fn exchange(
     mut sender: SendRequest<Upload>,
     lease: Lease,
-    request: Request<Upload>,
+    mut request: Request<Upload>,
     waits: &Waits,
 ) -> Result<Response<Answered>, Failure> {
     let progress = request.body().progress();
-    let spare = copy(&request);
+    request.body_mut().carry_counted();
+    let spare = Spare::of(&mut request);
     match in_time(sender.try_send_request(request), progress.as_ref(), waits).await? {
         Ok(response) => Ok(response.map(|body| (body, lease))),
         Err(mut error) => {
-            if let Some(request) = error.take_message() {
+            if let Some(mut request) = error.take_message() {
+                request.body_mut().keep_nothing();
                 return Err(Failure::Untouched(Box::new(request)));
             }
-            let onward = unheard(error.error());
-            Err(match (spare, onward) {
-                (Some(spare), Some(onward)) => Failure::Seen(Box::new(spare), onward),
-                _ => broken(progress.as_ref()),
-            })
+            let Some(onward) = unheard(error.error()) else {
+                return Err(broken(progress.as_ref()));
+            };
+            match spare.request().await {
+                Some(request) => Err(Failure::Seen(Box::new(request), onward)),
+                None => Err(broken(progress.as_ref())),
+            }
+        }
+    }
+}
+
+/// A request once more, for an endpoint that says that it did not act on it: its head, and what was handed over of its body. Nothing of
+/// that is kept when this is dropped.
+struct Spare {
+    /// None when the request has a body that is not kept.
+    head: Option<Request<()>>,
+    kept: Option<Kept>,
+}
+
+impl Spare {
+    fn of(request: &mut Request<Upload>) -> Self {
+        let kept = request.body_mut().keep();
+        let head = (kept.is_some() || request.body().is_end_stream()).then(|| copy_head(request));
+        Self { head, kept }
+    }
+
+    /// The whole request; `None` when not all of it was kept.
+    async fn request(mut self) -> Option<Request<Upload>> {
+        let head = self.head.take()?;
+        let body = match &self.kept {
+            Some(kept) => kept.whole().await?,
+            None => Upload::empty(),
+        };
+        Some(head.map(|()| body))
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.end();
         }
     }
 }

@@ -28,7 +28,7 @@ const KINDS: [&[u8]; 3] = [
     b"GET / HTTP/1.1\r\nHost: test.nginx.com\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
 ];
-/// What an idle connection over HTTP/2 counts for in the proxy's budgets; others count for 16 KiB. Which of the kinds have to give way
+/// What an idle connection over HTTP/2 counts for in the proxy's budgets; others count for 28 KiB. Which of the kinds have to give way
 /// depends on the order in which they arrive, so all that stay may be of this one.
 const EACH: u64 = 36 * 1024;
 

@@ -15,9 +15,11 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 
 /// Frames up to this size are copied behind what waits to be written; larger ones are written from where they are.
-const COPIED: usize = 8 * 1024;
+pub(super) const COPIED: usize = 8 * 1024;
+/// Bytes that are gathered before they are written, where there is room for so many.
+pub(super) const GATHERED: usize = 32 * 1024;
 
-/// What the request said about the form of its answer.
+/// How an answer is written: what the request said about its form, and what there is room for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
     /// The method was HEAD.
@@ -26,6 +28,20 @@ pub(super) struct Form {
     pub(super) old: bool,
     /// Trailers are understood.
     pub(super) takes_trailers: bool,
+    /// Bytes that are gathered before they are written.
+    pub(super) gathered: usize,
+}
+
+impl Form {
+    /// Of HTTP/1.1, without trailers.
+    pub(super) fn of_own(head_only: bool) -> Self {
+        Self {
+            head_only,
+            old: false,
+            takes_trailers: false,
+            gathered: GATHERED,
+        }
+    }
 }
 
 /// How the client finds the end of the body.
@@ -153,7 +169,7 @@ async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
         match frame.into_data() {
             Ok(data) => {
                 left = left.checked_sub(data.len() as u64).ok_or(Cut)?;
-                chunk(writer, out, data, length == Length::Chunked).await?;
+                chunk(writer, out, data, length == Length::Chunked, form.gathered).await?;
                 if left == 0 {
                     return Ok(());
                 }
@@ -195,7 +211,7 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::select! {
             biased;
             frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)) => return Ok(frame),
-            read = watched.more() => match read {
+            read = watched.more(READ_AHEAD) => match read {
                 Ok(read) if read > 0 => {}
                 _ => return Err(Cut),
             },
@@ -208,6 +224,7 @@ pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
     out: &mut Vec<u8>,
     data: Bytes,
     chunked: bool,
+    gathered: usize,
 ) -> Result<(), Cut> {
     if data.is_empty() {
         return Ok(());
@@ -220,7 +237,7 @@ pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
     if data.len() <= COPIED {
         out.extend_from_slice(&data);
         out.extend_from_slice(end);
-        return if out.len() > 4 * COPIED {
+        return if out.len() > gathered {
             flush(writer, out).await
         } else {
             Ok(())

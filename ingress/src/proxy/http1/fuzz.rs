@@ -1,6 +1,6 @@
 //! Chunks that are written, hostile: see [`crate::fuzz`].
 
-use super::answer::chunk;
+use super::answer::{GATHERED, chunk};
 use crate::fuzz::fuzz;
 use bytes::{Bytes, BytesMut};
 use landfall_ingress_http::chunked::{Decoder, Framing, Malformed, Piece};
@@ -41,7 +41,9 @@ fn chunks_that_are_written_are_read_as_what_they_were() {
             for line in input.split(|byte| *byte == b'\n').take(16) {
                 let piece = line.repeat(1 + line.len() % 5 * 16);
                 data.extend_from_slice(&piece);
-                chunk(&mut writer, &mut out, Bytes::from(piece), true).await.unwrap();
+                chunk(&mut writer, &mut out, Bytes::from(piece), true, GATHERED)
+                    .await
+                    .unwrap();
             }
             out.extend_from_slice(b"0\r\n\r\n");
             super::answer::flush(&mut writer, &mut out).await.unwrap();

@@ -50,6 +50,13 @@ pub(super) struct Plain {
     id: [u8; 32],
 }
 
+impl Plain {
+    /// Bytes of its head.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+}
+
 /// What became of a plain request.
 pub(super) enum Carried {
     /// It is answered and recorded.

@@ -23,6 +23,8 @@ pub(crate) struct Home<S> {
 pub(crate) struct RequestBody<S> {
     /// Gone when the body has ended.
     reader: Option<Reader<S>>,
+    /// Room for one read.
+    room: usize,
     decoder: Decoder,
     home: Option<oneshot::Sender<Home<S>>>,
     /// Told when the body is asked for: that is when a client that expects `100 Continue` gets it.
@@ -30,15 +32,17 @@ pub(crate) struct RequestBody<S> {
 }
 
 impl<S> RequestBody<S> {
-    /// The second value gets the reader back, the third is told when the body is asked for.
+    /// Reads `room` bytes at once at most. The second value gets the reader back, the third is told when the body is asked for.
     pub(crate) fn new(
         reader: Reader<S>,
         decoder: Decoder,
+        room: usize,
     ) -> (Self, oneshot::Receiver<Home<S>>, oneshot::Receiver<()>) {
         let (home, comes_home) = oneshot::channel();
         let (asked, is_asked) = oneshot::channel();
         let body = Self {
             reader: Some(reader),
+            room,
             decoder,
             home: Some(home),
             asked: Some(asked),
@@ -74,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Body for RequestBody<S> {
                 Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
                 Ok(Piece::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
                 Ok(Piece::End) => None,
-                Ok(Piece::More) => match ready!(reader.poll_more(context)) {
+                Ok(Piece::More) => match ready!(reader.poll_more(reader.buffer.len() + this.room, context)) {
                     Ok(read) if read > 0 => continue,
                     _ => Some(Err(UploadError::Gone)),
                 },

@@ -1,13 +1,17 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
-use super::ends::{ask, endless, endpoint, get, proxy_wishing, proxy_with, raw_endpoint, read_until, rest, status};
+use super::ends::{
+    Running, ask, endless, endpoint, get, listen, proxy_wishing, proxy_with, raw_endpoint, read_until, rest, status,
+};
 use super::frames::{self, Raw};
 use crate::limits::Limits;
 use serde_json::json;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
 
 #[tokio::test]
 async fn heads_are_bounded_in_size_and_time() {
@@ -255,4 +259,207 @@ async fn what_an_address_holds_bounds_its_streams_and_connections_of_http2_and_c
     }
     third.request(1, &[]).await;
     third.until(frames::HEADERS).await;
+}
+
+/// What the clients of these tests hold, as it counts for their address.
+fn held(proxy: &Running) -> usize {
+    proxy.proxy.registry.held(Ipv4Addr::LOCALHOST.into())
+}
+
+async fn until_held(proxy: &Running, wanted: impl Fn(usize) -> bool) {
+    let reached = async {
+        while !wanted(held(proxy)) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reached = timeout(Duration::from_secs(20), reached).await;
+    assert!(reached.is_ok(), "{} bytes are held", held(proxy));
+}
+
+/// An endpoint that answers with so many bytes, as fast as they are taken.
+async fn large(bytes: usize) -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&vec![b'v'; bytes]).await;
+            });
+        }
+    });
+    address
+}
+
+/// A client whose kernel takes little.
+async fn reader(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// The kinds are those of CVE-2019-9517 and of hyperium/hyper#2718, over HTTP/1.
+#[tokio::test]
+async fn answers_that_are_not_read_count_for_their_address_and_go_on_in_small_parts() {
+    const READERS: usize = 12;
+    const BYTES: usize = 8_000_000;
+    let flat = READERS * Limits::default().connection_cost;
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            bytes_per_address: 1024 * 1024,
+            ..Limits::default()
+        };
+        let most = limits.bytes_per_address;
+        let proxy = proxy_with(&[large(BYTES).await], limits).await;
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            let mut stream = reader(proxy.address).await;
+            stream.write_all(get("h").as_bytes()).await.unwrap();
+            readers.push(stream);
+        }
+        while proxy.state.counters.requests.value() < READERS as u64 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // The first have large buffers, until half of it is taken; the last have small ones.
+        until_held(&proxy, |held| held > most / 2).await;
+        sleep(Duration::from_millis(300)).await;
+        let all = held(&proxy);
+        assert!(all > flat && all <= most, "quick: {quick}: {all}");
+        for place in [0, READERS - 1] {
+            let stream = &mut readers[place];
+            let mut body = Vec::new();
+            let read = timeout(Duration::from_secs(30), stream.read_to_end(&mut body)).await;
+            assert!(read.is_ok() && body.len() > BYTES, "quick: {quick}: {}", body.len());
+            let end = &body[body.len() - BYTES..];
+            assert!(end.iter().all(|byte| *byte == b'v'), "quick: {quick}");
+        }
+        drop(readers);
+        until_held(&proxy, |held| held == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn uploads_that_are_not_taken_and_tunnels_count_for_their_address() {
+    let flat = Limits::default().connection_cost;
+    let (mute, _) = raw_endpoint(b"", true).await;
+    let proxy = proxy_with(&[mute], Limits::default()).await;
+    let mut upload = TcpStream::connect(proxy.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    upload.write_all(head.as_bytes()).await.unwrap();
+    until_held(&proxy, |held| held == flat + 64 * 1024).await;
+    drop(upload);
+    until_held(&proxy, |held| held == 0).await;
+    // A small one finds place in what its connection counts for.
+    let mut small = TcpStream::connect(proxy.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8192\r\n\r\nx";
+    small.write_all(head.as_bytes()).await.unwrap();
+    while proxy.state.counters.requests.value() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held(&proxy), flat);
+
+    let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let (other, _) = raw_endpoint(agreed, true).await;
+    let proxy = proxy_with(&[other], Limits::default()).await;
+    let mut tunnel = TcpStream::connect(proxy.address).await.unwrap();
+    let wish = "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    tunnel.write_all(wish.as_bytes()).await.unwrap();
+    read_until(&mut tunnel, "\r\n\r\n").await;
+    until_held(&proxy, |held| held == flat + 32 * 1024).await;
+}
+
+/// An upload whose connection has small buffers alone arrives whole.
+#[tokio::test]
+async fn an_upload_goes_on_where_there_is_no_room_for_large_buffers() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        bytes_per_address: 2 * Limits::default().connection_cost,
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let _other = TcpStream::connect(proxy.address).await.unwrap();
+    let body = "x".repeat(300_000);
+    let text = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n493e0\r\n{body}\r\n0\r\n\r\n"
+    );
+    let answer = ask(proxy.address, &text).await;
+    assert!(
+        answer.ends_with("body=300000") || answer.contains("body=300000\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_large_head_counts_until_its_request_is_done_with() {
+    let large = format!("GET /x HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "a".repeat(20_000));
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let (flat, head) = (limits.connection_cost, limits.head_bytes);
+        let (mute, _) = raw_endpoint(b"", true).await;
+        let proxy = proxy_with(&[mute], limits.clone()).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(large.as_bytes()).await.unwrap();
+        while proxy.state.counters.requests.value() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(held(&proxy), flat + head, "quick: {quick}");
+        drop(stream);
+        until_held(&proxy, |held| held == 0).await;
+        // The next request on the same connection is a small one.
+        let (a, _) = endpoint("alpha").await;
+        let proxy = proxy_with(&[a], limits).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(large.as_bytes()).await.unwrap();
+        read_until(&mut stream, "body=0").await;
+        until_held(&proxy, |held| held == flat).await;
+        stream.write_all(b"GET /y HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        read_until(&mut stream, "body=0").await;
+    }
+}
+
+/// What is read ahead is bounded, and requests that wait there are answered one after the other.
+#[tokio::test]
+async fn requests_that_are_sent_ahead_are_answered_in_their_order() {
+    const COUNT: usize = 400;
+    let (a, _) = endpoint("alpha").await;
+    for quick in [true, false] {
+        let limits = Limits {
+            quick,
+            ..Limits::default()
+        };
+        let proxy = proxy_with(&[a], limits).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let requests: String = (0..COUNT)
+            .map(|number| format!("GET /{number}/ HTTP/1.1\r\nHost: h\r\n\r\n"))
+            .collect();
+        let (mut read, mut write) = stream.split();
+        let sending = async {
+            write.write_all(requests.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut seen = String::new();
+        let reading = async {
+            let mut buffer = vec![0; 65_536];
+            while seen.matches("body=0").count() < COUNT {
+                let count = read.read(&mut buffer).await.unwrap();
+                assert_ne!(count, 0, "closed after {} answers", seen.matches("body=0").count());
+                seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        };
+        tokio::select! {
+            () = sending => {}
+            read = timeout(Duration::from_secs(60), reading) => read.expect("in time"),
+        }
+        let mut rest = &seen[..];
+        for number in 0..COUNT {
+            let path = format!("alpha GET /{number}/ ");
+            let place = rest.find(&path).unwrap_or_else(|| panic!("{path} comes in its order"));
+            rest = &rest[place..];
+        }
+    }
 }

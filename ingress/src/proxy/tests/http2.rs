@@ -349,6 +349,32 @@ async fn floods_end_the_connection() {
     assert_eq!(status(&super::ends::ask(proxy.address, &get("h")).await), "200");
 }
 
+/// A connection that is kept open and not used is the first to go, whichever protocol it speaks.
+#[tokio::test]
+async fn an_idle_connection_of_http2_is_as_old_as_its_last_request() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        connections: 2,
+        http2_look: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let mut old = Raw::greet(proxy.address).await;
+    old.request(1, &[]).await;
+    old.until(frames::DATA).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut younger = TcpStream::connect(proxy.address).await.unwrap();
+    let request = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+    younger.write_all(request).await.unwrap();
+    super::ends::read_until(&mut younger, "body=0").await;
+    // Meanwhile the old one is looked at some times.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(status(&super::ends::ask(proxy.address, &get("h")).await), "200");
+    old.until(frames::GOAWAY).await;
+    younger.write_all(request).await.unwrap();
+    super::ends::read_until(&mut younger, "body=0").await;
+}
+
 /// RFC 8441 is not offered, so a client that asks for it all the same is wrong, on that stream; so is `CONNECT` here.
 #[tokio::test]
 async fn extended_connect_is_refused_and_costs_its_stream_alone() {

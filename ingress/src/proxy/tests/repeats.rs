@@ -3,17 +3,25 @@
 //! The kinds are those of kubernetes/ingress-nginx#9332 (one request goes through all kept connections), grpc/grpc-go#262 and
 //! dotnet/aspnetcore#17484 (streams refused above a limit), and RFC 9113, 8.7.
 
-use super::ends::{ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
+use super::ends::{Running, ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
 use super::frames::{self, Raw};
+use super::http2::{client, client_of};
 use crate::limits::Limits;
 use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use landfall_ingress_balance::limits::{REPEATS, RETRIES_PER_HUNDRED, RETRIES_PER_SECOND, RETRIES_SAVED};
 use serde_json::json;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 /// What an endpoint of HTTP/2 does with a stream.
 #[derive(Clone, Copy, PartialEq)]
@@ -59,6 +67,17 @@ async fn http2_endpoint(does: fn(usize) -> Does) -> (SocketAddr, Arc<AtomicUsize
         }
     });
     (address, streams)
+}
+
+/// Waits for what happens at once.
+async fn soon(what: &str, happened: impl Fn() -> bool) {
+    let wait = async {
+        while !happened() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    waited.unwrap_or_else(|_| panic!("waited for {what}"));
 }
 
 async fn statuses(address: SocketAddr, count: usize) -> Vec<String> {
@@ -266,6 +285,106 @@ async fn an_endpoint_that_leaves_at_every_request_is_left_out() {
     assert_eq!(statuses(proxy.address, 300).await, ["200"; 300]);
     let seen = seen.load(Ordering::SeqCst);
     assert!((1..100).contains(&seen), "{seen} seen");
+}
+
+/// An endpoint of HTTP/2 that answers with the body that it got.
+async fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let streams = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&streams);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            let service = service_fn(move |request: Request<Incoming>| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    Ok::<_, Infallible>(Response::new(Full::new(body)))
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, streams)
+}
+
+/// Status and body of a call with this body.
+async fn call(proxy: &Running, body: &str) -> (u16, String) {
+    let mut sender = client(proxy).await;
+    let request = Request::post("http://h/service/Method").header("content-type", "application/grpc");
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// RFC 9113, 8.7: whatever the method is, and with a body too.
+#[tokio::test]
+async fn a_refused_call_with_a_small_body_is_made_elsewhere_and_a_large_one_is_not() {
+    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
+    let (good, _) = echo().await;
+    let body: String = ('a'..='z').cycle().take(40_000).collect();
+    let proxy = proxy_wishing(&[never, good], over_http2(), Limits::default()).await;
+    for _ in 0..20 {
+        assert_eq!(call(&proxy, &body).await, (200, body.clone()));
+    }
+    let text = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\nConnection: close\r\n\r\n{body}");
+    let answer = ask(proxy.address, &text).await;
+    assert!(
+        status(&answer) == "200" && answer.ends_with(&body),
+        "from a client of HTTP/1"
+    );
+    assert!(refused.load(Ordering::SeqCst) > 0, "it was asked first now and then");
+    let kept = || proxy.proxy.registry.held("127.0.0.1".parse().unwrap());
+    soon("nothing to be kept", || kept() == 0).await;
+
+    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
+    let only = proxy_wishing(&[never], over_http2(), Limits::default()).await;
+    assert_eq!(call(&only, &body).await.0, 502);
+    assert_eq!(refused.load(Ordering::SeqCst), 1 + REPEATS);
+    assert_eq!(call(&only, &body.repeat(3)).await.0, 502);
+    assert_eq!(refused.load(Ordering::SeqCst), 2 + REPEATS, "too large to be kept");
+}
+
+#[tokio::test]
+async fn a_call_above_the_last_stream_of_a_goaway_gets_a_new_connection_with_its_body() {
+    let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Leaves }).await;
+    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    for _ in 0..10 {
+        assert_eq!(call(&proxy, "message").await.0, 200);
+    }
+    assert!(streams.load(Ordering::SeqCst) > 10);
+}
+
+/// What the client sends after the refusal follows what it sent before.
+#[tokio::test]
+async fn a_refused_call_goes_on_elsewhere_with_what_is_still_to_come_of_its_body() {
+    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
+    let (good, streams) = echo().await;
+    let proxy = proxy_wishing(&[never, good], over_http2(), Limits::default()).await;
+    let mut goes = 0;
+    while refused.load(Ordering::SeqCst) == 0 {
+        goes += 1;
+        assert!(goes < 30, "it is asked first now and then");
+        let before = streams.load(Ordering::SeqCst);
+        let mut sender = client_of(&proxy).await;
+        let (more, mut parts) = mpsc::unbounded_channel::<Bytes>();
+        let body = futures_util::stream::poll_fn(move |context| {
+            let part = parts.poll_recv(context);
+            part.map(|part| part.map(|part| Ok::<_, Infallible>(Frame::data(part))))
+        });
+        let request = Request::post("http://h/x").body(StreamBody::new(body)).unwrap();
+        more.send(Bytes::from_static(b"first,")).unwrap();
+        let answer = tokio::spawn(sender.send_request(request));
+        soon("the call", || streams.load(Ordering::SeqCst) > before).await;
+        more.send(Bytes::from_static(b"second")).unwrap();
+        drop(more);
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "first,second");
+    }
 }
 
 /// `proxy-next-upstream-tries: 1` is one endpoint, on whichever way the request goes.

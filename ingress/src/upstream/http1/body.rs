@@ -14,7 +14,7 @@ use tokio::time::timeout;
 /// Room for one read of a small body, or of one whose size is not known.
 const READ: usize = 16 * 1024;
 /// Room for one read of a large one.
-const READ_LARGE: usize = 64 * 1024;
+pub(crate) const READ_LARGE: usize = 64 * 1024;
 
 /// See the module's text.
 pub(crate) struct Body {
@@ -24,7 +24,7 @@ pub(crate) struct Body {
     keep_alive: bool,
     /// It ended before its end.
     cut: bool,
-    /// Room for one read of a large body.
+    /// Room for one read at most.
     room: usize,
 }
 
@@ -52,9 +52,9 @@ impl Body {
         body
     }
 
-    /// Reads in small parts, for a client that shares its connection with others.
-    pub(crate) fn read_small_parts(&mut self) {
-        self.room = READ;
+    /// Reads in parts of so many bytes at most.
+    pub(crate) fn read_parts_of(&mut self, bytes: usize) {
+        self.room = bytes;
     }
 
     /// The connection of an answer that is none any more. `None` when the answer has ended.
@@ -81,7 +81,7 @@ impl Body {
                 }
                 let room = match decoder.remaining() {
                     Some(left) if left > READ as u64 => self.room,
-                    _ => READ,
+                    _ => READ.min(self.room),
                 };
                 match ready!(connection.poll_more(room, context)) {
                     Ok(count) if count > 0 => {}
@@ -92,7 +92,7 @@ impl Body {
                 if !connection.input.is_empty() {
                     break Piece::Data(take(&mut connection.input));
                 }
-                match ready!(connection.poll_more(READ, context)) {
+                match ready!(connection.poll_more(READ.min(self.room), context)) {
                     Ok(0) => break Piece::End,
                     Ok(_) => {}
                     Err(_) => return self.cut(),

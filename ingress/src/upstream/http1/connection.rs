@@ -5,6 +5,7 @@ use super::super::{Failure, Waits, broken, deadline};
 use crate::alarm::Alarm;
 use crate::body::{Progress, Upload};
 use crate::proxy::Interim;
+use crate::proxy::budget::Charge;
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 
 /// Room for one read: most answers fit.
 const READ: usize = 8 * 1024;
-/// Bytes of a body that are gathered before they are written.
-const GATHERED: usize = 32 * 1024;
+/// Bytes of a body that are gathered before they are written, where there is room for so many.
+pub(crate) const GATHERED: usize = 32 * 1024;
 
 /// See the module's text.
 pub(crate) struct Connection {
@@ -36,6 +37,8 @@ pub(crate) struct Connection {
     stuck: Option<Instant>,
     /// Some byte of this request was written.
     begun: bool,
+    /// What is to be written counts for the client that sent it.
+    counted: Option<Charge>,
     /// The body that is being sent, until its end was handed over.
     upload: Option<Upload>,
     chunked: bool,
@@ -52,7 +55,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(super) enum Lost {
     /// No byte of it was taken, and its body was not asked for.
-    Untouched(Upload),
+    Untouched(Box<Upload>),
     /// The connection ended before the answer began.
     Unanswered,
     /// Anything else.
@@ -84,6 +87,7 @@ impl Connection {
             written: 0,
             stuck: None,
             begun: false,
+            counted: None,
             upload: None,
             chunked: false,
             named: Vec::new(),
@@ -125,7 +129,7 @@ impl Connection {
                 Poll::Ready(Err(Unsent::Body)) => return Poll::Ready(Err(failed())),
                 Poll::Ready(Err(Unsent::Endpoint)) => match self.upload.take() {
                     body if !self.begun => {
-                        return Poll::Ready(Err(Lost::Untouched(body.unwrap_or_else(Upload::empty))));
+                        return Poll::Ready(Err(Lost::Untouched(Box::new(body.unwrap_or_else(Upload::empty)))));
                     }
                     // Perhaps it has answered before it closed.
                     _ => self.output.clear(),
@@ -217,6 +221,7 @@ impl Connection {
                 self.begun = true;
             }
             self.output.clear();
+            self.counted = None;
             self.written = 0;
             // TLS keeps bytes until it is told; for TCP there is nothing to do.
             let flushed = Pin::new(&mut self.stream).poll_flush(context);
@@ -240,14 +245,15 @@ impl Connection {
 
     /// Takes what there is of the body, up to a bound.
     fn gather(&mut self, context: &mut Context<'_>) -> Result<(), Unsent> {
-        while self.output.len() < GATHERED
-            && let Some(upload) = &mut self.upload
+        while let Some(upload) = &mut self.upload
+            && self.output.len() < upload.gathered()
         {
             match Pin::new(&mut *upload).poll_frame(context) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Err(_))) => return Err(Unsent::Body),
                 Poll::Ready(Some(Ok(frame))) => {
                     let over = upload.is_end_stream();
+                    self.counted = upload.take_counted();
                     self.frame(&frame);
                     if over {
                         self.upload_ends(None);

@@ -1,6 +1,7 @@
 //! From the head of a plain answer to its last byte.
 
 use super::{Carried, Plain, answer};
+use crate::proxy::budget::Charge;
 use crate::proxy::http1::{Connection, answer as usual_answer};
 use crate::proxy::reader::Reader;
 use crate::upstream::Taken;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 const COPIED: usize = 8 * 1024;
 /// Room for one read of a small body.
 const READ: usize = 8 * 1024;
-/// Room for one read of a large one.
+/// Room for one read of a large one, where it can be had.
 const READ_LARGE: usize = 64 * 1024;
 
 /// An answer on its way.
@@ -111,6 +112,8 @@ where
         silence: Duration,
     ) -> Result<(), Cut> {
         let connection = &mut endpoint.connection;
+        // Room for large reads, once it was asked for.
+        let mut counted: Option<Option<Charge>> = None;
         loop {
             let there = connection.input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
             if there <= COPIED {
@@ -125,7 +128,19 @@ where
             if *left == 0 {
                 return Ok(());
             }
-            let room = if *left > COPIED as u64 { READ_LARGE } else { READ };
+            let mut is_large = || {
+                let budget = &self.place.budget;
+                counted
+                    .get_or_insert_with(|| budget.buffers(COPIED + READ_LARGE))
+                    .is_some()
+            };
+            let rest_is_large = *left > COPIED as u64;
+            let room = if rest_is_large && is_large() { READ_LARGE } else { READ };
+            if rest_is_large && room == READ {
+                // Small parts are not gathered.
+                self.writer.write_all(&self.out).await.map_err(|_| Cut::Client)?;
+                self.out.clear();
+            }
             let more = poll_fn(|context| Poll::Ready(connection.poll_more(room, context))).await;
             let more = match more {
                 Poll::Ready(more) => more.map_err(|_| Cut::Endpoint)?,

@@ -162,11 +162,7 @@ fn usual_answer(raw: &[u8], head_only: bool, keep: bool) -> (Vec<u8>, u64) {
         .entry(hyper::header::SERVER)
         .or_insert(crate::proxy::OURS);
     let response = response.map(|()| Download::own(vec![b'x'; usize::try_from(bytes).unwrap().min(1 << 20)]));
-    let form = Form {
-        head_only,
-        old: false,
-        takes_trailers: false,
-    };
+    let form = Form::of_own(head_only);
     let length = match usual::length(&response, form) {
         usual::Length::Known(_) => usual::Length::Known(bytes),
         other => other,
