@@ -1,7 +1,7 @@
-//! How a node is: units that the journal wants to run, with the last error of those that do not, and kernel settings and accept rules that are not as
-//! wanted.
+//! How a node is: units that the journal wants to run, with the last error of those that do not and what others have added to them, and modules, kernel
+//! settings and accept rules that are not as wanted.
 
-use crate::actions::system::read_sysctl;
+use crate::actions::system::{missing_modules, read_sysctl};
 use crate::actions::unit_health;
 use crate::agent::Agent;
 use crate::error::Result;
@@ -26,5 +26,7 @@ pub fn look(agent: &Agent) -> Result<NodeHealth> {
         units,
         settings,
         filters,
+        missing_modules: missing_modules(&agent.host, &held.modules),
+        drop_ins: unit_health::drop_ins(agent, &names)?,
     })
 }

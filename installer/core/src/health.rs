@@ -77,6 +77,28 @@ pub struct NodeHealth {
     /// What packet filters do not let through although the journal wants it, or other faults of the accept rules, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+    /// Kernel modules that the journal wants and that are not loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_modules: Vec<String>,
+    /// Drop-ins of others that change units which the journal wants to run. They are no faults, but may be the reason for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_ins: Vec<UnitDropIn>,
+}
+
+/// A drop-in that landfall did not make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitDropIn {
+    /// The unit that it changes.
+    pub unit: String,
+    /// Its file.
+    pub file: String,
+}
+
+impl UnitDropIn {
+    /// Says it in one line, for people.
+    pub fn text(&self) -> String {
+        format!("{} is changed by {}, which is not landfall's", self.unit, self.file)
+    }
 }
 
 /// A unit that the journal wants to run.

@@ -5,7 +5,9 @@ use crate::agent::Agent;
 use crate::child::Job;
 use crate::error::Result;
 use crate::redact::Redactor;
-use landfall_core::health::UnitHealth;
+use landfall_core::drop_in;
+use landfall_core::health::{UnitDropIn, UnitHealth};
+use std::path::Path;
 use std::time::Duration;
 
 /// A unit that systemd has started again counts as failing until it has run so long: the kubelet ends within two seconds of a start in vain.
@@ -30,6 +32,47 @@ pub fn of_units(agent: &Agent, names: &[&str]) -> Result<Vec<UnitHealth>> {
         }
     };
     Ok(states.into_iter().map(health).collect())
+}
+
+/// Returns the drop-ins that systemd reads for these units. landfall makes none. Of those for all services only such count as take something
+/// from daemons.
+pub fn drop_ins(agent: &Agent, names: &[&str]) -> Result<Vec<UnitDropIn>> {
+    if names.is_empty() {
+        return Ok(vec![]);
+    }
+    let argv = [&["systemctl", "show", "--property=Id,DropInPaths", "--"][..], names].concat();
+    let text = agent.children.run(&agent.host, Job::quick(&argv, 30))?.text();
+    let mut found = drop_ins_in(&text);
+    found.retain(|drop_in| {
+        let folder = Path::new(&drop_in.file).parent().and_then(Path::file_name);
+        let is_for_all = folder.is_some_and(|folder| folder == drop_in::ALL_SERVICES);
+        !is_for_all || drop_in::harmful_line(&crate::files::text(agent.host.at(&drop_in.file))).is_some()
+    });
+    Ok(found)
+}
+
+/// Reads systemd's answer: one block of lines for each unit.
+fn drop_ins_in(text: &str) -> Vec<UnitDropIn> {
+    let blocks = text.split("\n\n").map(|block| {
+        let value = |key: &str| {
+            block
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .unwrap_or_default()
+        };
+        (value("Id="), value("DropInPaths="))
+    });
+    let of_unit = |(unit, paths): (&str, &str)| -> Vec<UnitDropIn> {
+        let files = paths.split_whitespace().map(str::to_owned);
+        let unit = unit.to_owned();
+        files
+            .map(|file| UnitDropIn {
+                unit: unit.clone(),
+                file,
+            })
+            .collect()
+    };
+    blocks.flat_map(of_unit).collect()
 }
 
 /// Time since the boot.
@@ -83,6 +126,45 @@ fn is_error(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drop_ins_of_others_are_told_by_unit() {
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::host::Host::under(root.path());
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(host.at(path).parent().unwrap()).unwrap();
+            std::fs::write(host.at(path), text).unwrap();
+        };
+        write(
+            "/usr/lib/systemd/system/service.d/10-timeout-abort.conf",
+            "[Service]\nTimeoutStopFailureMode=abort\n",
+        );
+        write(
+            "/etc/systemd/system/service.d/50-harden.conf",
+            "[Service]\nProtectSystem=full\n",
+        );
+        let all =
+            "/usr/lib/systemd/system/service.d/10-timeout-abort.conf /etc/systemd/system/service.d/50-harden.conf";
+        let own = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
+        write(
+            "/usr/local/bin/systemctl",
+            &format!(
+                "#!/bin/sh\nprintf '%s\\n' Id=kubelet.service 'DropInPaths={all} {own}' '' Id=containerd.service DropInPaths=\n"
+            ),
+        );
+        let program = host.at("/usr/local/bin/systemctl");
+        std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let found = drop_ins(&Agent::new(host.clone()), &["kubelet.service", "containerd.service"]).unwrap();
+        let told: Vec<String> = found.iter().map(UnitDropIn::text).collect();
+        assert_eq!(
+            told,
+            [
+                "kubelet.service is changed by /etc/systemd/system/service.d/50-harden.conf, which is not landfall's",
+                "kubelet.service is changed by /etc/systemd/system/kubelet.service.d/10-kubeadm.conf, which is not landfall's",
+            ]
+        );
+        assert_eq!(drop_ins(&Agent::new(host), &[]).unwrap(), vec![]);
+    }
 
     #[test]
     fn the_last_line_that_a_program_calls_an_error_is_shown() {

@@ -6,7 +6,7 @@ use crate::output::write_stdout;
 use crate::start::{Started, start};
 use crate::{load, render};
 use landfall_core::health::{NodeHealth, SettingFault, UnitHealth};
-use landfall_engine::cluster::evidence::faults;
+use landfall_engine::cluster::evidence::{drop_ins, faults};
 use landfall_engine::run::{self, NodeStatus};
 use serde_json::{Value, json};
 
@@ -79,6 +79,8 @@ fn health_of(health: &NodeHealth) -> Value {
         "units": health.units.iter().map(unit).collect::<Vec<_>>(),
         "settings": health.settings.iter().map(setting).collect::<Vec<_>>(),
         "packetFilters": health.filters,
+        "missingModules": health.missing_modules,
+        "dropIns": health.drop_ins.iter().map(|d| json!({ "unit": d.unit, "file": d.file })).collect::<Vec<_>>(),
     })
 }
 
@@ -93,7 +95,8 @@ fn human(status: &NodeStatus) -> String {
         (None, _) => "the Kubernetes API does not know it, or does not answer".to_owned(),
     }];
     let health = status.health.iter();
-    lines.extend(health.flat_map(faults).map(|fault| format!("WRONG: {fault}")));
+    lines.extend(health.clone().flat_map(faults).map(|fault| format!("WRONG: {fault}")));
+    lines.extend(health.flat_map(drop_ins).map(|drop_in| format!("note: {drop_in}")));
     lines.push(format!("landfall owns {} journal entries here", status.owned));
     lines.extend(status.bundle.iter().map(|bundle| format!("bundle: {bundle}")));
     lines.extend(

@@ -20,19 +20,33 @@ pub fn of_nodes<'a>(sessions: &Sessions, names: impl IntoIterator<Item = &'a Nod
     let here: Vec<_> = names.into_iter().filter_map(|name| sessions.get(name)).collect();
     let asked = fleet::each(&here, |session| session.ask::<NodeHealth>(&Request::NodeHealth));
     let lines = here.iter().zip(asked).filter_map(|(session, health)| {
-        let faults = faults(&health.ok()?);
-        (!faults.is_empty()).then(|| format!("{}: {}", session.name(), faults.join("; ")))
+        let health = health.ok()?;
+        let faults = faults(&health);
+        let all: Vec<String> = faults.iter().cloned().chain(drop_ins(&health)).collect();
+        (!faults.is_empty()).then(|| format!("{}: {}", session.name(), all.join("; ")))
     });
     lines.collect()
 }
 
-/// Returns the faults of a node: kernel settings that do not have the wanted value, packet filters that do not let through what they are to, and
-/// units that fail.
+/// Returns the faults of a node: kernel modules that are missing, kernel settings that do not have the wanted value, packet filters that do not let
+/// through what they are to, and units that fail.
 pub fn faults(health: &NodeHealth) -> Vec<String> {
+    let modules = health.missing_modules.iter();
+    let modules =
+        modules.map(|module| format!("the kernel module {module} is not loaded, and landfall's daemons need it"));
     let settings = health.settings.iter().map(|setting| setting.text());
     let filters = health.filters.iter().map(|fault| format!("packet filter: {fault}"));
-    let units = health.units.iter().filter(|unit| unit.is_failing);
-    settings.chain(filters).chain(units.map(|unit| unit.text())).collect()
+    let units = health
+        .units
+        .iter()
+        .filter(|unit| unit.is_failing)
+        .map(|unit| unit.text());
+    modules.chain(settings).chain(filters).chain(units).collect()
+}
+
+/// Returns what others have added to units of a node: no faults, but what may have brought them about.
+pub fn drop_ins(health: &NodeHealth) -> impl Iterator<Item = String> {
+    health.drop_ins.iter().map(|drop_in| drop_in.text())
 }
 
 /// Returns the kubelet's reason why its Node is not Ready; `None` when the Node is Ready.
@@ -154,6 +168,7 @@ pub(super) fn counts(kind: &str, object: &DynamicObject) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use landfall_core::health::UnitDropIn;
     use serde_json::json;
 
     fn pod(status: Value) -> Pod {
@@ -166,6 +181,23 @@ mod tests {
             "state": state, "lastState": last,
         });
         json!({ "containerStatuses": [status] })
+    }
+
+    #[test]
+    fn a_module_that_is_missing_is_a_fault_and_a_drop_in_is_none() {
+        let mut health = NodeHealth {
+            missing_modules: vec!["br_netfilter".to_owned()],
+            ..NodeHealth::default()
+        };
+        assert!(faults(&health)[0].starts_with("the kernel module br_netfilter is not loaded"));
+        health.missing_modules.clear();
+        let file = "/etc/systemd/system/kubelet.service.d/x.conf";
+        health.drop_ins.push(UnitDropIn {
+            unit: "kubelet.service".to_owned(),
+            file: file.to_owned(),
+        });
+        assert_eq!(faults(&health), [""; 0]);
+        assert!(drop_ins(&health).next().is_some_and(|line| line.contains(file)));
     }
 
     #[test]

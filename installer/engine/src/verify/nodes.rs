@@ -139,14 +139,22 @@ fn services(name: &NodeName, member: &Result<Member, Diagnosis>) -> Cell {
     }
     let faults = evidence::faults(&member.health);
     if !faults.is_empty() {
-        let next = match (member.health.settings.is_empty(), member.health.filters.is_empty()) {
+        let health = &member.health;
+        let next = match (health.settings.is_empty(), health.filters.is_empty()) {
+            (true, true) if !health.missing_modules.is_empty() => {
+                "journalctl --unit landfall-node-settings, on the node, says why it is not loaded"
+            }
             (true, true) => "systemctl status and journalctl --unit, on the node, tell more",
             (true, false) => {
                 "do what the line says, or stop what loads the rules without landfall's; then: landfall install"
             }
             (false, _) => "change the file that is named, or whatever else sets the value, then: landfall install",
         };
-        return cell(CellOutcome::Fail, faults.join("; "), Some(next));
+        let drop_ins: Vec<String> = evidence::drop_ins(health).collect();
+        return Cell {
+            cause: (!drop_ins.is_empty()).then(|| drop_ins.join("; ")),
+            ..cell(CellOutcome::Fail, faults.join("; "), Some(next))
+        };
     }
     let units = &member.health.units;
     let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
