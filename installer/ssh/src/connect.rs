@@ -301,7 +301,8 @@ fn remember(file: &std::path::Path, line: &str) -> Result<(), Diagnosis> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Local, SshConfig};
+    use crate::config::SshConfig;
+    use crate::config::apply::Local;
 
     fn options() -> SshOptions {
         SshOptions {
