@@ -111,6 +111,9 @@ pub enum EventKind {
     PushProgress {
         /// Bytes.
         bytes: u64,
+        /// How many of them came from other nodes.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        relayed: u64,
     },
     /// A step begins to act.
     StepStarted {
@@ -311,4 +314,10 @@ impl RunCounts {
 pub trait EventSink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }

@@ -165,7 +165,7 @@ impl Report {
                 duration_ms: *took_ms,
             }),
             EventKind::PushPlanned { bytes } => self.push(event, 0, *bytes > 0),
-            EventKind::PushProgress { bytes } => self.push(event, *bytes, true),
+            EventKind::PushProgress { bytes, .. } => self.push(event, *bytes, true),
             EventKind::StepFinished {
                 stage,
                 changed,
@@ -391,7 +391,7 @@ mod tests {
         fn bytes_never_shrink(bytes in prop::collection::vec(0_u64..1_000_000, 1..20)) {
             let events: Vec<Event> = bytes
                 .iter()
-                .map(|bytes| event(1, Some("w-1"), EventKind::PushProgress { bytes: *bytes }))
+                .map(|bytes| event(1, Some("w-1"), EventKind::PushProgress { bytes: *bytes, relayed: 0 }))
                 .collect();
             let report = Report::fold(&events);
             prop_assert_eq!(report.bytes_sent.values().next(), bytes.iter().max());

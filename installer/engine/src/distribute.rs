@@ -26,10 +26,13 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Blobs that come to one node side by side: the second hides the wait for the first one's fsync.
 const PARALLEL_TRANSFERS: usize = 2;
+
+/// How often progress is reported on a slow line.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Receives the results of a push.
 pub trait Arrival: Sync {
@@ -179,6 +182,7 @@ impl Push<'_> {
                 session,
                 parts: Mutex::default(),
                 came: AtomicU64::new(0),
+                relayed: AtomicU64::new(0),
                 sent: AtomicU64::new(0),
             };
             if let Err(diagnosis) = to.run(digests) {
@@ -244,6 +248,8 @@ struct NodePush<'a> {
     parts: Mutex<BTreeMap<Digest, u64>>,
     /// Bytes that came to the node.
     came: AtomicU64,
+    /// Those of them that it took from other nodes.
+    relayed: AtomicU64,
     /// Those of them that this machine sent.
     sent: AtomicU64,
 }
@@ -286,8 +292,9 @@ impl NodePush<'_> {
     }
 
     fn report(&self) {
+        let relayed = self.relayed.load(Ordering::Relaxed);
         let bytes = self.came.load(Ordering::Relaxed);
-        self.emit(EventKind::PushProgress { bytes });
+        self.emit(EventKind::PushProgress { bytes, relayed });
     }
 
     /// Opens the node's listener, and says whether it can feed others. The push goes on without: the operator sends everything.
@@ -369,10 +376,11 @@ impl NodePush<'_> {
         };
         let mut counted = 0;
         self.session.ask_with(&request, None, &mut |event| {
-            if let EventKind::PushProgress { bytes } = event {
+            if let EventKind::PushProgress { bytes, .. } = event {
                 let more = bytes.saturating_sub(counted);
                 counted = counted.max(bytes);
                 self.shared.relayed.fetch_add(more, Ordering::Relaxed);
+                self.relayed.fetch_add(more, Ordering::Relaxed);
                 self.came.fetch_add(more, Ordering::Relaxed);
                 self.report();
             }
@@ -388,6 +396,7 @@ impl NodePush<'_> {
             inner: blob,
             to: self,
             unreported: 0,
+            reported_at: Instant::now(),
             fault: None,
         };
         let request = Request::PutBlob {
@@ -411,6 +420,7 @@ struct Counted<'a, R> {
     inner: R,
     to: &'a NodePush<'a>,
     unreported: u64,
+    reported_at: Instant,
     /// Why the blob could not be read to its end.
     fault: Option<std::io::Error>,
 }
@@ -428,9 +438,9 @@ impl<R: Read> Read for Counted<'_, R> {
         self.to.sent.fetch_add(read as u64, Ordering::Relaxed);
         self.to.came.fetch_add(read as u64, Ordering::Relaxed);
         self.unreported += read as u64;
-        // One event per 4 MiB keeps a bar smooth without flooding the sink.
-        if self.unreported >= 4 * 1024 * 1024 {
-            self.unreported = 0;
+        // One event per 4 MiB, or on a slow line per second, keeps a bar smooth without flooding the sink.
+        if self.unreported >= 4 * 1024 * 1024 || self.reported_at.elapsed() >= REPORT_EVERY {
+            (self.unreported, self.reported_at) = (0, Instant::now());
             self.to.report();
         }
         Ok(read)

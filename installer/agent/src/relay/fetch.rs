@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How often progress is said.
+/// How often progress is said: after so many bytes, and on a slow line after so long.
 const REPORT_BYTES: u64 = 4 * 1024 * 1024;
+const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -57,6 +58,7 @@ pub fn fetch(
         left: range.end.saturating_sub(range.start),
         came: 0,
         reported: 0,
+        reported_at: Instant::now(),
         since: Instant::now(),
         fault: None,
         emit,
@@ -105,6 +107,7 @@ struct Incoming<'a> {
     left: u64,
     came: u64,
     reported: u64,
+    reported_at: Instant,
     since: Instant,
     fault: Option<io::Error>,
     emit: Emit<'a>,
@@ -148,9 +151,13 @@ impl Read for Incoming<'_> {
         self.since = Instant::now();
         self.left -= read as u64;
         self.came += read as u64;
-        if self.came - self.reported >= REPORT_BYTES || self.left == 0 {
-            self.reported = self.came;
-            (self.emit)(EventKind::PushProgress { bytes: self.came });
+        let is_due = self.came - self.reported >= REPORT_BYTES || self.reported_at.elapsed() >= REPORT_EVERY;
+        if is_due || self.left == 0 {
+            (self.reported, self.reported_at) = (self.came, Instant::now());
+            (self.emit)(EventKind::PushProgress {
+                bytes: self.came,
+                relayed: self.came,
+            });
         }
         Ok(read)
     }

@@ -110,7 +110,7 @@ impl Node {
         };
         let mut progress = vec![];
         let mut on_event = |event| {
-            if let EventKind::PushProgress { bytes } = event {
+            if let EventKind::PushProgress { bytes, .. } = event {
                 progress.push(bytes);
             }
         };

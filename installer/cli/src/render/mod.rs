@@ -11,6 +11,7 @@ mod lines;
 mod log;
 mod plan;
 mod table;
+mod transfers;
 
 pub use cluster::{cluster, cluster_json};
 pub use error::errors;
@@ -32,7 +33,7 @@ pub fn screen(output: Output) -> Box<dyn EventSink> {
     match output {
         Output::Json => Box::new(json::JsonLines),
         Output::Human if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
-        Output::Human => Box::new(lines::Lines),
+        Output::Human => Box::new(lines::Lines::default()),
     }
 }
 
@@ -91,7 +92,7 @@ fn text(kind: &EventKind) -> String {
         EventKind::Connected => "connected".to_owned(),
         EventKind::PushPlanned { bytes: 0 } => "has all files already".to_owned(),
         EventKind::PushPlanned { bytes: n } => format!("needs {}", bytes(*n)),
-        EventKind::PushProgress { bytes: n } => format!("{} sent", bytes(*n)),
+        EventKind::PushProgress { bytes: n, .. } => format!("{} came", bytes(*n)),
         EventKind::StepStarted { step, text, .. } => format!("{step} begins: {text}"),
         EventKind::StepWaiting { step, text } => format!("… {step}: {text}"),
         EventKind::StepFinished {
