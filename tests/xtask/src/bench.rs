@@ -48,6 +48,9 @@ pub enum Bench {
         /// How many times each way runs; the figures are medians.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
         rounds: u8,
+        /// Leave out the lines about each round before the last line.
+        #[arg(long)]
+        json: bool,
     },
     /// The ingress proxy, next to nginx and haproxy; the last line is one JSON object.
     Ingress(ingress::Bench),
@@ -63,7 +66,7 @@ pub enum Bench {
 pub fn run(command: &Bench) -> Result<ExitCode> {
     match command {
         Bench::Install { rounds, json } => install(*rounds, *json).map(|()| ExitCode::SUCCESS),
-        Bench::Transport { rounds } => transport::run(*rounds).map(|()| ExitCode::SUCCESS),
+        Bench::Transport { rounds, json } => transport::run(*rounds, *json).map(|()| ExitCode::SUCCESS),
         Bench::Ingress(command) => ingress::bench(command),
         Bench::Inventory { rounds } => inventory::run(*rounds),
     }

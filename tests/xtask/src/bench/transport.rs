@@ -67,8 +67,8 @@ struct Seen {
     peak_kib: Option<u64>,
 }
 
-/// Measures all ways `rounds` times in turns and prints one JSON object.
-pub fn run(rounds: u8) -> Result<()> {
+/// Measures all ways `rounds` times in turns and prints one JSON object as the last line; `json` leaves out what is measured meanwhile.
+pub fn run(rounds: u8, json: bool) -> Result<()> {
     let built = artifacts::build()?;
     let size = std::fs::metadata(&built.bundle).context("the bundle")?.len();
     let mut seen: BTreeMap<&str, Vec<Seen>> = BTreeMap::new();
@@ -85,15 +85,19 @@ pub fn run(rounds: u8) -> Result<()> {
         operator.write(ONE, &one)?;
         operator.write(CLUSTER, &cluster)?;
         for round in 1..=rounds {
-            println!("round {round} of {rounds}");
+            if !json {
+                println!("round {round} of {rounds}");
+            }
             for way in WAYS {
                 let came = measure(lab, &operator, way)?;
-                println!(
-                    "{}: {:.1} s, {} MB left the operator",
-                    way.name,
-                    came.seconds,
-                    came.sent_bytes / 1_000_000
-                );
+                if !json {
+                    println!(
+                        "{}: {:.1} s, {} MB left the operator",
+                        way.name,
+                        came.seconds,
+                        came.sent_bytes / 1_000_000
+                    );
+                }
                 seen.entry(way.name).or_default().push(came);
             }
         }
