@@ -47,4 +47,6 @@ pub(crate) const BLOB_FOLDER: &str = "blobs/sha256/";
 pub(crate) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

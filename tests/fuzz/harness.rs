@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const INPUTS: usize = 20_000;
 /// Longest short run: all of them together stay below the three minutes that `cargo xtask test` has for them, also one by one.
 const SHORT: Duration = Duration::from_secs(8);
-/// Longest input.
+/// Longest input, where a parser's check asks for no other.
 const LENGTH: usize = 2048;
 
 /// SplitMix64 (public domain): small, seedable, good enough to choose mutations.
@@ -37,7 +37,7 @@ impl Random {
 /// Bytes that parsers mind.
 const SPECIAL: &[u8] = b"/.%\\;:,=?#[]{}\"'@ \t\r\n\0\x7f\xff-+*~^$|()0aAfF";
 
-fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
+fn mutate(random: &mut Random, corpus: &[Vec<u8>], length: usize) -> Vec<u8> {
     let mut input = corpus[random.below(corpus.len())].clone();
     for _ in 0..=random.below(6) {
         let place = random.below(input.len() + 1);
@@ -60,7 +60,7 @@ fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
             _ if place < input.len() => input[place] = random.next() as u8,
             _ => {}
         }
-        input.truncate(LENGTH);
+        input.truncate(length);
     }
     input
 }
@@ -81,6 +81,11 @@ fn number(name: &str) -> Option<u64> {
 
 /// Replays and mutates the corpus of a parser; `check` panics on what must not be.
 pub(crate) fn fuzz(parser: &str, check: impl Fn(&[u8])) {
+    fuzz_up_to(parser, LENGTH, check);
+}
+
+/// The same with another longest input.
+pub(crate) fn fuzz_up_to(parser: &str, length: usize, check: impl Fn(&[u8])) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     assert!(
         test == "main" || test.contains("fuzz::"),
@@ -105,7 +110,7 @@ pub(crate) fn fuzz(parser: &str, check: impl Fn(&[u8])) {
         let input = corpus
             .get(count)
             .cloned()
-            .unwrap_or_else(|| mutate(&mut random, &corpus));
+            .unwrap_or_else(|| mutate(&mut random, &corpus, length));
         if catch_unwind(AssertUnwindSafe(|| check(&input))).is_err() {
             let kept = folder(parser).join(format!("found-{seed}-{count}"));
             fs::write(&kept, &input).unwrap();

@@ -9,6 +9,8 @@ pub mod event;
 pub mod explain;
 pub mod facts;
 pub mod finding;
+#[cfg(test)]
+mod fuzz;
 pub mod glob;
 pub mod health;
 pub mod inventory;

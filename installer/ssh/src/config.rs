@@ -272,4 +272,6 @@ fn included(name: &str, directory: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 mod auth;
 mod config;
 mod connect;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod key;
 mod known_hosts;

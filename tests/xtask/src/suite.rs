@@ -210,10 +210,17 @@ fn long_tests() -> Result<Count> {
     run_tests(cargo.envs(longer))
 }
 
-/// The bundle that the lab installs from, pushed over connections that are cut, and with flipped bytes.
+/// The bundle that the lab installs from, pushed over connections that are cut, and with flipped bytes. Then what reads bundles, signatures, the frames
+/// of agents, known_hosts and `ssh_config` is fed with mutated corpora.
 fn bundle_long() -> Result<Count> {
     let mut count = Count::of(damage::every_cut()?);
     count.add(Count::of(damage::every_flip()?));
+    let mut fuzz = Command::new("cargo");
+    fuzz.args(["test", "--locked", "--no-fail-fast", "--lib"]);
+    for package in ["landfall-core", "landfall-bundle", "landfall-ssh"] {
+        fuzz.args(["--package", package]);
+    }
+    count.add(run_tests(fuzz.args(["--", "fuzz::"]).env("FUZZ_SECONDS", "120"))?);
     Ok(count)
 }
 

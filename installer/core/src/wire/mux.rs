@@ -511,4 +511,6 @@ pub fn read_json_line<T: serde::de::DeserializeOwned>(reader: &mut impl BufRead)
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
