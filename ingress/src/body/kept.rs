@@ -3,7 +3,6 @@
 //!
 //! Little is kept, and it counts for what its client may hold: what is larger, or finds no room, is sent once, as all other bodies.
 
-use super::upload::Upload;
 use crate::proxy::budget::{Budget, Charge};
 use hyper::body::{Bytes, Frame};
 use hyper::header::HeaderMap;
@@ -55,40 +54,53 @@ impl Part {
     }
 }
 
-/// What is kept of one body, shared by the body and by who may send it again.
-#[derive(Clone)]
-pub(crate) struct Kept(Arc<Shared>);
+/// What is kept of one body, shared by the body and by who may send it again; `B` is the body.
+pub(crate) struct Kept<B>(Arc<Shared<B>>);
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct Shared<B> {
+    state: Mutex<State<B>>,
     /// Told when the body has ended, or was given up.
     ended: Notify,
 }
 
-#[derive(Default)]
-struct State {
+struct State<B> {
     parts: VecDeque<Part>,
     bytes: usize,
     charges: Vec<Charge>,
     /// Nothing is kept any more: there was too much, or the answer has begun.
     over: bool,
     /// The body, from the first part that was not handed over.
-    rest: Option<Box<Upload>>,
+    rest: Option<Box<B>>,
 }
 
-impl fmt::Debug for Kept {
+impl<B> Clone for Kept<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B> fmt::Debug for Kept<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kept {} bytes", self.lock().bytes)
     }
 }
 
-impl Kept {
+impl<B> Kept<B> {
     pub(super) fn new() -> Self {
-        Self(Arc::default())
+        let state = State {
+            parts: VecDeque::new(),
+            bytes: 0,
+            charges: Vec::new(),
+            over: false,
+            rest: None,
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            ended: Notify::new(),
+        }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,7 +124,7 @@ impl Kept {
     }
 
     /// Takes the body back when it is given up. Returns it when nobody will send it again.
-    pub(super) fn give_back(&self, rest: Upload) -> Option<Upload> {
+    pub(super) fn give_back(&self, rest: B) -> Option<B> {
         let mut state = self.lock();
         if state.over {
             return Some(rest);
@@ -132,8 +144,8 @@ impl Kept {
         drop(rest);
     }
 
-    /// The body as it was before any of it was handed over. `None` when not all of it is there. Waits until its stream lets go of it.
-    pub(crate) async fn whole(&self) -> Option<Upload> {
+    /// What is left of the body, and the parts before that. `None` when not all of them are there. Waits until its stream lets go of it.
+    pub(super) async fn take(&self) -> Option<(B, VecDeque<Part>)> {
         if self.lock().over {
             return None;
         }
@@ -142,11 +154,11 @@ impl Kept {
         let rest = state.rest.take().filter(|_| ended.is_ok() && !state.over);
         let parts = std::mem::take(&mut state.parts);
         state.end();
-        rest.map(|rest| rest.again(parts))
+        rest.map(|rest| (*rest, parts))
     }
 }
 
-impl State {
+impl<B> State<B> {
     fn end(&mut self) {
         self.over = true;
         self.parts = VecDeque::new();

@@ -42,7 +42,7 @@ pub struct Upload {
     /// Parts bring their room along, for they are written elsewhere.
     carries: bool,
     /// Where parts are kept until the answer begins.
-    kept: Option<Kept>,
+    kept: Option<Kept<Upload>>,
     /// What was handed over before, to an endpoint that did not act on it.
     again: VecDeque<Part>,
 }
@@ -146,7 +146,7 @@ impl Upload {
     }
 
     /// Has what is handed over kept. `None` without a body, and for one that is too large for sure.
-    pub(crate) fn keep(&mut self) -> Option<Kept> {
+    pub(crate) fn keep(&mut self) -> Option<Kept<Self>> {
         if self.is_end_stream() || self.budget.is_none() || self.size_hint().lower() > kept::MOST as u64 {
             return None;
         }
@@ -161,7 +161,7 @@ impl Upload {
     }
 
     /// The same body with these parts before what is left of it.
-    pub(super) fn again(mut self, parts: VecDeque<Part>) -> Self {
+    fn again(mut self, parts: VecDeque<Part>) -> Self {
         if let Some(progress) = &self.progress {
             progress.begin_again();
         }
@@ -372,6 +372,14 @@ impl Body for Upload {
             hint.set_upper(most + before as u64);
         }
         hint
+    }
+}
+
+impl Kept<Upload> {
+    /// The body as it was before any of it was handed over. `None` when not all of it is there. Waits until its stream lets go of it.
+    pub(crate) async fn whole(&self) -> Option<Upload> {
+        let (rest, parts) = self.take().await?;
+        Some(rest.again(parts))
     }
 }
 

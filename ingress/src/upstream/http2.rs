@@ -186,7 +186,7 @@ async fn exchange(
 struct Spare {
     /// None when the request has a body that is not kept.
     head: Option<Request<()>>,
-    kept: Option<Kept>,
+    kept: Option<Kept<Upload>>,
 }
 
 impl Spare {
