@@ -7,12 +7,12 @@ use landfall_bundle::source::AGENT_PACKAGE;
 use landfall_core::cluster_record::ClusterUid;
 use landfall_core::event::{Event, EventKind, EventSink};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::inventory::{Connect, Connection, Node};
+use landfall_core::inventory::{Connect, Connection, Node, Proxy};
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::spec::parse::expand_home;
 use landfall_core::transport::Transport;
 use landfall_engine::limit::Limit;
-use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext};
+use landfall_engine::run::{CONTACT_LIMIT, CancelToken, Connector, RunContext, Way};
 use landfall_ssh::{
     Local, LocalTransport, OpensshMaster, OpensshOptions, OpensshTransport, Passphrases, SshConfig, SshOptions,
     SshTransport,
@@ -73,6 +73,23 @@ impl Connector for SshConnector {
             connect.forget_known_hosts();
         }
         Ok(Box::new(SshTransport::connect(&connect, &self.options)?))
+    }
+
+    fn way_to(&self, node: &Node) -> Way {
+        let mut connect = node.connect.clone();
+        if connect.connection == Connection::Local {
+            return Way::to_host(&connect.host, |_| vec![]);
+        }
+        // A value that is not valid is an error of the login.
+        let applied = self.config.apply(&mut connect, &self.local);
+        if matches!(connect.ssh.proxy, Some(Proxy::Jump(_) | Proxy::Command(_))) || applied.is_err() {
+            return Way::Proxy;
+        }
+        match landfall_ssh::resolve(&connect.host) {
+            // ssh itself may know a way that its settings hide from others, for instance by Match exec.
+            Err(_) if connect.connection == Connection::Openssh => Way::Proxy,
+            found => Way::to_host(&connect.host, |_| found.unwrap_or_default()),
+        }
     }
 
     fn contact_limit(&self) -> Duration {

@@ -15,6 +15,7 @@ use landfall_core::run_history::FleetRun;
 use landfall_core::transport::Transport;
 use landfall_core::verify::{ProbeResult, ProbeSpec};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +26,55 @@ pub trait Connector: Send + Sync {
     /// Logs in to a machine. Blocks, with a time-out of its own.
     fn connect(&self, node: &Node) -> Result<Box<dyn Transport>, Diagnosis>;
 
+    /// Says how this machine reaches a node beyond the login. Blocks as long as the system looks up a name.
+    fn way_to(&self, node: &Node) -> Way {
+        Way::to_host(&node.connect.host, |host| host.parse().into_iter().collect())
+    }
+
     /// Time limit of the whole first contact: connection, login, upload of the agent, and the agent's first line.
     fn contact_limit(&self) -> Duration {
         CONTACT_LIMIT
+    }
+}
+
+/// How this machine reaches a node beyond the login: what verify probes from here, and where a kubeconfig leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// The login goes to this host.
+    Host {
+        /// Its name or address, after `ssh_config`.
+        name: String,
+        /// Its addresses; none when the name has none here, or when it is this machine.
+        addresses: Vec<IpAddr>,
+    },
+    /// The login goes through jump hosts, a proxy command or the user's own ssh: whether any address of the node can be reached without them is
+    /// not known.
+    Proxy,
+}
+
+impl Way {
+    /// Returns the way to a host whose addresses `resolve` knows. Loopback addresses are left out: behind one is a forwarded port, and no
+    /// other port of the node.
+    pub fn to_host(name: &str, resolve: impl FnOnce(&str) -> Vec<IpAddr>) -> Self {
+        let mut addresses = resolve(name);
+        addresses.retain(|address| !address.is_loopback());
+        Self::Host {
+            name: name.to_owned(),
+            addresses,
+        }
+    }
+
+    /// Returns the host and its addresses when none of them is `own`, the node's address in the cluster: the node has another address for
+    /// those outside.
+    pub fn other_host(&self, own: Option<IpAddr>) -> Option<(&str, &[IpAddr])> {
+        match self {
+            Self::Host { name, addresses }
+                if !addresses.is_empty() && !own.is_some_and(|own| addresses.contains(&own)) =>
+            {
+                Some((name, addresses))
+            }
+            Self::Host { .. } | Self::Proxy => None,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
-//! The commands that only read: verify, status, kubeconfig, dashboard.
+//! The commands that only read: verify, status, dashboard.
 
 use crate::cluster::{Cluster, api_error, is_node_ready};
 use crate::context::RunContext;
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
+use crate::kubeconfig::url_host;
 use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
 use crate::present::{self, Present};
-use crate::session::{AgentPlace, NodeSession};
+use crate::session::AgentPlace;
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::api::{Api, ListParams};
 use landfall_core::cluster_record::ClusterRecord;
@@ -14,18 +15,14 @@ use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::{FactsQuery, NodeFacts};
 use landfall_core::health::NodeHealth;
-use landfall_core::inventory::{Node, Role};
+use landfall_core::inventory::Node;
 use landfall_core::journal::Ownership;
-use landfall_core::layout;
 use landfall_core::name::NodeName;
-use landfall_core::plan::key;
 use landfall_core::preflight::unlisted_members;
-use landfall_core::secret::Secret;
 use landfall_core::spec::Desired;
 use landfall_core::verify::VerifyReport;
 use landfall_core::wire::{CertificateAge, CommandOutput, Request};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Pause between two rounds of a verify that waits.
@@ -36,9 +33,10 @@ pub fn verify(desired: &Desired, wait: Duration, ctx: &RunContext, emitter: &Eve
     let began = Instant::now();
     let mut reported = String::new();
     loop {
-        let outcome = verify_once(desired, ctx, emitter);
+        let (outcome, lasting) = verify_once(desired, ctx, emitter);
         let left = wait.saturating_sub(began.elapsed());
-        let Some(missing) = missing(&outcome).filter(|_| !left.is_zero() && !ctx.cancel.is_cancelled()) else {
+        let missing = outcome.verify.as_ref().and_then(VerifyReport::missing);
+        let Some(missing) = missing.filter(|_| !lasting && !left.is_zero() && !ctx.cancel.is_cancelled()) else {
             return outcome;
         };
         if missing != reported {
@@ -50,33 +48,24 @@ pub fn verify(desired: &Desired, wait: Duration, ctx: &RunContext, emitter: &Eve
     }
 }
 
-/// Says what verify waits for; `None` when all is as expected, or when waiting cannot help. A refused login is not retried, because that may lock
-/// the account.
-fn missing(outcome: &Outcome) -> Option<String> {
-    let lasting = |code| {
-        use Code::{HostKeyMismatch, HostKeyUnknown, LoginRefused, SudoRefused};
-        matches!(code, HostKeyUnknown | HostKeyMismatch | LoginRefused | SudoRefused)
-    };
-    match outcome.errors.first() {
-        Some(_) if outcome.errors.iter().any(|error| lasting(error.code)) => None,
-        Some(error) => {
-            let node = error.node.as_ref().map_or_else(String::new, |node| format!("{node}: "));
-            Some(format!("{node}{}", error.what))
-        }
-        None => outcome.verify.as_ref().and_then(VerifyReport::missing),
-    }
+/// Says whether an error of a login stays when it is tried again. A refused login is not retried, because that may lock the account.
+fn is_lasting(error: &Diagnosis) -> bool {
+    use Code::{HostKeyMismatch, HostKeyUnknown, LoginRefused, SudoRefused};
+    matches!(
+        error.code,
+        HostKeyUnknown | HostKeyMismatch | LoginRefused | SudoRefused
+    )
 }
 
-fn verify_once(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
+/// Verifies once, also when no machine can be connected to: what can be probed from here is probed, and the rest is red. Returns whether waiting
+/// cannot help.
+fn verify_once(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> (Outcome, bool) {
     let mut outcome = Outcome::default();
     let (sessions, errors) = connect_members(desired, ctx, emitter);
-    if sessions.is_empty() {
-        outcome.errors = errors;
-        return outcome;
-    }
     let machines = desired.inventory.outside();
     let machines: Vec<&Node> = machines.filter(|n| ctx.limit.includes(&n.name)).collect();
     let (outside, outside_errors) = fleet::connect(&machines, AgentPlace::External, ctx, emitter);
+    let lasting = errors.iter().chain(&outside_errors).any(is_lasting);
     let named = |prefix: &'static str| {
         move |d: Diagnosis| {
             let node = d.node.as_ref().map_or("unknown", NodeName::as_str);
@@ -92,7 +81,7 @@ fn verify_once(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> O
     fleet::close(&outside);
     fleet::remove_unused_state(&sessions);
     fleet::close(&sessions);
-    outcome
+    (outcome, lasting)
 }
 
 /// Verifies over open sessions. Each of the `unreachable` machines becomes a failed cell. Blocks for one round of probes.
@@ -257,63 +246,6 @@ fn kube_nodes(desired: &Desired, sessions: &Sessions) -> Result<BTreeMap<NodeNam
     Err(last)
 }
 
-/// See [`crate::run::kubeconfig`].
-pub fn kubeconfig(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
-    let mut outcome = Outcome::default();
-    let control_planes = desired.inventory.control_planes();
-    let control_planes: Vec<&Node> = control_planes.filter(|n| ctx.limit.includes(&n.name)).collect();
-    if control_planes.is_empty() {
-        let what = "--limit leaves out every control plane, and the kubeconfig comes from one";
-        outcome.errors.push(Diagnosis::new(Code::Usage, what));
-        return outcome;
-    }
-    let (sessions, errors) = emitter.phase(Phase::Connect, || {
-        fleet::connect(&control_planes, AgentPlace::Member, ctx, emitter)
-    });
-    for node in &control_planes {
-        let Some(session) = sessions.get(&node.name) else {
-            continue;
-        };
-        let path = format!("{}/admin.conf", layout::KUBERNETES_DIR);
-        match session.ask_bytes(&Request::ReadSecret { path }) {
-            Ok(bytes) => {
-                let (text, reachable) = pointed_at(&String::from_utf8_lossy(&bytes), node);
-                if !reachable {
-                    outcome.warnings.push(format!(
-                        "port {port} of {host} cannot be reached from here; forward it first: \
-                         ssh -N -L {port}:127.0.0.1:{port} -p {ssh} {user}@{host}, and set server to https://127.0.0.1:{port}",
-                        port = layout::API_SERVER_PORT,
-                        host = node.connect.host,
-                        ssh = node.connect.port,
-                        user = node.connect.user
-                    ));
-                }
-                outcome.kubeconfig = Some(Secret::new(text));
-                break;
-            }
-            Err(error) => outcome.errors.push(nothing_installed(session).unwrap_or(error)),
-        }
-    }
-    if outcome.kubeconfig.is_some() {
-        outcome.errors.clear();
-    } else {
-        outcome.errors.extend(errors);
-    }
-    fleet::remove_unused_state(&sessions);
-    fleet::close(&sessions);
-    outcome
-}
-
-/// Returns an error when landfall owns nothing on the node.
-fn nothing_installed(session: &NodeSession) -> Option<Diagnosis> {
-    let own: Ownership = session.ask(&Request::Ownership).ok()?;
-    key::is_bare(&own).then(|| {
-        Diagnosis::new(Code::ClusterApi, "nothing is installed on the node")
-            .on(session.name())
-            .next("landfall install")
-    })
-}
-
 /// See [`crate::run::dashboard`].
 pub fn dashboard(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) -> Outcome {
     let mut outcome = Outcome::default();
@@ -330,12 +262,11 @@ pub fn dashboard(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) ->
     });
     match crate::dashboard::login(desired, &Cluster::default(), &sessions) {
         Ok(login) => {
-            let addresses = desired
-                .inventory
-                .members()
-                .map(|node| format!("http://{}:{}/", reached_at(node), ingress.dashboard_port));
+            let members: Vec<&Node> = desired.inventory.members().collect();
+            let hosts = fleet::each(&members, |node| url_host(&reached_at(node, ctx)));
+            let port = ingress.dashboard_port;
             outcome.dashboard = Some(DashboardAccess {
-                addresses: addresses.collect(),
+                addresses: hosts.iter().map(|host| format!("http://{host}:{port}/")).collect(),
                 host: ingress.dashboard_host.clone(),
                 login,
             });
@@ -350,23 +281,14 @@ pub fn dashboard(desired: &Desired, ctx: &RunContext, emitter: &EventEmitter) ->
     outcome
 }
 
-/// Returns the address by which other machines reach the node.
-fn reached_at(node: &Node) -> String {
-    let address = node.access_ip.or(node.ip);
-    address.map_or_else(|| node.connect.host.clone(), |ip| ip.to_string())
-}
-
-/// Replaces the node-local balancer's name in a kubeconfig by the control plane's address, and says whether that can be reached from this machine.
-fn pointed_at(kubeconfig: &str, node: &Node) -> (String, bool) {
-    let address = reached_at(node);
-    let server = format!("https://{address}:{}", layout::API_SERVER_PORT);
-    let lines = kubeconfig.lines().map(|line| match line.split_once("server:") {
-        Some((indent, _)) => format!("{indent}server: {server}\n"),
-        None => format!("{line}\n"),
-    });
-    let reachable = format!("{address}:{}", layout::API_SERVER_PORT)
-        .parse::<SocketAddr>()
-        .is_ok_and(|at| TcpStream::connect_timeout(&at, Duration::from_secs(2)).is_ok());
-    debug_assert!(node.role == Role::ControlPlane);
-    (lines.collect(), reachable)
+/// Returns the host or address by which this machine, and others outside, reach the node: its address in the cluster, unless the login goes to
+/// another one.
+fn reached_at(node: &Node, ctx: &RunContext) -> String {
+    let own = node.access_ip.or(node.ip);
+    let way = ctx.connector.way_to(node);
+    match (way.other_host(own), own) {
+        (Some((host, _)), _) => host.to_owned(),
+        (None, Some(address)) => address.to_string(),
+        (None, None) => node.connect.host.clone(),
+    }
 }

@@ -22,6 +22,7 @@ mod context;
 mod inspect;
 mod install;
 mod journal;
+mod kubeconfig;
 mod mesh;
 mod once;
 mod outcome;

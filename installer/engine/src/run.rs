@@ -2,7 +2,7 @@
 
 pub use crate::context::{
     AllowOptions, CONTACT_LIMIT, CancelToken, Confirm, ConfirmRepair, Connector, InstallOptions, LocalProber,
-    OnFailure, Removes, RepairSummary, RunContext, UndoCommand, UndoSummary, Until,
+    OnFailure, Removes, RepairSummary, RunContext, UndoCommand, UndoSummary, Until, Way,
 };
 pub use crate::outcome::{DashboardAccess, NodeStatus, Outcome};
 
@@ -87,10 +87,11 @@ pub fn repair_journals(desired: &Desired, until: Until, confirm: ConfirmRepair, 
     })
 }
 
-/// Reads an admin kubeconfig and points it at a control plane's address. It works from this machine when that address can be reached.
+/// Reads an admin kubeconfig and points it at a control plane: at the address or host where its API answers from this machine. Where none does,
+/// a warning says how to reach it.
 pub fn kubeconfig(desired: &Desired, ctx: &RunContext) -> Outcome {
     run(Command::Kubeconfig, desired, None, ctx, |emitter| {
-        crate::inspect::kubeconfig(desired, ctx, emitter)
+        crate::kubeconfig::kubeconfig(desired, ctx, emitter)
     })
 }
 

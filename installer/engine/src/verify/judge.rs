@@ -1,38 +1,84 @@
 //! Turns a probe's result into a cell: whether it is as expected, what was seen, the likely cause, what to do.
 
+use super::nodes::in_a_line;
 use super::{Expectation, Target, TargetKind, VantageKind};
+use landfall_core::explain::Diagnosis;
 use landfall_core::layout::SAMPLE_NAMESPACE;
-use landfall_core::verify::{Cell, CellOutcome, ProbeResult};
+use landfall_core::verify::{Cell, CellOutcome, ProbeResult, ProbeSpec};
 
-/// Makes the cell of one probe's result.
-pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, result: &ProbeResult) -> Cell {
-    let met = is_met(&target.expect, result);
+/// Makes the cell of one target from the results of its probes, of which there is at least one: it passes when one of them is as expected.
+pub(crate) fn judge(vantage: VantageKind, vantage_name: &str, target: &Target, results: &[ProbeResult]) -> Cell {
+    let met = results.iter().position(|result| is_met(&target.expect, result));
     let cell = Cell {
         vantage: vantage_name.to_owned(),
         target: target.name.clone(),
         expected: expected_text(&target.expect),
-        outcome: if met { CellOutcome::Pass } else { CellOutcome::Fail },
-        saw: seen(result),
+        outcome: if met.is_some() {
+            CellOutcome::Pass
+        } else {
+            CellOutcome::Fail
+        },
+        saw: match met {
+            Some(at) => seen_at(target, &results[at..=at], at),
+            None => seen_at(target, results, 0),
+        },
         cause: None,
         next: None,
     };
-    if met {
+    if met.is_some() {
         return cell;
     }
-    if vantage == VantageKind::Operator && needs_route(target.kind) && !answered(result) {
-        // The operator is no member and has no routes into the cluster's networks; nothing is wrong.
+    if let Some(why) = skipped_because(vantage, target, results) {
         return Cell {
-            expected: "no answer: the operator has no route to the cluster's networks".to_owned(),
+            expected: format!("no answer: {why}"),
             outcome: CellOutcome::Skip,
             ..cell
         };
     }
-    let (cause, next) = likely_cause(vantage, target, result);
+    let told = results.iter().find(|result| answered(result)).or(results.last());
+    let (cause, next) = match told {
+        Some(result) => likely_cause(vantage, target, result),
+        None => return cell,
+    };
     Cell {
         cause: Some(cause),
         next: Some(next),
         ..cell
     }
+}
+
+/// Says why nothing is wrong although nothing answered.
+fn skipped_because(vantage: VantageKind, target: &Target, results: &[ProbeResult]) -> Option<String> {
+    if results.iter().any(answered) {
+        return None;
+    }
+    if vantage == VantageKind::Operator && needs_route(target.kind) {
+        // The operator is no member and has no routes into the cluster's networks.
+        return Some("the operator has no route to the cluster's networks".to_owned());
+    }
+    // A refusal at the node's own address shows that there is a route to it.
+    let is_silent = |result: &ProbeResult| match result {
+        ProbeResult::Failed { kind, .. } => ["timeout", "unreachable"].contains(&kind.as_str()),
+        ProbeResult::Http { .. } | ProbeResult::Dns { .. } => false,
+    };
+    let own = results.last();
+    target.unrouted.clone().filter(|_| own.is_some_and(is_silent))
+}
+
+/// Says what was seen, with the address where several were tried. `first` is the number of the first result's probe.
+fn seen_at(target: &Target, results: &[ProbeResult], first: usize) -> String {
+    if target.probes.len() < 2 {
+        return results.iter().map(seen).collect();
+    }
+    let probes = target.probes.iter().skip(first);
+    let parts: Vec<String> = probes
+        .zip(results)
+        .map(|(probe, result)| match probe {
+            ProbeSpec::Http { address, .. } => format!("{address}: {}", seen(result)),
+            ProbeSpec::Dns { .. } => seen(result),
+        })
+        .collect();
+    parts.join("; ")
 }
 
 /// Returns the failed cell of a source whose probes cannot run.
@@ -48,8 +94,21 @@ pub(crate) fn unprobed(vantage: &str, why: &str) -> Cell {
     }
 }
 
+/// Returns the failed cell of a machine that could not be connected to.
+pub(crate) fn unconnected(vantage: &str, error: &Diagnosis) -> Cell {
+    let next = error.next.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+    Cell {
+        next: Some(if next.is_empty() {
+            "landfall status".to_owned()
+        } else {
+            next
+        }),
+        ..unprobed(vantage, &in_a_line(error))
+    }
+}
+
 /// Returns the failed cell of a target whose address only the API knows, while the API does not answer.
-pub(crate) fn unknown(vantage: &str, target: &str) -> Cell {
+pub(crate) fn unknown_target(vantage: &str, target: &str) -> Cell {
     Cell {
         vantage: vantage.to_owned(),
         target: target.to_owned(),
@@ -178,7 +237,6 @@ fn likely_cause(vantage: VantageKind, target: &Target, result: &ProbeResult) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use landfall_core::verify::ProbeSpec;
 
     fn target(kind: TargetKind, expect: Expectation) -> Target {
         let probe = ProbeSpec::Dns {
@@ -190,8 +248,9 @@ mod tests {
         Target {
             kind,
             name: "t".into(),
-            probe,
+            probes: vec![probe],
             expect,
+            unrouted: None,
         }
     }
     fn http(status: u16, body: &str) -> ProbeResult {
@@ -219,15 +278,15 @@ mod tests {
             },
         );
         assert_eq!(
-            judge(VantageKind::Node, "node/a", &sample, &http(200, "Welcome!")).outcome,
+            judge(VantageKind::Node, "node/a", &sample, &[http(200, "Welcome!")]).outcome,
             CellOutcome::Pass
         );
         assert_eq!(
-            judge(VantageKind::Node, "node/a", &sample, &http(200, "other")).outcome,
+            judge(VantageKind::Node, "node/a", &sample, &[http(200, "other")]).outcome,
             CellOutcome::Fail
         );
         assert_eq!(
-            judge(VantageKind::Node, "node/a", &sample, &http(503, "Welcome!")).outcome,
+            judge(VantageKind::Node, "node/a", &sample, &[http(503, "Welcome!")]).outcome,
             CellOutcome::Fail
         );
     }
@@ -242,14 +301,14 @@ mod tests {
             },
         );
         assert_eq!(
-            judge(VantageKind::Operator, "operator", &pod, &failed("unreachable")).outcome,
+            judge(VantageKind::Operator, "operator", &pod, &[failed("unreachable")]).outcome,
             CellOutcome::Skip
         );
         assert_eq!(
-            judge(VantageKind::Operator, "operator", &pod, &http(500, "")).outcome,
+            judge(VantageKind::Operator, "operator", &pod, &[http(500, "")]).outcome,
             CellOutcome::Fail
         );
-        let outside = judge(VantageKind::Outside, "outside/pc", &pod, &failed("unreachable"));
+        let outside = judge(VantageKind::Outside, "outside/pc", &pod, &[failed("unreachable")]);
         assert_eq!(outside.outcome, CellOutcome::Fail);
         assert!(outside.cause.unwrap().contains("no route"));
         let port = target(
@@ -260,7 +319,7 @@ mod tests {
             },
         );
         assert_eq!(
-            judge(VantageKind::Operator, "operator", &port, &failed("timeout")).outcome,
+            judge(VantageKind::Operator, "operator", &port, &[failed("timeout")]).outcome,
             CellOutcome::Fail
         );
     }
@@ -281,11 +340,69 @@ mod tests {
             took_ms,
         };
         assert_eq!(
-            judge(VantageKind::Pod, "pod/a", &name, &answer(5)).outcome,
+            judge(VantageKind::Pod, "pod/a", &name, &[answer(5)]).outcome,
             CellOutcome::Pass
         );
         assert_eq!(
-            judge(VantageKind::Pod, "pod/a", &name, &answer(4000)).outcome,
+            judge(VantageKind::Pod, "pod/a", &name, &[answer(4000)]).outcome,
+            CellOutcome::Fail
+        );
+    }
+
+    /// A node port of a node to which the operator logs in by another address than its own in the cluster.
+    fn behind_nat() -> Target {
+        let at = |address: &str| ProbeSpec::Http {
+            scheme: landfall_core::verify::Scheme::Http,
+            address: address.into(),
+            host: "x".into(),
+            path: "/".into(),
+            timeout_ms: 1,
+        };
+        let expect = Expectation::Http {
+            status: 200,
+            contains: "Welcome".into(),
+        };
+        Target {
+            probes: vec![at("203.0.113.1:30080"), at("10.0.0.1:30080")],
+            unrouted: Some("no route to 10.0.0.1".into()),
+            ..target(TargetKind::NodePort, expect)
+        }
+    }
+
+    #[test]
+    fn one_address_of_a_node_with_two_is_enough() {
+        let judged = |results: &[ProbeResult]| judge(VantageKind::Operator, "operator", &behind_nat(), results);
+        let outer = judged(&[http(200, "Welcome"), failed("timeout")]);
+        assert_eq!(
+            (outer.outcome, outer.saw.as_str()),
+            (CellOutcome::Pass, "203.0.113.1:30080: 200 in 1 ms: Welcome")
+        );
+        let inner = judged(&[failed("refused"), http(200, "Welcome")]);
+        assert_eq!(
+            (inner.outcome, inner.saw.as_str()),
+            (CellOutcome::Pass, "10.0.0.1:30080: 200 in 1 ms: Welcome")
+        );
+        let wrong = judged(&[http(404, "other"), failed("timeout")]);
+        assert_eq!(wrong.outcome, CellOutcome::Fail);
+        assert!(
+            wrong.saw.contains("203.0.113.1:30080: 404") && wrong.saw.contains("10.0.0.1:30080: timeout"),
+            "{}",
+            wrong.saw
+        );
+    }
+
+    #[test]
+    fn a_node_that_the_operator_has_no_route_to_is_skipped_only_when_nothing_answers() {
+        let judged = |results: &[ProbeResult]| judge(VantageKind::Operator, "operator", &behind_nat(), results);
+        for silence in ["timeout", "unreachable"] {
+            let skipped = judged(&[failed("refused"), failed(silence)]);
+            assert_eq!(skipped.outcome, CellOutcome::Skip, "{silence}");
+            assert_eq!(skipped.expected, "no answer: no route to 10.0.0.1");
+            assert!(skipped.saw.contains("203.0.113.1:30080: refused"), "{}", skipped.saw);
+        }
+        // A refusal at the node's own address shows a route.
+        assert_eq!(
+            judged(&[failed("timeout"), failed("refused")]).outcome,
             CellOutcome::Fail
         );
     }

@@ -9,13 +9,14 @@ mod nodes;
 mod targets;
 
 use crate::cluster::Cluster;
-use crate::context::RunContext;
+use crate::context::{RunContext, Way};
 use crate::emitter::EventEmitter;
 use crate::fleet::{self, Sessions};
 use crate::session::NodeSession;
-use judge::{absent_sample, judge, unknown, unprobed};
+use judge::{absent_sample, judge, unconnected, unknown_target, unprobed};
 use landfall_core::event::Phase;
 use landfall_core::explain::Diagnosis;
+use landfall_core::inventory::Node;
 use landfall_core::name::NodeName;
 use landfall_core::spec::Desired;
 use landfall_core::verify::{Cell, ProbeResult, ProbeSpec, VerifyReport};
@@ -74,8 +75,11 @@ pub(crate) enum Expectation {
 pub(crate) struct Target {
     pub kind: TargetKind,
     pub name: String,
-    pub probe: ProbeSpec,
+    /// The probes, one for each address that is tried. The last one goes to the node's address in the cluster, or to the only address there is.
+    pub probes: Vec<ProbeSpec>,
     pub expect: Expectation,
+    /// Why the source need not reach the target: without any answer the cell is skipped.
+    pub unrouted: Option<String>,
 }
 
 /// Probes every target from every source. `unreachable` members and outside machines become failed cells. Blocks until the slowest source is
@@ -91,14 +95,15 @@ pub fn verify(
     emitter.phase(Phase::Verify, || {
         let cluster = Cluster::default();
         let asked = look_up(desired, &cluster, members);
+        let ways = ways(desired, ctx);
         let states = Members::ask(members);
         // The cells that tell most about the cause come first.
         let mut cells = vec![states.api(&asked, desired)];
         let api_error = asked.as_ref().err().cloned();
-        let found = asked.unwrap_or_else(|_| Targets::without_api(desired, states.record()));
+        let found = asked.unwrap_or_else(|_| Targets::without_api(desired, states.record(), &ways));
         cells.extend(states.cells(&found));
         let sources = probe_sources(members, outside, &found);
-        let probed = fleet::each(&sources, |source| run_probes(source, &found, desired, ctx));
+        let probed = fleet::each(&sources, |source| run_probes(source, &found, desired, &ways, ctx));
         cells.extend(probed.into_iter().flatten());
         cells.extend(dashboard::probe(desired, &cluster, members, api_error.as_ref()));
         let why = match &api_error {
@@ -109,7 +114,7 @@ pub fn verify(
             cells.push(unprobed(&format!("pod/{name}"), &why));
         }
         for (vantage, diagnosis) in unreachable {
-            cells.push(unprobed(vantage, &diagnosis.what));
+            cells.push(unconnected(vantage, diagnosis));
         }
         if found.sample == Sample::Absent {
             cells.push(absent_sample());
@@ -121,6 +126,16 @@ pub fn verify(
             missing_routes,
         }
     })
+}
+
+/// How this machine reaches each member.
+type Ways = BTreeMap<NodeName, Way>;
+
+/// Finds out how this machine reaches the members. Blocks for the slowest look-up of a name.
+fn ways(desired: &Desired, ctx: &RunContext) -> Ways {
+    let members: Vec<&Node> = desired.inventory.members().collect();
+    let found = fleet::each(&members, |node| ctx.connector.way_to(node));
+    members.iter().map(|node| node.name.clone()).zip(found).collect()
 }
 
 struct ProbeSource {
@@ -170,9 +185,9 @@ fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec
     sources
 }
 
-fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &RunContext) -> Vec<Cell> {
-    let targets = found.seen_from(source.kind, desired);
-    let probes: Vec<ProbeSpec> = targets.iter().map(|t| t.probe.clone()).collect();
+fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ways: &Ways, ctx: &RunContext) -> Vec<Cell> {
+    let targets = found.seen_from(source.kind, desired, ways);
+    let probes: Vec<ProbeSpec> = targets.iter().flat_map(|t| t.probes.clone()).collect();
     let results: Result<Vec<ProbeResult>, Diagnosis> = match &source.prober {
         Prober::Local => Ok((ctx.local_prober)(&probes)),
         Prober::Agent(session) => session.ask(&Request::Probe { probes }),
@@ -183,13 +198,15 @@ fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ctx: &Ru
     };
     match results {
         Ok(results) => {
-            let judged = targets.iter().zip(&results);
-            let judged = judged.map(|(target, result)| judge(source.kind, &source.name, target, result));
-            let unknown = found
-                .unknown(source.kind)
-                .iter()
-                .map(|target| unknown(&source.name, target));
-            judged.chain(unknown).collect()
+            let mut results = results.into_iter();
+            let judged = targets.iter().filter_map(|target| {
+                let own: Vec<ProbeResult> = results.by_ref().take(target.probes.len()).collect();
+                (!own.is_empty()).then(|| judge(source.kind, &source.name, target, &own))
+            });
+            let mut cells: Vec<Cell> = judged.collect();
+            let unknown = found.unknown(source.kind).iter();
+            cells.extend(unknown.map(|target| unknown_target(&source.name, target)));
+            cells
         }
         Err(diagnosis) => {
             let why = diagnosis

@@ -71,11 +71,13 @@ impl Members {
             let cause = "landfall was not installed there, or it was uninstalled".to_owned();
             return cell(CellOutcome::Fail, saw, Some((cause, "landfall install")));
         }
+        let is_here = desired.inventory.control_planes().any(|n| self.0.contains_key(&n.name));
         let control_planes = desired.inventory.control_planes().filter_map(|n| self.faults(&n.name));
         let faults: Vec<String> = control_planes.collect();
-        let cause = match faults.is_empty() {
-            true => "no control plane runs an API server that is ready".to_owned(),
-            false => faults.join("; "),
+        let cause = match (is_here, faults.is_empty()) {
+            (false, _) => "landfall asks the API through a control plane, and could log in to none".to_owned(),
+            (true, true) => "no control plane runs an API server that is ready".to_owned(),
+            (true, false) => faults.join("; "),
         };
         let next = "landfall status; after a boot: landfall verify --wait 5m";
         cell(CellOutcome::Fail, in_a_line(error), Some((cause, next)))

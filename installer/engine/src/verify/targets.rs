@@ -1,8 +1,10 @@
 //! Reads the targets of verify from the API.
 
-use super::{Expectation, Target, TargetKind, VantageKind};
+use super::{Expectation, Target, TargetKind, VantageKind, Ways};
 use crate::cluster::{Cluster, api_error, is_node_ready};
+use crate::context::Way;
 use crate::fleet::Sessions;
+use crate::kubeconfig::url_host;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
@@ -16,6 +18,7 @@ use landfall_core::spec::{ClusterSpec, Desired};
 use landfall_core::verify::{ProbeSpec, Scheme};
 use landfall_manifests::SAMPLE_NODE_PORT;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Text that the sample's page holds.
 const SAMPLE_TEXT: &str = "Welcome to nginx!";
@@ -183,11 +186,19 @@ fn probe_container(pod: &Pod) -> Option<(NodeName, String)> {
 impl Targets {
     /// Returns the targets that are known without the API: addresses of nodes, from the cluster's record or else from the inventory, and ports. Only
     /// the API knows addresses of pods and Services, and which pods probe.
-    pub(crate) fn without_api(desired: &Desired, record: Option<&ClusterRecord>) -> Self {
+    pub(crate) fn without_api(desired: &Desired, record: Option<&ClusterRecord>, ways: &Ways) -> Self {
         let address = |node: &landfall_core::inventory::Node| {
             let recorded = record.and_then(|r| r.members.get(&node.name)).map(|m| m.address);
             let listed = recorded.or(node.access_ip).or(node.ip);
-            listed.or_else(|| node.connect.host.parse().ok())
+            let resolved = match ways.get(&node.name) {
+                Some(Way::Host { addresses, .. }) => addresses.first().copied(),
+                Some(Way::Proxy) | None => None,
+            };
+            // Behind a loopback address is a port of this machine that is forwarded, and no other port of the node.
+            let literal = node.connect.host.parse().ok();
+            listed
+                .or(literal.filter(|host: &IpAddr| !host.is_loopback()))
+                .or(resolved)
         };
         let members = desired.inventory.members();
         let addresses = members.filter_map(|n| Some((n.name.to_string(), address(n)?.to_string())));
@@ -227,71 +238,53 @@ impl Targets {
         self.node_addresses.first().map(|(_, address)| address.as_str())
     }
 
-    /// Returns the targets of a source of this kind.
-    pub(crate) fn seen_from(&self, vantage: VantageKind, desired: &Desired) -> Vec<Target> {
-        let http = |kind, name: String, address: String, host: &str, status, contains: &str| Target {
-            kind,
-            name,
-            probe: ProbeSpec::Http {
-                scheme: if kind == TargetKind::IngressTls {
-                    Scheme::Https
-                } else {
-                    Scheme::Http
-                },
-                address,
-                host: host.to_owned(),
-                path: "/".to_owned(),
-                timeout_ms: PROBE_MS,
-            },
-            expect: Expectation::Http {
-                status,
-                contains: contains.to_owned(),
-            },
-        };
+    /// Returns the targets of a source of this kind. `ways` say how the operator reaches the nodes.
+    pub(crate) fn seen_from(&self, vantage: VantageKind, desired: &Desired, ways: &Ways) -> Vec<Target> {
         let spec = &desired.spec;
+        let sample =
+            |kind, name: String, at: &At, port, host: &str| at.target(kind, name, port, host, 200, SAMPLE_TEXT);
         let mut targets = Vec::new();
         for pod in &self.pods {
-            targets.push(http(
+            targets.push(sample(
                 TargetKind::PodIp,
                 format!("pod-ip/{pod}"),
-                format!("{pod}:80"),
+                &At::only(pod),
+                80,
                 pod,
-                200,
-                SAMPLE_TEXT,
             ));
         }
         if let Some(ip) = &self.cluster_ip {
-            targets.push(http(
+            targets.push(sample(
                 TargetKind::ClusterIp,
                 "cluster-ip".to_owned(),
-                format!("{ip}:80"),
+                &At::only(ip),
+                80,
                 ip,
-                200,
-                SAMPLE_TEXT,
             ));
         }
         for (node, address) in &self.node_addresses {
-            if let Some(port) = self.node_port {
-                let at = format!("{address}:{port}");
-                targets.push(http(
+            let at = match vantage {
+                VantageKind::Operator => At::seen_by_operator(node, address, ways),
+                VantageKind::Pod | VantageKind::Node | VantageKind::Outside => At::only(address),
+            };
+            if let Some(port) = self.node_port.and_then(|port| u16::try_from(port).ok()) {
+                targets.push(sample(
                     TargetKind::NodePort,
                     format!("node-port/{node}"),
-                    at,
+                    &at,
+                    port,
                     address,
-                    200,
-                    SAMPLE_TEXT,
                 ));
             }
             if spec.ingress.enabled {
-                let at = format!("{address}:{}", spec.ingress.http_port);
-                let over_tls = format!("{address}:{}", spec.ingress.https_port);
                 for (n, (host, status, text)) in hosts(spec, self.sample).into_iter().enumerate() {
                     let name = format!("ingress/{node}/{host}");
-                    targets.push(http(TargetKind::Ingress, name, at.clone(), host, status, text));
+                    targets.push(at.target(TargetKind::Ingress, name, spec.ingress.http_port, host, status, text));
                     // One target is enough: requests over TLS use the same routes as all others.
                     if n == 0 {
                         let name = format!("ingress-tls/{node}/{host}");
-                        targets.push(http(TargetKind::IngressTls, name, over_tls.clone(), host, status, text));
+                        let port = spec.ingress.https_port;
+                        targets.push(at.target(TargetKind::IngressTls, name, port, host, status, text));
                     }
                 }
             }
@@ -307,13 +300,14 @@ impl Targets {
         let dns = |name: &str, tcp, expect| Target {
             kind: TargetKind::Dns,
             name: format!("dns/{}/{name}", if tcp { "tcp" } else { "udp" }),
-            probe: ProbeSpec::Dns {
+            probes: vec![ProbeSpec::Dns {
                 name: name.to_owned(),
                 server: server.clone(),
                 tcp,
                 timeout_ms: PROBE_MS,
-            },
+            }],
             expect,
+            unrouted: None,
         };
         let api = desired.spec.service_cidr.nth(1).to_string();
         let full = format!("kubernetes.default.svc.{domain}.");
@@ -336,9 +330,132 @@ impl Targets {
     }
 }
 
+/// Where a target is probed.
+struct At {
+    /// The addresses, the one in the cluster last.
+    addresses: Vec<String>,
+    /// See [`Target::unrouted`].
+    unrouted: Option<String>,
+}
+
+impl At {
+    fn only(address: &str) -> Self {
+        Self {
+            addresses: vec![address.to_owned()],
+            unrouted: None,
+        }
+    }
+
+    /// Returns where the operator looks for a node. One that logs in at another address than the node's own looks there first, as others outside
+    /// would; whether it has a route to the node's own address nobody knows.
+    fn seen_by_operator(node: &str, address: &str, ways: &Ways) -> Self {
+        let only = Self::only(address);
+        let way = ways.iter().find(|(name, _)| name.as_str() == node).map(|(_, way)| way);
+        match way {
+            None => only,
+            Some(Way::Proxy) => Self {
+                unrouted: Some(format!(
+                    "the operator logs in to {node} through another machine, and has no route to {address}"
+                )),
+                ..only
+            },
+            Some(way) => match way.other_host(address.parse().ok()) {
+                None => only,
+                Some((host, others)) => Self {
+                    addresses: others
+                        .iter()
+                        .map(|other| url_host(&other.to_string()))
+                        .chain(only.addresses)
+                        .collect(),
+                    unrouted: Some(format!(
+                        "the operator logs in to {node} at {host}, where this port is not open, and has no route to {address}"
+                    )),
+                },
+            },
+        }
+    }
+
+    fn target(&self, kind: TargetKind, name: String, port: u16, host: &str, status: u16, contains: &str) -> Target {
+        let scheme = if kind == TargetKind::IngressTls {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
+        let probe = |address: &String| ProbeSpec::Http {
+            scheme,
+            address: format!("{address}:{port}"),
+            host: host.to_owned(),
+            path: "/".to_owned(),
+            timeout_ms: PROBE_MS,
+        };
+        Target {
+            kind,
+            name,
+            probes: self.addresses.iter().map(probe).collect(),
+            expect: Expectation::Http {
+                status,
+                contains: contains.to_owned(),
+            },
+            unrouted: self.unrouted.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn targets(desired: &Desired, ways: &Ways) -> Targets {
+        Targets::without_api(desired, None, ways)
+    }
+
+    /// Returns the addresses at which the node port of `cp-1` is probed, and whether it may be skipped.
+    fn probed(desired: &Desired, ways: &Ways, vantage: VantageKind) -> (Vec<String>, bool) {
+        let targets = targets(desired, ways).seen_from(vantage, desired, ways);
+        let target = targets.into_iter().find(|t| t.name == "node-port/cp-1").unwrap();
+        let addresses = target.probes.into_iter().map(|probe| match probe {
+            ProbeSpec::Http { address, .. } => address,
+            ProbeSpec::Dns { .. } => unreachable!("a node port is asked over HTTP"),
+        });
+        (addresses.collect(), target.unrouted.is_some())
+    }
+
+    #[test]
+    fn the_operator_looks_where_it_logs_in_and_others_at_the_nodes_own_address() {
+        let text = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, host: 203.0.113.1, ip: 10.0.0.1 }\n";
+        let desired = landfall_core::spec::parse::cluster_yaml(text, "cluster.yaml").unwrap();
+        let ways = |way| Ways::from([("cp-1".parse().unwrap(), way)]);
+        let at = |address: &str| Way::to_host("cp1.example.test", |_| vec![address.parse().unwrap()]);
+        let outer = ways(at("203.0.113.1"));
+        let (own, both) = ("10.0.0.1:30080".to_owned(), "203.0.113.1:30080".to_owned());
+        assert_eq!(
+            probed(&desired, &outer, VantageKind::Operator),
+            (vec![both, own.clone()], true)
+        );
+        for inside in [VantageKind::Node, VantageKind::Pod, VantageKind::Outside] {
+            assert_eq!(probed(&desired, &outer, inside), (vec![own.clone()], false));
+        }
+        // The login goes to the node's own address, or to a port of this machine that is forwarded.
+        for way in [at("10.0.0.1"), at("127.0.0.1")] {
+            assert_eq!(
+                probed(&desired, &ways(way), VantageKind::Operator),
+                (vec![own.clone()], false)
+            );
+        }
+        let jump = ways(Way::Proxy);
+        assert_eq!(probed(&desired, &jump, VantageKind::Operator), (vec![own], true));
+    }
+
+    #[test]
+    fn a_node_that_is_named_alone_is_probed_at_what_its_name_resolves_to() {
+        let text = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, host: cp1.example.test }\n";
+        let desired = landfall_core::spec::parse::cluster_yaml(text, "cluster.yaml").unwrap();
+        let way = Way::to_host("cp1.example.test", |_| vec!["10.0.0.1".parse().unwrap()]);
+        let ways = Ways::from([("cp-1".parse().unwrap(), way)]);
+        let (addresses, _) = probed(&desired, &ways, VantageKind::Operator);
+        assert_eq!(addresses, ["10.0.0.1:30080"]);
+        assert!(targets(&desired, &Ways::new()).node_addresses.is_empty());
+    }
 
     #[test]
     fn a_sample_that_was_left_out_or_deleted_is_not_probed() {

@@ -46,7 +46,6 @@ fn an_unreachable_machine_is_named_by_every_command_that_needs_it() {
         &["journal", "show", "-i", "cluster.yaml"],
         &["journal", "repair", "-i", "cluster.yaml", "--yes"],
         &["journal", "repair", "-i", "cluster.yaml", "--dry-run"],
-        &["verify", "-i", "cluster.yaml"],
         &["kubeconfig", "-i", "cluster.yaml"],
         &["rollback", "-i", "cluster.yaml", "--yes"],
         &["uninstall", "-i", "cluster.yaml", "--yes"],
@@ -55,6 +54,49 @@ fn an_unreachable_machine_is_named_by_every_command_that_needs_it() {
         ran.complains(&["error[LF0201]", "cp-1", "127.0.0.1"]);
     }
     assert!(!home.path("kubeconfig").exists());
+}
+
+#[test]
+fn verify_that_reaches_no_machine_still_makes_every_cell() {
+    let home = Home::new();
+    // 192.0.2.0/24 is nobody's (RFC 5737).
+    home.write(
+        "cluster.yaml",
+        cluster(closed_port()).replace("user: admin", "user: admin, ip: 192.0.2.1"),
+    );
+    let args = [
+        "verify",
+        "-i",
+        "cluster.yaml",
+        "--report",
+        "report",
+        "--junit",
+        "cells.xml",
+    ];
+    let ran = home.run(&args).ends(10).keeps_quiet_about(&["open-sesame"]);
+    ran.complains(&["error[LF0701]"]);
+    let report: serde_json::Value = serde_json::from_slice(&home.read("report/verify.json")).unwrap();
+    let cells = report["cells"].as_array().unwrap();
+    let outcome = |vantage: &str, target: &str| {
+        let is_it = |cell: &&serde_json::Value| cell["vantage"] == vantage && cell["target"] == target;
+        let cell = cells
+            .iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("no {vantage} -> {target} in {cells:#?}"));
+        (cell["outcome"].as_str().unwrap(), cell["saw"].as_str().unwrap())
+    };
+    for (vantage, target, saw) in [
+        ("cluster", "api", "no control plane node is connected"),
+        ("node/cp-1", "everything", "127.0.0.1"),
+        ("pod/cp-1", "everything", "only the API knows"),
+        ("operator", "node-port/cp-1", ""),
+        ("operator", "ingress/cp-1/test.nginx.com", ""),
+    ] {
+        let (outcome, seen) = outcome(vantage, target);
+        assert_eq!(outcome, "fail", "{vantage} -> {target}: {seen}");
+        assert!(seen.contains(saw), "{vantage} -> {target}: {seen}");
+    }
+    assert!(home.path("cells.xml").exists());
 }
 
 #[test]

@@ -165,6 +165,25 @@ fn verify_that_waits_ends_with_the_last_state() {
 }
 
 #[test]
+fn verify_that_reaches_no_machine_makes_red_cells() {
+    let scene = installed();
+    for node in ["cp-1", "w-1"] {
+        scene.fleet.set_unreachable(&name(node), true);
+    }
+    let outcome = scene.verify("200-b");
+    assert_eq!(outcome.exit_code(), ExitCode::VerifyFaults, "{:#?}", outcome.errors);
+    let api = cell(&outcome, "cluster", "api");
+    assert!(api.cause.as_ref().unwrap().contains("could log in to none"), "{api:#?}");
+    for vantage in ["node/cp-1", "node/w-1", "pod/cp-1", "pod/w-1"] {
+        assert_eq!(cell(&outcome, vantage, "everything").outcome, CellOutcome::Fail);
+    }
+    for node in ["cp-1", "w-1"] {
+        scene.fleet.set_unreachable(&name(node), false);
+    }
+    scene.must_work(&scene.verify("300-c"), "verify of machines that are back");
+}
+
+#[test]
 fn verify_of_bare_machines_says_that_nothing_is_installed_and_leaves_nothing() {
     let scene = Scene::new(1, 1);
     let outcome = scene.verify("100-a");
