@@ -91,6 +91,7 @@ fn start() -> RunStart {
         continues: None,
         takes_back: vec![],
         bundle: None,
+        findings: vec![],
     }
 }
 

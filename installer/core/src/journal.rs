@@ -15,9 +15,11 @@ pub mod repair;
 use crate::action::{Undo, Wanted};
 use crate::cluster_record::ClusterRecord;
 use crate::explain::{Code, Diagnosis};
+use crate::finding::{Check, Finding, Severity};
 use crate::name::{Digest, NodeName, RunId, StepId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Command of a run that installs a cluster or changes it to what the spec wants.
 pub const INSTALL: &str = "install";
@@ -129,6 +131,49 @@ pub struct RunStart {
     /// The bundle of an install: its version and the digest of its index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
+    /// What preflight found and the run went on with: warnings, and refusals that the spec accepts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<KeptFinding>,
+}
+
+/// A finding of preflight, as the run that went on with it keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFinding {
+    /// Id of the check. It is text, so that the checks of another landfall are read as well.
+    pub id: String,
+    /// The nodes concerned.
+    pub nodes: Vec<NodeName>,
+    /// What is wrong.
+    pub what: String,
+    /// What was seen.
+    pub saw: String,
+    /// Whether it would have refused the run if the spec did not accept it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+}
+
+impl KeptFinding {
+    /// Returns those of settled findings that are kept: warnings, among them refusals that `accept` made into one.
+    pub fn of(settled: &[Finding], accept: &BTreeSet<Check>) -> Vec<Self> {
+        let warnings = settled.iter().filter(|finding| finding.severity == Severity::Warn);
+        let kept = warnings.map(|finding| Self {
+            id: finding.check.id().to_owned(),
+            nodes: finding.nodes.clone(),
+            what: finding.what.clone(),
+            saw: finding.saw.clone(),
+            accepted: accept.contains(&finding.check),
+        });
+        kept.collect()
+    }
+}
+
+impl fmt::Display for KeptFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<&str> = self.nodes.iter().map(NodeName::as_str).collect();
+        let accepted = if self.accepted { ", accepted" } else { "" };
+        let Self { id, what, saw, .. } = self;
+        write!(f, "{id}{accepted}, {}: {what}: {saw}", nodes.join(", "))
+    }
 }
 
 impl RunStart {
@@ -144,6 +189,7 @@ impl RunStart {
             continues: None,
             takes_back: vec![],
             bundle: None,
+            findings: vec![],
         }
     }
 

@@ -24,7 +24,7 @@ use landfall_core::event::{EventKind, Phase};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::inventory::Node;
-use landfall_core::journal::{DONE, INSTALL, RunStart};
+use landfall_core::journal::{DONE, INSTALL, KeptFinding, RunStart};
 use landfall_core::membership::is_formed;
 use landfall_core::name::{NodeName, RunId};
 use landfall_core::spec::Desired;
@@ -66,6 +66,7 @@ pub fn install(
         outside: Sessions::new(),
         cluster: Cluster::default(),
         trust: None,
+        findings: vec![],
         outcome: Outcome::default(),
         begun: false,
         failed: None,
@@ -101,6 +102,8 @@ struct InstallRun<'a> {
     cluster: Cluster,
     /// The keys that the cluster trusts from this run on.
     trust: Option<ClusterTrust>,
+    /// What preflight found in the current attempt and did not refuse.
+    findings: Vec<KeptFinding>,
     /// Outcome of the current attempt.
     outcome: Outcome,
     /// Whether an attempt has begun to change nodes.
@@ -285,16 +288,19 @@ impl InstallRun<'_> {
         }
     }
 
-    fn preflight(&self, present: &Present, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
-        preflight::run_checks(&self.check_input(present, gathered), &self.emitter)
+    fn preflight(&mut self, present: &Present, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
+        self.findings = preflight::run_checks(&self.check_input(present, gathered), &self.emitter)?;
+        Ok(())
     }
 
     /// The nodes try each other before the first change. A run without changes asks nobody.
-    fn mesh(&self, prepared: &Prepared, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
+    fn mesh(&mut self, prepared: &Prepared, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
         if !prepared.changes_something() {
             return Ok(());
         }
-        preflight::try_mesh(&self.check_input(&prepared.present, gathered), &self.emitter)
+        let found = preflight::try_mesh(&self.check_input(&prepared.present, gathered), &self.emitter)?;
+        self.findings.extend(found);
+        Ok(())
     }
 
     /// Journals the run's number and the cluster's record on every connected member, control planes first. Preflight has checked that the
@@ -304,6 +310,7 @@ impl InstallRun<'_> {
         let start = RunStart {
             continues: present.history.unfinished().map(|run| run.number),
             bundle: Some(name_of(self.bundle)),
+            findings: self.findings.clone(),
             ..self.ctx.start(record.sequence.run, INSTALL, &self.desired.spec.name)
         };
         let request = Request::StartRun {

@@ -13,7 +13,7 @@ use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::facts::NodeFacts;
 use landfall_core::finding::{Finding, Strictness, settle};
 use landfall_core::inventory::Node;
-use landfall_core::journal::{INSTALL, PUSH};
+use landfall_core::journal::{INSTALL, KeptFinding, PUSH};
 use landfall_core::name::NodeName;
 use landfall_core::preflight::mesh::MeshInput;
 use landfall_core::preflight::{self, BundleFacts, Input};
@@ -71,13 +71,13 @@ pub struct CheckInput<'a> {
     pub strictness: Strictness,
 }
 
-/// Runs the checks, emits every finding, and returns those that refuse as errors.
-pub fn run_checks(input: &CheckInput, emitter: &EventEmitter) -> Result<(), Vec<Diagnosis>> {
+/// Runs the checks, emits every finding, and returns what is kept of those that do not refuse; those that do are errors.
+pub fn run_checks(input: &CheckInput, emitter: &EventEmitter) -> Result<Vec<KeptFinding>, Vec<Diagnosis>> {
     emit_findings(emitter, Phase::Preflight, input, || findings(input))
 }
 
-/// Has the nodes try each other, emits every finding, and returns those that refuse as errors. Blocks about 6 s at most.
-pub fn try_mesh(input: &CheckInput, emitter: &EventEmitter) -> Result<(), Vec<Diagnosis>> {
+/// Has the nodes try each other; else like [`run_checks`]. Blocks about 6 s at most.
+pub fn try_mesh(input: &CheckInput, emitter: &EventEmitter) -> Result<Vec<KeptFinding>, Vec<Diagnosis>> {
     let asked = MeshInput {
         desired: input.desired,
         facts: &input.gathered.facts,
@@ -92,7 +92,7 @@ fn emit_findings(
     phase: Phase,
     input: &CheckInput,
     find: impl FnOnce() -> Vec<Finding>,
-) -> Result<(), Vec<Diagnosis>> {
+) -> Result<Vec<KeptFinding>, Vec<Diagnosis>> {
     let findings = emitter.phase(phase, || {
         let findings = settle(find(), &input.desired.spec.accept, input.strictness);
         for finding in &findings {
@@ -105,9 +105,10 @@ fn emit_findings(
         }
         findings
     });
+    let kept = KeptFinding::of(&findings, &input.desired.spec.accept);
     let refusals = findings.into_iter().filter(Finding::refuses);
     let refusals: Vec<Diagnosis> = refusals.flat_map(Finding::into_diagnoses).collect();
-    if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    if refusals.is_empty() { Ok(kept) } else { Err(refusals) }
 }
 
 fn findings(input: &CheckInput) -> Vec<Finding> {

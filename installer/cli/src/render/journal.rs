@@ -41,8 +41,14 @@ fn run(run: &FleetRun) -> String {
     } else {
         format!("; steps: {}", steps.join(", "))
     };
+    let findings: String = run
+        .start
+        .findings
+        .iter()
+        .map(|f| format!("       went on with {f}\n"))
+        .collect();
     format!(
-        "  {}  {} by {}, {}: {}{steps}\n",
+        "  {}  {} by {}, {}: {}{steps}\n{findings}",
         run.number,
         run.start.command,
         owner.unwrap_or("an unknown user"),
@@ -86,6 +92,7 @@ pub fn journals_json(outcome: &Outcome) -> Value {
             "owner": run.start.owner,
             "atMs": run.start.at_ms,
             "bundle": run.start.bundle,
+            "findings": run.start.findings,
             "outcome": run.outcome,
             "steps": run.steps,
         })

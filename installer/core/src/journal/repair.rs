@@ -233,6 +233,7 @@ impl Work<'_> {
             continues: None,
             takes_back: vec![],
             bundle: None,
+            findings: vec![],
         }
     }
 

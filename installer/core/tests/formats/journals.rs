@@ -91,8 +91,12 @@ fn it_says_what_is_ours_which_runs_there_were_and_what_the_cluster_is() {
         .iter()
         .map(|run| (run.start.number, run.outcome.as_deref()))
         .collect();
-    assert_eq!(runs, [(Some(1), Some("done")), (Some(2), None), (Some(3), None)]);
-    assert_eq!(own.open_run().unwrap().takes_back, [2, 1]);
+    let started = |number| (Some(number), None);
+    assert_eq!(runs, [(Some(1), Some("done")), started(2), started(3), started(4)]);
+    assert_eq!(own.runs[2].start.takes_back, [2, 1]);
+    let kept = &own.open_run().unwrap().findings;
+    let kept: Vec<_> = kept.iter().map(|f| (f.id.as_str(), f.accepted)).collect();
+    assert_eq!(kept, [("sysctl-later", false), ("disk", true)]);
     let record = own.record().unwrap();
     assert_eq!((record.sequence.run, record.sequence.revision), (1, 2));
     assert_eq!(record.founder().unwrap().as_str(), "cp-1");

@@ -96,6 +96,23 @@ fn what_landfall_made_is_no_finding_of_a_second_run() {
 }
 
 #[test]
+fn a_run_keeps_what_preflight_found_and_it_went_on_with() {
+    let mut scene = with_faults();
+    let machine = scene.fleet.machine(&"w-1".parse().unwrap()).unwrap();
+    machine.write("proc/meminfo", "MemTotal: 1000 kB\n", 0o444).unwrap();
+    scene.set("accept: [memory]\n");
+    scene.must_work(&scene.install("100-a"), "a warning and an accepted refusal");
+    scene.must_work(&scene.install("200-b"), "nothing to do");
+    let ctx = scene.fleet.run_context("300-c", "ann@desk", null_sink()).unwrap();
+    let runs = run::journal(&scene.desired, &ctx).runs;
+    scene.fleet.settle().unwrap();
+    let [only] = runs.as_slice() else { panic!("{runs:#?}") };
+    let kept = only.start.findings.iter();
+    let kept: Vec<_> = kept.map(|f| (f.id.as_str(), f.nodes.len(), f.accepted)).collect();
+    assert_eq!(kept, [("memory", 1, true), ("sysctl-later", 1, false)]);
+}
+
+#[test]
 fn strict_refuses_an_install_for_a_warning() {
     let scene = with_faults();
     let ctx = scene.fleet.run_context("100-a", "ann@desk", null_sink()).unwrap();

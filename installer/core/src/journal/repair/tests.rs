@@ -15,6 +15,7 @@ fn start(run: &str, number: Option<u64>) -> RunStart {
         continues: None,
         takes_back: vec![],
         bundle: Some("Kubernetes v1.37.2, index 00".to_owned()),
+        findings: vec![],
     }
 }
 
