@@ -75,7 +75,8 @@ fn verify_that_reaches_no_machine_still_makes_every_cell() {
     ];
     let ran = home.run(&args).ends(10).keeps_quiet_about(&["open-sesame"]);
     ran.complains(&["error[LF0701]"]);
-    let report: serde_json::Value = serde_json::from_slice(&home.read("report/verify.json")).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(home.path("report/verify.json")).unwrap()).unwrap();
     let cells = report["cells"].as_array().unwrap();
     let outcome = |vantage: &str, target: &str| {
         let is_it = |cell: &&serde_json::Value| cell["vantage"] == vantage && cell["target"] == target;
