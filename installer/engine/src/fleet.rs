@@ -127,16 +127,83 @@ pub fn lease(
     ctx: &RunContext,
     emitter: &EventEmitter,
 ) -> Result<(), Vec<Diagnosis>> {
+    let mut sessions = sessions.clone();
+    let mut absent = Vec::new();
+    lease_present(&mut sessions, &mut absent, command, cluster, ctx, emitter)?;
+    if absent.is_empty() { Ok(()) } else { Err(absent) }
+}
+
+/// Does the same for a run that goes on without members that are absent: a node that does not answer in time becomes one of them.
+pub fn lease_present(
+    sessions: &mut Sessions,
+    absent: &mut Vec<Diagnosis>,
+    command: &str,
+    cluster: &str,
+    ctx: &RunContext,
+    emitter: &EventEmitter,
+) -> Result<(), Vec<Diagnosis>> {
     let request = Request::Lease {
         run: ctx.run.clone(),
         owner: ctx.owner.clone(),
         command: command.to_owned(),
         cluster: cluster.to_owned(),
     };
-    let list: Vec<_> = sessions.values().collect();
-    let results = each(&list, |session| lease_of(session, &request, ctx, emitter));
-    let errors: Vec<Diagnosis> = results.into_iter().filter_map(Result::err).collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    ask_present(sessions, absent, |session| lease_of(session, &request, ctx, emitter)).map(drop)
+}
+
+/// Reads the journals of all nodes; one that does not answer in time becomes an absent member. Blocks for the request's deadline at most.
+pub fn journals_present(
+    sessions: &mut Sessions,
+    absent: &mut Vec<Diagnosis>,
+) -> Result<BTreeMap<NodeName, Ownership>, Vec<Diagnosis>> {
+    ask_present(sessions, absent, |session| session.ask(&Request::Ownership))
+}
+
+/// Asks every node and returns the answers, or all errors. The session of a node that does not answer in time is closed, and its error is one more of
+/// `absent`; when none is left, that is the error.
+fn ask_present<T: Send>(
+    sessions: &mut Sessions,
+    absent: &mut Vec<Diagnosis>,
+    ask: impl Fn(&NodeSession) -> Result<T, Diagnosis> + Sync,
+) -> Result<BTreeMap<NodeName, T>, Vec<Diagnosis>> {
+    let list: Vec<_> = sessions.values().cloned().collect();
+    let results = each(&list, |session| ask(session));
+    let names = list.iter().map(|session| session.name().clone());
+    let (answers, silent) = without_silent(names.zip(results))?;
+    for (name, diagnosis) in silent {
+        if let Some(session) = sessions.remove(&name) {
+            session.close();
+        }
+        absent.push(diagnosis);
+    }
+    if sessions.is_empty() {
+        return Err(std::mem::take(absent));
+    }
+    Ok(answers)
+}
+
+/// What nodes answered, and the errors of those that did not answer in time.
+type Answers<T> = (BTreeMap<NodeName, T>, Vec<(NodeName, Diagnosis)>);
+
+/// Divides answers by whether they came in time. Any other error is one.
+fn without_silent<T>(
+    results: impl IntoIterator<Item = (NodeName, Result<T, Diagnosis>)>,
+) -> Result<Answers<T>, Vec<Diagnosis>> {
+    let (mut answers, mut silent, mut errors) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for (name, result) in results {
+        match result {
+            Ok(answer) => {
+                answers.insert(name, answer);
+            }
+            Err(diagnosis) if diagnosis.code == Code::RequestDeadline => silent.push((name, diagnosis)),
+            Err(diagnosis) => errors.push(diagnosis),
+        }
+    }
+    if errors.is_empty() {
+        Ok((answers, silent))
+    } else {
+        Err(errors)
+    }
 }
 
 fn lease_of(
@@ -298,5 +365,27 @@ mod tests {
         assert_eq!((error.code, error.node.as_ref()), (Code::Protocol, Some(&node)));
         assert_eq!(error.saw, ["agent 3, this landfall 2"]);
         assert!(error.next[0].contains("the same version of landfall"), "{error:?}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_in_time_is_set_aside_and_any_other_error_ends_the_run() {
+        let name = |text: &str| text.parse::<NodeName>().unwrap();
+        let failed = |code| Err(Diagnosis::new(code, "x"));
+        let (answers, silent) = without_silent([
+            (name("cp-1"), Ok(1)),
+            (name("cp-2"), failed(Code::RequestDeadline)),
+            (name("w-1"), Ok(3)),
+        ])
+        .unwrap();
+        assert_eq!(answers, [(name("cp-1"), 1), (name("w-1"), 3)].into());
+        let silent: Vec<_> = silent.into_iter().map(|(name, error)| (name, error.code)).collect();
+        assert_eq!(silent, [(name("cp-2"), Code::RequestDeadline)]);
+        let errors = without_silent([
+            (name("cp-1"), failed(Code::Locked)),
+            (name("cp-2"), failed(Code::RequestDeadline)),
+            (name("w-1"), Ok(3)),
+        ])
+        .unwrap_err();
+        assert_eq!(errors.iter().map(|e| e.code).collect::<Vec<_>>(), [Code::Locked]);
     }
 }

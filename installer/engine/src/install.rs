@@ -118,8 +118,9 @@ impl InstallRun<'_> {
     fn phases(&mut self) -> Result<(), Vec<Diagnosis>> {
         self.connect()?;
         self.check_known_nodes()?;
-        fleet::lease(
-            &self.sessions,
+        fleet::lease_present(
+            &mut self.sessions,
+            &mut self.outcome.absent,
             INSTALL,
             &self.desired.spec.name,
             &self.ctx,
@@ -188,7 +189,7 @@ impl InstallRun<'_> {
 
     /// Reads the journals. An unfinished run of another command is an error: that command finishes it.
     fn read_present(&mut self) -> Result<Present, Vec<Diagnosis>> {
-        let present = Present::read(&self.sessions)?;
+        let present = Present::of(fleet::journals_present(&mut self.sessions, &mut self.outcome.absent)?)?;
         if let Some(diagnosis) = preflight::unfinished_command(&present) {
             return Err(vec![diagnosis]);
         }

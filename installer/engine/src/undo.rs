@@ -75,12 +75,20 @@ impl UndoRun<'_> {
     /// lease · read the journals · choose the machines and the runs · plan · confirm · begin the run · undo · end the run
     fn phases(mut self, until: Until, confirm: Confirm, outcome: &mut Outcome) -> Result<(), Vec<Diagnosis>> {
         let command = self.command.as_str();
-        fleet::lease(&self.sessions, command, &self.desired.spec.name, self.ctx, self.emitter)?;
+        let (sessions, absent) = (&mut self.sessions, &mut outcome.absent);
+        fleet::lease_present(
+            sessions,
+            absent,
+            command,
+            &self.desired.spec.name,
+            self.ctx,
+            self.emitter,
+        )?;
         outcome.run = Some(self.ctx.run.clone());
+        let owned = fleet::journals_present(sessions, absent)?;
         let present = match self.command {
-            UndoCommand::Rollback => Present::read(&self.sessions)?,
+            UndoCommand::Rollback => Present::of(owned)?,
             UndoCommand::Uninstall => {
-                let owned = fleet::ask_all(&self.sessions, |_| Request::Ownership)?;
                 uninstall::refuse_part(&owned, self.desired, &self.ctx.limit).map_err(|refusal| vec![refusal])?;
                 // The others were asked only what they are.
                 self.sessions.retain(|name, _| self.ctx.limit.includes(name));
