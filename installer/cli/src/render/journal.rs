@@ -151,7 +151,7 @@ mod tests {
         let value = journals_json(&outcome);
         assert_eq!(
             (&value["event"], &value["cluster"]["lastRun"]),
-            (&"journal".into(), &3.into())
+            (&"journal".into(), &4.into())
         );
         let steps = &value["nodes"]["cp-1"]["steps"];
         assert_eq!(steps.as_array().unwrap().len(), 14);

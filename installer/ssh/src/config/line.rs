@@ -33,6 +33,8 @@ pub fn parse(text: &str, directory: &Path, depth: usize, lines: &mut Vec<Line>) 
         let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
         let keyword = keyword.trim_matches('"').to_ascii_lowercase();
         match keyword.as_str() {
+            // ssh passes over a line with nothing but quotes for a keyword (readconf.c, process_config_line_depth).
+            "" => {}
             "host" => lines.push(Line::Host(split(value))),
             "match" => lines.push(Line::Match(split(value))),
             "include" if depth < MAX_DEPTH => {
