@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// Runs installs of three control planes and two workers with injected faults, and a command afterwards.
 #[derive(Args)]
 pub struct Crash {
-    /// Every record of every journal with every command afterwards, an hour and a half.
+    /// Every record of every journal with every command afterwards, an hour and a quarter.
     #[arg(long)]
     full: bool,
     /// The first case; each further one has the next number. By default one made from the clock.
