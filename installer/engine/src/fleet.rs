@@ -127,10 +127,8 @@ pub fn lease(
     ctx: &RunContext,
     emitter: &EventEmitter,
 ) -> Result<(), Vec<Diagnosis>> {
-    let mut sessions = sessions.clone();
-    let mut absent = Vec::new();
-    lease_present(&mut sessions, &mut absent, command, cluster, ctx, emitter)?;
-    if absent.is_empty() { Ok(()) } else { Err(absent) }
+    let request = lease_request(command, cluster, ctx);
+    all_answers(ask_each(sessions, |session| lease_of(session, &request, ctx, emitter))).map(drop)
 }
 
 /// Does the same for a run that goes on without members that are absent: a node that does not answer in time becomes one of them.
@@ -142,12 +140,7 @@ pub fn lease_present(
     ctx: &RunContext,
     emitter: &EventEmitter,
 ) -> Result<(), Vec<Diagnosis>> {
-    let request = Request::Lease {
-        run: ctx.run.clone(),
-        owner: ctx.owner.clone(),
-        command: command.to_owned(),
-        cluster: cluster.to_owned(),
-    };
+    let request = lease_request(command, cluster, ctx);
     ask_present(sessions, absent, |session| lease_of(session, &request, ctx, emitter)).map(drop)
 }
 
@@ -159,17 +152,14 @@ pub fn journals_present(
     ask_present(sessions, absent, |session| session.ask(&Request::Ownership))
 }
 
-/// Asks every node and returns the answers, or all errors. The session of a node that does not answer in time is closed, and its error is one more of
-/// `absent`; when none is left, that is the error.
+/// Asks every node and returns the answers, or all errors. When the only errors are of nodes that did not answer in time, their sessions are closed, and
+/// the errors are more of `absent`; when no node is left, they are the error.
 fn ask_present<T: Send>(
     sessions: &mut Sessions,
     absent: &mut Vec<Diagnosis>,
     ask: impl Fn(&NodeSession) -> Result<T, Diagnosis> + Sync,
 ) -> Result<BTreeMap<NodeName, T>, Vec<Diagnosis>> {
-    let list: Vec<_> = sessions.values().cloned().collect();
-    let results = each(&list, |session| ask(session));
-    let names = list.iter().map(|session| session.name().clone());
-    let (answers, silent) = without_silent(names.zip(results))?;
+    let (answers, silent) = all_but_silent(ask_each(sessions, ask))?;
     for (name, diagnosis) in silent {
         if let Some(session) = sessions.remove(&name) {
             session.close();
@@ -182,27 +172,66 @@ fn ask_present<T: Send>(
     Ok(answers)
 }
 
-/// What nodes answered, and the errors of those that did not answer in time.
+/// What nodes answered, and the errors of the others.
 type Answers<T> = (BTreeMap<NodeName, T>, Vec<(NodeName, Diagnosis)>);
 
-/// Divides answers by whether they came in time. Any other error is one.
-fn without_silent<T>(
-    results: impl IntoIterator<Item = (NodeName, Result<T, Diagnosis>)>,
-) -> Result<Answers<T>, Vec<Diagnosis>> {
-    let (mut answers, mut silent, mut errors) = (BTreeMap::new(), Vec::new(), Vec::new());
+/// Asks every node. Blocks until the slowest has answered or failed.
+fn ask_each<T: Send>(
+    sessions: &Sessions,
+    ask: impl Fn(&NodeSession) -> Result<T, Diagnosis> + Sync,
+) -> impl Iterator<Item = (NodeName, Result<T, Diagnosis>)> {
+    let list: Vec<_> = sessions.values().collect();
+    let results = each(&list, |session| ask(session));
+    let names: Vec<NodeName> = list.iter().map(|session| session.name().clone()).collect();
+    names.into_iter().zip(results)
+}
+
+fn divided<T>(results: impl IntoIterator<Item = (NodeName, Result<T, Diagnosis>)>) -> Answers<T> {
+    let (mut answers, mut errors) = (BTreeMap::new(), Vec::new());
     for (name, result) in results {
         match result {
             Ok(answer) => {
                 answers.insert(name, answer);
             }
-            Err(diagnosis) if diagnosis.code == Code::RequestDeadline => silent.push((name, diagnosis)),
-            Err(diagnosis) => errors.push(diagnosis),
+            Err(diagnosis) => errors.push((name, diagnosis)),
         }
     }
+    (answers, errors)
+}
+
+/// Returns the answers of all nodes, or all errors.
+fn all_answers<T>(
+    results: impl IntoIterator<Item = (NodeName, Result<T, Diagnosis>)>,
+) -> Result<BTreeMap<NodeName, T>, Vec<Diagnosis>> {
+    let (answers, errors) = divided(results);
     if errors.is_empty() {
-        Ok((answers, silent))
+        Ok(answers)
     } else {
-        Err(errors)
+        Err(errors.into_iter().map(|(_, diagnosis)| diagnosis).collect())
+    }
+}
+
+/// Returns the answers, and the errors of nodes that did not answer in time. With any other error beside them, all errors.
+fn all_but_silent<T>(
+    results: impl IntoIterator<Item = (NodeName, Result<T, Diagnosis>)>,
+) -> Result<Answers<T>, Vec<Diagnosis>> {
+    let (answers, errors) = divided(results);
+    if errors
+        .iter()
+        .all(|(_, diagnosis)| diagnosis.code == Code::RequestDeadline)
+    {
+        Ok((answers, errors))
+    } else {
+        Err(errors.into_iter().map(|(_, diagnosis)| diagnosis).collect())
+    }
+}
+
+fn lease_request(command: &str, cluster: &str, ctx: &RunContext) -> Request {
+    Request::Lease {
+        run: ctx.run.clone(),
+        owner: ctx.owner.clone(),
+        command: command.to_owned(),
+        cluster: cluster.to_owned(),
     }
 }
 
@@ -247,19 +276,7 @@ pub fn ask_all<T: serde::de::DeserializeOwned + Send>(
     sessions: &Sessions,
     request: impl Fn(&NodeName) -> Request + Sync,
 ) -> Result<BTreeMap<NodeName, T>, Vec<Diagnosis>> {
-    let list: Vec<_> = sessions.values().collect();
-    let results = each(&list, |session| session.ask::<T>(&request(session.name())));
-    let mut answers = BTreeMap::new();
-    let mut errors = Vec::new();
-    for (session, result) in list.iter().zip(results) {
-        match result {
-            Ok(answer) => {
-                answers.insert(session.name().clone(), answer);
-            }
-            Err(diagnosis) => errors.push(diagnosis),
-        }
-    }
-    if errors.is_empty() { Ok(answers) } else { Err(errors) }
+    all_answers(ask_each(sessions, |session| session.ask(&request(session.name()))))
 }
 
 /// Removes landfall's state directory from nodes where landfall owns nothing. Nodes whose lease another run holds are left alone.
@@ -371,7 +388,7 @@ mod tests {
     fn a_node_that_does_not_answer_in_time_is_set_aside_and_any_other_error_ends_the_run() {
         let name = |text: &str| text.parse::<NodeName>().unwrap();
         let failed = |code| Err(Diagnosis::new(code, "x"));
-        let (answers, silent) = without_silent([
+        let (answers, silent) = all_but_silent([
             (name("cp-1"), Ok(1)),
             (name("cp-2"), failed(Code::RequestDeadline)),
             (name("w-1"), Ok(3)),
@@ -380,12 +397,13 @@ mod tests {
         assert_eq!(answers, [(name("cp-1"), 1), (name("w-1"), 3)].into());
         let silent: Vec<_> = silent.into_iter().map(|(name, error)| (name, error.code)).collect();
         assert_eq!(silent, [(name("cp-2"), Code::RequestDeadline)]);
-        let errors = without_silent([
+        let errors = all_but_silent([
             (name("cp-1"), failed(Code::Locked)),
             (name("cp-2"), failed(Code::RequestDeadline)),
             (name("w-1"), Ok(3)),
         ])
         .unwrap_err();
-        assert_eq!(errors.iter().map(|e| e.code).collect::<Vec<_>>(), [Code::Locked]);
+        let codes: Vec<_> = errors.iter().map(|error| error.code).collect();
+        assert_eq!(codes, [Code::Locked, Code::RequestDeadline], "all problems are shown");
     }
 }
