@@ -265,26 +265,26 @@ async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
+/// Fails unless so many requests are all answered although one of two endpoints never does, and that one gets few of them.
+async fn must_be_left_out(does: fn(usize) -> Does, requests: usize) {
+    let (never, seen) = http2_endpoint(does).await;
+    let (always, _) = http2_endpoint(|_| Does::Answers).await;
+    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    assert_eq!(statuses(proxy.address, requests).await, vec!["200"; requests]);
+    let seen = seen.load(Ordering::SeqCst);
+    assert!((1..100).contains(&seen), "{seen} seen");
+}
+
 /// With half of the endpoints refusing, half of all requests would need a repeat, which the budget does not pay for.
 #[tokio::test]
 async fn an_endpoint_that_refuses_all_streams_is_left_out() {
-    let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
-    let (always, _) = http2_endpoint(|_| Does::Answers).await;
-    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
-    assert_eq!(statuses(proxy.address, 1000).await, ["200"; 1000]);
-    let refused = refused.load(Ordering::SeqCst);
-    assert!((1..100).contains(&refused), "{refused} refused");
+    must_be_left_out(|_| Does::Refuses, 1000).await;
 }
 
 /// The same of one that says GOAWAY to the first request of each connection.
 #[tokio::test]
 async fn an_endpoint_that_leaves_at_every_request_is_left_out() {
-    let (never, seen) = http2_endpoint(|_| Does::Leaves).await;
-    let (always, _) = http2_endpoint(|_| Does::Answers).await;
-    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
-    assert_eq!(statuses(proxy.address, 300).await, ["200"; 300]);
-    let seen = seen.load(Ordering::SeqCst);
-    assert!((1..100).contains(&seen), "{seen} seen");
+    must_be_left_out(|_| Does::Leaves, 300).await;
 }
 
 /// An endpoint of HTTP/2 that answers with the body that it got.
