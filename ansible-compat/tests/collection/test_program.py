@@ -13,24 +13,32 @@ def task(module, **options):
     return {"landfall.cluster." + module: {"program": PROGRAM, **options}}
 
 
+def told_by_paths(result):
+    """Returns what the failed paths of a verify say: what was seen, and what to do next."""
+    return [f"{path['saw']}\n{path['next']}" for path in result.get("failed_paths", [])]
+
+
 class Program(InDirectory):
     def all_fail(self, cases, *arguments, **more):
-        """Plays tasks that must all fail; each with these words. Returns what a user sees."""
+        """Plays tasks that must all fail; each with these words in its message or its failed paths. Returns what a user sees."""
         results, text = self.play([played for played, _ in cases], *arguments, **more)
         self.assertNotIn("Traceback", text)
         for (played, wanted), result in zip(cases, results, strict=True):
             with self.subTest(task=played, arguments=arguments):
                 self.assertTrue(result["failed"], result)
+                told = "\n".join([result["msg"], *told_by_paths(result)])
                 for words in wanted:
-                    self.assertIn(words, result["msg"])
+                    self.assertIn(words, told)
         return text
 
     def test_what_fails_fails_with_landfalls_words(self):
         here = os.path.join(self.home, "kubeconfig")
         nobody = ["LF0201 cp-1: 127.0.0.1 port 1 cannot be reached over SSH", "LF0201 w-1: 127.0.0.2 port 1"]
+        # verify has a cell for each path, without any login too.
+        cells = ["LF0701", "127.0.0.1 port 1 cannot be reached over SSH", "ssh -p 1 admin@127.0.0.2"]
         bundle = self.write("no.bundle", "nothing")
         cases = [
-            (task("cluster", state="verified"), nobody),
+            (task("cluster", state="verified"), cells),
             (task("cluster", state="absent", name="ship"), nobody),
             (task("cluster_info"), nobody),
             (task("node", name=["w-9"], bundle=bundle), ["LF0004", "no host and no group is called w-9"]),
@@ -81,7 +89,7 @@ class Program(InDirectory):
         status, text = self.run_tool("ansible-playbook", "-i", self.write("hosts.ini", ALONE), path, "--check")
         self.assertEqual(status, 0, text)
         told = [line.strip() for line in text.splitlines() if line.startswith('    "msg": "LF')]
-        self.assertEqual([line[8:14] for line in told], ["LF0201", "LF0201", "LF0101"], text)
+        self.assertEqual([line[8:14] for line in told], ["LF0701", "LF0201", "LF0101"], text)
 
 
 CLUSTER = """name: ship
@@ -127,4 +135,4 @@ class ClusterYaml(InDirectory):
     def test_modules_take_a_cluster_yaml_too(self):
         path = self.write("cluster.yaml", CLUSTER.replace(", becomePasswordFile: sudo", ""))
         results, text = self.play([task("cluster", state="verified")], inventory=path, **PLUGIN)
-        self.assertIn("LF0201 cp-1: 127.0.0.1 port 1", results[0]["msg"], text)
+        self.assertTrue(any("127.0.0.1 port 1 cannot be reached over SSH" in told for told in told_by_paths(results[0])), text)
