@@ -1,4 +1,5 @@
-//! A snapshot of a node's state for comparison before and after: files, rules, links, settings, units, mounts, cgroups, processes, sockets.
+//! A snapshot of a node's state for comparison before and after: files, rules, links, settings, units, mounts, cgroups, processes, sockets, modules,
+//! AppArmor profiles.
 
 use crate::host::{root, run};
 use crate::lab::{Lab, Machine};
@@ -82,6 +83,7 @@ awk '{t=""; for (i=7;i<NF;i++) if ($i=="-") t=$(i+1); print "mount " $5 "\t" t}'
 find /sys/fs/cgroup -type d -printf 'cgroup %p\t\n' 2>/dev/null
 ps -eo user:20,args --no-headers | awk '{u=$1; $1=""; sub(/^ /, ""); if ($0 !~ /^(sh -c|ps |awk |sleep )/) print "process " $0 "\t" u}'
 awk '{print "module " $1 "\t"}' /proc/modules 2>/dev/null
+sed -E 's/^(.*) \(([a-z]+)\)$/apparmor \1\t\2/' /sys/kernel/security/apparmor/profiles 2>/dev/null
 exit 0
 "#;
 

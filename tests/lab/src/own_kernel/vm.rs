@@ -25,7 +25,7 @@ pub enum Variant {
     /// Nothing special; root logs in by key.
     Plain,
     /// What hardening guides ask for: no login of root, sudo with a password on a terminal, no SFTP, no forwarding, two sessions, noexec /tmp, umask 027,
-    /// shells that say something, auditd, settings that disagree with the kubelet's.
+    /// shells that say something, auditd, settings that disagree with the kubelet's, no IPv6.
     Hardened,
 }
 
@@ -90,12 +90,16 @@ impl Vm {
     pub(super) fn create(&self, kernel: &Kernel, disk: &Path) -> Result<()> {
         fs::create_dir_all(&self.folder).with_context(|| format!("{} cannot be made", self.folder.display()))?;
         let variant = format!("{:?}", self.variant).to_lowercase();
+        let kernel_options = match self.variant {
+            Variant::Plain => "",
+            Variant::Hardened => "ipv6.disable=1 ",
+        };
         // One processor of the host's: a system call wakes the kernel's thread and back, which must not wait for another processor's turn.
         let command = format!(
             "env TMPDIR=/dev/shm taskset --cpu-list {processor} '{program}' mem={memory}M umid={name} uml_dir={SOCKETS}/ \
              'ubd0={folder}/disk.cow,{disk}' root=/dev/ubda rw con=null ssl=null con0=null,fd:1 \
              vec0:transport=tap,ifname={name},depth=128,gro=1,mac=52:54:00:90:04:{mac:02x} \
-             security=apparmor apparmor=1 init=/usr/lib/lab/init lab.name={name} lab.address={address} lab.variant={variant}",
+             security=apparmor apparmor=1 {kernel_options}init=/usr/lib/lab/init lab.name={name} lab.address={address} lab.variant={variant}",
             processor = self.processor,
             program = kernel.program.display(),
             memory = self.memory_mib,
