@@ -24,6 +24,7 @@ pub fn parse(text: &str, variant: Variant) -> Vec<Chain> {
                 table: table.clone(),
                 name: name.to_owned(),
                 hook: Hook::from_name(name).filter(|_| policy != Some("-")),
+                is_prerouting: name == "PREROUTING" && policy != Some("-"),
                 drops_by_policy: policy == Some("DROP"),
                 rules: vec![],
             });

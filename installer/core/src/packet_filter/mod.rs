@@ -122,8 +122,10 @@ pub struct Chain {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Where the kernel calls it; `None` when only rules lead to it.
+    /// Where the kernel calls it; `None` when only rules lead to it, or at hooks that [`Hook`] does not name.
     pub hook: Option<Hook>,
+    /// Whether the kernel calls it for all that comes in, before it decides for whom that is and before it translates addresses.
+    pub is_prerouting: bool,
     /// Whether it drops what no rule decides.
     pub drops_by_policy: bool,
     /// Its rules, in order.
@@ -235,8 +237,12 @@ pub struct Dropped {
     pub table: String,
     /// The chain.
     pub chain: String,
-    /// Where the chain is called, or the one that led to it.
+    /// The hook of that chain; of one that is called before those, the input, whatever the packet is for.
     pub hook: Hook,
+    /// The chain that the kernel called, which led to this one.
+    pub base: String,
+    /// Whether that is called for all that comes in ([`Chain::is_prerouting`]): landfall writes no rules there.
+    pub is_prerouting: bool,
     /// The rule; `None` for the policy of the chain.
     pub rule: Option<String>,
 }
@@ -270,29 +276,55 @@ pub fn chains(filters: &PacketFilters) -> Vec<Chain> {
 
 /// Returns every place at which the packet is dropped in any case. (Each chain that the kernel calls decides by itself.)
 pub fn drops(chains: &[Chain], packet: &Packet) -> Vec<Dropped> {
-    let places = places(chains, packet).into_iter();
-    places.map(|(chain, rule)| dropped(packet.hook, chain, rule)).collect()
+    places(chains, packet)
+        .iter()
+        .map(|place| place.dropped(packet.hook))
+        .collect()
 }
 
-fn dropped(hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Dropped {
-    Dropped {
-        variant: chain.variant,
-        table: chain.table.clone(),
-        chain: chain.name.clone(),
-        hook,
-        rule: rule.map(|rule| rule.text.clone()),
+/// A place among the rules at which a packet is dropped.
+struct Place<'a> {
+    /// The chain that the kernel called.
+    base: &'a Chain,
+    /// The chain that drops.
+    chain: &'a Chain,
+    /// The rule that drops; `None` for the policy of the chain.
+    rule: Option<&'a Rule>,
+}
+
+impl Place<'_> {
+    fn dropped(&self, hook: Hook) -> Dropped {
+        Dropped {
+            variant: self.chain.variant,
+            table: self.chain.table.clone(),
+            chain: self.chain.name.clone(),
+            hook: if self.base.is_prerouting { Hook::Input } else { hook },
+            base: self.base.name.clone(),
+            is_prerouting: self.base.is_prerouting,
+            rule: self.rule.map(|rule| rule.text.clone()),
+        }
     }
 }
 
-/// Returns the chain and the rule, or the chain whose policy it is, of every place at which the packet is dropped in any case.
-fn places<'a>(chains: &'a [Chain], packet: &Packet) -> Vec<(&'a Chain, Option<&'a Rule>)> {
-    let called = chains.iter().filter(|chain| chain.hook == Some(packet.hook));
-    let place = |chain: &'a Chain| match walk(chains, chain, packet, 0) {
-        Walk::Drop(at, rule) => Some((at, Some(rule))),
-        Walk::Fall { surely: true } if chain.drops_by_policy => Some((chain, None)),
-        Walk::Fall { .. } | Walk::Accept | Walk::Unclear => None,
+/// Returns every place at which the packet is dropped in any case.
+fn places<'a>(chains: &'a [Chain], packet: &Packet) -> Vec<Place<'a>> {
+    // What was translated had another destination before, and what a process sends does not come in.
+    let comes_in = packet.from.is_some() && !packet.is_translated;
+    let incoming = Packet { to: None, ..*packet };
+    let place = |base: &'a Chain| {
+        let packet = match base.hook {
+            Some(hook) if hook == packet.hook => packet,
+            None if base.is_prerouting && comes_in => &incoming,
+            _ => return None,
+        };
+        let (chain, rule) = match walk(chains, base, packet, 0) {
+            Walk::Drop(at, rule) => (at, Some(rule)),
+            Walk::Fall { surely: true } if base.drops_by_policy => (base, None),
+            Walk::Fall { .. } | Walk::Accept | Walk::Unclear => return None,
+        };
+        Some(Place { base, chain, rule })
     };
-    called.filter_map(place).collect()
+    chains.iter().filter_map(place).collect()
 }
 
 /// The kernel's own limit of jumps (`NFT_JUMP_STACK_SIZE`).

@@ -34,6 +34,7 @@ pub fn parse(text: &str) -> Option<Vec<Chain>> {
                 name: text_of(chain, "name"),
                 // Chains that translate addresses or choose routes drop nothing by their nature; their policies may.
                 hook: chain["hook"].as_str().and_then(Hook::from_name),
+                is_prerouting: chain["hook"] == "prerouting",
                 drops_by_policy: chain["policy"] == "drop",
                 rules: vec![],
             });

@@ -6,7 +6,7 @@
 //! carries the cluster's mark in its comment ([`Openings::comment`]): by it the rules are found, renewed and removed, and no other is touched.
 
 use super::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
-use super::{Chain, Dropped, Hook, Packet, Rule, Variant, dropped, drops, firewalld, places, ufw};
+use super::{Chain, Dropped, Hook, Packet, Place, Variant, drops, firewalld, places, ufw};
 use crate::name::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,8 +182,13 @@ pub fn without_marked(chains: &[Chain], mark: &str) -> Vec<Chain> {
 }
 
 /// Finds the place for rules that are to decide about a packet that is dropped at this one; `None` where none may be written. Into ufw's tables ufw
-/// alone writes, to the end of its users' rules; into firewalld's table firewalld, where its zones ask its policies.
-fn insertion(chains: &[Chain], hook: Hook, chain: &Chain, rule: Option<&Rule>) -> Option<Insertion> {
+/// alone writes, to the end of its users' rules; into firewalld's table firewalld, where its zones ask its policies. Ahead of routing nothing is
+/// written: what somebody drops there is to reach no rule at all, and which of it is for pods is not known yet.
+fn insertion(chains: &[Chain], hook: Hook, place: &Place) -> Option<Insertion> {
+    let Place { base, chain, rule } = *place;
+    if base.is_prerouting {
+        return None;
+    }
     let mut table = chains
         .iter()
         .filter(|other| other.variant == chain.variant && other.table == chain.table);
@@ -225,7 +230,7 @@ pub fn open(chains: &[Chain], openings: &Openings) -> (Vec<Chain>, Vec<Insertion
         let found = packets
             .iter()
             .flat_map(|packet| places(&opened, packet).into_iter().map(|place| (packet.hook, place)))
-            .filter_map(|(hook, (chain, rule))| self::insertion(&opened, hook, chain, rule))
+            .filter_map(|(hook, place)| self::insertion(&opened, hook, &place))
             // A place that has its rules already does not get them again: they do not help.
             .find(|insertion| !insertions.contains(insertion));
         let Some(insertion) = found else { break };
@@ -316,10 +321,12 @@ pub fn unasked(chains: &[Chain], openings: &Openings) -> Option<String> {
     let mut sources = BTreeSet::new();
     for accept in &openings.accept {
         for packet in openings.first_packets(accept) {
-            for (chain, rule) in places(chains, &packet) {
-                if rule.is_some_and(|rule| firewalld::is_rest_of_2(packet.hook, chain, rule)) {
-                    let place = dropped(packet.hook, chain, rule);
-                    lost.entry(place).or_default().push(packet.to_string());
+            for place in places(chains, &packet) {
+                let is_rest = |rule| firewalld::is_rest_of_2(packet.hook, place.chain, rule);
+                if place.rule.is_some_and(is_rest) {
+                    lost.entry(place.dropped(packet.hook))
+                        .or_default()
+                        .push(packet.to_string());
                     sources.extend(match &accept.from {
                         Peers::Network(network) => Some(network.to_string()),
                         Peers::Any | Peers::Addresses(_) => packet.source.map(|address| address.to_string()),

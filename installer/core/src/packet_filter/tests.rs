@@ -97,6 +97,44 @@ fn sets_ranges_maps_jumps_and_interfaces_are_understood() {
 }
 
 #[test]
+fn chains_ahead_of_routing_drop_what_comes_in() {
+    let early = "table inet early, chain pre: policy drop, and no rule accepts it";
+    let chains = nft(fixture!("prerouting.nft.json"));
+    assert_eq!(places(&chains, &to_node("tcp", 2379)), [early]);
+    assert!(places(&chains, &to_node("tcp", 22)).is_empty());
+    assert_eq!(places(&chains, &of_pods()), [early]);
+    let leaves = Packet {
+        hook: Hook::Output,
+        from: None,
+        to: Some("eth0"),
+        ..to_node("tcp", 2379)
+    };
+    assert!(places(&chains, &leaves).is_empty(), "it does not come in");
+    let for_service = Packet {
+        is_translated: true,
+        ..of_pods()
+    };
+    assert!(
+        places(&chains, &for_service).is_empty(),
+        "it had another destination there"
+    );
+
+    let chains = iptables::parse(fixture!("prerouting.iptables-save"), Variant::IptablesNft);
+    let to_etcd = drops(&chains, &to_node("tcp", 2380));
+    let [dropped] = &to_etcd[..] else {
+        panic!("{to_etcd:#?}")
+    };
+    assert_eq!(
+        dropped.to_string(),
+        "table ip mangle, chain edge: -A edge -p tcp -m tcp --dport 2379:2380 -j DROP"
+    );
+    assert_eq!((dropped.base.as_str(), dropped.is_prerouting), ("PREROUTING", true));
+    let raw = ["table ip raw, chain PREROUTING: -A PREROUTING -p udp -j DROP"];
+    assert_eq!(places(&chains, &to_node("udp", 8472)), raw);
+    assert!(places(&chains, &to_node("tcp", 6443)).is_empty());
+}
+
+#[test]
 fn the_default_zone_of_firewalld_rejects() {
     let chains = nft(fixture!("firewalld.nft.json"));
     let input = places(&chains, &to_node("tcp", 6443));

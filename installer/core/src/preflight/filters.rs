@@ -372,8 +372,8 @@ const SET: &str = "set `firewall: open`, or ";
 
 fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> String {
     let setting = match look.input.desired.spec.firewall {
-        Firewall::Keep => SET,
-        Firewall::Open => "",
+        Firewall::Keep if !dropped.is_prerouting => SET,
+        Firewall::Keep | Firewall::Open => "",
     };
     if let (_, Some(next)) = owner(chains, dropped) {
         return match next.strip_prefix(SET) {
@@ -381,11 +381,11 @@ fn advice(look: &Look, chains: &[Chain], dropped: &Dropped, lost: &Lost) -> Stri
             None => next.to_owned(),
         };
     }
-    let base = chains.iter().find(|chain| {
-        chain.variant == dropped.variant && chain.table == dropped.table && chain.hook == Some(dropped.hook)
-    });
-    let chain = base.map_or(dropped.chain.as_str(), |base| base.name.as_str());
     let is_iptables = dropped.variant != Variant::Nftables;
+    let chain = match (is_iptables, dropped.table.strip_prefix("ip ")) {
+        (true, Some(table)) if table != "filter" => format!("{} -t {table}", dropped.base),
+        _ => dropped.base.clone(),
+    };
     let mut rules = Vec::new();
     for protocol in ["tcp", "udp"] {
         let ports: Vec<String> = lost

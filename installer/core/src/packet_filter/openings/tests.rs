@@ -1,6 +1,6 @@
 use super::*;
 use crate::inventory::Role;
-use crate::packet_filter::{Verdict, iptables, nftables};
+use crate::packet_filter::{Rule, Verdict, iptables, nftables};
 use crate::spec::ClusterSpec;
 use crate::traffic::{self, Peer};
 

@@ -52,6 +52,40 @@ fn a_filter_that_lets_only_ssh_in_is_named_with_what_it_drops() {
 }
 
 #[test]
+fn what_is_dropped_ahead_of_routing_is_named_and_refused_whatever_the_setting() {
+    for firewall in [Firewall::Keep, Firewall::Open] {
+        let found = opened(
+            &iptables(fixture!("prerouting.iptables-save")),
+            firewall,
+            &BTreeMap::new(),
+        );
+        let [etcd, vxlan] = &found[..] else {
+            panic!("{found:#?}")
+        };
+        assert!(found.iter().all(|finding| finding.severity == Severity::Refuse));
+        assert_eq!(
+            etcd.what,
+            "a packet filter drops: tcp 2379, tcp 2380 from all other nodes"
+        );
+        assert_eq!(
+            etcd.next,
+            "let it through, also in the file that the rules come from: `iptables -I PREROUTING -t mangle -p tcp -m multiport --dports 2379,2380 -j ACCEPT`"
+        );
+        assert_eq!(
+            vxlan.saw,
+            "table ip raw, chain PREROUTING: -A PREROUTING -p udp -j DROP"
+        );
+    }
+    let one = opened(
+        &nftables(fixture!("prerouting.nft.json")),
+        Firewall::Open,
+        &BTreeMap::new(),
+    );
+    let finding = only(Check::PacketFilter, one);
+    assert!(finding.what.contains("pods of other nodes to pods"), "{finding:#?}");
+}
+
+#[test]
 fn the_owners_of_rules_are_named_with_their_own_commands() {
     for (filters, owner, command, count) in [
         (
