@@ -9,8 +9,11 @@ use landfall_core::trust::{OfferedKey, TrustOffer};
 use landfall_lab::host;
 use landfall_test_support::publishers::Publishers;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where the built things lie.
 pub struct Artifacts {
@@ -121,24 +124,32 @@ pub fn build_bundle(program: &Path, checkout: &Path, bundle: &Path, key: Option<
     Ok(())
 }
 
-/// A build in the background, with the lowest priority.
+/// A build in the background, with the lowest priority. It ends with this value.
 pub struct Background {
     child: Child,
     log: PathBuf,
 }
 
+/// What became of a build that was waited for until a moment.
+pub enum Built {
+    /// It is there.
+    Whole,
+    /// It failed.
+    Failed,
+    /// It was not there in time.
+    TooLate,
+}
+
 impl Background {
-    /// Starts `cargo xtask lab prepare` in a process of its own, whose output goes to a file.
-    pub fn start() -> Result<Self> {
+    /// Starts `cargo xtask lab` with these words in a process group of its own, whose output goes to a file.
+    pub fn start(words: &[&str]) -> Result<Self> {
         let cache = cache()?;
         fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-        let log = cache.join("build.log");
+        let log = cache.join(format!("{}.log", words.first().unwrap_or(&"build")));
         let file = File::create(&log).with_context(|| format!("{} cannot be made", log.display()))?;
         let mut build = Command::new("nice");
-        build
-            .args(["-n", "19"])
-            .arg(std::env::current_exe()?)
-            .args(["lab", "prepare"]);
+        build.args(["-n", "19"]).arg(std::env::current_exe()?).arg("lab");
+        build.args(words).process_group(0);
         build.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = build.spawn().context("nice cannot be started")?;
         Ok(Self { child, log })
@@ -147,11 +158,41 @@ impl Background {
     /// Waits for its end. The build that follows reports errors.
     pub fn wait(mut self) -> Result<()> {
         let status = self.child.wait()?;
+        self.say(status);
+        Ok(())
+    }
+
+    /// Waits for its end until a moment, if one is named, and ends it then.
+    pub fn wait_until(mut self, moment: Option<Instant>) -> Result<Built> {
+        loop {
+            if moment.is_some_and(|moment| Instant::now() >= moment) {
+                return Ok(Built::TooLate);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                self.say(status);
+                return Ok(if status.success() { Built::Whole } else { Built::Failed });
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    fn say(&self, status: ExitStatus) {
         println!(
             "the build in the background: {status}, its log is {}",
             self.log.display()
         );
-        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // Best effort: what does not end now ends by itself.
+        let group = format!("-{}", self.child.id());
+        let _ = host::sudo("kill", &["-TERM", "--", &group]);
+        let _ = self.child.wait();
     }
 }
 

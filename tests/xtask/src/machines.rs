@@ -46,6 +46,11 @@ impl From<Debian> for Suite {
 pub enum Machines {
     /// Builds what `up` needs, and starts nothing: landfall, the bundle, the machines' images.
     Prepare,
+    /// Builds what one machine with a kernel of its own needs beside that: the kernel, and the disk of the release that the number chooses.
+    PrepareOne {
+        /// Chooses release and variant.
+        number: usize,
+    },
     /// Builds landfall and the bundle, and starts the machines; the operator's home holds a cluster.yaml.
     Up {
         /// Control planes.
@@ -75,7 +80,7 @@ pub fn run(command: &Machines) -> Result<()> {
             workers,
             ..
         } => (*control_planes, *workers),
-        Machines::Prepare | Machines::Refresh | Machines::Down => (3, 2),
+        Machines::Prepare | Machines::PrepareOne { .. } | Machines::Refresh | Machines::Down => (3, 2),
     };
     let size = Size {
         control_planes,
@@ -85,6 +90,7 @@ pub fn run(command: &Machines) -> Result<()> {
     let lab = Lab::new("dev", NET, size, &cache);
     match command {
         Machines::Prepare => artifacts::build().and_then(|_| lab.build_images()),
+        Machines::PrepareOne { number } => own_kernel::describe_one(*number, &cache).prepare(),
         Machines::Down => {
             let own = own_kernel::describe(Suite::Bookworm, &cache).down();
             lab.down().and(own)

@@ -2,7 +2,7 @@
 
 use super::kernel::Kernel;
 use super::{ADMIN_PASSWORD, is_made_of, note_inputs};
-use crate::host::{install_packages, root, run};
+use crate::host::{root, run};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,6 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
         return Ok(disk);
     }
     println!("making the disk of the lab's machines with Debian {}", suite.name());
-    install_packages(&["e2fsprogs", "debian-archive-keyring"])?;
     run(root("rm").arg("-rf").arg(&folder))?;
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for (name, text) in [

@@ -63,6 +63,24 @@ ClientAliveCountMax 3
 LogLevel VERBOSE
 Banner /etc/issue.net
 END
+  # Nobody but those who log in is let in, at every boot.
+  cat > /etc/nftables.conf <<'END'
+#!/usr/sbin/nft -f
+flush ruleset
+
+table inet filter {
+	chain input {
+		type filter hook input priority 0; policy drop;
+		ct state established,related accept
+		iif lo accept
+		tcp dport 22 accept
+	}
+	chain forward {
+		type filter hook forward priority 0; policy drop;
+	}
+}
+END
+  systemctl --quiet enable nftables.service
   passwd --quiet --lock root
   systemctl --quiet enable auditd.service
   for file in /etc/sysctl.conf /etc/sysctl.d/99-hardening.conf; do

@@ -2,7 +2,7 @@
 //! nftables, which kube-proxy needs.
 
 use super::{is_made_of, note_inputs};
-use crate::host::{install_packages, root, run};
+use crate::host::{root, run};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,6 @@ const CONFIG: &str = include_str!("kernel.config");
 
 /// The Debian package with the kernel's source.
 const SOURCE: &str = "linux-source-6.1";
-
-/// What building it needs.
-const PACKAGES: [&str; 8] = ["gcc", "make", "flex", "bison", "bc", "libelf-dev", "xz-utils", "kmod"];
 
 /// A built kernel.
 #[derive(Debug)]
@@ -40,7 +37,6 @@ pub(super) fn build(cache: &Path) -> Result<Kernel> {
         return Ok(kernel);
     }
     println!("building the lab machines' own kernel from {SOURCE}");
-    install_packages(&PACKAGES)?;
     run(root("rm").arg("-rf").arg(&folder))?;
     let tree = folder.join("source");
     fs::create_dir_all(&tree).with_context(|| format!("{} cannot be made", tree.display()))?;

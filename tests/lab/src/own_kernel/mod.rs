@@ -9,7 +9,7 @@ mod network;
 mod process;
 mod vm;
 
-use crate::host::{make_key, run};
+use crate::host::{install_packages, make_key, run};
 use crate::operator::Ended;
 use anyhow::{Context, Result};
 use kernel::Kernel;
@@ -24,6 +24,20 @@ pub use vm::{Variant, Vm, VmSpec};
 
 /// sudo's password of the user `admin` on every machine: with what a shell would take for its own. No secret, since only this host reaches the machines.
 pub const ADMIN_PASSWORD: &str = "s3 cr'et$\"1";
+
+/// Debian packages that the kernel and the disks are built with.
+pub const PACKAGES: [&str; 10] = [
+    "gcc",
+    "make",
+    "flex",
+    "bison",
+    "bc",
+    "libelf-dev",
+    "xz-utils",
+    "kmod",
+    "e2fsprogs",
+    "debian-archive-keyring",
+];
 
 /// A lab of machines with kernels of their own.
 #[derive(Debug)]
@@ -48,15 +62,21 @@ impl VmLab {
         }
     }
 
+    /// Builds kernel and disk unless they are there, which takes up to half an hour.
+    pub fn prepare(&self) -> Result<()> {
+        self.build().map(drop)
+    }
+
     fn build(&self) -> Result<(Kernel, PathBuf)> {
+        install_packages(&PACKAGES)?;
         let kernel = kernel::build(&self.folder)?;
         make_key(&self.key())?;
         let disk = disk::build(self.suite, &self.folder, &kernel, &self.key())?;
         Ok((kernel, disk))
     }
 
-    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there, which takes up to half an
-    /// hour. Blocks until each machine takes logins.
+    /// Starts all machines from fresh disks; those of an earlier lab are removed. Kernel and disk are built unless they are there. Blocks until each
+    /// machine takes logins.
     pub fn up(&self) -> Result<()> {
         let (kernel, disk) = self.build()?;
         self.down()?;

@@ -2,14 +2,18 @@
 
 use super::{Broken, Check, Checks, Release};
 use crate::fingerprint::Fingerprint;
+use crate::operator::Ended;
 use crate::own_kernel::{Suite, Variant, Vm, VmLab, VmSpec};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How long `verify` may wait for a cluster after all its machines booted, in seconds. It took 118 to 271 s when it was tried by hand (2026-11).
 const BACK_LIMIT: &str = "600";
+
+/// How long rules may be gone that somebody took away. The settings service looks every minute, these machines are slow.
+const MENDED_LIMIT: Duration = Duration::from_secs(120);
 
 const CONTROL_PLANE: VmSpec = VmSpec {
     name: "cp-1",
@@ -51,7 +55,7 @@ fn in_lab<'a>(
 }
 
 /// One machine, as a control plane that runs pods, chosen by a number: each has another release or variant.
-fn describe_one(number: usize, cache: &Path) -> VmLab {
+pub fn describe_one(number: usize, cache: &Path) -> VmLab {
     let suite = Suite::ALL[number % Suite::ALL.len()];
     let variant = if (number / Suite::ALL.len()).is_multiple_of(2) {
         Variant::Plain
@@ -70,6 +74,8 @@ pub fn run_one(number: usize, release: &Release, cache: &Path) -> Result<Vec<Che
     in_lab(&describe_one(number, cache), release, Stage::show_one)
 }
 
+/// The check of preflight.
+const FILTERED: &str = "a packet filter that lets in nothing but SSH is refused by name";
 /// The check of the first install.
 const INSTALLED: &str = "install beside another's nftables set: exit 0, every path green, no program broke off";
 
@@ -93,6 +99,7 @@ impl Stage<'_> {
             boots.push(self.boot_again(Vm::reboot)?);
             Ok(boots)
         })?;
+        checks.needed(&named(FILTERED), || self.filter_is_refused())?;
         checks.needed(&named(INSTALLED), || self.install_beside_a_set())?;
         checks.check(&named("reboot: green by itself"), || {
             self.lab.machines().iter().try_for_each(Vm::reboot)?;
@@ -115,6 +122,7 @@ impl Stage<'_> {
             &named("machines start, start again, and come back after a power cut"),
             || self.boots(),
         )?;
+        checks.needed(&named(FILTERED), || self.filter_is_refused())?;
         checks.needed(&named(INSTALLED), || {
             self.keep_writes_in_memory()?;
             self.install_beside_a_set()
@@ -132,6 +140,10 @@ impl Stage<'_> {
             self.lab.machines().iter().try_for_each(Vm::reboot)?;
             self.green_again("reboot")
         });
+        checks.check(
+            &named("rules loaded anew, hosts renamed: mended and green by itself"),
+            || self.mends_itself(),
+        );
         checks.check(&named("install again: 0 changes"), || {
             let ended = self.landfall(&["install"], &["--trusted-key", &self.public()?, &self.bundle()?])?;
             ensure!(
@@ -156,6 +168,73 @@ impl Stage<'_> {
     fn start(&self) -> Result<()> {
         self.lab.up()?;
         self.lab.write_cluster(|_| {})
+    }
+
+    /// Whether a machine has the hardened variant's packet filter.
+    fn has_filter(vm: &Vm) -> bool {
+        vm.variant == Variant::Hardened
+    }
+
+    /// Where machines let in nothing but SSH, preflight refuses them, and names the chain. From then on the inventory lets landfall open it.
+    fn filter_is_refused(&self) -> Result<()> {
+        let Some(filtered) = self.lab.machines().iter().find(|vm| Self::has_filter(vm)) else {
+            return Ok(());
+        };
+        let refused = self.run(&["preflight"], &["--accept-new-host-keys"])?.expect(4)?;
+        for words in [filtered.name, "packet-filter", "inet filter input"] {
+            ensure!(
+                refused.stdout.contains(words),
+                "preflight does not say {words:?}:\n{}",
+                refused.stdout
+            );
+        }
+        self.lab.write_cluster(|cluster| cluster["firewall"] = "open".into())
+    }
+
+    /// Somebody loads every machine's rules anew, as a restart of a firewall does, and changes the host names. Rules that daemons and members need are back
+    /// within two minutes, nodes keep their names.
+    fn mends_itself(&self) -> Result<()> {
+        for vm in self.lab.machines() {
+            let flush = if Self::has_filter(vm) {
+                "systemctl restart nftables.service"
+            } else {
+                "nft flush ruleset"
+            };
+            vm.shell(&format!(
+                "{flush} && hostname renamed && systemctl restart kubelet.service"
+            ))?;
+        }
+        let start = Instant::now();
+        for vm in self.lab.machines() {
+            let mut wanted = vec!["table ip kube-proxy", "table ip flannel-ipv4"];
+            if Self::has_filter(vm) {
+                wanted.push(" input\"");
+            }
+            let missing = |rules: &str| {
+                wanted
+                    .iter()
+                    .filter(|name| !rules.contains(*name))
+                    .copied()
+                    .collect::<Vec<_>>()
+            };
+            loop {
+                let missing = missing(&vm.shell("nft list ruleset")?);
+                if missing.is_empty() {
+                    break;
+                }
+                ensure!(
+                    start.elapsed() < MENDED_LIMIT,
+                    "{} has no {missing:?} {} s after its rules were loaded anew",
+                    vm.name,
+                    MENDED_LIMIT.as_secs()
+                );
+                std::thread::sleep(Duration::from_secs(2));
+            }
+        }
+        println!("lab: rules were back after {:.1} s", start.elapsed().as_secs_f32());
+        self.green_again("mended")?;
+        let rename = |vm: &Vm| vm.shell(&format!("hostname {}", vm.name)).map(drop);
+        self.lab.machines().iter().try_for_each(rename)
     }
 
     /// Boots machines without landfall as often as later with it, and takes snapshots after each boot.
@@ -193,7 +272,8 @@ impl Stage<'_> {
     /// Installs where a table of somebody else has a set of interface names, made by the machine's own nft: an older nft in an image broke off when it read
     /// such a set of nft 1.1.3 (kubernetes#136786, k0s#7293). The table is gone after the next boot.
     fn install_beside_a_set(&self) -> Result<()> {
-        let make = "nft add table inet other && nft 'add set inet other links { type ifname; elements = { \"vec0\" }; }'";
+        let make =
+            "nft add table inet other && nft 'add set inet other links { type ifname; elements = { \"vec0\" }; }'";
         self.lab.machines().iter().try_for_each(|vm| vm.shell(make).map(drop))?;
         self.install("first")?;
         // A container that broke off and was started again has a log for each start.
@@ -264,9 +344,13 @@ impl Stage<'_> {
 
     /// Runs landfall on the lab's inventory and returns its standard output. Fails unless it succeeds.
     fn landfall(&self, command: &[&str], options: &[&str]) -> Result<String> {
+        Ok(self.run(command, options)?.expect(0)?.stdout)
+    }
+
+    fn run(&self, command: &[&str], options: &[&str]) -> Result<Ended> {
         let inventory = text_of(&self.lab.inventory())?;
         let arguments = [command, &["-i", &inventory], options].concat();
-        Ok(self.lab.landfall(&self.release.program, &arguments)?.expect(0)?.stdout)
+        self.lab.landfall(&self.release.program, &arguments)
     }
 }
 
