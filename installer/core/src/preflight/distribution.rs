@@ -14,12 +14,10 @@ use crate::finding::{Check, Finding};
 /// How it is known whether landfall works on a distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// Every run of the lab installs it, on the kernel of the machine that carries the lab.
-    Lab,
-    /// It was installed, verified, booted again and uninstalled by hand on machines with a kernel of their own, of this version.
-    ByHand(&'static str),
-    /// Nobody has tried it.
-    NotTried,
+    /// The lab installs, verifies, boots and uninstalls it, on kernels of these versions.
+    Lab(&'static str),
+    /// What differs there was read from its maker's pages. Nobody has tried it.
+    Documentation,
     /// As it comes, preflight refuses it; the check that does.
     Refused(Check),
 }
@@ -50,7 +48,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["11"],
         kernel: "5.10",
-        shown: Shown::ByHand("6.1"),
+        shown: Shown::Lab("6.1"),
         differs: "its own kernel is too old for kube-proxy's nftables mode: `proxyMode: iptables`",
     },
     Distribution {
@@ -58,7 +56,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["12"],
         kernel: "6.1",
-        shown: Shown::Lab,
+        shown: Shown::Lab("6.1 and 6.18"),
         differs: "",
     },
     Distribution {
@@ -66,7 +64,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["13"],
         kernel: "6.12",
-        shown: Shown::ByHand("6.1"),
+        shown: Shown::Lab("6.1"),
         differs: "/tmp is in memory",
     },
     Distribution {
@@ -74,7 +72,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["ubuntu"],
         versions: &["22.04"],
         kernel: "5.15",
-        shown: Shown::NotTried,
+        shown: Shown::Documentation,
         differs: "AppArmor is on; ufw is installed and off",
     },
     Distribution {
@@ -82,7 +80,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["ubuntu"],
         versions: &["24.04"],
         kernel: "6.8",
-        shown: Shown::NotTried,
+        shown: Shown::Documentation,
         differs: "AppArmor is on, and keeps user namespaces from programs without a profile; ufw is installed and off",
     },
     Distribution {
@@ -90,7 +88,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["ubuntu"],
         versions: &["26.04"],
         kernel: "7.0",
-        shown: Shown::NotTried,
+        shown: Shown::Documentation,
         differs: "sudo-rs in the place of sudo, coreutils in Rust; systemd 259 knows cgroup v2 alone; AppArmor is on",
     },
     Distribution {
@@ -122,7 +120,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["sles", "opensuse-leap"],
         versions: &["15"],
         kernel: "6.4 (SP6, SP7, 15.6)",
-        shown: Shown::NotTried,
+        shown: Shown::Documentation,
         differs: "firewalld is on; AppArmor is on; cgroup v1 beside v2 unless it is booted otherwise (`cgroup-v1`)",
     },
     Distribution {
@@ -138,7 +136,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["flatcar"],
         versions: &[],
         kernel: "by channel",
-        shown: Shown::NotTried,
+        shown: Shown::Documentation,
         differs: "/usr is read-only: `binDir: /opt/landfall/bin`",
     },
     Distribution {
@@ -187,8 +185,8 @@ pub(super) fn check(look: &mut Look) {
         ),
         Some(row) => {
             let known = match row.shown {
-                Shown::Lab | Shown::ByHand(_) => return,
-                Shown::NotTried => "landfall was not tried there",
+                Shown::Lab(_) => return,
+                Shown::Documentation => "landfall was not tried there",
                 Shown::Refused(_) => "as it comes, landfall refuses it",
             };
             let what = format!("{}: {known}; {}", row.name, row.differs.replace('`', ""));
@@ -236,9 +234,8 @@ mod tests {
     fn the_readme_has_the_same_rows() {
         for row in DISTRIBUTIONS {
             let shown = match row.shown {
-                Shown::Lab => "installed in the lab".to_owned(),
-                Shown::ByHand(kernel) => format!("installed by hand on Linux {kernel}"),
-                Shown::NotTried => "not tried".to_owned(),
+                Shown::Lab(kernels) => format!("installed in the lab, on Linux {kernels}"),
+                Shown::Documentation => "read from its documentation".to_owned(),
                 Shown::Refused(check) => format!("refused: `{check}`"),
             };
             let line = format!("| {} | {} | {shown} | {} |", row.name, row.kernel, row.differs);
