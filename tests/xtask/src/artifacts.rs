@@ -162,10 +162,10 @@ impl Background {
         Ok(())
     }
 
-    /// Waits for its end until a moment, if one is named, and ends it then.
-    pub fn wait_until(mut self, moment: Option<Instant>) -> Result<Built> {
+    /// Waits for its end until a moment, and ends it then.
+    pub fn wait_until(mut self, moment: Instant) -> Result<Built> {
         loop {
-            if moment.is_some_and(|moment| Instant::now() >= moment) {
+            if Instant::now() >= moment {
                 return Ok(Built::TooLate);
             }
             if let Some(status) = self.child.try_wait()? {

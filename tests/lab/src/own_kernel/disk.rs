@@ -1,6 +1,6 @@
 //! The machines' disks: a release of Debian with systemd and sshd, the modules of the lab's kernel, and a first boot that makes it one machine.
 
-use super::kernel::Kernel;
+use super::kernel::{self, Kernel};
 use super::{ADMIN_PASSWORD, is_made_of, note_inputs};
 use crate::host::{root, run};
 use anyhow::{Context, Result};
@@ -43,12 +43,22 @@ const FIRST_BOOT: &str = include_str!("first-boot.sh");
 /// Room on a disk. Files with nothing in them take none on the host.
 const SIZE: &str = "20G";
 
+/// What a suite's disk is made of; `key` is the lab's private key.
+fn inputs(key: &Path) -> Result<String> {
+    let public = fs::read_to_string(key.with_extension("pub")).context("the lab's public key")?;
+    Ok([INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, kernel::CONFIG, &public].concat())
+}
+
+/// Says whether a suite's disk is there as it is wanted.
+pub(super) fn is_built(suite: Suite, cache: &Path, key: &Path) -> bool {
+    inputs(key).is_ok_and(|inputs| is_made_of(&cache.join(suite.name()), &inputs))
+}
+
 /// Builds a suite's disk, unless it is there, and returns its file. Blocks for 2 to 4 minutes the first time.
 pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> Result<PathBuf> {
     let folder = cache.join(suite.name());
     let disk = folder.join("disk.raw");
-    let public = fs::read_to_string(key.with_extension("pub")).context("the lab's public key")?;
-    let inputs = [INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, kernel.config, &public].concat();
+    let inputs = inputs(key)?;
     if is_made_of(&folder, &inputs) {
         return Ok(disk);
     }
@@ -59,7 +69,7 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
         ("customize.sh", CUSTOMIZE),
         ("init.sh", INIT),
         ("first-boot.sh", FIRST_BOOT),
-        ("key.pub", public.as_str()),
+        ("key.pub", &fs::read_to_string(key.with_extension("pub"))?),
         ("password", ADMIN_PASSWORD),
     ] {
         fs::write(folder.join(name), text).with_context(|| format!("{name} cannot be written"))?;

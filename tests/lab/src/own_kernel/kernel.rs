@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the kernel is to have, besides what these options need.
-const CONFIG: &str = include_str!("kernel.config");
+pub(super) const CONFIG: &str = include_str!("kernel.config");
 
 /// The Debian package with the kernel's source.
 const SOURCE: &str = "linux-source-6.1";
@@ -21,8 +21,11 @@ pub(super) struct Kernel {
     pub program: PathBuf,
     /// Folder of its modules, one folder per version.
     pub modules: PathBuf,
-    /// Its configuration.
-    pub config: &'static str,
+}
+
+/// Says whether the kernel is there as it is wanted.
+pub(super) fn is_built(cache: &Path) -> bool {
+    is_made_of(&cache.join("kernel"), CONFIG)
 }
 
 /// Builds the kernel, unless it is there. Blocks for 5 to 25 minutes the first time; it needs 2 GB in the folder meanwhile.
@@ -31,9 +34,8 @@ pub(super) fn build(cache: &Path) -> Result<Kernel> {
     let kernel = Kernel {
         program: folder.join("linux"),
         modules: folder.join("lib/modules"),
-        config: CONFIG,
     };
-    if is_made_of(&folder, CONFIG) {
+    if is_built(cache) {
         return Ok(kernel);
     }
     println!("building the lab machines' own kernel from {SOURCE}");

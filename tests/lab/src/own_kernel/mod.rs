@@ -62,6 +62,11 @@ impl VmLab {
         }
     }
 
+    /// Says whether kernel and disk are there as they are wanted.
+    pub fn is_built(&self) -> bool {
+        kernel::is_built(&self.folder) && disk::is_built(self.suite, &self.folder, &self.key())
+    }
+
     /// Builds kernel and disk unless they are there, which takes up to half an hour.
     pub fn prepare(&self) -> Result<()> {
         self.build().map(drop)
