@@ -63,7 +63,8 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
         return Ok(disk);
     }
     println!("making the disk of the lab's machines with Debian {}", suite.name());
-    run(root("rm").arg("-rf").arg(&folder))?;
+    // A run that broke off may have left /proc, /sys and /dev mounted in the tree.
+    run(root("rm").args(["-rf", "--one-file-system"]).arg(&folder))?;
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for (name, text) in [
         ("customize.sh", CUSTOMIZE),
