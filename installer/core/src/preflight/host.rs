@@ -4,7 +4,7 @@ use super::{HOST_PROGRAMS, Look, PORTMAP_PROGRAMS};
 use crate::facts::Tried;
 use crate::finding::{Check, Finding, Severity};
 use crate::inventory::Role;
-use crate::packet_filter::{self, firewalld};
+use crate::packet_filter::{self, firewalld, ufw};
 use crate::plan::install::kernel_features;
 use crate::spec::{Firewall, ProxyMode};
 
@@ -164,13 +164,23 @@ fn check_needs(look: &mut Look) {
 }
 
 fn check_firewalls(look: &mut Look) {
-    let has_policies = || firewalld::has_policies(&packet_filter::chains(&look.facts.survey.filters));
+    let filters = &look.facts.survey.filters;
+    let chains = packet_filter::chains(filters);
     let mut found = Vec::new();
     for unit in FIREWALL_UNITS {
         if look.facts.units.get(unit).is_none_or(|state| state != "active") {
             continue;
         }
-        let is_possible = unit != FIREWALLD_UNIT || has_policies();
+        let is_firewalld = unit == FIREWALLD_UNIT;
+        let shows_rules = chains.iter().any(|chain| match is_firewalld {
+            true => chain.table == firewalld::TABLE,
+            false => chain.name.starts_with(ufw::PREFIX),
+        });
+        // ufw's unit is active wherever ufw is installed, also while ufw is off (`ENABLED=no` in /etc/ufw/ufw.conf): its chains tell.
+        if !is_firewalld && !shows_rules && filters.unread_legacy.is_empty() {
+            continue;
+        }
+        let is_possible = !is_firewalld || firewalld::has_policies(&chains);
         let disable = format!("systemctl disable --now {unit}");
         let (what, next, most) = match (look.input.desired.spec.firewall, is_possible) {
             (Firewall::Open, true) => (
@@ -189,6 +199,11 @@ fn check_firewalls(look: &mut Look) {
                 format!("{unit} is active, and shows no place for a policy of landfall's"),
                 format!("use firewalld 0.9 to 1.x with its backend nftables, and nft on the node; or {disable}"),
                 Severity::Refuse,
+            ),
+            (Firewall::Keep, _) if shows_rules => (
+                format!("{unit} is active; what its rules drop of the cluster's traffic, `packet-filter` names"),
+                "nothing, where nothing is named, as long as its rules stay as they are".to_owned(),
+                Severity::Warn,
             ),
             (Firewall::Keep, is_possible) => (
                 format!("{unit} is active and would drop the cluster's traffic"),

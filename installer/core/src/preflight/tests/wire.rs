@@ -169,13 +169,20 @@ fn firewalld_gets_policies_unless_a_reload_would_lose_something() {
         found.iter().all(|finding| finding.severity == Severity::Note),
         "{found:#?}"
     );
-    let refused = open(&filters, Firewall::Keep);
-    assert!(refused.iter().all(Finding::refuses) && refused.len() > 2);
+    let kept = open(&filters, Firewall::Keep);
+    let (unit, rules): (Vec<_>, Vec<_>) = kept.iter().partition(|finding| finding.check == Check::Firewall);
     assert!(
-        refused
+        unit.len() == 1 && unit[0].severity == Severity::Warn,
+        "its rules were read: {unit:#?}"
+    );
+    assert!(rules.len() > 1 && rules.iter().all(|finding| finding.refuses()));
+    assert!(
+        rules
             .iter()
             .all(|finding| finding.next.starts_with("set `firewall: open`, or "))
     );
+    let unseen = open(&PacketFilters::default(), Firewall::Keep);
+    assert!(only(Check::Firewall, unseen).refuses(), "nobody knows what it drops");
 
     filters.firewalld_differences = vec!["public: loaded, not saved: ports: 9999/tcp".to_owned()];
     let found = open(&filters, Firewall::Open);
@@ -192,6 +199,31 @@ fn firewalld_gets_policies_unless_a_reload_would_lose_something() {
         let of_unit = found.iter().find(|finding| finding.check == Check::Firewall).unwrap();
         assert!(of_unit.refuses() && of_unit.next.contains("0.9 to 1.x"), "{of_unit:#?}");
     }
+}
+
+#[test]
+fn ufw_counts_where_its_chains_are() {
+    let with_unit = |filters: &PacketFilters| {
+        findings(|facts| {
+            facts.units.insert("ufw.service".into(), "active".into());
+            facts.survey.filters = filters.clone();
+        })
+    };
+    // The unit of Ubuntu's ufw has run and is active, also while ufw is off.
+    assert_eq!(with_unit(&PacketFilters::default()), vec![]);
+    let unreadable = PacketFilters {
+        unread_legacy: vec!["filter".to_owned()],
+        ..PacketFilters::default()
+    };
+    assert!(
+        with_unit(&unreadable)
+            .iter()
+            .any(|finding| finding.check == Check::Firewall && finding.refuses())
+    );
+    let on = with_unit(&iptables(fixture!("ufw.iptables-save")));
+    let unit = on.iter().find(|finding| finding.check == Check::Firewall).unwrap();
+    assert_eq!(unit.severity, Severity::Warn);
+    assert!(on.iter().any(Finding::refuses), "its rules drop: {on:#?}");
 }
 
 #[test]
