@@ -22,7 +22,7 @@ pub(super) fn check(input: &Input) -> Vec<Finding> {
         f.machine_id.clone()
     }));
     findings.extend(addresses(desired, facts));
-    findings.extend(clocks(desired, facts));
+    findings.extend(clocks(input));
     findings.extend(wrong_clocks(input));
     findings.extend(networks(desired, facts, owned));
     findings.extend(pod_network::check_fleet(input));
@@ -72,18 +72,25 @@ fn addresses(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Fi
     findings
 }
 
-fn clocks(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Finding> {
-    let mut clocks: Vec<u64> = facts.values().map(|f| f.clock_ms).collect();
-    clocks.sort_unstable();
-    let Some(median) = clocks.get(clocks.len() / 2).copied() else {
+/// Compares how far each node's clock is ahead of this machine's. Nodes are not looked at in the same moment, and a slow one may take minutes.
+fn clocks(input: &Input) -> Vec<Finding> {
+    let ahead = |name: &NodeName, seen: &NodeFacts| {
+        let here = input.clocks.get(name).copied().unwrap_or_default();
+        i128::from(seen.clock_ms) - i128::from(here)
+    };
+    let mut all: Vec<i128> = input.facts.iter().map(|(name, seen)| ahead(name, seen)).collect();
+    all.sort_unstable();
+    let Some(median) = all.get(all.len() / 2).copied() else {
         return vec![];
     };
-    let limit = desired.spec.limits.clock_skew_s;
-    let off = facts.iter().filter(|(_, f)| f.clock_ms.abs_diff(median) > limit * 1000);
-    off.map(|(name, seen)| {
+    let limit = input.desired.spec.limits.clock_skew_s;
+    let off = input.facts.iter().filter_map(|(name, seen)| {
+        let differs = ahead(name, seen).abs_diff(median);
+        (differs > u128::from(limit) * 1000).then_some((name, differs / 1000))
+    });
+    off.map(|(name, seconds)| {
         let what = format!("the clock differs by more than {limit} s from the fleet's median");
-        let saw = format!("{} s", seen.clock_ms.abs_diff(median) / 1000);
-        Finding::new(Check::ClockSkew, what, saw, SET_CLOCK).on([name])
+        Finding::new(Check::ClockSkew, what, format!("{seconds} s"), SET_CLOCK).on([name])
     })
     .collect()
 }

@@ -416,6 +416,31 @@ fn kernels_are_judged_by_what_is_asked_of_them() {
 }
 
 #[test]
+fn a_node_that_answers_late_has_no_wrong_clock() {
+    let mut facts: BTreeMap<NodeName, NodeFacts> =
+        (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
+    let late: NodeName = "cp-3".parse().unwrap();
+    // It was looked at for three minutes, while the operator's clock went on.
+    facts.get_mut(&late).unwrap().clock_ms += 180_000;
+    let found = |late_here: u64| {
+        let here = |name: &NodeName| if *name == late { late_here } else { 1_000_000 };
+        let clocks = facts.keys().map(|name| (name.clone(), here(name))).collect();
+        let found = check(&Input {
+            desired: &desired(),
+            facts: &facts,
+            owned: &BTreeMap::new(),
+            settings: &settings(),
+            clocks: &clocks,
+            bundle: None,
+        });
+        found.into_iter().map(|f| (f.check, f.saw)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(1_180_000), vec![]);
+    let wrong = found(1_000_000);
+    assert_eq!(wrong[0], (Check::ClockSkew, "180 s".to_owned()), "{wrong:?}");
+}
+
+#[test]
 fn clocks_are_compared_with_the_operators_and_with_the_bundle() {
     let facts: BTreeMap<NodeName, NodeFacts> = (1..=2).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
     let index = bundle();
