@@ -3,7 +3,7 @@
 use super::{CMDLINE, Look, has_kernel_option, only, whole};
 use crate::facts::FilePattern;
 use crate::finding::{Check, Finding, Severity};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const ZRAM_GENERATOR: &str = "/usr/lib/systemd/system-generators/zram-generator";
 /// Paths whose existence matters here.
@@ -41,6 +41,18 @@ const ZRAM_DIRS: [&str; 4] = [
     "/usr/lib/systemd",
 ];
 const ZRAM_CONF: &str = "zram-generator.conf";
+const ZRAM_OFF: [&str; 4] = [
+    "systemd.zram=0",
+    "systemd.zram=no",
+    "systemd.zram=false",
+    "systemd.zram=off",
+];
+const ZRAM_ON: [&str; 4] = [
+    "systemd.zram=1",
+    "systemd.zram=yes",
+    "systemd.zram=true",
+    "systemd.zram=on",
+];
 
 /// Returns the units whose state matters here.
 pub(super) fn units() -> Vec<String> {
@@ -71,7 +83,14 @@ pub(super) fn files() -> Vec<FilePattern> {
     let units: Vec<&str> = units.iter().map(String::as_str).collect();
     files.extend(only(
         &units,
-        &["What", "SourcePath", "fs-type", "mount-point", "zram-size"],
+        &[
+            "What",
+            "SourcePath",
+            "fs-type",
+            "mount-point",
+            "zram-size",
+            "host-memory-limit",
+        ],
     ));
     files.extend(only(&[AZURE_CONF], &[AZURE_FORMAT, AZURE_SWAP]));
     files.extend(only(&RC_LOCAL, &["swapon", "/sbin/swapon", "/usr/sbin/swapon"]));
@@ -276,55 +295,81 @@ fn check_units(look: &mut Look) {
     found.into_iter().for_each(|finding| look.add(finding));
 }
 
-/// zram-generator makes a swap area of each section of its configuration that names no file system.
+/// zram-generator makes a swap area of each section of its configuration that names no file system. A section of several files is one, in which a
+/// later file's line counts (zram-generator.conf(5)).
 fn check_zram(look: &mut Look) {
-    if !look.facts.paths.contains(ZRAM_GENERATOR) {
+    // systemd.zram=0: no area is made; 1: one is made without a configuration, too (zram-generator(8)).
+    if !look.facts.paths.contains(ZRAM_GENERATOR) || has_kernel_option(look, &ZRAM_OFF) {
         return;
     }
     let files = &look.facts.survey.files;
+    let mut sections: BTreeMap<&str, ZramSection> = BTreeMap::new();
+    for path in zram_files(look) {
+        let text = files.get(path).map(|file| file.text.as_str()).unwrap_or_default();
+        let mut open = None;
+        for (line, number) in text.lines().map(str::trim).zip(1..) {
+            if line.starts_with('[') {
+                open = line.starts_with("[zram").then_some(line);
+                if let Some(name) = open {
+                    sections.entry(name).or_default().place = Some((path, number));
+                }
+            } else if let (Some(name), Some((key, value))) = (open, line.split_once('=')) {
+                let section = sections.entry(name).or_default();
+                section.values.insert(key.trim(), value.trim());
+            }
+        }
+    }
+    if has_kernel_option(look, &ZRAM_ON) {
+        sections.entry("[zram0]").or_default();
+    }
+    let how = "zram-generator makes a swap area in memory";
+    let next = format!("put an empty /etc/systemd/{ZRAM_CONF} there, and stop the unit with `swapoff -a`");
+    let found: Vec<Finding> = sections
+        .iter()
+        .filter(|(_, section)| section.makes_swap(look.facts.memory_mib))
+        .map(|(name, section)| {
+            let finding = at_boot(how, *name, &next);
+            match section.place {
+                Some((path, number)) => finding.at(path, Some(number)),
+                None => finding.at(CMDLINE, None),
+            }
+        })
+        .collect();
+    found.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// The files of zram-generator's configuration, in the order in which they are read: the most important main file, then the parts by name. A part
+/// of the same name in a more important directory hides the others.
+fn zram_files<'a>(look: &Look<'a>) -> Vec<&'a String> {
+    let files = &look.facts.survey.files;
     let main = ZRAM_DIRS
         .iter()
-        .map(|dir| format!("{dir}/{ZRAM_CONF}"))
-        .find(|path| files.contains_key(path));
-    // A part of the same name in a more important directory hides the others.
-    let mut parts = std::collections::BTreeMap::new();
+        .find_map(|dir| Some(files.get_key_value(&format!("{dir}/{ZRAM_CONF}"))?.0));
+    let mut parts = BTreeMap::new();
     for dir in ZRAM_DIRS {
         let folder = format!("{dir}/{ZRAM_CONF}.d/");
         for path in files.keys().filter(|path| path.starts_with(&folder)) {
             parts.entry(&path[folder.len()..]).or_insert(path);
         }
     }
-    let mut found = Vec::new();
-    for path in main.iter().chain(parts.values().copied()) {
-        let text = files.get(path).map(|file| file.text.as_str()).unwrap_or_default();
-        found.extend(zram_sections(text).map(|(number, section)| {
-            let how = "zram-generator makes a swap area in memory";
-            let next = format!("put an empty /etc/systemd/{ZRAM_CONF} there, and stop the unit with `swapoff -a`");
-            at_boot(how, section, &next).at(path, number)
-        }));
-    }
-    found.into_iter().for_each(|finding| look.add(finding));
+    main.into_iter().chain(parts.into_values()).collect()
 }
 
-/// Returns the sections that make swap, with their lines from 1.
-fn zram_sections(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let is_heading = |line: &str| line.starts_with('[');
-    let sections: Vec<(usize, &str)> = (0..lines.len())
-        .filter(|at| lines[*at].starts_with("[zram"))
-        .filter(|at| {
-            let body = lines[at + 1..].iter().take_while(|line| !is_heading(line));
-            let mut pairs = body.filter_map(|line| line.split_once('='));
-            !pairs.any(|(key, value)| match key.trim() {
-                "fs-type" => value.trim() != "swap",
-                "mount-point" => true,
-                "zram-size" => value.trim() == "0",
-                _ => false,
-            })
-        })
-        .map(|at| (at + 1, lines[at]))
-        .collect();
-    sections.into_iter()
+/// One section, of all files.
+#[derive(Default)]
+struct ZramSection<'a> {
+    /// The file and the line, from 1, where it is named last.
+    place: Option<(&'a String, usize)>,
+    values: BTreeMap<&'a str, &'a str>,
+}
+
+impl ZramSection<'_> {
+    fn makes_swap(&self, memory_mib: u64) -> bool {
+        let value = |key: &str| self.values.get(key).copied().unwrap_or_default();
+        let limit = value("host-memory-limit").parse::<u64>();
+        let is_swap = matches!(value("fs-type"), "" | "swap") && value("mount-point").is_empty();
+        is_swap && value("zram-size") != "0" && limit.map_or(true, |limit| memory_mib <= limit)
+    }
 }
 
 #[cfg(test)]

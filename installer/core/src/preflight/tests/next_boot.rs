@@ -68,6 +68,73 @@ fn swap_that_comes_back_is_found_with_file_and_line() {
 }
 
 #[test]
+fn settings_of_zram_are_those_of_all_files() {
+    let with = |files: &'static [(&'static str, &'static str)]| {
+        findings(|f| {
+            f.paths
+                .insert("/usr/lib/systemd/system-generators/zram-generator".into());
+            f.memory_mib = 4096;
+            for (path, text) in files {
+                put(&mut f.survey, path, text);
+            }
+        })
+    };
+    const VENDOR: (&str, &str) = (
+        "/usr/lib/systemd/zram-generator.conf",
+        "[zram0]\nzram-size = min(ram, 8192)\n",
+    );
+    let off: [&[(&str, &str)]; 5] = [
+        &[
+            VENDOR,
+            ("/etc/systemd/zram-generator.conf.d/off.conf", "[zram0]\nzram-size=0\n"),
+        ],
+        &[
+            VENDOR,
+            ("/etc/systemd/zram-generator.conf.d/tmp.conf", "[zram0]\nfs-type=ext4\n"),
+        ],
+        &[VENDOR, ("/proc/cmdline", "quiet systemd.zram=0")],
+        &[VENDOR, ("/etc/systemd/zram-generator.conf", "")],
+        &[(
+            "/etc/systemd/zram-generator.conf",
+            "[zram0]\nhost-memory-limit = 2048\n",
+        )],
+    ];
+    for files in off {
+        assert_eq!(with(files), vec![], "{files:?}");
+    }
+    let on: [(&[(&str, &str)], &str); 4] = [
+        (
+            &[(
+                "/etc/systemd/zram-generator.conf",
+                "[zram0]\nhost-memory-limit = 8192\n",
+            )],
+            "/etc/systemd/zram-generator.conf line 1",
+        ),
+        (
+            &[
+                ("/usr/lib/systemd/zram-generator.conf", "[zram0]\nzram-size=0\n"),
+                (
+                    "/etc/systemd/zram-generator.conf.d/on.conf",
+                    "\n[zram0]\nzram-size=ram\n",
+                ),
+            ],
+            "/etc/systemd/zram-generator.conf.d/on.conf line 2",
+        ),
+        (
+            &[
+                VENDOR,
+                ("/etc/systemd/zram-generator.conf.d/off.conf", "[zram1]\nzram-size=0\n"),
+            ],
+            "/usr/lib/systemd/zram-generator.conf line 1",
+        ),
+        (&[("/proc/cmdline", "systemd.zram=1")], "/proc/cmdline"),
+    ];
+    for (files, wanted) in on {
+        assert_eq!(place(&only(Check::Swap, with(files))), wanted, "{files:?}");
+    }
+}
+
+#[test]
 fn swap_that_comes_back_by_other_ways_is_found() {
     let azure: Change = |f| {
         let text = "\nResourceDisk.Format=y\n\nResourceDisk.EnableSwap=y\n";
