@@ -17,6 +17,9 @@ const PASSING: [&str; 8] = [
     "flow",
 ];
 
+/// Statements that are conditions: without a verdict behind them nothing is decided.
+const CONDITIONS: [&str; 6] = ["limit", "quota", "ct count", "meter", "last", "xt"];
+
 /// Reads the chains of IPv4; `None` when it is no such text.
 pub fn parse(text: &str) -> Option<Vec<Chain>> {
     let all: Json = serde_json::from_str(text).ok()?;
@@ -72,6 +75,7 @@ impl Reader<'_> {
     fn rules(&self, rule: &Json) -> Vec<Rule> {
         let mut rules = Vec::new();
         let mut matches = Vec::new();
+        let mut may_decide = false;
         let handle = rule["handle"].as_u64().unwrap_or(0);
         let make = |matches: Vec<Match>, verdict: Verdict, word: &str| Rule {
             text: format!("the rule with handle {handle} ({word})"),
@@ -101,9 +105,16 @@ impl Reader<'_> {
                         rules.push(make(std::mem::take(&mut matches), verdict, word));
                         return rules;
                     }
-                    None => matches.push(Match::UNKNOWN),
+                    None => {
+                        may_decide |= !CONDITIONS.contains(&kind.as_str());
+                        matches.push(Match::UNKNOWN);
+                    }
                 },
             }
+        }
+        if may_decide {
+            // For instance `queue`: a program decides, and no rule behind it is asked.
+            rules.push(make(matches, Verdict::Unknown, "unknown"));
         }
         rules
     }

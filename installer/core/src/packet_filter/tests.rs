@@ -97,6 +97,16 @@ fn sets_ranges_maps_jumps_and_interfaces_are_understood() {
 }
 
 #[test]
+fn what_a_program_decides_is_not_known() {
+    let queued = fixture!("prerouting.nft.json").replacen("{\"accept\": null}", "{\"queue\": {\"num\": 0}}", 1);
+    // The first rule asks for packets of known connections: without that question it decides about all.
+    let all = queued.replacen(r#"["established", "related"]"#, r#"["new", "related"]"#, 1);
+    assert_ne!(all, queued);
+    assert!(places(&nft(&all), &to_node("tcp", 2379)).is_empty());
+    assert_eq!(places(&nft(&queued), &to_node("tcp", 2379)).len(), 1);
+}
+
+#[test]
 fn chains_ahead_of_routing_drop_what_comes_in() {
     let early = "table inet early, chain pre: policy drop, and no rule accepts it";
     let chains = nft(fixture!("prerouting.nft.json"));
