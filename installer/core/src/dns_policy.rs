@@ -59,10 +59,11 @@ pub fn kept(record: Option<&ClusterRecord>) -> Option<DnsPolicy> {
     kept.upstream_dns.clone().map(DnsPolicy::of)
 }
 
-/// Returns the servers of a node that can be asked from pods and that answer at all. A server that knows only the zones of its site may refuse
+/// Returns the servers of a node that can be asked from pods, which have IPv4 addresses alone, and that answer at all. A server that knows only the zones of its site may refuse
 /// the root or fail to find it, and one behind a narrow packet filter may answer over UDP alone: names of the site are resolved all the same.
 pub(crate) fn usable(facts: &NodeFacts) -> impl Iterator<Item = IpAddr> {
-    let asked = facts.dns_servers.iter().copied().filter(|ip| !ip.is_loopback());
+    let is_reachable = |ip: &IpAddr| ip.is_ipv4() && !ip.is_loopback();
+    let asked = facts.dns_servers.iter().copied().filter(is_reachable);
     asked.filter(|ip| matches!(facts.dns_answers.get(ip), Some(Some(_))))
 }
 
@@ -101,6 +102,19 @@ mod tests {
         let recorded = forward(&[FIRST]);
         assert_eq!(dns_policy(&[], Some(&recorded), &hiccup), recorded);
         assert_eq!(dns_policy(&[], Some(&DnsPolicy::Closed), &works), DnsPolicy::Closed);
+    }
+
+    #[test]
+    fn servers_that_pods_cannot_reach_do_not_count() {
+        let server: IpAddr = "2001:db8::53".parse().unwrap();
+        let mut node = seen(&[]);
+        node.dns_servers.push(server);
+        node.dns_answers.insert(server, OK.map(str::to_owned));
+        assert_eq!(dns_policy(&[], None, &[node.clone()]), DnsPolicy::Closed);
+        let mut both = seen(&[(FIRST, OK)]);
+        both.dns_servers.push(server);
+        both.dns_answers.insert(server, OK.map(str::to_owned));
+        assert_eq!(dns_policy(&[], None, &[both]), forward(&[FIRST]));
     }
 
     #[test]

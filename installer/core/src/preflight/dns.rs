@@ -57,6 +57,8 @@ fn states(facts: &NodeFacts) -> String {
     let state = |server: &IpAddr| {
         if server.is_loopback() {
             format!("{server} is the node's own, which pods cannot ask")
+        } else if server.is_ipv6() {
+            format!("{server} has an IPv6 address, and pods have none")
         } else {
             format!("{server} did not answer within 2 s")
         }

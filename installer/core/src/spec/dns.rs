@@ -51,9 +51,36 @@ impl fmt::Display for DnsServer {
     }
 }
 
-/// Checks the zones that have servers of their own.
+/// Zones of which the cluster's DNS has a block itself: CoreDNS does not start with two blocks of the same zone.
+const REVERSE: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
+
+/// Why CoreDNS cannot ask a server; `None` when nothing speaks against it.
+fn fault_of(server: IpAddr, spec: &ClusterSpec) -> Option<(&'static str, &'static str)> {
+    match server {
+        _ if server.is_loopback() => Some((
+            "a loopback address",
+            "CoreDNS would ask itself: name an address that pods can reach",
+        )),
+        IpAddr::V6(_) => Some((
+            "an IPv6 address",
+            "pods have IPv4 addresses alone: name an IPv4 address",
+        )),
+        IpAddr::V4(address) if spec.service_cidr.contains(address) => Some((
+            "an address of Services",
+            "CoreDNS would ask itself, or a Service that needs CoreDNS: name a server outside the cluster",
+        )),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// Checks the servers for names outside the cluster, and the zones that have servers of their own.
 pub(super) fn validate(spec: &ClusterSpec, report: &mut dyn FnMut(String, &str)) {
     let domain = &spec.cluster_domain;
+    for server in &spec.upstream_dns {
+        if let Some((what, next)) = fault_of(*server, spec) {
+            report(format!("upstreamDns: {server} is {what}"), next);
+        }
+    }
     for (zone, servers) in &spec.stub_zones {
         if !is_dns_name(zone) {
             report(
@@ -67,17 +94,22 @@ pub(super) fn validate(spec: &ClusterSpec, report: &mut dyn FnMut(String, &str))
                 "leave it out: the cluster's DNS answers for its domain itself",
             );
         }
+        if REVERSE.contains(&zone.as_str()) {
+            report(
+                format!("stubZones: {zone} is a zone of the cluster's own DNS"),
+                "name a smaller one, such as 10.in-addr.arpa",
+            );
+        }
         if servers.is_empty() {
             report(
                 format!("stubZones.{zone}: no server is named"),
                 "name at least one address, for instance [10.0.0.53], or leave the zone out",
             );
         }
-        if let Some(server) = servers.iter().find(|server| server.0.ip().is_loopback()) {
-            report(
-                format!("stubZones.{zone}: {server} is a loopback address"),
-                "CoreDNS would ask itself: name an address that pods can reach",
-            );
+        for server in servers {
+            if let Some((what, next)) = fault_of(server.0.ip(), spec) {
+                report(format!("stubZones.{zone}: {server} is {what}"), next);
+            }
         }
     }
 }

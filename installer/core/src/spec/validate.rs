@@ -310,6 +310,12 @@ mod tests {
             ("stubZones: {cluster.local: [10.0.0.53]}", "own domain"),
             ("stubZones: {corp.test: []}", "no server"),
             ("stubZones: {corp.test: [127.0.0.53]}", "loopback"),
+            ("stubZones: {corp.test: ['fd00::53']}", "IPv6"),
+            ("stubZones: {in-addr.arpa: [10.0.0.53]}", "the cluster's own DNS"),
+            ("stubZones: {ip6.arpa: [10.0.0.53]}", "the cluster's own DNS"),
+            ("upstreamDns: [127.0.0.53]", "loopback"),
+            ("upstreamDns: ['2001:db8::53']", "IPv6"),
+            ("upstreamDns: [10.96.0.10]", "an address of Services"),
         ] {
             let problems = with_machines(1, field).unwrap_err();
             assert_eq!(problems.len(), 1, "{problems:?}");
