@@ -47,8 +47,6 @@ pub struct MemberLayout {
     pub address: IpAddr,
     /// Interface that carries it.
     pub interface: String,
-    /// Whether a route covers the Service network already.
-    pub reaches_services: bool,
 }
 
 /// Every member and what they share.

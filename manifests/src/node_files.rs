@@ -56,10 +56,10 @@ pub fn units(spec: &ClusterSpec, cluster: &ClusterLayout, node: &MemberLayout) -
             BALANCER_RIGHTS,
         ),
     ));
-    let mut command = format!("{bin}/landfall agent node-settings --address {}", node.address);
-    if !node.reaches_services {
-        command += &format!(" --service-cidr {} --interface {}", spec.service_cidr, node.interface);
-    }
+    let mut command = format!(
+        "{bin}/landfall agent node-settings --address {} --service-cidr {} --interface {}",
+        node.address, spec.service_cidr, node.interface
+    );
     if !spec.pod_network.checksum_offload {
         command += &format!(" --no-checksum-offload {VXLAN_LINK}");
     }

@@ -44,7 +44,6 @@ pub(crate) fn cluster(dns: DnsPolicy) -> ClusterLayout {
         schedulable: !control_plane,
         address: [10, 90, 0, n].into(),
         interface: "eth0".into(),
-        reaches_services: n == 5,
     };
     let members = vec![
         member(1, true),
@@ -244,7 +243,7 @@ fn a_node_balances_over_all_control_planes_with_its_own_first() {
 }
 
 #[test]
-fn every_node_keeps_its_settings_and_those_without_another_route_a_route_to_services() {
+fn every_node_keeps_its_settings_and_a_route_to_services() {
     let cluster = cluster(DnsPolicy::Closed);
     let settings = |n: usize| {
         let units = units(&ClusterSpec::default(), &cluster, &cluster.members[n]);
@@ -255,9 +254,10 @@ fn every_node_keeps_its_settings_and_those_without_another_route_a_route_to_serv
             .1
     };
     let start = |unit: &str| unit.lines().find(|l| l.starts_with("ExecStart=")).unwrap().to_owned();
-    let route = " --service-cidr 10.96.0.0/12 --interface ";
-    assert!(start(&settings(0)).contains(" --address 10.90.0.1") && start(&settings(0)).contains(route));
-    assert!(!start(&settings(4)).contains(route));
+    for (n, address) in [(0, "10.90.0.1"), (4, "10.90.0.5")] {
+        let options = format!(" --address {address} --service-cidr 10.96.0.0/12 --interface eth0");
+        assert!(start(&settings(n)).ends_with(&options), "{}", settings(n));
+    }
     let order = settings(0);
     let after = order.lines().find_map(|l| l.strip_prefix("After=")).unwrap();
     for unit in [
@@ -425,7 +425,7 @@ fn the_settings_service_keeps_checksums_from_the_card_where_the_spec_says_so() {
         checksum_offload: false,
         ..PodNetwork::default()
     });
-    let command = "agent node-settings --address 10.90.0.5 --no-checksum-offload flannel.1";
+    let command = "agent node-settings --address 10.90.0.5 --service-cidr 10.96.0.0/12 --interface eth0 --no-checksum-offload flannel.1";
     assert!(
         off.contains(&format!("ExecStart=/usr/local/bin/landfall {command}\n")),
         "{off}"

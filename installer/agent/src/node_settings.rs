@@ -25,6 +25,7 @@ use crate::journal_store;
 use crate::netlink::route;
 use crate::{actions::system, files, lease, signal};
 use accepts::Accepts;
+use landfall_core::facts::Route;
 use landfall_core::health::{Held, undo_is_open};
 use landfall_core::journal::{FileStamp, Ownership};
 use landfall_core::spec::{Cidr, ProxyMode};
@@ -57,14 +58,15 @@ const WAIT_FOR_ADDRESS: Duration = Duration::from_secs(45);
 pub struct Options {
     /// The node's own address, which is waited for at the boot.
     pub address: Option<IpAddr>,
-    /// The Service network, where no other route leads there.
+    /// How the Service network is reached while no other route leads there.
     pub route: Option<ServiceRoute>,
     /// The VXLAN link whose checksums the kernel is to make.
     pub no_checksum_offload: Option<String>,
 }
 
-/// The route that makes ClusterIPs reachable on a node without a default route: the kernel looks for a route before kube-proxy's rules see the
-/// packet. The route only has to exist; nothing is ever sent along it.
+/// The route that makes ClusterIPs reachable while the node has no default route: the kernel looks for a route before kube-proxy's rules see the
+/// packet. The route only has to exist; nothing is ever sent along it. A machine may lose its default route after the install, and one at a
+/// boot may get it late: the route stands exactly while no other one leads there.
 #[derive(Debug, Clone)]
 pub struct ServiceRoute {
     /// The Service network.
@@ -74,13 +76,31 @@ pub struct ServiceRoute {
 }
 
 impl ServiceRoute {
-    /// Says whether the route stands, after making it. An interface that is absent or down is waited for.
+    /// Says whether the Service network is reached, after making the route where it is not. An interface that is absent or down is waited for.
     fn keep(&self) -> io::Result<bool> {
+        if route::has_link_route(&self.network, &self.interface)? {
+            let is_covered = route::routes()?.iter().any(|other| self.is_covered_by(other));
+            return if is_covered {
+                self.remove().map(|()| true)
+            } else {
+                Ok(true)
+            };
+        }
+        if route::route_to(self.network.nth(1).into())?.is_some() {
+            return Ok(true);
+        }
         match route::add_link_route(&self.network, &self.interface) {
             Ok(()) => Ok(true),
             Err(error) if is_passing(&error) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Says whether another route of the main table leads to the whole network.
+    fn is_covered_by(&self, other: &Route) -> bool {
+        let to = other.destination;
+        let is_own = to == self.network && other.interface == self.interface && other.gateway.is_none();
+        !is_own && to.prefix <= self.network.prefix && to.contains(self.network.address)
     }
 
     /// Removes the route that the service made, and no other.

@@ -270,10 +270,6 @@ pub struct PeerRoute {
 }
 
 impl NodeFacts {
-    /// Says whether there is a default route.
-    pub fn has_default_route(&self) -> bool {
-        self.routes.iter().any(|r| r.destination.prefix == 0)
-    }
     /// Returns the interface that carries `address`.
     pub fn interface_of(&self, address: IpAddr) -> Option<&str> {
         self.addresses

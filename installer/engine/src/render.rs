@@ -56,8 +56,6 @@ fn layout(desired: &Desired, record: &ClusterRecord, facts: &BTreeMap<NodeName, 
                     .and_then(|f| f.interface_of(member.address))
                     .unwrap_or_default()
                     .to_owned(),
-                // A route that an earlier run added does not count, because its unit must stay.
-                reaches_services: seen.is_some_and(NodeFacts::has_default_route),
             }
         })
         .collect();

@@ -523,6 +523,10 @@ fn the_route_comes_back_when_it_vanishes_and_goes_with_the_service() {
     ip("addr add 192.0.2.7/32 dev lf0");
     ip("route del 10.96.0.0/12");
     wait_for("the route's return", &stands);
+    ip("route add default via 192.0.2.1 dev lf0 onlink");
+    wait_for("its end beside a default route", &|| !stands());
+    ip("route del default");
+    wait_for("its return without one", &stands);
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
     service.join().unwrap().unwrap();
     assert!(!stands());

@@ -120,7 +120,6 @@ fn check_complete(index: &BundleIndex) -> Result<(), Diagnosis> {
             schedulable: true,
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             interface: "eth0".to_owned(),
-            reaches_services: false,
         }],
         dns: DnsPolicy::Closed,
         pod_mtu: 1450,
