@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Random bytes of the token that listeners answer to.
 const TOKEN_BYTES: usize = 16;
 
-/// Has all nodes try each other, and judges what they saw. Blocks about 6 s at most where nothing answers.
+/// Has all nodes try each other, and judges what they saw. Blocks about 10 s at most where nothing answers.
 pub fn look(input: &MeshInput, sessions: &Sessions) -> Vec<Finding> {
     let token = match random::hex::<TOKEN_BYTES>() {
         Ok(token) => token,

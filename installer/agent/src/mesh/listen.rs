@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a connection may take to send the token, and to be closed by its other end.
-const CONNECTION: Duration = Duration::from_secs(1);
+const CONNECTION: Duration = Duration::from_secs(3);
 /// Connections that are answered at one time; more are closed at once. A cluster of 100 nodes that tries one port makes fewer.
 const MOST_CONNECTIONS: usize = 256;
 /// The longest that listeners stay open, whatever is asked.
