@@ -2,7 +2,7 @@
 
 use crate::context::{Connector, RunContext};
 use crate::emitter::EventEmitter;
-use crate::session::{AgentPlace, NodeSession, Uploads};
+use crate::session::{AgentPlace, ContactClock, NodeSession};
 use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
 use landfall_core::explain::{Code, Diagnosis};
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// Sessions by node name.
 pub type Sessions = BTreeMap<NodeName, Arc<NodeSession>>;
 
-/// Connects to all machines in parallel. Returns the open sessions, and the errors of the others. Blocks for [`Connector::contact_limit`] at most, and
-/// for uploads of the agent over slow lines.
+/// Connects to all machines in parallel. Returns the open sessions, and the errors of the others. Blocks for [`Connector::contact_limit`] at most in each
+/// step of the first contact, and for uploads of the agent over slow lines.
 pub fn connect(
     nodes: &[&Node],
     place: AgentPlace,
@@ -45,8 +45,8 @@ pub fn connect(
     (sessions, errors)
 }
 
-/// Connects to a machine and starts its agent. Blocks for [`Connector::contact_limit`] and [`Uploads::allowance`] at most; a session that opens later is
-/// closed.
+/// Connects to a machine and starts its agent. Blocks for [`Connector::contact_limit`] at most in each step ([`ContactClock`]); a session that opens
+/// later is closed.
 fn contact(
     node: &Node,
     place: AgentPlace,
@@ -56,13 +56,13 @@ fn contact(
     let limit = connector.contact_limit();
     // The channel has no buffer: the session is either received, or the send fails and this thread closes it.
     let (sender, receiver) = mpsc::sync_channel(0);
-    let uploads = Arc::new(Uploads::default());
+    let clock = Arc::new(ContactClock::default());
     let start = {
         let (node, connector, program) = (node.clone(), Arc::clone(connector), Arc::clone(program));
-        let uploads = Arc::clone(&uploads);
+        let clock = Arc::clone(&clock);
         move || {
             let transport = connector.connect(&node).map_err(|d| d.on(&node.name))?;
-            NodeSession::start(&node, transport, &program, place, &uploads)
+            NodeSession::start(&node, transport, &program, place, &clock)
         }
     };
     thread::spawn(move || {
@@ -70,17 +70,15 @@ fn contact(
             session.close();
         }
     });
-    receive(&receiver, || limit + uploads.allowance()).unwrap_or_else(|error| {
+    receive(&receiver, || clock.left(limit)).unwrap_or_else(|error| {
         Err(match error {
-            RecvTimeoutError::Timeout => Diagnosis::new(
-                Code::Unreachable,
-                format!(
-                    "no agent runs on the machine {} s after the first contact",
-                    (limit + uploads.allowance()).as_secs()
-                ),
-            )
-            .on(&node.name)
-            .next("log in by hand and look how long that takes; --connect-timeout SECONDS gives it that and 30 s more"),
+            RecvTimeoutError::Timeout => {
+                let (step, took) = clock.present();
+                let what = format!("no agent runs on the machine: {step} has taken {} s and has not ended", took.as_secs());
+                Diagnosis::new(Code::Unreachable, what).on(&node.name).next(
+                    "log in by hand and look how long that takes; --connect-timeout SECONDS gives each step that and 30 s more",
+                )
+            }
             RecvTimeoutError::Disconnected => {
                 Diagnosis::new(Code::Internal, "the thread that connects broke off").on(&node.name)
             }
@@ -88,11 +86,10 @@ fn contact(
     })
 }
 
-/// Receives what a thread sends. Blocks for `limit` at most, which may grow meanwhile.
-fn receive<T>(receiver: &mpsc::Receiver<T>, limit: impl Fn() -> Duration) -> Result<T, RecvTimeoutError> {
-    let began = Instant::now();
+/// Receives what a thread sends. Blocks while there is time left, which may become more meanwhile.
+fn receive<T>(receiver: &mpsc::Receiver<T>, left: impl Fn() -> Duration) -> Result<T, RecvTimeoutError> {
     loop {
-        let left = limit().saturating_sub(began.elapsed());
+        let left = left();
         match receiver.recv_timeout(left) {
             Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
             received => return received,
@@ -344,6 +341,7 @@ mod tests {
         let node = &desired.inventory.nodes[0];
         let error = contact(node, AgentPlace::Member, &connector, &program).err().unwrap();
         assert_eq!(error.code, Code::Unreachable);
+        assert!(error.what.contains("the login has taken 0 s"), "{error:?}");
         assert_eq!(error.node.as_ref(), Some(&node.name));
         drop(end);
     }
@@ -352,7 +350,9 @@ mod tests {
     fn a_limit_that_grows_while_it_is_waited_for_counts() {
         let (sender, receiver) = mpsc::sync_channel(0);
         let short = Duration::from_millis(50);
-        assert_eq!(receive(&receiver, || short), Err(RecvTimeoutError::Timeout));
+        let began = Instant::now();
+        let of_short = || short.saturating_sub(began.elapsed());
+        assert_eq!(receive(&receiver, of_short), Err(RecvTimeoutError::Timeout));
         let late = thread::spawn(move || {
             thread::sleep(4 * short);
             sender.send(7).unwrap();

@@ -3,7 +3,7 @@
 mod first_contact;
 mod last_lines;
 
-pub use first_contact::Uploads;
+pub use first_contact::ContactClock;
 use first_contact::{RunningAgent, start_agent, start_temporary_agent};
 use landfall_bundle::own_parts::AgentProgram;
 use landfall_core::event::EventKind;
@@ -50,11 +50,11 @@ impl NodeSession {
         mut transport: Box<dyn Transport>,
         program: &AgentProgram,
         place: AgentPlace,
-        uploads: &Uploads,
+        clock: &ContactClock,
     ) -> Result<Arc<Self>, Diagnosis> {
         let agent = match place {
-            AgentPlace::Member => start_agent(node, transport.as_mut(), program, uploads),
-            AgentPlace::External => start_temporary_agent(node, transport.as_mut(), program, uploads),
+            AgentPlace::Member => start_agent(node, transport.as_mut(), program, clock),
+            AgentPlace::External => start_temporary_agent(node, transport.as_mut(), program, clock),
         };
         let RunningAgent { stdin, stdout, errors } = agent?;
         let mux = Mux::new(Role::Operator, stdin);

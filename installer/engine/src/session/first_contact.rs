@@ -9,27 +9,72 @@ use landfall_core::preflight::fapolicyd_rules;
 use landfall_core::transport::{RemoteChild, Transport};
 use landfall_core::wire::AGENT_BANNER;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes a second that a line has at least, where the agent is uploaded: 128 kbit/s.
 const SLOWEST_LINE: u64 = 16 * 1024;
 
-/// What is uploaded in the first contact with a machine: a slow line takes longer for it than a login may take. (A dead one is noticed by SSH's own
-/// keepalives.)
-#[derive(Debug, Default)]
-pub struct Uploads(AtomicU64);
+/// The clock of the first contact with a machine. Each of its steps has the whole limit: a machine whose logins, shells and sudo are all slow is slow
+/// and not dead.
+#[derive(Debug)]
+pub struct ContactClock(Mutex<ContactStep>);
 
-impl Uploads {
-    /// Says that so many bytes are uploaded now.
-    fn begin(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+/// What the first contact waits for.
+#[derive(Debug, Clone, Copy)]
+struct ContactStep {
+    what: &'static str,
+    began: Instant,
+    /// What an upload over a slow line takes. (A dead line is noticed by SSH's own keepalives.)
+    allowance: Duration,
+}
+
+impl Default for ContactClock {
+    fn default() -> Self {
+        Self(Mutex::new(ContactStep::now("the login")))
+    }
+}
+
+impl ContactStep {
+    fn now(what: &'static str) -> Self {
+        Self {
+            what,
+            began: Instant::now(),
+            allowance: Duration::ZERO,
+        }
+    }
+}
+
+impl ContactClock {
+    /// Says that a step begins.
+    fn begin(&self, what: &'static str) {
+        *self.step() = ContactStep::now(what);
     }
 
-    /// Returns how long all uploads so far may take.
-    pub fn allowance(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed).saturating_mul(1000) / SLOWEST_LINE)
+    /// Says that an upload of so many bytes begins.
+    fn begin_upload(&self, bytes: u64) {
+        let allowance = Duration::from_millis(bytes.saturating_mul(1000) / SLOWEST_LINE);
+        *self.step() = ContactStep {
+            allowance,
+            ..ContactStep::now("the upload of the agent")
+        };
+    }
+
+    fn step(&self) -> MutexGuard<'_, ContactStep> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how long the present step may still take, of a limit for each.
+    pub fn left(&self, limit: Duration) -> Duration {
+        let step = *self.step();
+        (limit + step.allowance).saturating_sub(step.began.elapsed())
+    }
+
+    /// Returns the present step, in words, and how long it has taken so far.
+    pub fn present(&self) -> (&'static str, Duration) {
+        let step = *self.step();
+        (step.what, step.began.elapsed())
     }
 }
 
@@ -99,6 +144,9 @@ impl NoAgent {
             ))
     }
 }
+
+/// The step in which a login shell, sudo where there is one, and the agent start.
+const STARTS: &str = "the command that starts the agent";
 
 /// What is said of a command that has ended without output.
 const NO_OUTPUT: &str = "no output";
@@ -175,8 +223,9 @@ pub(super) fn start_agent(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
-    uploads: &Uploads,
+    clock: &ContactClock,
 ) -> Result<RunningAgent, Diagnosis> {
+    clock.begin(STARTS);
     let line = start_checked_line(layout::STATE_DIR, &program.digest().hex());
     let child = transport.spawn_root(&line).map_err(|d| d.on(&node.name))?;
     let no_agent = match RunningAgent::greet(child) {
@@ -186,7 +235,8 @@ pub(super) fn start_agent(
     let Some(absent) = Absent::parse(&no_agent.said) else {
         return Err(no_agent.diagnosis(node));
     };
-    put_program(node, transport, program, absent, uploads)?;
+    put_program(node, transport, program, absent, clock)?;
+    clock.begin(STARTS);
     await_agent(node, transport.spawn_root(&serve_line(layout::STATE_DIR)))
 }
 
@@ -263,14 +313,14 @@ fn put_program(
     transport: &mut dyn Transport,
     program: &AgentProgram,
     absent: Absent,
-    uploads: &Uploads,
+    clock: &ContactClock,
 ) -> Result<(), Diagnosis> {
     let Absent {
         mut unpack,
         part_bytes: mut from,
     } = absent;
     loop {
-        uploads.begin(unpack.size_bytes(program).saturating_sub(from));
+        clock.begin_upload(unpack.size_bytes(program).saturating_sub(from));
         let put = shell(
             node,
             "the agent could not be put on the node",
@@ -339,12 +389,13 @@ pub(super) fn start_temporary_agent(
     node: &Node,
     transport: &mut dyn Transport,
     program: &AgentProgram,
-    uploads: &Uploads,
+    clock: &ContactClock,
 ) -> Result<RunningAgent, Diagnosis> {
-    uploads.begin(Unpack::Cat.size_bytes(program));
+    clock.begin_upload(Unpack::Cat.size_bytes(program));
     let directory = upload_temporary_agent(node, transport, program)?;
     // The shell stays as the parent process, so that it removes the directory also when the agent is killed.
     let line = format!("trap '' HUP; {directory}/landfall agent serve; rm -rf {directory}");
+    clock.begin(STARTS);
     await_agent(node, transport.spawn(&line))
 }
 
@@ -433,14 +484,24 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_line_has_time_for_what_is_uploaded() {
+    fn each_step_has_the_whole_limit_and_an_upload_what_a_slow_line_takes() {
         let folder = tempfile::tempdir().unwrap();
-        let uploads = Uploads::default();
-        assert_eq!(uploads.allowance(), Duration::ZERO);
         let (program, bytes) = agent(folder.path(), &[7; 100_000], Unpack::Cat);
         assert_eq!(Unpack::Cat.size_bytes(&program), bytes.len() as u64);
-        uploads.begin(Unpack::Cat.size_bytes(&program));
-        assert_eq!(uploads.allowance().as_secs(), 100_000 / SLOWEST_LINE);
+        let clock = ContactClock::default();
+        let limit = Duration::from_millis(40);
+        thread::sleep(limit);
+        assert_eq!(clock.left(limit), Duration::ZERO);
+        assert_eq!(clock.present().0, "the login");
+        clock.begin(STARTS);
+        assert!(clock.left(Duration::from_secs(60)) > Duration::from_secs(50));
+        clock.begin_upload(Unpack::Cat.size_bytes(&program));
+        let left = clock.left(limit);
+        assert_eq!(
+            left.as_secs(),
+            100_000 / SLOWEST_LINE - u64::from(left.subsec_millis() > 500)
+        );
+        assert!(clock.present().1 < Duration::from_secs(10));
     }
 
     /// A machine that answers each command with these words and this exit status, in turn.
@@ -479,7 +540,12 @@ mod tests {
         let desired = landfall_core::spec::parse::cluster_yaml(spec, "cluster.yaml").unwrap();
         let code = |answers: &[(&'static str, Option<i32>)]| {
             let mut answers = Answers(answers.to_vec());
-            let started = start_agent(&desired.inventory.nodes[0], &mut answers, &program, &Uploads::default());
+            let started = start_agent(
+                &desired.inventory.nodes[0],
+                &mut answers,
+                &program,
+                &ContactClock::default(),
+            );
             assert!(answers.0.is_empty(), "{:?} is still to be said", answers.0);
             started.err().unwrap().code
         };
