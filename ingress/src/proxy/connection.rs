@@ -2,19 +2,17 @@
 
 use super::registry::Place;
 use super::sniff::{self, Spoken};
-use super::stall::Unstalled;
 use super::{Client, Proxy, http1, http2};
 use landfall_ingress_telemetry::metrics::OpenProtocol;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S>(proxy: &Arc<Proxy>, stream: S, client: Client, spoken: Spoken, place: &Place)
+pub(super) async fn serve<S>(proxy: &Arc<Proxy>, mut stream: S, client: Client, spoken: Spoken, place: &Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let client = Arc::new(client);
-    let mut stream = Unstalled::new(stream, proxy.limits.client_stall);
     let (spoken, first) = match spoken {
         Spoken::Unknown => match sniff::first(&mut stream, &proxy.limits, place).await {
             Some(found) => found,

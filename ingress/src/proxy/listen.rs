@@ -3,6 +3,7 @@
 use super::connection;
 use super::registry::{Full, Guard};
 use super::sniff::Spoken;
+use super::stall::Unstalled;
 use super::{Client, Proxy, proxy_header};
 use crate::handover::Door;
 use crate::tls::Acceptor;
@@ -99,6 +100,8 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
             Err(proxy_header::Malformed) => return,
         }
     }
+    // Below TLS: what its layer still has to send when a request has ended, or at its end, is bounded, too.
+    let stream = Unstalled::new(stream, proxy.limits.client_stall);
     let Some(tls) = tls else {
         connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
         return;

@@ -1,17 +1,23 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
 use super::ends::{
-    Running, ask, endless, endpoint, get, listen, proxy_wishing, proxy_with, raw_endpoint, read_until, rest, status,
+    Running, ask, endless, endpoint, get, listen, objects, proxy_over, proxy_wishing, proxy_with, raw_endpoint,
+    read_until, rest, status,
 };
 use super::frames::{self, Raw};
 use crate::limits::Limits;
+use crate::proxy::Front;
+use crate::route::Snapshot;
+use landfall_ingress_tls::client::{Alpn, ClientSettings, config};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 #[tokio::test]
 async fn heads_are_bounded_in_size_and_time() {
@@ -156,26 +162,37 @@ async fn silence_within_a_body_is_bounded_as_the_route_says() {
 
 #[tokio::test]
 async fn a_reader_that_stops_reading_is_cut_off() {
-    let address = endless().await;
-    let limits = Limits {
-        client_stall: Duration::from_millis(200),
-        ..Limits::default()
-    };
-    let proxy = proxy_with(&[address], limits).await;
-    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-    stream.write_all(get("h").as_bytes()).await.unwrap();
-    let gone = async {
-        while proxy.state.counters.connections.value() == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        while proxy.state.counters.connections.value() != 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone)
-        .await
-        .expect("cut off");
-    assert_eq!(proxy.state.counters.requests.value(), 0);
+    for tls in [false, true] {
+        let limits = Limits {
+            client_stall: Duration::from_millis(200),
+            ..Limits::default()
+        };
+        let table = Snapshot::build(&objects(&[endless().await], json!({})), "landfall");
+        let proxy = proxy_over(table, limits, Front::default(), tls).await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        // Kept open to the end of the test.
+        let _client: Box<dyn AsyncWrite> = if tls {
+            let connector = TlsConnector::from(config(&ClientSettings::default(), Alpn::Http1));
+            let name = ServerName::try_from("h").unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            stream.write_all(get("h").as_bytes()).await.unwrap();
+            Box::new(stream)
+        } else {
+            stream.write_all(get("h").as_bytes()).await.unwrap();
+            Box::new(stream)
+        };
+        let gone = async {
+            while proxy.state.counters.connections.value() == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            while proxy.state.counters.connections.value() != 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let cut_off = timeout(Duration::from_secs(10), gone).await;
+        assert!(cut_off.is_ok(), "with TLS: {tls}");
+        assert_eq!(proxy.state.counters.requests.value(), 0);
+    }
 }
 
 #[tokio::test]
