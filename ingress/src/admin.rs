@@ -10,6 +10,7 @@ mod explain;
 mod fleet;
 mod guard;
 mod health;
+mod places;
 mod report;
 mod sources;
 
@@ -32,21 +33,19 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::metrics::{Text, label};
+use places::Places;
 use sources::Sources;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Longest wait for the head of a request. Kubernetes' probes and Prometheus send theirs at once.
 const REQUEST_HEAD: Duration = Duration::from_secs(10);
 /// Longest life of a connection, so that readers that stopped reading hold nothing for ever.
 const CONNECTION: Duration = Duration::from_secs(300);
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 256;
 /// Certificates with a series of their own: those that end first.
 const MOST_CERTIFICATES: usize = 100;
 /// Pause after accept fails.
@@ -103,11 +102,9 @@ impl Site {
 
 /// Serves for ever, also when the door is closed at the end: open connections are still answered.
 pub async fn serve(mut door: Door, site: Arc<Site>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Places::default());
     site.fleet.port(door.address().port());
     loop {
-        // The semaphore is never closed.
-        let slot = Arc::clone(&slots).acquire_owned().await.ok();
         let (stream, peer) = match door.accept().await {
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
@@ -122,6 +119,9 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
             peer,
             local: stream.local_addr().ok().map(|address| address.ip()),
         };
+        let Some(place) = places.enter(asker.peer.ip(), asker.local) else {
+            continue;
+        };
         let service = service_fn(move |request| {
             let site = Arc::clone(&site);
             async move { Ok::<_, Infallible>(site.answer(&request, asker).await) }
@@ -133,7 +133,7 @@ pub async fn serve(mut door: Door, site: Arc<Site>) {
         tokio::spawn(async move {
             // An error here is the client's.
             drop(timeout(CONNECTION, connection).await);
-            drop(slot);
+            drop(place);
         });
     }
 }
