@@ -83,6 +83,8 @@ pub struct Limits {
     pub connection_cost: usize,
     /// What one of HTTP/2 counts for beside that; both together are what 1,500 idle ones were measured to take (35 KiB each, 2026-11-28).
     pub http2_cost: usize,
+    /// What one over TLS counts for beside that: a record that is not sent yet (RFC 8446, 5.1: 16 KiB), which is what its layer may keep.
+    pub tls_cost: usize,
     /// What a request counts for, beside its head: its record, its tasks and its connection to an endpoint.
     pub request_cost: usize,
     /// How often the other side of an HTTP/2 connection is asked whether it is there.
@@ -158,6 +160,7 @@ impl Default for Limits {
             bytes_per_address: 256 * 1024 * 1024,
             connection_cost: 28 * 1024,
             http2_cost: 8 * 1024,
+            tls_cost: 16 * 1024,
             request_cost: 8 * 1024,
             http2_ping: Duration::from_secs(30),
             http2_pong: Duration::from_secs(20),

@@ -55,6 +55,7 @@ use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_tls::Session;
 use registry::Registry;
+pub(crate) use registry::client_network;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};

@@ -23,10 +23,15 @@ pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>
     let port = door.address().port();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&proxy, &mut door) => accepted,
+            accepted = accept(&mut door) => accepted,
             () = stopped(&mut stopping) => break,
         };
-        let Some((stream, peer, guard)) = accepted else { break };
+        let Some((stream, peer)) = accepted else { break };
+        let Some(guard) = admit(&proxy, peer, &mut stopping).await else {
+            continue;
+        };
+        // Costs speed only when it cannot be set.
+        let _ = stream.set_nodelay(true);
         let mut client = Client::new(peer, port);
         client.trusted = proxy.front.trusts(peer);
         let (proxy, tls) = (Arc::clone(&proxy), tls.clone());
@@ -50,36 +55,42 @@ pub async fn stopped(stopping: &mut Receiver<bool>) {
     }
 }
 
-/// The next connection that has a place. `None` when the door is closed. While one waits for a place the others stay in the kernel's
-/// queue.
-async fn accept(proxy: &Proxy, door: &mut Door) -> Option<(TcpStream, SocketAddr, Guard)> {
+/// The next connection. `None` when the door is closed.
+async fn accept(door: &mut Door) -> Option<(TcpStream, SocketAddr)> {
     loop {
-        let (stream, peer) = match door.accept().await? {
-            Ok(accepted) => accepted,
+        match door.accept().await? {
+            Ok(accepted) => return Some(accepted),
             Err(error) => {
                 // Shortages are counted, and idle connections give way (`tidy`); the pause is for them to end.
                 if !files::ran_out(&error) {
                     log(&format!("accept: {error}"));
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        let address = peer.ip().to_canonical();
-        let guard = loop {
-            match proxy.registry.admit(address, proxy.front.trusts(peer)) {
-                Ok(guard) => break Some(guard),
-                Err(Full::Address) => {
-                    proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-                    break None;
+        }
+    }
+}
+
+/// A place for a connection; `None` where its address has too many. While it waits for one the others stay in the kernel's queue. A stop ends
+/// other connections and not this one, whose client has been let in.
+async fn admit(proxy: &Proxy, peer: SocketAddr, stopping: &mut Receiver<bool>) -> Option<Guard> {
+    let address = peer.ip().to_canonical();
+    let mut told = false;
+    loop {
+        match proxy.registry.admit(address, proxy.front.trusts(peer)) {
+            Ok(guard) => return Some(guard),
+            Err(Full::Address) => {
+                proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            Err(Full::Everywhere) if told => proxy.registry.one_ended().await,
+            Err(Full::Everywhere) => tokio::select! {
+                () = proxy.registry.one_ended() => {}
+                () = stopped(stopping) => {
+                    told = true;
+                    proxy.registry.close_all();
                 }
-                Err(Full::Everywhere) => proxy.registry.one_ended().await,
-            }
-        };
-        if let Some(guard) = guard {
-            // Costs speed only when it cannot be set.
-            let _ = stream.set_nodelay(true);
-            return Some((stream, peer, guard));
+            },
         }
     }
 }
@@ -106,8 +117,14 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
         connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
         return;
     };
+    let Some(_cost) = guard.place().budget.receive(proxy.limits.tls_cost) else {
+        proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     // An error here is the client's: it went away, or spoke no TLS.
-    if let Ok((stream, session)) = tls.accept(stream).await {
+    if let Ok((mut stream, session)) = tls.accept(stream).await {
+        // Of what is written while the client takes nothing: 64 KiB by default.
+        stream.get_mut().1.set_buffer_limit(Some(proxy.limits.tls_cost));
         let spoken = if session.http2 { Spoken::Http2 } else { Spoken::Http1 };
         client.https = true;
         client.tls = Some(Arc::new(session));

@@ -101,7 +101,7 @@ impl Registry {
     /// stand for many clients and have no bound of their own.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr, trusted: bool) -> Result<Guard, Full> {
         let mut open = self.lock();
-        let address = network(address);
+        let address = client_network(address);
         // An address that has its share gets no more, and nobody's connection is closed for it.
         let has_share =
             |here: &Address| here.connections >= self.most_per_address || !here.held.fits(self.connection_cost);
@@ -153,7 +153,9 @@ impl Registry {
     #[cfg(test)]
     pub(super) fn held(&self, address: IpAddr) -> usize {
         let open = self.lock();
-        open.addresses.get(&network(address)).map_or(0, |here| here.held.used())
+        open.addresses
+            .get(&client_network(address))
+            .map_or(0, |here| here.held.used())
     }
 
     /// Waits for a word that a connection has ended, not for long: one that is busy may be idle by then, and go for a new one.
@@ -193,7 +195,7 @@ impl Registry {
 }
 
 /// Whose connections are counted together: an IPv4 address, an IPv6 /64.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),

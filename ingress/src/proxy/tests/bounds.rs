@@ -409,6 +409,26 @@ async fn an_upload_goes_on_where_there_is_no_room_for_large_buffers() {
 }
 
 #[tokio::test]
+async fn a_connection_over_tls_counts_for_what_its_layer_keeps() {
+    let limits = Limits::default();
+    let flat = limits.connection_cost + limits.tls_cost;
+    let proxy = proxy_over(Snapshot::default(), limits, Front::default(), true).await;
+    let client = TcpStream::connect(proxy.address).await.unwrap();
+    until_held(&proxy, |held| held == flat).await;
+    drop(client);
+    until_held(&proxy, |held| held == 0).await;
+    // Without room for it there is no handshake.
+    let limits = Limits {
+        bytes_per_address: flat - 1,
+        ..Limits::default()
+    };
+    let proxy = proxy_over(Snapshot::default(), limits, Front::default(), true).await;
+    let mut client = TcpStream::connect(proxy.address).await.unwrap();
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(proxy.state.counters.refused_connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn a_large_head_counts_until_its_request_is_done_with() {
     let large = format!("GET /x HTTP/1.1\r\nHost: h\r\nX-Large: {}\r\n\r\n", "a".repeat(20_000));
     for quick in [true, false] {
