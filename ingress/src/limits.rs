@@ -66,6 +66,10 @@ pub struct Limits {
     pub http2_connection_window: u32,
     /// The same for connections of an address that holds half of what it may: what RFC 9113 begins with.
     pub http2_small_window: u32,
+    /// Bytes that an answer of an endpoint may be ahead of its client, over HTTP/2. Its connection carries the answers of many clients, and takes
+    /// so many for each of its streams: a client that reads nothing must not use up what others need. Endpoints are near: 32 KiB are 60 MB/s
+    /// at half a millisecond.
+    pub http2_endpoint_window: u32,
     /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
     pub http2_send_buffer: usize,
     /// Bytes of a request's body that a stream to an endpoint takes ahead of what is sent, beside one part. hyper's 1 MiB are 100 MiB for 100
@@ -153,6 +157,7 @@ impl Default for Limits {
             http2_stream_window: 256 * 1024,
             http2_connection_window: 1024 * 1024,
             http2_small_window: 65_535,
+            http2_endpoint_window: 32 * 1024,
             http2_send_buffer: 16 * 1024,
             http2_upload_buffer: 8 * 1024,
             received_bytes: 2560 * 1024,

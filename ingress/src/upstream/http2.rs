@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::{Instant, timeout};
 
+/// Largest window there is (RFC 9113, 6.9.1).
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
 /// Connections by destination.
 pub(super) struct Shared {
     open: Mutex<HashMap<Destination, Vec<Open>>>,
@@ -67,14 +70,16 @@ impl Shared {
         let Some(stream) = connect(to, waits.connect).await else {
             return Err(Failure::Untouched(Box::new(request)));
         };
+        let window = self.limits.http2_endpoint_window;
+        let streams = u32::try_from(self.limits.http2_streams).unwrap_or(u32::MAX);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(self.limits.http2_ping)
             .keep_alive_timeout(self.limits.http2_pong)
-            .initial_stream_window_size(self.limits.http2_stream_window)
-            .initial_connection_window_size(self.limits.http2_connection_window)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window.saturating_mul(streams).min(LARGEST_WINDOW))
             .max_send_buf_size(self.limits.http2_upload_buffer);
         // With prior knowledge this sends the preface and waits for nothing.
         let Ok(Ok((sender, connection))) = timeout(waits.connect, builder.handshake(TokioIo::new(stream))).await else {

@@ -1,17 +1,23 @@
 //! Streams of HTTP/2 to endpoints: how many one connection carries, and how their end reaches the other side.
 
-use super::ends::{Running, listen, proxy_wishing};
+use super::ends::{Running, listen, proxy_wishing, read_until};
 use super::http2::client;
 use crate::limits::Limits;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -149,4 +155,64 @@ async fn a_cancelled_upload_and_a_cancelled_answer_are_told_on_as_such() {
     let error = timeout(SOON, answer.into_body().collect()).await.unwrap().unwrap_err();
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     assert_eq!(cause.and_then(h2::Error::reason), Some(h2::Reason::CANCEL), "{error:?}");
+}
+
+/// An endpoint whose answers on `/endless` never end, and whose others are short. The second result counts the parts that it gave.
+async fn endless_and_short() -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let given = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&given);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            let answer = move |request: Request<Incoming>| {
+                let counted = Arc::clone(&counted);
+                let parts = if request.uri().path() == "/endless" {
+                    usize::MAX
+                } else {
+                    1
+                };
+                let parts = (0..parts).map(move |_| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'v'; 16_384])))
+                });
+                let body = StreamBody::new(futures_util::stream::iter(parts));
+                async move { Ok::<_, Infallible>(Response::new(body)) }
+            };
+            let served = http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(async move { served.serve_connection(TokioIo::new(stream), service_fn(answer)).await });
+        }
+    });
+    (address, given)
+}
+
+/// All requests to an endpoint of HTTP/2 share connections, each of which has one window.
+#[tokio::test]
+async fn clients_that_read_nothing_keep_no_other_from_the_same_endpoint() {
+    const READ_NOTHING: usize = 8;
+    let (address, given) = endless_and_short().await;
+    let proxy = proxy_to(address).await;
+    let mut stalled = Vec::new();
+    for _ in 0..READ_NOTHING {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream
+            .write_all(b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        stalled.push(stream);
+    }
+    // Until all buffers on their way are full.
+    let mut before = 0;
+    while before != given.load(Ordering::SeqCst) {
+        before = given.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let mut other = TcpStream::connect(proxy.address).await.unwrap();
+    other
+        .write_all(b"GET /short HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = timeout(SOON, read_until(&mut other, "vvv")).await;
+    assert!(answer.is_ok(), "it waits for those who read nothing");
 }
