@@ -454,6 +454,13 @@ fn nothing_runs_from_usr_local_when_programs_are_elsewhere() {
     }
 }
 
+/// Ubuntu's AppArmor profile of /usr/sbin/runc keeps its pods from ending (containerd#10542).
+#[test]
+fn containerd_runs_the_runc_that_landfall_brings() {
+    let config = containerd_config(&ClusterSpec::default(), &index(&NAMES)).unwrap();
+    assert!(config.contains("BinaryName = '/usr/local/bin/runc'\n"), "{config}");
+}
+
 #[test]
 fn a_new_ingress_pod_fits_beside_the_old_one() {
     let objects = ingress_objects(&ClusterSpec::default(), &index(&NAMES), &cluster(DnsPolicy::Closed)).unwrap();

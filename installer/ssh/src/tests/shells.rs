@@ -200,6 +200,26 @@ fn doas_is_used_without_sudo() {
     assert!(error.what.contains("doas refused"), "{error:?}");
 }
 
+/// A sudo that asks a directory service for its rules is as slow as that.
+#[test]
+fn a_slow_sudo_succeeds() {
+    let server = Server::with(&Setup {
+        files: &[
+            ("/etc/sudoers", "root ALL=(ALL:ALL) ALL\nposix ALL=(ALL) ALL\n"),
+            (
+                "/etc/pam.d/sudo",
+                "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_exec.so /bin/sleep 7\n",
+            ),
+        ],
+        users: USERS,
+        ..Setup::default()
+    });
+    let began = Instant::now();
+    let output = as_root(&server, &with_password(&server, "posix", Some(USERS[0].2))).unwrap();
+    assert_eq!((output.0, output.2), (right().0, Some(3)), "{}", output.1);
+    assert!(began.elapsed() > Duration::from_secs(6), "sudo was slow");
+}
+
 /// A slow directory service takes longer than the interval of keepalives and less than the time-out.
 #[test]
 fn a_slow_login_succeeds() {

@@ -81,6 +81,8 @@ table inet filter {
 }
 END
   systemctl --quiet enable nftables.service
+  # Nobody writes the resolver's file.
+  chattr +i /etc/resolv.conf
   passwd --quiet --lock root
   systemctl --quiet enable auditd.service
   for file in /etc/sysctl.conf /etc/sysctl.d/99-hardening.conf; do

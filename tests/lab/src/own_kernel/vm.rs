@@ -25,7 +25,8 @@ pub enum Variant {
     /// Nothing special; root logs in by key.
     Plain,
     /// What hardening guides ask for: no login of root, sudo with a password on a terminal, no SFTP, no forwarding, two sessions, noexec /tmp, umask 027,
-    /// shells that say something, auditd, settings that disagree with the kubelet's, no IPv6, a packet filter that lets in nothing but SSH.
+    /// shells that say something, auditd, settings that disagree with the kubelet's, no IPv6, a packet filter that lets in nothing but SSH, an
+    /// immutable /etc/resolv.conf.
     Hardened,
 }
 
