@@ -143,14 +143,14 @@ impl Stage<'_> {
         Self::none(&lines)
     }
 
-    /// The same for control planes that were started again since: rules, links and what lies in /run began anew there, so that only
+    /// The same for machines that were started again since: rules, links and what lies in /run began anew there, so that only
     /// what lasts is compared, and nothing new may name the cluster's parts.
     fn expect_unchanged_but_for_reboots(&self) -> Result<()> {
         let mut lines = fingerprint::differences(&self.before, &Fingerprint::take_all(self.lab)?);
         lines.retain(|line| {
             let lasting = LASTING.iter().any(|kind| line.contains(&format!(" {kind}")));
             let ours = line.contains(": + ") && PARTS.iter().any(|part| line.contains(part));
-            !line.starts_with("cp-") || lasting || ours
+            line.starts_with("w-1") || lasting || ours
         });
         Self::none(&lines)
     }
