@@ -46,7 +46,7 @@ const SIZE: &str = "20G";
 /// What a suite's disk is made of; `key` is the lab's private key.
 fn inputs(key: &Path) -> Result<String> {
     let public = fs::read_to_string(key.with_extension("pub")).context("the lab's public key")?;
-    Ok([INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, kernel::CONFIG, &public].concat())
+    Ok([INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, &kernel::inputs(), &public].concat())
 }
 
 /// Says whether a suite's disk is there as it is wanted.

@@ -3,13 +3,19 @@
 
 use super::{is_made_of, note_inputs};
 use crate::host::{root, run};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the kernel is to have, besides what these options need.
-pub(super) const CONFIG: &str = include_str!("kernel.config");
+const CONFIG: &str = include_str!("kernel.config");
+
+/// The file that says how much room there is for a process's vector registers.
+const REGISTERS: &str = "arch/x86/um/user-offsets.c";
+/// Makes that 12 KiB of 2,696 bytes: ptrace takes all registers of the processor or none (`xstateregs_set`), which are 11,008 bytes with AMX. With less the
+/// first process is killed there (seen 2026-11-30). They lie on kernel stacks, which are therefore 64 KiB (`CONFIG_KERNEL_STACK_ORDER`).
+const MORE_REGISTERS: &str = "s/HOST_FP_SIZE, 2696/HOST_FP_SIZE, 12288/";
 
 /// The Debian package with the kernel's source.
 const SOURCE: &str = "linux-source-6.1";
@@ -23,9 +29,14 @@ pub(super) struct Kernel {
     pub modules: PathBuf,
 }
 
+/// What the kernel is made of.
+pub(super) fn inputs() -> String {
+    [CONFIG, MORE_REGISTERS].concat()
+}
+
 /// Says whether the kernel is there as it is wanted.
 pub(super) fn is_built(cache: &Path) -> bool {
-    is_made_of(&cache.join("kernel"), CONFIG)
+    is_made_of(&cache.join("kernel"), &inputs())
 }
 
 /// Builds the kernel, unless it is there. Blocks for 5 to 25 minutes the first time; it needs 2 GB in the folder meanwhile.
@@ -43,6 +54,13 @@ pub(super) fn build(cache: &Path) -> Result<Kernel> {
     let tree = folder.join("source");
     fs::create_dir_all(&tree).with_context(|| format!("{} cannot be made", tree.display()))?;
     unpack(&tree)?;
+    let registers = tree.join(REGISTERS);
+    run(Command::new("sed").args(["-i", MORE_REGISTERS]).arg(&registers))?;
+    let text = fs::read_to_string(&registers).with_context(|| format!("{} cannot be read", registers.display()))?;
+    ensure!(
+        text.contains("HOST_FP_SIZE, 12288"),
+        "{REGISTERS} is another than it was"
+    );
     let options = folder.join("config");
     fs::write(&options, CONFIG).with_context(|| format!("{} cannot be written", options.display()))?;
     let processors = std::thread::available_parallelism()?.to_string();
@@ -68,7 +86,7 @@ pub(super) fn build(cache: &Path) -> Result<Kernel> {
             .args([version.join("build"), version.join("source")]))?;
     }
     fs::remove_dir_all(&tree).context("the kernel's source cannot be removed")?;
-    note_inputs(&folder, CONFIG)?;
+    note_inputs(&folder, &inputs())?;
     Ok(kernel)
 }
 
