@@ -15,7 +15,7 @@ mod report;
 mod sources;
 
 use crate::args::Serve;
-use crate::handover::Door;
+use crate::handover::Listener;
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
@@ -100,12 +100,12 @@ impl Site {
     }
 }
 
-/// Serves for ever, also when the door is closed at the end: open connections are still answered.
-pub async fn serve(mut door: Door, site: Arc<Site>) {
+/// Serves for ever, also when the listener is closed at the end: open connections are still answered.
+pub async fn serve(mut listener: Listener, site: Arc<Site>) {
     let places = Arc::new(Places::default());
-    site.fleet.port(door.address().port());
+    site.fleet.port(listener.address().port());
     loop {
-        let (stream, peer) = match door.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
                 files::ran_out(&error);

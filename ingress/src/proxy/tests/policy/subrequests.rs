@@ -83,14 +83,14 @@ async fn credentials_that_the_service_replaces_reach_the_service_and_never_the_e
         _ => (401, vec![]),
     })
     .await;
-    let wishes = [
+    let annotations = [
         ("auth-url", "http://auth/check"),
         ("auth-response-headers", "Authorization, Cookie, X-User"),
     ];
     let proxy = World::new()
         .service("a", &[app.address])
         .service("auth", &[auth.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     for (said, wanted) in [("Bearer mine", Some("Bearer inner")), ("Bearer quiet", None)] {
@@ -120,11 +120,11 @@ async fn auth_request_redirect_says_where_to_go_back_and_two_credentials_are_non
     let app = plain("app").await;
     let auth = plain("auth").await;
     let world = |more: &[(&str, &str)]| {
-        let wishes = [&[("auth-url", "http://auth/check")], more].concat();
+        let annotations = [&[("auth-url", "http://auth/check")], more].concat();
         let world = World::new()
             .service("a", &[app.address])
             .service("auth", &[auth.address]);
-        world.ingress(&wishes, "h.io", ROOT)
+        world.ingress(&annotations, "h.io", ROOT)
     };
     for (more, wanted) in [
         (&[][..], "/p?q=1"),
