@@ -40,6 +40,7 @@ mod redirect;
 mod remembered;
 mod request_view;
 mod rewrite;
+mod slots;
 mod stage;
 
 pub(super) use filter_state::FilterState;
@@ -241,7 +242,7 @@ impl Policies {
         let Some(auth) = &view.route.policy.basic_auth else {
             return Ok(());
         };
-        match self.passwords.check(auth, view.headers).await {
+        match self.passwords.check(auth, view.headers, view.client.address.ip()).await {
             Verdict::Known => Ok(()),
             Verdict::Unknown => Err(Stop::unauthorized([basic::challenge(&auth.realm)])),
             Verdict::Busy => Err(Stop::plain(Reason::AuthBusy)),
