@@ -15,7 +15,7 @@ mod report;
 mod sources;
 
 use crate::args::Serve;
-use crate::handover::Door;
+use crate::handover::Listener;
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
@@ -100,12 +100,12 @@ impl Site {
     }
 }
 
-/// Serves for ever, also when the door is closed at the end: open connections are still answered.
-pub async fn serve(mut door: Door, site: Arc<Site>) {
+/// Serves for ever, also when the listener is closed at the end: open connections are still answered.
+pub async fn serve(mut listener: Listener, site: Arc<Site>) {
     let places = Arc::new(Places::default());
-    site.fleet.port(door.address().port());
+    site.fleet.port(listener.address().port());
     loop {
-        let (stream, peer) = match door.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
                 files::ran_out(&error);
@@ -161,7 +161,11 @@ impl Site {
             if !self.access.is_open()
                 && !self.sources.admit(request, asker, &self.fleet).await
                 && let Err(response) = self
-                    .admitted(request, "metrics are for nodes and Pods, and for who has the password")
+                    .admitted(
+                        request,
+                        asker,
+                        "metrics are for nodes and Pods, and for who has the password",
+                    )
                     .await
             {
                 return response;
@@ -173,7 +177,7 @@ impl Site {
             return text(StatusCode::NOT_FOUND, "404: this proxy shows no dashboard\n");
         }
         let closed = "the dashboard is closed: it has no password (--dashboard-auth-file, or --dashboard-auth=none)";
-        if let Err(response) = self.admitted(request, closed).await {
+        if let Err(response) = self.admitted(request, asker, closed).await {
             return response;
         }
         if let Some(name) = path.strip_prefix("/api/v1/") {
@@ -193,8 +197,8 @@ impl Site {
     }
 
     /// Asks for the password. `closed` is said when there is none that could be right.
-    async fn admitted<B>(&self, request: &Request<B>, closed: &str) -> Result<(), Response<Full<Bytes>>> {
-        match self.access.admits(request.headers()).await {
+    async fn admitted<B>(&self, request: &Request<B>, asker: Asker, closed: &str) -> Result<(), Response<Full<Bytes>>> {
+        match self.access.admits(request.headers(), asker.peer.ip()).await {
             Admission::Granted => Ok(()),
             Admission::Closed => Err(text(StatusCode::NOT_FOUND, &format!("404: {closed}\n"))),
             Admission::Refused => {

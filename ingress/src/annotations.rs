@@ -1,7 +1,7 @@
-//! Annotations of an Ingress to typed wishes. Pure; made for hostile input: every value is parsed into a type, nothing is pasted into
+//! Annotations of an Ingress to typed settings. Pure; made for hostile input: every value is parsed into a type, nothing is pasted into
 //! anything, and there are no snippets.
 //!
-//! Two prefixes mean the same names: [`OWN`] and, for those who come from ingress-nginx, [`NGINX`]. Where both name one wish, ours counts.
+//! Two prefixes mean the same names: [`OWN`] and, for those who come from ingress-nginx, [`NGINX`]. Where both name one setting, ours counts.
 //! ANNOTATIONS.md has the table of names.
 
 mod auth;
@@ -69,7 +69,7 @@ impl FromIterator<(String, String)> for Annotations {
 
 /// What an Ingress's annotations ask for.
 #[derive(Debug, Default)]
-pub struct Wishes {
+pub struct AnnotationSettings {
     /// What is done to its requests. `rewrite` has the target only; the pattern is each path's own.
     pub policy: Policy,
     /// Paths with characters of regular expressions are such.
@@ -107,7 +107,12 @@ pub fn nothing() -> Arc<Policy> {
 }
 
 /// Reads the annotations of an Ingress in `namespace`.
-pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, options: &Options) -> Wishes {
+pub fn read(
+    annotations: &Annotations,
+    namespace: &str,
+    secrets: &dyn Secrets,
+    options: &Options,
+) -> AnnotationSettings {
     let mut values = Values::new(annotations);
     let mut policy = Policy::default();
     let reach = Reach {
@@ -129,7 +134,7 @@ pub fn read(annotations: &Annotations, namespace: &str, secrets: &dyn Secrets, o
         _ => Err("neither sensitive nor insensitive"),
     });
     values.finish(&mut policy);
-    Wishes {
+    AnnotationSettings {
         policy,
         regex,
         case: case.unwrap_or_default(),

@@ -6,11 +6,11 @@
 //! new reads its lists and builds its table; until then it only knows
 //! new: Hello, Take ───> old: the listeners (still accepting)
 //! new accepts too; Serving ─> old: accepts no more; Closed
-//! new takes the meeting place's name; it is ready, so the old one gets its SIGTERM, drains and ends
+//! new takes the restart_socket place's name; it is ready, so the old one gets its SIGTERM, drains and ends
 //! ```
 //!
 //! What both hold is one open file per listener with one queue, so it does not matter to a client who accepts. The connection between them
-//! stays open: when it ends because the new process died, the old one accepts again. See [`doors`], [`give`] and [`take`].
+//! stays open: when it ends because the new process died, the old one accepts again. See [`listeners`], [`give`] and [`take`].
 //!
 //! - Nobody there, or nobody who answers: the new process binds by itself.
 //! - Versions that do not match: it binds beside the old one (`SO_REUSEPORT`). Connections that are in the old one's queue at the very
@@ -18,13 +18,13 @@
 //! - The new process dies before `Serving`: nothing happened. After it: the old one goes on, until its SIGTERM.
 //! - Two new ones: the second is told to wait, and takes from the first.
 
-mod doors;
 mod give;
+mod listeners;
 mod take;
 mod wire;
 
-pub use doors::{Door, Doors, Reserved};
 pub use give::serve;
+pub use listeners::{Listener, Listeners, Reserved};
 pub use take::{Link, Offer, Predecessor};
 pub use wire::{Named, VERSIONS};
 #[cfg(test)]
@@ -35,15 +35,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-/// The meeting place, checked, and who we are there.
+/// The restart_socket place, checked, and who we are there.
 #[derive(Debug, Clone)]
-pub struct Meeting {
+pub struct RestartSocket {
     directory: PathBuf,
     build: String,
     versions: Vec<u32>,
 }
 
-impl Meeting {
+impl RestartSocket {
     /// Makes the directory this user's alone. `None` without one.
     pub fn prepare(args: args::Handover) -> Result<Option<Self>, String> {
         let Some(directory) = args.directory else {

@@ -36,7 +36,7 @@ pub(crate) use interim::Interim;
 use landfall_ingress_http::fields;
 pub use listen::{serve, stopped};
 pub(crate) use policy::mirror::Copy;
-pub(crate) use upgrade::Agreed;
+pub(crate) use upgrade::AcceptedUpgrade;
 
 use crate::body::{Download, Upload, UploadLimits};
 use crate::dns::Resolver;
@@ -63,7 +63,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
-use upgrade::Wish;
+use upgrade::UpgradeRequest;
 
 /// Where redirects to https lead; in front of another port there is a Service or a firewall that maps it.
 const HTTPS_PORT: u16 = 443;
@@ -263,29 +263,29 @@ impl Proxy {
         policy::strip_claims(request.headers_mut(), client, route);
         let name = || HeaderValue::from_bytes(&self.names.next()).expect("hex digits are fit for a field");
         fields::settle(&mut request, name).ok_or(Reason::BadRequest)?;
-        let asked = policy::Asked::new(route, &origin, &request, &exchange.host, routed.as_deref());
-        let mut passage = match self.policies.before(&asked, &snapshot).await {
-            Ok(passage) => passage,
+        let view = policy::RequestView::new(route, &origin, &request, &exchange.host, routed.as_deref());
+        let mut filter_state = match self.policies.before(&view, &snapshot).await {
+            Ok(filter_state) => filter_state,
             Err(stop) => {
                 self.count(stop.reason, exchange);
                 return Ok(labelled(stop.response.map(Download::own), stop.reason));
             }
         };
-        exchange.slot = passage.slot.take();
+        exchange.slot = filter_state.slot.take();
         let mut response = match self
-            .carry(request, [client, &origin], route, &mut passage, exchange)
+            .carry(request, [client, &origin], route, &mut filter_state, exchange)
             .await
         {
             Ok(response) => {
-                self.policies.stick(&mut passage, exchange.endpoint);
+                self.policies.stick(&mut filter_state, exchange.endpoint);
                 response
             }
             Err(reason) => self.refuse(reason, exchange),
         };
-        if let Some(page) = self.policies.error_page(&passage, route, response.status()).await {
+        if let Some(page) = self.policies.error_page(&filter_state, route, response.status()).await {
             response = page.map(Download::own);
         }
-        passage.dress_answer(response.headers_mut());
+        filter_state.apply_to_response(response.headers_mut());
         Ok(response)
     }
 
@@ -295,26 +295,26 @@ impl Proxy {
         mut request: Request<Upload>,
         clients: [&Client; 2],
         route: &Route,
-        passage: &mut policy::Passage,
+        filter_state: &mut policy::FilterState,
         exchange: &mut Exchange,
     ) -> Result<Response<Download>, Reason> {
         let [client, origin] = clients;
         self.bound_upload(&mut request, &route.policy)?;
         exchange.uploads(request.body().progress());
-        let wish = Wish::of(&request);
+        let upgrade = UpgradeRequest::of(&request);
         let mut request = headers::outgoing(request, client, origin, exchange.hops).ok_or(Reason::BadRequest)?;
         exchange.request_id = request.headers().get(&fields::REQUEST_ID).cloned();
-        if let Some(wish) = &wish {
-            wish.tell(request.headers_mut());
+        if let Some(upgrade) = &upgrade {
+            upgrade.apply(request.headers_mut());
         }
-        passage.dress_request(&mut request);
-        if let Some(copy) = passage.copy(&request) {
+        filter_state.apply_to_request(&mut request);
+        if let Some(copy) = filter_state.copy(&request) {
             request.body_mut().mirror(copy);
         }
-        let response = self.forward(request, route, passage, exchange).await?;
+        let response = self.forward(request, route, filter_state, exchange).await?;
         let silence = route.policy.timeouts.read.unwrap_or(self.limits.silence);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let agreed = wish.and_then(|wish| wish.agreed(response, silence));
+            let agreed = upgrade.and_then(|upgrade| upgrade.agreed(response, silence));
             let (response, agreed) = agreed.ok_or(Reason::Broken)?;
             exchange.upgraded = true;
             return Ok(response.map(|()| Download::tunnel(agreed)));
@@ -358,8 +358,8 @@ fn find<'s, B>(
     host: &str,
     snapshot: &'s Snapshot,
 ) -> Result<(&'s Arc<Route>, Option<String>), Reason> {
-    let asked = request.uri().path();
-    let canonical = path::canonical(asked).map_err(|_| Reason::BadRequest)?;
+    let view = request.uri().path();
+    let canonical = path::canonical(view).map_err(|_| Reason::BadRequest)?;
     let read = path::decoded(&canonical).map_err(|_| Reason::EncodedPath)?;
     let route = snapshot.find(host, &canonical).ok_or(Reason::NoRoute)?;
     if let Some(read) = read {
@@ -372,7 +372,7 @@ fn find<'s, B>(
         Cow::Owned(path) => Some(path.clone()),
         Cow::Borrowed(_) => None,
     };
-    let forwarded = path::forwarded(asked, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
+    let forwarded = path::forwarded(view, canonical, route.policy.paths).map_err(|_| Reason::BadRequest)?;
     if let Cow::Owned(path) = forwarded {
         *request.uri_mut() = path::replaced(request.uri(), &path).ok_or(Reason::BadRequest)?;
     }

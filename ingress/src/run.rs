@@ -2,7 +2,7 @@
 
 use crate::args::{Serve, Stopping};
 use crate::dns::Resolver;
-use crate::handover::{self, Door, Doors, Link, Meeting, Offer, Predecessor, Reserved};
+use crate::handover::{self, Link, Listener, Listeners, Offer, Predecessor, Reserved, RestartSocket};
 use crate::limits::Limits;
 use crate::observer::Observer;
 use crate::proxy::Proxy;
@@ -71,15 +71,15 @@ pub async fn run(args: Serve) -> Result<(), String> {
     if let Some(socket) = &args.probe_socket {
         parts.spawn(answer_kubelet(probe::listen(socket)?, Arc::clone(&state)));
     }
-    let meeting = Meeting::prepare(args.handover)?;
-    let predecessor = greet(meeting.as_ref()).await;
+    let restart_socket = RestartSocket::prepare(args.handover)?;
+    let predecessor = greet(restart_socket.as_ref()).await;
     let addresses = [args.http_address, args.https_address, args.admin_address];
     let mut entrances = Entrances::new(addresses, predecessor.as_ref())?;
-    let doors = Arc::new(Doors::default());
+    let listeners = Arc::new(Listeners::default());
     let listening = entrances.text();
     // Whoever asks why this proxy is not ready wants an answer before the table is there.
     if let Some(admin) = entrances.own_admin() {
-        parts.spawn(serve_admin(admin.open(&mut None, &doors)?, Arc::clone(&site)));
+        parts.spawn(serve_admin(admin.open(&mut None, &listeners)?, Arc::clone(&site)));
     }
     if predecessor.is_none() {
         log(&listening);
@@ -111,12 +111,12 @@ pub async fn run(args: Serve) -> Result<(), String> {
         ended = parts.join_next() => return Err(reason(ended)),
         () = state.built() => {}
     }
-    let mut offer = take(meeting.as_ref(), predecessor.as_ref()).await;
-    let open = entrances.open(&mut offer, &doors)?;
+    let mut offer = take(restart_socket.as_ref(), predecessor.as_ref()).await;
+    let open = entrances.open(&mut offer, &listeners)?;
     open.tell(&state.observer.traffic);
     let listening = open.text(args.admin_address);
-    if let Some(door) = open.admin {
-        parts.spawn(serve_admin(door, site));
+    if let Some(listener) = open.admin {
+        parts.spawn(serve_admin(listener, site));
     }
     let mut requests = serve_requests(proxy, open.http, open.https, acceptor, stopping);
     let link = confirm(offer).await;
@@ -124,8 +124,8 @@ pub async fn run(args: Serve) -> Result<(), String> {
     if predecessor.is_some() {
         log(&listening);
     }
-    if let Some(meeting) = meeting {
-        parts.spawn(hand_over(meeting, Arc::clone(&doors), Arc::clone(&state)));
+    if let Some(restart_socket) = restart_socket {
+        parts.spawn(hand_over(restart_socket, Arc::clone(&listeners), Arc::clone(&state)));
     }
 
     tokio::select! {
@@ -133,7 +133,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
         ended = parts.join_next() => return Err(reason(ended)),
         _ = &mut requests => return Err("requests are no longer served".to_owned()),
     }
-    let drained = drain(&state, &doors, &stop, requests, leading, &args.stopping);
+    let drained = drain(&state, &listeners, &stop, requests, leading, &args.stopping);
     tokio::select! {
         () = drained => {}
         _ = signals.interrupt.recv() => log("interrupted again: leaving now"),
@@ -225,13 +225,13 @@ fn lead(
 }
 
 /// The process that is here already, if it hands over.
-async fn greet(meeting: Option<&Meeting>) -> Option<Predecessor> {
-    Predecessor::greet(meeting?).await
+async fn greet(restart_socket: Option<&RestartSocket>) -> Option<Predecessor> {
+    Predecessor::greet(restart_socket?).await
 }
 
 /// Its listeners.
-async fn take(meeting: Option<&Meeting>, predecessor: Option<&Predecessor>) -> Option<Offer> {
-    predecessor?.take(meeting?).await
+async fn take(restart_socket: Option<&RestartSocket>, predecessor: Option<&Predecessor>) -> Option<Offer> {
+    predecessor?.take(restart_socket?).await
 }
 
 /// Tells it that this process serves.
@@ -239,16 +239,16 @@ async fn confirm(offer: Option<Offer>) -> Option<Link> {
     Some(offer?.confirm().await)
 }
 
-async fn hand_over(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) -> &'static str {
-    handover::serve(meeting, doors, state).await;
+async fn hand_over(restart_socket: RestartSocket, listeners: Arc<Listeners>, state: Arc<State>) -> &'static str {
+    handover::serve(restart_socket, listeners, state).await;
     "nobody could take over"
 }
 
 /// Takes connections until `stopping`. The task ends when all are served.
 fn serve_requests(
     proxy: Arc<Proxy>,
-    http: Door,
-    https: Door,
+    http: Listener,
+    https: Listener,
     acceptor: Arc<Acceptor>,
     stopping: Receiver<bool>,
 ) -> JoinHandle<()> {
@@ -282,9 +282,9 @@ struct Entrances {
 
 /// Listeners that are open; `admin` when it was not before.
 struct Open {
-    http: Door,
-    https: Door,
-    admin: Option<Door>,
+    http: Listener,
+    https: Listener,
+    admin: Option<Listener>,
 }
 
 impl Entrances {
@@ -307,11 +307,11 @@ impl Entrances {
         self.admin.take_if(|admin| admin.is_ours())
     }
 
-    fn open(self, offer: &mut Option<Offer>, doors: &Doors) -> Result<Open, String> {
+    fn open(self, offer: &mut Option<Offer>, listeners: &Listeners) -> Result<Open, String> {
         Ok(Open {
-            http: self.http.open(offer, doors)?,
-            https: self.https.open(offer, doors)?,
-            admin: self.admin.map(|admin| admin.open(offer, doors)).transpose()?,
+            http: self.http.open(offer, listeners)?,
+            https: self.https.open(offer, listeners)?,
+            admin: self.admin.map(|admin| admin.open(offer, listeners)).transpose()?,
         })
     }
 }
@@ -325,7 +325,7 @@ impl Open {
 
     /// `admin` is the address of the one that was open before.
     fn text(&self, admin: SocketAddr) -> String {
-        let admin = self.admin.as_ref().map_or(admin, Door::address).port();
+        let admin = self.admin.as_ref().map_or(admin, Listener::address).port();
         let (http, https) = (self.http.address().port(), self.https.address().port());
         format!("listening http={http} https={https} admin={admin}")
     }
@@ -359,22 +359,22 @@ impl Entrance {
     }
 
     /// Opens with what was offered, or by itself.
-    fn open(self, offer: &mut Option<Offer>, doors: &Doors) -> Result<Door, String> {
+    fn open(self, offer: &mut Option<Offer>, listeners: &Listeners) -> Result<Listener, String> {
         let taken = offer.as_mut().and_then(|offer| offer.listener(self.name, self.address));
         if let Some(listener) = taken {
-            let door = doors.door(self.name, listener);
-            return door.map_err(|error| format!("the listener for {}: {error}", self.name));
+            let listener = listeners.listener(self.name, listener);
+            return listener.map_err(|error| format!("the listener for {}: {error}", self.name));
         }
         let reserved = match self.reserved {
             Some(reserved) => reserved,
             None => Reserved::bind(self.name, self.address)?,
         };
-        reserved.listen(doors)
+        reserved.listen(listeners)
     }
 }
 
-async fn serve_admin(door: Door, site: Arc<admin::Site>) -> &'static str {
-    admin::serve(door, site).await;
+async fn serve_admin(listener: Listener, site: Arc<admin::Site>) -> &'static str {
+    admin::serve(listener, site).await;
     "the dashboard's port is no longer served"
 }
 
@@ -391,7 +391,7 @@ fn reason(ended: Option<Result<&'static str, JoinError>>) -> String {
 /// end.
 async fn drain(
     state: &State,
-    doors: &Doors,
+    listeners: &Listeners,
     stop: &Sender<bool>,
     proxy: JoinHandle<()>,
     leading: Option<JoinHandle<()>>,
@@ -399,7 +399,7 @@ async fn drain(
 ) {
     state.stop();
     tokio::time::sleep(Duration::from_millis(bounds.stop_delay_ms)).await;
-    doors.close().await;
+    listeners.close().await;
     // The receivers are tasks that may have ended.
     let _ = stop.send(true);
     let everything = async {

@@ -17,7 +17,7 @@ mod table;
 
 pub use accept::Acceptor;
 pub use facts::{Fact, Outline, earliest, facts, outline};
-pub use table::{Held, Wish, claim, claim_default, operators};
+pub use table::{Held, TlsRequest, claim, claim_default, operators};
 
 #[cfg(test)]
 pub(crate) mod tests;

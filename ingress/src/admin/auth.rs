@@ -14,6 +14,7 @@ use crate::proxy::policy::keyed::same;
 use hyper::header::{HeaderMap, HeaderValue};
 use landfall_ingress_telemetry::log;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -99,8 +100,8 @@ impl Access {
         self.protection == Protection::None
     }
 
-    /// Judges a request. Waits for a free check, and for the check itself.
-    pub(super) async fn admits(&self, headers: &HeaderMap) -> Admission {
+    /// Judges a request of `peer`. Waits for a free check, and for the check itself.
+    pub(super) async fn admits(&self, headers: &HeaderMap, peer: IpAddr) -> Admission {
         if self.is_open() {
             return Admission::Granted;
         }
@@ -110,7 +111,7 @@ impl Access {
                 // Both are compared whole, so that the time tells nothing of either.
                 same(name.as_bytes(), user.as_bytes()) & same(&given, password)
             }),
-            Known::Hashes(auth) => self.passwords.check(auth, headers).await == Verdict::Known,
+            Known::Hashes(auth) => self.passwords.check(auth, headers, peer).await == Verdict::Known,
         };
         if granted {
             Admission::Granted
@@ -212,6 +213,8 @@ mod tests {
         format!("Basic {}", STANDARD.encode(text))
     }
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     /// Forgets what was read, as time does.
     fn age(access: &Access) {
         access.read.lock().unwrap().take();
@@ -233,13 +236,13 @@ mod tests {
             ("eve:secret", Admission::Refused),
             ("ada", Admission::Refused),
         ] {
-            let given = access.admits(&headers(&[&basic(credentials)])).await;
+            let given = access.admits(&headers(&[&basic(credentials)]), PEER).await;
             assert_eq!(given, wanted, "{credentials}");
         }
         let right = basic("ada:secret");
         for refused in [vec![right.as_str(), right.as_str()], vec!["Bearer x"], vec![]] {
             assert_eq!(
-                access.admits(&headers(&refused)).await,
+                access.admits(&headers(&refused), PEER).await,
                 Admission::Refused,
                 "{refused:?}"
             );
@@ -253,12 +256,12 @@ mod tests {
         let mounted = folder.path().join("login");
         let access = Access::new(Protection::Password, Some(&mounted)).unwrap();
         let right = headers(&[&basic("landfall:first")]);
-        assert_eq!(access.admits(&right).await, Admission::Closed);
+        assert_eq!(access.admits(&right, PEER).await, Admission::Closed);
         std::fs::create_dir(&mounted).unwrap();
         std::fs::write(mounted.join(USERNAME), "landfall").unwrap();
         std::fs::write(mounted.join(PASSWORD), "first\n").unwrap();
         age(&access);
-        assert_eq!(access.admits(&right).await, Admission::Granted);
+        assert_eq!(access.admits(&right, PEER).await, Admission::Granted);
         for wrong in [
             "landfall:firs",
             "landfall:first1",
@@ -266,25 +269,25 @@ mod tests {
             ":first",
             "landfall:",
         ] {
-            let given = access.admits(&headers(&[&basic(wrong)])).await;
+            let given = access.admits(&headers(&[&basic(wrong)]), PEER).await;
             assert_eq!(given, Admission::Refused, "{wrong}");
         }
         std::fs::write(mounted.join(PASSWORD), "second").unwrap();
         age(&access);
-        assert_eq!(access.admits(&right).await, Admission::Refused);
+        assert_eq!(access.admits(&right, PEER).await, Admission::Refused);
         std::fs::write(mounted.join(PASSWORD), "\n").unwrap();
         age(&access);
         for nobodys in [right, headers(&[&basic("landfall:")])] {
-            assert_eq!(access.admits(&nobodys).await, Admission::Closed);
+            assert_eq!(access.admits(&nobodys, PEER).await, Admission::Closed);
         }
     }
 
     #[tokio::test]
     async fn only_the_owners_word_opens_it() {
         let closed = Access::new(Protection::default(), None).unwrap();
-        assert_eq!(closed.admits(&headers(&[])).await, Admission::Closed);
+        assert_eq!(closed.admits(&headers(&[]), PEER).await, Admission::Closed);
         let open = Access::new(Protection::None, None).unwrap();
-        assert_eq!(open.admits(&headers(&[])).await, Admission::Granted);
+        assert_eq!(open.admits(&headers(&[]), PEER).await, Admission::Granted);
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn how(route: &Route, way: &Way, turn: Option<Turn>) -> String {
         Some(Turn::Ejected) => "left out after failures, and tried all the same: nothing else is left",
         Some(Turn::Draining) => "still serving while ending: none is ready",
     };
-    let wish = match (preference, turn) {
+    let preferred = match (preference, turn) {
         (Preference::Service, _) => "the Service's own address, behind which kube-proxy chooses",
         (Preference::Endpoint(_), None) => "its cookie names this endpoint",
         (Preference::Key(_), None) => "its hash key leads to this endpoint",
@@ -236,7 +236,7 @@ fn how(route: &Route, way: &Way, turn: Option<Turn>) -> String {
     let stuck = matches!((preference, turn), (Preference::Endpoint(_), None));
     let cookie = route.policy.affinity.as_ref().filter(|_| !stuck);
     let cookie = cookie.map_or_else(String::new, |a| format!("; its answer may set the cookie {}", a.cookie));
-    format!("{wish}{part}{cookie}")
+    format!("{preferred}{part}{cookie}")
 }
 
 /// The request as an endpoint would get it, but for what only asking tells.

@@ -31,7 +31,7 @@ fn basic(values: &mut Values<'_>, reach: Reach<'_>) -> Option<BasicAuth> {
             values.fault("auth-type", "only basic is served");
             return None;
         }
-        // A Secret without a type is half a wish to protect.
+        // A Secret without a type is half a setting that protects.
         None if values.has("auth-secret") => {
             values.fault("auth-secret", "auth-type is missing");
             return None;

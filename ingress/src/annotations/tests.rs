@@ -48,15 +48,15 @@ const USERS: Given = Given(&[
     ("other/users/auth", "eve:{SHA}x"),
 ]);
 
-fn wishes(pairs: &[(&str, &str)]) -> Wishes {
+fn settings(pairs: &[(&str, &str)]) -> AnnotationSettings {
     let full = pairs
         .iter()
         .map(|(name, value)| (format!("{NGINX}{name}"), (*value).to_owned()));
     read(&full.collect(), "d", &USERS, &Options::default())
 }
 
-fn one(name: &str, value: &str) -> Wishes {
-    wishes(&[(name, value)])
+fn one(name: &str, value: &str) -> AnnotationSettings {
+    settings(&[(name, value)])
 }
 
 #[test]
@@ -74,9 +74,9 @@ fn our_prefix_counts_before_the_other_and_other_annotations_are_left_alone() {
         (format!("{OWN}proxy-body-size"), "2k".to_owned()),
         ("example.com/x".to_owned(), "y".to_owned()),
     ]);
-    let wishes = read(&both, "d", &USERS, &Options::default());
-    assert_eq!(wishes.policy.body_limit_bytes, Some(2048));
-    assert!(wishes.faults.is_empty());
+    let settings = read(&both, "d", &USERS, &Options::default());
+    assert_eq!(settings.policy.body_limit_bytes, Some(2048));
+    assert!(settings.faults.is_empty());
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn unknown_names_and_snippets_are_remarked() {
         "add_header Content-Security-Policy \"default-src 'self'; frame-ancestors 'none'; allow x\";\nproxy_hide_header X-Auth;",
         "if ($request_method = GET) { add_header X-Auth \"deny\" always; }",
     ] {
-        let wishes = one("configuration-snippet", harmless);
-        assert!(wishes.policy.closed.is_none(), "{harmless}");
-        assert_eq!(wishes.faults[0].severity, Severity::Refused);
+        let settings = one("configuration-snippet", harmless);
+        assert!(settings.policy.closed.is_none(), "{harmless}");
+        assert_eq!(settings.faults[0].severity, Severity::Refused);
     }
     for protecting in [
         "add_header A b; deny all;",
@@ -124,7 +124,7 @@ fn unknown_names_and_snippets_are_remarked() {
 }
 
 #[test]
-fn wishes_that_protect_and_cannot_be_read_close() {
+fn settings_that_protect_and_cannot_be_read_close() {
     for pairs in [
         &[("whitelist-source-range", "10.0.0.0/8, nonsense")][..],
         &[("whitelist-source-range", "")],
@@ -156,16 +156,16 @@ fn wishes_that_protect_and_cannot_be_read_close() {
         &[("auth-tls-secret", "ca"), ("auth-tls-verify-client", "optional_no_ca")],
         &[("satisfy", "none")],
     ] {
-        let wishes = wishes(pairs);
-        assert!(wishes.policy.closed.is_some(), "{pairs:?}");
-        assert!(!wishes.bad, "{pairs:?}: what protects counts from the newest version");
-        assert!(wishes.faults.iter().any(|f| f.reason == Reason::Closed), "{pairs:?}");
+        let settings = settings(pairs);
+        assert!(settings.policy.closed.is_some(), "{pairs:?}");
+        assert!(!settings.bad, "{pairs:?}: what protects counts from the newest version");
+        assert!(settings.faults.iter().any(|f| f.reason == Reason::Closed), "{pairs:?}");
     }
 }
 
 #[test]
 fn passwords_come_from_files_and_maps() {
-    let file = wishes(&[
+    let file = settings(&[
         ("auth-type", "basic"),
         ("auth-secret", "users"),
         ("auth-realm", "Who are you?"),
@@ -178,7 +178,7 @@ fn passwords_come_from_files_and_maps() {
         .map(|(user, hash)| (user.as_str(), hash.as_str()))
         .collect();
     assert_eq!(users, [("ann", "{SHA}x"), ("bob", "$apr1$y")]);
-    let map = wishes(&[
+    let map = settings(&[
         ("auth-type", "basic"),
         ("auth-secret", "d/map"),
         ("auth-secret-type", "auth-map"),
@@ -239,23 +239,23 @@ fn other_values_that_cannot_be_read_make_the_object_bad() {
         ("mirror-target", "http://$host/"),
         ("proxy-next-upstream", "http_418"),
     ] {
-        let wishes = one(name, value);
-        assert!(wishes.bad, "{name}: {value}");
-        assert!(wishes.policy.closed.is_none(), "{name}: {value}");
+        let settings = one(name, value);
+        assert!(settings.bad, "{name}: {value}");
+        assert!(settings.policy.closed.is_none(), "{name}: {value}");
     }
     assert!(one("app-root", &format!("/{}", "x".repeat(20_000))).bad);
 }
 
 #[test]
 fn redirects_follow_ingress_nginx() {
-    assert_eq!(wishes(&[]).policy.redirects.https, HttpsRedirect::WhenTls);
+    assert_eq!(settings(&[]).policy.redirects.https, HttpsRedirect::WhenTls);
     assert_eq!(one("ssl-redirect", "false").policy.redirects.https, HttpsRedirect::Off);
     assert_eq!(
         one("force-ssl-redirect", "true").policy.redirects.https,
         HttpsRedirect::Always
     );
     let to = |pairs: &[(&str, &str)]| {
-        wishes(pairs)
+        settings(pairs)
             .policy
             .redirects
             .to
@@ -299,9 +299,9 @@ fn sizes_times_and_counts_are_nginx_own() {
         ("1G", Some(1 << 30)),
         ("64k", Some(65_536)),
     ] {
-        let wishes = one("proxy-body-size", text);
-        assert!(!wishes.bad);
-        assert_eq!(wishes.policy.body_limit_bytes, bytes, "{text}");
+        let settings = one("proxy-body-size", text);
+        assert!(!settings.bad);
+        assert_eq!(settings.policy.body_limit_bytes, bytes, "{text}");
     }
     for (text, seconds) in [("5", 5), ("60s", 60), ("1m30s", 90), ("2h", 7200)] {
         let read = one("proxy-read-timeout", text).policy.timeouts.read;
@@ -309,16 +309,20 @@ fn sizes_times_and_counts_are_nginx_own() {
     }
     // Longer than the longest is the longest, and people are told so.
     for text in ["604800", "7d", "1w", "90000"] {
-        let wishes = one("proxy-read-timeout", text);
-        assert_eq!(wishes.policy.timeouts.read, Some(Duration::from_secs(86_400)), "{text}");
+        let settings = one("proxy-read-timeout", text);
         assert_eq!(
-            (wishes.faults[0].severity, wishes.bad),
+            settings.policy.timeouts.read,
+            Some(Duration::from_secs(86_400)),
+            "{text}"
+        );
+        assert_eq!(
+            (settings.faults[0].severity, settings.bad),
             (Severity::Approximated, false),
             "{text}"
         );
     }
     assert!(one("proxy-read-timeout", "1d").faults.is_empty());
-    let limits = wishes(&[("limit-rps", "10"), ("limit-rpm", "0"), ("limit-connections", "3")])
+    let limits = settings(&[("limit-rps", "10"), ("limit-rpm", "0"), ("limit-connections", "3")])
         .policy
         .limits;
     assert_eq!(
@@ -387,7 +391,7 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
             "{text}"
         );
     }
-    let next = wishes(&[
+    let next = settings(&[
         ("proxy-next-upstream", "error http_502 http_503"),
         ("proxy-next-upstream-tries", "200"),
     ]);
@@ -409,10 +413,10 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
     let any = one("proxy-next-upstream", "error non_idempotent");
     assert_eq!(any.faults[0].severity, Severity::Approximated);
     for text in ["lax", "LAX", "Lax"] {
-        let cookie = wishes(&[("affinity", "cookie"), ("session-cookie-samesite", text)]);
+        let cookie = settings(&[("affinity", "cookie"), ("session-cookie-samesite", text)]);
         assert_eq!(cookie.policy.affinity.unwrap().same_site, Some("Lax"), "{text}");
     }
-    let affinity = wishes(&[("affinity", "cookie"), ("session-cookie-max-age", "60")])
+    let affinity = settings(&[("affinity", "cookie"), ("session-cookie-max-age", "60")])
         .policy
         .affinity
         .unwrap();
@@ -421,7 +425,7 @@ fn endpoints_are_spoken_to_and_chosen_as_asked() {
         ("INGRESSCOOKIE", Some(60))
     );
     assert!(one("session-cookie-name", "sid").policy.affinity.is_none());
-    let canary = wishes(&[("canary", "true"), ("canary-weight", "30"), ("canary-by-cookie", "c")])
+    let canary = settings(&[("canary", "true"), ("canary-weight", "30"), ("canary-by-cookie", "c")])
         .canary
         .unwrap();
     assert_eq!(
@@ -631,15 +635,15 @@ fn hostile_values_of_every_name_are_read_without_a_panic_and_never_open_what_pro
         for prefix in [OWN, NGINX] {
             for value in hostile {
                 let all = Annotations::from_iter([(format!("{prefix}{name}"), value.to_owned())]);
-                let wishes = read(&all, "d", &USERS, &Options::default());
+                let settings = read(&all, "d", &USERS, &Options::default());
                 let protects = name.ends_with("source-range") || *name == "auth-type" || *name == "auth-url";
-                let kept = !wishes.policy.sources.allow.is_empty()
-                    || !wishes.policy.sources.deny.is_empty()
-                    || wishes.policy.external_auth.is_some();
+                let kept = !settings.policy.sources.allow.is_empty()
+                    || !settings.policy.sources.deny.is_empty()
+                    || settings.policy.external_auth.is_some();
                 // An empty deny-list denies nobody, which is what it says.
                 let nothing = *name == "denylist-source-range" && value.trim().trim_matches(',').is_empty();
                 assert!(
-                    !protects || kept || nothing || wishes.policy.closed.is_some(),
+                    !protects || kept || nothing || settings.policy.closed.is_some(),
                     "{name}: {value:.50}"
                 );
             }

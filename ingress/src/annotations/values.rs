@@ -179,7 +179,7 @@ impl<'a> Values<'a> {
         });
     }
 
-    /// Says that a wish is served in another way.
+    /// Says that a setting is served in another way.
     pub(super) fn approximate(&mut self, name: &str, how: &str) {
         let text = format!("{}: {how}", self.full(name));
         self.faults.push(Fault {
@@ -189,7 +189,7 @@ impl<'a> Values<'a> {
         });
     }
 
-    /// Says that a part of a wish is not served; the rest is.
+    /// Says that a part of a setting is not served; the rest is.
     pub(super) fn refuse(&mut self, name: &str, why: &str) {
         let text = format!("{}: {why}", self.full(name));
         self.faults.push(Fault {

@@ -3,7 +3,7 @@
 use super::StreamStall;
 use crate::alarm::Alarm;
 use crate::proxy::budget::Budget;
-use crate::proxy::{Agreed, Exchange};
+use crate::proxy::{AcceptedUpgrade, Exchange};
 use crate::upstream::{self, Cut};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use landfall_ingress_http::fields::fit_trailers;
@@ -36,7 +36,7 @@ enum Source {
     Own(Option<Bytes>),
     Endpoint(Box<Returning>),
     /// None: what follows the head is another protocol.
-    Tunnel(Option<Box<Agreed>>),
+    Tunnel(Option<Box<AcceptedUpgrade>>),
 }
 
 impl Download {
@@ -57,7 +57,7 @@ impl Download {
     }
 
     /// After the head comes what client and endpoint agreed on.
-    pub fn tunnel(agreed: Agreed) -> Self {
+    pub fn tunnel(agreed: AcceptedUpgrade) -> Self {
         Self::from_source(Source::Tunnel(Some(Box::new(agreed))))
     }
 
@@ -70,7 +70,7 @@ impl Download {
     }
 
     /// Takes what client and endpoint agreed on, with the record, which ends with it.
-    pub fn agreed(&mut self) -> Option<Box<Agreed>> {
+    pub fn agreed(&mut self) -> Option<Box<AcceptedUpgrade>> {
         let Source::Tunnel(agreed) = &mut self.source else {
             return None;
         };

@@ -1,7 +1,7 @@
-//! The old process's side: answers at the meeting place, gives its listeners to one that asks, and takes them back when that one dies.
+//! The old process's side: answers at the restart_socket place, gives its listeners to one that asks, and takes them back when that one dies.
 
 use super::wire::{Message, receive, send, send_listeners, send_state, state_fits};
-use super::{Doors, Meeting, check_user};
+use super::{Listeners, RestartSocket, check_user};
 use crate::state::State;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::log;
@@ -22,8 +22,8 @@ const TEMPORARY: &str = "handover.new.";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 struct Giver {
-    meeting: Meeting,
-    doors: Arc<Doors>,
+    restart_socket: RestartSocket,
+    listeners: Arc<Listeners>,
     state: Arc<State>,
     /// One successor at a time.
     place: Semaphore,
@@ -31,23 +31,23 @@ struct Giver {
     returned: Notify,
 }
 
-/// Answers at the meeting place for ever. Without the name, which is logged, nobody can take over: the next process binds by itself.
-pub async fn serve(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) {
+/// Answers at the restart_socket place for ever. Without the name, which is logged, nobody can take over: the next process binds by itself.
+pub async fn serve(restart_socket: RestartSocket, listeners: Arc<Listeners>, state: Arc<State>) {
     let giver = Arc::new(Giver {
-        meeting,
-        doors,
+        restart_socket,
+        listeners,
         state,
         place: Semaphore::new(1),
         returned: Notify::new(),
     });
     let visitors = Arc::new(Semaphore::new(VISITORS));
     loop {
-        let listener = match publish(&giver.meeting) {
+        let listener = match publish(&giver.restart_socket) {
             Ok(listener) => listener,
             Err(error) => {
                 log(&format!(
                     "hand-over: {} cannot be used: {error}",
-                    giver.meeting.socket().display()
+                    giver.restart_socket.socket().display()
                 ));
                 giver.returned.notified().await;
                 continue;
@@ -58,7 +58,7 @@ pub async fn serve(meeting: Meeting, doors: Arc<Doors>, state: Arc<State>) {
                 accepted = listener.accept() => accepted,
                 () = giver.returned.notified() => {
                     // A successor that died may have left its own name, at which nobody answers.
-                    if answers(&giver.meeting.socket()).await { continue } else { break }
+                    if answers(&giver.restart_socket.socket()).await { continue } else { break }
                 }
             };
             let stream = match accepted {
@@ -89,16 +89,17 @@ async fn answers(socket: &Path) -> bool {
 }
 
 /// Takes the name from whoever has it, in one step.
-fn publish(meeting: &Meeting) -> io::Result<UnixListener> {
-    sweep(&meeting.directory)?;
+fn publish(restart_socket: &RestartSocket) -> io::Result<UnixListener> {
+    sweep(&restart_socket.directory)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Processes in containers all have the same number.
-    let temporary: PathBuf = meeting
-        .directory
-        .join(format!("{TEMPORARY}{}.{}", std::process::id(), now.as_nanos()));
+    let temporary: PathBuf =
+        restart_socket
+            .directory
+            .join(format!("{TEMPORARY}{}.{}", std::process::id(), now.as_nanos()));
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&temporary, meeting.socket())?;
+    std::fs::rename(&temporary, restart_socket.socket())?;
     Ok(listener)
 }
 
@@ -129,13 +130,13 @@ impl Giver {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(version) = self.meeting.version(&versions) else {
+        let Some(version) = self.restart_socket.version(&versions) else {
             log(&format!(
                 "hand-over: build {build} speaks versions {versions:?} and listens beside us"
             ));
             let refused = Message::Refused {
-                versions: self.meeting.versions.clone(),
-                build: self.meeting.build.clone(),
+                versions: self.restart_socket.versions.clone(),
+                build: self.restart_socket.build.clone(),
             };
             return send(&mut stream, &refused).await;
         };
@@ -146,8 +147,8 @@ impl Giver {
         }
         let welcome = Message::Welcome {
             version,
-            build: self.meeting.build.clone(),
-            listeners: self.doors.names(),
+            build: self.restart_socket.build.clone(),
+            listeners: self.listeners.names(),
             state_bytes: state.len() as u64,
         };
         send(&mut stream, &welcome).await?;
@@ -163,7 +164,7 @@ impl Giver {
         let Ok(_place) = self.place.try_acquire() else {
             return send(&mut stream, &busy("another process is taking the listeners")).await;
         };
-        if !self.doors.are_open() {
+        if !self.listeners.are_open() {
             return send(&mut stream, &busy("the old process is ending")).await;
         }
         self.give(stream, &build).await
@@ -171,12 +172,12 @@ impl Giver {
 
     async fn give(&self, mut stream: UnixStream, build: &str) -> io::Result<()> {
         // Copies go as soon as they are sent.
-        send_listeners(&mut stream, &self.doors.copies()?).await?;
+        send_listeners(&mut stream, &self.listeners.copies()?).await?;
         match receive(&mut stream).await? {
             Message::Serving => {}
             other => return Err(unexpected(&other)),
         }
-        if !self.doors.hand_over() {
+        if !self.listeners.hand_over() {
             // The end came in between; the other one serves already.
             return send(&mut stream, &Message::Closed).await;
         }
@@ -188,7 +189,7 @@ impl Giver {
         if told.is_ok() {
             drop(ended.await);
         }
-        if self.doors.take_back() {
+        if self.listeners.take_back() {
             self.state.set_handed_over(false);
             log("hand-over: the new process ended; connections are taken here again");
         }

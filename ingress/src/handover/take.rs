@@ -1,7 +1,7 @@
 //! The new process's side: asks who is there, and takes its listeners once the table is built.
 
 use super::wire::{Message, receive, receive_listeners, receive_state, send};
-use super::{Meeting, Named, check_user};
+use super::{Named, RestartSocket, check_user};
 use landfall_ingress_telemetry::log;
 use rustix::net::sockopt::socket_acceptconn;
 use std::io::{self, Error, ErrorKind};
@@ -43,8 +43,8 @@ pub struct Link {
 
 impl Predecessor {
     /// Asks who is there. `None` when nobody is, or nobody with whom one can speak; the log says which.
-    pub async fn greet(meeting: &Meeting) -> Option<Self> {
-        match hello(meeting).await {
+    pub async fn greet(restart_socket: &RestartSocket) -> Option<Self> {
+        match hello(restart_socket).await {
             Ok(Some((_, predecessor))) => {
                 log(&format!(
                     "hand-over: build {} has the listeners; they are taken once the table is built",
@@ -67,10 +67,10 @@ impl Predecessor {
     }
 
     /// Takes the listeners. `None` when the process is gone by now, or does not give them within 15 s.
-    pub async fn take(&self, meeting: &Meeting) -> Option<Offer> {
+    pub async fn take(&self, restart_socket: &RestartSocket) -> Option<Offer> {
         let mut end = Instant::now() + PATIENCE;
         loop {
-            let why = match ask(meeting).await {
+            let why = match ask(restart_socket).await {
                 Ok(Ok(offer)) => return Some(offer),
                 Ok(Err(why)) => why,
                 Err(error) => {
@@ -101,12 +101,12 @@ fn fits(named: &Named, name: &str, address: SocketAddr) -> bool {
 }
 
 /// `None` when no version fits, which is logged.
-async fn hello(meeting: &Meeting) -> io::Result<Option<(UnixStream, Predecessor)>> {
-    let mut stream = UnixStream::connect(meeting.socket()).await?;
+async fn hello(restart_socket: &RestartSocket) -> io::Result<Option<(UnixStream, Predecessor)>> {
+    let mut stream = UnixStream::connect(restart_socket.socket()).await?;
     check_user(&stream)?;
     let hello = Message::Hello {
-        versions: meeting.versions.clone(),
-        build: meeting.build.clone(),
+        versions: restart_socket.versions.clone(),
+        build: restart_socket.build.clone(),
     };
     send(&mut stream, &hello).await?;
     match receive(&mut stream).await? {
@@ -127,7 +127,7 @@ async fn hello(meeting: &Meeting) -> io::Result<Option<(UnixStream, Predecessor)
         Message::Refused { versions, build } => {
             log(&format!(
                 "hand-over: build {build} speaks versions {versions:?}, not {:?}; listening beside it",
-                meeting.versions
+                restart_socket.versions
             ));
             Ok(None)
         }
@@ -140,8 +140,8 @@ fn unexpected(message: &Message) -> Error {
 }
 
 /// The inner error says why the other does not give them now.
-async fn ask(meeting: &Meeting) -> io::Result<Result<Offer, String>> {
-    let Some((mut stream, _)) = hello(meeting).await? else {
+async fn ask(restart_socket: &RestartSocket) -> io::Result<Result<Offer, String>> {
+    let Some((mut stream, _)) = hello(restart_socket).await? else {
         return Ok(Err("another build is there by now".to_owned()));
     };
     send(&mut stream, &Message::Take).await?;

@@ -174,9 +174,13 @@ impl Proxy {
         let hops = fields::hops(request.headers());
         policy::strip_claims(request.headers_mut(), &connection, route);
         fields::settle(&mut request, || UNNAMED).ok_or(Reason::BadRequest)?;
-        let asked = policy::Asked::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
-        let Policed { met, ways, passage } = self.policies.foresee(&asked, snapshot);
-        passage.dress_answer(&mut foreseen.dressed);
+        let view = policy::RequestView::new(route, &foreseen.client, &request, &foreseen.host, routed.as_deref());
+        let Policed {
+            met,
+            ways,
+            filter_state,
+        } = self.policies.foresee(&view, snapshot);
+        filter_state.apply_to_response(&mut foreseen.dressed);
         let goes_on = !met.iter().any(|met| matches!(met.outcome, Outcome::Answers(_)));
         (foreseen.met, foreseen.ways) = (met, ways);
         if !goes_on {
@@ -185,13 +189,13 @@ impl Proxy {
         if !Upload::fits(least, route.policy.body_limit_bytes) {
             return Err(Reason::LargeBody);
         }
-        let wish = super::Wish::of(&request);
+        let upgrade = super::UpgradeRequest::of(&request);
         let sent = headers::outgoing(request, &connection, &foreseen.client, hops);
         let mut sent = sent.ok_or(Reason::BadRequest)?;
-        if let Some(wish) = wish {
-            wish.tell(sent.headers_mut());
+        if let Some(upgrade) = upgrade {
+            upgrade.apply(sent.headers_mut());
         }
-        passage.dress_request(&mut sent);
+        filter_state.apply_to_request(&mut sent);
         foreseen.sent = Some(sent.into_parts().0);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::exchange::Exchange;
-use super::policy::Passage;
+use super::policy::FilterState;
 use crate::body::{Stage, Upload};
 use crate::policy::{Policy, RetryOn};
 use crate::route::Route;
@@ -22,11 +22,11 @@ impl Proxy {
         &self,
         mut request: Request<Upload>,
         route: &Route,
-        passage: &Passage,
+        filter_state: &FilterState,
         exchange: &mut Exchange,
     ) -> Result<Response<upstream::Body>, Reason> {
         let policy = &route.policy;
-        let backend = &passage.backend;
+        let backend = &filter_state.backend;
         let protocol = protocol(policy, backend);
         if matches!(protocol, Protocol::H2c | Protocol::H2) {
             fields::for_http2(&mut request, protocol).ok_or(Reason::BadRequest)?;
@@ -37,7 +37,7 @@ impl Proxy {
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
         let preference = match policy.upstream.service_address {
             true => Preference::Service,
-            false => passage.preference(),
+            false => filter_state.preference(),
         };
         let retry_on = policy.retries.on;
         let repeatable = retry_on != RetryOn::default() && request.method().is_idempotent();

@@ -105,7 +105,7 @@ enum After<S> {
     /// The end; with a reader when the client may still be sending.
     Close(Option<Reader<S>>),
     /// Another protocol from here on.
-    Tunnel(Reader<S>, Box<upgrade::Agreed>),
+    Tunnel(Reader<S>, Box<upgrade::AcceptedUpgrade>),
 }
 
 struct Connection<'a, S> {

@@ -2,10 +2,10 @@
 
 use super::connection;
 use super::registry::{Full, Guard};
-use super::sniff::Spoken;
+use super::sniff::HttpVersion;
 use super::stall::Unstalled;
 use super::{Client, Proxy, proxy_header};
-use crate::handover::Door;
+use crate::handover::Listener;
 use crate::tls::Acceptor;
 use landfall_ingress_telemetry::{files, log};
 use std::net::SocketAddr;
@@ -19,11 +19,16 @@ use tokio::sync::watch::Receiver;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until `stopping` turns true, then until the requests in flight have ended.
-pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>, mut stopping: Receiver<bool>) {
-    let port = door.address().port();
+pub async fn serve(
+    proxy: Arc<Proxy>,
+    mut listener: Listener,
+    tls: Option<Arc<Acceptor>>,
+    mut stopping: Receiver<bool>,
+) {
+    let port = listener.address().port();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&mut door) => accepted,
+            accepted = accept(&mut listener) => accepted,
             () = stopped(&mut stopping) => break,
         };
         let Some((stream, peer)) = accepted else { break };
@@ -41,8 +46,8 @@ pub async fn serve(proxy: Arc<Proxy>, mut door: Door, tls: Option<Arc<Acceptor>>
             drop((open, guard));
         });
     }
-    drop(door);
-    // A closed door lets nobody in; requests on open connections go on until the stop.
+    drop(listener);
+    // A closed listener lets nobody in; requests on open connections go on until the stop.
     stopped(&mut stopping).await;
     proxy.registry.close_all();
     proxy.registry.empty().await;
@@ -55,10 +60,10 @@ pub async fn stopped(stopping: &mut Receiver<bool>) {
     }
 }
 
-/// The next connection. `None` when the door is closed.
-async fn accept(door: &mut Door) -> Option<(TcpStream, SocketAddr)> {
+/// The next connection. `None` when the listener is closed.
+async fn accept(listener: &mut Listener) -> Option<(TcpStream, SocketAddr)> {
     loop {
-        match door.accept().await? {
+        match listener.accept().await? {
             Ok(accepted) => return Some(accepted),
             Err(error) => {
                 // Shortages are counted, and idle connections give way (`tidy`); the pause is for them to end.
@@ -114,7 +119,7 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
     // Below TLS: what its layer still has to send when a request has ended, or at its end, is bounded, too.
     let stream = Unstalled::new(stream, proxy.limits.client_stall);
     let Some(tls) = tls else {
-        connection::serve(proxy, stream, client, Spoken::Unknown, guard.place()).await;
+        connection::serve(proxy, stream, client, HttpVersion::Unknown, guard.place()).await;
         return;
     };
     let Some(_cost) = guard.place().budget.receive(proxy.limits.tls_cost) else {
@@ -125,7 +130,11 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
     if let Ok((mut stream, session)) = tls.accept(stream).await {
         // Of what is written while the client takes nothing: 64 KiB by default.
         stream.get_mut().1.set_buffer_limit(Some(proxy.limits.tls_cost));
-        let spoken = if session.http2 { Spoken::Http2 } else { Spoken::Http1 };
+        let spoken = if session.http2 {
+            HttpVersion::Http2
+        } else {
+            HttpVersion::Http1
+        };
         client.https = true;
         client.tls = Some(Arc::new(session));
         connection::serve(proxy, stream, client, spoken, guard.place()).await;

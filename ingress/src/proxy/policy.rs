@@ -18,7 +18,6 @@
 //! before the first step, and what we set is set after hop-by-hop fields are gone, so `Connection` cannot name it away.
 
 mod affinity;
-mod asked;
 pub(crate) mod basic;
 mod canary;
 mod certificate;
@@ -27,6 +26,7 @@ mod cors;
 mod error_page;
 mod external;
 mod fetch;
+mod filter_state;
 mod foresee;
 #[cfg(test)]
 mod fuzz;
@@ -35,18 +35,19 @@ pub(crate) mod htpasswd;
 pub(crate) mod keyed;
 mod limit;
 pub(crate) mod mirror;
-mod passage;
 mod place;
 mod redirect;
 mod remembered;
+mod request_view;
 mod rewrite;
+mod slots;
 mod stage;
 
-pub(super) use asked::Asked;
+pub(super) use filter_state::FilterState;
 pub(super) use foresee::Foreseen;
 pub(crate) use foresee::{Met, Outcome, Way};
 pub(super) use limit::Slot;
-pub(super) use passage::Passage;
+pub(super) use request_view::RequestView;
 
 use crate::annotations::target::{Place, Target};
 use crate::dns::Resolver;
@@ -60,6 +61,7 @@ use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
 use external::Verdict as Answer;
 use fetch::{Fetcher, Recipient};
+use filter_state::Stop;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -70,7 +72,6 @@ use landfall_ingress_http::claims;
 use landfall_ingress_http::path;
 use landfall_ingress_telemetry::reason::Reason;
 use limit::Limiter;
-use passage::Stop;
 use place::{addresses, destinations, filled};
 pub(super) use stage::Stage;
 use std::hash::{BuildHasher, RandomState};
@@ -99,7 +100,7 @@ pub(super) struct Policies {
 }
 
 /// Fields by which clients prove who they are. Where a route's authentication sets one, the service still has to see the client's own;
-/// it is taken away before the endpoint ([`Passage::dress_request`]).
+/// it is taken away before the endpoint ([`FilterState::apply_to_request`]).
 const CREDENTIALS: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// Takes away what this client must not say on this route.
@@ -145,63 +146,68 @@ impl Policies {
     }
 
     /// All that comes before forwarding. Waits for passwords and for external authentication, within the limits.
-    pub(super) async fn before(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Result<Passage, Box<Stop>> {
-        let mut passage = Passage::new(asked);
-        match self.pass(asked, snapshot, &mut passage).await {
-            Ok(()) => Ok(passage),
+    pub(super) async fn before(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Result<FilterState, Box<Stop>> {
+        let mut filter_state = FilterState::new(view);
+        match self.pass(view, snapshot, &mut filter_state).await {
+            Ok(()) => Ok(filter_state),
             Err(mut stop) => {
-                passage.dress_answer(stop.response.headers_mut());
+                filter_state.apply_to_response(stop.response.headers_mut());
                 Err(stop)
             }
         }
     }
 
-    async fn pass(&self, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Result<(), Box<Stop>> {
+    async fn pass(
+        &self,
+        view: &RequestView<'_>,
+        snapshot: &Snapshot,
+        filter_state: &mut FilterState,
+    ) -> Result<(), Box<Stop>> {
         for stage in Stage::ALL {
             match stage {
-                Stage::Limits => self.count(asked, passage)?,
-                Stage::Password => self.identify(asked).await?,
-                Stage::External => self.ask(asked, snapshot, passage).await?,
-                Stage::Choice => self.choose(asked, passage, |canary| canary::by_lot(canary, self.lot())),
-                Stage::Mirror => passage.mirror = self.mirror(asked, snapshot),
-                _ => self.decide(stage, asked, snapshot, passage)?,
+                Stage::Limits => self.count(view, filter_state)?,
+                Stage::Password => self.identify(view).await?,
+                Stage::External => self.ask(view, snapshot, filter_state).await?,
+                Stage::Choice => self.choose(view, filter_state, |canary| canary::by_lot(canary, self.lot())),
+                Stage::Mirror => filter_state.mirror = self.mirror(view, snapshot),
+                _ => self.decide(stage, view, snapshot, filter_state)?,
             }
         }
         Ok(())
     }
 
-    /// The stages that wait for nothing and change nothing but the passage.
+    /// The stages that wait for nothing and change nothing but the filter_state.
     fn decide(
         &self,
         stage: Stage,
-        asked: &Asked<'_>,
+        view: &RequestView<'_>,
         snapshot: &Snapshot,
-        passage: &mut Passage,
+        filter_state: &mut FilterState,
     ) -> Result<(), Box<Stop>> {
-        let policy = &asked.route.policy;
+        let policy = &view.route.policy;
         match stage {
             Stage::Closed if policy.closed.is_some() => return Err(Stop::plain(Reason::Closed)),
-            Stage::Source if !policy.sources.admits(asked.client.known_address()) => {
+            Stage::Source if !policy.sources.admits(view.client.known_address()) => {
                 return Err(Stop::plain(Reason::Source));
             }
             Stage::Redirect => {
-                if let Some((status, location)) = redirect::answer(asked, self.https_port) {
+                if let Some((status, location)) = redirect::answer(view, self.https_port) {
                     return Err(Stop::redirect(status, &location));
                 }
             }
             Stage::Connection => {
                 let demand = policy.client_certificate.as_ref();
-                if tls::client::misdirected(snapshot, asked.host, demand, asked.client) {
+                if tls::client::misdirected(snapshot, view.host, demand, view.client) {
                     return Err(Stop::plain(Reason::Misdirected));
                 }
             }
-            Stage::Preflight if policy.cors.is_some() && passage.is_preflight => {
-                return Err(Stop::preflight(passage.origin.is_some()));
+            Stage::Preflight if policy.cors.is_some() && filter_state.is_preflight => {
+                return Err(Stop::preflight(filter_state.origin.is_some()));
             }
             Stage::Certificate => {
                 if let Some(wanted) = &policy.client_certificate {
-                    let fields = self.certificates.check(wanted, asked.client, asked.host);
-                    passage.fields.extend(fields.map_err(|refused| match refused {
+                    let fields = self.certificates.check(wanted, view.client, view.host);
+                    filter_state.fields.extend(fields.map_err(|refused| match refused {
                         Refused::Certificate => Stop::plain(Reason::Certificate),
                         Refused::Connection => Stop::plain(Reason::Misdirected),
                     })?);
@@ -209,9 +215,9 @@ impl Policies {
             }
             Stage::Rewrite => {
                 if let Some(rewrite) = &policy.rewrite {
-                    let uri = rewrite::rewritten(rewrite, asked.route.pattern.as_ref(), asked.path, asked.query);
-                    let uri = uri.and_then(|uri| one_reading(asked.host, uri, snapshot));
-                    passage.uri = Some(uri.map_err(Stop::plain)?);
+                    let uri = rewrite::rewritten(rewrite, view.route.pattern.as_ref(), view.path, view.query);
+                    let uri = uri.and_then(|uri| one_reading(view.host, uri, snapshot));
+                    filter_state.uri = Some(uri.map_err(Stop::plain)?);
                 }
             }
             _ => {}
@@ -220,23 +226,23 @@ impl Policies {
     }
 
     /// Counts the request for its client, who may be beyond the limits.
-    fn count(&self, asked: &Asked<'_>, passage: &mut Passage) -> Result<(), Box<Stop>> {
-        let policy = &asked.route.policy;
-        if !unlimited(asked) {
-            passage.slot = self
+    fn count(&self, view: &RequestView<'_>, filter_state: &mut FilterState) -> Result<(), Box<Stop>> {
+        let policy = &view.route.policy;
+        if !unlimited(view) {
+            filter_state.slot = self
                 .limiter
-                .admit(&policy.limits, &asked.route.ingress, asked.address())
+                .admit(&policy.limits, &view.route.ingress, view.address())
                 .map_err(|many| Stop::too_many(many.retry_after))?;
         }
         Ok(())
     }
 
     /// Checks user and password.
-    async fn identify(&self, asked: &Asked<'_>) -> Result<(), Box<Stop>> {
-        let Some(auth) = &asked.route.policy.basic_auth else {
+    async fn identify(&self, view: &RequestView<'_>) -> Result<(), Box<Stop>> {
+        let Some(auth) = &view.route.policy.basic_auth else {
             return Ok(());
         };
-        match self.passwords.check(auth, asked.headers).await {
+        match self.passwords.check(auth, view.headers, view.client.address.ip()).await {
             Verdict::Known => Ok(()),
             Verdict::Unknown => Err(Stop::unauthorized([basic::challenge(&auth.realm)])),
             Verdict::Busy => Err(Stop::plain(Reason::AuthBusy)),
@@ -244,25 +250,30 @@ impl Policies {
     }
 
     /// Asks the authentication service.
-    async fn ask(&self, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Result<(), Box<Stop>> {
-        let Some(auth) = &asked.route.policy.external_auth else {
+    async fn ask(
+        &self,
+        view: &RequestView<'_>,
+        snapshot: &Snapshot,
+        filter_state: &mut FilterState,
+    ) -> Result<(), Box<Stop>> {
+        let Some(auth) = &view.route.policy.external_auth else {
             return Ok(());
         };
-        if !basic::speaks_once(asked.headers) {
+        if !basic::speaks_once(view.headers) {
             return Err(Stop::unauthorized([]));
         }
         let found = self.found(&auth.target).await;
-        let answer = match question(auth, asked, snapshot, &found, &passage.fields) {
+        let answer = match question(auth, view, snapshot, &found, &filter_state.fields) {
             Some((recipient, question)) => {
                 let most = self.limits.subrequest_bytes;
                 self.fetcher.fetch(&recipient, &question, most).await
             }
             None => Err(fetch::FetchError::Unreachable),
         };
-        match external::verdict(auth, asked, answer) {
+        match external::verdict(auth, view, answer) {
             Answer::Passes { fields, cookies } => {
-                passage.fields.extend(fields);
-                passage.cookies.extend(cookies);
+                filter_state.fields.extend(fields);
+                filter_state.cookies.extend(cookies);
                 Ok(())
             }
             Answer::LogIn {
@@ -270,7 +281,7 @@ impl Policies {
                 challenges,
                 cookies,
             } => {
-                passage.cookies.extend(cookies);
+                filter_state.cookies.extend(cookies);
                 Err(match location {
                     Some(location) => Stop::redirect(hyper::StatusCode::FOUND, &location),
                     None => Stop::unauthorized(challenges),
@@ -283,13 +294,13 @@ impl Policies {
 
     /// Backend and endpoint: a cookie that names an endpoint decides over the lot of a canary, not over its field or cookie. `draw` says
     /// for a canary that is left to chance whether the request goes there.
-    fn choose(&self, asked: &Asked<'_>, passage: &mut Passage, mut draw: impl FnMut(&Canary) -> bool) {
-        let route = asked.route;
+    fn choose(&self, view: &RequestView<'_>, filter_state: &mut FilterState, mut draw: impl FnMut(&Canary) -> bool) {
+        let route = view.route;
         let policy = &route.policy;
         let stuck = |backend: &Arc<Backend>| {
             let affinity = policy.affinity.as_ref()?;
             let endpoints = backend.endpoints().addresses().into_iter();
-            affinity::named(affinity, &self.cluster, &backend.name, endpoints, asked.headers)
+            affinity::named(affinity, &self.cluster, &backend.name, endpoints, view.headers)
         };
         let at_home = stuck(&route.backend);
         for alternative in &route.alternatives {
@@ -300,25 +311,25 @@ impl Policies {
                 (None, Some(_)) => canary.weight > 0,
                 (None, None) => draw(canary),
             };
-            if canary::wish(canary, asked.headers).unwrap_or_else(by_chance) {
-                passage.backend = Arc::clone(&alternative.backend);
-                passage.endpoint = there;
+            if canary::decided_by_rules(canary, view.headers).unwrap_or_else(by_chance) {
+                filter_state.backend = Arc::clone(&alternative.backend);
+                filter_state.endpoint = there;
                 break;
             }
         }
-        if Arc::ptr_eq(&passage.backend, &route.backend) {
-            passage.endpoint = at_home;
+        if Arc::ptr_eq(&filter_state.backend, &route.backend) {
+            filter_state.endpoint = at_home;
         }
         if let Some(fallback) = route
             .fallback
             .as_ref()
-            .filter(|_| passage.backend.endpoints().is_empty())
+            .filter(|_| filter_state.backend.endpoints().is_empty())
         {
-            passage.backend = Arc::clone(fallback);
-            passage.endpoint = None;
+            filter_state.backend = Arc::clone(fallback);
+            filter_state.endpoint = None;
         }
         if let Some(by) = &policy.upstream.hash_by {
-            passage.hash_key = hash_by::key(by, asked);
+            filter_state.hash_key = hash_by::key(by, view);
         }
     }
 
@@ -327,28 +338,28 @@ impl Policies {
     }
 
     /// The cookie for the endpoint that took the request, when the client is to have another than it sent.
-    pub(super) fn stick(&self, passage: &mut Passage, endpoint: Option<SocketAddr>) {
-        let (Some(affinity), Some(endpoint)) = (&passage.policy.affinity, endpoint) else {
+    pub(super) fn stick(&self, filter_state: &mut FilterState, endpoint: Option<SocketAddr>) {
+        let (Some(affinity), Some(endpoint)) = (&filter_state.policy.affinity, endpoint) else {
             return;
         };
-        let moved = match passage.endpoint {
+        let moved = match filter_state.endpoint {
             None => true,
             // Its own endpoint failed this time only, unless the annotations say that it is given up.
             Some(own) => own != endpoint && affinity.change_on_failure,
         };
         if moved {
-            let value = affinity::value(&self.cluster, &passage.backend.name, endpoint);
-            let cookie = affinity::set_cookie(affinity, &value, &passage.cookie_path, passage.secure);
-            passage.cookies.extend(cookie);
+            let value = affinity::value(&self.cluster, &filter_state.backend.name, endpoint);
+            let cookie = affinity::set_cookie(affinity, &value, &filter_state.cookie_path, filter_state.secure);
+            filter_state.cookies.extend(cookie);
         }
     }
 
     /// A place for the copy of this request. None when it is not to be mirrored, or not now.
-    fn mirror(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
-        let mirror = asked.route.policy.mirror.as_ref()?;
-        let uri = filled(asked, &mirror.place.path);
+    fn mirror(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
+        let mirror = view.route.policy.mirror.as_ref()?;
+        let uri = filled(view, &mirror.place.path);
         // A name is looked up when the copy is sent: the request itself never waits for that.
-        let (addresses, service) = addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[])?;
+        let (addresses, service) = addresses(&mirror.place, view.route.mirror.as_ref(), view, snapshot, &uri, &[])?;
         let name = match &mirror.place.place {
             Place::Name { host, port } => Some((Arc::clone(self.resolver.get()?), host.clone(), *port)),
             _ => None,
@@ -377,7 +388,7 @@ impl Policies {
     /// then the endpoint's own answer stands.
     pub(super) async fn error_page(
         &self,
-        passage: &Passage,
+        filter_state: &FilterState,
         route: &Route,
         status: hyper::StatusCode,
     ) -> Option<hyper::Response<hyper::body::Bytes>> {
@@ -385,7 +396,7 @@ impl Policies {
             return None;
         }
         let fallback = route.fallback.as_ref()?;
-        let question = error_page::question(passage, route, status)?;
+        let question = error_page::question(filter_state, route, status)?;
         let candidates = fallback.candidates().take(self.limits.tries);
         let recipient = Recipient {
             destinations: candidates.map(Destination::plain).collect(),
@@ -398,9 +409,9 @@ impl Policies {
 }
 
 /// Whether the client is not counted.
-fn unlimited(asked: &Asked<'_>) -> bool {
-    let networks = &asked.route.policy.unlimited;
-    let address = asked.client.known_address();
+fn unlimited(view: &RequestView<'_>) -> bool {
+    let networks = &view.route.policy.unlimited;
+    let address = view.client.known_address();
     address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
 }
 
@@ -417,22 +428,22 @@ fn one_reading(host: &str, uri: Uri, snapshot: &Snapshot) -> Result<Uri, Reason>
 /// asked.
 fn question(
     auth: &ExternalAuth,
-    asked: &Asked<'_>,
+    view: &RequestView<'_>,
     snapshot: &Snapshot,
     found: &[IpAddr],
     fields: &[(HeaderName, HeaderValue)],
 ) -> Option<(Recipient, Request<Full<Bytes>>)> {
-    let uri = filled(asked, &auth.target.path);
+    let uri = filled(view, &auth.target.path);
     let authority = match auth.target.authority.as_str() {
-        "" => asked.authority,
+        "" => view.authority,
         own => own,
     };
-    let (addresses, service) = addresses(&auth.target, asked.route.auth.as_ref(), asked, snapshot, &uri, found)?;
+    let (addresses, service) = addresses(&auth.target, view.route.auth.as_ref(), view, snapshot, &uri, found)?;
     let recipient = Recipient {
         destinations: destinations(addresses, auth.tls.as_ref())?,
         service,
     };
-    let mut question = external::question(auth, asked, authority, &uri)?;
+    let mut question = external::question(auth, view, authority, &uri)?;
     set_all(question.headers_mut(), fields);
     Some((recipient, question))
 }

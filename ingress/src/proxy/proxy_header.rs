@@ -17,14 +17,14 @@ const PIECES: Duration = Duration::from_millis(5);
 
 /// What the header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ProxyHeader {
     /// Who asked; an unspecified address when somebody did whose address has no such form.
     pub(super) source: SocketAddr,
     /// What was asked.
     pub(super) destination: SocketAddr,
 }
 
-impl Told {
+impl ProxyHeader {
     const UNKNOWN: Self = Self {
         source: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         destination: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
@@ -42,12 +42,12 @@ pub(super) enum Parsed {
     /// There is no header.
     Absent,
     /// Its length, and what it tells: nothing when the balancer speaks for itself, as in health checks.
-    Header(usize, Option<Told>),
+    Header(usize, Option<ProxyHeader>),
 }
 
 /// Takes a header from the front of a connection, waiting for it at most so long; not a byte more. `Ok(None)` when there is none or it
 /// tells nothing.
-pub(super) async fn take(stream: &TcpStream, longest: Duration) -> Result<Option<Told>, Malformed> {
+pub(super) async fn take(stream: &TcpStream, longest: Duration) -> Result<Option<ProxyHeader>, Malformed> {
     let looking = async {
         let mut buffer = vec![0; V2_LONGEST];
         loop {
@@ -107,13 +107,13 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, Malformed> {
     let mut words = line.split(' ');
     let family = words.next().ok_or(Malformed)?;
     if family == "UNKNOWN" {
-        return Ok(Parsed::Header(end + 2, Some(Told::UNKNOWN)));
+        return Ok(Parsed::Header(end + 2, Some(ProxyHeader::UNKNOWN)));
     }
     let mut word = || words.next().ok_or(Malformed);
     let (source, destination) = (word()?, word()?);
     let (source_port, destination_port) = (port(word()?)?, port(word()?)?);
     let told = match family {
-        "TCP4" => Told {
+        "TCP4" => ProxyHeader {
             source: (source.parse::<Ipv4Addr>().map_err(|_| Malformed)?, source_port).into(),
             destination: (
                 destination.parse::<Ipv4Addr>().map_err(|_| Malformed)?,
@@ -121,7 +121,7 @@ fn version_1(bytes: &[u8]) -> Result<Parsed, Malformed> {
             )
                 .into(),
         },
-        "TCP6" => Told {
+        "TCP6" => ProxyHeader {
             source: (source.parse::<Ipv6Addr>().map_err(|_| Malformed)?, source_port).into(),
             destination: (
                 destination.parse::<Ipv6Addr>().map_err(|_| Malformed)?,
@@ -163,12 +163,12 @@ fn version_2(bytes: &[u8]) -> Result<Parsed, Malformed> {
         0x11 => Some(addresses::<4>(body)?),
         0x21 => Some(addresses::<16>(body)?),
         // UDP, Unix sockets and what is not specified: somebody asked, and it was not the balancer.
-        _ => Some(Told::UNKNOWN),
+        _ => Some(ProxyHeader::UNKNOWN),
     };
     Ok(Parsed::Header(16 + length, told))
 }
 
-fn addresses<const N: usize>(body: &[u8]) -> Result<Told, Malformed>
+fn addresses<const N: usize>(body: &[u8]) -> Result<ProxyHeader, Malformed>
 where
     IpAddr: From<[u8; N]>,
 {
@@ -182,7 +182,7 @@ where
     };
     let (source, destination) = (part(0).ok_or(Malformed)?, part(N).ok_or(Malformed)?);
     let (from, to) = (port(2 * N).ok_or(Malformed)?, port(2 * N + 2).ok_or(Malformed)?);
-    Ok(Told {
+    Ok(ProxyHeader {
         source: (IpAddr::from(source), from).into(),
         destination: (IpAddr::from(destination), to).into(),
     })
@@ -192,9 +192,9 @@ where
 mod tests {
     use super::*;
 
-    fn told(source: &str, destination: &str) -> Option<Told> {
+    fn told(source: &str, destination: &str) -> Option<ProxyHeader> {
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-        Some(Told { source, destination })
+        Some(ProxyHeader { source, destination })
     }
 
     fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -213,12 +213,12 @@ mod tests {
                 told("1.2.3.4:4096", "5.6.7.8:80"),
             ),
             (b"PROXY TCP6 ::1 ::2 9 443\r\n".to_vec(), told("[::1]:9", "[::2]:443")),
-            (b"PROXY UNKNOWN whatever\r\n".to_vec(), Some(Told::UNKNOWN)),
+            (b"PROXY UNKNOWN whatever\r\n".to_vec(), Some(ProxyHeader::UNKNOWN)),
             (v2(0x21, 0x11, &four), told("1.2.3.4:4096", "5.6.7.8:80")),
             (v2(0x21, 0x21, &six), told("[::1]:9", "[::2]:443")),
             (v2(0x21, 0x11, &with_more), told("1.2.3.4:4096", "5.6.7.8:80")),
             (v2(0x20, 0, &[]), None),
-            (v2(0x21, 0x31, &[0; 216]), Some(Told::UNKNOWN)),
+            (v2(0x21, 0x31, &[0; 216]), Some(ProxyHeader::UNKNOWN)),
         ];
         for (header, wanted) in cases {
             for end in 0..header.len() {

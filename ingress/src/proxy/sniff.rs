@@ -16,7 +16,7 @@ const FIRST: usize = 8 * 1024;
 
 /// What is known of the protocol beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spoken {
+pub(super) enum HttpVersion {
     /// Nothing: the first bytes tell, for HTTP/2 may be spoken with prior knowledge.
     Unknown,
     /// HTTP/1 was agreed on.
@@ -26,7 +26,7 @@ pub(super) enum Spoken {
 }
 
 /// Reads until the protocol is known; returns what was read too. `None` when the client says nothing, or too slowly, or went away.
-pub(super) async fn first<S>(stream: &mut S, limits: &Limits, place: &Place) -> Option<(Spoken, BytesMut)>
+pub(super) async fn first<S>(stream: &mut S, limits: &Limits, place: &Place) -> Option<(HttpVersion, BytesMut)>
 where
     S: AsyncRead + Unpin,
 {
@@ -36,10 +36,10 @@ where
         loop {
             let seen = buffer.len().min(PREFACE.len());
             if buffer[..seen] != PREFACE[..seen] {
-                return Some(Spoken::Http1);
+                return Some(HttpVersion::Http1);
             }
             if seen == PREFACE.len() {
-                return Some(Spoken::Http2);
+                return Some(HttpVersion::Http2);
             }
             tokio::select! {
                 biased;

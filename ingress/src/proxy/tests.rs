@@ -265,14 +265,14 @@ async fn an_answer_that_the_annotation_wants_another_for_is_asked_for_elsewhere(
     const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy";
     let (alpha, _) = endpoint("alpha").await;
     let (busy, asked) = raw_endpoint(BUSY, false).await;
-    let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": "error timeout http_503" });
-    let both = ends::proxy_wishing(&[busy, alpha], wish.clone(), Limits::default()).await;
+    let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": "error timeout http_503" });
+    let both = ends::proxy_with_annotations(&[busy, alpha], annotations.clone(), Limits::default()).await;
     for _ in 0..30 {
         assert_eq!(status(&ask(both.address, &get("h")).await), "200");
     }
     assert!(asked.load(Ordering::SeqCst) > 0, "it was asked first now and then");
     // What may not be repeated, and what has no other endpoint, gets the answer that there is.
-    let only = ends::proxy_wishing(&[busy], wish, Limits::default()).await;
+    let only = ends::proxy_with_annotations(&[busy], annotations, Limits::default()).await;
     let answer = ask(only.address, &get("h")).await;
     assert!(status(&answer) == "503" && answer.ends_with("busy"), "{answer}");
     let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";

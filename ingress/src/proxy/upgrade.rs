@@ -1,6 +1,6 @@
 //! Connections that become something else, mostly WebSocket: a tunnel between client and endpoint.
 //!
-//! INVARIANT: nothing of a client goes to an endpoint uninterpreted before the endpoint has answered 101 to that client's wish. Before
+//! INVARIANT: nothing of a client goes to an endpoint uninterpreted before the endpoint has answered 101 to that client's upgrade. Before
 //! that the client's bytes are HTTP, whatever it wishes for.
 //!
 //! A tunnel outlives changes of routes and endpoints. At the end of the process it has `Limits::tunnel_grace` to end by itself; then
@@ -29,14 +29,14 @@ const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 /// The same as clients send it: masked, here with a key of zeros. Masks protect from scripts in browsers, which this is not.
 const GOING_AWAY_MASKED: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
-/// A client's wish to speak something else.
+/// A client's upgrade to speak something else.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(super) struct UpgradeRequest {
     protocol: HeaderValue,
 }
 
-impl Wish {
-    /// Reads the wish of a request. `None` without one, and for wishes that are not passed on: HTTP/2 (`h2c` behind a proxy is a way
+impl UpgradeRequest {
+    /// Reads the upgrade of a request. `None` without one, and for wishes that are not passed on: HTTP/2 (`h2c` behind a proxy is a way
     /// around it), and those of requests with a body.
     pub(super) fn of<B: hyper::body::Body>(request: &Request<B>) -> Option<Self> {
         let headers = request.headers();
@@ -58,7 +58,7 @@ impl Wish {
     }
 
     /// Says it to an endpoint.
-    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
     }
@@ -68,7 +68,7 @@ impl Wish {
         &self,
         response: Response<upstream::Body>,
         silence: Duration,
-    ) -> Option<(Response<()>, Agreed)> {
+    ) -> Option<(Response<()>, AcceptedUpgrade)> {
         let same = response
             .headers()
             .get(header::UPGRADE)?
@@ -78,14 +78,14 @@ impl Wish {
             return None;
         }
         let (head, body) = response.into_parts();
-        let agreed = Agreed {
+        let agreed = AcceptedUpgrade {
             endpoint: body.into_tunnel()?,
             websocket: self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
             silence,
             exchange: None,
         };
         let mut response = landfall_ingress_http::fields::incoming(Response::from_parts(head, ()));
-        self.tell(response.headers_mut());
+        self.apply(response.headers_mut());
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().remove(HeaderName::from_static("http2-settings"));
         Some((response, agreed))
@@ -93,7 +93,7 @@ impl Wish {
 }
 
 /// What client and endpoint agreed on with 101.
-pub(crate) struct Agreed {
+pub(crate) struct AcceptedUpgrade {
     endpoint: Tunnel,
     websocket: bool,
     silence: Duration,
@@ -106,13 +106,13 @@ pub(super) async fn tunnel<S>(
     proxy: &Proxy,
     mut reader: Reader<S>,
     mut writer: WriteHalf<S>,
-    agreed: Box<Agreed>,
+    agreed: Box<AcceptedUpgrade>,
     place: &Place,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &proxy.limits;
-    let Agreed {
+    let AcceptedUpgrade {
         endpoint,
         websocket,
         silence,
@@ -375,27 +375,27 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_wishes_of_http_1_1_without_a_body_are_passed_on() {
-        let wish = |version: Version, fields: &[(&'static str, &'static str)]| {
+    fn only_plain_upgrades_of_http_1_1_without_a_body_are_passed_on() {
+        let upgrade = |version: Version, fields: &[(&'static str, &'static str)]| {
             let mut request = Request::new(crate::body::Upload::empty());
             *request.version_mut() = version;
             for (name, value) in fields {
                 request.headers_mut().append(*name, HeaderValue::from_static(value));
             }
-            Wish::of(&request).is_some()
+            UpgradeRequest::of(&request).is_some()
         };
         let connection = ("connection", "keep-alive, Upgrade");
-        assert!(wish(Version::HTTP_11, &[connection, ("upgrade", "websocket")]));
-        assert!(wish(Version::HTTP_11, &[connection, ("upgrade", "SPDY/3.1")]));
+        assert!(upgrade(Version::HTTP_11, &[connection, ("upgrade", "websocket")]));
+        assert!(upgrade(Version::HTTP_11, &[connection, ("upgrade", "SPDY/3.1")]));
         for bad in ["h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.2", "websocket, h2c", "", "a b"] {
-            assert!(!wish(Version::HTTP_11, &[connection, ("upgrade", bad)]), "{bad}");
+            assert!(!upgrade(Version::HTTP_11, &[connection, ("upgrade", bad)]), "{bad}");
         }
-        assert!(!wish(Version::HTTP_11, &[("upgrade", "websocket")]));
-        assert!(!wish(
+        assert!(!upgrade(Version::HTTP_11, &[("upgrade", "websocket")]));
+        assert!(!upgrade(
             Version::HTTP_11,
             &[connection, ("upgrade", "websocket"), ("upgrade", "h2c")]
         ));
-        assert!(!wish(Version::HTTP_10, &[connection, ("upgrade", "websocket")]));
-        assert!(!wish(Version::HTTP_2, &[connection, ("upgrade", "websocket")]));
+        assert!(!upgrade(Version::HTTP_10, &[connection, ("upgrade", "websocket")]));
+        assert!(!upgrade(Version::HTTP_2, &[connection, ("upgrade", "websocket")]));
     }
 }

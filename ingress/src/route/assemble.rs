@@ -16,7 +16,7 @@ use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;
 use crate::annotations::target::Place;
 use crate::policy::{Policy, Redirect};
-use crate::tls::{self, Held, Wish};
+use crate::tls::{self, Held, TlsRequest};
 use hyper::StatusCode;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
@@ -304,7 +304,7 @@ impl<'a> Assembly<'a> {
         if name.is_empty() {
             return None;
         }
-        let mut wishes = vec![];
+        let mut tls_requests = vec![];
         for served in main(all).filter(|served| !served.version.tls.is_empty()) {
             let named = served.rules(name).next().is_some();
             for item in &served.version.tls {
@@ -319,7 +319,7 @@ impl<'a> Assembly<'a> {
                 }
                 let merge = self.resolver.options.merge_hosts;
                 if merge || owner.is_none_or(|owner| owner.namespace() == served.namespace()) {
-                    wishes.push(Wish {
+                    tls_requests.push(TlsRequest {
                         host: name,
                         ingress: &served.version,
                         secret,
@@ -335,7 +335,7 @@ impl<'a> Assembly<'a> {
             Some(owner) => Some(&**owner.namespace()),
             None => above().map(|above| &*above.host.namespace),
         };
-        tls::claim(&wishes, namespace, self.secrets, remarks)
+        tls::claim(&tls_requests, namespace, self.secrets, remarks)
     }
 
     /// Whether a wildcard's certificate is for this host too: it is not for hosts of another namespace.

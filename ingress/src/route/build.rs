@@ -8,7 +8,7 @@
 //! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`tests/changes.rs`).
 
 use super::assemble::Assembly;
-use super::census::{Census, Touched, wishes};
+use super::census::{Census, Touched, tls_requests};
 use super::class::{Class, Classes};
 use super::endpoints::{Elsewhere, Resolver};
 use super::ingress::Ingress;
@@ -351,7 +351,10 @@ impl Builder {
         let held = match &self.default_certificate {
             Some(secret) => Some(tls::operators(secret, secrets, &mut remarks)),
             None => {
-                let all = self.by_age(&self.census.with_certificate).into_iter().flat_map(wishes);
+                let all = self
+                    .by_age(&self.census.with_certificate)
+                    .into_iter()
+                    .flat_map(tls_requests);
                 tls::claim_default(all, secrets, &mut remarks)
             }
         };

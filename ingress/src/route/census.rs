@@ -5,7 +5,7 @@ use super::kept::{Kept, Served};
 use super::options::Options;
 use super::topic::Topic;
 use crate::secrets::{Name, Wanted};
-use crate::tls::Wish;
+use crate::tls::TlsRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Census {
         if served.has_general_default() {
             touched.default |= self.with_default.insert(Arc::clone(label));
         }
-        if wishes(served).next().is_some() {
+        if tls_requests(served).next().is_some() {
             touched.certificate |= self.with_certificate.insert(Arc::clone(label));
         }
         self.redirected += served.redirected().count();
@@ -94,12 +94,12 @@ impl Census {
 }
 
 /// Its certificates for hosts without.
-pub(super) fn wishes(served: &Served) -> impl Iterator<Item = Wish<'_>> {
+pub(super) fn tls_requests(served: &Served) -> impl Iterator<Item = TlsRequest<'_>> {
     let main = !served.is_canary();
     let items = served.version.tls.iter();
     let items = items.filter(move |item| main && item.hosts.is_empty());
     items.filter_map(|item| {
-        Some(Wish {
+        Some(TlsRequest {
             host: "",
             ingress: &served.version,
             secret: Some(item.secret.as_deref()?),

@@ -1,6 +1,6 @@
 //! What one Ingress asks for beside its hosts and paths, without looking at any other object but the Secrets that it names. Pure.
 //!
-//! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`Asked::path`] says what
+//! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`IngressSettings::path`] says what
 //! one of them means: nothing is kept twice.
 
 use super::Route;
@@ -18,9 +18,9 @@ use std::sync::{Arc, OnceLock};
 /// Where cert-manager's solver is asked for its token.
 const ACME: &str = "/.well-known/acme-challenge/";
 
-/// The wishes of one Ingress.
+/// The settings of one Ingress.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct IngressSettings {
     pub(super) policy: Arc<Policy>,
     pub(super) canary: Option<Arc<Canary>>,
     /// Further hosts of all its rules.
@@ -36,7 +36,7 @@ pub(super) struct Asked {
 /// A version of an Ingress with what is to be said of it.
 #[derive(Debug)]
 pub(super) struct Judged {
-    pub(super) asked: Arc<Asked>,
+    pub(super) asked: Arc<IngressSettings>,
     pub(super) remarks: Vec<Remark>,
     /// Cannot be used as it is: the last good version is better.
     pub(super) bad: bool,
@@ -62,7 +62,7 @@ enum Reading<'a> {
 pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options) -> Judged {
     if !ingress.annotations.iter().any(|(name, _)| annotations::is_read(name)) {
         let mut judged = Judged {
-            asked: Asked::nothing(),
+            asked: IngressSettings::nothing(),
             remarks: vec![],
             bad: false,
         };
@@ -70,27 +70,27 @@ pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options)
         judged.look_at_paths(ingress, (false, pattern::Case::default()), &mut vec![]);
         return judged;
     }
-    let wishes = annotations::read(&ingress.annotations, &ingress.namespace, secrets, options);
+    let settings = annotations::read(&ingress.annotations, &ingress.namespace, secrets, options);
     let mut judged = Judged {
-        asked: Asked::nothing(),
+        asked: IngressSettings::nothing(),
         remarks: vec![],
-        bad: wishes.bad,
+        bad: settings.bad,
     };
-    for fault in wishes.faults {
+    for fault in settings.faults {
         judged.remark(ingress, fault.severity, fault.reason, fault.text);
     }
     let mut patterns = vec![];
     judged.look_at_hosts(ingress);
     // What an alternative's paths mean is the word of the Ingress that has the routes.
-    if wishes.canary.is_none() {
-        judged.look_at_paths(ingress, (wishes.regex, wishes.case), &mut patterns);
+    if settings.canary.is_none() {
+        judged.look_at_paths(ingress, (settings.regex, settings.case), &mut patterns);
     }
-    judged.asked = Arc::new(Asked {
-        policy: Arc::new(wishes.policy),
-        canary: wishes.canary.map(Arc::new),
-        aliases: wishes.aliases.into_iter().map(Arc::from).collect(),
-        fallback: wishes.fallback.map(Box::from),
-        regex: wishes.regex,
+    judged.asked = Arc::new(IngressSettings {
+        policy: Arc::new(settings.policy),
+        canary: settings.canary.map(Arc::new),
+        aliases: settings.aliases.into_iter().map(Arc::from).collect(),
+        fallback: settings.fallback.map(Box::from),
+        regex: settings.regex,
         patterns: patterns.into(),
     });
     judged
@@ -162,10 +162,10 @@ fn read(path: &Path, regex: bool) -> Reading<'_> {
     }
 }
 
-impl Asked {
+impl IngressSettings {
     /// What an Ingress without annotations of ours asks for; one for all of them, for most have none.
     fn nothing() -> Arc<Self> {
-        static NOTHING: OnceLock<Arc<Asked>> = OnceLock::new();
+        static NOTHING: OnceLock<Arc<IngressSettings>> = OnceLock::new();
         let nothing = || {
             Arc::new(Self {
                 policy: annotations::nothing(),

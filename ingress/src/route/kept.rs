@@ -2,7 +2,7 @@
 //!
 //! A version that cannot be used leaves the last good one in service. What protects always comes from the newest.
 
-use super::compile::{Asked, judge};
+use super::compile::{IngressSettings, judge};
 use super::ingress::{Destination, Ingress, Rule};
 use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
@@ -26,7 +26,7 @@ pub(super) struct Kept {
 pub(super) struct Served {
     /// The version whose hosts and paths count.
     pub(super) version: Arc<Ingress>,
-    pub(super) asked: Arc<Asked>,
+    pub(super) asked: Arc<IngressSettings>,
     /// What is to be said of it alone.
     pub(super) remarks: Box<[Remark]>,
     /// Can be used as it is.

@@ -57,7 +57,7 @@ pub enum Reason {
     UnsupportedAnnotation,
     /// An annotation that is served in another way.
     ApproximatedAnnotation,
-    /// A wish that protects cannot be read: the routes answer 503.
+    /// A setting that protects cannot be read: the routes answer 503.
     Closed,
     /// A canary whose routes no other Ingress has.
     CanaryAlone,

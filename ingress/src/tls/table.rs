@@ -28,7 +28,7 @@ pub struct Held {
 
 /// A wish for a certificate.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
+pub struct TlsRequest<'a> {
     /// Host as in [`crate::route::Host::name`]; empty for the default certificate.
     pub host: &'a str,
     /// Whose wish it is.
@@ -37,15 +37,15 @@ pub struct Wish<'a> {
     pub secret: Option<&'a str>,
 }
 
-/// The certificate of a host of which these are the wishes, oldest first. `owner` is the namespace that the host belongs to.
+/// The certificate of a host of which these are the tls_requests, oldest first. `owner` is the namespace that the host belongs to.
 pub fn claim(
-    wishes: &[Wish<'_>],
+    tls_requests: &[TlsRequest<'_>],
     owner: Option<&str>,
     secrets: &dyn Secrets,
     remarks: &mut Vec<Remark>,
 ) -> Option<Held> {
     let mut held: Option<Held> = None;
-    for wish in wishes {
+    for wish in tls_requests {
         let host = wish.host;
         let older = held.as_ref().map(|held| &*held.namespace);
         if let Some(owner) = owner.or(older).filter(|owner| **owner != *wish.ingress.namespace) {
@@ -74,12 +74,12 @@ pub fn claim(
 
 /// S18: items without hosts, oldest first. The first that can be used gives the default certificate; when none can, the last shows why.
 pub fn claim_default<'a>(
-    wishes: impl Iterator<Item = Wish<'a>>,
+    tls_requests: impl Iterator<Item = TlsRequest<'a>>,
     secrets: &dyn Secrets,
     remarks: &mut Vec<Remark>,
 ) -> Option<Held> {
     let mut held = None;
-    for wish in wishes {
+    for wish in tls_requests {
         let new = hold(&wish, secrets, remarks);
         let found = new.certificate.is_some();
         held = Some(new);
@@ -107,7 +107,7 @@ pub fn operators(secret: &Name, secrets: &dyn Secrets, remarks: &mut Vec<Remark>
 }
 
 /// What a wish gives; what is wrong with it is remarked.
-fn hold(wish: &Wish<'_>, secrets: &dyn Secrets, remarks: &mut Vec<Remark>) -> Held {
+fn hold(wish: &TlsRequest<'_>, secrets: &dyn Secrets, remarks: &mut Vec<Remark>) -> Held {
     let mut held = Held {
         namespace: Arc::clone(&wish.ingress.namespace),
         ingress: Arc::clone(&wish.ingress.label),
@@ -157,7 +157,7 @@ fn read(
     Some(certificate.map_err(|fault| fault.to_string()))
 }
 
-fn remark(wish: &Wish<'_>, severity: Severity, text: String, remarks: &mut Vec<Remark>) {
+fn remark(wish: &TlsRequest<'_>, severity: Severity, text: String, remarks: &mut Vec<Remark>) {
     let (namespace, name) = (&wish.ingress.namespace, wish.ingress.name());
     let remark = Remark::ingress(namespace, name, severity, Reason::Certificate, text);
     remarks.push(match wish.host.is_empty() {

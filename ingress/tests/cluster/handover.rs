@@ -413,7 +413,7 @@ async fn a_name_left_by_a_dead_process_is_no_obstacle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_meeting_place_is_closed_to_others() {
+async fn the_restart_socket_is_closed_to_others() {
     let node = Node::new().await;
     let _proxy = node.start_ready().await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -435,7 +435,7 @@ async fn a_port_of_another_program_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_meeting_place_nothing_is_handed_over() {
+async fn without_a_restart_socket_nothing_is_handed_over() {
     let api = cluster(&[endpoint("one").await]).await;
     let proxy = ready(&api).await;
     assert_eq!(proxy.body("test.nginx.com").await, "one");

@@ -2,14 +2,14 @@
 //! written anew from its features: the same in a pretended cluster on loopback and in a real one, with echoing endpoints of this process.
 //!
 //! As there, a scenario begins when the Ingress's status has an address, and is asked through that address. What the suite demands
-//! without saying it in a feature is in [`asked`]: status before traffic, an answer that is JSON with Content-Length, Content-Type, Date
+//! without saying it in a feature is in [`round_trip`]: status before traffic, an answer that is JSON with Content-Length, Content-Type, Date
 //! and Server, HTTP/1.1 to the endpoint, the same method, target and User-Agent.
 
-mod asked;
 mod cluster;
 mod features;
 mod kubectl;
 mod loopback;
+mod round_trip;
 mod world;
 
 pub use cluster::{Cluster, Proxy};
@@ -18,8 +18,8 @@ pub use kubectl::Kubectl;
 pub use loopback::Loopback;
 
 use anyhow::{Context, Result};
-use asked::Over;
 use features::Scenario;
+use round_trip::Over;
 use world::World;
 
 /// One scenario and what came of it.
@@ -63,11 +63,11 @@ async fn ask(world: &World<'_>, feature: &Feature, question: &features::Question
     };
     // Every proxy of a cluster has to serve alike.
     for proxy in world.proxies() {
-        let asked = asked::send(proxy, question.method, question.host, question.path, over).await?;
+        let answer = round_trip::send(proxy, question.method, question.host, question.path, over).await?;
         match question.wants {
-            features::Wants::Service(service) => asked.served_by(service),
-            features::Wants::NotFound => asked.is_not_found(),
-            features::Wants::Https => asked.is_redirected_to(&format!("https://{}", question.host)),
+            features::Wants::Service(service) => answer.served_by(service),
+            features::Wants::NotFound => answer.is_not_found(),
+            features::Wants::Https => answer.is_redirected_to(&format!("https://{}", question.host)),
         }
         .with_context(|| {
             format!(
@@ -85,9 +85,9 @@ async fn all_pods(world: &mut World<'_>, service: &str) -> Result<()> {
     let proxy = world.proxies()[0];
     let mut pods = std::collections::BTreeSet::new();
     for _ in 0..100 {
-        let asked = asked::send(proxy, "GET", "load-balancing", "/", Over::Plain).await?;
-        asked.served_by(service)?;
-        pods.insert(asked.pod());
+        let answer = round_trip::send(proxy, "GET", "load-balancing", "/", Over::Plain).await?;
+        answer.served_by(service)?;
+        pods.insert(answer.pod());
     }
     anyhow::ensure!(
         pods.len() == PODS,

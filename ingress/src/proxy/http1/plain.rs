@@ -2,7 +2,7 @@
 //! of either head in another form. Nearly all requests are like this, and this is most of what a request costs.
 //!
 //! ```text
-//! request::read ──> route without wishes ──> connection ──> answer::read ──> written, recorded
+//! request::read ──> route without annotations ──> connection ──> answer::read ──> written, recorded
 //!       │                    │                   │              │
 //!       └── not plain ───────┴── the usual way ──┘              └── unusual: the usual way from here on
 //! ```

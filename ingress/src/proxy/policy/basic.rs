@@ -7,14 +7,16 @@
 use super::htpasswd;
 use super::keyed::Key;
 use super::remembered::Remembered;
+use super::slots::Slots;
 use crate::limits::Limits;
 use crate::policy::BasicAuth;
+use crate::proxy::client_network;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// What came of the question who this is.
@@ -32,7 +34,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Passwords {
     key: Key,
     verified: Remembered,
-    checks: Arc<Semaphore>,
+    /// By client; of IPv6, by /64.
+    checks: Arc<Slots<IpAddr>>,
     patience: Duration,
 }
 
@@ -41,7 +44,7 @@ impl Passwords {
         Self {
             key,
             verified: Remembered::new(limits.verified_passwords, limits.verified_password_kept),
-            checks: Arc::new(Semaphore::new(limits.password_checks)),
+            checks: Slots::new(limits.password_checks, limits.password_checks / 2),
             patience: limits.password_patience,
         }
     }
@@ -57,8 +60,9 @@ impl Passwords {
         self.verified.len()
     }
 
-    /// Says who asks. Waits for a free check at most `limits.password_patience`, then for the check itself.
-    pub(crate) async fn check(&self, auth: &BasicAuth, headers: &HeaderMap) -> Verdict {
+    /// Says who asks, from `client`, which has half of all checks at most. Waits for a free check at most `limits.password_patience`, then for the
+    /// check itself.
+    pub(crate) async fn check(&self, auth: &BasicAuth, headers: &HeaderMap, client: IpAddr) -> Verdict {
         let Some((user, password)) = credentials(headers) else {
             return Verdict::Unknown;
         };
@@ -72,7 +76,7 @@ impl Passwords {
         if exists && self.verified.has(&remembered) {
             return Verdict::Known;
         }
-        let Ok(Ok(slot)) = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await else {
+        let Ok(slot) = timeout(self.patience, self.checks.acquire(client_network(client))).await else {
             return Verdict::Busy;
         };
         let check = tokio::task::spawn_blocking(move || {
@@ -148,6 +152,7 @@ mod tests {
         }
     }
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const SHA: &str = "{SHA}87u9ZqY9S/F0eUBXjsPQEDUw4h0=";
     const APR1: &str = "$apr1$r31....$wavFJkmsAg3OxDgOjqIAo/";
 
@@ -156,8 +161,14 @@ mod tests {
         let passwords = Passwords::new(Key::of(b"k"), &Limits::default());
         let auth = users(&[("anna", SHA), ("bob", APR1), ("", SHA)]);
         for _ in 0..2 {
-            assert_eq!(passwords.check(&auth, &basic("anna", "hunter2")).await, Verdict::Known);
-            assert_eq!(passwords.check(&auth, &basic("bob", "hunter2")).await, Verdict::Known);
+            assert_eq!(
+                passwords.check(&auth, &basic("anna", "hunter2"), CLIENT).await,
+                Verdict::Known
+            );
+            assert_eq!(
+                passwords.check(&auth, &basic("bob", "hunter2"), CLIENT).await,
+                Verdict::Known
+            );
             for wrong in [
                 basic("anna", "hunter3"),
                 basic("anna", ""),
@@ -171,15 +182,24 @@ mod tests {
                 field(&["Basic YW5uYQ=="]),
                 field(&["Bearer YW5uYTpodW50ZXIy"]),
             ] {
-                assert_eq!(passwords.check(&auth, &wrong).await, Verdict::Unknown, "{wrong:?}");
+                assert_eq!(
+                    passwords.check(&auth, &wrong, CLIENT).await,
+                    Verdict::Unknown,
+                    "{wrong:?}"
+                );
             }
             let mut twice = basic("anna", "hunter2");
             twice.append(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"));
-            assert_eq!(passwords.check(&auth, &twice).await, Verdict::Unknown);
+            assert_eq!(passwords.check(&auth, &twice, CLIENT).await, Verdict::Unknown);
         }
-        assert_eq!(passwords.check(&users(&[]), &basic("a", "b")).await, Verdict::Unknown);
         assert_eq!(
-            passwords.check(&auth, &field(&["bAsIc YW5uYTpodW50ZXIy"])).await,
+            passwords.check(&users(&[]), &basic("a", "b"), CLIENT).await,
+            Verdict::Unknown
+        );
+        assert_eq!(
+            passwords
+                .check(&auth, &field(&["bAsIc YW5uYTpodW50ZXIy"]), CLIENT)
+                .await,
             Verdict::Known
         );
     }
@@ -194,17 +214,23 @@ mod tests {
         let names = ["a", "b", "c", "d"];
         let auth = users(&names.map(|n| (n, SHA)));
         for name in names {
-            assert_eq!(passwords.check(&auth, &basic(name, "hunter2")).await, Verdict::Known);
+            assert_eq!(
+                passwords.check(&auth, &basic(name, "hunter2"), CLIENT).await,
+                Verdict::Known
+            );
         }
         assert_eq!(passwords.verified.len(), 2);
         let changed = users(&[("d", "{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=")]);
         assert_eq!(
-            passwords.check(&changed, &basic("d", "hunter2")).await,
+            passwords.check(&changed, &basic("d", "hunter2"), CLIENT).await,
             Verdict::Unknown
         );
-        assert_eq!(passwords.check(&changed, &basic("d", "test")).await, Verdict::Known);
         assert_eq!(
-            passwords.check(&changed, &basic("c", "hunter2")).await,
+            passwords.check(&changed, &basic("d", "test"), CLIENT).await,
+            Verdict::Known
+        );
+        assert_eq!(
+            passwords.check(&changed, &basic("c", "hunter2"), CLIENT).await,
             Verdict::Unknown
         );
     }
@@ -218,12 +244,24 @@ mod tests {
         };
         let passwords = Passwords::new(Key::of(b"k"), &limits);
         let auth = users(&[("anna", SHA)]);
-        assert_eq!(passwords.check(&auth, &basic("anna", "hunter2")).await, Verdict::Known);
-        let slot = Arc::clone(&passwords.checks).acquire_owned().await.unwrap();
-        assert_eq!(passwords.check(&auth, &basic("anna", "hunter2")).await, Verdict::Known);
-        assert_eq!(passwords.check(&auth, &basic("anna", "wrong")).await, Verdict::Busy);
+        assert_eq!(
+            passwords.check(&auth, &basic("anna", "hunter2"), CLIENT).await,
+            Verdict::Known
+        );
+        let slot = passwords.checks.acquire(CLIENT).await;
+        assert_eq!(
+            passwords.check(&auth, &basic("anna", "hunter2"), CLIENT).await,
+            Verdict::Known
+        );
+        assert_eq!(
+            passwords.check(&auth, &basic("anna", "wrong"), CLIENT).await,
+            Verdict::Busy
+        );
         drop(slot);
-        assert_eq!(passwords.check(&auth, &basic("anna", "wrong")).await, Verdict::Unknown);
+        assert_eq!(
+            passwords.check(&auth, &basic("anna", "wrong"), CLIENT).await,
+            Verdict::Unknown
+        );
     }
 
     #[test]

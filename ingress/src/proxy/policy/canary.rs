@@ -6,7 +6,7 @@ use hyper::header::HeaderMap;
 
 /// What the request itself says, as in ingress-nginx: the field, then the cookie. The first that says something decides; nothing leaves
 /// it to chance.
-pub(super) fn wish(canary: &Canary, headers: &HeaderMap) -> Option<bool> {
+pub(super) fn decided_by_rules(canary: &Canary, headers: &HeaderMap) -> Option<bool> {
     by_header(canary, headers).or_else(|| by_cookie(canary, headers))
 }
 

@@ -3,9 +3,9 @@
 //! The handshake checked them against the authorities of the name that the client asked for then. A request may name another host, so
 //! what counts is this check: against the authorities of the very route that the request found.
 
-use super::asked::escape;
 use super::keyed::Key;
 use super::remembered::Remembered;
+use super::request_view::escape;
 use crate::limits::Limits;
 use crate::policy::ClientCertificate;
 use crate::proxy::Client;

@@ -3,7 +3,7 @@
 //! It is asked as ingress-nginx asks it: with GET, the status in `X-Code` and what else it may want to know in `X-*`. Its status is the
 //! status of the answer.
 
-use super::passage::Passage;
+use super::filter_state::FilterState;
 use crate::route::Route;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -11,16 +11,20 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use landfall_ingress_http::fields::strip_hop_by_hop;
 
-pub(super) fn question(passage: &Passage, route: &Route, status: StatusCode) -> Option<Request<Full<Bytes>>> {
+pub(super) fn question(filter_state: &FilterState, route: &Route, status: StatusCode) -> Option<Request<Full<Bytes>>> {
     let mut request = Request::new(Full::new(Bytes::new()));
     let headers = request.headers_mut();
     let (namespace, name) = route.ingress.split_once('/').unwrap_or(("", &route.ingress));
-    let service = passage.backend.name.split_once('/').map_or("", |(_, service)| service);
+    let service = filter_state
+        .backend
+        .name
+        .split_once('/')
+        .map_or("", |(_, service)| service);
     let (service, port) = service.rsplit_once(':').unwrap_or((service, ""));
     for (field, value) in [
         ("host", "error-page"),
         ("x-code", status.as_str()),
-        ("x-original-uri", &passage.request_uri),
+        ("x-original-uri", &filter_state.request_uri),
         ("x-namespace", namespace),
         ("x-ingress-name", name),
         ("x-service-name", service),
@@ -28,7 +32,7 @@ pub(super) fn question(passage: &Passage, route: &Route, status: StatusCode) -> 
     ] {
         headers.insert(field, HeaderValue::from_str(value).ok()?);
     }
-    if let Some(accept) = &passage.accept {
+    if let Some(accept) = &filter_state.accept {
         headers.insert(header::ACCEPT, accept.clone());
         headers.insert("x-format", accept.clone());
     }

@@ -2,8 +2,8 @@
 //!
 //! 2xx passes. 401 and 403 are the answer; all else, and no answer at all, is 502. So what goes wrong never lets anything through.
 
-use super::asked::Asked;
 use super::fetch::FetchError;
+use super::request_view::RequestView;
 use crate::policy::ExternalAuth;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -50,7 +50,7 @@ const NOT_ASKED: [HeaderName; 12] = [
 /// The question: the client's own fields, without its body. None when a part of it cannot be a field.
 pub(super) fn question(
     auth: &ExternalAuth,
-    asked: &Asked<'_>,
+    view: &RequestView<'_>,
     authority: &str,
     uri: &str,
 ) -> Option<Request<Full<Bytes>>> {
@@ -58,27 +58,27 @@ pub(super) fn question(
     *request.method_mut() = auth.method.clone();
     *request.uri_mut() = uri.parse().ok()?;
     let headers = request.headers_mut();
-    *headers = asked.headers.clone();
+    *headers = view.headers.clone();
     strip_hop_by_hop(headers);
     for name in &NOT_ASKED {
         headers.remove(name);
     }
-    let request_uri = asked.request_uri();
-    let redirect = auth.redirect.as_deref().map(|text| asked.expand(text));
-    let address = asked.client.address_text();
-    let original = format!("{}://{}{request_uri}", asked.scheme(), asked.authority);
+    let request_uri = view.request_uri();
+    let redirect = auth.redirect.as_deref().map(|text| view.expand(text));
+    let address = view.client.address_text();
+    let original = format!("{}://{}{request_uri}", view.scheme(), view.authority);
     for (name, value) in [
         ("host", authority),
         ("x-original-url", &original),
-        ("x-original-method", asked.method.as_str()),
+        ("x-original-method", view.method.as_str()),
         ("x-auth-request-redirect", redirect.as_deref().unwrap_or(&request_uri)),
-        ("x-forwarded-method", asked.method.as_str()),
+        ("x-forwarded-method", view.method.as_str()),
         ("x-forwarded-uri", &request_uri),
-        ("x-forwarded-host", asked.authority),
-        ("x-forwarded-proto", asked.scheme()),
-        ("x-forwarded-scheme", asked.scheme()),
-        ("x-scheme", asked.scheme()),
-        ("x-forwarded-port", &asked.client.port.to_string()),
+        ("x-forwarded-host", view.authority),
+        ("x-forwarded-proto", view.scheme()),
+        ("x-forwarded-scheme", view.scheme()),
+        ("x-scheme", view.scheme()),
+        ("x-forwarded-port", &view.client.port.to_string()),
         ("x-forwarded-for", &address),
         ("x-real-ip", &address),
     ] {
@@ -88,7 +88,11 @@ pub(super) fn question(
 }
 
 /// Reads the answer.
-pub(super) fn verdict(auth: &ExternalAuth, asked: &Asked<'_>, answer: Result<Response<Bytes>, FetchError>) -> Verdict {
+pub(super) fn verdict(
+    auth: &ExternalAuth,
+    view: &RequestView<'_>,
+    answer: Result<Response<Bytes>, FetchError>,
+) -> Verdict {
     let Ok(answer) = answer else { return Verdict::Broken };
     let all = |name: HeaderName| answer.headers().get_all(name).iter().cloned().collect();
     let cookies = all(header::SET_COOKIE);
@@ -104,7 +108,7 @@ pub(super) fn verdict(auth: &ExternalAuth, asked: &Asked<'_>, answer: Result<Res
             }
         }
         StatusCode::UNAUTHORIZED => Verdict::LogIn {
-            location: auth.signin.as_deref().map(|page| asked.expand(page)),
+            location: auth.signin.as_deref().map(|page| view.expand(page)),
             challenges: all(header::WWW_AUTHENTICATE),
             cookies,
         },

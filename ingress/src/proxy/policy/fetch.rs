@@ -4,6 +4,7 @@
 //! INVARIANT: what a service may have acted on is sent again only when its method is idempotent and a kept connection ended before the
 //! answer began, and that is paid for by the Service's budget. A request that was not sent at all goes over a new connection.
 
+use super::slots::Slots;
 use crate::limits::Limits;
 use crate::upstream::{Destination, connect};
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,9 +14,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use landfall_ingress_balance::Backend;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -46,6 +47,22 @@ enum Lost {
     Broken,
 }
 
+/// Who has a share of the requests under way: a Service by its place in memory, which lasts as long as its requests, others by address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Sharer {
+    Service(usize),
+    Other(Option<SocketAddr>),
+}
+
+impl Recipient {
+    fn sharer(&self) -> Sharer {
+        match &self.service {
+            Some(service) => Sharer::Service(Arc::as_ptr(service).addr()),
+            None => Sharer::Other(self.destinations.first().map(|to| to.address)),
+        }
+    }
+}
+
 /// Whom a request of our own is for.
 #[derive(Debug)]
 pub(super) struct Recipient {
@@ -58,7 +75,7 @@ pub(super) struct Recipient {
 /// A client of its own.
 pub(super) struct Fetcher {
     idle: Mutex<HashMap<Destination, Vec<(Sender, Instant)>>>,
-    slots: Semaphore,
+    slots: Arc<Slots<Sharer>>,
     total: Duration,
     connect: Duration,
     kept: Duration,
@@ -71,7 +88,7 @@ impl Fetcher {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             idle: Mutex::default(),
-            slots: Semaphore::new(limits.subrequests),
+            slots: Slots::new(limits.subrequests, limits.subrequests / 4),
             total: limits.subrequest,
             connect: limits.connect,
             kept: limits.pool_idle,
@@ -90,8 +107,7 @@ impl Fetcher {
     ) -> Result<Response<Bytes>, FetchError> {
         let budget = to.service.as_deref().unwrap_or(&self.others);
         let all = async {
-            // The semaphore is never closed.
-            let _slot = self.slots.acquire().await;
+            let _slot = self.slots.acquire(to.sharer()).await;
             budget.count_request();
             for to in &to.destinations {
                 match self.ask(to, request, most, budget).await {

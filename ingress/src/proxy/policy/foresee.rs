@@ -2,8 +2,8 @@
 //! by the code that requests meet; of the others it is said what would be asked. Nothing is sent, counted or remembered, and no password
 //! is checked: whoever may read the dashboard could try passwords here, past the route's own protection.
 
-use super::passage::{Passage, Stop};
-use super::{Asked, Policies, Stage, addresses, basic, canary, filled, question, unlimited};
+use super::filter_state::{FilterState, Stop};
+use super::{Policies, RequestView, Stage, addresses, basic, canary, filled, question, unlimited};
 use crate::annotations::target::Place;
 use crate::policy::HttpsRedirect;
 use crate::route::Snapshot;
@@ -50,31 +50,31 @@ pub(crate) struct Foreseen {
     /// Where the request may go; none when a stage answers.
     pub(crate) ways: Vec<Way>,
     /// As it would be, but for what only asking tells.
-    pub(crate) passage: Passage,
+    pub(crate) filter_state: FilterState,
 }
 
 impl Policies {
     /// Tells the way of a request through all stages.
-    pub(crate) fn foresee(&self, asked: &Asked<'_>, snapshot: &Snapshot) -> Foreseen {
+    pub(crate) fn foresee(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Foreseen {
         let mut foreseen = Foreseen {
             met: Vec::with_capacity(Stage::ALL.len()),
             ways: Vec::new(),
-            passage: Passage::new(asked),
+            filter_state: FilterState::new(view),
         };
         let mut answered = false;
         for stage in Stage::ALL {
             let outcome = match stage {
                 _ if answered => Outcome::Unreached,
-                _ if !is_asked_for(stage, asked) => Outcome::Unasked,
-                Stage::Limits => self.foresee_limits(asked),
-                Stage::Password => foresee_password(asked),
-                Stage::External => foresee_external(asked, snapshot, &foreseen.passage),
-                Stage::Mirror => foresee_mirror(asked, snapshot),
+                _ if !is_asked_for(stage, view) => Outcome::Unasked,
+                Stage::Limits => self.foresee_limits(view),
+                Stage::Password => foresee_password(view),
+                Stage::External => foresee_external(view, snapshot, &foreseen.filter_state),
+                Stage::Mirror => foresee_mirror(view, snapshot),
                 Stage::Choice => {
-                    foreseen.ways = self.ways(asked);
+                    foreseen.ways = self.ways(view);
                     Outcome::Passes(String::new())
                 }
-                _ => self.foresee_decision(stage, asked, snapshot, &mut foreseen.passage),
+                _ => self.foresee_decision(stage, view, snapshot, &mut foreseen.filter_state),
             };
             answered |= matches!(outcome, Outcome::Answers(_));
             foreseen.met.push(Met { stage, outcome });
@@ -86,36 +86,42 @@ impl Policies {
     }
 
     /// A stage that is decided as for requests.
-    fn foresee_decision(&self, stage: Stage, asked: &Asked<'_>, snapshot: &Snapshot, passage: &mut Passage) -> Outcome {
+    fn foresee_decision(
+        &self,
+        stage: Stage,
+        view: &RequestView<'_>,
+        snapshot: &Snapshot,
+        filter_state: &mut FilterState,
+    ) -> Outcome {
         // Nobody can show a certificate here.
-        if stage == Stage::Certificate && asked.route.policy.client_certificate.iter().any(|c| !c.optional) {
+        if stage == Stage::Certificate && view.route.policy.client_certificate.iter().any(|c| !c.optional) {
             let why =
                 "a certificate of one of the route's authorities would be asked for; without one the answer is 400";
             return Outcome::Open(why.to_owned());
         }
-        if let Err(stop) = self.decide(stage, asked, snapshot, passage) {
+        if let Err(stop) = self.decide(stage, view, snapshot, filter_state) {
             return Outcome::Answers(stop);
         }
         Outcome::Passes(match stage {
-            Stage::Source => format!("{} may come", asked.client.address_text()),
+            Stage::Source => format!("{} may come", view.client.address_text()),
             Stage::Redirect => "none is for this request".to_owned(),
             Stage::Connection => "it is made for this host".to_owned(),
             Stage::Preflight => "it is none".to_owned(),
             Stage::Certificate => "one is asked for, but nobody needs to show it".to_owned(),
-            Stage::Rewrite => passage.uri.iter().map(ToString::to_string).collect(),
+            Stage::Rewrite => filter_state.uri.iter().map(ToString::to_string).collect(),
             _ => String::new(),
         })
     }
 
-    fn foresee_limits(&self, asked: &Asked<'_>) -> Outcome {
-        if unlimited(asked) {
-            return Outcome::Passes(format!("requests of {} are not counted", asked.client.address_text()));
+    fn foresee_limits(&self, view: &RequestView<'_>) -> Outcome {
+        if unlimited(view) {
+            return Outcome::Passes(format!("requests of {} are not counted", view.client.address_text()));
         }
-        let limits = &asked.route.policy.limits;
-        match self.limiter.would_admit(limits, &asked.route.ingress, asked.address()) {
+        let limits = &view.route.policy.limits;
+        match self.limiter.would_admit(limits, &view.route.ingress, view.address()) {
             Ok(()) => Outcome::Open(format!(
                 "the request would be counted for {}, who has room at this moment",
-                asked.client.address_text()
+                view.client.address_text()
             )),
             Err(many) => Outcome::Answers(Stop::too_many(many.retry_after)),
         }
@@ -123,33 +129,33 @@ impl Policies {
 
     /// Every Service that [`Policies::choose`] may come to: once with no luck at all, then with luck at each of the canaries in turn that
     /// were left to it.
-    fn ways(&self, asked: &Asked<'_>) -> Vec<Way> {
+    fn ways(&self, view: &RequestView<'_>) -> Vec<Way> {
         let way = |share: f64, lucky: Option<usize>, shares: &mut Vec<f64>| {
-            let mut passage = Passage::new(asked);
+            let mut filter_state = FilterState::new(view);
             let mut drawn = 0;
-            self.choose(asked, &mut passage, |canary| {
+            self.choose(view, &mut filter_state, |canary| {
                 shares.push(canary::share(canary));
                 drawn += 1;
                 lucky == Some(drawn - 1)
             });
-            let fallback = asked.route.fallback.as_ref();
+            let fallback = view.route.fallback.as_ref();
             let why = match lucky {
-                _ if fallback.is_some_and(|f| Arc::ptr_eq(f, &passage.backend)) => {
+                _ if fallback.is_some_and(|f| Arc::ptr_eq(f, &filter_state.backend)) => {
                     "the Service has no endpoint, so the default backend of the Ingress takes it"
                 }
                 Some(_) => "by chance, as the canary's weight says",
-                None if !Arc::ptr_eq(&passage.backend, &asked.route.backend) => {
+                None if !Arc::ptr_eq(&filter_state.backend, &view.route.backend) => {
                     "a field or a cookie asks for the canary"
                 }
                 None if drawn > 0 => "by chance, what canaries leave",
-                None if asked.route.alternatives.is_empty() => "the rule names it",
+                None if view.route.alternatives.is_empty() => "the rule names it",
                 None => "no canary takes it",
             };
             Way {
                 share,
                 why,
-                preference: passage.preference(),
-                backend: passage.backend,
+                preference: filter_state.preference(),
+                backend: filter_state.backend,
             }
         };
         let mut shares = Vec::new();
@@ -166,9 +172,9 @@ impl Policies {
     }
 }
 
-/// Whether the route has a wish for this stage.
-fn is_asked_for(stage: Stage, asked: &Asked<'_>) -> bool {
-    let policy = &asked.route.policy;
+/// Whether the route has a setting for this stage.
+fn is_asked_for(stage: Stage, view: &RequestView<'_>) -> bool {
+    let policy = &view.route.policy;
     let redirects = &policy.redirects;
     match stage {
         Stage::Closed | Stage::Choice => true,
@@ -176,7 +182,7 @@ fn is_asked_for(stage: Stage, asked: &Asked<'_>) -> bool {
         Stage::Redirect => {
             redirects.to.is_some() || redirects.https != HttpsRedirect::Off || redirects.app_root.is_some()
         }
-        Stage::Connection => policy.client_certificate.is_some() || asked.client.tls.as_ref().is_some_and(|s| s.strict),
+        Stage::Connection => policy.client_certificate.is_some() || view.client.tls.as_ref().is_some_and(|s| s.strict),
         Stage::Limits => !policy.limits.is_none(),
         Stage::Preflight => policy.cors.is_some(),
         Stage::Certificate => policy.client_certificate.is_some(),
@@ -188,25 +194,25 @@ fn is_asked_for(stage: Stage, asked: &Asked<'_>) -> bool {
 }
 
 /// Without credentials the answer is certain; with some they would be checked.
-fn foresee_password(asked: &Asked<'_>) -> Outcome {
-    let Some(auth) = &asked.route.policy.basic_auth else {
+fn foresee_password(view: &RequestView<'_>) -> Outcome {
+    let Some(auth) = &view.route.policy.basic_auth else {
         return Outcome::Unasked;
     };
-    match basic::credentials(asked.headers) {
+    match basic::credentials(view.headers) {
         Some(_) => Outcome::Open("user and password would be checked; wrong ones get 401".to_owned()),
         None => Outcome::Answers(Stop::unauthorized([basic::challenge(&auth.realm)])),
     }
 }
 
-fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot, passage: &Passage) -> Outcome {
-    let Some(auth) = &asked.route.policy.external_auth else {
+fn foresee_external(view: &RequestView<'_>, snapshot: &Snapshot, filter_state: &FilterState) -> Outcome {
+    let Some(auth) = &view.route.policy.external_auth else {
         return Outcome::Unasked;
     };
-    if !basic::speaks_once(asked.headers) {
+    if !basic::speaks_once(view.headers) {
         return Outcome::Answers(Stop::unauthorized([]));
     }
     let named = matches!(auth.target.place, Place::Name { .. });
-    match question(auth, asked, snapshot, &[], &passage.fields) {
+    match question(auth, view, snapshot, &[], &filter_state.fields) {
         Some((recipient, _)) if named || !recipient.destinations.is_empty() => Outcome::Open(format!(
             "{} would be asked with {}; 401 and 403 would be the answer",
             without_query(&auth.url),
@@ -216,14 +222,14 @@ fn foresee_external(asked: &Asked<'_>, snapshot: &Snapshot, passage: &Passage) -
     }
 }
 
-fn foresee_mirror(asked: &Asked<'_>, snapshot: &Snapshot) -> Outcome {
-    let Some(mirror) = &asked.route.policy.mirror else {
+fn foresee_mirror(view: &RequestView<'_>, snapshot: &Snapshot) -> Outcome {
+    let Some(mirror) = &view.route.policy.mirror else {
         return Outcome::Unasked;
     };
-    let uri = filled(asked, &mirror.place.path);
+    let uri = filled(view, &mirror.place.path);
     let target = without_query(&mirror.target);
     let named = matches!(mirror.place.place, Place::Name { .. });
-    match addresses(&mirror.place, asked.route.mirror.as_ref(), asked, snapshot, &uri, &[]) {
+    match addresses(&mirror.place, view.route.mirror.as_ref(), view, snapshot, &uri, &[]) {
         Some((addresses, _)) if named || !addresses.is_empty() => {
             Outcome::Open(format!("{target} would get a copy if there is room"))
         }

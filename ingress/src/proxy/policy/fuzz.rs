@@ -1,6 +1,6 @@
 //! What policies read of requests and files, hostile: see [`crate::fuzz`].
 
-use super::asked::Asked;
+use super::request_view::RequestView;
 use super::{basic, cookies, htpasswd, rewrite};
 use crate::annotations;
 use crate::fuzz::{fuzz, lines};
@@ -111,7 +111,7 @@ fn variables_are_replaced_once_and_everything_else_stays() {
         let Some([template, host, path, query]) = lines::<4>(input) else {
             return;
         };
-        let asked = Asked {
+        let view = RequestView {
             route: &route,
             client: &client,
             method: &method,
@@ -129,7 +129,7 @@ fn variables_are_replaced_once_and_everything_else_stays() {
                 "host" | "http_host" | "best_http_host" => host.to_owned(),
                 "uri" => path.to_owned(),
                 "request_uri" => uri,
-                "scheme" | "pass_access_scheme" => if asked.secure { "https" } else { "http" }.to_owned(),
+                "scheme" | "pass_access_scheme" => if view.secure { "https" } else { "http" }.to_owned(),
                 "remote_addr" => "192.0.2.1".to_owned(),
                 "escaped_request_uri" => uri
                     .bytes()
@@ -142,7 +142,7 @@ fn variables_are_replaced_once_and_everything_else_stays() {
                 _ => found[0].to_owned(),
             }
         });
-        assert_eq!(asked.expand(template), plain);
+        assert_eq!(view.expand(template), plain);
     });
 }
 

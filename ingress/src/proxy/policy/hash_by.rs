@@ -1,18 +1,18 @@
 //! The key that requests are spread by (`upstream-hash-by`). Pure.
 
-use super::asked::Asked;
 use super::cookies;
+use super::request_view::RequestView;
 use crate::policy::HashKey;
 
 /// The bytes of the key; none when the request has nothing of what is named, and then any endpoint will do.
-pub(super) fn key(by: &[HashKey], asked: &Asked<'_>) -> Option<Vec<u8>> {
+pub(super) fn key(by: &[HashKey], view: &RequestView<'_>) -> Option<Vec<u8>> {
     let mut key = Vec::new();
     let mut found = false;
     for part in by {
         match part {
             HashKey::Text(text) => key.extend_from_slice(text.as_bytes()),
             part => {
-                let value = value(part, asked);
+                let value = value(part, view);
                 found |= value.is_some();
                 key.extend(value.unwrap_or_default());
             }
@@ -21,16 +21,16 @@ pub(super) fn key(by: &[HashKey], asked: &Asked<'_>) -> Option<Vec<u8>> {
     found.then_some(key)
 }
 
-fn value(part: &HashKey, asked: &Asked<'_>) -> Option<Vec<u8>> {
+fn value(part: &HashKey, view: &RequestView<'_>) -> Option<Vec<u8>> {
     match part {
         HashKey::Text(text) => Some(text.as_bytes().to_vec()),
-        HashKey::Uri => Some(asked.request_uri().into_bytes()),
-        HashKey::Path => Some(asked.path.as_bytes().to_vec()),
-        HashKey::Client => Some(asked.address().to_string().into_bytes()),
-        HashKey::Host => Some(asked.host.as_bytes().to_vec()),
-        HashKey::Header(name) => asked.headers.get(name).map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => cookies::find(asked.headers, name).map(<[u8]>::to_vec),
-        HashKey::Argument(name) => argument(asked.query?, name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Uri => Some(view.request_uri().into_bytes()),
+        HashKey::Path => Some(view.path.as_bytes().to_vec()),
+        HashKey::Client => Some(view.address().to_string().into_bytes()),
+        HashKey::Host => Some(view.host.as_bytes().to_vec()),
+        HashKey::Header(name) => view.headers.get(name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => cookies::find(view.headers, name).map(<[u8]>::to_vec),
+        HashKey::Argument(name) => argument(view.query?, name).map(|value| value.as_bytes().to_vec()),
     }
 }
 

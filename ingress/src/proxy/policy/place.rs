@@ -1,6 +1,6 @@
 //! Where requests of our own go: the targets that annotations name.
 
-use super::Asked;
+use super::RequestView;
 use crate::annotations::target::{Place, Target};
 use crate::route::Snapshot;
 use crate::upstream::{Destination, Tls};
@@ -13,11 +13,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Path and query of a target. A path variable brings its own slash.
-pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
+pub(super) fn filled(view: &RequestView<'_>, path: &str) -> String {
     let variable = path
         .strip_prefix('/')
         .filter(|rest| rest.starts_with("$request_uri") || rest.starts_with("$uri"));
-    asked.expand(variable.unwrap_or(path))
+    view.expand(variable.unwrap_or(path))
 }
 
 /// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
@@ -26,7 +26,7 @@ pub(super) fn filled(asked: &Asked<'_>, path: &str) -> String {
 pub(super) fn addresses(
     target: &Target,
     service: Option<&Arc<Backend>>,
-    asked: &Asked<'_>,
+    view: &RequestView<'_>,
     snapshot: &Snapshot,
     uri: &str,
     found: &[IpAddr],
@@ -43,9 +43,9 @@ pub(super) fn addresses(
         Place::OwnHost => {
             let path = uri.split('?').next().unwrap_or(uri);
             let path = canonical(path).ok()?;
-            let route = snapshot.find(asked.host, &path)?;
+            let route = snapshot.find(view.host, &path)?;
             let namespace = |ingress: &str| ingress.split('/').next().map(str::to_owned);
-            let fits = route.answers_for(asked.route) && namespace(&route.ingress) == namespace(&asked.route.ingress);
+            let fits = route.answers_for(view.route) && namespace(&route.ingress) == namespace(&view.route.ingress);
             fits.then(|| of_service(&route.backend))
         }
     }

@@ -1,7 +1,8 @@
 //! What clients of HTTP/1 get back: framing, streams, and our own answers with their reasons.
 
 use super::ends::{
-    Running, ask, endpoint, get, listen, proxy, proxy_wishing, proxy_with, raw_endpoint, read_until, rest, status,
+    Running, ask, endpoint, get, listen, proxy, proxy_with, proxy_with_annotations, raw_endpoint, read_until, rest,
+    status,
 };
 use crate::limits::Limits;
 use serde_json::json;
@@ -248,7 +249,7 @@ async fn bodies_reach_the_endpoint_whatever_the_method_and_the_framing() {
 async fn bodies_that_are_too_large_get_413_whether_they_say_so_or_not() {
     let (a, _) = endpoint("alpha").await;
     let limit = json!({ "nginx.ingress.kubernetes.io/proxy-body-size": "10" });
-    let proxy = proxy_wishing(&[a], limit, Limits::default()).await;
+    let proxy = proxy_with_annotations(&[a], limit, Limits::default()).await;
     let known = |length: usize| {
         let body = "x".repeat(length);
         format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")

@@ -1,8 +1,8 @@
 //! Everything that is bounded, with bounds small enough to wait for.
 
 use super::ends::{
-    Running, ask, endless, endpoint, get, listen, objects, proxy_over, proxy_wishing, proxy_with, raw_endpoint,
-    read_until, rest, status,
+    Running, ask, endless, endpoint, get, listen, objects, proxy_over, proxy_with, proxy_with_annotations,
+    raw_endpoint, read_until, rest, status,
 };
 use super::frames::{self, Raw};
 use crate::limits::Limits;
@@ -124,7 +124,7 @@ async fn slowly(annotations: serde_json::Value, fields: &str) -> String {
         body_rate: 1_000_000,
         ..Limits::default()
     };
-    let proxy = proxy_wishing(&[a], annotations, limits).await;
+    let proxy = proxy_with_annotations(&[a], annotations, limits).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
     let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: 8\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_slow_upload_goes_on_where_the_route_lets_it() {
 async fn silence_within_a_body_is_bounded_as_the_route_says() {
     let (a, _) = endpoint("alpha").await;
     let route = json!({ "ingress.landfall.dev/client-body-timeout": "1" });
-    let proxy = proxy_wishing(&[a], route, Limits::default()).await;
+    let proxy = proxy_with_annotations(&[a], route, Limits::default()).await;
     let answer = ask(
         proxy.address,
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nx",
@@ -381,8 +381,8 @@ async fn uploads_that_are_not_taken_and_tunnels_count_for_their_address() {
     let (other, _) = raw_endpoint(agreed, true).await;
     let proxy = proxy_with(&[other], Limits::default()).await;
     let mut tunnel = TcpStream::connect(proxy.address).await.unwrap();
-    let wish = "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-    tunnel.write_all(wish.as_bytes()).await.unwrap();
+    let annotations = "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    tunnel.write_all(annotations.as_bytes()).await.unwrap();
     read_until(&mut tunnel, "\r\n\r\n").await;
     until_held(&proxy, |held| held == flat + 32 * 1024).await;
 }

@@ -95,11 +95,11 @@ pub(super) async fn proxy(endpoints: &[SocketAddr]) -> Running {
 }
 
 pub(super) async fn proxy_with(endpoints: &[SocketAddr], limits: Limits) -> Running {
-    proxy_wishing(endpoints, json!({}), limits).await
+    proxy_with_annotations(endpoints, json!({}), limits).await
 }
 
 /// A proxy whose Ingress has annotations.
-pub(super) async fn proxy_wishing(endpoints: &[SocketAddr], annotations: Value, limits: Limits) -> Running {
+pub(super) async fn proxy_with_annotations(endpoints: &[SocketAddr], annotations: Value, limits: Limits) -> Running {
     proxy_behind(endpoints, annotations, limits, Front::default()).await
 }
 

@@ -1,6 +1,6 @@
 //! HTTP/2 on both sides, and its floods.
 
-use super::ends::{Running, endless, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
+use super::ends::{Running, endless, endpoint, get, listen, proxy, proxy_with, proxy_with_annotations, status};
 use super::frames::{self, Frame, Raw};
 use crate::limits::Limits;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -78,8 +78,8 @@ async fn grpc() -> SocketAddr {
 }
 
 async fn proxy_to_http2(endpoint: SocketAddr) -> Running {
-    let wish = json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" });
-    proxy_wishing(&[endpoint], wish, Limits::default()).await
+    let annotations = json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" });
+    proxy_with_annotations(&[endpoint], annotations, Limits::default()).await
 }
 
 #[tokio::test]
@@ -112,8 +112,8 @@ async fn s27_both_versions_are_spoken_on_one_port_whatever_arrives_first() {
     let answer = super::ends::ask(proxy.address, "PRI /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert!(answer.contains("alpha PRI /x"), "{answer}");
     // No upgrade to it.
-    let wish = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
-    let answer = super::ends::ask(proxy.address, wish).await;
+    let annotations = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+    let answer = super::ends::ask(proxy.address, annotations).await;
     assert!(
         status(&answer) == "200" && !answer.to_lowercase().contains("http2-settings"),
         "{answer}"

@@ -1,6 +1,6 @@
 //! Interim answers of endpoints (RFC 9110, 15.2), the quick way and the usual way.
 
-use super::ends::{Running, ask, listen, proxy_wishing, proxy_with, read_until, rest, status};
+use super::ends::{Running, ask, listen, proxy_with, proxy_with_annotations, read_until, rest, status};
 use crate::limits::Limits;
 use crate::tls::tests::pki::Authority;
 use http_body_util::{BodyExt, Empty};
@@ -176,13 +176,13 @@ async fn an_interim_answer_is_there_before_the_final_one_also_from_endpoints_wit
                 false => in_two_steps(stream, &told).await,
             }
         });
-        let wish = json!({ "nginx.ingress.kubernetes.io/backend-protocol": if tls { "HTTPS" } else { "HTTP" } });
+        let annotations = json!({ "nginx.ingress.kubernetes.io/backend-protocol": if tls { "HTTPS" } else { "HTTP" } });
         let limits = Limits {
             quick,
             connect: Duration::from_secs(20),
             ..Limits::default()
         };
-        let proxy = proxy_wishing(&[address], wish, limits).await;
+        let proxy = proxy_with_annotations(&[address], annotations, limits).await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(GET.as_bytes()).await.unwrap();
         assert_eq!(read_until(&mut stream, "\r\n\r\n").await, PASSED);

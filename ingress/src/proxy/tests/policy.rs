@@ -2,12 +2,12 @@
 
 mod access;
 mod answers;
-mod asked;
 mod certificates;
 mod choice;
 mod claims;
 mod encoded;
 mod foresee;
 mod http2;
+mod subrequests;
 mod tls;
 mod world;

@@ -3,7 +3,7 @@
 //! The kinds are those of kubernetes/ingress-nginx#9332 (one request goes through all kept connections), grpc/grpc-go#262 and
 //! dotnet/aspnetcore#17484 (streams refused above a limit), and RFC 9113, 8.7.
 
-use super::ends::{Running, ask, dead, endpoint, get, listen, proxy, proxy_wishing, proxy_with, status};
+use super::ends::{Running, ask, dead, endpoint, get, listen, proxy, proxy_with, proxy_with_annotations, status};
 use super::frames::{self, Raw};
 use super::http2::{client, client_of};
 use crate::limits::Limits;
@@ -95,13 +95,13 @@ fn over_http2() -> serde_json::Value {
 #[tokio::test]
 async fn a_refused_stream_is_repeated_within_the_bound_also_on_a_kept_connection() {
     let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Refuses }).await;
-    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[only], over_http2(), Limits::default()).await;
     assert_eq!(statuses(proxy.address, 1).await, ["200"]);
     // A new connection takes its first stream.
     assert_eq!(statuses(proxy.address, 1).await, ["200"]);
     assert_eq!(streams.load(Ordering::SeqCst), 3);
     let (never, streams) = http2_endpoint(|_| Does::Refuses).await;
-    let proxy = proxy_wishing(&[never], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[never], over_http2(), Limits::default()).await;
     assert_eq!(statuses(proxy.address, 1).await, ["502"]);
     assert_eq!(streams.load(Ordering::SeqCst), 1 + REPEATS);
 }
@@ -110,7 +110,7 @@ async fn a_refused_stream_is_repeated_within_the_bound_also_on_a_kept_connection
 async fn a_refused_stream_goes_to_another_endpoint_first() {
     let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
     let (always, _) = http2_endpoint(|_| Does::Answers).await;
-    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[never, always], over_http2(), Limits::default()).await;
     assert_eq!(statuses(proxy.address, 20).await, ["200"; 20]);
     assert!(
         refused.load(Ordering::SeqCst) <= 20,
@@ -121,7 +121,7 @@ async fn a_refused_stream_goes_to_another_endpoint_first() {
 #[tokio::test]
 async fn requests_above_the_last_stream_of_a_goaway_get_a_new_connection() {
     let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Leaves }).await;
-    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[only], over_http2(), Limits::default()).await;
     assert_eq!(statuses(proxy.address, 10).await, ["200"; 10]);
     assert!(streams.load(Ordering::SeqCst) < 20);
 }
@@ -177,7 +177,7 @@ async fn a_request_that_ends_its_connection_does_not_go_through_all_kept_ones() 
 async fn repeats_of_all_requests_have_one_budget() {
     let asked = 2 * RETRIES_SAVED as usize;
     let (only, streams) = http2_endpoint(|_| Does::Refuses).await;
-    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[only], over_http2(), Limits::default()).await;
     let start = std::time::Instant::now();
     assert!(
         statuses(proxy.address, asked)
@@ -238,8 +238,8 @@ async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
         ),
     ] {
         let (bad, asked) = super::ends::raw_endpoint(answer, keeps).await;
-        let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": listed });
-        let both = proxy_wishing(&[bad, alpha], wish.clone(), limits.clone()).await;
+        let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream": listed });
+        let both = proxy_with_annotations(&[bad, alpha], annotations.clone(), limits.clone()).await;
         for _ in 0..20 {
             let answer = ask(both.address, &get("h")).await;
             assert_eq!(status(&answer), "200", "{listed}: {answer}");
@@ -250,17 +250,17 @@ async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
         assert!(asked.load(Ordering::SeqCst) > 0, "{listed}: it was asked first once");
         // Nobody else is there, and a body, or a method that acts, is sent once.
         let (bad, asked) = super::ends::raw_endpoint(answer, keeps).await;
-        let only = proxy_wishing(&[bad], wish.clone(), limits.clone()).await;
+        let only = proxy_with_annotations(&[bad], annotations.clone(), limits.clone()).await;
         assert_eq!(status(&ask(only.address, &get("h")).await), alone, "{listed}");
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{listed}");
-        let two = proxy_wishing(&[bad, bad], wish, limits.clone()).await;
+        let two = proxy_with_annotations(&[bad, bad], annotations, limits.clone()).await;
         let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
         assert_eq!(status(&ask(two.address, post).await), alone, "{listed}");
         assert_eq!(asked.load(Ordering::SeqCst), 2, "{listed}");
     }
     // Not without the annotation.
     let (bad, asked) = super::ends::raw_endpoint(b"", false).await;
-    let usual = proxy_wishing(&[bad], json!({}), limits).await;
+    let usual = proxy_with_annotations(&[bad], json!({}), limits).await;
     assert_eq!(status(&ask(usual.address, &get("h")).await), "502");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
@@ -269,7 +269,7 @@ async fn what_proxy_next_upstream_lists_is_sent_again_within_the_bounds() {
 async fn must_be_left_out(does: fn(usize) -> Does, requests: usize) {
     let (never, seen) = http2_endpoint(does).await;
     let (always, _) = http2_endpoint(|_| Does::Answers).await;
-    let proxy = proxy_wishing(&[never, always], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[never, always], over_http2(), Limits::default()).await;
     assert_eq!(statuses(proxy.address, requests).await, vec!["200"; requests]);
     let seen = seen.load(Ordering::SeqCst);
     assert!((1..100).contains(&seen), "{seen} seen");
@@ -326,7 +326,7 @@ async fn a_refused_call_with_a_small_body_is_made_elsewhere_and_a_large_one_is_n
     let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
     let (good, _) = echo().await;
     let body: String = ('a'..='z').cycle().take(40_000).collect();
-    let proxy = proxy_wishing(&[never, good], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[never, good], over_http2(), Limits::default()).await;
     for _ in 0..20 {
         assert_eq!(call(&proxy, &body).await, (200, body.clone()));
     }
@@ -341,7 +341,7 @@ async fn a_refused_call_with_a_small_body_is_made_elsewhere_and_a_large_one_is_n
     soon("nothing to be kept", || kept() == 0).await;
 
     let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
-    let only = proxy_wishing(&[never], over_http2(), Limits::default()).await;
+    let only = proxy_with_annotations(&[never], over_http2(), Limits::default()).await;
     assert_eq!(call(&only, &body).await.0, 502);
     assert_eq!(refused.load(Ordering::SeqCst), 1 + REPEATS);
     assert_eq!(call(&only, &body.repeat(3)).await.0, 502);
@@ -351,7 +351,7 @@ async fn a_refused_call_with_a_small_body_is_made_elsewhere_and_a_large_one_is_n
 #[tokio::test]
 async fn a_call_above_the_last_stream_of_a_goaway_gets_a_new_connection_with_its_body() {
     let (only, streams) = http2_endpoint(|place| if place == 0 { Does::Answers } else { Does::Leaves }).await;
-    let proxy = proxy_wishing(&[only], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[only], over_http2(), Limits::default()).await;
     for _ in 0..10 {
         assert_eq!(call(&proxy, "message").await.0, 200);
     }
@@ -363,7 +363,7 @@ async fn a_call_above_the_last_stream_of_a_goaway_gets_a_new_connection_with_its
 async fn a_refused_call_goes_on_elsewhere_with_what_is_still_to_come_of_its_body() {
     let (never, refused) = http2_endpoint(|_| Does::Refuses).await;
     let (good, streams) = echo().await;
-    let proxy = proxy_wishing(&[never, good], over_http2(), Limits::default()).await;
+    let proxy = proxy_with_annotations(&[never, good], over_http2(), Limits::default()).await;
     let mut goes = 0;
     while refused.load(Ordering::SeqCst) == 0 {
         goes += 1;
@@ -396,8 +396,8 @@ async fn refused_connections_are_tries() {
             ..Limits::default()
         };
         let (alpha, _) = endpoint("alpha").await;
-        let wish = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream-tries": "1" });
-        let proxy = proxy_wishing(&[dead(), alpha], wish, limits).await;
+        let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-next-upstream-tries": "1" });
+        let proxy = proxy_with_annotations(&[dead(), alpha], annotations, limits).await;
         let mut refused = 0;
         for _ in 0..40 {
             refused += usize::from(statuses(proxy.address, 1).await == ["502"]);

@@ -183,28 +183,28 @@ async fn fields_that_only_some_servers_know_reach_none() {
 
 #[tokio::test]
 async fn no_byte_passes_for_an_upgrade_that_the_endpoint_did_not_agree_to() {
-    for wish in ["websocket", "h2c", "HTTP/2.0", "websocket, h2c"] {
+    for annotations in ["websocket", "h2c", "HTTP/2.0", "websocket, h2c"] {
         let text = format!(
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nUpgrade: {wish}\r\n\r\n\
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nUpgrade: {annotations}\r\n\r\n\
              PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
         );
         let (endpoint, seen) = naive().await;
         let proxy = proxy(&[endpoint]).await;
         let answer = super::ends::ask(proxy.address, &text).await;
         // The endpoint's 200 is an answer; what follows is read as HTTP/1, which it is not.
-        assert_eq!(status(&answer), "200", "{wish}: {answer}");
-        assert!(answer.contains("HTTP/1.1 400"), "{wish}: {answer}");
+        assert_eq!(status(&answer), "200", "{annotations}: {answer}");
+        assert!(answer.contains("HTTP/1.1 400"), "{annotations}: {answer}");
         let seen = String::from_utf8_lossy(&seen.lock().unwrap()).to_lowercase();
         assert!(
             !seen.contains("pri *") && !seen.contains("http2-settings"),
-            "{wish}: {seen}"
+            "{annotations}: {seen}"
         );
         assert_eq!(
             seen.contains("upgrade: websocket\r\n"),
-            wish == "websocket",
-            "{wish}: {seen}"
+            annotations == "websocket",
+            "{annotations}: {seen}"
         );
-        assert!(!seen.contains("h2c"), "{wish}: {seen}");
+        assert!(!seen.contains("h2c"), "{annotations}: {seen}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Streams of HTTP/2 to endpoints: how many one connection carries, and how their end reaches the other side.
 
-use super::ends::{Running, listen, proxy_wishing, read_until};
+use super::ends::{Running, listen, proxy_with_annotations, read_until};
 use super::http2::client;
 use crate::limits::Limits;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -71,8 +71,8 @@ async fn call(sender: &mut SendRequest<Full<Bytes>>, path: &str) -> Response<Inc
 }
 
 async fn proxy_to(endpoint: SocketAddr) -> Running {
-    let wish = json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" });
-    proxy_wishing(&[endpoint], wish, Limits::default()).await
+    let annotations = json!({ "nginx.ingress.kubernetes.io/backend-protocol": "GRPC" });
+    proxy_with_annotations(&[endpoint], annotations, Limits::default()).await
 }
 
 /// RFC 9113, 5.1.2: one client's long calls must not keep others waiting.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const WISH: &[u8] =
+const UPGRADE: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
 const AGREED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n";
@@ -35,7 +35,7 @@ async fn echo() -> SocketAddr {
 
 async fn connect(proxy: &Running) -> TcpStream {
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-    stream.write_all(WISH).await.unwrap();
+    stream.write_all(UPGRADE).await.unwrap();
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(
         status(&head) == "101" && head.contains("sec-websocket-accept: a"),
@@ -74,7 +74,7 @@ async fn tunnels_carry_both_ways_and_outlive_changes_of_the_table() {
 }
 
 #[tokio::test]
-async fn bytes_that_follow_a_wish_at_once_wait_for_the_101() {
+async fn bytes_that_follow_an_upgrade_request_at_once_wait_for_the_101() {
     let (listener, address) = listen().await;
     let (agree, agreed) = tokio::sync::oneshot::channel::<()>();
     let endpoint = tokio::spawn(async move {
@@ -90,7 +90,7 @@ async fn bytes_that_follow_a_wish_at_once_wait_for_the_101() {
     });
     let proxy = proxy(&[address]).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
-    stream.write_all(&[WISH, b"\x81\x01x"].concat()).await.unwrap();
+    stream.write_all(&[UPGRADE, b"\x81\x01x"].concat()).await.unwrap();
     agree.send(()).unwrap();
     assert_eq!(status(&read_until(&mut stream, "\r\n\r\n").await), "101");
     endpoint.await.unwrap();
@@ -154,7 +154,7 @@ async fn an_endpoint_that_switches_unasked_is_broken() {
     let (address, _) = super::ends::raw_endpoint(AGREED, true).await;
     let proxy = proxy(&[address]).await;
     assert_eq!(status(&super::ends::ask(proxy.address, &get("h")).await), "502");
-    let other = String::from_utf8_lossy(WISH)
+    let other = String::from_utf8_lossy(UPGRADE)
         .replace("websocket", "other")
         .replace("Upgrade\r\n", "Upgrade, close\r\n");
     assert_eq!(status(&super::ends::ask(proxy.address, &other).await), "502");

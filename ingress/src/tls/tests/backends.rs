@@ -116,7 +116,7 @@ async fn the_http_version_is_asked_for_by_alpn() {
 }
 
 #[test]
-fn the_same_wishes_give_the_same_configuration() {
+fn the_same_settings_give_the_same_configuration() {
     let ca = Authority::new("ca");
     let upstream = checking(&ca, Some("a"));
     let other_name = checking(&ca, Some("b"));

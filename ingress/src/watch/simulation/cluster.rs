@@ -29,12 +29,12 @@ pub(super) struct Cluster {
     shown: BTreeMap<usize, BTreeMap<u16, bool>>,
     version: u64,
     /// What the proxy has not been told yet, in order.
-    untold: Vec<Told>,
+    pending: Vec<PendingEvent>,
 }
 
 /// What an event tells.
 #[derive(Clone)]
-enum Told {
+enum PendingEvent {
     Slice(usize, BTreeMap<u16, bool>),
     Route(usize, bool),
 }
@@ -49,7 +49,7 @@ impl Cluster {
             told_routes: BTreeMap::new(),
             shown: BTreeMap::new(),
             version: 1,
-            untold: Vec::new(),
+            pending: Vec::new(),
         };
         for service in 0..SERVICES {
             for _ in 0..=chance.below(3) {
@@ -58,7 +58,7 @@ impl Cluster {
             }
             cluster.routes.insert(service, 0);
         }
-        cluster.untold.clear();
+        cluster.pending.clear();
         cluster
     }
 
@@ -76,7 +76,7 @@ impl Cluster {
         let slice: BTreeMap<u16, bool> = of(Life::Ready, true).chain(of(Life::Ending, false)).collect();
         self.version += 1;
         self.shown.insert(service, slice.clone());
-        self.untold.push(Told::Slice(service, slice));
+        self.pending.push(PendingEvent::Slice(service, slice));
     }
 
     fn begin_end(&mut self, id: u16) {
@@ -99,7 +99,7 @@ impl Cluster {
             self.routes.insert(service, self.now);
         }
         self.version += 1;
-        self.untold.push(Told::Route(service, there));
+        self.pending.push(PendingEvent::Route(service, there));
     }
 
     /// Something happens. Returns what follows by itself after a while.
@@ -142,10 +142,10 @@ impl Cluster {
     }
 
     /// The proxy is about to take this: what it takes away counts from now on.
-    fn tell(&mut self, told: &Told) {
+    fn deliver(&mut self, told: &PendingEvent) {
         let now = self.now;
         match told {
-            Told::Slice(service, slice) => {
+            PendingEvent::Slice(service, slice) => {
                 for (id, pod) in self.pods.all.iter_mut().filter(|(_, pod)| pod.service == *service) {
                     match slice.get(id) {
                         Some(true) => pod.told = pod.told.or(Some(now)),
@@ -153,30 +153,30 @@ impl Cluster {
                     }
                 }
             }
-            Told::Route(service, true) => {
+            PendingEvent::Route(service, true) => {
                 self.told_routes.entry(*service).or_insert(now);
             }
-            Told::Route(service, false) => {
+            PendingEvent::Route(service, false) => {
                 self.told_routes.remove(service);
             }
         }
     }
 
     /// Everything as the API shows it now.
-    fn all(&self) -> Vec<Told> {
+    fn all(&self) -> Vec<PendingEvent> {
         let slices = self
             .shown
             .iter()
-            .map(|(service, slice)| Told::Slice(*service, slice.clone()));
-        let routes = (0..SERVICES).map(|service| Told::Route(service, self.routes.contains_key(&service)));
+            .map(|(service, slice)| PendingEvent::Slice(*service, slice.clone()));
+        let routes = (0..SERVICES).map(|service| PendingEvent::Route(service, self.routes.contains_key(&service)));
         slices.chain(routes).collect()
     }
 
-    fn change(&self, told: &Told) -> Change {
+    fn change(&self, told: &PendingEvent) -> Change {
         match told {
-            Told::Slice(service, slice) => Change::Slice(Event::Apply(self.slice(*service, slice))),
-            Told::Route(service, true) => Change::Ingress(Event::Apply(self.ingress(*service))),
-            Told::Route(service, false) => Change::Ingress(Event::Delete(self.ingress(*service))),
+            PendingEvent::Slice(service, slice) => Change::Slice(Event::Apply(self.slice(*service, slice))),
+            PendingEvent::Route(service, true) => Change::Ingress(Event::Apply(self.ingress(*service))),
+            PendingEvent::Route(service, false) => Change::Ingress(Event::Delete(self.ingress(*service))),
         }
     }
 
@@ -204,7 +204,7 @@ impl Cluster {
     }
 
     /// A whole list, with a break in the middle of it now and then. The second value is what it tells once it is whole.
-    fn list(&self, chance: &Chance) -> (Vec<Change>, Vec<Told>) {
+    fn list(&self, chance: &Chance) -> (Vec<Change>, Vec<PendingEvent>) {
         let all = self.all();
         let service = |s: usize| -> ServiceObject {
             object(json!({ "metadata": self.meta(&format!("s{s}")), "spec": { "ports": [{ "port": 80 }] } }))
@@ -228,11 +228,13 @@ impl Cluster {
         let mut listed: Vec<Change> = Vec::new();
         for told in &all {
             match told {
-                Told::Slice(service, slice) => {
+                PendingEvent::Slice(service, slice) => {
                     listed.push(Change::Slice(Event::InitApply(self.slice(*service, slice))))
                 }
-                Told::Route(service, true) => listed.push(Change::Ingress(Event::InitApply(self.ingress(*service)))),
-                Told::Route(_, false) => {}
+                PendingEvent::Route(service, true) => {
+                    listed.push(Change::Ingress(Event::InitApply(self.ingress(*service))))
+                }
+                PendingEvent::Route(_, false) => {}
             }
         }
         if chance.percent(50) {
@@ -294,7 +296,7 @@ pub(super) async fn tell(stage: Rc<Stage>) {
         }
         let next = {
             let mut cluster = stage.cluster.borrow_mut();
-            (!cluster.untold.is_empty()).then(|| cluster.untold.remove(0))
+            (!cluster.pending.is_empty()).then(|| cluster.pending.remove(0))
         };
         if let Some(told) = next {
             let change = stage.cluster.borrow().change(&told);
@@ -307,7 +309,7 @@ pub(super) async fn tell(stage: Rc<Stage>) {
 async fn relist(stage: &Rc<Stage>) {
     let (list, told) = stage.cluster.borrow().list(&stage.chance);
     // What the API said when the list began; what changed since follows as events.
-    stage.cluster.borrow_mut().untold.clear();
+    stage.cluster.borrow_mut().pending.clear();
     // The lists of Ingresses and slices are whole with the last two events; what they take away counts from before that.
     let last = list.len() - 2;
     for (i, change) in list.into_iter().enumerate() {
@@ -322,9 +324,9 @@ async fn relist(stage: &Rc<Stage>) {
 }
 
 impl Stage {
-    fn tell_of(&self, told: &[Told]) {
+    fn tell_of(&self, told: &[PendingEvent]) {
         let mut cluster = self.cluster.borrow_mut();
         cluster.now = self.clock.now();
-        told.iter().for_each(|told| cluster.tell(told));
+        told.iter().for_each(|told| cluster.deliver(told));
     }
 }

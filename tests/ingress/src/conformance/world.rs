@@ -1,8 +1,8 @@
 //! A feature's objects in a cluster, with an endpoint for each Service, until they are removed.
 
-use super::asked::trusting;
 use super::cluster::{Cluster, ENDING, NAMESPACE, Proxy};
 use super::features::{Feature, HOST_WITH_TLS};
+use super::round_trip::trusting;
 use crate::client;
 use crate::endpoint::Endpoint;
 use crate::objects::slice;

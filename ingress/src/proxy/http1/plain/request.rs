@@ -12,7 +12,7 @@ const FIELDS: usize = 64;
 
 /// A plain request at the front of a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked<'a> {
+pub(super) struct FastPathHead<'a> {
     /// Bytes of the head.
     pub(super) length: usize,
     /// The method is HEAD, else GET.
@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
 
 /// Reads a plain request and appends the fields that are passed on to `fields`. `None` for everything else, also for a head that is
 /// not whole yet; `fields` holds nothing of use then.
-pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) -> Option<Asked<'a>> {
+pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) -> Option<FastPathHead<'a>> {
     let head_only = match buffer.first()? {
         b'G' => false,
         b'H' => true,
@@ -59,7 +59,7 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
     if !whole || !query.bytes().all(is_plain_in_query) {
         return None;
     }
-    let mut asked = Asked {
+    let mut asked = FastPathHead {
         length,
         head_only,
         target,
@@ -97,7 +97,7 @@ pub(super) fn read<'a>(buffer: &'a [u8], limits: &Limits, fields: &mut Vec<u8>) 
     (!asked.host.is_empty()).then_some(asked)
 }
 
-impl Asked<'_> {
+impl FastPathHead<'_> {
     /// Appends the head for the endpoint: `fields` are those that [`read`] found, `origin` those that say who asked, but for the host;
     /// `id` is its name where it has none of its own.
     pub(super) fn write(&self, out: &mut Vec<u8>, fields: &[u8], origin: &[u8], id: &[u8]) {

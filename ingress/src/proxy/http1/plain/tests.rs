@@ -51,7 +51,7 @@ fn usual_request(raw: &[u8]) -> Vec<u8> {
         Ok(std::borrow::Cow::Borrowed(_))
     ));
     assert_eq!(head.framing, landfall_ingress_http::chunked::Framing::Length(0));
-    assert!(crate::proxy::upgrade::Wish::of(&request).is_none() && !head.expects_continue);
+    assert!(crate::proxy::upgrade::UpgradeRequest::of(&request).is_none() && !head.expects_continue);
     landfall_ingress_http::claims::strip(request.headers_mut(), false, []);
     fields::settle(&mut request, || HeaderValue::from_static("n")).expect("it is settled");
     let request = headers::outgoing(request, &client(), &client(), 0);

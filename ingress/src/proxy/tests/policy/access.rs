@@ -285,14 +285,14 @@ async fn auth_url_decides_and_only_its_own_results_reach_the_endpoint() {
         }
     })
     .await;
-    let wishes = [
+    let annotations = [
         ("auth-url", "http://auth.d.svc.cluster.local/verify?x=1"),
         ("auth-response-headers", "X-User, X-Group"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
         .service("auth", &[auth.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     let spoofs = [
@@ -365,14 +365,14 @@ async fn auth_url_decides_and_only_its_own_results_reach_the_endpoint() {
 async fn auth_signin_sends_there_with_the_way_back_and_a_dead_service_lets_nobody_in() {
     let a = plain("alpha").await;
     let auth = service("auth", |_, _| (401, vec![])).await;
-    let wishes = [
+    let annotations = [
         ("auth-url", "http://$host/oauth2/auth"),
         ("auth-signin", "https://$host/oauth2/start"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
         .service("auth", &[auth.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .ingress(&[], "h.io", ("Prefix", "/oauth2", "auth"))
         .start()
         .await;
@@ -382,11 +382,11 @@ async fn auth_signin_sends_there_with_the_way_back_and_a_dead_service_lets_nobod
     assert_eq!(answer.field("location"), Some(wanted));
     assert_eq!(auth.next().await.field("host"), Some("h.io"));
     for gone in [vec![dead()], vec![]] {
-        let wishes = [("auth-url", "http://auth/")];
+        let annotations = [("auth-url", "http://auth/")];
         let proxy = World::new()
             .service("a", &[a.address])
             .service("auth", &gone)
-            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
             .start()
             .await;
         assert_eq!(get(&proxy, "/", &[]).await.status, 502);
@@ -414,7 +414,7 @@ async fn a_service_of_another_namespace_is_asked_only_when_it_allows_it() {
     let a = plain("alpha").await;
     let auth = service("auth", |_, _| (200, vec![("X-User", "anna".to_owned())])).await;
     let copies = plain("copies").await;
-    let wishes = [
+    let annotations = [
         ("auth-url", "http://auth.sso.svc.cluster.local/verify"),
         ("mirror-target", "http://copies.sso/$request_uri"),
     ];
@@ -432,8 +432,8 @@ async fn a_service_of_another_namespace_is_asked_only_when_it_allows_it() {
             .service("a", &[a.address])
             .service_of("sso", "auth", &[auth.address], word.as_slice())
             .service_of("sso", "copies", &[copies.address], word.as_slice())
-            .ingress(&wishes, "h.io", ROOT)
-            .ingress(&wishes[1..], "mirrored.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
+            .ingress(&annotations[1..], "mirrored.io", ROOT)
             .start()
             .await;
         let answer = get(&proxy, "/x", &[]).await;
@@ -465,12 +465,12 @@ async fn auth_url_and_mirror_target_may_be_names_outside_that_lead_nowhere_insid
     let dns = crate::dns::tests::server(&[std::net::Ipv4Addr::LOCALHOST], 60, false).await;
     let url = format!("http://auth.example.com:{}/verify", auth.address.port());
     let mirror = format!("http://copies.example.com:{}$request_uri", copies.address.port());
-    let wishes = [("auth-url", &*url), ("mirror-target", &*mirror)];
+    let annotations = [("auth-url", &*url), ("mirror-target", &*mirror)];
     for inside in [true, false] {
         let proxy = World::new()
             .service("a", &[a.address])
-            .ingress(&wishes, "h.io", ROOT)
-            .ingress(&wishes[1..], "mirrored.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
+            .ingress(&annotations[1..], "mirrored.io", ROOT)
             .dns(dns.address, inside)
             .start()
             .await;
@@ -568,14 +568,14 @@ async fn protection_holds_for_upgrades_absolute_targets_and_other_methods() {
 #[tokio::test]
 async fn limit_allowlist_is_not_counted() {
     let a = plain("alpha").await;
-    let wishes = [
+    let annotations = [
         ("limit-rpm", "1"),
         ("limit-burst-multiplier", "1"),
         ("limit-allowlist", "10.0.0.0/8"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .trusting()
         .start()
         .await;

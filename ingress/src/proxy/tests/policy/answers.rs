@@ -7,7 +7,7 @@ const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
 #[tokio::test]
 async fn permanent_and_temporal_redirect_go_where_they_say() {
     let a = plain("alpha").await;
-    for (wishes, status, location) in [
+    for (annotations, status, location) in [
         (
             &[("permanent-redirect", "https://new.io/x")][..],
             301,
@@ -39,7 +39,7 @@ async fn permanent_and_temporal_redirect_go_where_they_say() {
     ] {
         let proxy = World::new()
             .service("a", &[a.address])
-            .ingress(wishes, "h.io", ROOT)
+            .ingress(annotations, "h.io", ROOT)
             .start()
             .await;
         let answer = get(&proxy, "/p?q=1", &[]).await;
@@ -118,14 +118,14 @@ async fn enable_cors_answers_preflights_and_replaces_what_the_endpoint_grants() 
         )
     })
     .await;
-    let wishes = [
+    let annotations = [
         ("enable-cors", "true"),
         ("cors-allow-origin", "https://*.ok.io, https://one.io"),
         ("cors-max-age", "60"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     let preflight = |origin: &'static str| {
@@ -165,14 +165,14 @@ async fn enable_cors_answers_preflights_and_replaces_what_the_endpoint_grants() 
 #[tokio::test]
 async fn rewrite_target_and_upstream_vhost_change_what_the_endpoint_sees() {
     let a = plain("alpha").await;
-    let wishes = [
+    let annotations = [
         ("use-regex", "true"),
         ("rewrite-target", "/new/$2"),
         ("upstream-vhost", "inside.io"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
-        .ingress(&wishes, "h.io", ("ImplementationSpecific", "/old(/|$)(.*)", "a"))
+        .ingress(&annotations, "h.io", ("ImplementationSpecific", "/old(/|$)(.*)", "a"))
         .start()
         .await;
     for (asked, wanted) in [
@@ -236,12 +236,12 @@ async fn custom_http_errors_are_answered_by_the_default_backend() {
         (code, vec![("content-type", "text/html".to_owned())])
     })
     .await;
-    let wishes = [("custom-http-errors", "404,503"), ("default-backend", "pages")];
+    let annotations = [("custom-http-errors", "404,503"), ("default-backend", "pages")];
     let world = |endpoints: &[_]| {
         World::new()
             .service("a", endpoints)
             .service("pages", &[pages.address])
-            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
     };
     let proxy = world(&[a.address]).start().await;
     assert_eq!(get(&proxy, "/fine", &[]).await.body, "alpha");
@@ -268,7 +268,7 @@ async fn custom_http_errors_are_answered_by_the_default_backend() {
 #[tokio::test]
 async fn hsts_is_sent_over_tls_alone_and_response_headers_on_every_answer() {
     let a = service("alpha", |_, _| (200, vec![("x-frame-options", "ALLOW".to_owned())])).await;
-    let wishes = [
+    let annotations = [
         ("ingress.landfall.dev/hsts", "max-age=60"),
         (
             "ingress.landfall.dev/response-headers",
@@ -278,7 +278,7 @@ async fn hsts_is_sent_over_tls_alone_and_response_headers_on_every_answer() {
     ];
     let proxy = World::new()
         .service("a", &[a.address])
-        .named(&wishes, "h.io", ROOT)
+        .named(&annotations, "h.io", ROOT)
         .trusting()
         .start()
         .await;
@@ -303,7 +303,7 @@ async fn hsts_is_sent_over_tls_alone_and_response_headers_on_every_answer() {
 async fn custom_headers_come_from_a_config_map_and_ours_count_before_them() {
     let a = service("alpha", |_, _| (200, vec![("x-frame-options", "ALLOW".to_owned())])).await;
     let proxy = |name: &'static str| {
-        let wishes = [
+        let annotations = [
             ("nginx.ingress.kubernetes.io/custom-headers", name),
             ("ingress.landfall.dev/response-headers", "X-More: ours"),
         ];
@@ -313,7 +313,7 @@ async fn custom_headers_come_from_a_config_map_and_ours_count_before_them() {
             .secret("fields", "X-More", "theirs")
             .secret("framing", "Content-Length", "1")
             .secret("lines", "X-A", "1\r\nX-B: 2")
-            .named(&wishes, "h.io", ROOT)
+            .named(&annotations, "h.io", ROOT)
             .start()
     };
     for name in ["fields", "d/fields"] {
@@ -337,7 +337,7 @@ async fn custom_headers_come_from_a_config_map_and_ours_count_before_them() {
 #[tokio::test]
 async fn enable_cors_lets_preflights_past_authentication_and_scripts_see_a_refusal() {
     let a = plain("alpha").await;
-    let wishes = [
+    let annotations = [
         ("enable-cors", "true"),
         ("cors-allow-origin", "https://one.io"),
         ("auth-type", "basic"),
@@ -346,7 +346,7 @@ async fn enable_cors_lets_preflights_past_authentication_and_scripts_see_a_refus
     let proxy = World::new()
         .service("a", &[a.address])
         .secret("users", "auth", "anna:{SHA}87u9ZqY9S/F0eUBXjsPQEDUw4h0=")
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     let origin = ("Origin", "https://one.io");

@@ -98,7 +98,7 @@ async fn a_demand_for_certificates_is_foreseen_as_it_is_met() {
 async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they_are() {
     let a = plain("alpha").await;
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let wishes = |secret| {
+    let annotations = |secret| {
         [
             ("auth-tls-secret", secret),
             ("auth-tls-verify-client", "on"),
@@ -110,8 +110,8 @@ async fn auth_tls_secret_lets_its_own_clients_in_and_tells_the_endpoint_who_they
         .service("a", &[a.address])
         .secret("ours", "ca.crt", &ours.pem())
         .secret("theirs", "ca.crt", &theirs.pem())
-        .with(&wishes("d/ours"), "h.io", root, &["h.io"])
-        .with(&wishes("d/theirs"), "t.io", root, &["t.io"])
+        .with(&annotations("d/ours"), "h.io", root, &["h.io"])
+        .with(&annotations("d/theirs"), "t.io", root, &["t.io"])
         .with(&[], "open.io", root, &["open.io"])
         .with(
             &[("auth-tls-secret", "d/ours"), ("auth-tls-verify-client", "optional")],
@@ -174,7 +174,7 @@ async fn the_authentication_service_learns_who_the_certificate_says_the_client_i
     let a = plain("alpha").await;
     let auth = plain("auth").await;
     let ours = Authority::new("ours");
-    let wishes = |pass| {
+    let annotations = |pass| {
         [
             ("auth-tls-secret", "d/ours"),
             ("auth-tls-verify-client", "optional"),
@@ -187,7 +187,7 @@ async fn the_authentication_service_learns_who_the_certificate_says_the_client_i
             .service("a", &[a.address])
             .service("auth", &[auth.address])
             .secret("ours", "ca.crt", &ours.pem())
-            .with(&wishes(pass), "h.io", ("Prefix", "/", "a"), &["h.io"])
+            .with(&annotations(pass), "h.io", ("Prefix", "/", "a"), &["h.io"])
             .start_tls()
             .await;
         let anna = client(&ours, "anna");

@@ -14,9 +14,9 @@ const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
 #[tokio::test]
 async fn canary_goes_by_header_then_cookie_then_weight() {
     let (a, b) = (plain("main").await, plain("canary").await);
-    let world = |wishes: &[(&str, &str)]| {
+    let world = |annotations: &[(&str, &str)]| {
         let mut all = vec![("canary", "true")];
-        all.extend(wishes);
+        all.extend(annotations);
         World::new()
             .service("a", &[a.address])
             .service("b", &[b.address])
@@ -81,14 +81,14 @@ async fn canary_stands_under_the_protection_of_its_route() {
 async fn affinity_cookie_leads_back_and_names_no_address() {
     let services = [plain("one").await, plain("two").await, plain("three").await];
     let addresses: Vec<_> = services.iter().map(|s| s.address).collect();
-    let wishes = [
+    let annotations = [
         ("affinity", "cookie"),
         ("session-cookie-name", "stick"),
         ("session-cookie-max-age", "60"),
     ];
     let proxy = World::new()
         .service("a", &addresses)
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     let mut seen = BTreeSet::new();
@@ -128,10 +128,10 @@ async fn affinity_survives_a_dead_endpoint_and_changes_only_if_asked() {
     let a = plain("one").await;
     let dead = dead();
     for (change, wanted) in [("false", false), ("true", true)] {
-        let wishes = [("affinity", "cookie"), ("session-cookie-change-on-failure", change)];
+        let annotations = [("affinity", "cookie"), ("session-cookie-change-on-failure", change)];
         let both = World::new()
             .service("a", &[dead, a.address])
-            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
             .start()
             .await;
         // The cookie of an endpoint that was there and is not any more.
@@ -219,11 +219,11 @@ async fn twice() -> (SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn a_copy_that_a_service_may_have_acted_on_is_made_again_only_where_that_changes_nothing() {
     let a = plain("alpha").await;
-    let wishes = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
+    let annotations = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
     for (method, all) in [("POST", 2), ("GET", 3)] {
         let (b, seen) = twice().await;
         let world = World::new().service("a", &[a.address]).service("b", &[b]);
-        let proxy = world.ingress(&wishes, "h.io", ROOT).start().await;
+        let proxy = world.ingress(&annotations, "h.io", ROOT).start().await;
         for number in 1..=2 {
             let field = [("Content-Length", "0")];
             assert_eq!(send(&proxy, method, "h.io", "/", &field).await.body, "alpha");
@@ -245,12 +245,12 @@ async fn a_copy_that_a_service_may_have_acted_on_is_made_again_only_where_that_c
 #[tokio::test]
 async fn mirror_target_gets_a_copy_with_its_body_and_nobody_waits_for_it() {
     let (a, b) = (plain("alpha").await, plain("mirror").await);
-    let wishes = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
+    let annotations = [("mirror-target", "http://b.d.svc.cluster.local$request_uri")];
     let world = |to: SocketAddr| {
         World::new()
             .service("a", &[a.address])
             .service("b", &[to])
-            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
     };
     let proxy = world(b.address).start().await;
     let text = "POST /p?q=1 HTTP/1.1\r\nHost: h.io\r\nConnection: close\r\nContent-Length: 5\r\nX-A: 1\r\n\r\nhello";

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-const TOLD: [&str; 11] = [
+const SPOOFABLE: [&str; 11] = [
     "X-Forwarded-Uri",
     "X-Forwarded-Method",
     "X-Forwarded-Host",
@@ -70,7 +70,7 @@ async fn no_alias_of_what_is_decided_by_reaches_the_authentication_service_or_th
         .service("s", &[app.address])
         .service("auth", &[auth.address]);
     let proxy = world.ingress(&annotations, "h.io", ("Prefix", "/", "s")).start().await;
-    let all: Vec<&str> = [&TOLD[..], &FAMILY, &NEVER, &["X-Authenticated-User", "X-Role"]].concat();
+    let all: Vec<&str> = [&SPOOFABLE[..], &FAMILY, &NEVER, &["X-Authenticated-User", "X-Role"]].concat();
     for name in spelled(&all, "-_.!~") {
         assert_eq!(
             get(&proxy, "/private", &[(&name, "spoofed")]).await.status,
@@ -108,7 +108,7 @@ async fn the_whole_family_is_ours_to_say_unless_a_front_says_it() {
             .ingress(&[], "h.io", ("Prefix", "/", "s"))
     };
     let untrusting = world().start().await;
-    for name in spelled(&[&TOLD[..], &FAMILY, &NEVER].concat(), "-._") {
+    for name in spelled(&[&SPOOFABLE[..], &FAMILY, &NEVER].concat(), "-._") {
         get(&untrusting, "/", &[(&name, "spoofed")]).await;
         let got = app.next().await;
         assert_eq!(spoofed(&got), [""; 0], "{name}");
@@ -279,7 +279,7 @@ async fn trailers_say_nothing_that_a_client_must_not_say() {
     for http2 in [false, true] {
         let (app, mut told) = trailed(http2).await;
         let protocol = if http2 { "GRPC" } else { "HTTP" };
-        let wishes = [
+        let annotations = [
             ("auth-url", "http://auth/check"),
             ("auth-response-headers", "X-User"),
             ("backend-protocol", protocol),
@@ -287,7 +287,7 @@ async fn trailers_say_nothing_that_a_client_must_not_say() {
         let proxy = World::new()
             .service("s", &[app])
             .service("auth", &[auth.address])
-            .ingress(&wishes, "h.io", ("Prefix", "/", "s"))
+            .ingress(&annotations, "h.io", ("Prefix", "/", "s"))
             .start()
             .await;
         let answer = trail_http1(&proxy).await;

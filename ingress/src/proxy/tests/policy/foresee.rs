@@ -198,8 +198,10 @@ async fn what_is_foreseen_of_each_stage_is_what_happens() {
         ),
         (&[("auth-url", "http://gone.d.svc.cluster.local/")], vec![get("/", &[])]),
     ];
-    for (wishes, requests) in cases {
-        let world = World::new().service("a", &[a.address]).ingress(wishes, "h.io", ROOT);
+    for (annotations, requests) in cases {
+        let world = World::new()
+            .service("a", &[a.address])
+            .ingress(annotations, "h.io", ROOT);
         let proxy = world.start().await;
         for typed in requests {
             check(&proxy, &[&a], typed).await;
@@ -305,21 +307,21 @@ async fn canaries_cookies_and_keys_decide_as_foreseen() {
 #[tokio::test]
 async fn nobody_is_asked_and_nothing_is_counted_by_foreseeing() {
     let a = plain("a").await;
-    let door = service("door", |_, _| (200, vec![])).await;
+    let listener = service("listener", |_, _| (200, vec![])).await;
     let secret = "ada:{SHA}87u9ZqY9S/F0eUBXjsPQEDUw4h0=\n";
-    let wishes = [
-        ("auth-url", "http://door.d.svc.cluster.local/"),
+    let annotations = [
+        ("auth-url", "http://listener.d.svc.cluster.local/"),
         ("auth-type", "basic"),
         ("auth-secret", "users"),
-        ("mirror-target", "http://door.d.svc.cluster.local/copy"),
+        ("mirror-target", "http://listener.d.svc.cluster.local/copy"),
         ("limit-rpm", "1"),
         ("limit-burst-multiplier", "1"),
     ];
     let proxy = World::new()
         .service("a", &[a.address])
-        .service("door", &[door.address])
+        .service("listener", &[listener.address])
         .secret("users", "auth", secret)
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     let outcome = |fields: &[(&str, &str)], wanted: Stage| {
@@ -338,7 +340,7 @@ async fn nobody_is_asked_and_nothing_is_counted_by_foreseeing() {
         assert!(matches!(outcome(&[], Stage::Password), Outcome::Answers(_)));
         assert!(matches!(outcome(&[], Stage::External), Outcome::Unreached));
     }
-    assert!(a.asked().is_empty() && door.asked().is_empty());
+    assert!(a.asked().is_empty() && listener.asked().is_empty());
     let fields = [("Authorization", right)];
     assert_eq!(send(&proxy, "GET", "h.io", "/", &fields).await.status, 200);
     assert_eq!(a.next().await.uri, "/");

@@ -1,4 +1,4 @@
-//! The same wishes of clients that speak HTTP/2, with prior knowledge and by ALPN.
+//! The same annotations, for clients that speak HTTP/2, with prior knowledge and by ALPN.
 
 use super::world::{Answer, World, plain, service};
 use crate::proxy::tests::ends::Running;

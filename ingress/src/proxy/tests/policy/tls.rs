@@ -150,7 +150,7 @@ async fn proxy_ssl_verify_lets_only_endpoints_of_the_authority_and_the_name_have
         ("ca", "other.local", 502),
         ("stranger", "pod.local", 502),
     ] {
-        let wishes = [
+        let annotations = [
             ("backend-protocol", "HTTPS"),
             ("proxy-ssl-verify", "on"),
             ("proxy-ssl-secret", secret),
@@ -161,7 +161,7 @@ async fn proxy_ssl_verify_lets_only_endpoints_of_the_authority_and_the_name_have
             .service("a", &[a.address])
             .secret("ca", "ca.crt", &ca.pem())
             .secret("stranger", "ca.crt", &stranger.pem())
-            .ingress(&wishes, "h.io", ROOT)
+            .ingress(&annotations, "h.io", ROOT)
             .start()
             .await;
         let answer = get(&proxy, "/", &[]).await;
@@ -212,15 +212,15 @@ async fn auth_url_over_https_is_asked_only_when_it_proves_to_be_the_one_that_is_
     let a = plain("alpha").await;
     let auth = endpoint(&ca.server(&["auth.d.svc"]), &["http/1.1"], None).await;
     let world = |url: &str, secret: Option<&str>| {
-        let mut wishes = vec![("nginx.ingress.kubernetes.io/auth-url", url)];
-        wishes.extend(secret.map(|secret| ("ingress.landfall.dev/auth-url-ca-secret", secret)));
+        let mut annotations = vec![("nginx.ingress.kubernetes.io/auth-url", url)];
+        annotations.extend(secret.map(|secret| ("ingress.landfall.dev/auth-url-ca-secret", secret)));
         World::new()
             .limits(patient())
             .service("a", &[a.address])
             .service("auth", &[auth.address])
             .secret("ca", "ca.crt", &ca.pem())
             .secret("stranger", "ca.crt", &stranger.pem())
-            .named(&wishes, "h.io", ROOT)
+            .named(&annotations, "h.io", ROOT)
     };
     let url = "https://auth.d.svc:80/check";
     for (url, secret, wanted, reason) in [

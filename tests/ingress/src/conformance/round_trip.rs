@@ -21,13 +21,13 @@ pub enum Over<'a> {
 
 /// An answer and what the endpoint says of the request.
 #[derive(Debug)]
-pub struct Asked {
+pub struct RoundTrip {
     answer: Answer,
     seen: Value,
 }
 
 /// Sends a request with an empty body. Without a host it names the address that it asks, as the suite's client does.
-pub async fn send(proxy: Proxy, method: &str, host: &str, path: &str, over: Over<'_>) -> Result<Asked> {
+pub async fn send(proxy: Proxy, method: &str, host: &str, path: &str, over: Over<'_>) -> Result<RoundTrip> {
     let address = proxy.http.to_string();
     let host = if host.is_empty() { &address } else { host };
     let length = match method {
@@ -47,7 +47,7 @@ pub async fn send(proxy: Proxy, method: &str, host: &str, path: &str, over: Over
         Failure::Closed => anyhow!("the connection ended without an answer"),
         Failure::Broken(why) => anyhow!(why),
     })?;
-    Asked::new(answer, method, host, path)
+    RoundTrip::new(answer, method, host, path)
 }
 
 /// Trusts one certificate.
@@ -58,7 +58,7 @@ pub fn trusting(certificate: &CertificateDer<'static>) -> Result<Arc<rustls::Cli
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-impl Asked {
+impl RoundTrip {
     fn new(answer: Answer, method: &str, host: &str, path: &str) -> Result<Self> {
         if answer.status != 200 {
             return Ok(Self {

@@ -1,7 +1,7 @@
 //! What policies decided about one request, kept until its answer goes out; and answers that they give by themselves.
 
-use super::asked::Asked;
 use super::mirror::Copy;
+use super::request_view::RequestView;
 use super::{CREDENTIALS, cors, limit, set_all};
 use crate::policy::Policy;
 use hyper::body::{Body, Bytes};
@@ -16,7 +16,7 @@ use std::time::Duration;
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// A request that may go on.
-pub(crate) struct Passage {
+pub(crate) struct FilterState {
     pub(super) policy: Arc<Policy>,
     /// Where it goes: the route's backend, or a canary.
     pub(crate) backend: Arc<Backend>,
@@ -43,31 +43,31 @@ pub(crate) struct Passage {
     pub(super) mirror: Option<Box<Copy>>,
 }
 
-impl Passage {
-    pub(super) fn new(asked: &Asked<'_>) -> Self {
-        let policy = Arc::clone(&asked.route.policy);
+impl FilterState {
+    pub(super) fn new(view: &RequestView<'_>) -> Self {
+        let policy = Arc::clone(&view.route.policy);
         let cors = policy.cors.as_ref();
-        let cookie_path = match (&policy.affinity, &asked.route.pattern) {
+        let cookie_path = match (&policy.affinity, &view.route.pattern) {
             (None, _) => String::new(),
-            (Some(_), None) => asked.route.path.to_string(),
+            (Some(_), None) => view.route.path.to_string(),
             // A regular expression is no path that a browser could compare.
             (Some(_), Some(_)) => "/".to_owned(),
         };
         let pages = !policy.replaced_statuses.is_empty();
         Self {
-            backend: Arc::clone(&asked.route.backend),
+            backend: Arc::clone(&view.route.backend),
             endpoint: None,
             hash_key: None,
             uri: None,
             slot: None,
             fields: Vec::new(),
             cookies: Vec::new(),
-            origin: cors.and_then(|cors| cors::allowed_origin(cors, asked.headers)),
-            is_preflight: cors.is_some() && cors::is_preflight(asked.method, asked.headers),
-            secure: asked.secure,
+            origin: cors.and_then(|cors| cors::allowed_origin(cors, view.headers)),
+            is_preflight: cors.is_some() && cors::is_preflight(view.method, view.headers),
+            secure: view.secure,
             cookie_path,
-            accept: asked.headers.get(header::ACCEPT).filter(|_| pages).cloned(),
-            request_uri: if pages { asked.request_uri() } else { String::new() },
+            accept: view.headers.get(header::ACCEPT).filter(|_| pages).cloned(),
+            request_uri: if pages { view.request_uri() } else { String::new() },
             mirror: None,
             policy,
         }
@@ -83,7 +83,7 @@ impl Passage {
     }
 
     /// Sets what the endpoint gets, on a request that is otherwise ready to go.
-    pub(crate) fn dress_request<B>(&self, request: &mut Request<B>) {
+    pub(crate) fn apply_to_request<B>(&self, request: &mut Request<B>) {
         if let Some(rewritten) = &self.uri {
             *request.uri_mut() = rewritten.clone();
         }
@@ -111,7 +111,7 @@ impl Passage {
     }
 
     /// Sets what the client gets, on answers of endpoints and of our own alike.
-    pub(crate) fn dress_answer(&self, headers: &mut HeaderMap) {
+    pub(crate) fn apply_to_response(&self, headers: &mut HeaderMap) {
         set_all(headers, &self.policy.response_headers);
         if let Some(cors) = &self.policy.cors {
             cors::dress(cors, self.origin.as_ref(), self.is_preflight, headers);

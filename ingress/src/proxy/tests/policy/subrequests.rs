@@ -1,9 +1,14 @@
 //! What an authentication service is asked, who is asked, and what of it the endpoint sees.
 
 use super::world::{World, get, plain, send, service};
+use crate::limits::Limits;
+use crate::proxy::tests::ends::raw_endpoint;
 use crate::proxy::tests::http2::client;
 use http_body_util::Full;
 use hyper::Request;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 const ROOT: (&str, &str, &str) = ("Prefix", "/", "a");
 const OWN: [(&str, &str); 1] = [("auth-url", "https://$host/oauth2/auth")];
@@ -83,14 +88,14 @@ async fn credentials_that_the_service_replaces_reach_the_service_and_never_the_e
         _ => (401, vec![]),
     })
     .await;
-    let wishes = [
+    let annotations = [
         ("auth-url", "http://auth/check"),
         ("auth-response-headers", "Authorization, Cookie, X-User"),
     ];
     let proxy = World::new()
         .service("a", &[app.address])
         .service("auth", &[auth.address])
-        .ingress(&wishes, "h.io", ROOT)
+        .ingress(&annotations, "h.io", ROOT)
         .start()
         .await;
     for (said, wanted) in [("Bearer mine", Some("Bearer inner")), ("Bearer quiet", None)] {
@@ -120,11 +125,11 @@ async fn auth_request_redirect_says_where_to_go_back_and_two_credentials_are_non
     let app = plain("app").await;
     let auth = plain("auth").await;
     let world = |more: &[(&str, &str)]| {
-        let wishes = [&[("auth-url", "http://auth/check")], more].concat();
+        let annotations = [&[("auth-url", "http://auth/check")], more].concat();
         let world = World::new()
             .service("a", &[app.address])
             .service("auth", &[auth.address]);
-        world.ingress(&wishes, "h.io", ROOT)
+        world.ingress(&annotations, "h.io", ROOT)
     };
     for (more, wanted) in [
         (&[][..], "/p?q=1"),
@@ -209,4 +214,37 @@ async fn cookies_of_http2_are_one_field_to_the_service_too_and_count_as_one() {
     // Their bytes are bounded as ever; here h2 answers itself.
     let large = sender.send_request(ask(6000, 0)).await;
     assert!(large.is_err() || large.is_ok_and(|answer| answer.status() == 431));
+}
+
+/// Nobody's authentication waits for that of another route.
+#[tokio::test]
+async fn a_service_that_hangs_leaves_slots_to_the_others() {
+    let app = plain("app").await;
+    let auth = service("auth", |_, _| (200, vec![])).await;
+    let (hangs, _) = raw_endpoint(b"", true).await;
+    let limits = Limits {
+        subrequests: 8,
+        ..Limits::default()
+    };
+    let proxy = World::new()
+        .service("a", &[app.address])
+        .service("auth", &[auth.address])
+        .service("hangs", &[hangs])
+        .ingress(&[("auth-url", "http://hangs/check")], "hangs.io", ROOT)
+        .ingress(&[("auth-url", "http://auth/check")], "h.io", ROOT)
+        .limits(limits)
+        .start()
+        .await;
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let text = b"GET / HTTP/1.1\r\nHost: hangs.io\r\n\r\n";
+        stream.write_all(text).await.unwrap();
+        waiting.push(stream);
+    }
+    while proxy.state.counters.requests.value() < 8 {
+        tokio::task::yield_now().await;
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(5), get(&proxy, "/", &[])).await;
+    assert_eq!(answer.expect("it waits for the other service").status, 200);
 }

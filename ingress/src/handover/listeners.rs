@@ -1,4 +1,4 @@
-//! Listeners as accept loops see them: doors that all open, pass to another process, come back, or close together.
+//! Listeners as accept loops see them: listeners that all open, pass to another process, come back, or close together.
 //!
 //! ```text
 //! Open ──successor serves──> Handed ──close──> Closed
@@ -6,7 +6,7 @@
 //!  └──close──> Closing ──queue is empty──────────┘
 //! ```
 //!
-//! INVARIANT: a listener's queue belongs to its open file, which both processes hold. A door that does not accept loses nothing as long
+//! INVARIANT: a listener's queue belongs to its open file, which both processes hold. A listener that does not accept loses nothing as long
 //! as one of them still does.
 
 use crate::handover::Named;
@@ -22,46 +22,46 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Connections that wait in the kernel; it cuts this to `net.core.somaxconn`, which is 4096 too.
 const QUEUE: u32 = 4096;
-/// A closing door has emptied its queue when nothing came for so long; a connection in the queue is there at once.
+/// A closing listener has emptied its queue when nothing came for so long; a connection in the queue is there at once.
 const QUIET: Duration = Duration::from_millis(10);
 /// Longest time for that; under load it is never quiet.
 const EMPTYING: Duration = Duration::from_millis(200);
 
-/// The door that stays open until the process ends, unless another has it.
+/// The listener that stays open until the process ends, unless another has it.
 const LASTING: &str = "admin";
 
-/// What all doors do at the moment.
+/// What all listeners do at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
+enum ListenerState {
     Open,
     Handed,
     Closing(Instant),
     Closed,
 }
 
-/// All doors of this process.
+/// All listeners of this process.
 #[derive(Debug)]
-pub struct Doors {
-    gate: Sender<Gate>,
-    /// Held by every door that [`Doors::close`] waits for.
+pub struct Listeners {
+    gate: Sender<ListenerState>,
+    /// Held by every listener that [`Listeners::close`] waits for.
     closing: Sender<()>,
     /// A second handle to each listener, from which copies are handed on.
     kept: Mutex<Vec<(Named, std::net::TcpListener)>>,
 }
 
-impl Default for Doors {
+impl Default for Listeners {
     fn default() -> Self {
         Self {
-            gate: channel(Gate::Open).0,
+            gate: channel(ListenerState::Open).0,
             closing: channel(()).0,
             kept: Mutex::default(),
         }
     }
 }
 
-impl Doors {
-    /// Makes a door of a listener.
-    pub fn door(&self, name: &str, listener: std::net::TcpListener) -> io::Result<Door> {
+impl Listeners {
+    /// Makes a listener of a listener.
+    pub fn listener(&self, name: &str, listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let named = Named {
@@ -70,7 +70,7 @@ impl Doors {
         };
         let kept = (named, listener.try_clone()?);
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
-        Ok(Door {
+        Ok(Listener {
             listener: TcpListener::from_std(listener)?,
             gate: self.gate.subscribe(),
             closing: (name != LASTING).then(|| self.closing.subscribe()),
@@ -94,20 +94,20 @@ impl Doors {
 
     /// Connections are taken here.
     pub(super) fn are_open(&self) -> bool {
-        *self.gate.borrow() == Gate::Open
+        *self.gate.borrow() == ListenerState::Open
     }
 
     /// Another process takes connections from now on. Says whether this one did until now.
     pub(super) fn hand_over(&self) -> bool {
-        self.turn(Gate::Open, Gate::Handed)
+        self.turn(ListenerState::Open, ListenerState::Handed)
     }
 
     /// The other process is gone. Says whether connections are taken here again.
     pub(super) fn take_back(&self) -> bool {
-        self.turn(Gate::Handed, Gate::Open)
+        self.turn(ListenerState::Handed, ListenerState::Open)
     }
 
-    fn turn(&self, from: Gate, to: Gate) -> bool {
+    fn turn(&self, from: ListenerState, to: ListenerState) -> bool {
         self.gate.send_if_modified(|gate| {
             let turns = *gate == from;
             if turns {
@@ -118,13 +118,13 @@ impl Doors {
     }
 
     /// No more connections, but for the dashboard's, which is asked to the end: those that are handed over are left to the other process, others are taken until their queue is empty.
-    /// Waits until all doors have ended, a fifth of a second at most.
+    /// Waits until all listeners have ended, a fifth of a second at most.
     pub async fn close(&self) {
         let end = Instant::now() + EMPTYING;
         self.gate.send_modify(|gate| {
             *gate = match *gate {
-                Gate::Open => Gate::Closing(end),
-                Gate::Handed => Gate::Closed,
+                ListenerState::Open => ListenerState::Closing(end),
+                ListenerState::Handed => ListenerState::Closed,
                 other => other,
             };
         });
@@ -137,15 +137,15 @@ impl Doors {
 
 /// One listener.
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     listener: TcpListener,
-    gate: Receiver<Gate>,
-    /// `None` for a door that stays open to the end.
+    gate: Receiver<ListenerState>,
+    /// `None` for a listener that stays open to the end.
     closing: Option<Receiver<()>>,
     address: SocketAddr,
 }
 
-impl Door {
+impl Listener {
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -157,19 +157,19 @@ impl Door {
         loop {
             let gate = *self.gate.borrow_and_update();
             match gate {
-                Gate::Closing(_) if self.closing.is_none() => return Some(self.listener.accept().await),
-                Gate::Open => tokio::select! {
+                ListenerState::Closing(_) if self.closing.is_none() => return Some(self.listener.accept().await),
+                ListenerState::Open => tokio::select! {
                     accepted = self.listener.accept() => return Some(accepted),
                     // The sender is gone only when the process ends.
                     changed = self.gate.changed() => changed.ok()?,
                 },
-                Gate::Handed => self.gate.changed().await.ok()?,
-                Gate::Closing(end) if end <= Instant::now() => return None,
-                Gate::Closing(end) => {
+                ListenerState::Handed => self.gate.changed().await.ok()?,
+                ListenerState::Closing(end) if end <= Instant::now() => return None,
+                ListenerState::Closing(end) => {
                     let quiet = end.min(Instant::now() + QUIET);
                     return timeout_at(quiet, self.listener.accept()).await.ok();
                 }
-                Gate::Closed => return None,
+                ListenerState::Closed => return None,
             }
         }
     }
@@ -208,19 +208,19 @@ impl Reserved {
     }
 
     /// Lets clients come.
-    pub fn listen(self, doors: &Doors) -> Result<Door, String> {
+    pub fn listen(self, listeners: &Listeners) -> Result<Listener, String> {
         let name = self.name;
         let listener = self.socket.listen(QUEUE).and_then(TcpListener::into_std);
-        let door = listener.and_then(|listener| doors.door(name, listener));
-        door.map_err(|error| format!("cannot listen for {name}: {error}"))
+        let listener = listener.and_then(|listener| listeners.listener(name, listener));
+        listener.map_err(|error| format!("cannot listen for {name}: {error}"))
     }
 }
 
 #[cfg(test)]
-impl From<TcpListener> for Door {
-    /// A door of its own that is always open.
+impl From<TcpListener> for Listener {
+    /// A listener of its own that is always open.
     fn from(listener: TcpListener) -> Self {
-        let (sender, gate) = channel(Gate::Open);
+        let (sender, gate) = channel(ListenerState::Open);
         // Kept for the length of the test.
         std::mem::forget(sender);
         let address = listener.local_addr().unwrap();

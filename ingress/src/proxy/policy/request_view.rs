@@ -7,7 +7,7 @@ use hyper::{Method, Request, Uri};
 use std::net::IpAddr;
 
 /// A request that found its route.
-pub(crate) struct Asked<'a> {
+pub(crate) struct RequestView<'a> {
     /// Where it leads.
     pub(crate) route: &'a Route,
     /// Who asks.
@@ -30,7 +30,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) host_has_tls: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestView<'a> {
     /// A request for this host that found this route; `routed` is the path that was routed, where the request has another now. What a
     /// client must not say is taken away before ([`super::strip_claims`]).
     pub(crate) fn new<B>(
@@ -56,7 +56,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Asked<'_> {
+impl RequestView<'_> {
     /// Who asks, an IPv4 address as such; all whose address is not known are one.
     pub(super) fn address(&self) -> IpAddr {
         self.client.address.ip().to_canonical()
