@@ -119,9 +119,7 @@ pub async fn serve(mut listener: Listener, site: Arc<Site>) {
             peer,
             local: stream.local_addr().ok().map(|address| address.ip()),
         };
-        let Some(place) = places.enter(asker.peer.ip(), asker.local) else {
-            continue;
-        };
+        let Some(place) = places.enter(peer.ip()) else { continue };
         let service = service_fn(move |request| {
             let site = Arc::clone(&site);
             async move { Ok::<_, Infallible>(site.answer(&request, asker).await) }

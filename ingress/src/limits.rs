@@ -66,9 +66,8 @@ pub struct Limits {
     pub http2_connection_window: u32,
     /// The same for connections of an address that holds half of what it may: what RFC 9113 begins with.
     pub http2_small_window: u32,
-    /// Bytes that an answer of an endpoint may be ahead of its client, over HTTP/2. Its connection carries the answers of many clients, and takes
-    /// so many for each of its streams: a client that reads nothing must not use up what others need. Endpoints are near: 32 KiB are 60 MB/s
-    /// at half a millisecond.
+    /// Bytes that an endpoint of HTTP/2 may send ahead of one client. The window of the connection is as many for each of its `http2_streams`, so
+    /// a client that reads nothing uses up its own part alone. 32 KiB are 60 MB/s at half a millisecond.
     pub http2_endpoint_window: u32,
     /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
     pub http2_send_buffer: usize,

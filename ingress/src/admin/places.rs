@@ -1,4 +1,4 @@
-//! How many connections the admin port has at once, so that one stranger keeps neither the kubelet's probes nor Prometheus from it.
+//! How many connections the admin port has at once, so that one client keeps neither Prometheus nor people who read the dashboard from it.
 
 use crate::proxy::client_network;
 use std::collections::HashMap;
@@ -6,10 +6,11 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections at once. More are closed, but for those of this machine: the kubelet's probes must not wait for strangers.
+/// Connections at once; more are closed.
 const CONNECTIONS: usize = 256;
-/// Connections at once from one address.
+/// Connections at once from one address: as many as another proxy keeps to it ([`crate::limits::Limits::pool_idle_per_endpoint`]).
 const CONNECTIONS_PER_ADDRESS: usize = 64;
+
 /// Connections by address; of IPv6, by /64.
 #[derive(Debug, Default)]
 pub(super) struct Places(Mutex<HashMap<IpAddr, usize>>);
@@ -27,15 +28,12 @@ impl Places {
     }
 
     /// A place, unless there is none for this one, whose connection is to be closed then.
-    /// `local` is the address that was connected to.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, local: Option<IpAddr>) -> Option<Place> {
-        let peer = peer.to_canonical();
-        let is_own = peer.is_loopback() || local.is_some_and(|local| local.to_canonical() == peer);
-        let address = client_network(peer);
+    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let address = client_network(peer.to_canonical());
         let mut places = self.lock();
         let all: usize = places.values().sum();
         let here = places.get(&address).copied().unwrap_or_default();
-        if here >= CONNECTIONS_PER_ADDRESS || (all >= CONNECTIONS && !is_own) {
+        if here >= CONNECTIONS_PER_ADDRESS || all >= CONNECTIONS {
             return None;
         }
         places.insert(address, here + 1);
@@ -65,24 +63,22 @@ mod tests {
     }
 
     #[test]
-    fn no_address_takes_all_places_and_this_machine_is_let_in_when_all_are_taken() {
+    fn no_address_takes_all_places() {
         let places = Arc::new(Places::default());
-        let own = ip("10.0.0.1");
         let mut taken = Vec::new();
         for stranger in ["192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3", "2001:db8::1"] {
-            let fill = std::iter::from_fn(|| places.enter(ip(stranger), Some(own)));
+            let fill = std::iter::from_fn(|| places.enter(ip(stranger)));
             let of_one: Vec<Place> = fill.take(1000).collect();
             assert_eq!(of_one.len(), CONNECTIONS_PER_ADDRESS, "{stranger}");
             taken.extend(of_one);
         }
-        assert!(places.enter(ip("2001:db8::2"), Some(own)).is_none(), "the same /64");
-        assert!(places.enter(ip("192.0.2.9"), Some(own)).is_none(), "all are taken");
+        assert!(places.enter(ip("2001:db8::2")).is_none(), "the same /64");
+        assert!(places.enter(ip("192.0.2.9")).is_none(), "all are taken");
         assert_eq!(places.lock().len(), 4, "who is refused leaves nothing");
-        let probes = [places.enter(own, Some(own)), places.enter(ip("127.0.0.1"), None)];
-        assert!(probes.iter().all(Option::is_some));
         taken.truncate(1);
-        assert!(places.enter(ip("192.0.2.9"), Some(own)).is_some());
-        drop((taken, probes));
+        let other = places.enter(ip("192.0.2.9"));
+        assert!(other.is_some());
+        drop((taken, other));
         assert!(places.lock().is_empty());
     }
 }

@@ -32,7 +32,8 @@ pub async fn serve(
             () = stopped(&mut stopping) => break,
         };
         let Some((stream, peer)) = accepted else { break };
-        let Some(guard) = admit(&proxy, peer, &mut stopping).await else {
+        let more = if tls.is_some() { proxy.limits.tls_cost } else { 0 };
+        let Some(guard) = admit(&proxy, peer, more, &mut stopping).await else {
             continue;
         };
         // Costs speed only when it cannot be set.
@@ -78,11 +79,11 @@ async fn accept(listener: &mut Listener) -> Option<(TcpStream, SocketAddr)> {
 
 /// A place for a connection; `None` where its address has too many. While it waits for one the others stay in the kernel's queue. A stop ends
 /// other connections and not this one, whose client has been let in.
-async fn admit(proxy: &Proxy, peer: SocketAddr, stopping: &mut Receiver<bool>) -> Option<Guard> {
+async fn admit(proxy: &Proxy, peer: SocketAddr, more: usize, stopping: &mut Receiver<bool>) -> Option<Guard> {
     let address = peer.ip().to_canonical();
     let mut told = false;
     loop {
-        match proxy.registry.admit(address, proxy.front.trusts(peer)) {
+        match proxy.registry.admit(address, proxy.front.trusts(peer), more) {
             Ok(guard) => return Some(guard),
             Err(Full::Address) => {
                 proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
@@ -120,10 +121,6 @@ async fn greet(proxy: &Arc<Proxy>, stream: TcpStream, mut client: Client, tls: O
     let stream = Unstalled::new(stream, proxy.limits.client_stall);
     let Some(tls) = tls else {
         connection::serve(proxy, stream, client, HttpVersion::Unknown, guard.place()).await;
-        return;
-    };
-    let Some(_cost) = guard.place().budget.receive(proxy.limits.tls_cost) else {
-        proxy.state.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
         return;
     };
     // An error here is the client's: it went away, or spoke no TLS.

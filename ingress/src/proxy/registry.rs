@@ -98,13 +98,13 @@ impl Registry {
     }
 
     /// A place for a connection from this address; may close an idle one for it, unless the address has its share already. Trusted peers
-    /// stand for many clients and have no bound of their own.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, trusted: bool) -> Result<Guard, Full> {
+    /// stand for many clients and have no bound of their own. The connection counts for `more` bytes beside what each counts for.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, trusted: bool, more: usize) -> Result<Guard, Full> {
+        let cost = self.connection_cost + more;
         let mut open = self.lock();
         let address = client_network(address);
         // An address that has its share gets no more, and nobody's connection is closed for it.
-        let has_share =
-            |here: &Address| here.connections >= self.most_per_address || !here.held.fits(self.connection_cost);
+        let has_share = |here: &Address| here.connections >= self.most_per_address || !here.held.fits(cost);
         if !trusted && open.addresses.get(&address).is_some_and(has_share) {
             return Err(Full::Address);
         }
@@ -130,7 +130,7 @@ impl Registry {
         here.connections += 1;
         let held = (!trusted).then(|| Arc::clone(&here.held));
         let place = Arc::new(Place {
-            _cost: budget::base(held.as_ref(), self.connection_cost),
+            _cost: budget::base(held.as_ref(), cost),
             budget: Arc::new(Budget::new(received, sent, held)),
             idle_since: AtomicU64::new(BUSY),
             closing: AtomicBool::new(open.closing),
@@ -293,23 +293,23 @@ mod tests {
         };
         let registry = Registry::new(&limits);
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let one = registry.admit(address(1), false).unwrap();
-        let two = registry.admit(address(1), false).unwrap();
-        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        let one = registry.admit(address(1), false, 0).unwrap();
+        let two = registry.admit(address(1), false, 0).unwrap();
+        assert_eq!(registry.admit(address(2), false, 0).err(), Some(Full::Everywhere));
         assert!(!one.place().closing() && !two.place().closing());
         two.place().idle_since.store(5, Ordering::Relaxed);
         one.place().idle_since.store(9, Ordering::Relaxed);
-        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert_eq!(registry.admit(address(2), false, 0).err(), Some(Full::Everywhere));
         assert!(two.place().closing() && !one.place().closing());
         // Nobody else is closed for the same place.
-        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert_eq!(registry.admit(address(2), false, 0).err(), Some(Full::Everywhere));
         assert!(!one.place().closing());
         // Unless that one has become busy, which may last.
         two.place().set_busy();
-        assert_eq!(registry.admit(address(2), false).err(), Some(Full::Everywhere));
+        assert_eq!(registry.admit(address(2), false, 0).err(), Some(Full::Everywhere));
         assert!(one.place().closing() && one.place().evicted());
         drop(two);
-        let three = registry.admit(address(1), false).unwrap();
+        let three = registry.admit(address(1), false, 0).unwrap();
         drop(one);
         drop(three);
         assert!(registry.lock().addresses.is_empty());
@@ -332,13 +332,13 @@ mod tests {
         ];
         for limits in shares {
             let registry = Registry::new(&limits);
-            let idle = registry.admit(address(1), false).unwrap();
+            let idle = registry.admit(address(1), false, 0).unwrap();
             idle.place().set_idle();
-            let busy = registry.admit(address(2), false).unwrap();
-            assert_eq!(registry.admit(address(2), false).err(), Some(Full::Address));
+            let busy = registry.admit(address(2), false, 0).unwrap();
+            assert_eq!(registry.admit(address(2), false, 0).err(), Some(Full::Address));
             assert!(!idle.place().closing());
             // One that has nothing yet is worth a connection that is idle.
-            assert_eq!(registry.admit(address(3), false).err(), Some(Full::Everywhere));
+            assert_eq!(registry.admit(address(3), false, 0).err(), Some(Full::Everywhere));
             assert!(idle.place().closing());
             drop((idle, busy));
             assert!(registry.lock().addresses.is_empty());
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn an_idle_connection_grows_no_younger_by_being_looked_at() {
         let registry = Registry::new(&Limits::default());
-        let held = registry.admit(IpAddr::from([10, 0, 0, 1]), false).unwrap();
+        let held = registry.admit(IpAddr::from([10, 0, 0, 1]), false, 0).unwrap();
         let place = held.place();
         place.set_idle();
         let since = place.idle_since.load(Ordering::Relaxed);
@@ -367,10 +367,10 @@ mod tests {
             ..Limits::default()
         };
         let registry = Registry::new(&limits);
-        let held = registry.admit("2001:db8::1".parse().unwrap(), false).unwrap();
-        let same = registry.admit("2001:db8::ffff:1".parse().unwrap(), false);
+        let held = registry.admit("2001:db8::1".parse().unwrap(), false, 0).unwrap();
+        let same = registry.admit("2001:db8::ffff:1".parse().unwrap(), false, 0);
         assert_eq!(same.err(), Some(Full::Address));
-        assert!(registry.admit("2001:db8:0:1::1".parse().unwrap(), false).is_ok());
+        assert!(registry.admit("2001:db8:0:1::1".parse().unwrap(), false, 0).is_ok());
         drop(held);
         assert!(registry.lock().addresses.is_empty());
     }
@@ -383,10 +383,10 @@ mod tests {
         };
         let registry = Registry::new(&limits);
         let address = IpAddr::from([10, 0, 0, 1]);
-        let held = registry.admit(address, false).unwrap();
-        assert_eq!(registry.admit(address, false).err(), Some(Full::Address));
-        assert!(registry.admit(address, true).is_ok());
+        let held = registry.admit(address, false, 0).unwrap();
+        assert_eq!(registry.admit(address, false, 0).err(), Some(Full::Address));
+        assert!(registry.admit(address, true, 0).is_ok());
         drop(held);
-        assert!(registry.admit(address, false).is_ok());
+        assert!(registry.admit(address, false, 0).is_ok());
     }
 }

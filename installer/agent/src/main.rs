@@ -44,7 +44,7 @@ enum Agent {
         /// The node's own address, for which it waits.
         #[arg(long)]
         address: Option<IpAddr>,
-        /// The Service network, when no other route leads to it.
+        /// The Service network; the service keeps a route there while no other leads to it.
         #[arg(long, requires = "interface")]
         service_cidr: Option<Cidr>,
         /// The interface of the route.

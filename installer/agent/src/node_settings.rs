@@ -65,8 +65,8 @@ pub struct Options {
 }
 
 /// The route that makes ClusterIPs reachable while the node has no default route: the kernel looks for a route before kube-proxy's rules see the
-/// packet. The route only has to exist; nothing is ever sent along it. A machine may lose its default route after the install, and one at a
-/// boot may get it late: the route stands exactly while no other one leads there.
+/// packet. The route only has to exist; nothing is ever sent along it. A machine may lose its default route after the install, or get it late at a
+/// boot: the service makes the route when no other leads there, and removes it when one does.
 #[derive(Debug, Clone)]
 pub struct ServiceRoute {
     /// The Service network.
@@ -78,16 +78,8 @@ pub struct ServiceRoute {
 impl ServiceRoute {
     /// Says whether the Service network is reached, after making the route where it is not. An interface that is absent or down is waited for.
     fn keep(&self) -> io::Result<bool> {
-        if route::has_link_route(&self.network, &self.interface)? {
-            let is_covered = route::routes()?.iter().any(|other| self.is_covered_by(other));
-            return if is_covered {
-                self.remove().map(|()| true)
-            } else {
-                Ok(true)
-            };
-        }
-        if route::route_to(self.network.nth(1).into())?.is_some() {
-            return Ok(true);
+        if route::routes()?.iter().any(|other| self.is_covered_by(other)) {
+            return self.remove().map(|()| true);
         }
         match route::add_link_route(&self.network, &self.interface) {
             Ok(()) => Ok(true),

@@ -171,8 +171,8 @@ pub struct Common {
     /// Settings of ssh to read instead of ~/.ssh/config and /etc/ssh/ssh_config; `none` for no file.
     #[arg(long, value_name = "FILE")]
     pub ssh_config: Option<String>,
-    /// Seconds for each SSH connection (20 when not given). The first contact as a whole may take 30 s more, and two minutes when this
-    /// is not given.
+    /// Seconds for each SSH connection (20 when not given). Each step of the first contact (login, start of the agent, its upload) may take
+    /// 30 s more, and two minutes when this is not given.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub connect_timeout: Option<u64>,
 }

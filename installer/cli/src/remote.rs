@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Default time limit for a login shell to start a command. It is less than [`CONTACT_LIMIT`], so that the error names the cause.
 const SHELL_TIMEOUT: Duration = Duration::from_secs(90);
-/// Time of the first contact beyond `--connect-timeout`: login, the agent's upload and start.
+/// Time of each step of the first contact beyond `--connect-timeout`.
 const CONTACT_BEYOND: Duration = Duration::from_secs(30);
 
 /// The files of known host keys that OpenSSH reads by itself (ssh_config(5), UserKnownHostsFile and GlobalKnownHostsFile).

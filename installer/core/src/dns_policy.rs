@@ -59,7 +59,7 @@ pub fn kept(record: Option<&ClusterRecord>) -> Option<DnsPolicy> {
     kept.upstream_dns.clone().map(DnsPolicy::of)
 }
 
-/// Returns the servers of a node that can be asked from pods, which have IPv4 addresses alone, and that answer at all. A server that knows only the zones of its site may refuse
+/// Returns the servers of a node that pods can ask (IPv4, not loopback) and that answer at all. A server that knows only the zones of its site may refuse
 /// the root or fail to find it, and one behind a narrow packet filter may answer over UDP alone: names of the site are resolved all the same.
 pub(crate) fn usable(facts: &NodeFacts) -> impl Iterator<Item = IpAddr> {
     let is_reachable = |ip: &IpAddr| ip.is_ipv4() && !ip.is_loopback();

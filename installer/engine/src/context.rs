@@ -31,7 +31,7 @@ pub trait Connector: Send + Sync {
         Way::to_host(&node.connect.host, |host| host.parse().into_iter().collect())
     }
 
-    /// Time limit of the whole first contact: connection, login, upload of the agent, and the agent's first line.
+    /// Time limit of each step of the first contact: the login, the command that starts the agent, the agent's upload.
     fn contact_limit(&self) -> Duration {
         CONTACT_LIMIT
     }
@@ -78,7 +78,7 @@ impl Way {
     }
 }
 
-/// Default time limit of the first contact: an upload of 8 MB over 1 Mbit/s takes 60 s, a slow login as long.
+/// Default time limit of each step of the first contact: a slow login takes a minute, a slow login shell and a slow sudo together as long.
 pub const CONTACT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Says whether the user has cancelled the run by ^C. Every wait in the engine checks it.

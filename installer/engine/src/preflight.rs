@@ -76,7 +76,7 @@ pub fn run_checks(input: &CheckInput, emitter: &EventEmitter) -> Result<Vec<Kept
     emit_findings(emitter, Phase::Preflight, input, || findings(input))
 }
 
-/// Has the nodes try each other; else like [`run_checks`]. Blocks about 6 s at most.
+/// Has the nodes try each other; else like [`run_checks`]. Blocks about 10 s at most for 128 attempts of a node.
 pub fn try_mesh(input: &CheckInput, emitter: &EventEmitter) -> Result<Vec<KeptFinding>, Vec<Diagnosis>> {
     let asked = MeshInput {
         desired: input.desired,

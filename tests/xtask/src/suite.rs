@@ -125,13 +125,15 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
     }
     // `--full` has no limit, and a section that was asked for by name has none.
     let latest = (!full && suite.only.is_none()).then(|| began + LATEST_START);
-    let one = OneMachine::chosen()?;
     let mut kernel = None;
     suite.section("lab", || {
         build.map_or(Ok(()), artifacts::Background::wait)?;
         // The kernel's build fills the time in which the lab waits, unless it cannot end in time.
-        if latest.is_some_and(|latest| one.is_built() || Instant::now() + KERNEL_BUILD < latest) {
-            kernel = Some(one.prepare()?);
+        if let Some(latest) = latest {
+            let one = OneMachine::chosen()?;
+            if one.is_built() || Instant::now() + KERNEL_BUILD < latest {
+                kernel = Some(one.prepare()?);
+            }
         }
         lab()
     });
@@ -144,7 +146,7 @@ pub fn run(full: bool, only: Option<String>) -> Result<ExitCode> {
         match built {
             Built::TooLate => Ok(OneMachine::skip()),
             Built::Failed => Ok(Count::of(false)),
-            Built::Whole => one.run(),
+            Built::Whole => OneMachine::chosen()?.run(),
         }
     });
     if full {
@@ -294,7 +296,10 @@ struct OneMachine(usize);
 impl OneMachine {
     fn chosen() -> Result<Self> {
         let number = match std::env::var("LANDFALL_OWN_KERNEL") {
-            Ok(number) => number.parse().context("LANDFALL_OWN_KERNEL is a number from 0 to 5")?,
+            Ok(number) => {
+                let number = number.parse().ok().filter(|number| *number < 6);
+                number.context("LANDFALL_OWN_KERNEL is a number from 0 to 5")?
+            }
             Err(_) => {
                 let head = host::run(Command::new("git").args(["rev-parse", "HEAD"]))?;
                 usize::from_str_radix(head.get(..4).unwrap_or_default(), 16)?
@@ -313,7 +318,7 @@ impl OneMachine {
 
     fn skip() -> Count {
         let minutes = LATEST_START.as_secs() / 60;
-        println!("skipped: its kernel and disk cannot be there {minutes} minutes after the start");
+        println!("skipped: it could not begin {minutes} minutes after the start");
         Count {
             skipped: 1,
             ..Count::default()

@@ -219,6 +219,33 @@ async fn connections_beyond_the_limit_wait_for_a_free_one() {
 }
 
 #[tokio::test]
+async fn a_connection_that_waits_for_a_place_at_a_stop_is_served() {
+    let (a, _) = endpoint("alpha").await;
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let proxy = proxy_with(&[a], limits).await;
+    let mut busy = TcpStream::connect(proxy.address).await.unwrap();
+    busy.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na")
+        .await
+        .unwrap();
+    while proxy.state.counters.requests.value() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut waits = TcpStream::connect(proxy.address).await.unwrap();
+    waits.write_all(get("h").as_bytes()).await.unwrap();
+    // Until the listener has it.
+    sleep(Duration::from_millis(200)).await;
+    proxy.stop.send(true).unwrap();
+    busy.write_all(b"b").await.unwrap();
+    assert_eq!(status(&rest(&mut busy).await), "200");
+    assert_eq!(status(&rest(&mut waits).await), "200");
+    let ended = timeout(Duration::from_secs(10), proxy.task).await;
+    assert!(ended.is_ok(), "the stop ends with the last of them");
+}
+
+#[tokio::test]
 async fn connections_of_one_address_beyond_its_share_are_closed_and_counted() {
     let (a, _) = endpoint("alpha").await;
     let limits = Limits {
@@ -417,15 +444,18 @@ async fn a_connection_over_tls_counts_for_what_its_layer_keeps() {
     until_held(&proxy, |held| held == flat).await;
     drop(client);
     until_held(&proxy, |held| held == 0).await;
-    // Without room for it there is no handshake.
+    // An address without room for it gets no place.
     let limits = Limits {
-        bytes_per_address: flat - 1,
+        bytes_per_address: 2 * flat - 1,
         ..Limits::default()
     };
     let proxy = proxy_over(Snapshot::default(), limits, Front::default(), true).await;
-    let mut client = TcpStream::connect(proxy.address).await.unwrap();
-    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    let first = TcpStream::connect(proxy.address).await.unwrap();
+    until_held(&proxy, |held| held == flat).await;
+    let mut second = TcpStream::connect(proxy.address).await.unwrap();
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(proxy.state.counters.refused_connections.load(Ordering::Relaxed), 1);
+    drop(first);
 }
 
 #[tokio::test]

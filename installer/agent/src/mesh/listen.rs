@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a connection may take to send the token, and to be closed by its other end.
+/// How long a connection may take to send the token, and to be closed by its other end: a machine may stand still for a second or two.
 const CONNECTION: Duration = Duration::from_secs(3);
 /// Connections that are answered at one time; more are closed at once. A cluster of 100 nodes that tries one port makes fewer.
 const MOST_CONNECTIONS: usize = 256;

@@ -1,6 +1,6 @@
 //! The wire between nodes, tried for preflight: listeners that answer only who knows the run's token ([`listen`]), and attempts ([`attempt`]).
 //!
-//! Every part has a deadline of its own, so that all attempts of a node are over within about 5 s, whatever its peers do.
+//! Every part has a deadline of its own, so that 128 attempts of a node are over within about 9 s, whatever its peers do.
 
 pub mod attempt;
 pub mod listen;

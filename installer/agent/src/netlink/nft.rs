@@ -2,13 +2,13 @@
 //! iptables-nft keeps its chains in tables of fixed names ([`IPTABLES_TABLES`]), so this is also how iptables chains go.
 
 use super::uapi::{
-    NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NFGENMSG_LEN, NFNL_MSG_BATCH_BEGIN,
-    NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6,
-    NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETGEN,
-    NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
-    NFTA_CHAIN_TABLE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_GEN_ID, NFTA_HOOK_HOOKNUM,
-    NFTA_IMMEDIATE_DATA, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
-    NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN, NLM_F_CREATE, NLM_F_EXCL,
+    NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_PRE_ROUTING, NFGENMSG_LEN,
+    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_INET,
+    NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN,
+    NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_GEN_ID,
+    NFTA_HOOK_HOOKNUM, NFTA_IMMEDIATE_DATA, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE,
+    NFTA_TABLE_NAME, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN, NLM_F_CREATE, NLM_F_EXCL,
 };
 use super::{Body, Message, Netlink, Subsystem, attribute, attributes, text_of};
 use std::collections::BTreeSet;
@@ -16,6 +16,14 @@ use std::io;
 
 /// Tables that iptables-nft makes for itself.
 pub const IPTABLES_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// Hooks of IPv4 and IPv6 at which packets are filtered.
+const FILTERING: [u32; 4] = [
+    NF_INET_PRE_ROUTING,
+    NF_INET_LOCAL_IN,
+    NF_INET_FORWARD,
+    NF_INET_LOCAL_OUT,
+];
 
 /// Base chains that iptables-nft makes in them.
 const IPTABLES_BASES: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -179,7 +187,7 @@ fn chain_of(message: &Message) -> Option<Chain> {
         filters: attribute(attributes, NFTA_CHAIN_HOOK)
             .and_then(|hook| attribute(hook, NFTA_HOOK_HOOKNUM))
             .and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)))
-            .is_some_and(|number| [NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT].contains(&number)),
+            .is_some_and(|number| FILTERING.contains(&number)),
         accepts: policy.unwrap_or(NF_ACCEPT) == NF_ACCEPT,
     })
 }

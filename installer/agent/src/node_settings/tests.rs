@@ -527,6 +527,10 @@ fn the_route_comes_back_when_it_vanishes_and_goes_with_the_service() {
     wait_for("its end beside a default route", &|| !stands());
     ip("route del default");
     wait_for("its return without one", &stands);
+    // One to a part of the network leaves the rest to it.
+    ip("route add 10.96.0.0/24 dev lf0");
+    ip("route del 10.96.0.0/12");
+    wait_for("its return beside a narrower one", &stands);
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
     service.join().unwrap().unwrap();
     assert!(!stands());

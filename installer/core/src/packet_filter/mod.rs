@@ -237,7 +237,7 @@ pub struct Dropped {
     pub table: String,
     /// The chain.
     pub chain: String,
-    /// The hook of that chain; of one that is called before those, the input, whatever the packet is for.
+    /// The hook of the packet; for a chain at prerouting always input, so that one place is told once.
     pub hook: Hook,
     /// The chain that the kernel called, which led to this one.
     pub base: String,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// Statements after which the next one decides. (A limit is a condition, and not among them.)
-const PASSING: [&str; 8] = [
+const PASSING: [&str; 11] = [
     "counter",
     "log",
     "mangle",
@@ -15,10 +15,13 @@ const PASSING: [&str; 8] = [
     "ct timeout",
     "set",
     "flow",
+    "dup",
+    "secmark",
+    "ct expectation",
 ];
 
 /// Statements that are conditions: without a verdict behind them nothing is decided.
-const CONDITIONS: [&str; 6] = ["limit", "quota", "ct count", "meter", "last", "xt"];
+const CONDITIONS: [&str; 5] = ["limit", "quota", "ct count", "meter", "last"];
 
 /// Reads the chains of IPv4; `None` when it is no such text.
 pub fn parse(text: &str) -> Option<Vec<Chain>> {

@@ -58,7 +58,7 @@ fn states(facts: &NodeFacts) -> String {
         if server.is_loopback() {
             format!("{server} is the node's own, which pods cannot ask")
         } else if server.is_ipv6() {
-            format!("{server} has an IPv6 address, and pods have none")
+            format!("{server} has an IPv6 address, and pods have IPv4 addresses alone")
         } else {
             format!("{server} did not answer within 2 s")
         }

@@ -74,18 +74,18 @@ fn addresses(desired: &Desired, facts: &BTreeMap<NodeName, NodeFacts>) -> Vec<Fi
 
 /// Compares how far each node's clock is ahead of this machine's. Nodes are not looked at in the same moment, and a slow one may take minutes.
 fn clocks(input: &Input) -> Vec<Finding> {
-    let ahead = |name: &NodeName, seen: &NodeFacts| {
-        let here = input.clocks.get(name).copied().unwrap_or_default();
-        i128::from(seen.clock_ms) - i128::from(here)
-    };
-    let mut all: Vec<i128> = input.facts.iter().map(|(name, seen)| ahead(name, seen)).collect();
+    let ahead = input.facts.iter().filter_map(|(name, seen)| {
+        let here = input.clocks.get(name)?;
+        Some((name, i128::from(seen.clock_ms) - i128::from(*here)))
+    });
+    let mut all: Vec<i128> = ahead.clone().map(|(_, ahead)| ahead).collect();
     all.sort_unstable();
     let Some(median) = all.get(all.len() / 2).copied() else {
         return vec![];
     };
     let limit = input.desired.spec.limits.clock_skew_s;
-    let off = input.facts.iter().filter_map(|(name, seen)| {
-        let differs = ahead(name, seen).abs_diff(median);
+    let off = ahead.filter_map(|(name, ahead)| {
+        let differs = ahead.abs_diff(median);
         (differs > u128::from(limit) * 1000).then_some((name, differs / 1000))
     });
     off.map(|(name, seconds)| {

@@ -177,7 +177,8 @@ fn check_firewalls(look: &mut Look) {
             false => chain.name.starts_with(ufw::PREFIX),
         });
         // ufw's unit is active wherever ufw is installed, also while ufw is off (`ENABLED=no` in /etc/ufw/ufw.conf): its chains tell.
-        if !is_firewalld && !shows_rules && filters.unread_legacy.is_empty() {
+        let all_read = filters.unread.is_empty() && filters.unread_legacy.is_empty();
+        if !is_firewalld && !shows_rules && all_read {
             continue;
         }
         let is_possible = !is_firewalld || firewalld::has_policies(&chains);
@@ -201,8 +202,8 @@ fn check_firewalls(look: &mut Look) {
                 Severity::Refuse,
             ),
             (Firewall::Keep, _) if shows_rules => (
-                format!("{unit} is active; what its rules drop of the cluster's traffic, `packet-filter` names"),
-                "nothing, where nothing is named, as long as its rules stay as they are".to_owned(),
+                format!("{unit} is active; `packet-filter` names what its rules drop of the cluster's traffic"),
+                "nothing, unless `packet-filter` names something; look again when its rules change".to_owned(),
                 Severity::Warn,
             ),
             (Firewall::Keep, is_possible) => (

@@ -35,24 +35,12 @@ const FSTAB: &str = "/etc/fstab";
 const MASK_DIRS: [&str; 2] = ["/etc/systemd/system", "/run/systemd/system"];
 /// Where zram-generator looks for its configuration, the most important first (zram-generator.conf(5)).
 const ZRAM_DIRS: [&str; 4] = [
-    "/etc/systemd",
     "/run/systemd",
+    "/etc/systemd",
     "/usr/local/lib/systemd",
     "/usr/lib/systemd",
 ];
 const ZRAM_CONF: &str = "zram-generator.conf";
-const ZRAM_OFF: [&str; 4] = [
-    "systemd.zram=0",
-    "systemd.zram=no",
-    "systemd.zram=false",
-    "systemd.zram=off",
-];
-const ZRAM_ON: [&str; 4] = [
-    "systemd.zram=1",
-    "systemd.zram=yes",
-    "systemd.zram=true",
-    "systemd.zram=on",
-];
 
 /// Returns the units whose state matters here.
 pub(super) fn units() -> Vec<String> {
@@ -90,6 +78,7 @@ pub(super) fn files() -> Vec<FilePattern> {
             "mount-point",
             "zram-size",
             "host-memory-limit",
+            "memory-limit",
         ],
     ));
     files.extend(only(&[AZURE_CONF], &[AZURE_FORMAT, AZURE_SWAP]));
@@ -298,8 +287,8 @@ fn check_units(look: &mut Look) {
 /// zram-generator makes a swap area of each section of its configuration that names no file system. A section of several files is one, in which a
 /// later file's line counts (zram-generator.conf(5)).
 fn check_zram(look: &mut Look) {
-    // systemd.zram=0: no area is made; 1: one is made without a configuration, too (zram-generator(8)).
-    if !look.facts.paths.contains(ZRAM_GENERATOR) || has_kernel_option(look, &ZRAM_OFF) {
+    let option = zram_option(look);
+    if !look.facts.paths.contains(ZRAM_GENERATOR) || option == Some(false) {
         return;
     }
     let files = &look.facts.survey.files;
@@ -309,7 +298,7 @@ fn check_zram(look: &mut Look) {
         let mut open = None;
         for (line, number) in text.lines().map(str::trim).zip(1..) {
             if line.starts_with('[') {
-                open = line.starts_with("[zram").then_some(line);
+                open = Some(line).filter(|line| is_zram_section(line));
                 if let Some(name) = open {
                     sections.entry(name).or_default().place = Some((path, number));
                 }
@@ -319,7 +308,7 @@ fn check_zram(look: &mut Look) {
             }
         }
     }
-    if has_kernel_option(look, &ZRAM_ON) {
+    if option == Some(true) {
         sections.entry("[zram0]").or_default();
     }
     let how = "zram-generator makes a swap area in memory";
@@ -336,6 +325,23 @@ fn check_zram(look: &mut Look) {
         })
         .collect();
     found.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// `systemd.zram` of the kernel's command line, of which the last counts: without areas, or with one that no file names (zram-generator(8)).
+fn zram_option(look: &Look) -> Option<bool> {
+    let words = look.text(CMDLINE).unwrap_or_default().split_whitespace();
+    let mut values = words.filter_map(|word| match word.strip_prefix("systemd.zram")? {
+        "" | "=1" | "=yes" | "=true" | "=on" => Some(true),
+        "=0" | "=no" | "=false" | "=off" => Some(false),
+        _ => None,
+    });
+    values.next_back()
+}
+
+/// `[zram0]` and the like; zram-generator passes other sections over.
+fn is_zram_section(line: &str) -> bool {
+    let number = line.strip_prefix("[zram").and_then(|rest| rest.strip_suffix(']'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The files of zram-generator's configuration, in the order in which they are read: the most important main file, then the parts by name. A part
@@ -366,9 +372,11 @@ struct ZramSection<'a> {
 impl ZramSection<'_> {
     fn makes_swap(&self, memory_mib: u64) -> bool {
         let value = |key: &str| self.values.get(key).copied().unwrap_or_default();
-        let limit = value("host-memory-limit").parse::<u64>();
+        // The second is the older name.
+        let limit = ["host-memory-limit", "memory-limit"].map(|key| value(key).parse::<u64>());
+        let limit = limit.into_iter().find_map(Result::ok);
         let is_swap = matches!(value("fs-type"), "" | "swap") && value("mount-point").is_empty();
-        is_swap && value("zram-size") != "0" && limit.map_or(true, |limit| memory_mib <= limit)
+        is_swap && value("zram-size") != "0" && limit.is_none_or(|limit| memory_mib <= limit)
     }
 }
 

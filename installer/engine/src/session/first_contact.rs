@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// Bytes a second that a line has at least, where the agent is uploaded: 128 kbit/s.
 const SLOWEST_LINE: u64 = 16 * 1024;
 
-/// The clock of the first contact with a machine. Each of its steps has the whole limit: a machine whose logins, shells and sudo are all slow is slow
-/// and not dead.
+/// The clock of the first contact with a machine. Each of its steps has the whole limit: the login, each command (its login shell and sudo together), the
+/// upload. A machine that is slow in all of them is not dead.
 #[derive(Debug)]
 pub struct ContactClock(Mutex<ContactStep>);
 

@@ -63,8 +63,9 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
         return Ok(disk);
     }
     println!("making the disk of the lab's machines with Debian {}", suite.name());
-    // A run that broke off may have left /proc, /sys and /dev mounted in the tree.
-    run(root("rm").args(["-rf", "--one-file-system"]).arg(&folder))?;
+    let tree = folder.join("tree");
+    remove(&tree)?;
+    run(root("rm").arg("-rf").arg(&folder))?;
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for (name, text) in [
         ("customize.sh", CUSTOMIZE),
@@ -75,7 +76,6 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
     ] {
         fs::write(folder.join(name), text).with_context(|| format!("{name} cannot be written"))?;
     }
-    let tree = folder.join("tree");
     let hook = format!(
         "sh '{}/customize.sh' \"$1\" '{}' '{}'",
         folder.display(),
@@ -103,7 +103,13 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
     // Features that Debian 11's e2fsprogs does not know.
     format.args(["-q", "-F", "-O", "^orphan_file,^metadata_csum_seed", "-d"]);
     run(format.arg(&tree).arg(&disk))?;
-    run(root("rm").arg("-rf").arg(&tree))?;
+    remove(&tree)?;
     note_inputs(&folder, &inputs)?;
     Ok(disk)
+}
+
+/// Removes a tree, in which a run that broke off may have left /proc, /sys and /dev mounted.
+fn remove(tree: &Path) -> Result<()> {
+    let script = "findmnt --noheadings --output TARGET --list | grep \"^$1/\" | sort --reverse | xargs --no-run-if-empty umount && rm -rf --one-file-system \"$1\"";
+    run(root("bash").args(["-c", script, "bash"]).arg(tree)).map(drop)
 }

@@ -25,19 +25,8 @@ pub use vm::{Variant, Vm, VmSpec};
 /// sudo's password of the user `admin` on every machine: with what a shell would take for its own. No secret, since only this host reaches the machines.
 pub const ADMIN_PASSWORD: &str = "s3 cr'et$\"1";
 
-/// Debian packages that the kernel and the disks are built with.
-pub const PACKAGES: [&str; 10] = [
-    "gcc",
-    "make",
-    "flex",
-    "bison",
-    "bc",
-    "libelf-dev",
-    "xz-utils",
-    "kmod",
-    "e2fsprogs",
-    "debian-archive-keyring",
-];
+/// Debian packages that the kernel and the disks are built with, beside those of every lab.
+pub const PACKAGES: [&str; 7] = ["flex", "bison", "bc", "libelf-dev", "xz-utils", "kmod", "e2fsprogs"];
 
 /// A lab of machines with kernels of their own.
 #[derive(Debug)]

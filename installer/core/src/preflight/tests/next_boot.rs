@@ -83,7 +83,7 @@ fn settings_of_zram_are_those_of_all_files() {
         "/usr/lib/systemd/zram-generator.conf",
         "[zram0]\nzram-size = min(ram, 8192)\n",
     );
-    let off: [&[(&str, &str)]; 5] = [
+    let off: [&[(&str, &str)]; 7] = [
         &[
             VENDOR,
             ("/etc/systemd/zram-generator.conf.d/off.conf", "[zram0]\nzram-size=0\n"),
@@ -92,8 +92,13 @@ fn settings_of_zram_are_those_of_all_files() {
             VENDOR,
             ("/etc/systemd/zram-generator.conf.d/tmp.conf", "[zram0]\nfs-type=ext4\n"),
         ],
-        &[VENDOR, ("/proc/cmdline", "quiet systemd.zram=0")],
+        &[VENDOR, ("/proc/cmdline", "systemd.zram quiet systemd.zram=0")],
         &[VENDOR, ("/etc/systemd/zram-generator.conf", "")],
+        &[
+            ("/run/systemd/zram-generator.conf", ""),
+            ("/etc/systemd/zram-generator.conf", "[zram0]\n"),
+        ],
+        &[("/etc/systemd/zram-generator.conf", "[zram]\n[zramx]\n")],
         &[(
             "/etc/systemd/zram-generator.conf",
             "[zram0]\nhost-memory-limit = 2048\n",
@@ -127,7 +132,7 @@ fn settings_of_zram_are_those_of_all_files() {
             ],
             "/usr/lib/systemd/zram-generator.conf line 1",
         ),
-        (&[("/proc/cmdline", "systemd.zram=1")], "/proc/cmdline"),
+        (&[("/proc/cmdline", "systemd.zram=0 systemd.zram")], "/proc/cmdline"),
     ];
     for (files, wanted) in on {
         assert_eq!(place(&only(Check::Swap, with(files))), wanted, "{files:?}");

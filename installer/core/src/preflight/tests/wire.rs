@@ -211,15 +211,15 @@ fn ufw_counts_where_its_chains_are() {
     };
     // The unit of Ubuntu's ufw has run and is active, also while ufw is off.
     assert_eq!(with_unit(&PacketFilters::default()), vec![]);
-    let unreadable = PacketFilters {
-        unread_legacy: vec!["filter".to_owned()],
-        ..PacketFilters::default()
-    };
-    assert!(
-        with_unit(&unreadable)
-            .iter()
-            .any(|finding| finding.check == Check::Firewall && finding.refuses())
-    );
+    let mut legacy = PacketFilters::default();
+    legacy.unread_legacy.push("filter".to_owned());
+    let mut unread = PacketFilters::default();
+    unread.unread.push("ip filter INPUT".to_owned());
+    for unreadable in [legacy, unread] {
+        let found = with_unit(&unreadable);
+        let unit = found.iter().find(|finding| finding.check == Check::Firewall);
+        assert!(unit.is_some_and(Finding::refuses), "{found:#?}");
+    }
     let on = with_unit(&iptables(fixture!("ufw.iptables-save")));
     let unit = on.iter().find(|finding| finding.check == Check::Firewall).unwrap();
     assert_eq!(unit.severity, Severity::Warn);
