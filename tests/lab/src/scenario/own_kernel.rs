@@ -188,12 +188,9 @@ impl Stage<'_> {
 
     fn filter_is_refused(&self, filtered: &Vm) -> Result<()> {
         let refused = self.run(&["preflight"], &["--accept-new-host-keys"])?.expect(4)?;
-        for words in [filtered.name, "packet-filter", "inet filter input"] {
-            ensure!(
-                refused.stdout.contains(words),
-                "preflight does not say {words:?}:\n{}",
-                refused.stdout
-            );
+        let said = [refused.stdout, refused.stderr].concat();
+        for words in [filtered.name, "packet-filter", "inet filter, chain input"] {
+            ensure!(said.contains(words), "preflight does not say {words:?}:\n{said}");
         }
         self.lab.write_cluster(|cluster| cluster["firewall"] = "open".into())
     }
