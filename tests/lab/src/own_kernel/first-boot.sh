@@ -75,9 +75,6 @@ table inet filter {
 		iif lo accept
 		tcp dport 22 accept
 	}
-	chain forward {
-		type filter hook forward priority 0; policy drop;
-	}
 }
 END
   systemctl --quiet enable nftables.service
