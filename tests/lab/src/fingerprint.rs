@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 const VOLATILE: &[(&str, &str)] = &[
     ("file /run/log/journal", "systemd's journal goes on writing"),
     (
+        "file /var/log/journal",
+        "systemd's journal goes on writing, and begins anew beside what a power cut has damaged",
+    ),
+    (
         "file /run/systemd/",
         "systemd's own bookkeeping of sessions, units and their invocation ids",
     ),
