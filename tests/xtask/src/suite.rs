@@ -290,7 +290,10 @@ fn lab_long() -> Result<Count> {
     Ok(Count::of_checks(&checks))
 }
 
-/// The machine with a kernel of its own that every run of the tests installs: one of six, by the commit, or by `LANDFALL_OWN_KERNEL`.
+/// Those of the six machines that the commit chooses among: Debian 12, plain and hardened. The others wait until each has been seen whole.
+const SHOWN: [usize; 2] = [0, 3];
+
+/// The machine with a kernel of its own that every run of the tests installs: by the commit, or one of six by `LANDFALL_OWN_KERNEL`.
 struct OneMachine(usize);
 
 impl OneMachine {
@@ -302,7 +305,8 @@ impl OneMachine {
             }
             Err(_) => {
                 let head = host::run(Command::new("git").args(["rev-parse", "HEAD"]))?;
-                usize::from_str_radix(head.get(..4).unwrap_or_default(), 16)?
+                let number = usize::from_str_radix(head.get(..4).unwrap_or_default(), 16)?;
+                SHOWN[number % SHOWN.len()]
             }
         };
         Ok(Self(number))
