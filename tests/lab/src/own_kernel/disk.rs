@@ -43,22 +43,27 @@ const FIRST_BOOT: &str = include_str!("first-boot.sh");
 /// Room on a disk. Files with nothing in them take none on the host.
 const SIZE: &str = "20G";
 
-/// What a suite's disk is made of; `key` is the lab's private key.
-fn inputs(key: &Path) -> Result<String> {
-    let public = fs::read_to_string(key.with_extension("pub")).context("the lab's public key")?;
-    Ok([INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, &kernel::inputs(), &public].concat())
+/// The public half of the lab's key.
+fn public_key(key: &Path) -> Result<String> {
+    fs::read_to_string(key.with_extension("pub")).context("the lab's public key")
+}
+
+/// What a suite's disk is made of, with the lab's public key.
+fn inputs(public: &str) -> String {
+    [INCLUDE, CUSTOMIZE, INIT, FIRST_BOOT, SIZE, &kernel::inputs(), public].concat()
 }
 
 /// Says whether a suite's disk is there as it is wanted.
 pub(super) fn is_built(suite: Suite, cache: &Path, key: &Path) -> bool {
-    inputs(key).is_ok_and(|inputs| is_made_of(&cache.join(suite.name()), &inputs))
+    public_key(key).is_ok_and(|public| is_made_of(&cache.join(suite.name()), &inputs(&public)))
 }
 
 /// Builds a suite's disk, unless it is there, and returns its file. Blocks for 2 to 4 minutes the first time.
 pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> Result<PathBuf> {
     let folder = cache.join(suite.name());
     let disk = folder.join("disk.raw");
-    let inputs = inputs(key)?;
+    let public = public_key(key)?;
+    let inputs = inputs(&public);
     if is_made_of(&folder, &inputs) {
         return Ok(disk);
     }
@@ -71,7 +76,7 @@ pub(super) fn build(suite: Suite, cache: &Path, kernel: &Kernel, key: &Path) -> 
         ("customize.sh", CUSTOMIZE),
         ("init.sh", INIT),
         ("first-boot.sh", FIRST_BOOT),
-        ("key.pub", &fs::read_to_string(key.with_extension("pub"))?),
+        ("key.pub", &public),
         ("password", ADMIN_PASSWORD),
     ] {
         fs::write(folder.join(name), text).with_context(|| format!("{name} cannot be written"))?;
