@@ -195,21 +195,26 @@ async fn a_reader_that_stops_reading_is_cut_off() {
     }
 }
 
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_free_one() {
+/// A proxy with one place, and the connection that has it: busy, because an idle one would be closed for another.
+async fn one_busy_place() -> (Running, TcpStream) {
     let (a, _) = endpoint("alpha").await;
     let limits = Limits {
         connections: 1,
         ..Limits::default()
     };
     let proxy = proxy_with(&[a], limits).await;
-    let mut first = TcpStream::connect(proxy.address).await.unwrap();
-    // Busy: an idle one would be closed for the second.
+    let mut busy = TcpStream::connect(proxy.address).await.unwrap();
     let upload = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na";
-    first.write_all(upload).await.unwrap();
+    busy.write_all(upload).await.unwrap();
     while proxy.state.counters.requests.value() == 0 {
         tokio::task::yield_now().await;
     }
+    (proxy, busy)
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_free_one() {
+    let (proxy, first) = one_busy_place().await;
     let mut second = TcpStream::connect(proxy.address).await.unwrap();
     second.write_all(get("h").as_bytes()).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(200), second.readable()).await;
@@ -220,19 +225,7 @@ async fn connections_beyond_the_limit_wait_for_a_free_one() {
 
 #[tokio::test]
 async fn a_connection_that_waits_for_a_place_at_a_stop_is_served() {
-    let (a, _) = endpoint("alpha").await;
-    let limits = Limits {
-        connections: 1,
-        ..Limits::default()
-    };
-    let proxy = proxy_with(&[a], limits).await;
-    let mut busy = TcpStream::connect(proxy.address).await.unwrap();
-    busy.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na")
-        .await
-        .unwrap();
-    while proxy.state.counters.requests.value() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let (proxy, mut busy) = one_busy_place().await;
     let mut waits = TcpStream::connect(proxy.address).await.unwrap();
     waits.write_all(get("h").as_bytes()).await.unwrap();
     // Until the listener has it.
