@@ -78,8 +78,13 @@ pub struct ServiceRoute {
 impl ServiceRoute {
     /// Says whether the Service network is reached, after making the route where it is not. An interface that is absent or down is waited for.
     fn keep(&self) -> io::Result<bool> {
-        if route::routes()?.iter().any(|other| self.is_covered_by(other)) {
-            return self.remove().map(|()| true);
+        let routes = route::routes()?;
+        let stands = routes.iter().any(|route| self.is(route));
+        if routes.iter().any(|other| self.is_covered_by(other)) {
+            return if stands { self.remove().map(|()| true) } else { Ok(true) };
+        }
+        if stands {
+            return Ok(true);
         }
         match route::add_link_route(&self.network, &self.interface) {
             Ok(()) => Ok(true),
@@ -88,11 +93,15 @@ impl ServiceRoute {
         }
     }
 
+    /// Says whether a route is this one, whoever made it.
+    fn is(&self, other: &Route) -> bool {
+        other.destination == self.network && other.interface == self.interface && other.gateway.is_none()
+    }
+
     /// Says whether another route of the main table leads to the whole network.
     fn is_covered_by(&self, other: &Route) -> bool {
         let to = other.destination;
-        let is_own = to == self.network && other.interface == self.interface && other.gateway.is_none();
-        !is_own && to.prefix <= self.network.prefix && to.contains(self.network.address)
+        !self.is(other) && to.prefix <= self.network.prefix && to.contains(self.network.address)
     }
 
     /// Removes the route that the service made, and no other.
