@@ -5,7 +5,7 @@ use crate::ingress::rule;
 use crate::ingress_rights::{Allowed, ingress_allow_objects};
 use crate::{ClusterLayout, RenderError, image};
 use landfall_core::bundle_index::BundleIndex;
-use landfall_core::layout::SAMPLE_NAMESPACE;
+use landfall_core::layout::{SAMPLE_NAMESPACE, SAMPLE_PORT};
 use landfall_core::plan::objects::{CERTIFICATE_FOR, GENERATED};
 use landfall_core::spec::ClusterSpec;
 use landfall_core::spec::ingress::SecretScope;
@@ -40,7 +40,7 @@ pub fn sample_objects(
                         "containers": [{
                             "name": "nginx", "image": image(index, "nginx")?, "imagePullPolicy": "Never",
                             "ports": [{ "containerPort": 80, "name": "http" }],
-                            "readinessProbe": { "httpGet": { "path": "/", "port": 80 }, "periodSeconds": 1 },
+                            "readinessProbe": { "httpGet": { "path": "/", "port": SAMPLE_PORT }, "periodSeconds": 1 },
                             "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
                         }],
                     },
@@ -48,7 +48,7 @@ pub fn sample_objects(
             } }),
         json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta,
             "spec": { "type": "NodePort", "selector": labels,
-                "ports": [{ "name": "http", "port": 80, "targetPort": 80, "nodePort": SAMPLE_NODE_PORT }] } }),
+                "ports": [{ "name": "http", "port": SAMPLE_PORT, "targetPort": SAMPLE_PORT, "nodePort": SAMPLE_NODE_PORT }] } }),
     ];
     if spec.ingress.enabled {
         objects.extend(entrance(spec));

@@ -1,6 +1,6 @@
 //! Debian packages by version and digest, from a package source of our own: of the machine's own sources only the mirror is used.
 
-use super::layer::LayerBuilder;
+use super::layer::{LayerBuilder, MERGED};
 use super::lock::{self, LOCK_ANEW, Lock};
 use super::tools::run;
 use super::{failed, io};
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// What kube-proxy and flannel start: nft, iptables, conntrack, with the libraries they load.
-pub(super) const NETWORK: [&str; 29] = [
+pub(super) const NETWORK: [&str; 27] = [
     "libc6",
     "libgcc-s1",
     "nftables",
@@ -39,10 +39,8 @@ pub(super) const NETWORK: [&str; 29] = [
     "libkmod2",
     "liblzma5",
     "libzstd1",
-    "libssl3",
+    "libssl3t64",
     "conntrack",
-    "libcap2",
-    "libelf1",
     "zlib1g",
     "libcrypt1",
     "netbase",
@@ -54,7 +52,7 @@ pub(super) const WEB: [&str; 7] = [
     "libgcc-s1",
     "libcrypt1",
     "libpcre2-8-0",
-    "libssl3",
+    "libssl3t64",
     "zlib1g",
     "nginx",
 ];
@@ -98,6 +96,10 @@ pub(super) fn unpack(
         layer.unpack(tar.as_slice())?;
         let licence = copyright_file(&tar, &package.name).and_then(|text| copyright::licence(&text));
         unpacked.push(Unpacked { package, licence });
+    }
+    // base-files would make them, and programs name their loader as /lib64/ld-linux-x86-64.so.2.
+    for folder in MERGED {
+        layer.link(&format!("/{folder}"), format!("usr/{folder}"));
     }
     Ok(unpacked)
 }

@@ -69,14 +69,15 @@ impl LayerBuilder {
         }
     }
 
-    /// Takes what a package's tar holds, without its documentation, and hard links as copies.
+    /// Takes what a package's tar holds, without its documentation, and hard links as copies. What is in one of the [`MERGED`] folders goes below
+    /// /usr.
     pub fn unpack(&mut self, tar: impl Read) -> Result<(), Diagnosis> {
         let mut archive = tar::Archive::new(tar);
         let wrong = |error: std::io::Error| failed("a package's content cannot be read").because(&error);
         for entry in archive.entries().map_err(wrong)? {
             let mut entry = entry.map_err(wrong)?;
             let path = entry.path().map_err(wrong)?.to_string_lossy().into_owned();
-            let path = path.trim_start_matches("./").trim_end_matches('/').to_owned();
+            let path = merged(path.trim_start_matches("./").trim_end_matches('/'));
             if path.is_empty() || UNWANTED.iter().any(|prefix| path.starts_with(prefix)) {
                 continue;
             }
@@ -94,7 +95,8 @@ impl LayerBuilder {
                 }
                 tar::EntryType::Link => {
                     let target = entry.link_name().map_err(wrong)?.unwrap_or_default().into_owned();
-                    let other = self.entries.get(&relative(&target.to_string_lossy())).cloned();
+                    let target = merged(&relative(&target.to_string_lossy()).to_string_lossy());
+                    let other = self.entries.get(&relative(&target)).cloned();
                     if let Some(Entry::File(mode, bytes)) = other {
                         self.file(&path, mode, bytes);
                     }
@@ -155,6 +157,17 @@ const UNWANTED: [&str; 6] = [
     "usr/share/lintian",
     "usr/share/bug",
 ];
+
+/// Folders that Debian has had in /usr since release 12, with links at their old places.
+pub(super) const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// Returns the place below /usr of a path, without `/` at its begin, that is in a merged folder; other paths as they are.
+fn merged(path: &str) -> String {
+    match path.split('/').next() {
+        Some(first) if MERGED.contains(&first) => format!("usr/{path}"),
+        _ => path.to_owned(),
+    }
+}
 
 fn relative(path: &str) -> PathBuf {
     PathBuf::from(path.trim_start_matches("./").trim_start_matches('/'))

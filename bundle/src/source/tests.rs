@@ -61,17 +61,17 @@ fn programs_and_layers_are_made_again_from_their_content() {
 }
 
 #[test]
-fn packages_lose_their_documentation_and_keep_hard_links() {
+fn packages_lose_their_documentation_keep_hard_links_and_are_merged_into_usr() {
     let mut tar = tar::Builder::new(Vec::new());
     let add = |tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]| {
         let mut header = crate::archive::header(bytes.len() as u64);
         tar.append_data(&mut header, name, bytes).unwrap();
     };
     add(&mut tar, "./usr/share/doc/x/copyright", b"words");
-    add(&mut tar, "./usr/bin/x", b"program");
+    add(&mut tar, "./bin/x", b"program");
     let mut header = crate::archive::header(0);
     header.set_entry_type(tar::EntryType::Link);
-    tar.append_link(&mut header, "./usr/bin/y", "./usr/bin/x").unwrap();
+    tar.append_link(&mut header, "./usr/bin/y", "./bin/x").unwrap();
     let tar = tar.into_inner().unwrap();
     let mut layer = LayerBuilder::default();
     layer.unpack(tar.as_slice()).unwrap();

@@ -39,13 +39,23 @@ fn read(agent: &Agent) -> PacketFilters {
 
 /// Says what is not as wanted, one line each. Where nothing is to be let through any more, that is every rule with the mark, and every saved one.
 pub fn faults(agent: &Agent, wanted: &Openings) -> Result<Vec<String>> {
+    faults_among(agent, &chains(&read(agent)), wanted)
+}
+
+/// The same, and where what others send to NodePorts is dropped ([`openings::closed_node_ports`]).
+pub fn faults_and_closed_node_ports(agent: &Agent, wanted: &Openings) -> Result<(Vec<String>, Vec<String>)> {
     let present = chains(&read(agent));
-    let mut faults = openings::faults(&present, wanted);
-    let (_, insertions) = openings::open(&openings::without_marked(&present, &wanted.mark), wanted);
+    let closed = openings::closed_node_ports(&present, wanted);
+    Ok((faults_among(agent, &present, wanted)?, closed))
+}
+
+fn faults_among(agent: &Agent, present: &[Chain], wanted: &Openings) -> Result<Vec<String>> {
+    let mut faults = openings::faults(present, wanted);
+    let (_, insertions) = openings::open(&openings::without_marked(present, &wanted.mark), wanted);
     if ufw::differs(&agent.host, &insertions, wanted) {
         faults.push("ufw has other rules with the mark than it is to have".to_owned());
     }
-    faults.extend(firewalld::faults(&agent.host, &present, &insertions, wanted));
+    faults.extend(firewalld::faults(&agent.host, present, &insertions, wanted));
     if wanted.accept.is_empty() {
         if faults.is_empty() && !marked(agent, &wanted.mark)?.is_empty() {
             faults.push("rules of an earlier setting".to_owned());

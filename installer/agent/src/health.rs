@@ -18,14 +18,15 @@ pub fn look(agent: &Agent) -> Result<NodeHealth> {
         (present.as_ref() != Some(wanted)).then(|| node_settings::fault(&agent.host, name, wanted, present))
     };
     let settings = held.settings.iter().filter_map(fault).collect();
-    let filters = match &held.openings {
-        Some(openings) => firewall::faults(agent, openings)?,
-        None => vec![],
+    let (filters, closed_node_ports) = match &held.openings {
+        Some(openings) => firewall::faults_and_closed_node_ports(agent, openings)?,
+        None => (vec![], vec![]),
     };
     Ok(NodeHealth {
         units,
         settings,
         filters,
+        closed_node_ports,
         missing_modules: missing_modules(&agent.host, &held.modules),
         drop_ins: unit_health::drop_ins(agent, &names)?,
     })

@@ -252,7 +252,7 @@ impl Keeper {
             self.next_settings = Some(now + SETTINGS_EVERY);
         }
         self.read_journal(say);
-        let tables = self.missing_tables();
+        let tables = self.missing_tables(say);
         if (tables.is_empty() && !is_due && !have_gone) || !self.may_act() {
             return;
         }
@@ -275,11 +275,11 @@ impl Keeper {
     }
 
     /// Returns the writers of tables that were flushed away. None is missed of a cluster whose daemons keep no tables.
-    fn missing_tables(&mut self) -> Vec<&'static Writer> {
+    fn missing_tables(&mut self, say: &mut dyn FnMut(&str)) -> Vec<&'static Writer> {
         if !self.held.as_ref().is_some_and(|(_, kept)| kept.has_tables) {
             self.tables.forget();
         } else if self.may_act() {
-            return self.tables.look();
+            return self.tables.look(say);
         } else {
             self.tables.pause();
         }

@@ -77,6 +77,10 @@ pub struct NodeHealth {
     /// What packet filters do not let through although the journal wants it, or other faults of the accept rules, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+    /// Where packet filters drop what others send to NodePorts, a line each. Landfall opens no NodePorts, so it is no fault. Looked at with
+    /// `firewall: open` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_node_ports: Vec<String>,
     /// Kernel modules that the journal wants and that are not loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_modules: Vec<String>,

@@ -112,6 +112,8 @@ pub const NODE_PORT_RANGE: std::ops::RangeInclusive<u16> = 30000..=32767;
 pub const API_BALANCER_URL: &str = "https://127.0.0.1:7443";
 /// Namespace of the sample.
 pub const SAMPLE_NAMESPACE: &str = "landfall-sample";
+/// The port on which the sample's pods serve.
+pub const SAMPLE_PORT: u16 = 80;
 /// The `landfall` program inside the probe image.
 pub const PROBE_PROGRAM: &str = "/landfall";
 /// Namespace of the ingress proxy.

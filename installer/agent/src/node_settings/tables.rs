@@ -34,6 +34,10 @@ const WRITERS: [Writer; 2] = [
     },
 ];
 
+/// Tables in which CNI's portmap keeps the hostPorts of pods. It writes them when a pod is made, and nobody writes them again: pods of users are
+/// not ended for it.
+const HOST_PORTS: [&str; 2] = ["ip cni_hostport", "inet cni_hostport"];
+
 /// Which tables were there, and which were missing at the last look.
 #[derive(Default)]
 pub(super) struct Tables {
@@ -41,6 +45,8 @@ pub(super) struct Tables {
     missing: BTreeSet<&'static str>,
     /// What was said last of writers that could not be ended, by their table.
     trouble: BTreeMap<&'static str, String>,
+    /// Tables of hostPorts at the last look.
+    host_ports: BTreeSet<&'static str>,
 }
 
 impl Tables {
@@ -55,10 +61,19 @@ impl Tables {
     }
 
     /// Returns the writers of tables that were there before and are missing for the second time in a row: a writer may be about to write.
-    pub(super) fn look(&mut self) -> Vec<&'static Writer> {
+    pub(super) fn look(&mut self, say: &mut dyn FnMut(&str)) -> Vec<&'static Writer> {
         // Rules that cannot be listed say nothing.
         let Ok(tables) = nft::tables() else { return vec![] };
         let there: BTreeSet<String> = tables.iter().map(ToString::to_string).collect();
+        for table in HOST_PORTS {
+            if there.contains(table) {
+                self.host_ports.insert(table);
+            } else if self.host_ports.remove(table) {
+                say(&format!(
+                    "the nftables table {table} is gone; hostPorts of pods on this node are closed until the pods are made anew (kubectl delete pod)"
+                ));
+            }
+        }
         let mut due = Vec::new();
         for writer in &WRITERS {
             if there.contains(writer.table) {

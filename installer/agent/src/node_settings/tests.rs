@@ -336,6 +336,24 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
     );
 }
 
+/// On the kernel's own nftables, in a network namespace of this thread.
+#[test]
+fn host_ports_that_were_flushed_away_are_said_once() {
+    own_namespace();
+    let mut node = Node::installed();
+    node.program("ctr", CTR);
+    node.look();
+    make(&[table("inet", "cni_hostport")]).unwrap();
+    assert_eq!(node.look(), [""; 0]);
+    nft::delete_tables(nft::tables().unwrap().iter()).unwrap();
+    let said = node.look();
+    assert!(
+        said.len() == 1 && said[0].contains("inet cni_hostport is gone") && said[0].contains("kubectl delete pod"),
+        "{said:?}"
+    );
+    assert_eq!(node.look(), [""; 0]);
+}
+
 /// The record that a run writes before it changes anything.
 fn record(number: u64, mode: &str) -> Record {
     let record = serde_json::from_value(serde_json::json!({

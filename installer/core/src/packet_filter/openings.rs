@@ -7,6 +7,7 @@
 
 use super::accept::{Accept, BRIDGE, LOOPBACK, Peers, Protocol, TUNNEL};
 use super::{Chain, Dropped, Hook, Packet, Place, Variant, drops, firewalld, places, ufw};
+use crate::layout::SAMPLE_PORT;
 use crate::name::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,9 @@ use std::net::Ipv4Addr;
 const RENDERING: u32 = 1;
 /// A port that pods may well serve on: a packet to any port is tried as one to this port.
 pub const POD_PORT: u16 = 8080;
+/// Places of pods in the cluster's network that stand for all of this node and all of others: the sixth address of the first node, and of the second.
+const POD_HERE: u32 = 5;
+const POD_THERE: u32 = 0x105;
 /// Most rounds of "try all packets, insert where one is dropped". Each round inserts at one place at least.
 const MOST_PLACES: usize = 64;
 
@@ -86,6 +90,26 @@ impl Openings {
             .collect()
     }
 
+    /// Returns packets that stand for what others send to a NodePort: its address is translated to a pod's, of this node or of another one. They are
+    /// not among those that must pass.
+    fn node_port_packets(&self) -> Vec<Packet<'_>> {
+        let pods = self.accept.iter().find_map(|accept| match accept.from {
+            Peers::Network(pods) => Some(pods),
+            Peers::Any | Peers::Addresses(_) => None,
+        });
+        let packet = |(to, pod): (_, u32)| Packet {
+            hook: Hook::Forward,
+            protocol: "tcp",
+            port: SAMPLE_PORT,
+            source: None,
+            destination: pods.map(|pods| pods.nth(pod)),
+            from: Some(self.interface.as_str()),
+            to: Some(to),
+            is_translated: true,
+        };
+        [(BRIDGE, POD_HERE), (self.pods_link(), POD_THERE)].map(packet).to_vec()
+    }
+
     /// The packets that stand for one sort of connections; none where it is not about their first packet.
     fn first_packets<'a>(&'a self, accept: &'a Accept) -> Vec<Packet<'a>> {
         if accept.established || !accept.source_ports.is_empty() {
@@ -106,8 +130,7 @@ impl Openings {
     fn packets_of<'a>(&'a self, accept: &'a Accept) -> Vec<Packet<'a>> {
         let (through, out_of) = (accept.through.as_deref(), accept.out_of.as_deref());
         let own = self.interface.as_str();
-        // The sixth address of the pods of the first node, and of the second.
-        let (here, there) = (5, 0x105);
+        let (here, there) = (POD_HERE, POD_THERE);
         let others = self.pods_link();
         // Which links stand for all: pods of this node are behind the bridge, those of others behind the tunnel or the node's interface.
         let to_own = |from| (from, Some(BRIDGE), Some(here));
@@ -298,6 +321,14 @@ pub fn faults(chains: &[Chain], openings: &Openings) -> Vec<String> {
     faults.extend(lines(lost));
     faults.extend(unasked(chains, openings));
     faults
+}
+
+/// Says where packet filters drop what others send to the NodePort of the sample, one line each: its port may be the only one, so others are not
+/// better off. Landfall opens no NodePorts.
+pub fn closed_node_ports(chains: &[Chain], openings: &Openings) -> Vec<String> {
+    let packets = openings.node_port_packets();
+    let places: BTreeSet<Dropped> = packets.iter().flat_map(|packet| drops(chains, packet)).collect();
+    places.iter().map(Dropped::to_string).collect()
 }
 
 /// One line for each place, with the first packet that is dropped there.

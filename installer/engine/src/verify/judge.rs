@@ -52,6 +52,9 @@ fn skipped_because(vantage: VantageKind, target: &Target, results: &[ProbeResult
     if results.iter().any(answered) {
         return None;
     }
+    if target.filtered.is_some() {
+        return target.filtered.clone();
+    }
     if vantage == VantageKind::Operator && needs_route(target.kind) {
         // The operator is no member and has no routes into the cluster's networks.
         return Some("the operator has no route to the cluster's networks".to_owned());
@@ -251,6 +254,7 @@ mod tests {
             probes: vec![probe],
             expect,
             unrouted: None,
+            filtered: None,
         }
     }
     fn http(status: u16, body: &str) -> ProbeResult {
@@ -347,6 +351,30 @@ mod tests {
             judge(VantageKind::Pod, "pod/a", &name, &[answer(4000)]).outcome,
             CellOutcome::Fail
         );
+    }
+
+    #[test]
+    fn a_node_port_behind_a_filter_is_skipped_unless_something_answers() {
+        let expect = Expectation::Http {
+            status: 200,
+            contains: "Welcome".into(),
+        };
+        let port = Target {
+            filtered: Some("the packet filter of a".into()),
+            ..target(TargetKind::NodePort, expect)
+        };
+        let judged = |result| judge(VantageKind::Operator, "operator", &port, &[result]);
+        // A filter drops or rejects.
+        for refusal in ["timeout", "unreachable", "refused"] {
+            let cell = judged(failed(refusal));
+            assert_eq!(
+                (cell.outcome, cell.expected.as_str()),
+                (CellOutcome::Skip, "no answer: the packet filter of a"),
+                "{refusal}"
+            );
+        }
+        assert_eq!(judged(http(404, "other")).outcome, CellOutcome::Fail);
+        assert_eq!(judged(http(200, "Welcome")).outcome, CellOutcome::Pass);
     }
 
     /// A node port of a node to which the operator logs in by another address than its own in the cluster.

@@ -80,6 +80,8 @@ pub(crate) struct Target {
     pub expect: Expectation,
     /// Why the source need not reach the target: without any answer the cell is skipped.
     pub unrouted: Option<String>,
+    /// The packet filter that keeps the source away, as its node told: without any answer the cell is skipped, whatever the refusal looks like.
+    pub filtered: Option<String>,
 }
 
 /// Probes every target from every source. `unreachable` members and outside machines become failed cells. Blocks until the slowest source is
@@ -100,7 +102,8 @@ pub fn verify(
         // The cells that tell most about the cause come first.
         let mut cells = vec![states.api(&asked, desired)];
         let api_error = asked.as_ref().err().cloned();
-        let found = asked.unwrap_or_else(|_| Targets::without_api(desired, states.record(), &ways));
+        let mut found = asked.unwrap_or_else(|_| Targets::without_api(desired, states.record(), &ways));
+        found.closed_node_ports = states.closed_node_ports();
         cells.extend(states.cells(&found));
         let sources = probe_sources(members, outside, &found);
         let probed = fleet::each(&sources, |source| run_probes(source, &found, desired, &ways, ctx));
@@ -141,6 +144,8 @@ fn ways(desired: &Desired, ctx: &RunContext) -> Ways {
 struct ProbeSource {
     kind: VantageKind,
     name: String,
+    /// The member on which it runs.
+    member: Option<NodeName>,
     prober: Prober,
 }
 
@@ -158,6 +163,7 @@ fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec
             sources.push(ProbeSource {
                 kind: VantageKind::Pod,
                 name: format!("pod/{node}"),
+                member: Some(node.clone()),
                 prober,
             });
         }
@@ -166,12 +172,14 @@ fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec
         sources.push(ProbeSource {
             kind: VantageKind::Node,
             name: format!("node/{node}"),
+            member: Some((*node).clone()),
             prober: Prober::Agent(Arc::clone(session)),
         });
     }
     sources.push(ProbeSource {
         kind: VantageKind::Operator,
         name: "operator".to_owned(),
+        member: None,
         prober: Prober::Local,
     });
     for (node, session) in outside {
@@ -179,6 +187,7 @@ fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec
         sources.push(ProbeSource {
             kind: VantageKind::Outside,
             name: format!("outside/{node}"),
+            member: None,
             prober,
         });
     }
@@ -186,7 +195,7 @@ fn probe_sources(members: &Sessions, outside: &Sessions, found: &Targets) -> Vec
 }
 
 fn run_probes(source: &ProbeSource, found: &Targets, desired: &Desired, ways: &Ways, ctx: &RunContext) -> Vec<Cell> {
-    let targets = found.seen_from(source.kind, desired, ways);
+    let targets = found.seen_from(source.kind, source.member.as_ref(), desired, ways);
     let probes: Vec<ProbeSpec> = targets.iter().flat_map(|t| t.probes.clone()).collect();
     let results: Result<Vec<ProbeResult>, Diagnosis> = match &source.prober {
         Prober::Local => Ok((ctx.local_prober)(&probes)),

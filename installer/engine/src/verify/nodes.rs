@@ -42,6 +42,18 @@ impl Members {
         records.max_by_key(|record| record.sequence)
     }
 
+    /// Says which members' packet filters close NodePorts to other machines, and where.
+    pub(super) fn closed_node_ports(&self) -> BTreeMap<NodeName, String> {
+        let why = |(name, member): (&NodeName, &Result<Member, Diagnosis>)| {
+            let closed = member.as_ref().ok()?.health.closed_node_ports.join("; ");
+            let text = format!(
+                "the packet filter of {name} drops what others send to NodePorts, and landfall opens none: {closed}"
+            );
+            (!closed.is_empty()).then(|| (name.clone(), text))
+        };
+        self.0.iter().filter_map(why).collect()
+    }
+
     /// Says whether every member could be asked and landfall owns nothing on any.
     fn is_bare(&self) -> bool {
         !self.0.is_empty() && self.0.values().all(|m| m.as_ref().is_ok_and(|m| key::is_bare(&m.own)))

@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::layout::SAMPLE_NAMESPACE;
+use landfall_core::layout::{SAMPLE_NAMESPACE, SAMPLE_PORT};
 use landfall_core::name::NodeName;
 use landfall_core::spec::ingress::DashboardAuth;
 use landfall_core::spec::{ClusterSpec, Desired};
@@ -52,6 +52,8 @@ pub(crate) struct Targets {
     /// Node name → container id of its probe pod.
     pub probe_containers: BTreeMap<NodeName, String>,
     node_addresses: Vec<(String, String)>,
+    /// Why packet filters let no other machine reach NodePorts; nodes that let them are absent.
+    pub closed_node_ports: BTreeMap<NodeName, String>,
     /// Whether there is a sample to look at.
     pub sample: Sample,
     pods: Vec<String>,
@@ -143,6 +145,7 @@ async fn read(desired: &Desired, client: Client) -> Result<Targets, Error> {
         ready,
         probe_containers: probes.items.iter().filter_map(probe_container).collect(),
         node_addresses,
+        closed_node_ports: BTreeMap::new(),
         sample,
         pods,
         cluster_ip,
@@ -214,6 +217,7 @@ impl Targets {
             ready: None,
             probe_containers: BTreeMap::new(),
             node_addresses: addresses.collect(),
+            closed_node_ports: BTreeMap::new(),
             sample,
             pods: vec![],
             cluster_ip: None,
@@ -238,8 +242,14 @@ impl Targets {
         self.node_addresses.first().map(|(_, address)| address.as_str())
     }
 
-    /// Returns the targets of a source of this kind. `ways` say how the operator reaches the nodes.
-    pub(crate) fn seen_from(&self, vantage: VantageKind, desired: &Desired, ways: &Ways) -> Vec<Target> {
+    /// Returns the targets of a source of this kind, on this member if it is on one. `ways` say how the operator reaches the nodes.
+    pub(crate) fn seen_from(
+        &self,
+        vantage: VantageKind,
+        member: Option<&NodeName>,
+        desired: &Desired,
+        ways: &Ways,
+    ) -> Vec<Target> {
         let spec = &desired.spec;
         let sample =
             |kind, name: String, at: &At, port, host: &str| at.target(kind, name, port, host, 200, SAMPLE_TEXT);
@@ -249,7 +259,7 @@ impl Targets {
                 TargetKind::PodIp,
                 format!("pod-ip/{pod}"),
                 &At::only(pod),
-                80,
+                SAMPLE_PORT,
                 pod,
             ));
         }
@@ -258,7 +268,7 @@ impl Targets {
                 TargetKind::ClusterIp,
                 "cluster-ip".to_owned(),
                 &At::only(ip),
-                80,
+                SAMPLE_PORT,
                 ip,
             ));
         }
@@ -268,13 +278,11 @@ impl Targets {
                 VantageKind::Pod | VantageKind::Node | VantageKind::Outside => At::only(address),
             };
             if let Some(port) = self.node_port.and_then(|port| u16::try_from(port).ok()) {
-                targets.push(sample(
-                    TargetKind::NodePort,
-                    format!("node-port/{node}"),
-                    &at,
-                    port,
-                    address,
-                ));
+                let name = format!("node-port/{node}");
+                targets.push(Target {
+                    filtered: self.filter_between(member, node),
+                    ..sample(TargetKind::NodePort, name, &at, port, address)
+                });
             }
             if spec.ingress.enabled {
                 for (n, (host, status, text)) in hosts(spec, self.sample).into_iter().enumerate() {
@@ -293,6 +301,13 @@ impl Targets {
         targets
     }
 
+    /// Says which packet filter keeps a source away from the NodePorts of a node. It does not drop what the node itself and its pods send there.
+    fn filter_between(&self, member: Option<&NodeName>, node: &str) -> Option<String> {
+        let mut closed = self.closed_node_ports.iter();
+        let (name, why) = closed.find(|(name, _)| name.as_str() == node)?;
+        (member != Some(name)).then(|| why.clone())
+    }
+
     fn names(&self, vantage: VantageKind, desired: &Desired) -> Vec<Target> {
         let domain = &desired.spec.cluster_domain;
         // A pod asks the servers of its own resolver file; all other sources ask the DNS Service's address.
@@ -308,6 +323,7 @@ impl Targets {
             }],
             expect,
             unrouted: None,
+            filtered: None,
         };
         let api = desired.spec.service_cidr.nth(1).to_string();
         let full = format!("kubernetes.default.svc.{domain}.");
@@ -397,6 +413,7 @@ impl At {
                 contains: contains.to_owned(),
             },
             unrouted: self.unrouted.clone(),
+            filtered: None,
         }
     }
 }
@@ -411,7 +428,7 @@ mod tests {
 
     /// Returns the addresses at which the node port of `cp-1` is probed, and whether it may be skipped.
     fn probed(desired: &Desired, ways: &Ways, vantage: VantageKind) -> (Vec<String>, bool) {
-        let targets = targets(desired, ways).seen_from(vantage, desired, ways);
+        let targets = targets(desired, ways).seen_from(vantage, None, desired, ways);
         let target = targets.into_iter().find(|t| t.name == "node-port/cp-1").unwrap();
         let addresses = target.probes.into_iter().map(|probe| match probe {
             ProbeSpec::Http { address, .. } => address,
@@ -455,6 +472,27 @@ mod tests {
         let (addresses, _) = probed(&desired, &ways, VantageKind::Operator);
         assert_eq!(addresses, ["10.0.0.1:30080"]);
         assert!(targets(&desired, &Ways::new()).node_addresses.is_empty());
+    }
+
+    #[test]
+    fn a_filter_closes_node_ports_to_others_than_the_node_itself() {
+        let text = "name: ship\nnodes:\n- { name: cp-1, role: control-plane, ip: 10.0.0.1 }\n- { name: w-1, role: worker, ip: 10.0.0.2 }\n";
+        let desired = landfall_core::spec::parse::cluster_yaml(text, "cluster.yaml").unwrap();
+        let ways = Ways::new();
+        let mut targets = targets(&desired, &ways);
+        let name = |name: &str| -> NodeName { name.parse().unwrap() };
+        targets.closed_node_ports = BTreeMap::from([(name("cp-1"), "a filter".to_owned())]);
+        let filtered = |vantage, member: Option<&NodeName>| -> Vec<String> {
+            let seen = targets.seen_from(vantage, member, &desired, &ways).into_iter();
+            let filtered = seen.filter(|target| target.filtered.is_some());
+            filtered.map(|target| target.name).collect()
+        };
+        let (own, other) = (name("cp-1"), name("w-1"));
+        assert_eq!(filtered(VantageKind::Operator, None), ["node-port/cp-1"]);
+        for inside in [VantageKind::Node, VantageKind::Pod] {
+            assert_eq!(filtered(inside, Some(&other)), ["node-port/cp-1"]);
+            assert_eq!(filtered(inside, Some(&own)), [""; 0]);
+        }
     }
 
     #[test]

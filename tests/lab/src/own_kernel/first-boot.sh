@@ -75,6 +75,9 @@ table inet filter {
 		iif lo accept
 		tcp dport 22 accept
 	}
+	chain forward {
+		type filter hook forward priority 0; policy drop;
+	}
 }
 END
   systemctl --quiet enable nftables.service

@@ -73,6 +73,31 @@ fn rules_go_to_where_it_is_dropped_and_nowhere_else() {
 }
 
 #[test]
+fn node_ports_stay_closed_where_what_is_forwarded_is_dropped() {
+    let closed = |chains: &[Chain]| {
+        let (opened, _) = open(chains, &wanted());
+        let found = closed_node_ports(&opened, &wanted());
+        assert_eq!(closed_node_ports(chains, &wanted()).is_empty(), found.is_empty());
+        found
+    };
+    assert_eq!(
+        closed(&iptables(fixture!("docker-policy.iptables-save"))),
+        ["table ip filter, chain FORWARD: policy drop, and no rule accepts it"]
+    );
+    assert_eq!(
+        closed(&iptables(fixture!("redhat.iptables-save"))),
+        ["table ip filter, chain FORWARD: -A FORWARD -j REJECT --reject-with icmp-host-prohibited"]
+    );
+    assert_eq!(closed(&iptables(fixture!("ufw.iptables-save"))).len(), 1);
+    // Nothing is dropped at forward, or not what was translated.
+    for open in [nft(fixture!("ssh-only.nft.json")), nft(fixture!("firewalld.nft.json"))] {
+        assert_eq!(closed(&open), [""; 0]);
+    }
+    let translated = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\nCOMMIT\n";
+    assert_eq!(closed(&iptables(translated)), [""; 0]);
+}
+
+#[test]
 fn what_the_owner_drops_before_stays_dropped() {
     let text = "*filter\n:INPUT DROP [0:0]\n:BAN - [0:0]\n-A INPUT -s 203.0.113.9/32 -j DROP\n-A INPUT -j BAN\n-A INPUT -p tcp -m tcp \
                 --dport 22 -j ACCEPT\n-A BAN -s 203.0.113.10/32 -j DROP\nCOMMIT\n";
