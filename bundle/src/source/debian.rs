@@ -46,16 +46,32 @@ pub(super) const NETWORK: [&str; 27] = [
     "netbase",
 ];
 
+/// The programs of [`NETWORK`] that kube-proxy and flannel start, or that these start.
+pub(super) const NETWORK_PROGRAMS: [&str; 4] = [
+    "usr/sbin/nft",
+    "usr/sbin/xtables-nft-multi",
+    "usr/sbin/conntrack",
+    "usr/bin/kmod",
+];
+
 /// The sample: nginx and the libraries it loads.
-pub(super) const WEB: [&str; 7] = [
+pub(super) const WEB: [&str; 8] = [
     "libc6",
     "libgcc-s1",
     "libcrypt1",
     "libpcre2-8-0",
     "libssl3t64",
+    "libzstd1",
     "zlib1g",
     "nginx",
 ];
+
+/// The program of [`WEB`].
+pub(super) const WEB_PROGRAMS: [&str; 1] = ["usr/sbin/nginx"];
+
+/// Where the packages have the loader of programs and its libraries.
+const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Age after which the list of packages is fetched again.
 const LIST_AGE: Duration = Duration::from_hours(24);
@@ -102,6 +118,39 @@ pub(super) fn unpack(
         layer.link(&format!("/{folder}"), format!("usr/{folder}"));
     }
     Ok(unpacked)
+}
+
+/// Makes an error of libraries that a program of the layer needs and that are not in it, as the layer's own loader finds them. What a program loads
+/// later, by name, is not seen. The layer is unpacked for it, into a folder that goes again.
+pub(super) fn check_libraries(layer: &LayerBuilder, programs: &[&str]) -> Result<(), Diagnosis> {
+    let root = tempfile::tempdir().map_err(io("made", Path::new("a temporary folder")))?;
+    let mut tar = Vec::new();
+    layer.write(&mut tar).map_err(io("written", root.path()))?;
+    tar::Archive::new(tar.as_slice())
+        .unpack(root.path())
+        .map_err(io("written", root.path()))?;
+    for program in programs {
+        let mut list = Command::new(root.path().join(LOADER));
+        list.args(["--inhibit-cache", "--library-path"])
+            .arg(root.path().join(LIBRARIES))
+            .arg("--list")
+            .arg(root.path().join(program));
+        let output = run(&mut list, &format!("looking for the libraries of /{program}"))?;
+        let missing = outside(&String::from_utf8_lossy(&output), root.path());
+        if !missing.is_empty() {
+            return Err(failed(format!("/{program} needs libraries that no package of its image has"))
+                .saw(missing.join(", "))
+                .next("add the packages that have them to the lists in bundle/src/source/debian.rs, and lock them: `cargo xtask lock-debian`"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the libraries that the loader found elsewhere than under this folder; a line is `NAME => PATH (ADDRESS)`.
+fn outside(lines: &str, root: &Path) -> Vec<String> {
+    let found = lines.lines().filter_map(|line| line.trim().split_once(" => "));
+    let elsewhere = found.filter(|(_, path)| !path.starts_with(&*root.to_string_lossy()));
+    elsewhere.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Takes the copyright file out of a package's files. Some packages have a link to another one's folder of documents, and none of their own.
@@ -395,6 +444,13 @@ mod tests {
         assert_eq!(package.digest, digest);
         assert_eq!(said("'http://m/x.deb' x_1_amd64.deb 3 MD5Sum:abc"), None);
         assert_eq!(said(""), None);
+    }
+
+    #[test]
+    fn libraries_that_only_the_building_machine_has_are_named() {
+        let lines = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /t/root/usr/lib/libc.so.6 (0x2)\n\tlibzstd.so.1 => /lib/libzstd.so.1 (0x3)\n\
+                     \t/lib64/ld-linux-x86-64.so.2 (0x4)\n";
+        assert_eq!(outside(lines, Path::new("/t/root")), ["libzstd.so.1"]);
     }
 
     #[test]

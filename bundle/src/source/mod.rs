@@ -209,7 +209,7 @@ impl Parts<'_> {
         self.image("pause", &self.lock.pause_version.clone(), &[layer], &settings, both())?;
 
         (self.options.progress)("Debian packages of the network images");
-        let (network, _) = self.debian_layer(&debian::NETWORK, debian::iptables_links)?;
+        let (network, _) = self.debian_layer(&debian::NETWORK, &debian::NETWORK_PROGRAMS, debian::iptables_links)?;
         let layer = self.programs_layer(&[("kube-proxy", "/usr/local/bin")])?;
         let settings = ImageSettings::program("/usr/local/bin/kube-proxy");
         self.image("kube-proxy", &kubernetes, &[network.clone(), layer], &settings, both())?;
@@ -224,7 +224,7 @@ impl Parts<'_> {
         )?;
 
         (self.options.progress)("Debian packages of the sample");
-        let (web, packages) = self.debian_layer(&debian::WEB, debian::web_files)?;
+        let (web, packages) = self.debian_layer(&debian::WEB, &debian::WEB_PROGRAMS, debian::web_files)?;
         let version = packages.iter().find(|p| p.name == "nginx").map_or("0", |p| &p.version);
         let settings = ImageSettings::program("/usr/sbin/nginx").with_args(&["-g", "daemon off;"]);
         self.image("nginx", &tag_of(version), &[web], &settings, both())?;
@@ -268,11 +268,13 @@ impl Parts<'_> {
     fn debian_layer(
         &mut self,
         packages: &[&str],
+        programs: &[&str],
         finish: fn(&mut LayerBuilder),
     ) -> Result<(Layer, Vec<DebianPackage>), Diagnosis> {
         let mut layer = LayerBuilder::default();
         let unpacked = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
         finish(&mut layer);
+        debian::check_libraries(&layer, programs)?;
         let layer = self.store.layer(&layer)?;
         let (mut found, mut inside) = (Vec::new(), Vec::new());
         for debian::Unpacked { package, licence } in unpacked {

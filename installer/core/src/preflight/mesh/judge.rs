@@ -316,7 +316,9 @@ impl Judge<'_> {
             let what = format!("packets as large as the interface sends them are lost {where_to}");
             let next = format!(
                 "set the interfaces of all nodes to an MTU of {smallest} (`ip link set dev INTERFACE mtu {smallest}`, and in the settings that \
-                 are read at the boot), or let the network carry more"
+                 are read at the boot), or let the network carry more; where TCP between the nodes finds the size by itself, `podNetwork.mtu` of {} \
+                 with `accept: [path-mtu]` keeps pods below it",
+                smallest.saturating_sub(self.input.desired.spec.pod_network.backend.overhead().into())
             );
             Finding::new(Check::PathMtu, what, saw.collect::<Vec<_>>().join("; "), next).on(&self.nodes(fault))
         };
