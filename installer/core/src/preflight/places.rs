@@ -14,7 +14,7 @@ const FSTAB: &str = "/etc/fstab";
 /// Directories that may be disks of their own.
 const DISKS: [&str; 3] = [CONTAINERD_DIR, ETCD_DIR, KUBELET_DIR];
 /// Where systemd's generators write units at each boot.
-const GENERATED: &str = "/run/systemd/generator";
+pub(super) const GENERATED: &str = "/run/systemd/generator";
 
 /// Places from which programs are run, beside the spec's own: landfall's agent, CNI plugins, containers.
 const PROGRAM_PLACES: [&str; 3] = [layout::STATE_DIR, layout::CNI_BIN_DIR, CONTAINERD_DIR];

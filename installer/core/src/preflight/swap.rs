@@ -1,5 +1,6 @@
 //! Swap: on now, or back after the next boot, by whichever way systemd knows.
 
+use super::places::GENERATED;
 use super::{CMDLINE, Look, has_kernel_option, only, whole};
 use crate::facts::FilePattern;
 use crate::finding::{Check, Finding, Severity};
@@ -41,6 +42,13 @@ const ZRAM_DIRS: [&str; 4] = [
     "/usr/lib/systemd",
 ];
 const ZRAM_CONF: &str = "zram-generator.conf";
+/// What turns an option of the kernel's command line off (systemd's `parse_boolean`).
+const OFF: [&str; 4] = ["0", "no", "false", "off"];
+/// What udev knows of block devices, one file each, named by their numbers (`b8:3`).
+const UDEV_BLOCK: &str = "/run/udev/data/b";
+/// The type of swap partitions in a GPT (Discoverable Partitions Specification), and the flag by which they are left alone (bit 63).
+const GPT_SWAP: &str = "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f";
+const GPT_NO_AUTO: u64 = 1 << 63;
 
 /// Returns the units whose state matters here.
 pub(super) fn units() -> Vec<String> {
@@ -81,6 +89,8 @@ pub(super) fn files() -> Vec<FilePattern> {
             "memory-limit",
         ],
     ));
+    let about_partitions = ["N:", "E:ID_PART_ENTRY_TYPE", "E:ID_PART_ENTRY_FLAGS"];
+    files.extend(only(&[&format!("{UDEV_BLOCK}*")], &about_partitions));
     files.extend(only(&[AZURE_CONF], &[AZURE_FORMAT, AZURE_SWAP]));
     files.extend(only(&RC_LOCAL, &["swapon", "/sbin/swapon", "/usr/sbin/swapon"]));
     files
@@ -101,12 +111,12 @@ pub(super) fn check(look: &mut Look) {
         ));
     }
     // systemd.swap=0: neither fstab nor partitions are looked at (systemd-fstab-generator(8)).
-    let off = ["0", "no", "false", "off"].map(|value| format!("systemd.swap={value}"));
-    let off: Vec<&str> = off.iter().map(String::as_str).collect();
+    let off = OFF.map(|value| format!("systemd.swap={value}"));
     let no_target = is_masked(look, "swap.target");
-    if !no_target && !has_kernel_option(look, &off) {
+    if !no_target && !has_kernel_option(look, &off.each_ref().map(String::as_str)) {
         check_fstab(look);
         check_units(look);
+        check_partitions(look);
         check_command_line(look);
     }
     if !no_target {
@@ -264,9 +274,8 @@ fn check_units(look: &mut Look) {
         };
         let wanted = dir.ends_with(".wants") || dir.ends_with(".requires");
         // fstab and zram-generator's files are read anew: what was made of them at the last boot may be out of date.
-        let from_fstab = file.text.lines().any(|l| l.trim() == "SourcePath=/etc/fstab");
-        let generated = path.starts_with("/run/systemd/generator");
-        let stale = generated && (from_fstab || unit.starts_with("dev-zram"));
+        let generated = path.starts_with(GENERATED);
+        let stale = generated && (is_from_fstab(&file.text) || unit.starts_with("dev-zram"));
         if !unit.ends_with(".swap") || !wanted || stale || is_masked(look, unit) || !seen.insert(unit.to_owned()) {
             continue;
         }
@@ -282,6 +291,47 @@ fn check_units(look: &mut Look) {
         found.push(finding.at(file, None));
     }
     found.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// Swap partitions that systemd's generator may find at the next boot although it made no unit of them at the last one: they are new, or a line of
+/// fstab stood for them then. It looks on the disk of the root file system alone, which is not known here, so it is a warning.
+fn check_partitions(look: &mut Look) {
+    let off = OFF.map(|value| format!("systemd.gpt_auto={value}"));
+    if has_kernel_option(look, &off.each_ref().map(String::as_str)) {
+        return;
+    }
+    let mut found = Vec::new();
+    for (path, file) in &look.facts.survey.files {
+        if !path.starts_with(UDEV_BLOCK) {
+            continue;
+        }
+        let value = |key: &str| file.text.lines().find_map(|line| line.strip_prefix(key));
+        let flags = value("E:ID_PART_ENTRY_FLAGS=0x").and_then(|flags| u64::from_str_radix(flags, 16).ok());
+        let is_left_alone = flags.is_some_and(|flags| flags & GPT_NO_AUTO != 0);
+        let Some(name) = value("N:").filter(|_| value("E:ID_PART_ENTRY_TYPE=") == Some(GPT_SWAP) && !is_left_alone)
+        else {
+            continue;
+        };
+        let device = format!("/dev/{name}");
+        let unit = unit_of(&device);
+        if !is_masked(look, &unit) && !is_generated(look, &unit) {
+            let how = "systemd finds a swap partition by its type (systemd-gpt-auto-generator), if the disk is that of the root file system";
+            let next = format!("`systemctl mask {unit}`, or give the partition another type");
+            found.push(at_boot(how, device, &next).at_most(Severity::Warn));
+        }
+    }
+    found.into_iter().for_each(|finding| look.add(finding));
+}
+
+/// Says whether a generator made the unit at the last boot, other than of fstab: [`check_units`] reports it.
+fn is_generated(look: &Look, unit: &str) -> bool {
+    let files = look.facts.survey.files.iter();
+    let mut own = files.filter(|(path, _)| path.starts_with(GENERATED) && path.rsplit('/').next() == Some(unit));
+    own.any(|(_, file)| !is_from_fstab(&file.text))
+}
+
+fn is_from_fstab(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == "SourcePath=/etc/fstab")
 }
 
 /// zram-generator makes a swap area of each section of its configuration that names no file system. A section of several files is one, in which a

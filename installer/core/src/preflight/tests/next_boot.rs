@@ -139,6 +139,55 @@ fn settings_of_zram_are_those_of_all_files() {
     }
 }
 
+/// A swap partition of a GPT as udev records it: nothing turns it on now.
+fn gpt_swap(f: &mut NodeFacts) {
+    let text = "N:sda3\nE:ID_PART_ENTRY_TYPE=0657fd6d-a4ab-43c4-84e5-0933c84b4f4f\n";
+    put(&mut f.survey, "/run/udev/data/b8:3", text);
+    let root = "N:sda2\nE:ID_PART_ENTRY_TYPE=4f68bce3-e8cd-4db1-96e7-fbcaf984b709\n";
+    put(&mut f.survey, "/run/udev/data/b8:2", root);
+}
+
+#[test]
+fn a_swap_partition_that_no_unit_stands_for_is_a_warning() {
+    // The line of fstab that stood for it at the last boot was taken out since.
+    let stale: Change = |f| {
+        gpt_swap(f);
+        let unit = "/run/systemd/generator/dev-sda3.swap";
+        put(&mut f.survey, unit, "SourcePath=/etc/fstab\nWhat=/dev/sda3\n");
+    };
+    for change in [gpt_swap as Change, stale] {
+        let finding = only(Check::Swap, found(change));
+        assert_eq!((finding.severity, finding.saw.as_str()), (Severity::Warn, "/dev/sda3"));
+        assert!(finding.next.contains("systemctl mask dev-sda3.swap"), "{finding:?}");
+    }
+    let generated = found(|f| {
+        gpt_swap(f);
+        let unit = "/run/systemd/generator.late/dev-sda3.swap";
+        put(&mut f.survey, unit, "What=/dev/sda3\n");
+        let link = "/run/systemd/generator.late/swap.target.wants/dev-sda3.swap";
+        put_link(&mut f.survey, link, unit, "What=/dev/sda3\n");
+    });
+    assert!(only(Check::Swap, generated).refuses(), "its unit is found, once");
+    let fine: [Change; 3] = [
+        |f| {
+            gpt_swap(f);
+            put(&mut f.survey, "/proc/cmdline", "ro systemd.gpt_auto=no");
+        },
+        |f| {
+            gpt_swap(f);
+            put_link(&mut f.survey, "/etc/systemd/system/dev-sda3.swap", "/dev/null", "");
+        },
+        |f| {
+            gpt_swap(f);
+            let text = f.survey.files.get_mut("/run/udev/data/b8:3").unwrap();
+            text.text.push_str("E:ID_PART_ENTRY_FLAGS=0x8000000000000000\n");
+        },
+    ];
+    for change in fine {
+        assert_eq!(found(change), vec![]);
+    }
+}
+
 #[test]
 fn swap_that_comes_back_by_other_ways_is_found() {
     let azure: Change = |f| {
