@@ -16,7 +16,7 @@ use landfall_core::inventory::Node;
 use landfall_core::journal::{INSTALL, KeptFinding, PUSH};
 use landfall_core::name::NodeName;
 use landfall_core::preflight::mesh::MeshInput;
-use landfall_core::preflight::{self, BundleFacts, Input};
+use landfall_core::preflight::{self, BundleFacts, Coming, Input};
 use landfall_core::spec::Desired;
 use landfall_core::wire::Request;
 use landfall_manifests::kernel_settings;
@@ -85,6 +85,23 @@ pub fn try_mesh(input: &CheckInput, emitter: &EventEmitter) -> Result<Vec<KeptFi
         record: input.present.record.as_ref(),
     };
     emit_findings(emitter, Phase::Mesh, input, || mesh::look(&asked, input.sessions))
+}
+
+/// Checks whether what a run is about to bring fits where something is installed already; else like [`run_checks`]. Does not block.
+pub fn check_room(
+    input: &CheckInput,
+    coming: &BTreeMap<NodeName, Coming>,
+    emitter: &EventEmitter,
+) -> Result<Vec<KeptFinding>, Vec<Diagnosis>> {
+    let find = |(name, coming): (&NodeName, &Coming)| -> Vec<Finding> {
+        let known = input.gathered.facts.get(name).zip(input.bundle);
+        known.map_or_else(Vec::new, |(facts, bundle)| {
+            preflight::no_room(name, facts, bundle.index(), coming)
+        })
+    };
+    emit_findings(emitter, Phase::Preflight, input, || {
+        coming.iter().flat_map(find).collect()
+    })
 }
 
 fn emit_findings(

@@ -24,6 +24,7 @@ mod sysctl;
 mod tuned;
 
 pub use record::{check_record, records_disagree, too_few_control_planes, unlisted_members};
+pub use room::{Coming, no_room};
 pub use security::fapolicyd_rules;
 
 use crate::bundle_index::BundleIndex;

@@ -2,14 +2,15 @@
 
 use super::Look;
 use crate::bundle_index::{BinaryPlace, BundleIndex, BundleRole};
-use crate::facts::PlaceFacts;
+use crate::facts::{NodeFacts, PlaceFacts};
 use crate::finding::{Check, Finding};
 use crate::inventory::Role;
 use crate::layout;
 use crate::layout::{CONTAINERD_DIR, KUBELET_DIR};
-use crate::name::Digest;
+use crate::name::{Digest, NodeName};
 use crate::spec::BinDir;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// How much larger images are once they are unpacked: zstd makes a quarter of Kubernetes' images (kube-apiserver 119 to 30 MB, measured
 /// 2026-11-23). containerd keeps both forms.
@@ -56,20 +57,14 @@ const LIMITS: [Limit; 4] = [
 
 pub(super) fn check(look: &mut Look) {
     let places = &look.facts.survey.places;
-    // What is installed lies there already.
+    // What is installed lies there already; what of it changes is known when the plan is made ([`no_room`]).
     let bundle = look.input.bundle.filter(|_| !look.ours);
     let needs = bundle
         .map(|bundle| needs(bundle.index, look.node.role, look.input.desired.spec.bin_dir))
         .unwrap_or_default();
-    let mut brought: BTreeMap<u64, Need> = BTreeMap::new();
-    for (place, need) in &needs {
-        if let Some(seen) = places.get(*place) {
-            let sum = brought.entry(seen.device).or_default();
-            sum.stays += need.stays;
-            sum.passing += need.passing;
-        }
-    }
-    check_bytes(look, &brought);
+    let brought = by_device(places, &needs);
+    let found = without_room(places, &brought);
+    found.into_iter().for_each(|finding| look.add_before_install(finding));
     // The lab's kubelets have no such limits: its machines share the host's disk.
     if !look.lab {
         check_limits(look, &brought);
@@ -77,12 +72,55 @@ pub(super) fn check(look: &mut Look) {
 }
 
 /// What the bundle brings to a place, in bytes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Need {
     /// What stays there.
     stays: u64,
     /// What is there only while the install runs.
     passing: u64,
+}
+
+/// What a run is about to bring to a node on which something is installed already, as it was seen to lack it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coming {
+    /// Sizes of programs, by the path of the file.
+    pub programs: BTreeMap<PathBuf, u64>,
+    /// Blobs of images.
+    pub images: BTreeSet<Digest>,
+    /// Bytes of blobs that the node's store lacks.
+    pub blob_bytes: u64,
+}
+
+/// Finds file systems on which that does not fit: with it a run would stop in its middle. An older program of the same name makes room only afterwards.
+pub fn no_room(node: &NodeName, facts: &NodeFacts, index: &BundleIndex, coming: &Coming) -> Vec<Finding> {
+    let places = &facts.survey.places;
+    let mut needs: BTreeMap<&str, Need> = BTreeMap::new();
+    for (path, size) in &coming.programs {
+        // The last prefix in this order is the longest.
+        let place = places.keys().rev().find(|place| path.starts_with(place));
+        needs.entry(place.map_or("/", String::as_str)).or_default().stays += size;
+    }
+    needs.entry(CONTAINERD_DIR).or_default().stays += size_of(index, &coming.images) * (1 + UNPACKED);
+    needs.entry(layout::STATE_DIR).or_default().passing += coming.blob_bytes;
+    let found = without_room(places, &by_device(places, &needs)).into_iter();
+    found.map(|finding| finding.on([node])).collect()
+}
+
+fn by_device(places: &BTreeMap<String, PlaceFacts>, needs: &BTreeMap<&str, Need>) -> BTreeMap<u64, Need> {
+    let mut brought: BTreeMap<u64, Need> = BTreeMap::new();
+    for (place, need) in needs {
+        if let Some(seen) = places.get(*place) {
+            let sum = brought.entry(seen.device).or_default();
+            sum.stays += need.stays;
+            sum.passing += need.passing;
+        }
+    }
+    brought
+}
+
+fn size_of<'a>(index: &BundleIndex, blobs: impl IntoIterator<Item = &'a Digest>) -> u64 {
+    let size = |digest: &Digest| index.blob(digest).map_or(0, |blob| blob.size_bytes);
+    blobs.into_iter().map(size).sum()
 }
 
 /// Sums up what a node of this role gets.
@@ -104,19 +142,17 @@ fn needs(index: &BundleIndex, role: Role, bin_dir: BinDir) -> BTreeMap<&'static 
     let images = index.images().iter().filter(|i| i.roles.contains(&role));
     // Images share layers.
     let layers: BTreeSet<_> = images.flat_map(|image| image.blobs.iter().copied()).collect();
-    let size = |digest: &Digest| index.blob(digest).map_or(0, |blob| blob.size_bytes);
-    let images: u64 = layers.iter().map(size).sum();
-    needs.entry(CONTAINERD_DIR).or_default().stays += images * (1 + UNPACKED);
+    needs.entry(CONTAINERD_DIR).or_default().stays += size_of(index, &layers) * (1 + UNPACKED);
     sent.extend(&layers);
-    needs.entry(layout::STATE_DIR).or_default().passing += sent.iter().map(size).sum::<u64>();
+    needs.entry(layout::STATE_DIR).or_default().passing += size_of(index, &sent);
     needs
 }
 
 /// All that comes must fit, for root.
-fn check_bytes(look: &mut Look, brought: &BTreeMap<u64, Need>) {
+fn without_room(places: &BTreeMap<String, PlaceFacts>, brought: &BTreeMap<u64, Need>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (device, need) in brought {
-        let mut on_device = look.facts.survey.places.iter().filter(|(_, p)| p.device == *device);
+        let mut on_device = places.iter().filter(|(_, p)| p.device == *device);
         let Some((_, seen)) = on_device.next() else { continue };
         let wanted = need.stays + need.passing;
         if wanted > seen.free_bytes && seen.total_bytes > 0 {
@@ -134,7 +170,7 @@ fn check_bytes(look: &mut Look, brought: &BTreeMap<u64, Need>) {
             );
         }
     }
-    found.into_iter().for_each(|finding| look.add_before_install(finding));
+    found
 }
 
 /// Once all is there, the kubelet must have room above its limits.

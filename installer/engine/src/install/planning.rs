@@ -4,9 +4,10 @@ use super::InstallRun;
 use crate::context::Until;
 use crate::distribute::Needs;
 use crate::plan_error::plan_error;
-use crate::preflight::Gathered;
+use crate::preflight::{self, Gathered};
 use crate::present::Present;
 use crate::{fleet, render};
+use landfall_core::action::Action;
 use landfall_core::cluster_record::ClusterRecord;
 use landfall_core::event::Phase;
 use landfall_core::explain::{Code, Diagnosis};
@@ -15,9 +16,11 @@ use landfall_core::membership::{MembershipInput, wanted_record};
 use landfall_core::name::{Digest, NodeName, StepId};
 use landfall_core::observe::{Observations, Verdict, judge};
 use landfall_core::plan::file::{PLAN_FILE_VERSION, PlanFile};
+use landfall_core::plan::key::is_bare;
 use landfall_core::plan::objects::left_out;
 use landfall_core::plan::pending::{pass_waits, settle};
 use landfall_core::plan::{Goal, Plan, PlanError, Step, plan};
+use landfall_core::preflight::Coming;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,6 +92,7 @@ impl InstallRun<'_> {
                 needs,
             })
         })?;
+        self.room(&prepared, gathered)?;
         self.mesh(&prepared, gathered)?;
         let pending = pending(&prepared.plan, &prepared.satisfied);
         self.emitter.planned(self.outcome.run.as_ref(), pending.steps.len());
@@ -204,6 +208,36 @@ impl InstallRun<'_> {
             (name, bytes)
         };
         Ok(there.into_iter().map(missing).collect())
+    }
+
+    /// Checks whether what is about to come fits on the nodes on which something is installed: preflight has judged the others by the whole bundle. Blocks
+    /// for a request to all nodes, when blobs are needed at all.
+    fn room(&mut self, prepared: &Prepared, gathered: &Gathered) -> Result<(), Vec<Diagnosis>> {
+        let mut coming: BTreeMap<NodeName, Coming> = BTreeMap::new();
+        let is_installed = |name: &NodeName| prepared.present.owned.get(name).is_some_and(|own| !is_bare(own));
+        for step in prepared.pending().filter(|step| is_installed(&step.node)) {
+            match &step.action {
+                Action::Binary { path, size_bytes, .. } => {
+                    let coming = coming.entry(step.node.clone()).or_default();
+                    coming.programs.insert(path.clone(), *size_bytes);
+                }
+                Action::Images { .. } => {
+                    let coming = coming.entry(step.node.clone()).or_default();
+                    coming.images.extend(prepared.needs.blobs_of(step));
+                }
+                _ => {}
+            }
+        }
+        if coming.is_empty() {
+            return Ok(());
+        }
+        let missing = self.missing_bytes(prepared)?;
+        for (name, coming) in &mut coming {
+            coming.blob_bytes = missing.get(name).copied().unwrap_or_default();
+        }
+        let found = preflight::check_room(&self.check_input(&prepared.present, gathered), &coming, &self.emitter)?;
+        self.findings.extend(found);
+        Ok(())
     }
 
     /// Hashes every blob that the pending steps need, so that a damaged bundle is refused before a node is changed. (Nodes hash them again.) Blocks on

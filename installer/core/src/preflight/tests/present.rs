@@ -103,6 +103,37 @@ fn bundle() -> BundleIndex {
 }
 
 #[test]
+fn what_comes_to_an_installed_node_is_counted_as_far_as_it_lacks_it() {
+    let index = bundle();
+    let name: NodeName = "cp-1".parse().unwrap();
+    let image = index.images().iter().find(|image| !image.blobs.is_empty()).unwrap();
+    let size: u64 = image
+        .blobs
+        .iter()
+        .map(|blob| index.blob(blob).unwrap().size_bytes)
+        .sum();
+    let coming = Coming {
+        programs: [("/usr/local/bin/kubelet".into(), 100 << 20)].into(),
+        images: image.blobs.iter().copied().collect(),
+        blob_bytes: 10 << 20,
+    };
+    let needed = 5 * size + (110 << 20);
+    let look = |free: u64| {
+        let mut facts = good(1);
+        facts.survey.places.values_mut().for_each(|place| {
+            (place.device, place.free_bytes, place.total_bytes) = (7, free, 1 << 50);
+        });
+        no_room(&name, &facts, &index, &coming)
+    };
+    assert_eq!(look(needed), vec![]);
+    let full = only(Check::BundleSpace, look(needed - 1));
+    assert!(
+        full.refuses() && full.saw.contains(&format!("{} MiB needed", needed >> 20)),
+        "{full:?}"
+    );
+}
+
+#[test]
 fn what_the_bundle_brings_is_counted() {
     let index = bundle();
     let look = |change: &dyn Fn(&mut NodeFacts), owned: &BTreeMap<NodeName, Ownership>| {
