@@ -149,8 +149,13 @@ fn apply(lab: &Lab, machine: &Machine, piece: &Piece, line: &str) -> Result<()> 
     if piece.on_node {
         return lab.shell(machine, line).map(drop);
     }
+    in_network(lab, machine, line).map(drop)
+}
+
+/// Runs a line of shell with the host's programs in the network namespace of a machine; returns what it printed.
+pub fn in_network(lab: &Lab, machine: &Machine, line: &str) -> Result<String> {
     let pid = lab.pid(machine)?.to_string();
-    run(root("nsenter").args(["-t", &pid, "-n", "sh", "-c", line])).map(drop)
+    run(root("nsenter").args(["-t", &pid, "-n", "sh", "-c", line]))
 }
 
 /// Makes the foreign state that exists before the install.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 const INVENTORY: &str = "three.ini";
 const INSTALL: [&str; 5] = ["install", "-i", INVENTORY, "--accept-new-host-keys", BUNDLE];
+const PUSH: [&str; 5] = ["push", "-i", INVENTORY, "--accept-new-host-keys", BUNDLE];
 const PUSH_LIMIT: Duration = Duration::from_secs(120);
 const FOUNDING_LIMIT: Duration = Duration::from_secs(300);
 
@@ -19,6 +20,9 @@ pub fn show(stage: &Stage<'_>, checks: &mut Checks) -> Result<(), Broken> {
         "machines with a read-only /usr are refused, and the setting that takes them is named",
         || read_only_usr(stage),
     )?;
+    checks.check("5 % of all packets lost: the bundle is pushed, and taken back", || {
+        push_over_a_lossy_network(stage)
+    });
     checks.check("killed during the push and rolled back: as before", || {
         killed_in_push(stage)
     });
@@ -82,6 +86,40 @@ fn read_only_usr(stage: &Stage<'_>) -> Result<()> {
     ensure!(text.contains(settings), "the inventory has other settings:\n{text}");
     let wanted = "{'name': 'lab', 'profile': 'lab', 'binDir': '/opt/landfall/bin'}";
     stage.operator.write(INVENTORY, &text.replace(settings, wanted))
+}
+
+/// Each control plane loses a twentieth of what it receives: of the operator's stream, and of what the others send. The host's nft writes the rule into
+/// the machine's network namespace.
+fn push_over_a_lossy_network(stage: &Stage<'_>) -> Result<()> {
+    let lossy = "nft add table inet lossy && \
+                 nft 'add chain inet lossy input { type filter hook input priority -300; }' && \
+                 nft 'add rule inet lossy input numgen random mod 100 < 5 counter drop'";
+    let push = || {
+        control_planes(stage).try_for_each(|machine| foreign::in_network(stage.lab, machine, lossy).map(drop))?;
+        let ended = stage.operator.landfall(&PUSH)?.expect(0)?;
+        println!(
+            "lab: the push took {:.1} s with 5 % of packets lost",
+            ended.took.as_secs_f32()
+        );
+        for machine in control_planes(stage) {
+            let rules = foreign::in_network(stage.lab, machine, "nft list table inet lossy")?;
+            ensure!(
+                !rules.contains("packets 0 "),
+                "{} lost no packet:\n{rules}",
+                machine.name
+            );
+        }
+        Ok(())
+    };
+    let pushed = push();
+    for machine in control_planes(stage) {
+        foreign::in_network(stage.lab, machine, "nft delete table inet lossy || true")?;
+    }
+    let removed = stage
+        .operator
+        .landfall(&["push", "-i", INVENTORY, "--remove"])?
+        .expect(0);
+    pushed.and(removed.map(drop))
 }
 
 fn killed_in_push(stage: &Stage<'_>) -> Result<()> {
