@@ -60,9 +60,25 @@ fn part_of(blob: &Path) -> PathBuf {
 /// named; the chunks before it stay for the next time. Of a stream that ends early all stays that came.
 pub fn put(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {
     agent.holder()?;
-    let taken = take_in(agent, digest, range, from);
+    let mut from = Touching { agent, digest, from };
+    let taken = take_in(agent, digest, range, &mut from);
     agent.arriving().end(digest);
     taken
+}
+
+/// A blob's bytes as they come: each that is read shows that the blob still comes.
+struct Touching<'a, R> {
+    agent: &'a Agent,
+    digest: &'a Digest,
+    from: &'a mut R,
+}
+
+impl<R: Read> Read for Touching<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.agent.arriving().touch(self.digest);
+        Ok(read)
+    }
 }
 
 fn take_in(agent: &Agent, digest: &Digest, range: Range<u64>, from: &mut impl Read) -> Result<()> {

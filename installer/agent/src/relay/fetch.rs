@@ -1,6 +1,6 @@
 //! Takes a blob from another node, as the operator would send it.
 
-use super::{HANDSHAKE, IDLE, LOOK_EVERY, MOST_LINE, tls};
+use super::{HANDSHAKE, IDLE, LENGTH, LOOK_EVERY, MOST_LINE, tls};
 use crate::agent::{Agent, Emit};
 use crate::blobs;
 use crate::error::AgentError;
@@ -54,7 +54,10 @@ pub fn fetch(
     let stream = open(agent, &ask, source).map_err(no_use)?;
     let mut incoming = Incoming {
         agent,
+        digest,
         stream,
+        length: Vec::new(),
+        piece: 0,
         left: range.end.saturating_sub(range.start),
         came: 0,
         reported: 0,
@@ -103,7 +106,12 @@ fn open(agent: &Agent, ask: &RelayAsk, source: &RelaySource) -> io::Result<BufRe
 /// The bytes as they come. It remembers why they ended, because who reads them sees too few bytes alone.
 struct Incoming<'a> {
     agent: &'a Agent,
+    digest: &'a Digest,
     stream: BufReader<Tls>,
+    /// What has come of the next piece's length.
+    length: Vec<u8>,
+    /// How many bytes of the piece are still to come.
+    piece: usize,
     left: u64,
     came: u64,
     reported: u64,
@@ -114,7 +122,27 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// Reads what there is. Blocks until something comes, the session ends, or nothing has come for [`IDLE`].
+    /// Reads bytes of the blob. Blocks until some come, the session ends, or nothing has come for [`IDLE`], not even an empty piece.
+    fn bytes(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece == 0 {
+            let mut length = [0; LENGTH];
+            let missing = LENGTH - self.length.len();
+            let read = self.wait(&mut length[..missing])?;
+            self.length.extend_from_slice(&length[..read]);
+            if let Ok(length) = <[u8; LENGTH]>::try_from(self.length.as_slice()) {
+                self.length.clear();
+                self.piece = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+                self.since = Instant::now();
+                self.agent.arriving().touch(self.digest);
+            }
+        }
+        let most = buffer.len().min(self.piece);
+        let read = self.wait(&mut buffer[..most])?;
+        self.piece -= read;
+        Ok(read)
+    }
+
+    /// Reads what there is.
     fn wait(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.stream.read(buffer) {
@@ -140,7 +168,7 @@ impl Read for Incoming<'_> {
         if length == 0 {
             return Ok(0);
         }
-        let read = match self.wait(&mut buffer[..length]) {
+        let read = match self.bytes(&mut buffer[..length]) {
             Ok(read) => read,
             Err(error) => {
                 let kind = error.kind();

@@ -1,6 +1,6 @@
 //! The listener from which other nodes take blobs. One thread waits for connections; each has a thread of its own.
 
-use super::{BUFFER, HANDSHAKE, IDLE, LOOK_EVERY, MOST_LINE, tls};
+use super::{ALIVE_EVERY, BUFFER, HANDSHAKE, IDLE, LOOK_EVERY, MOST_LINE, tls};
 use crate::agent::Agent;
 use crate::arriving::{Arriving, Ready};
 use crate::blobs;
@@ -42,6 +42,26 @@ impl Drop for Listener {
             let _ = thread.join();
         }
     }
+}
+
+/// How long a transfer may stand still, and how often it says that it does not.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    idle: Duration,
+    alive_every: Duration,
+}
+
+impl Limits {
+    const USUAL: Self = Self {
+        idle: IDLE,
+        alive_every: ALIVE_EVERY,
+    };
+}
+
+fn write_piece(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    to.write_all(&length.to_be_bytes())?;
+    to.write_all(bytes)
 }
 
 #[derive(Debug)]
@@ -139,7 +159,7 @@ impl Shared {
         };
         write_json_line(&mut stream, &RelayAnswer::Follows)?;
         stream.sock.set_write_timeout(Some(IDLE))?;
-        self.send(&file, &ask, &mut stream)?;
+        self.send(&file, &ask, &mut stream, Limits::USUAL)?;
         stream.conn.send_close_notify();
         stream.flush()
     }
@@ -156,11 +176,12 @@ impl Shared {
     }
 
     /// Sends a blob from `from_bytes` to its end. Blocks until it has come here as a whole, has stopped to come, or the listener closes.
-    fn send(&self, file: &File, ask: &RelayAsk, to: &mut impl Write) -> io::Result<()> {
+    fn send(&self, file: &File, ask: &RelayAsk, to: &mut impl Write, limits: Limits) -> io::Result<()> {
         let (mut at, mut since) = (ask.from_bytes, Instant::now());
+        let mut said = since;
         let mut buffer = vec![0u8; BUFFER];
         loop {
-            if self.is_closed.load(Ordering::SeqCst) || since.elapsed() > IDLE {
+            if self.is_closed.load(Ordering::SeqCst) || since.elapsed() > limits.idle {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let ready = self.arriving.wait_beyond(&self.directory, &ask.digest, at, LOOK_EVERY);
@@ -175,13 +196,78 @@ impl Shared {
                 if read == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                to.write_all(&buffer[..read])?;
+                write_piece(to, &buffer[..read])?;
                 at += read as u64;
-                since = Instant::now();
+                (since, said) = (Instant::now(), Instant::now());
             }
             if is_whole && at >= end {
                 return Ok(());
             }
+            let last = self.arriving.last(&ask.digest).filter(|last| *last > said);
+            if let Some(last) = last {
+                since = last;
+                if said.elapsed() >= limits.alive_every {
+                    write_piece(to, &[])?;
+                    to.flush()?;
+                    said = Instant::now();
+                }
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(directory: &std::path::Path) -> Shared {
+        let (_, config) = tls::listener().unwrap();
+        Shared {
+            token: Digest::of(b"token"),
+            config,
+            arriving: Arc::default(),
+            directory: directory.to_owned(),
+            connections: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// What is sent of a blob of which nothing is whole yet: bytes of it come for so long, then no more.
+    fn sent(comes: Duration) -> (Vec<u8>, io::ErrorKind, Duration) {
+        let directory = tempfile::tempdir().unwrap();
+        let shared = shared(directory.path());
+        let digest = Digest::of(b"blob");
+        shared.arriving.set(&digest, 0);
+        let ask = RelayAsk {
+            token: "token".to_owned(),
+            digest,
+            from_bytes: 0,
+        };
+        let limits = Limits {
+            idle: Duration::from_millis(900),
+            alive_every: Duration::from_millis(300),
+        };
+        let (mut bytes, start) = (Vec::new(), Instant::now());
+        let file = tempfile::tempfile().unwrap();
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                while start.elapsed() < comes {
+                    shared.arriving.touch(&digest);
+                    thread::sleep(Duration::from_millis(50));
+                }
+            });
+            shared.send(&file, &ask, &mut bytes, limits).unwrap_err()
+        });
+        (bytes, error.kind(), start.elapsed())
+    }
+
+    #[test]
+    fn a_blob_that_comes_slowly_keeps_the_transfer_alive_and_one_that_does_not_come_ends_it() {
+        let (bytes, error, took) = sent(Duration::from_millis(2_500));
+        assert!(bytes.len() >= 3 * 4 && bytes.iter().all(|byte| *byte == 0), "{bytes:?}");
+        assert_eq!(error, io::ErrorKind::TimedOut);
+        assert!(took >= Duration::from_millis(3_200), "{took:?}");
+        let (bytes, error, _) = sent(Duration::ZERO);
+        assert_eq!((bytes.len(), error), (0, io::ErrorKind::TimedOut));
     }
 }
