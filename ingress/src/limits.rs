@@ -38,8 +38,6 @@ pub struct Limits {
     pub tries: usize,
     /// How long connections to endpoints are kept idle: below the 75 s of nginx; Node closes after 5 s, which the pool notices.
     pub pool_idle: Duration,
-    /// Idle connections kept per endpoint.
-    pub pool_idle_per_endpoint: usize,
     /// Connections of one client address at once. High, because whole networks stand behind one; trusted peers have no such bound.
     pub connections_per_address: usize,
     /// Longest wait for a PROXY header, which comes with the first packet.
@@ -66,14 +64,8 @@ pub struct Limits {
     pub http2_connection_window: u32,
     /// The same for connections of an address that holds half of what it may: what RFC 9113 begins with.
     pub http2_small_window: u32,
-    /// Bytes that an endpoint of HTTP/2 may send ahead of one client. The window of the connection is as many for each of its `http2_streams`, so
-    /// a client that reads nothing uses up its own part alone. 32 KiB are 60 MB/s at half a millisecond.
-    pub http2_endpoint_window: u32,
     /// Bytes of an answer that a stream takes ahead of what is sent. hyper's 400 KiB are 40 MB for a client of 100 streams that reads nothing.
     pub http2_send_buffer: usize,
-    /// Bytes of a request's body that a stream to an endpoint takes ahead of what is sent, beside one part. hyper's 1 MiB are 100 MiB for 100
-    /// uploads to an endpoint that reads nothing.
-    pub http2_upload_buffer: usize,
     /// Bytes that requests of one connection may hold at once: heads, bodies that endpoints have not taken, and `request_cost` each. With
     /// `sent_bytes`, and what is not counted, below 4 MiB.
     pub received_bytes: usize,
@@ -142,7 +134,6 @@ impl Default for Limits {
             silence: Duration::from_secs(600),
             tries: 16,
             pool_idle: Duration::from_secs(30),
-            pool_idle_per_endpoint: 64,
             connections_per_address: 8192,
             proxy_header: Duration::from_secs(5),
             linger: Duration::from_secs(2),
@@ -156,9 +147,7 @@ impl Default for Limits {
             http2_stream_window: 256 * 1024,
             http2_connection_window: 1024 * 1024,
             http2_small_window: 65_535,
-            http2_endpoint_window: 32 * 1024,
             http2_send_buffer: 16 * 1024,
-            http2_upload_buffer: 8 * 1024,
             received_bytes: 2560 * 1024,
             sent_bytes: 1024 * 1024,
             bytes_per_address: 256 * 1024 * 1024,
@@ -197,6 +186,18 @@ impl Limits {
             bytes: self.head_bytes,
             target_bytes: self.target_bytes,
             fields: self.head_fields,
+        }
+    }
+
+    /// Bounds of connections to endpoints; those that clients have not are constants of that crate.
+    pub fn of_upstream(&self) -> landfall_ingress_upstream::Config {
+        landfall_ingress_upstream::Config {
+            head_bytes: self.head_bytes,
+            pool_idle: self.pool_idle,
+            linger: self.linger,
+            http2_streams: self.http2_streams,
+            http2_ping: self.http2_ping,
+            http2_pong: self.http2_pong,
         }
     }
 

@@ -6,10 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-mod alarm;
 mod annotations;
 mod args;
-mod body;
 mod check;
 mod dns;
 mod events;
@@ -29,7 +27,6 @@ mod services;
 mod state;
 mod status;
 mod tls;
-mod upstream;
 mod watch;
 
 use args::{Args, Command};

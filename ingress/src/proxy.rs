@@ -5,13 +5,13 @@
 //!                                            ├─ route in the newest snapshot
 //!                                            ├─ headers::outgoing
 //!                                            ├─ forward: endpoints, one after another
-//!                                            └─ fields::incoming, body::Download ── Exchange is recorded
+//!                                            └─ fields::incoming, Download ── Exchange is recorded
 //! ```
 //!
 //! A request keeps the snapshot that it began with. No lock is held while anything waits.
 
-pub(crate) mod budget;
 mod connection;
+mod download;
 mod exchange;
 pub(crate) mod foresee;
 mod forward;
@@ -28,23 +28,22 @@ mod reader;
 mod registry;
 mod sniff;
 mod stall;
+mod stalls;
 mod target;
 mod upgrade;
 
+pub(crate) use download::{Download, DownloadError};
 pub use exchange::Exchange;
-pub(crate) use interim::Interim;
+use interim::Interim;
 use landfall_ingress_http::fields;
 pub use listen::{serve, stopped};
-pub(crate) use policy::mirror::Copy;
-pub(crate) use upgrade::AcceptedUpgrade;
+use upgrade::AcceptedUpgrade;
 
-use crate::body::{Download, Upload, UploadLimits};
 use crate::dns::Resolver;
 use crate::limits::Limits;
 use crate::policy::Policy;
 use crate::route::{Route, Snapshot};
 use crate::state::State;
-use crate::upstream::{self, Upstream};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use landfall_ingress_balance::Earlier;
@@ -54,6 +53,7 @@ use landfall_ingress_http::path::EncodedMode;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_tls::Session;
+use landfall_ingress_upstream::{self as upstream, Upload, UploadLimits, Upstream};
 use registry::Registry;
 pub(crate) use registry::client_network;
 use std::borrow::Cow;
@@ -147,7 +147,7 @@ impl Proxy {
     /// Starts without connections; [`serve`] brings them. Needs a runtime, for what tidies connections to endpoints.
     pub fn new(state: Arc<State>, limits: Limits, front: Front) -> Arc<Self> {
         let proxy = Arc::new(Self {
-            upstream: Arc::new(Upstream::new(&limits)),
+            upstream: Arc::new(Upstream::new(limits.of_upstream())),
             registry: Registry::new(&limits),
             policies: policy::Policies::new(&limits, HTTPS_PORT),
             state,

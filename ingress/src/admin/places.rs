@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Connections at once; more are closed.
 const CONNECTIONS: usize = 256;
-/// Connections at once from one address: as many as another proxy keeps to it ([`crate::limits::Limits::pool_idle_per_endpoint`]).
+/// Connections at once from one address: as many as another proxy keeps to it ([`landfall_ingress_upstream::POOL_IDLE_PER_ENDPOINT`]).
 const CONNECTIONS_PER_ADDRESS: usize = 64;
 
 /// Connections by address; of IPv6, by /64.

@@ -1,7 +1,6 @@
 //! What is known of one request, gathered on its way and recorded at its end.
 
 use super::{Client, Interim};
-use crate::body::Progress;
 use crate::observer::Observer;
 use crate::route::Route;
 use hyper::body::Body;
@@ -11,6 +10,7 @@ use landfall_ingress_balance::{Earlier, Pick};
 use landfall_ingress_telemetry::metrics::Counted;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_telemetry::traffic::RouteStats;
+use landfall_ingress_upstream::Progress;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

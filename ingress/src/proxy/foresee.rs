@@ -6,7 +6,6 @@ use landfall_ingress_http::fields;
 
 use super::policy::{self, Foreseen as Policed};
 use super::{Client, Proxy, find, headers, target};
-use crate::body::Upload;
 use crate::route::{Route, Snapshot};
 use crate::tls;
 use bytes::BytesMut;
@@ -17,6 +16,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
 use landfall_ingress_http::protocol::Protocol;
 use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_upstream::Upload;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -3,18 +3,30 @@
 use super::Proxy;
 use super::exchange::Exchange;
 use super::policy::FilterState;
-use crate::body::{Stage, Upload};
-use crate::policy::{Policy, RetryOn};
+use crate::limits::Limits;
+use crate::policy::{Policy, RetryOn, Timeouts};
 use crate::route::Route;
-use crate::upstream::{self, Destination, Failure, Over, Tls, Waits, copy};
 use hyper::{Request, Response};
 use landfall_ingress_balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::protocol::Protocol;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_tls::client::{self, Alpn};
+use landfall_ingress_upstream::{
+    self as upstream, Destination, Failure, OnInformational, Over, Stage, Tls, Upload, Waits, copy,
+};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+
+/// The bounds of what a route says, else of the limits.
+#[inline]
+pub(super) fn waits(timeouts: &Timeouts, limits: &Limits) -> Waits {
+    Waits {
+        connect: timeouts.connect.unwrap_or(limits.connect),
+        answer: timeouts.read.unwrap_or(limits.answer),
+        send: timeouts.send.unwrap_or(limits.send),
+    }
+}
 
 impl Proxy {
     /// Returns the endpoint's answer, or why there is none. `request` is as endpoints shall see it, but for their protocol.
@@ -33,7 +45,7 @@ impl Proxy {
         } else {
             fields::for_http1(&mut request);
         }
-        let waits = Waits::of(&policy.timeouts, &self.limits);
+        let waits = waits(&policy.timeouts, &self.limits);
         let tries = policy.retries.tries.map_or(self.limits.tries, usize::from);
         let preference = match policy.upstream.service_address {
             true => Preference::Service,
@@ -73,7 +85,10 @@ impl Proxy {
                 tls: tls(policy, protocol, address)?,
             };
             let spare = repeatable.then(|| copy(&request)).flatten();
-            let interim = exchange.interim.as_deref();
+            let interim = exchange
+                .interim
+                .as_deref()
+                .map(|interim| interim as &dyn OnInformational);
             let over = if attempts.needs_new_connection() {
                 Over::New
             } else {

@@ -5,10 +5,9 @@
 //! that are made only to be cancelled, clients that ask for nothing, and streams whose window the client does not open. These cost the
 //! stream alone (RFC 9113, 5.4.2): the others of its connection go on.
 
-use super::budget::{Budget, Charge};
 use super::registry::Place;
+use super::stalls::StreamStall;
 use super::{Client, Proxy};
-use crate::body::{StreamStall, Upload};
 use crate::limits::Limits;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
@@ -16,6 +15,8 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use landfall_ingress_upstream::Upload;
+use landfall_ingress_upstream::budget::{Budget, Charge};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;

@@ -3,11 +3,11 @@
 //! INVARIANT: whoever puts one here and whoever sends it are polled by one task, so nobody has to be woken, and what there is has gone
 //! on before the next one is read. The final answer goes behind them.
 
-use hyper::StatusCode;
-use hyper::header;
 use hyper::http::response;
+use hyper::{StatusCode, header};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::lines::{field, status_line};
+use landfall_ingress_upstream::OnInformational;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -23,7 +23,7 @@ pub(crate) struct Interim(Mutex<Vec<u8>>);
 impl Interim {
     /// Takes an endpoint's, by the rules for final ones, and without a length, for there is no body. 100 ends here: clients that expect
     /// one get ours, and have it when their body is asked for.
-    pub(crate) fn put(&self, mut parts: response::Parts) {
+    fn put(&self, mut parts: response::Parts) {
         let mut waiting = self.lock();
         if parts.status == StatusCode::CONTINUE || waiting.len() >= WAITING {
             return;
@@ -53,6 +53,12 @@ impl Interim {
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OnInformational for Interim {
+    fn on_informational(&self, parts: response::Parts) {
+        self.put(parts);
     }
 }
 

@@ -3,9 +3,9 @@
 //! INVARIANT: a busy connection is never shed. When there is no room the connection that has been idle longest is closed for a new one;
 //! when all are busy new ones wait.
 
-use super::budget::{self, Account, Budget, Charge};
 use crate::limits::Limits;
 use futures_util::task::AtomicWaker;
+use landfall_ingress_upstream::budget::{self, Account, Budget, Charge};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;

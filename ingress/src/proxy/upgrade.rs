@@ -9,10 +9,10 @@
 use super::reader::Reader;
 use super::registry::Place;
 use super::{Exchange, Proxy};
-use crate::upstream::{self, Tunnel};
 use bytes::BytesMut;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, Version};
+use landfall_ingress_upstream::{self as upstream, Tunnel};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn only_plain_upgrades_of_http_1_1_without_a_body_are_passed_on() {
         let upgrade = |version: Version, fields: &[(&'static str, &'static str)]| {
-            let mut request = Request::new(crate::body::Upload::empty());
+            let mut request = Request::new(landfall_ingress_upstream::Upload::empty());
             *request.version_mut() = version;
             for (name, value) in fields {
                 request.headers_mut().append(*name, HeaderValue::from_static(value));

@@ -36,12 +36,21 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-ingress-balance", &["landfall-ingress-http"]),
     ("landfall-ingress-telemetry", &["landfall-ingress-http"]),
     (
+        "landfall-ingress-upstream",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-http",
+            "landfall-ingress-telemetry",
+        ],
+    ),
+    (
         "landfall-ingress",
         &[
             "landfall-ingress-balance",
             "landfall-ingress-http",
             "landfall-ingress-telemetry",
             "landfall-ingress-tls",
+            "landfall-ingress-upstream",
         ],
     ),
 ];
@@ -56,10 +65,19 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
             "landfall-engine",
             "landfall-ingress",
             "landfall-ingress-telemetry",
+            "landfall-ingress-upstream",
             "landfall",
         ],
     ),
-    ("hyper", &["landfall-engine", "landfall-ingress", "landfall"]),
+    (
+        "hyper",
+        &[
+            "landfall-engine",
+            "landfall-ingress",
+            "landfall-ingress-upstream",
+            "landfall",
+        ],
+    ),
     ("kube", &["landfall-engine", "landfall-ingress", "landfall"]),
     ("k8s-openapi", &["landfall-engine", "landfall-ingress", "landfall"]),
     ("indicatif", &["landfall"]),
@@ -75,7 +93,6 @@ const KNOWN_KNOTS: &[KnownKnot] = &[(
         "admin",
         "annotations",
         "args",
-        "body",
         "check",
         "handover",
         "observer",
@@ -88,7 +105,6 @@ const KNOWN_KNOTS: &[KnownKnot] = &[(
         "state",
         "status",
         "tls",
-        "upstream",
         "watch",
     ],
     "from annotations to the data plane each part names types of the next and some of the one before (a policy holds the target of an \

@@ -224,6 +224,8 @@ fn long_tests() -> Result<Count> {
         "landfall-ingress",
         "--package",
         "landfall-ingress-http",
+        "--package",
+        "landfall-ingress-upstream",
         "--",
     ]);
     cargo.args([

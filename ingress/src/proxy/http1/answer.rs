@@ -1,6 +1,6 @@
 //! Answers in HTTP/1's form.
 
-use crate::body::Download;
+use crate::proxy::Download;
 use crate::proxy::reader::{READ_AHEAD, Reader};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame};
@@ -202,7 +202,7 @@ fn trailers(out: &mut Vec<u8>, frame: &Frame<Bytes>, form: Form) {
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(
     body: &mut Download,
     reader: &mut Option<&mut Reader<S>>,
-) -> Result<Option<Result<Frame<Bytes>, crate::body::DownloadError>>, Cut> {
+) -> Result<Option<Result<Frame<Bytes>, crate::proxy::DownloadError>>, Cut> {
     loop {
         let watched = reader.as_mut().filter(|reader| reader.buffer.len() < READ_AHEAD);
         let Some(watched) = watched else {

@@ -23,11 +23,11 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::{Client, Proxy};
 use crate::route::{Route, Snapshot};
 use crate::tls;
-use crate::upstream;
 use hyper::Response;
 use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::protocol::Protocol;
 use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_upstream as upstream;
 use std::sync::Arc;
 
 /// What a connection keeps for its plain requests.

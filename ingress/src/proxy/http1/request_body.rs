@@ -1,10 +1,10 @@
 //! A request's body. While there is one the reading half of the connection belongs to it; then it comes home.
 
-use crate::body::UploadError;
 use crate::proxy::reader::Reader;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use landfall_ingress_http::chunked::{Decoder, Piece};
+use landfall_ingress_upstream::UploadError;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};

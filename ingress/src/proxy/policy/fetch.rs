@@ -6,13 +6,13 @@
 
 use super::slots::Slots;
 use crate::limits::Limits;
-use crate::upstream::{Destination, connect};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use landfall_ingress_balance::Backend;
+use landfall_ingress_upstream::{Destination, connect};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,11 +5,11 @@
 
 use super::fetch::{Fetcher, Recipient};
 use crate::dns::Resolver;
-use crate::upstream::Destination;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Uri};
+use landfall_ingress_upstream::{BodyTee, Destination};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -80,9 +80,11 @@ impl Copy {
         }
         Some(self)
     }
+}
 
-    /// Takes a piece of the body. Returns whether all of it may still fit.
-    pub(crate) fn add(&mut self, data: &[u8]) -> bool {
+impl BodyTee for Copy {
+    /// Returns whether all of it may still fit.
+    fn add(&mut self, data: &[u8]) -> bool {
         if self.most > 0 {
             self.body
                 .extend_from_slice(&data[..data.len().min(self.most + 1 - self.body.len())]);
@@ -90,8 +92,8 @@ impl Copy {
         self.most == 0 || self.body.len() <= self.most
     }
 
-    /// The body is complete: sends the copy, beside everything else.
-    pub(crate) fn send(self: Box<Self>) {
+    /// Sends the copy, beside everything else.
+    fn complete(self: Box<Self>) {
         let Self {
             to,
             head,

@@ -3,12 +3,12 @@
 use super::RequestView;
 use crate::annotations::target::{Place, Target};
 use crate::route::Snapshot;
-use crate::upstream::{Destination, Tls};
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
 use landfall_ingress_http::protocol::Protocol;
 use landfall_ingress_tls::client::ClientSettings;
 use landfall_ingress_tls::client::{self, Alpn};
+use landfall_ingress_upstream::{Destination, Tls};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

@@ -3,17 +3,18 @@
 use super::deliver::Delivery;
 use super::{Carried, Plain, answer};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::forward::waits;
 use crate::proxy::http1::Connection;
 use crate::proxy::http1::answer::flush;
 use crate::proxy::reader::Reader;
 use crate::proxy::target;
-use crate::upstream::{self, Failure, Taken, Waits};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use landfall_ingress_balance::{Attempts, Earlier, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::request as head;
 use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_upstream::{self as upstream, Failure, Taken, Waits};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -49,7 +50,7 @@ where
                 earlier: Earlier::default(),
             };
         };
-        let waits = Waits::of(&plain.route.policy.timeouts, &proxy.limits);
+        let waits = waits(&plain.route.policy.timeouts, &proxy.limits);
         let connected = tokio::select! {
             biased;
             endpoint = proxy.upstream.connection(pick.address(), &waits) => endpoint,
@@ -172,7 +173,7 @@ where
         waits: &Waits,
     ) -> Option<Result<Response<upstream::Body>, Failure>> {
         let method = if plain.head_only { Method::HEAD } else { Method::GET };
-        let mut answer = pin!(endpoint.answer(&method, start.into(), waits, &self.interim));
+        let mut answer = pin!(endpoint.answer(&method, start.into(), waits, &*self.interim));
         loop {
             tokio::select! {
                 biased;

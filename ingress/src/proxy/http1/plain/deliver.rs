@@ -1,13 +1,13 @@
 //! From the head of a plain answer to its last byte.
 
 use super::{Carried, Plain, answer};
-use crate::proxy::budget::Charge;
 use crate::proxy::http1::{Connection, answer as usual_answer};
 use crate::proxy::reader::Reader;
-use crate::upstream::Taken;
 use bytes::Buf;
 use landfall_ingress_balance::Pick;
 use landfall_ingress_telemetry::traffic::{End, EntryPoint, Made};
+use landfall_ingress_upstream::Taken;
+use landfall_ingress_upstream::budget::Charge;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};

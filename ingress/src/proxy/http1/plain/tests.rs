@@ -1,17 +1,18 @@
 //! The quick way next to the usual one: the same words to endpoint and client.
 
 use super::*;
-use crate::body::{Download, Upload};
 use crate::limits::Limits;
+use crate::proxy::Download;
 use crate::proxy::http1::answer::{self as usual, Form};
 use crate::proxy::{headers, target};
-use crate::upstream::{Parsed, Sending, parse_head, write_head};
 use bytes::BytesMut;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::host::host_of;
 use landfall_ingress_http::request as head;
+use landfall_ingress_http::response::{Parsed, Sending, parse as parse_head, write as write_head};
+use landfall_ingress_upstream::Upload;
 
 const PEER: &str = "192.0.2.7:5000";
 

@@ -1,11 +1,8 @@
 //! One connection to an endpoint and the exchange that is on it. There is no task of its own: whoever waits for the answer drives it.
 
-use super::super::connect::Stream;
-use super::super::{Failure, Waits, broken, deadline};
-use crate::alarm::Alarm;
-use crate::body::{Progress, Upload};
-use crate::proxy::Interim;
-use crate::proxy::budget::Charge;
+use crate::budget::Charge;
+use crate::connect::Stream;
+use crate::{Alarm, Failure, OnInformational, Progress, Upload, Waits, broken, deadline};
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
 use hyper::body::{Body as _, Frame};
@@ -23,13 +20,13 @@ use tokio::time::Instant;
 /// Room for one read: most answers fit.
 const READ: usize = 8 * 1024;
 /// Bytes of a body that are gathered before they are written, where there is room for so many.
-pub(crate) const GATHERED: usize = 32 * 1024;
+pub const GATHERED: usize = 32 * 1024;
 
 /// See the module's text.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: Stream,
     /// What was read and not yet used.
-    pub(crate) input: BytesMut,
+    pub input: BytesMut,
     /// What is to be written, from `written` on.
     output: Vec<u8>,
     written: usize,
@@ -48,7 +45,8 @@ pub(crate) struct Connection {
     sound: bool,
     /// Largest head of an answer, in bytes.
     head_bytes: usize,
-    pub(crate) alarm: Alarm,
+    /// For waits of who drives it.
+    pub alarm: Alarm,
 }
 
 /// Why a request got no answer on this connection.
@@ -63,7 +61,7 @@ pub(super) enum Lost {
 }
 
 /// Why no more of a request can be sent.
-pub(crate) enum Unsent {
+pub enum Unsent {
     /// The endpoint takes no more; an answer may be there all the same.
     Endpoint,
     /// The body broke off.
@@ -104,7 +102,7 @@ impl Connection {
         parts: &Parts,
         body: Upload,
         waits: &Waits,
-        interim: Option<&Interim>,
+        interim: Option<&dyn OnInformational>,
     ) -> Result<Head, Lost> {
         let progress = body.progress();
         self.begin(parts, body);
@@ -120,7 +118,7 @@ impl Connection {
         progress: Option<&Progress>,
         start: Instant,
         waits: &Waits,
-        interim: Option<&Interim>,
+        interim: Option<&dyn OnInformational>,
     ) -> Result<Head, Lost> {
         let mut heard = false;
         let failed = || Lost::Failed(broken(progress));
@@ -141,7 +139,7 @@ impl Connection {
                 Poll::Ready(Ok(Parsed::Interim(parts))) => {
                     heard = true;
                     if let Some(interim) = interim {
-                        interim.put(parts);
+                        interim.on_informational(parts);
                     }
                     // What follows may be there already. First it is the client's turn, and time is looked at: an endpoint may send
                     // nothing else without end.
@@ -165,7 +163,8 @@ impl Connection {
     }
 
     /// Begins a request without a body by its written head, which is taken.
-    pub(crate) fn begin_with(&mut self, head: &mut Vec<u8>) {
+    #[inline]
+    pub fn begin_with(&mut self, head: &mut Vec<u8>) {
         std::mem::swap(&mut self.output, head);
         self.written = 0;
         self.stuck = None;
@@ -173,7 +172,8 @@ impl Connection {
     }
 
     /// Whether some byte of this request was written.
-    pub(crate) fn has_begun(&self) -> bool {
+    #[inline]
+    pub fn has_begun(&self) -> bool {
         self.begun
     }
 
@@ -199,7 +199,8 @@ impl Connection {
     }
 
     /// Sends on; ready when all was sent, which it may be from the start.
-    pub(crate) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+    #[inline]
+    pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         let sent = self.poll_parts(context);
         self.sound &= !matches!(sent, Poll::Ready(Err(_)));
         sent
@@ -317,7 +318,8 @@ impl Connection {
     }
 
     /// Reads more; 0 at the end. `room` is how much at once, in bytes.
-    pub(crate) fn poll_more(&mut self, room: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    #[inline]
+    pub fn poll_more(&mut self, room: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() - self.input.len() < room / 2 {
             self.input.reserve(room);
         }

@@ -1,6 +1,7 @@
 //! The client next to hyper's: what it takes as a whole answer, hyper takes for the same.
 
 use super::*;
+use crate::limits;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -44,7 +45,7 @@ async fn endpoint(listener: &TcpListener, raw: &[u8]) {
 }
 
 async fn by_us(to: SocketAddr, method: &str) -> Option<Whole> {
-    let idle = Arc::new(Idle::new(Limits::default()));
+    let idle = Arc::new(Idle::new(limits::usual()));
     let destination = Destination {
         address: to,
         protocol: Protocol::Http1,
@@ -167,7 +168,7 @@ async fn bytes_that_nobody_asked_for_belong_to_no_later_answer() {
         protocol: Protocol::Http1,
         tls: None,
     };
-    let idle = Arc::new(Idle::new(Limits::default()));
+    let idle = Arc::new(Idle::new(limits::usual()));
     let waits = Waits {
         connect: PATIENCE,
         answer: PATIENCE,

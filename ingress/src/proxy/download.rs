@@ -1,12 +1,11 @@
 //! The body of an answer.
 
-use super::StreamStall;
-use crate::alarm::Alarm;
-use crate::proxy::budget::Budget;
-use crate::proxy::{AcceptedUpgrade, Exchange};
-use crate::upstream::{self, Cut};
+use super::stalls::StreamStall;
+use super::{AcceptedUpgrade, Exchange};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use landfall_ingress_http::fields::fit_trailers;
+use landfall_ingress_upstream::budget::Budget;
+use landfall_ingress_upstream::{self as upstream, Alarm, Cut};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};

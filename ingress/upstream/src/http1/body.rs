@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Unsent};
 use super::{Home, Tunnel};
-use crate::upstream::Cut;
+use crate::Cut;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use landfall_ingress_http::chunked::{self, Decoder, Piece};
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 /// Room for one read of a small body, or of one whose size is not known.
 const READ: usize = 16 * 1024;
 /// Room for one read of a large one.
-pub(crate) const READ_LARGE: usize = 64 * 1024;
+pub const READ_LARGE: usize = 64 * 1024;
 
 /// See the module's text.
-pub(crate) struct Body {
+pub struct Body {
     /// Gone at the end.
     exchange: Option<(Connection, Home)>,
     ending: Ending,
@@ -53,18 +53,19 @@ impl Body {
     }
 
     /// Reads in parts of so many bytes at most.
-    pub(crate) fn read_parts_of(&mut self, bytes: usize) {
+    pub fn read_parts_of(&mut self, bytes: usize) {
         self.room = bytes;
     }
 
     /// The connection of an answer that is none any more. `None` when the answer has ended.
-    pub(crate) fn into_tunnel(self) -> Option<Tunnel> {
+    pub fn into_tunnel(self) -> Option<Tunnel> {
         let (connection, _) = self.exchange?;
         let (stream, read) = connection.into_stream();
         Some(Tunnel { stream, read })
     }
 
-    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    /// The next frame; an error is the last.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let Some((connection, _)) = &mut self.exchange else {
             return Poll::Ready(None);
         };
@@ -132,11 +133,13 @@ impl Body {
         }
     }
 
-    pub(crate) fn is_end_stream(&self) -> bool {
+    /// Nothing more will come.
+    pub fn is_end_stream(&self) -> bool {
         self.exchange.is_none() && !self.cut
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
+    /// What is known of the bytes that are still to come.
+    pub fn size_hint(&self) -> SizeHint {
         match &self.ending {
             Ending::Decoder(decoder) => decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
             Ending::UntilClose => SizeHint::default(),
@@ -147,7 +150,7 @@ impl Body {
 /// Sends the rest of a request that was answered early, as long as its client waits for that.
 async fn send_rest(mut connection: Connection, home: Home) {
     let rest = poll_fn(|context| connection.poll_send(context));
-    if let Ok(Ok(())) = timeout(home.idle.limits.linger, rest).await
+    if let Ok(Ok(())) = timeout(home.idle.config.linger, rest).await
         && connection.is_ready()
     {
         home.keep(connection);

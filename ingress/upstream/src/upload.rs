@@ -1,9 +1,7 @@
 //! The body of a request.
 
 use super::kept::{self, Kept, Part};
-use crate::proxy::Copy;
-use crate::proxy::budget::{Budget, Charge};
-
+use crate::budget::{Budget, Charge};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::HeaderName;
 use landfall_ingress_http::claims::may_trail;
@@ -19,6 +17,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Largest part of a body over HTTP/2: the frame that everybody may send (RFC 9113, 4.2), and hyper allows no larger one.
 const FRAME: usize = 16 * 1024;
 
+/// Who gets a copy of a body as it goes by.
+pub trait BodyTee: fmt::Debug + Send + Sync {
+    /// Takes a piece of the body. Returns whether it takes more.
+    fn add(&mut self, data: &[u8]) -> bool;
+
+    /// The body is complete.
+    fn complete(self: Box<Self>);
+}
+
 /// The body of a request, from client to endpoint.
 #[derive(Debug)]
 pub struct Upload {
@@ -30,7 +37,7 @@ pub struct Upload {
     waited: Duration,
     waiting: Option<Waiting>,
     /// Goes to a second service when the body is complete.
-    copy: Option<Box<Copy>>,
+    copy: Option<Box<dyn BodyTee>>,
     /// Further names that trailers must not have.
     forbidden: Box<[HeaderName]>,
     /// What its client may hold.
@@ -230,9 +237,9 @@ impl Upload {
     }
 
     /// Has a copy made as the body goes by; without a body it is complete already.
-    pub fn mirror(&mut self, copy: Box<Copy>) {
+    pub fn mirror(&mut self, copy: Box<dyn BodyTee>) {
         if self.is_end_stream() {
-            copy.send();
+            copy.complete();
         } else {
             self.copy = Some(copy);
         }
@@ -246,7 +253,7 @@ impl Upload {
             None => true,
         };
         match (fits, complete) {
-            (true, true) => copy.send(),
+            (true, true) => copy.complete(),
             (true, false) => self.copy = Some(copy),
             (false, _) => {}
         }

@@ -11,12 +11,10 @@ mod body;
 mod connection;
 
 use super::connect::{Stream, connect};
-use super::{Destination, Failure, Over, Waits};
-use crate::body::Upload;
-use crate::limits::Limits;
-use crate::proxy::Interim;
+use super::{Config, Destination, Failure, OnInformational, Over, Upload, Waits};
+use crate::limits::POOL_IDLE_PER_ENDPOINT;
 use bytes::BytesMut;
-use connection::{Connection, Lost};
+use connection::Lost;
 use hyper::body::Body as _;
 use hyper::{Method, Request, Response};
 use landfall_ingress_balance::Onward;
@@ -26,35 +24,33 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-pub(super) use body::Body as AnswerBody;
-pub(crate) use body::READ_LARGE;
-pub(crate) use connection::GATHERED;
-#[cfg(test)]
-pub(crate) use landfall_ingress_http::response::{Parsed, Sending, parse, write};
+pub use body::{Body as AnswerBody, READ_LARGE};
+pub use connection::{Connection, GATHERED, Unsent};
 
 /// Idle connections by destination.
 pub(super) struct Idle {
     idle: Mutex<HashMap<Destination, Vec<(Connection, Instant)>>>,
-    limits: Limits,
+    config: Config,
 }
 
 /// A connection, taken for one exchange. Dropped it is closed.
 pub struct Taken {
-    pub(crate) connection: Connection,
+    /// What is on it is driven by who took it.
+    pub connection: Connection,
     /// It had no exchange before: that it ends is not because it was kept too long.
-    pub(crate) fresh: bool,
+    pub fresh: bool,
     home: Home,
 }
 
 impl Taken {
     /// Waits for an answer to a request without a body that was begun at `start`, whatever kind of answer it is; some of it may be there
     /// already. Interim ones go to `interim`.
-    pub(crate) async fn answer(
+    pub async fn answer(
         self,
         method: &Method,
         start: Instant,
         waits: &Waits,
-        interim: &Interim,
+        interim: &dyn OnInformational,
     ) -> Result<Response<AnswerBody>, Failure> {
         let Self {
             mut connection, home, ..
@@ -70,6 +66,7 @@ impl Taken {
     }
 
     /// Gives the connection back after its exchange.
+    #[inline]
     pub fn keep(self) {
         if self.connection.is_ready() {
             self.home.keep(self.connection);
@@ -92,10 +89,10 @@ pub struct Tunnel {
 }
 
 impl Idle {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self {
             idle: Mutex::default(),
-            limits,
+            config,
         }
     }
 
@@ -105,7 +102,7 @@ impl Idle {
         request: Request<Upload>,
         waits: &Waits,
         over: Over,
-        interim: Option<&Interim>,
+        interim: Option<&dyn OnInformational>,
     ) -> Result<Response<AnswerBody>, Failure> {
         let (parts, mut body) = request.into_parts();
         // A kept connection may just have been closed by the other side.
@@ -119,7 +116,7 @@ impl Idle {
             let mut connection = match kept.take() {
                 Some(connection) => connection,
                 None => match connect(to, waits.connect).await {
-                    Some(stream) => Connection::new(stream, self.limits.head_bytes),
+                    Some(stream) => Connection::new(stream, self.config.head_bytes),
                     None => return Err(Failure::Untouched(Box::new(Request::from_parts(parts, body)))),
                 },
             };
@@ -158,7 +155,7 @@ impl Idle {
             Some(connection) => (connection, false),
             None => {
                 let stream = connect(&to, waits.connect).await?;
-                (Connection::new(stream, self.limits.head_bytes), true)
+                (Connection::new(stream, self.config.head_bytes), true)
             }
         };
         let idle = Arc::clone(self);
@@ -178,7 +175,7 @@ impl Idle {
         let mut idle = self.lock();
         let list = idle.get_mut(to)?;
         while let Some((mut connection, since)) = list.pop() {
-            if since.elapsed() < self.limits.pool_idle && connection.is_alive() {
+            if since.elapsed() < self.config.pool_idle && connection.is_alive() {
                 return Some(connection);
             }
         }
@@ -191,7 +188,7 @@ impl Idle {
 
     pub(super) fn sweep(&self, wanted: &BTreeSet<SocketAddr>) {
         self.lock().retain(|to, list| {
-            list.retain_mut(|(connection, since)| since.elapsed() < self.limits.pool_idle && connection.is_alive());
+            list.retain_mut(|(connection, since)| since.elapsed() < self.config.pool_idle && connection.is_alive());
             wanted.contains(&to.address) && !list.is_empty()
         });
     }
@@ -203,7 +200,7 @@ impl Home {
         connection.shrink();
         let mut idle = self.idle.lock();
         let list = idle.entry(self.to).or_default();
-        if list.len() < self.idle.limits.pool_idle_per_endpoint {
+        if list.len() < POOL_IDLE_PER_ENDPOINT {
             list.push((connection, Instant::now()));
         }
     }

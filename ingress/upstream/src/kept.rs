@@ -3,7 +3,7 @@
 //!
 //! Little is kept, and it counts for what its client may hold: what is larger, or finds no room, is sent once, as all other bodies.
 
-use crate::proxy::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge};
 use hyper::body::{Bytes, Frame};
 use hyper::header::HeaderMap;
 use std::collections::VecDeque;

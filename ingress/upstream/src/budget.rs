@@ -3,7 +3,7 @@
 //! Counted are heads of requests, bodies that endpoints have not taken yet (over HTTP/2 as the window that was opened for them, and as
 //! what waits to be written), answers that were handed over and not yet sent, buffers of HTTP/1 above the small ones, and a lump for each
 //! connection and each request. What is over the bound is refused, waits, or goes on in small parts; what waits is ended when it has
-//! waited too long ([`crate::body::StreamStall`]). Trusted fronts stand for many clients and have no bound per address.
+//! waited too long (the proxy's `StreamStall`). Trusted fronts stand for many clients and have no bound per address.
 
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,14 +15,15 @@ const KEPT: usize = 256 * 1024;
 
 /// Bytes that are held, their bound, and who waits for room.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub struct Account {
     used: AtomicUsize,
     most: usize,
     waiting: Mutex<Vec<Waker>>,
 }
 
 impl Account {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+    /// Nothing is held of so many bytes.
+    pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
             most,
@@ -38,13 +39,13 @@ impl Account {
     }
 
     /// Whether so much more is within the bound.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
+    pub fn fits(&self, bytes: usize) -> bool {
         let used = self.used.load(Ordering::SeqCst);
         used.checked_add(bytes).is_some_and(|sum| sum <= self.most)
     }
 
-    #[cfg(test)]
-    pub(super) fn used(&self) -> usize {
+    /// Bytes that are held.
+    pub fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
 
@@ -72,7 +73,7 @@ impl Account {
 
 /// What one connection may hold.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     /// Requests, with what they brought.
     received: Arc<Account>,
     /// Answers that were handed over and not yet sent.
@@ -85,7 +86,7 @@ pub(crate) struct Budget {
 
 /// Bytes that count until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub struct Charge {
     bytes: usize,
     accounts: [Option<Arc<Account>>; 2],
 }
@@ -104,12 +105,12 @@ impl AsRef<[u8]> for Counted {
 
 impl Charge {
     /// The same bytes; they count until the last of them is dropped.
-    pub(crate) fn with(self, data: Bytes) -> Bytes {
+    pub fn with(self, data: Bytes) -> Bytes {
         Bytes::from_owner(Counted { data, _charge: self })
     }
 
     /// Gives back what is above so many bytes.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
+    pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
             self.bytes -= less;
@@ -129,7 +130,8 @@ impl Drop for Charge {
 }
 
 impl Budget {
-    pub(crate) fn new(received: usize, sent: usize, address: Option<Arc<Account>>) -> Self {
+    /// For a connection that may hold so many bytes of each kind, of what its address may hold.
+    pub fn new(received: usize, sent: usize, address: Option<Arc<Account>>) -> Self {
         Self {
             received: Account::new(received),
             sent: Account::new(sent),
@@ -139,12 +141,12 @@ impl Budget {
     }
 
     /// Counts what a request brought; `None` when there is no room for it.
-    pub(crate) fn receive(&self, bytes: usize) -> Option<Charge> {
+    pub fn receive(&self, bytes: usize) -> Option<Charge> {
         self.take(&self.received, bytes)
     }
 
     /// Counts a part of an upload that is kept for another try; `None` when there is no room, or the address holds half of what it may.
-    pub(crate) fn keep(&self, bytes: usize) -> Option<Charge> {
+    pub fn keep(&self, bytes: usize) -> Option<Charge> {
         self.is_light().then(|| self.take(&self.kept, bytes)).flatten()
     }
 
@@ -162,12 +164,12 @@ impl Budget {
 
     /// Counts large buffers of a connection of HTTP/1, whose small ones are part of what the connection costs. `None` when small ones have
     /// to do: also when the address holds half of what it may, for what only saves system calls leaves room for further connections.
-    pub(crate) fn buffers(&self, bytes: usize) -> Option<Charge> {
+    pub fn buffers(&self, bytes: usize) -> Option<Charge> {
         self.is_light().then(|| self.receive(bytes)).flatten()
     }
 
     /// The same as [`Budget::receive`], ready when there is room.
-    pub(crate) fn poll_receive(&self, bytes: usize, context: &Context<'_>) -> Poll<Charge> {
+    pub fn poll_receive(&self, bytes: usize, context: &Context<'_>) -> Poll<Charge> {
         if let Some(charge) = self.receive(bytes) {
             return Poll::Ready(charge);
         }
@@ -180,13 +182,13 @@ impl Budget {
     }
 
     /// Whether the address holds less than half of what it may.
-    pub(crate) fn is_light(&self) -> bool {
+    pub fn is_light(&self) -> bool {
         let light = |address: &Arc<Account>| address.used.load(Ordering::SeqCst) < address.most / 2;
         self.address.as_ref().is_none_or(light)
     }
 
     /// Ready when more of an answer may be handed over: within both bounds, or when nothing of the connection's is on its way.
-    pub(crate) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    pub fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
         let free = || {
             let address = self.address.as_ref().is_none_or(|address| address.has_room());
             self.sent.used.load(Ordering::SeqCst) == 0 || (address && self.sent.has_room())
@@ -203,7 +205,7 @@ impl Budget {
     }
 
     /// Counts a part of an answer until it is sent.
-    pub(crate) fn send(&self, bytes: usize) -> Charge {
+    pub fn send(&self, bytes: usize) -> Charge {
         self.sent.add(bytes);
         if let Some(address) = &self.address {
             address.add(bytes);
@@ -214,7 +216,7 @@ impl Budget {
 }
 
 /// What a connection costs by being there, whatever its bounds are.
-pub(crate) fn base(address: Option<&Arc<Account>>, bytes: usize) -> Charge {
+pub fn base(address: Option<&Arc<Account>>, bytes: usize) -> Charge {
     if let Some(address) = address {
         address.add(bytes);
     }

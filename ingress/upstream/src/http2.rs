@@ -1,9 +1,9 @@
 //! HTTP/2 to endpoints: connections that many requests share.
 
 use super::connect::connect;
-use super::{Destination, Failure, Over, Waits, broken, copy_head, in_time};
-use crate::body::{Kept, Upload};
-use crate::limits::Limits;
+use super::{Config, Destination, Failure, Over, Upload, Waits, broken, copy_head, in_time};
+use crate::kept::Kept;
+use crate::limits::{HTTP2_ENDPOINT_WINDOW, HTTP2_UPLOAD_BUFFER};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
@@ -23,7 +23,7 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Connections by destination.
 pub(super) struct Shared {
     open: Mutex<HashMap<Destination, Vec<Open>>>,
-    limits: Limits,
+    config: Config,
 }
 
 struct Open {
@@ -41,10 +41,10 @@ pub(super) struct Lease {
 }
 
 impl Shared {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self {
             open: Mutex::default(),
-            limits,
+            config,
         }
     }
 
@@ -70,17 +70,17 @@ impl Shared {
         let Some(stream) = connect(to, waits.connect).await else {
             return Err(Failure::Untouched(Box::new(request)));
         };
-        let window = self.limits.http2_endpoint_window;
-        let streams = u32::try_from(self.limits.http2_streams).unwrap_or(u32::MAX);
+        let window = HTTP2_ENDPOINT_WINDOW;
+        let streams = u32::try_from(self.config.http2_streams).unwrap_or(u32::MAX);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX))
-            .keep_alive_interval(self.limits.http2_ping)
-            .keep_alive_timeout(self.limits.http2_pong)
+            .max_header_list_size(u32::try_from(self.config.head_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(self.config.http2_ping)
+            .keep_alive_timeout(self.config.http2_pong)
             .initial_stream_window_size(window)
             .initial_connection_window_size(window.saturating_mul(streams).min(LARGEST_WINDOW))
-            .max_send_buf_size(self.limits.http2_upload_buffer);
+            .max_send_buf_size(HTTP2_UPLOAD_BUFFER);
         // With prior knowledge this sends the preface and waits for nothing.
         let Ok(Ok((sender, connection))) = timeout(waits.connect, builder.handshake(TokioIo::new(stream))).await else {
             return Err(Failure::Untouched(Box::new(request)));
@@ -113,7 +113,7 @@ impl Shared {
     fn join(&self, to: &Destination) -> Option<(SendRequest<Upload>, Lease)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let list = open.get_mut(to)?;
-        let most = self.limits.http2_streams;
+        let most = self.config.http2_streams;
         // One that takes none at the moment is waited for on one connection, not on one for each request.
         let takes = |o: &Open| o.allowed.load(Ordering::Relaxed).clamp(1, most);
         let free = |o: &&mut Open| !o.sender.is_closed() && Arc::strong_count(&o.places) <= takes(o);
@@ -150,7 +150,7 @@ impl Shared {
         // Requests that are on their way keep a connection open after it is forgotten here.
         open.retain(|to, list| {
             let busy = |o: &Open| Arc::strong_count(&o.places) > 1;
-            list.retain(|o| !o.sender.is_closed() && (busy(o) || o.used.elapsed() < self.limits.pool_idle));
+            list.retain(|o| !o.sender.is_closed() && (busy(o) || o.used.elapsed() < self.config.pool_idle));
             wanted.contains(&to.address) && !list.is_empty()
         });
     }

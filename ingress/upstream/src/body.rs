@@ -15,7 +15,7 @@ enum Source {
 
 impl Body {
     /// Of an answer that came by HTTP/1.1.
-    pub(crate) fn http1(body: http1::AnswerBody) -> Self {
+    pub fn http1(body: http1::AnswerBody) -> Self {
         Self(Source::Http1(Box::new(body)))
     }
 

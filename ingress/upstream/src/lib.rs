@@ -4,18 +4,26 @@
 //! back as [`Failure::Seen`] when the endpoint said that it did not act on it (RFC 9113, 8.7), or when it is safe by its method, has no
 //! body, and a kept connection ended before the answer began: then the other side closed it while the request was on its way (RFC 9110,
 //! 9.2.2). Whether it is sent again then is not decided here: no connection is tried after one that saw the request.
+//!
+//! It promises that no wait is without end and that what a client holds is counted ([`budget`]). It knows endpoints by their [`Destination`]
+//! and must not know routes, clients' connections or Kubernetes objects.
 
+#![forbid(unsafe_code)]
+
+mod alarm;
 mod body;
+pub mod budget;
 mod connect;
+#[cfg(test)]
+mod fuzz;
 mod http1;
 mod http2;
+mod kept;
+mod limits;
+mod upload;
 
-use crate::alarm::Alarm;
-use crate::body::{Progress, Stage, Upload};
-use crate::limits::Limits;
-use crate::policy::Timeouts;
-use crate::proxy::Interim;
 use hyper::body::Body as _;
+use hyper::http::response;
 use hyper::{Request, Response};
 use landfall_ingress_balance::Onward;
 use landfall_ingress_http::protocol::Protocol;
@@ -29,12 +37,12 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
+pub use alarm::Alarm;
 pub use body::Body;
-pub use connect::{Tls, connect};
-pub(crate) use http1::{GATHERED, READ_LARGE};
-#[cfg(test)]
-pub(crate) use http1::{Parsed, Sending, parse as parse_head, write as write_head};
-pub use http1::{Taken, Tunnel};
+pub use connect::{Stream, Tls, connect};
+pub use http1::{AnswerBody, Connection, GATHERED, READ_LARGE, Taken, Tunnel, Unsent};
+pub use limits::{Config, POOL_IDLE_PER_ENDPOINT};
+pub use upload::{BodyTee, Progress, Stage, Upload, UploadError, UploadLimits};
 
 /// Where a request goes and how the endpoint there is spoken to. Connections are shared by requests with equal destinations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,15 +105,10 @@ impl Destination {
     }
 }
 
-impl Waits {
-    /// What a route says, else the limits.
-    pub fn of(timeouts: &Timeouts, limits: &Limits) -> Self {
-        Self {
-            connect: timeouts.connect.unwrap_or(limits.connect),
-            answer: timeouts.read.unwrap_or(limits.answer),
-            send: timeouts.send.unwrap_or(limits.send),
-        }
-    }
+/// Who is told of interim answers (RFC 9110, 15.2), by the task that waits for the final one.
+pub trait OnInformational: Sync {
+    /// Takes the head of one.
+    fn on_informational(&self, parts: response::Parts);
 }
 
 /// Why no answer came.
@@ -131,22 +134,22 @@ pub struct Upstream {
 
 impl Upstream {
     /// Starts empty.
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(config: Config) -> Self {
         Self {
-            http1: Arc::new(http1::Idle::new(limits.clone())),
-            http2: http2::Shared::new(limits.clone()),
+            http1: Arc::new(http1::Idle::new(config)),
+            http2: http2::Shared::new(config),
         }
     }
 
     /// Sends a request to one endpoint, over a connection as `over` says, and waits for the head of the answer within `waits`.
     /// Interim answers over HTTP/1.1 go to `interim`.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         to: &Destination,
         request: Request<Upload>,
         waits: &Waits,
         over: Over,
-        interim: Option<&Interim>,
+        interim: Option<&dyn OnInformational>,
     ) -> Result<Response<Body>, Failure> {
         match to.protocol {
             Protocol::Http1 | Protocol::Https => {

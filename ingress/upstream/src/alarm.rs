@@ -13,6 +13,7 @@ pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Ready at `due` or soon after; until then the task is woken at `due`, and perhaps before.
+    #[inline]
     pub fn poll(&mut self, due: Instant, context: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if due < sleep.deadline() {
