@@ -73,6 +73,16 @@ const VOLATILE: &[(&str, &str)] = &[
     ),
     ("process [kworker", "the kernel's own threads, which come and go"),
     ("process sshd:", "connections that just end"),
+    ("process sshd-session:", "connections that just end"),
+    ("process (sd-pam)", "login sessions"),
+    ("process /usr/lib/systemd/systemd --user", "login sessions"),
+    ("process /lib/systemd/systemd --user", "login sessions"),
+    ("socket u_str /run/user/", "login sessions"),
+    ("socket u_dgr /run/user/", "login sessions"),
+    (
+        "process [psimon]",
+        "a thread of the kernel's for each group whose pressure somebody watches, as login sessions of systemd 254 and later do",
+    ),
 ];
 
 /// Collects what needs nothing but a shell, coreutils and systemd: on the node itself.
