@@ -20,8 +20,8 @@ pub use secrets::{NoSecrets, Secrets, Use, named as named_secrets};
 #[cfg(test)]
 pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
 
-use crate::policy::{Canary, Policy};
 use crate::route::{Options, Reason, Severity, pattern};
+use landfall_ingress_routing::policy::{Canary, Policy};
 use std::sync::{Arc, OnceLock};
 use values::Values;
 

@@ -17,7 +17,6 @@ mod handover;
 mod lease;
 mod limits;
 mod observer;
-mod policy;
 mod probe;
 mod proxy;
 mod route;

@@ -1,8 +1,8 @@
 //! What is made of a request on its way and at its end: counts, and a line in the access log.
 
 use crate::proxy::Exchange;
-use crate::route::Route;
 use hyper::StatusCode;
+use landfall_ingress_routing::Route;
 use landfall_ingress_telemetry::access_log::{self, AccessLog, Line, Mode};
 use landfall_ingress_telemetry::traffic::{End, EntryPoint, Made, RouteStats, Traffic};
 use landfall_ingress_tls::Session;

@@ -41,8 +41,6 @@ use upgrade::AcceptedUpgrade;
 
 use crate::dns::Resolver;
 use crate::limits::Limits;
-use crate::policy::Policy;
-use crate::route::{Route, Snapshot};
 use crate::state::State;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -50,6 +48,8 @@ use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::network::Network;
 use landfall_ingress_http::path;
 use landfall_ingress_http::path::EncodedMode;
+use landfall_ingress_routing::policy::Policy;
+use landfall_ingress_routing::{Route, RouteTable};
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_tls::Session;
@@ -248,7 +248,7 @@ impl Proxy {
     ) -> Result<Response<Download>, Reason> {
         target::check(&request, &self.limits)?;
         exchange.host = target::host(&request)?;
-        let snapshot = self.state.snapshot();
+        let snapshot = self.state.routes();
         let (route, routed) = find(&mut request, &exchange.host, &snapshot)?;
         exchange.found(route);
 
@@ -356,7 +356,7 @@ impl Proxy {
 fn find<'s, B>(
     request: &mut Request<B>,
     host: &str,
-    snapshot: &'s Snapshot,
+    snapshot: &'s RouteTable,
 ) -> Result<(&'s Arc<Route>, Option<String>), Reason> {
     let view = request.uri().path();
     let canonical = path::canonical(view).map_err(|_| Reason::BadRequest)?;
@@ -397,7 +397,7 @@ async fn tidy(proxy: Weak<Proxy>, every: Duration) {
             proxy.give_files_back();
         } else {
             next = Instant::now() + every;
-            proxy.upstream.sweep(&proxy.state.snapshot().endpoints());
+            proxy.upstream.sweep(&proxy.state.routes().endpoints());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The Secrets that Ingresses name: certificates, htpasswd files, authorities; and in the same way the ConfigMaps. Followed by name, so that
 //! a right on each name is enough; [`follow`] does it.
 //!
-//! Which are wanted is said by the table's builder (`Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
+//! Which are wanted is said by the table's builder (`route::Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
 //! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
 //! are not ours to wipe.
 
@@ -64,6 +64,11 @@ impl Name {
     pub fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
         Self::new(namespace, name)
+    }
+
+    /// `namespace/name`.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
     }
 
     /// What it names.

@@ -4,6 +4,7 @@ use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
 use crate::secrets::Secrets;
 use arc_swap::ArcSwap;
+use landfall_ingress_routing::RouteTable;
 use landfall_ingress_telemetry::metrics::Counters;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,6 +16,8 @@ use tokio::sync::watch::Sender;
 #[derive(Debug)]
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
+    /// The newest snapshot's table.
+    routes: ArcSwap<RouteTable>,
     built: Sender<bool>,
     last_good: Mutex<LastGood>,
     open: AtomicBool,
@@ -43,6 +46,7 @@ impl State {
     pub fn new(node: &str, dashboard_host: &str) -> Self {
         Self {
             snapshot: ArcSwap::default(),
+            routes: ArcSwap::default(),
             built: Sender::new(false),
             last_good: Mutex::default(),
             open: AtomicBool::new(false),
@@ -66,13 +70,19 @@ impl State {
         self
     }
 
-    /// Returns the newest snapshot; a request keeps the one it began with.
+    /// Returns the newest table; a request keeps the one it began with.
+    pub fn routes(&self) -> Arc<RouteTable> {
+        self.routes.load_full()
+    }
+
+    /// Returns the newest table with what is known of its objects.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
     /// Puts a new snapshot in place, whole. Returns the one before: of a large one the end takes milliseconds.
     pub fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        self.routes.store(Arc::clone(&snapshot.table));
         let before = self.snapshot.swap(Arc::new(snapshot));
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.built.send_replace(true);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Secrets ──read once──> certificate.rs ─┐
-//! Ingresses ──────────────> table.rs ────┴─> Snapshot::certificate
-//! connection ──> accept.rs ──server name──> newest Snapshot: certificate, authorities for clients ──> proxy::connection
+//! Ingresses ──────────────> table.rs ────┴─> RouteTable::certificate
+//! connection ──> accept.rs ──server name──> newest RouteTable: certificate, authorities for clients ──> proxy::connection
 //! request ──> client.rs: may a request for this host come over this connection?
 //! ```
 //!
@@ -17,7 +17,7 @@ mod table;
 
 pub use accept::Acceptor;
 pub use facts::{Fact, Outline, earliest, facts, outline};
-pub use table::{Held, TlsRequest, claim, claim_default, operators};
+pub use table::{TlsRequest, claim, claim_default, operators};
 
 #[cfg(test)]
 pub(crate) mod tests;

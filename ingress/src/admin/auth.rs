@@ -7,11 +7,11 @@
 //! page asks every two seconds and few people look.
 
 use crate::limits::Limits;
-use crate::policy::BasicAuth;
 use crate::proxy::policy::basic::{Passwords, Verdict, challenge, credentials};
 use crate::proxy::policy::htpasswd;
 use crate::proxy::policy::keyed::same;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_routing::policy::BasicAuth;
 use landfall_ingress_telemetry::log;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -4,10 +4,11 @@
 use super::health;
 use crate::proxy::Proxy;
 use crate::proxy::foresee::{self, Foreseen, Met, Outcome, Supposed, Way};
-use crate::route::{Explanation, Route, Snapshot};
+use crate::route::Snapshot;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version, header};
 use landfall_ingress_balance::{self as balance, Preference, Turn};
+use landfall_ingress_routing::{Explanation, Route};
 use landfall_ingress_telemetry::reason::Reason;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -53,7 +54,7 @@ pub(super) fn explain(proxy: &Proxy, snapshot: &Snapshot, question: &Question<'_
         "client": { "address": client, "scheme": scheme, "trusted": foreseen.client.trusted },
         "answer": answer(&foreseen, &found, &ways), "winner": winner(&found), "stages": stages(&foreseen.met),
         "destinations": ways, "forwarded": forwarded(&foreseen), "answer_fields": pairs(&foreseen.dressed),
-        "steps": steps(&found), "others": others(&found),
+        "steps": steps(&found, snapshot), "others": others(&found),
     }))
 }
 
@@ -268,7 +269,7 @@ fn winner(found: &Explanation) -> Value {
         "alternatives": winner.alternatives, "why": why.unwrap_or("no rule takes the request, so it goes to the default backend") })
 }
 
-fn steps(found: &Explanation) -> Vec<String> {
+fn steps(found: &Explanation, snapshot: &Snapshot) -> Vec<String> {
     let looked = found.hosts.iter().map(|step| {
         let found = if step.found {
             "found; its rules are asked"
@@ -277,7 +278,8 @@ fn steps(found: &Explanation) -> Vec<String> {
         };
         format!("{} host {}: {found}", step.kind, host_name(&step.host))
     });
-    let remarks = found.remarks.iter().map(|remark| format!("{remark}"));
+    let remarks = found.entry.iter().flat_map(|host| snapshot.remarks_on(host));
+    let remarks = remarks.map(|remark| format!("{remark}"));
     let left_out = (found.left_out > 0).then(|| format!("{} more rules of this host lost", found.left_out));
     looked.chain(remarks).chain(left_out).collect()
 }

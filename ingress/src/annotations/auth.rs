@@ -2,11 +2,12 @@
 
 use super::secrets::{Reach, Secrets};
 use super::syntax;
-use super::target::Target;
+use super::target;
 use super::values::Values;
-use crate::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};
 use crate::proxy::policy::htpasswd::is_known;
 use hyper::Method;
+use landfall_ingress_routing::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};
+use landfall_ingress_routing::target::Target;
 use landfall_ingress_tls::client::ClientSettings;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -127,7 +128,7 @@ pub(crate) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static 
 
 fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {
     let url = values.text("auth-url");
-    let target = values.parse("auth-url", |url| Target::parse(url, reach.namespace, reach.options));
+    let target = values.parse("auth-url", |url| target::parse(url, reach.namespace, reach.options));
     let method = values.parse("auth-method", syntax::method).unwrap_or(Method::GET);
     let response_headers = values
         .list("auth-response-headers", syntax::header_name)

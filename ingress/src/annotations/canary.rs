@@ -2,8 +2,8 @@
 
 use super::syntax;
 use super::values::Values;
-use crate::policy::{Canary, CanaryHeader, HeaderMatch};
 use crate::route::pattern;
+use landfall_ingress_routing::policy::{Canary, CanaryHeader, HeaderMatch};
 
 pub(super) fn read(values: &mut Values<'_>) -> Option<Canary> {
     let wanted = values.flag("canary").unwrap_or(false);

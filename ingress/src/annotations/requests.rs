@@ -2,10 +2,10 @@
 
 use super::syntax;
 use super::values::Values;
-use crate::policy::{ClientLimits, HttpsRedirect, Policy, Redirect, Rewrite};
 use hyper::StatusCode;
 use landfall_ingress_http::network::Network;
 use landfall_ingress_http::path::{EncodedMode, PathMode};
+use landfall_ingress_routing::policy::{ClientLimits, HttpsRedirect, Policy, Redirect, Rewrite};
 
 /// ingress-nginx's default.
 const BURST: u32 = 5;

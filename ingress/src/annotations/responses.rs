@@ -3,8 +3,8 @@
 use super::secrets::Reach;
 use super::syntax;
 use super::values::Values;
-use crate::policy::{Cors, Policy};
 use hyper::header::{HeaderName, HeaderValue};
+use landfall_ingress_routing::policy::{Cors, Policy};
 
 /// ingress-nginx's defaults.
 const CORS_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";

@@ -6,108 +6,61 @@
 use super::syntax::object_name;
 use crate::route::Options;
 use landfall_ingress_http::host::host_of;
+use landfall_ingress_routing::target::{Place, Target};
 use std::net::{IpAddr, SocketAddr};
 
 /// Longest URL that is taken.
 const LONGEST: usize = 2048;
 
-/// A parsed URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// https.
-    pub tls: bool,
-    /// Where.
-    pub place: Place,
-    /// `Host` that it sees; empty for the request's own.
-    pub authority: String,
-    /// Path and query, at least `/`; may hold nginx's variables.
-    pub path: String,
-}
-
-/// Where a URL leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// An address.
-    Address(SocketAddr),
-    /// A Service of the cluster.
-    Service {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its port.
-        port: u16,
-    },
-    /// A name outside the cluster, which is looked up.
-    Name {
-        /// In small letters, without a dot at its end.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
-    /// The host of the request itself, through our own table.
-    OwnHost,
-}
-
-impl Target {
-    /// Reads a URL that an Ingress in `namespace` names. An error says why it is refused.
-    pub fn parse(url: &str, namespace: &str, options: &Options) -> Result<Self, &'static str> {
-        let graphic = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}#".contains(&b);
-        if url.len() > LONGEST || !url.bytes().all(graphic) {
-            return Err("no URL");
-        }
-        let (tls, rest) = match url.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            Some(("$scheme" | "$pass_access_scheme", rest)) => (false, rest),
-            _ => return Err("no URL of http or https"),
-        };
-        // A variable may be the host, and path or query may begin with one.
-        let begun = usize::from(rest.starts_with('$'));
-        let end = rest[begun..].find(['/', '?', '$']).map_or(rest.len(), |at| at + begun);
-        let (authority, path) = rest.split_at(end);
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        };
-        if authority.contains('@') {
-            return Err("users in URLs are refused");
-        }
-        if authority == "$host" || authority == "$http_host" {
-            return Ok(Self {
-                tls: false,
-                place: Place::OwnHost,
-                authority: String::new(),
-                path,
-            });
-        }
-        let host = host_of(authority).ok_or("no host")?;
-        let port = port_of(authority)
-            .ok_or("no port")?
-            .unwrap_or(if tls { 443 } else { 80 });
-        let place = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-            Ok(address) => {
-                options.admits(address)?;
-                Place::Address(SocketAddr::new(address, port))
-            }
-            Err(_) => service(&host, port, namespace, options)?,
-        };
-        Ok(Self {
-            tls,
-            place,
-            authority: authority.to_owned(),
+/// Reads a URL that an Ingress in `namespace` names. An error says why it is refused.
+pub fn parse(url: &str, namespace: &str, options: &Options) -> Result<Target, &'static str> {
+    let graphic = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}#".contains(&b);
+    if url.len() > LONGEST || !url.bytes().all(graphic) {
+        return Err("no URL");
+    }
+    let (tls, rest) = match url.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        Some(("$scheme" | "$pass_access_scheme", rest)) => (false, rest),
+        _ => return Err("no URL of http or https"),
+    };
+    // A variable may be the host, and path or query may begin with one.
+    let begun = usize::from(rest.starts_with('$'));
+    let end = rest[begun..].find(['/', '?', '$']).map_or(rest.len(), |at| at + begun);
+    let (authority, path) = rest.split_at(end);
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    if authority.contains('@') {
+        return Err("users in URLs are refused");
+    }
+    if authority == "$host" || authority == "$http_host" {
+        return Ok(Target {
+            tls: false,
+            place: Place::OwnHost,
+            authority: String::new(),
             path,
-        })
+        });
     }
-}
-
-impl Target {
-    /// The name, or the address, that its certificate has to be for.
-    pub fn server_name(&self) -> String {
-        let host = host_of(&self.authority).unwrap_or_default();
-        host.trim_matches(['[', ']']).to_owned()
-    }
+    let host = host_of(authority).ok_or("no host")?;
+    let port = port_of(authority)
+        .ok_or("no port")?
+        .unwrap_or(if tls { 443 } else { 80 });
+    let place = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => {
+            options.admits(address)?;
+            Place::Address(SocketAddr::new(address, port))
+        }
+        Err(_) => service(&host, port, namespace, options)?,
+    };
+    Ok(Target {
+        tls,
+        place,
+        authority: authority.to_owned(),
+        path,
+    })
 }
 
 /// `name`, `name.namespace`, both with `.svc` and `.svc.cluster.local` behind.

@@ -1,12 +1,13 @@
 //! Values by table, and what closes.
 
 use super::names::NAMES;
-use super::target::{Place, Target};
+use super::target;
 use super::*;
-use crate::policy::{HashKey, HttpsRedirect, RetryOn};
 use landfall_ingress_http::network::Network;
 use landfall_ingress_http::path::{EncodedMode, PathMode};
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::policy::{HashKey, HttpsRedirect, RetryOn};
+use landfall_ingress_routing::target::Place;
 use std::time::Duration;
 
 /// Secrets by `namespace/name/key`.
@@ -477,12 +478,12 @@ fn addresses_within_the_cluster_are_refused_as_targets() {
         "http://192.0.2.1:9100/",
         "http://[::ffff:10.244.3.4]/",
     ] {
-        let refused = Target::parse(inside, "d", &options).unwrap_err();
+        let refused = target::parse(inside, "d", &options).unwrap_err();
         assert!(refused.contains("Pods, Services and nodes"), "{inside}: {refused}");
     }
-    assert!(Target::parse("http://192.0.2.2/", "d", &options).is_ok());
+    assert!(target::parse("http://192.0.2.2/", "d", &options).is_ok());
     options.allow_internal_targets = true;
-    assert!(Target::parse("http://10.244.3.4/", "d", &options).is_ok());
+    assert!(target::parse("http://10.244.3.4/", "d", &options).is_ok());
 }
 
 #[test]
@@ -521,7 +522,7 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
         ("http://auth.d$request_uri", service("auth", 80), "/$request_uri"),
         ("https://$host/oauth2/auth", Place::OwnHost, "/oauth2/auth"),
     ] {
-        let target = Target::parse(url, "d", &options).unwrap();
+        let target = target::parse(url, "d", &options).unwrap();
         assert_eq!((target.place, target.path.as_str()), (place, path), "{url}");
     }
     for url in [
@@ -550,11 +551,11 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
         "http://auth/\r\nX: y",
         "http://$arg_x/",
     ] {
-        assert!(Target::parse(url, "d", &options).is_err(), "{url}");
+        assert!(target::parse(url, "d", &options).is_err(), "{url}");
     }
     options.allow_internal_targets = true;
     for url in ["http://127.0.0.1/", "http://169.254.1.1/"] {
-        assert!(Target::parse(url, "d", &options).is_ok(), "{url}");
+        assert!(target::parse(url, "d", &options).is_ok(), "{url}");
     }
 }
 
@@ -562,9 +563,9 @@ fn targets_are_addresses_services_or_the_own_host_and_never_inside() {
 fn names_outside_are_taken_where_they_are_looked_up() {
     let mut options = Options::default();
     // Names outside are looked up only where there is somebody to ask; what other resolvers take for an address is no name.
-    assert!(Target::parse("http://auth.example.com/", "d", &options).is_err());
+    assert!(target::parse("http://auth.example.com/", "d", &options).is_err());
     options.dns = Some(([10, 96, 0, 10], 53).into());
-    let outside = Target::parse("https://Auth.Example.com:8443/x", "d", &options).unwrap();
+    let outside = target::parse("https://Auth.Example.com:8443/x", "d", &options).unwrap();
     let name = Place::Name {
         host: "auth.example.com".to_owned(),
         port: 8443,
@@ -578,7 +579,7 @@ fn names_outside_are_taken_where_they_are_looked_up() {
         "http://sub.localhost/",
         "http://1.2.3.4.5/",
     ] {
-        assert!(Target::parse(url, "d", &options).is_err(), "{url}");
+        assert!(target::parse(url, "d", &options).is_err(), "{url}");
     }
 }
 

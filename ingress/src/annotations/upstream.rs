@@ -3,10 +3,11 @@
 use super::auth::authorities;
 use super::secrets::Reach;
 use super::syntax;
-use super::target::{Place, Target};
+use super::target;
 use super::values::Values;
-use crate::policy::{Affinity, HashKey, Mirror, Policy, Retries, RetryOn, Timeouts, Upstream};
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::policy::{Affinity, HashKey, Mirror, Policy, Retries, RetryOn, Timeouts, Upstream};
+use landfall_ingress_routing::target::Place;
 use landfall_ingress_tls::certificate::Fault;
 use landfall_ingress_tls::client::ClientSettings;
 use landfall_ingress_tls::client::Identity;
@@ -244,7 +245,7 @@ fn mirror(values: &mut Values<'_>, reach: Reach<'_>) -> Option<Mirror> {
     };
     let target = values.text("mirror-target")?;
     let place = values.parse("mirror-target", |url| {
-        let target = Target::parse(url, reach.namespace, reach.options)?;
+        let target = target::parse(url, reach.namespace, reach.options)?;
         match target.place {
             // A copy for the same host would come back and be copied again.
             Place::OwnHost => Err("a copy cannot go to the request's own host"),

@@ -2,8 +2,8 @@
 
 use super::names::{self, Support};
 use super::{Annotations, Fault, NGINX, OWN};
-use crate::policy::Policy;
 use crate::route::{Reason, Severity};
+use landfall_ingress_routing::policy::Policy;
 use std::collections::BTreeMap;
 
 /// Longest value that is looked at. The longest of use, an allow-list of a few hundred networks, is below; nginx's own lines end at 4 KiB.

@@ -2,11 +2,11 @@
 
 use super::{Client, Interim};
 use crate::observer::Observer;
-use crate::route::Route;
 use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use landfall_ingress_balance::{Earlier, Pick};
+use landfall_ingress_routing::Route;
 use landfall_ingress_telemetry::metrics::Counted;
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_telemetry::traffic::RouteStats;

@@ -6,7 +6,6 @@ use landfall_ingress_http::fields;
 
 use super::policy::{self, Foreseen as Policed};
 use super::{Client, Proxy, find, headers, target};
-use crate::route::{Route, Snapshot};
 use crate::tls;
 use bytes::BytesMut;
 use http_body_util::Empty;
@@ -15,6 +14,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::{Route, RouteTable};
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_upstream::Upload;
 use std::net::SocketAddr;
@@ -81,7 +81,7 @@ const UNNAMED: HeaderValue = HeaderValue::from_static("(made for each request)")
 
 impl Proxy {
     /// Tells what would become of a request now.
-    pub fn foresee(&self, supposed: &Supposed, snapshot: &Snapshot) -> Foreseen {
+    pub fn foresee(&self, supposed: &Supposed, snapshot: &RouteTable) -> Foreseen {
         let client = self.client(supposed, snapshot);
         let (request, least) = match self.head(supposed) {
             Ok(head) => head,
@@ -93,7 +93,7 @@ impl Proxy {
     }
 
     /// The connection that the request would come by.
-    fn client(&self, supposed: &Supposed, snapshot: &Snapshot) -> Client {
+    fn client(&self, supposed: &Supposed, snapshot: &RouteTable) -> Client {
         let usual = if supposed.secure { 443 } else { 80 };
         let (name, port) = match supposed.authority.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
@@ -160,7 +160,7 @@ impl Proxy {
         &self,
         mut request: Request<Empty<Bytes>>,
         least: u64,
-        snapshot: &Snapshot,
+        snapshot: &RouteTable,
         foreseen: &mut Foreseen,
     ) -> Result<(), Reason> {
         target::check(&request, &self.limits)?;

@@ -4,12 +4,12 @@ use super::Proxy;
 use super::exchange::Exchange;
 use super::policy::FilterState;
 use crate::limits::Limits;
-use crate::policy::{Policy, RetryOn, Timeouts};
-use crate::route::Route;
 use hyper::{Request, Response};
 use landfall_ingress_balance::{Attempts, Backend, Lost, Onward, Outcome, Pick, Preference};
 use landfall_ingress_http::fields;
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::Route;
+use landfall_ingress_routing::policy::{Policy, RetryOn, Timeouts};
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_tls::client::{self, Alpn};
 use landfall_ingress_upstream::{

@@ -49,12 +49,9 @@ pub(crate) use foresee::{Met, Outcome, Way};
 pub(super) use limit::Slot;
 pub(super) use request_view::RequestView;
 
-use crate::annotations::target::{Place, Target};
 use crate::dns::Resolver;
 use crate::limits::Limits;
-use crate::policy::{Canary, ExternalAuth};
 use crate::proxy::{Client, compare};
-use crate::route::{Route, Snapshot};
 use crate::tls;
 use basic::{Passwords, Verdict};
 use certificate::{Certificates, Refused};
@@ -69,6 +66,9 @@ use keyed::Key;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::claims;
 use landfall_ingress_http::path;
+use landfall_ingress_routing::policy::{Canary, ExternalAuth};
+use landfall_ingress_routing::target::{Place, Target};
+use landfall_ingress_routing::{Route, RouteTable};
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_upstream::Destination;
 use limit::Limiter;
@@ -146,7 +146,7 @@ impl Policies {
     }
 
     /// All that comes before forwarding. Waits for passwords and for external authentication, within the limits.
-    pub(super) async fn before(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Result<FilterState, Box<Stop>> {
+    pub(super) async fn before(&self, view: &RequestView<'_>, snapshot: &RouteTable) -> Result<FilterState, Box<Stop>> {
         let mut filter_state = FilterState::new(view);
         match self.pass(view, snapshot, &mut filter_state).await {
             Ok(()) => Ok(filter_state),
@@ -160,7 +160,7 @@ impl Policies {
     async fn pass(
         &self,
         view: &RequestView<'_>,
-        snapshot: &Snapshot,
+        snapshot: &RouteTable,
         filter_state: &mut FilterState,
     ) -> Result<(), Box<Stop>> {
         for stage in Stage::ALL {
@@ -181,7 +181,7 @@ impl Policies {
         &self,
         stage: Stage,
         view: &RequestView<'_>,
-        snapshot: &Snapshot,
+        snapshot: &RouteTable,
         filter_state: &mut FilterState,
     ) -> Result<(), Box<Stop>> {
         let policy = &view.route.policy;
@@ -253,7 +253,7 @@ impl Policies {
     async fn ask(
         &self,
         view: &RequestView<'_>,
-        snapshot: &Snapshot,
+        snapshot: &RouteTable,
         filter_state: &mut FilterState,
     ) -> Result<(), Box<Stop>> {
         let Some(auth) = &view.route.policy.external_auth else {
@@ -355,7 +355,7 @@ impl Policies {
     }
 
     /// A place for the copy of this request. None when it is not to be mirrored, or not now.
-    fn mirror(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Option<Box<mirror::Copy>> {
+    fn mirror(&self, view: &RequestView<'_>, snapshot: &RouteTable) -> Option<Box<mirror::Copy>> {
         let mirror = view.route.policy.mirror.as_ref()?;
         let uri = filled(view, &mirror.place.path);
         // A name is looked up when the copy is sent: the request itself never waits for that.
@@ -416,7 +416,7 @@ fn unlimited(view: &RequestView<'_>) -> bool {
 }
 
 /// A rewritten path obeys the rule of paths that are asked: to a server that decodes it first it is none of another route.
-fn one_reading(host: &str, uri: Uri, snapshot: &Snapshot) -> Result<Uri, Reason> {
+fn one_reading(host: &str, uri: Uri, snapshot: &RouteTable) -> Result<Uri, Reason> {
     let read = path::decoded(uri.path()).map_err(|_| Reason::EncodedPath)?;
     if let Some(read) = read {
         compare(snapshot.find(host, uri.path()), snapshot.find(host, &read))?;
@@ -429,7 +429,7 @@ fn one_reading(host: &str, uri: Uri, snapshot: &Snapshot) -> Result<Uri, Reason>
 fn question(
     auth: &ExternalAuth,
     view: &RequestView<'_>,
-    snapshot: &Snapshot,
+    snapshot: &RouteTable,
     found: &[IpAddr],
     fields: &[(HeaderName, HeaderValue)],
 ) -> Option<(Recipient, Request<Full<Bytes>>)> {

@@ -8,18 +8,15 @@ use super::index::Index;
 use super::ingress::{Path, Rule};
 use super::kept::{Served, other_name};
 use super::remark::{Reason, Remark, Severity};
-use super::shared::Shared;
-use super::table::{Table, order};
 use super::topic::Topic;
-use super::virtual_host::VirtualHost;
-use super::{Alternative, Host, Route};
 use crate::annotations::Secrets;
-use crate::annotations::target::Place;
-use crate::policy::{Policy, Redirect};
-use crate::tls::{self, Held, TlsRequest};
+use crate::tls::{self, TlsRequest};
 use hyper::StatusCode;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
+use landfall_ingress_routing::policy::{Policy, Redirect};
+use landfall_ingress_routing::target::Place;
+use landfall_ingress_routing::{Alternative, Held, Host, Route, RouteTable, Table, VirtualHost, order};
 use landfall_ingress_telemetry::traffic::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,9 +26,8 @@ pub(super) struct Assembly<'a> {
     pub(super) resolver: Resolver<'a>,
     pub(super) secrets: &'a dyn Secrets,
     pub(super) index: &'a Index,
-    pub(super) wildcards: &'a Shared<VirtualHost>,
-    /// Default backends without rules, by namespace.
-    pub(super) defaults: &'a BTreeMap<Arc<str>, Arc<Route>>,
+    /// The table so far: wildcards above the host, and default backends.
+    pub(super) table: &'a RouteTable,
 }
 
 /// Why somebody has a host.
@@ -57,8 +53,8 @@ impl<'a> Owner<'a> {
 type Draft<'a> = (Route, &'a Served);
 
 impl<'a> Assembly<'a> {
-    /// Makes a host; `None` when nothing is to be said of it.
-    pub(super) fn host(&self, name: &Arc<str>) -> Option<VirtualHost> {
+    /// Makes a host, `None` when it has neither routes nor a certificate, and says what is to be said of it.
+    pub(super) fn host(&self, name: &Arc<str>) -> (Option<VirtualHost>, Vec<Remark>) {
         let all = self.who(name);
         let owner = self.owner(name, &all);
         let mut remarks = vec![];
@@ -79,7 +75,7 @@ impl<'a> Assembly<'a> {
             if route.fallback.is_none() && !route.policy.replaced_statuses.is_empty() {
                 let namespace = served.namespace();
                 let own = default.as_ref().filter(|default| namespace_of(default) == &**namespace);
-                let own = own.or_else(|| self.defaults.get(namespace).map(|route| &**route));
+                let own = own.or_else(|| self.table.defaults().get(namespace).map(|route| &**route));
                 route.fallback = own.map(|default| Arc::clone(&default.backend));
             }
         }
@@ -93,9 +89,8 @@ impl<'a> Assembly<'a> {
             held: held.map(Box::new),
             name: Arc::clone(name),
             host,
-            remarks: remarks.into(),
         };
-        (!made.is_void()).then_some(made)
+        ((!made.is_void()).then_some(made), remarks)
     }
 
     /// All that have to do with a host, oldest first.
@@ -348,7 +343,7 @@ impl<'a> Assembly<'a> {
     fn wildcard_of(&self, name: &str) -> Option<&'a VirtualHost> {
         let (label, parent) = name.split_once('.')?;
         let precise = label != "*" && !label.is_empty();
-        self.wildcards.get(parent).filter(|_| precise).map(|above| &**above)
+        self.table.wildcard(parent).filter(|_| precise).map(|above| &**above)
     }
 }
 
@@ -389,13 +384,13 @@ fn close_unanswered(table: &mut Table, default: Option<&mut Route>, remarks: &mu
         })
     };
     let whys: Vec<_> = table
-        .routes
+        .routes()
         .iter()
         .map(|route| back(route, default.as_deref()))
         .collect();
     let why_default = default.as_deref().and_then(|route| back(route, Some(route)));
     // Nobody else has these routes yet.
-    let routes = table.routes.iter_mut().map(Arc::get_mut).zip(whys);
+    let routes = table.routes_mut().zip(whys);
     for (route, why) in routes.chain([(default, why_default)]) {
         let (Some(route), Some(why)) = (route, why) else {
             continue;

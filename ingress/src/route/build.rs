@@ -14,15 +14,16 @@ use super::endpoints::{Elsewhere, Resolver};
 use super::ingress::Ingress;
 use super::kept::{Kept, Served, other_name};
 use super::last_good::LastGood;
+use super::snapshot::HostRemarks;
 use super::topic::Topic;
-use super::virtual_host::{VirtualHost, key};
-use super::{Host, Options, Route, Snapshot};
+use super::{Options, Snapshot};
 #[cfg(test)]
 use crate::annotations::NoSecrets;
 use crate::annotations::Secrets;
 use crate::secrets::Name;
 use crate::services::Services;
 use crate::tls;
+use landfall_ingress_routing::{Route, VirtualHost};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -251,14 +252,14 @@ impl Builder {
             self.make_default_certificate(secrets);
         }
         if stale.touched.default {
-            let before = Arc::clone(&self.now.defaults);
+            let before = Arc::clone(self.now.defaults());
             self.make_default(secrets);
             let backends = |defaults: &BTreeMap<Arc<str>, Arc<Route>>| {
                 let backends = defaults.iter();
                 let backends = backends.map(|(of, route)| (Arc::clone(of), Arc::as_ptr(&route.backend)));
                 backends.collect::<Vec<_>>()
             };
-            if backends(&before) != backends(&self.now.defaults) {
+            if backends(&before) != backends(self.now.defaults()) {
                 self.mark_replaced_answers(&mut stale);
             }
         }
@@ -272,11 +273,12 @@ impl Builder {
             let Some(parent) = host.strip_prefix("*.") else {
                 continue;
             };
-            if standing(before.as_ref()) != standing(self.now.wildcards.get(parent)) {
-                let below = |host: &Host| host.name.split_once('.').is_some_and(|(_, of)| of == parent);
-                let hosts = self.now.hosts.values().map(|entry| &entry.host);
-                let names = hosts.filter(|host| below(host)).map(|host| Arc::clone(&host.name));
-                stale.precise.extend(names);
+            if standing(before.as_ref()) != standing(self.now.wildcard(parent)) {
+                let below = |host: &&Arc<str>| host.split_once('.').is_some_and(|(_, of)| of == parent);
+                // Of some hosts there are only remarks, which depend on the wildcard too.
+                let said = self.now.host_remarks.values().map(|entry| &entry.host);
+                let hosts = self.now.hosts().map(|entry| &entry.name).chain(said);
+                stale.precise.extend(hosts.filter(below).cloned());
             }
         }
         for host in stale.precise {
@@ -296,28 +298,26 @@ impl Builder {
             },
             secrets,
             index: &self.census.index,
-            wildcards: &self.now.wildcards,
-            defaults: &self.now.defaults,
+            table: &self.now.table,
         }
     }
 
     /// Makes a host anew, or takes it away. Returns what was there.
     fn make_host(&mut self, name: &Arc<str>, secrets: &dyn Secrets) -> Option<Arc<VirtualHost>> {
-        let made = self.assembly(secrets).host(name).map(Arc::new);
-        let count = |entry: &Option<Arc<VirtualHost>>| entry.as_ref().map_or(0, |entry| entry.route_count());
-        self.now.route_count += count(&made);
-        let entries = match &**name {
-            "" => None,
-            _ if name.starts_with("*.") => Some(&mut self.now.wildcards),
-            _ => Some(&mut self.now.hosts),
-        };
-        let before = match (entries, made) {
-            (None, made) => std::mem::replace(&mut self.now.any_host, made),
-            (Some(entries), Some(made)) => entries.put(made),
-            (Some(entries), None) => entries.remove(key(name)),
-        };
-        self.now.route_count -= count(&before);
-        before
+        let (made, remarks) = self.assembly(secrets).host(name);
+        match remarks.is_empty() {
+            true => drop(self.now.host_remarks.remove(name)),
+            false => {
+                let host = Arc::clone(name);
+                let remarks = remarks.into();
+                self.now.host_remarks.put(Arc::new(HostRemarks { host, remarks }));
+            }
+        }
+        let table = Arc::make_mut(&mut self.now.table);
+        match made {
+            Some(made) => table.put(made),
+            None => table.remove(name),
+        }
     }
 
     /// These Ingresses, oldest first.
@@ -341,8 +341,7 @@ impl Builder {
             first.get_or_insert_with(|| Arc::clone(&route));
             defaults.insert(Arc::clone(served.namespace()), route);
         }
-        self.now.default = first;
-        self.now.defaults = Arc::new(defaults);
+        Arc::make_mut(&mut self.now.table).set_defaults(first, defaults);
         self.now.general_remarks[OF_DEFAULT] = remarks.into();
     }
 
@@ -358,7 +357,7 @@ impl Builder {
                 tls::claim_default(all, secrets, &mut remarks)
             }
         };
-        self.now.default_certificate = held.map(Arc::new);
+        Arc::make_mut(&mut self.now.table).set_default_certificate(held);
         self.now.general_remarks[OF_CERTIFICATE] = remarks.into();
     }
 

@@ -3,14 +3,14 @@
 //! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`IngressSettings::path`] says what
 //! one of them means: nothing is kept twice.
 
-use super::Route;
 use super::ingress::{Ingress, Path};
 use super::options::Options;
 use super::pattern;
 use super::remark::{Reason, Remark, Severity};
 use crate::annotations::{self, Secrets};
-use crate::policy::{Canary, HttpsRedirect, Policy, Rewrite};
 use landfall_ingress_http::path;
+use landfall_ingress_routing::Route;
+use landfall_ingress_routing::policy::{Canary, HttpsRedirect, Policy, Rewrite};
 use regex::Regex;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};

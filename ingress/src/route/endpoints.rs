@@ -4,9 +4,9 @@
 use super::ingress::{Destination, Ingress};
 use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
-use crate::annotations::target::Place;
 use crate::services::{PortKey, SHARED_WITH, Services};
 use landfall_ingress_balance::{Backend, Found, Resolved};
+use landfall_ingress_routing::target::Place;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

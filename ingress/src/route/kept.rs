@@ -6,10 +6,10 @@ use super::compile::{IngressSettings, judge};
 use super::ingress::{Destination, Ingress, Rule};
 use super::options::Options;
 use super::remark::{Reason, Remark, Severity};
-use super::shared::Keyed;
 use super::topic::Topic;
-use crate::annotations::target::Place;
 use crate::annotations::{Secrets, Use, named_secrets};
+use landfall_ingress_routing::shared::Keyed;
+use landfall_ingress_routing::target::Place;
 use std::sync::Arc;
 
 /// An Ingress.

@@ -111,7 +111,7 @@ impl Acceptor {
         let server_name = start.client_hello().server_name().map(client::normal);
         let asked = server_name
             .as_deref()
-            .and_then(|name| client::asked(&self.state.snapshot(), name));
+            .and_then(|name| client::asked(&self.state.routes(), name));
         let asking = asked.and_then(|authorities| self.asking(authorities));
         let (authorities, config) = match asking {
             Some((authorities, config)) => (Some(authorities), config),
@@ -242,7 +242,7 @@ impl fmt::Debug for Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let snapshot = self.state.snapshot();
+        let snapshot = self.state.routes();
         let name = hello.server_name().map(client::normal).unwrap_or_default();
         let certificate = snapshot.certificate(&name);
         Some(Arc::clone(

@@ -7,9 +7,9 @@
 //! INVARIANT: a route that demands a certificate is never reached over a connection without TLS, or with another server name, or on
 //! which none was asked for: [`misdirected`].
 
-use crate::policy::ClientCertificate;
 use crate::proxy::Client;
-use crate::route::Snapshot;
+use landfall_ingress_routing::RouteTable;
+use landfall_ingress_routing::policy::ClientCertificate;
 use landfall_ingress_tls::Session;
 use landfall_ingress_tls::provider::provider;
 use rustls::RootCertStore;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub type Authorities = Vec<Vec<u8>>;
 
 /// The authorities that a handshake for this server name asks for; `None` when no route of the host wants certificates.
-pub(super) fn asked(snapshot: &Snapshot, server_name: &str) -> Option<Authorities> {
+pub(super) fn asked(snapshot: &RouteTable, server_name: &str) -> Option<Authorities> {
     let routes = snapshot.routes_of(server_name);
     let demands = routes.filter_map(|route| route.policy.client_certificate.as_ref());
     let all: BTreeSet<&Vec<u8>> = demands.flat_map(|demand| &demand.authorities).collect();
@@ -39,7 +39,7 @@ pub(super) fn verifier(authorities: &Authorities) -> Option<Arc<dyn ClientCertVe
 }
 
 /// What a handshake for this server name would settle now with a client that has no certificate; an address is no server name.
-pub fn foreseen(snapshot: &Snapshot, name: &str, strict: bool) -> Session {
+pub fn foreseen(snapshot: &RouteTable, name: &str, strict: bool) -> Session {
     let is_address = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
     let server_name = (!is_address).then(|| normal(name));
     let authorities = server_name.as_deref().and_then(|name| asked(snapshot, name));
@@ -57,7 +57,7 @@ pub(super) fn normal(name: &str) -> String {
 }
 
 /// Whether a request for `host` came over the wrong connection, so that another one may do better (421).
-pub fn misdirected(snapshot: &Snapshot, host: &str, demand: Option<&ClientCertificate>, client: &Client) -> bool {
+pub fn misdirected(snapshot: &RouteTable, host: &str, demand: Option<&ClientCertificate>, client: &Client) -> bool {
     let session = client.tls.as_deref();
     let name = session.and_then(|session| session.server_name.as_deref());
     if session.is_some_and(|session| session.strict)

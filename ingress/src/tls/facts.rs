@@ -1,7 +1,6 @@
 //! What people want to know of certificates: for the dashboard and the metrics. Pure.
 
-use super::Held;
-use crate::route::Snapshot;
+use landfall_ingress_routing::{Held, RouteTable};
 
 /// Seconds of a day.
 const DAY: i64 = 24 * 60 * 60;
@@ -26,7 +25,7 @@ pub struct Fact {
 }
 
 /// Every host with TLS, and the default certificate when one was named. `now` is in seconds since 1970.
-pub fn facts(snapshot: &Snapshot, now: i64) -> Vec<Fact> {
+pub fn facts(snapshot: &RouteTable, now: i64) -> Vec<Fact> {
     let mut hosts: Vec<_> = snapshot.certificates().collect();
     hosts.sort_unstable_by_key(|(host, _)| *host);
     let default = snapshot.default_certificate().map(|held| ("*", held));
@@ -46,7 +45,7 @@ pub struct Outline {
 }
 
 /// Outlines what [`facts`] tells.
-pub fn outline(snapshot: &Snapshot) -> Outline {
+pub fn outline(snapshot: &RouteTable) -> Outline {
     let mut outline = Outline::default();
     let all = snapshot.certificates().map(|(_, held)| held);
     for held in all.chain(snapshot.default_certificate()) {
@@ -81,7 +80,7 @@ fn fact(host: &str, held: &Held, now: i64) -> Fact {
 }
 
 /// Secrets with the end of their certificate, those that end first, at most `most`: so that the number of series is bounded.
-pub fn earliest(snapshot: &Snapshot, most: usize) -> Vec<(String, i64)> {
+pub fn earliest(snapshot: &RouteTable, most: usize) -> Vec<(String, i64)> {
     let all = snapshot.certificates().map(|(_, held)| held);
     let all = all.chain(snapshot.default_certificate());
     let mut ends: Vec<(i64, String)> = all

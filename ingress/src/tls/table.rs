@@ -6,30 +6,16 @@
 //! comes from the namespace that the host belongs to. S22: TLS of any Ingress of that namespace applies to the host.
 
 use crate::annotations::Secrets;
-use crate::route::{Ingress, Reason, Remark, Severity, Snapshot};
+use crate::route::{Ingress, Reason, Remark, Severity};
 use crate::secrets::Name;
+use landfall_ingress_routing::Held;
 use landfall_ingress_tls::certificate::{Certificate, Fault};
 use std::sync::Arc;
-
-/// What a host has.
-#[derive(Debug)]
-pub struct Held {
-    /// Namespace that the host belongs to.
-    pub namespace: Arc<str>,
-    /// `namespace/name` of the Ingress that says so; empty when a flag does.
-    pub ingress: Arc<str>,
-    /// The Secret that is named, if any.
-    pub secret: Option<Name>,
-    /// The certificate, when it can be used; otherwise the default one is served.
-    pub certificate: Option<Arc<Certificate>>,
-    /// Why it cannot be used.
-    pub fault: Option<String>,
-}
 
 /// A wish for a certificate.
 #[derive(Debug, Clone, Copy)]
 pub struct TlsRequest<'a> {
-    /// Host as in [`crate::route::Host::name`]; empty for the default certificate.
+    /// Host as in [`landfall_ingress_routing::Host::name`]; empty for the default certificate.
     pub host: &'a str,
     /// Whose wish it is.
     pub ingress: &'a Ingress,
@@ -100,7 +86,7 @@ pub fn operators(secret: &Name, secrets: &dyn Secrets, remarks: &mut Vec<Remark>
     Held {
         namespace: secret.namespace().into(),
         ingress: "".into(),
-        secret: Some(secret.clone()),
+        secret: Some(Arc::clone(secret.text())),
         fault: read.as_ref().and_then(|read| read.as_ref().err().cloned()),
         certificate: read.and_then(Result::ok),
     }
@@ -116,9 +102,10 @@ fn hold(wish: &TlsRequest<'_>, secrets: &dyn Secrets, remarks: &mut Vec<Remark>)
         fault: None,
     };
     let Some(name) = wish.secret else { return held };
-    held.secret = Name::new(&wish.ingress.namespace, name);
+    let secret = Name::new(&wish.ingress.namespace, name);
+    held.secret = secret.as_ref().map(|secret| Arc::clone(secret.text()));
     let host = Some(wish.host).filter(|host| !host.is_empty());
-    let read = match &held.secret {
+    let read = match &secret {
         Some(secret) => read(secret, host, secrets, remarks),
         None => Some(Err("has no valid name".to_owned())),
     };
@@ -173,25 +160,9 @@ fn about(secret: &Name, severity: Severity, text: impl Into<String>) -> Remark {
     }
 }
 
-impl Snapshot {
-    /// The certificate for a server name: the host's own, a wildcard's, or the one for hosts without; `None` when that is the
-    /// self-signed one. The name is empty when the client sent none.
-    pub fn certificate(&self, server_name: &str) -> Option<&Arc<Certificate>> {
-        let own = self.held(server_name).and_then(|held| held.certificate.as_ref());
-        own.or_else(|| self.default_certificate()?.certificate.as_ref())
-    }
-
-    /// Whether two hosts have the same certificate.
-    pub fn same_certificate(&self, one: &str, other: &str) -> bool {
-        match (self.certificate(one), self.certificate(other)) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-
+#[cfg(test)]
+impl crate::route::Snapshot {
     /// Whether some Ingress asks for TLS on this host (S22), with whatever certificate.
-    #[cfg(test)]
     pub fn has_tls(&self, host: &str) -> bool {
         self.held(host).is_some()
     }

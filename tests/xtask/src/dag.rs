@@ -36,6 +36,15 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-ingress-balance", &["landfall-ingress-http"]),
     ("landfall-ingress-telemetry", &["landfall-ingress-http"]),
     (
+        "landfall-ingress-routing",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-http",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-tls",
+        ],
+    ),
+    (
         "landfall-ingress-upstream",
         &[
             "landfall-ingress-balance",
@@ -48,6 +57,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         &[
             "landfall-ingress-balance",
             "landfall-ingress-http",
+            "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-tls",
             "landfall-ingress-upstream",
@@ -64,6 +74,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-upstream",
             "landfall",
@@ -96,7 +107,6 @@ const KNOWN_KNOTS: &[KnownKnot] = &[(
         "check",
         "handover",
         "observer",
-        "policy",
         "probe",
         "proxy",
         "route",
@@ -107,8 +117,8 @@ const KNOWN_KNOTS: &[KnownKnot] = &[(
         "tls",
         "watch",
     ],
-    "from annotations to the data plane each part names types of the next and some of the one before (a policy holds the target of an \
-     annotation, an exchange its observer, the observer its exchange): to be untied by types of their own below both",
+    "from annotations to the data plane each part names types of the next and some of the one before (the data plane reads `state`, which \
+     holds the table with its builder's memory; an exchange holds its observer, the observer its exchange): to be untied by types of their own below both",
 )];
 
 /// Returns every broken rule as a readable line.

@@ -17,15 +17,15 @@ mod carry;
 mod deliver;
 mod request;
 
-use crate::policy::HttpsRedirect;
+use landfall_ingress_routing::policy::HttpsRedirect;
 
 use crate::proxy::exchange::Exchange;
 use crate::proxy::{Client, Proxy};
-use crate::route::{Route, Snapshot};
 use crate::tls;
 use hyper::Response;
 use landfall_ingress_balance::Earlier;
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::{Route, RouteTable};
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_upstream as upstream;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ impl Scratch {
         if !proxy.limits.quick || proxy.state.leaving() || proxy.state.observer.log.wants(false) {
             return None;
         }
-        let snapshot = proxy.state.snapshot();
+        let snapshot = proxy.state.routes();
         let route = snapshot.find(asked.host, asked.path)?;
         if !is_plain(route, &snapshot, asked.host, client) {
             return None;
@@ -126,7 +126,7 @@ impl Scratch {
 }
 
 /// Whether a route lets plain requests pass as they are, and its endpoints are spoken to in plain HTTP/1.1.
-fn is_plain(route: &Route, snapshot: &Snapshot, host: &str, client: &Client) -> bool {
+fn is_plain(route: &Route, snapshot: &RouteTable, host: &str, client: &Client) -> bool {
     let alone = route.alternatives.is_empty() && route.fallback.is_none();
     let redirected = !client.https
         && match route.policy.redirects.https {

@@ -6,10 +6,10 @@
 
 use super::cookies;
 use super::keyed::{Key, same};
-use crate::policy::Affinity;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_routing::policy::Affinity;
 use std::net::SocketAddr;
 
 /// The value of the cookie for an endpoint.

@@ -1,8 +1,8 @@
 //! Which requests a canary gets. Pure.
 
 use super::cookies;
-use crate::policy::{Canary, HeaderMatch};
 use hyper::header::HeaderMap;
+use landfall_ingress_routing::policy::{Canary, HeaderMatch};
 
 /// What the request itself says, as in ingress-nginx: the field, then the cookie. The first that says something decides; nothing leaves
 /// it to chance.

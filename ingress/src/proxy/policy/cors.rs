@@ -1,8 +1,8 @@
 //! Cross-origin requests (the Fetch standard, "CORS protocol"). Pure.
 
-use crate::policy::Cors;
 use hyper::Method;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use landfall_ingress_routing::policy::Cors;
 
 /// What an endpoint says about origins counts for nothing where the annotations speak.
 const GRANTS: [HeaderName; 6] = [

@@ -4,12 +4,12 @@
 //! status of the answer.
 
 use super::filter_state::FilterState;
-use crate::route::Route;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use landfall_ingress_http::fields::strip_hop_by_hop;
+use landfall_ingress_routing::Route;
 
 pub(super) fn question(filter_state: &FilterState, route: &Route, status: StatusCode) -> Option<Request<Full<Bytes>>> {
     let mut request = Request::new(Full::new(Bytes::new()));

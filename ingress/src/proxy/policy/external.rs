@@ -4,12 +4,12 @@
 
 use super::fetch::FetchError;
 use super::request_view::RequestView;
-use crate::policy::ExternalAuth;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use landfall_ingress_http::fields::strip_hop_by_hop;
+use landfall_ingress_routing::policy::ExternalAuth;
 
 /// What the service said.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use super::mirror::Copy;
 use super::request_view::RequestView;
 use super::{CREDENTIALS, cors, limit, set_all};
-use crate::policy::Policy;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use landfall_ingress_balance::{Backend, Preference};
+use landfall_ingress_routing::policy::Policy;
 use landfall_ingress_telemetry::reason::Reason;
 use std::net::SocketAddr;
 use std::sync::Arc;

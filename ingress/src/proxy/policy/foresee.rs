@@ -4,10 +4,10 @@
 
 use super::filter_state::{FilterState, Stop};
 use super::{Policies, RequestView, Stage, addresses, basic, canary, filled, question, unlimited};
-use crate::annotations::target::Place;
-use crate::policy::HttpsRedirect;
-use crate::route::Snapshot;
 use landfall_ingress_balance::{Backend, Preference};
+use landfall_ingress_routing::RouteTable;
+use landfall_ingress_routing::policy::HttpsRedirect;
+use landfall_ingress_routing::target::Place;
 use landfall_ingress_telemetry::reason::Reason;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(crate) struct Foreseen {
 
 impl Policies {
     /// Tells the way of a request through all stages.
-    pub(crate) fn foresee(&self, view: &RequestView<'_>, snapshot: &Snapshot) -> Foreseen {
+    pub(crate) fn foresee(&self, view: &RequestView<'_>, snapshot: &RouteTable) -> Foreseen {
         let mut foreseen = Foreseen {
             met: Vec::with_capacity(Stage::ALL.len()),
             ways: Vec::new(),
@@ -90,7 +90,7 @@ impl Policies {
         &self,
         stage: Stage,
         view: &RequestView<'_>,
-        snapshot: &Snapshot,
+        snapshot: &RouteTable,
         filter_state: &mut FilterState,
     ) -> Outcome {
         // Nobody can show a certificate here.
@@ -204,7 +204,7 @@ fn foresee_password(view: &RequestView<'_>) -> Outcome {
     }
 }
 
-fn foresee_external(view: &RequestView<'_>, snapshot: &Snapshot, filter_state: &FilterState) -> Outcome {
+fn foresee_external(view: &RequestView<'_>, snapshot: &RouteTable, filter_state: &FilterState) -> Outcome {
     let Some(auth) = &view.route.policy.external_auth else {
         return Outcome::Unasked;
     };
@@ -222,7 +222,7 @@ fn foresee_external(view: &RequestView<'_>, snapshot: &Snapshot, filter_state: &
     }
 }
 
-fn foresee_mirror(view: &RequestView<'_>, snapshot: &Snapshot) -> Outcome {
+fn foresee_mirror(view: &RequestView<'_>, snapshot: &RouteTable) -> Outcome {
     let Some(mirror) = &view.route.policy.mirror else {
         return Outcome::Unasked;
     };

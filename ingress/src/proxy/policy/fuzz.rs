@@ -4,14 +4,14 @@ use super::request_view::RequestView;
 use super::{basic, cookies, htpasswd, rewrite};
 use crate::annotations;
 use crate::fuzz::{fuzz, lines};
-use crate::policy::Rewrite;
 use crate::proxy::Client;
-use crate::route::Route;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
 use landfall_ingress_http::path::{canonical, decoded};
+use landfall_ingress_routing::Route;
+use landfall_ingress_routing::policy::Rewrite;
 
 /// A field for each line; none when a line cannot be a value.
 fn fields<'a>(name: &'static str, values: impl Iterator<Item = &'a [u8]>) -> Option<HeaderMap> {

@@ -2,7 +2,7 @@
 
 use super::cookies;
 use super::request_view::RequestView;
-use crate::policy::HashKey;
+use landfall_ingress_routing::policy::HashKey;
 
 /// The bytes of the key; none when the request has nothing of what is named, and then any endpoint will do.
 pub(super) fn key(by: &[HashKey], view: &RequestView<'_>) -> Option<Vec<u8>> {

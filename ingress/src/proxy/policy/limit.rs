@@ -7,7 +7,7 @@
 //! Memory is bounded. When it is full of clients that count, those that come new share one entry per Ingress: a flood of addresses
 //! then limits itself, and clients that were there before keep their own.
 
-use crate::policy::ClientLimits;
+use landfall_ingress_routing::policy::ClientLimits;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};

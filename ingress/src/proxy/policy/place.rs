@@ -1,11 +1,11 @@
 //! Where requests of our own go: the targets that annotations name.
 
 use super::RequestView;
-use crate::annotations::target::{Place, Target};
-use crate::route::Snapshot;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
 use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_routing::RouteTable;
+use landfall_ingress_routing::target::{Place, Target};
 use landfall_ingress_tls::client::ClientSettings;
 use landfall_ingress_tls::client::{self, Alpn};
 use landfall_ingress_upstream::{Destination, Tls};
@@ -21,13 +21,13 @@ pub(super) fn filled(view: &RequestView<'_>, path: &str) -> String {
 }
 
 /// Addresses of a target. A host of the request's own is looked up in our table, where its route must belong to the same namespace, so
-/// that nobody asks another's service past that one's own protection, and be [`one that answers`](crate::route::Route::answers_for). Of a
+/// that nobody asks another's service past that one's own protection, and be [`one that answers`](landfall_ingress_routing::Route::answers_for). Of a
 /// name, those that were `found` for it. Beside them the Service that they belong to, where they do.
 pub(super) fn addresses(
     target: &Target,
     service: Option<&Arc<Backend>>,
     view: &RequestView<'_>,
-    snapshot: &Snapshot,
+    snapshot: &RouteTable,
     uri: &str,
     found: &[IpAddr],
 ) -> Option<(Vec<SocketAddr>, Option<Arc<Backend>>)> {

@@ -3,8 +3,8 @@
 //! Order: an explicit one, then https, then the application's root. The first that fits answers.
 
 use super::request_view::RequestView;
-use crate::policy::HttpsRedirect;
 use hyper::StatusCode;
+use landfall_ingress_routing::policy::HttpsRedirect;
 
 /// Where ACME servers look for the answer to an HTTP-01 challenge (RFC 8555, 8.3).
 const ACME: &str = "/.well-known/acme-challenge/";

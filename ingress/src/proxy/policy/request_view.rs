@@ -1,9 +1,9 @@
 //! What is asked, as policies see it: after routing, before anything is changed. With the texts that annotations build from it.
 
 use crate::proxy::Client;
-use crate::route::Route;
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, Uri};
+use landfall_ingress_routing::Route;
 use std::net::IpAddr;
 
 /// A request that found its route.

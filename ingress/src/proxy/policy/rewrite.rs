@@ -1,8 +1,8 @@
 //! The path that is forwarded in place of the one that was asked. Pure.
 
-use crate::policy::Rewrite;
 use hyper::Uri;
 use landfall_ingress_http::path::{composed, readable, spelled};
+use landfall_ingress_routing::policy::Rewrite;
 use landfall_ingress_telemetry::reason::Reason;
 use regex::Regex;
 

@@ -7,7 +7,7 @@
 
 use super::world::{annotate, to};
 use crate::annotations::Secrets;
-use crate::route::{Builder, CONTROLLER, DEFAULT_CLASS, Objects, Options, Route, Snapshot};
+use crate::route::{Builder, CONTROLLER, DEFAULT_CLASS, Objects, Options, Snapshot};
 use crate::secrets::{Absent, Material, Name};
 use crate::services::Locality;
 use crate::watch::{Change, World};
@@ -15,6 +15,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
 use landfall_ingress_balance::chance::{Chance, seeds};
+use landfall_ingress_routing::Route;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -57,8 +57,9 @@ fn an_explanation_names_the_host_every_path_and_why_it_lost() {
         (winner.ingress.as_str(), winner.service.as_str(), winner.kind),
         ("d/i1", "d/b:80", "Exact")
     );
-    assert_eq!(told.remarks[0].reason, Reason::PathTaken);
-    assert_eq!(json!(told.remarks)[0]["name"], "i2");
+    let remarks = snapshot.remarks_on(told.entry.as_deref().unwrap());
+    assert_eq!(remarks[0].reason, Reason::PathTaken);
+    assert_eq!(json!(remarks)[0]["name"], "i2");
 
     let told = snapshot.explain("y.x", "/foo/x");
     let hosts: Vec<_> = told.hosts.iter().map(|step| (step.host.as_str(), step.found)).collect();

@@ -2,7 +2,7 @@
 
 use super::world::{annotate, built, check, end, ingress, object, ours, rule, texts, world};
 use crate::route::{Options, Reason, Remark, Severity, Snapshot};
-use crate::tls::Held;
+use landfall_ingress_routing::Held;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 

@@ -1,10 +1,10 @@
 //! Precedence against a naive model, spellings, regular expressions, challenges.
 
 use super::world::{annotate, check, check_rules, end, ingress, ours, rule, texts, world};
-use crate::policy::HttpsRedirect;
-use crate::route::table::{Table, order};
-use crate::route::{Reason, Route};
+use crate::route::Reason;
 use landfall_ingress_http::path::canonical;
+use landfall_ingress_routing::policy::HttpsRedirect;
+use landfall_ingress_routing::{Route, Table, order};
 use serde_json::json;
 use std::sync::Arc;
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 const SHARDS: usize = 256;
 
 /// What has its own key.
-pub(super) trait Keyed {
+pub trait Keyed {
+    /// Its key.
     fn key(&self) -> &str;
 }
 
@@ -19,7 +20,7 @@ type Shard<V> = Vec<(u32, Arc<V>)>;
 
 /// The map. Who writes to it decides what is in order; readers only look up.
 #[derive(Debug)]
-pub(super) struct Shared<V> {
+pub struct Shared<V> {
     hasher: RandomState,
     shards: Box<[Arc<Shard<V>>]>,
     len: usize,
@@ -54,7 +55,9 @@ impl<V: Keyed> Shared<V> {
         ((hash >> 32) as usize % SHARDS, hash as u32)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Arc<V>> {
+    /// The entry of a key.
+    #[inline]
+    pub fn get(&self, key: &str) -> Option<&Arc<V>> {
         // Most clusters have no wildcards.
         if self.len == 0 {
             return None;
@@ -65,7 +68,7 @@ impl<V: Keyed> Shared<V> {
     }
 
     /// Puts an entry in place of the one of the same key, which is returned.
-    pub(super) fn put(&mut self, value: Arc<V>) -> Option<Arc<V>> {
+    pub fn put(&mut self, value: Arc<V>) -> Option<Arc<V>> {
         let (shard, hash) = self.place(value.key());
         let shard = Arc::make_mut(&mut self.shards[shard]);
         match find(shard, hash, value.key()) {
@@ -78,7 +81,8 @@ impl<V: Keyed> Shared<V> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &str) -> Option<Arc<V>> {
+    /// Takes an entry away, which is returned.
+    pub fn remove(&mut self, key: &str) -> Option<Arc<V>> {
         let (shard, hash) = self.place(key);
         let at = find(&self.shards[shard], hash, key).ok()?;
         self.len -= 1;
@@ -88,7 +92,7 @@ impl<V: Keyed> Shared<V> {
 
 impl<V> Shared<V> {
     /// All entries, in no order.
-    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<V>> {
+    pub fn values(&self) -> impl Iterator<Item = &Arc<V>> {
         self.shards
             .iter()
             .flat_map(|shard| shard.iter().map(|(_, value)| value))
@@ -112,6 +116,7 @@ mod tests {
     struct Named(String, u32);
 
     impl Keyed for Named {
+        /// Its key.
         fn key(&self) -> &str {
             &self.0
         }

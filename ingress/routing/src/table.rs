@@ -7,7 +7,8 @@
 //! Prefixes stand in the order of a walk through the tree of their elements. What lies between a prefix and a path below it in this
 //! order is below that prefix too: so the entry before the path's place, or one of its ancestors, is the longest prefix of the path.
 
-use super::Route;
+use crate::prefix::{is_below, stem};
+use crate::route::Route;
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ const ROOT: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Table {
     /// In order of precedence.
-    pub(super) routes: Box<[Arc<Route>]>,
+    routes: Box<[Arc<Route>]>,
     /// Places of `Exact` routes, by path.
     exacts: Box<[u32]>,
     prefixes: Box<[Prefix]>,
@@ -34,13 +35,23 @@ struct Prefix {
 }
 
 /// Sorts by precedence. Stable: what was first among equals stays first.
-pub(super) fn order(routes: &mut [Arc<Route>]) {
+pub fn order(routes: &mut [Arc<Route>]) {
     routes.sort_by_key(|r| (Reverse(r.path.len()), !r.exact, r.pattern.is_some()));
 }
 
 impl Table {
+    /// Its routes in order of precedence.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// The same, to be changed before anybody else has them; `None` for those that somebody has. Their paths stay as they are.
+    pub fn routes_mut(&mut self) -> impl Iterator<Item = Option<&mut Route>> {
+        self.routes.iter_mut().map(Arc::get_mut)
+    }
+
     /// Makes a table of routes in order of precedence, without doubles.
-    pub(super) fn new(routes: Vec<Arc<Route>>) -> Self {
+    pub fn new(routes: Vec<Arc<Route>>) -> Self {
         // Most hosts have one route, which is looked at without any search.
         if routes.len() == 1 {
             return Self {
@@ -80,7 +91,8 @@ impl Table {
     }
 
     /// The route that takes this canonical path.
-    pub(super) fn find(&self, path: &str) -> Option<&Arc<Route>> {
+    #[inline]
+    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
         if let [only] = &*self.routes {
             return Some(only).filter(|only| only.matches(path));
         }
@@ -109,7 +121,7 @@ impl Table {
     fn prefix(&self, path: &str) -> Option<u32> {
         let stem = |at: usize| stem(&self.routes[self.prefixes[at].route as usize].path);
         let after = self.prefixes.partition_point(|p| {
-            let prefix = self::stem(&self.routes[p.route as usize].path);
+            let prefix = crate::prefix::stem(&self.routes[p.route as usize].path);
             by_elements(prefix, path) != Ordering::Greater
         });
         let mut at = after.checked_sub(1)?;
@@ -123,17 +135,6 @@ impl Table {
             }
         }
     }
-}
-
-/// A prefix without the slashes at its end, which do not count (S2).
-pub(super) fn stem(path: &str) -> &str {
-    path.trim_end_matches('/')
-}
-
-/// S2: whether a path is this prefix or lies below it, by elements.
-pub(super) fn is_below(path: &str, stem: &str) -> bool {
-    let rest = path.strip_prefix(stem);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Orders paths so that all below one follow it at once: the slash comes before every other character.

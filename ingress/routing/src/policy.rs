@@ -4,13 +4,13 @@
 //! [`Policy::closed`] is set and every request gets 503. Other wishes that cannot be read leave the last good version of their Ingress
 //! in place, or are left out and remarked when there is none.
 
-pub use crate::annotations::target::Target;
+use crate::target::Target;
 use landfall_ingress_http::network::Network;
 pub use landfall_ingress_http::path::{EncodedMode, PathMode};
 use landfall_ingress_http::protocol::Protocol;
 
-use hyper::StatusCode;
-use hyper::header::{HeaderName, HeaderValue};
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
 use landfall_ingress_tls::client::ClientSettings;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub struct Policy {
     pub encoded_paths: EncodedMode,
     /// Largest request body in bytes; none is unlimited.
     pub body_limit_bytes: Option<u64>,
-    /// Waits; what is `None` is as in [`crate::limits::Limits`].
+    /// Waits; what is `None` is as in the program's limits.
     pub timeouts: Timeouts,
     /// When another endpoint is tried.
     pub retries: Retries,
@@ -59,7 +59,7 @@ pub struct Policy {
     pub hsts: Option<HeaderValue>,
     /// A second service that gets a copy of each request; its answer is dropped.
     pub mirror: Option<Mirror>,
-    /// Answers with these statuses are replaced by the answer of [`crate::route::Route::fallback`].
+    /// Answers with these statuses are replaced by the answer of [`crate::Route::fallback`].
     pub replaced_statuses: Vec<StatusCode>,
     /// No line in the access log.
     pub unlogged: bool,
@@ -68,6 +68,7 @@ pub struct Policy {
 impl Policy {
     /// Whether a GET or HEAD without a body, whose path is canonical, goes to an endpoint and its answer comes back as they are, but for
     /// redirects to https and for what is said of timeouts and the log. Such requests go the quick way.
+    #[inline]
     pub fn lets_pass(&self, secure: bool) -> bool {
         // All fields are named, so that a new one is thought of here.
         let Self {
@@ -135,6 +136,7 @@ pub struct Sources {
 
 impl Sources {
     /// Whether a client may come. One whose address is not known is on every list of denied ones, and on none of allowed ones.
+    #[inline]
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         let Some(client) = client.map(|client| client.to_canonical()) else {
             return self.allow.is_empty() && self.deny.is_empty();
@@ -219,12 +221,12 @@ impl std::fmt::Debug for BasicAuth {
 pub struct ExternalAuth {
     /// `http://host[:port]/path`, as written.
     pub url: String,
-    /// Where that is; a Service's backend is [`crate::route::Route::auth`].
+    /// Where that is; a Service's backend is [`crate::Route::auth`].
     pub target: Target,
     /// How TLS is spoken there, for `https`.
     pub tls: Option<ClientSettings>,
     /// Method of the question; the request's own path and method go in `X-Original-*`.
-    pub method: hyper::Method,
+    pub method: http::Method,
     /// Fields of a passing answer that are set on the request.
     pub response_headers: Vec<HeaderName>,
     /// Where a 401 is redirected to.
@@ -395,7 +397,7 @@ pub enum HashKey {
 pub struct Mirror {
     /// `http://host[:port]`, as written; the request's own path follows when it ends in `$request_uri`.
     pub target: String,
-    /// Where that is; a Service's backend is [`crate::route::Route::mirror`].
+    /// Where that is; a Service's backend is [`crate::Route::mirror`].
     pub place: Target,
     /// The body goes too, up to 64 KiB; longer requests are not mirrored.
     pub body: bool,

@@ -1,18 +1,18 @@
-//! Why a request goes where it goes: the host that fits, every path of it with the reason why it lost, what other objects wanted.
+//! Why a request goes where it goes: the host that fits, every path of it with the reason why it lost.
 
-use super::table::Table;
-use super::virtual_host::VirtualHost;
-use super::{Remark, Route, Snapshot};
+use crate::route::Route;
+use crate::route_table::RouteTable;
+use crate::table::Table;
+use crate::virtual_host::VirtualHost;
 use landfall_ingress_http::host::host_of;
 use landfall_ingress_http::path;
-use serde::Serialize;
 use std::sync::Arc;
 
 /// Paths of one host that are shown; the winner always is.
 const MOST: usize = 200;
 
 /// The way of one request through the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The host as it is compared; none when it is no host.
     pub host: Option<String>,
@@ -28,12 +28,12 @@ pub struct Explanation {
     pub left_out: usize,
     /// Where it goes; none is 404.
     pub winner: Option<Winner>,
-    /// What lost against others for this host before any request came.
-    pub remarks: Vec<Remark>,
+    /// The entry of the table that fits, as in [`crate::Host::name`].
+    pub entry: Option<Arc<str>>,
 }
 
 /// One entry that was looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostStep {
     /// The entry.
     pub host: String,
@@ -44,7 +44,7 @@ pub struct HostStep {
 }
 
 /// One path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The path.
     pub path: String,
@@ -61,7 +61,7 @@ pub struct Candidate {
 }
 
 /// Where the request goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Winner {
     /// Host of the route; empty for all hosts.
     pub host: String,
@@ -79,8 +79,8 @@ pub struct Winner {
     pub closed: Option<String>,
 }
 
-impl Snapshot {
-    /// Explains what [`Snapshot::find`] does with a request. `host` and `path` are as a client sends them.
+impl RouteTable {
+    /// Explains what [`RouteTable::find`] does with a request. `host` and `path` are as a client sends them.
     pub fn explain(&self, host: &str, path: &str) -> Explanation {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let known = if host.is_empty() {
@@ -102,7 +102,7 @@ impl Snapshot {
             candidates: vec![],
             left_out: 0,
             winner: None,
-            remarks: vec![],
+            entry: None,
         };
         let (Some(host), Ok(path)) = (known, canonical) else {
             return explanation;
@@ -110,14 +110,14 @@ impl Snapshot {
         explanation.hosts = self.steps(&host);
         let winner = self.find(&host, &path);
         if let Some((entry, table)) = self.routed(&host) {
-            explanation.remarks = self.remarks_on(&entry.name);
+            explanation.entry = Some(Arc::clone(&entry.name));
             candidates(table, &path, &mut explanation);
         }
         explanation.winner = winner.map(|route| Winner::of(route));
         explanation
     }
 
-    /// Most specific first, as in [`Snapshot::find`].
+    /// Most specific first, as in [`RouteTable::find`].
     fn steps(&self, host: &str) -> Vec<HostStep> {
         let mut steps = vec![];
         let mut look = |host: String, kind, found| {
@@ -125,16 +125,16 @@ impl Snapshot {
             found
         };
         let routed = |entry: Option<&Arc<VirtualHost>>| entry.is_some_and(|entry| entry.is_routed());
-        if !host.is_empty() && look(host.to_owned(), "precise", routed(self.hosts.get(host))) {
+        if !host.is_empty() && look(host.to_owned(), "precise", routed(self.precise(host))) {
             return steps;
         }
         if let Some((label, parent)) = host.split_once('.')
             && !label.is_empty()
-            && look(format!("*.{parent}"), "wildcard", routed(self.wildcards.get(parent)))
+            && look(format!("*.{parent}"), "wildcard", routed(self.wildcard(parent)))
         {
             return steps;
         }
-        look(String::new(), "any", routed(self.any_host.as_ref()));
+        look(String::new(), "any", routed(self.any_host()));
         steps
     }
 }
@@ -142,7 +142,7 @@ impl Snapshot {
 fn candidates(table: &Table, path: &str, explanation: &mut Explanation) {
     let winner = table.find(path);
     let mut won_before = false;
-    for route in table.routes.iter() {
+    for route in table.routes().iter() {
         let won = winner.is_some_and(|winner| std::ptr::eq(&raw const **winner, &raw const **route));
         if explanation.candidates.len() >= MOST && !won {
             explanation.left_out += 1;
