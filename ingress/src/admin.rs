@@ -15,7 +15,6 @@ mod report;
 mod sources;
 
 use crate::args::Serve;
-use crate::handover::Listener;
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
@@ -31,6 +30,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use landfall_ingress_listen::Listener;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::metrics::{Text, label};
 use places::Places;
@@ -147,7 +147,7 @@ impl Site {
         let path = request.uri().path();
         match path {
             "/healthz" => return text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.state.ready() => return text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.state.lifecycle.ready() => return text(StatusCode::OK, "ok\n"),
             "/readyz" => return text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             _ => {}
         }
@@ -217,7 +217,11 @@ impl Site {
         state.counters.render(
             &mut text,
             &[
-                ("ready", "Whether requests are wanted here.", u64::from(state.ready())),
+                (
+                    "ready",
+                    "Whether requests are wanted here.",
+                    u64::from(state.lifecycle.ready()),
+                ),
                 (
                     "leader",
                     "Whether this proxy writes status.",
@@ -226,7 +230,7 @@ impl Site {
                 (
                     "handed_over",
                     "Whether another process of this node takes connections.",
-                    u64::from(state.handed_over()),
+                    u64::from(state.lifecycle.handed_over()),
                 ),
                 ("routes", "Routes in the table.", count(snapshot.route_count())),
                 ("ingresses", "Ingresses that are served.", count(snapshot.ours_count())),

@@ -2,6 +2,7 @@
 
 use crate::route::Options;
 use crate::secrets::Name;
+use landfall_ingress_listen::handover;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -146,8 +147,19 @@ pub struct Handover {
     #[arg(long = "handover-build", hide = true, default_value = env!("CARGO_PKG_VERSION"))]
     pub build: String,
     /// Versions of the hand-over's protocol that are spoken; for tests.
-    #[arg(long = "handover-protocol", hide = true, value_delimiter = ',', default_values_t = crate::handover::VERSIONS)]
+    #[arg(long = "handover-protocol", hide = true, value_delimiter = ',', default_values_t = handover::VERSIONS)]
     pub versions: Vec<u32>,
+}
+
+impl Handover {
+    /// Where processes meet; none without a directory.
+    pub fn config(self) -> Option<handover::Config> {
+        Some(handover::Config {
+            directory: self.directory?,
+            build: self.build,
+            versions: self.versions,
+        })
+    }
 }
 
 #[cfg(test)]

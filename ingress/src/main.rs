@@ -13,7 +13,6 @@ mod dns;
 mod events;
 #[cfg(test)]
 mod fuzz;
-mod handover;
 mod lease;
 mod limits;
 mod observer;

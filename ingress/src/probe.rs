@@ -95,7 +95,7 @@ pub async fn serve(listener: UnixListener, state: Arc<State>) {
                 let (reader, mut writer) = stream.split();
                 reader.take(QUESTION_BYTES).read_to_string(&mut question).await?;
                 let yes = match question.as_str() {
-                    "ready" => state.ready(),
+                    "ready" => state.lifecycle.ready(),
                     "live" => true,
                     _ => false,
                 };

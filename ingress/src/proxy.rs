@@ -210,7 +210,7 @@ impl Proxy {
         // S25; and the end of the process is told to those who understand it.
         response.headers_mut().entry(header::SERVER).or_insert(OURS);
         let understood = exchange.version != Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
-        if understood && self.state.leaving() {
+        if understood && self.state.lifecycle.leaving() {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         self.recorded(response, exchange)

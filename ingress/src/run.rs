@@ -2,7 +2,6 @@
 
 use crate::args::{Serve, Stopping};
 use crate::dns::Resolver;
-use crate::handover::{self, Link, Listener, Listeners, Offer, Predecessor, Reserved, RestartSocket};
 use crate::limits::Limits;
 use crate::observer::Observer;
 use crate::proxy::Proxy;
@@ -11,6 +10,8 @@ use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
 use crate::{admin, probe, proxy, status, watch};
+use landfall_ingress_listen::handover::{self, Link, Offer, Predecessor, RestartSocket};
+use landfall_ingress_listen::{Listener, Listeners, Reserved};
 use landfall_ingress_telemetry::access_log::AccessLog;
 use landfall_ingress_telemetry::traffic::{EntryPoint, Traffic, series};
 use landfall_ingress_telemetry::{files, log};
@@ -71,7 +72,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     if let Some(socket) = &args.probe_socket {
         parts.spawn(answer_kubelet(probe::listen(socket)?, Arc::clone(&state)));
     }
-    let restart_socket = RestartSocket::prepare(args.handover)?;
+    let restart_socket = args.handover.config().map(RestartSocket::prepare).transpose()?;
     let predecessor = greet(restart_socket.as_ref()).await;
     let addresses = [args.http_address, args.https_address, args.admin_address];
     let mut entrances = Entrances::new(addresses, predecessor.as_ref())?;
@@ -120,7 +121,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     }
     let mut requests = serve_requests(proxy, open.http, open.https, acceptor, stopping);
     let link = confirm(offer).await;
-    state.open();
+    state.lifecycle.open();
     if predecessor.is_some() {
         log(&listening);
     }
@@ -240,7 +241,8 @@ async fn confirm(offer: Option<Offer>) -> Option<Link> {
 }
 
 async fn hand_over(restart_socket: RestartSocket, listeners: Arc<Listeners>, state: Arc<State>) -> &'static str {
-    handover::serve(restart_socket, listeners, state).await;
+    let lifecycle = Arc::clone(&state.lifecycle);
+    handover::serve(restart_socket, listeners, lifecycle, move || state.last_good()).await;
     "nobody could take over"
 }
 
@@ -397,7 +399,7 @@ async fn drain(
     leading: Option<JoinHandle<()>>,
     bounds: &Stopping,
 ) {
-    state.stop();
+    state.lifecycle.stop();
     tokio::time::sleep(Duration::from_millis(bounds.stop_delay_ms)).await;
     listeners.close().await;
     // The receivers are tasks that may have ended.

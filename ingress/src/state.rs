@@ -4,6 +4,7 @@ use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
 use crate::secrets::Secrets;
 use arc_swap::ArcSwap;
+use landfall_ingress_listen::Lifecycle;
 use landfall_ingress_routing::RouteTable;
 use landfall_ingress_telemetry::metrics::Counters;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +21,10 @@ pub struct State {
     routes: ArcSwap<RouteTable>,
     built: Sender<bool>,
     last_good: Mutex<LastGood>,
-    open: AtomicBool,
-    handed_over: AtomicBool,
-    /// Wakes those who wait for [`State::moved`].
-    moved: Notify,
-    stopping: AtomicBool,
     leading: AtomicBool,
     started: Instant,
+    /// Whether connections are taken, and by whom.
+    pub lifecycle: Arc<Lifecycle>,
     /// Wakes whoever builds tables; for what the table depends on beside the objects that `watch` follows (Secrets).
     pub rebuild: Arc<Notify>,
     /// What was read of Secrets, once they are followed.
@@ -49,10 +47,7 @@ impl State {
             routes: ArcSwap::default(),
             built: Sender::new(false),
             last_good: Mutex::default(),
-            open: AtomicBool::new(false),
-            handed_over: AtomicBool::new(false),
-            moved: Notify::new(),
-            stopping: AtomicBool::new(false),
+            lifecycle: Arc::default(),
             leading: AtomicBool::new(false),
             started: Instant::now(),
             rebuild: Arc::default(),
@@ -89,16 +84,6 @@ impl State {
         before
     }
 
-    /// Says that the proxy ends soon.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-    }
-
-    /// The end is near: connections are not kept.
-    pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
     /// Waits until there is a snapshot.
     pub async fn built(&self) {
         // The sender lives as long as this state.
@@ -114,45 +99,6 @@ impl State {
     pub fn last_good(&self) -> Vec<u8> {
         let last = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::to_vec(&*last).expect("Ingresses came as JSON")
-    }
-
-    /// Says that connections are taken.
-    pub fn open(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
-
-    /// Ready: there is a snapshot, connections are taken, and the end is not near. One that handed over stays ready until it is told to
-    /// end: it still serves its connections, and goes on if the other one dies.
-    pub fn ready(&self) -> bool {
-        self.open.load(Ordering::SeqCst) && !self.stopping()
-    }
-
-    /// Says whether another process of this node takes connections instead.
-    pub fn set_handed_over(&self, handed_over: bool) {
-        self.handed_over.store(handed_over, Ordering::SeqCst);
-        if handed_over {
-            self.moved.notify_waiters();
-        }
-    }
-
-    /// Waits until another process of this node takes connections.
-    pub async fn moved(&self) {
-        let mut told = std::pin::pin!(self.moved.notified());
-        // In this order a hand-over in between is not missed.
-        told.as_mut().enable();
-        if !self.handed_over() {
-            told.await;
-        }
-    }
-
-    /// Another process of this node takes connections.
-    pub fn handed_over(&self) -> bool {
-        self.handed_over.load(Ordering::SeqCst)
-    }
-
-    /// Clients should come anew: the end is near, or another process of this node takes connections.
-    pub fn leaving(&self) -> bool {
-        self.stopping() || self.handed_over.load(Ordering::SeqCst)
     }
 
     /// Says whether this proxy writes status.

@@ -92,7 +92,7 @@ pub async fn lead(client: Client, place: Place, publish: Publish, state: Arc<Sta
             () = sleep(pause) => {}
             () = stopped(&mut stopping) => break,
         }
-        if !state.ready() {
+        if !state.lifecycle.ready() {
             continue;
         }
         pause = STATUS_PERIOD;

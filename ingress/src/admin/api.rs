@@ -74,7 +74,7 @@ impl Site {
         let state = &self.state;
         let snapshot = state.snapshot();
         let traffic = &state.observer.traffic;
-        let word = match (state.stopping(), state.ready()) {
+        let word = match (state.lifecycle.stopping(), state.lifecycle.ready()) {
             (true, _) => "stopping",
             (false, true) => "ready",
             (false, false) => "not ready",

@@ -26,7 +26,7 @@ pub(super) fn render(state: &State) -> String {
     let report = json!({
         "version": VERSION,
         "node": state.node,
-        "ready": state.ready(),
+        "ready": state.lifecycle.ready(),
         "leader": state.leading(),
         "uptime_seconds": state.uptime().as_secs(),
         "requests_in_flight": state.counters.requests.value(),

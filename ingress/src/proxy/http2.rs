@@ -79,7 +79,7 @@ where
                 }
             }
             // Where HTTP/1 says Connection: close with its next answer.
-            () = proxy.state.moved(), if !told => {
+            () = proxy.state.lifecycle.moved(), if !told => {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }

@@ -243,8 +243,8 @@ async fn a_stop_waits_for_what_is_in_flight() {
     while proxy.state.counters.requests.value() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    proxy.state.stop();
-    assert!(!proxy.state.ready());
+    proxy.state.lifecycle.stop();
+    assert!(!proxy.state.lifecycle.ready());
     let announced = ask(proxy.address, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert!(announced.contains("connection: close"), "{announced}");
     proxy.stop.send(true).unwrap();

@@ -225,6 +225,8 @@ fn long_tests() -> Result<Count> {
         "--package",
         "landfall-ingress-http",
         "--package",
+        "landfall-ingress-listen",
+        "--package",
         "landfall-ingress-upstream",
         "--",
     ]);

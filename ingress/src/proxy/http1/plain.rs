@@ -104,7 +104,7 @@ impl Scratch {
         self.fields.clear();
         let asked = request::read(buffer, &proxy.limits, &mut self.fields)?;
         // A log of all requests wants more than is gathered here; the end is told to clients on the usual way.
-        if !proxy.limits.quick || proxy.state.leaving() || proxy.state.observer.log.wants(false) {
+        if !proxy.limits.quick || proxy.state.lifecycle.leaving() || proxy.state.observer.log.wants(false) {
             return None;
         }
         let snapshot = proxy.state.routes();

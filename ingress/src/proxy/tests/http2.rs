@@ -262,7 +262,7 @@ async fn a_stop_says_goaway_twice_and_lets_streams_end() {
     let mut raw = Raw::greet(proxy.address).await;
     raw.request(1, &[]).await;
     is_asked.await.unwrap();
-    proxy.state.stop();
+    proxy.state.lifecycle.stop();
     proxy.stop.send(true).unwrap();
     let first = raw.until(frames::GOAWAY).await;
     assert_eq!(
@@ -291,7 +291,7 @@ async fn clients_are_sent_to_the_next_process_once_it_takes_connections() {
     let mut raw = Raw::greet(proxy.address).await;
     raw.request(1, &[]).await;
     raw.until(frames::DATA).await;
-    proxy.state.set_handed_over(true);
+    proxy.state.lifecycle.set_handed_over(true);
     let first = raw.until(frames::GOAWAY).await;
     assert_eq!(first.body[..4], [0x7f, 0xff, 0xff, 0xff]);
     // What is on its way is answered, and one that comes late is told at once.
@@ -300,7 +300,7 @@ async fn clients_are_sent_to_the_next_process_once_it_takes_connections() {
     let mut late = Raw::greet(proxy.address).await;
     late.until(frames::GOAWAY).await;
     // The next process died: those who come now may stay.
-    proxy.state.set_handed_over(false);
+    proxy.state.lifecycle.set_handed_over(false);
     let mut later = Raw::greet(proxy.address).await;
     for stream in [1, 3, 5] {
         later.request(stream, &[]).await;

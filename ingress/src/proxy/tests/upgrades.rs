@@ -121,7 +121,7 @@ async fn the_end_of_the_process_closes_websockets_with_1001_between_two_frames()
     let mut stream = connect(&proxy).await;
     stream.write_all(b"\x81\x01g").await.unwrap();
     exactly(&mut stream, b"\x81\x05he").await;
-    proxy.state.stop();
+    proxy.state.lifecycle.stop();
     proxy.stop.send(true).unwrap();
     let early = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut [0; 8])).await;
     assert!(early.is_err(), "a frame was cut: {early:?}");

@@ -60,7 +60,7 @@ where
         let traffic = &observer.traffic;
         traffic.answered(entry, Some(&counts), answer.status, Made::Endpoint, until_answer);
 
-        let keep = plain.keep_alive && !self.place.closing() && !proxy.state.leaving();
+        let keep = plain.keep_alive && !self.place.closing() && !proxy.state.lifecycle.leaving();
         answer.finish(&mut self.out, keep);
         endpoint.connection.input.advance(answer.length);
         let mut left = answer.body;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What both hold is one open file per listener with one queue, so it does not matter to a client who accepts. The connection between them
-//! stays open: when it ends because the new process died, the old one accepts again. See [`listeners`], [`give`] and [`take`].
+//! stays open: when it ends because the new process died, the old one accepts again. See `listeners.rs`, `give.rs` and `take.rs`.
 //!
 //! - Nobody there, or nobody who answers: the new process binds by itself.
 //! - Versions that do not match: it binds beside the old one (`SO_REUSEPORT`). Connections that are in the old one's queue at the very
@@ -28,12 +28,22 @@ pub use listeners::{Listener, Listeners, Reserved};
 pub use take::{Link, Offer, Predecessor};
 pub use wire::{Named, VERSIONS};
 #[cfg(test)]
-pub use wire::{receive, receive_listeners, send};
+pub(crate) use wire::{receive, receive_listeners, send};
 
-use crate::args;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+
+/// Where processes of one node meet, and who this one is there.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A directory that is this user's alone.
+    pub directory: PathBuf,
+    /// What this build calls itself to the other process.
+    pub build: String,
+    /// Versions of the protocol that are spoken.
+    pub versions: Vec<u32>,
+}
 
 /// The restart_socket place, checked, and who we are there.
 #[derive(Debug, Clone)]
@@ -44,11 +54,13 @@ pub struct RestartSocket {
 }
 
 impl RestartSocket {
-    /// Makes the directory this user's alone. `None` without one.
-    pub fn prepare(args: args::Handover) -> Result<Option<Self>, String> {
-        let Some(directory) = args.directory else {
-            return Ok(None);
-        };
+    /// Makes the directory this user's alone.
+    pub fn prepare(config: Config) -> Result<Self, String> {
+        let Config {
+            directory,
+            build,
+            versions,
+        } = config;
         let wrong =
             |why: &dyn std::fmt::Display| format!("{} cannot be used for the hand-over: {why}", directory.display());
         let private = || -> io::Result<u32> {
@@ -68,11 +80,11 @@ impl RestartSocket {
             Ok(owner) => return Err(wrong(&format!("it belongs to user {owner}"))),
             Err(error) => return Err(wrong(&error)),
         }
-        Ok(Some(Self {
+        Ok(Self {
             directory,
-            build: args.build,
-            versions: args.versions,
-        }))
+            build,
+            versions,
+        })
     }
 
     /// Where the process that has the listeners answers.

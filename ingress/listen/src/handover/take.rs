@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Predecessor {
     /// What it would hand over.
     pub listeners: Vec<Named>,
-    /// Last good versions of objects, as [`crate::state::State::last_good`] packs them.
+    /// Last good versions of objects, as the process that keeps them packs them.
     pub state: Vec<u8>,
     build: String,
 }

@@ -2,7 +2,7 @@
 
 use super::wire::{Message, receive, send, send_listeners, send_state, state_fits};
 use super::{Listeners, RestartSocket, check_user};
-use crate::state::State;
+use crate::lifecycle::Lifecycle;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::log;
 use std::io::{self, ErrorKind};
@@ -21,10 +21,14 @@ const TEMPORARY: &str = "handover.new.";
 /// Pause after accept fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a successor is given beside the listeners.
+type LastGood = Box<dyn Fn() -> Vec<u8> + Send + Sync>;
+
 struct Giver {
     restart_socket: RestartSocket,
     listeners: Arc<Listeners>,
-    state: Arc<State>,
+    lifecycle: Arc<Lifecycle>,
+    last_good: LastGood,
     /// One successor at a time.
     place: Semaphore,
     /// A successor died that may have had our name.
@@ -32,11 +36,18 @@ struct Giver {
 }
 
 /// Answers at the restart_socket place for ever. Without the name, which is logged, nobody can take over: the next process binds by itself.
-pub async fn serve(restart_socket: RestartSocket, listeners: Arc<Listeners>, state: Arc<State>) {
+/// `last_good` packs the last good versions of objects.
+pub async fn serve(
+    restart_socket: RestartSocket,
+    listeners: Arc<Listeners>,
+    lifecycle: Arc<Lifecycle>,
+    last_good: impl Fn() -> Vec<u8> + Send + Sync + 'static,
+) {
     let giver = Arc::new(Giver {
         restart_socket,
         listeners,
-        state,
+        lifecycle,
+        last_good: Box::new(last_good),
         place: Semaphore::new(1),
         returned: Notify::new(),
     });
@@ -140,7 +151,7 @@ impl Giver {
             };
             return send(&mut stream, &refused).await;
         };
-        let mut state = self.state.last_good();
+        let mut state = (self.last_good)();
         if !state_fits(&state) {
             log("hand-over: the last good versions of objects are too large to be handed on");
             state = Vec::new();
@@ -181,7 +192,7 @@ impl Giver {
             // The end came in between; the other one serves already.
             return send(&mut stream, &Message::Closed).await;
         }
-        self.state.set_handed_over(true);
+        self.lifecycle.set_handed_over(true);
         log(&format!("hand-over: build {build} takes connections from now on"));
         let told = send(&mut stream, &Message::Closed).await;
         // Nothing more is said; the other's end is seen here.
@@ -190,7 +201,7 @@ impl Giver {
             drop(ended.await);
         }
         if self.listeners.take_back() {
-            self.state.set_handed_over(false);
+            self.lifecycle.set_handed_over(false);
             log("hand-over: the new process ended; connections are taken here again");
         }
         self.returned.notify_one();

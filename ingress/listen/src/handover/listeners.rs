@@ -216,14 +216,14 @@ impl Reserved {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl From<TcpListener> for Listener {
     /// A listener of its own that is always open.
     fn from(listener: TcpListener) -> Self {
         let (sender, gate) = channel(ListenerState::Open);
         // Kept for the length of the test.
         std::mem::forget(sender);
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().expect("a bound listener has an address");
         Self {
             listener,
             gate,
