@@ -14,7 +14,6 @@ mod places;
 mod report;
 mod sources;
 
-use crate::args::Serve;
 use crate::proxy::Proxy;
 use crate::state::State;
 use crate::tls;
@@ -30,6 +29,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use landfall_ingress_http::network::Network;
 use landfall_ingress_listen::Listener;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::metrics::{Text, label};
@@ -37,6 +37,7 @@ use places::Places;
 use sources::Sources;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +74,33 @@ pub struct Site {
     pub fleet: Fleet,
 }
 
+/// What the dashboard is told of its place.
+#[derive(Debug)]
+pub struct Config {
+    /// There is a dashboard.
+    pub shown: bool,
+    /// How it is protected.
+    pub protection: Protection,
+    /// Who may read it: a htpasswd file, or the directory of a mounted Secret.
+    pub password_file: Option<PathBuf>,
+    /// Its host.
+    pub host: String,
+    /// Further hosts under which it answers.
+    pub further_hosts: Vec<String>,
+    /// Name of the node.
+    pub node: String,
+    /// Address of the node.
+    pub node_address: Option<IpAddr>,
+    /// Namespace of this pod.
+    pub namespace: String,
+    /// Where the dashboards of all proxies listen.
+    pub port: u16,
+    /// Networks of the cluster's Pods, Services and nodes.
+    pub cluster: Vec<Network>,
+    /// As `--strict-sni` says.
+    pub strict_sni: bool,
+}
+
 /// Who reads.
 #[derive(Debug, Clone, Copy)]
 struct Asker {
@@ -83,18 +111,18 @@ struct Asker {
 
 impl Site {
     /// Reads the password file, if one is named. An error when the machine has no random numbers.
-    pub fn new(args: &Serve, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
+    pub fn new(config: Config, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
         Ok(Self {
-            names: Names::new(args),
-            shown: !args.no_dashboard,
-            access: Access::new(args.dashboard_auth, args.dashboard_auth_file.as_deref())?,
-            sources: Sources::new(&args.routing.cluster, args.node_address),
-            node_address: args.node_address,
-            strict_sni: args.tls.strict_sni,
+            names: Names::new(&config),
+            shown: config.shown,
+            access: Access::new(config.protection, config.password_file.as_deref())?,
+            sources: Sources::new(&config.cluster, config.node_address),
+            node_address: config.node_address,
+            strict_sni: config.strict_sni,
             proxy,
             rounds: Rounds::default(),
             lines: AtomicU64::default(),
-            fleet: Fleet::new(&args.pod_namespace, args.admin_address.port()),
+            fleet: Fleet::new(&config.namespace, config.port),
             state,
         })
     }

@@ -1,5 +1,6 @@
 //! The command line: what is served where, and the small commands beside serving.
 
+use crate::admin;
 use crate::route::Options;
 use crate::secrets::Name;
 use landfall_ingress_listen::handover;
@@ -87,7 +88,7 @@ pub struct Serve {
     pub dashboard_allow_hosts: Vec<String>,
     /// How the dashboard is protected. Without a password file, and not opened by `none`, its port answers for health and metrics alone.
     #[arg(long, value_enum, default_value_t)]
-    pub dashboard_auth: crate::admin::Protection,
+    pub dashboard_auth: admin::Protection,
     /// Who may read the dashboard: a htpasswd file (bcrypt or SHA-1), or a directory with `username` and `password`, as a Secret of type
     /// kubernetes.io/basic-auth is mounted. Read again while the program runs.
     #[arg(long, value_name = "PATH")]
@@ -149,6 +150,25 @@ pub struct Handover {
     /// Versions of the hand-over's protocol that are spoken; for tests.
     #[arg(long = "handover-protocol", hide = true, value_delimiter = ',', default_values_t = handover::VERSIONS)]
     pub versions: Vec<u32>,
+}
+
+impl Serve {
+    /// What the dashboard is told.
+    pub fn admin(&self) -> admin::Config {
+        admin::Config {
+            shown: !self.no_dashboard,
+            protection: self.dashboard_auth,
+            password_file: self.dashboard_auth_file.clone(),
+            host: self.dashboard_host.clone(),
+            further_hosts: self.dashboard_allow_hosts.clone(),
+            node: self.node_name.clone(),
+            node_address: self.node_address,
+            namespace: self.pod_namespace.clone(),
+            port: self.admin_address.port(),
+            cluster: self.routing.cluster.clone(),
+            strict_sni: self.tls.strict_sni,
+        }
+    }
 }
 
 impl Handover {

@@ -13,6 +13,7 @@ mod dns;
 mod events;
 #[cfg(test)]
 mod fuzz;
+mod kube_client;
 mod lease;
 mod limits;
 mod observer;

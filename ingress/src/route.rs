@@ -6,6 +6,7 @@
 mod assemble;
 mod build;
 mod census;
+mod certificates;
 mod class;
 mod compile;
 mod endpoints;

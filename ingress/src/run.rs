@@ -9,7 +9,7 @@ use crate::route::{LastGood, Options};
 use crate::services::Locality;
 use crate::state::State;
 use crate::tls::Acceptor;
-use crate::{admin, probe, proxy, status, watch};
+use crate::{admin, kube_client, probe, proxy, status, watch};
 use landfall_ingress_listen::handover::{self, Link, Offer, Predecessor, RestartSocket};
 use landfall_ingress_listen::{Listener, Listeners, Reserved};
 use landfall_ingress_telemetry::access_log::AccessLog;
@@ -23,19 +23,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, timeout};
-
-/// The service account's client; a kubeconfig only when one is named, for running outside a cluster.
-///
-/// A static glibc program cannot look up names or users, so neither `kubernetes.default.svc` nor a home directory is asked for.
-pub async fn client() -> Result<kube::Client, String> {
-    let config = if std::env::var_os("KUBECONFIG").is_some() {
-        kube::Config::infer().await.map_err(|error| error.to_string())
-    } else {
-        kube::Config::incluster().map_err(|error| error.to_string())
-    };
-    let client = config.and_then(|config| kube::Client::try_from(config).map_err(|error| error.to_string()));
-    client.map_err(|error| format!("no way to the Kubernetes API: {error}"))
-}
 
 /// What ends a process on purpose.
 struct Signals {
@@ -66,7 +53,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
     let read = watched_tls(&args);
     let mut signals = Signals::new()?;
     let (state, proxy) = prepare(&args);
-    let site = Arc::new(admin::Site::new(&args, Arc::clone(&state), Arc::clone(&proxy))?);
+    let site = Arc::new(admin::Site::new(args.admin(), Arc::clone(&state), Arc::clone(&proxy))?);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();
     if let Some(socket) = &args.probe_socket {
@@ -88,7 +75,7 @@ pub async fn run(args: Serve) -> Result<(), String> {
 
     parts.spawn(sample(Arc::clone(&state)));
     let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
-    let client = client().await?;
+    let client = kube_client::client().await?;
     site.fleet.connect(client.clone());
     let (stop, stopping) = channel(false);
     let here = Locality {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Secrets ──read once──> certificate.rs ─┐
-//! Ingresses ──────────────> table.rs ────┴─> RouteTable::certificate
+//! Ingresses ──> route/certificates.rs ───┴─> RouteTable::certificate
 //! connection ──> accept.rs ──server name──> newest RouteTable: certificate, authorities for clients ──> proxy::connection
 //! request ──> client.rs: may a request for this host come over this connection?
 //! ```
@@ -13,11 +13,9 @@
 mod accept;
 pub mod client;
 mod facts;
-mod table;
 
 pub use accept::Acceptor;
 pub use facts::{Fact, Outline, earliest, facts, outline};
-pub use table::{TlsRequest, claim, claim_default, operators};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,9 +8,8 @@
 
 use crate::limits::Limits;
 use crate::proxy::policy::basic::{Passwords, Verdict, challenge, credentials};
-use crate::proxy::policy::htpasswd;
-use crate::proxy::policy::keyed::same;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_htpasswd::{self as htpasswd, same};
 use landfall_ingress_routing::policy::BasicAuth;
 use landfall_ingress_telemetry::log;
 use std::collections::BTreeMap;

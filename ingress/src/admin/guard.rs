@@ -1,8 +1,8 @@
 //! Which hosts the dashboard answers to. A page of another site could let its own name point here and read everything as its own
 //! (DNS rebinding); its requests then name a host that is not in this list.
 
+use super::Config;
 use super::fleet::Fleet;
-use crate::args::Serve;
 use hyper::{Request, header};
 use landfall_ingress_http::host::host_of;
 use std::net::IpAddr;
@@ -18,16 +18,14 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(args: &Serve) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let mut known = vec!["localhost".to_owned(), SERVICE.to_owned()];
-        let address = args.node_address.map(shown);
-        let given = [&args.dashboard_host, &args.node_name]
-            .into_iter()
-            .chain(&args.dashboard_allow_hosts);
+        let address = config.node_address.map(shown);
+        let given = [&config.host, &config.node].into_iter().chain(&config.further_hosts);
         known.extend(given.chain(&address).filter_map(|host| host_of(host)));
         Self {
             known,
-            service: format!("{SERVICE}.{}", args.pod_namespace),
+            service: format!("{SERVICE}.{}", config.namespace),
         }
     }
 
@@ -73,7 +71,7 @@ mod tests {
             "--node-address=10.0.0.1",
             "--dashboard-allow-host=Dash.Example.com",
         ];
-        let names = Names::new(&crate::args::Args::parse_from(args).serve);
+        let names = Names::new(&crate::args::Args::parse_from(args).serve.admin());
         let mut request = Request::new(());
         for host in host {
             request.headers_mut().append(header::HOST, host.parse().unwrap());

@@ -234,7 +234,7 @@ impl Secrets for Given {
 
 /// Reads a cluster, without its Secrets.
 async fn live() -> Result<Input, String> {
-    let client = crate::run::client().await?;
+    let client = crate::kube_client::client().await?;
     let mut objects = Objects::default();
     let mut words = Words::default();
     let kept = |object: IngressObject| Arc::new(object.split(&mut words).0);

@@ -31,7 +31,6 @@ mod foresee;
 #[cfg(test)]
 mod fuzz;
 mod hash_by;
-pub(crate) mod htpasswd;
 pub(crate) mod keyed;
 mod limit;
 pub(crate) mod mirror;

@@ -3,6 +3,7 @@
 //!
 //! Oldest first the host finds its owner, routes find their place, and alternatives their routes.
 
+use super::certificates::{self, TlsRequest};
 use super::endpoints::{Resolver, remark};
 use super::index::Index;
 use super::ingress::{Path, Rule};
@@ -10,7 +11,6 @@ use super::kept::{Served, other_name};
 use super::remark::{Reason, Remark, Severity};
 use super::topic::Topic;
 use crate::annotations::Secrets;
-use crate::tls::{self, TlsRequest};
 use hyper::StatusCode;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
@@ -330,7 +330,7 @@ impl<'a> Assembly<'a> {
             Some(owner) => Some(&**owner.namespace()),
             None => above().map(|above| &*above.host.namespace),
         };
-        tls::claim(&tls_requests, namespace, self.secrets, remarks)
+        certificates::claim(&tls_requests, namespace, self.secrets, remarks)
     }
 
     /// Whether a wildcard's certificate is for this host too: it is not for hosts of another namespace.

@@ -9,6 +9,7 @@
 
 use super::assemble::Assembly;
 use super::census::{Census, Touched, tls_requests};
+use super::certificates;
 use super::class::{Class, Classes};
 use super::endpoints::{Elsewhere, Resolver};
 use super::ingress::Ingress;
@@ -22,7 +23,6 @@ use crate::annotations::NoSecrets;
 use crate::annotations::Secrets;
 use crate::secrets::Name;
 use crate::services::Services;
-use crate::tls;
 use landfall_ingress_routing::{Route, VirtualHost};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -348,13 +348,13 @@ impl Builder {
     fn make_default_certificate(&mut self, secrets: &dyn Secrets) {
         let mut remarks = vec![];
         let held = match &self.default_certificate {
-            Some(secret) => Some(tls::operators(secret, secrets, &mut remarks)),
+            Some(secret) => Some(certificates::operators(secret, secrets, &mut remarks)),
             None => {
                 let all = self
                     .by_age(&self.census.with_certificate)
                     .into_iter()
                     .flat_map(tls_requests);
-                tls::claim_default(all, secrets, &mut remarks)
+                certificates::claim_default(all, secrets, &mut remarks)
             }
         };
         Arc::make_mut(&mut self.now.table).set_default_certificate(held);

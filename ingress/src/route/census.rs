@@ -1,11 +1,11 @@
 //! What all Ingresses of ours ask for together, so that a change of one need not look at the others.
 
+use super::certificates::TlsRequest;
 use super::index::Index;
 use super::kept::{Kept, Served};
 use super::options::Options;
 use super::topic::Topic;
 use crate::secrets::{Name, Wanted};
-use crate::tls::TlsRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

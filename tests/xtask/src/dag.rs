@@ -31,6 +31,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ssh",
         ],
     ),
+    ("landfall-ingress-htpasswd", &[]),
     ("landfall-ingress-http", &[]),
     ("landfall-ingress-tls", &[]),
     ("landfall-ingress-balance", &["landfall-ingress-http"]),
@@ -57,6 +58,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         "landfall-ingress",
         &[
             "landfall-ingress-balance",
+            "landfall-ingress-htpasswd",
             "landfall-ingress-http",
             "landfall-ingress-listen",
             "landfall-ingress-routing",
@@ -104,15 +106,14 @@ type KnownKnot = (&'static str, &'static [&'static str], &'static str);
 const KNOWN_KNOTS: &[KnownKnot] = &[
     (
         "landfall-ingress",
-        &["annotations", "observer", "proxy", "route", "secrets", "state", "tls"],
-        "from annotations to the data plane each part names types of the next and some of the one before (the data plane reads `state`, which \
-         holds the table with its builder's memory; an exchange holds its observer, the observer its exchange): to be untied by types of \
-         their own below both",
+        &["annotations", "route", "secrets"],
+        "annotations name diagnostics of the table and Secrets, which are read as annotations want them: to be untied by types below all three",
     ),
     (
         "landfall-ingress",
-        &["admin", "args", "check", "run"],
-        "arguments name settings of what they are for, which takes them as they were parsed: to be untied by plain settings",
+        &["observer", "proxy", "state", "tls"],
+        "an exchange holds its observer, the observer its exchange; the data plane and its handshakes read `state`, which holds the observer: to \
+         be untied by a record below both and a handle of the table alone",
     ),
 ];
 

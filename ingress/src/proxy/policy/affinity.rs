@@ -5,10 +5,11 @@
 //! another node.
 
 use super::cookies;
-use super::keyed::{Key, same};
+use super::keyed::Key;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_htpasswd::same;
 use landfall_ingress_routing::policy::Affinity;
 use std::net::SocketAddr;
 

@@ -4,7 +4,6 @@
 //! while under a keyed hash of hash, user and password: a changed file forgets, and memory holds no password. Wrong passwords are
 //! never remembered, so each costs its sender a full check.
 
-use super::htpasswd;
 use super::keyed::Key;
 use super::remembered::Remembered;
 use super::slots::Slots;
@@ -13,6 +12,7 @@ use crate::proxy::client_network;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use landfall_ingress_htpasswd as htpasswd;
 use landfall_ingress_routing::policy::BasicAuth;
 use std::net::IpAddr;
 use std::sync::Arc;

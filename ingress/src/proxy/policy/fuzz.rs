@@ -1,7 +1,7 @@
 //! What policies read of requests and files, hostile: see [`crate::fuzz`].
 
 use super::request_view::RequestView;
-use super::{basic, cookies, htpasswd, rewrite};
+use super::{basic, cookies, rewrite};
 use crate::annotations;
 use crate::fuzz::{fuzz, lines};
 use crate::proxy::Client;
@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
+use landfall_ingress_htpasswd as htpasswd;
 use landfall_ingress_http::path::{canonical, decoded};
 use landfall_ingress_routing::Route;
 use landfall_ingress_routing::policy::Rewrite;

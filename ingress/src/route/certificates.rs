@@ -5,8 +5,9 @@
 //! cannot be used gives the default certificate on its hosts. S20: Secrets are of the Ingress's namespace, and a host's certificate only
 //! comes from the namespace that the host belongs to. S22: TLS of any Ingress of that namespace applies to the host.
 
+use super::ingress::Ingress;
+use super::remark::{Reason, Remark, Severity};
 use crate::annotations::Secrets;
-use crate::route::{Ingress, Reason, Remark, Severity};
 use crate::secrets::Name;
 use landfall_ingress_routing::Held;
 use landfall_ingress_tls::certificate::{Certificate, Fault};
@@ -161,7 +162,7 @@ fn about(secret: &Name, severity: Severity, text: impl Into<String>) -> Remark {
 }
 
 #[cfg(test)]
-impl crate::route::Snapshot {
+impl super::Snapshot {
     /// Whether some Ingress asks for TLS on this host (S22), with whatever certificate.
     pub fn has_tls(&self, host: &str) -> bool {
         self.held(host).is_some()
