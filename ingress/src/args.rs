@@ -1,7 +1,7 @@
 //! The command line: what is served where, and the small commands beside serving.
 
 use crate::admin;
-use crate::route::Options;
+use crate::options::Options;
 use crate::secrets::Name;
 use landfall_ingress_listen::handover;
 use std::net::SocketAddr;

@@ -10,7 +10,9 @@ mod old;
 
 pub use input::{Input, Source, print};
 
-use crate::route::{Builder, Options, Reason, Remark, Severity};
+use crate::options::Options;
+use crate::remark::{Reason, Remark, Severity};
+use crate::route::Builder;
 use input::ABSENT;
 use serde::Serialize;
 use std::collections::BTreeMap;

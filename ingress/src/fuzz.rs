@@ -3,8 +3,10 @@
 //!
 //! How, is in `tests/fuzz/harness.rs`.
 
-use crate::annotations::{self, NoSecrets, OWN};
-use crate::route::Options;
+use crate::annotations;
+use crate::object::{Annotations, OWN};
+use crate::options::Options;
+use crate::secrets::lookup::NoSecrets;
 
 #[path = "../../tests/fuzz/harness.rs"]
 mod harness;
@@ -27,7 +29,7 @@ fn annotations_of_any_value_are_read_without_a_panic() {
         let (name, _) = &annotations::NAMES[usize::from(*first) % annotations::NAMES.len()];
         let value = String::from_utf8_lossy(value).into_owned();
         let read = |value: String| {
-            let all = annotations::Annotations::from_iter([(format!("{OWN}{name}"), value)]);
+            let all = Annotations::from_iter([(format!("{OWN}{name}"), value)]);
             annotations::read(&all, "default", &NoSecrets, &Options::default())
         };
         let (once, again) = (read(value.clone()), read(value));

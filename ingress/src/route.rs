@@ -11,28 +11,15 @@ mod class;
 mod compile;
 mod endpoints;
 mod index;
-mod ingress;
 mod kept;
 mod last_good;
-mod options;
-pub mod pattern;
-mod remark;
 mod snapshot;
 mod topic;
-mod words;
 
 pub use build::{Builder, Built, Changes, Objects};
 pub use class::{Class, ClassSpec, DEFAULT_CLASS};
-#[cfg(test)]
-pub use ingress::CLASS_ANNOTATION;
-pub use ingress::{Addresses, Ingress, Meta, Spec};
 pub use last_good::LastGood;
-#[cfg(test)]
-pub use options::CONTROLLER;
-pub use options::Options;
-pub use remark::{Reason, Remark, Severity};
 pub use snapshot::Snapshot;
-pub use words::Words;
 
 #[cfg(test)]
 mod tests;

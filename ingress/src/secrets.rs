@@ -6,6 +6,7 @@
 //! are not ours to wipe.
 
 mod follow;
+pub mod lookup;
 mod material;
 
 pub use follow::{Scope, Secrets};
@@ -164,7 +165,7 @@ impl View {
 }
 
 /// As annotations read them.
-impl crate::annotations::Secrets for View {
+impl crate::secrets::lookup::Secrets for View {
     fn value(&self, namespace: &str, name: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
         let material = self.read(Kind::Secret, namespace, name)?;
         Ok(material.value(key).map(<[u8]>::to_vec))
@@ -267,7 +268,7 @@ mod tests {
             why("forbidden").starts_with("may not be read by the ingress proxy; run: landfall ingress allow default (")
         );
         assert_eq!((why("pending"), why("unknown")), (why("unknown"), why("pending")));
-        use crate::annotations::Secrets;
+        use crate::secrets::lookup::Secrets;
         assert_eq!(view.value("default", "missing", "k"), Err("does not exist".to_owned()));
     }
 }

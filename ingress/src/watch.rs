@@ -20,7 +20,8 @@ pub use kinds::{ClassObject, IngressObject, ServiceObject, add_service, add_slic
 pub use world::{Change, World};
 
 use crate::limits::{CHANGES_WAITING, REBUILD_LONGEST_PAUSE};
-use crate::route::{Builder, Changes, LastGood, Options};
+use crate::options::Options;
+use crate::route::{Builder, Changes, LastGood};
 use crate::secrets::{Name, Scope, Secrets};
 use crate::services::{Locality, Touched};
 use crate::state::State;

@@ -1,7 +1,8 @@
 //! How routes, Services and endpoints are, and how many are how. Nobody keeps count where requests pass: whoever looks makes a round
 //! through the table, which makes no text, and what it found is good for a second.
 
-use crate::route::{Severity, Snapshot};
+use crate::remark::Severity;
+use crate::route::Snapshot;
 use crate::tls;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_balance::Endpoint;

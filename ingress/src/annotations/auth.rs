@@ -1,9 +1,10 @@
 //! Who a client must be: passwords, a service that is asked, certificates. Everything here protects, so what cannot be read closes.
 
-use super::secrets::{Reach, Secrets};
+use super::secrets::Reach;
 use super::syntax;
 use super::target;
 use super::values::Values;
+use crate::secrets::lookup::Secrets;
 use hyper::Method;
 use landfall_ingress_htpasswd::is_known;
 use landfall_ingress_routing::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};

@@ -2,7 +2,7 @@
 
 use super::syntax;
 use super::values::Values;
-use crate::route::pattern;
+use crate::pattern;
 use landfall_ingress_routing::policy::{Canary, CanaryHeader, HeaderMatch};
 
 pub(super) fn read(values: &mut Values<'_>) -> Option<Canary> {

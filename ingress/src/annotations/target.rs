@@ -4,7 +4,7 @@
 //! name outside the cluster, which [`crate::dns`] asks for when there is a request.
 
 use super::syntax::object_name;
-use crate::route::Options;
+use crate::options::Options;
 use landfall_ingress_http::host::host_of;
 use landfall_ingress_routing::target::{Place, Target};
 use std::net::{IpAddr, SocketAddr};

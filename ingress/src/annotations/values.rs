@@ -2,7 +2,7 @@
 
 use super::names::{self, Support};
 use super::{Annotations, Fault, NGINX, OWN};
-use crate::route::{Reason, Severity};
+use crate::remark::{Reason, Severity};
 use landfall_ingress_routing::policy::Policy;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
 //! Objects for the commands beside serving: from manifests, from standard input, or from a cluster.
 
-use crate::annotations::Secrets;
-use crate::route::{DEFAULT_CLASS, Objects, Options, Words};
+use crate::object::Words;
+use crate::options::Options;
+use crate::route::{DEFAULT_CLASS, Objects};
+use crate::secrets::lookup::Secrets;
 use crate::watch::{self, ClassObject, IngressObject, ServiceObject};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

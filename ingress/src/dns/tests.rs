@@ -1,7 +1,7 @@
 //! The resolver against a server of our own.
 
 use super::*;
-use crate::route::Options;
+use crate::options::Options;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 

@@ -7,9 +7,11 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use landfall_ingress_balance::{Earlier, Pick};
 use landfall_ingress_routing::Route;
+use landfall_ingress_telemetry::access_log::{self, Line};
 use landfall_ingress_telemetry::metrics::Counted;
 use landfall_ingress_telemetry::reason::Reason;
-use landfall_ingress_telemetry::traffic::RouteStats;
+use landfall_ingress_telemetry::traffic::{End, EntryPoint, Made, RouteStats};
+use landfall_ingress_tls::Session;
 use landfall_ingress_upstream::Progress;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -137,7 +139,7 @@ impl Exchange {
         self.until_answer = Some(self.start.elapsed());
         self.status = Some(response.status());
         self.complete = response.body().is_end_stream();
-        self.observer.answered(self);
+        self.count_answer();
     }
 
     /// More of the answer was handed over.
@@ -149,11 +151,106 @@ impl Exchange {
     pub fn received_bytes(&self) -> u64 {
         self.upload.as_ref().map_or(0, Progress::bytes)
     }
+
+    /// Counts the answer, whose head is there.
+    fn count_answer(&self) {
+        let (Some(status), Some(took)) = (self.status, self.until_answer) else {
+            return;
+        };
+        let made = match (self.reason, self.endpoint) {
+            // Redirects and answers to preflights are what the route wants.
+            (Some(_), _) if !failed(status) => Made::Route,
+            (Some(reason), _) => Made::Us(reason),
+            (None, Some(_)) => Made::Endpoint,
+            (None, None) => Made::Route,
+        };
+        self.observer
+            .traffic
+            .answered(entry_of(self), self.counts.as_deref(), status, made, took);
+    }
+
+    /// Counts the request, which is over with or without an answer, and writes its line.
+    fn count_end(&self) {
+        let end = End {
+            received: self.received_bytes(),
+            sent: self.sent_bytes,
+            took: self.start.elapsed(),
+            cut: self.status.is_some() && !self.complete && !self.upgraded,
+        };
+        self.observer
+            .traffic
+            .ended(entry_of(self), self.counts.as_deref(), &end);
+        let bad = match self.status {
+            None => true,
+            Some(status) => status.is_server_error() || (self.reason.is_some() && failed(status)) || self.cut,
+        };
+        if !self.unlogged && self.observer.log.wants(bad) {
+            self.write_line(&end);
+        }
+    }
+
+    fn write_line(&self, end: &End) {
+        let agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
+        let given = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let reason = self.reason.map(|reason| reason.label());
+        let reason = reason.or_else(|| why(self.status, self.cut, end.cut));
+        let matched = self.matched.as_deref();
+        self.observer.log.write(&Line {
+            request_id: &access_log::request_id(given),
+            client: self.client.address.ip(),
+            entry_point: entry_of(self),
+            version: self.version,
+            tls: tls_version(self),
+            method: &self.method,
+            host: &self.host,
+            path: self.target.path(),
+            user_agent: agent,
+            status: self.status,
+            reason,
+            route: matched.map(|route| (&*route.ingress, route.shown_host(), &*route.path)),
+            service: self.backend.as_deref().or(matched.map(|route| &*route.backend.name)),
+            endpoint: self.endpoint,
+            tries: u32::try_from(self.tries).unwrap_or(u32::MAX),
+            answer_took: self.until_answer,
+            took: Duration::from_micros(u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX)),
+            received: end.received,
+            sent: end.sent,
+            cut: end.cut,
+        });
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let observer = Arc::clone(&self.observer);
-        observer.ended(self);
+        self.count_end();
+    }
+}
+
+/// Whether a status says that a request failed.
+fn failed(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+/// Why an answer that is not ours is no good one.
+fn why(status: Option<StatusCode>, endpoint_broke_off: bool, cut: bool) -> Option<&'static str> {
+    match status {
+        None => Some("client_gone"),
+        Some(_) if endpoint_broke_off => Some("cut_by_endpoint"),
+        Some(_) if cut => Some("cut_by_client"),
+        Some(status) if status.is_server_error() => Some("upstream"),
+        Some(_) => None,
+    }
+}
+
+/// Version of TLS, as rustls writes it.
+fn tls_version(exchange: &Exchange) -> Option<&'static str> {
+    let session: &Session = exchange.client.tls.as_deref()?;
+    session.version?.as_str()
+}
+
+fn entry_of(exchange: &Exchange) -> EntryPoint {
+    match exchange.client.tls {
+        Some(_) => EntryPoint::Https,
+        None => EntryPoint::Http,
     }
 }

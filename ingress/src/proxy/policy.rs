@@ -196,7 +196,7 @@ impl Policies {
             }
             Stage::Connection => {
                 let demand = policy.client_certificate.as_ref();
-                if tls::client::misdirected(snapshot, view.host, demand, view.client) {
+                if tls::client::misdirected(snapshot, view.host, demand, view.client.tls.as_deref()) {
                     return Err(Stop::plain(Reason::Misdirected));
                 }
             }

@@ -6,11 +6,11 @@
 use super::certificates::{self, TlsRequest};
 use super::endpoints::{Resolver, remark};
 use super::index::Index;
-use super::ingress::{Path, Rule};
 use super::kept::{Served, other_name};
-use super::remark::{Reason, Remark, Severity};
 use super::topic::Topic;
-use crate::annotations::Secrets;
+use crate::object::{Path, Rule};
+use crate::remark::{Reason, Remark, Severity};
+use crate::secrets::lookup::Secrets;
 use hyper::StatusCode;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;

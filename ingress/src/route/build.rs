@@ -7,21 +7,22 @@
 //!
 //! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`tests/changes.rs`).
 
+use super::Snapshot;
 use super::assemble::Assembly;
 use super::census::{Census, Touched, tls_requests};
 use super::certificates;
 use super::class::{Class, Classes};
 use super::endpoints::{Elsewhere, Resolver};
-use super::ingress::Ingress;
 use super::kept::{Kept, Served, other_name};
 use super::last_good::LastGood;
 use super::snapshot::HostRemarks;
 use super::topic::Topic;
-use super::{Options, Snapshot};
-#[cfg(test)]
-use crate::annotations::NoSecrets;
-use crate::annotations::Secrets;
+use crate::object::Ingress;
+use crate::options::Options;
 use crate::secrets::Name;
+#[cfg(test)]
+use crate::secrets::lookup::NoSecrets;
+use crate::secrets::lookup::Secrets;
 use crate::services::Services;
 use landfall_ingress_routing::{Route, VirtualHost};
 use std::cell::RefCell;

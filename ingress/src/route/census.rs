@@ -3,8 +3,8 @@
 use super::certificates::TlsRequest;
 use super::index::Index;
 use super::kept::{Kept, Served};
-use super::options::Options;
 use super::topic::Topic;
+use crate::options::Options;
 use crate::secrets::{Name, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 //! cannot be used gives the default certificate on its hosts. S20: Secrets are of the Ingress's namespace, and a host's certificate only
 //! comes from the namespace that the host belongs to. S22: TLS of any Ingress of that namespace applies to the host.
 
-use super::ingress::Ingress;
-use super::remark::{Reason, Remark, Severity};
-use crate::annotations::Secrets;
+use crate::object::Ingress;
+use crate::remark::{Reason, Remark, Severity};
 use crate::secrets::Name;
+use crate::secrets::lookup::Secrets;
 use landfall_ingress_routing::Held;
 use landfall_ingress_tls::certificate::{Certificate, Fault};
 use std::sync::Arc;

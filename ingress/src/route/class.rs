@@ -1,8 +1,8 @@
 //! Which Ingresses are ours (S15 to S17). Pure.
 
-use super::ingress::{Ingress, Meta};
-use super::options::Options;
-use super::remark::{Reason, Remark, Severity};
+use crate::object::{Ingress, Meta};
+use crate::options::Options;
+use crate::remark::{Reason, Remark, Severity};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -3,11 +3,12 @@
 //! It is kept as long as the Ingress and those Secrets stay the same. Hosts and paths stay in the Ingress, where [`IngressSettings::path`] says what
 //! one of them means: nothing is kept twice.
 
-use super::ingress::{Ingress, Path};
-use super::options::Options;
-use super::pattern;
-use super::remark::{Reason, Remark, Severity};
-use crate::annotations::{self, Secrets};
+use crate::annotations;
+use crate::object::{Ingress, Path};
+use crate::options::Options;
+use crate::pattern;
+use crate::remark::{Reason, Remark, Severity};
+use crate::secrets::lookup::Secrets;
 use landfall_ingress_http::path;
 use landfall_ingress_routing::Route;
 use landfall_ingress_routing::policy::{Canary, HttpsRedirect, Policy, Rewrite};
@@ -60,7 +61,7 @@ enum Reading<'a> {
 
 /// Reads an Ingress.
 pub(super) fn judge(ingress: &Ingress, secrets: &dyn Secrets, options: &Options) -> Judged {
-    if !ingress.annotations.iter().any(|(name, _)| annotations::is_read(name)) {
+    if !ingress.annotations.iter().any(|(name, _)| crate::object::is_read(name)) {
         let mut judged = Judged {
             asked: IngressSettings::nothing(),
             remarks: vec![],

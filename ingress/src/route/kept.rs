@@ -3,11 +3,12 @@
 //! A version that cannot be used leaves the last good one in service. What protects always comes from the newest.
 
 use super::compile::{IngressSettings, judge};
-use super::ingress::{Destination, Ingress, Rule};
-use super::options::Options;
-use super::remark::{Reason, Remark, Severity};
 use super::topic::Topic;
-use crate::annotations::{Secrets, Use, named_secrets};
+use crate::annotations::{Use, named_secrets};
+use crate::object::{Destination, Ingress, Rule};
+use crate::options::Options;
+use crate::remark::{Reason, Remark, Severity};
+use crate::secrets::lookup::Secrets;
 use landfall_ingress_routing::shared::Keyed;
 use landfall_ingress_routing::target::Place;
 use std::sync::Arc;

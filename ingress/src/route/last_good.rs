@@ -1,6 +1,6 @@
 //! Good versions of Ingresses whose newest one is bad, in the form in which they travel to the next process.
 
-use super::ingress::Ingress;
+use crate::object::Ingress;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 

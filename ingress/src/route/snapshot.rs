@@ -1,8 +1,9 @@
 //! The table of one moment with what the builder knows of its objects. What one and the next have in common they share.
 
 use super::kept::{Kept, Served};
-use super::{Ingress, Reason, Remark, Severity};
 use crate::events::Note;
+use crate::object::Ingress;
+use crate::remark::{Reason, Remark, Severity};
 use crate::secrets::{Name, Wanted};
 use landfall_ingress_routing::shared::{Keyed, Shared};
 use landfall_ingress_routing::{Held, RouteTable};

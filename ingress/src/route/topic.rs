@@ -3,7 +3,7 @@
 /// What an Ingress can have to do with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Topic<'a> {
-    /// A host, as in [`super::Host::name`].
+    /// A host, as in [`landfall_ingress_routing::Host::name`].
     Host(&'a str),
     /// Namespace and name of a Service.
     Service(&'a str, &'a str),

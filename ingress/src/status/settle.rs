@@ -1,7 +1,7 @@
 //! Waits until addresses have lasted.
 
 use crate::limits::STATUS_SETTLE;
-use crate::route::Addresses;
+use crate::object::Addresses;
 use landfall_ingress_balance::clock::{milliseconds, now_ms};
 
 /// The addresses seen last, and since when.

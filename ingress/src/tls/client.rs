@@ -7,7 +7,6 @@
 //! INVARIANT: a route that demands a certificate is never reached over a connection without TLS, or with another server name, or on
 //! which none was asked for: [`misdirected`].
 
-use crate::proxy::Client;
 use landfall_ingress_routing::RouteTable;
 use landfall_ingress_routing::policy::ClientCertificate;
 use landfall_ingress_tls::Session;
@@ -56,9 +55,13 @@ pub(super) fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Whether a request for `host` came over the wrong connection, so that another one may do better (421).
-pub fn misdirected(snapshot: &RouteTable, host: &str, demand: Option<&ClientCertificate>, client: &Client) -> bool {
-    let session = client.tls.as_deref();
+/// Whether a request for `host` came over the wrong connection, of which `session` is the handshake, so that another one may do better (421).
+pub fn misdirected(
+    snapshot: &RouteTable,
+    host: &str,
+    demand: Option<&ClientCertificate>,
+    session: Option<&Session>,
+) -> bool {
     let name = session.and_then(|session| session.server_name.as_deref());
     if session.is_some_and(|session| session.strict)
         && name.is_some_and(|name| name != host && !snapshot.same_certificate(name, host))

@@ -1,7 +1,8 @@
 //! The five kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
 //! never takes memory, not even while it is read.
 
-use crate::route::{Addresses, Class, ClassSpec, Ingress, Meta, Spec, Words};
+use crate::object::{Addresses, Ingress, Meta, Spec, Words};
+use crate::route::{Class, ClassSpec};
 use crate::services::{Locality, SHARED_WITH, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
 use k8s_openapi::Resource as Kind;
 use k8s_openapi::api::core::v1::{Namespace as ApiNamespace, Service as ApiService};

@@ -16,8 +16,9 @@ mod cluster;
 mod pods;
 
 use super::{Change, World};
-use crate::annotations::NoSecrets;
-use crate::route::{Builder, Options};
+use crate::options::Options;
+use crate::route::Builder;
+use crate::secrets::lookup::NoSecrets;
 use crate::services::{Locality, Touched};
 use crate::state::State;
 use clients::Tally;

@@ -2,7 +2,8 @@
 
 use super::feed::{Feed, Step};
 use super::kinds::{ClassObject, IngressObject, NamespaceObject, ServiceObject, SliceObject};
-use crate::route::{Addresses, Changes, Class, Ingress, Words};
+use crate::object::{Addresses, Ingress, Words};
+use crate::route::{Changes, Class};
 use crate::services::{Locality, Service, Services, Slice, Touched};
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;

@@ -139,7 +139,7 @@ fn is_plain(route: &Route, snapshot: &RouteTable, host: &str, client: &Client) -
         && !redirected
         && protocol.is_none_or(|protocol| protocol == Protocol::Http1)
         && route.policy.lets_pass(client.https)
-        && !tls::client::misdirected(snapshot, host, None, client)
+        && !tls::client::misdirected(snapshot, host, None, client.tls.as_deref())
 }
 
 #[cfg(test)]

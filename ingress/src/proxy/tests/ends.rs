@@ -1,8 +1,9 @@
 //! Both ends of a proxy under test: a client that speaks raw text, and endpoints of several tempers.
 
 use crate::limits::Limits;
+use crate::options::CONTROLLER;
 use crate::proxy::{Front, Proxy, serve};
-use crate::route::{CONTROLLER, Objects, Snapshot};
+use crate::route::{Objects, Snapshot};
 use crate::services::Services;
 use crate::state::State;
 use crate::watch::{add_service, add_slice};

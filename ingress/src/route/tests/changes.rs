@@ -6,8 +6,9 @@
 //! landfall-ingress changes` repeats one.
 
 use super::world::{annotate, to};
-use crate::annotations::Secrets;
-use crate::route::{Builder, CONTROLLER, DEFAULT_CLASS, Objects, Options, Snapshot};
+use crate::options::{CONTROLLER, Options};
+use crate::route::{Builder, DEFAULT_CLASS, Objects, Snapshot};
+use crate::secrets::lookup::Secrets;
 use crate::secrets::{Absent, Material, Name};
 use crate::services::Locality;
 use crate::watch::{Change, World};

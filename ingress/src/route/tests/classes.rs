@@ -1,7 +1,9 @@
 //! Which Ingresses are ours.
 
 use super::world::{check, ingress, object, rule, world};
-use crate::route::{CLASS_ANNOTATION, CONTROLLER, DEFAULT_CLASS, Snapshot};
+use crate::object::CLASS_ANNOTATION;
+use crate::options::CONTROLLER;
+use crate::route::{DEFAULT_CLASS, Snapshot};
 use crate::watch::{add_service, add_slice};
 use serde_json::{Value, json};
 

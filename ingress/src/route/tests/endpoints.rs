@@ -1,7 +1,7 @@
 //! Rules from a backend to its endpoints.
 
 use super::world::{add_service, built, check, endpoints_of, ingress, ours, rule, slice, world};
-use crate::route::Options;
+use crate::options::Options;
 use crate::watch::add_service as put_service;
 use landfall_ingress_http::protocol::Protocol;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Why requests go where they go.
 
 use super::world::{check, ingress, ours, rule, to, world};
-use crate::route::Reason;
+use crate::remark::Reason;
 use serde_json::json;
 
 #[test]

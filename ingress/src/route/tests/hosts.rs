@@ -1,7 +1,9 @@
 //! Whose a host is, and who else may be on it.
 
 use super::world::{annotate, built, check, end, ingress, object, ours, rule, texts, world};
-use crate::route::{Options, Reason, Remark, Severity, Snapshot};
+use crate::options::Options;
+use crate::remark::{Reason, Remark, Severity};
+use crate::route::Snapshot;
 use landfall_ingress_routing::Held;
 use serde_json::{Value, json};
 use std::borrow::Cow;

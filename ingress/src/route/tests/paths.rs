@@ -1,7 +1,7 @@
 //! Precedence against a naive model, spellings, regular expressions, challenges.
 
 use super::world::{annotate, check, check_rules, end, ingress, ours, rule, texts, world};
-use crate::route::Reason;
+use crate::remark::Reason;
 use landfall_ingress_http::path::canonical;
 use landfall_ingress_routing::policy::HttpsRedirect;
 use landfall_ingress_routing::{Route, Table, order};

@@ -1,8 +1,10 @@
 //! Bad versions of an Ingress, and what is served instead.
 
 use super::world::{annotate, end, ingress, object, ours, rule, world};
-use crate::annotations::NoSecrets;
-use crate::route::{Builder, LastGood, Objects, Options, Reason, Snapshot};
+use crate::options::Options;
+use crate::remark::Reason;
+use crate::route::{Builder, LastGood, Objects, Snapshot};
+use crate::secrets::lookup::NoSecrets;
 use serde_json::{Value, json};
 
 const NGINX: &str = "nginx.ingress.kubernetes.io";

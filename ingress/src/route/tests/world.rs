@@ -1,7 +1,8 @@
 //! A small world to route in. Services `a` to `f` have one endpoint each, so a letter tells where a request ends.
 
-use crate::annotations::NoSecrets;
-use crate::route::{Builder, CONTROLLER, Objects, Options, Snapshot};
+use crate::options::{CONTROLLER, Options};
+use crate::route::{Builder, Objects, Snapshot};
+use crate::secrets::lookup::NoSecrets;
 use crate::watch::{SERVICE_LABEL, add_service as put_service, add_slice};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -3,8 +3,9 @@
 use super::ends::{Client, class, listen, view};
 use super::pki::{Authority, secret};
 use crate::limits::Limits;
+use crate::options::Options as RouteOptions;
 use crate::proxy::{Front, Proxy, serve};
-use crate::route::{Builder, Objects, Options as RouteOptions, Snapshot};
+use crate::route::{Builder, Objects, Snapshot};
 use crate::state::State;
 use crate::tls::Acceptor;
 use crate::watch::{add_service, add_slice};

@@ -1,7 +1,10 @@
 //! Clients that tell what they were shown, and the objects of a small cluster.
 
 use super::pki::{Authority, Pair};
-use crate::route::{Builder, CONTROLLER, Class, Ingress, Objects, Options as RouteOptions, Reason, Snapshot};
+use crate::object::Ingress;
+use crate::options::{CONTROLLER, Options as RouteOptions};
+use crate::remark::Reason;
+use crate::route::{Builder, Class, Objects, Snapshot};
 use crate::secrets::{Found, Material, Name, View};
 use k8s_openapi::api::core::v1::Secret;
 use landfall_ingress_tls::provider::provider;

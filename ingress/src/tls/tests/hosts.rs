@@ -2,7 +2,8 @@
 
 use super::ends::{ingress, remarks, snapshot, snapshot_of, view};
 use super::pki::{Authority, pem, secret};
-use crate::route::{Ingress, Snapshot};
+use crate::object::Ingress;
+use crate::route::Snapshot;
 use crate::secrets::{Found, Name, View};
 use crate::tls::{earliest, facts};
 use serde_json::json;

@@ -1,11 +1,12 @@
 //! Objects with annotations, and services that keep what they were asked.
 
-use crate::annotations::Secrets;
 use crate::dns::Resolver;
 use crate::limits::Limits;
+use crate::options::{CONTROLLER, Options};
 use crate::proxy::Front;
 use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
-use crate::route::{Builder, CONTROLLER, Objects, Options};
+use crate::route::{Builder, Objects};
+use crate::secrets::lookup::Secrets;
 use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};

@@ -4,8 +4,8 @@ mod written;
 
 pub use written::{Meta, Spec};
 
+use super::annotations::{self, Annotations};
 use super::words::Words;
-use crate::annotations::{self, Annotations};
 use crate::services::PortKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ pub struct Ingress {
 /// A host as an object names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// In the form of [`super::Host::name`]; as written when it is no host.
+    /// In the form of [`landfall_ingress_routing::Host::name`]; as written when it is no host.
     pub name: Arc<str>,
     /// Whether it is a host.
     pub valid: bool,

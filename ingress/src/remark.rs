@@ -84,7 +84,7 @@ pub struct Remark {
     pub namespace: String,
     /// The object's name.
     pub name: String,
-    /// The host that it concerns, when it concerns one; as in [`super::Host::name`].
+    /// The host that it concerns, when it concerns one; as in [`landfall_ingress_routing::Host::name`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub host: Option<String>,
     /// In words.
