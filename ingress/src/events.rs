@@ -5,6 +5,7 @@
 //! Event. How many there are, and how fast they are written, is bounded.
 
 use crate::limits::{EVENT_NOTE_BYTES, EVENTS_KNOWN, EVENTS_PER_ROUND};
+use crate::route::Note;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -19,25 +20,6 @@ use std::collections::BTreeSet;
 const REPORTER: &str = "landfall.dev/ingress";
 /// Where Events of objects without a namespace go, as everywhere in Kubernetes.
 const CLUSTER_NAMESPACE: &str = "default";
-
-/// What an Event says.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Note {
-    /// `Ingress` or `IngressClass`.
-    pub kind: String,
-    /// Empty for classes.
-    pub namespace: String,
-    /// Name of the object.
-    pub name: String,
-    /// Tells it from an earlier one of the same name, and `kubectl describe` finds Events by it; empty when it is not known.
-    pub uid: String,
-    /// One word for programs.
-    pub reason: String,
-    /// In words.
-    pub text: String,
-    /// Something is not as asked for; else it is only worth knowing.
-    pub warning: bool,
-}
 
 /// Writes Events and remembers which.
 pub struct Events {

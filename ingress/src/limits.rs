@@ -215,11 +215,6 @@ impl Limits {
     }
 }
 
-/// Longest regular expression in an object. The longest seen in public manifests are below 300 characters.
-pub const PATTERN_BYTES: usize = 1024;
-/// Memory of one compiled regular expression, and of its cache. With Unicode classes 64 KiB are too few for `\w+` twice.
-pub const PATTERN_MEMORY: usize = 512 * 1024;
-
 /// Longest time for a TLS handshake, from the connection to its end. Over the slowest links it takes about 2 s.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 /// TLS handshakes at once. The oldest gives way to a new one: a client that means it is done in a few round trips.

@@ -25,6 +25,7 @@ mod proxy;
 mod remark;
 mod route;
 mod run;
+mod secret_watch;
 mod secrets;
 mod services;
 mod state;

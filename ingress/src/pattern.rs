@@ -1,8 +1,11 @@
 //! Regular expressions from objects, bounded. Matching takes linear time (crate `regex`); what is bounded here is memory.
 
-use crate::limits::{PATTERN_BYTES, PATTERN_MEMORY};
 use regex::{Regex, RegexBuilder};
 
+/// Longest regular expression in an object. The longest seen in public manifests are below 300 characters.
+const PATTERN_BYTES: usize = 1024;
+/// Memory of one compiled regular expression, and of its cache. With Unicode classes 64 KiB are too few for `\w+` twice.
+const PATTERN_MEMORY: usize = 512 * 1024;
 /// Nesting; what people write has three or four levels.
 const DEPTH: u32 = 32;
 

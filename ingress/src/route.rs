@@ -19,7 +19,7 @@ mod topic;
 pub use build::{Builder, Built, Changes, Objects};
 pub use class::{Class, ClassSpec, DEFAULT_CLASS};
 pub use last_good::LastGood;
-pub use snapshot::Snapshot;
+pub use snapshot::{Note, Snapshot};
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,13 @@
 //! The Secrets that Ingresses name: certificates, htpasswd files, authorities; and in the same way the ConfigMaps. Followed by name, so that
-//! a right on each name is enough; [`follow`] does it.
+//! a right on each name is enough; `secret_watch` does it.
 //!
 //! Which are wanted is said by the table's builder (`route::Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
 //! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
 //! are not ours to wipe.
 
-mod follow;
 pub mod lookup;
 mod material;
 
-pub use follow::{Scope, Secrets};
 pub use material::Material;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +124,7 @@ pub enum Found {
 
 impl Found {
     /// Nothing was read yet.
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         matches!(self, Self::Pending | Self::Forbidden | Self::Unreadable(_))
     }
 }
@@ -145,6 +143,16 @@ impl View {
     /// What is known of each, in the order of their names.
     pub fn all(&self) -> impl Iterator<Item = (&Name, &Found)> {
         self.0.iter()
+    }
+
+    /// What is known of one.
+    pub fn found(&self, name: &Name) -> Option<&Found> {
+        self.0.get(name)
+    }
+
+    /// All, to be changed; who has this view already does not see it.
+    pub fn all_mut(&mut self) -> &mut BTreeMap<Name, Found> {
+        Arc::make_mut(&mut self.0)
     }
 
     /// A Secret's content, or why there is none.

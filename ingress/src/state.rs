@@ -2,7 +2,7 @@
 
 use crate::observer::Observer;
 use crate::route::{LastGood, Snapshot};
-use crate::secrets::Secrets;
+use crate::secret_watch::Secrets;
 use arc_swap::ArcSwap;
 use landfall_ingress_listen::Lifecycle;
 use landfall_ingress_routing::RouteTable;

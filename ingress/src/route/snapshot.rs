@@ -1,7 +1,6 @@
 //! The table of one moment with what the builder knows of its objects. What one and the next have in common they share.
 
 use super::kept::{Kept, Served};
-use crate::events::Note;
 use crate::object::Ingress;
 use crate::remark::{Reason, Remark, Severity};
 use crate::secrets::{Name, Wanted};
@@ -24,6 +23,25 @@ pub struct Snapshot {
     pub(super) host_remarks: Shared<HostRemarks>,
     /// Every Secret that an Ingress of ours, or the operator, names and may name.
     pub wanted: Arc<Wanted>,
+}
+
+/// What an Event says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Note {
+    /// `Ingress` or `IngressClass`.
+    pub kind: String,
+    /// Empty for classes.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// Tells it from an earlier one of the same name, and `kubectl describe` finds Events by it; empty when it is not known.
+    pub uid: String,
+    /// One word for programs.
+    pub reason: String,
+    /// In words.
+    pub text: String,
+    /// Something is not as asked for; else it is only worth knowing.
+    pub warning: bool,
 }
 
 /// What is to be said of one host, whether the table has it or not.

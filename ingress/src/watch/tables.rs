@@ -2,7 +2,7 @@
 
 use crate::limits::{SECRETS_SETTLE, SECRETS_SETTLE_FIRST, SWEEP_EVERY};
 use crate::route::{Builder, Built, Changes};
-use crate::secrets::Secrets;
+use crate::secret_watch::Secrets;
 use crate::services::Services;
 use crate::state::State;
 use landfall_ingress_telemetry::metrics::Rebuild;

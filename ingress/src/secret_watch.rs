@@ -2,8 +2,8 @@
 //!
 //! INVARIANT: what was read once is only replaced by something newer or by "there is none", never by "could not be asked".
 
-use super::{Found, Kind, Material, Name, View, Wanted};
 use crate::limits;
+use crate::secrets::{Found, Kind, Material, Name, View, Wanted};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -55,17 +55,17 @@ struct Known {
 
 impl Known {
     fn get(&self, name: &Name) -> Option<&Found> {
-        self.found.0.get(name)
+        self.found.found(name)
     }
 
     fn put(&mut self, name: &Name, found: Found) {
         // Copied when a table is being built from it, which is rare.
-        Arc::make_mut(&mut self.found.0).insert(name.clone(), found);
+        self.found.all_mut().insert(name.clone(), found);
         self.changed.insert(name.clone());
     }
 
     fn is_pending(&self) -> bool {
-        self.found.0.values().any(|found| matches!(found, Found::Pending))
+        self.found.all().any(|(_, found)| matches!(found, Found::Pending))
     }
 }
 
@@ -109,7 +109,7 @@ impl Secrets {
         let pending = {
             let mut known = self.known();
             if differs {
-                let found = Arc::make_mut(&mut known.found.0);
+                let found = known.found.all_mut();
                 found.retain(|name, _| wanted.contains(name));
                 for name in wanted.iter() {
                     found.entry(name.clone()).or_insert(Found::Pending);
