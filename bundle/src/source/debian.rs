@@ -39,7 +39,7 @@ pub(super) const NETWORK: [&str; 27] = [
     "libkmod2",
     "liblzma5",
     "libzstd1",
-    "libssl3t64",
+    "libssl3",
     "conntrack",
     "zlib1g",
     "libcrypt1",
@@ -60,7 +60,7 @@ pub(super) const WEB: [&str; 8] = [
     "libgcc-s1",
     "libcrypt1",
     "libpcre2-8-0",
-    "libssl3t64",
+    "libssl3",
     "libzstd1",
     "zlib1g",
     "nginx",
@@ -70,7 +70,7 @@ pub(super) const WEB: [&str; 8] = [
 pub(super) const WEB_PROGRAMS: [&str; 1] = ["usr/sbin/nginx"];
 
 /// Where the packages have the loader of programs and its libraries.
-const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Age after which the list of packages is fetched again.
