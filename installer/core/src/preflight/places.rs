@@ -111,12 +111,15 @@ fn is_mounted_at_boot(look: &Look, path: &str) -> bool {
         let mut files = all.filter(|(file, _)| file.strip_suffix(unit.as_str()).is_some_and(|dir| dir.ends_with('/')));
         let is_masked = |file: &FileText| file.real.as_deref() == Some("/dev/null");
         // What was made of a line of fstab at the last boot, and has gone from there, comes no more.
-        let is_stale = |path: &str, file: &FileText| {
-            path.starts_with(GENERATED) && file.text.lines().any(|line| line.trim() == "SourcePath=/etc/fstab")
-        };
+        let is_stale = |path: &str, file: &FileText| path.starts_with(GENERATED) && is_from_fstab(file);
         let masks = files.clone().any(|(_, file)| is_masked(file));
         !masks && files.any(|(path, file)| !is_stale(path, file))
     })
+}
+
+/// Says whether a unit was made of a line of fstab (systemd-fstab-generator(8)).
+pub(super) fn is_from_fstab(unit: &FileText) -> bool {
+    unit.text.lines().any(|line| line.trim() == "SourcePath=/etc/fstab")
 }
 
 fn check_places(look: &mut Look) {

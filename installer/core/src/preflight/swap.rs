@@ -1,6 +1,6 @@
 //! Swap: on now, or back after the next boot, by whichever way systemd knows.
 
-use super::places::GENERATED;
+use super::places::{GENERATED, is_from_fstab};
 use super::{CMDLINE, Look, has_kernel_option, only, whole};
 use crate::facts::FilePattern;
 use crate::finding::{Check, Finding, Severity};
@@ -111,9 +111,8 @@ pub(super) fn check(look: &mut Look) {
         ));
     }
     // systemd.swap=0: neither fstab nor partitions are looked at (systemd-fstab-generator(8)).
-    let off = OFF.map(|value| format!("systemd.swap={value}"));
     let no_target = is_masked(look, "swap.target");
-    if !no_target && !has_kernel_option(look, &off.each_ref().map(String::as_str)) {
+    if !no_target && !is_turned_off(look, "systemd.swap") {
         check_fstab(look);
         check_units(look);
         check_partitions(look);
@@ -214,6 +213,12 @@ fn at_boot(how: &str, saw: impl Into<String>, next: &str) -> Finding {
     )
 }
 
+/// Says whether the kernel's command line turns one of systemd's options off.
+fn is_turned_off(look: &Look, option: &str) -> bool {
+    let off = OFF.map(|value| format!("{option}={value}"));
+    has_kernel_option(look, &off.each_ref().map(String::as_str))
+}
+
 fn is_masked(look: &Look, unit: &str) -> bool {
     MASK_DIRS.iter().any(|dir| {
         let file = look.facts.survey.files.get(&format!("{dir}/{unit}"));
@@ -275,7 +280,7 @@ fn check_units(look: &mut Look) {
         let wanted = dir.ends_with(".wants") || dir.ends_with(".requires");
         // fstab and zram-generator's files are read anew: what was made of them at the last boot may be out of date.
         let generated = path.starts_with(GENERATED);
-        let stale = generated && (is_from_fstab(&file.text) || unit.starts_with("dev-zram"));
+        let stale = generated && (is_from_fstab(file) || unit.starts_with("dev-zram"));
         if !unit.ends_with(".swap") || !wanted || stale || is_masked(look, unit) || !seen.insert(unit.to_owned()) {
             continue;
         }
@@ -296,8 +301,7 @@ fn check_units(look: &mut Look) {
 /// Swap partitions that systemd's generator may find at the next boot although it made no unit of them at the last one: they are new, or a line of
 /// fstab stood for them then. It looks on the disk of the root file system alone, which is not known here, so it is a warning.
 fn check_partitions(look: &mut Look) {
-    let off = OFF.map(|value| format!("systemd.gpt_auto={value}"));
-    if has_kernel_option(look, &off.each_ref().map(String::as_str)) {
+    if is_turned_off(look, "systemd.gpt_auto") {
         return;
     }
     let mut found = Vec::new();
@@ -327,11 +331,7 @@ fn check_partitions(look: &mut Look) {
 fn is_generated(look: &Look, unit: &str) -> bool {
     let files = look.facts.survey.files.iter();
     let mut own = files.filter(|(path, _)| path.starts_with(GENERATED) && path.rsplit('/').next() == Some(unit));
-    own.any(|(_, file)| !is_from_fstab(&file.text))
-}
-
-fn is_from_fstab(text: &str) -> bool {
-    text.lines().any(|line| line.trim() == "SourcePath=/etc/fstab")
+    own.any(|(_, file)| !is_from_fstab(file))
 }
 
 /// zram-generator makes a swap area of each section of its configuration that names no file system. A section of several files is one, in which a
