@@ -134,8 +134,14 @@ fn entries(index: &BundleIndex) -> Entries {
         entries.insert((EntryKind::Component, component.name.clone()), entry);
     }
     for package in &index.packages {
-        let entry = plain(&package.version, package.digest.to_string());
-        entries.insert((EntryKind::Package, package.name.clone()), entry);
+        let mut entry = plain(&package.version, package.digest.to_string());
+        let key = (EntryKind::Package, package.name.clone());
+        // A package may be there in versions of two suites.
+        if let Some(other) = entries.remove(&key) {
+            entry.version = format!("{}, {}", other.version, entry.version);
+            entry.content = format!("{} {}", other.content, entry.content);
+        }
+        entries.insert(key, entry);
     }
     for manifest in &index.manifests {
         let count = format!("{} objects", manifest.objects.len());

@@ -2,7 +2,7 @@
 
 use super::lock::{Lock, Locked};
 use super::tools::run;
-use super::{AGENT_PACKAGE, BuildOptions, INGRESS_PACKAGE, failed, io};
+use super::{AGENT_PACKAGE, BuildOptions, INGRESS_PACKAGE, NFT_PACKAGE, failed, io};
 use crate::sbom::CrateGraph;
 use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
@@ -84,7 +84,7 @@ impl Programs {
                 }
             }
         }
-        for package in [AGENT_PACKAGE, INGRESS_PACKAGE] {
+        for package in [AGENT_PACKAGE, INGRESS_PACKAGE, NFT_PACKAGE] {
             (options.progress)(&format!("building {package}"));
             paths.insert(package.to_owned(), own_program(options, package)?);
         }

@@ -1,7 +1,7 @@
 //! Debian packages by version and digest, from a package source of our own: of the machine's own sources only the mirror is used.
 
 use super::layer::{LayerBuilder, MERGED};
-use super::lock::{self, LOCK_ANEW, Lock};
+use super::lock::{self, Debian, LOCK_ANEW, LOCK_FILE, Lock};
 use super::tools::run;
 use super::{failed, io};
 use crate::sbom::copyright;
@@ -15,59 +15,91 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// What kube-proxy and flannel start: nft, iptables, conntrack, with the libraries they load.
-pub(super) const NETWORK: [&str; 27] = [
-    "libc6",
-    "libgcc-s1",
-    "nftables",
-    "libnftables1",
-    "libnftnl11",
-    "libmnl0",
-    "libjansson4",
-    "libgmp10",
-    "libedit2",
-    "libtinfo6",
-    "libbsd0",
-    "libmd0",
-    "libxtables12",
-    "iptables",
-    "libip4tc2",
-    "libip6tc2",
-    "libnetfilter-conntrack3",
-    "libnfnetlink0",
-    "kmod",
-    "libkmod2",
-    "liblzma5",
-    "libzstd1",
-    "libssl3",
-    "conntrack",
-    "zlib1g",
-    "libcrypt1",
-    "netbase",
-];
+/// Packages of one suite in an image, with the programs that are started there.
+pub(super) struct Part {
+    /// The packages.
+    pub names: &'static [&'static str],
+    /// Paths of the programs, in the packages.
+    programs: &'static [&'static str],
+    /// The folder of the image below which the files go, without `/` at its ends; empty for the root.
+    below: &'static str,
+}
 
-/// The programs of [`NETWORK`] that kube-proxy and flannel start, or that these start.
-pub(super) const NETWORK_PROGRAMS: [&str; 4] = [
-    "usr/sbin/nft",
-    "usr/sbin/xtables-nft-multi",
-    "usr/sbin/conntrack",
-    "usr/bin/kmod",
-];
+/// What kube-proxy and flannel start: nft, iptables, conntrack, with the libraries they load.
+pub(super) const NETWORK: Part = Part {
+    names: &[
+        "libc6",
+        "libgcc-s1",
+        "nftables",
+        "libnftables1",
+        "libnftnl11",
+        "libmnl0",
+        "libjansson4",
+        "libgmp10",
+        "libedit2",
+        "libtinfo6",
+        "libbsd0",
+        "libmd0",
+        "libxtables12",
+        "iptables",
+        "libip4tc2",
+        "libip6tc2",
+        "libnetfilter-conntrack3",
+        "libnfnetlink0",
+        "kmod",
+        "libkmod2",
+        "liblzma5",
+        "libzstd1",
+        "libssl3",
+        "conntrack",
+        "zlib1g",
+        "libcrypt1",
+        "netbase",
+    ],
+    programs: &[
+        "usr/sbin/nft",
+        "usr/sbin/xtables-nft-multi",
+        "usr/sbin/conntrack",
+        "usr/bin/kmod",
+    ],
+    below: "",
+};
+
+/// A newer nft, for nodes whose own nft is newer than that of [`NETWORK`] (`bundle/nft` chooses), and the libraries that it loads.
+pub(super) const NEWER_NFT: Part = Part {
+    names: &[
+        "libc6",
+        "nftables",
+        "libnftables1",
+        "libnftnl11",
+        "libmnl0",
+        "libjansson4",
+        "libgmp10",
+        "libedit2",
+        "libtinfo6",
+        "libbsd0",
+        "libmd0",
+        "libxtables12",
+    ],
+    programs: &["usr/sbin/nft"],
+    below: "opt/debian-13",
+};
 
 /// The sample: nginx and the libraries it loads.
-pub(super) const WEB: [&str; 8] = [
-    "libc6",
-    "libgcc-s1",
-    "libcrypt1",
-    "libpcre2-8-0",
-    "libssl3",
-    "libzstd1",
-    "zlib1g",
-    "nginx",
-];
-
-/// The program of [`WEB`].
-pub(super) const WEB_PROGRAMS: [&str; 1] = ["usr/sbin/nginx"];
+pub(super) const WEB: Part = Part {
+    names: &[
+        "libc6",
+        "libgcc-s1",
+        "libcrypt1",
+        "libpcre2-8-0",
+        "libssl3",
+        "libzstd1",
+        "zlib1g",
+        "nginx",
+    ],
+    programs: &["usr/sbin/nginx"],
+    below: "",
+};
 
 /// Where the packages have the loader of programs and its libraries.
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
@@ -76,9 +108,9 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Age after which the list of packages is fetched again.
 const LIST_AGE: Duration = Duration::from_hours(24);
 
-/// Every package that an image needs, sorted.
-pub(super) fn names() -> Vec<&'static str> {
-    let all: BTreeSet<&str> = NETWORK.into_iter().chain(WEB).collect();
+/// Every package of these parts, sorted.
+pub(super) fn names(parts: &[&Part]) -> Vec<&'static str> {
+    let all: BTreeSet<&str> = parts.iter().flat_map(|part| part.names).copied().collect();
     all.into_iter().collect()
 }
 
@@ -89,58 +121,65 @@ pub(super) struct Unpacked {
     pub licence: Option<String>,
 }
 
-/// Adds the packages' files to a layer, as they are locked; returns what was added.
+/// Adds the files of a part's packages to a layer, as they are locked; returns what was added.
 pub(super) fn unpack(
-    packages: &[&str],
-    lock: &Lock,
+    part: &Part,
+    debian: &Debian,
     cache: &Path,
     layer: &mut LayerBuilder,
 ) -> Result<Vec<Unpacked>, Diagnosis> {
-    let locked = lock.packages()?;
-    let lacks = |name: &&str| failed(format!("the lock file has no Debian package {name}")).next(LOCK_ANEW);
-    let wanted = packages
+    let locked = debian.packages()?;
+    let lacks = |name: &&str| {
+        let what = format!("the lock file has no Debian package {name} of {}", debian.suite);
+        failed(what).next(LOCK_ANEW)
+    };
+    let wanted = part
+        .names
         .iter()
         .map(|name| locked.get(*name).cloned().ok_or_else(|| lacks(name)));
     let wanted: Vec<DebianPackage> = wanted.collect::<Result<_, _>>()?;
-    let paths = fetch(&wanted, &lock.debian_suite, cache)?;
+    let paths = fetch(&wanted, &debian.suite, cache)?;
     let mut unpacked = Vec::new();
     for (package, path) in wanted.into_iter().zip(paths) {
         let tar = run(
             Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&path),
             &format!("unpacking {}", package.name),
         )?;
-        layer.unpack(tar.as_slice())?;
+        layer.unpack(tar.as_slice(), part.below)?;
         let licence = copyright_file(&tar, &package.name).and_then(|text| copyright::licence(&text));
         unpacked.push(Unpacked { package, licence });
     }
     // base-files would make them, and programs name their loader as /lib64/ld-linux-x86-64.so.2.
     for folder in MERGED {
-        layer.link(&format!("/{folder}"), format!("usr/{folder}"));
+        layer.link(&format!("{}/{folder}", part.below), format!("usr/{folder}"));
     }
     Ok(unpacked)
 }
 
-/// Makes an error of libraries that a program of the layer needs and that are not in it, as the layer's own loader finds them. What a program loads
-/// later, by name, is not seen. The layer is unpacked for it, into a folder that goes again.
-pub(super) fn check_libraries(layer: &LayerBuilder, programs: &[&str]) -> Result<(), Diagnosis> {
-    let root = tempfile::tempdir().map_err(io("made", Path::new("a temporary folder")))?;
+/// Makes an error of libraries that a program of these parts needs and that are not in the layer, as the part's own loader finds them. What a
+/// program loads later, by name, is not seen. The layer is unpacked for it, into a folder that goes again.
+pub(super) fn check_libraries(layer: &LayerBuilder, parts: &[&Part]) -> Result<(), Diagnosis> {
+    let folder = tempfile::tempdir().map_err(io("made", Path::new("a temporary folder")))?;
     let mut tar = Vec::new();
-    layer.write(&mut tar).map_err(io("written", root.path()))?;
+    layer.write(&mut tar).map_err(io("written", folder.path()))?;
     tar::Archive::new(tar.as_slice())
-        .unpack(root.path())
-        .map_err(io("written", root.path()))?;
-    for program in programs {
-        let mut list = Command::new(root.path().join(LOADER));
-        list.args(["--inhibit-cache", "--library-path"])
-            .arg(root.path().join(LIBRARIES))
-            .arg("--list")
-            .arg(root.path().join(program));
-        let output = run(&mut list, &format!("looking for the libraries of /{program}"))?;
-        let missing = outside(&String::from_utf8_lossy(&output), root.path());
-        if !missing.is_empty() {
-            return Err(failed(format!("/{program} needs libraries that no package of its image has"))
-                .saw(missing.join(", "))
-                .next("add the packages that have them to the lists in bundle/src/source/debian.rs, and lock them: `cargo xtask lock-debian`"));
+        .unpack(folder.path())
+        .map_err(io("written", folder.path()))?;
+    for part in parts {
+        let root = folder.path().join(part.below);
+        for program in part.programs {
+            let mut list = Command::new(root.join(LOADER));
+            list.args(["--inhibit-cache", "--library-path"])
+                .arg(root.join(LIBRARIES))
+                .arg("--list")
+                .arg(root.join(program));
+            let output = run(&mut list, &format!("looking for the libraries of /{program}"))?;
+            let missing = outside(&String::from_utf8_lossy(&output), &root);
+            if !missing.is_empty() {
+                return Err(failed(format!("/{program} needs libraries that no package of its image has"))
+                    .saw(missing.join(", "))
+                    .next("add the packages that have them to the lists in bundle/src/source/debian.rs, and lock them: `cargo xtask lock-debian`"));
+            }
         }
     }
     Ok(())
@@ -217,25 +256,35 @@ fn fetch(packages: &[DebianPackage], suite: &str, cache: &Path) -> Result<Vec<Pa
 /// Fetches every locked package into the cache, so that a build needs no mirror. Blocks on the network. The error has the code
 /// [`Code::BundleDigest`] when the mirror has another file under a locked version, and another code when it has none.
 pub fn fetch_locked(checkout: &Path, cache: &Path) -> Result<(), Diagnosis> {
-    let lock = Lock::read(&checkout.join("bundle/source/lock.yaml"))?;
-    let packages: Vec<DebianPackage> = lock.packages()?.into_values().collect();
-    fetch(&packages, &lock.debian_suite, cache).map(drop)
+    let lock = Lock::read(&checkout.join(LOCK_FILE))?;
+    for (_, debian, _) in lock.suites() {
+        let packages: Vec<DebianPackage> = debian.packages()?.into_values().collect();
+        fetch(&packages, &debian.suite, cache)?;
+    }
+    Ok(())
 }
 
-/// Writes the newest packages of the suite into the lock file of a checkout; returns those that are new there. Blocks on the network.
+/// Writes the newest packages of the suites into the lock file of a checkout; returns those that are new there. Blocks on the network.
 pub fn lock_anew(checkout: &Path, cache: &Path) -> Result<Vec<DebianPackage>, Diagnosis> {
-    let path = checkout.join("bundle/source/lock.yaml");
-    let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
+    let path = checkout.join(LOCK_FILE);
+    let mut text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
     let lock = Lock::read(&path)?;
-    let found = Apt::open(&lock.debian_suite, cache, Duration::ZERO)?.newest(&names())?;
-    let new = lock::with_packages(&text, &found)?;
+    let mut new = Vec::new();
+    for (key, debian, parts) in lock.suites() {
+        let found = Apt::open(&debian.suite, cache, Duration::ZERO)?.newest(&names(parts))?;
+        text = lock::with_packages(&text, key, &found)?;
+        // What is locked by lines that are wrong is locked anew too.
+        let before = debian.packages().unwrap_or_default();
+        new.extend(
+            found
+                .into_iter()
+                .filter(|package| before.get(&package.name) != Some(package)),
+        );
+    }
     let part = path.with_extension("part");
-    std::fs::write(&part, new).map_err(io("written", &part))?;
+    std::fs::write(&part, text).map_err(io("written", &part))?;
     std::fs::rename(&part, &path).map_err(io("written", &path))?;
-    // What is locked by lines that are wrong is locked anew too.
-    let before = lock.packages().unwrap_or_default();
-    let differs = |package: &DebianPackage| before.get(&package.name) != Some(package);
-    Ok(found.into_iter().filter(differs).collect())
+    Ok(new)
 }
 
 /// The names by which iptables' multi-call program is started; maintainer scripts would make them.

@@ -69,9 +69,9 @@ impl LayerBuilder {
         }
     }
 
-    /// Takes what a package's tar holds, without its documentation, and hard links as copies. What is in one of the [`MERGED`] folders goes below
-    /// /usr.
-    pub fn unpack(&mut self, tar: impl Read) -> Result<(), Diagnosis> {
+    /// Takes what a package's tar holds, below a folder (empty: the root), without its documentation, and hard links as copies. What is in one of the
+    /// [`MERGED`] folders goes below /usr.
+    pub fn unpack(&mut self, tar: impl Read, below: &str) -> Result<(), Diagnosis> {
         let mut archive = tar::Archive::new(tar);
         let wrong = |error: std::io::Error| failed("a package's content cannot be read").because(&error);
         for entry in archive.entries().map_err(wrong)? {
@@ -81,6 +81,7 @@ impl LayerBuilder {
             if path.is_empty() || UNWANTED.iter().any(|prefix| path.starts_with(prefix)) {
                 continue;
             }
+            let path = format!("{below}/{path}");
             let mode = entry.header().mode().map_err(wrong)? & 0o7777;
             match entry.header().entry_type() {
                 tar::EntryType::Directory => self.directory(&path, mode),
@@ -96,7 +97,7 @@ impl LayerBuilder {
                 tar::EntryType::Link => {
                     let target = entry.link_name().map_err(wrong)?.unwrap_or_default().into_owned();
                     let target = merged(&relative(&target.to_string_lossy()).to_string_lossy());
-                    let other = self.entries.get(&relative(&target)).cloned();
+                    let other = self.entries.get(&relative(&format!("{below}/{target}"))).cloned();
                     if let Some(Entry::File(mode, bytes)) = other {
                         self.file(&path, mode, bytes);
                     }
@@ -109,6 +110,11 @@ impl LayerBuilder {
             }
         }
         Ok(())
+    }
+
+    /// Adds all that another one holds, in place of what has the same path here.
+    pub fn put_over(&mut self, other: Self) {
+        self.entries.extend(other.entries);
     }
 
     /// A digest of everything that decides the layer's bytes.
@@ -148,8 +154,9 @@ impl LayerBuilder {
     }
 }
 
-/// Parts of packages that no program reads.
-const UNWANTED: [&str; 6] = [
+/// Parts of packages that no program of an image reads.
+const UNWANTED: [&str; 7] = [
+    "usr/lib/x86_64-linux-gnu/gconv",
     "usr/share/doc",
     "usr/share/man",
     "usr/share/locale",

@@ -1,5 +1,6 @@
 //! The lock file: versions and module sums in one place.
 
+use super::debian::{self, Part};
 use super::{failed, io};
 use landfall_core::bundle_index::DebianPackage;
 use landfall_core::explain::Diagnosis;
@@ -11,16 +12,32 @@ use std::path::Path;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Lock {
-    pub debian_suite: String,
-    /// Each is a line: name, version, SHA-256 of the file.
-    pub debian_packages: Vec<String>,
+    /// Packages of image layers.
+    pub debian: Debian,
+    /// Packages of the newer nft, which images have beside the one of [`Self::debian`].
+    pub newer_nft: Debian,
     pub pause_version: String,
     pub components: BTreeMap<String, Locked>,
     pub module_sums: Vec<String>,
 }
 
+/// Packages of one of Debian's suites.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Debian {
+    pub suite: String,
+    /// Each is a line: name, version, SHA-256 of the file.
+    packages: Vec<String>,
+}
+
+/// A list of packages in the lock file: its key, itself, and what of images it is for.
+pub(super) type Suite<'a> = (&'static str, &'a Debian, &'static [&'static Part]);
+
+/// The lock file's place in a checkout.
+pub(super) const LOCK_FILE: &str = "bundle/source/lock.yaml";
+
 /// How the lock file gets other packages.
-pub(super) const LOCK_ANEW: &str = "lock the newest packages of the suite: `cargo xtask lock-debian`";
+pub(super) const LOCK_ANEW: &str = "lock the newest packages of the suites: `cargo xtask lock-debian`";
 
 fn package(line: &str) -> Option<DebianPackage> {
     let words: Vec<&str> = line.split(' ').collect();
@@ -34,17 +51,19 @@ fn package(line: &str) -> Option<DebianPackage> {
     })
 }
 
-/// Puts packages into the text of a lock file, in place of those that are there.
-pub(super) fn with_packages(text: &str, packages: &[DebianPackage]) -> Result<String, Diagnosis> {
-    const HEAD: &str = "debianPackages:\n";
-    let (before, after) = text
-        .split_once(HEAD)
-        .ok_or_else(|| failed("bundle/source/lock.yaml has no debianPackages"))?;
-    let rest = after.lines().skip_while(|line| line.starts_with("  - "));
-    let line = |p: &DebianPackage| format!("  - {} {} {}\n", p.name, p.version, p.digest.hex());
+/// Puts packages into the text of a lock file, in place of those that are there under this key.
+pub(super) fn with_packages(text: &str, key: &str, packages: &[DebianPackage]) -> Result<String, Diagnosis> {
+    let lacks = || failed(format!("{LOCK_FILE} has no packages under {key}"));
+    let head = format!("\n{key}:\n");
+    let start = text.find(&head).ok_or_else(lacks)? + head.len();
+    // The suite, then the list.
+    let (inside, list) = ("  packages:\n", "    - ");
+    let start = start + text[start..].find(inside).ok_or_else(lacks)? + inside.len();
+    let rest = text[start..].lines().skip_while(|line| line.starts_with(list));
+    let line = |p: &DebianPackage| format!("{list}{} {} {}\n", p.name, p.version, p.digest.hex());
     let lines: String = packages.iter().map(line).collect();
     let rest: String = rest.map(|line| format!("{line}\n")).collect();
-    Ok(format!("{before}{HEAD}{lines}{rest}"))
+    Ok(format!("{}{lines}{rest}", &text[..start]))
 }
 
 /// One component that is built from Go modules.
@@ -64,22 +83,12 @@ impl Lock {
             .map_err(|error| failed(format!("{} is no valid lock file", path.display())).because(&error))
     }
 
-    /// Returns the locked packages, by name; names all lines that are none.
-    pub fn packages(&self) -> Result<BTreeMap<String, DebianPackage>, Diagnosis> {
-        let (mut packages, mut wrong) = (BTreeMap::new(), Vec::new());
-        for line in &self.debian_packages {
-            match package(line) {
-                Some(package) => drop(packages.insert(package.name.clone(), package)),
-                None => wrong.push(format!(
-                    "debianPackages: {line:?} is not a name, a version and a SHA-256"
-                )),
-            }
-        }
-        if wrong.is_empty() {
-            return Ok(packages);
-        }
-        let unusable = failed("bundle/source/lock.yaml cannot be used");
-        Err(wrong.into_iter().fold(unusable, Diagnosis::saw).next(LOCK_ANEW))
+    /// The lists of packages.
+    pub fn suites(&self) -> [Suite<'_>; 2] {
+        [
+            ("debian", &self.debian, &[&debian::NETWORK, &debian::WEB]),
+            ("newerNft", &self.newer_nft, &[&debian::NEWER_NFT]),
+        ]
     }
 
     pub fn version(&self, component: &str) -> Result<&str, Diagnosis> {
@@ -90,10 +99,30 @@ impl Lock {
     }
 }
 
+impl Debian {
+    /// Returns the locked packages, by name; names all lines that are none.
+    pub fn packages(&self) -> Result<BTreeMap<String, DebianPackage>, Diagnosis> {
+        let (mut packages, mut wrong) = (BTreeMap::new(), Vec::new());
+        for line in &self.packages {
+            match package(line) {
+                Some(package) => drop(packages.insert(package.name.clone(), package)),
+                None => wrong.push(format!(
+                    "packages of {}: {line:?} is not a name, a version and a SHA-256",
+                    self.suite
+                )),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(packages);
+        }
+        let unusable = failed(format!("{LOCK_FILE} cannot be used"));
+        Err(wrong.into_iter().fold(unusable, Diagnosis::saw).next(LOCK_ANEW))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::debian;
     use landfall_core::name::Digest;
 
     fn lock() -> (String, Lock) {
@@ -103,35 +132,45 @@ mod tests {
 
     #[test]
     fn every_package_of_an_image_is_locked_and_no_other() {
-        let locked: Vec<String> = lock().1.packages().unwrap().into_keys().collect();
-        assert_eq!(locked, debian::names());
+        for (_, debian, parts) in lock().1.suites() {
+            let locked: Vec<String> = debian.packages().unwrap().into_keys().collect();
+            assert_eq!(locked, debian::names(parts), "{}", debian.suite);
+        }
     }
 
     #[test]
     fn packages_are_locked_anew_and_nothing_else_changes() {
         let (text, lock) = lock();
-        let same: Vec<DebianPackage> = lock.packages().unwrap().into_values().collect();
-        assert_eq!(with_packages(&text, &same).unwrap(), text);
+        let all = |debian: &Debian| debian.packages().unwrap().into_values().collect::<Vec<_>>();
+        for (key, debian, _) in lock.suites() {
+            assert_eq!(with_packages(&text, key, &all(debian)).unwrap(), text);
+        }
         let one = DebianPackage {
             name: "nginx".to_owned(),
             version: "1:2.0-1~deb12u1".to_owned(),
             digest: Digest::of(b"nginx"),
         };
-        let new = with_packages(&text, std::slice::from_ref(&one)).unwrap();
+        let new = with_packages(&text, "debian", std::slice::from_ref(&one)).unwrap();
         let read: Lock = serde_yaml::from_str(&new).unwrap();
-        assert_eq!(read.packages().unwrap()["nginx"], one);
+        assert_eq!(all(&read.debian), [one.clone()]);
+        assert_eq!(all(&read.newer_nft), all(&lock.newer_nft));
+        assert_eq!(read.module_sums, lock.module_sums);
+        let new = with_packages(&text, "newerNft", std::slice::from_ref(&one)).unwrap();
+        let read: Lock = serde_yaml::from_str(&new).unwrap();
         assert_eq!(
-            (read.packages().unwrap().len(), read.module_sums),
-            (1, lock.module_sums)
+            (all(&read.debian), all(&read.newer_nft)),
+            (all(&lock.debian), vec![one])
         );
-        assert!(with_packages("debianSuite: x\n", &same).is_err());
+        assert!(with_packages("x: y\n", "debian", &[]).is_err());
     }
 
     #[test]
     fn all_lines_that_are_no_package_are_named() {
-        let (_, mut lock) = lock();
-        lock.debian_packages = vec!["nginx 1.0".to_owned(), "curl 1 abc".to_owned()];
-        let refused = lock.packages().unwrap_err();
+        let debian = Debian {
+            suite: "sid".to_owned(),
+            packages: vec!["nginx 1.0".to_owned(), "curl 1 abc".to_owned()],
+        };
+        let refused = debian.packages().unwrap_err();
         assert_eq!(refused.saw.len(), 2, "{refused:?}");
         assert!(refused.next[0].contains("cargo xtask lock-debian"));
     }

@@ -41,6 +41,9 @@ pub const AGENT_PACKAGE: &str = "landfall-agent";
 /// The package of the ingress proxy, which is its program's name too.
 pub const INGRESS_PACKAGE: &str = "landfall-ingress";
 
+/// The package of the `nft` that starts one of two in the network images, which is its program's name too.
+const NFT_PACKAGE: &str = "landfall-nft";
+
 /// What to build and where.
 pub struct BuildOptions<'a> {
     /// The checkout that holds `bundle/source`.
@@ -209,7 +212,14 @@ impl Parts<'_> {
         self.image("pause", &self.lock.pause_version.clone(), &[layer], &settings, both())?;
 
         (self.options.progress)("Debian packages of the network images");
-        let (network, _) = self.debian_layer(&debian::NETWORK, &debian::NETWORK_PROGRAMS, debian::iptables_links)?;
+        let mut network = LayerBuilder::default();
+        debian::iptables_links(&mut network);
+        let nft = self.programs.path(NFT_PACKAGE);
+        network.file_from(&nft, "/usr/local/sbin/nft", 0o755)?;
+        let chooser = self.list(NFT_PACKAGE, env!("CARGO_PKG_VERSION"), &nft)?;
+        let (debian, newer_nft) = (&self.lock.debian, &self.lock.newer_nft);
+        let parts = [(&debian::NETWORK, debian), (&debian::NEWER_NFT, newer_nft)];
+        let (network, _) = self.debian_layer(network, &parts, vec![chooser])?;
         let layer = self.programs_layer(&[("kube-proxy", "/usr/local/bin")])?;
         let settings = ImageSettings::program("/usr/local/bin/kube-proxy");
         self.image("kube-proxy", &kubernetes, &[network.clone(), layer], &settings, both())?;
@@ -224,7 +234,9 @@ impl Parts<'_> {
         )?;
 
         (self.options.progress)("Debian packages of the sample");
-        let (web, packages) = self.debian_layer(&debian::WEB, &debian::WEB_PROGRAMS, debian::web_files)?;
+        let mut web = LayerBuilder::default();
+        debian::web_files(&mut web);
+        let (web, packages) = self.debian_layer(web, &[(&debian::WEB, &self.lock.debian)], vec![])?;
         let version = packages.iter().find(|p| p.name == "nginx").map_or("0", |p| &p.version);
         let settings = ImageSettings::program("/usr/sbin/nginx").with_args(&["-g", "daemon off;"]);
         self.image("nginx", &tag_of(version), &[web], &settings, both())?;
@@ -265,26 +277,30 @@ impl Parts<'_> {
         Ok(listed)
     }
 
+    /// Adds Debian packages below what a layer has, and lists in the bill of materials what is inside then.
     fn debian_layer(
         &mut self,
-        packages: &[&str],
-        programs: &[&str],
-        finish: fn(&mut LayerBuilder),
+        own: LayerBuilder,
+        parts: &[(&debian::Part, &lock::Debian)],
+        mut inside: Vec<Reference>,
     ) -> Result<(Layer, Vec<DebianPackage>), Diagnosis> {
         let mut layer = LayerBuilder::default();
-        let unpacked = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
-        finish(&mut layer);
-        debian::check_libraries(&layer, programs)?;
-        let layer = self.store.layer(&layer)?;
-        let (mut found, mut inside) = (Vec::new(), Vec::new());
-        for debian::Unpacked { package, licence } in unpacked {
-            inside.push(self.sbom.package(&package, &self.lock.debian_suite, licence.as_deref()));
-            if !self.packages.contains(&package) {
-                self.packages.push(package.clone());
+        let mut found = Vec::new();
+        for (part, debian) in parts {
+            for debian::Unpacked { package, licence } in debian::unpack(part, debian, self.options.cache, &mut layer)? {
+                inside.push(self.sbom.package(&package, &debian.suite, licence.as_deref()));
+                if !self.packages.contains(&package) {
+                    self.packages.push(package.clone());
+                }
+                found.push(package);
             }
-            found.push(package);
         }
-        self.packages.sort_by(|a, b| a.name.cmp(&b.name));
+        layer.put_over(own);
+        let parts: Vec<&debian::Part> = parts.iter().map(|(part, _)| *part).collect();
+        debian::check_libraries(&layer, &parts)?;
+        let layer = self.store.layer(&layer)?;
+        self.packages
+            .sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         self.inside.insert(layer.diff_id, inside);
         Ok((layer, found))
     }

@@ -73,11 +73,27 @@ fn packages_lose_their_documentation_keep_hard_links_and_are_merged_into_usr() {
     header.set_entry_type(tar::EntryType::Link);
     tar.append_link(&mut header, "./usr/bin/y", "./bin/x").unwrap();
     let tar = tar.into_inner().unwrap();
+    for below in ["", "opt/newer"] {
+        let mut layer = LayerBuilder::default();
+        layer.unpack(tar.as_slice(), below).unwrap();
+        let mut wanted = LayerBuilder::default();
+        wanted.file(&format!("{below}/usr/bin/x"), 0o644, "program");
+        wanted.file(&format!("{below}/usr/bin/y"), 0o644, "program");
+        assert_eq!(layer.key(), wanted.key());
+    }
+}
+
+#[test]
+fn what_is_put_over_a_layer_takes_the_place_of_what_is_there() {
     let mut layer = LayerBuilder::default();
-    layer.unpack(tar.as_slice()).unwrap();
+    layer.file("/etc/a", 0o644, "of a package");
+    layer.file("/etc/b", 0o644, "of a package");
+    let mut own = LayerBuilder::default();
+    own.file("/etc/b", 0o600, "own");
+    layer.put_over(own);
     let mut wanted = LayerBuilder::default();
-    wanted.file("/usr/bin/x", 0o644, "program");
-    wanted.file("/usr/bin/y", 0o644, "program");
+    wanted.file("/etc/a", 0o644, "of a package");
+    wanted.file("/etc/b", 0o600, "own");
     assert_eq!(layer.key(), wanted.key());
 }
 

@@ -14,7 +14,12 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-manifests", &["landfall-core"]),
     ("landfall-ansible", &["landfall-core"]),
     ("landfall-ssh", &["landfall-core"]),
-    ("landfall-agent", &["landfall-core", "landfall-bundle"]),
+    ("landfall-netlink", &[]),
+    ("landfall-nft", &["landfall-netlink"]),
+    (
+        "landfall-agent",
+        &["landfall-core", "landfall-bundle", "landfall-netlink"],
+    ),
     (
         "landfall-engine",
         &["landfall-core", "landfall-bundle", "landfall-manifests"],

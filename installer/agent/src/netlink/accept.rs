@@ -1,9 +1,9 @@
 //! Writes rules that accept into chains of nftables, as `nft` would write them, and deletes others in the same transaction.
 
-use super::Body;
 use super::nft::{self, Rule, Table};
 use super::uapi::*;
 use landfall_core::packet_filter::accept::{Accept, Peers, Protocol};
+use landfall_netlink::{Body, NLM_F_APPEND, NLM_F_CREATE};
 use std::io;
 use std::net::Ipv4Addr;
 

@@ -7,7 +7,7 @@ use super::uapi::{
     ETHTOOL_A_FEATURES_HEADER, ETHTOOL_A_FEATURES_WANTED, ETHTOOL_A_HEADER_DEV_INDEX, ETHTOOL_MSG_FEATURES_GET,
     ETHTOOL_MSG_FEATURES_SET, GENL_ID_CTRL, GENLMSG_LEN,
 };
-use super::{Body, Netlink, Subsystem, attribute, attributes, text_of};
+use landfall_netlink::{Body, Netlink, Subsystem, attribute, attributes, text_of};
 use std::io;
 
 /// The feature that lets the card make checksums of all protocols; without it the kernel makes them.

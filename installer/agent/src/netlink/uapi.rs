@@ -1,22 +1,6 @@
 //! Numbers of the kernel's netlink interface, under the names that they have in its headers (`include/uapi/linux`), one block for each
 //! header. They are part of the kernel's stable interface to programs.
 
-// netlink.h
-pub const NLM_F_REQUEST: u16 = 0x01;
-pub const NLM_F_ACK: u16 = 0x04;
-pub const NLM_F_DUMP: u16 = 0x300;
-pub const NLM_F_EXCL: u16 = 0x200;
-pub const NLM_F_CREATE: u16 = 0x400;
-pub const NLM_F_APPEND: u16 = 0x800;
-pub const NLMSG_ERROR: u16 = 0x2;
-pub const NLMSG_DONE: u16 = 0x3;
-/// Size of `struct nlmsghdr`.
-pub const NLMSG_HDRLEN: usize = 16;
-/// Size of `struct nlattr`.
-pub const NLA_HDRLEN: usize = 4;
-pub const NLA_F_NESTED: u16 = 1 << 15;
-pub const NLA_TYPE_MASK: u16 = 0x3fff;
-
 // genetlink.h
 pub const GENL_ID_CTRL: u16 = 0x10;
 pub const CTRL_CMD_GETFAMILY: u8 = 3;
