@@ -200,6 +200,9 @@ checks! {
     /// Programs that kubeadm insists on.
     HostPrograms = "host-programs", Node, Refuse, Hard,
         "kubeadm and the kubelet start them";
+    /// The host's nft is too old for kube-proxy's nftables mode.
+    NftVersion = "nft-version", Node, Refuse, Soft,
+        "this nft crashes whatever it is to list beside kube-proxy's maps, and so do Pods with hostPort, which CNI's portmap opens by it";
     /// Neither program by which CNI's portmap can open a hostPort.
     HostPort = "host-port", Node, Warn, Soft,
         "the CNI plugin portmap opens a Pod's hostPort by nft or iptables of the node: without both such a Pod stays in ContainerCreating";

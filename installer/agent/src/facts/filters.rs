@@ -33,6 +33,7 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
     if !agent.host.has_packet_filters() {
         return filters;
     }
+    filters.nft_version = print(agent, &[&["nft", "--version"]]).as_deref().and_then(version);
     if has_nftables(&agent.host) {
         nftables(agent, own, &mut filters);
     }
@@ -48,6 +49,13 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
         filters.ufw = Some(files::text(agent.host.at(ufw::USER_RULES))).filter(|text| text.len() <= MOST_BYTES);
     }
     filters
+}
+
+/// Reads what `nft --version` prints: `nftables v1.0.6 (Lester Gooch #5)`.
+fn version(text: &str) -> Option<String> {
+    let versions = text.split_whitespace().filter_map(|word| word.strip_prefix('v'));
+    let mut numbered = versions.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
+    numbered.next().map(str::to_owned)
 }
 
 /// Says how what firewalld has loaded differs from what it has saved, one line each; nothing where both are the same. Blocks for a dozen calls of
@@ -130,4 +138,16 @@ fn print(agent: &Agent, programs: &[&[&str]]) -> Option<String> {
     let output = agent.children.run(&agent.host, Job::quick(there, PRINT_S)).ok()?;
     let text = output.text();
     (text.len() <= MOST_BYTES).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn the_version_of_nft_is_read() {
+        assert_eq!(version("nftables v1.0.6 (Lester Gooch #5)\n").as_deref(), Some("1.0.6"));
+        assert_eq!(version("nftables v0.9.8 (E.D.S.)\n").as_deref(), Some("0.9.8"));
+        assert_eq!(version("nftables: very old\n"), None);
+    }
 }

@@ -417,6 +417,7 @@ pub fn delete_empty_chains(chains: &[Chain]) -> io::Result<()> {
 pub(crate) mod tests {
     use super::*;
     use crate::netlink::uapi::*;
+    use landfall_netlink::NLM_F_APPEND;
 
     pub(crate) fn make(messages: &[(u16, u16, Body)]) -> io::Result<()> {
         transaction(messages)

@@ -17,6 +17,10 @@ const NFTABLES_FAMILIES: [&str; 3] = ["ip", "ip6", "inet"];
 /// First kernel on which kube-proxy's nftables mode starts (pkg/util/kernel/constants.go, `NFTablesKubeProxyKernelVersion`).
 const NFTABLES_KERNEL: (u32, u32) = (5, 13);
 
+/// First nft of a host that reads the maps of kube-proxy's nftables mode: 0.9.8 ends by a segmentation fault where a Service has several endpoints
+/// (tried 2026-12-01; kubernetes/kubernetes#124152 asks for 1.0.1 on the host too).
+const NFTABLES_NFT: [u32; 3] = [1, 0, 1];
+
 /// Oldest systemd that is tried: Debian 11 and Rocky 9 are above it.
 const LEAST_SYSTEMD: u32 = 245;
 
@@ -80,6 +84,15 @@ fn check_kernel(look: &mut Look) {
         Some(_) => {}
         None => look.not_determined(Check::KernelVersion, format!("the kernel says {:?}", facts.kernel)),
     }
+    let nft = facts.survey.filters.nft_version.as_deref();
+    if let Some(version) = nft.filter(|version| nftables && numbers(version).as_slice() < NFTABLES_NFT.as_slice()) {
+        look.add_before_install(Finding::new(
+            Check::NftVersion,
+            "the host's nft is too old to stand beside kube-proxy's nftables mode",
+            format!("nft {version}"),
+            "set proxyMode: iptables, or install nft 1.0.1 or newer",
+        ));
+    }
     let modules = kernel_features().into_iter().map(|f| f.module);
     let absent: Vec<_> = modules.filter(|module| !facts.features.contains(module)).collect();
     if !absent.is_empty() {
@@ -137,6 +150,11 @@ fn check_room(look: &mut Look) {
             "free disk space, or lower the limit in the spec",
         ));
     }
+}
+
+/// Reads the numbers of a version, up to the first part that is none.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map_while(|part| part.parse().ok()).collect()
 }
 
 /// What kubeadm and the kubelet need of the system.

@@ -5,6 +5,7 @@ use crate::fingerprint::Fingerprint;
 use crate::operator::Ended;
 use crate::own_kernel::{Suite, Variant, Vm, VmLab, VmSpec};
 use anyhow::{Context, Result, ensure};
+use landfall_core::spec::ProxyMode;
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -191,7 +192,24 @@ impl Stage<'_> {
 
     fn start(&self) -> Result<()> {
         self.lab.up()?;
-        self.lab.write_cluster(|_| {})
+        self.write_cluster(|_| {})
+    }
+
+    /// Debian 11 has its rules by iptables: its own nft is too old to stand beside kube-proxy's nftables mode (preflight's `nft-version`).
+    fn proxy_mode(&self) -> ProxyMode {
+        match self.lab.suite() {
+            Suite::Bullseye => ProxyMode::Iptables,
+            Suite::Bookworm | Suite::Trixie => ProxyMode::Nftables,
+        }
+    }
+
+    fn write_cluster(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        self.lab.write_cluster(|cluster| {
+            if self.proxy_mode() == ProxyMode::Iptables {
+                cluster["proxyMode"] = "iptables".into();
+            }
+            change(cluster);
+        })
     }
 
     /// Whether a machine has the hardened variant's packet filter.
@@ -213,7 +231,7 @@ impl Stage<'_> {
         for words in [filtered.name, "packet-filter", "inet filter, chain input"] {
             ensure!(said.contains(words), "preflight does not say {words:?}:\n{said}");
         }
-        self.lab.write_cluster(|cluster| cluster["firewall"] = "open".into())
+        self.write_cluster(|cluster| cluster["firewall"] = "open".into())
     }
 
     /// Somebody loads every machine's rules anew, as a restart of a firewall does, and changes the host names. Rules that daemons and members need are back
@@ -241,7 +259,10 @@ impl Stage<'_> {
     fn await_mended(&self) -> Result<()> {
         let start = Instant::now();
         for vm in self.lab.machines() {
-            let mut wanted = vec!["table ip kube-proxy", "table ip flannel-ipv4"];
+            let mut wanted = match self.proxy_mode() {
+                ProxyMode::Nftables => vec!["table ip kube-proxy {", "table ip flannel-ipv4 {"],
+                ProxyMode::Iptables => vec!["chain KUBE-SERVICES {", "chain FLANNEL-POSTRTG {"],
+            };
             if Self::has_filter(vm) {
                 wanted.push(" input\"");
             }
@@ -253,9 +274,7 @@ impl Stage<'_> {
                     .collect::<Vec<_>>()
             };
             loop {
-                // No more of it: an older nft than that of the images may not read all that this has written.
-                let list = "nft list tables; nft list table inet filter 2>/dev/null || true";
-                let missing = missing(&vm.shell(list)?);
+                let missing = missing(&vm.shell("nft list ruleset")?);
                 if missing.is_empty() {
                     break;
                 }

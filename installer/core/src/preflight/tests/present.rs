@@ -447,6 +447,28 @@ fn kernels_are_judged_by_what_is_asked_of_them() {
 }
 
 #[test]
+fn an_nft_that_cannot_read_kube_proxys_maps_is_refused_in_nftables_mode() {
+    let name: NodeName = "cp-1".parse().unwrap();
+    let judged = |mode, version: &str, owned: &BTreeMap<NodeName, Ownership>| {
+        let (mut desired, mut facts) = (desired(), good(1));
+        desired.spec.proxy_mode = mode;
+        facts.survey.filters.nft_version = Some(version.to_owned());
+        judge(&desired, &[(name.clone(), facts)].into(), owned)
+    };
+    let bare = BTreeMap::new();
+    let old = only(Check::NftVersion, judged(ProxyMode::Nftables, "0.9.8", &bare));
+    assert!(old.refuses() && old.next.contains("proxyMode: iptables"), "{old:?}");
+    assert_eq!(judged(ProxyMode::Iptables, "0.9.8", &bare), vec![]);
+    for read in ["1.0.1", "1.0.6", "1.0.6.1", "1.1", "1.1.3", "2.0"] {
+        assert_eq!(judged(ProxyMode::Nftables, read, &bare), vec![], "{read}");
+    }
+    let member = [(name.clone(), owned_entry())].into();
+    let found = judged(ProxyMode::Nftables, "0.9.8", &member);
+    let of_check = found.iter().find(|finding| finding.check == Check::NftVersion);
+    assert_eq!(of_check.unwrap().severity, Severity::Warn);
+}
+
+#[test]
 fn a_node_that_answers_late_has_no_wrong_clock() {
     let mut facts: BTreeMap<NodeName, NodeFacts> =
         (1..=3).map(|n| (format!("cp-{n}").parse().unwrap(), good(n))).collect();
