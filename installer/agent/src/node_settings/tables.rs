@@ -34,6 +34,10 @@ const WRITERS: [Writer; 2] = [
     },
 ];
 
+/// For how many looks in a row (a minute) a table may be missing that this process has not seen: its writer may not run yet. After that it was flushed
+/// away while the service was not there.
+const LOOKS_UNSEEN: u32 = 30;
+
 /// Tables in which CNI's portmap keeps the hostPorts of pods. It writes them when a pod is made, and nobody writes them again: pods of users are
 /// not ended for it.
 const HOST_PORTS: [&str; 2] = ["ip cni_hostport", "inet cni_hostport"];
@@ -42,7 +46,10 @@ const HOST_PORTS: [&str; 2] = ["ip cni_hostport", "inet cni_hostport"];
 #[derive(Default)]
 pub(super) struct Tables {
     seen: BTreeSet<&'static str>,
-    missing: BTreeSet<&'static str>,
+    /// How often in a row each was missing.
+    missing: BTreeMap<&'static str, u32>,
+    /// Tables that were not there again since their writers were ended.
+    ended: BTreeSet<&'static str>,
     /// What was said last of writers that could not be ended, by their table.
     trouble: BTreeMap<&'static str, String>,
     /// Tables of hostPorts at the last look.
@@ -60,7 +67,8 @@ impl Tables {
         self.missing.clear();
     }
 
-    /// Returns the writers of tables that were there before and are missing for the second time in a row: a writer may be about to write.
+    /// Returns the writers of tables that were there before and are missing for the second time in a row (a writer may be about to write), or that were
+    /// never there and are missing for a minute.
     pub(super) fn look(&mut self, say: &mut dyn FnMut(&str)) -> Vec<&'static Writer> {
         // Rules that cannot be listed say nothing.
         let Ok(tables) = nft::tables() else { return vec![] };
@@ -79,7 +87,17 @@ impl Tables {
             if there.contains(writer.table) {
                 self.seen.insert(writer.table);
                 self.missing.remove(writer.table);
-            } else if self.seen.contains(writer.table) && !self.missing.insert(writer.table) {
+                self.ended.remove(writer.table);
+                continue;
+            }
+            let looks = self.missing.entry(writer.table).or_default();
+            *looks += 1;
+            let most = if self.seen.contains(writer.table) {
+                2
+            } else {
+                LOOKS_UNSEEN
+            };
+            if *looks >= most && !self.ended.contains(writer.table) {
                 due.push(writer);
             }
         }
@@ -90,9 +108,14 @@ impl Tables {
     pub(super) fn restart_writers(&mut self, agent: &Agent, due: &[&'static Writer], say: &mut dyn FnMut(&str)) {
         for writer in due {
             match containers::end_all(agent, writer.namespace, writer.container) {
+                // It does not run now, and writes its table when it starts. Tried again in a minute.
+                Ok(0) => {
+                    self.seen.remove(writer.table);
+                    self.missing.remove(writer.table);
+                }
                 Ok(count) => {
                     // It is due again when the table has been there again.
-                    self.seen.remove(writer.table);
+                    self.ended.insert(writer.table);
                     self.missing.remove(writer.table);
                     self.trouble.remove(writer.table);
                     say(&format!(

@@ -299,7 +299,7 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
     node.program("ctr", CTR);
     let killed = |node: &Node| fs::read_to_string(node.keeper.agent.host.at("/killed")).unwrap_or_default();
     node.look();
-    assert_eq!(killed(&node), "", "a table that was never there is nobody's");
+    assert_eq!(killed(&node), "", "its writer may not run yet");
 
     let write = || make(&[table("ip", "kube-proxy"), table("ip", "flannel-ipv4")]).unwrap();
     write();
@@ -334,6 +334,22 @@ fn writers_of_tables_that_were_flushed_away_are_ended_once() {
         "flannel-1\nproxy-1\nflannel-1\n",
         "tried again until it works"
     );
+}
+
+/// Tables may go while the service is not there: the writers of those that do not come are ended once.
+#[test]
+fn writers_of_tables_that_are_missing_from_the_first_look_are_ended_after_a_minute() {
+    own_namespace();
+    let mut node = Node::installed();
+    node.program("ctr", "#!/bin/sh\nexit 0\n");
+    let killed = |node: &Node| fs::read_to_string(node.keeper.agent.host.at("/killed")).unwrap_or_default();
+    node.look();
+    let said: Vec<String> = (0..40).flat_map(|_| node.look()).collect();
+    assert_eq!((killed(&node).as_str(), said), ("", vec![]), "no writer runs yet");
+    node.program("ctr", CTR);
+    make(&[table("ip", "kube-proxy")]).unwrap();
+    (0..70).for_each(|_| drop(node.look()));
+    assert_eq!(killed(&node), "flannel-1\n", "once");
 }
 
 /// On the kernel's own nftables, in a network namespace of this thread.
