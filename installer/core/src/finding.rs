@@ -248,6 +248,9 @@ checks! {
     /// The node's address is leased.
     DynamicAddress = "dynamic-address", Node, Warn, Soft,
         "etcd and the certificates hold the address: with another one the node is lost to the cluster";
+    /// A program of the node would configure the links of the cluster.
+    LinkConfig = "link-config", Node, Refuse, Soft,
+        "the bridge of the Pods or their links would lose addresses or routes, at once or at a later start of that program";
     /// No DNS server of the node answers, or only one that pods cannot ask.
     DnsServers = "dns-servers", Fleet, Warn, Soft,
         "DNS in pods says NXDOMAIN for each name outside the cluster, such as that of a registry or a database, until `upstreamDns` names servers";

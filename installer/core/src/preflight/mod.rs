@@ -12,6 +12,7 @@ mod fleet;
 mod host;
 mod leftovers;
 mod limits;
+mod link_config;
 pub mod mesh;
 mod modules;
 mod places;
@@ -109,6 +110,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
             texts(&security::UNITS),
             texts(&host::FIREWALL_UNITS),
             texts(&tuned::UNITS),
+            texts(&link_config::UNITS),
         ]
         .concat(),
         features: kernel_features(),
@@ -121,6 +123,7 @@ pub fn query(desired: &Desired, node: &Node) -> FactsQuery {
                 modules::files(),
                 cloud_init::files(),
                 addresses::files(),
+                link_config::files(),
                 leftovers::files(),
                 places::files(),
                 limits::files(),
@@ -179,7 +182,7 @@ pub fn check(input: &Input) -> Vec<Finding> {
 }
 
 /// The checks of one node.
-const CHECKS: [fn(&mut Look); 15] = [
+const CHECKS: [fn(&mut Look); 16] = [
     host::check,
     pod_network::check,
     filters::check,
@@ -189,6 +192,7 @@ const CHECKS: [fn(&mut Look); 15] = [
     modules::check,
     cloud_init::check,
     addresses::check,
+    link_config::check,
     places::check,
     room::check,
     leftovers::check,
