@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 /// Where API server audit logs lie on a control plane.
 const AUDIT_LOG_DIR: &str = "/var/log/kubernetes";
+/// How long kubeadm asks the API server for one thing. By itself it takes a minute, and 4 minutes for the API server to come up (app/constants, 1.37):
+/// an API server that answers late, or waits for etcd on other founders, had no more time for the first request (seen on a busy machine, 2026-12-01).
+const API_CALL: &str = "4m0s";
 /// Where containerd serves the CRI.
 const CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
@@ -21,9 +24,6 @@ pub fn kubeadm_init(
     let mut init = init_configuration(spec, node);
     if !cluster.founders().is_empty() {
         init["patches"] = json!({ "directory": layout::KUBEADM_PATCHES_DIR });
-        // For a minute, kubeadm's default, the API server of a founder may have to wait for etcd on the others; for the API server
-        // itself kubeadm waits 4 minutes (app/constants, 1.37).
-        init["timeouts"] = json!({ "kubernetesAPICall": "4m0s" });
     }
     let cluster = cluster_configuration(spec, index, cluster)?;
     documents(&[init, cluster, kubelet(spec), kube_proxy(spec)])
@@ -57,6 +57,7 @@ fn init_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
     json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "InitConfiguration",
+        "timeouts": { "kubernetesAPICall": API_CALL },
         // kubeadm always makes a bootstrap token. It is not used, so it gets the shortest lifetime.
         "bootstrapTokens": [{ "ttl": "1m0s" }],
         "localAPIEndpoint": local_endpoint(node),
@@ -123,7 +124,7 @@ fn join_configuration(spec: &ClusterSpec, node: &MemberLayout) -> Value {
         "discovery": { "file": { "kubeConfigPath": layout::JOIN_KUBECONFIG } },
         // kubeadm waits 2 minutes for a new etcd member to start (app/constants, 1.37). That ended a join on a busy machine (2026-11-28),
         // and a member whose first four starts fail has no more time: the kubelet pauses for 10, 20, 40 and 80 s.
-        "timeouts": { "etcdAPICall": "5m0s" },
+        "timeouts": { "etcdAPICall": "5m0s", "kubernetesAPICall": API_CALL },
         "nodeRegistration": registration(spec, node),
     })
 }
