@@ -16,8 +16,6 @@ use crate::finding::{Check, Finding};
 pub enum Shown {
     /// The lab installs, verifies, boots and uninstalls it, on kernels of these versions.
     Lab(&'static str),
-    /// It was installed, verified, booted again and uninstalled by hand, on a kernel of this version.
-    ByHand(&'static str),
     /// What differs there was read from its maker's pages. Nobody has tried it.
     Documentation,
     /// As it comes, preflight refuses it; the check that does.
@@ -50,8 +48,8 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["11"],
         kernel: "5.10",
-        shown: Shown::ByHand("6.1"),
-        differs: "its own kernel is too old for kube-proxy's nftables mode: `proxyMode: iptables`",
+        shown: Shown::Lab("6.1"),
+        differs: "its own kernel and its nft are too old for kube-proxy's nftables mode: `proxyMode: iptables`",
     },
     Distribution {
         name: "Debian 12",
@@ -66,8 +64,8 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["13"],
         kernel: "6.12",
-        shown: Shown::ByHand("6.1"),
-        differs: "/tmp is in memory; sets of its nft may break the images' one",
+        shown: Shown::Lab("6.1"),
+        differs: "/tmp is in memory",
     },
     Distribution {
         name: "Ubuntu 22.04",
@@ -187,7 +185,7 @@ pub(super) fn check(look: &mut Look) {
         ),
         Some(row) => {
             let known = match row.shown {
-                Shown::Lab(_) | Shown::ByHand(_) => return,
+                Shown::Lab(_) => return,
                 Shown::Documentation => "landfall was not tried there",
                 Shown::Refused(_) => "as it comes, landfall refuses it",
             };
@@ -237,7 +235,6 @@ mod tests {
         for row in DISTRIBUTIONS {
             let shown = match row.shown {
                 Shown::Lab(kernels) => format!("installed in the lab, on Linux {kernels}"),
-                Shown::ByHand(kernel) => format!("installed by hand, on Linux {kernel}"),
                 Shown::Documentation => "read from its documentation".to_owned(),
                 Shown::Refused(check) => format!("refused: `{check}`"),
             };
