@@ -1,9 +1,9 @@
 //! The command line: what is served where, and the small commands beside serving.
 
 use crate::admin;
-use crate::options::Options;
-use crate::secrets::Name;
 use landfall_ingress_listen::handover;
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::secrets::Name;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

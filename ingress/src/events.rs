@@ -5,13 +5,13 @@
 //! Event. How many there are, and how fast they are written, is bounded.
 
 use crate::limits::{EVENT_NOTE_BYTES, EVENTS_KNOWN, EVENTS_PER_ROUND};
-use crate::route::Note;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use landfall_ingress_telemetry::log;
+use landfall_ingress_translate::route::Note;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;

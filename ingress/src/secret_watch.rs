@@ -3,7 +3,6 @@
 //! INVARIANT: what was read once is only replaced by something newer or by "there is none", never by "could not be asked".
 
 use crate::limits;
-use crate::secrets::{Found, Kind, Material, Name, View, Wanted};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -13,6 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource, ResourceExt};
 use landfall_ingress_telemetry::log;
+use landfall_ingress_translate::secrets::{Found, Kind, Material, Name, View, Wanted};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

@@ -1,12 +1,12 @@
 //! What all tasks share: the newest snapshot, counters, readiness.
 
 use crate::observer::Observer;
-use crate::route::{LastGood, Snapshot};
 use crate::secret_watch::Secrets;
 use arc_swap::ArcSwap;
 use landfall_ingress_listen::Lifecycle;
 use landfall_ingress_routing::RouteTable;
 use landfall_ingress_telemetry::metrics::Counters;
+use landfall_ingress_translate::route::{LastGood, Snapshot};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

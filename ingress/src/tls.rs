@@ -1,8 +1,7 @@
 //! TLS on both sides: the handshake with clients, which certificate a host has, client certificates, and TLS to endpoints.
 //!
 //! ```text
-//! Secrets ──read once──> certificate.rs ─┐
-//! Ingresses ──> route/certificates.rs ───┴─> RouteTable::certificate
+//! Secrets, Ingresses ──translate/──> RouteTable::certificate
 //! connection ──> accept.rs ──server name──> newest RouteTable: certificate, authorities for clients ──> proxy::connection
 //! request ──> client.rs: may a request for this host come over this connection?
 //! ```

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stream.rs (one task per kind) ──events──> world.rs ──Services──> backends' endpoints, at once
-//!                                              └─Changes──> route/build.rs (a thread of its own) ──Snapshot──> state.rs
+//!                                              └─Changes──> translate/ (a thread of its own) ──Snapshot──> state.rs
 //! ```
 //!
 //! INVARIANT: no snapshot before all five lists were read whole (that of namespaces may be refused: it only says which are being deleted); afterwards a lost watch, or a list that is read again, leaves the last
@@ -14,20 +14,18 @@ mod stream;
 mod tables;
 mod world;
 
-#[cfg(test)]
-pub use kinds::SERVICE_LABEL;
-pub use kinds::{ClassObject, IngressObject, ServiceObject, add_service, add_slice, put_service};
+pub use kinds::{ClassObject, IngressObject, ServiceObject};
 pub use world::{Change, World};
 
 use crate::limits::{CHANGES_WAITING, REBUILD_LONGEST_PAUSE};
-use crate::options::Options;
-use crate::route::{Builder, Changes, LastGood};
 use crate::secret_watch::{Scope, Secrets};
-use crate::secrets::Name;
-use crate::services::{Locality, Touched};
 use crate::state::State;
 use kube::Client;
 use landfall_ingress_telemetry::log;
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::route::{Builder, Changes, LastGood};
+use landfall_ingress_translate::secrets::Name;
+use landfall_ingress_translate::services::{Locality, Touched};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,5 +152,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+#[cfg(test)]
+mod changes;
 #[cfg(test)]
 mod simulation;

@@ -4,12 +4,12 @@
 use super::health;
 use crate::proxy::Proxy;
 use crate::proxy::foresee::{self, Foreseen, Met, Outcome, Supposed, Way};
-use crate::route::Snapshot;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version, header};
 use landfall_ingress_balance::{self as balance, Preference, Turn};
 use landfall_ingress_routing::{Explanation, Route};
 use landfall_ingress_telemetry::reason::Reason;
+use landfall_ingress_translate::route::Snapshot;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 

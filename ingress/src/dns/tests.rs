@@ -1,7 +1,7 @@
 //! The resolver against a server of our own.
 
 use super::*;
-use crate::options::Options;
+use landfall_ingress_translate::options::Options;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 

@@ -1,8 +1,8 @@
 //! Waits until addresses have lasted.
 
 use crate::limits::STATUS_SETTLE;
-use crate::object::Addresses;
 use landfall_ingress_balance::clock::{milliseconds, now_ms};
+use landfall_ingress_translate::object::Addresses;
 
 /// The addresses seen last, and since when.
 #[derive(Debug, Default)]

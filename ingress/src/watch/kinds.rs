@@ -1,24 +1,19 @@
 //! The five kinds as they are read: only fields that are used are decoded, so that the bulk (managedFields, selectors, pod references)
 //! never takes memory, not even while it is read.
 
-use crate::object::{Addresses, Ingress, Meta, Spec, Words};
-use crate::route::{Class, ClassSpec};
-use crate::services::{Locality, SHARED_WITH, Service, ServicePort, Services, Slice, SliceEndpoint, SlicePort};
 use k8s_openapi::Resource as Kind;
 use k8s_openapi::api::core::v1::{Namespace as ApiNamespace, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
 use k8s_openapi::api::networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::ResourceExt;
-use landfall_ingress_http::protocol::Protocol;
+use landfall_ingress_translate::object::{Addresses, Ingress, Meta, Spec, Words};
+use landfall_ingress_translate::route::{Class, ClassSpec};
+use landfall_ingress_translate::services::{
+    Locality, ReadEndpoint, ReadSlicePort, SERVICE_LABEL, Service, ServiceSpec, Slice,
+};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-/// Label that joins slices to their Service.
-pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// `metadata`, without what is never used.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
@@ -135,28 +130,9 @@ kind!(ClassObject, ApiClass);
 pub struct ServiceObject {
     #[serde(deserialize_with = "metadata")]
     metadata: ObjectMeta,
-    spec: Option<ReadService>,
+    spec: Option<ServiceSpec>,
 }
 kind!(ServiceObject, ApiService);
-
-#[derive(Debug, Clone, Deserialize)]
-struct ReadService {
-    ports: Option<Vec<ReadServicePort>>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(rename = "clusterIP")]
-    cluster_ip: Option<String>,
-    #[serde(rename = "externalName")]
-    external_name: Option<Box<str>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadServicePort {
-    name: Option<Box<str>>,
-    port: i32,
-    app_protocol: Option<String>,
-}
 
 /// An EndpointSlice as read.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -169,41 +145,7 @@ pub struct SliceObject {
 }
 kind!(SliceObject, ApiSlice);
 
-#[derive(Debug, Clone, Deserialize)]
-struct ReadSlicePort {
-    name: Option<Box<str>>,
-    port: Option<i32>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct ReadEndpoint {
-    addresses: Vec<String>,
-    #[serde(default)]
-    conditions: Option<Conditions>,
-    #[serde(default)]
-    hints: Option<Hints>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-struct Conditions {
-    ready: Option<bool>,
-    serving: Option<bool>,
-    terminating: Option<bool>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Hints {
-    for_zones: Option<Vec<Named>>,
-    for_nodes: Option<Vec<Named>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Named {
-    name: String,
-}
-
-/// What is used of the metadata of Ingresses and classes: neither labels nor version, which would make each of our own status writes a
+/// What is used of the metadata: neither labels nor version, which would make each of our own status writes a
 /// change.
 fn meta(read: ObjectMeta) -> Meta {
     Meta {
@@ -236,25 +178,7 @@ impl ClassObject {
 impl ServiceObject {
     /// What is kept of it.
     pub fn compact(self, words: &mut Words) -> Service {
-        let annotations = self.metadata.annotations.unwrap_or_default();
-        let shared_with = annotations.get(SHARED_WITH).map(|names| names.as_str().into());
-        let Some(spec) = self.spec else {
-            return Service::default();
-        };
-        let ports = spec.ports.into_iter().flatten().filter_map(|port| {
-            Some(ServicePort {
-                name: words.word(port.name.as_deref().unwrap_or_default()),
-                number: port_number(port.port)?,
-                protocol: port.app_protocol.as_deref().and_then(protocol),
-            })
-        });
-        Service {
-            ports: ports.collect(),
-            // "None" of headless Services is no address.
-            address: spec.cluster_ip.and_then(|ip| ip.parse().ok()),
-            external: (spec.kind.as_deref() == Some("ExternalName")).then(|| spec.external_name.unwrap_or_default()),
-            shared_with,
-        }
+        Service::new(meta(self.metadata), self.spec, words)
     }
 }
 
@@ -266,76 +190,6 @@ impl SliceObject {
 
     /// What is kept of it, seen from `here`.
     pub fn compact(self, here: &Locality, words: &mut Words) -> Slice {
-        let ports = self.ports.into_iter().flatten().filter_map(|port| {
-            Some(SlicePort {
-                name: words.word(port.name.as_deref().unwrap_or_default()),
-                number: port_number(port.port?)?,
-            })
-        });
-        let endpoints = self.endpoints.into_iter().flatten();
-        Slice {
-            ports: ports.collect(),
-            endpoints: endpoints.filter_map(|endpoint| endpoint.compact(here)).collect(),
-        }
+        Slice::new(self.ports, self.endpoints, here, words)
     }
-}
-
-impl ReadEndpoint {
-    /// S12: without a word an endpoint is ready, serving and not terminating. As kube-proxy does, endpoints that are going away but
-    /// still serve are kept: they are better than none (KEP-1669).
-    fn compact(self, here: &Locality) -> Option<SliceEndpoint> {
-        // Only the first address is to be used; those of FQDN slices are no addresses, and are left out as they should.
-        let address: IpAddr = self.addresses.first()?.parse().ok()?;
-        let conditions = self.conditions.unwrap_or_default();
-        let ready = conditions.ready.unwrap_or(true);
-        let draining = conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false);
-        let names = |list: Option<&Vec<Named>>, here: &str| {
-            let named = list.into_iter().flatten().map(|named| named.name.as_str());
-            Locality::hint(here, named)
-        };
-        let hints = self.hints.as_ref();
-        (ready || draining).then(|| SliceEndpoint {
-            address,
-            ready,
-            node_hint: names(hints.and_then(|h| h.for_nodes.as_ref()), &here.node),
-            zone_hint: names(hints.and_then(|h| h.for_zones.as_ref()), &here.zone),
-        })
-    }
-}
-
-/// Puts a Service as the API writes it into a store, for whoever has objects without a watch (`check`, tests).
-pub fn add_service(services: &Services, value: Value) -> Result<(), serde_json::Error> {
-    put_service(services, serde_json::from_value(value)?);
-    Ok(())
-}
-
-/// Puts a Service that was read into a store.
-pub fn put_service(services: &Services, service: ServiceObject) {
-    let key = (service.namespace().unwrap_or_default(), service.name_any());
-    let _ = services.put_service(&key.0, &key.1, service.compact(&mut Words::default()));
-}
-
-/// Puts an EndpointSlice as the API writes it into a store.
-pub fn add_slice(services: &Services, value: Value) -> Result<(), serde_json::Error> {
-    let slice: SliceObject = serde_json::from_value(value)?;
-    let key = (slice.namespace().unwrap_or_default(), slice.name_any());
-    let service = slice.service().unwrap_or_default().to_owned();
-    let slice = slice.compact(&Locality::default(), &mut Words::default());
-    services.put_slice(&key.0, &key.1, &service, slice);
-    Ok(())
-}
-
-/// S26: what an `appProtocol` asks for. Names that are unknown mean nothing, as the API's description wants it.
-fn protocol(name: &str) -> Option<Protocol> {
-    match name {
-        "kubernetes.io/h2c" => Some(Protocol::H2c),
-        // WebSocket is an upgrade within HTTP/1.1.
-        "http" | "kubernetes.io/ws" => Some(Protocol::Http1),
-        "https" | "kubernetes.io/wss" => Some(Protocol::Https),
-        _ => None,
-    }
-}
-
-fn port_number(number: i32) -> Option<u16> {
-    u16::try_from(number).ok().filter(|number| *number != 0)
 }

@@ -1,11 +1,11 @@
 //! Builds tables, on a thread of their own, and waits for the Secrets that a new one names.
 
 use crate::limits::{SECRETS_SETTLE, SECRETS_SETTLE_FIRST, SWEEP_EVERY};
-use crate::route::{Builder, Built, Changes};
 use crate::secret_watch::Secrets;
-use crate::services::Services;
 use crate::state::State;
 use landfall_ingress_telemetry::metrics::Rebuild;
+use landfall_ingress_translate::route::{Builder, Built, Changes};
+use landfall_ingress_translate::services::Services;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -2,11 +2,11 @@
 
 use super::feed::{Feed, Step};
 use super::kinds::{ClassObject, IngressObject, NamespaceObject, ServiceObject, SliceObject};
-use crate::object::{Addresses, Ingress, Words};
-use crate::route::{Changes, Class};
-use crate::services::{Locality, Service, Services, Slice, Touched};
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
+use landfall_ingress_translate::object::{Addresses, Ingress, Words};
+use landfall_ingress_translate::route::{Changes, Class};
+use landfall_ingress_translate::services::{Locality, Service, Services, Slice, Touched};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;

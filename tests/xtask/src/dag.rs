@@ -47,6 +47,17 @@ const MAY_SEE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "landfall-ingress-translate",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-htpasswd",
+            "landfall-ingress-http",
+            "landfall-ingress-routing",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-tls",
+        ],
+    ),
+    (
         "landfall-ingress-upstream",
         &[
             "landfall-ingress-balance",
@@ -64,6 +75,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-tls",
+            "landfall-ingress-translate",
             "landfall-ingress-upstream",
         ],
     ),
@@ -81,6 +93,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
             "landfall-ingress-listen",
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
+            "landfall-ingress-translate",
             "landfall-ingress-upstream",
             "landfall",
         ],
@@ -95,7 +108,15 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("kube", &["landfall-engine", "landfall-ingress", "landfall"]),
-    ("k8s-openapi", &["landfall-engine", "landfall-ingress", "landfall"]),
+    (
+        "k8s-openapi",
+        &[
+            "landfall-engine",
+            "landfall-ingress",
+            "landfall-ingress-translate",
+            "landfall",
+        ],
+    ),
     ("indicatif", &["landfall"]),
 ];
 

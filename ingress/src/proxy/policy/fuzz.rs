@@ -2,17 +2,16 @@
 
 use super::request_view::RequestView;
 use super::{basic, cookies, rewrite};
-use crate::annotations;
 use crate::fuzz::{fuzz, lines};
 use crate::proxy::Client;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
-use landfall_ingress_htpasswd as htpasswd;
 use landfall_ingress_http::path::{canonical, decoded};
 use landfall_ingress_routing::Route;
 use landfall_ingress_routing::policy::Rewrite;
+use landfall_ingress_translate::annotations;
 
 /// A field for each line; none when a line cannot be a value.
 fn fields<'a>(name: &'static str, values: impl Iterator<Item = &'a [u8]>) -> Option<HeaderMap> {
@@ -69,37 +68,6 @@ fn credentials_come_from_one_field_and_are_what_was_encoded() {
         let twice = [input, b"\nBasic YTpi"].concat();
         let twice = fields("authorization", twice.split(|byte| *byte == b'\n')).unwrap();
         assert_eq!(basic::credentials(&twice), None);
-    });
-}
-
-#[test]
-fn a_password_file_names_users_whole_or_is_refused() {
-    fuzz("htpasswd", |input| {
-        let Ok(text) = std::str::from_utf8(input) else { return };
-        let Ok(users) = annotations::htpasswd(text) else { return };
-        for (user, hash) in &users {
-            assert!(!user.is_empty() && !user.contains([':', '\n']) && !user.starts_with('#'));
-            assert!(!hash.is_empty() && !hash.contains([':', '\n']));
-            assert!(
-                text.lines()
-                    .any(|line| line.trim().starts_with(&format!("{user}:{hash}")))
-            );
-            // bcrypt is slow on purpose: its dearer hashes are only looked at.
-            let dear = hash.starts_with("$2") && hash.get(3..7) != Some("$04$");
-            if htpasswd::is_known(hash) && !dear {
-                let open = |password: &[u8]| htpasswd::verify(hash, password);
-                assert!(!(open(b"a") && open(b"b")), "{hash} is open to all");
-                assert!(!open(b"hunter2\0"));
-            } else if !dear {
-                assert!(!htpasswd::verify(hash, b"hunter2"));
-            }
-        }
-        // Blanks at the ends of a line are not part of it.
-        let blank = |text: &String| text.trim() != text;
-        if !users.iter().any(|(user, hash)| blank(user) || blank(hash)) {
-            let lines: String = users.iter().map(|(user, hash)| format!("{user}:{hash}\n")).collect();
-            assert_eq!(annotations::htpasswd(&lines).as_ref(), Ok(&users));
-        }
     });
 }
 

@@ -7,8 +7,8 @@ use super::ends::{
 use super::frames::{self, Raw};
 use crate::limits::Limits;
 use crate::proxy::Front;
-use crate::route::Snapshot;
 use landfall_ingress_tls::client::{Alpn, ClientSettings, config};
+use landfall_ingress_translate::route::Snapshot;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};

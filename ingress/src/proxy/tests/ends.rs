@@ -1,18 +1,17 @@
 //! Both ends of a proxy under test: a client that speaks raw text, and endpoints of several tempers.
 
 use crate::limits::Limits;
-use crate::options::CONTROLLER;
 use crate::proxy::{Front, Proxy, serve};
-use crate::route::{Objects, Snapshot};
-use crate::services::Services;
 use crate::state::State;
-use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use landfall_ingress_translate::options::CONTROLLER;
+use landfall_ingress_translate::route::{Objects, Snapshot};
+use landfall_ingress_translate::services::Services;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -149,12 +148,12 @@ pub(super) fn objects(endpoints: &[SocketAddr], annotations: Value) -> Objects {
     }
     let services = Services::default();
     let service = json!({ "metadata": { "name": "s", "namespace": "d" }, "spec": { "ports": [{ "port": 80 }] } });
-    add_service(&services, service).unwrap();
+    services.read_service(service).unwrap();
     for (i, e) in endpoints.iter().enumerate() {
         let slice = json!({ "addressType": "IPv4", "metadata": { "name": format!("s{i}"), "namespace": "d",
             "labels": { "kubernetes.io/service-name": "s" } },
             "ports": [{ "name": "", "port": e.port() }], "endpoints": [{ "addresses": [e.ip()] }] });
-        add_slice(&services, slice).unwrap();
+        services.read_slice(slice).unwrap();
     }
     Objects {
         classes: vec![object(

@@ -2,7 +2,7 @@
 
 use super::ends::{Running, get, listen, proxy, proxy_with, read_until, status};
 use crate::limits::Limits;
-use crate::route::Snapshot;
+use landfall_ingress_translate::route::Snapshot;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

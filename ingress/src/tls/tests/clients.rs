@@ -3,14 +3,13 @@
 use super::ends::{Client, class, listen, view};
 use super::pki::{Authority, secret};
 use crate::limits::Limits;
-use crate::options::Options as RouteOptions;
 use crate::proxy::{Front, Proxy, serve};
-use crate::route::{Builder, Objects, Snapshot};
 use crate::state::State;
 use crate::tls::Acceptor;
-use crate::watch::{add_service, add_slice};
 use k8s_openapi::api::core::v1::Secret;
 use landfall_ingress_tls::Options;
+use landfall_ingress_translate::options::Options as RouteOptions;
+use landfall_ingress_translate::route::{Builder, Objects, Snapshot};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,11 +115,11 @@ impl World {
         };
         let service =
             json!({ "metadata": { "name": "s", "namespace": "default" }, "spec": { "ports": [{ "port": 80 }] } });
-        add_service(&objects.services, service).unwrap();
+        objects.services.read_service(service).unwrap();
         let slice = json!({ "addressType": "IPv4",
             "metadata": { "name": "s", "namespace": "default", "labels": { "kubernetes.io/service-name": "s" } },
             "ports": [{ "name": "", "port": self.endpoint.port() }], "endpoints": [{ "addresses": [self.endpoint.ip()] }] });
-        add_slice(&objects.services, slice).unwrap();
+        objects.services.read_slice(slice).unwrap();
         let secrets = view(secrets);
         Builder::new(RouteOptions::default()).build(&objects, &secrets)
     }

@@ -1,13 +1,13 @@
 //! Clients that tell what they were shown, and the objects of a small cluster.
 
 use super::pki::{Authority, Pair};
-use crate::object::Ingress;
-use crate::options::{CONTROLLER, Options as RouteOptions};
-use crate::remark::Reason;
-use crate::route::{Builder, Class, Objects, Snapshot};
-use crate::secrets::{Found, Material, Name, View};
 use k8s_openapi::api::core::v1::Secret;
 use landfall_ingress_tls::provider::provider;
+use landfall_ingress_translate::object::Ingress;
+use landfall_ingress_translate::options::{CONTROLLER, Options as RouteOptions};
+use landfall_ingress_translate::remark::Reason;
+use landfall_ingress_translate::route::{Builder, Class, Objects, Snapshot};
+use landfall_ingress_translate::secrets::{Found, Material, Name, View};
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};

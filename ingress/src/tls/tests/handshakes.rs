@@ -2,12 +2,12 @@
 
 use super::ends::{Client, ingress, listen, snapshot};
 use super::pki::{Authority, Pair, secret};
-use crate::route::Snapshot;
 use crate::state::State;
 use crate::tls::Acceptor;
 use crate::tls::accept::Refused;
 use k8s_openapi::api::core::v1::Secret;
 use landfall_ingress_tls::{MinVersion, Options, Session};
+use landfall_ingress_translate::route::Snapshot;
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, ProtocolVersion};
 use serde_json::json;

@@ -2,10 +2,10 @@
 
 use super::ends::{ingress, remarks, snapshot, snapshot_of, view};
 use super::pki::{Authority, pem, secret};
-use crate::object::Ingress;
-use crate::route::Snapshot;
-use crate::secrets::{Found, Name, View};
 use crate::tls::{earliest, facts};
+use landfall_ingress_translate::object::Ingress;
+use landfall_ingress_translate::route::Snapshot;
+use landfall_ingress_translate::secrets::{Found, Name, View};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::services::PortKey;
+use landfall_ingress_translate::services::PortKey;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn slice(name: &str, service: &str, ip: &str) -> Value {
         "endpoints": [{ "addresses": [ip], "nodeName": "n", "targetRef": { "kind": "Pod" } }] })
 }
 
-const SERVICE: &str = super::super::kinds::SERVICE_LABEL;
+const SERVICE: &str = landfall_ingress_translate::services::SERVICE_LABEL;
 
 fn ingress(name: &str, status: Value) -> Value {
     json!({ "metadata": meta(name), "spec": { "ingressClassName": "landfall" }, "status": status })
@@ -193,7 +193,10 @@ fn hints_are_seen_from_this_node_and_zone() {
         .endpoints[0];
     assert_eq!(
         (endpoint.node_hint, endpoint.zone_hint),
-        (crate::services::Hint::Elsewhere, crate::services::Hint::Here)
+        (
+            landfall_ingress_translate::services::Hint::Elsewhere,
+            landfall_ingress_translate::services::Hint::Here
+        )
     );
 }
 

@@ -2,12 +2,8 @@
 
 use crate::dns::Resolver;
 use crate::limits::Limits;
-use crate::options::{CONTROLLER, Options};
 use crate::proxy::Front;
 use crate::proxy::tests::ends::{Running, ask, listen, proxy_over};
-use crate::route::{Builder, Objects};
-use crate::secrets::lookup::Secrets;
-use crate::watch::{add_service, add_slice};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -15,6 +11,9 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use landfall_ingress_http::network::Network;
+use landfall_ingress_translate::options::{CONTROLLER, Options};
+use landfall_ingress_translate::route::{Builder, Objects};
+use landfall_ingress_translate::secrets::lookup::Secrets;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -169,12 +168,12 @@ impl World {
         let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let metadata = json!({ "name": name, "namespace": namespace, "annotations": annotations });
         let service = json!({ "metadata": metadata, "spec": { "ports": [{ "port": 80 }] } });
-        add_service(&self.objects.services, service).unwrap();
+        self.objects.services.read_service(service).unwrap();
         for (i, endpoint) in endpoints.iter().enumerate() {
             let slice = json!({ "addressType": "IPv4",
                 "metadata": { "name": format!("{name}-{i}"), "namespace": namespace, "labels": { "kubernetes.io/service-name": name } },
                 "ports": [{ "name": "", "port": endpoint.port() }], "endpoints": [{ "addresses": [endpoint.ip()] }] });
-            add_slice(&self.objects.services, slice).unwrap();
+            self.objects.services.read_slice(slice).unwrap();
         }
         self
     }

@@ -1,7 +1,7 @@
 //! Small parsers of values. Each takes hostile text and gives a type or says what is wrong.
 
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use landfall_ingress_http::host::host_of;
 use landfall_ingress_http::network::Network;
 use std::time::Duration;
@@ -133,7 +133,7 @@ pub(super) fn location(text: &str) -> Parsed<String> {
 }
 
 /// A path of our own making, with groups of a regular expression.
-pub(crate) fn rewrite_target(text: &str) -> Parsed<String> {
+pub fn rewrite_target(text: &str) -> Parsed<String> {
     let begins = text.starts_with('/') || text.starts_with('$');
     if !begins || text.starts_with("//") || !is_url_text(text) || text.contains('#') {
         return Err("no path");

@@ -2,7 +2,6 @@
 
 use super::world::{add_service, built, check, endpoints_of, ingress, ours, rule, slice, world};
 use crate::options::Options;
-use crate::watch::add_service as put_service;
 use landfall_ingress_http::protocol::Protocol;
 use serde_json::{Value, json};
 
@@ -112,7 +111,7 @@ fn s13_s14_external_names_and_resources_are_refused_and_seen() {
     let objects = world(&[ingress("i1", spec)]);
     let external = json!({ "metadata": { "name": "ext", "namespace": "d" },
         "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] } });
-    put_service(&objects.services, external).unwrap();
+    objects.services.read_service(external).unwrap();
     let snapshot = check(&objects, &[("h", "/e", '0'), ("h", "/r", '0')]);
     assert_eq!(snapshot.remarks().len(), 2);
 }
@@ -123,7 +122,7 @@ fn s13_external_names_that_are_addresses_are_served_when_a_flag_says_so() {
         let objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "ext")])]))]);
         let service = json!({ "metadata": { "name": "ext", "namespace": "d" },
             "spec": { "type": "ExternalName", "externalName": name } });
-        put_service(&objects.services, service).unwrap();
+        objects.services.read_service(service).unwrap();
         let options = Options {
             allow_external_name: true,
             ..Options::default()

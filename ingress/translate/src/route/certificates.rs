@@ -161,7 +161,7 @@ fn about(secret: &Name, severity: Severity, text: impl Into<String>) -> Remark {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl super::Snapshot {
     /// Whether some Ingress asks for TLS on this host (S22), with whatever certificate.
     pub fn has_tls(&self, host: &str) -> bool {

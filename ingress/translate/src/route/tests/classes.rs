@@ -4,7 +4,6 @@ use super::world::{check, ingress, object, rule, world};
 use crate::object::CLASS_ANNOTATION;
 use crate::options::CONTROLLER;
 use crate::route::{DEFAULT_CLASS, Snapshot};
-use crate::watch::{add_service, add_slice};
 use serde_json::{Value, json};
 
 #[test]
@@ -53,9 +52,9 @@ fn s16_ingresses_without_a_class_belong_to_the_default_class() {
 fn objects_without_anything_make_an_empty_table() {
     let empty = || json!({ "metadata": {} });
     let mut objects = world(&[empty()]);
-    add_service(&objects.services, empty()).unwrap();
+    objects.services.read_service(empty()).unwrap();
     let slice = json!({ "metadata": {}, "addressType": "", "endpoints": [], "ports": [] });
-    add_slice(&objects.services, slice).unwrap();
+    objects.services.read_slice(slice).unwrap();
     objects.classes.push(object(empty()));
     let snapshot = Snapshot::build(&objects, "landfall");
     assert_eq!((snapshot.route_count(), snapshot.ours_count()), (0, 0));

@@ -15,10 +15,12 @@ pub mod target;
 mod upstream;
 mod values;
 
+#[cfg(test)]
+pub(crate) use names::NAMES;
 use secrets::Reach;
 pub use secrets::{Use, named as named_secrets};
-#[cfg(test)]
-pub(crate) use {auth::htpasswd, names::NAMES, syntax::rewrite_target};
+#[cfg(any(test, feature = "testing"))]
+pub use syntax::rewrite_target;
 
 use crate::object::{Annotations, NGINX, OWN};
 use crate::options::Options;

@@ -1,7 +1,7 @@
 //! The table of routes and how a request finds its way in it. Pure; [`build`] makes the table from objects of the API.
 //!
 //! S1 to S30 are rules of the comments in kubernetes/api networking/v1/types.go and discovery/v1/types.go, and of experience with other
-//! proxies; the README of this crate lists them with their tests.
+//! proxies; the README of the program lists them with their tests.
 
 mod assemble;
 mod build;

@@ -1,6 +1,5 @@
 //! One table per rule, named after it: here those of hosts and paths.
 
-mod changes;
 mod classes;
 mod endpoints;
 mod explain;

@@ -11,7 +11,7 @@ use super::topic::Topic;
 use crate::object::{Path, Rule};
 use crate::remark::{Reason, Remark, Severity};
 use crate::secrets::lookup::Secrets;
-use hyper::StatusCode;
+use http::StatusCode;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_http::path::canonical;
 use landfall_ingress_routing::policy::{Policy, Redirect};

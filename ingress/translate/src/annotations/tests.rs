@@ -62,7 +62,7 @@ fn one(name: &str, value: &str) -> AnnotationSettings {
 
 #[test]
 fn every_name_stands_in_the_table_for_people() {
-    let table = include_str!("../../ANNOTATIONS.md");
+    let table = include_str!("../../../ANNOTATIONS.md");
     for (name, _) in NAMES {
         assert!(table.contains(&format!("`{name}`")), "{name}");
     }

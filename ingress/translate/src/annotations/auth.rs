@@ -5,8 +5,8 @@ use super::syntax;
 use super::target;
 use super::values::Values;
 use crate::secrets::lookup::Secrets;
-use hyper::Method;
-use landfall_ingress_htpasswd::is_known;
+use http::Method;
+use landfall_ingress_htpasswd as htpasswd;
 use landfall_ingress_routing::policy::{BasicAuth, ClientCertificate, ExternalAuth, Policy};
 use landfall_ingress_routing::target::Target;
 use landfall_ingress_tls::client::ClientSettings;
@@ -66,7 +66,7 @@ fn basic(values: &mut Values<'_>, reach: Reach<'_>) -> Option<BasicAuth> {
     match users {
         Ok(users) => {
             // Who they are stays in the Secret.
-            let unknown = users.values().filter(|hash| !is_known(hash)).count();
+            let unknown = users.values().filter(|hash| !htpasswd::is_known(hash)).count();
             if unknown > 0 {
                 let why = format!(
                     "{unknown} of {} users cannot log in: their passwords are not hashed by bcrypt (to cost 14), $apr1$ or {{SHA}}",
@@ -101,30 +101,12 @@ fn users(secrets: &dyn Secrets, namespace: &str, name: &str, map: bool) -> Resul
     } else {
         let file = secrets.value(namespace, name, "auth").map_err(missing)?;
         let file = text(file.ok_or_else(|| missing("has no key auth".to_owned()))?)?;
-        users = htpasswd(&file).map_err(|why| missing(why.to_owned()))?;
+        users = htpasswd::users(&file).map_err(|why| missing(why.to_owned()))?;
     }
     if users.is_empty() || users.len() > MOST_USERS {
         return Err(missing("names no users, or too many".to_owned()));
     }
     Ok(users)
-}
-
-/// Lines of `user:hash`, and comments.
-pub(crate) fn htpasswd(text: &str) -> Result<BTreeMap<String, String>, &'static str> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pairs = lines.map(|line| {
-        let (user, hash) = line.split_once(':').ok_or("has a line that is not user:hash")?;
-        // Behind another colon htpasswd allows a comment.
-        let hash = hash.split(':').next().unwrap_or_default();
-        if user.is_empty() || hash.is_empty() {
-            return Err("has a line that is not user:hash");
-        }
-        Ok((user.to_owned(), hash.to_owned()))
-    });
-    pairs.collect()
 }
 
 fn external(values: &mut Values<'_>, reach: Reach<'_>) -> Option<ExternalAuth> {

@@ -1,7 +1,7 @@
 //! Where an annotation may lead on our behalf: URLs of `auth-url` and `mirror-target`, under a policy against forged requests.
 //!
 //! A host is an address, a Service of the cluster by its DNS name, `$host` (the request's own, which is looked up in our own table), or a
-//! name outside the cluster, which [`crate::dns`] asks for when there is a request.
+//! name outside the cluster, which the data plane asks for when there is a request.
 
 use super::syntax::object_name;
 use crate::options::Options;

@@ -5,13 +5,12 @@
 //! that come late, change and go; lists that are read again. `LANDFALL_SEED=7 LANDFALL_SEEDS=1 cargo test -p
 //! landfall-ingress changes` repeats one.
 
-use super::world::{annotate, to};
-use crate::options::{CONTROLLER, Options};
-use crate::route::{Builder, DEFAULT_CLASS, Objects, Snapshot};
-use crate::secrets::lookup::Secrets;
-use crate::secrets::{Absent, Material, Name};
-use crate::services::Locality;
-use crate::watch::{Change, World};
+use landfall_ingress_translate::options::{CONTROLLER, Options};
+use landfall_ingress_translate::route::{Builder, DEFAULT_CLASS, Objects, Snapshot};
+use landfall_ingress_translate::secrets::lookup::Secrets;
+use landfall_ingress_translate::secrets::{Absent, Material, Name};
+use landfall_ingress_translate::services::Locality;
+use super::{Change, World};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
@@ -122,6 +121,10 @@ fn certificate(which: usize) -> (Vec<u8>, Vec<u8>) {
         .clone()
 }
 
+fn to(service: &str) -> Value {
+    json!({ "service": { "name": service, "port": { "number": 80 } } })
+}
+
 fn object<K: DeserializeOwned>(value: &Value) -> K {
     serde_json::from_value(value.clone()).unwrap()
 }
@@ -168,11 +171,8 @@ impl Cluster {
         }
         for _ in 0..chance.below(4) {
             let (name, values) = chance.one(&ANNOTATIONS);
-            annotate(
-                &mut ingress,
-                &format!("nginx.ingress.kubernetes.io/{name}"),
-                chance.one(values),
-            );
+            let name = format!("nginx.ingress.kubernetes.io/{name}");
+            ingress["metadata"]["annotations"][name] = json!(chance.one(values));
         }
         ingress
     }
@@ -253,7 +253,7 @@ impl Cluster {
         let controller = chance.one(&[CONTROLLER, CONTROLLER, "example.com/x"]);
         let mut class = json!({ "metadata": { "name": name }, "spec": { "controller": controller } });
         if chance.percent(50) {
-            annotate(&mut class, DEFAULT_CLASS, "true");
+            class["metadata"]["annotations"][DEFAULT_CLASS] = json!("true");
         }
         let event = Event::Apply(object(&class));
         self.classes.insert(name.to_owned(), class);

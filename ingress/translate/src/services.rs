@@ -6,10 +6,10 @@
 //! INVARIANT: the same Service and port give the same [`Backend`] for as long as anyone holds it.
 
 mod entry;
+mod written;
 
-#[cfg(test)]
-pub use entry::Hint;
-pub use entry::{Locality, PortKey, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+pub use entry::{Hint, Locality, PortKey, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+pub use written::{ReadEndpoint, ReadSlicePort, SERVICE_LABEL, ServiceSpec};
 
 use entry::Entry;
 use landfall_ingress_balance::Backend;
@@ -42,7 +42,8 @@ pub enum Touched {
 }
 
 impl Touched {
-    pub(crate) fn either(self, other: Self) -> Self {
+    /// The one of both that matters more.
+    pub fn either(self, other: Self) -> Self {
         if self == Self::Table { self } else { other }
     }
 }

@@ -3,7 +3,7 @@
 use crate::options::{CONTROLLER, Options};
 use crate::route::{Builder, Objects, Snapshot};
 use crate::secrets::lookup::NoSecrets;
-use crate::watch::{SERVICE_LABEL, add_service as put_service, add_slice};
+use crate::services::SERVICE_LABEL;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -53,14 +53,14 @@ pub(super) fn world(ingresses: &[Value]) -> Objects {
         add_service(&objects, name, json!([{ "port": 80 }]));
         let endpoints = json!([{ "addresses": [format!("10.0.0.{}", i + 1)] }]);
         let slice = slice(name, name, json!([{ "name": "", "port": 8080 }]), endpoints);
-        add_slice(&objects.services, slice).unwrap();
+        objects.services.read_slice(slice).unwrap();
     }
     objects
 }
 
 pub(super) fn add_service(objects: &Objects, name: &str, ports: Value) {
     let service = json!({ "metadata": { "name": name, "namespace": "d" }, "spec": { "ports": ports } });
-    put_service(&objects.services, service).unwrap();
+    objects.services.read_service(service).unwrap();
 }
 
 /// The Service letter that a request ends at; `0` without endpoints, `-` for nothing.
@@ -95,7 +95,7 @@ pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) 
     )]);
     add_service(&objects, "m", service_ports);
     for slice in slices {
-        add_slice(&objects.services, slice.clone()).unwrap();
+        objects.services.read_slice(slice.clone()).unwrap();
     }
     let snapshot = Snapshot::build(&objects, "landfall");
     let endpoints = snapshot

@@ -5,7 +5,7 @@
 //!    └─ Services, Secrets ──index.rs──> Ingresses that name them ──┘         └──> put among the others, which are shared
 //! ```
 //!
-//! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`tests/changes.rs`).
+//! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`ingress/src/watch/changes.rs`).
 
 use super::Snapshot;
 use super::assemble::Assembly;
@@ -20,7 +20,7 @@ use super::topic::Topic;
 use crate::object::Ingress;
 use crate::options::Options;
 use crate::secrets::Name;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 use crate::secrets::lookup::NoSecrets;
 use crate::secrets::lookup::Secrets;
 use crate::services::Services;
@@ -53,7 +53,7 @@ pub struct Changes {
     pub secrets: BTreeSet<Name>,
 }
 
-#[cfg(test)]
+#[cfg(feature = "testing")]
 impl Changes {
     /// Nothing is different.
     pub fn is_empty(&self) -> bool {
@@ -398,7 +398,7 @@ fn standing(entry: Option<&Arc<VirtualHost>>) -> (Option<Arc<str>>, Option<Arc<s
     )
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Snapshot {
     /// Builds one table of classes of this name, without memory of earlier ones and without Secrets.
     pub fn build(objects: &Objects, class: &str) -> Self {

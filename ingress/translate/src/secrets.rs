@@ -1,5 +1,5 @@
 //! The Secrets that Ingresses name: certificates, htpasswd files, authorities; and in the same way the ConfigMaps. Followed by name, so that
-//! a right on each name is enough; `secret_watch` does it.
+//! a right on each name is enough; who follows them is not of this crate.
 //!
 //! Which are wanted is said by the table's builder (`route::Snapshot::wanted`), which depends on Ingresses alone. What was found comes back to
 //! it as a [`View`], with the names of those that are different. What is kept of a Secret is wiped when it is dropped and never shown; the buffers in which the API's answer came
@@ -135,7 +135,7 @@ pub struct View(Arc<BTreeMap<Name, Found>>);
 
 impl View {
     /// Puts a view together.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn new(found: BTreeMap<Name, Found>) -> Self {
         Self(Arc::new(found))
     }

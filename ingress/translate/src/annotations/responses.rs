@@ -3,7 +3,7 @@
 use super::secrets::Reach;
 use super::syntax;
 use super::values::Values;
-use hyper::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use landfall_ingress_routing::policy::{Cors, Policy};
 
 /// ingress-nginx's defaults.

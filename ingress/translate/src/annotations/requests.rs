@@ -2,7 +2,7 @@
 
 use super::syntax;
 use super::values::Values;
-use hyper::StatusCode;
+use http::StatusCode;
 use landfall_ingress_http::network::Network;
 use landfall_ingress_http::path::{EncodedMode, PathMode};
 use landfall_ingress_routing::policy::{ClientLimits, HttpsRedirect, Policy, Redirect, Rewrite};
