@@ -260,7 +260,7 @@ impl Site {
                     "Whether another process of this node takes connections.",
                     u64::from(state.lifecycle.handed_over()),
                 ),
-                ("routes", "Routes in the table.", count(snapshot.route_count())),
+                ("routes", "Routes in the table.", count(snapshot.table.route_count())),
                 ("ingresses", "Ingresses that are served.", count(snapshot.ours_count())),
                 (
                     "remarks",
@@ -276,7 +276,7 @@ impl Site {
         text.series("access_log_dropped_total", "counter", help, dropped);
         self.work(&mut text);
         states(&mut text, &summary);
-        let ends = tls::earliest(&snapshot, MOST_CERTIFICATES).into_iter();
+        let ends = tls::earliest(&snapshot.table, MOST_CERTIFICATES).into_iter();
         let ends = ends.map(|(secret, end)| (format!("{{secret=\"{}\"}}", label(&secret)), end));
         let help = "End of the certificates that end first, in seconds since 1970.";
         text.series("tls_certificate_not_after_seconds", "gauge", help, ends);

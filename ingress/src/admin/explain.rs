@@ -37,8 +37,8 @@ pub(super) fn explain(proxy: &Proxy, snapshot: &Snapshot, question: &Question<'_
     if host.is_empty() {
         return Err("the URL names no host, and there is no Host field".to_owned());
     }
-    let found = snapshot.explain(host, &supposed.target);
-    let foreseen = proxy.foresee(&supposed, snapshot);
+    let found = snapshot.table.explain(host, &supposed.target);
+    let foreseen = proxy.foresee(&supposed, &snapshot.table);
     let route = foreseen.route.as_deref();
     let ways: Vec<Value> = foreseen
         .ways

@@ -168,11 +168,11 @@ impl Summary {
     /// A round through a table.
     fn of(snapshot: &Snapshot) -> Self {
         let mut summary = Self {
-            certificates: tls::outline(snapshot),
+            certificates: tls::outline(&snapshot.table),
             ..Self::default()
         };
         let mut services: HashMap<&str, &Backend> = HashMap::new();
-        for route in snapshot.routes().chain(snapshot.default_routes()) {
+        for route in snapshot.table.routes().chain(snapshot.table.default_routes()) {
             summary.routes[of_route(route) as usize] += 1;
             summary.fingerprint = summary.fingerprint.wrapping_add(fingerprint(route));
             services.extend(backends(route).map(|backend| (&*backend.name, backend)));

@@ -11,6 +11,7 @@ const VERSION: u32 = 1;
 pub(super) fn render(state: &State) -> String {
     let snapshot = state.snapshot();
     let routes: Vec<Value> = snapshot
+        .table
         .routes()
         .map(|route| {
             let host = if route.host.name.is_empty() {
@@ -32,7 +33,7 @@ pub(super) fn render(state: &State) -> String {
         "requests_in_flight": state.counters.requests.value(),
         "connections": state.counters.connections.value(),
         "routes": routes,
-        "default_backend": snapshot.default_route().map(|route| default(&route.backend)),
+        "default_backend": snapshot.table.default_route().map(|route| default(&route.backend)),
         "remarks": snapshot.remarks(),
     });
     format!("{report}\n")

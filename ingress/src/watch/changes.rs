@@ -306,32 +306,32 @@ fn told(snapshot: &Snapshot) -> String {
         )
         .unwrap();
     };
-    snapshot.routes().for_each(|r| route(r));
+    snapshot.table.routes().for_each(|r| route(r));
     snapshot
-        .default_route()
+        .table.default_route()
         .into_iter()
-        .chain(snapshot.default_routes())
+        .chain(snapshot.table.default_routes())
         .for_each(|r| route(r));
     for remark in snapshot.remarks() {
         writeln!(text, "{remark:?}").unwrap();
     }
-    let mut held: Vec<_> = snapshot.certificates().collect();
+    let mut held: Vec<_> = snapshot.table.certificates().collect();
     held.sort_by_key(|(host, _)| *host);
-    writeln!(text, "{held:?} {:?}", snapshot.default_certificate()).unwrap();
+    writeln!(text, "{held:?} {:?}", snapshot.table.default_certificate()).unwrap();
     let mut ours: Vec<_> = snapshot.ours().map(|ours| (&ours.label, &ours.uid)).collect();
     ours.sort();
     writeln!(text, "{ours:?} {} {:?}", snapshot.ours_count(), snapshot.wanted).unwrap();
-    writeln!(text, "{}", snapshot.route_count()).unwrap();
+    writeln!(text, "{}", snapshot.table.route_count()).unwrap();
     for host in HOSTS.iter().chain(&["z.a.com", "other.com", "unknown"]) {
         let host = host.to_lowercase();
         for path in ["/", "/x", "/x/y/z", "/x/abc", "/none"] {
             let found = snapshot
-                .find(&host, path)
+                .table.find(&host, path)
                 .map(|r| (&r.host.name, &r.path, r.exact, &r.ingress));
             writeln!(text, "{host}{path} {found:?}").unwrap();
         }
-        let certificate = snapshot.certificate(&host).map(|c| c.names());
-        writeln!(text, "{host} {:?} {certificate:?}", snapshot.owner(&host)).unwrap();
+        let certificate = snapshot.table.certificate(&host).map(|c| c.names());
+        writeln!(text, "{host} {:?} {certificate:?}", snapshot.table.owner(&host)).unwrap();
     }
     text
 }
@@ -385,7 +385,7 @@ fn play(seed: u64) -> usize {
             "table {step} of seed {seed} differs; last good before: {before:?}\n{}",
             difference(&changed_text, &made_text)
         );
-        routes += built.route_count();
+        routes += built.table.route_count();
         if chance.percent(20) {
             world.services().sweep();
         }

@@ -56,7 +56,7 @@ pub(super) struct SecretLine {
 impl Site {
     pub(super) fn routes<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<RouteLine<'a>> {
         let traffic = &self.state.observer.traffic;
-        let all = snapshot.routes().chain(snapshot.default_routes());
+        let all = snapshot.table.routes().chain(snapshot.table.default_routes());
         all.map(|route| RouteLine { route, traffic }).collect()
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn secrets(view: &View) -> Vec<SecretLine> {
 
 pub(super) fn services(snapshot: &Snapshot) -> Vec<ServiceLine<'_>> {
     let mut services: BTreeMap<&str, ServiceLine<'_>> = BTreeMap::new();
-    for route in snapshot.routes().chain(snapshot.default_routes()) {
+    for route in snapshot.table.routes().chain(snapshot.table.default_routes()) {
         for backend in health::backends(route) {
             let line = services.entry(&backend.name).or_insert(ServiceLine {
                 backend,
@@ -101,7 +101,7 @@ pub(super) fn now() -> i64 {
 }
 
 pub(super) fn certificates(snapshot: &Snapshot) -> Vec<CertificateLine> {
-    let facts = tls::facts(snapshot, now()).into_iter();
+    let facts = tls::facts(&snapshot.table, now()).into_iter();
     facts.map(CertificateLine).collect()
 }
 

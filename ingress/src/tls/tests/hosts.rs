@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 /// The names of the certificate that a host has; empty for the default one.
 fn served(snapshot: &Snapshot, host: &str) -> Vec<String> {
-    snapshot.certificate(host).map_or_else(Vec::new, |c| c.names().to_vec())
+    snapshot
+        .table
+        .certificate(host)
+        .map_or_else(Vec::new, |c| c.names().to_vec())
 }
 
 fn tls(hosts: &[&str], secret: &str) -> serde_json::Value {
@@ -40,8 +43,8 @@ fn s18_the_server_name_picks_the_certificate_precise_before_wildcard_before_defa
         assert!(!snapshot.has_tls(none), "{none}");
     }
     assert!(snapshot.has_tls("a.example.com") && snapshot.has_tls("b.example.com"));
-    assert!(snapshot.same_certificate("b.example.com", "c.example.com"));
-    assert!(!snapshot.same_certificate("a.example.com", "b.example.com"));
+    assert!(snapshot.table.same_certificate("b.example.com", "c.example.com"));
+    assert!(!snapshot.table.same_certificate("a.example.com", "b.example.com"));
 }
 
 #[test]
@@ -77,7 +80,7 @@ fn s18_an_item_without_hosts_is_for_its_own_ingress_and_the_class_default() {
 fn s18_an_empty_secret_name_is_tls_with_the_default_certificate_without_a_remark() {
     let item = json!([{ "hosts": ["a.com"], "secretName": "" }]);
     let snapshot = snapshot(vec![ingress("default", "a", 1, &["a.com"], item)], vec![]);
-    assert!(snapshot.has_tls("a.com") && snapshot.certificate("a.com").is_none());
+    assert!(snapshot.has_tls("a.com") && snapshot.table.certificate("a.com").is_none());
     assert_eq!(remarks(&snapshot), [""; 0]);
 }
 
@@ -93,7 +96,7 @@ fn s18_the_operators_default_certificate_wins_over_a_tenants() {
     let none = Name::parse("default/none");
     let snapshot = snapshot_of(vec![tenant], &view(vec![]), none.as_ref());
     assert!(
-        snapshot.certificate("unknown").is_none(),
+        snapshot.table.certificate("unknown").is_none(),
         "self-signed, never a tenant's"
     );
     let remarks = remarks(&snapshot).join("\n");
@@ -163,9 +166,9 @@ fn s19_a_secret_that_cannot_be_used_costs_its_own_host_only_and_is_remarked() {
     found.insert(name("good"), Found::Here(given.get(&name("good")).unwrap().clone()));
     let snapshot = snapshot_of(ingresses, &View::new(found), None);
     let remarks = remarks(&snapshot);
-    let table = facts(&snapshot, 0);
+    let table = facts(&snapshot.table, 0);
     for (host, secret, why) in cases {
-        assert!(snapshot.certificate(host).is_none(), "{host}");
+        assert!(snapshot.table.certificate(host).is_none(), "{host}");
         assert!(snapshot.has_tls(host), "{host}");
         let remark = format!("TLS for {host} has the default certificate: Secret {secret} {why}");
         assert!(remarks.iter().any(|r| r.contains(&remark)), "{remark}: {remarks:?}");
@@ -189,6 +192,7 @@ fn s19_a_chain_in_any_order_is_served_from_the_leaf_on() {
         vec![secret],
     );
     let chain: Vec<Vec<u8>> = snapshot
+        .table
         .certificate("a.com")
         .unwrap()
         .key()
@@ -220,15 +224,20 @@ fn s19_expiry_is_told_with_days_left_and_the_earliest_first() {
     );
     let end_of_2019 = 1_577_836_800;
     let day = 86_400;
-    let fact = |now: i64| facts(&snapshot, now).into_iter().find(|f| f.host == "old.com").unwrap();
+    let fact = |now: i64| {
+        facts(&snapshot.table, now)
+            .into_iter()
+            .find(|f| f.host == "old.com")
+            .unwrap()
+    };
     assert_eq!(fact(end_of_2019 - 3 * day).days_left, Some(3));
     assert_eq!(fact(end_of_2019 - 3 * day).problem, None);
     assert_eq!(fact(end_of_2019 + 1).days_left, Some(-1));
     assert_eq!(fact(end_of_2019 + 1).problem.as_deref(), Some("has expired"));
     assert_eq!(fact(0).problem.as_deref(), Some("is not valid yet"));
     assert_eq!(fact(0).secret.as_deref(), Some("default/old"));
-    assert_eq!(earliest(&snapshot, 1), [("default/old".to_owned(), end_of_2019)]);
-    assert_eq!(earliest(&snapshot, 9).len(), 2, "one per Secret");
+    assert_eq!(earliest(&snapshot.table, 1), [("default/old".to_owned(), end_of_2019)]);
+    assert_eq!(earliest(&snapshot.table, 9).len(), 2, "one per Secret");
 }
 
 #[test]
@@ -251,14 +260,14 @@ fn s20_a_certificate_comes_only_from_the_namespace_that_the_host_belongs_to() {
         ],
         vec![foreign],
     );
-    assert!(!snapshot.has_tls("a.com") && snapshot.certificate("a.com").is_none());
-    assert!(!snapshot.host("x.a.com").unwrap().tls && snapshot.host("y.a.com").unwrap().tls);
+    assert!(!snapshot.has_tls("a.com") && snapshot.table.certificate("a.com").is_none());
+    assert!(!snapshot.table.host("x.a.com").unwrap().tls && snapshot.table.host("y.a.com").unwrap().tls);
     assert!(
         !snapshot.has_tls("x.a.com"),
         "a wildcard's certificate is not for another namespace's host"
     );
     assert_eq!(served(&snapshot, "y.a.com"), ["a.com", "*.a.com"]);
-    assert!(snapshot.certificate("b.com").is_none());
+    assert!(snapshot.table.certificate("b.com").is_none());
     let all: Vec<String> = snapshot.remarks().iter().map(ToString::to_string).collect();
     assert!(
         all.iter()
@@ -281,7 +290,7 @@ fn s20_a_host_without_rules_belongs_to_the_oldest_that_names_it() {
         ],
         vec![late],
     );
-    assert!(snapshot.has_tls("a.com") && snapshot.certificate("a.com").is_none());
+    assert!(snapshot.has_tls("a.com") && snapshot.table.certificate("a.com").is_none());
 }
 
 #[test]
@@ -316,7 +325,7 @@ fn a_secret_of_another_type_is_used_and_remarked_once() {
         vec![ingress("default", "a", 1, &["a.com", "b.com"], item)],
         vec![secret],
     );
-    assert!(snapshot.certificate("b.com").is_some());
+    assert!(snapshot.table.certificate("b.com").is_some());
     let wanted = "default/a: this Secret is not of type kubernetes.io/tls; it is used all the same";
     assert_eq!(remarks(&snapshot), [wanted]);
 }

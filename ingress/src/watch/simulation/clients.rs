@@ -58,7 +58,7 @@ enum Reply {
 
 /// Asks until the end.
 pub(super) async fn ask(stage: Rc<Stage>) {
-    while stage.state.snapshot().route_count() == 0 {
+    while stage.state.snapshot().table.route_count() == 0 {
         stage.clock.sleep(10).await;
     }
     while stage.clock.now() < LENGTH_MS {
@@ -83,7 +83,7 @@ pub(super) async fn ask(stage: Rc<Stage>) {
 async fn request(stage: &Stage, service: usize) -> End {
     let limits = Limits::default();
     let snapshot = stage.state.snapshot();
-    let Some(route) = snapshot.find(&format!("s{service}"), "/") else {
+    let Some(route) = snapshot.table.find(&format!("s{service}"), "/") else {
         return End::NoRoute;
     };
     let preference = match stage.chance.below(3) {

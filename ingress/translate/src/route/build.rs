@@ -253,14 +253,14 @@ impl Builder {
             self.make_default_certificate(secrets);
         }
         if stale.touched.default {
-            let before = Arc::clone(self.now.defaults());
+            let before = Arc::clone(self.now.table.defaults());
             self.make_default(secrets);
             let backends = |defaults: &BTreeMap<Arc<str>, Arc<Route>>| {
                 let backends = defaults.iter();
                 let backends = backends.map(|(of, route)| (Arc::clone(of), Arc::as_ptr(&route.backend)));
                 backends.collect::<Vec<_>>()
             };
-            if backends(&before) != backends(self.now.defaults()) {
+            if backends(&before) != backends(self.now.table.defaults()) {
                 self.mark_replaced_answers(&mut stale);
             }
         }
@@ -274,11 +274,11 @@ impl Builder {
             let Some(parent) = host.strip_prefix("*.") else {
                 continue;
             };
-            if standing(before.as_ref()) != standing(self.now.wildcard(parent)) {
+            if standing(before.as_ref()) != standing(self.now.table.wildcard(parent)) {
                 let below = |host: &&Arc<str>| host.split_once('.').is_some_and(|(_, of)| of == parent);
                 // Of some hosts there are only remarks, which depend on the wildcard too.
                 let said = self.now.host_remarks.values().map(|entry| &entry.host);
-                let hosts = self.now.hosts().map(|entry| &entry.name).chain(said);
+                let hosts = self.now.table.hosts().map(|entry| &entry.name).chain(said);
                 stale.precise.extend(hosts.filter(below).cloned());
             }
         }

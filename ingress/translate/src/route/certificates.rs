@@ -165,6 +165,6 @@ fn about(secret: &Name, severity: Severity, text: impl Into<String>) -> Remark {
 impl super::Snapshot {
     /// Whether some Ingress asks for TLS on this host (S22), with whatever certificate.
     pub fn has_tls(&self, host: &str) -> bool {
-        self.held(host).is_some()
+        self.table.held(host).is_some()
     }
 }

@@ -7,7 +7,6 @@ use crate::secrets::{Name, Wanted};
 use landfall_ingress_routing::shared::{Keyed, Shared};
 use landfall_ingress_routing::{Held, RouteTable};
 use std::borrow::Cow;
-use std::ops::Deref;
 use std::sync::Arc;
 
 /// A table, and what is known of the objects that it was made of: for people, for the API, and for the next table.
@@ -57,15 +56,6 @@ impl Keyed for HostRemarks {
     }
 }
 
-/// It is read as its table is.
-impl Deref for Snapshot {
-    type Target = RouteTable;
-
-    fn deref(&self) -> &RouteTable {
-        &self.table
-    }
-}
-
 impl Snapshot {
     /// Every Ingress that is ours, in no order.
     pub fn ours(&self) -> impl Iterator<Item = &Arc<Ingress>> {
@@ -96,8 +86,11 @@ impl Snapshot {
 
     /// Younger Ingresses with what the whole proxy has once. Worked out when asked for: who is first says it of all others.
     fn overtaken(&self) -> impl Iterator<Item = Remark> {
-        let first = self.default_route().map(|route| &route.ingress);
-        let held = self.default_certificate().filter(|held| held.certificate.is_some());
+        let first = self.table.default_route().map(|route| &route.ingress);
+        let held = self
+            .table
+            .default_certificate()
+            .filter(|held| held.certificate.is_some());
         let holder = held.and_then(|held| Some((held, self.served(&held.ingress)?)));
         let served = self.ingresses.values().filter_map(|kept| kept.served.as_ref());
         let main = served.filter(|served| !served.is_canary());
@@ -108,7 +101,7 @@ impl Snapshot {
             };
             let mut all = vec![];
             if served.has_general_default() && first != Some(&version.label) {
-                let of_namespace = self.defaults().get(&version.namespace);
+                let of_namespace = self.table.defaults().get(&version.namespace);
                 let taken = of_namespace.is_none_or(|route| route.ingress != version.label);
                 let (severity, text) = match taken {
                     true => (Severity::Refused, "an older Ingress has the default backend"),

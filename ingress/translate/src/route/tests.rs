@@ -201,7 +201,7 @@ fn s8_a_default_backend_takes_the_rest_of_its_hosts_or_without_rules_of_hosts_th
             "d/i4: an older Ingress has the default backend",
         ]
     );
-    let winner = snapshot.explain("h", "/y").winner.unwrap();
+    let winner = snapshot.table.explain("h", "/y").winner.unwrap();
     assert_eq!(
         (winner.kind, &*winner.host, &*winner.ingress),
         ("DefaultBackend", "h", "d/i1")

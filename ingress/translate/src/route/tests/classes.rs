@@ -57,5 +57,5 @@ fn objects_without_anything_make_an_empty_table() {
     objects.services.read_slice(slice).unwrap();
     objects.classes.push(object(empty()));
     let snapshot = Snapshot::build(&objects, "landfall");
-    assert_eq!((snapshot.route_count(), snapshot.ours_count()), (0, 0));
+    assert_eq!((snapshot.table.route_count(), snapshot.ours_count()), (0, 0));
 }

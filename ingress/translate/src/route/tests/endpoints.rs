@@ -128,7 +128,7 @@ fn s13_external_names_that_are_addresses_are_served_when_a_flag_says_so() {
             ..Options::default()
         };
         let snapshot = built(&objects, options);
-        let endpoints = snapshot.find("h", "/").unwrap().backend.endpoints().addresses();
+        let endpoints = snapshot.table.find("h", "/").unwrap().backend.endpoints().addresses();
         (endpoints, snapshot.remarks().len())
     };
     assert_eq!(external("192.0.2.7"), (vec!["192.0.2.7:80".parse().unwrap()], 0));
@@ -149,7 +149,7 @@ fn s26_the_ports_app_protocol_goes_along() {
         let objects = world(&[ingress("i1", ours(&[rule("h", &[("Prefix", "/", "m")])]))]);
         add_service(&objects, "m", json!([{ "port": 80, "appProtocol": text }]));
         let snapshot = check(&objects, &[]);
-        let found = snapshot.find("h", "/").unwrap().backend.endpoints().protocol;
+        let found = snapshot.table.find("h", "/").unwrap().backend.endpoints().protocol;
         assert_eq!(found, protocol, "{text}");
     }
 }

@@ -22,7 +22,7 @@ fn an_explanation_names_the_host_every_path_and_why_it_lost() {
     let late = ingress("i2", ours(&[rule("h.x", &[("Prefix", "/", "e")])]));
     let rest = json!({ "ingressClassName": "landfall", "defaultBackend": to("a") });
     let snapshot = check(&world(&[ingress("i1", spec), late, ingress("i3", rest)]), &[]);
-    let told = snapshot.explain("H.x:80", "/a/../foo?q=1");
+    let told = snapshot.table.explain("H.x:80", "/a/../foo?q=1");
     assert_eq!(
         (told.host.as_deref(), told.path.as_deref(), told.refused),
         (Some("h.x"), Some("/foo"), None)
@@ -61,10 +61,10 @@ fn an_explanation_names_the_host_every_path_and_why_it_lost() {
     assert_eq!(remarks[0].reason, Reason::PathTaken);
     assert_eq!(json!(remarks)[0]["name"], "i2");
 
-    let told = snapshot.explain("y.x", "/foo/x");
+    let told = snapshot.table.explain("y.x", "/foo/x");
     let hosts: Vec<_> = told.hosts.iter().map(|step| (step.host.as_str(), step.found)).collect();
     assert_eq!(hosts, [("y.x", false), ("*.x", true)]);
-    let told = snapshot.explain("nowhere", "/");
+    let told = snapshot.table.explain("nowhere", "/");
     assert_eq!(told.winner.unwrap().kind, "DefaultBackend");
     assert_eq!(told.hosts.len(), 2);
 }
@@ -72,8 +72,8 @@ fn an_explanation_names_the_host_every_path_and_why_it_lost() {
 #[test]
 fn what_is_refused_is_explained_too() {
     let snapshot = check(&world(&[]), &[]);
-    assert!(snapshot.explain("a b", "/").refused.is_some());
-    assert!(snapshot.explain("h", "/%00").refused.is_some());
-    let told = snapshot.explain("h", "/");
+    assert!(snapshot.table.explain("a b", "/").refused.is_some());
+    assert!(snapshot.table.explain("h", "/%00").refused.is_some());
+    let told = snapshot.table.explain("h", "/");
     assert!(told.refused.is_none() && told.winner.is_none());
 }

@@ -34,7 +34,7 @@ fn s20_services_and_secrets_are_of_the_namespace_of_the_ingress() {
     let mut foreign = ingress("i1", ours(&[rule("h", &[("Prefix", "/", "a")])]));
     annotate(&mut foreign, &format!("{NGINX}/auth-tls-secret"), "n/ca");
     let snapshot = check(&world(&[foreign]), &[("h", "/", 'a')]);
-    assert!(snapshot.find("h", "/").unwrap().policy.closed.is_some());
+    assert!(snapshot.table.find("h", "/").unwrap().policy.closed.is_some());
     assert!(snapshot.wanted.is_empty());
 }
 
@@ -52,8 +52,8 @@ fn s22_ingresses_of_one_namespace_share_a_host_and_its_tls() {
     let snapshot = check(&world(&[one, two]), &[("h", "/", 'a'), ("h", "/two/x", 'b')]);
     assert!(snapshot.remarks().is_empty(), "{:?}", snapshot.remarks());
     for (host, path) in [("h", "/"), ("h", "/two"), ("w.x.org", "/")] {
-        assert!(snapshot.find(host, path).unwrap().host.tls, "{host}");
-        assert_eq!(&*snapshot.host(host).unwrap().namespace, "d");
+        assert!(snapshot.table.find(host, path).unwrap().host.tls, "{host}");
+        assert_eq!(&*snapshot.table.host(host).unwrap().namespace, "d");
     }
 }
 
@@ -126,7 +126,7 @@ fn s18_certificates_belong_to_hosts_of_their_own_namespace() {
     let mut two = elsewhere("i2", &[]);
     two["spec"]["tls"] = json!([{ "hosts": ["h.com"], "secretName": "stolen" }]);
     let snapshot = check(&world(&[one, two]), &[]);
-    let mut held: Vec<_> = snapshot.certificates().collect();
+    let mut held: Vec<_> = snapshot.table.certificates().collect();
     held.sort_by_key(|(host, _)| *host);
     let secret = |held: &Held| held.secret.as_ref().map(ToString::to_string);
     let held: Vec<_> = held
@@ -140,7 +140,7 @@ fn s18_certificates_belong_to_hosts_of_their_own_namespace() {
         ("h.com", "d/i1", cert),
     ];
     assert_eq!(held, wanted);
-    let default = snapshot.default_certificate().and_then(secret);
+    let default = snapshot.table.default_certificate().and_then(secret);
     assert_eq!(default.as_deref(), Some("d/fallback"));
     let remarks = snapshot.remarks();
     let refused: Vec<_> = remarks.iter().map(|r| (r.name.as_str(), r.reason)).collect();
@@ -185,6 +185,7 @@ fn a_host_that_nobody_names_redirects() {
         &[("a.com", "/", 'a'), ("www.a.com", "/x", '0'), ("b.com", "/", 'c')],
     );
     let to = snapshot
+        .table
         .find("www.a.com", "/x")
         .unwrap()
         .policy
@@ -196,7 +197,7 @@ fn a_host_that_nobody_names_redirects() {
         (to.status.as_u16(), to.location.as_str()),
         (308, "$scheme://a.com$request_uri")
     );
-    assert!(snapshot.find("a.com", "/").unwrap().policy.redirects.to.is_none());
+    assert!(snapshot.table.find("a.com", "/").unwrap().policy.redirects.to.is_none());
 }
 
 #[test]
@@ -208,19 +209,19 @@ fn a_canary_gives_alternatives_and_claims_nothing() {
     let mut foreign = elsewhere("i0", &[rule("h", &[("Prefix", "/", "a")])]);
     annotate(&mut foreign, &format!("{NGINX}/canary"), "true");
     let snapshot = check(&world(&[main, canary, foreign]), &[("h", "/", 'a'), ("h", "/x", 'b')]);
-    let route = snapshot.find("h", "/").unwrap();
+    let route = snapshot.table.find("h", "/").unwrap();
     let found: Vec<_> = route
         .alternatives
         .iter()
         .map(|a| (&*a.ingress, a.backend.name.as_str(), a.canary.weight))
         .collect();
     assert_eq!(found, [("d/i1", "d/c:80", 30)]);
-    assert!(snapshot.find("h", "/x").unwrap().alternatives.is_empty());
+    assert!(snapshot.table.find("h", "/x").unwrap().alternatives.is_empty());
     let remarks = snapshot.remarks();
     let alone = remarks.iter().filter(|r| r.reason == Reason::CanaryAlone);
     let alone: Vec<_> = alone.map(|r| &*r.name).collect();
     assert_eq!(alone, ["i1", "i0"]);
-    assert!(snapshot.endpoints().contains(&"10.0.0.3:8080".parse().unwrap()));
+    assert!(snapshot.table.endpoints().contains(&"10.0.0.3:8080".parse().unwrap()));
 }
 
 /// In ingress-nginx an alternative has the path of the other as it is written, and all annotations but its own from there.
@@ -261,11 +262,11 @@ fn a_canary_has_the_path_of_its_main_ingress_as_it_is_written() {
         ("p", "/a%7Cb", "d/d:80"),
         ("p", "/c%2Fd", "d/e:80"),
     ] {
-        let route = snapshot.find(host, path).unwrap();
+        let route = snapshot.table.find(host, path).unwrap();
         let names: Vec<_> = route.alternatives.iter().map(|a| a.backend.name.as_str()).collect();
         assert_eq!(names, [wanted], "{host}{path}");
     }
-    assert!(snapshot.find("h", "/v1/12").unwrap().policy.rewrite.is_some());
+    assert!(snapshot.table.find("h", "/v1/12").unwrap().policy.rewrite.is_some());
     let remarks = snapshot.remarks();
     let alone: Vec<_> = remarks
         .iter()
@@ -286,7 +287,7 @@ fn endpoints_of_annotations_are_those_of_the_named_services() {
     );
     annotate(&mut one, &format!("{NGINX}/mirror-target"), "http://d$request_uri");
     let snapshot = check(&world(&[one]), &[("h", "/", 'a')]);
-    let route = snapshot.find("h", "/").unwrap();
+    let route = snapshot.table.find("h", "/").unwrap();
     let name =
         |backend: &Option<std::sync::Arc<landfall_ingress_balance::Backend>>| backend.as_ref().unwrap().name.clone();
     assert_eq!(
@@ -353,7 +354,7 @@ fn replaced_answers_come_from_the_default_backend_when_the_ingress_names_none() 
         json!({ "ingressClassName": "landfall", "defaultBackend": super::world::to("f") }),
     );
     let snapshot = check(&world(&[one, default]), &[("h", "/", 'a'), ("z", "/", 'f')]);
-    let route = snapshot.find("h", "/").unwrap();
+    let route = snapshot.table.find("h", "/").unwrap();
     assert_eq!(route.fallback.as_ref().unwrap().name, "d/f:80");
     assert_eq!(route.policy.replaced_statuses.len(), 2);
 }
@@ -406,14 +407,20 @@ fn a_default_backend_is_never_asked_for_hosts_or_answers_of_another_namespace() 
             ("unknown", "/x", 'f'),
         ],
     );
-    let found = |host: &str, path: &str| snapshot.find(host, path).unwrap();
+    let found = |host: &str, path: &str| snapshot.table.find(host, path).unwrap();
     assert_eq!(found("v.t", "/x").backend.name, "n/a:80");
     assert_eq!(found("m.t", "/x").backend.name, "m/b:80");
     assert!(found("e.t", "/api").fallback.is_none());
     assert_eq!(found("b.t", "/api").fallback.as_ref().unwrap().name, "n/a:80");
-    assert!(snapshot.routes_of("v.t").all(|route| route.ingress.starts_with("n/")));
     assert!(
         snapshot
+            .table
+            .routes_of("v.t")
+            .all(|route| route.ingress.starts_with("n/"))
+    );
+    assert!(
+        snapshot
+            .table
             .routes()
             .any(|route| route.path.is_empty() && &*route.host.name == "v.t")
     );
@@ -425,9 +432,9 @@ fn the_default_backend_of_a_host_counts_for_its_aliases_and_demands_its_certific
     annotate(&mut one, &format!("{NGINX}/server-alias"), "a.h");
     one["spec"]["defaultBackend"] = super::world::to("b");
     let snapshot = check(&world(&[one]), &[("h", "/", 'b'), ("a.h", "/", 'b'), ("z", "/", '-')]);
-    assert_eq!(snapshot.route_count(), 4);
-    assert!(snapshot.endpoints().contains(&"10.0.0.2:8080".parse().unwrap()));
-    assert_eq!(snapshot.routes_of("h").count(), 2);
+    assert_eq!(snapshot.table.route_count(), 4);
+    assert!(snapshot.table.endpoints().contains(&"10.0.0.2:8080".parse().unwrap()));
+    assert_eq!(snapshot.table.routes_of("h").count(), 2);
 }
 
 /// What is said of hosts that belong to others.

@@ -114,7 +114,7 @@ fn decisions_are_the_same_for_all_spellings_of_a_path() {
     ] {
         let form = canonical(spelled).unwrap();
         assert_eq!(end(&snapshot, "h", &form), letter, "{spelled}");
-        let (one, two) = (snapshot.explain("h", spelled), snapshot.explain("h", &form));
+        let (one, two) = (snapshot.table.explain("h", spelled), snapshot.table.explain("h", &form));
         assert_eq!(one, two, "{spelled}");
     }
 }
@@ -163,12 +163,12 @@ fn regular_expressions_count_on_their_own_ingress_only() {
             ("h", "/xy", '-'),
         ],
     );
-    let rewrite = |path: &str| snapshot.find("h", path).unwrap().policy.rewrite.clone();
+    let rewrite = |path: &str| snapshot.table.find("h", path).unwrap().policy.rewrite.clone();
     let api = rewrite("/api/v1").unwrap();
     assert_eq!(api.pattern.unwrap().replace("/api/v1/x", api.target.as_str()), "/v1/x");
     assert!(rewrite("/plain").unwrap().pattern.is_none());
     assert!(rewrite("/a.c").is_none());
-    assert_eq!(snapshot.find("h", "/api").unwrap().kind(), "Regex");
+    assert_eq!(snapshot.table.find("h", "/api").unwrap().kind(), "Regex");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn s28_challenges_are_answered_over_plain_http_before_anything_redirects() {
     let token = "/.well-known/acme-challenge/token";
     let solver = ingress("i2", ours(&[rule("h", &[("Exact", token, "b")])]));
     let snapshot = check(&world(&[site, solver]), &[("h", token, 'b'), ("h", "/", 'a')]);
-    let redirects = |path: &str| snapshot.find("h", path).unwrap().policy.redirects.clone();
+    let redirects = |path: &str| snapshot.table.find("h", path).unwrap().policy.redirects.clone();
     assert_eq!(redirects(token).https, HttpsRedirect::Off);
     assert!(redirects(token).to.is_none());
     assert_eq!(redirects("/").https, HttpsRedirect::WhenTls);

@@ -60,14 +60,14 @@ fn protection_comes_from_the_newest_version_and_closes_when_it_cannot_be_read() 
     let mut builder = Builder::new(Options::default());
     build(&mut builder, &[site("a")]);
     let closed = build(&mut builder, &[with("c", "whitelist-source-range", "everywhere")]);
-    let route = closed.find("h", "/").unwrap();
+    let route = closed.table.find("h", "/").unwrap();
     assert!(route.policy.closed.is_some());
     assert_eq!(end(&closed, "h", "/"), 'c');
     // Bad for another reason too: old routes, new protection.
     let mut both = with("d", "proxy-body-size", "much");
     annotate(&mut both, &format!("{NGINX}/whitelist-source-range"), "10.0.0.0/8");
     let kept = build(&mut builder, &[both]);
-    let route = kept.find("h", "/").unwrap();
+    let route = kept.table.find("h", "/").unwrap();
     assert_eq!(end(&kept, "h", "/"), 'c');
     assert!(route.policy.closed.is_none());
     assert!(!route.policy.sources.admits(Some("11.0.0.1".parse().unwrap())));
@@ -99,7 +99,7 @@ fn what_did_not_change_is_not_compiled_again_and_the_table_is_the_same() {
     let objects: Objects = world(&[site("a")]);
     let one = builder.build(&objects, &NoSecrets);
     let two = builder.build(&objects, &NoSecrets);
-    let policy = |snapshot: &Snapshot| snapshot.find("h", "/").unwrap().policy.clone();
+    let policy = |snapshot: &Snapshot| snapshot.table.find("h", "/").unwrap().policy.clone();
     assert!(std::sync::Arc::ptr_eq(&policy(&one), &policy(&two)));
     let mut changed = world(&[site("b")]);
     changed.ingresses[0] = object(site("b"));

@@ -65,7 +65,7 @@ pub(super) fn add_service(objects: &Objects, name: &str, ports: Value) {
 
 /// The Service letter that a request ends at; `0` without endpoints, `-` for nothing.
 pub(super) fn end(snapshot: &Snapshot, host: &str, path: &str) -> char {
-    let found = snapshot.find(host, path);
+    let found = snapshot.table.find(host, path);
     match found.map(|route| route.backend.endpoints().addresses().first().copied()) {
         Some(Some(SocketAddr::V4(v4))) => (b'a' + v4.ip().octets()[3] - 1) as char,
         Some(_) => '0',
@@ -99,6 +99,7 @@ pub(super) fn endpoints_of(port: Value, service_ports: Value, slices: &[Value]) 
     }
     let snapshot = Snapshot::build(&objects, "landfall");
     let endpoints = snapshot
+        .table
         .find("h", "/")
         .unwrap()
         .backend
