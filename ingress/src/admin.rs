@@ -30,6 +30,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use landfall_ingress_http::network::Network;
+use landfall_ingress_kubernetes as kubernetes;
 use landfall_ingress_listen::Listener;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::metrics::{Text, label};
@@ -40,7 +41,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Longest wait for the head of a request. Kubernetes' probes and Prometheus send theirs at once.
@@ -59,6 +60,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// Everything that is served on the port.
 pub struct Site {
     state: Arc<State>,
+    /// What is known of the cluster.
+    known: Arc<kubernetes::State>,
+    started: Instant,
+    node: String,
+    /// Host of the dashboard.
+    host: String,
     names: Names,
     /// There is a dashboard.
     shown: bool,
@@ -111,7 +118,12 @@ struct Asker {
 
 impl Site {
     /// Reads the password file, if one is named. An error when the machine has no random numbers.
-    pub fn new(config: Config, state: Arc<State>, proxy: Arc<Proxy>) -> Result<Self, String> {
+    pub fn new(
+        config: Config,
+        state: Arc<State>,
+        known: Arc<kubernetes::State>,
+        proxy: Arc<Proxy>,
+    ) -> Result<Self, String> {
         Ok(Self {
             names: Names::new(&config),
             shown: config.shown,
@@ -124,6 +136,10 @@ impl Site {
             lines: AtomicU64::default(),
             fleet: Fleet::new(&config.namespace, config.port),
             state,
+            known,
+            started: Instant::now(),
+            node: config.node,
+            host: config.host,
         })
     }
 }
@@ -217,7 +233,7 @@ impl Site {
             "/graphs.js" => file("text/javascript; charset=utf-8", include_str!("admin/graphs.js")),
             "/explain.js" => file("text/javascript; charset=utf-8", include_str!("admin/explain.js")),
             "/icon.svg" => file("image/svg+xml", include_str!("admin/icon.svg")),
-            "/status.json" => respond(StatusCode::OK, "application/json", report::render(&self.state)),
+            "/status.json" => respond(StatusCode::OK, "application/json", self.report()),
             _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
         }
     }
@@ -239,7 +255,7 @@ impl Site {
 
     fn metrics(&self) -> String {
         let state = &self.state;
-        let snapshot = state.snapshot();
+        let snapshot = self.known.snapshot();
         let summary = self.rounds.summary(&snapshot);
         let mut text = Text::default();
         state.counters.render(
@@ -253,7 +269,7 @@ impl Site {
                 (
                     "leader",
                     "Whether this proxy writes status.",
-                    u64::from(state.leading()),
+                    u64::from(self.known.leading()),
                 ),
                 (
                     "handed_over",
@@ -267,7 +283,11 @@ impl Site {
                     "Objects that lost or could not be used.",
                     count(summary.remarks.iter().sum()),
                 ),
-                ("uptime_seconds", "Time since the start.", state.uptime().as_secs()),
+                (
+                    "uptime_seconds",
+                    "Time since the start.",
+                    self.started.elapsed().as_secs(),
+                ),
             ],
         );
         self.limits(&mut text);

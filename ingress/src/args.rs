@@ -55,7 +55,7 @@ pub struct Serve {
     pub default_certificate: Option<Name>,
     /// How the Secrets that Ingresses name are followed.
     #[arg(long, value_enum, default_value_t)]
-    pub secrets: crate::secret_watch::Scope,
+    pub secrets: landfall_ingress_kubernetes::secret_watch::Scope,
     /// Where the status page, metrics and health are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,

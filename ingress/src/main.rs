@@ -1,7 +1,7 @@
 //! landfall's ingress proxy: follows Ingress objects and sends HTTP requests to the pods behind them.
 //!
-//! Data flows one way: [`watch`] turns API objects into a [`landfall_ingress_translate::route::Snapshot`], [`state`] holds the newest, [`proxy`] serves requests from
-//! it. [`admin`] shows it, [`status`] tells the API where it is served. [`run`] is the order from start to end.
+//! Data flows one way: [`landfall_ingress_kubernetes`] follows API objects and has a table made of them, [`proxy`] serves requests from the
+//! newest one, [`admin`] shows it. [`run`] is the order from start to end.
 
 #![forbid(unsafe_code)]
 
@@ -9,21 +9,15 @@ mod admin;
 mod args;
 mod check;
 mod dns;
-mod events;
 #[cfg(test)]
 mod fuzz;
-mod kube_client;
-mod lease;
 mod limits;
 mod observer;
 mod probe;
 mod proxy;
 mod run;
-mod secret_watch;
 mod state;
-mod status;
 mod tls;
-mod watch;
 
 use args::{Args, Command};
 use clap::Parser;

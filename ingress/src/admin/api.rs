@@ -33,17 +33,14 @@ impl Site {
             Ok(query) => query,
             Err(why) => return failed(StatusCode::BAD_REQUEST, &why),
         };
-        let snapshot = self.state.snapshot();
+        let snapshot = self.known.snapshot();
         let value = match name {
             "overview" => self.overview(),
             "entrypoints" => json!({ "items": self.entry_points() }),
             "routes" => query.apply(self.routes(&snapshot), &self.lines),
             "services" => query.apply(lists::services(&snapshot), &self.lines),
             "certificates" => query.apply(lists::certificates(&snapshot), &self.lines),
-            "secrets" => {
-                let view = self.state.secrets.get().map(|secrets| secrets.found());
-                query.apply(lists::secrets(&view.unwrap_or_default()), &self.lines)
-            }
+            "secrets" => query.apply(lists::secrets(&self.known.secrets()), &self.lines),
             "remarks" => query.apply(lists::remarks(&snapshot), &self.lines),
             "series" => self.series(&query),
             "fleet" => {
@@ -72,7 +69,7 @@ impl Site {
 
     fn overview(&self) -> Value {
         let state = &self.state;
-        let snapshot = state.snapshot();
+        let snapshot = self.known.snapshot();
         let traffic = &state.observer.traffic;
         let word = match (state.lifecycle.stopping(), state.lifecycle.ready()) {
             (true, _) => "stopping",
@@ -88,12 +85,12 @@ impl Site {
         let log = &state.observer.log;
         let mode = format!("{:?}", log.mode()).to_lowercase();
         json!({
-            "node": state.node,
+            "node": self.node,
             "address": self.node_address.map(|address| address.to_string()),
             "version": env!("CARGO_PKG_VERSION"),
             "state": word,
-            "leader": state.leading(),
-            "uptime_seconds": state.uptime().as_secs(),
+            "leader": self.known.leading(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
             "counts": { "routes": summary.routes.iter().sum::<usize>(), "ingresses": snapshot.ours_count(),
                 "services": summary.services.iter().sum::<usize>(), "certificates": summary.certificates.count,
                 "remarks": summary.remarks.iter().sum::<usize>() },
@@ -105,7 +102,7 @@ impl Site {
             "table": { "routes": format!("{:016x}", summary.fingerprint), "taken_over": read(&state.counters.snapshots), "watch_errors": read(&state.counters.watch_errors),
                 "failovers": read(&state.counters.failovers) },
             "access_log": { "mode": mode, "dropped": log.dropped() },
-            "dashboard": { "host": state.dashboard_host, "authentication": !self.access.is_open() },
+            "dashboard": { "host": self.host, "authentication": !self.access.is_open() },
         })
     }
 

@@ -1,10 +1,10 @@
 //! Objects for the commands beside serving: from manifests, from standard input, or from a cluster.
 
-use crate::watch::{ClassObject, IngressObject, ServiceObject};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use landfall_ingress_kubernetes::watch::{ClassObject, IngressObject, ServiceObject};
 use landfall_ingress_translate::object::Words;
 use landfall_ingress_translate::options::Options;
 use landfall_ingress_translate::route::{DEFAULT_CLASS, Objects};
@@ -243,7 +243,7 @@ impl Secrets for Given {
 
 /// Reads a cluster, without its Secrets.
 async fn live() -> Result<Input, String> {
-    let client = crate::kube_client::client().await?;
+    let client = landfall_ingress_kubernetes::client().await?;
     let mut objects = Objects::default();
     let mut words = Words::default();
     let kept = |object: IngressObject| Arc::new(object.split(&mut words).0);

@@ -333,10 +333,13 @@ async fn a_backend_that_leads_back_here_ends_soon() {
         let first = proxy_with(&[], limits.clone()).await;
         let second = proxy_with(&[first.address], limits).await;
         // The first leads to the second, and that to the first again.
-        first.state.replace(landfall_ingress_translate::route::Snapshot::build(
-            &ends::objects(&[second.address], json!({})),
-            "landfall",
-        ));
+        first.state.table.store(
+            landfall_ingress_translate::route::Snapshot::build(
+                &ends::objects(&[second.address], json!({})),
+                "landfall",
+            )
+            .table,
+        );
         let answer = ask(first.address, &get("h")).await;
         assert!(
             status(&answer) == "508" && answer.contains("x-landfall-reason: loop"),

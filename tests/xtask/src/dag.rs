@@ -35,6 +35,15 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-ingress-http", &[]),
     ("landfall-ingress-tls", &[]),
     ("landfall-ingress-balance", &["landfall-ingress-http"]),
+    (
+        "landfall-ingress-kubernetes",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-routing",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-translate",
+        ],
+    ),
     ("landfall-ingress-listen", &["landfall-ingress-telemetry"]),
     ("landfall-ingress-telemetry", &["landfall-ingress-http"]),
     (
@@ -71,6 +80,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ingress-balance",
             "landfall-ingress-htpasswd",
             "landfall-ingress-http",
+            "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
@@ -90,6 +100,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
@@ -103,16 +114,26 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-kubernetes",
             "landfall-ingress-upstream",
             "landfall",
         ],
     ),
-    ("kube", &["landfall-engine", "landfall-ingress", "landfall"]),
+    (
+        "kube",
+        &[
+            "landfall-engine",
+            "landfall-ingress",
+            "landfall-ingress-kubernetes",
+            "landfall",
+        ],
+    ),
     (
         "k8s-openapi",
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-kubernetes",
             "landfall-ingress-translate",
             "landfall",
         ],

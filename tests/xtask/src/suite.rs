@@ -227,6 +227,8 @@ fn long_tests() -> Result<Count> {
         "--package",
         "landfall-ingress-http",
         "--package",
+        "landfall-ingress-kubernetes",
+        "--package",
         "landfall-ingress-listen",
         "--package",
         "landfall-ingress-translate",

@@ -125,8 +125,8 @@ pub(super) async fn proxy_on(snapshot: Snapshot, limits: Limits, front: Front) -
 
 /// A proxy with this table, for clients that speak TLS or do not.
 pub(super) async fn proxy_over(snapshot: Snapshot, limits: Limits, front: Front, tls: bool) -> Running {
-    let state = Arc::new(State::new("n", ""));
-    state.replace(snapshot);
+    let state = Arc::new(State::default());
+    state.table.store(snapshot.table);
     let (listener, address) = listen().await;
     let (stop, stopping) = watch::channel(false);
     let acceptor = || crate::tls::Acceptor::new(Arc::clone(&state), &landfall_ingress_tls::Options::default()).unwrap();

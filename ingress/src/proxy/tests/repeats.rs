@@ -417,7 +417,7 @@ async fn a_refused_connection_pays_for_no_second_part_of_a_repeat() {
             ..Limits::default()
         };
         let proxy = proxy_with(&[dead()], limits).await;
-        let backend = Arc::clone(&proxy.state.snapshot().table.find("h", "/x").unwrap().backend);
+        let backend = Arc::clone(&proxy.state.routes().find("h", "/x").unwrap().backend);
         while backend.may_retry() {}
         let start = std::time::Instant::now();
         assert_eq!(statuses(proxy.address, asked).await, vec!["502"; asked]);

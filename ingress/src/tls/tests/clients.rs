@@ -61,7 +61,7 @@ impl World {
     }
 
     async fn with(authorities: &[(&str, &Authority)], demands: &[Demand<'_>], options: &Options) -> Self {
-        let state = Arc::new(State::new("", ""));
+        let state = Arc::new(State::default());
         let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), options).unwrap());
         let proxy = Proxy::new(Arc::clone(&state), Limits::default(), Front::default());
         let (stop, stopping) = watch::channel(false);
@@ -76,7 +76,7 @@ impl World {
             server: Authority::new("server"),
             _stop: stop,
         };
-        world.state.replace(world.snapshot(authorities, demands));
+        world.state.table.store(world.snapshot(authorities, demands).table);
         world
     }
 
@@ -213,9 +213,8 @@ async fn an_old_connection_or_ticket_does_not_outlive_a_new_demand() {
     let kept = client.connect(world.https, "a.com").await.unwrap();
     // Takes a ticket.
     assert_eq!(status(&world.ask(&client, "a.com", "a.com", "/").await.unwrap()), "200");
-    world
-        .state
-        .replace(world.snapshot(&[("ca", &ca)], &[("a.com", Some("ca"), json!({}))]));
+    let demanding = world.snapshot(&[("ca", &ca)], &[("a.com", Some("ca"), json!({}))]);
+    world.state.table.store(demanding.table);
     let answer = exchange(kept.stream, "a.com", "/").await.unwrap();
     assert_eq!(status(&answer), "421", "{answer}");
     let answer = world.ask(&client, "a.com", "a.com", "/").await;
@@ -230,7 +229,7 @@ async fn authorities_with_a_revocation_list_close_their_routes() {
         &[("a.com", Some("ca"), json!({}))],
         vec![secret("ca", &[("ca.crt", &ca.pem()), ("ca.crl", "x")])],
     );
-    world.state.replace(snapshot);
+    world.state.table.store(snapshot.table);
     let known = Client::with_certificate(&world.server, &ca.client("alice"));
     let answer = world.ask(&known, "a.com", "a.com", "/").await.unwrap();
     assert_eq!(status(&answer), "503", "{answer}");

@@ -31,8 +31,8 @@ impl Server {
     }
 
     async fn bounded(snapshot: Snapshot, options: &Options, longest: Duration, most: usize) -> Self {
-        let state = Arc::new(State::new("", ""));
-        state.replace(snapshot);
+        let state = Arc::new(State::default());
+        state.table.store(snapshot.table);
         let acceptor = Acceptor::new(Arc::clone(&state), options)
             .unwrap()
             .with_bounds(longest, most);
@@ -190,7 +190,7 @@ async fn only_the_chosen_cipher_suites_are_spoken() {
         tls_min_version: MinVersion::Tls13,
         ..Options::default()
     };
-    let nothing = Acceptor::new(Arc::new(State::new("", "")), &old).unwrap_err();
+    let nothing = Acceptor::new(Arc::new(State::default()), &old).unwrap_err();
     assert!(nothing.contains("leave nothing to speak"), "{nothing}");
 }
 
@@ -225,7 +225,7 @@ async fn s19_rotation_under_load_fails_no_handshake_and_takes_effect() {
     while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
         rotations += 1;
         let pair = if rotations % 2 == 0 { &old } else { &new };
-        server.state.replace(one_host(vec![pair.secret("a")]));
+        server.state.table.store(one_host(vec![pair.secret("a")]).table);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut seen = (0, 0);
@@ -237,7 +237,7 @@ async fn s19_rotation_under_load_fails_no_handshake_and_takes_effect() {
         seen.0 + seen.1 == 240 && seen.1 > 0 && rotations > 10,
         "{seen:?} {rotations}"
     );
-    server.state.replace(one_host(vec![new.secret("a")]));
+    server.state.table.store(one_host(vec![new.secret("a")]).table);
     let shown = Client::trusting(&ca).connect(server.address, "a.com").await.unwrap();
     assert_eq!(shown.certificate, new.der);
 }
@@ -252,13 +252,13 @@ async fn s19_a_secret_that_comes_later_or_goes_bad_changes_its_host_at_the_next_
         client.connect(server.address, "a.com").await.is_err(),
         "the self-signed one"
     );
-    server.state.replace(one_host(vec![pair.secret("a")]));
+    server.state.table.store(one_host(vec![pair.secret("a")]).table);
     assert_eq!(
         client.connect(server.address, "a.com").await.unwrap().certificate,
         pair.der
     );
     let bad = secret("a", &[("tls.crt", "nonsense"), ("tls.key", "nonsense")]);
-    server.state.replace(one_host(vec![bad]));
+    server.state.table.store(one_host(vec![bad]).table);
     // A fresh client, for a ticket would do without the certificate.
     assert!(Client::trusting(&ca).connect(server.address, "a.com").await.is_err());
     assert!(Client::trusting_all().connect(server.address, "a.com").await.is_ok());

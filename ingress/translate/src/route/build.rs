@@ -5,7 +5,7 @@
 //!    └─ Services, Secrets ──index.rs──> Ingresses that name them ──┘         └──> put among the others, which are shared
 //! ```
 //!
-//! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`ingress/src/watch/changes.rs`).
+//! INVARIANT: a table that came by changes is the one that is made of the same objects at once (`kubernetes/src/watch/changes.rs`).
 
 use super::Snapshot;
 use super::assemble::Assembly;

@@ -51,7 +51,7 @@ fn foreseen(proxy: &Running, secure: bool, name: &str, host: &str) -> (Stage, Op
         strict_sni: false,
         peer: "127.0.0.1:1".parse().unwrap(),
     };
-    let foreseen = proxy.proxy.foresee(&supposed, &proxy.state.snapshot().table);
+    let foreseen = proxy.proxy.foresee(&supposed, &proxy.state.routes());
     let decides = |met: &Met| matches!(met.outcome, Outcome::Open(_) | Outcome::Answers(_));
     let met = foreseen.met.iter().find(|met| decides(met));
     let met = met.or(foreseen.met.last()).expect("it has a route");

@@ -49,7 +49,7 @@ fn foresee(proxy: &Running, typed: &Typed<'_>) -> Foreseen {
         strict_sni: false,
         peer: "127.0.0.1:1".parse().unwrap(),
     };
-    proxy.proxy.foresee(&supposed, &proxy.state.snapshot().table)
+    proxy.proxy.foresee(&supposed, &proxy.state.routes())
 }
 
 /// The status that is foreseen: 200 when the request goes to an endpoint.

@@ -35,6 +35,7 @@ async fn auth_url_of_the_own_host_never_asks_the_application_about_itself() {
             "one that asks somebody else",
         ),
     ] {
+        let remarks: Vec<_> = world.snapshot().remarks().iter().map(ToString::to_string).collect();
         let proxy = world.start().await;
         for path in ["/secret", "/oauth2/auth", "/"] {
             let answer = get(&proxy, path, &[]).await;
@@ -42,13 +43,6 @@ async fn auth_url_of_the_own_host_never_asks_the_application_about_itself() {
             assert!(closed || answer.status == 401, "{why} {path}: {answer:?}");
         }
         assert_eq!(get(&proxy, "/secret", &[]).await.status, 503, "{why}");
-        let remarks: Vec<_> = proxy
-            .state
-            .snapshot()
-            .remarks()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
         assert!(
             remarks
                 .iter()

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use landfall_ingress_http::network::Network;
 use landfall_ingress_translate::options::{CONTROLLER, Options};
-use landfall_ingress_translate::route::{Builder, Objects};
+use landfall_ingress_translate::route::{Builder, Objects, Snapshot};
 use landfall_ingress_translate::secrets::lookup::Secrets;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -240,6 +240,11 @@ impl World {
         self
     }
 
+    /// The table of these objects, and what is to be said of them.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Builder::new(self.options.clone()).build(&self.objects, &self.secrets)
+    }
+
     pub(super) async fn start(self) -> Running {
         self.run(false).await
     }
@@ -251,7 +256,7 @@ impl World {
 
     /// Clients speak TLS or do not.
     pub(super) async fn run(self, tls: bool) -> Running {
-        let snapshot = Builder::new(self.options.clone()).build(&self.objects, &self.secrets);
+        let snapshot = self.snapshot();
         let trusted = self.trusting.then(|| Network::parse("127.0.0.0/8").unwrap());
         let front = Front {
             trusted: trusted.into_iter().collect(),

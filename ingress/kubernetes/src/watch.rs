@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stream.rs (one task per kind) ──events──> world.rs ──Services──> backends' endpoints, at once
-//!                                              └─Changes──> translate/ (a thread of its own) ──Snapshot──> state.rs
+//!                                              └─Changes──> translate/ (a thread of its own) ──Snapshot──> State
 //! ```
 //!
 //! INVARIANT: no snapshot before all five lists were read whole (that of namespaces may be refused: it only says which are being deleted); afterwards a lost watch, or a list that is read again, leaves the last
@@ -93,7 +93,7 @@ pub async fn follow(
 
 /// Applies events as they come and has tables built beside that; `build` starts one and returns how long it took. The next one waits as
 /// long, so that half of one core is the most that tables can cost. Returns when a table could not be built.
-pub async fn keep_current(
+async fn keep_current(
     mut world: World,
     state: &State,
     mut changes: Receiver<Change>,

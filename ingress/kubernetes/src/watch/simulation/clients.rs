@@ -3,14 +3,18 @@
 use super::cluster::{Cluster, SERVICES};
 use super::pods::{Life, pod_of};
 use super::{LENGTH_MS, Stage};
-use crate::limits::Limits;
 use landfall_ingress_balance::clock::milliseconds;
 use landfall_ingress_balance::{Attempts, Lost, Outcome, Preference};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// How long a new route, or a pod that was told, may take to be in force: two of the longest tables with their
 /// pauses, and the end of a list.
 const IN_FORCE_MS: u64 = 500;
+
+/// Endpoints tried for one request, and the longest wait for one of them, as in the data plane.
+const TRIES: usize = 16;
+const CONNECT: Duration = Duration::from_millis(1500);
 
 /// What became of all requests.
 #[derive(Debug, Default)]
@@ -81,7 +85,6 @@ pub(super) async fn ask(stage: Rc<Stage>) {
 
 /// As `proxy/forward.rs` does it.
 async fn request(stage: &Stage, service: usize) -> End {
-    let limits = Limits::default();
     let snapshot = stage.state.snapshot();
     let Some(route) = snapshot.table.find(&format!("s{service}"), "/") else {
         return End::NoRoute;
@@ -90,7 +93,7 @@ async fn request(stage: &Stage, service: usize) -> End {
         0 => Preference::Key(stage.chance.below(100)),
         _ => Preference::Any,
     };
-    let mut attempts = Attempts::new(&route.backend, preference, limits.tries);
+    let mut attempts = Attempts::new(&route.backend, preference, TRIES);
     let mut tries = 0;
     loop {
         let pick = match attempts.next() {
@@ -100,7 +103,7 @@ async fn request(stage: &Stage, service: usize) -> End {
         };
         tries += 1;
         let pod = pod_of(pick.address());
-        match send(stage, pod, milliseconds(limits.connect)).await {
+        match send(stage, pod, milliseconds(CONNECT)).await {
             Reply::Answer => {
                 pick.report(Outcome::Answered);
                 let answered_by = stage.cluster.borrow().pods.all.get(&pod).map(|pod| pod.service);

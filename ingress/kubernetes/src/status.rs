@@ -12,7 +12,6 @@ mod settle;
 use crate::events::Events;
 use crate::lease::Election;
 use crate::limits::{STATUS_PAUSE, STATUS_PERIOD, STATUS_ROUND, STATUS_WRITES};
-use crate::proxy::stopped;
 use crate::state::State;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -23,9 +22,9 @@ use landfall_ingress_translate::object::Addresses;
 use serde_json::{Value, json};
 use settle::Settle;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
 
 /// Name of the Lease, and the label of our pods.
@@ -82,17 +81,25 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(fine) && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
-/// Runs until `stopping` turns true, then gives the Lease up.
-pub async fn lead(client: Client, place: Place, publish: Publish, state: Arc<State>, mut stopping: Receiver<bool>) {
+/// Runs until `stop`, then gives the Lease up. It is asked for only while this proxy is `ready`.
+pub async fn lead(
+    client: Client,
+    place: Place,
+    publish: Publish,
+    state: Arc<State>,
+    ready: impl Fn() -> bool,
+    stop: impl Future<Output = ()>,
+) {
     let writing = tokio::spawn(write(client.clone(), place.clone(), publish, Arc::clone(&state)));
     let mut election = Election::new(client, NAME, place.namespace, place.pod);
     let mut pause = FIRST_LOOK;
+    let mut stop = pin!(stop);
     loop {
         tokio::select! {
             () = sleep(pause) => {}
-            () = stopped(&mut stopping) => break,
+            () = &mut stop => break,
         }
-        if !state.lifecycle.ready() {
+        if !ready() {
             continue;
         }
         pause = STATUS_PERIOD;

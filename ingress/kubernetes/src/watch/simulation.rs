@@ -101,7 +101,7 @@ impl Stage {
 fn play(script: Script) -> Tally {
     balance::seed(script.seed);
     let chance = Chance::new(script.seed);
-    let state = Arc::new(State::new("node", ""));
+    let state = Arc::new(State::default());
     let world = World::new(Locality::default());
     let stage = Rc::new(Stage {
         clock: Clock::default(),

@@ -3,19 +3,19 @@
 //! Seeded schedules over few names, so that everything meets everything: Ingresses that come, change, turn bad, move between classes and
 //! are made again; hosts that several namespaces want, with aliases, wildcards, redirects from `www.` and canaries; Services and Secrets
 //! that come late, change and go; lists that are read again. `LANDFALL_SEED=7 LANDFALL_SEEDS=1 cargo test -p
-//! landfall-ingress changes` repeats one.
+//! landfall-ingress-kubernetes changes` repeats one.
 
-use landfall_ingress_translate::options::{CONTROLLER, Options};
-use landfall_ingress_translate::route::{Builder, DEFAULT_CLASS, Objects, Snapshot};
-use landfall_ingress_translate::secrets::lookup::Secrets;
-use landfall_ingress_translate::secrets::{Absent, Material, Name};
-use landfall_ingress_translate::services::Locality;
 use super::{Change, World};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
 use landfall_ingress_balance::chance::{Chance, seeds};
 use landfall_ingress_routing::Route;
+use landfall_ingress_translate::options::{CONTROLLER, Options};
+use landfall_ingress_translate::route::{Builder, DEFAULT_CLASS, Objects, Snapshot};
+use landfall_ingress_translate::secrets::lookup::Secrets;
+use landfall_ingress_translate::secrets::{Absent, Material, Name};
+use landfall_ingress_translate::services::Locality;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -308,7 +308,8 @@ fn told(snapshot: &Snapshot) -> String {
     };
     snapshot.table.routes().for_each(|r| route(r));
     snapshot
-        .table.default_route()
+        .table
+        .default_route()
         .into_iter()
         .chain(snapshot.table.default_routes())
         .for_each(|r| route(r));
@@ -326,7 +327,8 @@ fn told(snapshot: &Snapshot) -> String {
         let host = host.to_lowercase();
         for path in ["/", "/x", "/x/y/z", "/x/abc", "/none"] {
             let found = snapshot
-                .table.find(&host, path)
+                .table
+                .find(&host, path)
                 .map(|r| (&r.host.name, &r.path, r.exact, &r.ingress));
             writeln!(text, "{host}{path} {found:?}").unwrap();
         }
