@@ -64,7 +64,7 @@ pub struct Serve {
     pub routing: Options,
     /// What stands in front of this proxy.
     #[command(flatten)]
-    pub front: crate::proxy::Front,
+    pub front: landfall_ingress_proxy::Front,
     /// Serve no dashboard: its port answers questions of health and for metrics alone.
     #[arg(long)]
     pub no_dashboard: bool,

@@ -8,16 +8,8 @@
 mod admin;
 mod args;
 mod check;
-mod dns;
-#[cfg(test)]
-mod fuzz;
-mod limits;
-mod observer;
 mod probe;
-mod proxy;
 mod run;
-mod state;
-mod tls;
 
 use args::{Args, Command};
 use clap::Parser;

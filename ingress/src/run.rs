@@ -1,16 +1,12 @@
 //! The order of one life: who was here before, the lists, the listeners, serving, the end.
 
 use crate::args::{Serve, Stopping};
-use crate::dns::Resolver;
-use crate::limits::Limits;
-use crate::observer::Observer;
-use crate::proxy::Proxy;
-use crate::state::State;
-use crate::tls::Acceptor;
-use crate::{admin, probe, proxy};
+use crate::{admin, probe};
 use landfall_ingress_kubernetes::{self as kubernetes, status, watch};
 use landfall_ingress_listen::handover::{self, Link, Offer, Predecessor, RestartSocket};
 use landfall_ingress_listen::{Lifecycle, Listener, Listeners, Reserved};
+use landfall_ingress_proxy::tls::Acceptor;
+use landfall_ingress_proxy::{self as proxy, Limits, Observer, Proxy, Resolver, State};
 use landfall_ingress_telemetry::access_log::AccessLog;
 use landfall_ingress_telemetry::traffic::{EntryPoint, Traffic, series};
 use landfall_ingress_telemetry::{files, log};

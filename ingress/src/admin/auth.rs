@@ -6,10 +6,10 @@
 //! program from serving requests. Passwords of a htpasswd file are checked as those of routes are; only the bounds are tighter, for the
 //! page asks every two seconds and few people look.
 
-use crate::limits::Limits;
-use crate::proxy::policy::basic::{Passwords, Verdict, challenge, credentials};
 use hyper::header::{HeaderMap, HeaderValue};
 use landfall_ingress_htpasswd::{self as htpasswd, same};
+use landfall_ingress_proxy::Limits;
+use landfall_ingress_proxy::basic::{Passwords, Verdict, challenge, credentials};
 use landfall_ingress_routing::policy::BasicAuth;
 use landfall_ingress_telemetry::log;
 use std::collections::BTreeMap;

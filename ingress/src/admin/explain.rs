@@ -1,12 +1,12 @@
 //! Why a request goes where it goes, for a method, a URL and fields that somebody typed. What becomes of it is told by the code that
-//! requests meet ([`crate::proxy::foresee`]); why rules lost, by the table. Nothing is sent and nothing is counted.
+//! requests meet ([`landfall_ingress_proxy::foresee`]); why rules lost, by the table. Nothing is sent and nothing is counted.
 
 use super::health;
-use crate::proxy::Proxy;
-use crate::proxy::foresee::{self, Foreseen, Met, Outcome, Supposed, Way};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version, header};
 use landfall_ingress_balance::{self as balance, Preference, Turn};
+use landfall_ingress_proxy::Proxy;
+use landfall_ingress_proxy::foresee::{self, Foreseen, Met, Outcome, Supposed, Way};
 use landfall_ingress_routing::{Explanation, Route};
 use landfall_ingress_telemetry::reason::Reason;
 use landfall_ingress_translate::route::Snapshot;

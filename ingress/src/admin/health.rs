@@ -1,9 +1,9 @@
 //! How routes, Services and endpoints are, and how many are how. Nobody keeps count where requests pass: whoever looks makes a round
 //! through the table, which makes no text, and what it found is good for a second.
 
-use crate::tls;
 use landfall_ingress_balance::Backend;
 use landfall_ingress_balance::Endpoint;
+use landfall_ingress_proxy::tls;
 use landfall_ingress_routing::Route;
 use landfall_ingress_translate::remark::Severity;
 use landfall_ingress_translate::route::Snapshot;

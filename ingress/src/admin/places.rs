@@ -1,6 +1,6 @@
 //! How many connections the admin port has at once, so that one client keeps neither Prometheus nor people who read the dashboard from it.
 
-use crate::proxy::client_network;
+use landfall_ingress_proxy::client_network;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;

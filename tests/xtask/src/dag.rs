@@ -47,6 +47,19 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("landfall-ingress-listen", &["landfall-ingress-telemetry"]),
     ("landfall-ingress-telemetry", &["landfall-ingress-http"]),
     (
+        "landfall-ingress-proxy",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-htpasswd",
+            "landfall-ingress-http",
+            "landfall-ingress-listen",
+            "landfall-ingress-routing",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-tls",
+            "landfall-ingress-upstream",
+        ],
+    ),
+    (
         "landfall-ingress-routing",
         &[
             "landfall-ingress-balance",
@@ -82,6 +95,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ingress-http",
             "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
+            "landfall-ingress-proxy",
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-tls",
@@ -102,6 +116,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
             "landfall-ingress",
             "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
+            "landfall-ingress-proxy",
             "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-translate",
@@ -115,6 +130,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
             "landfall-engine",
             "landfall-ingress",
             "landfall-ingress-kubernetes",
+            "landfall-ingress-proxy",
             "landfall-ingress-upstream",
             "landfall",
         ],

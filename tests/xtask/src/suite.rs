@@ -231,6 +231,8 @@ fn long_tests() -> Result<Count> {
         "--package",
         "landfall-ingress-listen",
         "--package",
+        "landfall-ingress-proxy",
+        "--package",
         "landfall-ingress-translate",
         "--package",
         "landfall-ingress-upstream",

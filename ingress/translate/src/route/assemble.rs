@@ -362,7 +362,7 @@ fn namespace_of(route: &Route) -> &str {
 }
 
 /// Closes routes whose `auth-url` leads back to their host, and there to themselves or to one that asks too: the application that is to be
-/// protected would be asked about itself. What a variable leads to shows with each request (`proxy/policy/place.rs`).
+/// protected would be asked about itself. What a variable leads to shows with each request (`proxy/src/policy/place.rs`).
 fn close_unanswered(table: &mut Table, default: Option<&mut Route>, remarks: &mut Vec<Remark>) {
     let back = |route: &Route, default: Option<&Route>| {
         // Where everything is sent elsewhere, nobody is asked.

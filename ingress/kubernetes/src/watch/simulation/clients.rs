@@ -83,7 +83,7 @@ pub(super) async fn ask(stage: Rc<Stage>) {
     }
 }
 
-/// As `proxy/forward.rs` does it.
+/// As `proxy/src/forward.rs` does it.
 async fn request(stage: &Stage, service: usize) -> End {
     let snapshot = stage.state.snapshot();
     let Some(route) = snapshot.table.find(&format!("s{service}"), "/") else {
