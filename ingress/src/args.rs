@@ -1,6 +1,6 @@
 //! The command line: what is served where, and the small commands beside serving.
 
-use crate::admin;
+use landfall_ingress_admin as admin;
 use landfall_ingress_listen::handover;
 use landfall_ingress_translate::options::Options;
 use landfall_ingress_translate::secrets::Name;

@@ -1,11 +1,10 @@
 //! landfall's ingress proxy: follows Ingress objects and sends HTTP requests to the pods behind them.
 //!
-//! Data flows one way: [`landfall_ingress_kubernetes`] follows API objects and has a table made of them, [`proxy`] serves requests from the
-//! newest one, [`admin`] shows it. [`run`] is the order from start to end.
+//! Data flows one way: [`landfall_ingress_kubernetes`] follows API objects and has a table made of them, [`landfall_ingress_proxy`] serves
+//! requests from the newest one, [`landfall_ingress_admin`] shows it. [`run`] is the order from start to end.
 
 #![forbid(unsafe_code)]
 
-mod admin;
 mod args;
 mod check;
 mod probe;

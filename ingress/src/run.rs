@@ -1,7 +1,8 @@
 //! The order of one life: who was here before, the lists, the listeners, serving, the end.
 
 use crate::args::{Serve, Stopping};
-use crate::{admin, probe};
+use crate::probe;
+use landfall_ingress_admin as admin;
 use landfall_ingress_kubernetes::{self as kubernetes, status, watch};
 use landfall_ingress_listen::handover::{self, Link, Offer, Predecessor, RestartSocket};
 use landfall_ingress_listen::{Lifecycle, Listener, Listeners, Reserved};

@@ -31,6 +31,20 @@ const MAY_SEE: &[(&str, &[&str])] = &[
             "landfall-ssh",
         ],
     ),
+    (
+        "landfall-ingress-admin",
+        &[
+            "landfall-ingress-balance",
+            "landfall-ingress-htpasswd",
+            "landfall-ingress-http",
+            "landfall-ingress-kubernetes",
+            "landfall-ingress-listen",
+            "landfall-ingress-proxy",
+            "landfall-ingress-routing",
+            "landfall-ingress-telemetry",
+            "landfall-ingress-translate",
+        ],
+    ),
     ("landfall-ingress-htpasswd", &[]),
     ("landfall-ingress-http", &[]),
     ("landfall-ingress-tls", &[]),
@@ -90,17 +104,13 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     (
         "landfall-ingress",
         &[
-            "landfall-ingress-balance",
-            "landfall-ingress-htpasswd",
-            "landfall-ingress-http",
+            "landfall-ingress-admin",
             "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
             "landfall-ingress-proxy",
-            "landfall-ingress-routing",
             "landfall-ingress-telemetry",
             "landfall-ingress-tls",
             "landfall-ingress-translate",
-            "landfall-ingress-upstream",
         ],
     ),
 ];
@@ -114,6 +124,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-admin",
             "landfall-ingress-kubernetes",
             "landfall-ingress-listen",
             "landfall-ingress-proxy",
@@ -129,6 +140,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-admin",
             "landfall-ingress-kubernetes",
             "landfall-ingress-proxy",
             "landfall-ingress-upstream",
@@ -140,6 +152,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-admin",
             "landfall-ingress-kubernetes",
             "landfall",
         ],
@@ -149,6 +162,7 @@ const ONLY_UNDER: &[(&str, &[&str])] = &[
         &[
             "landfall-engine",
             "landfall-ingress",
+            "landfall-ingress-admin",
             "landfall-ingress-kubernetes",
             "landfall-ingress-translate",
             "landfall",

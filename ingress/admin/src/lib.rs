@@ -3,6 +3,10 @@
 //! Every request but `/healthz` and `/readyz` names a host that is this proxy's own ([`guard`]), so that no page of another site can
 //! read it through a name of that site. The dashboard asks for a password ([`auth`]); `/metrics` asks those who are neither a node nor a
 //! Pod ([`sources`]); health asks nobody.
+//!
+//! It promises that nothing is changed by reading, and that what it costs is bounded. It must not be needed by requests: no other crate sees it.
+
+#![forbid(unsafe_code)]
 
 mod api;
 mod auth;
@@ -82,7 +86,7 @@ pub struct Site {
 }
 
 /// What the dashboard is told of its place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Config {
     /// There is a dashboard.
     pub shown: bool,
@@ -227,12 +231,12 @@ impl Site {
         }
         let file = |kind, text: &'static str| respond(StatusCode::OK, kind, text.to_owned());
         match path {
-            "/" => file("text/html; charset=utf-8", include_str!("admin/page.html")),
-            "/page.css" => file("text/css; charset=utf-8", include_str!("admin/page.css")),
-            "/page.js" => file("text/javascript; charset=utf-8", include_str!("admin/page.js")),
-            "/graphs.js" => file("text/javascript; charset=utf-8", include_str!("admin/graphs.js")),
-            "/explain.js" => file("text/javascript; charset=utf-8", include_str!("admin/explain.js")),
-            "/icon.svg" => file("image/svg+xml", include_str!("admin/icon.svg")),
+            "/" => file("text/html; charset=utf-8", include_str!("page.html")),
+            "/page.css" => file("text/css; charset=utf-8", include_str!("page.css")),
+            "/page.js" => file("text/javascript; charset=utf-8", include_str!("page.js")),
+            "/graphs.js" => file("text/javascript; charset=utf-8", include_str!("graphs.js")),
+            "/explain.js" => file("text/javascript; charset=utf-8", include_str!("explain.js")),
+            "/icon.svg" => file("image/svg+xml", include_str!("icon.svg")),
             "/status.json" => respond(StatusCode::OK, "application/json", self.report()),
             _ => text(StatusCode::NOT_FOUND, "404: not here\n"),
         }

@@ -61,17 +61,17 @@ fn shown(address: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
     fn admitted(host: &[&str], local: &str) -> bool {
-        let args = [
-            "x",
-            "--dashboard-host=ui.landfall.local",
-            "--node-name=node-1",
-            "--node-address=10.0.0.1",
-            "--dashboard-allow-host=Dash.Example.com",
-        ];
-        let names = Names::new(&crate::args::Args::parse_from(args).serve.admin());
+        let config = Config {
+            host: "ui.landfall.local".to_owned(),
+            further_hosts: vec!["Dash.Example.com".to_owned()],
+            node: "node-1".to_owned(),
+            namespace: "kube-system".to_owned(),
+            node_address: "10.0.0.1".parse().ok(),
+            ..Config::default()
+        };
+        let names = Names::new(&config);
         let mut request = Request::new(());
         for host in host {
             request.headers_mut().append(header::HOST, host.parse().unwrap());
