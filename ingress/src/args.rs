@@ -1,9 +1,9 @@
 //! The command line: what is served where, and the small commands beside serving.
 
-use crate::admin;
-use crate::options::Options;
-use crate::secrets::Name;
+use landfall_ingress_admin as admin;
 use landfall_ingress_listen::handover;
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::secrets::Name;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ pub struct Serve {
     pub default_certificate: Option<Name>,
     /// How the Secrets that Ingresses name are followed.
     #[arg(long, value_enum, default_value_t)]
-    pub secrets: crate::secret_watch::Scope,
+    pub secrets: landfall_ingress_kubernetes::secret_watch::Scope,
     /// Where the status page, metrics and health are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,
@@ -64,7 +64,7 @@ pub struct Serve {
     pub routing: Options,
     /// What stands in front of this proxy.
     #[command(flatten)]
-    pub front: crate::proxy::Front,
+    pub front: landfall_ingress_proxy::Front,
     /// Serve no dashboard: its port answers questions of health and for metrics alone.
     #[arg(long)]
     pub no_dashboard: bool,

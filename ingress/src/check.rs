@@ -10,10 +10,10 @@ mod old;
 
 pub use input::{Input, Source, print};
 
-use crate::options::Options;
-use crate::remark::{Reason, Remark, Severity};
-use crate::route::Builder;
 use input::ABSENT;
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::remark::{Reason, Remark, Severity};
+use landfall_ingress_translate::route::Builder;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;

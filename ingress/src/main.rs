@@ -1,37 +1,14 @@
 //! landfall's ingress proxy: follows Ingress objects and sends HTTP requests to the pods behind them.
 //!
-//! Data flows one way: [`watch`] turns API objects into a [`route::Snapshot`], [`state`] holds the newest, [`proxy`] serves requests from
-//! it. [`admin`] shows it, [`status`] tells the API where it is served. [`run`] is the order from start to end.
+//! Data flows one way: [`landfall_ingress_kubernetes`] follows API objects and has a table made of them, [`landfall_ingress_proxy`] serves
+//! requests from the newest one, [`landfall_ingress_admin`] shows it. [`run`] is the order from start to end.
 
 #![forbid(unsafe_code)]
 
-mod admin;
-mod annotations;
 mod args;
 mod check;
-mod dns;
-mod events;
-#[cfg(test)]
-mod fuzz;
-mod kube_client;
-mod lease;
-mod limits;
-mod object;
-mod observer;
-mod options;
-mod pattern;
 mod probe;
-mod proxy;
-mod remark;
-mod route;
 mod run;
-mod secret_watch;
-mod secrets;
-mod services;
-mod state;
-mod status;
-mod tls;
-mod watch;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -1,7 +1,7 @@
 //! How a pod's own kubelet asks after it: over a Unix socket of the pod's own, by `landfall-ingress probe`. On the host's network a port
 //! would be answered by whichever of two pods has it at that moment.
 
-use crate::state::State;
+use landfall_ingress_listen::Lifecycle;
 use landfall_ingress_telemetry::files;
 use landfall_ingress_telemetry::log;
 use std::io::{Read, Write};
@@ -75,7 +75,7 @@ pub fn listen(socket: &Path) -> Result<UnixListener, String> {
 }
 
 /// Answers for ever.
-pub async fn serve(listener: UnixListener, state: Arc<State>) {
+pub async fn serve(listener: UnixListener, lifecycle: Arc<Lifecycle>) {
     let slots = Arc::new(Semaphore::new(QUESTIONS));
     loop {
         // The semaphore is never closed.
@@ -88,14 +88,14 @@ pub async fn serve(listener: UnixListener, state: Arc<State>) {
                 continue;
             }
         };
-        let state = Arc::clone(&state);
+        let lifecycle = Arc::clone(&lifecycle);
         tokio::spawn(async move {
             let answer = async {
                 let mut question = String::new();
                 let (reader, mut writer) = stream.split();
                 reader.take(QUESTION_BYTES).read_to_string(&mut question).await?;
                 let yes = match question.as_str() {
-                    "ready" => state.lifecycle.ready(),
+                    "ready" => lifecycle.ready(),
                     "live" => true,
                     _ => false,
                 };

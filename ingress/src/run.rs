@@ -1,21 +1,19 @@
 //! The order of one life: who was here before, the lists, the listeners, serving, the end.
 
 use crate::args::{Serve, Stopping};
-use crate::dns::Resolver;
-use crate::limits::Limits;
-use crate::observer::Observer;
-use crate::options::Options;
-use crate::proxy::Proxy;
-use crate::route::LastGood;
-use crate::services::Locality;
-use crate::state::State;
-use crate::tls::Acceptor;
-use crate::{admin, kube_client, probe, proxy, status, watch};
+use crate::probe;
+use landfall_ingress_admin as admin;
+use landfall_ingress_kubernetes::{self as kubernetes, status, watch};
 use landfall_ingress_listen::handover::{self, Link, Offer, Predecessor, RestartSocket};
-use landfall_ingress_listen::{Listener, Listeners, Reserved};
+use landfall_ingress_listen::{Lifecycle, Listener, Listeners, Reserved};
+use landfall_ingress_proxy::tls::Acceptor;
+use landfall_ingress_proxy::{self as proxy, Limits, Observer, Proxy, Resolver, State};
 use landfall_ingress_telemetry::access_log::AccessLog;
 use landfall_ingress_telemetry::traffic::{EntryPoint, Traffic, series};
 use landfall_ingress_telemetry::{files, log};
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::route::LastGood;
+use landfall_ingress_translate::services::Locality;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,14 +49,15 @@ impl Signals {
 /// Serves until a signal, or until a part that never ends does end.
 pub async fn run(args: Serve) -> Result<(), String> {
     let publish = status::Publish::parse(&args.publish_address)?;
-    let read = watched_tls(&args);
+    let followed = followed(&args);
     let mut signals = Signals::new()?;
-    let (state, proxy) = prepare(&args);
-    let site = Arc::new(admin::Site::new(args.admin(), Arc::clone(&state), Arc::clone(&proxy))?);
+    let (state, known, proxy) = prepare(&args);
+    let site = admin::Site::new(args.admin(), Arc::clone(&state), Arc::clone(&known), Arc::clone(&proxy))?;
+    let site = Arc::new(site);
     // Parts that never end. Half a proxy is worse than none: the kubelet starts a whole one.
     let mut parts = JoinSet::new();
     if let Some(socket) = &args.probe_socket {
-        parts.spawn(answer_kubelet(probe::listen(socket)?, Arc::clone(&state)));
+        parts.spawn(answer_kubelet(probe::listen(socket)?, Arc::clone(&state.lifecycle)));
     }
     let restart_socket = args.handover.config().map(RestartSocket::prepare).transpose()?;
     let predecessor = greet(restart_socket.as_ref()).await;
@@ -76,29 +75,19 @@ pub async fn run(args: Serve) -> Result<(), String> {
 
     parts.spawn(sample(Arc::clone(&state)));
     let acceptor = Arc::new(Acceptor::new(Arc::clone(&state), &args.tls)?);
-    let client = kube_client::client().await?;
+    let client = kubernetes::client().await?;
     site.fleet.connect(client.clone());
     let (stop, stopping) = channel(false);
-    let here = Locality {
-        node: args.node_name,
-        zone: args.node_zone,
-    };
     let kept = inherited(predecessor.as_ref());
-    parts.spawn(follow(
-        client.clone(),
-        args.routing,
-        read,
-        kept,
-        here,
-        Arc::clone(&state),
-    ));
-    let leading = lead(client, args.pod_name, args.pod_namespace, publish, &state, &stopping);
+    parts.spawn(follow(client.clone(), followed, kept, Arc::clone(&known)));
+    let (pod, namespace) = (args.pod_name, args.pod_namespace);
+    let leading = lead(client, pod, namespace, publish, &known, &state.lifecycle, &stopping);
 
     tokio::select! {
         // Nothing was served, so there is nothing to drain.
         () = signals.any() => return Ok(()),
         ended = parts.join_next() => return Err(reason(ended)),
-        () = state.built() => {}
+        () = known.built() => {}
     }
     let mut offer = take(restart_socket.as_ref(), predecessor.as_ref()).await;
     let open = entrances.open(&mut offer, &listeners)?;
@@ -114,7 +103,12 @@ pub async fn run(args: Serve) -> Result<(), String> {
         log(&listening);
     }
     if let Some(restart_socket) = restart_socket {
-        parts.spawn(hand_over(restart_socket, Arc::clone(&listeners), Arc::clone(&state)));
+        parts.spawn(hand_over(
+            restart_socket,
+            Arc::clone(&listeners),
+            Arc::clone(&state),
+            known,
+        ));
     }
 
     tokio::select! {
@@ -132,19 +126,41 @@ pub async fn run(args: Serve) -> Result<(), String> {
     Ok(())
 }
 
-/// Which Secrets the proxy reads.
-fn watched_tls(args: &Serve) -> watch::Tls {
-    watch::Tls {
-        secrets: args.secrets,
-        default_certificate: args.default_certificate.clone(),
+/// What is followed of the API, and how it is read.
+struct Followed {
+    routing: Options,
+    tls: watch::Tls,
+    here: Locality,
+}
+
+fn followed(args: &Serve) -> Followed {
+    Followed {
+        routing: guarded(&args.routing),
+        tls: watch::Tls {
+            secrets: args.secrets,
+            default_certificate: args.default_certificate.clone(),
+        },
+        here: Locality {
+            node: args.node_name.clone(),
+            zone: args.node_zone.clone(),
+        },
     }
 }
 
-/// State and proxy, with limits by the files that may be open.
-fn prepare(args: &Serve) -> (Arc<State>, Arc<Proxy>) {
+/// The flags of routing, with the API server's address as one that annotations may not name.
+fn guarded(routing: &Options) -> Options {
+    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+    routing.clone().guarding(api_server.as_deref())
+}
+
+/// State of the data plane and of the API's side, and the proxy, with limits by the files that may be open.
+fn prepare(args: &Serve) -> (Arc<State>, Arc<kubernetes::State>, Arc<Proxy>) {
     let access_log = AccessLog::start(args.access_log, std::io::stdout());
     let observer = Observer::new(args.metrics_routes, access_log);
-    let state = Arc::new(State::new(&args.node_name, &args.dashboard_host).observed(observer));
+    let state = Arc::new(State {
+        observer: Arc::new(observer),
+        ..State::default()
+    });
     let files = files::raise_limit();
     let limits = Limits {
         idle: Duration::from_secs(args.idle_seconds),
@@ -156,18 +172,18 @@ fn prepare(args: &Serve) -> (Arc<State>, Arc<Proxy>) {
     ));
     let proxy = Proxy::new(Arc::clone(&state), limits, args.front.clone());
     if let Some(server) = args.routing.dns {
-        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok();
-        let options = args.routing.clone().guarding(api_server.as_deref());
+        let options = guarded(&args.routing);
         proxy.resolve_by(Resolver::new(
             server,
             Box::new(move |address| options.admits(address).is_ok()),
         ));
     }
-    (state, proxy)
+    let known = kubernetes::State::new(Arc::clone(&state.table), Arc::clone(&state.counters));
+    (state, Arc::new(known), proxy)
 }
 
-async fn answer_kubelet(listener: UnixListener, state: Arc<State>) -> &'static str {
-    probe::serve(listener, state).await;
+async fn answer_kubelet(listener: UnixListener, lifecycle: Arc<Lifecycle>) -> &'static str {
+    probe::serve(listener, lifecycle).await;
     "the kubelet's questions are no longer answered"
 }
 
@@ -186,15 +202,12 @@ async fn sample(state: Arc<State>) -> &'static str {
 
 async fn follow(
     client: kube::Client,
-    routing: Options,
-    read: watch::Tls,
+    followed: Followed,
     kept: LastGood,
-    here: Locality,
-    state: Arc<State>,
+    known: Arc<kubernetes::State>,
 ) -> &'static str {
-    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok();
-    let routing = routing.guarding(api_server.as_deref());
-    watch::follow(client, routing, read, kept, here, state).await;
+    let Followed { routing, tls, here } = followed;
+    watch::follow(client, routing, tls, kept, here, known).await;
     "the API is no longer followed"
 }
 
@@ -204,13 +217,19 @@ fn lead(
     pod: String,
     namespace: String,
     publish: status::Publish,
-    state: &Arc<State>,
+    known: &Arc<kubernetes::State>,
+    lifecycle: &Arc<Lifecycle>,
     stopping: &Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
-    let is_here = !pod.is_empty();
+    if pod.is_empty() {
+        return None;
+    }
     let place = status::Place { pod, namespace };
-    let lead = || status::lead(client, place, publish, Arc::clone(state), stopping.clone());
-    is_here.then(|| tokio::spawn(lead()))
+    let (known, lifecycle, mut stopping) = (Arc::clone(known), Arc::clone(lifecycle), stopping.clone());
+    Some(tokio::spawn(async move {
+        let stop = proxy::stopped(&mut stopping);
+        status::lead(client, place, publish, known, || lifecycle.ready(), stop).await;
+    }))
 }
 
 /// The process that is here already, if it hands over.
@@ -228,9 +247,14 @@ async fn confirm(offer: Option<Offer>) -> Option<Link> {
     Some(offer?.confirm().await)
 }
 
-async fn hand_over(restart_socket: RestartSocket, listeners: Arc<Listeners>, state: Arc<State>) -> &'static str {
+async fn hand_over(
+    restart_socket: RestartSocket,
+    listeners: Arc<Listeners>,
+    state: Arc<State>,
+    known: Arc<kubernetes::State>,
+) -> &'static str {
     let lifecycle = Arc::clone(&state.lifecycle);
-    handover::serve(restart_socket, listeners, lifecycle, move || state.last_good()).await;
+    handover::serve(restart_socket, listeners, lifecycle, move || known.last_good()).await;
     "nobody could take over"
 }
 

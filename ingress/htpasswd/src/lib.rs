@@ -1,19 +1,42 @@
-//! Hashes of htpasswd files: bcrypt (`$2y$`), Apache's MD5 (`$apr1$`) and SHA-1 (`{SHA}`). Pure, and slow on purpose.
+//! htpasswd files: their users and hashes, which are bcrypt (`$2y$`), Apache's MD5 (`$apr1$`) and SHA-1 (`{SHA}`). Pure, and slow on purpose.
 //!
 //! It promises that comparisons take the same time whatever they find. It must not depend on another crate of ours.
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod fuzz;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
 use sha1::{Digest, Sha1};
+use std::collections::BTreeMap;
 
 /// bcrypt doubles its work with each step; 2^14 takes about a second. A file with more would let few requests block all others.
 const MOST_BCRYPT_COST: u32 = 14;
 
 /// What Apache writes before and after the salt.
 const APR1: &str = "$apr1$";
+
+/// Reads a file: lines of `user:hash`, and comments. Returns the hash of each user, of whatever kind. An error goes on where the name of
+/// the file ends.
+pub fn users(text: &str) -> Result<BTreeMap<String, String>, &'static str> {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let pairs = lines.map(|line| {
+        let (user, hash) = line.split_once(':').ok_or("has a line that is not user:hash")?;
+        // Behind another colon htpasswd allows a comment.
+        let hash = hash.split(':').next().unwrap_or_default();
+        if user.is_empty() || hash.is_empty() {
+            return Err("has a line that is not user:hash");
+        }
+        Ok((user.to_owned(), hash.to_owned()))
+    });
+    pairs.collect()
+}
 
 /// Whether passwords can be checked against this hash: its kind is known and its form is right.
 pub fn is_known(hash: &str) -> bool {

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod current;
 mod explain;
 pub mod policy;
 mod prefix;
@@ -23,6 +24,7 @@ pub mod target;
 mod virtual_host;
 
 pub use certificate::Held;
+pub use current::CurrentTable;
 pub use explain::{Candidate, Explanation, HostStep, Winner};
 pub use route::{Alternative, Host, Route};
 pub use route_table::RouteTable;

@@ -1,13 +1,14 @@
 //! Objects for the commands beside serving: from manifests, from standard input, or from a cluster.
 
-use crate::object::Words;
-use crate::options::Options;
-use crate::route::{DEFAULT_CLASS, Objects};
-use crate::secrets::lookup::Secrets;
-use crate::watch::{self, ClassObject, IngressObject, ServiceObject};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use landfall_ingress_kubernetes::watch::{ClassObject, IngressObject, ServiceObject};
+use landfall_ingress_translate::object::Words;
+use landfall_ingress_translate::options::Options;
+use landfall_ingress_translate::route::{DEFAULT_CLASS, Objects};
+use landfall_ingress_translate::secrets::lookup::Secrets;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -125,11 +126,17 @@ impl Input {
     }
 
     fn add_service(&self, value: Value) -> Result<(), String> {
-        watch::add_service(&self.objects.services, value).map_err(|error| error.to_string())
+        self.objects
+            .services
+            .read_service(value)
+            .map_err(|error| error.to_string())
     }
 
     fn add_slice(&self, value: Value) -> Result<(), String> {
-        watch::add_slice(&self.objects.services, value).map_err(|error| error.to_string())
+        self.objects
+            .services
+            .read_slice(value)
+            .map_err(|error| error.to_string())
     }
 
     /// Adds what manifests leave out: classes that Ingresses name are ours, and one is the default.
@@ -236,7 +243,7 @@ impl Secrets for Given {
 
 /// Reads a cluster, without its Secrets.
 async fn live() -> Result<Input, String> {
-    let client = crate::kube_client::client().await?;
+    let client = landfall_ingress_kubernetes::client().await?;
     let mut objects = Objects::default();
     let mut words = Words::default();
     let kept = |object: IngressObject| Arc::new(object.split(&mut words).0);
@@ -244,7 +251,10 @@ async fn live() -> Result<Input, String> {
     let kept = |object: ClassObject| Arc::new(object.compact());
     objects.classes = list(&client).await?.into_iter().map(kept).collect();
     for service in list::<ServiceObject>(&client).await? {
-        watch::put_service(&objects.services, service);
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        let _ = objects
+            .services
+            .put_service(&namespace, &name, service.compact(&mut words));
     }
     Ok(Input {
         objects,

@@ -1,7 +1,7 @@
 //! Ingresses of API versions that Kubernetes has given up (S30): what to write instead.
 
 use super::{Judged, Verdict};
-use crate::remark::{Reason, Remark, Severity};
+use landfall_ingress_translate::remark::{Reason, Remark, Severity};
 use serde_json::Value;
 
 /// Says of an Ingress of `extensions/v1beta1` or `networking.k8s.io/v1beta1` what must change.

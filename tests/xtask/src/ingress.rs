@@ -58,9 +58,8 @@ pub fn simulate(command: &Simulate) -> Result<ExitCode> {
         "--quiet",
         "--locked",
         "--package",
-        "landfall-ingress",
-        "--bin",
-        "landfall-ingress",
+        "landfall-ingress-kubernetes",
+        "--lib",
     ]);
     cargo.args([
         "no_request_is_lost_that_had_a_usable_endpoint_throughout",

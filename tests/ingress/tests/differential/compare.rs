@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Values that always differ and are not compared: times, names of programs and of requests, fields of kept connections, landfall's own
-/// hop counter (tested in `ingress/src/proxy/headers/tests.rs`).
+/// hop counter (tested in `ingress/proxy/src/headers/tests.rs`).
 const LEFT_OUT: [&str; 7] = [
     "date",
     "server",
