@@ -153,6 +153,11 @@ impl InstallRun<'_> {
             let Some(seen) = seen.get(&step.node).and_then(|seen| seen.get(&step.id)) else {
                 continue;
             };
+            if plan.undoes_before(step) {
+                let why = "an earlier attempt was interrupted".to_owned();
+                self.outcome.reasons.insert(step.id.clone(), why);
+                continue;
+            }
             let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
             needs.note(step, entry, seen);
             match judge(&step.action, entry, seen) {
