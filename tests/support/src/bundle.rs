@@ -182,6 +182,11 @@ pub fn other_key() -> SecretKey {
     SecretKey::from_random(&Zeroizing::new([8; 40]))
 }
 
+/// One more of these.
+pub fn third_key() -> SecretKey {
+    SecretKey::from_random(&Zeroizing::new([9; 40]))
+}
+
 /// An operator who trusts [`key`].
 pub fn trusted() -> TrustOffer {
     let offered = OfferedKey {

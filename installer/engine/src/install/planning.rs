@@ -45,11 +45,12 @@ impl Prepared {
         self.pending().any(|s| s.action.changes_something())
     }
 
-    /// Says whether a run must begin: for what it changes, to end one that was cut off after its last step, or because the record is to hold other
-    /// keys from now on.
+    /// Says whether a run must begin: for what it changes, to end one that was cut off after its last step, or because a record is to hold other
+    /// keys from now on, also that of one member alone, which was away.
     pub(super) fn must_begin(&self) -> bool {
-        let recorded = self.present.record.as_ref().and_then(|record| record.trust.as_ref());
-        let keys_change = self.record.trust.as_ref() != recorded;
+        let records = self.present.owned.values().filter_map(|own| own.record());
+        let mut recorded = records.chain(&self.present.record).map(|record| &record.trust);
+        let keys_change = recorded.any(|trust| *trust != self.record.trust);
         self.changes_something() || self.present.history.unfinished().is_some() || keys_change
     }
 }
