@@ -198,6 +198,31 @@ fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
     assert!(named > 0, "no push noticed anything");
 }
 
+/// For the check of free space on nodes where something is installed, and for the bytes that the plan shows or a push is about.
+#[test]
+fn a_node_is_asked_once_which_blobs_it_has() {
+    let scene = Scene::new(1, 0);
+    let node: NodeName = "cp-1".parse().unwrap();
+    scene.must_work(&scene.install("100-a"), "install");
+    let images = scene.fleet.machine(&node).unwrap().at("/var/lib/containerd/images");
+    std::fs::write(&images, "").unwrap();
+    let asked = |outcome: &dyn Fn() -> Outcome, case: &str| {
+        let before = scene.fleet.requests(&node, "have-blobs");
+        scene.must_work(&outcome(), case);
+        scene.fleet.requests(&node, "have-blobs") - before
+    };
+    let options = InstallOptions::new(Until::Plan, OnFailure::Keep);
+    let context = scene.fleet.run_context("200-b", "ann@desk", null_sink()).unwrap();
+    let plan = || {
+        let planned = scene.install_of(&scene.bundle, &context, &options);
+        assert!(planned.bytes_to_send[&node] > 0);
+        planned
+    };
+    assert_eq!(asked(&plan, "plan"), 1);
+    // The transfer itself asks what to begin with.
+    assert_eq!(asked(&|| scene.push("300-c"), "push"), 2);
+}
+
 /// In the middle of the last blob nothing more is sent until an image was imported.
 #[test]
 fn images_are_imported_while_later_blobs_still_come() {
