@@ -274,7 +274,10 @@ impl Parts<'_> {
         let mut layer = LayerBuilder::default();
         let unpacked = debian::unpack(packages, self.lock, self.options.cache, &mut layer)?;
         finish(&mut layer);
-        debian::check_libraries(&layer, programs)?;
+        let checked = Digest::of(programs.join("\n").as_bytes());
+        let checked = format!("libraries-{}-{}", layer.key().hex(), checked.hex());
+        self.store
+            .once_passed(&checked, || debian::check_libraries(&layer, programs))?;
         let layer = self.store.layer(&layer)?;
         let (mut found, mut inside) = (Vec::new(), Vec::new());
         for debian::Unpacked { package, licence } in unpacked {
