@@ -2,7 +2,7 @@
 
 use crate::minisign::{MinisignError, PublicKey, Signature};
 use landfall_core::explain::{Code, Diagnosis};
-use landfall_core::trust::{ClusterTrust, KeyId, NewKeys, OfferedKey, TrustOffer, Unsigned};
+use landfall_core::trust::{ClusterTrust, Endorsement, KeyId, NewKeys, OfferedKey, TrustOffer, Unsigned};
 use std::collections::BTreeMap;
 
 /// Why a bundle is not trusted.
@@ -98,82 +98,114 @@ pub fn judge(
     index: &[u8],
     signature: Option<&str>,
 ) -> Result<Judged, TrustError> {
-    let mut revoked = offer.revoked.clone();
-    revoked.extend(recorded.iter().flat_map(|r| r.revoked.iter().cloned()));
     let offered = offer
         .keys
         .iter()
         .map(|offered| Ok((read(offered)?.id(), offered)))
         .collect::<Result<BTreeMap<KeyId, &OfferedKey>, TrustError>>()?;
-    let mut keys = match recorded {
-        Some(recorded) => with_endorsed(recorded, &offered, &revoked)?,
-        None => offered.iter().map(|(id, o)| (id.clone(), o.key.clone())).collect(),
+    let of_operator = || ClusterTrust {
+        keys: offered.iter().map(|(id, o)| (id.clone(), o.key.clone())).collect(),
+        ..ClusterTrust::default()
     };
-    let recorded_now = |keys: BTreeMap<KeyId, String>| {
-        let keys = keys.into_iter().filter(|(id, _)| !revoked.contains(id)).collect();
-        ClusterTrust {
-            keys,
-            revoked: revoked.clone(),
-        }
-    };
-    let unsigned = |error: TrustError, keys: &BTreeMap<KeyId, String>| match offer.unsigned {
+    let mut trust = recorded.cloned().unwrap_or_else(of_operator);
+    trust.revoke(offer.revoked.iter().cloned());
+    follow(&mut trust, &links(offer)?)?;
+    let unsigned = |error: TrustError, trust: ClusterTrust| match offer.unsigned {
         Unsigned::Allow => Ok(Judged {
             signer: None,
-            trust: recorded.map(|_| recorded_now(keys.clone())),
+            trust: recorded.map(|_| trust),
         }),
         Unsigned::Refuse => Err(error),
     };
     let Some(text) = signature else {
-        return unsigned(TrustError::NotSigned, &keys);
+        return unsigned(TrustError::NotSigned, trust);
     };
     let read_signature = Signature::parse(text).map_err(unreadable("the signature of bundle.json"))?;
     let id = read_signature.key_id();
-    if revoked.contains(&id) {
+    if trust.revoked.contains(&id) {
         return Err(TrustError::Revoked(id));
     }
     if let (NewKeys::Force, Some(new)) = (offer.new_keys, offered.get(&id)) {
-        keys.entry(id.clone()).or_insert_with(|| new.key.clone());
+        trust.keys.entry(id.clone()).or_insert_with(|| new.key.clone());
     }
-    let Some(key) = keys.get(&id) else {
-        let cluster: Vec<KeyId> = keys.keys().cloned().collect();
+    let Some(key) = trust.keys.get(&id) else {
+        let cluster: Vec<KeyId> = trust.keys.keys().cloned().collect();
         let error = if offered.contains_key(&id) {
             TrustError::NotOfCluster { key: id, cluster }
         } else {
             TrustError::Unknown(id)
         };
-        return unsigned(error, &keys);
+        return unsigned(error, trust);
     };
     let key = PublicKey::parse(key).map_err(unreadable("a key in the cluster's record"))?;
     key.verify(index, &read_signature)
         .map_err(|_| TrustError::Wrong(id.clone()))?;
     Ok(Judged {
         signer: Some(id),
-        trust: Some(recorded_now(keys)),
+        trust: Some(trust),
     })
 }
 
-/// The cluster's keys, and those offered that one of them has signed. The file of the key is what is signed.
-fn with_endorsed(
-    recorded: &ClusterTrust,
-    offered: &BTreeMap<KeyId, &OfferedKey>,
-    revoked: &std::collections::BTreeSet<KeyId>,
-) -> Result<BTreeMap<KeyId, String>, TrustError> {
-    let mut keys = recorded.keys.clone();
-    for (id, new) in offered {
-        let Some(text) = new.endorsement.as_ref().filter(|_| !keys.contains_key(id)) else {
-            continue;
-        };
+/// A key and a signature of its file.
+struct Link<'a> {
+    id: KeyId,
+    key: PublicKey,
+    file: &'a str,
+    text: &'a str,
+    endorsement: Signature,
+}
+
+/// Reads what is offered of keys that others have signed.
+fn links(offer: &TrustOffer) -> Result<Vec<Link<'_>>, TrustError> {
+    let mut links = Vec::new();
+    for offered in offer.keys.iter().chain(&offer.chain) {
+        let Some(text) = &offered.endorsement else { continue };
+        let key = read(offered)?;
+        let id = key.id();
         let endorsement = Signature::parse(text).map_err(unreadable(format!("the signature of the key {id}")))?;
-        let by = endorsement.key_id();
-        let Some(old) = recorded.keys.get(&by).filter(|_| !revoked.contains(&by)) else {
-            continue;
-        };
-        let old = PublicKey::parse(old).map_err(unreadable("a key in the cluster's record"))?;
-        if old.verify(new.key.as_bytes(), &endorsement).is_ok() {
-            keys.insert(id.clone(), new.key.clone());
+        links.push(Link {
+            id,
+            key,
+            file: &offered.key,
+            text,
+            endorsement,
+        });
+    }
+    Ok(links)
+}
+
+/// Takes the keys that a trusted one has signed, those that these have signed in turn, and so on; and notes by which signature. A revoked key is no link.
+fn follow(trust: &mut ClusterTrust, links: &[Link]) -> Result<(), TrustError> {
+    let mut before = None;
+    while before != Some(trust.endorsements.len()) {
+        before = Some(trust.endorsements.len());
+        for link in links {
+            if leads_on(trust, link)? {
+                let endorsement = Endorsement {
+                    by: link.endorsement.key_id(),
+                    signature: link.text.to_owned(),
+                };
+                trust.keys.insert(link.id.clone(), link.file.to_owned());
+                trust.endorsements.insert(link.id.clone(), endorsement);
+            }
         }
     }
-    Ok(keys)
+    Ok(())
+}
+
+/// Says whether a trusted key has signed this one, and that is not noted yet. Ids are no proof: a key that is trusted already stays what it is.
+fn leads_on(trust: &ClusterTrust, link: &Link) -> Result<bool, TrustError> {
+    let read = |text: &String| PublicKey::parse(text).map_err(unreadable("a key in the cluster's record"));
+    let by = link.endorsement.key_id();
+    let Some(signer) = trust.keys.get(&by) else {
+        return Ok(false);
+    };
+    if by == link.id || trust.revoked.contains(&link.id) || trust.endorsements.contains_key(&link.id) {
+        return Ok(false);
+    }
+    let known = trust.keys.get(&link.id).map(read).transpose()?;
+    let is_other = known.is_some_and(|known| known != link.key);
+    Ok(!is_other && read(signer)?.verify(link.file.as_bytes(), &link.endorsement).is_ok())
 }
 
 #[cfg(test)]
@@ -257,7 +289,11 @@ mod tests {
         assert_eq!(by_stranger, Err(not_of_cluster));
         offer.keys[0].endorsement = Some(key(1).sign(offer.keys[0].key.as_bytes(), "x").to_text());
         let taken = judge(&offer, Some(&ours), INDEX, Some(&signed(2))).unwrap();
-        assert_eq!(taken.trust, Some(cluster(&[1, 2])));
+        assert_eq!(
+            taken.trust,
+            Some(rotated(&[1, 2])),
+            "with the signature by which it was taken"
+        );
         offer.keys[0].endorsement = None;
         offer.new_keys = NewKeys::Force;
         let forced = judge(&offer, Some(&ours), INDEX, Some(&signed(2))).unwrap();
@@ -268,6 +304,114 @@ mod tests {
             Err(TrustError::Unknown(id(3))),
             "force takes only what the operator trusts"
         );
+    }
+
+    /// A cluster that took each of these keys, but the first, by a signature of the one before.
+    fn rotated(numbers: &[u8]) -> ClusterTrust {
+        let mut trust = cluster(numbers);
+        for pair in numbers.windows(2) {
+            let signature = key(pair[0]).sign(trust.keys[&id(pair[1])].as_bytes(), "x").to_text();
+            let by = id(pair[0]);
+            trust.endorsements.insert(id(pair[1]), Endorsement { by, signature });
+        }
+        trust
+    }
+
+    /// The operator has the newest key alone, the cluster's record the signatures; the member knows the first key.
+    #[test]
+    fn a_member_that_was_away_follows_the_signatures_from_the_key_that_it_knows() {
+        let (away, now) = (cluster(&[1]), rotated(&[1, 2, 3, 4]));
+        let alone = judge(&offer(&[4]), Some(&away), INDEX, Some(&signed(4)));
+        let refused = TrustError::NotOfCluster {
+            key: id(4),
+            cluster: vec![id(1)],
+        };
+        assert_eq!(alone, Err(refused), "without the signatures");
+        let carried = offer(&[4]).with_chain_of(Some(&now));
+        let judged = judge(&carried, Some(&away), INDEX, Some(&signed(4))).unwrap();
+        assert_eq!((judged.signer, judged.trust), (Some(id(4)), Some(now.clone())));
+        for missing in [2, 3, 4] {
+            let mut broken = now.clone();
+            broken.endorsements.remove(&id(missing));
+            let broken = offer(&[4]).with_chain_of(Some(&broken));
+            let judged = judge(&broken, Some(&away), INDEX, Some(&signed(4)));
+            assert!(
+                matches!(judged, Err(TrustError::NotOfCluster { .. })),
+                "{missing}: {judged:?}"
+            );
+        }
+        let stranger = judge(&carried, Some(&cluster(&[9])), INDEX, Some(&signed(4)));
+        assert!(matches!(stranger, Err(TrustError::NotOfCluster { .. })), "{stranger:?}");
+        // The keys may as well be in the operator's own folder.
+        let mut own = offer(&[]);
+        own.keys = carried.chain;
+        assert_eq!(
+            judge(&own, Some(&away), INDEX, Some(&signed(4))).unwrap().trust,
+            Some(now)
+        );
+    }
+
+    #[test]
+    fn a_signature_that_does_not_fit_is_no_link() {
+        let away = cluster(&[1]);
+        let mut carried = offer(&[3]).with_chain_of(Some(&rotated(&[1, 2, 3])));
+        for link in &mut carried.chain {
+            if link.key == key(2).public().to_text() {
+                link.endorsement = Some(key(1).sign(b"another file", "x").to_text());
+            }
+        }
+        let judged = judge(&carried, Some(&away), INDEX, Some(&signed(3)));
+        assert!(matches!(judged, Err(TrustError::NotOfCluster { .. })), "{judged:?}");
+        carried.chain[0].endorsement = Some("no signature".to_owned());
+        let judged = judge(&carried, Some(&away), INDEX, Some(&signed(3)));
+        assert!(matches!(judged, Err(TrustError::Unreadable { .. })), "{judged:?}");
+    }
+
+    /// What a revoked key has signed may be its thief's.
+    #[test]
+    fn a_revoked_key_in_the_chain_leads_nowhere() {
+        for revoked in [1, 2] {
+            let mut carried = offer(&[3]).with_chain_of(Some(&rotated(&[1, 2, 3])));
+            carried.revoked.insert(id(revoked));
+            let judged = judge(&carried, Some(&cluster(&[1])), INDEX, Some(&signed(3)));
+            assert!(
+                matches!(judged, Err(TrustError::NotOfCluster { .. })),
+                "{revoked}: {judged:?}"
+            );
+            let mut away = cluster(&[1]);
+            away.revoke([id(revoked)]);
+            carried.revoked.clear();
+            let judged = judge(&carried, Some(&away), INDEX, Some(&signed(3)));
+            assert!(
+                matches!(judged, Err(TrustError::NotOfCluster { .. })),
+                "{revoked}: {judged:?}"
+            );
+        }
+        let mut now = rotated(&[1, 2, 3]);
+        now.revoke([id(2)]);
+        let judged = judge(&offer(&[3]), Some(&now), INDEX, Some(&signed(3)))
+            .unwrap()
+            .trust
+            .unwrap();
+        assert_eq!(judged, now, "who took the key before the signer was revoked keeps it");
+        let none = judge(
+            &offer(&[3]).with_chain_of(Some(&now)),
+            Some(&cluster(&[1])),
+            INDEX,
+            Some(&signed(3)),
+        );
+        assert!(matches!(none, Err(TrustError::NotOfCluster { .. })), "{none:?}");
+    }
+
+    /// Records of earlier versions hold no signatures: they are learned while the operator has them.
+    #[test]
+    fn a_record_without_signatures_learns_them() {
+        let mut offer = offer(&[2]);
+        offer.keys[0].endorsement = Some(key(1).sign(offer.keys[0].key.as_bytes(), "x").to_text());
+        let judged = judge(&offer, Some(&cluster(&[1, 2])), INDEX, Some(&signed(2))).unwrap();
+        assert_eq!(judged.trust, Some(rotated(&[1, 2])));
+        let again = judge(&offer, judged.trust.as_ref(), INDEX, Some(&signed(2))).unwrap();
+        assert_eq!(again.trust, judged.trust);
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub(super) struct Part {
     below: &'static str,
 }
 
+impl Part {
+    /// Paths of its programs in the image.
+    pub fn paths_of_programs(&self) -> impl Iterator<Item = String> {
+        self.programs.iter().map(|program| format!("{}/{program}", self.below))
+    }
+}
+
 /// What kube-proxy and flannel start: nft, iptables, conntrack, with the libraries they load.
 pub(super) const NETWORK: Part = Part {
     names: &[

@@ -297,7 +297,11 @@ impl Parts<'_> {
         }
         layer.put_over(own);
         let parts: Vec<&debian::Part> = parts.iter().map(|(part, _)| *part).collect();
-        debian::check_libraries(&layer, &parts)?;
+        let programs: Vec<String> = parts.iter().flat_map(|part| part.paths_of_programs()).collect();
+        let checked = Digest::of(programs.join("\n").as_bytes());
+        let checked = format!("libraries-{}-{}", layer.key().hex(), checked.hex());
+        self.store
+            .once_passed(&checked, || debian::check_libraries(&layer, &parts))?;
         let layer = self.store.layer(&layer)?;
         self.packages
             .sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));

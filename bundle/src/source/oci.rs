@@ -90,6 +90,16 @@ impl Store {
         })
     }
 
+    /// Makes a check that always has the same result for what `name` says, until it has passed once.
+    pub fn once_passed(&self, name: &str, check: impl FnOnce() -> Result<(), Diagnosis>) -> Result<(), Diagnosis> {
+        let note = self.folder.join(name);
+        if note.exists() {
+            return Ok(());
+        }
+        check()?;
+        std::fs::write(&note, "").map_err(io("written", &note))
+    }
+
     /// Makes the zstd blob of `key`, or finds it; returns its digest, that of its content, and its path.
     fn once(
         &self,

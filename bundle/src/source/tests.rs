@@ -1,8 +1,9 @@
 use super::contents::both;
 use super::layer::LayerBuilder;
 use super::oci::{ImageSettings, Store};
-use super::tag_of;
+use super::{failed, tag_of};
 use crate::delta::content::{Form, content_and_form};
+use landfall_core::explain::Diagnosis;
 use landfall_core::name::Digest;
 use std::io::Read;
 
@@ -126,4 +127,25 @@ fn an_image_hands_over_every_blob_it_names() {
 fn debian_versions_become_tags() {
     assert_eq!(tag_of("1.22.1-9+deb12u3"), "1.22.1-9-deb12u3");
     assert_eq!(tag_of("2:1.0~rc1"), "2-1.0-rc1");
+}
+
+#[test]
+fn what_was_checked_once_is_not_checked_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::open(cache.path()).unwrap();
+    let checks = std::cell::Cell::new(0);
+    let check = |name: &str, result: Result<(), Diagnosis>| {
+        let counted = || {
+            checks.set(checks.get() + 1);
+            result
+        };
+        store.once_passed(name, counted)
+    };
+    assert!(check("libraries-a", Err(failed("a library is missing"))).is_err());
+    check("libraries-a", Ok(())).unwrap();
+    assert_eq!(checks.get(), 2, "what failed is checked again");
+    check("libraries-a", Err(failed("nobody looks"))).unwrap();
+    assert_eq!(checks.get(), 2);
+    check("libraries-b", Ok(())).unwrap();
+    assert_eq!(checks.get(), 3, "another layer is another check");
 }

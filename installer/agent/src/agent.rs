@@ -208,12 +208,12 @@ impl Agent {
         &self.arriving
     }
 
-    /// Remembers blobs that no later step needs.
+    /// Remembers blobs that a step has used. Nothing of them goes before the run has ended: other steps may need them too.
     pub fn consume(&self, blobs: impl IntoIterator<Item = Digest>) {
         lock(&self.consumed).extend(blobs);
     }
 
-    /// Returns the blobs that no later step needs.
+    /// Returns the blobs that steps have used.
     pub fn consumed(&self) -> BTreeSet<Digest> {
         lock(&self.consumed).clone()
     }

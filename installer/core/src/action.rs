@@ -90,9 +90,10 @@ pub enum Action {
         /// Unit name with suffix.
         name: String,
     },
-    /// Container images imported into containerd's `k8s.io` namespace and pinned.
+    /// Container images imported into containerd's `k8s.io` namespace and pinned. A plan has a step for each repository, so that an image is imported
+    /// while the blobs of later ones still come; journals of earlier versions have one step for all.
     Images {
-        /// The images; their blobs are in the node's blob store.
+        /// The images of a repository; their blobs are in the node's blob store.
         images: Vec<Image>,
     },
     /// An opaque program that may run any number of times. Satisfied when an earlier run of the step with the same fields is recorded as

@@ -314,11 +314,14 @@ impl BundleIndex {
 
     /// Returns the image of a cluster's own part, by its name behind the bundle's prefix. Images that the builder added have other names.
     pub fn image_named(&self, name: &str) -> Option<&Image> {
-        self.images().iter().find(|image| {
-            let repository = image.reference.as_str().rsplit_once(':').map_or("", |(repo, _)| repo);
-            let behind = repository.strip_prefix(&self.image_repository);
-            behind.and_then(|rest| rest.strip_prefix('/')) == Some(name)
-        })
+        let mut images = self.images().iter();
+        images.find(|image| self.own_name(image) == Some(name))
+    }
+
+    /// Returns the name of an image of a cluster's own part behind the bundle's prefix; none of other images.
+    pub fn own_name<'a>(&self, image: &'a Image) -> Option<&'a str> {
+        let behind = image.reference.repository().strip_prefix(&self.image_repository);
+        behind.and_then(|rest| rest.strip_prefix('/'))
     }
 
     /// Says whether nodes of a role need a blob, or it is for people: only what programs and images of other roles alone consist of is

@@ -153,6 +153,11 @@ fn check_image(text: &str) -> Result<(), NameError> {
 }
 
 impl ImageRef {
+    /// Returns the name without its tag.
+    pub fn repository(&self) -> &str {
+        self.0.rsplit_once(':').map_or(&self.0, |(repository, _)| repository)
+    }
+
     /// Reads a name as pods have it, and returns the whole name by which containerd looks for it: with a registry, with `library` where
     /// Docker Hub's own images are meant, with a tag (distribution's `reference` package, "normalized names"). Names with a digest are errors.
     pub fn normalized(text: &str) -> Result<Self, NameError> {

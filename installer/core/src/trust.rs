@@ -92,6 +92,37 @@ pub struct TrustOffer {
     pub unsigned: Unsigned,
     /// Keys that are new to a cluster.
     pub new_keys: NewKeys,
+    /// What the cluster's record knows of keys that others have signed. None of them is trusted for being here: a member that was away while keys changed
+    /// takes those that a key of its own record has signed, and those that these have signed in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<OfferedKey>,
+}
+
+impl TrustOffer {
+    /// Returns the offer with what a cluster has learned of keys, for members that may have been away meanwhile.
+    pub fn with_chain_of(&self, cluster: Option<&ClusterTrust>) -> Self {
+        let mut offer = self.clone();
+        if let Some(cluster) = cluster {
+            let link = |(id, endorsement): (&KeyId, &Endorsement)| {
+                Some(OfferedKey {
+                    key: cluster.keys.get(id)?.clone(),
+                    endorsement: Some(endorsement.signature.clone()),
+                })
+            };
+            offer.chain.extend(cluster.endorsements.iter().filter_map(link));
+            offer.revoked.extend(cluster.revoked.iter().cloned());
+        }
+        offer
+    }
+}
+
+/// How a key came to be trusted: another one has signed its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endorsement {
+    /// The key that has signed.
+    pub by: KeyId,
+    /// The signature, in minisign's form.
+    pub signature: String,
 }
 
 /// What a cluster trusts, in its record. From its founding by a signed bundle on, this decides.
@@ -99,6 +130,9 @@ pub struct TrustOffer {
 pub struct ClusterTrust {
     /// Files of keys, in minisign's form, by their id.
     pub keys: BTreeMap<KeyId, String>,
+    /// The signatures of keys by other keys of the cluster, by the id of the key that was signed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endorsements: BTreeMap<KeyId, Endorsement>,
     /// Revoked keys.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked: BTreeSet<KeyId>,
@@ -109,12 +143,20 @@ impl ClusterTrust {
     /// is not undone: a revoked key stays revoked, and the key that took its place is trusted still, for without it no bundle could be installed any
     /// more.
     pub fn after_undo_to(&self, earlier: Option<&Self>) -> Self {
-        let mut keys = earlier.map(|earlier| earlier.keys.clone()).unwrap_or_default();
-        keys.extend(self.keys.clone());
-        let mut revoked = self.revoked.clone();
-        revoked.extend(earlier.iter().flat_map(|earlier| earlier.revoked.iter().cloned()));
-        keys.retain(|id, _| !revoked.contains(id));
-        Self { keys, revoked }
+        let mut after = earlier.cloned().unwrap_or_default();
+        after.keys.extend(self.keys.clone());
+        after.endorsements.extend(self.endorsements.clone());
+        after.revoke(self.revoked.iter().cloned());
+        after
+    }
+
+    /// Revokes keys. They are trusted no more, and what they have signed tells nobody anything any more; keys that were taken by it stay.
+    pub fn revoke(&mut self, revoked: impl IntoIterator<Item = KeyId>) {
+        self.revoked.extend(revoked);
+        let (keys, gone) = (&mut self.keys, &self.revoked);
+        keys.retain(|id, _| !gone.contains(id));
+        self.endorsements
+            .retain(|id, endorsement| keys.contains_key(id) && !gone.contains(&endorsement.by));
     }
 }
 
@@ -127,7 +169,39 @@ mod tests {
         ClusterTrust {
             keys: keys.iter().map(|n| (id(n), format!("key {n}"))).collect(),
             revoked: revoked.iter().map(id).collect(),
+            ..ClusterTrust::default()
         }
+    }
+
+    #[test]
+    fn a_signature_by_a_revoked_key_goes_and_the_key_that_it_brought_stays() {
+        let id = KeyId::from_number;
+        let by = |number| Endorsement {
+            by: id(number),
+            signature: format!("by {number}"),
+        };
+        let mut now = trust(&[1, 2, 3], &[]);
+        now.endorsements = [(id(2), by(1)), (id(3), by(2))].into();
+        let offer = TrustOffer::default().with_chain_of(Some(&now));
+        let chain: Vec<_> = offer
+            .chain
+            .iter()
+            .map(|link| (&*link.key, link.endorsement.as_deref()))
+            .collect();
+        assert_eq!(chain, [("key 2", Some("by 1")), ("key 3", Some("by 2"))]);
+        assert_eq!(offer.keys, [], "none is trusted for being in the chain");
+        now.revoke([id(1)]);
+        assert_eq!(now.keys.keys().collect::<Vec<_>>(), [&id(2), &id(3)]);
+        assert_eq!(now.endorsements, [(id(3), by(2))].into());
+        assert_eq!(now.after_undo_to(None), now);
+        let offer = TrustOffer::default().with_chain_of(Some(&now));
+        assert_eq!(
+            offer.revoked,
+            [id(1)].into(),
+            "a member that was away learns what was revoked"
+        );
+        now.revoke([id(3)]);
+        assert_eq!(now.endorsements, [].into());
     }
 
     #[test]

@@ -223,7 +223,8 @@ impl InstallRun<'_> {
     }
 
     /// Checks the bundle's signature. Once the cluster is founded, the keys in its record decide. Each node checks the signature again, by the keys
-    /// in its own journal, before it stores a blob or begins the run.
+    /// in its own journal, before it stores a blob or begins the run. A node that was away while keys changed gets the signatures that lead to the new
+    /// ones.
     fn trust_bundle(&mut self, present: &Present) -> Result<(), Vec<Diagnosis>> {
         let (text, signature, offer) = (self.bundle.index_text(), self.bundle.signature(), self.bundle.offer());
         let recorded = present.record.as_ref().and_then(|record| record.trust.as_ref());
@@ -232,7 +233,7 @@ impl InstallRun<'_> {
         let request = Request::TrustBundle {
             size_bytes: text.len() as u64,
             signature: signature.map(str::to_owned),
-            trust: offer.clone(),
+            trust: offer.with_chain_of(self.trust.as_ref()),
         };
         let sessions: Vec<_> = self.sessions.values().collect();
         let told = fleet::each(&sessions, |session| {

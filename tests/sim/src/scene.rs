@@ -151,6 +151,13 @@ impl Scene {
         bundle::open(&path).unwrap()
     }
 
+    /// Writes a bundle whose last image alone has a large blob.
+    pub fn late_bundle(&self) -> Bundle<Verified> {
+        let path = self.directory.path().join("late.bundle");
+        bundle::write_late(&path, bundle::VERSION).unwrap();
+        bundle::open(&path).unwrap()
+    }
+
     /// Installs under a run id and waits until every agent has ended.
     pub fn install(&self, run: &str) -> Outcome {
         self.install_heard(run, null_sink())

@@ -35,10 +35,12 @@ const OTHER_IMAGES: [&str; 7] = [
     "flannel",
     "landfall-ingress",
     "landfall-probe",
-    "nginx",
+    LAST_IMAGE,
 ];
+/// The image whose blobs come last.
+pub const LAST_IMAGE: &str = "nginx";
 
-/// The layer that all images share.
+/// The layer that images share.
 const LAYER: &[u8] = b"a layer";
 
 fn program(name: &str, version: &str, build: u32) -> String {
@@ -55,26 +57,40 @@ pub const VERSION: &str = "v1.37.0";
 
 /// Writes a signed bundle of a Kubernetes version and returns its index.
 pub fn write_tiny(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.4", vec![], LAYER)
+    write(output, version, 1, "12.4", vec![], |_| LAYER.to_vec())
 }
 
 /// The same with manifests that its builder added.
 pub fn write_with(output: &Path, version: &str, manifests: Vec<Manifest>) -> Result<BundleIndex> {
-    write(output, version, 1, "12.4", manifests, LAYER)
+    write(output, version, 1, "12.4", manifests, |_| LAYER.to_vec())
 }
 
 /// The same with another version of a Debian package: another bundle of the same programs.
 pub fn write_repackaged(output: &Path, version: &str) -> Result<BundleIndex> {
-    write(output, version, 1, "12.5", vec![], LAYER)
+    write(output, version, 1, "12.5", vec![], |_| LAYER.to_vec())
 }
 
 /// The same; each build of a version has programs of its own.
 pub fn write_build(output: &Path, version: &str, build: u32) -> Result<BundleIndex> {
-    write(output, version, build, "12.4", vec![], LAYER)
+    write(output, version, build, "12.4", vec![], |_| LAYER.to_vec())
 }
 
 /// The same with a layer of two chunks and a part of a third (`landfall_core::bundle_index`, 4 MiB each).
 pub fn write_bulky(output: &Path, version: &str) -> Result<BundleIndex> {
+    let layer = bulky_layer();
+    write(output, version, 1, "12.4", vec![], |_| layer.clone())
+}
+
+/// The same; only the image that comes last has that layer.
+pub fn write_late(output: &Path, version: &str) -> Result<BundleIndex> {
+    let layer = bulky_layer();
+    write(output, version, 1, "12.4", vec![], |name| match name {
+        LAST_IMAGE => layer.clone(),
+        _ => LAYER.to_vec(),
+    })
+}
+
+fn bulky_layer() -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
         // A linear congruential generator (Knuth's MMIX): bytes that no compression makes shorter.
@@ -83,8 +99,7 @@ pub fn write_bulky(output: &Path, version: &str) -> Result<BundleIndex> {
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
-    let layer: Vec<u8> = std::iter::repeat_with(next).take(9 * 1024 * 1024 + 7).collect();
-    write(output, version, 1, "12.4", vec![], &layer)
+    std::iter::repeat_with(next).take(9 * 1024 * 1024 + 7).collect()
 }
 
 fn write(
@@ -93,7 +108,7 @@ fn write(
     build: u32,
     base_files: &str,
     manifests: Vec<Manifest>,
-    layer: &[u8],
+    layer_of: impl Fn(&str) -> Vec<u8>,
 ) -> Result<BundleIndex> {
     let directory = memory_dir()?;
     let mut writer = BundleWriter::default();
@@ -127,7 +142,7 @@ fn write(
         let manifest = format!("manifest of {name} {version}");
         let config = add(format!("configuration of {name}").as_bytes())?;
         // All images share a layer, as real ones do.
-        let layer = add(layer)?;
+        let layer = add(&layer_of(name))?;
         let digest = add(manifest.as_bytes())?;
         images.push(Image {
             reference: format!("{REPOSITORY}/{name}:{version}").parse()?,
@@ -165,6 +180,11 @@ pub fn key() -> SecretKey {
 /// A key that signs none of these bundles. It protects nothing.
 pub fn other_key() -> SecretKey {
     SecretKey::from_random(&Zeroizing::new([8; 40]))
+}
+
+/// One more of these.
+pub fn third_key() -> SecretKey {
+    SecretKey::from_random(&Zeroizing::new([9; 40]))
 }
 
 /// An operator who trusts [`key`].

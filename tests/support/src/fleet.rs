@@ -180,6 +180,11 @@ impl Fleet {
         self.traffic_of(name, |traffic| traffic.sent)
     }
 
+    /// Returns how many requests of a kind were sent to a machine's agents, by its name on the wire.
+    pub fn requests(&self, name: &NodeName, kind: &str) -> usize {
+        self.traffic_of(name, |traffic| traffic.requests.get(kind).copied().unwrap_or_default())
+    }
+
     /// Returns how many bytes had been sent to a machine's agents at the end of each write.
     pub fn ends_of_writes(&self, name: &NodeName) -> Vec<u64> {
         self.traffic_of(name, |traffic| traffic.ends.clone())

@@ -6,7 +6,7 @@ use landfall_core::layout;
 use landfall_core::name::NodeName;
 use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -41,9 +41,28 @@ pub(crate) struct Traffic {
     pub(crate) cuts: BTreeSet<u64>,
     /// Which bytes arrive with their lowest bit changed, once for each, counted as `sent` is.
     pub(crate) flips: BTreeSet<u64>,
+    /// How often each kind of request was sent, by its name on the wire.
+    pub(crate) requests: BTreeMap<String, usize>,
 }
 
 impl Traffic {
+    /// Counts the request that begins with bytes that are written now: the channel writes each frame at once.
+    fn count_request(&mut self, bytes: &[u8]) {
+        const BEGIN: &[u8] = br#"{"request":""#;
+        // Behind the frame's few bytes of its own.
+        let start = &bytes[..bytes.len().min(128)];
+        if let Some(at) = start.windows(BEGIN.len()).position(|window| window == BEGIN) {
+            let name = start[at + BEGIN.len()..]
+                .split(|b| *b == b'"')
+                .next()
+                .unwrap_or_default();
+            *self
+                .requests
+                .entry(String::from_utf8_lossy(name).into_owned())
+                .or_default() += 1;
+        }
+    }
+
     /// Returns what arrives of bytes that are written now.
     fn arriving<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let mut bytes = Cow::Borrowed(bytes);
@@ -202,6 +221,7 @@ impl Write for Input {
         let allowed = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
         let bytes = traffic.arriving(&bytes[..allowed]);
         let sent = pipe.write(&bytes)?;
+        traffic.count_request(&bytes[..sent]);
         traffic.sent += sent as u64;
         let rest = traffic.sent;
         traffic.flips.retain(|at| *at >= rest);

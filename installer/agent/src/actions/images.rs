@@ -8,6 +8,7 @@ use crate::error::{AgentError, Result, io_at};
 use crate::files;
 use landfall_bundle::BundleError;
 use landfall_core::bundle_index::Image;
+use landfall_core::observe::Observation;
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -54,11 +55,20 @@ pub fn missing(agent: &Agent, images: &[Image]) -> Result<Vec<Image>> {
         .collect())
 }
 
+/// Returns the references of the images that were missing when the step began.
+pub fn seen_missing<'a>(work: &Work<'a>) -> &'a [String] {
+    match work.seen {
+        Observation::Images { missing } => missing,
+        _ => &[],
+    }
+}
+
 /// Imports the missing images as one archive that is made on the way. The client gets no whole archive when a blob is damaged, and makes no image
 /// then; the blob is removed, so that the next run brings it again. Blocks until the step's deadline at most.
 pub fn import(work: &Work, images: &[Image]) -> Result<()> {
     let host = &work.agent.host;
-    let wanted = missing(work.agent, images)?;
+    let is_missing = |image: &&Image| seen_missing(work).iter().any(|name| name == image.reference.as_str());
+    let wanted: Vec<Image> = images.iter().filter(is_missing).cloned().collect();
     if let Some(digest) = wanted.iter().flat_map(|i| &i.blobs).find(|d| !host.blob(d).exists()) {
         return Err(AgentError::BlobMissing(*digest));
     }

@@ -11,6 +11,7 @@ pub mod unit_health;
 
 use crate::agent::{Agent, Emit};
 use landfall_core::journal::Entry;
+use landfall_core::observe::Observation;
 use landfall_core::plan::Step;
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub struct Work<'a> {
     pub step: &'a Step,
     /// The newest entry of the step, when it is done.
     pub owned: Option<&'a Entry>,
+    /// What was seen before the act.
+    pub seen: &'a Observation,
     /// When it must be over.
     pub deadline: Instant,
     /// Takes events.

@@ -71,14 +71,16 @@ fn perform(agent: &Agent, step: &Step, emit: Emit) -> Result<bool> {
         }
         entry = newest(agent, step)?;
     }
+    let seen = observe::observe(agent, &step.action, entry.as_ref())?;
     let work = Work {
         agent,
         step,
         owned: entry.as_ref(),
+        seen: &seen,
         deadline,
         emit,
     };
-    if check(agent, step)?.is_satisfied() {
+    if judge(&step.action, entry.as_ref(), &seen).is_satisfied() {
         consume_blobs(agent, &step.action);
         return Ok(false);
     }
@@ -168,13 +170,9 @@ fn undo_for(work: &Work) -> Result<Undo> {
         },
         Action::Firewall { openings } => firewall::undo_for(work, openings),
         Action::Unit { name, .. } | Action::StopUnit { name } => unit::undo_for(agent, name)?,
-        Action::Images { images } => {
-            let references = images::missing(agent, images)?
-                .iter()
-                .map(|i| i.reference.to_string())
-                .collect();
-            Undo::RemoveImages { references }
-        }
+        Action::Images { .. } => Undo::RemoveImages {
+            references: images::seen_missing(work).to_vec(),
+        },
         Action::KubeconfigServer {
             path,
             from,

@@ -5,16 +5,45 @@ use crate::agent::Agent;
 use crate::error::Result;
 use crate::{files, firewall};
 use landfall_core::action::{Action, Content};
+use landfall_core::bundle_index::Image;
 use landfall_core::journal::{Entry, Ownership};
+use landfall_core::name::ImageRef;
 use landfall_core::observe::{Observation, Observations};
 use landfall_core::plan::Step;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Looks at what several steps are about.
 pub fn observe_all(agent: &Agent, steps: &[Step]) -> Result<Observations> {
     let own: Ownership = agent.ownership()?;
-    let look = |step: &Step| Ok((step.id.clone(), observe(agent, &step.action, own.newest(&step.id))?));
+    // containerd's client is asked once for the images of all steps.
+    let images: Vec<Image> = steps.iter().flat_map(|step| images_of(&step.action)).cloned().collect();
+    let missing: BTreeSet<ImageRef> = images::missing(agent, &images)?
+        .into_iter()
+        .map(|i| i.reference)
+        .collect();
+    let look = |step: &Step| {
+        let seen = match &step.action {
+            Action::Images { images } => images_seen(images, |image| missing.contains(&image.reference)),
+            action => observe(agent, action, own.newest(&step.id))?,
+        };
+        Ok((step.id.clone(), seen))
+    };
     steps.iter().map(look).collect()
+}
+
+fn images_of(action: &Action) -> &[Image] {
+    match action {
+        Action::Images { images } => images,
+        _ => &[],
+    }
+}
+
+fn images_seen(images: &[Image], is_missing: impl Fn(&Image) -> bool) -> Observation {
+    let missing = images.iter().filter(|image| is_missing(image));
+    Observation::Images {
+        missing: missing.map(|image| image.reference.to_string()).collect(),
+    }
 }
 
 /// Looks at what one action is about. `entry` is its newest record, whose stamp may save reading a file.
@@ -54,9 +83,7 @@ pub fn observe(agent: &Agent, action: &Action, entry: Option<&Entry>) -> Result<
         Action::Unit { name, .. } | Action::StopUnit { name } => unit::observe(agent, name)?,
         Action::Images { images } => {
             let missing = images::missing(agent, images)?;
-            Observation::Images {
-                missing: missing.iter().map(|i| i.reference.to_string()).collect(),
-            }
+            images_seen(images, |image| missing.iter().any(|m| m.reference == image.reference))
         }
         Action::Run { creates, .. } | Action::Bootstrap { creates, .. } => {
             let missing: Vec<PathBuf> = creates.iter().filter(|p| !host.at(p).exists()).cloned().collect();

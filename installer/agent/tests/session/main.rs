@@ -15,7 +15,7 @@ use landfall_core::name::Digest;
 use landfall_core::observe::{Observations, judge};
 use landfall_core::plan::{Stage, Step};
 use landfall_core::spec::ClusterSpec;
-use landfall_core::trust::ClusterTrust;
+use landfall_core::trust::{ClusterTrust, OfferedKey};
 use landfall_core::wire::mux::read_json_line;
 use landfall_core::wire::{Reply, Request, UndoOutcome, Welcome};
 use operator::{LONG, Operator, index, key, machine, offer, wait_for};
@@ -268,6 +268,19 @@ fn nothing_of_a_bundle_is_taken_before_its_signature_was_checked() {
     let other = operator.trust(&text, &key(2), &offer(&[&key(2)]));
     assert_eq!(code(other.map(|_| ())), Code::BundleSignature);
     operator.trust(&text, &key(1), &offer(&[])).unwrap();
+    // Unless one that it trusts leads to it, by a key that this node has never seen.
+    let signed = |new: u8, old: u8| {
+        let key_file = key(new).public().to_text();
+        let endorsement = Some(key(old).sign(key_file.as_bytes(), "x").to_text());
+        let key = key_file;
+        OfferedKey { key, endorsement }
+    };
+    let mut later = offer(&[&key(3)]);
+    later.chain = vec![signed(3, 2), signed(2, 1)];
+    operator.trust(&text, &key(3), &later).unwrap();
+    later.revoked.insert(key(2).public().id());
+    let broken = operator.trust(&text, &key(3), &later);
+    assert_eq!(code(broken.map(|_| ())), Code::BundleSignature);
     operator.hang_up();
 }
 

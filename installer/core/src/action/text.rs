@@ -73,7 +73,10 @@ impl Action {
             Self::Unit { name, start: true, .. } => format!("enable and start {name}"),
             Self::Unit { name, start: false, .. } => format!("enable {name}"),
             Self::StopUnit { name } => format!("stop and disable {name}"),
-            Self::Images { images } => format!("import and pin {} images", images.len()),
+            Self::Images { images } => {
+                let names: Vec<_> = images.iter().map(|image| image.reference.as_str()).collect();
+                format!("import and pin {}", names.join(", "))
+            }
             Self::Run { argv, .. } => format!("run {}", argv.join(" ")),
             Self::Bootstrap { goal, argv, .. } => format!("the node {}: run {}", goal.text(), argv.join(" ")),
             Self::MarkUndo { steps } => format!("mark {} steps as being undone", steps.len()),

@@ -221,7 +221,10 @@ impl Undo {
                     word(was_active, "running", "stopped")
                 )
             }
-            Self::RemoveImages { references } => format!("remove {} images", references.len()),
+            Self::RemoveImages { references } => match references.as_slice() {
+                [one] => format!("remove the image {one}"),
+                several => format!("remove {} images", several.len()),
+            },
             Self::RemoveClaims { claims, effects, .. } => {
                 let (first, rest) = claims.paths.split_at(claims.paths.len().min(3));
                 let more = match rest.len() {

@@ -47,7 +47,7 @@ pub enum StepKind {
     StopUnit,
     /// A program; the part is its name.
     Binary,
-    /// Images.
+    /// Images; the part is their repository.
     Images,
     /// The cluster's authorities.
     Certificates,

@@ -214,6 +214,12 @@ impl Plan {
         ))
     }
 
+    /// Says whether the plan undoes what an earlier run left before this step runs: what there is of the step now goes first.
+    pub fn undoes_before(&self, step: &Step) -> bool {
+        let undoes = |other: &&Step| matches!(other.action, Action::TakeBack { .. }) && step.needs.contains(&other.id);
+        self.steps.iter().any(|other| undoes(&other))
+    }
+
     /// Returns the steps of one node, in plan order.
     pub fn steps_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Step> {
         self.steps.iter().filter(move |s| &s.node == node)

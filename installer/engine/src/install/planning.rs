@@ -23,6 +23,7 @@ use landfall_core::plan::{Goal, Plan, PlanError, Step, plan};
 use landfall_core::preflight::Coming;
 use landfall_core::wire::Request;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// The plan of a run and what it was made from.
 pub(super) struct Prepared {
@@ -32,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) record: ClusterRecord,
     /// What the pending steps need of the bundle.
     pub(super) needs: Needs,
+    /// How many bytes of that each node lacks, once the nodes were asked.
+    lacking: OnceLock<BTreeMap<NodeName, u64>>,
 }
 
 impl Prepared {
@@ -45,11 +48,12 @@ impl Prepared {
         self.pending().any(|s| s.action.changes_something())
     }
 
-    /// Says whether a run must begin: for what it changes, to end one that was cut off after its last step, or because the record is to hold other
-    /// keys from now on.
+    /// Says whether a run must begin: for what it changes, to end one that was cut off after its last step, or because a record is to hold other
+    /// keys from now on, also that of one member alone, which was away.
     pub(super) fn must_begin(&self) -> bool {
-        let recorded = self.present.record.as_ref().and_then(|record| record.trust.as_ref());
-        let keys_change = self.record.trust.as_ref() != recorded;
+        let records = self.present.owned.values().filter_map(|own| own.record());
+        let mut recorded = records.chain(&self.present.record).map(|record| &record.trust);
+        let keys_change = recorded.any(|trust| *trust != self.record.trust);
         self.changes_something() || self.present.history.unfinished().is_some() || keys_change
     }
 }
@@ -90,6 +94,7 @@ impl InstallRun<'_> {
                 present,
                 record,
                 needs,
+                lacking: OnceLock::new(),
             })
         })?;
         self.room(&prepared, gathered)?;
@@ -110,7 +115,7 @@ impl InstallRun<'_> {
         }
         self.outcome.plan_file = Some(made);
         if self.options.until == Until::Plan {
-            self.outcome.bytes_to_send = self.missing_bytes(&prepared)?;
+            self.outcome.bytes_to_send = self.missing_bytes(&prepared)?.clone();
         }
         Ok(prepared)
     }
@@ -153,6 +158,11 @@ impl InstallRun<'_> {
             let Some(seen) = seen.get(&step.node).and_then(|seen| seen.get(&step.id)) else {
                 continue;
             };
+            if plan.undoes_before(step) {
+                let why = "an earlier attempt was interrupted".to_owned();
+                self.outcome.reasons.insert(step.id.clone(), why);
+                continue;
+            }
             let entry = owned.get(&step.node).and_then(|own| own.newest(&step.id));
             needs.note(step, entry, seen);
             match judge(&step.action, entry, seen) {
@@ -194,8 +204,15 @@ impl InstallRun<'_> {
         Ok(satisfied)
     }
 
-    /// Returns how many bytes of the blobs that its steps need each node lacks.
-    pub(super) fn missing_bytes(&self, prepared: &Prepared) -> Result<BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
+    /// Returns how many bytes of the blobs that its steps need each node lacks. Blocks for a request to all nodes the first time; the plan keeps the
+    /// answer.
+    pub(super) fn missing_bytes<'b>(
+        &self,
+        prepared: &'b Prepared,
+    ) -> Result<&'b BTreeMap<NodeName, u64>, Vec<Diagnosis>> {
+        if let Some(known) = prepared.lacking.get() {
+            return Ok(known);
+        }
         let wanted = |name: &NodeName| -> BTreeSet<_> {
             let steps = prepared.pending().filter(|s| s.node == *name);
             steps.flat_map(|s| prepared.needs.blobs_of(s)).collect()
@@ -207,7 +224,8 @@ impl InstallRun<'_> {
             let bytes = wanted(&name).difference(&there).map(size).sum();
             (name, bytes)
         };
-        Ok(there.into_iter().map(missing).collect())
+        let missing = there.into_iter().map(missing).collect();
+        Ok(prepared.lacking.get_or_init(|| missing))
     }
 
     /// Checks whether what is about to come fits on the nodes on which something is installed: preflight has judged the others by the whole bundle. Blocks

@@ -1,14 +1,20 @@
 //! `landfall push`: blobs are sent ahead, an install uses them, and rollback, uninstall and `push --remove` remove them.
 
-use crate::scene::{Listener, Scene};
+use crate::scene::{Listener, Scene, null_sink};
+use landfall_core::action::Undo;
 use landfall_core::event::{Event, EventKind};
 use landfall_core::explain::Code;
+use landfall_core::journal::{EntryState, Record, parse_journal, render_line};
 use landfall_core::layout;
 use landfall_core::name::{Digest, NodeName};
 use landfall_core::plan::key::{is_bare, keeps_blobs};
-use landfall_engine::run::{CancelToken, Outcome, UndoCommand};
+use landfall_engine::run::{CancelToken, InstallOptions, OnFailure, Outcome, UndoCommand, Until};
+use landfall_test_support::cluster::When;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 fn sent(outcome: &Outcome) -> u64 {
     outcome.bytes_sent.values().sum()
@@ -190,6 +196,124 @@ fn a_byte_that_changes_behind_ssh_is_named_or_sent_again() {
         scene.must_be_as_before(&case);
     }
     assert!(named > 0, "no push noticed anything");
+}
+
+/// For the check of free space on nodes where something is installed, and for the bytes that the plan shows or a push is about.
+#[test]
+fn a_node_is_asked_once_which_blobs_it_has() {
+    let scene = Scene::new(1, 0);
+    let node: NodeName = "cp-1".parse().unwrap();
+    scene.must_work(&scene.install("100-a"), "install");
+    let images = scene.fleet.machine(&node).unwrap().at("/var/lib/containerd/images");
+    std::fs::write(&images, "").unwrap();
+    let asked = |outcome: &dyn Fn() -> Outcome, case: &str| {
+        let before = scene.fleet.requests(&node, "have-blobs");
+        scene.must_work(&outcome(), case);
+        scene.fleet.requests(&node, "have-blobs") - before
+    };
+    let options = InstallOptions::new(Until::Plan, OnFailure::Keep);
+    let context = scene.fleet.run_context("200-b", "ann@desk", null_sink()).unwrap();
+    let plan = || {
+        let planned = scene.install_of(&scene.bundle, &context, &options);
+        assert!(planned.bytes_to_send[&node] > 0);
+        planned
+    };
+    assert_eq!(asked(&plan, "plan"), 1);
+    // The transfer itself asks what to begin with.
+    assert_eq!(asked(&|| scene.push("300-c"), "push"), 2);
+}
+
+/// In the middle of the last blob nothing more is sent until an image was imported.
+#[test]
+fn images_are_imported_while_later_blobs_still_come() {
+    const HALF: u64 = 5 * 1024 * 1024;
+    let scene = Scene::new(1, 0);
+    let bundle = scene.late_bundle();
+    let imported = Arc::new((Mutex::new(false), Condvar::new()));
+    let (seen, late) = (Arc::clone(&imported), Arc::new(AtomicBool::new(false)));
+    scene
+        .fleet
+        .world()
+        .at_point(&"cp-1".parse().unwrap(), "import", When::After, move || {
+            *seen.0.lock().unwrap() = true;
+            seen.1.notify_all();
+        });
+    let waited = Arc::clone(&late);
+    let listener = Listener(move |event: &Event| {
+        if matches!(event.kind, EventKind::PushProgress { bytes, .. } if bytes > HALF) {
+            let none = imported.0.lock().unwrap();
+            let limit = Duration::from_secs(30);
+            let waiting = imported.1.wait_timeout_while(none, limit, |seen| !*seen).unwrap();
+            waited.fetch_or(waiting.1.timed_out(), Ordering::SeqCst);
+        }
+    });
+    let context = scene
+        .fleet
+        .run_context("100-a", "ann@desk", Arc::new(listener))
+        .unwrap();
+    let options = InstallOptions::new(Until::Done, OnFailure::Keep);
+    scene.must_work(&scene.install_of(&bundle, &context, &options), "install");
+    assert!(
+        !late.load(Ordering::SeqCst),
+        "no image was imported before the last blob was there"
+    );
+    let again = scene.fleet.run_context("200-b", "ann@desk", null_sink()).unwrap();
+    let again = scene.install_of(&bundle, &again, &options);
+    assert_eq!((again.changes, sent(&again)), (0, 0));
+    scene.must_work(&scene.undo("300-c", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
+}
+
+/// Earlier versions had one step for all images. One was cut off in it when some images were there already.
+#[test]
+fn an_import_of_an_earlier_version_that_was_cut_off_is_undone_before_any_image_is_imported() {
+    let scene = Scene::new(1, 0);
+    let node: NodeName = "cp-1".parse().unwrap();
+    let (fleet, killed) = (scene.fleet.clone(), node.clone());
+    scene
+        .fleet
+        .world()
+        .at_point(&node, "import", When::After, move || fleet.kill(&killed));
+    let cut_off = scene.install("100-a");
+    assert!(!cut_off.errors.is_empty(), "the agent was killed");
+    let machine = scene.fleet.machine(&node).unwrap();
+    let mut records = parse_journal(&std::fs::read(machine.journal()).unwrap()).unwrap();
+    let named = |record: &mut Record| match record {
+        Record::Intent {
+            step,
+            undo: Undo::RemoveImages { references },
+            ..
+        } => {
+            let of_all = "images/cp-1".parse().unwrap();
+            Some((std::mem::replace(step, of_all), references[0].clone()))
+        }
+        _ => None,
+    };
+    let imports: Vec<_> = records.iter_mut().filter_map(named).collect();
+    let [(import, reference)] = &imports[..] else {
+        panic!("one import was begun: {imports:?}")
+    };
+    let text: String = records.iter().map(render_line).collect();
+    std::fs::write(machine.journal(), text).unwrap();
+    let images = machine.at("/var/lib/containerd/images");
+    std::fs::write(&images, format!("{reference}\n")).unwrap();
+    // A containerd that answers: only then are images removed one by one.
+    let socket = machine.at("/run/containerd/containerd.sock");
+    std::fs::remove_file(&socket).unwrap();
+    let _listens = UnixListener::bind(&socket).unwrap();
+
+    scene.must_work(&scene.install("200-b"), "install again");
+    let there = std::fs::read_to_string(&images).unwrap();
+    for image in scene.bundle.index().images() {
+        assert!(there.lines().any(|line| line == image.reference.as_str()), "{there}");
+    }
+    let (_, own) = scene.journal(&node);
+    assert_eq!(own.newest(&"images/cp-1".parse().unwrap()), None, "it was undone");
+    let again = own.newest(import).expect("what was undone was imported again");
+    assert_eq!(again.state, EntryState::Owned);
+    assert_eq!(scene.install("300-c").changes, 0);
+    scene.must_work(&scene.undo("400-d", UndoCommand::Uninstall), "uninstall");
+    scene.must_be_as_before("uninstall");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use crate::scene::{Scene, null_sink};
 use landfall_bundle::minisign::SecretKey;
 use landfall_bundle::{Bundle, Verified};
 use landfall_core::explain::Code;
-use landfall_core::trust::{ClusterTrust, KeyId, OfferedKey, TrustOffer};
+use landfall_core::name::NodeName;
+use landfall_core::trust::{ClusterTrust, KeyId, NewKeys, OfferedKey, TrustOffer};
 use landfall_engine::run::{InstallOptions, OnFailure, Outcome, UndoCommand, Until};
 use landfall_test_support::bundle;
 
@@ -30,7 +31,11 @@ fn install(scene: &Scene, run: &str, bundle: &Bundle<Verified>) -> Outcome {
 fn must_trust(scene: &Scene, trusted: &[KeyId], revoked: &[KeyId], case: &str) {
     for node in scene.desired.inventory.members() {
         let (_, own) = scene.journal(&node.name);
-        let Some(ClusterTrust { keys, revoked: gone }) = own.record().and_then(|record| record.trust.clone()) else {
+        let trust = own.record().and_then(|record| record.trust.clone());
+        let Some(ClusterTrust {
+            keys, revoked: gone, ..
+        }) = trust
+        else {
             panic!("{case}: {} records no keys", node.name);
         };
         assert!(keys.keys().eq(trusted), "{case}: {} trusts {keys:?}", node.name);
@@ -106,4 +111,82 @@ fn a_rollback_gives_no_trust_back_to_a_revoked_key() {
     scene.must_work(&scene.undo("400-d", UndoCommand::Rollback), "rollback");
     must_trust(&scene, &[new], &[old], "rollback");
     must_refuse_the_old_key(&scene, "500-e", "after the rollback");
+}
+
+/// A third key, which the second has signed.
+fn third() -> (SecretKey, OfferedKey) {
+    let new = bundle::third_key();
+    let key = new.public().to_text();
+    let endorsement = Some(bundle::other_key().sign(key.as_bytes(), "a key for bundles").to_text());
+    (new, OfferedKey { key, endorsement })
+}
+
+/// Changes the cluster's key twice while the worker is away.
+fn changed_while_the_worker_was_away() -> (Scene, NodeName) {
+    let scene = Scene::new(1, 1);
+    let away: NodeName = "w-1".parse().unwrap();
+    scene.must_work(&scene.install("100-a"), "install");
+    scene.fleet.set_unreachable(&away, true);
+    let without = |outcome: Outcome, case: &str| {
+        assert!(outcome.errors.is_empty(), "{case}: {:#?}", outcome.errors);
+        assert_eq!(outcome.absent.len(), 1, "{case}");
+    };
+    without(
+        install(&scene, "200-b", &scene.bundle_signed(&bundle::other_key(), &both())),
+        "the second key",
+    );
+    let (new, offered) = third();
+    let mut offer = both();
+    offer.keys.push(offered);
+    without(
+        install(&scene, "300-c", &scene.bundle_signed(&new, &offer)),
+        "the third key",
+    );
+    scene.fleet.set_unreachable(&away, false);
+    (scene, away)
+}
+
+/// An operator who trusts the third key, and has no signature of it.
+fn third_alone() -> TrustOffer {
+    let mut offer = bundle::trusted();
+    let endorsement = None;
+    offer.keys = vec![OfferedKey {
+        endorsement,
+        ..third().1
+    }];
+    offer
+}
+
+#[test]
+fn a_member_that_was_away_takes_the_new_key_by_the_signatures_in_the_record() {
+    let (scene, away) = changed_while_the_worker_was_away();
+    let old = scene.journal(&away).1.record().and_then(|record| record.trust.clone());
+    assert!(old.unwrap().keys.keys().eq([&id(&bundle::key())]));
+    let back = install(&scene, "400-d", &scene.bundle_signed(&third().0, &third_alone()));
+    scene.must_work(&back, "the worker is back");
+    let mut trusted = [bundle::key(), bundle::other_key(), third().0].map(|key| id(&key));
+    trusted.sort();
+    must_trust(&scene, &trusted, &[], "the worker is back");
+}
+
+#[test]
+fn a_revoked_key_leads_a_member_that_was_away_nowhere() {
+    let (scene, away) = changed_while_the_worker_was_away();
+    let mut offer = third_alone();
+    offer.revoked.insert(id(&bundle::other_key()));
+    let refused = install(&scene, "400-d", &scene.bundle_signed(&third().0, &offer));
+    let codes: Vec<_> = refused.errors.iter().map(|d| (d.code, d.node.clone())).collect();
+    assert_eq!(
+        codes,
+        [(Code::BundleSignature, Some(away.clone()))],
+        "{:#?}",
+        refused.errors
+    );
+    assert_eq!(refused.changes, 0);
+    offer.new_keys = NewKeys::Force;
+    let forced = install(&scene, "500-e", &scene.bundle_signed(&third().0, &offer));
+    scene.must_work(&forced, "forced");
+    let mut trusted = [bundle::key(), third().0].map(|key| id(&key));
+    trusted.sort();
+    must_trust(&scene, &trusted, &[id(&bundle::other_key())], "forced");
 }

@@ -19,6 +19,11 @@ ${name%%,*}"
     [ -z "$names" ] || grep -sxF "${names#?}" "$images"
     exit 0
     ;;
+"images remove")
+    shift 5
+    printf '%s\n' "$@" | grep -vxFf - "$images" >"$images.left"
+    mv "$images.left" "$images"
+    ;;
 "containers list") exec "$root/sim/ask" containers "$6" ;;
 "tasks list") exec "$root/sim/ask" tasks ;;
 "tasks exec")

@@ -29,12 +29,12 @@ impl InstallMoves<'_> {
         let node = &member.name;
         let kinds = [
             StepKind::KubeadmConfigValid,
-            StepKind::Images,
             StepKind::Hosts,
             StepKind::ModulesFile,
             StepKind::SysctlFile,
         ];
         let mut needs: Vec<StepId> = kinds.iter().map(|kind| kind.on(node)).collect();
+        needs.extend(self.image_steps(member).into_iter().map(|(id, _)| id));
         needs.push(StepKind::Binary.part_on("kubeadm", node));
         needs.extend(self.opened.iter().cloned());
         let units = member.units.iter();

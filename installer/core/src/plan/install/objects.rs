@@ -87,15 +87,17 @@ mod tests {
     use super::super::{InstallInput, Joins, Member};
     use super::*;
     use crate::action::Undo;
-    use crate::bundle_index::{Binary, BinaryPlace, BundleIndex, BundleRole, NODE_ARCHITECTURE, Variant};
+    use crate::bundle_index::{
+        Binary, BinaryPlace, BundleIndex, BundleRole, Image, NODE_ARCHITECTURE, OCI_MANIFEST, Variant,
+    };
     use crate::cluster_record::tests::record;
     use crate::journal::{Entry, EntryState, Ownership};
     use crate::layout;
     use crate::name::{Digest, NodeName};
-    use crate::plan::PlanError;
     use crate::plan::objects::LeftOut;
     use crate::plan::objects::ObjectGroup;
     use crate::plan::{Goal, plan};
+    use crate::plan::{PlanError, Step};
     use serde_json::json;
 
     fn index() -> BundleIndex {
@@ -109,6 +111,7 @@ mod tests {
             roles: [BundleRole::ControlPlane, BundleRole::Worker].into(),
             place: BinaryPlace::Bin,
         };
+        let everywhere = [BundleRole::ControlPlane, BundleRole::Worker];
         let names = [
             "landfall",
             "containerd",
@@ -122,9 +125,26 @@ mod tests {
         let variant = Variant {
             architecture: NODE_ARCHITECTURE.to_owned(),
             binaries: names.map(binary).to_vec(),
-            images: vec![],
+            images: vec![
+                image("r/etcd:3.7.3-0", &[BundleRole::ControlPlane]),
+                image("r/pause:3.10", &everywhere),
+                image("docker.io/shop/front_end:1", &everywhere),
+                image("docker.io/shop/front_end:2", &everywhere),
+            ],
         };
         BundleIndex::new("source", "v1.37.0", "r", variant)
+    }
+
+    fn image(reference: &str, roles: &[BundleRole]) -> Image {
+        let manifest = Digest::of(reference.as_bytes());
+        Image {
+            reference: reference.parse().unwrap(),
+            manifest,
+            media_type: OCI_MANIFEST.to_owned(),
+            manifest_size_bytes: 1,
+            blobs: vec![manifest],
+            roles: roles.iter().copied().collect(),
+        }
     }
 
     fn member(name: &str, joins: Joins) -> Member {
@@ -323,8 +343,9 @@ mod tests {
         let needs = |id: &str, need: &str| step(id).needs.iter().any(|n| n.as_str() == need);
         for init in ["init/cp-1", "init/cp-2"] {
             for ready in [
-                "images/cp-1",
-                "images/cp-2",
+                "images/etcd/cp-1",
+                "images/pause/cp-1",
+                "images/pause/cp-2",
                 "certificates/cp-2",
                 "pki/ca.key/cp-1",
                 "etcd-patch/cp-1",
@@ -346,6 +367,69 @@ mod tests {
         input.members.remove(0);
         let absent = plan(&Goal::Installed(&input)).unwrap_err();
         assert_eq!(absent, PlanError::FounderAbsent(Some("cp-1".parse().unwrap())));
+    }
+
+    #[test]
+    fn each_repository_of_images_is_imported_by_a_step_of_its_own_one_after_the_other() {
+        let plan = plan_objects(vec![], vec![]);
+        let imports = |node: &str| -> Vec<(String, String, String)> {
+            let on = plan.steps.iter().filter(|step| step.node.as_str() == node);
+            let imports = on.filter(|step| matches!(step.action, Action::Images { .. }));
+            let shown = |step: &Step| {
+                let needs: Vec<&str> = step.needs.iter().map(StepId::as_str).collect();
+                (step.id.to_string(), needs.join(" "), step.action.text())
+            };
+            imports.map(shown).collect()
+        };
+        let step = |id: &str, needs: &str, text: &str| (id.to_owned(), needs.to_owned(), text.to_owned());
+        let shop = "import and pin docker.io/shop/front_end:1, docker.io/shop/front_end:2";
+        let on_worker = [
+            step("images/pause/w-1", "unit/containerd/w-1", "import and pin r/pause:3.10"),
+            step("images/docker.io/shop/front-end-20ed3c44/w-1", "images/pause/w-1", shop),
+        ];
+        assert_eq!(imports("w-1"), on_worker);
+        let on_control_plane: Vec<String> = imports("cp-1").into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(on_control_plane[..2], ["images/etcd/cp-1", "images/pause/cp-1"]);
+    }
+
+    /// A landfall that had one step for all images was cut off in it: what it made of them is removed before any of them is imported.
+    #[test]
+    fn an_import_that_no_step_repeats_is_taken_back_before_the_images_that_it_names() {
+        let entry = |step: &str, state, reference: &str| Entry {
+            run: "r1".parse().unwrap(),
+            step: step.parse().unwrap(),
+            action: Digest::of(b"x"),
+            undo: Undo::RemoveImages {
+                references: vec![reference.to_owned()],
+            },
+            state,
+            stamp: None,
+            wanted: None,
+        };
+        let own = |entries| Ownership {
+            entries,
+            ..Ownership::default()
+        };
+        let owned = BTreeMap::from([
+            (
+                "cp-1".parse().unwrap(),
+                own(vec![entry("images/cp-1", EntryState::Owned, "r/pause:3.10")]),
+            ),
+            (
+                "w-1".parse().unwrap(),
+                own(vec![
+                    entry("images/w-1", EntryState::Intended, "r/pause:3.10"),
+                    entry("images/pause/w-1", EntryState::Intended, "r/pause:3.10"),
+                ]),
+            ),
+        ]);
+        let plan = plan_over(&owned, vec![], vec![]);
+        let undone: Vec<&Step> = plan.steps.iter().filter(|step| step.action.is_undo()).collect();
+        let [undo] = undone[..] else { panic!("{undone:?}") };
+        assert_eq!(undo.id.as_str(), "take-back/images/w-1");
+        let behind = plan.steps.iter().filter(|step| plan.undoes_before(step));
+        let behind: Vec<&str> = behind.map(|step| step.id.as_str()).collect();
+        assert_eq!(behind, ["images/pause/w-1"]);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Plans what every member needs before kubeadm runs: claims, kernel, files, programs, units, images.
 
 use super::{BULK_S, InstallMoves, KUBEADM_S, Member, QUICK_S, StepKind, bundle_role, kubeadm, unit_word};
-use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature, Wanted};
-use crate::bundle_index::BinaryPlace;
-use crate::journal::EntryState;
+use crate::action::{Action, Claims, ClusterCondition, Content, FeatureEvidence, KernelFeature, Undo, Wanted};
+use crate::bundle_index::{BinaryPlace, BundleIndex, Image};
+use crate::journal::{Entry, EntryState};
 use crate::layout;
 use crate::name::{Digest, NodeName, StepId};
 use crate::packet_filter::openings::Openings;
 use crate::plan::claims::daemon_claims;
 use crate::plan::install::Joins;
 use crate::plan::key::{DirectoryKind, has_joined};
+use crate::plan::pending::undo_step;
 use crate::plan::{PlanError, Stage};
 use std::path::Path;
 
@@ -275,20 +276,73 @@ impl InstallMoves<'_> {
         self.add(id, &lead, Stage::Prepare, &[unit], KUBEADM_S, action)
     }
 
+    /// Plans the images: a step for each repository, so that one is imported while the blobs of the next still come. One after the other: an import
+    /// keeps a core busy, and the node has other steps to do.
     fn images(&mut self, member: &Member) {
-        let role = bundle_role(member.role());
-        let images = self.input.index.images().iter().filter(|i| i.roles.contains(&role));
-        let images = images.cloned().collect();
         let containerd = StepKind::Unit.part_on("containerd", &member.name);
-        let id = StepKind::Images.on(&member.name);
-        self.add(
-            id,
-            &member.name,
-            Stage::Images,
-            &[containerd],
-            BULK_S,
-            Action::Images { images },
-        );
+        let steps = self.image_steps(member);
+        let undone = self.take_back_images(member, &steps, &containerd);
+        let mut after = containerd;
+        for (id, images) in steps {
+            let mut needs = vec![after];
+            let removes = |undo: &Undo| match undo {
+                Undo::RemoveImages { references } => {
+                    let mut names = images.iter().map(|image| image.reference.as_str());
+                    names.any(|name| references.iter().any(|removed| removed == name))
+                }
+                _ => false,
+            };
+            let first = undone.iter().filter(|(_, undo)| removes(undo));
+            needs.extend(first.map(|(id, _)| id.clone()));
+            after = self.add(
+                id,
+                &member.name,
+                Stage::Images,
+                &needs,
+                BULK_S,
+                Action::Images { images },
+            );
+        }
+    }
+
+    /// Returns the steps that import a member's images, in the order of the index. No two of them name the same image, in whichever bundle: what is
+    /// undone of one leaves the others.
+    pub(super) fn image_steps(&self, member: &Member) -> Vec<(StepId, Vec<Image>)> {
+        let (index, role) = (self.input.index, bundle_role(member.role()));
+        let mut steps: Vec<(StepId, Vec<Image>)> = vec![];
+        for image in index.images().iter().filter(|i| i.roles.contains(&role)) {
+            let id = StepKind::Images.part_on(&image_part(index, image), &member.name);
+            match steps.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, images)) => images.push(image.clone()),
+                None => steps.push((id, vec![image.clone()])),
+            }
+        }
+        steps
+    }
+
+    /// Takes back imports that were interrupted and that no step of this plan repeats: an earlier landfall had one step for all images, or another bundle
+    /// had others. Returns the undoing steps with what they undo.
+    fn take_back_images(
+        &mut self,
+        member: &Member,
+        steps: &[(StepId, Vec<Image>)],
+        containerd: &StepId,
+    ) -> Vec<(StepId, Undo)> {
+        let input = self.input;
+        let own = input.owned.get(&member.name);
+        let entries = own.into_iter().flat_map(|own| &own.entries);
+        let interrupted = entries.filter(|entry| {
+            entry.state != EntryState::Owned
+                && StepKind::Images.is_kind_of(&entry.step)
+                && !steps.iter().any(|(id, _)| *id == entry.step)
+        });
+        let undo = |entry: &Entry| {
+            let node = member.name.clone();
+            let step = undo_step(StepKind::TakeBack, Stage::Images, node, &entry.step, QUICK_S);
+            let id = self.plan.add(step.after(vec![containerd.clone()]));
+            (id, entry.undo.clone())
+        };
+        interrupted.map(undo).collect()
     }
 
     /// Plans to let kubeadm validate a configuration before it is used. The digest makes a changed configuration another action.
@@ -314,6 +368,20 @@ impl InstallMoves<'_> {
         };
         self.prepare_step(valid, member, &needs, action);
     }
+}
+
+/// Returns what names a repository in a step's id. Ids have fewer characters than repositories: where one is replaced, a digest keeps them apart.
+fn image_part(index: &BundleIndex, image: &Image) -> String {
+    let repository = index.own_name(image).unwrap_or(image.reference.repository());
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-/.".contains(c);
+    if repository.chars().all(is_allowed) {
+        return repository.to_owned();
+    }
+    let plain: String = repository
+        .chars()
+        .map(|c| if is_allowed(c) { c } else { '-' })
+        .collect();
+    format!("{plain}-{}", &Digest::of(repository.as_bytes()).hex()[..8])
 }
 
 /// Kernel features that must be there before anything starts.
