@@ -4,7 +4,7 @@ use super::{Broken, Check, Checks, Release};
 use crate::fingerprint::Fingerprint;
 use crate::operator::Ended;
 use crate::own_kernel::{Suite, Variant, Vm, VmLab, VmSpec};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use landfall_core::spec::ProxyMode;
 use serde_json::Value;
 use std::path::Path;
@@ -18,6 +18,11 @@ const NODE_GRACE: Duration = Duration::from_secs(60);
 
 /// How long rules may be gone that somebody took away. The settings service looks every minute, these machines are slow.
 const MENDED_LIMIT: Duration = Duration::from_secs(120);
+
+/// What the settings service, the kernel and the writers of tables said last.
+const WHY_NOT_MENDED: &str = "journalctl --no-pager --unit landfall-node-settings --lines 10; dmesg | tail -5; \
+                              for log in /var/log/pods/kube-system_kube-proxy-*/*/*.log /var/log/pods/kube-flannel_*/*/*.log; do echo $log; tail -8 $log; done; \
+                              ps -eo etime,args | grep -E 'kube-proxy|flanneld' | grep -v grep; true";
 
 const CONTROL_PLANE: VmSpec = VmSpec {
     name: "cp-1",
@@ -278,12 +283,13 @@ impl Stage<'_> {
                 if missing.is_empty() {
                     break;
                 }
-                ensure!(
-                    start.elapsed() < MENDED_LIMIT,
-                    "{} has no {missing:?} {} s after its rules were loaded anew",
-                    vm.name,
-                    MENDED_LIMIT.as_secs()
-                );
+                if start.elapsed() >= MENDED_LIMIT {
+                    let (limit, evidence) = (MENDED_LIMIT.as_secs(), vm.shell(WHY_NOT_MENDED)?);
+                    bail!(
+                        "{} has no {missing:?} {limit} s after its rules were loaded anew:\n{evidence}",
+                        vm.name
+                    );
+                }
                 std::thread::sleep(Duration::from_secs(2));
             }
         }
