@@ -7,7 +7,7 @@ use crate::options::SshOptions;
 use crate::proxy::ProxyProcess;
 use crate::pump::{DEAD_AFTER, Pump};
 use crate::resolve::resolve;
-use crate::start::{self, RunAs};
+use crate::start::{self, Root, RunAs, Terminal};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::{Connect, Proxy};
 use landfall_core::transport::{RemoteChild, Transport};
@@ -35,6 +35,8 @@ pub struct SshTransport {
     connect: Connect,
     pump: Pump,
     shell_timeout: Duration,
+    /// Whether sudo or doas wants one.
+    terminal: Terminal,
     /// The connection's route, which must be dropped after the connection.
     _way: Route,
 }
@@ -62,6 +64,7 @@ impl SshTransport {
             connect: connect.clone(),
             pump,
             shell_timeout: options.shell_timeout,
+            terminal: Terminal::Without,
             _way: way,
         })
     }
@@ -69,15 +72,18 @@ impl SshTransport {
 
 impl Transport for SshTransport {
     fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        start::start(&mut self.pump, command, &RunAs::LoginUser, self.shell_timeout)
+        start::start(&mut self.pump, command, RunAs::LoginUser, self.shell_timeout)
     }
 
     fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
         if !self.connect.become_root || self.connect.user == "root" {
             return self.spawn(command);
         }
-        let who = RunAs::Root(self.connect.become_password.as_ref());
-        start::start(&mut self.pump, command, &who, self.shell_timeout)
+        let root = Root {
+            password: self.connect.become_password.as_ref(),
+            terminal: &mut self.terminal,
+        };
+        start::start(&mut self.pump, command, RunAs::Root(root), self.shell_timeout)
     }
 }
 

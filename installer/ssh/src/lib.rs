@@ -17,7 +17,9 @@ mod pattern;
 mod process;
 mod proxy;
 mod pump;
+mod refusal;
 mod resolve;
+mod shell_output;
 mod start;
 mod wire;
 

@@ -1,8 +1,8 @@
-//! The machine on which landfall runs, as a node: commands are started here, without SSH. They have no terminal and none of the operator's
-//! environment, as over SSH.
+//! The machine on which landfall runs, as a node: commands are started here, without SSH. They have no terminal of the operator's and none
+//! of the operator's environment, as over SSH.
 
 use crate::process;
-use crate::start::{self, RunAs, Shell};
+use crate::start::{self, Root, RunAs, Shell, Terminal};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::Connect;
 use landfall_core::secret::Secret;
@@ -21,6 +21,8 @@ pub struct LocalTransport {
     become_password: Option<Secret>,
     /// Whether commands are root's without sudo.
     is_root: bool,
+    /// Whether sudo or doas wants one.
+    terminal: Terminal,
 }
 
 impl LocalTransport {
@@ -29,30 +31,39 @@ impl LocalTransport {
         Self {
             become_password: connect.become_password.clone(),
             is_root: rustix::process::geteuid().is_root(),
+            terminal: Terminal::Without,
         }
     }
 }
 
 impl Transport for LocalTransport {
     fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        start::start(&mut LocalShell, command, &RunAs::LoginUser, SHELL_TIMEOUT)
+        start::start(&mut LocalShell, command, RunAs::LoginUser, SHELL_TIMEOUT)
     }
 
     fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
         if self.is_root {
             return self.spawn(command);
         }
-        let who = RunAs::Root(self.become_password.as_ref());
-        start::start(&mut LocalShell, command, &who, SHELL_TIMEOUT)
+        let root = Root {
+            password: self.become_password.as_ref(),
+            terminal: &mut self.terminal,
+        };
+        start::start(&mut LocalShell, command, RunAs::Root(root), SHELL_TIMEOUT)
     }
 }
 
-struct LocalShell;
+/// A shell of this machine, for each command line.
+pub struct LocalShell;
 
 impl Shell for LocalShell {
-    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+    fn spawn(&mut self, line: &str, terminal: Terminal) -> Result<RemoteChild, Diagnosis> {
         // A session of its own: what the operator types at a terminal, Ctrl-C too, is for landfall alone.
         let mut shell = Command::new("setsid");
+        if terminal == Terminal::With {
+            // Its standard input is the terminal of the new session.
+            shell.arg("-c");
+        }
         // The line is one command; in its place, the shell would hide by which signal it ends.
         let line = format!("exec {line}");
         shell.args(["sh", "-c", &line]).env_clear().env("PATH", PATH);
@@ -67,7 +78,11 @@ impl Shell for LocalShell {
                 .because(&error)
                 .next("install util-linux, which has setsid")
         };
-        let (child, _) = process::spawn(&mut shell).map_err(failed)?;
+        let spawned = match terminal {
+            Terminal::Without => process::spawn(&mut shell),
+            Terminal::With => process::spawn_on_terminal(&mut shell),
+        };
+        let (child, _) = spawned.map_err(failed)?;
         Ok(child)
     }
 }

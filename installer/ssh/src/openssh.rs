@@ -7,7 +7,7 @@
 use crate::options::SshOptions;
 use crate::process::{self, Process};
 use crate::pump::{DEAD_AFTER, KEEPALIVE};
-use crate::start::{self, RunAs, Shell};
+use crate::start::{self, Root, RunAs, Shell, Terminal};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::inventory::{Connect, Proxy};
 use landfall_core::transport::{RemoteChild, RemoteExit, Transport};
@@ -71,8 +71,8 @@ impl OpensshMaster {
         let limit = options.timeout + options.shell_timeout;
         let _turn = LOGGING_IN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shell = client.shell(&["ControlMaster=yes", "ControlPersist=no"], false);
-        let started = start::start(&mut shell, "id -u; exec cat >/dev/null", &RunAs::LoginUser, limit);
-        let process = shell.process.take();
+        let started = start::start(&mut shell, "id -u; exec cat >/dev/null", RunAs::LoginUser, limit);
+        let process = shell.processes.pop();
         let (mut streams, process) = match (started, process) {
             (Ok(streams), Some(process)) => (streams, process),
             (Err(found), Some(process)) => return Err(client.explain(found, process.end(), limit)),
@@ -98,21 +98,24 @@ impl OpensshMaster {
     }
 
     /// Starts a command as a session of the connection.
-    fn start(&self, command: &str, who: &RunAs<'_>, shell_timeout: Duration) -> Result<RemoteChild, Diagnosis> {
+    fn start(&self, command: &str, who: RunAs<'_>, shell_timeout: Duration) -> Result<RemoteChild, Diagnosis> {
         // Without its master a session does not log in by itself: nobody waits for a prompt there.
         let mut shell = self
             .client
             .shell(&["ControlMaster=no", "ProxyCommand=false", "BatchMode=yes"], true);
         let started = start::start(&mut shell, command, who, shell_timeout);
-        let process = shell.process.take();
-        started.map_err(|found| match process.map(|process| process.end()) {
-            Some(Some(SSH_FAILED)) => Diagnosis::new(
+        let processes = std::mem::take(&mut shell.processes);
+        started.map_err(|found| {
+            let ended: Vec<_> = processes.iter().map(Process::end).collect();
+            if !ended.contains(&Some(SSH_FAILED)) {
+                return found;
+            }
+            Diagnosis::new(
                 Code::ConnectionLost,
                 format!("ssh starts no session on {}", self.client.login.join(" ")),
             )
             .saw(found.saw.join("\n"))
-            .next("where sshd_config sets MaxSessions there, it must be 2 at least"),
-            _ => found,
+            .next("where sshd_config sets MaxSessions there, it must be 2 at least, and 3 where sudo or doas wants a terminal")
         })
     }
 }
@@ -122,6 +125,8 @@ pub struct OpensshTransport {
     master: Arc<OpensshMaster>,
     connect: Connect,
     shell_timeout: Duration,
+    /// Whether sudo or doas wants one.
+    terminal: Terminal,
 }
 
 impl OpensshTransport {
@@ -131,13 +136,14 @@ impl OpensshTransport {
             master,
             connect: connect.clone(),
             shell_timeout: options.shell_timeout,
+            terminal: Terminal::Without,
         }
     }
 }
 
 impl Transport for OpensshTransport {
     fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        self.master.start(command, &RunAs::LoginUser, self.shell_timeout)
+        self.master.start(command, RunAs::LoginUser, self.shell_timeout)
     }
 
     fn spawn_root(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
@@ -145,8 +151,11 @@ impl Transport for OpensshTransport {
         if self.master.is_root || stays {
             return self.spawn(command);
         }
-        let who = RunAs::Root(self.connect.become_password.as_ref());
-        self.master.start(command, &who, self.shell_timeout)
+        let root = Root {
+            password: self.connect.become_password.as_ref(),
+            terminal: &mut self.terminal,
+        };
+        self.master.start(command, RunAs::Root(root), self.shell_timeout)
     }
 }
 
@@ -165,7 +174,7 @@ impl Client {
             client: self,
             options,
             is_session,
-            process: None,
+            processes: Vec::new(),
         }
     }
 
@@ -204,17 +213,17 @@ impl Client {
     }
 }
 
-/// Starts one process of a connection.
+/// Starts processes of a connection.
 struct ClientShell<'a> {
     client: &'a Client,
     options: &'static [&'static str],
     is_session: bool,
-    /// The process, once it was started.
-    process: Option<Process>,
+    /// What was started.
+    processes: Vec<Process>,
 }
 
 impl Shell for ClientShell<'_> {
-    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+    fn spawn(&mut self, line: &str, terminal: Terminal) -> Result<RemoteChild, Diagnosis> {
         let mut ssh = Command::new("sh");
         // ^C and the end of the terminal are for landfall, which ends what runs on the machine first. The master stays in the terminal's group, where it may
         // ask, and ignores both signals; sessions have a group of their own.
@@ -228,6 +237,10 @@ impl Shell for ClientShell<'_> {
         for option in self.options {
             ssh.args(["-o", option]);
         }
+        if terminal == Terminal::With {
+            // A `~` in a password is no escape.
+            ssh.args(["-tt", "-e", "none"]);
+        }
         let (host, login) = self
             .client
             .login
@@ -237,7 +250,7 @@ impl Shell for ClientShell<'_> {
         let (mut child, process) = spawned.map_err(|error| {
             Diagnosis::new(Code::Unreachable, "ssh cannot be started on this machine").because(&error)
         })?;
-        self.process = Some(process);
+        self.processes.push(process);
         child.exit = Box::new(SessionExit(child.exit));
         Ok(child)
     }

@@ -3,6 +3,8 @@
 //! INVARIANT: no other thread uses the session and its channels (libssh2 frees channels without the session's lock).
 //! Callers hold the other ends of Unix socket pairs, whose buffers give back-pressure in both directions.
 
+use crate::refusal;
+use crate::start::{Shell, Terminal};
 use landfall_core::explain::{Code, Diagnosis};
 use landfall_core::transport::{RemoteChild, RemoteExit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +26,8 @@ const KEEPALIVE_S: u32 = 5;
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Longest sleep without an event; a keepalive is late by this at most.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// What a session with a terminal says that it is: no program writes sequences for it.
+const TERMINAL_TYPE: &str = "dumb";
 /// libssh2's code for "would block".
 const EAGAIN: ErrorCode = ErrorCode::Session(-37);
 
@@ -35,7 +39,7 @@ pub struct Pump {
 
 enum Request {
     /// Run a command line.
-    Exec(String, Sender<Result<RemoteChild, Diagnosis>>),
+    Exec(String, Terminal, Sender<Result<RemoteChild, Diagnosis>>),
     /// Open a TCP connection from the server to a host and port.
     Forward(String, u16, Sender<Result<UnixStream, Diagnosis>>),
 }
@@ -75,11 +79,6 @@ impl Pump {
         Ok(Self { requests, wake })
     }
 
-    /// Starts a command line. Blocks until the server accepted it.
-    pub fn spawn(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
-        self.request(|answer| Request::Exec(command.to_owned(), answer))
-    }
-
     /// Opens a connection from the server to `host`. Blocks until it is open.
     pub fn forward(&mut self, host: &str, port: u16) -> Result<UnixStream, Diagnosis> {
         self.request(|answer| Request::Forward(host.to_owned(), port, answer))
@@ -91,6 +90,12 @@ impl Pump {
         self.requests.send(request(answer)).map_err(|_| lost())?;
         self.wake.write_all(&[1]).map_err(|e| lost().because(&e))?;
         answered.recv().map_err(|_| lost())?
+    }
+}
+
+impl Shell for Pump {
+    fn spawn(&mut self, line: &str, terminal: Terminal) -> Result<RemoteChild, Diagnosis> {
+        self.request(|answer| Request::Exec(line.to_owned(), terminal, answer))
     }
 }
 
@@ -111,8 +116,8 @@ impl Thread {
             // libssh2 would send what is left of the old one, such as its end of input, to the new one.
             if self.children.iter().all(|child| !child.closing) {
                 match self.inbox.try_recv() {
-                    Ok(Request::Exec(command, answer)) => {
-                        let _ = answer.send(self.start(&command));
+                    Ok(Request::Exec(command, terminal, answer)) => {
+                        let _ = answer.send(self.start(&command, terminal));
                         continue;
                     }
                     Ok(Request::Forward(host, port, answer)) => {
@@ -144,10 +149,16 @@ impl Thread {
     }
 
     /// Opens a channel and starts the command.
-    fn start(&mut self, command: &str) -> Result<RemoteChild, Diagnosis> {
+    fn start(&mut self, command: &str, terminal: Terminal) -> Result<RemoteChild, Diagnosis> {
+        let mut has_terminal = Ok(());
         let opened = self.blocking(|session| {
             let mut channel = session.channel_session()?;
-            channel.exec(command)?;
+            if terminal == Terminal::With {
+                has_terminal = channel.request_pty(TERMINAL_TYPE, None, None);
+            }
+            if has_terminal.is_ok() {
+                channel.exec(command)?;
+            }
             Ok(channel)
         });
         let refused = |error: &dyn std::error::Error| {
@@ -157,7 +168,8 @@ impl Thread {
             refused(&error)
                 .next("look into the server's own log; sshd counts sessions (MaxSessions) and may force a command")
         })?;
-        let (child, remote) = Child::new(channel).map_err(|error| refused(&error))?;
+        has_terminal.map_err(|error| refusal::no_terminal(&format!("the server refused it: {error}")))?;
+        let (child, remote) = Child::new(channel, terminal).map_err(|error| refused(&error))?;
         self.children.push(child);
         Ok(remote)
     }
@@ -310,6 +322,7 @@ pub(crate) fn pair() -> io::Result<(UnixStream, UnixStream)> {
 
 struct Child {
     channel: Channel,
+    terminal: Terminal,
     stdin: Input,
     stdout: Output,
     stderr: Output,
@@ -320,12 +333,13 @@ struct Child {
 }
 
 impl Child {
-    fn new(channel: Channel) -> io::Result<(Self, RemoteChild)> {
+    fn new(channel: Channel, terminal: Terminal) -> io::Result<(Self, RemoteChild)> {
         let (stdin, their_stdin) = pair()?;
         let (stdout, their_stdout) = pair()?;
         let (stderr, their_stderr) = pair()?;
         let (exit, exited) = std::sync::mpsc::channel();
-        let child = Self::over(channel, stdin, Output::new(stdout), Output::new(stderr), exit);
+        let mut child = Self::over(channel, stdin, Output::new(stdout), Output::new(stderr), exit);
+        child.terminal = terminal;
         let remote = RemoteChild {
             stdin: Box::new(their_stdin),
             stdout: Box::new(their_stdout),
@@ -350,6 +364,7 @@ impl Child {
     fn over(channel: Channel, stdin: UnixStream, stdout: Output, stderr: Output, exit: Sender<Option<i32>>) -> Self {
         Self {
             channel,
+            terminal: Terminal::Without,
             stdin: Input {
                 socket: stdin,
                 pending: Vec::new(),
@@ -377,7 +392,9 @@ impl Child {
         let mut errors = self.channel.stderr();
         moved |= self.stderr.step(&mut errors, &mut self.buffer)?;
         let drained = self.stdout.pending.is_empty() && self.stderr.pending.is_empty();
-        let abandoned = self.stdout.gone && self.stderr.gone && self.stdin.ended;
+        // A terminal has no end of input: it hangs up.
+        let hangs_up = self.terminal == Terminal::With;
+        let abandoned = self.stdin.ended && (hangs_up || self.stdout.gone && self.stderr.gone);
         if (self.channel.eof() && drained) || abandoned {
             self.close()?;
         }

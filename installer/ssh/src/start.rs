@@ -2,9 +2,13 @@
 //!
 //! The script reaches a POSIX shell without any character that a login shell (bash, fish, csh …) interprets. It first prints a marker: output
 //! before the marker, such as a profile's or a menu's, does not belong to the command, and a login shell that never prints it is an error.
-//! A password is sent only after sudo's own prompt, so that a command that needs no password never reads it as input.
+//! A password is sent only after the prompt of sudo or doas, so that a command that needs no password never reads it as input.
+//!
+//! Where sudo or doas wants a terminal, there are two sessions. The one with the terminal starts sudo and carries the prompt and the password alone. The
+//! other has no terminal: the command's three streams are its pipes. A terminal would mix standard error into standard output, and has no end of input.
 
-use crate::pump::Pump;
+use crate::refusal;
+use crate::shell_output::{Mark, ShellOutput, watch_stderr, watch_stdout, watch_to_end};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use landfall_core::explain::{Code, Diagnosis};
@@ -12,7 +16,7 @@ use landfall_core::secret::Secret;
 use landfall_core::transport::RemoteChild;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,8 +24,6 @@ use std::time::{Duration, Instant};
 const SUDO_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long to wait for the end of standard error of a command that has ended; a background process may keep it open for ever.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
-/// Chunks of standard error, of up to 4 KiB, that are buffered for a slow reader; the command waits when the buffer is full.
-const MAX_BUFFERED_CHUNKS: usize = 256;
 /// Most output of a login shell that an error shows, in characters.
 const MAX_OUTPUT_CHARS: usize = 2000;
 
@@ -29,12 +31,39 @@ const MAX_OUTPUT_CHARS: usize = 2000;
 /// which is its first argument; sudo passes `LC_ALL` on, also where it resets the environment (sudoers(5), env_check).
 const RESTORE_LOCALE: &str = "if [ -n \"$1\" ]; then LC_ALL=$1; export LC_ALL; else unset LC_ALL; fi\nset --";
 
+/// Holds the pipes of a command whose sudo has a terminal in another session. `cat`s lead from this session's streams to them, because sshd gives sockets,
+/// which no other process can open. The process whose number is said holds their other ends until the other session has opened them, by `/proc`, or until
+/// this session's input ends. Its sleep is in a subshell, because dash redirects its own streams for a simple command. What the shells say about processes
+/// that were ended is discarded. When the command has ended, nothing waits for more input.
+const HOLD_PIPES: &str = r#"exec 3<&0 4>&1 5>&2 2>/dev/null
+sh -c 'echo $$; exec cat' <&3 4>&- 5>&- | {
+read -r input
+{ input=$input sh -c 'echo "PIPES $$" >&4; exec 3<&- 4>&- 5>&- 6>&-
+while kill -0 "$input"; do (exec sleep 1 </dev/null >/dev/null 2>&1); done' 2>&1 >&6 | cat >&5 3<&- 6>&-; } 6>&1 | cat >&4
+kill "$input"
+}"#;
+
 /// Who runs a command.
 pub enum RunAs<'a> {
     /// The login user.
     LoginUser,
-    /// root, through sudo or doas, with the password for it.
-    Root(Option<&'a Secret>),
+    /// root, through sudo or doas.
+    Root(Root<'a>),
+}
+
+/// How root is reached.
+pub struct Root<'a> {
+    /// The password for sudo or doas.
+    pub password: Option<&'a Secret>,
+    /// What an earlier command has shown: where it is there, the next one begins with it.
+    pub terminal: &'a mut Terminal,
+}
+
+/// Whether a session has a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    Without,
+    With,
 }
 
 /// Returns a command line that every login shell passes to `sh` unchanged: all but letters, digits and a few marks is written as `\0ooo`,
@@ -58,29 +87,14 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// What is seen on the two outputs of a shell. They are read apart, so events of one may arrive before older events of the other.
-#[derive(Debug, Clone)]
-enum ShellOutput {
-    /// A line of standard output.
-    Line(String),
-    /// The last words of standard output, without a line's end.
-    Words(String),
-    OutputEnded,
-    /// Text on standard error.
-    Errors(String),
-    /// The shell's marker on standard error: what came before it is a profile's.
-    ErrorsOfSudo,
-    /// sudo's prompt, on standard error.
-    Prompt,
-    ErrorsEnded,
-}
-
-/// Markers that the script prints at known places. They are random, so that no other output contains them.
+/// Markers that the scripts print at known places. They are random, so that no other output contains them.
 struct Markers {
     shell: String,
     ready: String,
     prompt: String,
     none: String,
+    pipes: String,
+    no_terminal: String,
 }
 
 impl Markers {
@@ -95,146 +109,335 @@ impl Markers {
             ready: mark("ready"),
             prompt: mark("prompt"),
             none: mark("none"),
+            pipes: mark("pipes"),
+            no_terminal: mark("no-terminal"),
         })
     }
 
-    fn script(&self, command: &str, who: &RunAs<'_>) -> String {
+    fn login_script(&self, command: &str) -> String {
+        format!("echo {}\n{command}", self.ready)
+    }
+
+    /// sudo reads the password from standard input, and doas must need none.
+    fn root_script(&self, command: &str) -> String {
+        let Self { shell, prompt, .. } = self;
+        let become_root = self.become_root(command, &format!("sudo -k -S -p {prompt}"), "doas -n");
+        format!("echo {shell}\nprintf %s {shell} >&2\n{become_root}")
+    }
+
+    /// Holds the pipes for [`Self::terminal_script`].
+    fn pipes_script(&self) -> String {
+        HOLD_PIPES.replace("PIPES", &self.pipes)
+    }
+
+    /// sudo or doas asks on the session's terminal, which passes each byte of the password on and shows none. The shell stays, because a terminal that
+    /// no process has open is at its end, and sudo opens it only to ask. The end of the terminal is not the command's: its input ends with the connection,
+    /// as without a terminal. A signal that ended the command ends the shell.
+    fn terminal_script(&self, command: &str, holder: u32) -> String {
         let Self {
             shell,
-            ready,
             prompt,
-            none,
+            no_terminal,
+            ..
         } = self;
-        match who {
-            RunAs::LoginUser => format!("echo {ready}\n{command}"),
-            RunAs::Root(_) => {
-                let inner = quote(&format!("{RESTORE_LOCALE}\necho {ready}\n{command}"));
-                // `-k`: a login that sudo remembers must not decide whether it asks for the password.
-                format!(
-                    "echo {shell}\nprintf %s {shell} >&2\nlocale=${{LC_ALL-}}\nLC_ALL=C\nexport LC_ALL\n\
-                     if command -v sudo >/dev/null 2>&1; then exec sudo -k -S -p {prompt} -- sh -c {inner} sh \"$locale\"\n\
-                     elif command -v doas >/dev/null 2>&1; then exec doas -n sh -c {inner} sh \"$locale\"\nfi\necho {none}"
-                )
-            }
-        }
+        let become_root = self.become_root(command, &format!("sudo -k -p {prompt}"), "doas");
+        let pipe = |number: u32| format!("/proc/{holder}/fd/{number}");
+        format!(
+            "trap '' HUP\nunset TERM\nif ! {{ [ -t 0 ] && stty raw -echo; }}; then echo {no_terminal}; exit; fi\nprintf %s {shell}\n\
+             ( kill {holder}\n{become_root}\n) <{} >{} 2>{}\n\
+             status=$?\n[ $status -le 128 ] || [ $status -gt 192 ] || kill -KILL $$\nexit $status",
+            pipe(0),
+            pipe(1),
+            pipe(2)
+        )
+    }
+
+    fn become_root(&self, command: &str, sudo: &str, doas: &str) -> String {
+        let Self { ready, none, .. } = self;
+        let inner = quote(&format!("{RESTORE_LOCALE}\necho {ready}\n{command}"));
+        // sudo's `-k`: a login that sudo remembers must not decide whether it asks for the password.
+        format!(
+            "locale=${{LC_ALL-}}\nLC_ALL=C\nexport LC_ALL\n\
+             if command -v sudo >/dev/null 2>&1; then exec {sudo} -- sh -c {inner} sh \"$locale\"\n\
+             elif command -v doas >/dev/null 2>&1; then exec {doas} sh -c {inner} sh \"$locale\"\nfi\necho {none}"
+        )
     }
 }
 
 /// Something that starts command lines for a login shell.
 pub trait Shell {
-    /// Starts one. Blocks until the far end accepted it.
-    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis>;
-}
-
-impl Shell for Pump {
-    fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
-        Pump::spawn(self, line)
-    }
+    /// Starts one. Blocks until the far end accepted it. On a terminal, standard error is part of standard output, and the end of standard input hangs up.
+    fn spawn(&mut self, line: &str, terminal: Terminal) -> Result<RemoteChild, Diagnosis>;
 }
 
 /// Starts `command` (a script for `sh`). Blocks until it runs: for `shell_timeout` until the login shell runs it, then for two minutes while
-/// sudo asks.
+/// sudo asks; and once more for both where sudo or doas turns out to want a terminal.
 pub fn start(
     shell: &mut dyn Shell,
     command: &str,
-    who: &RunAs<'_>,
+    who: RunAs<'_>,
     shell_timeout: Duration,
 ) -> Result<RemoteChild, Diagnosis> {
-    let markers = Markers::new()?;
-    let mut child = shell.spawn(&encode(&markers.script(command, who)))?;
-    let (sender, seen) = channel();
-    let stdout = watch_stdout(child.stdout, markers.ready.clone(), sender.clone());
-    let stderr = watch_stderr(
-        child.stderr,
-        [
-            (markers.shell.clone(), ShellOutput::ErrorsOfSudo),
-            (markers.prompt.clone(), ShellOutput::Prompt),
-        ],
-        sender,
-    );
-    let mut waiting = Startup {
-        seen,
-        markers,
-        shell_timeout,
-        shell_runs: false,
-        asked: false,
-        output: String::new(),
-        errors: String::new(),
+    let waiting = || Startup::new(shell_timeout);
+    let root = match who {
+        RunAs::LoginUser => {
+            let startup = waiting()?;
+            let script = startup.markers.login_script(command);
+            return startup.start(shell, &script, None).map_err(Failure::diagnosis);
+        }
+        RunAs::Root(root) => root,
     };
-    waiting.until_ready(&mut child.stdin, who)?;
-    let stdout = stdout
-        .join()
-        .map_err(|_| Diagnosis::new(Code::Internal, "a watching thread panicked"))?;
-    // The thread that watches standard error runs as long as the command and passes everything on.
-    Ok(RemoteChild {
-        stdin: child.stdin,
-        stdout,
-        stderr,
-        exit: child.exit,
-    })
+    if *root.terminal == Terminal::Without {
+        let startup = waiting()?;
+        let script = startup.markers.root_script(command);
+        match startup.start(shell, &script, root.password) {
+            Err(Failure::Refused { words, .. }) if refusal::wants_terminal(&words, root.password.is_some()) => {
+                *root.terminal = Terminal::With;
+            }
+            started => return started.map_err(Failure::diagnosis),
+        }
+    }
+    waiting()?
+        .start_on_terminal(shell, command, root.password)
+        .map_err(Failure::diagnosis)
+}
+
+/// Why no command runs.
+enum Failure {
+    /// sudo or doas ended.
+    Refused {
+        words: String,
+        was_answered: bool,
+    },
+    Other(Diagnosis),
+}
+
+impl Failure {
+    fn diagnosis(self) -> Diagnosis {
+        match self {
+            Self::Refused { words, was_answered } => refusal::diagnosis(&words, was_answered),
+            Self::Other(diagnosis) => diagnosis,
+        }
+    }
+}
+
+impl From<Diagnosis> for Failure {
+    fn from(diagnosis: Diagnosis) -> Self {
+        Self::Other(diagnosis)
+    }
 }
 
 struct Startup {
+    sender: Sender<ShellOutput>,
     seen: Receiver<ShellOutput>,
     markers: Markers,
     shell_timeout: Duration,
+    until: Instant,
     shell_runs: bool,
+    /// Whether the password was sent.
     asked: bool,
+    /// Whether the terminal's session has ended.
+    ended: bool,
+    /// How many outputs have not ended, standard output apart.
+    open: usize,
     output: String,
     errors: String,
 }
 
 impl Startup {
-    fn until_ready(&mut self, stdin: &mut Box<dyn Write + Send>, who: &RunAs<'_>) -> Result<(), Diagnosis> {
-        let mut until = Instant::now() + self.shell_timeout;
+    fn new(shell_timeout: Duration) -> Result<Self, Diagnosis> {
+        let (sender, seen) = channel();
+        Ok(Self {
+            sender,
+            seen,
+            markers: Markers::new()?,
+            shell_timeout,
+            until: Instant::now() + shell_timeout,
+            shell_runs: false,
+            asked: false,
+            ended: false,
+            open: 0,
+            output: String::new(),
+            errors: String::new(),
+        })
+    }
+
+    /// Starts one session, whose standard input takes the password.
+    fn start(mut self, shell: &mut dyn Shell, script: &str, password: Option<&Secret>) -> Result<RemoteChild, Failure> {
+        let (mut child, stdout) = self.spawn(shell, script)?;
+        self.await_ready(&mut child.stdin, password)?;
+        child.stdout = join(stdout)?;
+        Ok(child)
+    }
+
+    /// Starts the session of the command's streams, and then the one with the terminal, which takes the password.
+    fn start_on_terminal(
+        mut self,
+        shell: &mut dyn Shell,
+        command: &str,
+        password: Option<&Secret>,
+    ) -> Result<RemoteChild, Failure> {
+        let (mut child, stdout) = self.spawn(shell, &self.markers.pipes_script())?;
+        let holder = self.await_pipes()?;
+        let line = encode(&self.markers.terminal_script(command, holder));
+        let mut terminal = shell.spawn(&line, Terminal::With)?;
+        self.until = Instant::now() + self.shell_timeout;
+        self.open += 2;
+        let Markers {
+            shell: runs,
+            no_terminal,
+            prompt,
+            ..
+        } = &self.markers;
+        let marks = vec![
+            (Mark::Word(runs.clone()), ShellOutput::TerminalRuns),
+            (Mark::Word(no_terminal.clone()), ShellOutput::NoTerminal),
+            (Mark::Word(prompt.clone()), ShellOutput::Prompt),
+            (Mark::DoasPrompt, ShellOutput::DoasPrompt),
+        ];
+        let open = watch_to_end(terminal.stdout, marks, ShellOutput::TerminalEnded, self.sender.clone());
+        // Words of the user's own ssh.
+        watch_to_end(terminal.stderr, vec![], ShellOutput::ErrorsEnded, self.sender.clone());
+        self.await_ready(&mut terminal.stdin, password)?;
+        child.stdout = join(stdout)?;
+        child.exit = terminal.exit;
+        // Nobody takes it where the terminal has ended by itself.
+        let _ = open.send(terminal.stdin);
+        Ok(child)
+    }
+
+    /// Starts a session without a terminal. Its standard output is watched until the command runs, its standard error as long as it runs.
+    fn spawn(&mut self, shell: &mut dyn Shell, script: &str) -> Result<(RemoteChild, Watched), Diagnosis> {
+        let child = shell.spawn(&encode(script), Terminal::Without)?;
+        let Markers {
+            shell, ready, prompt, ..
+        } = &self.markers;
+        let stdout = watch_stdout(child.stdout, ready.clone(), self.sender.clone());
+        let marks = vec![
+            (Mark::Word(shell.clone()), ShellOutput::ErrorsOfSudo),
+            (Mark::Word(prompt.clone()), ShellOutput::Prompt),
+        ];
+        self.open += 1;
+        let stderr = watch_stderr(child.stderr, marks, self.sender.clone());
+        let child = RemoteChild {
+            stdin: child.stdin,
+            stdout: Box::new(std::io::empty()),
+            stderr,
+            exit: child.exit,
+        };
+        Ok((child, stdout))
+    }
+
+    /// Waits for the next event, until the limit.
+    fn next(&self) -> Option<ShellOutput> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        self.seen.recv_timeout(left).ok()
+    }
+
+    /// Waits for the session that holds the pipes, and returns the number of its process.
+    fn await_pipes(&mut self) -> Result<u32, Diagnosis> {
         loop {
-            match self.seen.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.ready) => return Ok(()),
-                Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.shell) => {
-                    self.shell_runs = true;
-                    self.output.clear();
-                    until = Instant::now() + SUDO_TIMEOUT;
-                }
-                Ok(ShellOutput::Line(line)) if line.ends_with(&self.markers.none) => {
-                    return Err(Diagnosis::new(
-                        Code::SudoRefused,
-                        "the machine has neither sudo nor doas, and the login user is not root",
-                    )
-                    .next("install sudo, or log in as root"));
-                }
-                Ok(ShellOutput::Line(line)) => collect(&mut self.output, &(line + "\n")),
-                Ok(ShellOutput::Words(text)) => collect(&mut self.output, &text),
-                Ok(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
-                Ok(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
-                Ok(ShellOutput::Prompt) => self.answer(stdin, who)?,
-                Ok(ShellOutput::ErrorsEnded) => {}
-                Ok(ShellOutput::OutputEnded) | Err(RecvTimeoutError::Disconnected) => {
+            match self.next() {
+                Some(ShellOutput::Line(line)) => match line.split_once(&self.markers.pipes) {
+                    Some((_, number)) => {
+                        let parsed = number.trim().parse();
+                        return parsed.map_err(|_| self.no_shell());
+                    }
+                    None => collect(&mut self.output, &(line + "\n")),
+                },
+                Some(ShellOutput::Words(text)) => collect(&mut self.output, &text),
+                Some(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
+                Some(ShellOutput::OutputEnded) => {
                     self.collect_rest();
-                    return Err(if self.shell_runs {
-                        refused_root(&self.words())
-                    } else {
-                        self.no_shell()
-                    });
+                    return Err(self.no_shell());
                 }
-                Err(RecvTimeoutError::Timeout) if self.shell_runs => {
-                    return Err(
-                        Diagnosis::new(Code::SudoRefused, "sudo did not answer within 2 minutes").saw(self.words()),
-                    );
-                }
-                Err(RecvTimeoutError::Timeout) => return Err(self.stuck_shell()),
+                Some(_) => {}
+                None => return Err(self.stuck_shell()),
             }
         }
     }
 
-    /// Reads the rest of standard error, which may arrive after standard output has ended.
-    fn collect_rest(&mut self) {
-        let until = Instant::now() + STDERR_TIMEOUT;
+    fn await_ready(&mut self, stdin: &mut Box<dyn Write + Send>, password: Option<&Secret>) -> Result<(), Failure> {
         loop {
-            match self.seen.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
-                Ok(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
-                Ok(ShellOutput::ErrorsEnded) | Err(_) => return,
-                Ok(_) => {}
+            match self.next() {
+                Some(ShellOutput::Line(line)) if line.ends_with(&self.markers.ready) => return Ok(()),
+                Some(ShellOutput::Line(line)) if line.ends_with(&self.markers.shell) => {
+                    self.sudo_begins();
+                    self.output.clear();
+                }
+                Some(ShellOutput::Line(line)) if line.ends_with(&self.markers.none) => {
+                    return Err(Diagnosis::new(
+                        Code::SudoRefused,
+                        "the machine has neither sudo nor doas, and the login user is not root",
+                    )
+                    .next("install sudo, or log in as root")
+                    .into());
+                }
+                Some(ShellOutput::Line(line)) => collect(&mut self.output, &(line + "\n")),
+                Some(ShellOutput::Words(text)) => collect(&mut self.output, &text),
+                Some(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
+                Some(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
+                Some(ShellOutput::TerminalRuns) => {
+                    self.sudo_begins();
+                    self.output.clear();
+                    self.errors.clear();
+                }
+                Some(ShellOutput::NoTerminal) => return Err(refusal::no_terminal(&self.words()).into()),
+                Some(ShellOutput::Prompt) => self.answer(stdin, password)?,
+                Some(ShellOutput::DoasPrompt) if self.shell_runs => self.answer(stdin, password)?,
+                // It is no random word, so a profile may have printed it.
+                Some(ShellOutput::DoasPrompt) => {}
+                Some(ShellOutput::ErrorsEnded) => self.open -= 1,
+                Some(ShellOutput::TerminalEnded) => {
+                    self.open -= 1;
+                    // What the command wrote in a short life may still be on its way.
+                    self.until = self.until.min(Instant::now() + STDERR_TIMEOUT);
+                    self.ended = true;
+                }
+                Some(ShellOutput::OutputEnded) => {
+                    self.collect_rest();
+                    return Err(self.refused());
+                }
+                None if self.ended => return Err(self.refused()),
+                None if self.shell_runs => {
+                    return Err(
+                        Diagnosis::new(Code::SudoRefused, "sudo did not answer within 2 minutes")
+                            .saw(self.words())
+                            .into(),
+                    );
+                }
+                None => return Err(self.stuck_shell().into()),
+            }
+        }
+    }
+
+    fn sudo_begins(&mut self) {
+        self.shell_runs = true;
+        self.until = Instant::now() + SUDO_TIMEOUT;
+    }
+
+    /// Says why nothing runs when all has ended.
+    fn refused(&self) -> Failure {
+        if self.shell_runs {
+            Failure::Refused {
+                words: self.words(),
+                was_answered: self.asked,
+            }
+        } else {
+            self.no_shell().into()
+        }
+    }
+
+    /// Reads the rest of standard error and of the terminal, which may arrive after standard output has ended.
+    fn collect_rest(&mut self) {
+        self.until = Instant::now() + STDERR_TIMEOUT;
+        while self.open > 0 {
+            match self.next() {
+                Some(ShellOutput::Errors(text)) => collect(&mut self.errors, &text),
+                Some(ShellOutput::ErrorsOfSudo) => self.errors.clear(),
+                Some(ShellOutput::ErrorsEnded | ShellOutput::TerminalEnded) => self.open -= 1,
+                Some(_) => {}
+                None => return,
             }
         }
     }
@@ -244,22 +447,19 @@ impl Startup {
         format!("{}{}", self.output, self.errors).trim().to_owned()
     }
 
-    fn answer(&mut self, stdin: &mut Box<dyn Write + Send>, who: &RunAs<'_>) -> Result<(), Diagnosis> {
-        const GIVE: &str =
-            "as becomePassword or becomePasswordFile in cluster.yaml, or as ansible_become_password in the inventory";
-        let refused = |what: &str| Diagnosis::new(Code::SudoRefused, what);
+    fn answer(&mut self, stdin: &mut Box<dyn Write + Send>, password: Option<&Secret>) -> Result<(), Diagnosis> {
         if self.asked {
-            return Err(refused("the sudo password is wrong").next(format!("give the right one {GIVE}")));
+            return Err(refusal::wrong_password("sudo"));
         }
-        self.asked = true;
-        let RunAs::Root(Some(password)) = who else {
-            return Err(refused("sudo asks for a password and none was given").next(format!("give it {GIVE}")));
+        let Some(password) = password else {
+            return Err(refusal::no_password("sudo"));
         };
+        self.asked = true;
         let line = zeroize::Zeroizing::new([password.expose(), b"\n"].concat());
         stdin
             .write_all(&line)
             .and_then(|()| stdin.flush())
-            .map_err(|e| refused("sudo does not read").because(&e))
+            .map_err(|e| Diagnosis::new(Code::SudoRefused, "sudo does not read the password").because(&e))
     }
 
     fn no_shell(&self) -> Diagnosis {
@@ -288,171 +488,13 @@ fn collect(kept: &mut String, text: &str) {
     }
 }
 
-/// Returns the error for a refusal of sudo or doas, with its cause when the message is a known one.
-fn refused_root(words: &str) -> Diagnosis {
-    let known: [(&str, &str, &str); 8] = [
-        (
-            "must have a tty",
-            "sudo wants a terminal (requiretty)",
-            "Defaults:USER !requiretty, in a file of /etc/sudoers.d on the node",
-        ),
-        (
-            "not in the sudoers",
-            "the login user may not use sudo",
-            "add it to the group sudo or wheel, or to /etc/sudoers.d, on the node",
-        ),
-        (
-            // sudo-rs, src/common/error.rs; it says so to users of other commands, too.
-            "I'm afraid I can't do that",
-            "sudo does not let the login user run sh as root",
-            "landfall needs all commands: USER ALL=(ALL) ALL, in /etc/sudoers.d",
-        ),
-        (
-            "not allowed to",
-            "sudo does not let the login user run sh as root",
-            "landfall needs all commands: USER ALL=(ALL) ALL, in /etc/sudoers.d",
-        ),
-        (
-            "may not run",
-            "sudo does not let the login user run sh as root",
-            "landfall needs all commands: USER ALL=(ALL) ALL, in /etc/sudoers.d",
-        ),
-        (
-            "doas: Authentication",
-            "doas asks for a password, which it reads from a terminal only",
-            "permit nopass USER as root, in /etc/doas.conf on the node",
-        ),
-        (
-            "doas:",
-            "doas refused",
-            "permit nopass USER as root, in /etc/doas.conf on the node",
-        ),
-        (
-            "unable to allocate pty",
-            "sudo can make no terminal (use_pty)",
-            "look whether /dev/pts is mounted on the node",
-        ),
-    ];
-    for (sign, what, next) in known {
-        if words.contains(sign) {
-            return Diagnosis::new(Code::SudoRefused, what).saw(words).next(next);
-        }
-    }
-    Diagnosis::new(Code::SudoRefused, "sudo refused")
-        .saw(words)
-        .next("sudo -l, on the node")
-}
+/// Standard output on its way to the caller.
+type Watched = thread::JoinHandle<Box<dyn Read + Send>>;
 
-/// Sends the lines of standard output up to the marker that says that the command runs, and returns the rest as a reader.
-fn watch_stdout(
-    mut stdout: Box<dyn Read + Send>,
-    ready: String,
-    seen: Sender<ShellOutput>,
-) -> thread::JoinHandle<Box<dyn Read + Send>> {
-    thread::spawn(move || {
-        // Reads single bytes, because everything after the line belongs to the caller.
-        let (mut line, mut byte) = (Vec::new(), [0u8; 1]);
-        loop {
-            match stdout.read(&mut byte) {
-                Ok(1) if byte[0] == b'\n' => {
-                    let text = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-                    line.clear();
-                    let is_ready = text.ends_with(&ready);
-                    let _ = seen.send(ShellOutput::Line(text));
-                    if is_ready {
-                        return stdout;
-                    }
-                }
-                // A marker is short, so a longer line need not be kept.
-                Ok(1) if line.len() < MAX_OUTPUT_CHARS => line.push(byte[0]),
-                Ok(1) => line = vec![byte[0]],
-                _ => break,
-            }
-        }
-        let _ = seen.send(ShellOutput::Words(String::from_utf8_lossy(&line).into_owned()));
-        let _ = seen.send(ShellOutput::OutputEnded);
-        stdout
-    })
-}
-
-/// Looks for markers on standard error and sends each one's event, and passes the rest on through the returned reader.
-fn watch_stderr(
-    mut stderr: Box<dyn Read + Send>,
-    markers: [(String, ShellOutput); 2],
-    seen: Sender<ShellOutput>,
-) -> Box<dyn Read + Send> {
-    let (sender, receiver) = sync_channel::<Vec<u8>>(MAX_BUFFERED_CHUNKS);
-    thread::spawn(move || {
-        let pass = |text: String| {
-            let bytes = text.clone().into_bytes();
-            let _ = seen.send(ShellOutput::Errors(text));
-            bytes.is_empty() || sender.send(bytes).is_ok()
-        };
-        let (mut held, mut buffer) = (String::new(), [0u8; 4096]);
-        loop {
-            let read = match stderr.read(&mut buffer) {
-                Ok(read) if read > 0 => read,
-                _ => break,
-            };
-            held.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            let mut is_read = true;
-            while let Some((at, marker, event)) = first_marker(&held, &markers) {
-                let rest = held.split_off(at + marker.len());
-                held.truncate(at);
-                is_read &= pass(std::mem::replace(&mut held, rest));
-                let _ = seen.send(event.clone());
-            }
-            // The tail may be the beginning of a marker.
-            let tail = markers.iter().map(|(marker, _)| marker_start(&held, marker)).max();
-            let rest = held.split_off(held.len() - tail.unwrap_or(0));
-            is_read &= pass(std::mem::replace(&mut held, rest));
-            // The reader was dropped: the command sees a closed pipe.
-            if !is_read {
-                break;
-            }
-        }
-        let _ = seen.send(ShellOutput::ErrorsEnded);
-    });
-    Box::new(ChannelReader {
-        receiver,
-        rest: Vec::new(),
-    })
-}
-
-/// Returns where the first marker stands, the marker and its event.
-fn first_marker<'a>(text: &str, markers: &'a [(String, ShellOutput)]) -> Option<(usize, &'a str, &'a ShellOutput)> {
-    let found = markers
-        .iter()
-        .filter_map(|(marker, event)| Some((text.find(marker)?, marker.as_str(), event)));
-    found.min_by_key(|(at, ..)| *at)
-}
-
-/// Returns how many bytes at the end of `text` are the beginning of `marker`.
-fn marker_start(text: &str, marker: &str) -> usize {
-    (1..marker.len().min(text.len() + 1))
-        .rev()
-        .find(|n| text.is_char_boundary(text.len() - n) && marker.starts_with(&text[text.len() - n..]))
-        .unwrap_or(0)
-}
-
-struct ChannelReader {
-    receiver: Receiver<Vec<u8>>,
-    rest: Vec<u8>,
-}
-
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.receiver.recv() {
-                Ok(bytes) => self.rest = bytes,
-                Err(_) => return Ok(0),
-            }
-        }
-        let take = buffer.len().min(self.rest.len());
-        buffer[..take].copy_from_slice(&self.rest[..take]);
-        self.rest.drain(..take);
-        Ok(take)
-    }
+fn join(stdout: Watched) -> Result<Box<dyn Read + Send>, Diagnosis> {
+    stdout
+        .join()
+        .map_err(|_| Diagnosis::new(Code::Internal, "a watching thread panicked"))
 }
 
 #[cfg(test)]
@@ -482,44 +524,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn prompts_are_found_across_chunks_and_removed() {
-        struct Pieces(Vec<&'static [u8]>);
-        impl Read for Pieces {
-            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                if self.0.is_empty() {
-                    return Ok(0);
-                }
-                let piece = self.0.remove(0);
-                buffer[..piece.len()].copy_from_slice(piece);
-                Ok(piece.len())
-            }
-        }
-        let (sender, seen) = channel();
-        let mut rest = watch_stderr(
-            Box::new(Pieces(vec![b"warn\nSHELLPRO", b"MPT:tail"])),
-            [
-                ("PROMPT:".to_owned(), ShellOutput::Prompt),
-                ("SHELL".to_owned(), ShellOutput::ErrorsOfSudo),
-            ],
-            sender,
-        );
-        let mut text = String::new();
-        rest.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "warn\ntail");
-        let texts = seen.iter().map(|event| format!("{event:?}")).collect::<Vec<_>>();
-        let expected = [
-            "Errors(\"warn\\n\")",
-            "ErrorsOfSudo",
-            "Prompt",
-            "Errors(\"tail\")",
-            "ErrorsEnded",
-        ];
-        assert_eq!(
-            texts.into_iter().filter(|t| t != "Errors(\"\")").collect::<Vec<_>>(),
-            expected
-        );
-    }
     /// A shell whose standard output arrives later than its standard error, with a sudo of the test's own.
     struct LateOutput {
         folder: tempfile::TempDir,
@@ -538,7 +542,7 @@ mod tests {
     }
 
     impl Shell for LateOutput {
-        fn spawn(&mut self, line: &str) -> Result<RemoteChild, Diagnosis> {
+        fn spawn(&mut self, line: &str, _: Terminal) -> Result<RemoteChild, Diagnosis> {
             struct Late(Vec<u8>);
             impl Read for Late {
                 fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -572,13 +576,20 @@ mod tests {
         }
     }
 
+    fn as_root(shell: &mut dyn Shell, command: &str) -> Result<RemoteChild, Diagnosis> {
+        let root = Root {
+            password: None,
+            terminal: &mut Terminal::Without,
+        };
+        start(shell, command, RunAs::Root(root), Duration::from_secs(20))
+    }
+
     #[test]
     fn words_of_sudo_that_overtake_standard_output_are_kept() {
-        let timeout = Duration::from_secs(20);
-        let mut shell = LateOutput::with_sudo("echo 'sudo: sorry, you must have a tty to run sudo' >&2\nexit 1");
-        let error = start(&mut shell, "true", &RunAs::Root(None), timeout).err().unwrap();
-        assert!(error.what.contains("requiretty"), "{error:?}");
-        assert_eq!(error.saw, ["sudo: sorry, you must have a tty to run sudo"]);
+        let mut shell = LateOutput::with_sudo("echo 'ann is not in the sudoers file.' >&2\nexit 1");
+        let error = as_root(&mut shell, "true").err().unwrap();
+        assert_eq!(error.what, "the login user may not use sudo", "{error:?}");
+        assert_eq!(error.saw, ["ann is not in the sudoers file."]);
     }
 
     #[test]
@@ -588,8 +599,7 @@ mod tests {
         );
         for locale in [None, Some("es_ES.UTF-8")] {
             shell.locale = locale;
-            let timeout = Duration::from_secs(20);
-            let error = start(&mut shell, "true", &RunAs::Root(None), timeout).err().unwrap();
+            let error = as_root(&mut shell, "true").err().unwrap();
             assert_eq!(error.what, "the login user may not use sudo", "{locale:?}: {error:?}");
         }
     }
@@ -601,7 +611,7 @@ mod tests {
         for (locale, told) in [(None, "unset 0\n"), (Some("es_ES.UTF-8"), "es_ES.UTF-8 0\n")] {
             shell.locale = locale;
             let command = "echo \"${LC_ALL-unset} $#\"";
-            let mut child = start(&mut shell, command, &RunAs::Root(None), Duration::from_secs(20)).unwrap();
+            let mut child = as_root(&mut shell, command).unwrap();
             let mut text = String::new();
             child.stdout.read_to_string(&mut text).unwrap();
             assert_eq!(text, told);

@@ -1,9 +1,12 @@
 //! Commands on this machine.
 
 use crate::LocalTransport;
+use crate::local::LocalShell;
+use crate::start::{self, Root, RunAs, Terminal};
 use landfall_core::inventory::{Connect, Connection};
 use landfall_core::transport::{RemoteChild, Transport};
 use std::io::{Read, Write};
+use std::time::Duration;
 
 fn connect() -> Connect {
     let mut connect = Connect::hop("127.0.0.1", None, None, "nobody");
@@ -45,6 +48,21 @@ fn root_is_reached() {
     // `cargo xtask test` runs this as root, or with a sudo that asks for no password.
     let (said, status) = run(here.spawn_root("id -u").unwrap(), "");
     assert_eq!((said.as_str(), status), ("0\n", Some(0)));
+}
+
+#[test]
+fn root_is_reached_on_a_terminal() {
+    let root = Root {
+        password: None,
+        terminal: &mut Terminal::With,
+    };
+    // sudo asks root for no password.
+    let command = "id -u; cat; ps -o tty= -p $$; exit 4";
+    let child = start::start(&mut LocalShell, command, RunAs::Root(root), Duration::from_secs(60)).unwrap();
+    let (said, status) = run(child, "input\n");
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert_eq!((&words[..2], status), (&["0", "input"][..], Some(4)));
+    assert!(words[2].starts_with("pts/"), "{said}");
 }
 
 #[test]

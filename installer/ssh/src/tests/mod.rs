@@ -8,6 +8,7 @@ mod login;
 mod openssh;
 mod server;
 mod shells;
+mod terminal;
 mod transport;
 
 use crate::{SshOptions, SshTransport};
