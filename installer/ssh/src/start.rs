@@ -401,7 +401,7 @@ impl Startup {
                 None if self.ended => return Err(self.refused()),
                 None if self.shell_runs => {
                     return Err(
-                        Diagnosis::new(Code::SudoRefused, "sudo did not answer within 2 minutes")
+                        Diagnosis::new(Code::SudoRefused, "sudo or doas did not answer within 2 minutes")
                             .saw(self.words())
                             .into(),
                     );

@@ -12,6 +12,7 @@ mod go_programs;
 mod ingress;
 mod machines;
 mod modules;
+mod openssh;
 mod oracle;
 mod reproduce;
 mod room;

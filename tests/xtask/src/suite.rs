@@ -1,7 +1,7 @@
 //! `cargo xtask test`: runs every check in turn, continues after a failure, and prints the counts at the end.
 
 use crate::artifacts::Built;
-use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, oracle, room, sk_dummy, sudo_rs};
+use crate::{artifacts, crash, dag, damage, firewalld, go_programs, ingress, openssh, oracle, room, sk_dummy, sudo_rs};
 use anyhow::{Context, Result, ensure};
 use landfall_lab::{host, own_kernel, scenario};
 use std::io::{BufRead, BufReader};
@@ -409,12 +409,13 @@ fn collection() -> Result<Count> {
     })
 }
 
-/// All tests of the workspace, those that need ansible-core, sudo-rs or CNCF's registry too: they are installed first. 300 inventories and 40 logins are compared with it.
+/// All tests of the workspace, those that need ansible-core, sudo-rs, other releases' OpenSSH or CNCF's registry too: they are installed first. 300 inventories and 40 logins are compared with it.
 fn tests() -> Result<Count> {
     let mut cargo = Command::new("cargo");
     cargo.env("LANDFALL_ORACLE_PYTHON", oracle::python(&artifacts::cache()?)?);
     cargo.env("LANDFALL_FIREWALLD", firewalld::roots(&artifacts::cache()?)?);
     cargo.env("LANDFALL_SUDO_RS", sudo_rs::programs(&artifacts::cache()?)?);
+    cargo.env("LANDFALL_OPENSSH", openssh::releases(&artifacts::cache()?)?);
     cargo.env("LANDFALL_SK_DUMMY", sk_dummy::library(&artifacts::cache()?)?);
     cargo.env("LANDFALL_REGISTRY", go_programs::build(&go_programs::REGISTRY)?);
     cargo.envs([("LANDFALL_ORACLE_COUNT", "300"), ("LANDFALL_ORACLE_LOGINS", "40")]);

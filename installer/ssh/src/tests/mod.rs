@@ -6,6 +6,7 @@ mod jump;
 mod local;
 mod login;
 mod openssh;
+mod releases;
 mod server;
 mod shells;
 mod terminal;
@@ -35,6 +36,8 @@ struct Setup<'a> {
     files: &'a [(&'a str, &'a str)],
     /// The program that the server sees as `/usr/bin/sudo`.
     sudo: Option<&'a Path>,
+    /// Another release's packages, unpacked: its sshd runs in place of this machine's.
+    release: Option<&'a Path>,
 }
 
 struct Server {
@@ -122,10 +125,14 @@ impl Server {
         );
         std::fs::write(at("config"), config).unwrap();
         let mounts = mounts(setup, directory.path());
+        let program = setup.release.map_or_else(
+            || "/usr/sbin/sshd".to_owned(),
+            |release| releases::sshd(release, directory.path()),
+        );
         let sshd = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c"])
             .arg(format!(
-                "{mounts}exec /usr/sbin/sshd -D -E {log} -f {config}",
+                "{mounts}exec {program} -D -E {log} -f {config}",
                 log = at("log").display(),
                 config = at("config").display()
             ))

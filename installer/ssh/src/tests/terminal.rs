@@ -31,7 +31,7 @@ fn with_doas(rules: &str) -> Server {
 }
 
 /// Logs in by each of the two clients.
-fn logins(server: &Server, user: &str, password: Option<&str>) -> [(&'static str, Box<dyn Transport>); 2] {
+pub(super) fn logins(server: &Server, user: &str, password: Option<&str>) -> [(&'static str, Box<dyn Transport>); 2] {
     let connect = Connect {
         become_password: password.map(Secret::new),
         ..server.login_of(user)
