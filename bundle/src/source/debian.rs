@@ -115,6 +115,17 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// Age after which the list of packages is fetched again.
 const LIST_AGE: Duration = Duration::from_hours(24);
 
+/// A list of packages in the lock file: its key, itself, and what of images it is for.
+type Suite<'a> = (&'static str, &'a Debian, &'static [&'static Part]);
+
+/// The lists of packages in the lock file.
+pub(super) fn suites(lock: &Lock) -> [Suite<'_>; 2] {
+    [
+        ("debian", &lock.debian, &[&NETWORK, &WEB]),
+        ("newerNft", &lock.newer_nft, &[&NEWER_NFT]),
+    ]
+}
+
 /// Every package of these parts, sorted.
 pub(super) fn names(parts: &[&Part]) -> Vec<&'static str> {
     let all: BTreeSet<&str> = parts.iter().flat_map(|part| part.names).copied().collect();
@@ -264,7 +275,7 @@ fn fetch(packages: &[DebianPackage], suite: &str, cache: &Path) -> Result<Vec<Pa
 /// [`Code::BundleDigest`] when the mirror has another file under a locked version, and another code when it has none.
 pub fn fetch_locked(checkout: &Path, cache: &Path) -> Result<(), Diagnosis> {
     let lock = Lock::read(&checkout.join(LOCK_FILE))?;
-    for (_, debian, _) in lock.suites() {
+    for (_, debian, _) in suites(&lock) {
         let packages: Vec<DebianPackage> = debian.packages()?.into_values().collect();
         fetch(&packages, &debian.suite, cache)?;
     }
@@ -277,7 +288,7 @@ pub fn lock_anew(checkout: &Path, cache: &Path) -> Result<Vec<DebianPackage>, Di
     let mut text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
     let lock = Lock::read(&path)?;
     let mut new = Vec::new();
-    for (key, debian, parts) in lock.suites() {
+    for (key, debian, parts) in suites(&lock) {
         let found = Apt::open(&debian.suite, cache, Duration::ZERO)?.newest(&names(parts))?;
         text = lock::with_packages(&text, key, &found)?;
         // What is locked by lines that are wrong is locked anew too.

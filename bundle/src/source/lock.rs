@@ -1,6 +1,5 @@
 //! The lock file: versions and module sums in one place.
 
-use super::debian::{self, Part};
 use super::{failed, io};
 use landfall_core::bundle_index::DebianPackage;
 use landfall_core::explain::Diagnosis;
@@ -29,9 +28,6 @@ pub(super) struct Debian {
     /// Each is a line: name, version, SHA-256 of the file.
     packages: Vec<String>,
 }
-
-/// A list of packages in the lock file: its key, itself, and what of images it is for.
-pub(super) type Suite<'a> = (&'static str, &'a Debian, &'static [&'static Part]);
 
 /// The lock file's place in a checkout.
 pub(super) const LOCK_FILE: &str = "bundle/source/lock.yaml";
@@ -83,14 +79,6 @@ impl Lock {
             .map_err(|error| failed(format!("{} is no valid lock file", path.display())).because(&error))
     }
 
-    /// The lists of packages.
-    pub fn suites(&self) -> [Suite<'_>; 2] {
-        [
-            ("debian", &self.debian, &[&debian::NETWORK, &debian::WEB]),
-            ("newerNft", &self.newer_nft, &[&debian::NEWER_NFT]),
-        ]
-    }
-
     pub fn version(&self, component: &str) -> Result<&str, Diagnosis> {
         let found = self.components.get(component);
         found
@@ -123,6 +111,7 @@ impl Debian {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::debian;
     use landfall_core::name::Digest;
 
     fn lock() -> (String, Lock) {
@@ -132,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_package_of_an_image_is_locked_and_no_other() {
-        for (_, debian, parts) in lock().1.suites() {
+        for (_, debian, parts) in debian::suites(&lock().1) {
             let locked: Vec<String> = debian.packages().unwrap().into_keys().collect();
             assert_eq!(locked, debian::names(parts), "{}", debian.suite);
         }
@@ -142,7 +131,7 @@ mod tests {
     fn packages_are_locked_anew_and_nothing_else_changes() {
         let (text, lock) = lock();
         let all = |debian: &Debian| debian.packages().unwrap().into_values().collect::<Vec<_>>();
-        for (key, debian, _) in lock.suites() {
+        for (key, debian, _) in debian::suites(&lock) {
             assert_eq!(with_packages(&text, key, &all(debian)).unwrap(), text);
         }
         let one = DebianPackage {
