@@ -7,5 +7,5 @@ mod words;
 pub use annotations::{Annotations, NGINX, OWN, is_read};
 #[cfg(test)]
 pub use ingress::CLASS_ANNOTATION;
-pub use ingress::{Addresses, Destination, Ingress, Meta, Path, Rule, Spec};
+pub use ingress::{Addresses, Destination, Ingress, Meta, Path, PortKey, Rule, Spec};
 pub use words::Words;

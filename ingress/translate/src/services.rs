@@ -8,9 +8,10 @@
 mod entry;
 mod written;
 
-pub use entry::{Hint, Locality, PortKey, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
+pub use entry::{Hint, Locality, SHARED_WITH, Service, ServicePort, Slice, SliceEndpoint, SlicePort};
 pub use written::{ReadEndpoint, ReadSlicePort, SERVICE_LABEL, ServiceSpec};
 
+use crate::object::PortKey;
 use entry::Entry;
 use landfall_ingress_balance::Backend;
 use std::collections::HashMap;

@@ -6,9 +6,9 @@ pub use written::{Meta, Spec};
 
 use super::annotations::{self, Annotations};
 use super::words::Words;
-use crate::services::PortKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The annotation that named a class before `ingressClassName`; controllers should still honour it.
@@ -88,6 +88,27 @@ pub enum Destination {
         /// Its name.
         name: Box<str>,
     },
+}
+
+/// How an Ingress names a Service's port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortKey {
+    /// By name.
+    Name(Arc<str>),
+    /// By number.
+    Number(i32),
+    /// Not at all, which no Service has.
+    Unnamed,
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Unnamed => Ok(()),
+        }
+    }
 }
 
 /// One `tls` item.

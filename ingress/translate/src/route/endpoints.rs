@@ -1,10 +1,11 @@
 //! From an Ingress backend to the backend that all routes to that Service port share (S10 to S14, S26). How a port becomes endpoints is in
 //! [`crate::services`].
 
+use crate::object::PortKey;
 use crate::object::{Destination, Ingress};
 use crate::options::Options;
 use crate::remark::{Reason, Remark, Severity};
-use crate::services::{PortKey, SHARED_WITH, Services};
+use crate::services::{SHARED_WITH, Services};
 use landfall_ingress_balance::{Backend, Found, Resolved};
 use landfall_ingress_routing::target::Place;
 use std::cell::RefCell;

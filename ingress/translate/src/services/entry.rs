@@ -1,6 +1,7 @@
 //! One Service with its slices and backends, and how a port becomes endpoints (S10 to S13, S26).
 
 use super::Touched;
+use crate::object::PortKey;
 use landfall_ingress_balance::{Backend, Found, Resolved};
 use landfall_ingress_http::protocol::Protocol;
 use std::net::{IpAddr, SocketAddr};
@@ -105,27 +106,6 @@ impl Locality {
             (_, true) => Hint::Here,
             (true, false) => Hint::Elsewhere,
             (false, false) => Hint::None,
-        }
-    }
-}
-
-/// How an Ingress names a Service's port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PortKey {
-    /// By name.
-    Name(Arc<str>),
-    /// By number.
-    Number(i32),
-    /// Not at all, which no Service has.
-    Unnamed,
-}
-
-impl std::fmt::Display for PortKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Unnamed => Ok(()),
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use landfall_ingress_translate::services::PortKey;
+use landfall_ingress_translate::object::PortKey;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

@@ -1,8 +1,7 @@
 //! An Ingress as the API writes it, read and written.
 
 use super::super::words::Words;
-use super::{Destination, Ingress, Named, Path, Rule, Tls};
-use crate::services::PortKey;
+use super::{Destination, Ingress, Named, Path, PortKey, Rule, Tls};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use landfall_ingress_http::host::host_of;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
