@@ -16,6 +16,8 @@ use crate::finding::{Check, Finding};
 pub enum Shown {
     /// The lab installs, verifies, boots and uninstalls it, on kernels of these versions.
     Lab(&'static str),
+    /// It was installed, verified, booted again and uninstalled by hand, on a kernel of this version.
+    ByHand(&'static str),
     /// What differs there was read from its maker's pages. Nobody has tried it.
     Documentation,
     /// As it comes, preflight refuses it; the check that does.
@@ -48,7 +50,7 @@ pub const DISTRIBUTIONS: [Distribution; 13] = [
         ids: &["debian"],
         versions: &["11"],
         kernel: "5.10",
-        shown: Shown::Lab("6.1"),
+        shown: Shown::ByHand("6.1"),
         differs: "its own kernel and its nft are too old for kube-proxy's nftables mode: `proxyMode: iptables`",
     },
     Distribution {
@@ -185,7 +187,7 @@ pub(super) fn check(look: &mut Look) {
         ),
         Some(row) => {
             let known = match row.shown {
-                Shown::Lab(_) => return,
+                Shown::Lab(_) | Shown::ByHand(_) => return,
                 Shown::Documentation => "landfall was not tried there",
                 Shown::Refused(_) => "as it comes, landfall refuses it",
             };
@@ -235,6 +237,7 @@ mod tests {
         for row in DISTRIBUTIONS {
             let shown = match row.shown {
                 Shown::Lab(kernels) => format!("installed in the lab, on Linux {kernels}"),
+                Shown::ByHand(kernel) => format!("installed by hand, on Linux {kernel}"),
                 Shown::Documentation => "read from its documentation".to_owned(),
                 Shown::Refused(check) => format!("refused: `{check}`"),
             };
