@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod dag;
 mod damage;
+mod debian;
 mod demo;
 mod firewalld;
 mod go_programs;
