@@ -144,6 +144,7 @@ fn survey(agent: &Agent, query: &FactsQuery, states: &BTreeMap<String, UnitState
         enabled_units: enabled.map(|(name, _)| name.clone()).collect(),
         features_now: features_now(host, query),
         filters,
+        nft_version: filters::nft_version(agent),
         ..survey::gather(host, asked)?
     })
 }

@@ -103,6 +103,9 @@ pub struct Survey {
     /// Rules of packet filters.
     #[serde(default)]
     pub filters: PacketFilters,
+    /// Version of the host's nft, for instance `1.0.6`, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nft_version: Option<String>,
 }
 
 /// A file's text.

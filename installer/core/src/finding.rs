@@ -202,7 +202,7 @@ checks! {
         "kubeadm and the kubelet start them";
     /// The host's nft is too old for kube-proxy's nftables mode.
     NftVersion = "nft-version", Node, Refuse, Soft,
-        "this nft crashes whatever it is to list beside kube-proxy's maps, and so do Pods with hostPort, which CNI's portmap opens by it";
+        "this nft crashes on every list once a Service has several endpoints, and CNI's portmap opens the hostPorts of Pods by it";
     /// Neither program by which CNI's portmap can open a hostPort.
     HostPort = "host-port", Node, Warn, Soft,
         "the CNI plugin portmap opens a Pod's hostPort by nft or iptables of the node: without both such a Pod stays in ContainerCreating";

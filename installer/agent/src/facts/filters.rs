@@ -33,7 +33,6 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
     if !agent.host.has_packet_filters() {
         return filters;
     }
-    filters.nft_version = print(agent, &[&["nft", "--version"]]).as_deref().and_then(version);
     if has_nftables(&agent.host) {
         nftables(agent, own, &mut filters);
     }
@@ -49,6 +48,13 @@ pub(crate) fn read(agent: &Agent, own: &[String]) -> PacketFilters {
         filters.ufw = Some(files::text(agent.host.at(ufw::USER_RULES))).filter(|text| text.len() <= MOST_BYTES);
     }
     filters
+}
+
+/// Returns the version of the host's nft, where there is one.
+pub(crate) fn nft_version(agent: &Agent) -> Option<String> {
+    let is_asked = agent.host.has_packet_filters();
+    let text = is_asked.then(|| print(agent, &[&["nft", "--version"]])).flatten()?;
+    version(&text)
 }
 
 /// Reads what `nft --version` prints: `nftables v1.0.6 (Lester Gooch #5)`.

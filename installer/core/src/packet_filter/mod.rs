@@ -15,9 +15,6 @@ use std::net::Ipv4Addr;
 /// Rules of packet filters, as the host's own programs print them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PacketFilters {
-    /// Version of the host's nft, for instance `1.0.6`, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nft_version: Option<String>,
     /// `nft --json list table`, of each table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nftables: Vec<String>,

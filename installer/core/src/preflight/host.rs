@@ -84,7 +84,7 @@ fn check_kernel(look: &mut Look) {
         Some(_) => {}
         None => look.not_determined(Check::KernelVersion, format!("the kernel says {:?}", facts.kernel)),
     }
-    let nft = facts.survey.filters.nft_version.as_deref();
+    let nft = facts.survey.nft_version.as_deref();
     if let Some(version) = nft.filter(|version| nftables && numbers(version).as_slice() < NFTABLES_NFT.as_slice()) {
         look.add_before_install(Finding::new(
             Check::NftVersion,

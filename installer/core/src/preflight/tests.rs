@@ -1,3 +1,4 @@
+mod link_config;
 mod next_boot;
 mod pod_network;
 mod present;
