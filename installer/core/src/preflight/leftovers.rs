@@ -118,15 +118,6 @@ pub(super) fn check(look: &mut Look) {
     check_chains(look);
 }
 
-/// Says how a unit is there: it runs, or it will after the next boot.
-fn state(look: &Look, unit: &str) -> Option<&'static str> {
-    if look.facts.units.get(unit).is_some_and(|state| state == "active") {
-        return Some("active");
-    }
-    let enabled = look.facts.survey.enabled_units.contains(unit);
-    enabled.then_some("starts at the next boot")
-}
-
 fn check_cluster(look: &mut Look) {
     let facts = look.facts;
     let mut saw: Vec<String> = Vec::new();
@@ -153,7 +144,7 @@ fn check_cluster(look: &mut Look) {
         .into_iter()
         .filter(|_| look.node.role == Role::ControlPlane);
     for unit in own.chain(&CLUSTER_UNITS).chain(etcd) {
-        saw.extend(state(look, unit).map(|state| format!("{unit} ({state})")));
+        saw.extend(look.unit_state(unit).map(|state| format!("{unit} ({state})")));
     }
     if !saw.is_empty() {
         look.add_before_install(Finding::new(
@@ -208,7 +199,7 @@ fn check_drop_ins(look: &mut Look) {
 fn check_runtimes(look: &mut Look) {
     let runtimes = RUNTIME_UNITS.iter();
     let saw: Vec<String> = runtimes
-        .filter_map(|unit| state(look, unit).map(|state| format!("{unit} ({state})")))
+        .filter_map(|unit| look.unit_state(unit).map(|state| format!("{unit} ({state})")))
         .collect();
     if !saw.is_empty() {
         look.add_before_install(Finding::new(

@@ -6,9 +6,10 @@ use crate::finding::{Check, Finding};
 use crate::glob::matches_part;
 use std::collections::BTreeMap;
 
+const NETWORKD: &str = "systemd-networkd.service";
+const NM_CLOUD_SETUP: [&str; 2] = ["nm-cloud-setup.service", "nm-cloud-setup.timer"];
 /// Units whose state matters here.
-pub(super) const UNITS: [&str; 3] = ["systemd-networkd.service", NM_CLOUD_SETUP, "nm-cloud-setup.service"];
-const NM_CLOUD_SETUP: &str = "nm-cloud-setup.timer";
+pub(super) const UNITS: [&str; 3] = [NETWORKD, NM_CLOUD_SETUP[0], NM_CLOUD_SETUP[1]];
 
 /// Where networkd's files are, the most important folder first (systemd.network(5)).
 const DIRS: [&str; 5] = [
@@ -79,24 +80,21 @@ pub(super) fn files() -> Vec<FilePattern> {
 }
 
 pub(super) fn check(look: &mut Look) {
-    if runs(look, &UNITS[..1]) {
+    if look.unit_state(NETWORKD).is_some() {
         networkd(look);
     }
-    if runs(look, &UNITS[1..]) {
+    let states = NM_CLOUD_SETUP
+        .iter()
+        .filter_map(|unit| Some(format!("{unit}: {}", look.unit_state(unit)?)));
+    let states: Vec<String> = states.collect();
+    if !states.is_empty() {
         look.add_before_install(Finding::new(
             Check::LinkConfig,
             "nm-cloud-setup writes routing rules by which packets of Pods go astray",
-            format!("{NM_CLOUD_SETUP} is on"),
+            states.join(", "),
             "systemctl disable --now nm-cloud-setup.service nm-cloud-setup.timer, and boot the machine again",
         ));
     }
-}
-
-/// Whether one of these units runs, or starts at a boot.
-fn runs(look: &Look, units: &[&str]) -> bool {
-    let is_active = |unit: &&str| look.facts.units.get(*unit).is_some_and(|state| state == "active");
-    let is_enabled = |unit: &&str| look.facts.survey.enabled_units.contains(*unit);
-    units.iter().any(|unit| is_active(unit) || is_enabled(unit))
 }
 
 /// For each link the first file that matches decides, by the names of the files; one in a more important folder stands in for those of its name.

@@ -235,6 +235,15 @@ impl Look<'_> {
         ));
     }
 
+    /// Says how a unit is there: it runs, or it will after the next boot.
+    fn unit_state(&self, unit: &str) -> Option<&'static str> {
+        if self.facts.units.get(unit).is_some_and(|state| state == "active") {
+            return Some("active");
+        }
+        let enabled = self.facts.survey.enabled_units.contains(unit);
+        enabled.then_some("starts at the next boot")
+    }
+
     /// Returns the text of a file, when it is there.
     fn text(&self, path: &str) -> Option<&str> {
         Some(self.facts.survey.files.get(path)?.text.as_str())

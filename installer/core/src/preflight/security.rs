@@ -25,14 +25,11 @@ pub(super) fn check(look: &mut Look) {
         let finding = Finding::new(Check::Apparmor, "AppArmor is on", "enabled: Y", "nothing");
         look.add(finding.at(APPARMOR, None));
     }
-    let fapolicyd = UNITS[0];
-    let runs = look.facts.units.get(fapolicyd).is_some_and(|state| state == "active");
-    if runs || look.facts.survey.enabled_units.contains(fapolicyd) {
+    if let Some(saw) = look.unit_state(UNITS[0]) {
         let next = format!(
             "put these lines into /etc/fapolicyd/rules.d/30-landfall.rules, run `fagenrules --load`, and `accept` the finding:\n{}",
             fapolicyd_rules().join("\n")
         );
-        let saw = if runs { "active" } else { "starts at the next boot" };
         look.add(Finding::new(
             Check::Fapolicyd,
             "fapolicyd forbids programs that it does not know",

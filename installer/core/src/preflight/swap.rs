@@ -163,10 +163,7 @@ fn check_azure(look: &mut Look) {
     };
     let formats = setting(AZURE_FORMAT).is_some_and(|(_, is_on)| is_on);
     let swaps = setting(AZURE_SWAP).filter(|(_, is_on)| *is_on && formats);
-    let runs = AZURE_UNITS.iter().any(|unit| {
-        let facts = look.facts;
-        facts.survey.enabled_units.contains(*unit) || facts.units.get(*unit).is_some_and(|state| state == "active")
-    });
+    let runs = AZURE_UNITS.iter().any(|unit| look.unit_state(unit).is_some());
     if let Some((line, _)) = swaps.filter(|_| runs) {
         let next = format!("set {AZURE_SWAP}=n");
         let finding = at_boot("Azure's agent makes a swap file", format!("{AZURE_SWAP}=y"), &next);

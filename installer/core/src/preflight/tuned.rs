@@ -29,8 +29,7 @@ pub(super) fn files() -> Vec<FilePattern> {
 
 pub(super) fn check(look: &mut Look) {
     let survey = &look.facts.survey;
-    let runs = look.facts.units.get(UNITS[0]).is_some_and(|state| state == "active")
-        || survey.enabled_units.contains(UNITS[0]);
+    let runs = look.unit_state(UNITS[0]).is_some();
     let value = |text: &str| text.split_once('=').map(|(_, value)| value.trim().to_ascii_lowercase());
     let reapplies = look.text(MAIN).and_then(|text| text.lines().find_map(value));
     // By default tuned applies the files of sysctl.d once more after its own settings, and they win.
